@@ -1,0 +1,1 @@
+"""The client: the only room that talks HTTP."""

@@ -1,0 +1,30 @@
+"""``client.characters``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from a2v._core import wire
+
+if TYPE_CHECKING:
+    from a2v._async.session import Session
+    from a2v._core.models import Character
+
+
+class AsyncCharacters:
+    """The characters of the service."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    async def list(self) -> list[Character]:
+        """All characters that can speak.
+
+        Returns:
+            One value each; ``model_id`` is what ``videos.generate`` wants to know.
+
+        Raises:
+            APIError: The server said no.
+            TransportError: The server could not be talked to.
+        """
+        return await self._session.call(wire.character_list())

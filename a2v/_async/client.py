@@ -1,0 +1,114 @@
+"""The front door."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Self
+
+from a2v._async.batch import AsyncBatch
+from a2v._async.characters import AsyncCharacters
+from a2v._async.session import Session
+from a2v._async.videos import AsyncVideos
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterable
+    from types import TracebackType
+
+    import httpx
+
+    from a2v._core.models import Job
+
+
+class AsyncA2V:
+    """A client of one account on one server.
+
+    It is cheap to make, does nothing until it is used, and works with or without ``async with`` (within it, connections
+    are kept for reuse). The same object may be used in several event loops, one after another or at once.
+
+    Args:
+        token: The account's token; that of the environment variable ``A2V_TOKEN`` if ``None``.
+        base_url: The server; that of ``A2V_BASE_URL`` if ``None``, and the hosted service if that is not set.
+        timeout: Seconds for one exchange with the server, 30 by default. Waits for videos have time-outs of their own.
+        max_retries: How often a request is repeated that may be, 3 by default. A submission that may have arrived never is.
+        rate_limit: Requests a minute to begin with, 30 by default; replies teach the real limit. ``None``: no limit.
+        transport: An httpx transport to send through, for tests and special networks. It is closed with the client.
+
+    Raises:
+        ConfigurationError: The token or another argument cannot be right.
+    """
+
+    def __init__(
+        self,
+        token: str | None = None,
+        *,
+        base_url: str | None = None,
+        timeout: float = 30.0,
+        max_retries: int = 3,
+        rate_limit: int | None = 30,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self._session = Session(
+            token=token,
+            base_url=base_url,
+            timeout=timeout,
+            max_retries=max_retries,
+            rate_limit=rate_limit,
+            transport=transport,
+        )
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._session.base_url}>"
+
+    async def __aenter__(self) -> Self:
+        self._session.open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the client: calls under way end with ``ClientClosedError``, later ones are refused.
+
+        Renders go on at the server.
+        """
+        await self._session.aclose()
+
+    @property
+    def characters(self) -> AsyncCharacters:
+        """The characters of the service."""
+        return AsyncCharacters(self._session)
+
+    @property
+    def videos(self) -> AsyncVideos:
+        """The videos of the account."""
+        return AsyncVideos(self._session)
+
+    def batch(
+        self,
+        jobs: Iterable[Job],
+        *,
+        save_to: str | os.PathLike[str] | None = None,
+        overwrite: bool = False,
+        max_in_flight: int | None = None,
+    ) -> AsyncBatch:
+        """Make many videos: ``async with client.batch(jobs) as batch: async for outcome in batch: …``.
+
+        Jobs are submitted one after another, their outcomes come as they complete, and one failure never stops the others.
+        Leaving the context early stops the submitting and the waiting, not what was submitted.
+
+        Args:
+            jobs: What to make.
+            save_to: A folder to save the videos in, made if need be; ``None``: nothing is saved. A file is named by its
+                job's ``name``, otherwise by the job's place, ``0001.mp4`` being the first.
+            overwrite: Whether files that are there already may be replaced.
+            max_in_flight: How many videos may be under way at once; ``None``: all.
+
+        Returns:
+            The batch, which starts when its context is entered.
+
+        Raises:
+            ValueError: Two jobs would be saved under one name, or ``max_in_flight`` is not positive.
+        """
+        return AsyncBatch(self._session, jobs, save_to=save_to, overwrite=overwrite, max_in_flight=max_in_flight)

@@ -1,0 +1,208 @@
+"""Fetching a finished video: streamed, taken up again where it broke off, and under its name only when whole."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, Self, TypeVar
+from urllib.parse import urljoin
+
+import anyio
+import anyio.to_thread
+from attrs import define, frozen
+
+from a2v._async.session import Session
+from a2v._core.retry import Again, Failure
+from a2v.errors import DownloadError
+
+if TYPE_CHECKING:
+    from a2v._core.wire import Reply
+
+T = TypeVar("T")
+
+_REDIRECT = {301, 302, 303, 307, 308}
+_REDIRECTS = 5
+# What object storage answers to a pre-signed URL that has expired.
+_EXPIRED = {401, 403, 404, 410}
+
+
+@frozen
+class Destination:
+    """Where a file shall be."""
+
+    path: Path
+    overwrite: bool
+
+    @classmethod
+    async def check(cls, path: Path, *, overwrite: bool) -> Self:
+        """Find out before anything is waited for or paid whether a file can be stored there.
+
+        Raises:
+            DownloadError: It cannot.
+        """
+        destination = cls(path, overwrite)
+        await _on_disk(destination.prepare)
+        return destination
+
+    def prepare(self) -> None:
+        """Make the folders on the way, refuse what stands in it."""
+        if self.path.is_dir():
+            raise DownloadError(f"{self.path} is a folder; give the name of a file in it")
+        if self.path.exists() and not self.overwrite:
+            raise DownloadError(f"{self.path} exists already; pass overwrite=True to replace it")
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if not os.access(self.path.parent, os.W_OK):
+            raise DownloadError(f"the folder {self.path.parent} is not writable")
+
+    def complete(self, part: Path) -> None:
+        """Give the whole file its name, durably."""
+        if self.path.exists() and not self.overwrite:
+            raise DownloadError(f"{self.path} appeared meanwhile; pass overwrite=True to replace it")
+        part.replace(self.path)
+        if os.name == "posix":  # elsewhere a folder cannot be opened
+            folder = os.open(self.path.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+
+
+async def download(
+    session: Session, url: str, destination: Destination, fresh_url: Callable[[], Awaitable[str]]
+) -> Path:
+    """Fetch a file.
+
+    Args:
+        session: Whose connections and patience to use; its token stays here.
+        url: Where the file is.
+        destination: Where it goes.
+        fresh_url: Asks for another URL, used once if the first has expired.
+
+    Returns:
+        The path of the whole file.
+
+    Raises:
+        DownloadError: The file cannot be had or stored.
+        A2VError: As ``fresh_url`` raises.
+    """
+    part = destination.path.with_name(f"{destination.path.name}.{secrets.token_hex(4)}.part")
+    try:
+        with await _on_disk(lambda: part.open("xb")) as file:
+            await _Fetch(session, url, file, fresh_url).run()
+        await _on_disk(lambda: destination.complete(part))
+    finally:
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(lambda: part.unlink(missing_ok=True))
+    return destination.path
+
+
+@define(eq=False)
+class _Fetch:
+    """One file on its way, over as many requests as it takes."""
+
+    session: Session
+    url: str
+    file: BinaryIO
+    fresh_url: Callable[[], Awaitable[str]]
+    etag: str | None = None
+    size: int = 0
+    whole: int | None = None
+    redirects: int = 0
+    refreshed: bool = False
+
+    async def run(self) -> None:
+        """Ask until the file is whole; a try that got further does not count as failed."""
+        attempt, before = 0, 0
+        while isinstance(outcome := await self._attempt(), Again):
+            attempt, before = (0 if self.size > before else attempt), self.size
+            if attempt == self.session.max_retries:
+                raise outcome.error
+            await self.session.pause(outcome, attempt)
+            attempt += 1
+        await _on_disk(self._settle)
+
+    async def _attempt(self) -> Again | None:
+        while True:
+            with self.session.in_use() as transport:
+                answer = await transport.fetch(self.url, self._wanted(), self.session.timeout, self)
+            if isinstance(answer, Failure):
+                return Again(DownloadError(f"the video could not be fetched: {answer.reason}"))
+            if answer.status_code in _REDIRECT:
+                self._redirect(answer)
+            elif answer.status_code in _EXPIRED and not self.refreshed:
+                self.refreshed, self.url = True, await self.fresh_url()
+            else:
+                return self._judge(answer.status_code)
+
+    def _wanted(self) -> dict[str, str]:
+        """Ask for the rest only where a strong ETag makes sure that it is the rest of the same file."""
+        if not self.size or not self.etag:
+            return {}
+        return {"range": f"bytes={self.size}-", "if-range": self.etag}
+
+    async def begin(self, reply: Reply) -> bool:
+        """Look at a reply's head; tell whether its body is wanted."""
+        if reply.headers.get("content-encoding", "identity") != "identity":
+            raise DownloadError("the video came compressed, which was not asked for")
+        if reply.status_code == 200:
+            await self._restart(reply)
+            return True
+        return reply.status_code == 206 and self._continues(reply)
+
+    async def write(self, chunk: bytes) -> None:
+        """Store what came."""
+        await _on_disk(lambda: self.file.write(chunk))
+        self.size += len(chunk)
+
+    async def _restart(self, reply: Reply) -> None:
+        await _on_disk(lambda: (self.file.seek(0), self.file.truncate()))
+        etag, length = reply.headers.get("etag", ""), reply.headers.get("content-length", "")
+        self.etag = etag if re.fullmatch(r'"[^"]*"', etag) else None
+        self.size, self.whole = 0, int(length) if length.isdecimal() else None
+
+    def _continues(self, reply: Reply) -> bool:
+        """Whether a partial reply is what is missing; otherwise the next try starts anew."""
+        span = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+)", reply.headers.get("content-range", ""))
+        wanted = (self.size, (self.whole or 0) - 1, self.whole)
+        if span and tuple(map(int, span.groups())) == wanted and reply.headers.get("etag", self.etag) == self.etag:
+            return True
+        self.etag = None
+        return False
+
+    def _redirect(self, reply: Reply) -> None:
+        self.redirects += 1
+        target = urljoin(self.url, reply.headers.get("location", ""))
+        safe = target.startswith("https://") or (target.startswith("http://") and self.url.startswith("http://"))
+        if self.redirects > _REDIRECTS or not safe:
+            raise DownloadError("the video's URL redirects too often or to something that is not fetched")
+        self.url = target
+
+    def _judge(self, status: int) -> Again | None:
+        if status in (200, 206) and self.size and self.size == (self.whole or self.size):
+            return None
+        if status in (200, 206):
+            return Again(DownloadError(f"the video broke off after {self.size} of {self.whole or 'unknown'} bytes"))
+        error = DownloadError(f"the video could not be fetched: HTTP {status}")
+        if status in (408, 429) or status >= 500:
+            return Again(error)
+        raise error
+
+    def _settle(self) -> None:
+        self.file.flush()
+        os.fsync(self.file.fileno())
+
+
+async def _on_disk(work: Callable[[], T]) -> T:
+    """Do something with files, off the event loop.
+
+    Raises:
+        DownloadError: It failed: a full disk, a folder that cannot be written, …
+    """
+    try:
+        return await anyio.to_thread.run_sync(work)
+    except OSError as error:
+        reason = f"{error.strerror or error}" + (f": {error.filename}" if error.filename else "")
+    raise DownloadError(f"the video could not be stored: {reason}")

@@ -1,0 +1,155 @@
+"""A video on its way."""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from a2v._async.download import Destination, download
+from a2v._async.watch import Watch
+from a2v._core import wire
+from a2v._core.models import Video, VideoStatus
+from a2v.errors import ProtocolError, VideoFailedError
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import AsyncGenerator, Sequence
+
+    from a2v._async.session import Session
+
+
+class AsyncVideoTask:
+    """A video on its way: made by ``videos.generate``, or picked up by its id with ``videos.task``.
+
+    Giving up on a task stops only the waiting. The server has no call to cancel a render, so it goes on and can be picked
+    up again.
+    """
+
+    def __init__(self, session: Session, video_id: str, *, fresh: bool = False) -> None:
+        self._session = session
+        self._video_id = video_id
+        self._video: Video | None = None
+        self._fresh = fresh
+
+    def __repr__(self) -> str:
+        return (
+            f"<{type(self).__name__} {self._video_id} {self._video.status.value if self._video else 'not looked at'}>"
+        )
+
+    @property
+    def video_id(self) -> str:
+        """What the server calls this video."""
+        return self._video_id
+
+    @property
+    def video(self) -> Video | None:
+        """The last look at it, or ``None`` if there was none yet."""
+        return self._video
+
+    async def watch(self, timeout: float | None = None) -> AsyncGenerator[Video, None]:
+        """Follow the video: the first look, then each change, until it ends.
+
+        A failed render is yielded like any other status. Brief failures of the server are outlived.
+
+        Args:
+            timeout: Seconds for the whole watch; ``None`` (the default): as long as it takes.
+
+        Yields:
+            Each new state of the video.
+
+        Raises:
+            WaitTimeoutError: The video has not ended in time. It goes on at the server.
+            A2VError: The server cannot be asked: a refused token, ten minutes without a usable reply, …
+        """
+        async for video in follow(self._session, [self], timeout):
+            yield video
+
+    async def wait(self, timeout: float | None = 7200.0) -> Video:
+        """Wait until the video is finished.
+
+        Args:
+            timeout: Seconds to wait, two hours by default; ``None``: as long as it takes.
+
+        Returns:
+            The finished video.
+
+        Raises:
+            VideoFailedError: The render ended in error.
+            WaitTimeoutError: The video has not ended in time. It goes on at the server.
+            A2VError: As for ``watch``.
+        """
+        if self._video is None or not self._video.is_terminal:
+            async with aclosing(self.watch(timeout)) as looks:
+                async for _ in looks:
+                    pass
+        video = self._video
+        if video is None:  # pragma: no cover  # a watch yields at least once or raises
+            raise AssertionError
+        if video.status is VideoStatus.FAILED:
+            raise VideoFailedError(_failure(video), video=video)
+        return video
+
+    async def refresh(self) -> Video:
+        """Look once, now.
+
+        Returns:
+            The video as it is; also remembered in ``video``.
+
+        Raises:
+            NotFoundError: The server does not know the video.
+            A2VError: The server said no or could not be asked.
+        """
+        self._video = await self._session.call(wire.video_get(self._video_id))
+        return self._video
+
+    async def download(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+        """Wait for the video if need be, up to two hours, then fetch it.
+
+        The file appears under its name only when it is whole. Folders on the way to it are made.
+
+        Args:
+            path: Where to store it.
+            overwrite: Whether a file that is there already may be replaced.
+
+        Returns:
+            Where it is.
+
+        Raises:
+            DownloadError: It cannot be fetched or stored, or the file exists already.
+            VideoFailedError: The render ended in error.
+            WaitTimeoutError: The video has not ended in time. It goes on at the server.
+            A2VError: As for ``watch``.
+        """
+        destination = await Destination.check(Path(path), overwrite=overwrite)
+        video = await self.wait()
+        return await download(self._session, _url(video), destination, self._fresh_url)
+
+    async def _fresh_url(self) -> str:
+        return _url(await self.refresh())
+
+
+async def follow(
+    session: Session, tasks: Sequence[AsyncVideoTask], timeout: float | None
+) -> AsyncGenerator[Video, None]:
+    """Follow tasks, each remembering what is seen of it."""
+    by_id: dict[str, list[AsyncVideoTask]] = {}
+    for task in tasks:
+        by_id.setdefault(task.video_id, []).append(task)
+    fresh = {video_id for video_id, same in by_id.items() if any(task._fresh for task in same)}  # noqa: SLF001
+    watch = Watch(session, by_id, fresh=fresh, timeout=timeout)
+    while video := await watch.next():
+        for task in by_id[video.video_id]:
+            task._video = video  # noqa: SLF001  # a task's own module
+        yield video
+
+
+def _url(video: Video) -> str:
+    if not video.video_url:
+        raise ProtocolError(f"video {video.video_id} was finished and now has no URL")
+    return video.video_url
+
+
+def _failure(video: Video) -> str:
+    reason = video.raw.get("message")
+    return f"video {video.video_id} failed" + (f": {reason}" if isinstance(reason, str) and reason else "")

@@ -1,0 +1,235 @@
+"""One request over httpx. Everything foreign ends here: its objects, its exceptions, its log lines.
+
+The transports of httpx are used directly, without its client: that adds no cookies, no redirects, no credentials from the
+environment, and no log line with a pre-signed URL in it.
+"""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from functools import cache
+from typing import TYPE_CHECKING, Any, Protocol, Self
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+import anyio
+import anyio.to_thread
+import httpx
+
+from a2v._core.retry import Failure
+from a2v._core.settings import is_loopback
+from a2v._core.wire import MAX_BODY, Call, Reply
+from a2v.errors import A2VError, ConfigurationError
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import AsyncIterator, Mapping
+
+# These say by their type that nothing reached the server. PoolTimeout cannot happen: our pools have no limit.
+_NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError, httpx.UnsupportedProtocol)
+
+# Above the pools, because a limit within them loses a place with each cancelled request (encode/httpcore#1093).
+_IN_FLIGHT = 64
+
+
+class _Witness:
+    """Watches a request go out: httpx's trace tells whether any of it was sent."""
+
+    def __init__(self) -> None:
+        self._watched = False
+        self._started = False
+
+    async def __call__(self, event: str, info: Mapping[str, Any]) -> None:
+        self._watched = True
+        # A proxy's CONNECT goes out in the same way, but is not our request.
+        if event.endswith("send_request_headers.started") and info["request"].method != b"CONNECT":
+            self._started = True
+
+    def sent(self, error: Exception | None) -> bool:
+        """Whether any of the request may have arrived. A mock transport has no trace: then the error's type decides."""
+        return self._started if self._watched else not isinstance(error, _NOT_SENT)
+
+
+class Sink(Protocol):
+    """Where a fetched file goes."""
+
+    async def begin(self, reply: Reply) -> bool:
+        """Look at a reply's head; tell whether its body is wanted."""
+        ...
+
+    async def write(self, chunk: bytes) -> None:
+        """Take the next piece."""
+        ...
+
+
+class Transport:
+    """The connections of one client in one event loop."""
+
+    def __init__(self, custom: httpx.AsyncBaseTransport | None) -> None:
+        self._custom = custom
+        self._fresh: dict[str | None, httpx.AsyncBaseTransport] = {}
+        self._kept: dict[str | None, httpx.AsyncBaseTransport] = {}
+        self._keep_alive = False
+        self._limiter = anyio.CapacityLimiter(_IN_FLIGHT)
+
+    def open(self) -> Self:
+        """Keep idle connections from now on, because ``aclose`` will be called."""
+        self._keep_alive = True
+        return self
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        self._keep_alive = False
+        given = [self._custom] if self._custom else []
+        for transport in [*given, *self._fresh.values(), *self._kept.values()]:
+            await transport.aclose()
+        self._fresh.clear()
+        self._kept.clear()
+
+    async def exchange(self, base_url: str, token: str, call: Call[Any], timeout: float) -> Reply | Failure:
+        """Make one request of the API.
+
+        Args:
+            base_url: Where the server is.
+            token: Who we are.
+            call: What to ask.
+            timeout: Seconds for the whole exchange.
+
+        Returns:
+            What came back, or why nothing did; this does not raise for what goes wrong on the way.
+        """
+        witness = _Witness()
+        request = _api_request(base_url, token, call, timeout)
+        if call.job:
+            request.extensions["trace"] = witness
+        error: Exception | None = None
+        with anyio.move_on_after(timeout):
+            try:
+                async with self._limiter, self._send(request, fresh=call.job is not None) as response:
+                    return Reply(response.status_code, _lower(response.headers), await _read(response))
+            except A2VError:
+                raise
+            except Exception as caught:  # noqa: BLE001  # whatever a transport raises, it means one thing here
+                error = caught
+        reason = _describe(error) if error else f"no whole reply within {timeout:g} s"
+        return Failure(reason, witness.sent(error))
+
+    async def fetch(self, url: str, headers: Mapping[str, str], timeout: float, sink: Sink) -> Reply | Failure:
+        """Get a file from wherever it is, without the token.
+
+        Args:
+            url: Where.
+            headers: To be sent.
+            timeout: Seconds without a byte before the connection counts as lost.
+            sink: What to do with the file; its errors pass through.
+
+        Returns:
+            The reply's head, or why there was none or its body broke off.
+        """
+        request = httpx.Request("GET", url, headers=_identity(headers), extensions=_timeouts(timeout))
+        try:
+            async with self._send(request, fresh=True) as response:
+                reply = Reply(response.status_code, _lower(response.headers), b"")
+                if await sink.begin(reply):
+                    async for chunk in _body(response):
+                        await sink.write(chunk)
+                return reply
+        except A2VError:
+            raise
+        except Exception as error:  # noqa: BLE001  # as above
+            return Failure(_describe(error), sent=True)
+
+    @asynccontextmanager
+    async def _send(self, request: httpx.Request, *, fresh: bool) -> AsyncIterator[httpx.Response]:
+        transport = await self._transport(str(request.url), fresh=fresh)
+        response = await transport.handle_async_request(request)
+        try:
+            yield response
+        finally:
+            with anyio.CancelScope(shield=True):
+                await response.aclose()
+
+    async def _transport(self, url: str, *, fresh: bool) -> httpx.AsyncBaseTransport:
+        """The pool to use for a URL.
+
+        A submission takes a fresh connection: an idle one may just be closing, and then it cannot be told whether the
+        request arrived. Without ``async with`` nobody will close idle connections, so none are kept.
+        """
+        if self._custom:
+            return self._custom
+        proxy = _proxy(url)
+        pools = self._fresh if fresh or not self._keep_alive else self._kept
+        if proxy not in pools:
+            context = await anyio.to_thread.run_sync(_ssl_context)
+            idle = 0 if pools is self._fresh else None
+            limits = httpx.Limits(max_connections=None, max_keepalive_connections=idle)
+            pools[proxy] = httpx.AsyncHTTPTransport(verify=context, trust_env=False, limits=limits, proxy=proxy)
+        return pools[proxy]
+
+
+@cache
+def _ssl_context() -> ssl.SSLContext:
+    """Built once and when first needed: it takes tens of milliseconds, and a bad SSL_CERT_FILE makes it fail."""
+    try:
+        return httpx.create_ssl_context()
+    except OSError as error:
+        reason = str(error)
+    raise ConfigurationError(f"the certificates that SSL_CERT_FILE or SSL_CERT_DIR name cannot be loaded: {reason}")
+
+
+def _proxy(url: str) -> str | None:
+    """The proxy that the environment wants for a URL. Loopback never goes through one."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if is_loopback(host) or proxy_bypass(host):
+        return None
+    proxies = getproxies()
+    return proxies.get(parts.scheme) or proxies.get("all")
+
+
+def _api_request(base_url: str, token: str, call: Call[Any], timeout: float) -> httpx.Request:
+    headers = _identity({"accept": "application/json", "authorization": f"Bearer {token}"})
+    return httpx.Request(
+        call.method,
+        base_url + call.path,
+        params=call.params,
+        json=call.json,
+        headers=headers,
+        extensions=_timeouts(timeout),
+    )
+
+
+def _identity(headers: Mapping[str, str]) -> dict[str, str]:
+    # A truncated gzip body would decode without complaint.
+    return {"accept-encoding": "identity", "user-agent": "a2v-python", **headers}
+
+
+def _timeouts(seconds: float) -> dict[str, Any]:
+    return {"timeout": httpx.Timeout(seconds).as_dict()}
+
+
+def _lower(headers: httpx.Headers) -> dict[str, str]:
+    return {name.lower(): value for name, value in headers.items()}
+
+
+def _body(response: httpx.Response) -> httpx.AsyncByteStream:
+    """The body as it comes; ``response.aiter_raw`` would refuse that of a mock transport, which is there already."""
+    if not isinstance(response.stream, httpx.AsyncByteStream):
+        raise TypeError("transport= must be an asynchronous httpx transport")
+    return response.stream
+
+
+async def _read(response: httpx.Response) -> bytes:
+    body = bytearray()
+    async for chunk in _body(response):
+        body += chunk
+        if len(body) > MAX_BODY:
+            break
+    return bytes(body)
+
+
+def _describe(error: Exception) -> str:
+    kind = type(error).__name__
+    # Some of these have no text, and a URL in a text may be a pre-signed one.
+    text = "" if isinstance(error, httpx.UnsupportedProtocol) else str(error)
+    return f"{kind}: {text}" if text else kind

@@ -1,0 +1,106 @@
+"""``client.videos``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from a2v._async.task import AsyncVideoTask, follow
+from a2v._core import wire
+from a2v._core.models import Job, Video
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from a2v._async.session import Session
+
+
+class AsyncVideos:
+    """The videos of an account."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    async def generate(self, *, model_id: str, audio_url: str) -> AsyncVideoTask:
+        """Submit a render. It costs money, and is never submitted twice for one call.
+
+        Args:
+            model_id: Which character speaks, as ``characters.list`` names it.
+            audio_url: What it says: the URL of a recording that the server can download.
+
+        Returns:
+            The task, to be watched, waited for, or picked up later by its ``video_id``.
+
+        Raises:
+            ValueError: An argument cannot be right. Nothing was sent.
+            SubmissionUnknownError: The server may or may not have accepted it; it was not sent again.
+            TransportError: The server could not be reached. Nothing was submitted.
+            APIError: The server said no. Nothing was submitted.
+        """
+        video_id = await self._session.call(wire.video_generate(Job(model_id, audio_url)))
+        return AsyncVideoTask(self._session, video_id, fresh=True)
+
+    async def get(self, video_id: str) -> Video:
+        """Look at one video, once.
+
+        Args:
+            video_id: Which.
+
+        Returns:
+            The video as it is now.
+
+        Raises:
+            NotFoundError: The server does not know it.
+            A2VError: The server said no or could not be asked.
+        """
+        return await self._session.call(wire.video_get(_checked(video_id)))
+
+    async def list(self) -> list[Video]:
+        """Look at every video of the account in one request. Servers of the first revision do not have this call.
+
+        Returns:
+            The videos as they are now.
+
+        Raises:
+            NotFoundError: This server does not have the call.
+            A2VError: The server said no or could not be asked.
+        """
+        return await self._session.call(wire.video_list())
+
+    def task(self, video_id: str) -> AsyncVideoTask:
+        """Pick up a task by its id, in another process too. Asks nothing of the server.
+
+        Args:
+            video_id: Which.
+
+        Returns:
+            The task.
+        """
+        return AsyncVideoTask(self._session, _checked(video_id))
+
+    async def watch(
+        self, *tasks_or_ids: AsyncVideoTask | str, timeout: float | None = None
+    ) -> AsyncGenerator[Video, None]:
+        """Follow many videos at once: each one's first look, then each change, until all have ended.
+
+        Failed renders are yielded like any other status. Brief failures of the server are outlived.
+
+        Args:
+            *tasks_or_ids: What to follow; one given twice is followed once.
+            timeout: Seconds for the whole watch; ``None`` (the default): as long as it takes.
+
+        Yields:
+            Each new state of each video, as it is seen.
+
+        Raises:
+            WaitTimeoutError: Not all have ended in time. They go on at the server.
+            A2VError: The server cannot be asked; ``error.video_id`` tells about which video.
+        """
+        tasks = [self.task(task) if isinstance(task, str) else task for task in tasks_or_ids]
+        async for video in follow(self._session, tasks, timeout):
+            yield video
+
+
+def _checked(video_id: str) -> str:
+    if not video_id or not video_id.strip():
+        raise ValueError(f"video_id must be the id of a video, got {video_id!r}")
+    return video_id

@@ -1,0 +1,1 @@
+"""What the protocol means: no I/O, no clock, no HTTP library."""

@@ -1,0 +1,188 @@
+"""The values that a2v takes and gives. All are frozen and do no I/O."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+from urllib.parse import urlsplit
+
+from attrs import field, fields_dict, frozen
+
+from a2v.errors import A2VError
+
+_SCHEMES = {"http", "https", "file"}
+_UNPRINTABLE = re.compile(r"[\x00-\x20\x7f]")
+# Windows refuses these, and a manifest made on one machine should work on another.
+_UNSAFE_IN_NAMES = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]')
+
+
+def _read_only(raw: Mapping[str, Any]) -> Mapping[str, Any]:
+    return MappingProxyType(dict(raw))
+
+
+class VideoStatus(StrEnum):
+    """Where a video is on its way, in the wire's own words."""
+
+    PENDING = "pending"
+    """It waits in line."""
+    IN_PROGRESS = "in_progressing"
+    """It is being rendered; also what a server without statuses means while it shows no URL."""
+    FINISHED = "finished"
+    """It can be fetched."""
+    FAILED = "error"
+    """It will never be finished."""
+    UNKNOWN = "unknown"
+    """A word this version of a2v has not heard of; ``video.raw["status"]`` keeps it."""
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether nothing more will happen to a video in this status."""
+        return self in (VideoStatus.FINISHED, VideoStatus.FAILED)
+
+
+@frozen(kw_only=True)
+class Character:
+    """Somebody who can speak.
+
+    Attributes:
+        model_id: What ``videos.generate`` wants to know.
+        name: The service's name for the character.
+        display_name: The name to show to people.
+        gender: As the service says it, usually ``"female"`` or ``"male"``.
+        preview_url: A picture. It may be pre-signed and expire.
+        raw: All that the server sent.
+    """
+
+    model_id: str
+    name: str = ""
+    display_name: str = ""
+    gender: str = ""
+    preview_url: str = ""
+    raw: Mapping[str, Any] = field(factory=dict, converter=_read_only, eq=False, repr=False)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), _state(self))
+
+
+@frozen(kw_only=True)
+class Video:
+    """One look at a video.
+
+    Attributes:
+        video_id: What the server calls it.
+        status: Where it is on its way.
+        video_url: Where to fetch it once finished. Usually pre-signed: it expires, and whoever has it can fetch.
+        mask_video_url: Where to fetch the mask, if one was asked for.
+        raw: All that the server sent.
+    """
+
+    video_id: str
+    status: VideoStatus
+    video_url: str | None = None
+    mask_video_url: str | None = None
+    raw: Mapping[str, Any] = field(factory=dict, converter=_read_only, eq=False, repr=False)
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether nothing more will happen: it failed, or it is finished *and* can be fetched.
+
+        A server may say ``finished`` a moment before it has the URL (see the protocol); that is not the end yet.
+        """
+        return self.status is VideoStatus.FAILED or (self.status is VideoStatus.FINISHED and bool(self.video_url))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), _state(self))
+
+
+def _state(value: Character | Video) -> dict[str, Any]:
+    # A mapping proxy cannot be pickled; the dict behind it can.
+    return {name: getattr(value, name) for name in fields_dict(type(value))} | {"raw": dict(value.raw)}
+
+
+def _rebuild(kind: type[Character | Video], state: dict[str, Any]) -> Character | Video:
+    return kind(**state)
+
+
+def _check_model_id(_: object, __: object, value: Any) -> None:
+    if not isinstance(value, str) or not value or _UNPRINTABLE.search(value):
+        raise ValueError(f"model_id must be a character's id such as 'eva_a0008', got {value!r}")
+
+
+def _check_audio_url(_: object, __: object, value: Any) -> None:
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"audio_url must be the URL of a speech recording, got {value!r}")
+    if _UNPRINTABLE.search(value):
+        raise ValueError(f"audio_url must not contain spaces or control characters, got {value!r}")
+    try:
+        parts = urlsplit(value)
+    except ValueError as error:
+        raise ValueError(f"audio_url is not a URL ({error}), got {value!r}") from None
+    if parts.scheme.lower() not in _SCHEMES:
+        raise ValueError(
+            f"audio_url must be a URL that the server can download (https://…), got {value!r}; "
+            "a local file works only with a local engine that may read its folder (file:///…)"
+        )
+    if parts.scheme.lower() != "file" and not parts.hostname:
+        raise ValueError(f"audio_url has no host, got {value!r}")
+
+
+def _check_name(_: object, __: object, value: Any) -> None:
+    if value is None:
+        return
+    # 200 leaves room for an extension and a ".part" within the 255 bytes that file systems allow.
+    safe = (
+        isinstance(value, str)
+        and 0 < len(os.fsencode(value)) <= 200
+        and not _UNSAFE_IN_NAMES.search(value)
+        and not value.startswith(".")
+        and value == value.strip().rstrip(".")
+    )
+    if not safe:
+        raise ValueError(f"name must be usable as a file name without its extension, got {value!r}")
+
+
+@frozen
+class Job:
+    """One video to make.
+
+    Attributes:
+        model_id: Which character speaks.
+        audio_url: What it says: the URL of a recording that the server can download.
+        name: Names the output file of a batch, without extension; the job's place in the batch if ``None``.
+
+    Raises:
+        ValueError: An argument cannot be right; the message says which and why.
+    """
+
+    model_id: str = field(validator=_check_model_id)
+    audio_url: str = field(validator=_check_audio_url)
+    name: str | None = field(default=None, validator=_check_name)
+
+
+@frozen(kw_only=True)
+class Outcome:
+    """How a job of a batch ended.
+
+    Attributes:
+        index: The job's place in the input, from 0.
+        job: The job itself.
+        video: The last look at its video, if it got that far.
+        path: Where the video was saved, if it was.
+        error: What went wrong, if something did.
+    """
+
+    index: int
+    job: Job
+    video: Video | None = None
+    path: Path | None = None
+    error: A2VError | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether the video is finished and, where it was to be saved, saved."""
+        return self.error is None

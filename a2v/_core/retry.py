@@ -1,0 +1,194 @@
+"""What the outcome of a request means: a value, an error, or "may be sent again".
+
+The rule behind all of it: a GET can be repeated at will; ``video.generate`` costs money each time it arrives and has no
+idempotency key, so it is sent again only when it provably did not arrive or was provably refused.
+"""
+
+from __future__ import annotations
+
+import re
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, TypeVar
+
+from attrs import frozen
+
+from a2v._core import wire
+from a2v._core.wire import Call, Envelope, Reply
+from a2v.errors import (
+    A2VError,
+    APIError,
+    AuthenticationError,
+    NotFoundError,
+    PermissionDeniedError,
+    ProtocolError,
+    RateLimitError,
+    ServerError,
+    SubmissionUnknownError,
+    TransportError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from a2v._core.models import Job
+
+T = TypeVar("T")
+
+_BY_STATUS: dict[int, type[APIError]] = {
+    401: AuthenticationError,
+    403: PermissionDeniedError,
+    404: NotFoundError,
+    408: ServerError,
+}
+
+
+@frozen
+class Failure:
+    """A request that brought no reply.
+
+    Attributes:
+        reason: Why, in words.
+        sent: Whether any of it may have reached the server.
+    """
+
+    reason: str
+    sent: bool
+
+
+@frozen
+class Again:
+    """The request may be repeated; if patience has ended, this is the error.
+
+    Attributes:
+        error: What to raise when it is not repeated.
+        after: Seconds the server asks us to wait; ``None`` if it does not say.
+    """
+
+    error: A2VError
+    after: float | None = None
+
+
+def judge(call: Call[T], answer: Reply | Failure) -> T | Again:
+    """Tell what an answer means for the call that was made.
+
+    Args:
+        call: What was asked.
+        answer: What came of it.
+
+    Returns:
+        The call's value, or that it may be sent again.
+
+    Raises:
+        A2VError: The answer is final.
+    """
+    if isinstance(answer, Failure):
+        return _judge_failure(call, answer)
+    envelope = _open(answer)
+    if answer.status_code == 429 or (isinstance(envelope, Envelope) and envelope.code == wire.TOO_MANY_REQUESTS):
+        return _judge_rate_limit(answer, envelope)
+    if 200 <= answer.status_code < 300:
+        return _judge_success(call, answer, envelope)
+    return _judge_refusal(call, answer, envelope)
+
+
+def backoff(attempt: int, jitter: float) -> float:
+    """Seconds to wait before another try when the server does not say.
+
+    Args:
+        attempt: How many tries there were, from 0.
+        jitter: A random number in [0, 1), so that siblings do not come back together.
+    """
+    return min(8.0, 0.5 * 2.0**attempt) * (0.5 + jitter / 2)
+
+
+def reset_after(headers: Mapping[str, str]) -> float:
+    """Seconds until the rate limit's window ends, from 1 to 120; 60 if the reply does not say it usably.
+
+    ``X-Ratelimit-Reset`` has been seen as epoch seconds, epoch milliseconds and seconds from now, and servers' clocks are
+    skewed: it is measured against the reply's own ``Date``.
+    """
+    found = re.match(r"\s*(\d{1,15}(?:\.\d{1,9})?)", headers.get("x-ratelimit-reset", ""))
+    if not found:
+        return 60.0
+    reset = float(found[1])
+    if reset > 1e11:
+        reset /= 1000
+    if reset >= 1e6:
+        try:
+            reset -= parsedate_to_datetime(headers.get("date", "")).timestamp()
+        except ValueError:
+            return 60.0
+    return min(max(reset, 1.0), 120.0)
+
+
+def _open(reply: Reply) -> Envelope | ProtocolError:
+    try:
+        return wire.read_envelope(reply.body)
+    except ProtocolError as error:
+        return error
+
+
+def _judge_failure(call: Call[T], failure: Failure) -> Again:
+    if call.job and failure.sent:
+        raise _unknown(call.job, failure.reason)
+    return Again(TransportError(failure.reason))
+
+
+def _judge_rate_limit(reply: Reply, envelope: Envelope | ProtocolError) -> Again:
+    after = reset_after(reply.headers)
+    error = RateLimitError(
+        _message(envelope, "too many requests"),
+        code=_code(envelope),
+        status_code=reply.status_code,
+        retry_after=after,
+    )
+    return Again(error, after)
+
+
+def _judge_success(call: Call[T], reply: Reply, envelope: Envelope | ProtocolError) -> T | Again:
+    if isinstance(envelope, Envelope) and envelope.code != wire.OK:
+        raise _api_error(reply, envelope)
+    try:
+        if isinstance(envelope, Envelope):
+            return call.read(envelope.data)
+        problem = envelope
+    except ProtocolError as error:
+        problem = error
+    if call.job:
+        raise _unknown(call.job, str(problem))
+    return Again(problem)
+
+
+def _judge_refusal(call: Call[T], reply: Reply, envelope: Envelope | ProtocolError) -> Again:
+    status = reply.status_code
+    if status < 400:
+        raise ProtocolError(f"the server answered {call.method} {call.path} with HTTP {status}, which is not followed")
+    error = _api_error(reply, envelope)
+    # 409 says that something conflicts, perhaps with this very job having been accepted.
+    if call.job and (status in (408, 409) or status >= 500):
+        raise _unknown(call.job, str(error))
+    if isinstance(error, ServerError):
+        return Again(error)
+    raise error
+
+
+def _unknown(job: Job, reason: str) -> SubmissionUnknownError:
+    return SubmissionUnknownError(
+        f"the server may or may not have accepted this render, so it is not submitted again: {reason}", job=job
+    )
+
+
+def _api_error(reply: Reply, envelope: Envelope | ProtocolError) -> APIError:
+    status, code = reply.status_code, _code(envelope)
+    kind = ServerError if status >= 500 else _BY_STATUS.get(status, APIError)
+    if code == wire.NOT_FOUND and kind is APIError:
+        kind = NotFoundError
+    return kind(_message(envelope, "the server refused"), code=code, status_code=status)
+
+
+def _code(envelope: Envelope | ProtocolError) -> int | None:
+    return envelope.code if isinstance(envelope, Envelope) else None
+
+
+def _message(envelope: Envelope | ProtocolError, otherwise: str) -> str:
+    return (isinstance(envelope, Envelope) and envelope.message) or otherwise

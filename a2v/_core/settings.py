@@ -1,0 +1,62 @@
+"""What a client is told about itself, checked before anything is sent."""
+
+from __future__ import annotations
+
+import re
+from ipaddress import ip_address
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from a2v.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+HOSTED = "https://openapi.surreal-ai.com"
+"""Where the hosted service is."""
+
+_TOKEN = re.compile(r"[\x21-\x7e]{1,512}")
+
+
+def read_token(token: str | None, environ: Mapping[str, str]) -> str:
+    """The token given, or that of ``A2V_TOKEN``.
+
+    Raises:
+        ConfigurationError: There is none, or it cannot be one. The message does not show it.
+    """
+    found = environ.get("A2V_TOKEN") if token is None else token
+    if not found:
+        raise ConfigurationError("no token: pass token=… or set the environment variable A2V_TOKEN")
+    # Checked here because the HTTP library would print a token it cannot send.
+    if not _TOKEN.fullmatch(found):
+        raise ConfigurationError("the token must be 1 to 512 printable ASCII characters without spaces")
+    return found
+
+
+def read_base_url(base_url: str | None, environ: Mapping[str, str]) -> str:
+    """The server's URL given, or that of ``A2V_BASE_URL``, or the hosted service's; without a slash at its end.
+
+    Raises:
+        ConfigurationError: It is no URL of a server, or the token would travel unencrypted to another machine.
+    """
+    found = (base_url if base_url is not None else environ.get("A2V_BASE_URL")) or HOSTED
+    try:
+        parts = urlsplit(found)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        raise ConfigurationError("base_url is not a URL") from None
+    if parts.scheme not in ("http", "https") or not host or re.search(r"[\x00-\x20\x7f]", found):
+        raise ConfigurationError("base_url must look like https://host or http://127.0.0.1:8000")
+    if parts.username is not None or parts.query or parts.fragment:
+        raise ConfigurationError("base_url must have no user name, query or fragment; the token is passed as token=…")
+    if parts.scheme == "http" and not is_loopback(host):
+        raise ConfigurationError(f"base_url is http:// and {host} is not this machine: the token would travel in clear")
+    return found.rstrip("/")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a URL's host is this machine."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")

@@ -1,0 +1,256 @@
+"""The JSON on the wire, for both sides: a call becomes a request, a reply becomes a value or an error.
+
+This is the one place that knows how the protocol looks. The client reads replies with it, the local engine writes them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any, Generic, Literal, TypeVar, cast
+
+import cattrs
+from attrs import frozen
+from cattrs.gen import make_dict_structure_fn
+
+from a2v._core.models import Character, Job, Video, VideoStatus
+from a2v.errors import ProtocolError
+
+T = TypeVar("T")
+
+CHARACTER_LIST = "/v1/a2v/character.list"
+VIDEO_GENERATE = "/v1/a2v/video.generate"
+VIDEO_GET = "/v1/a2v/video.get"
+VIDEO_LIST = "/v1/a2v/video.list"
+
+OK = 0
+TOO_MANY_REQUESTS = 1009
+NOT_FOUND = 10001
+
+MAX_BODY = 1024 * 1024
+"""No reply of the API is longer than this many bytes."""
+
+
+@frozen
+class Call(Generic[T]):
+    """One call of the API.
+
+    Attributes:
+        method: ``GET`` can be repeated at will; ``POST`` costs money each time it arrives.
+        path: Where, below ``base_url``.
+        read: Makes the value out of a successful reply's ``data``, or raises ``ProtocolError``.
+        params: The query.
+        job: What is submitted, for the one call that submits.
+    """
+
+    method: Literal["GET", "POST"]
+    path: str
+    read: Callable[[object], T]
+    params: Mapping[str, str] | None = None
+    job: Job | None = None
+
+    @property
+    def json(self) -> dict[str, str] | None:
+        """The body to send."""
+        return {"model_id": self.job.model_id, "audio_url": self.job.audio_url} if self.job else None
+
+
+@frozen
+class Reply:
+    """What came back: header names in lower case, the body whole."""
+
+    status_code: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@frozen
+class Envelope:
+    """What every reply is wrapped in."""
+
+    code: int
+    message: str
+    data: object
+
+
+# -- calls ------------------------------------------------------------------------------------------------------------
+
+
+def character_list() -> Call[list[Character]]:
+    """All characters of the service."""
+    return Call("GET", CHARACTER_LIST, lambda data: _read_list(data, Character))
+
+
+def video_generate(job: Job) -> Call[str]:
+    """Submit a job; the value is the new video's id."""
+    return Call("POST", VIDEO_GENERATE, _read_video_id, job=job)
+
+
+def video_get(video_id: str) -> Call[Video]:
+    """Look at one video."""
+
+    def read(data: object) -> Video:
+        video = _structure(data, Video)
+        if video.video_id != video_id:
+            raise ProtocolError(f"asked for video {video_id!r}, was told about {video.video_id!r}")
+        return video
+
+    return Call("GET", VIDEO_GET, read, params={"video_id": video_id})
+
+
+def video_list() -> Call[list[Video]]:
+    """Look at every video of the account."""
+    return Call("GET", VIDEO_LIST, lambda data: _read_list(data, Video))
+
+
+# -- reading ----------------------------------------------------------------------------------------------------------
+
+
+def read_json(body: bytes) -> object:
+    """Strict JSON: UTF-8, no NaN, no key twice.
+
+    Raises:
+        ProtocolError: The body is something else.
+    """
+    try:
+        return json.loads(body.decode(), parse_constant=_refuse_constant, object_pairs_hook=_refuse_duplicates)
+    except (ValueError, RecursionError) as error:
+        reason = "nested too deep" if isinstance(error, RecursionError) else str(error)
+    raise ProtocolError(f"not the JSON that the protocol promises: {reason}")
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        raise ValueError("a key stands twice")
+    return value
+
+
+def read_envelope(body: bytes) -> Envelope:
+    """Open a reply's envelope.
+
+    Raises:
+        ProtocolError: There is none.
+    """
+    if len(body) > MAX_BODY:
+        raise ProtocolError(f"the reply is longer than {MAX_BODY} bytes")
+    value = read_json(body)
+    if not isinstance(value, dict):
+        raise ProtocolError("the reply is not a JSON object")
+    envelope = cast("dict[str, object]", value)
+    message = envelope.get("message")
+    return Envelope(_read_code(envelope.get("code")), message if isinstance(message, str) else "", envelope.get("data"))
+
+
+def _read_code(code: object) -> int:
+    """An integer, or a string of decimal digits; ``False == 0`` and ``0.0 == 0`` must not pass for success."""
+    if type(code) is int:
+        return code
+    if isinstance(code, str) and code.isascii() and code.isdecimal() and len(code) < 10:
+        return int(code)
+    raise ProtocolError(f"the reply's code is {code!r}, not an integer")
+
+
+def _read_list(data: object, kind: type[T]) -> list[T]:
+    if not isinstance(data, list):
+        raise ProtocolError(f"expected a list, got {type(data).__name__}")
+    return [_structure(item, kind) for item in cast("list[object]", data)]
+
+
+def _read_video_id(data: object) -> str:
+    video_id = cast("dict[str, object]", data).get("video_id") if isinstance(data, dict) else None
+    if not isinstance(video_id, str) or not video_id.strip():
+        raise ProtocolError("the reply has no video_id")
+    return video_id
+
+
+def _structure(data: object, kind: type[T]) -> T:
+    if not isinstance(data, dict):
+        raise ProtocolError(f"expected an object, got {type(data).__name__}")
+    sent = cast("dict[str, Any]", data)
+    present = {key: value for key, value in sent.items() if value is not None}
+    try:
+        return _converter().structure(present | {"raw": sent}, kind)
+    except cattrs.BaseValidationError as error:
+        reason = "; ".join(cattrs.transform_error(error, path=kind.__name__))
+    raise ProtocolError(f"the reply is not what the protocol promises: {reason}")
+
+
+@cache
+def _converter() -> cattrs.Converter:
+    """Forgives what is added, refuses what is of another type (cattrs alone would make a string of anything)."""
+    converter = cattrs.Converter()
+    converter.register_structure_hook(str, _string)
+    converter.register_structure_hook(VideoStatus, lambda sent, _: _status(_string(sent, str)))
+    plain = make_dict_structure_fn(Video, converter)
+    converter.register_structure_hook(Video, lambda sent, _: plain(_with_status(sent), Video))
+    return converter
+
+
+def _string(value: object, _: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is not a string")
+    return value
+
+
+def _status(word: str) -> VideoStatus:
+    try:
+        return VideoStatus(word)
+    except ValueError:
+        return VideoStatus.UNKNOWN
+
+
+def _with_status(sent: dict[str, Any]) -> dict[str, Any]:
+    """The seed's form has no status: there a URL means finished and its absence means still under way."""
+    urls = {key: sent.get(key) or None for key in ("video_url", "mask_video_url")}
+    implied = VideoStatus.FINISHED if urls["video_url"] else VideoStatus.IN_PROGRESS
+    return {"status": implied.value} | sent | urls
+
+
+# -- writing, for servers ---------------------------------------------------------------------------------------------
+
+
+def success(data: object) -> dict[str, object]:
+    """The envelope of a good reply."""
+    return {"code": OK, "data": data, "message": "success"}
+
+
+def refusal(code: int, message: str) -> dict[str, object]:
+    """The envelope of a bad one."""
+    return {"code": code, "data": None, "message": message}
+
+
+def character_data(character: Character) -> dict[str, str]:
+    """A character as ``character.list`` shows it."""
+    keys = ("model_id", "name", "display_name", "gender", "preview_url")
+    return {key: getattr(character, key) for key in keys}
+
+
+def video_data(video: Video, message: str | None = None) -> dict[str, str | None]:
+    """A video as ``video.get`` shows it: the seed's two fields, the status of later revisions, why it failed if it did."""
+    data: dict[str, str | None] = {
+        "video_id": video.video_id,
+        "status": video.status.value,
+        "video_url": video.video_url,
+    }
+    more = {"mask_video_url": video.mask_video_url, "message": message}
+    return data | {key: value for key, value in more.items() if value}
+
+
+def read_job(body: bytes) -> Job:
+    """What a client submits with ``video.generate``.
+
+    Raises:
+        ValueError: It cannot be right; the message says why.
+        ProtocolError: It is not a JSON object.
+    """
+    value = read_json(body)
+    if not isinstance(value, dict):
+        raise ProtocolError("the body must be a JSON object")
+    sent = cast("dict[str, Any]", value)
+    return Job(sent.get("model_id", ""), sent.get("audio_url", ""))
