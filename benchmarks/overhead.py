@@ -1,0 +1,136 @@
+"""What the client costs beside bare httpx, and whether many waits at once lose anything.
+
+``characters.list()`` against ``httpx.AsyncClient.get`` plus ``json`` (the named baseline), alternately on the same loopback
+server in the same run; then 200 tasks awaited at once on a server whose renders take two seconds.
+
+    python benchmarks/overhead.py
+
+Exits with 1 when a bound is missed: a ratio of 1.3, a lost task.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import multiprocessing
+import statistics
+import sys
+import time
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qs, urlsplit
+
+import httpx
+
+import a2v
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
+ROUNDS, CALLS, TASKS, RENDER = 40, 50, 200, 2.0
+BOUND = 1.3
+CHARACTERS = [
+    {
+        "model_id": f"m{i}",
+        "name": f"M {i}",
+        "display_name": f"M {i}",
+        "gender": "female",
+        "preview_url": "https://e.com/p",
+    }
+    for i in range(4)
+]
+
+
+class Server:
+    """The seed's calls in raw asyncio, so that the server costs as little as can be."""
+
+    def __init__(self) -> None:
+        self.born: dict[str, float] = {}
+
+    def data(self, target: str) -> object:
+        """What a call is answered with."""
+        url = urlsplit(target)
+        if url.path.endswith("character.list"):
+            return CHARACTERS
+        if url.path.endswith("video.generate"):
+            video_id = f"v{len(self.born)}"
+            self.born[video_id] = time.monotonic()
+            return {"video_id": video_id}
+        video_id = parse_qs(url.query)["video_id"][0]
+        done = time.monotonic() - self.born[video_id] >= RENDER
+        return {"video_id": video_id, "video_url": "https://e.com/v.mp4" if done else ""}
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer on one connection until it ends."""
+        try:
+            while head := (await reader.readuntil(b"\r\n\r\n")).decode().lower():
+                length = next((int(line[15:]) for line in head.split("\r\n") if line.startswith("content-length:")), 0)
+                await reader.readexactly(length)
+                body = json.dumps({"code": 0, "data": self.data(head.split(" ")[1]), "message": "success"}).encode()
+                writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n")
+                writer.write(b"content-length: %d\r\n\r\n%s" % (len(body), body))
+                await writer.drain()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+
+def run_server(port: Connection) -> None:
+    """Serve until killed, in a process of its own."""
+
+    async def main() -> None:
+        server = await asyncio.start_server(Server().serve, "127.0.0.1", 0, backlog=1024)
+        port.send(server.sockets[0].getsockname()[1])
+        await server.serve_forever()
+
+    asyncio.run(main())
+
+
+async def measure_calls(base_url: str) -> float:
+    """The median ratio over rounds in which both take turns."""
+    ratios, ours, theirs = [], [], []
+    async with httpx.AsyncClient() as bare, a2v.AsyncA2V("token", base_url=base_url, rate_limit=None) as client:
+        for _ in range(ROUNDS):
+            start = time.perf_counter()
+            for _ in range(CALLS):
+                await client.characters.list()
+            middle = time.perf_counter()
+            for _ in range(CALLS):
+                (await bare.get(base_url + "/v1/a2v/character.list")).json()
+            end = time.perf_counter()
+            ratios.append((middle - start) / (end - middle))
+            ours.append((middle - start) / CALLS * 1e6)
+            theirs.append((end - middle) / CALLS * 1e6)
+    print(f"httpx.AsyncClient.get + json   {statistics.median(theirs):6.0f} µs")
+    print(f"AsyncA2V.characters.list()     {statistics.median(ours):6.0f} µs")
+    return statistics.median(ratios[2:])
+
+
+async def measure_tasks(base_url: str) -> int:
+    """How many of the tasks awaited at once finish."""
+    async with a2v.AsyncA2V("token", base_url=base_url, rate_limit=None) as client:
+        start = time.perf_counter()
+        tasks = [client.videos.generate(model_id="m0", audio_url="https://e.com/a.wav") for _ in range(TASKS)]
+        videos = await asyncio.gather(*[task.wait() for task in await asyncio.gather(*tasks)])
+        print(f"{TASKS} tasks of {RENDER:g} s at once    {time.perf_counter() - start:6.2f} s")
+    return sum(video.status is a2v.VideoStatus.FINISHED for video in videos)
+
+
+def main() -> int:
+    """Measure, print, judge."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=run_server, args=(theirs,), daemon=True)
+    process.start()
+    base_url = f"http://127.0.0.1:{ours.recv()}"
+    try:
+        ratio = asyncio.run(measure_calls(base_url))
+        finished = asyncio.run(measure_tasks(base_url))
+    finally:
+        process.kill()
+    print(f"ratio {ratio:.2f} (bound {BOUND}); finished {finished} of {TASKS}")
+    return int(ratio > BOUND or finished < TASKS)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
