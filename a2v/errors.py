@@ -52,7 +52,9 @@ __all__ = [
 
 
 def _restore(kind: type[A2VError], args: tuple[Any, ...], facts: dict[str, Any]) -> A2VError:
-    error = kind.__new__(kind, *args)
+    error = kind.__new__(kind)
+    # Set by hand, as `OSError.__new__`, which a time-out inherits, drops them.
+    error.args = args
     error.__dict__.update(facts)
     return error
 

@@ -47,7 +47,7 @@ class Server:
         self.born: dict[str, float] = {}
 
     def data(self, target: str) -> object:
-        """What a call is answered with."""
+        """What a call is answered with; nothing if there is no such call."""
         url = urlsplit(target)
         if url.path.endswith("character.list"):
             return CHARACTERS
@@ -55,6 +55,8 @@ class Server:
             video_id = f"v{len(self.born)}"
             self.born[video_id] = time.monotonic()
             return {"video_id": video_id}
+        if not url.path.endswith("video.get"):
+            return None
         video_id = parse_qs(url.query)["video_id"][0]
         done = time.monotonic() - self.born[video_id] >= RENDER
         return {"video_id": video_id, "video_url": "https://e.com/v.mp4" if done else ""}
@@ -65,9 +67,10 @@ class Server:
             while head := (await reader.readuntil(b"\r\n\r\n")).decode().lower():
                 length = next((int(line[15:]) for line in head.split("\r\n") if line.startswith("content-length:")), 0)
                 await reader.readexactly(length)
-                body = json.dumps({"code": 0, "data": self.data(head.split(" ")[1]), "message": "success"}).encode()
-                writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n")
-                writer.write(b"content-length: %d\r\n\r\n%s" % (len(body), body))
+                data = self.data(head.split(" ")[1])
+                body = json.dumps({"code": 0, "data": data, "message": "success"}).encode()
+                writer.write(b"HTTP/1.1 200 OK\r\n" if data else b"HTTP/1.1 404 Not Found\r\n")
+                writer.write(b"content-type: application/json\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body))
                 await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError):
             pass

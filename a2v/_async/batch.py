@@ -38,6 +38,9 @@ class AsyncBatch:
     ) -> None:
         self._session = session
         self._jobs = list(jobs)
+        for job in self._jobs:
+            if not isinstance(job, Job):
+                raise TypeError(f"a batch is made of a2v.Job values, got {job!r}")
         self._paths = _paths(self._jobs, None if save_to is None else Path(save_to))
         self._overwrite = overwrite
         if max_in_flight is not None and max_in_flight < 1:
@@ -49,6 +52,8 @@ class AsyncBatch:
         self._entered = False
 
     async def __aenter__(self) -> Self:
+        if self._entered:
+            raise RuntimeError("a batch runs once: entered again, it would submit and pay for everything again")
         for path in self._paths:
             if path:
                 await Destination.check(path, overwrite=self._overwrite)
@@ -112,7 +117,7 @@ class AsyncBatch:
             raise
 
     async def _finish(self, outcome: Outcome, video_id: str) -> None:
-        task = AsyncVideoTask(self._session, video_id, fresh=True)
+        task = AsyncVideoTask(self._session, video_id, submitted_at=anyio.current_time())
         path = self._paths[outcome.index]
         try:
             await task.wait(timeout=None)

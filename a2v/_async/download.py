@@ -6,6 +6,7 @@ import os
 import re
 import secrets
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Self, TypeVar
 from urllib.parse import urljoin
@@ -90,11 +91,16 @@ async def download(
     """
     part = destination.path.with_name(f"{destination.path.name}.{secrets.token_hex(4)}.part")
     try:
-        with await _on_disk(lambda: part.open("xb")) as file:
+        file = await _on_disk(lambda: part.open("xb"))
+        try:
             await _Fetch(session, url, file, fresh_url).run()
+        finally:
+            # On a full disk closing fails too, for the buffer cannot be written; what is wanted was flushed by then.
+            with suppress(OSError):
+                file.close()
         await _on_disk(lambda: destination.complete(part))
     finally:
-        with anyio.CancelScope(shield=True):
+        with anyio.CancelScope(shield=True), suppress(OSError):
             await anyio.to_thread.run_sync(lambda: part.unlink(missing_ok=True))
     return destination.path
 
@@ -112,22 +118,24 @@ class _Fetch:
     whole: int | None = None
     redirects: int = 0
     refreshed: bool = False
+    taken: bool = False
 
     async def run(self) -> None:
         """Ask until the file is whole; a try that got further does not count as failed."""
-        attempt, before = 0, 0
+        attempt, furthest = 0, 0
         while isinstance(outcome := await self._attempt(), Again):
-            attempt, before = (0 if self.size > before else attempt), self.size
+            # Further than ever, or a server that breaks off now here, now there would be asked for good.
+            attempt, furthest = (0 if self.size > furthest else attempt), max(furthest, self.size)
             if attempt == self.session.max_retries:
                 raise outcome.error
-            await self.session.pause(outcome, attempt)
+            await self.session.pause(attempt)
             attempt += 1
         await _on_disk(self._settle)
 
     async def _attempt(self) -> Again | None:
         while True:
-            with self.session.in_use() as transport:
-                answer = await transport.fetch(self.url, self._wanted(), self.session.timeout, self)
+            with self.session.in_use() as run:
+                answer = await run.transport.fetch(self.url, self._wanted(), self.session.timeout, self)
             if isinstance(answer, Failure):
                 return Again(DownloadError(f"the video could not be fetched: {answer.reason}"))
             if answer.status_code in _REDIRECT:
@@ -145,12 +153,12 @@ class _Fetch:
 
     async def begin(self, reply: Reply) -> bool:
         """Look at a reply's head; tell whether its body is wanted."""
-        if reply.headers.get("content-encoding", "identity") != "identity":
+        self.taken = reply.status_code == 200 or (reply.status_code == 206 and self._continues(reply))
+        if self.taken and reply.headers.get("content-encoding", "identity") != "identity":
             raise DownloadError("the video came compressed, which was not asked for")
         if reply.status_code == 200:
             await self._restart(reply)
-            return True
-        return reply.status_code == 206 and self._continues(reply)
+        return self.taken
 
     async def write(self, chunk: bytes) -> None:
         """Store what came."""
@@ -164,29 +172,36 @@ class _Fetch:
         self.size, self.whole = 0, int(length) if length.isdecimal() else None
 
     def _continues(self, reply: Reply) -> bool:
-        """Whether a partial reply is what is missing; otherwise the next try starts anew."""
+        """Whether a partial reply is all that is missing; otherwise the next try starts anew."""
         span = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+)", reply.headers.get("content-range", ""))
-        wanted = (self.size, (self.whole or 0) - 1, self.whole)
-        if span and tuple(map(int, span.groups())) == wanted and reply.headers.get("etag", self.etag) == self.etag:
-            return True
+        if span and self.etag and reply.headers.get("etag", self.etag) == self.etag:
+            start, end, whole = map(int, span.groups())
+            if (start, end + 1) == (self.size, whole) and self.whole in (None, whole):
+                self.whole = whole
+                return True
         self.etag = None
         return False
 
     def _redirect(self, reply: Reply) -> None:
         self.redirects += 1
-        target = urljoin(self.url, reply.headers.get("location", ""))
+        try:
+            target = urljoin(self.url, reply.headers.get("location", ""))
+        except ValueError:
+            target = ""
         safe = target.startswith("https://") or (target.startswith("http://") and self.url.startswith("http://"))
         if self.redirects > _REDIRECTS or not safe:
             raise DownloadError("the video's URL redirects too often or to something that is not fetched")
         self.url = target
 
     def _judge(self, status: int) -> Again | None:
-        if status in (200, 206) and self.size and self.size == (self.whole or self.size):
+        if self.taken and self.size and self.size == (self.whole or self.size):
             return None
         if status in (200, 206):
             return Again(DownloadError(f"the video broke off after {self.size} of {self.whole or 'unknown'} bytes"))
+        if status == 416:
+            self.etag = None  # there is no such rest: anew
         error = DownloadError(f"the video could not be fetched: HTTP {status}")
-        if status in (408, 429) or status >= 500:
+        if status in (408, 416, 429) or status >= 500:
             return Again(error)
         raise error
 

@@ -12,17 +12,21 @@ import anyio
 from anyio.lowlevel import RunVar
 from attrs import define, field
 
+from a2v._async.pacer import Pacer
 from a2v._async.transport import Transport
+from a2v._core import wire
 from a2v._core.retry import Again, backoff, judge
 from a2v._core.settings import read_base_url, read_token
-from a2v.errors import ClientClosedError, ConfigurationError
+from a2v.errors import ClientClosedError, ConfigurationError, RateLimitError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import httpx
 
-    from a2v._core.wire import Call
+    from a2v._core.models import Video
+    from a2v._core.retry import Failure
+    from a2v._core.wire import Call, Reply
 
 T = TypeVar("T")
 
@@ -32,6 +36,7 @@ class _Run:
     """What a session has in one event loop; it ends with the loop."""
 
     transport: Transport
+    pacer: Pacer
     scopes: set[anyio.CancelScope] = field(factory=set)
 
 
@@ -52,7 +57,7 @@ class Session:
         rate_limit: int | None,
         transport: httpx.AsyncBaseTransport | None,
     ) -> None:
-        self.token = read_token(token, os.environ)
+        self._token = read_token(token, os.environ)
         self.base_url = read_base_url(base_url, os.environ)
         self.timeout = _positive("timeout", timeout)
         if max_retries < 0:
@@ -79,7 +84,7 @@ class Session:
             await run.transport.aclose()
 
     @contextmanager
-    def in_use(self) -> Iterator[Transport]:
+    def in_use(self) -> Iterator[_Run]:
         """Everything that waits does so in here, so that closing the client ends it.
 
         Raises:
@@ -91,41 +96,46 @@ class Session:
         with anyio.CancelScope() as scope:
             run.scopes.add(scope)
             try:
-                yield run.transport
+                yield run
             finally:
                 run.scopes.discard(scope)
         if scope.cancelled_caught:
             raise ClientClosedError("the client was closed during the call")
 
     async def call(self, call: Call[T]) -> T:
-        """Ask the server, again if need be and allowed.
+        """Ask the server when it is our turn, again if need be and allowed.
 
         Raises:
             A2VError: As the outcome means; see ``a2v._core.retry``.
         """
         attempt = 0
-        while isinstance(outcome := await self.attempt(call), Again):
+        while isinstance(outcome := await self._attempt(call), Again):
             if attempt == self.max_retries:
                 raise outcome.error
-            await self.pause(outcome, attempt)
+            if not isinstance(outcome.error, RateLimitError):  # after one, our turn comes when the limit allows
+                await self.pause(attempt)
             attempt += 1
         return outcome
 
-    async def attempt(self, call: Call[T]) -> T | Again:
-        """Ask the server once."""
-        with self.in_use() as transport:
-            answer = await transport.exchange(self.base_url, self.token, call, self.timeout)
-        return judge(call, answer)
+    async def look(self, video_id: str) -> Video:
+        """Look at a video for somebody, and let those who watch it know."""
+        video = await self.call(wire.video_get(video_id))
+        self._run.pacer.looked(video)
+        return video
 
-    async def pause(self, outcome: Again, attempt: int) -> None:
-        """Wait before asking again."""
-        jitter = random.random()  # noqa: S311  # spreads siblings, guards nothing
-        await self.sleep(backoff(attempt, jitter) if outcome.after is None else outcome.after + jitter)
+    async def pause(self, attempt: int) -> None:
+        """Wait before trying again.
 
-    async def sleep(self, seconds: float) -> None:
-        """Do nothing for a while."""
+        Args:
+            attempt: How many tries there were, from 0.
+        """
         with self.in_use():
-            await anyio.sleep(seconds)
+            await anyio.sleep(backoff(attempt, random.random()))  # noqa: S311  # spreads siblings, guards nothing
+
+    async def _attempt(self, call: Call[T]) -> T | Again:
+        with self.in_use() as run:
+            answer = await run.pacer.request(call)
+        return judge(call, answer)
 
     @property
     def _run(self) -> _Run:
@@ -134,8 +144,18 @@ class Session:
             runs = WeakKeyDictionary[Session, _Run]()
             _runs.set(runs)
         if self not in runs:
-            runs[self] = _Run(Transport(self._custom_transport))
+            runs[self] = self._new_run()
         return runs[self]
+
+    def _new_run(self) -> _Run:
+        transport = Transport(self._custom_transport)
+
+        async def exchange(call: Call[Any]) -> Reply | Failure:
+            return await transport.exchange(base_url, token, call, timeout)
+
+        # The run must not keep the session alive, which is the key that it is found by.
+        base_url, token, timeout = self.base_url, self._token, self.timeout
+        return _Run(transport, Pacer(exchange, self.rate_limit))
 
 
 def _positive(name: str, value: Any) -> Any:

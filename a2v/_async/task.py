@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from a2v._async.download import Destination, download
 from a2v._async.watch import Watch
-from a2v._core import wire
 from a2v._core.models import Video, VideoStatus
 from a2v.errors import ProtocolError, VideoFailedError
 
@@ -26,11 +25,12 @@ class AsyncVideoTask:
     up again.
     """
 
-    def __init__(self, session: Session, video_id: str, *, fresh: bool = False) -> None:
+    def __init__(self, session: Session, video_id: str, *, submitted_at: float | None = None) -> None:
         self._session = session
         self._video_id = video_id
         self._video: Video | None = None
-        self._fresh = fresh
+        # On the clock of the event loop it was submitted in.
+        self._submitted_at = submitted_at
 
     def __repr__(self) -> str:
         return (
@@ -47,7 +47,7 @@ class AsyncVideoTask:
         """The last look at it, or ``None`` if there was none yet."""
         return self._video
 
-    async def watch(self, timeout: float | None = None) -> AsyncGenerator[Video, None]:
+    def watch(self, timeout: float | None = None) -> AsyncGenerator[Video, None]:
         """Follow the video: the first look, then each change, until it ends.
 
         A failed render is yielded like any other status. Brief failures of the server are outlived.
@@ -55,15 +55,14 @@ class AsyncVideoTask:
         Args:
             timeout: Seconds for the whole watch; ``None`` (the default): as long as it takes.
 
-        Yields:
-            Each new state of the video.
+        Returns:
+            An iterator over the video's states.
 
         Raises:
             WaitTimeoutError: The video has not ended in time. It goes on at the server.
             A2VError: The server cannot be asked: a refused token, ten minutes without a usable reply, …
         """
-        async for video in follow(self._session, [self], timeout):
-            yield video
+        return follow(self._session, [self], timeout)
 
     async def wait(self, timeout: float | None = 7200.0) -> Video:
         """Wait until the video is finished.
@@ -100,7 +99,7 @@ class AsyncVideoTask:
             NotFoundError: The server does not know the video.
             A2VError: The server said no or could not be asked.
         """
-        self._video = await self._session.call(wire.video_get(self._video_id))
+        self._video = await self._session.look(self._video_id)
         return self._video
 
     async def download(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
@@ -136,12 +135,14 @@ async def follow(
     by_id: dict[str, list[AsyncVideoTask]] = {}
     for task in tasks:
         by_id.setdefault(task.video_id, []).append(task)
-    fresh = {video_id for video_id, same in by_id.items() if any(task._fresh for task in same)}  # noqa: SLF001
-    watch = Watch(session, by_id, fresh=fresh, timeout=timeout)
-    while video := await watch.next():
-        for task in by_id[video.video_id]:
-            task._video = video  # noqa: SLF001  # a task's own module
-        yield video
+    watch = Watch(session, {video_id: same[0]._submitted_at for video_id, same in by_id.items()}, timeout)  # noqa: SLF001
+    try:
+        while video := await watch.next():
+            for task in by_id[video.video_id]:
+                task._video = video  # noqa: SLF001  # a task's own module
+            yield video
+    finally:
+        watch.close()
 
 
 def _url(video: Video) -> str:

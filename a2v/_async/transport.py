@@ -6,7 +6,7 @@ environment, and no log line with a pre-signed URL in it.
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol, Self
 from urllib.parse import urlsplit
@@ -103,16 +103,19 @@ class Transport:
         if call.job:
             request.extensions["trace"] = witness
         error: Exception | None = None
-        with anyio.move_on_after(timeout):
-            try:
-                async with self._limiter, self._send(request, fresh=call.job is not None) as response:
-                    return Reply(response.status_code, _lower(response.headers), await _read(response))
-            except A2VError:
-                raise
-            except Exception as caught:  # noqa: BLE001  # whatever a transport raises, it means one thing here
-                error = caught
+        # Waiting for a place is our own doing and takes nothing from the server's time.
+        async with self._limiter:
+            with anyio.move_on_after(timeout):
+                try:
+                    async with self._send(request, fresh=call.job is not None) as (response, body):
+                        said = _without(token.encode(), await _read(body))
+                        return Reply(response.status_code, _lower(response.headers), said)
+                except A2VError:
+                    raise
+                except Exception as caught:  # noqa: BLE001  # whatever a transport raises, it means one thing here
+                    error = caught
         reason = _describe(error) if error else f"no whole reply within {timeout:g} s"
-        return Failure(reason, witness.sent(error))
+        return Failure(_without(token.encode(), reason.encode(errors="replace")).decode(), witness.sent(error))
 
     async def fetch(self, url: str, headers: Mapping[str, str], timeout: float, sink: Sink) -> Reply | Failure:
         """Get a file from wherever it is, without the token.
@@ -126,12 +129,12 @@ class Transport:
         Returns:
             The reply's head, or why there was none or its body broke off.
         """
-        request = httpx.Request("GET", url, headers=_identity(headers), extensions=_timeouts(timeout))
         try:
-            async with self._send(request, fresh=True) as response:
+            request = httpx.Request("GET", url, headers=_identity(headers), extensions=_timeouts(timeout))
+            async with self._send(request, fresh=True) as (response, body):
                 reply = Reply(response.status_code, _lower(response.headers), b"")
                 if await sink.begin(reply):
-                    async for chunk in _body(response):
+                    async for chunk in body:
                         await sink.write(chunk)
                 return reply
         except A2VError:
@@ -140,12 +143,17 @@ class Transport:
             return Failure(_describe(error), sent=True)
 
     @asynccontextmanager
-    async def _send(self, request: httpx.Request, *, fresh: bool) -> AsyncIterator[httpx.Response]:
+    async def _send(
+        self, request: httpx.Request, *, fresh: bool
+    ) -> AsyncIterator[tuple[httpx.Response, AsyncIterator[bytes]]]:
+        """The reply, and its body as it comes."""
         transport = await self._transport(str(request.url), fresh=fresh)
         response = await transport.handle_async_request(request)
+        body = _body(response)
         try:
-            yield response
+            yield response, body
         finally:
+            await _finish(body)
             with anyio.CancelScope(shield=True):
                 await response.aclose()
 
@@ -161,10 +169,17 @@ class Transport:
         pools = self._fresh if fresh or not self._keep_alive else self._kept
         if proxy not in pools:
             context = await anyio.to_thread.run_sync(_ssl_context)
-            idle = 0 if pools is self._fresh else None
-            limits = httpx.Limits(max_connections=None, max_keepalive_connections=idle)
-            pools[proxy] = httpx.AsyncHTTPTransport(verify=context, trust_env=False, limits=limits, proxy=proxy)
+            pools[proxy] = _pool(context, proxy, idle=0 if pools is self._fresh else None)
         return pools[proxy]
+
+
+def _pool(context: ssl.SSLContext, proxy: str | None, *, idle: int | None) -> httpx.AsyncHTTPTransport:
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=idle)
+    try:
+        return httpx.AsyncHTTPTransport(verify=context, trust_env=False, limits=limits, proxy=proxy)
+    except (ImportError, ValueError) as error:
+        reason = str(error)
+    raise ConfigurationError(f"the proxy that the environment asks for cannot be used: {reason}")
 
 
 @cache
@@ -184,19 +199,20 @@ def _proxy(url: str) -> str | None:
     if is_loopback(host) or proxy_bypass(host):
         return None
     proxies = getproxies()
-    return proxies.get(parts.scheme) or proxies.get("all")
+    proxy = proxies.get(parts.scheme) or proxies.get("all")
+    return f"http://{proxy}" if proxy and "://" not in proxy else proxy
 
 
 def _api_request(base_url: str, token: str, call: Call[Any], timeout: float) -> httpx.Request:
     headers = _identity({"accept": "application/json", "authorization": f"Bearer {token}"})
-    return httpx.Request(
-        call.method,
-        base_url + call.path,
-        params=call.params,
-        json=call.json,
-        headers=headers,
-        extensions=_timeouts(timeout),
-    )
+    url, extensions = base_url + call.path, _timeouts(timeout)
+    try:
+        return httpx.Request(
+            call.method, url, params=call.params, json=call.json, headers=headers, extensions=extensions
+        )
+    except (httpx.InvalidURL, UnicodeError) as error:
+        reason = str(error)
+    raise ConfigurationError(f"the request cannot be put into a URL: {reason}")
 
 
 def _identity(headers: Mapping[str, str]) -> dict[str, str]:
@@ -212,20 +228,37 @@ def _lower(headers: httpx.Headers) -> dict[str, str]:
     return {name.lower(): value for name, value in headers.items()}
 
 
-def _body(response: httpx.Response) -> httpx.AsyncByteStream:
+def _body(response: httpx.Response) -> AsyncIterator[bytes]:
     """The body as it comes; ``response.aiter_raw`` would refuse that of a mock transport, which is there already."""
     if not isinstance(response.stream, httpx.AsyncByteStream):
         raise TypeError("transport= must be an asynchronous httpx transport")
-    return response.stream
+    return aiter(response.stream)
 
 
-async def _read(response: httpx.Response) -> bytes:
-    body = bytearray()
-    async for chunk in _body(response):
-        body += chunk
-        if len(body) > MAX_BODY:
+async def _finish(body: AsyncIterator[bytes]) -> None:
+    """End a body that was not read to its end.
+
+    It is a generator within generators of httpcore. Closing the outer one would leave the inner ones to the garbage
+    collector, of which trio complains; a cancellation reaches the innermost, and so ends them all.
+    """
+    with anyio.CancelScope(shield=True) as scope, suppress(Exception):
+        scope.cancel()
+        async for _ in body:
+            pass
+
+
+async def _read(body: AsyncIterator[bytes]) -> bytes:
+    read = bytearray()
+    async for chunk in body:
+        read += chunk
+        if len(read) > MAX_BODY:
             break
-    return bytes(body)
+    return bytes(read)
+
+
+def _without(token: bytes, said: bytes) -> bytes:
+    """What came back, if need be without the token: servers quote it, and what they say ends up in errors and logs."""
+    return said.replace(token, b"[token]") if len(token) >= 16 else said  # a shorter one may be part of other words
 
 
 def _describe(error: Exception) -> str:

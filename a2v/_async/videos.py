@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import anyio
+
 from a2v._async.task import AsyncVideoTask, follow
 from a2v._core import wire
 from a2v._core.models import Job, Video
@@ -37,7 +39,7 @@ class AsyncVideos:
             APIError: The server said no. Nothing was submitted.
         """
         video_id = await self._session.call(wire.video_generate(Job(model_id, audio_url)))
-        return AsyncVideoTask(self._session, video_id, fresh=True)
+        return AsyncVideoTask(self._session, video_id, submitted_at=anyio.current_time())
 
     async def get(self, video_id: str) -> Video:
         """Look at one video, once.
@@ -52,7 +54,7 @@ class AsyncVideos:
             NotFoundError: The server does not know it.
             A2VError: The server said no or could not be asked.
         """
-        return await self._session.call(wire.video_get(_checked(video_id)))
+        return await self._session.look(_checked(video_id))
 
     async def list(self) -> list[Video]:
         """Look at every video of the account in one request. Servers of the first revision do not have this call.
@@ -77,9 +79,7 @@ class AsyncVideos:
         """
         return AsyncVideoTask(self._session, _checked(video_id))
 
-    async def watch(
-        self, *tasks_or_ids: AsyncVideoTask | str, timeout: float | None = None
-    ) -> AsyncGenerator[Video, None]:
+    def watch(self, *tasks_or_ids: AsyncVideoTask | str, timeout: float | None = None) -> AsyncGenerator[Video, None]:
         """Follow many videos at once: each one's first look, then each change, until all have ended.
 
         Failed renders are yielded like any other status. Brief failures of the server are outlived.
@@ -88,19 +88,19 @@ class AsyncVideos:
             *tasks_or_ids: What to follow; one given twice is followed once.
             timeout: Seconds for the whole watch; ``None`` (the default): as long as it takes.
 
-        Yields:
-            Each new state of each video, as it is seen.
+        Returns:
+            An iterator over the videos' states, as they are seen.
 
         Raises:
+            ValueError: Something given is no id of a video.
             WaitTimeoutError: Not all have ended in time. They go on at the server.
             A2VError: The server cannot be asked; ``error.video_id`` tells about which video.
         """
         tasks = [self.task(task) if isinstance(task, str) else task for task in tasks_or_ids]
-        async for video in follow(self._session, tasks, timeout):
-            yield video
+        return follow(self._session, tasks, timeout)
 
 
-def _checked(video_id: str) -> str:
-    if not video_id or not video_id.strip():
+def _checked(video_id: object) -> str:
+    if not isinstance(video_id, str) or not video_id.strip():
         raise ValueError(f"video_id must be the id of a video, got {video_id!r}")
     return video_id

@@ -3,63 +3,43 @@
 from __future__ import annotations
 
 from collections import deque
+from copy import copy
 from math import inf
 from typing import TYPE_CHECKING
 
 import anyio
-from attrs import define
 
-from a2v._core import wire
-from a2v._core.models import Video, VideoStatus
-from a2v._core.retry import Again
-from a2v._core.schedule import gap
-from a2v.errors import A2VError, NotFoundError, ProtocolError, RateLimitError, WaitTimeoutError
+from a2v._async.pacer import Watcher
+from a2v._core.schedule import is_change
+from a2v.errors import A2VError, ClientClosedError, WaitTimeoutError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Mapping
 
+    from a2v._async.pacer import Pacer
     from a2v._async.session import Session
-
-# An outage of the server must not lose a render that goes on behind it; five minutes of 502 pages have been seen.
-OUTAGE = 600.0
-# A video may take a moment from its submission until `video.get` knows it.
-GRACE = 120.0
-# `finished` may be said a moment before there is a URL.
-URLLESS_LOOKS = 5
-
-
-@define(eq=False)
-class _Followed:
-    """What is known of one video."""
-
-    video_id: str
-    since: float
-    next_look: float
-    video: Video | None = None
-    failing_since: float | None = None
-    urlless: int = 0
+    from a2v._core.models import Video
+    from a2v._core.schedule import News
 
 
 class Watch:
-    """One watcher of one or many videos. It asks only while somebody waits for ``next``.
+    """One watcher of one or many videos.
 
     Args:
         session: Where to ask.
-        video_ids: What to follow.
-        fresh: Those submitted just now, which the server may not know yet.
+        since: For each video's id when it was submitted, on the event loop's clock, or ``None`` if it was picked up.
         timeout: Seconds for the whole watch; ``None``: as long as it takes.
     """
 
-    def __init__(
-        self, session: Session, video_ids: Iterable[str], *, fresh: Collection[str], timeout: float | None
-    ) -> None:
-        now = anyio.current_time()
+    def __init__(self, session: Session, since: Mapping[str, float | None], timeout: float | None) -> None:
         self._session = session
-        self._started = now
-        self._fresh = fresh
-        self._deadline = inf if timeout is None else now + timeout
-        self._followed = {video_id: _Followed(video_id, now, now) for video_id in video_ids}
-        self._events: deque[Video] = deque()
+        self._open = dict(since)
+        self._started = anyio.current_time()
+        self._deadline = inf if timeout is None else self._started + timeout
+        self._seen: dict[str, Video] = {}
+        self._news: deque[News] = deque()
+        self._watcher = Watcher()
+        self._pacer: Pacer | None = None
 
     async def next(self) -> Video | None:
         """The next event, or ``None`` once all have ended.
@@ -68,74 +48,53 @@ class Watch:
             WaitTimeoutError: Our patience ended first.
             A2VError: The server cannot be asked; the error says which video and what was known of it.
         """
-        while self._followed and not self._events:
-            followed = min(self._followed.values(), key=lambda each: each.next_look)
-            try:
-                await self._look(followed)
-            except A2VError as error:
-                error.video_id, error.video = followed.video_id, followed.video
-                error.waited = anyio.current_time() - self._started
-                raise
-        return self._events.popleft() if self._events else None
+        while self._news or self._open:
+            while self._news:
+                video_id, news = self._news.popleft()
+                if isinstance(news, A2VError):
+                    raise self._with_facts(copy(news), video_id)
+                if self._see(news):
+                    return news
+            await self._wait()
+        return None
 
-    async def _look(self, followed: _Followed) -> None:
+    def close(self) -> None:
+        """Watch no longer."""
+        if self._pacer:
+            self._pacer.leave(self._watcher, list(self._open))
+
+    async def _wait(self) -> None:
         with anyio.CancelScope(deadline=self._deadline) as scope:
-            await self._session.sleep(max(0.0, followed.next_look - anyio.current_time()))
-            answer = await self._ask(followed.video_id)
-            self._take(followed, answer)
+            try:
+                with self._session.in_use() as run:
+                    if self._pacer is None:
+                        self._pacer = run.pacer
+                        run.pacer.follow(self._watcher, self._open)
+                    self._news.extend(await run.pacer.news(self._watcher, self._open))
+            except ClientClosedError as error:
+                raise self._with_facts(error, next(iter(self._open))) from None
         if scope.cancelled_caught:
-            waited = anyio.current_time() - self._started
-            raise WaitTimeoutError(
-                f"video {followed.video_id} has not ended after {waited:.0f} s; it goes on at the server",
-                video_id=followed.video_id,
-                video=followed.video,
-                waited=waited,
-            )
+            raise self._timed_out()
 
-    async def _ask(self, video_id: str) -> Video | Again:
-        try:
-            return await self._session.attempt(wire.video_get(video_id))
-        except NotFoundError as error:
-            if video_id in self._fresh and anyio.current_time() - self._started < GRACE:
-                return Again(error)
-            raise
-
-    def _take(self, followed: _Followed, answer: Video | Again) -> None:
-        now = anyio.current_time()
-        if isinstance(answer, Again):
-            self._missed(followed, answer, now)
-        elif answer.status is VideoStatus.FINISHED and not answer.video_url:
-            self._urlless(followed)
-        elif followed.video is None or _changed(followed.video, answer):
-            self._event(followed, answer, now)
-        else:
-            followed.failing_since = None
-        followed.next_look = now + (
-            answer.after if isinstance(answer, Again) and answer.after else gap(now - followed.since)
-        )
-
-    def _missed(self, followed: _Followed, answer: Again, now: float) -> None:
-        if isinstance(answer.error, RateLimitError):
-            return
-        followed.failing_since = now if followed.failing_since is None else followed.failing_since
-        if now - followed.failing_since >= OUTAGE:
-            raise answer.error
-
-    def _urlless(self, followed: _Followed) -> None:
-        followed.failing_since = None
-        followed.urlless += 1
-        if followed.urlless >= URLLESS_LOOKS:
-            raise ProtocolError(f"the server says that video {followed.video_id} is finished, but gives no URL")
-
-    def _event(self, followed: _Followed, video: Video, now: float) -> None:
-        if followed.video and followed.video.status is VideoStatus.PENDING:
-            followed.since = now
-        followed.video, followed.failing_since, followed.urlless = video, None, 0
-        self._events.append(video)
+    def _see(self, video: Video) -> bool:
+        """Remember a look; tell whether it is new to this watcher."""
         if video.is_terminal:
-            del self._followed[followed.video_id]
+            self._open.pop(video.video_id, None)
+        before = self._seen.get(video.video_id)
+        self._seen[video.video_id] = video
+        return before is None or is_change(before, video)
 
+    def _with_facts(self, error: A2VError, video_id: str) -> A2VError:
+        error.video_id, error.video = video_id, self._seen.get(video_id) or error.video
+        error.waited = anyio.current_time() - self._started
+        return error
 
-def _changed(before: Video, after: Video) -> bool:
-    # A pre-signed URL is another one each time; an unknown status is told apart by what was sent.
-    return before.status is not after.status or before.raw.get("status") != after.raw.get("status")
+    def _timed_out(self) -> WaitTimeoutError:
+        video_id, waited = next(iter(self._open)), anyio.current_time() - self._started
+        others = f" (nor have {len(self._open) - 1} others)" if len(self._open) > 1 else ""
+        return WaitTimeoutError(
+            f"video {video_id} has not ended after {waited:.0f} s{others}; it goes on at the server",
+            video_id=video_id,
+            video=self._seen.get(video_id),
+            waited=waited,
+        )

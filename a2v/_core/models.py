@@ -1,7 +1,5 @@
 """The values that a2v takes and gives. All are frozen and do no I/O."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Mapping
@@ -16,7 +14,8 @@ from attrs import field, fields_dict, frozen
 from a2v.errors import A2VError
 
 _SCHEMES = {"http", "https", "file"}
-_UNPRINTABLE = re.compile(r"[\x00-\x20\x7f]")
+# Half a surrogate pair cannot be encoded, so not be sent either.
+_UNPRINTABLE = re.compile(r"[\x00-\x20\x7f\ud800-\udfff]")
 # Windows refuses these, and a manifest made on one machine should work on another.
 _UNSAFE_IN_NAMES = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]')
 

@@ -6,13 +6,12 @@ idempotency key, so it is sent again only when it provably did not arrive or was
 
 from __future__ import annotations
 
-import re
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, TypeVar
 
 from attrs import frozen
 
 from a2v._core import wire
+from a2v._core.budget import reset_in
 from a2v._core.wire import Call, Envelope, Reply
 from a2v.errors import (
     A2VError,
@@ -28,8 +27,6 @@ from a2v.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from a2v._core.models import Job
 
 T = TypeVar("T")
@@ -61,11 +58,9 @@ class Again:
 
     Attributes:
         error: What to raise when it is not repeated.
-        after: Seconds the server asks us to wait; ``None`` if it does not say.
     """
 
     error: A2VError
-    after: float | None = None
 
 
 def judge(call: Call[T], answer: Reply | Failure) -> T | Again:
@@ -84,7 +79,7 @@ def judge(call: Call[T], answer: Reply | Failure) -> T | Again:
     if isinstance(answer, Failure):
         return _judge_failure(call, answer)
     envelope = _open(answer)
-    if answer.status_code == 429 or (isinstance(envelope, Envelope) and envelope.code == wire.TOO_MANY_REQUESTS):
+    if is_rate_limited(answer):
         return _judge_rate_limit(answer, envelope)
     if 200 <= answer.status_code < 300:
         return _judge_success(call, answer, envelope)
@@ -101,24 +96,12 @@ def backoff(attempt: int, jitter: float) -> float:
     return min(8.0, 0.5 * 2.0**attempt) * (0.5 + jitter / 2)
 
 
-def reset_after(headers: Mapping[str, str]) -> float:
-    """Seconds until the rate limit's window ends, from 1 to 120; 60 if the reply does not say it usably.
-
-    ``X-Ratelimit-Reset`` has been seen as epoch seconds, epoch milliseconds and seconds from now, and servers' clocks are
-    skewed: it is measured against the reply's own ``Date``.
-    """
-    found = re.match(r"\s*(\d{1,15}(?:\.\d{1,9})?)", headers.get("x-ratelimit-reset", ""))
-    if not found:
-        return 60.0
-    reset = float(found[1])
-    if reset > 1e11:
-        reset /= 1000
-    if reset >= 1e6:
-        try:
-            reset -= parsedate_to_datetime(headers.get("date", "")).timestamp()
-        except ValueError:
-            return 60.0
-    return min(max(reset, 1.0), 120.0)
+def is_rate_limited(reply: Reply) -> bool:
+    """Whether a reply says that there were too many requests: HTTP 429, or code 1009 at any status."""
+    if reply.status_code == 429:
+        return True
+    envelope = _open(reply) if b"1009" in reply.body else None
+    return isinstance(envelope, Envelope) and envelope.code == wire.TOO_MANY_REQUESTS
 
 
 def _open(reply: Reply) -> Envelope | ProtocolError:
@@ -135,14 +118,15 @@ def _judge_failure(call: Call[T], failure: Failure) -> Again:
 
 
 def _judge_rate_limit(reply: Reply, envelope: Envelope | ProtocolError) -> Again:
-    after = reset_after(reply.headers)
+    reset = reset_in(reply.headers)
+    retry_after = 60.0 if reset is None else min(max(reset, 1.0), 120.0)
     error = RateLimitError(
         _message(envelope, "too many requests"),
         code=_code(envelope),
         status_code=reply.status_code,
-        retry_after=after,
+        retry_after=retry_after,
     )
-    return Again(error, after)
+    return Again(error)
 
 
 def _judge_success(call: Call[T], reply: Reply, envelope: Envelope | ProtocolError) -> T | Again:

@@ -1,13 +1,475 @@
-"""When to look at a video again."""
+"""Which request is next: the one schedule of a client, for all the videos that somebody waits for.
+
+No clock and no I/O: ``now`` is the event loop's clock in seconds, the one that the budget gets. A driver keeps its
+waiting submits and calls in two first-in-first-out queues, and whoever's turn it is sends::
+
+    turn = schedule.next(now, budget, submits=len(submits), calls=len(calls))
+    # None: nothing to send until something changes (a waiter comes or goes, a request is answered).
+    # turn.at > now: sleep until then, or until something changes, and ask again. Otherwise, without an await:
+    schedule.begin(turn, now)
+    ticket = budget.sent(now)
+    # SUBMIT, CALL: the first of that queue sends its own request. GET: look at turn.video_id. LIST: look at all.
+    # At the end of a GET or LIST exactly one of these; each of the first two returns what is to be delivered:
+    news = schedule.looked(videos, now, turn)
+    news = schedule.failed(turn, error, now, final=...)
+    schedule.missed(turn)  # cancelled, or never sent
+
+``add`` a video when its first watcher comes and ``discard`` it when the last one goes; a watcher that comes later begins
+with ``last``. What has ended is forgotten by itself. Looks from elsewhere (a ``videos.get``) are welcome in ``looked``.
+"""
 
 from __future__ import annotations
 
-from math import sqrt
+import math
+from heapq import heappop, heappush
+from typing import TYPE_CHECKING
+
+from attrs import define, evolve, frozen
+
+from a2v._core.budget import Kind
+from a2v._core.models import Video, VideoStatus
+from a2v.errors import A2VError, AuthenticationError, NotFoundError, ProtocolError, RateLimitError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from a2v._core.budget import Budget
+
+News = tuple[str, Video | A2VError]
+"""A video's id and what its watchers get: a look that differs from the one before, or the error that ends the watch."""
+
+PATIENCE = 600.0
+"""How long a video may fail to be seen, in seconds, before its watch ends."""
+
+_UNKNOWN_YET = 120.0  # a video that was just submitted may not be known everywhere
+_NO_URL_YET = 5  # how often a finished video is asked for its URL again
+_POLL_EVERY = 10  # of so many requests one may be a poll while submits wait
+_OLDEST_EVERY = 3  # of so many polls one goes to the video asked least recently,
+_OLDEST_GAP = 6.0  # but no more often than this, in seconds
+_FEWEST_FAILURES = 5
+_INSTANT = 1e-6
+_NOWHERE = (-math.inf, 0)
 
 
 def gap(age: float) -> float:
-    """Seconds until a video is looked at again that has been in its present state for ``age`` seconds.
+    """After how many seconds a video is looked at again that has been under way for so long."""
+    return max(0.5, min(age / 3, math.sqrt(max(age, 0.0) / 2), 60.0))
 
-    Half a second for a local render of two, 5 s at 50 s, 21 s at a quarter of an hour, never more than a minute.
+
+@frozen
+class Turn:
+    """What to send, and when.
+
+    Attributes:
+        kind: What it is.
+        at: Not before this time.
+        video_id: Which video, for a ``GET``.
     """
-    return max(0.5, min(age / 3, sqrt(age / 2), 60.0))
+
+    kind: Kind
+    at: float
+    video_id: str | None = None
+
+
+@define(eq=False)
+class _Entry:
+    video_id: str
+    added: float
+    # Its age counts from here: when it was submitted, later when it was last known to wait in line.
+    since: float
+    # As of when it was last seen, be it by inference, and when it was last asked.
+    looked: float
+    asked: float
+    gap: float
+    # Its place among what this client submitted; that of one that was picked up is before everything.
+    place: tuple[float, int]
+    video: Video | None = None
+    waiting: bool = True
+    waited: float = -math.inf
+    lane: _Queue | None = None
+    flying: bool = False
+    failures: int = 0
+    failing_since: float = 0.0
+    without_url: int = 0
+
+
+class _Queue:
+    """Entries by a key. An entry is in it once; putting it again moves it."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[tuple[float, ...], int, _Entry]] = []
+        # What has been removed or moved stays in the heap until it comes up.
+        self._valid: dict[str, int] = {}
+        self._count = 0
+
+    def put(self, entry: _Entry, *key: float) -> None:
+        self._count += 1
+        self._valid[entry.video_id] = self._count
+        heappush(self._heap, (key, self._count, entry))
+
+    def remove(self, entry: _Entry) -> None:
+        self._valid.pop(entry.video_id, None)
+
+    def first(self) -> _Entry | None:
+        while self._heap:
+            _, count, entry = self._heap[0]
+            if self._valid.get(entry.video_id) == count:
+                return entry
+            heappop(self._heap)
+        return None
+
+
+class Schedule:
+    """Who is looked at next."""
+
+    def __init__(self) -> None:
+        self._entries: dict[str, _Entry] = {}
+        self._added = 0
+        # Those that may be asked. Whose turn it is would need all of them looked through, for it depends on the time:
+        # (now - looked) / gap. So there is a lane for each tenth that the gap grows, kept by `looked`: only the first
+        # of each lane counts. And all of them, by when they were asked.
+        self._lanes: dict[int, _Queue] = {}
+        self._oldest = _Queue()
+        # Servers begin videos roughly in the order of their submission: while the scout is seen waiting, those in the
+        # line behind it wait too and need not be asked. Whoever was overtaken (another one behind it was seen to have
+        # begun) is not in the line.
+        self._line = _Queue()
+        self._scout: _Entry | None = None
+        self._scouted = -math.inf
+        self._begun = _NOWHERE
+        # video.list: whether the server has it, which ids it leaves out, and how many gets to make before the next.
+        self._lists = True
+        self._unlisted: set[str] = set()
+        self._listing: float | None = None
+        self._list_failures = 0
+        self._gets_first = 0
+        self._outage_since: float | None = None
+        # Whose turn it was.
+        self._since_poll = 0
+        self._since_oldest = 0
+        self._oldest_turn = -math.inf
+        self._after_call = False
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __contains__(self, video_id: object) -> bool:
+        return video_id in self._entries
+
+    def last(self, video_id: str) -> Video | None:
+        """The last look that was delivered, if the video is followed and was seen."""
+        entry = self._entries.get(video_id)
+        return entry.video if entry else None
+
+    def add(self, video_id: str, now: float, *, since: float | None = None) -> None:
+        """Follow a video; nothing changes if it is followed already.
+
+        Args:
+            video_id: Which.
+            now: The time.
+            since: When this client submitted it, on the same clock; ``None`` if it was picked up by id.
+        """
+        if video_id in self._entries:
+            return
+        self._added += 1
+        began = now if since is None else min(since, now)
+        place = _NOWHERE if since is None else (began, self._added)
+        # One that was just submitted cannot have ended; one that was picked up may have, hours ago.
+        looked = now - gap(0.0) if since is None else began
+        entry = _Entry(video_id, added=now, since=began, looked=looked, asked=looked, gap=0.0, place=place)
+        self._entries[video_id] = entry
+        self._put(entry)
+
+    def discard(self, video_id: str) -> None:
+        """Follow a video no longer. It need not have been."""
+        if entry := self._entries.pop(video_id, None):
+            self._unlisted.discard(video_id)
+            self._remove(entry)
+            self._step_down(entry)
+
+    # -- whose turn it is ---------------------------------------------------------------------------------------------
+
+    def next(self, now: float, budget: Budget, *, submits: int = 0, calls: int = 0) -> Turn | None:
+        """What to send next.
+
+        Calls go first, but no two in a row while others could go; then submits, but every tenth request may be a poll.
+
+        Args:
+            now: The time.
+            budget: Says when each kind may be sent.
+            submits: How many submits wait.
+            calls: How many calls wait.
+
+        Returns:
+            The turn, which may be in the future; ``None`` if there is none until something changes.
+        """
+        turns = [self._poll(now)]
+        if submits:
+            turns.insert(self._since_poll >= _POLL_EVERY - 1, Turn(Kind.SUBMIT, now))
+        if calls:
+            turns.insert(len(turns) if self._after_call else 0, Turn(Kind.CALL, now))
+        turns = [evolve(turn, at=max(turn.at, now + budget.wait(now, turn.kind))) for turn in turns]
+        turn = min(turns, key=lambda turn: turn.at, default=None)
+        return turn if turn and math.isfinite(turn.at) else None
+
+    def begin(self, turn: Turn, now: float) -> None:
+        """Note that a turn is taken now."""
+        self._after_call = turn.kind is Kind.CALL
+        self._since_poll = 0 if turn.kind in (Kind.GET, Kind.LIST) else self._since_poll + 1
+        if turn.kind is Kind.LIST:
+            self._listing = now
+        elif turn.kind is Kind.GET and (entry := self._entries.get(turn.video_id or "")):
+            self._gets_first = max(0, self._gets_first - 1)
+            self._since_oldest += 1
+            if entry is self._oldest.first():
+                self._since_oldest, self._oldest_turn = 0, now
+            self._remove(entry)
+            entry.flying, entry.asked = True, now
+
+    def _poll(self, now: float) -> Turn:
+        best, due = self._most_overdue(now)
+        is_due = due <= now + _INSTANT
+        if best and is_due and self._can_list(best):
+            return Turn(Kind.LIST, now)
+        oldest, at = self._asked_least_recently()
+        if oldest and at <= now + _INSTANT and (not is_due or self._since_oldest >= _OLDEST_EVERY - 1):
+            return Turn(Kind.GET, now, oldest.video_id)
+        return Turn(Kind.GET, now, best.video_id) if best and is_due else Turn(Kind.GET, min(due, at))
+
+    def _most_overdue(self, now: float) -> tuple[_Entry | None, float]:
+        """Who waits the longest by the measure of its gap, and when the first of all is due."""
+        due, overdue, best = math.inf, 0.0, None
+        for lane in self._lanes.values():
+            entry = lane.first()
+            if entry is None or (self._listing is not None and entry.video_id not in self._unlisted):
+                continue
+            due = min(due, entry.looked + entry.gap)
+            if (ratio := (now - entry.looked) / entry.gap) >= overdue:
+                overdue, best = ratio, entry
+        return best, due
+
+    def _asked_least_recently(self) -> tuple[_Entry | None, float]:
+        """Who has been inferred about for the longest time, and when it may be asked, lest the inference was wrong."""
+        oldest = self._oldest.first()
+        if oldest is None or self._can_list(oldest):
+            return None, math.inf
+        return oldest, max(oldest.asked + gap(oldest.asked - oldest.since), self._oldest_turn + _OLDEST_GAP)
+
+    def _can_list(self, entry: _Entry) -> bool:
+        several = len(self._entries) - len(self._unlisted) >= 2
+        return self._lists and several and not self._gets_first and entry.video_id not in self._unlisted
+
+    # -- what came of it ----------------------------------------------------------------------------------------------
+
+    def looked(self, videos: Iterable[Video], now: float, turn: Turn | None = None) -> list[News]:
+        """Learn from a good reply.
+
+        Args:
+            videos: What the server showed; videos that nobody follows are ignored.
+            now: The time.
+            turn: Whose answer it is; ``None`` if it was no turn of this schedule.
+
+        Returns:
+            What is new. A video that has ended is forgotten.
+        """
+        self._outage_since = None
+        shown = {video.video_id: video for video in videos}
+        asked = self._land(turn, now) if turn else now
+        if turn and turn.kind is Kind.LIST:
+            self._list_failures = 0
+            missing = [each for each in self._entries.values() if each.video_id not in shown and each.added < asked]
+            self._unlisted = {each.video_id for each in missing}
+            for each in missing:
+                if not each.flying:
+                    self._put(each)
+        return [
+            news
+            for video in shown.values()
+            if (entry := self._entries.get(video.video_id))
+            for news in self._see(entry, video, asked)
+        ]
+
+    def failed(self, turn: Turn, error: A2VError, now: float, *, final: bool) -> list[News]:
+        """Learn from a bad reply, or from none.
+
+        Args:
+            turn: Whose it was.
+            error: What happened. Too many requests are no look at all; other faults that may pass are one, so that the
+                next is later.
+            now: The time.
+            final: Whether asking again would bring the same.
+
+        Returns:
+            Which watches end with this error.
+        """
+        if isinstance(error, AuthenticationError):
+            ended = list(self._entries)
+            for video_id in ended:
+                self.discard(video_id)
+            return [(video_id, error) for video_id in ended]
+        self._land(turn, now)
+        if isinstance(error, RateLimitError):
+            return []
+        if self._outage_since is None:
+            self._outage_since = now
+        if turn.kind is Kind.LIST:
+            self._list_failed(now, final=final)
+        elif (entry := self._entries.get(turn.video_id or "")) and self._get_failed(entry, error, now, final=final):
+            self.discard(entry.video_id)
+            return [(entry.video_id, error)]
+        return []
+
+    def missed(self, turn: Turn) -> None:
+        """A turn ended without an answer that says anything: it was cancelled, or never sent."""
+        self._land(turn, 0.0)
+
+    def _land(self, turn: Turn, now: float) -> float:
+        """End a turn.
+
+        Returns:
+            When it began, for what the server showed is no newer than that.
+        """
+        if turn.kind is Kind.LIST:
+            now, self._listing = self._listing or now, None
+        elif (entry := self._entries.get(turn.video_id or "")) and entry.flying:
+            now, entry.flying = entry.asked, False
+            self._put(entry)
+        return now
+
+    def _list_failed(self, now: float, *, final: bool) -> None:
+        if final:
+            self._lists = False
+            self._unlisted.clear()
+            return
+        # A server may have a list that always fails: gets take over, for longer each time.
+        self._list_failures += 1
+        self._gets_first = min(2**self._list_failures, 64)
+        for entry in self._entries.values():
+            if not entry.flying:
+                entry.looked = now
+                self._put(entry)
+
+    def _get_failed(self, entry: _Entry, error: A2VError, now: float, *, final: bool) -> bool:
+        """Whether this ends the watch."""
+        if entry.failures == 0:
+            entry.failing_since = now
+        entry.failures += 1
+        if isinstance(error, NotFoundError):
+            ends = now - entry.place[0] > _UNKNOWN_YET
+        elif not final:
+            outage = now - max(self._outage_since or now, entry.added)
+            failing = now - entry.failing_since if entry.failures >= _FEWEST_FAILURES else 0.0
+            ends = max(outage, failing) > PATIENCE
+        else:
+            ends = True
+        entry.looked = entry.asked = now
+        self._step_down(entry)
+        self._put(entry)
+        return ends
+
+    # -- what a look teaches ------------------------------------------------------------------------------------------
+
+    def _see(self, entry: _Entry, video: Video, asked: float) -> list[News]:
+        if asked < entry.asked and not video.is_terminal:
+            return []  # a newer look came in first
+        self._remove(entry)
+        entry.looked = entry.asked = asked
+        entry.failures = 0
+        if video.is_terminal:
+            self.discard(entry.video_id)
+        if video.status is VideoStatus.PENDING:
+            self._waits(entry, asked)
+        else:
+            self._has_begun(entry, video)
+        if video.status is VideoStatus.FINISHED and not video.is_terminal:
+            return self._without_url(entry, video)
+        entry.without_url = 0
+        changed = entry.video is None or is_change(entry.video, video)
+        entry.video = video
+        if entry.video_id in self._entries:
+            self._put(entry)
+        return [(entry.video_id, video)] if changed else []
+
+    def _waits(self, entry: _Entry, asked: float) -> None:
+        entry.waiting, entry.waited = True, asked
+        if entry.place <= self._begun:
+            return
+        if self._scout is None:
+            self._scout = entry
+            for other in self._entries.values():
+                if other is not entry and not other.flying and self._is_behind(other):
+                    self._put(other)
+        elif entry.place < self._scout.place:
+            # Somebody further ahead stands for the line from now on.
+            former, self._scout = self._scout, entry
+            if not former.flying:
+                self._put(former)
+        if self._scout is entry:
+            self._scouted = asked
+
+    def _has_begun(self, entry: _Entry, video: Video) -> None:
+        if entry.waiting:
+            entry.since = max(entry.since, entry.waited)
+        entry.waiting = False
+        # A bad input may be refused while it is in line: that says nothing about the others.
+        if video.status is not VideoStatus.FAILED:
+            self._begun = max(self._begun, entry.place)
+        self._step_down(entry)
+
+    def _without_url(self, entry: _Entry, video: Video) -> list[News]:
+        entry.without_url += 1
+        if entry.without_url <= _NO_URL_YET:
+            self._put(entry)
+            return []
+        self.discard(entry.video_id)
+        error = ProtocolError(f"video {entry.video_id!r} is finished, but the server gives no URL for it")
+        error.video_id, error.video = entry.video_id, video
+        return [(entry.video_id, error)]
+
+    # -- the queues ---------------------------------------------------------------------------------------------------
+
+    def _put(self, entry: _Entry) -> None:
+        self._remove(entry)
+        self._oldest.put(entry, entry.asked)
+        if self._is_behind(entry):
+            entry.lane = self._line
+            self._line.put(entry, *entry.place)
+            return
+        entry.gap = 2.0 ** (entry.without_url - 1) if entry.without_url else gap(entry.looked - entry.since)
+        entry.lane = self._lanes.setdefault(round(10 * math.log(entry.gap)), _Queue())
+        entry.lane.put(entry, entry.looked)
+
+    def _remove(self, entry: _Entry) -> None:
+        self._oldest.remove(entry)
+        if entry.lane:
+            entry.lane.remove(entry)
+            entry.lane = None
+
+    def _is_behind(self, entry: _Entry) -> bool:
+        if self._scout is None or not entry.waiting or entry.video_id in self._unlisted:
+            return False
+        return entry.place > max(self._scout.place, self._begun)
+
+    def _step_down(self, entry: _Entry) -> None:
+        """Let others go on from the line if this one led it, or if it overtook them."""
+        if entry is self._scout or (self._scout and self._scout.place < self._begun):
+            self._scout = None
+        while first := self._line.first():
+            overtaken = first.place < self._begun
+            if self._scout and not overtaken:
+                return
+            self._remove(first)
+            first.looked = max(first.looked, self._scouted)
+            first.waited = max(first.waited, self._scouted)
+            if not overtaken:
+                self._scout = first
+            self._put(first)
+
+
+def is_change(before: Video, after: Video) -> bool:
+    """Whether a look differs from the one before. Two words that nobody has heard of are two statuses."""
+    return _word(before) != _word(after)
+
+
+def _word(video: Video) -> tuple[VideoStatus, object]:
+    return video.status, video.raw.get("status") if video.status is VideoStatus.UNKNOWN else None

@@ -24,11 +24,11 @@ def read_token(token: str | None, environ: Mapping[str, str]) -> str:
     Raises:
         ConfigurationError: There is none, or it cannot be one. The message does not show it.
     """
-    found = environ.get("A2V_TOKEN") if token is None else token
+    found: object = environ.get("A2V_TOKEN") if token is None else token
     if not found:
         raise ConfigurationError("no token: pass token=… or set the environment variable A2V_TOKEN")
     # Checked here because the HTTP library would print a token it cannot send.
-    if not _TOKEN.fullmatch(found):
+    if not isinstance(found, str) or not _TOKEN.fullmatch(found):
         raise ConfigurationError("the token must be 1 to 512 printable ASCII characters without spaces")
     return found
 
@@ -40,14 +40,17 @@ def read_base_url(base_url: str | None, environ: Mapping[str, str]) -> str:
         ConfigurationError: It is no URL of a server, or the token would travel unencrypted to another machine.
     """
     found = (base_url if base_url is not None else environ.get("A2V_BASE_URL")) or HOSTED
+    if not isinstance(found, str):
+        raise ConfigurationError(f"base_url must be a string, got {type(found).__name__}")
     try:
         parts = urlsplit(found)
-        host, _ = parts.hostname, parts.port
+        host = parts.hostname if parts.port != 0 else None
     except ValueError:
-        raise ConfigurationError("base_url is not a URL") from None
+        parts, host = urlsplit(""), None
     if parts.scheme not in ("http", "https") or not host or re.search(r"[\x00-\x20\x7f]", found):
         raise ConfigurationError("base_url must look like https://host or http://127.0.0.1:8000")
-    if parts.username is not None or parts.query or parts.fragment:
+    # An empty query or fragment too: what is appended would become part of it.
+    if parts.username is not None or "?" in found or "#" in found:
         raise ConfigurationError("base_url must have no user name, query or fragment; the token is passed as token=…")
     if parts.scheme == "http" and not is_loopback(host):
         raise ConfigurationError(f"base_url is http:// and {host} is not this machine: the token would travel in clear")

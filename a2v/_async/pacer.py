@@ -1,0 +1,250 @@
+"""Whose turn it is: all requests of a client in one event loop, paced by one budget and one schedule.
+
+There is no task in the background. Everybody who waits here is ready to *conduct*: to sleep until the next request is due
+and to give the turn to whom it belongs. A submission or a call is sent by its own waiter; a look at a video by whoever
+conducts, for all who watch it. Whoever leaves, also by cancellation, hands the conducting on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from math import inf
+from typing import TYPE_CHECKING, Any
+
+import anyio
+from attrs import define, field
+
+from a2v._core import wire
+from a2v._core.budget import Budget, Kind
+from a2v._core.retry import Again, Failure, is_rate_limited, judge
+from a2v._core.schedule import News, Schedule, Turn
+from a2v._core.wire import Call, Reply
+from a2v.errors import A2VError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from a2v._core.models import Video
+
+Exchange = Callable[[Call[Any]], Awaitable[Reply | Failure]]
+
+
+@define(eq=False)
+class Waiter:
+    """Somebody who waits here.
+
+    Attributes:
+        event: Set to wake it.
+        ready: Whether what it waits for has come.
+    """
+
+    event: anyio.Event = field(factory=anyio.Event, init=False)
+    ready: bool = field(default=False, init=False)
+
+    def satisfy(self) -> None:
+        """What it waits for has come."""
+        self.ready = True
+        self.event.set()
+
+
+@define(eq=False)
+class _Sender(Waiter):
+    """Waits to send a request of its own."""
+
+    ticket: int = field(default=0, init=False)
+
+
+@define(eq=False)
+class Watcher(Waiter):
+    """Waits for news of videos.
+
+    Attributes:
+        waiting: Whether it does so now; a watcher whose caller is busy elsewhere costs no requests.
+        news: What has come: looks, and errors that end the watching of a video.
+    """
+
+    waiting: bool = field(default=False, init=False)
+    news: list[News] = field(factory=list, init=False)
+
+
+class Pacer:
+    """The turns of one client in one event loop."""
+
+    def __init__(self, exchange: Exchange, rate_limit: int | None) -> None:
+        self._exchange = exchange
+        self._budget = Budget(rate_limit)
+        self._schedule = Schedule()
+        self._senders: dict[Kind, dict[_Sender, None]] = {Kind.SUBMIT: {}, Kind.CALL: {}}
+        self._watchers: dict[str, dict[Watcher, None]] = {}
+        # Followed, but by nobody who waits just now.
+        self._parked: set[str] = set()
+        self._conducting = False
+        self._idle: dict[Waiter, None] = {}
+        self._changed = anyio.Event()
+
+    # -- what waiters do ----------------------------------------------------------------------------------------------
+
+    async def request(self, call: Call[Any]) -> Reply | Failure:
+        """Send a request when its turn comes."""
+        kind = Kind.SUBMIT if call.job else Kind.CALL
+        sender = _Sender()
+        self._senders[kind][sender] = None
+        self._changed.set()
+        try:
+            await self._until_ready(sender)
+        except BaseException:
+            self._senders[kind].pop(sender, None)
+            if sender.ready:
+                self._answered(sender.ticket, None)
+            raise
+        return await self._send(call, sender.ticket)
+
+    def follow(self, watcher: Watcher, since: Mapping[str, float | None]) -> None:
+        """Begin to watch videos.
+
+        Args:
+            watcher: Who wants the news; what is known already comes at once.
+            since: For each video's id when it was submitted, or ``None`` if it was picked up.
+        """
+        now = anyio.current_time()
+        for video_id, submitted in since.items():
+            self._watchers.setdefault(video_id, {})[watcher] = None
+            if video := self._schedule.last(video_id):
+                watcher.news.append((video_id, video))
+            self._schedule.add(video_id, now, since=submitted)
+
+    def leave(self, watcher: Watcher, video_ids: list[str]) -> None:
+        """Watch videos no longer."""
+        for video_id in video_ids:
+            watchers = self._watchers.get(video_id, {})
+            watchers.pop(watcher, None)
+            if not watchers:
+                self._forget(video_id)
+
+    async def news(self, watcher: Watcher, video_ids: Mapping[str, float | None]) -> list[News]:
+        """Wait for news of the videos that a watcher follows."""
+        now = anyio.current_time()
+        for video_id in self._parked & video_ids.keys():
+            self._schedule.add(video_id, now, since=video_ids[video_id])
+        self._parked -= video_ids.keys()
+        watcher.waiting, watcher.ready = True, bool(watcher.news)
+        self._changed.set()
+        try:
+            await self._until_ready(watcher)
+        finally:
+            watcher.waiting = False
+        news, watcher.news = watcher.news, []
+        return news
+
+    def looked(self, video: Video) -> None:
+        """Tell the watchers of a look that somebody took for himself."""
+        self._deliver(self._schedule.looked([video], anyio.current_time()))
+
+    # -- conducting ---------------------------------------------------------------------------------------------------
+
+    async def _until_ready(self, waiter: Waiter) -> None:
+        try:
+            while not waiter.ready:
+                await (self._rest(waiter) if self._conducting else self._conduct())
+        finally:
+            self._hand_on()
+
+    async def _rest(self, waiter: Waiter) -> None:
+        waiter.event = anyio.Event()
+        self._idle[waiter] = None
+        try:
+            await waiter.event.wait()
+        finally:
+            del self._idle[waiter]
+
+    def _hand_on(self) -> None:
+        if self._idle and not self._conducting:
+            next(iter(self._idle)).event.set()
+
+    async def _conduct(self) -> None:
+        """Take the next turn if it is due, otherwise sleep until it is or until something changes."""
+        now = anyio.current_time()
+        turn = self._next(now)
+        if turn and turn.at <= now:
+            self._schedule.begin(turn, now)
+            await self._take(turn, self._budget.sent(now))
+            return
+        self._changed = anyio.Event()
+        self._conducting = True
+        try:
+            with anyio.CancelScope(deadline=turn.at if turn else inf):
+                await self._changed.wait()
+        finally:
+            self._conducting = False
+
+    def _next(self, now: float) -> Turn | None:
+        waiting = {kind: len(senders) for kind, senders in self._senders.items()}
+        while turn := self._schedule.next(now, self._budget, submits=waiting[Kind.SUBMIT], calls=waiting[Kind.CALL]):
+            video_id = turn.video_id
+            if video_id is None or any(watcher.waiting for watcher in self._watchers.get(video_id, ())):
+                break
+            self._schedule.discard(video_id)
+            self._parked.add(video_id)
+        return turn
+
+    async def _take(self, turn: Turn, ticket: int) -> None:
+        if turn.kind in self._senders:
+            sender = next(iter(self._senders[turn.kind]))
+            del self._senders[turn.kind][sender]
+            sender.ticket = ticket
+            sender.satisfy()
+        else:
+            # Others conduct while this request is under way.
+            self._hand_on()
+            await self._look(turn, ticket)
+
+    async def _look(self, turn: Turn, ticket: int) -> None:
+        call: Call[Any] = wire.video_get(turn.video_id) if turn.video_id else wire.video_list()
+        try:
+            answer = await self._send(call, ticket)
+        except BaseException:
+            self._schedule.missed(turn)
+            raise
+        self._deliver(self._learn(turn, call, answer))
+
+    async def _send(self, call: Call[Any], ticket: int) -> Reply | Failure:
+        answer: Reply | Failure | None = None
+        try:
+            answer = await self._exchange(call)
+            return answer
+        finally:
+            self._answered(ticket, answer)
+
+    def _learn(self, turn: Turn, call: Call[Any], answer: Reply | Failure) -> list[News]:
+        now = anyio.current_time()
+        try:
+            outcome = judge(call, answer)
+        except A2VError as error:
+            return self._schedule.failed(turn, error, now, final=True)
+        if isinstance(outcome, Again):
+            return self._schedule.failed(turn, outcome.error, now, final=False)
+        return self._schedule.looked(outcome if turn.kind is Kind.LIST else [outcome], now, turn)
+
+    def _answered(self, ticket: int, answer: Reply | Failure | None) -> None:
+        now = anyio.current_time()
+        if not isinstance(answer, Reply):
+            self._budget.answered(ticket, now)
+        elif is_rate_limited(answer):
+            self._budget.refused(ticket, now, answer.headers)
+        else:
+            self._budget.answered(ticket, now, answer.headers, good=answer.status_code < 400)
+        self._changed.set()
+
+    def _deliver(self, all_news: list[News]) -> None:
+        for video_id, news in all_news:
+            for watcher in self._watchers.get(video_id, ()):
+                watcher.news.append((video_id, news))
+                watcher.satisfy()
+            if video_id not in self._schedule:
+                self._forget(video_id)
+        self._changed.set()
+
+    def _forget(self, video_id: str) -> None:
+        self._watchers.pop(video_id, None)
+        self._parked.discard(video_id)
+        self._schedule.discard(video_id)

@@ -1,0 +1,280 @@
+"""How many requests may be sent, and when: the one budget of a client.
+
+A server may count in fixed windows, in a sliding one or with a token bucket. At most ``limit`` sends in any window of a
+minute satisfies all three, so the budget keeps a log of its own sends. What the replies say (``X-Ratelimit-*``) matters
+when somebody else uses the same token: then ``Left`` is less than the own log explains, and the rest of the server's
+window is shared out by it.
+
+No clock and no I/O: ``now`` is any steady clock in seconds, the same for every call. A driver does this for *every*
+request, retries and other people's errors included::
+
+    delay = budget.wait(now, Kind.SUBMIT)  # 0.0: now; inf: ask again when something is answered
+    ticket = budget.sent(now)  # right before sending, with no await since wait() said 0.0
+    # ... and then exactly one of these, whatever happened:
+    budget.answered(ticket, now, headers)  # a reply; good=False for 4xx and 5xx
+    budget.answered(ticket, now)  # no reply: an error, a timeout, a cancellation
+    seconds = budget.refused(ticket, now, headers)  # HTTP 429 or code 1009: nothing is sent for so long
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from calendar import timegm
+from collections import deque
+from email.utils import parsedate
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+DEFAULT_LIMIT = 30
+"""What the hosted service allows in a minute."""
+
+_WINDOW = 60.0
+# Clocks run at slightly different speeds, and a cancelled request may arrive after we gave it up.
+_MARGIN = 0.5
+# For so long others are expected to go on using the token.
+_MEMORY = 2 * _WINDOW
+# Both Date and Reset are whole seconds: their difference may be one short.
+_ROUNDING = 1.0
+# Fewer than an HTTP pool holds, so that none ever waits inside it.
+_MOST_IN_FLIGHT = 50
+# Below a clock's resolution a delay would never pass.
+_INSTANT = 1e-6
+
+
+class Kind(StrEnum):
+    """What a request is for."""
+
+    CALL = "call"
+    """Somebody waits for the answer itself: ``characters.list``, ``videos.get``."""
+    SUBMIT = "submit"
+    GET = "get"
+    """A look at one video."""
+    LIST = "list"
+    """A look at all videos."""
+
+
+# Up to this share of a window goes out at once; what is beyond is spread over the rest of it. So polls leave room for
+# submits, and both for calls, which then wait seconds for a free place and not for the window's end.
+_BURST = {Kind.CALL: 1.0, Kind.SUBMIT: 0.8, Kind.GET: 1 / 3, Kind.LIST: 1 / 3}
+
+
+class Budget:
+    """The requests that one token may send.
+
+    Args:
+        rate_limit: Requests a minute to begin with; ``None`` for no limit. Replies teach the real one.
+        jitter: Gives numbers in [0, 1), so that clients that were refused together do not come back together.
+    """
+
+    def __init__(self, rate_limit: int | None = DEFAULT_LIMIT, *, jitter: Callable[[], float] = random.random) -> None:
+        self.limit = rate_limit
+        self._believed = rate_limit or DEFAULT_LIMIT
+        self._jitter = jitter
+        self._tickets = 0
+        self._flying: dict[int, float] = {}
+        # When each send of the last window was answered, for the server counted it no later than that.
+        self._log: deque[float] = deque()
+        self._last_sent = -math.inf
+        self._held_until = -math.inf
+        self._refusals = 0
+        self._refused_at = -math.inf
+        # What the newest reply said about the server's window.
+        self._newest = 0
+        self._left: int | None = None
+        self._resets_at = -math.inf
+        # Whether a reply has taught anything yet, and when the last one told of others who use the token.
+        self._taught = False
+        self._others_seen = -math.inf
+
+    @property
+    def in_flight(self) -> int:
+        """How many requests were sent and not answered yet."""
+        return len(self._flying)
+
+    def wait(self, now: float, kind: Kind = Kind.CALL) -> float:
+        """How long a request of this kind must wait still.
+
+        Returns:
+            Seconds; 0.0 means now, infinity means until a request in flight is answered.
+        """
+        self._expire(now)
+        delay = max(self._held_until - now, self._room(now), self._spread(now, kind))
+        return delay if delay > _INSTANT else 0.0
+
+    def sent(self, now: float) -> int:
+        """Note that a request is sent now.
+
+        Returns:
+            The ticket that ``answered`` or ``refused`` wants.
+        """
+        self._tickets += 1
+        self._flying[self._tickets] = self._last_sent = now
+        if self._left is not None:
+            self._left -= 1
+        return self._tickets
+
+    def answered(self, ticket: int, now: float, headers: Mapping[str, str] | None = None, *, good: bool = True) -> None:
+        """Note that a request was answered, failed or was given up.
+
+        Args:
+            ticket: What ``sent`` returned.
+            now: The time.
+            headers: The reply's, names in lower case; ``None`` if there was no reply.
+            good: Whether the server did what was asked.
+        """
+        del self._flying[ticket]
+        self._expire(now)
+        self._log.append(now)
+        if headers is None:
+            return
+        if good:
+            self._refusals = 0
+        if ticket > self._newest:
+            self._newest = ticket
+            self._learn(headers, now, good=good)
+
+    def refused(self, ticket: int, now: float, headers: Mapping[str, str]) -> float:
+        """Note that a request was one too many (HTTP 429, or code 1009).
+
+        Returns:
+            For how many seconds nothing will be sent.
+        """
+        if self._flying[ticket] >= self._refused_at:  # not one of several that were refused together
+            self._refusals += 1
+            self._refused_at = now
+        self.answered(ticket, now, headers, good=False)
+        self.limit = self.limit or self._believed
+        # A server whose Reset is always "now" is not asked every second for ever.
+        pause = max(retry_after(headers), min(2.0 ** (self._refusals - 1), _WINDOW))
+        pause += self._jitter() * (1 + pause / 10)
+        self._held_until = max(self._held_until, now + pause)
+        self._taught, self._others_seen = True, now
+        self._left, self._resets_at = 0, self._held_until
+        return self._held_until - now
+
+    def _expire(self, now: float) -> None:
+        while self._log and self._log[0] <= now - _WINDOW - _MARGIN + _INSTANT:
+            self._log.popleft()
+        if now >= self._resets_at - _INSTANT:
+            self._left = None
+
+    def _room(self, now: float) -> float:
+        """How long until the windows, ours and the server's, have a place."""
+        flying = len(self._flying)
+        if self.limit is None:
+            return 0.0 if flying < _MOST_IN_FLIGHT else math.inf
+        if flying and self._is_risky(now, flying, self.limit):
+            return math.inf
+        own = self._own_room(now, self.limit)
+        if self._left is not None and self._left <= 0:
+            return max(self._resets_at - now, own)
+        return own
+
+    def _is_risky(self, now: float, flying: int, limit: int) -> bool:
+        """Whether to see first what becomes of those in flight, because others may have taken the last places."""
+        if not self._taught or 3 * flying >= limit:
+            return True
+        return self._is_shared(now) and (self._left is None or self._left <= 2 * flying)
+
+    def _is_shared(self, now: float) -> bool:
+        return now - self._others_seen < _MEMORY
+
+    def _own_room(self, now: float, limit: int) -> float:
+        over = len(self._flying) + len(self._log) - limit
+        if over < 0:
+            return 0.0
+        return self._log[over] + _WINDOW + _MARGIN - now if over < len(self._log) else math.inf
+
+    def _spread(self, now: float, kind: Kind) -> float:
+        """How long until a send would no longer be part of a burst."""
+        if self.limit is None:
+            return 0.0
+        left = self.limit - len(self._flying) - len(self._log)
+        oldest = self._log[0] + _WINDOW + _MARGIN if self._log else now
+        gap = (_WINDOW + _MARGIN) / self.limit
+        if left > 0:
+            gap = max(gap, (oldest - now) / left)
+        if self._left is not None and self._is_shared(now):
+            left = min(left, self._left)
+            # A sliding window resets every moment, so Reset alone would not keep others from the last places.
+            gap = max(gap, max(self._resets_at - now, _WINDOW / 3) / max(self._left, 1))
+        if self.limit - left < _BURST[kind] * self.limit:
+            return 0.0
+        return self._last_sent + gap - now
+
+    def _learn(self, headers: Mapping[str, str], now: float, *, good: bool) -> None:
+        total, left = _smallest(headers, "x-ratelimit-total"), _smallest(headers, "x-ratelimit-left")
+        if total is None and left is None:
+            if good and not self._taught:
+                self.limit, self._taught = None, True
+            return
+        self._taught = True
+        self.limit = int(total) if total and total >= 1 else self.limit or self._believed
+        if left is None:
+            return
+        if left < self.limit - len(self._flying) - len(self._log):
+            self._others_seen = now
+        self._left = int(left) - len(self._flying)
+        reset = reset_in(headers)
+        # Where the reset is in the past or unreadable, the own log is all there is to go by.
+        self._resets_at = now if reset is None else now + min(reset, _WINDOW) + _ROUNDING
+
+
+def retry_after(headers: Mapping[str, str]) -> float:
+    """Seconds to wait after a refusal: until the reset, at least 1 and at most 120; 60 if the reply does not say."""
+    reset = reset_in(headers)
+    return _WINDOW if reset is None else min(max(reset, 1.0), 2 * _WINDOW)
+
+
+def reset_in(headers: Mapping[str, str]) -> float | None:
+    """Seconds until the server's window ends, by the server's own clock.
+
+    ``X-Ratelimit-Reset`` is read as seconds from now, or as a Unix time in seconds or milliseconds, which is measured
+    against the ``Date`` of the same reply: the local clock may be minutes off.
+
+    Args:
+        headers: A reply's headers, names in lower case.
+
+    Returns:
+        Seconds, 0.0 or more; ``None`` if the reply does not say, or names a time in the past.
+    """
+    date = _read_date(headers.get("date", ""))
+    seconds = (_delta(number, date) for number in _numbers(headers, "x-ratelimit-reset"))
+    return min((delta for delta in seconds if delta is not None and delta >= 0), default=None)
+
+
+def _delta(reset: float, date: float | None) -> float | None:
+    if reset < 1e6:
+        return reset
+    if date is None:
+        return None
+    return (reset / 1000 if reset > 1e11 else reset) - date
+
+
+def _read_date(date: str) -> float | None:
+    try:
+        parsed = parsedate(date)
+        return float(timegm(parsed)) if parsed else None
+    except (ValueError, OverflowError):
+        return None
+
+
+def _smallest(headers: Mapping[str, str], name: str) -> float | None:
+    return min(_numbers(headers, name), default=None)
+
+
+def _numbers(headers: Mapping[str, str], name: str) -> list[float]:
+    """The numbers of a header: one that was sent twice arrives joined by a comma."""
+    numbers: list[float] = []
+    for part in headers.get(name, "").split(","):
+        try:
+            number = float(part)
+        except ValueError:
+            continue
+        if math.isfinite(number):
+            numbers.append(number)
+    return numbers
