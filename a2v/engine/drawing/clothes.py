@@ -1,0 +1,166 @@
+"""Neck, shoulders and what is worn on them, in the picture's coordinates."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from a2v.engine.drawing.shapes import Linear, Path, between, down, ellipse, fade, glow, joined, mix, outline
+from a2v.engine.drawing.sheet import Group, Sheet
+
+if TYPE_CHECKING:
+    from a2v.engine.cast import Look, Tones
+
+
+def _flipped(path: Path) -> Path:
+    return Path(path.commands, tuple((720 - x, y) for x, y in path.points))
+
+
+def _pair(text: str) -> Path:
+    one = outline(text)
+    return joined(one, _flipped(one))
+
+
+@lru_cache(maxsize=64)
+def torso(look: Look) -> Group:
+    """Everything below the chin."""
+    sheet = Sheet()
+    _OUTFITS[look.features.outfit](sheet, look)
+    return sheet.fixed()
+
+
+def _draw_shoulders(sheet: Sheet, look: Look) -> None:
+    # Broader with a broader neck.
+    w = look.features.neck
+    x1, x2, x3, x4 = between(66, 42, w), between(104, 94, w), between(196, 190, w), between(250, 252, w)
+    text = (
+        f"M {x1} 770 C {x1 + 3} 642 {x2} 596 {x3} 570 C {x4} 553 292 545 306 515 L 414 515 "
+        f"C 428 545 {720 - x4} 553 {720 - x3} 570 C {720 - x2} 596 {717 - x1} 642 {720 - x1} 770 Z"
+    )
+    tones = look.palette.clothes
+    sheet.fill(outline(text), down(520, 740, tones.light, tones.base, tones.shade))
+    sheet.stroke(_pair("M 148 640 C 154 680 156 700 156 740"), fade(tones.shade, 0.5), 3)
+
+
+def _draw_neck(sheet: Sheet, look: Look, *, bare: bool = True) -> None:
+    skin = look.palette.skin
+    w = between(44, 61, look.features.neck)
+    shape = outline(
+        f"M {360 - w} 420 C {360 - w} 480 {360 - w} 510 {360 - w - 14} 534 C {360 - w + 18} 586 {360 + w - 18} 586 "
+        f"{360 + w + 14} 534 C {360 + w} 510 {360 + w} 480 {360 + w} 420 Z"
+    )
+    sheet.fill(shape, down(440, 585, skin.shade, mix(skin.base, skin.shade, 0.5), skin.base))
+    with sheet.clipped(shape):
+        sheet.fill(ellipse(360, 432, 112, 78), fade(mix(skin.shade, "#5A2030", 0.25), 0.55))
+    if bare and look.features.neck < 0.5:
+        sheet.stroke(_pair("M 338 556 C 346 566 350 570 352 574"), fade(skin.shade, 0.5), 2)
+
+
+def _blazer(sheet: Sheet, look: Look) -> None:
+    tones, shirt = look.palette.clothes, look.palette.second
+    _draw_shoulders(sheet, look)
+    sheet.fill(
+        outline("M 296 530 C 300 620 330 690 360 740 C 390 690 420 620 424 530 Z"),
+        down(520, 730, shirt.base, shirt.shade),
+    )
+    _draw_neck(sheet, look)
+    sheet.stroke(outline("M 316 564 C 336 604 384 604 404 564"), fade(shirt.shade, 0.9), 2.4)
+    lapel = (
+        "M 300 526 C 262 554 246 574 236 604 L 272 628 L 262 652 C 296 690 330 724 356 760 C 344 690 312 610 300 526 Z"
+    )
+    sheet.fill(outline(lapel), Linear(240, 560, 350, 740, ((0, tones.light), (1, mix(tones.light, tones.base, 0.6)))))
+    other = Linear(480, 560, 370, 740, ((0, tones.light), (1, mix(tones.light, tones.base, 0.8))))
+    sheet.fill(_flipped(outline(lapel)), other)
+    edge = "M 300 526 C 312 610 344 690 356 760"
+    sheet.stroke(_pair(edge), fade(tones.shade, 0.4), 2)
+    sheet.stroke(_pair("M 238 605 L 272 628 L 262 652"), fade(tones.shade, 0.45), 2)
+
+
+def _crew(sheet: Sheet, look: Look) -> None:
+    _draw_shoulders(sheet, look)
+    _draw_neck(sheet, look)
+    _draw_collar(sheet, look, look.palette.clothes)
+
+
+def _draw_collar(sheet: Sheet, look: Look, tones: Tones) -> None:
+    inner = between(56, 73, look.features.neck)
+    a, b, c, d = 360 - inner, 360 + inner, 360 - inner - 15, 360 + inner + 15
+    collar = outline(
+        f"M {a} 524 C {a + 12} 590 {b - 12} 590 {b} 524 L {d} 532 C {d - 6} 618 {c + 6} 618 {c} 532 Z"
+    )  # fmt: skip
+    sheet.fill(collar, down(530, 606, tones.shade, tones.light))
+    sheet.stroke(outline(f"M {c} 532 C {c + 6} 618 {d - 6} 618 {d} 532"), fade(tones.shade, 0.55), 2)
+
+
+def _turtleneck(sheet: Sheet, look: Look) -> None:
+    tones = look.palette.clothes
+    _draw_shoulders(sheet, look)
+    _draw_neck(sheet, look, bare=False)
+    w = between(44, 61, look.features.neck) + 10
+    roll = outline(
+        f"M {360 - w} 496 C {360 - w + 26} 516 {360 + w - 26} 516 {360 + w} 496 C {360 + w + 7} 520 {360 + w + 10} 548 "
+        f"{360 + w + 18} 570 C {360 + w - 20} 604 {360 - w + 20} 604 {360 - w - 18} 570 C {360 - w - 10} 548 {360 - w - 7} 520 "
+        f"{360 - w} 496 Z"
+    )
+    sheet.fill(roll, Linear(300, 500, 420, 600, ((0, tones.light), (0.5, tones.base), (1, tones.shade))))
+    with sheet.clipped(roll):
+        sheet.fill(ellipse(360, 488, 100, 34), glow(360, 488, 90, "#000000", 0.30))
+        for x in range(310, 420, 12):
+            sheet.stroke(
+                outline(f"M {x} 505 C {x - 1} 540 {x - 1} 560 {x + (x - 360) * 0.1:.1f} 600"), fade(tones.shade, 0.4), 2
+            )
+    sheet.stroke(
+        outline(f"M {360 - w - 18} 570 C {360 - w + 20} 604 {360 + w - 20} 604 {360 + w + 18} 570"),
+        fade(tones.shade, 0.8),
+        2.5,
+    )
+    chain, bead = outline("M 262 572 C 280 650 330 672 360 676 C 390 672 440 650 458 572"), look.palette.second
+    sheet.stroke(chain, fade(tones.shade, 0.5), 3.5)
+    sheet.stroke(chain, bead.base, 2.2)
+    sheet.fill(ellipse(360, 684, 10), Linear(353, 676, 367, 694, ((0, bead.light), (1, bead.shade))))
+
+
+def _hoodie(sheet: Sheet, look: Look) -> None:
+    tones, under = look.palette.clothes, look.palette.second
+    hood = outline(
+        "M 232 566 C 236 500 272 468 300 458 L 420 458 C 448 468 484 500 488 566 C 440 610 280 610 232 566 Z"
+    )
+    sheet.fill(hood, down(460, 600, tones.shade, mix(tones.shade, tones.base, 0.6)))
+    _draw_shoulders(sheet, look)
+    sheet.fill(
+        outline("M 294 530 L 426 530 C 420 590 395 640 360 662 C 325 640 300 590 294 530 Z"),
+        mix(under.base, under.shade, 0.35),
+    )
+    _draw_neck(sheet, look)
+    _draw_collar(sheet, look, under)
+    side = "M 300 470 C 262 484 238 520 234 562 C 262 606 306 640 352 660 C 330 620 300 580 292 530 C 290 506 294 486 300 470 Z"
+    sheet.fill(outline(side), Linear(234, 500, 350, 650, ((0, tones.light), (1, tones.base))))
+    sheet.fill(
+        _flipped(outline(side)), Linear(486, 500, 370, 650, ((0, mix(tones.light, tones.base, 0.4)), (1, tones.base)))
+    )
+    sheet.stroke(_pair("M 234 562 C 262 606 306 640 352 660"), fade(tones.shade, 0.7), 2.4)
+    sheet.stroke(outline("M 360 655 L 360 770"), fade(tones.shade, 0.7), 2.4)
+    sheet.stroke(_pair("M 326 634 C 322 660 324 690 320 716"), under.base, 4.5)
+
+
+def _shirt(sheet: Sheet, look: Look) -> None:
+    tones, tie = look.palette.clothes, look.palette.second
+    _draw_shoulders(sheet, look)
+    inside = outline("M 296 512 C 300 560 330 590 360 596 C 390 590 420 560 424 512 Z")
+    sheet.fill(inside, down(520, 600, mix(tones.shade, "#566070", 0.25), tones.shade))
+    _draw_neck(sheet, look, bare=False)
+    blade = outline("M 344 586 L 376 586 L 384 632 L 402 790 L 318 790 L 336 632 Z")
+    sheet.fill(blade, down(590, 740, tie.light, tie.base, tie.base))
+    with sheet.clipped(blade):
+        sheet.stroke(outline("M 310 690 L 400 640 M 310 740 L 410 685 M 330 775 L 420 725"), fade(tie.shade, 0.5), 8)
+    sheet.fill(
+        outline("M 336 574 L 384 574 L 380 618 C 370 626 350 626 340 618 Z"), down(574, 624, tie.base, tie.shade)
+    )
+    flap = "M 292 504 C 284 522 279 540 277 556 L 312 640 L 360 578 C 336 568 310 546 292 504 Z"
+    sheet.fill(outline(flap), Linear(290, 520, 330, 640, ((0, tones.light), (1, mix(tones.base, tones.shade, 0.25)))))
+    other = Linear(430, 520, 390, 640, ((0, tones.base), (1, mix(tones.base, tones.shade, 0.55))))
+    sheet.fill(_flipped(outline(flap)), other)
+    sheet.stroke(_pair("M 277 556 L 312 640 L 360 578"), fade(mix(tones.shade, "#566070", 0.3), 0.7), 2.2)
+
+
+_OUTFITS = {"blazer": _blazer, "crew": _crew, "turtleneck": _turtleneck, "hoodie": _hoodie, "shirt": _shirt}

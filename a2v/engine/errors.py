@@ -1,0 +1,13 @@
+"""What can go wrong with a render, in sentences that are fit for those who asked for it."""
+
+from __future__ import annotations
+
+from a2v.errors import A2VError
+
+
+class RenderError(A2VError):
+    """This request cannot be rendered, however often it is tried."""
+
+
+class AudioError(RenderError):
+    """The audio cannot be used: not a recording, damaged, of an unknown kind, too long."""

@@ -1,0 +1,215 @@
+"""Fetches what an ``audio_url`` points to, without being talked into fetching what it should not.
+
+A client chooses the URL and the engine does the request, so the URL must not reach what only the engine can reach: names
+are resolved once, every address is checked, and the connection goes to the address that was checked. Each redirect is
+a new URL and is treated like one.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+from contextlib import contextmanager
+from functools import cache
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+import anyio
+import anyio.to_thread
+import httpx
+
+from a2v.engine.errors import AudioError
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Iterator
+
+    from a2v.engine.settings import Settings
+
+MAX_BYTES = 100 * 1024 * 1024
+MAX_SECONDS = 120.0
+MAX_REDIRECTS = 5
+
+# Beyond what `is_global` says of IPv4: protocol assignments, the 6to4 relay, a cloud's metadata on a public address.
+_NOT_PUBLIC_V4 = [ip_network(text) for text in ("192.0.0.0/24", "192.88.99.0/24", "168.63.129.16/32")]
+# Of IPv6 only what is handed out to hosts, less the tunnels (Teredo, 6to4), which lead to IPv4 addresses unchecked.
+_PUBLIC_V6 = ip_network("2000::/3")
+_NOT_PUBLIC_V6 = [ip_network(text) for text in ("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20")]
+_NAT64 = ip_network("64:ff9b::/96")
+
+
+async def fetch(audio_url: str, destination: Path, settings: Settings) -> None:
+    """Store what the URL points to in a file.
+
+    Args:
+        audio_url: ``http(s)://`` or ``file://``.
+        destination: Where to; may be left incomplete when it fails.
+        settings: What is allowed.
+
+    Raises:
+        AudioError: It is not allowed, not there, too big (100 MiB) or too slow (2 minutes).
+    """
+    try:
+        with anyio.fail_after(MAX_SECONDS):
+            if urlsplit(audio_url).scheme.lower() == "file":
+                await anyio.to_thread.run_sync(_copy, audio_url, destination, settings.allow_files)
+            else:
+                await _download(audio_url, destination, allow_private=settings.allow_private_urls)
+    except TimeoutError:
+        raise AudioError(f"audio_url could not be fetched within {MAX_SECONDS:.0f} s") from None
+
+
+# -- file:// ----------------------------------------------------------------------------------------------------------
+
+
+def _copy(audio_url: str, destination: Path, allowed: tuple[Path, ...]) -> None:
+    parts = urlsplit(audio_url)
+    if parts.netloc not in ("", "localhost"):
+        raise AudioError("audio_url: a file:// URL must name a file of the engine's own machine (file:///…)")
+    with _explained():
+        path = Path(url2pathname(parts.path)).resolve()
+        if not any(path.is_relative_to(folder.resolve()) for folder in allowed):
+            raise AudioError("audio_url: the engine may not read that file; start it with the file's folder allowed")
+        # Neither a link put there since, nor a pipe that blocks.
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+        with os.fdopen(descriptor, "rb") as source, destination.open("wb") as target:
+            _check_file(os.fstat(descriptor))
+            while block := source.read(1024 * 1024):
+                target.write(block)
+                _check_size(target.tell())
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise AudioError(f"audio_url: the file cannot be read: {reason}") from None
+
+
+def _check_file(status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise AudioError("audio_url is not a file")
+
+
+def _check_size(size: int) -> None:
+    if size > MAX_BYTES:
+        raise AudioError(f"the recording is longer than {MAX_BYTES // 1024 // 1024} MiB")
+
+
+# -- http(s):// -------------------------------------------------------------------------------------------------------
+
+
+async def _download(audio_url: str, destination: Path, *, allow_private: bool) -> None:
+    context = await anyio.to_thread.run_sync(_tls)
+    try:
+        # No proxy from the environment: it would resolve the name anew, behind the check.
+        async with httpx.AsyncClient(verify=context, trust_env=False, timeout=_PATIENCE, headers=_HEADERS) as client:
+            url = httpx.URL(audio_url)
+            for _ in range(MAX_REDIRECTS + 1):
+                following = await _one_hop(client, url, destination, allow_private=allow_private)
+                if following is None:
+                    return
+                url = following
+    except httpx.InvalidURL as error:
+        raise AudioError(f"audio_url leads to something that is not a URL: {error}") from None
+    except httpx.TimeoutException:
+        raise AudioError("audio_url: its server does not answer") from None
+    except httpx.TransportError as error:
+        raise AudioError(f"audio_url could not be fetched: {str(error) or 'the connection failed'}") from None
+    raise AudioError(f"audio_url was redirected more than {MAX_REDIRECTS} times")
+
+
+# Compressed replies would be bounded by what they unpack to; recordings are compressed already.
+_HEADERS = {"Accept-Encoding": "identity", "User-Agent": "a2v-engine"}
+_PATIENCE = httpx.Timeout(30, connect=10)
+
+
+@cache
+def _tls() -> ssl.SSLContext:
+    """Reading the certificates takes long enough to be done once."""
+    return httpx.create_ssl_context()
+
+
+async def _one_hop(
+    client: httpx.AsyncClient, url: httpx.URL, destination: Path, *, allow_private: bool
+) -> httpx.URL | None:
+    """Store the reply's body, or tell where the redirect leads."""
+    if url.scheme not in ("http", "https") or not url.host:
+        raise AudioError("audio_url is redirected to something that is not http(s)")
+    response = await _connect(client, url, await _resolve(url, allow_private=allow_private))
+    try:
+        if response.has_redirect_location:
+            return url.join(response.headers["location"])
+        await _save(response, destination)
+    finally:
+        await response.aclose()
+    return None
+
+
+async def _connect(client: httpx.AsyncClient, url: httpx.URL, addresses: list[str]) -> httpx.Response:
+    """Ask the first address that can be reached, by the name in the URL."""
+    name = {"sni_hostname": url.raw_host.decode("ascii")}
+    for last, address in enumerate(addresses, start=1 - len(addresses)):
+        request = client.build_request("GET", url.copy_with(host=address), extensions=name)
+        request.headers["Host"] = url.netloc.decode("ascii")
+        try:
+            return await client.send(request, stream=True)
+        except (httpx.ConnectError, httpx.ConnectTimeout):
+            if last == 0:
+                raise
+    raise AudioError("audio_url: its host has no address")
+
+
+async def _save(response: httpx.Response, destination: Path) -> None:
+    if response.status_code != 200:
+        raise AudioError(f"audio_url could not be fetched: its server answered HTTP {response.status_code}")
+    if response.headers.get("content-encoding", "identity") != "identity":
+        raise AudioError("audio_url could not be fetched: its server sent it compressed without being asked")
+    size = 0
+    async with await anyio.open_file(destination, "wb") as file:
+        # Leaving the loop would leave httpx's generators to the garbage collector; a cancelled read unwinds them.
+        with anyio.CancelScope() as reading:
+            async for block in response.aiter_raw():
+                size += len(block)
+                if size > MAX_BYTES:
+                    reading.cancel()
+                else:
+                    await file.write(block)
+    _check_size(size)
+
+
+async def _resolve(url: httpx.URL, *, allow_private: bool) -> list[str]:
+    """The addresses to connect to; refused unless every one is public."""
+    host = url.raw_host.decode("ascii").strip("[]")
+    port = url.port or (443 if url.scheme == "https" else 80)
+    try:
+        found = await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        raise AudioError(f"audio_url: there is no host {host!r}") from None
+    addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
+    if not allow_private and not all(is_public(address) for address in addresses):
+        raise AudioError(
+            f"audio_url: {host!r} is not on the public internet, and this engine fetches from nowhere else"
+        )
+    return addresses
+
+
+def is_public(address: str) -> bool:
+    """Whether an address belongs to a host on the public internet; also judges the IPv4 address inside an IPv6 one."""
+    ip = ip_address(address)
+    if isinstance(ip, IPv4Address):
+        return ip.is_global and not ip.is_multicast and not any(ip in network for network in _NOT_PUBLIC_V4)
+    inner = _inner(ip)
+    if inner is not None:
+        return is_public(str(inner))
+    return ip.scope_id is None and ip in _PUBLIC_V6 and not any(ip in network for network in _NOT_PUBLIC_V6)
+
+
+def _inner(ip: IPv6Address) -> IPv4Address | None:
+    return IPv4Address(int(ip) & 0xFFFFFFFF) if ip in _NAT64 else ip.ipv4_mapped

@@ -1,0 +1,215 @@
+"""Runs the engine: beside other code for as long as a block lasts, or as a program until it is told to stop."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import threading
+from concurrent.futures import Future
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Self
+
+import anyio
+import anyio.to_thread
+import uvicorn
+
+from a2v.engine.app import create_app
+from a2v.engine.settings import Settings
+from a2v.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Iterable, Iterator
+    from types import FrameType, TracebackType
+
+
+class LocalEngine:
+    """An engine of one's own on this machine, for the length of an ``async with`` block.
+
+    It runs in a thread, so the block may be asyncio's or trio's::
+
+        async with LocalEngine() as engine, AsyncA2V(engine.token, base_url=engine.base_url) as client: ...
+
+    Args:
+        data_dir: Where tasks and videos are kept. ``None``: a temporary folder, gone at the end of the block.
+        token: What clients must send. ``None``: a random one.
+        size: Width and height of the videos in pixels: 512, 720 or 1080.
+        workers: How many renders run at once. ``None``: one for each core.
+        port: Where to listen on 127.0.0.1; 0 takes a free port.
+        queue_limit: How many videos may wait before ``video.generate`` refuses more.
+        allow_files: Folders (or single files) that an ``audio_url`` of the form ``file:///…`` may read.
+        allow_private_urls: Whether an ``audio_url`` may point into private networks and to this machine.
+        requests_per_minute: How many requests are answered each minute; ``None``: no limit.
+
+    Raises:
+        ConfigurationError: A setting cannot be right; on entering: the port or the data folder is taken.
+
+    Attributes:
+        base_url: Where clients find it, while the block lasts.
+        token: What they must send.
+    """
+
+    base_url: str
+
+    def __init__(
+        self,
+        data_dir: str | os.PathLike[str] | None = None,
+        token: str | None = None,
+        *,
+        size: int = 512,
+        workers: int | None = None,
+        port: int = 0,
+        queue_limit: int = 1000,
+        allow_files: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] = (),
+        allow_private_urls: bool = False,
+        requests_per_minute: int | None = None,
+    ) -> None:
+        self._settings = Settings(
+            data_dir=data_dir,
+            token=token,
+            size=size,
+            workers=workers,
+            port=port,
+            queue_limit=queue_limit,
+            allow_files=allow_files,
+            allow_private_urls=allow_private_urls,
+            requests_per_minute=requests_per_minute,
+        )
+        self.token: str = self._settings.token
+
+    async def __aenter__(self) -> Self:
+        started: Future[None] = Future()
+        sock = _listen(self._settings)
+        self.base_url = _base_url(sock)
+        self._server = _Server(self._settings, sock, partial(started.set_result, None), patience=1)
+        self._thread = threading.Thread(target=_run, args=(self._server, started), name="a2v engine", daemon=True)
+        self._thread.start()
+        try:
+            await anyio.to_thread.run_sync(started.result, abandon_on_cancel=True)
+        except BaseException:
+            await self._stop()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._stop()
+
+    async def _stop(self) -> None:
+        self._server.should_exit = True
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(self._thread.join)
+
+
+def _run(server: _Server, started: Future[None]) -> None:
+    try:
+        anyio.run(server.work, backend="asyncio")
+    except BaseException as error:
+        # Before the start it belongs to whoever waits for it; after, to nobody: threading's hook shows it.
+        if started.done():
+            raise
+        started.set_exception(error)
+
+
+def serve(
+    settings: Settings | None = None, *, allow_remote: bool = False, ready: Callable[[str], object] | None = None
+) -> None:
+    """Run an engine until the process gets SIGINT or SIGTERM; only from the main thread.
+
+    Renders that are under way when it stops are taken up by the next engine with the same ``data_dir``.
+
+    Args:
+        settings: What the engine can be told; ``Settings()`` if ``None``.
+        allow_remote: Must be set for a ``host`` that others can reach.
+        ready: Is called with the engine's URL once it answers.
+
+    Raises:
+        ConfigurationError: The host is not loopback and ``allow_remote`` is not set, or the port or data folder is taken.
+    """
+    settings = settings or Settings()
+    if not settings.is_local and not allow_remote:
+        raise ConfigurationError(f"{settings.host!r} can be reached from elsewhere; say explicitly that this is meant")
+    sock = _listen(settings)
+    url = _base_url(sock)
+    server = _Server(settings, sock, partial(ready, url) if ready else lambda: None, patience=10)
+    with _stopped_by_signals(server):
+        anyio.run(server.work, backend="asyncio")
+
+
+@contextmanager
+def _stopped_by_signals(server: uvicorn.Server) -> Iterator[None]:
+    # Uvicorn has handlers of its own while it serves; when it has stopped it raises what it got once more, for these.
+    def stop(_: int, __: FrameType | None) -> None:
+        server.force_exit = server.should_exit
+        server.should_exit = True
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn on a socket of ours, with the application's lifespan around it so that its errors reach the caller.
+
+    ``patience``: how many seconds a download may go on after the engine was told to stop.
+    """
+
+    def __init__(self, settings: Settings, sock: socket.socket, ready: Callable[[], object], *, patience: int) -> None:
+        self._app = create_app(settings)
+        self._socket = sock
+        self._ready = ready
+        self._patience = patience
+        config = uvicorn.Config(
+            self._app,
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            ws="none",
+            server_header=False,
+            timeout_keep_alive=60,
+        )
+        super().__init__(config)
+
+    async def work(self) -> None:
+        with self._socket:
+            async with self._app.router.lifespan_context(self._app):
+                await self.serve(sockets=[self._socket])
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._lose_patience)
+            await super().shutdown(sockets)
+            tasks.cancel_scope.cancel()
+
+    async def _lose_patience(self) -> None:
+        # Hanging up lets every request end in order; uvicorn's own time limit would cancel them and not wait.
+        await anyio.sleep(self._patience)
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+
+
+def _listen(settings: Settings) -> socket.socket:
+    try:
+        found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, *_, address = found[0]
+        sock = socket.create_server((str(address[0]), int(address[1])), family=family, backlog=1024)
+    except OSError as error:
+        where = f"{settings.host}:{settings.port}"
+        raise ConfigurationError(f"the engine cannot listen on {where}: {error.strerror or error}") from None
+    # Connections inherit it. asyncio sets it only where it made the socket, and without it a reply takes 40 ms.
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return sock
+
+
+def _base_url(sock: socket.socket) -> str:
+    host, port = sock.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

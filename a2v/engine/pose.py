@@ -1,0 +1,61 @@
+"""What a character can do with its face: the words that animation and drawing share."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+VISEMES = "XABCDEFGH"
+"""The mouths of the Preston Blair set, in the order of every table here.
+
+X rest · A p/b/m, closed · B teeth (k s t i) · C open (eh ae ah) · D wide open (aa) · E rounded (ao er) · F pucker (uw w) ·
+G lip on teeth (f v) · H tongue up (l)
+"""
+
+
+class Mouth(NamedTuple):
+    """A mouth; every field runs from 0 to about 1, and any blend of two mouths is a mouth."""
+
+    open: float = 0.0
+    wide: float = 1.0
+    round: float = 0.0
+    upper_teeth: float = 0.0
+    lower_teeth: float = 0.0
+    tongue: float = 0.15
+    press: float = 0.0
+    tuck: float = 0.0
+    smile: float = 0.6
+
+
+class Pose(NamedTuple):
+    """One frame of a performance.
+
+    Angles and shifts are in units of "as far as it goes naturally": -1 to 1; to the right of the picture and down are
+    positive.
+    """
+
+    mouth: Mouth = Mouth()
+    blink: float = 0.0
+    squint: float = 0.1
+    gaze_x: float = 0.0
+    gaze_y: float = 0.0
+    brow: float = 0.0
+    yaw: float = 0.0
+    pitch: float = 0.0
+    roll: float = 0.0
+    bob: float = 0.0
+    breath: float = 0.0
+
+
+#                 open  wide  round upper lower tongue press tuck smile
+MOUTHS = {
+    "X": Mouth(0.00, 1.00, 0.00, 0.0, 0.0, 0.15, 0.00, 0.0, 0.62),
+    "A": Mouth(0.00, 0.95, 0.06, 0.0, 0.0, 0.15, 0.85, 0.0, 0.42),
+    "B": Mouth(0.24, 1.07, 0.00, 1.0, 0.9, 0.30, 0.00, 0.0, 0.42),
+    "C": Mouth(0.54, 1.02, 0.00, 1.0, 0.0, 0.35, 0.00, 0.0, 0.38),
+    "D": Mouth(0.95, 0.98, 0.08, 1.0, 0.0, 0.45, 0.00, 0.0, 0.30),
+    "E": Mouth(0.58, 0.70, 0.60, 0.5, 0.0, 0.30, 0.00, 0.0, 0.12),
+    "F": Mouth(0.27, 0.46, 1.00, 0.0, 0.0, 0.20, 0.00, 0.0, 0.00),
+    "G": Mouth(0.15, 0.98, 0.00, 1.0, 0.0, 0.10, 0.00, 1.0, 0.28),
+    "H": Mouth(0.48, 1.00, 0.00, 1.0, 0.0, 0.95, 0.00, 0.0, 0.36),
+}
+"""The mouth of each viseme, spoken clearly."""

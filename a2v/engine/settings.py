@@ -1,0 +1,107 @@
+"""What an engine can be told."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from attrs import Attribute, field, frozen
+
+from a2v.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+SIZES = (512, 720, 1080)
+
+
+def _path(value: str | os.PathLike[str] | None) -> Path | None:
+    return None if value is None else Path(value)
+
+
+def _paths(value: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> tuple[Path, ...]:
+    if isinstance(value, (str, os.PathLike)):
+        return (Path(value),)
+    return tuple(map(Path, value))
+
+
+def _names(value: str | Iterable[str]) -> tuple[str, ...]:
+    return tuple(name.lower() for name in ([value] if isinstance(value, str) else value))
+
+
+def _token(value: str | None) -> str:
+    return secrets.token_urlsafe(24) if value is None else value
+
+
+def _workers(value: int | None) -> int:
+    return value if value is not None else os.cpu_count() or 1
+
+
+def _check_token(_: object, __: Attribute[str], value: Any) -> None:
+    # The value stays out of the message: it may be a secret with a typing error.
+    if not isinstance(value, str) or not re.fullmatch(r"[\x21-\x7e]{1,512}", value):
+        raise ConfigurationError("token must be 1 to 512 printable ASCII characters without spaces")
+
+
+def _check_size(_: object, __: Attribute[int], value: int) -> None:
+    if value not in SIZES:
+        raise ConfigurationError(f"size must be one of {', '.join(map(str, SIZES))} (pixels), got {value!r}")
+
+
+def _check_port(_: object, __: Attribute[int], value: int) -> None:
+    if type(value) is not int or not 0 <= value <= 65535:
+        raise ConfigurationError(f"port must be 0 (any free one) to 65535, got {value!r}")
+
+
+def _check_count(_: object, attribute: Attribute[Any], value: int | None) -> None:
+    if value is not None and (type(value) is not int or value < 1):
+        raise ConfigurationError(f"{attribute.name} must be a whole number of at least 1, got {value!r}")
+
+
+def _check_files(_: object, __: Attribute[Any], value: tuple[Path, ...]) -> None:
+    for path in value:
+        if not path.exists():
+            raise ConfigurationError(f"allow_files: there is no {str(path)!r}")
+
+
+@frozen(kw_only=True)
+class Settings:
+    """What an engine can be told; all of it can be left out.
+
+    Attributes:
+        data_dir: Where tasks and videos are kept over restarts. ``None``: a temporary folder, gone when the engine stops.
+        host: The address to listen on. Anything but loopback is open to others.
+        port: The port to listen on; 0 takes a free one.
+        token: What clients must send. ``None``: a random one, to be read here.
+        size: Width and height of the videos in pixels: 512, 720 or 1080.
+        workers: How many renders run at once. ``None``: one for each core.
+        queue_limit: How many videos may wait before ``video.generate`` refuses more.
+        allow_files: Folders (or single files) that an ``audio_url`` of the form ``file:///…`` may read; none by default.
+        allow_private_urls: Whether an ``audio_url`` may point into private networks and to this machine.
+        requests_per_minute: How many requests are answered each minute; ``None``: no limit.
+        allowed_hosts: Names beside ``host`` and those of loopback by which clients may address the engine.
+
+    Raises:
+        ConfigurationError: A setting cannot be right; the message says which and why.
+    """
+
+    data_dir: Path | None = field(default=None, converter=_path)
+    host: str = "127.0.0.1"
+    port: int = field(default=0, validator=_check_port)
+    token: str = field(default=None, converter=_token, validator=_check_token, repr=False)
+    size: int = field(default=512, validator=_check_size)
+    workers: int = field(default=None, converter=_workers, validator=_check_count)
+    queue_limit: int = field(default=1000, validator=_check_count)
+    allow_files: tuple[Path, ...] = field(default=(), converter=_paths, validator=_check_files)
+    allow_private_urls: bool = False
+    requests_per_minute: int | None = field(default=None, validator=_check_count)
+    allowed_hosts: tuple[str, ...] = field(default=(), converter=_names)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only this machine can reach the engine."""
+        return self.host in LOOPBACK

@@ -1,0 +1,163 @@
+"""A served engine whose renders are stand-ins: quick, and as good or bad as the recording tells them to be."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+
+import anyio
+import httpx
+import pytest
+from anyio.from_thread import start_blocking_portal
+
+# What the recording says is what happens.
+STAND_IN = """
+import json, os, pathlib, sys, time
+audio, model_id, destination, option, size = sys.argv[1:]
+said = pathlib.Path(audio).read_text()
+if said != "liar": pathlib.Path(destination).write_text("half a video")
+if said.startswith("note "):
+    pathlib.Path(said[5:]).write_text(str(os.getpid()))
+    said = "sleep"
+if said == "sleep": time.sleep(600)
+if said == "crash": os.abort()
+if said == "exit": sys.exit("there is a bug")
+if said == "babble": print("no verdict")
+elif said == "liar": print(json.dumps({"ok": True}))
+elif said == "bad": print(json.dumps({"ok": False, "message": "this is no recording"}))
+else:
+    pathlib.Path(destination).write_text(f"{model_id} {option} {size}: {said}" + os.environ.get("A2V_TOKEN", ""))
+    print(json.dumps({"ok": True}))
+"""
+
+
+@pytest.fixture(scope="session")
+def stand_in(tmp_path_factory):
+    """The command of the stand-in renderer."""
+    script = tmp_path_factory.mktemp("renderer") / "renderer.py"
+    script.write_text(STAND_IN)
+    return (sys.executable, "-S", "-E", str(script))
+
+
+@pytest.fixture
+def quick_renders(stand_in, monkeypatch):
+    """Every engine of this test renders with the stand-in."""
+    monkeypatch.setattr("a2v.engine.pool.WORKER", stand_in)
+
+
+@pytest.fixture(scope="session")
+def recordings(tmp_path_factory):
+    """A folder that engines may read: ``say("hello")`` puts a recording there and tells its URL."""
+    return tmp_path_factory.mktemp("recordings")
+
+
+@pytest.fixture(scope="session")
+def say(recordings):
+    def say(what: str) -> str:
+        path = recordings / f"{abs(hash(what))}.wav"
+        if not path.exists():  # an engine may be reading it
+            path.write_text(what)
+        return path.as_uri()
+
+    return say
+
+
+# For a module and not for the session: the stand-in must be gone when tests elsewhere render in earnest.
+@pytest.fixture(scope="module")
+def engine(stand_in, recordings):
+    """One engine for all tests of a module that only talk to it."""
+    from a2v.engine import LocalEngine
+
+    with pytest.MonkeyPatch.context() as patch, start_blocking_portal() as portal:
+        patch.setattr("a2v.engine.pool.WORKER", stand_in)
+        with portal.wrap_async_context_manager(LocalEngine(workers=4, allow_files=recordings)) as running:
+            yield running
+
+
+@pytest.fixture
+def http(engine):
+    """A client of the shared engine that sends its token."""
+    with httpx.Client(base_url=engine.base_url, headers={"Authorization": f"Bearer {engine.token}"}) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def look_until():
+    """``await look_until(client, video_id, "finished")``: look at a video until it is that far; its data."""
+
+    async def look_until(client: httpx.AsyncClient, video_id: str, *statuses: str) -> dict[str, str]:
+        with anyio.fail_after(20):
+            while True:
+                reply = await client.get("/v1/a2v/video.get", params={"video_id": video_id})
+                if reply.json()["data"]["status"] in statuses:
+                    return reply.json()["data"]
+                await anyio.sleep(0.02)
+
+    return look_until
+
+
+@pytest.fixture(scope="session")
+def model_id() -> str:
+    return "eva_a0008"
+
+
+@pytest.fixture(scope="module")
+def finished(engine, say, model_id):
+    """A finished video of the shared engine: what `video.get` says of it."""
+    headers = {"Authorization": engine.token}
+    with httpx.Client(base_url=engine.base_url, headers=headers) as client:
+        job = {"model_id": model_id, "audio_url": say("hello")}
+        video_id = client.post("/v1/a2v/video.generate", json=job).json()["data"]["video_id"]
+        return _wait(client, video_id)
+
+
+def _wait(client: httpx.Client, video_id: str) -> dict[str, str]:
+    end = time.monotonic() + 20
+    while time.monotonic() < end:
+        data = client.get("/v1/a2v/video.get", params={"video_id": video_id}).json()["data"]
+        if data["status"] in ("finished", "error"):
+            return data
+        time.sleep(0.02)
+    raise AssertionError("the video does not end")
+
+
+@pytest.fixture(scope="session")
+def wait_for():
+    """As ``look_until``, without an event loop, for a video that ends."""
+    return _wait
+
+
+class Child:
+    """The process of a renderer that sleeps, which says who it is."""
+
+    def __init__(self, note: Path) -> None:
+        self.note = note
+        self.says = f"note {note}"
+        """What the recording must say."""
+
+    async def pid(self) -> int:
+        """Once it runs."""
+        with anyio.fail_after(20):
+            while not (self.note.exists() and self.note.read_text()):  # noqa: ASYNC110  # another process writes it
+                await anyio.sleep(0.01)
+        return int(self.note.read_text())
+
+    @staticmethod
+    def is_alive(pid: int) -> bool:
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return False
+        return True
+
+
+@pytest.fixture
+def child(tmp_path) -> Child:
+    return Child(tmp_path / "pid")
+
+
+@pytest.fixture
+def data_dir(tmp_path) -> Path:
+    return tmp_path / "data"

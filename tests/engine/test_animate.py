@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from a2v.engine.animate import FPS, poses
+from a2v.engine.pose import MOUTHS, VISEMES, Pose
+
+
+def rows(script: str, sure: float = 0.9) -> np.ndarray:
+    """Probabilities for a script of visemes, a letter for each 10 ms."""
+    likely = np.full((len(script), 9), (1 - sure) / 8, np.float32)
+    for at, name in enumerate(script):
+        likely[at, VISEMES.index(name)] = sure
+    return likely
+
+
+def levels(script: str) -> np.ndarray:
+    return np.array([-80.0 if name == "X" else -20.0 for name in script], np.float32)
+
+
+def play(script: str, seed: int = 1) -> list[Pose]:
+    return poses(rows(script), levels(script), seed=seed)
+
+
+def test_there_is_a_pose_for_every_frame() -> None:
+    assert len(play("X" * 100)) == FPS
+    assert len(play("X" * 101)) == FPS + 1
+    assert play("") == []
+    assert len(play("X")) == 1
+
+
+def test_the_same_seed_gives_the_same_performance_and_another_another() -> None:
+    script = "X" * 50 + "DB" * 100 + "X" * 50
+    assert play(script, 7) == play(script, 7)
+    assert play(script, 7) != play(script, 8)
+
+
+def test_the_mouth_is_shut_in_silence_and_open_in_vowels() -> None:
+    performance = play("X" * 100 + "D" * 100 + "X" * 100)
+    assert max(pose.mouth.open for pose in performance[:20]) < 0.05
+    assert min(pose.mouth.open for pose in performance[30:45]) > 0.6
+    assert max(pose.mouth.open for pose in performance[56:]) < 0.05
+
+
+def test_the_lips_are_not_later_than_the_sound() -> None:
+    performance = play("X" * 100 + "D" * 100)
+    # The sound begins with frame 25: by then they are open, and a moment before they part.
+    assert performance[25].mouth.open > 0.5
+    assert performance[23].mouth.open < 0.1
+
+
+@pytest.mark.parametrize("length", [3, 6, 10])
+def test_lips_meet_for_every_closure_however_short(length: int) -> None:
+    for offset in range(4):  # wherever it falls between two frames
+        performance = play("D" * (60 + offset) + "A" * length + "D" * 60)
+        shut = min(performance, key=lambda pose: pose.mouth.open)
+        assert shut.mouth.open < 0.12
+        assert performance[5].mouth.open > 0.6
+
+
+def test_teeth_meet_the_lip_for_f() -> None:
+    performance = play("D" * 60 + "G" * 8 + "D" * 60)
+    assert max(pose.mouth.tuck for pose in performance) > 0.6
+
+
+def test_louder_speech_opens_the_mouth_wider() -> None:
+    script = "C" * 200
+    level = np.full(200, -20.0, np.float32)
+    level[:100] -= 18
+    performance = poses(rows(script), level, seed=1)
+    assert performance[10].mouth.open < 0.85 * performance[40].mouth.open
+
+
+def test_doubt_between_two_mouths_does_not_make_them_flicker() -> None:
+    likely = rows("CCCCCCBBBBBB" * 16, 0.16)  # now the one a little ahead, now the other
+    likely[:, VISEMES.index("C")] += 0.2
+    likely[:, VISEMES.index("B")] += 0.2
+    likely /= likely.sum(1, keepdims=True)
+    performance = poses(likely, np.full(len(likely), -20.0, np.float32), seed=1)
+    assert np.ptp([pose.mouth.open for pose in performance[4:-4]]) < 0.06
+
+
+def test_mouths_move_without_jumps() -> None:
+    openness = np.array([pose.mouth.open for pose in play(("X" * 12 + "D" * 12 + "B" * 12 + "E" * 12) * 8)])
+    assert np.abs(np.diff(openness)).max() < 0.6
+    assert np.abs(np.diff(openness)).max() > 0.1
+
+
+def test_eyes_blink_at_a_human_pace() -> None:
+    blinks = np.array([pose.blink for pose in play("X" * 6000)])
+    begins = int(((blinks[1:] > 0.5) & (blinks[:-1] <= 0.5)).sum())
+    assert 10 <= begins <= 35  # in a minute
+    assert blinks.max() == 1
+
+
+def test_life_stays_within_what_a_neck_can_do() -> None:
+    script = ("X" * 30 + "DBCEA" * 14) * 60
+    for pose in play(script):
+        assert abs(pose.yaw) <= 1.6
+        assert abs(pose.roll) <= 5
+        assert abs(pose.pitch) <= 2
+        assert abs(pose.gaze_x) <= 1.2
+        assert all(np.isfinite(value) for value in (*pose.mouth, *pose[1:]))
+
+
+def test_the_head_moves_and_breathes_even_in_silence() -> None:
+    performance = play("X" * 1000)
+    assert np.ptp([pose.yaw for pose in performance]) > 0.1
+    assert np.ptp([pose.breath for pose in performance]) > 1.5
+
+
+def test_a_closed_mouth_is_one_of_the_nine() -> None:
+    assert set(MOUTHS) == set(VISEMES)
+    assert MOUTHS["A"].open == MOUTHS["X"].open == 0

@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import io
+from collections import Counter
+
+import av
+import numpy as np
+import pytest
+from attrs import evolve
+
+from a2v.engine.cast import _FOLDER, Look, characters, look, read_look
+from a2v.engine.drawing.bust import backdrop, bust
+from a2v.engine.drawing.painter import Painter
+from a2v.engine.errors import RenderError
+from a2v.engine.pose import MOUTHS, VISEMES, Pose
+from a2v.engine.preview import preview
+
+EVERYBODY = sorted(characters())
+SIZE = 240
+
+
+def picture(person: Look, pose: Pose = Pose()) -> np.ndarray:  # noqa: B008 - a value
+    return Painter(SIZE).paint([*backdrop(person), *bust(person, pose)])[..., :3].astype(int)
+
+
+def part(pixels: np.ndarray, left: float, top: float, right: float, bottom: float) -> np.ndarray:
+    """A part of a picture, in shares of its side."""
+    return pixels[int(top * SIZE) : int(bottom * SIZE), int(left * SIZE) : int(right * SIZE)]
+
+
+def mouth_of(pixels: np.ndarray) -> np.ndarray:
+    return part(pixels, 0.42, 0.53, 0.58, 0.66)
+
+
+def eyes_of(pixels: np.ndarray) -> np.ndarray:
+    return part(pixels, 0.36, 0.39, 0.64, 0.48)
+
+
+def test_there_are_at_least_four_and_two_of_them_female() -> None:
+    genders = Counter(person.gender for person in characters().values())
+    assert sum(genders.values()) >= 4
+    assert genders["female"] >= 2
+    assert genders["male"] >= 1
+
+
+def test_eva_is_one_of_them() -> None:
+    eva = characters()["eva_a0008"]
+    assert (eva.model_id, eva.display_name, eva.gender) == ("eva_a0008", "Eva 01", "female")
+
+
+def test_names_are_not_used_twice() -> None:
+    names = [person.display_name for person in characters().values()]
+    assert len(set(names)) == len(names)
+
+
+def test_nobody_looks_like_another() -> None:
+    faces = {name: part(picture(person), 0.25, 0.1, 0.75, 0.7) for name, person in characters().items()}
+    for one in EVERYBODY:
+        for other in EVERYBODY:
+            if one < other:
+                assert np.abs(faces[one] - faces[other]).mean() > 15, (one, other)
+
+
+def test_an_unknown_character_is_told_who_there_is() -> None:
+    with pytest.raises(RenderError, match=r"no character 'bob'.*eva_a0008"):
+        look("bob")
+
+
+@pytest.mark.parametrize("model_id", EVERYBODY)
+def test_a_preview_is_a_picture_of_the_size_asked_for(model_id: str) -> None:
+    data = preview(model_id, 128)
+    assert data.startswith(b"\x89PNG")
+    with av.open(io.BytesIO(data)) as container:
+        frame = next(container.decode(video=0))
+    assert (frame.width, frame.height) == (128, 128)
+    assert frame.to_ndarray(format="rgb24").std() > 20
+
+
+@pytest.mark.parametrize("model_id", EVERYBODY)
+def test_every_mouth_looks_different(model_id: str) -> None:
+    mouths = {name: mouth_of(picture(look(model_id), Pose(mouth=MOUTHS[name]))) for name in VISEMES}
+    for one in VISEMES:
+        for other in VISEMES:
+            if one < other:
+                assert np.abs(mouths[one] - mouths[other]).mean() > 0.8, (one, other)
+
+
+@pytest.mark.parametrize("model_id", EVERYBODY)
+def test_an_open_mouth_is_dark_inside_and_shows_teeth(model_id: str) -> None:
+    person = look(model_id)
+    closed = mouth_of(picture(person, Pose(mouth=MOUTHS["A"])))
+    opened = mouth_of(picture(person, Pose(mouth=MOUTHS["D"])))
+
+    def dark(pixels: np.ndarray) -> int:
+        red, green = pixels[..., 0], pixels[..., 1]
+        return int(((green < 32) & (red > 45) & (red - green > 28)).sum())
+
+    def white(pixels: np.ndarray) -> int:
+        return int((pixels.min(-1) > 225).sum())
+
+    assert dark(opened) > dark(closed) + 25
+    assert white(opened) > white(closed) + 25
+
+
+@pytest.mark.parametrize("model_id", EVERYBODY)
+def test_closed_eyes_hide_the_white(model_id: str) -> None:
+    person = look(model_id)
+
+    def white(blink: float) -> int:
+        return int((eyes_of(picture(person, Pose(blink=blink))).min(-1) > 210).sum())
+
+    assert white(0) > 45
+    assert white(1) < white(0) / 4
+    assert white(1) <= white(0.5) <= white(0)
+
+
+@pytest.mark.parametrize("model_id", EVERYBODY)
+def test_eyes_and_mouth_go_where_the_head_turns(model_id: str) -> None:
+    def middle(yaw: float) -> float:
+        """Where the whites of eyes and teeth are, in pixels from the left."""
+        pixels = picture(look(model_id), Pose(mouth=MOUTHS["D"], yaw=yaw))
+        return float(np.nonzero(part(pixels, 0.36, 0.39, 0.64, 0.62).min(-1) > 215)[1].mean())
+
+    assert middle(-1) + 3 < middle(0) < middle(1) - 3
+
+
+def test_a_character_is_one_file_of_data(tmp_path) -> None:
+    source = (_FOLDER / "eva_a0008.toml").read_text(encoding="utf-8")
+    path = tmp_path / "ada_b0001.toml"
+    path.write_text(source.replace("Eva 01", "Ada").replace('hair = "long"', 'hair = "bob"'), encoding="utf-8")
+    ada = read_look(path)
+    assert (ada.model_id, ada.display_name) == ("ada_b0001", "Ada")
+    assert np.abs(picture(ada) - picture(look("eva_a0008"))).mean() > 1
+
+
+@pytest.mark.parametrize("hair", ["long", "bob", "curls", "short", "tousled", "receding"])
+@pytest.mark.parametrize("outfit", ["blazer", "crew", "turtleneck", "hoodie", "shirt"])
+def test_any_hair_goes_with_any_clothes(hair: str, outfit: str) -> None:
+    eva = look("eva_a0008")
+    other = evolve(
+        eva, features=evolve(eva.features, hair=hair, outfit=outfit, beard="stubble", glasses="square", age=0.6)
+    )
+    assert np.abs(picture(other) - picture(eva)).mean() > 0.5
+
+
+@pytest.mark.parametrize(
+    ("was", "becomes", "complaint"),
+    [
+        ('hair = "long"', 'hair = "mohawk"', "hair"),
+        ("eyes = 0.8", "eyes = 8", "eyes runs from 0 to 1"),
+        ("eyes = 0.8", "ears = 0.8", "ears"),
+        ('"#F2B998"', '"peach"', "a colour is written like"),
+        ('display_name = "Eva 01"', "", "display_name"),
+        ('gender = "female"', 'gender = "f"', "gender"),
+        ("[palette]", "[palette", "new_a0001.toml"),
+    ],
+)
+def test_a_wrong_file_says_what_is_wrong_with_it(was: str, becomes: str, complaint: str, tmp_path) -> None:
+    source = (_FOLDER / "eva_a0008.toml").read_text(encoding="utf-8")
+    assert was in source
+    path = tmp_path / "new_a0001.toml"
+    path.write_text(source.replace(was, becomes), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"new_a0001\.toml") as caught:
+        read_look(path)
+    assert complaint in str(caught.value)

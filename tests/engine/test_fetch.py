@@ -1,0 +1,409 @@
+"""Fetching recordings, and not being talked into fetching anything else."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+from contextlib import closing, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from a2v.engine import Settings, fetch
+from a2v.engine.errors import AudioError
+
+pytestmark = pytest.mark.anyio
+
+SAID = b"RIFF this is a recording" * 1000
+
+
+class Recordings(BaseHTTPRequestHandler):
+    """A server of recordings, some of them not to be had."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        self.server.seen.append((self.path, self.headers["Host"]))
+        kind, _, rest = self.path[1:].partition("/")
+        getattr(self, f"send_{kind}")(rest)
+
+    def log_message(self, *_: object) -> None:
+        """Stay quiet."""
+
+    def reply(self, status: int, body: bytes = b"", **headers: str) -> None:
+        self.send_response(status)
+        for name, value in ({"Content-Length": str(len(body))} | headers).items():
+            self.send_header(name.replace("_", "-"), value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def send_ok(self, _: str) -> None:
+        self.reply(200, SAID)
+
+    def send_status(self, status: str) -> None:
+        self.reply(int(status))
+
+    def send_packed(self, _: str) -> None:
+        self.reply(200, SAID, Content_Encoding="gzip")
+
+    def send_short(self, _: str) -> None:
+        self.reply(200, SAID, Content_Length=str(len(SAID) + 1))
+        self.close_connection = True
+
+    def send_to(self, url: str) -> None:
+        self.reply(302, Location=url)
+
+    def send_endless(self, _: str) -> None:
+        self.send_response(200)
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        try:
+            while True:
+                self.wfile.write(b"10000\r\n" + bytes(65536) + b"\r\n")
+        except OSError:
+            self.close_connection = True
+
+    def send_never(self, _: str) -> None:
+        self.rfile.read(1)
+
+
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self, address, context: ssl.SSLContext | None = None) -> None:
+        super().__init__((address, 0), Recordings)
+        self.seen: list[tuple[str, str]] = []
+        if context:
+            self.socket = context.wrap_socket(self.socket, server_side=True)
+
+    def handle_error(self, *_: object) -> None:
+        """A client that hangs up is what some of the tests are about."""
+
+    @property
+    def port(self) -> int:
+        return self.server_address[1]
+
+
+@contextmanager
+def running(server: Server):
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.fixture
+def server():
+    with running(Server("127.0.0.1")) as one:
+        yield one
+
+
+@pytest.fixture
+def public(monkeypatch):
+    """A server of its own on an address that counts as public for the test; nothing else does."""
+    if sys.platform != "linux":
+        pytest.skip("needs the whole of 127.0.0.0/8")
+    monkeypatch.setattr(fetch, "is_public", lambda address: address == "127.0.0.2")
+    with running(Server("127.0.0.2")) as one:
+        yield one
+
+
+@pytest.fixture
+def names(monkeypatch):
+    """Names and their addresses, instead of the network's; counts the questions."""
+    book: dict[str, list[str]] = {}
+    asked: list[str] = []
+
+    async def getaddrinfo(host: str, port: int, **_: object):
+        asked.append(host)
+        if host not in book:
+            return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in book[host]]
+
+    monkeypatch.setattr(fetch.anyio, "getaddrinfo", getaddrinfo)
+    return book, asked
+
+
+@pytest.fixture
+def target(tmp_path):
+    return tmp_path / "audio"
+
+
+OPEN = Settings(allow_private_urls=True)
+
+
+async def refused(url: str, target, settings: Settings = OPEN) -> str:
+    with pytest.raises(AudioError) as caught:
+        await fetch.fetch(url, target, settings)
+    return str(caught.value)
+
+
+# -- what can be had --------------------------------------------------------------------------------------------------
+
+
+async def test_a_recording(server, target):
+    await fetch.fetch(f"http://localhost:{server.port}/ok", target, OPEN)
+    assert target.read_bytes() == SAID
+    assert server.seen == [("/ok", f"localhost:{server.port}")]
+
+
+async def test_the_proxy_of_the_environment_is_not_asked(server, target, monkeypatch):
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    await fetch.fetch(f"http://127.0.0.1:{server.port}/ok", target, OPEN)
+    assert target.read_bytes() == SAID
+
+
+async def test_redirects_are_followed(server, target):
+    await fetch.fetch(f"http://127.0.0.1:{server.port}/to//to//ok", target, OPEN)
+    assert target.read_bytes() == SAID
+    assert [path for path, _ in server.seen] == ["/to//to//ok", "/to//ok", "/ok"]
+
+
+async def test_the_next_address_is_tried(public, target, names, monkeypatch):
+    monkeypatch.setattr(fetch, "is_public", lambda _: True)
+    names[0]["public.example"] = ["127.0.0.3", "127.0.0.2"]
+    await fetch.fetch(f"http://public.example:{public.port}/ok", target, Settings())
+    assert target.read_bytes() == SAID
+
+
+# -- what cannot ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("status/404", "HTTP 404"),
+        ("status/500", "HTTP 500"),
+        ("status/204", "HTTP 204"),
+        ("packed", "compressed"),
+        ("short", "could not be fetched"),
+        ("to/ftp://example.com/a", "not http"),
+        ("to/file:///etc/passwd", "not http"),
+        ("to/http://a:b/", "Invalid URL"),
+    ],
+)
+async def test_bad_answers(server, target, path, said):
+    assert said in await refused(f"http://127.0.0.1:{server.port}/{path}", target)
+
+
+async def test_redirects_end(server, target):
+    url = f"http://127.0.0.1:{server.port}/" + "to//" * 6 + "ok"
+    assert "redirected more than 5 times" in await refused(url, target)
+    assert len(server.seen) == 6
+
+
+async def test_size_is_bounded(server, target, monkeypatch):
+    monkeypatch.setattr(fetch, "MAX_BYTES", 1024 * 1024)
+    assert "1 MiB" in await refused(f"http://127.0.0.1:{server.port}/endless", target)
+    assert target.stat().st_size < 2 * 1024 * 1024
+
+
+async def test_time_is_bounded(server, target, monkeypatch):
+    monkeypatch.setattr(fetch, "MAX_SECONDS", 0.2)
+    assert "within 0 s" in await refused(f"http://127.0.0.1:{server.port}/never", target)
+
+
+async def test_a_server_that_does_not_answer(server, target, monkeypatch):
+    monkeypatch.setattr(fetch, "_PATIENCE", 0.2)
+    assert "does not answer" in await refused(f"http://127.0.0.1:{server.port}/never", target)
+
+
+async def test_nobody_there(target):
+    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
+        port = taken.getsockname()[1]
+    assert "could not be fetched" in await refused(f"http://127.0.0.1:{port}/a", target)
+
+
+async def test_no_such_host(target, names):
+    assert "no host 'nowhere.invalid'" in await refused("http://nowhere.invalid/a", target)
+
+
+async def test_signed_queries_stay_out_of_messages(server, target):
+    assert "canary" not in await refused(f"http://127.0.0.1:{server.port}/status/403?signature=canary", target)
+
+
+# -- what must not ----------------------------------------------------------------------------------------------------
+
+PRIVATE = [
+    "127.0.0.1",
+    "127.1",
+    "0.0.0.0",
+    "2130706433",
+    "0x7f000001",
+    "0177.0.0.1",
+    "10.0.0.1",
+    "172.16.0.1",
+    "192.168.1.1",
+    "100.64.0.1",
+    "100.100.100.200",
+    "169.254.169.254",
+    "168.63.129.16",
+    "192.0.0.192",
+    "192.88.99.1",
+    "198.18.0.1",
+    "224.0.0.1",
+    "255.255.255.255",
+    "[::1]",
+    "[::]",
+    "[::ffff:127.0.0.1]",
+    "[::ffff:a9fe:a9fe]",
+    "[::127.0.0.1]",
+    "[fe80::1]",
+    "[fd00:ec2::254]",
+    "[fec0::1]",
+    "[ff02::1]",
+    "[64:ff9b::127.0.0.1]",
+    "[64:ff9b::a9fe:a9fe]",
+    "[64:ff9b:1::1]",
+    "[2002:7f00:1::]",
+    "[2001:0:4136:e378:8000:63bf:3fff:fdd2]",
+    "[2001:db8::1]",
+    "localhost",
+]
+
+
+@pytest.fixture
+def no_connection(monkeypatch):
+    async def connect(*_: object):
+        raise AssertionError("a connection was made")
+
+    monkeypatch.setattr(fetch, "_connect", connect)
+
+
+@pytest.mark.parametrize("host", PRIVATE)
+async def test_private_addresses_are_refused(host, target, no_connection):
+    message = await refused(f"http://{host}:9/a", target, Settings())
+    assert "public internet" in message or "no host" in message or "not a URL" in message
+
+
+@pytest.mark.parametrize("address", ["8.8.8.8", "2606:4700::1111", "64:ff9b::808:808", "::ffff:8.8.8.8"])
+def test_public_addresses_are_public(address):
+    assert fetch.is_public(address)
+
+
+async def test_one_private_address_among_public_ones_is_enough(target, names, no_connection):
+    names[0]["mixed.example"] = ["8.8.8.8", "10.0.0.1"]
+    assert "public internet" in await refused("http://mixed.example/a", target, Settings())
+
+
+async def test_a_redirect_into_the_private_network_is_refused(server, public, target):
+    secret = f"http://127.0.0.1:{server.port}/ok"
+    assert "public internet" in await refused(f"http://127.0.0.2:{public.port}/to/{secret}", target, Settings())
+    assert server.seen == []
+    assert not target.exists()
+
+
+async def test_a_name_is_resolved_once_and_kept(public, target, names):
+    book, asked = names
+    book["public.example"] = ["127.0.0.2"]
+    await fetch.fetch(f"http://public.example:{public.port}/ok", target, Settings())
+    assert asked == ["public.example"]
+    assert public.seen == [("/ok", f"public.example:{public.port}")]
+
+
+@pytest.mark.skipif(not shutil.which("openssl"), reason="needs openssl to make a certificate")
+async def test_tls_checks_the_name_not_the_address(target, names, monkeypatch, tmp_path):
+    key, certificate = _certificate(tmp_path, "public.example")
+    serving = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    serving.load_cert_chain(certificate, key)
+    trusting = ssl.create_default_context(cafile=str(certificate))
+    monkeypatch.setattr(fetch, "_tls", lambda: trusting)
+    names[0].update({name: ["127.0.0.1"] for name in ("public.example", "other.example")})
+    with running(Server("127.0.0.1", serving)) as server:
+        await fetch.fetch(f"https://public.example:{server.port}/ok", target, OPEN)
+        assert target.read_bytes() == SAID
+        message = await refused(f"https://other.example:{server.port}/ok", target)
+    assert "could not be fetched" in message
+    assert len(server.seen) == 1
+
+
+def _certificate(folder, name: str):
+    key, certificate = folder / "key.pem", folder / "certificate.pem"
+    what = ["-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
+    whose = ["-subj", f"/CN={name}", "-addext", f"subjectAltName=DNS:{name}"]
+    where = ["-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(["openssl", "req", *what, *whose, *where], check=True, capture_output=True)
+    return key, certificate
+
+
+# -- file:// ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder(tmp_path):
+    path = tmp_path / "allowed and spaced"
+    path.mkdir()
+    (path / "hello.wav").write_bytes(SAID)
+    return path
+
+
+@pytest.fixture
+def secret(tmp_path):
+    path = tmp_path / "secret.wav"
+    path.write_bytes(b"secret")
+    return path
+
+
+async def test_an_allowed_file(folder, target):
+    await fetch.fetch((folder / "hello.wav").as_uri(), target, Settings(allow_files=folder))
+    assert target.read_bytes() == SAID
+
+
+async def test_a_single_file_can_be_allowed(folder, target):
+    (folder / "other.wav").write_bytes(SAID)
+    settings = Settings(allow_files=[str(folder / "hello.wav")])
+    await fetch.fetch((folder / "hello.wav").as_uri(), target, settings)
+    assert "may not read" in await refused((folder / "other.wav").as_uri(), target, settings)
+
+
+async def test_no_file_may_be_read_by_default(folder, target):
+    assert "may not read" in await refused((folder / "hello.wav").as_uri(), target)
+
+
+@pytest.mark.parametrize(
+    "way", ["{}/../secret.wav", "{}/%2e%2e/secret.wav", "{}/link.wav", "{}/loop/secret.wav", "{}/../no"]
+)
+async def test_ways_out_of_the_folder(folder, secret, target, way):
+    (folder / "link.wav").symlink_to(secret)
+    (folder / "loop").symlink_to(folder.parent)
+    url = way.format(folder.as_uri())
+    assert "may not read" in await refused(url, target, Settings(allow_files=folder))
+    assert not target.exists()
+
+
+async def test_the_allowed_folder_may_be_a_link(folder, tmp_path, target):
+    (tmp_path / "link").symlink_to(folder)
+    await fetch.fetch((folder / "hello.wav").as_uri(), target, Settings(allow_files=tmp_path / "link"))
+
+
+@pytest.mark.parametrize(
+    ("path", "said"), [("nothing.wav", "No such file"), ("", "not a file"), ("%00", "cannot be read")]
+)
+async def test_what_is_no_file(folder, target, path, said):
+    message = await refused(f"{folder.as_uri()}/{path}", target, Settings(allow_files=folder))
+    assert said in message or "Is a directory" in message
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names")
+async def test_a_pipe_does_not_block(folder, target):
+    os.mkfifo(folder / "pipe")
+    assert "not a file" in await refused((folder / "pipe").as_uri(), target, Settings(allow_files=folder))
+
+
+async def test_files_of_other_machines(folder, target):
+    url = f"file://elsewhere{folder.as_posix()}/hello.wav"
+    assert "own machine" in await refused(url, target, Settings(allow_files=folder))
+
+
+async def test_the_size_of_files_is_bounded(folder, target, monkeypatch):
+    monkeypatch.setattr(fetch, "MAX_BYTES", 100)
+    assert "MiB" in await refused((folder / "hello.wav").as_uri(), target, Settings(allow_files=folder))

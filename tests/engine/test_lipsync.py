@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from a2v.engine.lipsync import analyse, loudness
+from a2v.engine.pose import VISEMES
+
+RATE = 16_000
+
+
+def vowel(seconds: float, first: float, second: float, pitch: float = 120.0, level: float = 0.3) -> np.ndarray:
+    """A voice with formants at two frequencies."""
+    time = np.arange(int(seconds * RATE)) / RATE
+    out = np.zeros(len(time))
+    for hertz in np.arange(pitch, 5000, pitch):
+        gain = sum(share / (1 + ((hertz - at) / 60) ** 2) for at, share in ((first, 1.0), (second, 0.3), (2700, 0.03)))
+        out += gain * np.sin(2 * np.pi * hertz * time + hertz)
+    return (level * out / np.abs(out).max()).astype(np.float32)
+
+
+def hiss(seconds: float, level: float = 0.15) -> np.ndarray:
+    noise = np.random.default_rng(3).normal(0, 1, int(seconds * RATE))
+    return (level * np.diff(np.diff(noise, prepend=0), prepend=0) / 5).astype(np.float32)
+
+
+def quiet(seconds: float) -> np.ndarray:
+    return np.random.default_rng(4).normal(0, 1e-4, int(seconds * RATE)).astype(np.float32)
+
+
+def murmur(seconds: float) -> np.ndarray:
+    """The sound of m: voice behind closed lips."""
+    return (0.03 * np.sin(2 * np.pi * 120 * np.arange(int(seconds * RATE)) / RATE)).astype(np.float32)
+
+
+def aa(seconds: float) -> np.ndarray:
+    return vowel(seconds, 800, 1200)
+
+
+def ee(seconds: float) -> np.ndarray:
+    return vowel(seconds, 300, 2300)
+
+
+def uu(seconds: float) -> np.ndarray:
+    return vowel(seconds, 310, 800)
+
+
+def share(rows: np.ndarray, start: float, end: float, names: str) -> float:
+    """How likely the visemes are, together, between two times."""
+    return float(rows[int(start * 100) : int(end * 100), [VISEMES.index(name) for name in names]].sum(1).mean())
+
+
+def test_there_is_a_row_of_probabilities_for_every_10_ms() -> None:
+    rows = analyse(np.concatenate([quiet(0.3), aa(0.5), quiet(0.2)]))
+    assert rows.shape == (100, 9)
+    assert rows.dtype == np.float32
+    assert np.allclose(rows.sum(1), 1, atol=1e-5)
+    assert rows.min() >= 0
+
+
+@pytest.mark.parametrize("length", [0, 1, 159, 160, 161, 700])
+def test_any_length_will_do(length: int) -> None:
+    rows = analyse(np.full(length, 0.1, np.float32))
+    assert rows.shape == (-(-length // 160), 9)
+    assert len(loudness(np.full(length, 0.1, np.float32))) == len(rows)
+
+
+@pytest.mark.parametrize("sound", [np.zeros(RATE, np.float32), quiet(1.0), quiet(1.0) * 5])
+def test_a_mouth_rests_when_nothing_is_said(sound: np.ndarray) -> None:
+    assert share(analyse(sound), 0, 1, "X") > 0.95
+
+
+def test_a_mouth_rests_in_the_pauses_and_moves_in_between() -> None:
+    rows = analyse(np.concatenate([quiet(0.5), aa(0.6), quiet(0.5), ee(0.6), quiet(0.5)]))
+    for start, end in ((0.05, 0.4), (1.2, 1.5), (2.3, 2.65)):
+        assert share(rows, start, end, "X") > 0.9
+    for start, end in ((0.55, 1.05), (1.65, 2.15)):
+        assert share(rows, start, end, "X") < 0.1
+
+
+def test_vowels_are_told_apart() -> None:
+    rows = analyse(np.concatenate([quiet(0.3), aa(0.4), ee(0.4), uu(0.4), aa(0.4), ee(0.4), uu(0.4), quiet(0.3)]))
+    for start in (0.35, 1.55):
+        assert share(rows, start, start + 0.3, "CD") > 0.5
+        assert share(rows, start + 0.4, start + 0.7, "B") > 0.5
+        assert share(rows, start + 0.8, start + 1.1, "EF") > 0.4
+
+
+@pytest.mark.parametrize("gain", [0.02, 0.2, 3.0])
+def test_how_loud_a_recording_is_as_a_whole_does_not_matter(gain: float) -> None:
+    sound = np.concatenate([quiet(0.4), aa(0.4), ee(0.4), uu(0.4), quiet(0.4)])
+    assert (analyse(sound).argmax(1) == analyse(sound * np.float32(gain)).argmax(1)).mean() > 0.95
+
+
+@pytest.mark.parametrize("noise", [3e-4, 3e-3])
+def test_a_noisy_room_is_not_speech(noise: float) -> None:
+    sound = np.concatenate([quiet(0.8), aa(0.8), quiet(0.8)])
+    sound += np.random.default_rng(0).normal(0, noise, len(sound)).astype(np.float32)
+    rows = analyse(sound)
+    assert share(rows, 0.1, 0.7, "X") > 0.9
+    assert share(rows, 0.9, 1.5, "X") < 0.1
+
+
+def test_hissing_shows_the_teeth() -> None:
+    rows = analyse(np.concatenate([quiet(0.3), aa(0.3), hiss(0.2), aa(0.3), quiet(0.3)]))
+    assert share(rows, 0.64, 0.76, "B") > 0.6
+
+
+def test_lips_close_between_voices() -> None:
+    rows = analyse(np.concatenate([quiet(0.3), aa(0.3), murmur(0.09), aa(0.3), quiet(0.3)]))
+    assert share(rows, 0.62, 0.67, "A") > 0.5
+    assert share(rows, 0.40, 0.55, "A") < 0.1
+
+
+def test_loudness_is_in_decibels_of_full_scale() -> None:
+    tone = np.sin(2 * np.pi * 200 * np.arange(RATE) / RATE).astype(np.float32)
+    assert loudness(tone)[20:80] == pytest.approx(-3.0, abs=0.2)
+    assert loudness(tone * np.float32(0.1))[20:80] == pytest.approx(-23.0, abs=0.2)

@@ -1,0 +1,344 @@
+"""Running an engine: beside other code, and as a program."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import wave
+from contextlib import closing
+
+import anyio
+import httpx
+import pytest
+
+import a2v
+import a2v.engine
+from a2v.engine import LocalEngine, Settings, local, serve
+from a2v.engine.store import Store
+from a2v.errors import ConfigurationError
+
+GENERATE = "/v1/a2v/video.generate"
+
+
+def client_of(engine) -> httpx.AsyncClient:
+    return httpx.AsyncClient(base_url=engine.base_url, headers={"Authorization": engine.token})
+
+
+async def submit(client: httpx.AsyncClient, audio_url: str) -> str:
+    reply = await client.post(GENERATE, json={"model_id": "eva_a0008", "audio_url": audio_url})
+    return reply.json()["data"]["video_id"]
+
+
+def answers(engine) -> bool:
+    host, port = engine.base_url.removeprefix("http://").split(":")
+    with socket.socket() as sock:
+        return sock.connect_ex((host, int(port))) == 0
+
+
+# -- LocalEngine ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.anyio
+async def test_an_engine_for_a_block(quick_renders, recordings, say, look_until):
+    async with LocalEngine(allow_files=recordings) as engine, client_of(engine) as client:
+        video = await look_until(client, await submit(client, say("hello")), "finished")
+        assert video["video_url"].startswith(engine.base_url)
+        assert (await client.get(video["video_url"])).text == "eva_a0008 --size 512: hello"
+    assert not answers(engine)
+
+
+@pytest.mark.anyio
+async def test_the_sdk_talks_to_it(quick_renders, recordings, say, tmp_path):
+    async with (
+        LocalEngine(allow_files=recordings) as engine,
+        a2v.AsyncA2V(engine.token, base_url=engine.base_url) as client,
+    ):
+        assert "eva_a0008" in {character.model_id for character in await client.characters.list()}
+        task = await client.videos.generate(model_id="eva_a0008", audio_url=say("hello"))
+        assert (await task.wait()).status is a2v.VideoStatus.FINISHED
+        path = await task.download(tmp_path / "hello.mp4")
+        assert path.read_text() == "eva_a0008 --size 512: hello"
+        with pytest.raises(a2v.APIError, match="nobody"):
+            await client.videos.generate(model_id="nobody", audio_url=say("hello"))
+        failing = await client.videos.generate(model_id="eva_a0008", audio_url=say("bad"))
+        with pytest.raises(a2v.VideoFailedError) as failed:
+            await failing.wait()
+        assert failed.value.video.raw["message"] == "this is no recording"
+
+
+def test_it_really_renders(tmp_path):
+    """From a recording that is one second of a tone to a video with picture and sound."""
+    pytest.importorskip("a2v.engine.worker")
+    import av
+
+    with wave.open(str(tmp_path / "tone.wav"), "wb") as tone:
+        tone.setparams((1, 2, 16000, 0, "NONE", ""))
+        tone.writeframes(b"".join(struct.pack("<h", int(9000 * math.sin(n / 8))) for n in range(16000)))
+
+    async def main() -> None:
+        async with (
+            LocalEngine(allow_files=tmp_path) as engine,
+            a2v.AsyncA2V(engine.token, base_url=engine.base_url) as client,
+        ):
+            audio_url = (tmp_path / "tone.wav").as_uri()
+            task = await client.videos.generate(model_id="eva_a0008", audio_url=audio_url)
+            await task.download(tmp_path / "tone.mp4")
+
+    anyio.run(main)
+    with av.open(str(tmp_path / "tone.mp4")) as video:
+        assert [stream.type for stream in video.streams] == ["video", "audio"]
+        assert (video.streams.video[0].width, video.streams.video[0].height) == (512, 512)
+        assert video.duration / av.time_base == pytest.approx(1, abs=0.2)
+
+
+@pytest.mark.anyio
+async def test_every_engine_has_its_own_token_and_port():
+    async with LocalEngine() as one, LocalEngine() as other:
+        assert one.token != other.token
+        assert one.base_url != other.base_url
+        async with client_of(one) as client:
+            assert (await client.get("/v1/a2v/video.list")).json()["data"] == []
+            headers = {"Authorization": other.token}
+            assert (await client.get("/v1/a2v/video.list", headers=headers)).status_code == 401
+
+
+@pytest.mark.anyio
+async def test_an_engine_can_be_entered_again():
+    engine = LocalEngine(token="mine")
+    for _ in range(2):
+        async with engine, client_of(engine) as client:
+            assert engine.token == "mine"
+            assert (await client.get("/v1/a2v/character.list")).status_code == 200
+
+
+@pytest.mark.anyio
+@pytest.mark.usefixtures("quick_renders")
+async def test_the_end_kills_renders_and_leaves_nothing(recordings, say, tmp_path, monkeypatch, child):
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    before = set(threading.enumerate())
+    async with LocalEngine(allow_files=recordings) as engine, client_of(engine) as client:
+        await submit(client, say(child.says))
+        pid = await child.pid()
+        assert len(list((tmp_path / "temporary").iterdir())) == 1
+    assert not child.is_alive(pid)
+    assert list((tmp_path / "temporary").iterdir()) == []
+    assert "a2v engine" not in {thread.name for thread in set(threading.enumerate()) - before}
+
+
+@pytest.mark.anyio
+async def test_the_end_does_not_wait_for_a_client_that_does_not_read(
+    quick_renders, recordings, say, look_until, data_dir
+):
+    with socket.socket() as lazy:
+        async with LocalEngine(data_dir, allow_files=recordings) as engine, client_of(engine) as client:
+            video = await look_until(client, await submit(client, say("hello")), "finished")
+            path = data_dir / "videos" / f"{video['video_id']}.mp4"
+            with path.open("wb") as file:
+                file.truncate(64 * 1024 * 1024)
+            lazy.connect((client.base_url.host, client.base_url.port))
+            lazy.sendall(f"GET /files/{path.name} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+            assert await anyio.to_thread.run_sync(lazy.recv, 12) == b"HTTP/1.1 200"
+
+
+@pytest.mark.anyio
+async def test_cancelling_the_block_ends_the_engine():
+    with anyio.CancelScope() as scope:
+        async with LocalEngine() as engine:
+            scope.cancel()
+            await anyio.sleep_forever()
+    assert not answers(engine)
+
+
+@pytest.mark.anyio
+async def test_cancelling_the_start_ends_the_engine():
+    before = set(threading.enumerate())
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        async with LocalEngine():
+            raise AssertionError("it should not get here")
+    assert "a2v engine" not in {thread.name for thread in set(threading.enumerate()) - before}
+
+
+@pytest.mark.anyio
+async def test_a_data_folder_keeps_everything(quick_renders, recordings, say, look_until, data_dir):
+    async with LocalEngine(data_dir, "t", allow_files=recordings) as engine, client_of(engine) as client:
+        video_id = (await look_until(client, await submit(client, say("hello")), "finished"))["video_id"]
+    async with LocalEngine(data_dir, "t") as engine, client_of(engine) as client:
+        video = (await client.get("/v1/a2v/video.get", params={"video_id": video_id})).json()["data"]
+        assert (await client.get(video["video_url"])).text == "eva_a0008 --size 512: hello"
+
+
+@pytest.mark.anyio
+async def test_a_data_folder_in_use_is_refused(data_dir):
+    async with LocalEngine(data_dir):
+        with pytest.raises(ConfigurationError, match="another engine"):
+            async with LocalEngine(data_dir):
+                pass
+
+
+@pytest.mark.anyio
+async def test_a_data_folder_that_cannot_be(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigurationError, match="cannot be made"):
+        async with LocalEngine(tmp_path / "file" / "data"):
+            pass
+
+
+@pytest.mark.anyio
+async def test_a_port_in_use_is_refused():
+    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigurationError, match=f"cannot listen on 127.0.0.1:{port}"):
+            async with LocalEngine(port=port):
+                pass
+
+
+def test_replies_do_not_wait_for_company():
+    """A reply's second packet is not held back until the first is acknowledged (Nagle's algorithm)."""
+    with (
+        local._listen(Settings()) as listening,
+        socket.create_connection(listening.getsockname()),
+        listening.accept()[0] as accepted,
+    ):
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"size": 500}, "size must be one of 512, 720, 1080"),
+        ({"workers": 0}, "workers"),
+        ({"queue_limit": 0}, "queue_limit"),
+        ({"requests_per_minute": 0}, "requests_per_minute"),
+        ({"port": 70000}, "port"),
+        ({"token": "two words"}, "token"),
+        ({"token": ""}, "token"),
+        ({"allow_files": "/no/such/folder"}, "/no/such/folder"),
+    ],
+)
+def test_wrong_settings_are_told_at_once(wrong, said):
+    with pytest.raises(ConfigurationError, match=said):
+        LocalEngine(**wrong)
+
+
+def test_the_token_is_not_shown():
+    assert "canary" not in repr(Settings(token="canary"))
+    with pytest.raises(ConfigurationError) as caught:
+        Settings(token="canary canary")
+    assert "canary" not in str(caught.value)
+
+
+# -- serve ------------------------------------------------------------------------------------------------------------
+
+PROGRAM = """
+import json, sys
+from a2v.engine import Settings, pool, serve
+command, settings = map(json.loads, sys.argv[1:])
+pool.WORKER = tuple(command)
+serve(Settings(**settings), ready=lambda url: print(url, flush=True))
+print("stopped", flush=True)
+"""
+
+
+@pytest.fixture
+def program(stand_in, recordings, data_dir):
+    """Starts ``serve`` in a process of its own; ends what is still running."""
+    import json
+
+    started = []
+
+    def start(**settings):
+        everything = {"token": "t", "data_dir": str(data_dir), "allow_files": str(recordings)} | settings
+        command = [sys.executable, "-c", PROGRAM, json.dumps(stand_in), json.dumps(everything)]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        process = subprocess.Popen(command, **pipes, text=True, start_new_session=True)
+        started.append(process)
+        url = process.stdout.readline().strip()
+        return process, httpx.AsyncClient(base_url=url, headers={"Authorization": "t"})
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends signals the POSIX way")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.anyio
+async def test_a_signal_stops_it_in_order(program, say, data_dir, number, child):
+    process, client = program()
+    async with client:
+        video_id = await submit(client, say(child.says))
+        pid = await child.pid()
+        os.killpg(process.pid, number)  # as a terminal does: to everything that it started
+        out, err = await anyio.to_thread.run_sync(process.communicate)
+    assert (process.returncode, out, err) == (0, "stopped\n", "")
+    assert not child.is_alive(pid)
+    with Store(data_dir / "tasks.sqlite3") as store:
+        assert store.get(video_id).status is a2v.VideoStatus.IN_PROGRESS
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends signals the POSIX way")
+@pytest.mark.anyio
+async def test_a_killed_engine_loses_nothing(program, say, look_until, child):
+    process, client = program(workers=1)
+    async with client:
+        done = await submit(client, say("hello"))
+        await look_until(client, done, "finished")
+        under_way = await submit(client, say(child.says))
+        orphan = await child.pid()
+        waiting = await submit(client, say("hello again"))
+    process.kill()
+    process.wait()
+    child.note.unlink()
+    try:
+        _, client = program(workers=2)
+        async with client:
+            again = await look_until(client, waiting, "finished")
+            assert (await client.get(again["video_url"])).text == "eva_a0008 --size 512: hello again"
+            assert (await look_until(client, done, "finished"))["video_id"] == done
+            assert await child.pid() != orphan
+            assert await look_until(client, under_way, "in_progressing")
+    finally:
+        os.kill(orphan, signal.SIGKILL)
+
+
+def test_others_are_let_in_only_when_asked_to():
+    with pytest.raises(ConfigurationError, match="explicitly"):
+        serve(Settings(host="0.0.0.0"))
+
+
+def test_a_port_that_is_taken():
+    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigurationError, match="cannot listen"):
+            serve(Settings(port=port))
+
+
+# -- the package ------------------------------------------------------------------------------------------------------
+
+
+def test_the_public_names_are_there():
+    for name in a2v.engine.__all__:
+        assert getattr(a2v.engine, name).__module__.startswith("a2v.engine")
+    with pytest.raises(AttributeError, match="nothing"):
+        _ = a2v.engine.nothing
+
+
+def test_a_missing_extra_says_what_to_install(monkeypatch):
+    monkeypatch.setattr("a2v.engine.find_spec", lambda name: None if name == "uvicorn" else object())
+    with pytest.raises(ImportError, match=r'uvicorn\): pip install "a2v\[engine\]"'):
+        from a2v.engine import LocalEngine  # noqa: F401
+
+
+def test_the_package_alone_brings_no_server():
+    code = "import sys, a2v.engine; print({'uvicorn', 'starlette', 'numpy', 'av'} & set(sys.modules))"
+    ran = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert ran.stdout.strip() == "set()"

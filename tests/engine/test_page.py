@@ -1,0 +1,78 @@
+"""The page for people."""
+
+from __future__ import annotations
+
+import base64
+from html.parser import HTMLParser
+
+import httpx
+import pytest
+
+from a2v import Character, VideoStatus
+from a2v.engine import Settings, create_app
+from a2v.engine.page import page
+from a2v.engine.store import Task
+
+
+class Elements(HTMLParser):
+    """Every element of a page, with its attributes."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+
+def test_it_shows_everybody_and_plays_the_latest_videos(http, finished):
+    reply = httpx.get(http.base_url)
+    assert reply.headers["content-type"].startswith("text/html")
+    found = Elements(reply.text).found
+    pictures = [attributes["src"] for tag, attributes in found if tag == "img"]
+    shown = [one["preview_url"] for one in http.get("/v1/a2v/character.list").json()["data"]]
+    assert pictures == shown
+    assert finished["video_url"] in [attributes["src"] for tag, attributes in found if tag == "video"]
+
+
+def test_nothing_on_it_can_run(http):
+    policy = httpx.get(http.base_url).headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "script" not in policy
+
+
+def test_what_others_wrote_is_text():
+    nasty = "<script>alert(1)</script>\"'"
+    character = Character(model_id=nasty, display_name=nasty, gender=nasty, preview_url=nasty)
+    task = Task("id", nasty, nasty, VideoStatus.FAILED, nasty, 0.0)
+    found = Elements(page([character], [(task, None), (task, nasty)])).found
+    assert "script" not in {tag for tag, _ in found}
+    assert {attributes["src"] for tag, attributes in found if tag in ("img", "video")} == {nasty}
+
+
+@pytest.mark.parametrize("status", [one for one in VideoStatus if one is not VideoStatus.UNKNOWN])
+def test_every_status_has_its_words(status):
+    html = page([], [(Task("id", "eva_a0008", "", status, None, 0.0), None)])
+    assert "eva_a0008" in html
+
+
+def test_without_videos_it_says_so():
+    assert "None yet" in page([], [])
+
+
+@pytest.mark.anyio
+async def test_where_others_can_reach_it_it_wants_the_token_as_password():
+    app = create_app(Settings(host="0.0.0.0", token="t"))
+    transport = httpx.ASGITransport(app)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, base_url="http://10.0.0.1") as client,
+    ):
+        refused = await client.get("/")
+        assert refused.status_code == 401
+        assert refused.headers["www-authenticate"].startswith("Basic")
+        wrong = base64.b64encode(b"anybody:wrong").decode()
+        assert (await client.get("/", headers={"Authorization": f"Basic {wrong}"})).status_code == 401
+        assert (await client.get("/", headers={"Authorization": b"Basic \xff"})).status_code == 401
+        assert (await client.get("/", auth=("anybody", "t"))).status_code == 200

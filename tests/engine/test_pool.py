@@ -1,0 +1,173 @@
+"""The renders: one process each, whatever becomes of it."""
+
+from __future__ import annotations
+
+import sqlite3
+import sys
+from contextlib import asynccontextmanager
+
+import anyio
+import pytest
+
+from a2v import Job, VideoStatus
+from a2v.engine import Settings
+from a2v.engine.pool import Pool, QueueFullError
+from a2v.engine.store import Store
+
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("quick_renders")]
+
+
+@pytest.fixture
+def open_pool(data_dir, recordings):
+    data_dir.mkdir()
+
+    @asynccontextmanager
+    async def open_pool(**settings):
+        with Store(data_dir / "tasks.sqlite3") as store:
+            async with Pool(store, data_dir, Settings(allow_files=recordings, **settings)) as pool:
+                yield pool, store
+
+    return open_pool
+
+
+@pytest.fixture
+def job(say, model_id):
+    return lambda what: Job(model_id, say(what))
+
+
+async def until(store: Store, video_id: str, *statuses: VideoStatus):
+    with anyio.fail_after(20):
+        while (task := store.get(video_id)).status not in statuses:  # noqa: ASYNC110  # as a client would look
+            await anyio.sleep(0.01)
+    return task
+
+
+async def ended(store: Store, video_id: str):
+    return await until(store, video_id, VideoStatus.FINISHED, VideoStatus.FAILED)
+
+
+async def test_a_video(open_pool, job, data_dir):
+    async with open_pool(size=720) as (pool, store):
+        task = pool.submit(job("hello"))
+        assert task.status is VideoStatus.PENDING
+        assert (await ended(store, task.video_id)).status is VideoStatus.FINISHED
+        assert pool.path(task.video_id).read_text() == "eva_a0008 --size 720: hello"
+        assert [path for path in (data_dir / "work").rglob("*") if path.is_file()] == []
+    assert [path.name for path in (data_dir / "videos").iterdir()] == [f"{task.video_id}.mp4"]
+    assert list((data_dir / "work").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ("bad", "this is no recording"),
+        ("crash", "the renderer crashed"),
+        ("exit", "the renderer crashed"),
+        ("babble", "the renderer crashed"),
+        ("liar", "the engine failed; its log says why"),
+    ],
+)
+async def test_a_render_that_fails_fails_alone(open_pool, job, data_dir, what, message):
+    async with open_pool(workers=1) as (pool, store):
+        failing, good = pool.submit(job(what)), pool.submit(job("hello"))
+        failed = await ended(store, failing.video_id)
+        assert (failed.status, failed.message) == (VideoStatus.FAILED, message)
+        assert (await ended(store, good.video_id)).status is VideoStatus.FINISHED
+        assert not pool.path(failing.video_id).exists()
+        assert [path for path in (data_dir / "work").rglob("*") if path.is_file()] == []
+
+
+async def test_the_log_says_why_a_renderer_crashed(open_pool, job, caplog):
+    async with open_pool() as (pool, store):
+        await ended(store, pool.submit(job("exit")).video_id)
+    assert "there is a bug" in caplog.text
+
+
+async def test_a_renderer_that_cannot_even_start(open_pool, job, monkeypatch):
+    monkeypatch.setattr("a2v.engine.pool.WORKER", ("/nowhere/python",))
+    async with open_pool() as (pool, store):
+        task = await ended(store, pool.submit(job("hello")).video_id)
+    assert (task.status, task.message) == (VideoStatus.FAILED, "the engine failed; its log says why")
+
+
+async def test_a_store_that_cannot_be_written_is_the_tasks_misfortune(open_pool, job, monkeypatch, caplog):
+    async with open_pool() as (pool, store):
+        with monkeypatch.context() as patch:
+            patch.setattr(store, "mark", _disk_is_full)
+            task = pool.submit(job("hello"))
+            with anyio.fail_after(20):
+                while "could not be stored" not in caplog.text:  # noqa: ASYNC110  # as an operator would look
+                    await anyio.sleep(0.01)
+        assert store.get(task.video_id).status is VideoStatus.PENDING
+        assert (await ended(store, pool.submit(job("hello")).video_id)).status is VideoStatus.FINISHED
+    async with open_pool() as (_, store):
+        assert (await ended(store, task.video_id)).status is VideoStatus.FINISHED
+
+
+def _disk_is_full(*_: object) -> None:
+    raise sqlite3.OperationalError("database or disk is full")
+
+
+async def test_a_recording_that_cannot_be_had(open_pool, model_id):
+    async with open_pool() as (pool, store):
+        task = await ended(store, pool.submit(Job(model_id, "http://127.0.0.1:9/a")).video_id)
+    assert task.status is VideoStatus.FAILED
+    assert "public internet" in task.message
+
+
+async def test_time_is_bounded_and_the_child_dies(open_pool, job, monkeypatch, child):
+    monkeypatch.setattr("a2v.engine.pool.MAX_SECONDS", 3)
+    async with open_pool() as (pool, store):
+        task = pool.submit(job(child.says))
+        pid = await child.pid()
+        failed = await ended(store, task.video_id)
+        assert "took longer" in failed.message
+        assert not child.is_alive(pid)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="looks at processes the POSIX way")
+async def test_closing_kills_the_children_and_the_next_start_renders_again(open_pool, job, child):
+    async with open_pool(workers=1) as (pool, store):
+        under_way, waiting = pool.submit(job(child.says)), pool.submit(job("hello"))
+        pid = await child.pid()
+        assert store.get(under_way.video_id).status is VideoStatus.IN_PROGRESS
+    assert not child.is_alive(pid)
+    child.note.unlink()
+    async with open_pool(workers=2) as (pool, store):
+        assert (await ended(store, waiting.video_id)).status is VideoStatus.FINISHED
+        assert await child.pid() != pid
+        assert store.get(under_way.video_id).status is VideoStatus.IN_PROGRESS
+
+
+async def test_no_more_renders_at_once_than_workers(open_pool, job, recordings):
+    async with open_pool(workers=2) as (pool, store):
+        for _ in range(4):
+            pool.submit(job("sleep"))
+
+        def rendering() -> int:
+            return sum(task.status is VideoStatus.IN_PROGRESS for task in store.newest(10))
+
+        with anyio.fail_after(20):
+            while rendering() < 2:  # noqa: ASYNC110  # as a client would look
+                await anyio.sleep(0.01)
+        await anyio.wait_all_tasks_blocked()
+        assert rendering() == 2
+
+
+async def test_the_queue_is_bounded(open_pool, job):
+    async with open_pool(workers=1, queue_limit=2) as (pool, store):
+        first = pool.submit(job("sleep"))
+        await until(store, first.video_id, VideoStatus.IN_PROGRESS)
+        pool.submit(job("sleep"))
+        pool.submit(job("sleep"))
+        with pytest.raises(QueueFullError):
+            pool.submit(job("sleep"))
+        assert len(store.newest(10)) == 3
+
+
+async def test_a_full_queue_is_taken_up_whole(open_pool, job):
+    async with open_pool(workers=1, queue_limit=3) as (pool, _):
+        tasks = [pool.submit(job("hello")) for _ in range(3)]
+    async with open_pool(workers=1, queue_limit=1) as (_, store):
+        for task in tasks:
+            assert (await ended(store, task.video_id)).status is VideoStatus.FINISHED
