@@ -1,0 +1,291 @@
+"""The commands. What they mean is elsewhere; here stands how they are called, and with which code they exit."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import signal
+import sys
+from contextlib import aclosing
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, CycloptsError, Parameter, validators
+
+from a2v import (
+    A2VError,
+    ConfigurationError,
+    SubmissionUnknownError,
+    VideoFailedError,
+    VideoStatus,
+    WaitTimeoutError,
+    __version__,
+)
+from a2v.cli.output import announce, log_to_stderr, say
+from a2v.cli.server import SIZE, Flag, Server, TokenFile, UsageError, check_job, needs_engine, read_audio, read_token
+from a2v.cli.session import follow, session, submit
+
+FAILED = 1
+USAGE = 2
+UNKNOWN = 3
+TIMED_OUT = 4
+INTERRUPTED = 130
+
+_EPILOGUE = """Exit codes:
+  0  done
+  1  a render, a download or a request failed
+  2  the command was not given what it needs; nothing was done
+  3  a submission may or may not have been accepted
+  4  the time of --timeout is over; the render goes on
+  130  interrupted by Ctrl-C or SIGTERM; renders go on at the server
+
+Environment: A2V_TOKEN, the token; A2V_BASE_URL, the server. They are not used with --local."""
+
+app: App = App(
+    name="a2v",
+    help="Make videos of characters who speak a recording.",
+    help_epilogue=_EPILOGUE,
+    help_format="plaintext",
+    version=f"a2v {__version__}",
+    exit_on_error=False,
+    print_error=False,
+    suppress_keyboard_interrupt=False,
+    result_action="return_value",
+)
+
+
+def _not_blank(_: object, value: str) -> None:
+    if not value.strip():
+        raise ValueError("an id is not empty")
+
+
+_SAVE = Parameter(name=["--output", "-o"])
+_JSON = Parameter(name="--json")
+VideoId = Annotated[str, Parameter(help="The id that `a2v generate` printed.", validator=_not_blank)]
+Target = Annotated[Path, _SAVE, Parameter(help="Where to save the video.")]
+Timeout = Annotated[
+    float | None,
+    Parameter(help="Seconds to wait at most; as long as it takes if left out.", validator=validators.Number(gt=0)),
+]
+Overwrite = Annotated[Flag, Parameter(help="Replace a file that is there already.")]
+Size = Annotated[int, Parameter(help="Width and height of the videos in pixels: 512, 720 or 1080.")]
+
+
+@app.command(sort_key=1)
+async def demo(
+    *,
+    output: Annotated[Path, _SAVE] = Path("a2v-demo"),
+    size: Size = SIZE,
+    as_json: Annotated[Flag, _JSON] = False,
+) -> None:
+    """Make four videos at once, on this machine, from recordings that come with a2v.
+
+    Needs no token and no network: an engine is started for the length of the command.
+
+    Args:
+        output: The folder for the videos; made if need be. Videos of an earlier demo are replaced.
+        size: Width and height of the videos in pixels: 512, 720 or 1080.
+        as_json: Print a line of JSON for each change.
+    """
+    from a2v.cli.demo import CLIPS, advice, make_videos  # noqa: PLC0415  # of use to this command alone
+
+    _make_folder(output)
+    server = Server(local=True, size=size, as_json=as_json)
+    async with session(server, [clip.path for clip in CLIPS]) as (client, out):
+        made = await make_videos(client, out, output)
+        out.remark(*advice(made, output))
+
+
+@app.command(sort_key=2)
+async def characters(*, server: Server = Server()) -> None:  # noqa: B008  # frozen
+    """List the characters who can speak: model_id, name, gender, preview picture."""
+    async with session(server) as (client, out):
+        out.characters(await client.characters.list())
+
+
+@app.command(sort_key=3)
+async def generate(
+    audio: Annotated[str, Parameter(help="The URL of the recording; with --local also a file of this machine.")],
+    /,
+    *,
+    model_id: Annotated[str, Parameter(help="Who speaks; `a2v characters` lists them.")],
+    output: Target | None = None,
+    overwrite: Overwrite = False,
+    timeout: Timeout = None,
+    server: Server = Server(),  # noqa: B008  # frozen
+) -> None:
+    """Make a video of a character speaking a recording, wait for it, and save it.
+
+    The render is submitted once and never again by itself; Ctrl-C stops the waiting, not the render.
+    Without -o its URL is printed.
+    """
+    server.check()
+    audio_url, files = read_audio(audio, server)
+    check_job(model_id, audio_url)
+    if output:
+        _check_target(output, overwrite=overwrite)
+    elif not server.is_kept:
+        raise UsageError("with --local the video would be gone at the end: say where to save it, with -o FILE")
+    async with session(server, files) as (client, out):
+        task = await submit(client, out, model_id=model_id, audio_url=audio_url, target=output)
+        await follow(task, out, overwrite=overwrite, timeout=timeout)
+
+
+@app.command(sort_key=4)
+async def get(video_id: VideoId, /, *, server: Server = Server()) -> None:  # noqa: B008  # frozen
+    """Look at a video once: its id, status, and URL or what went wrong."""
+    async with session(server) as (client, out):
+        out.answer(await client.videos.get(video_id))
+
+
+@app.command(sort_key=5)
+async def watch(
+    *video_ids: VideoId,
+    timeout: Timeout = None,
+    server: Server = Server(),  # noqa: B008  # frozen
+) -> None:
+    """Follow videos until all have ended; each change is shown once."""
+    if not video_ids:
+        raise UsageError("watch needs the id of at least one video")
+    async with session(server) as (client, out):
+        for video_id in video_ids:
+            out.expect(video_id)
+        failed = []
+        async with aclosing(client.videos.watch(*video_ids, timeout=timeout)) as looks:
+            async for video in looks:
+                out.show(video)
+                failed += [video] if video.status is VideoStatus.FAILED else []
+    if failed:
+        raise VideoFailedError(f"{len(failed)} of {len(set(video_ids))} videos failed", video=failed[0])
+
+
+@app.command(sort_key=6)
+async def download(
+    video_id: VideoId,
+    /,
+    *,
+    output: Target,
+    overwrite: Overwrite = False,
+    timeout: Timeout = None,
+    server: Server = Server(),  # noqa: B008  # frozen
+) -> None:
+    """Save a video, after waiting for it if need be."""
+    _check_target(output, overwrite=overwrite)
+    async with session(server) as (client, out):
+        out.expect(video_id, target=output)
+        await follow(client.videos.task(video_id), out, overwrite=overwrite, timeout=timeout)
+
+
+@app.command(sort_key=7)
+def serve(
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    data_dir: Path | None = None,
+    token_file: TokenFile = None,
+    size: Size = SIZE,
+    workers: int | None = None,
+    allow_files: Annotated[tuple[Path, ...], Parameter(negative="", show_default=False)] = (),
+    allow_private_urls: Flag = False,
+    allow_remote: Flag = False,
+    requests_per_minute: int | None = None,
+    as_json: Annotated[Flag, _JSON] = False,
+) -> None:
+    """Run an engine on this machine until Ctrl-C: the same API as the hosted service, and it really renders.
+
+    Args:
+        host: The address to listen on.
+        port: The port to listen on; 0 takes a free one.
+        data_dir: Where tasks and videos are kept; if left out, they are gone when the engine stops.
+        token_file: A file with the token that clients must send, or - for standard input; if left out, A2V_TOKEN, or
+            else a random token, which is printed.
+        size: Width and height of the videos in pixels: 512, 720 or 1080.
+        workers: How many renders run at once; one for each core if left out.
+        allow_files: A folder or file that an audio_url of the form file:///… may read; can be given several times.
+        allow_private_urls: Let an audio_url point into private networks and to this machine.
+        allow_remote: Must be given for a host that other machines can reach.
+        requests_per_minute: How many requests are answered each minute; no limit if left out.
+        as_json: Print one JSON object when the engine is ready: base_url and token.
+    """
+    with needs_engine():
+        from a2v import engine  # noqa: PLC0415  # an extra
+
+        run_engine, settings_of = engine.serve, engine.Settings
+    token = read_token(token_file)
+    settings = settings_of(
+        host=host,
+        port=port,
+        data_dir=data_dir,
+        token=token,
+        size=size,
+        workers=workers,
+        allow_files=allow_files,
+        allow_private_urls=allow_private_urls,
+        requests_per_minute=requests_per_minute,
+    )
+    log_to_stderr()
+    ready = partial(announce, token=settings.token, is_secret=bool(token), is_kept=bool(data_dir), as_json=as_json)
+    run_engine(settings, allow_remote=allow_remote, ready=ready)
+
+
+def _check_target(path: Path, *, overwrite: bool) -> None:
+    """Before anything is paid for."""
+    if path.is_dir():
+        raise UsageError(f"--output: {path} is a folder; give the name of a file in it")
+    if path.exists() and not overwrite:
+        raise UsageError(f"--output: {path} is there already; add --overwrite to replace it")
+    _make_folder(path.parent)
+
+
+def _make_folder(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"--output: the folder {path} cannot be made: {error.strerror}") from None
+    if not os.access(path, os.W_OK):
+        raise UsageError(f"--output: the folder {path} is not writable")
+
+
+def run(arguments: list[str]) -> int:
+    """Run a command.
+
+    Args:
+        arguments: What stands behind the program's name.
+
+    Returns:
+        The exit code.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A pipe may have an encoding that lacks a letter of somebody's name.
+        sys.stdout.reconfigure(errors="backslashreplace")
+    # Whoever ends the command with SIGTERM gets the same orderly end as with Ctrl-C.
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        app(arguments)
+    except BrokenPipeError:
+        # Whoever read our output has seen enough; the interpreter must not complain about it at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        return INTERRUPTED
+    except (A2VError, CycloptsError, UsageError, OSError) as error:
+        say(f"a2v: {_words(error)}", *getattr(error, "__notes__", ()))
+        return _exit_code(error)
+    return 0
+
+
+def _exit_code(error: Exception) -> int:
+    if isinstance(error, (UsageError, CycloptsError, ConfigurationError)):
+        return USAGE
+    if isinstance(error, SubmissionUnknownError):
+        return UNKNOWN
+    return TIMED_OUT if isinstance(error, WaitTimeoutError) else FAILED
+
+
+def _words(error: Exception) -> str:
+    if isinstance(error, WaitTimeoutError):
+        # Without the library's hint on what goes on at the server: the notes know better, it may have been local.
+        return f"video {error.video_id} has not ended after {error.waited:.1f} s"
+    return str(error).strip() or type(error).__name__

@@ -1,0 +1,321 @@
+"""What the commands print: progress on a terminal, plain lines elsewhere, JSON for machines.
+
+Results go to stdout, what went wrong goes to stderr. Nothing from a server reaches either as it came: see ``clean``.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+import unicodedata
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from attrs import define, field
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+from a2v import Character, Video, VideoStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from types import TracebackType
+
+_LONGEST = 2000
+# Control, format (bidi and zero-width are among them), surrogates, line and paragraph separators; then the letters and
+# marks that show nothing.
+_INVISIBLE = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+_BLANK = "\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0"
+
+
+def clean(text: object) -> str:
+    r"""Make text from elsewhere harmless for a terminal: what is invisible or steers it is shown as ``\x1b`` and the like.
+
+    Args:
+        text: Anything; its ``str``.
+
+    Returns:
+        One line of visible text, of at most some 2,000 characters.
+    """
+    shown = str(text)
+    if len(shown) > _LONGEST:
+        shown = shown[:_LONGEST] + "…"
+    return "".join(map(_visible, shown))
+
+
+def _visible(character: str) -> str:
+    if character not in _BLANK and unicodedata.category(character) not in _INVISIBLE:
+        return character
+    code = ord(character)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def say(*lines: object) -> None:
+    """Print to stderr."""
+    for line in lines:
+        print(clean(line), file=sys.stderr, flush=True)
+
+
+@define
+class Row:
+    """A video, and what the command wants of it.
+
+    Attributes:
+        video_id: Which.
+        label: What to call it on a terminal.
+        target: Where it shall be saved, if it shall.
+        video: The last look at it.
+        path: Where it was saved.
+        since: When the command first heard of it, on the monotonic clock.
+    """
+
+    video_id: str
+    label: str
+    target: Path | None = None
+    video: Video | None = None
+    path: Path | None = None
+    since: float = field(factory=time.monotonic)
+
+    @property
+    def word(self) -> str:
+        """The wire's word for where it is, or ``saved``."""
+        if self.path:
+            return "saved"
+        if self.video is None:
+            return "?"
+        # A word that this version does not know is kept as it was sent.
+        sent = self.video.raw.get("status") if self.video.status is VideoStatus.UNKNOWN else None
+        return clean(sent or self.video.status.value)
+
+    @property
+    def detail(self) -> str:
+        """Where the video is, or why it is not."""
+        if self.path or self.video is None:
+            return clean(self.path or "")
+        if self.video.status is VideoStatus.FAILED:
+            return clean(_message(self.video) or "the server gave no reason")
+        return clean(self.video.video_url or "") if self.target is None else ""
+
+    @property
+    def ended(self) -> bool:
+        """Whether the command wants nothing more of it."""
+        if self.video is None or self.path:
+            return bool(self.path)
+        return self.video.is_terminal and (self.video.status is VideoStatus.FAILED or self.target is None)
+
+
+def _message(video: Video) -> str | None:
+    message = video.raw.get("message")
+    return message if isinstance(message, str) and message else None
+
+
+class Output:
+    """Where a command tells what it learns; plain lines of tab-separated fields, for pipes and logs."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, Row] = {}
+        self.submitting = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Nothing to put back."""
+
+    def expect(self, video_id: str, *, label: str = "", target: Path | None = None) -> None:
+        """A video that the command is about."""
+        self.rows.setdefault(video_id, Row(video_id, label or video_id, target))
+
+    def show(self, video: Video) -> None:
+        """A look at a video; printed if it is news."""
+        self.expect(video.video_id)
+        row = self.rows[video.video_id]
+        before, row.video = row.video and row.word, video
+        if row.word != before:
+            self.row(row)
+
+    def answer(self, video: Video) -> None:
+        """A look at a video that was asked for as such."""
+        self.show(video)
+
+    def saved(self, video_id: str, path: Path) -> None:
+        """A video that is on disk now."""
+        self.rows[video_id].path = path.absolute()
+        self.row(self.rows[video_id])
+
+    def row(self, row: Row) -> None:
+        """Print where a video is now."""
+        label = row.label if row.label != row.video_id else ""
+        _print_fields(row.video_id, row.word, row.detail or label)
+
+    def characters(self, characters: Iterable[Character]) -> None:
+        """Print who can speak."""
+        for one in characters:
+            _print_fields(one.model_id, one.display_name or one.name, one.gender, one.preview_url)
+
+    def remark(self, *lines: str) -> None:
+        """Print something for people."""
+        print(*map(clean, lines), sep="\n", flush=True)
+
+
+def _print_fields(*fields: str) -> None:
+    print("\t".join(map(clean, fields)).rstrip("\t"), flush=True)
+
+
+class JsonOutput(Output):
+    """JSON Lines: a line is a video each time its status changes. ``characters`` are one array."""
+
+    def row(self, row: Row) -> None:
+        """Print a video as an object."""
+        if row.video:
+            video = row.video
+            _print_json(
+                {
+                    "video_id": row.video_id,
+                    "status": video.raw.get("status") if video.status is VideoStatus.UNKNOWN else video.status.value,
+                    "video_url": video.video_url,
+                    "mask_video_url": video.mask_video_url,
+                    "message": _message(video),
+                    "path": str(row.path) if row.path else None,
+                }
+            )
+
+    def characters(self, characters: Iterable[Character]) -> None:
+        """Print who can speak, as an array of objects."""
+        keys = ("model_id", "name", "display_name", "gender", "preview_url")
+        _print_json([{key: getattr(one, key) for key in keys} for one in characters])
+
+    def remark(self, *lines: str) -> None:
+        """Nothing: machines do not care."""
+
+
+def _print_json(value: object) -> None:
+    # ASCII only, so that it is harmless on a terminal, too.
+    print(json.dumps(value), flush=True)
+
+
+class TerminalOutput(Output):
+    """What is under way moves at the bottom; what has ended stands above it."""
+
+    def __init__(self, console: Console, note: str) -> None:
+        super().__init__()
+        self._console = console
+        self._spinner = Spinner("dots")
+        self._note = note
+        self._live = Live(console=console, get_renderable=self._moving, transient=True, refresh_per_second=8)
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._live.stop()
+
+    def answer(self, video: Video) -> None:
+        """Print a video, on its way or not."""
+        self._print_row(Row(video.video_id, video.video_id, video=video))
+
+    def row(self, row: Row) -> None:
+        """Print a video that has ended; the others are moving already."""
+        if row.ended:
+            self._print_row(row)
+
+    def characters(self, characters: Iterable[Character]) -> None:
+        """Print who can speak, as a table."""
+        table = Table("model_id", "name", "gender", "preview", box=None, header_style="bold", pad_edge=False)
+        for one in characters:
+            fields = (one.model_id, one.display_name or one.name, one.gender, one.preview_url)
+            table.add_row(*(Text(clean(text), overflow="fold") for text in fields))
+        self._console.print(table)
+
+    def remark(self, *lines: str) -> None:
+        """Print something for people."""
+        for line in lines:
+            self._write(Text(clean(line)))
+
+    def _print_row(self, row: Row) -> None:
+        failed = row.video and row.video.status is VideoStatus.FAILED
+        sign = ("✗ ", "red") if failed else ("✓ ", "green") if row.ended else ("· ", "dim")
+        self._write(Text.assemble(sign, (clean(row.label), "bold"), f"  {row.word}  {row.detail}".rstrip()))
+
+    def _write(self, text: Text) -> None:
+        # Wrapped by the terminal, not by us: a path or a URL must be whole when it is copied.
+        self._console.print(text, soft_wrap=True)
+
+    def _moving(self) -> RenderableType:
+        moving = [row for row in list(self.rows.values()) if not row.ended]
+        if not moving:
+            return Group(self._line(self._note)) if not self.rows else Text("")
+        room = max(1, self._console.height - 3)
+        table = Table.grid(padding=(0, 2, 0, 0))
+        for row in moving[:room]:
+            seconds = int(time.monotonic() - row.since)
+            word = "fetching" if row.video and row.video.is_terminal else row.word
+            table.add_row(self._spinner, Text(clean(row.label), "bold"), Text(word), Text(f"{seconds} s", "dim"))
+        more = len(moving) - room
+        return Group(table, Text(f"… and {more} more under way", "dim")) if more > 0 else table
+
+    def _line(self, text: str) -> RenderableType:
+        line = Table.grid(padding=(0, 2, 0, 0))
+        line.add_row(self._spinner, Text(text, "dim"))
+        return line
+
+
+def open_output(*, as_json: bool, note: str) -> Output:
+    """The output that fits where stdout goes.
+
+    Args:
+        as_json: Whether a machine reads.
+        note: What a terminal shows until there is something to show.
+    """
+    if as_json:
+        return JsonOutput()
+    console = Console(highlight=False, markup=False, emoji=False)
+    return TerminalOutput(console, note) if console.is_terminal and not console.is_dumb_terminal else Output()
+
+
+def announce(base_url: str, *, token: str, is_secret: bool, is_kept: bool, as_json: bool) -> None:
+    """Tell that an engine is ready, and how to use it.
+
+    Args:
+        base_url: Where it is.
+        token: What clients must send.
+        is_secret: Whether the user knows the token already, so that it need not be shown.
+        is_kept: Whether the videos outlive the engine.
+        as_json: Whether a machine reads.
+    """
+    if as_json:
+        _print_json({"base_url": base_url, "token": None if is_secret else token})
+        return
+    lines = [
+        f"The engine is ready at {base_url} (also a page to look at). Ctrl-C stops it.",
+        *([] if is_kept else ["Its videos will be gone then; --data-dir DIR keeps them."]),
+        "To use it from another terminal:",
+        f"  export A2V_BASE_URL={base_url} A2V_TOKEN={'…' if is_secret else token}",
+        "  a2v characters",
+    ]
+    print(*lines, sep="\n", flush=True)
+
+
+class _CleanFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        # A traceback keeps its lines.
+        return "\n".join(clean(line) for line in super().format(record).splitlines())
+
+
+def log_to_stderr() -> None:
+    """Show what the engine has to tell, a line for each video and each failure."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(_CleanFormatter("%(asctime)s %(levelname)s %(message)s"))
+    logger = logging.getLogger("a2v")
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)

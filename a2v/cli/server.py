@@ -1,0 +1,215 @@
+"""Which server a command talks to: a given one, or an engine that lives as long as the command."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import shlex
+import shutil
+import stat
+import sys
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+from attrs import frozen
+from cyclopts import Parameter
+
+from a2v import AsyncA2V, Job
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+
+SIZE = 512
+Flag = Annotated[bool, Parameter(negative="", show_default=False)]
+TokenFile = Annotated[str | None, Parameter(allow_leading_hyphen=True)]
+
+
+class UsageError(Exception):
+    """A command was not given what it needs. Nothing was done."""
+
+
+@Parameter(name="*")
+@frozen(kw_only=True)
+class Server:
+    """Which server a command talks to, and how it prints what it learns.
+
+    Attributes:
+        base_url: The server's URL; that of the environment variable A2V_BASE_URL if left out, or else the hosted service.
+        token_file: A file with the token that only you can read (chmod 600), or - for standard input; if left out, the
+            token of the environment variable A2V_TOKEN.
+        local: Start an engine on this machine, for the length of the command, and talk to that one.
+        data_dir: With --local: a folder in which the engine keeps its tasks and videos; otherwise they go with it.
+        size: With --local: width and height of new videos in pixels: 512 (the default), 720 or 1080.
+        as_json: Print JSON: one document, or a line for each change where the command follows videos.
+    """
+
+    base_url: str | None = None
+    token_file: TokenFile = None
+    local: Flag = False
+    data_dir: Path | None = None
+    size: int | None = None
+    as_json: Annotated[Flag, Parameter(name="--json")] = False
+
+    def check(self) -> None:
+        """Refuse options that contradict each other.
+
+        Raises:
+            UsageError: They do.
+        """
+        if self.local and (self.base_url or self.token_file):
+            raise UsageError("--local starts a server with a token of its own: leave out --base-url and --token-file")
+        if (self.data_dir or self.size) and not self.local:
+            raise UsageError("--data-dir and --size are about the engine of --local: add --local, or leave them out")
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether tasks outlive the command."""
+        return not self.local or self.data_dir is not None
+
+    @property
+    def recordings(self) -> Path | None:
+        """Where recordings are kept for an engine that keeps its tasks."""
+        return self.data_dir.absolute() / "recordings" if self.data_dir else None
+
+    @property
+    def flags(self) -> str:
+        """The options with which another command finds the same server."""
+        given = {
+            "--base-url": self.base_url,
+            "--token-file": self.token_file,
+            "--data-dir": self.data_dir,
+            "--size": self.size,
+        }
+        local = " --local" if self.local else ""
+        return local + "".join(f" {name} {shlex.quote(str(value))}" for name, value in given.items() if value)
+
+    @asynccontextmanager
+    async def connect(self, files: list[Path]) -> AsyncIterator[AsyncA2V]:
+        """A client of the server.
+
+        Args:
+            files: What an engine of ``--local`` may read.
+
+        Raises:
+            UsageError: There is no token, or the local engine's packages are missing.
+        """
+        self.check()
+        if not self.local:
+            token = read_token(self.token_file)
+            if token is None:
+                raise UsageError(
+                    "no token: set A2V_TOKEN, or pass --token-file FILE, or --local to render on this machine"
+                )
+            async with AsyncA2V(token, base_url=self.base_url) as client:
+                yield client
+            return
+        with needs_engine():
+            from a2v.engine import LocalEngine  # noqa: PLC0415  # an extra
+        kept = [self.recordings] if self.recordings and self.recordings.is_dir() else []
+        # The command tells what fails; the engine's log would come between.
+        logging.getLogger("a2v").addHandler(logging.NullHandler())
+        async with (
+            LocalEngine(self.data_dir, size=self.size or SIZE, allow_files=[*files, *kept]) as engine,
+            AsyncA2V(engine.token, base_url=engine.base_url) as client,
+        ):
+            yield client
+
+
+@contextmanager
+def needs_engine() -> Iterator[None]:
+    """Around an import of ``a2v.engine``: the extra may not be installed.
+
+    Raises:
+        UsageError: It is not.
+    """
+    try:
+        yield
+    except ImportError as error:
+        # The engine's own message names what is missing and the command that installs it.
+        raise UsageError(str(error)) from None
+
+
+def read_token(token_file: str | None) -> str | None:
+    """The token in the file, or that of ``A2V_TOKEN``, if there is one.
+
+    Raises:
+        UsageError: The file cannot be read, holds none, or can be read by others.
+    """
+    if token_file is None:
+        return os.environ.get("A2V_TOKEN") or None
+    try:
+        if token_file == "-":  # noqa: S105  # a file's name
+            token = sys.stdin.readline().strip()
+        else:
+            _check_private(Path(token_file))
+            token = Path(token_file).read_text(encoding="ascii").strip()
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not ASCII text"
+        raise UsageError(f"--token-file: {token_file} cannot be read: {reason}") from None
+    if not token:
+        raise UsageError("--token-file: there is no token in it")
+    return token
+
+
+def _check_private(path: Path) -> None:
+    if os.name == "posix" and stat.S_IMODE(path.stat().st_mode) & 0o077:
+        raise UsageError(f"--token-file: others can read {path}; keep it to yourself first: chmod 600 {path}")
+
+
+def read_audio(audio: str, server: Server) -> tuple[str, list[Path]]:
+    """What the user means by AUDIO: a URL, or with a local engine a file of this machine.
+
+    Returns:
+        The ``audio_url``, and the files that the engine must be allowed to read for it.
+
+    Raises:
+        UsageError: It is a file that the server cannot reach, does not exist, or cannot be read.
+    """
+    is_file_url = audio.lower().startswith("file://")
+    if "://" in audio and not (is_file_url and server.local):
+        return audio, []
+    path = Path(url2pathname(urlsplit(audio).path) if is_file_url else audio).absolute()
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "is neither a URL (https://…) nor a file that exists"
+        raise UsageError(f"{audio!r} {what}")
+    if not server.local:
+        raise UsageError(
+            f"{audio!r} is a file on this machine, and the server can only fetch URLs: put the file where the server can "
+            "download it and pass that URL, or add --local to render on this machine"
+        )
+    if server.recordings:
+        path = _keep(path, server.recordings)
+    return path.as_uri(), [path]
+
+
+def _keep(path: Path, folder: Path) -> Path:
+    """An engine that takes up a task later may not read where the recording lay first, so it gets a copy."""
+    try:
+        with path.open("rb") as recording:
+            digest = hashlib.file_digest(recording, "sha256").hexdigest()
+        kept = folder / f"{digest[:32]}{path.suffix}"
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not kept.exists():
+            part = kept.with_name(f"{kept.name}.part")
+            shutil.copyfile(path, part)
+            part.replace(kept)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be copied to {folder}: {error.strerror}") from None
+    return kept
+
+
+def check_job(model_id: str, audio_url: str) -> None:
+    """Find out before anything is started whether a job can be right.
+
+    Raises:
+        UsageError: It cannot.
+    """
+    try:
+        Job(model_id, audio_url)
+    except ValueError as error:
+        raise UsageError(str(error)) from None

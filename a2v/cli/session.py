@@ -1,0 +1,118 @@
+"""One command's talk with a server, and what is said if it ends too early."""
+
+from __future__ import annotations
+
+import shlex
+from contextlib import aclosing, asynccontextmanager
+from typing import TYPE_CHECKING
+
+import anyio
+
+from a2v import A2VError, NotFoundError, Video, VideoStatus
+from a2v.cli.output import Output, Row, open_output, say
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from a2v import AsyncA2V, AsyncVideoTask
+    from a2v.cli.server import Server
+
+
+@asynccontextmanager
+async def session(server: Server, files: list[Path] | None = None) -> AsyncIterator[tuple[AsyncA2V, Output]]:
+    """A client and an output for the length of a command.
+
+    If the command ends early, the user is told what goes on at the server and how to pick it up: here when it is
+    interrupted, otherwise as notes of the error.
+
+    Args:
+        server: Which server to talk to.
+        files: What an engine of ``--local`` may read.
+    """
+    note = "starting the engine" if server.local else "asking the server"
+    output = open_output(as_json=server.as_json, note=note)
+    try:
+        with output:
+            async with server.connect(files or []) as client:
+                yield client, output
+    except anyio.get_cancelled_exc_class():
+        say("a2v: interrupted", *_pick_up(server, output, list(output.rows.values())))
+        raise
+    except (A2VError, OSError) as error:
+        for line in _pick_up(server, output, [row for row in output.rows.values() if row.video]):
+            error.add_note(line)
+        if isinstance(error, NotFoundError) and not server.is_kept:
+            error.add_note("The engine of --local starts empty; with --data-dir DIR it keeps its videos.")
+        raise
+
+
+async def submit(
+    client: AsyncA2V, output: Output, *, model_id: str, audio_url: str, label: str = "", target: Path | None = None
+) -> AsyncVideoTask:
+    """Submit a video and show that it is in line.
+
+    Args:
+        client: Where to submit.
+        output: Where to show.
+        model_id: Who speaks.
+        audio_url: What is said.
+        label: What to call the video on a terminal; its id if empty.
+        target: Where it shall be saved, if it shall.
+
+    Raises:
+        A2VError: It was not accepted, or nobody knows whether it was.
+    """
+    output.submitting += 1
+    try:
+        task = await client.videos.generate(model_id=model_id, audio_url=audio_url)
+    except A2VError:
+        output.submitting -= 1
+        raise
+    # Not in a `finally`: whoever is interrupted in between must be told that it may have been accepted.
+    output.submitting -= 1
+    output.expect(task.video_id, label=label, target=target)
+    output.show(Video(video_id=task.video_id, status=VideoStatus.PENDING))
+    return task
+
+
+async def follow(
+    task: AsyncVideoTask, output: Output, *, overwrite: bool = False, timeout: float | None = None
+) -> None:
+    """Show how a video comes along, and save it where its row says.
+
+    Raises:
+        VideoFailedError: The render ended in error.
+        A2VError: It could not be followed, or not be saved.
+    """
+    async with aclosing(task.watch(timeout)) as looks:
+        async for video in looks:
+            output.show(video)
+    await task.wait()
+    target = output.rows[task.video_id].target
+    if target:
+        output.saved(task.video_id, await task.download(target, overwrite=overwrite))
+
+
+def _pick_up(server: Server, output: Output, rows: list[Row]) -> list[str]:
+    """What goes on although the command has ended, and the commands that pick it up."""
+    open_rows = [row for row in rows if not row.ended]
+    if not server.is_kept:
+        return (
+            ["The local engine stopped with this command: nothing goes on."] if open_rows or output.submitting else []
+        )
+    lines = []
+    if output.submitting:
+        lines += ["A video was being submitted: it may or may not have been accepted. Look before you submit it again."]
+    if open_rows:
+        engine = f"The local engine stopped with this command, but keeps its tasks in {server.data_dir}."
+        lines += [engine if server.local else "What was submitted goes on at the server.", "Pick it up with:"]
+        lines += _commands(open_rows, server.flags)
+    return lines
+
+
+def _commands(rows: list[Row], flags: str) -> list[str]:
+    moving = [shlex.quote(row.video_id) for row in rows if not (row.video and row.video.is_terminal)]
+    watch = [f"  a2v watch {' '.join(moving)}{flags}"] if moving else []
+    wanted = [(shlex.quote(row.video_id), shlex.quote(str(row.target))) for row in rows if row.target]
+    return watch + [f"  a2v download {video_id} -o {target}{flags}" for video_id, target in wanted]

@@ -1,0 +1,117 @@
+"""Ctrl-C, and SIGTERM: what goes on at the server is told, with the commands that pick it up."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+
+GENERATE = ["generate", "https://example.com/hello.wav", "--model-id", "eva_a0008", "-o", "my video.mp4"]
+
+
+def interrupt(process, number=signal.SIGINT):
+    process.send_signal(number)
+    rest, errors = process.communicate(timeout=30)
+    return rest, errors.splitlines()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_generate_tells_how_to_go_on(started, service, number):
+    service.video("v1", "pending")
+
+    with started(*GENERATE) as process:
+        assert process.stdout.readline() == "v1\tpending\n"
+        _, errors = interrupt(process, number)
+
+    assert process.returncode == 130
+    assert errors == [
+        "a2v: interrupted",
+        "What was submitted goes on at the server.",
+        "Pick it up with:",
+        "  a2v watch v1",
+        "  a2v download v1 -o 'my video.mp4'",
+    ]
+    assert len(service.submits) == 1
+
+
+def test_an_interrupted_submission_may_have_been_accepted(started, service):
+    import threading
+
+    arrived = threading.Event()
+
+    def hold(handler):
+        arrived.set()
+        service.released.wait()
+        handler.close_connection = True
+
+    service.generate = hold
+
+    with started(*GENERATE) as process:
+        assert arrived.wait(30)
+        output, errors = interrupt(process)
+
+    assert (process.returncode, output) == (130, "")
+    assert errors[0] == "a2v: interrupted"
+    assert "may or may not have been accepted" in errors[1]
+
+
+def test_only_what_has_not_ended_is_named(started, service):
+    service.video("v1", "finished")
+    service.video("v2", "pending")
+    service.video("v3", "pending")
+
+    with started("watch", "v1", "v2", "v3", "--json") as process:
+        for _ in range(3):
+            process.stdout.readline()
+        _, errors = interrupt(process)
+
+    assert errors[-1] == "  a2v watch v2 v3"
+
+
+def test_an_interrupted_local_render_is_gone_and_leaves_no_process(started, tmp_path, speech):
+    with started("generate", speech, "--model-id", "eva_a0008", "--local", "-o", "hello.mp4") as process:
+        assert process.stdout.readline().endswith("\tpending\n")
+        # As a terminal does: to every process of the command.
+        os.killpg(process.pid, signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+
+    assert process.returncode == 130
+    assert errors.splitlines() == [
+        "a2v: interrupted",
+        "The local engine stopped with this command: nothing goes on.",
+    ]
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)
+
+
+def test_a_kept_local_render_goes_on_with_the_next_command(started, a2v, tmp_path, speech):
+    local = ["--local", "--data-dir", "kept"]
+    (tmp_path / "mine.flac").write_bytes(speech.read_bytes())
+    with started("generate", "mine.flac", "--model-id", "eva_a0008", *local, "-o", "hello.mp4") as process:
+        video_id = process.stdout.readline().split("\t")[0]
+        assert process.stdout.readline() == f"{video_id}\tin_progressing\n"
+        os.killpg(process.pid, signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+
+    assert "  a2v download " + video_id + " -o hello.mp4 --local --data-dir kept" in errors.splitlines()
+    # The engine must not depend on a file of the user's that it may not read any more.
+    (tmp_path / "mine.flac").unlink()
+    assert a2v("download", video_id, "-o", "hello.mp4", *local).returncode == 0
+    assert (tmp_path / "hello.mp4").read_bytes()[4:8] == b"ftyp"
+
+
+def test_serve_ends_orderly(started, environment):
+    del environment["A2V_TOKEN"]
+
+    with started("serve", "--port", "0") as process:
+        assert process.stdout.readline().startswith("The engine is ready at http://127.0.0.1:")
+        told = [process.stdout.readline() for _ in range(4)]
+        _, errors = interrupt(process)
+
+    assert (process.returncode, errors) == (0, [])
+    assert any("A2V_TOKEN=" in line for line in told)

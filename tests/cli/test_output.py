@@ -1,0 +1,115 @@
+"""What reaches the terminal."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import unicodedata
+
+import pytest
+
+from a2v.cli.output import clean
+
+HOSTILE = "\x1b]0;owned\x07\x1b[2J \u202eevil\u200b\u2066 \x9b31m \ufeff\u2028\r\n\t end"
+
+STEERING = ("\x1b]0;", "\x1b[2J", "\x07", "\u202e", "\u2066", "\u200b", "\x9b")
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("Éva 日本 👋 – ok", "Éva 日本 👋 – ok"),
+        ("\x1b[31m", "\\x1b[31m"),
+        ("a\r\nb\tc\x7f\x9b", "a\\x0d\\x0ab\\x09c\\x7f\\x9b"),
+        ("\u202e\u2066\u200b\u200d\ufeff\u2028\u00ad", "\\u202e\\u2066\\u200b\\u200d\\ufeff\\u2028\\xad"),
+        ("\u3164\U000e0041\udc80", "\\u3164\\U000e0041\\udc80"),
+        ("[red]x[/red]", "[red]x[/red]"),
+    ],
+)
+def test_clean(text, shown):
+    assert clean(text) == shown
+
+
+def test_clean_is_short():
+    assert len(clean("x" * 1_000_000)) < 3000
+
+
+@pytest.fixture
+def hostile(service):
+    service.characters = [dict.fromkeys(("model_id", "name", "display_name", "gender", "preview_url"), HOSTILE)]
+    service.video("v1", "error", message=HOSTILE)
+    service.video("v2", HOSTILE)
+    service.generate = lambda handler: handler.refuse(400, 400, HOSTILE)
+    return service
+
+
+COMMANDS = [
+    ["characters"],
+    ["get", "v1"],
+    ["get", "v2"],
+    ["watch", "v1"],
+    ["generate", "https://example.com/a.wav", "--model-id", "m", "-o", "x.mp4"],
+]
+
+
+@pytest.mark.parametrize("arguments", [*COMMANDS, *([*command, "--json"] for command in COMMANDS)])
+def test_plain_lines_and_json_are_harmless(a2v, hostile, arguments):
+    done = a2v(*arguments)
+
+    printed = done.stdout + done.stderr
+    assert "owned" in printed
+    assert {c for c in printed if unicodedata.category(c) in ("Cc", "Cf", "Zl")} <= {"\n", "\t"}
+
+
+def on_terminal(*arguments, environment, cwd):
+    """Run a command with its output on a terminal; returns its exit code and all that the terminal got."""
+    import pty
+
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "a2v.cli", *arguments]
+    environment = environment | {"TERM": "xterm", "COLUMNS": "100", "LINES": "30"}
+    with subprocess.Popen(command, cwd=cwd, env=environment, stdin=theirs, stdout=theirs, stderr=theirs) as process:
+        os.close(theirs)
+        got = b""
+        try:
+            while block := os.read(ours, 65536):
+                got += block
+        except OSError:  # how Linux says that the other end was closed
+            pass
+    os.close(ours)
+    return process.returncode, got.decode()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a terminal of POSIX")
+@pytest.mark.parametrize("arguments", COMMANDS)
+def test_a_terminal_is_not_steered_by_the_server(hostile, environment, tmp_path, arguments):
+    _, got = on_terminal(*arguments, environment=environment, cwd=tmp_path)
+
+    assert "owned" in got
+    assert not any(steering in got for steering in STEERING)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a terminal of POSIX")
+def test_a_terminal_is_not_steered_by_an_id(service, environment, tmp_path):
+    service.video(HOSTILE, "pending", "error", message=HOSTILE)
+    service.generate = lambda handler: handler.success({"video_id": HOSTILE})
+
+    _, got = on_terminal(*COMMANDS[-1], environment=environment, cwd=tmp_path)
+
+    assert "pending" in got
+    assert not any(steering in got for steering in STEERING)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a terminal of POSIX")
+def test_a_terminal_shows_progress_and_then_the_result(service, environment, tmp_path):
+    service.video("v1", "pending", "in_progressing", "finished")
+
+    arguments = ["generate", "https://example.com/a.wav", "--model-id", "m", "-o", "hello.mp4"]
+    code, got = on_terminal(*arguments, environment=environment, cwd=tmp_path)
+
+    assert code == 0
+    # The moving lines are redrawn in place; the result is the last thing that stays.
+    assert got.index("pending") < got.index("in_progressing") < got.index("saved")
+    assert f"saved  {tmp_path / 'hello.mp4'}" in got
+    assert "\x1b[?25h" in got[got.index("\x1b[?25l") :], "the cursor comes back"
