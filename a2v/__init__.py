@@ -1,10 +1,9 @@
 """Audio to video: a character plus the URL of a speech recording becomes a video of that character speaking."""
 
-from a2v._async.batch import AsyncBatch
-from a2v._async.client import AsyncA2V
-from a2v._async.task import AsyncVideoTask
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from a2v._core.models import Character, Job, Outcome, Video, VideoStatus
-from a2v._sync.client import A2V, Batch, VideoTask
 from a2v.errors import (
     A2VError,
     APIError,
@@ -23,6 +22,12 @@ from a2v.errors import (
     VideoFailedError,
     WaitTimeoutError,
 )
+
+if TYPE_CHECKING:
+    from a2v._async.batch import AsyncBatch
+    from a2v._async.client import AsyncA2V
+    from a2v._async.task import AsyncVideoTask
+    from a2v._sync.client import A2V, Batch, VideoTask
 
 __version__ = "0.1.0"
 
@@ -57,7 +62,33 @@ __all__ = [
     "__version__",
 ]
 
-for _name in __all__:
-    _public = globals()[_name]
-    if isinstance(_public, type):
-        _public.__module__ = __name__  # what people import is what they see in reprs and tracebacks
+# The clients bring the HTTP library, which a render process and `a2v --help` have no use for.
+_CLIENTS = {
+    "A2V": "a2v._sync.client",
+    "AsyncA2V": "a2v._async.client",
+    "AsyncBatch": "a2v._async.batch",
+    "AsyncVideoTask": "a2v._async.task",
+    "Batch": "a2v._sync.client",
+    "VideoTask": "a2v._sync.client",
+}
+
+
+def _show(name: str, public: Any) -> Any:
+    if isinstance(public, type):
+        public.__module__ = __name__  # what people import is what they see in reprs and tracebacks
+    globals()[name] = public
+    return public
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _CLIENTS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return _show(name, getattr(import_module(_CLIENTS[name]), name))
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+for _name in set(__all__) - set(_CLIENTS):
+    _show(_name, globals()[_name])

@@ -156,12 +156,13 @@ class VideoFailedError(A2VError):
         video: The video as the server last showed it; ``video.raw`` may say why.
     """
 
+    video_id: str
     video: Video
 
     def __init__(self, message: str, *, video: Video) -> None:
         super().__init__(message)
         self.video = video  # pyright: ignore[reportIncompatibleVariableOverride]  # narrower, and set only here
-        self.video_id = video.video_id
+        self.video_id = video.video_id  # pyright: ignore[reportIncompatibleVariableOverride]
 
 
 class WaitTimeoutError(A2VError, TimeoutError):

@@ -58,8 +58,8 @@ class Session:
         transport: httpx.AsyncBaseTransport | None,
     ) -> None:
         self._token = read_token(token, os.environ)
-        self.base_url = read_base_url(base_url, os.environ)
-        self.timeout = _positive("timeout", timeout)
+        self.base_url: str = read_base_url(base_url, os.environ)
+        self.timeout: float = _positive("timeout", timeout)
         if max_retries < 0:
             raise ConfigurationError(f"max_retries must not be negative, got {max_retries}")
         self.max_retries = max_retries

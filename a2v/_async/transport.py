@@ -50,6 +50,21 @@ class _Witness:
         return self._started if self._watched else not isinstance(error, _NOT_SENT)
 
 
+class _Content(httpx.AsyncByteStream):
+    """What is sent. In its stead httpx has a generator, which a broken connection leaves unfinished: trio complains."""
+
+    def __init__(self, content: bytes) -> None:
+        self._left = [content]
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if not self._left:
+            raise StopAsyncIteration
+        return self._left.pop()
+
+
 class Sink(Protocol):
     """Where a fetched file goes."""
 
@@ -71,6 +86,7 @@ class Transport:
         self._kept: dict[str | None, httpx.AsyncBaseTransport] = {}
         self._keep_alive = False
         self._limiter = anyio.CapacityLimiter(_IN_FLIGHT)
+        self._making = anyio.Lock()
 
     def open(self) -> Self:
         """Keep idle connections from now on, because ``aclose`` will be called."""
@@ -114,7 +130,7 @@ class Transport:
                     raise
                 except Exception as caught:  # noqa: BLE001  # whatever a transport raises, it means one thing here
                     error = caught
-        reason = _describe(error) if error else f"no whole reply within {timeout:g} s"
+        reason = f"{base_url}: " + (_describe(error) if error else f"no whole reply within {timeout:g} s")
         return Failure(_without(token.encode(), reason.encode(errors="replace")).decode(), witness.sent(error))
 
     async def fetch(self, url: str, headers: Mapping[str, str], timeout: float, sink: Sink) -> Reply | Failure:
@@ -148,6 +164,7 @@ class Transport:
     ) -> AsyncIterator[tuple[httpx.Response, AsyncIterator[bytes]]]:
         """The reply, and its body as it comes."""
         transport = await self._transport(str(request.url), fresh=fresh)
+        request.stream = _Content(request.content)
         response = await transport.handle_async_request(request)
         body = _body(response)
         try:
@@ -168,8 +185,11 @@ class Transport:
         proxy = _proxy(url)
         pools = self._fresh if fresh or not self._keep_alive else self._kept
         if proxy not in pools:
-            context = await anyio.to_thread.run_sync(_ssl_context)
-            pools[proxy] = _pool(context, proxy, idle=0 if pools is self._fresh else None)
+            async with self._making:
+                context = await anyio.to_thread.run_sync(_ssl_context)
+            # Many calls may come here at once; a second pool would be lost, and its connections left open.
+            if proxy not in pools:
+                pools[proxy] = _pool(context, proxy, idle=0 if pools is self._fresh else None)
         return pools[proxy]
 
 
@@ -177,7 +197,7 @@ def _pool(context: ssl.SSLContext, proxy: str | None, *, idle: int | None) -> ht
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=idle)
     try:
         return httpx.AsyncHTTPTransport(verify=context, trust_env=False, limits=limits, proxy=proxy)
-    except (ImportError, ValueError) as error:
+    except (ImportError, ValueError, httpx.InvalidURL) as error:
         reason = str(error)
     raise ConfigurationError(f"the proxy that the environment asks for cannot be used: {reason}")
 

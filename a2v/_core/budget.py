@@ -102,8 +102,7 @@ class Budget:
             Seconds; 0.0 means now, infinity means until a request in flight is answered.
         """
         self._expire(now)
-        delay = max(self._held_until - now, self._room(now), self._spread(now, kind))
-        return delay if delay > _INSTANT else 0.0
+        return max(0.0, self._held_until - now, self._room(now), self._spread(now, kind))
 
     def sent(self, now: float) -> int:
         """Note that a request is sent now.
@@ -197,11 +196,11 @@ class Budget:
         oldest = self._log[0] + _WINDOW + _MARGIN if self._log else now
         gap = (_WINDOW + _MARGIN) / self.limit
         if left > 0:
-            gap = max(gap, (oldest - now) / left)
+            gap = max(gap, (oldest - now) / (left + 1))
         if self._left is not None and self._is_shared(now):
             left = min(left, self._left)
             # A sliding window resets every moment, so Reset alone would not keep others from the last places.
-            gap = max(gap, max(self._resets_at - now, _WINDOW / 3) / max(self._left, 1))
+            gap = max(gap, max(self._resets_at - now, _WINDOW / 5) / max(self._left, 1))
         if self.limit - left < _BURST[kind] * self.limit:
             return 0.0
         return self._last_sent + gap - now

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 from attrs import frozen
 
 from a2v._core import wire
-from a2v._core.budget import reset_in
+from a2v._core.budget import retry_after
 from a2v._core.wire import Call, Envelope, Reply
 from a2v.errors import (
     A2VError,
@@ -118,15 +118,9 @@ def _judge_failure(call: Call[T], failure: Failure) -> Again:
 
 
 def _judge_rate_limit(reply: Reply, envelope: Envelope | ProtocolError) -> Again:
-    reset = reset_in(reply.headers)
-    retry_after = 60.0 if reset is None else min(max(reset, 1.0), 120.0)
-    error = RateLimitError(
-        _message(envelope, "too many requests"),
-        code=_code(envelope),
-        status_code=reply.status_code,
-        retry_after=retry_after,
-    )
-    return Again(error)
+    message, code = _message(envelope, "too many requests"), _code(envelope)
+    wait = retry_after(reply.headers)
+    return Again(RateLimitError(message, code=code, status_code=reply.status_code, retry_after=wait))
 
 
 def _judge_success(call: Call[T], reply: Reply, envelope: Envelope | ProtocolError) -> T | Again:

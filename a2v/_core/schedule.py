@@ -87,7 +87,8 @@ class _Entry:
     waiting: bool = True
     waited: float = -math.inf
     lane: _Queue | None = None
-    flying: bool = False
+    # Since when a request about it is under way.
+    flying: float | None = None
     failures: int = 0
     failing_since: float = 0.0
     without_url: int = 0
@@ -143,7 +144,7 @@ class Schedule:
         self._listing: float | None = None
         self._list_failures = 0
         self._gets_first = 0
-        self._outage_since: float | None = None
+        self._outage_since = math.inf
         # Whose turn it was.
         self._since_poll = 0
         self._since_oldest = 0
@@ -209,8 +210,8 @@ class Schedule:
         if calls:
             turns.insert(len(turns) if self._after_call else 0, Turn(Kind.CALL, now))
         turns = [evolve(turn, at=max(turn.at, now + budget.wait(now, turn.kind))) for turn in turns]
-        turn = min(turns, key=lambda turn: turn.at, default=None)
-        return turn if turn and math.isfinite(turn.at) else None
+        turn = min(turns, key=lambda turn: turn.at)
+        return turn if math.isfinite(turn.at) else None
 
     def begin(self, turn: Turn, now: float) -> None:
         """Note that a turn is taken now."""
@@ -224,7 +225,7 @@ class Schedule:
             if entry is self._oldest.first():
                 self._since_oldest, self._oldest_turn = 0, now
             self._remove(entry)
-            entry.flying, entry.asked = True, now
+            entry.flying = now
 
     def _poll(self, now: float) -> Turn:
         best, due = self._most_overdue(now)
@@ -272,16 +273,13 @@ class Schedule:
         Returns:
             What is new. A video that has ended is forgotten.
         """
-        self._outage_since = None
+        self._outage_since = math.inf
         shown = {video.video_id: video for video in videos}
         asked = self._land(turn, now) if turn else now
         if turn and turn.kind is Kind.LIST:
             self._list_failures = 0
-            missing = [each for each in self._entries.values() if each.video_id not in shown and each.added < asked]
-            self._unlisted = {each.video_id for each in missing}
-            for each in missing:
-                if not each.flying:
-                    self._put(each)
+            missing = self._entries.keys() - shown.keys()
+            self._unlisted = {video_id for video_id in missing if self._entries[video_id].added < asked}
         return [
             news
             for video in shown.values()
@@ -302,16 +300,16 @@ class Schedule:
         Returns:
             Which watches end with this error.
         """
+        self._land(turn, now)
         if isinstance(error, AuthenticationError):
             ended = list(self._entries)
             for video_id in ended:
                 self.discard(video_id)
             return [(video_id, error) for video_id in ended]
-        self._land(turn, now)
         if isinstance(error, RateLimitError):
             return []
-        if self._outage_since is None:
-            self._outage_since = now
+        # A server that says no is there.
+        self._outage_since = math.inf if final else min(self._outage_since, now)
         if turn.kind is Kind.LIST:
             self._list_failed(now, final=final)
         elif (entry := self._entries.get(turn.video_id or "")) and self._get_failed(entry, error, now, final=final):
@@ -330,9 +328,9 @@ class Schedule:
             When it began, for what the server showed is no newer than that.
         """
         if turn.kind is Kind.LIST:
-            now, self._listing = self._listing or now, None
-        elif (entry := self._entries.get(turn.video_id or "")) and entry.flying:
-            now, entry.flying = entry.asked, False
+            now, self._listing = now if self._listing is None else self._listing, None
+        elif (entry := self._entries.get(turn.video_id or "")) and entry.flying is not None:
+            now, entry.flying = entry.flying, None
             self._put(entry)
         return now
 
@@ -345,9 +343,8 @@ class Schedule:
         self._list_failures += 1
         self._gets_first = min(2**self._list_failures, 64)
         for entry in self._entries.values():
-            if not entry.flying:
-                entry.looked = now
-                self._put(entry)
+            entry.looked = now
+            self._put(entry)
 
     def _get_failed(self, entry: _Entry, error: A2VError, now: float, *, final: bool) -> bool:
         """Whether this ends the watch."""
@@ -357,7 +354,7 @@ class Schedule:
         if isinstance(error, NotFoundError):
             ends = now - entry.place[0] > _UNKNOWN_YET
         elif not final:
-            outage = now - max(self._outage_since or now, entry.added)
+            outage = now - max(self._outage_since, entry.added)
             failing = now - entry.failing_since if entry.failures >= _FEWEST_FAILURES else 0.0
             ends = max(outage, failing) > PATIENCE
         else:
@@ -397,13 +394,12 @@ class Schedule:
         if self._scout is None:
             self._scout = entry
             for other in self._entries.values():
-                if other is not entry and not other.flying and self._is_behind(other):
+                if self._is_behind(other):
                     self._put(other)
         elif entry.place < self._scout.place:
             # Somebody further ahead stands for the line from now on.
             former, self._scout = self._scout, entry
-            if not former.flying:
-                self._put(former)
+            self._put(former)
         if self._scout is entry:
             self._scouted = asked
 
@@ -430,6 +426,8 @@ class Schedule:
 
     def _put(self, entry: _Entry) -> None:
         self._remove(entry)
+        if entry.flying is not None:
+            return
         self._oldest.put(entry, entry.asked)
         if self._is_behind(entry):
             entry.lane = self._line
@@ -446,9 +444,7 @@ class Schedule:
             entry.lane = None
 
     def _is_behind(self, entry: _Entry) -> bool:
-        if self._scout is None or not entry.waiting or entry.video_id in self._unlisted:
-            return False
-        return entry.place > max(self._scout.place, self._begun)
+        return self._scout is not None and entry.waiting and entry.place > max(self._scout.place, self._begun)
 
     def _step_down(self, entry: _Entry) -> None:
         """Let others go on from the line if this one led it, or if it overtook them."""

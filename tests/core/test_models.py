@@ -1,0 +1,77 @@
+"""The values: frozen, hashable, and able to travel."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import attrs
+import pytest
+
+import a2v
+
+CHARACTER = a2v.Character(model_id="eva_a0008", display_name="Eva", raw={"new": [1, {"deep": 2}]})
+VIDEO = a2v.Video(video_id="v", status=a2v.VideoStatus.UNKNOWN, raw={"status": "polishing"})
+JOB = a2v.Job("eva_a0008", "https://example.com/hello.wav")
+OUTCOME = a2v.Outcome(index=0, job=JOB, video=VIDEO, error=a2v.TransportError("refused"))
+
+
+@pytest.mark.parametrize("value", [CHARACTER, VIDEO, JOB, OUTCOME], ids=lambda value: type(value).__name__)
+class TestValues:
+    @pytest.mark.parametrize("travel", [copy.copy, copy.deepcopy, lambda value: pickle.loads(pickle.dumps(value))])
+    def test_they_travel(self, value, travel) -> None:
+        arrived = travel(value)
+        if value is not OUTCOME:  # errors are never equal
+            assert arrived == value
+            assert hash(arrived) == hash(value)
+        assert repr(arrived) == repr(value)
+        assert getattr(arrived, "raw", None) == getattr(value, "raw", None)
+
+    def test_they_are_frozen(self, value) -> None:
+        name = attrs.fields(type(value))[0].name
+        with pytest.raises(attrs.exceptions.FrozenInstanceError):
+            setattr(value, name, "other")
+
+
+def test_what_the_server_sent_is_kept_apart() -> None:
+    """It cannot be changed, and does not make two equal looks different."""
+    sent = {"status": "polishing"}
+    video = a2v.Video(video_id="v", status=a2v.VideoStatus.UNKNOWN, raw=sent)
+    sent["status"] = "other"
+    assert video.raw == {"status": "polishing"}
+    with pytest.raises(TypeError):
+        video.raw["status"] = "other"
+    assert video == a2v.Video(video_id="v", status=a2v.VideoStatus.UNKNOWN)
+    assert "polishing" not in repr(video)
+
+
+def test_statuses_are_the_wires_words() -> None:
+    assert {status.name: str(status) for status in a2v.VideoStatus} == {
+        "PENDING": "pending",
+        "IN_PROGRESS": "in_progressing",
+        "FINISHED": "finished",
+        "FAILED": "error",
+        "UNKNOWN": "unknown",
+    }
+    assert [status.name for status in a2v.VideoStatus if status.is_terminal] == ["FINISHED", "FAILED"]
+
+
+def test_finished_without_a_url_is_not_the_end() -> None:
+    assert not a2v.Video(video_id="v", status=a2v.VideoStatus.FINISHED).is_terminal
+    assert a2v.Video(video_id="v", status=a2v.VideoStatus.FINISHED, video_url="https://x/v").is_terminal
+    assert a2v.Video(video_id="v", status=a2v.VideoStatus.FAILED).is_terminal
+
+
+@pytest.mark.parametrize("url", ["https://example.com/a", "HTTP://h/a?b=c#d", "file:///tmp/hello.wav", "https://ä.example/ö"])
+def test_audio_urls(url) -> None:
+    assert a2v.Job("eva_a0008", url).audio_url == url
+
+
+@pytest.mark.parametrize("name", [None, "a", "ünï", "a.b", "a b", "x" * 200, "日本"])
+def test_names(name) -> None:
+    assert a2v.Job("eva_a0008", "https://example.com/a", name).name == name
+
+
+def test_an_outcome_is_good_without_an_error() -> None:
+    assert not OUTCOME.ok
+    assert a2v.Outcome(index=0, job=JOB, video=VIDEO).ok

@@ -1,0 +1,18 @@
+"""How long to wait between two tries."""
+
+from __future__ import annotations
+
+import pytest
+
+from a2v._core.retry import backoff
+
+
+@pytest.mark.parametrize("attempt", range(50))
+def test_waits_grow_to_a_limit(attempt) -> None:
+    least, most = backoff(attempt, 0.0), backoff(attempt, 0.999)
+    assert 0.25 <= least < most <= 8
+    assert least <= backoff(attempt + 1, 0.0)
+
+
+def test_siblings_do_not_come_back_together() -> None:
+    assert len({backoff(0, n / 10) for n in range(10)}) == 10
