@@ -1,0 +1,120 @@
+"""Every check of the project: ``nox`` runs them all, ``nox -l`` lists them, ``nox -s lint types`` runs some."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.2.9"
+nox.options.reuse_existing_virtualenvs = True
+# Tests run on the Pythons that are here: a missing one is skipped, also where $CI is set, and never downloaded.
+nox.options.error_on_missing_interpreters = False
+nox.options.download_python = "never"
+nox.options.default_venv_backend = "virtualenv"
+
+ROOT = Path(__file__).parent
+PYPROJECT = nox.project.load_toml("pyproject.toml")
+THIS_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+# Last, so that the closing line of the full test run is the last one printed.
+PYTHONS = [*(v for v in nox.project.python_versions(PYPROJECT) if v != THIS_PYTHON), THIS_PYTHON]
+# Rooms whose many processes take minutes; what README.md and the examples do with them is run on every Python.
+ONCE_IS_ENOUGH = ["--ignore=tests/cli", "--ignore=tests/engine", "--ignore=tests/tools"]
+COVERED_IN_FULL = ["*/_core/*", "*/_async/*", "*/_sync/*", "*/errors.py"]
+
+
+def _show_all_pyenv_versions() -> None:
+    """The shims of pyenv stand for versions that were installed but run only those that were selected: select all."""
+    root = Path(os.environ.get("PYENV_ROOT") or "~/.pyenv").expanduser()
+    found = [path.name for path in root.glob("versions/3.*") if re.fullmatch(r"3\.\d+\.\d+", path.name)]
+    if found:
+        os.environ.setdefault("PYENV_ROOT", str(root))
+        os.environ.setdefault("PYENV_VERSION", ":".join(sorted(found, key=lambda v: [int(n) for n in v.split(".")])))
+
+
+_show_all_pyenv_versions()
+
+
+def _group(*names: str) -> tuple[str, ...]:
+    return nox.project.dependency_groups(PYPROJECT, *names)
+
+
+def _install_wheel(session: nox.Session, *others: str) -> None:
+    wheel = next((ROOT / "dist").glob("*.whl"))
+    session.install(f"{wheel}[all]", *others)
+    # The version is the same as last time, so pip would keep what an environment that is used again has.
+    session.install("--force-reinstall", "--no-deps", str(wheel))
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Ruff, and its formatter."""
+    session.install(*_group("lint"))
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+
+
+@nox.session
+def imports(session: nox.Session) -> None:
+    """A room imports only from floors below it."""
+    session.install(*_group("lint"))
+    session.run("lint-imports")
+
+
+@nox.session
+def sync(session: nox.Session) -> None:
+    """The committed sync twin is what the generator makes of the async client."""
+    session.install(*_group("lint"))
+    session.run("python", "tools/generate_sync.py", "--check")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Mypy and pyright, and that users see a type for every public name."""
+    session.install("-e", ".[all]", *_group("typing"))
+    session.run("mypy")
+    session.run("pyright")
+    session.run("pyright", "--verifytypes", "a2v", "--ignoreexternal")
+
+
+@nox.session
+def build(session: nox.Session) -> None:
+    """The sdist, and the wheel made from it."""
+    session.install("build")
+    shutil.rmtree(ROOT / "dist", ignore_errors=True)
+    session.run("python", "-m", "build", "--outdir", "dist", silent=True)
+
+
+@nox.session(python=PYTHONS, requires=["build"])
+def tests(session: nox.Session) -> None:
+    """The wheel's tests, on asyncio and trio: all of them on the Python that runs nox, the client's on others."""
+    _install_wheel(session, *_group("tests"))
+    # Without a safe path `-m` would put this folder first, and the tree would be tested in the wheel's place.
+    env = {"PYTHONSAFEPATH": "1", "A2V_TEST_WHEEL": "1"}
+    if session.python == THIS_PYTHON:
+        session.run("coverage", "erase", env=env)
+        session.run("coverage", "run", "-m", "pytest", *session.posargs, env=env)
+    else:
+        session.run("pytest", *ONCE_IS_ENOUGH, *session.posargs, env=env)
+
+
+@nox.session(requires=[f"tests-{THIS_PYTHON}"])
+def coverage(session: nox.Session) -> None:
+    """Every branch of the client is tested; the rest is reported."""
+    session.install("coverage[toml]")
+    session.run("coverage", "combine")
+    session.run("coverage", "report")
+    session.run("coverage", "report", f"--include={','.join(COVERED_IN_FULL)}", "--fail-under=100")
+
+
+@nox.session(requires=["build"], default=False)
+def benchmarks(session: nox.Session) -> None:
+    """Measurements, with the bounds they must keep: `nox -s benchmarks [-- overhead]`."""
+    _install_wheel(session, *_group("benchmarks"))
+    names = session.posargs or sorted(path.stem for path in (ROOT / "benchmarks").glob("[!_]*.py"))
+    for name in names:
+        session.run("python", f"benchmarks/{name}.py")
