@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import shutil
 import sys
 from itertools import cycle
 from pathlib import Path
@@ -101,6 +103,8 @@ async def make_videos(client: AsyncA2V, output: Output, folder: Path) -> list[Pa
 
 def advice(made: list[Path], folder: Path) -> list[str]:
     """How to go on once the videos are there."""
+    # Whoever set the project up in a folder of its own has the program there and not on the path.
+    program = "a2v" if shutil.which("a2v") else shlex.quote(sys.argv[0])
     opener = {"darwin": "open", "win32": "start"}.get(sys.platform, "xdg-open")
     return [
         "",
@@ -108,6 +112,6 @@ def advice(made: list[Path], folder: Path) -> list[str]:
         "Open them with any video player, for example:",
         f"  {opener} {made[0]}",
         "Make one of a recording of your own:",
-        "  a2v generate RECORDING --model-id eva_a0008 --local -o hello.mp4",
+        f"  {program} generate RECORDING --model-id eva_a0008 --local -o hello.mp4",
         f"{CREDITS} {FOLDER / 'LICENSE.md'}",
     ]

@@ -62,7 +62,9 @@ def test_finished_without_a_url_is_not_the_end() -> None:
     assert a2v.Video(video_id="v", status=a2v.VideoStatus.FAILED).is_terminal
 
 
-@pytest.mark.parametrize("url", ["https://example.com/a", "HTTP://h/a?b=c#d", "file:///tmp/hello.wav", "https://ä.example/ö"])
+@pytest.mark.parametrize(
+    "url", ["https://example.com/a", "HTTP://h/a?b=c#d", "file:///tmp/hello.wav", "https://ä.example/ö"]
+)
 def test_audio_urls(url) -> None:
     assert a2v.Job("eva_a0008", url).audio_url == url
 

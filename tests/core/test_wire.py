@@ -47,7 +47,9 @@ def test_a_job() -> None:
     assert call.read({"video_id": "v", "status": "pending"}) == "v"
 
 
-@pytest.mark.parametrize("body", [b"", b"[]", b"null", b"5", b'{"model_id": NaN}', b'{"model_id": "a", "model_id": "b"}'])
+@pytest.mark.parametrize(
+    "body", [b"", b"[]", b"null", b"5", b'{"model_id": NaN}', b'{"model_id": "a", "model_id": "b"}']
+)
 def test_what_is_no_job_at_all(body) -> None:
     with pytest.raises(ProtocolError):
         wire.read_job(body)
