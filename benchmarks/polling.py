@@ -23,8 +23,7 @@ from random import Random
 import anyio
 import trio
 import trio.testing
-from attrs import Factory, define, frozen
-from fake_service import (
+from _fake_service import (
     LATENCY,
     LIMIT,
     WINDOW,
@@ -37,6 +36,7 @@ from fake_service import (
     local,
     minute,
 )
+from attrs import Factory, define, frozen
 
 import a2v
 from a2v._core.budget import Budget, Kind

@@ -1,7 +1,5 @@
 """A video service of our own, under virtual time: what it does to a request depends on nothing but when it arrives."""
 
-# ruff: noqa: D102  # what these methods do is seen at a glance
-
 from __future__ import annotations
 
 import heapq
