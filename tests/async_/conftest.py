@@ -1,0 +1,375 @@
+"""A service to talk to, in memory and on a real socket, and a clock that needs no waiting."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import json
+import pickle
+import selectors
+import socket
+import struct
+import threading
+import traceback
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
+from urllib.parse import parse_qs, urlsplit
+
+import anyio
+import httpx
+import pytest
+import trio.testing
+
+import a2v
+
+CANARY = "canary-0123456789-abcdefghij"
+
+
+# -- virtual time -----------------------------------------------------------------------------------------------------
+
+
+class _JumpingSelector(selectors.DefaultSelector):
+    """Instead of waiting for a timer, it puts the clock forward to it."""
+
+    now = 1000.0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        ready = super().select(None if timeout is None else 0)
+        if timeout and not ready:
+            self.now += timeout
+        return ready
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """An asyncio loop in which hours of sleep take no time."""
+
+    def __init__(self) -> None:
+        self._selector_with_clock = _JumpingSelector()
+        super().__init__(self._selector_with_clock)
+
+    def time(self) -> float:
+        return self._selector_with_clock.now
+
+
+def _virtual(backend: str) -> tuple[str, dict[str, object]]:
+    if backend == "trio":
+        return backend, {"clock": trio.testing.MockClock(autojump_threshold=0)}
+    return backend, {"loop_factory": VirtualLoop}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "virtual_time: sleeps of any length take no time")
+
+
+@pytest.fixture(params=["asyncio", "trio"])
+def anyio_backend(request: pytest.FixtureRequest) -> object:
+    virtual = request.node.get_closest_marker("virtual_time")
+    return _virtual(request.param) if virtual else request.param
+
+
+@pytest.fixture
+def run(anyio_backend_name: str) -> Callable[..., object]:
+    """Like ``anyio.run``, for tests that need several event loops."""
+    return lambda work, *args: anyio.run(work, *args, backend=anyio_backend_name)
+
+
+# -- a service in memory ----------------------------------------------------------------------------------------------
+
+Reply = httpx.Response | Exception | Callable[[httpx.Request], object]
+Plan = list[tuple[float, dict[str, object]]]
+
+PENDING, RENDERING, FAILED = {"status": "pending"}, {"status": "in_progressing"}, {"status": "error"}
+FINISHED = {"status": "finished", "video_url": "https://files.example/v.mp4?signature=s3cret"}
+
+
+class Service:
+    """The API, for ``httpx.MockTransport``. It behaves well unless told otherwise.
+
+    ``replies`` tells, by path, what to answer instead: a response, an exception to raise or a function of the request, one
+    after another; the last one stays. ``plans`` tells what becomes of a video, as pairs of seconds since its beginning
+    and what ``video.get`` says from then on; ``plan`` is that of a video that has none.
+    """
+
+    def __init__(self) -> None:
+        self.requests: list[httpx.Request] = []
+        self.replies: dict[str, list[Reply]] = {}
+        self.plan: Plan = [(0, PENDING), (60, RENDERING), (300, FINISHED)]
+        self.plans: dict[str, Plan] = {}
+        self.jobs: dict[str, dict[str, str]] = {}
+        self.lists_videos = False
+        self._began: dict[str, float] = {}
+
+    async def __call__(self, request: httpx.Request) -> httpx.Response:
+        self.requests.append(request)
+        replies = self.replies.get(request.url.path.rpartition("/")[2])
+        if not replies:
+            return self._answer(request)
+        reply = replies.pop(0) if len(replies) > 1 else replies[0]
+        if isinstance(reply, Exception):
+            raise reply
+        if isinstance(reply, httpx.Response):  # a new one each time, as each can be read once
+            return httpx.Response(
+                reply.status_code, headers=reply.headers, stream=httpx.ByteStream(b"".join(reply.stream))
+            )
+        answer = reply(request)
+        return await answer if isinstance(answer, Awaitable) else answer
+
+    @property
+    def posts(self) -> int:
+        """How many submissions arrived."""
+        return sum(request.method == "POST" for request in self.requests)
+
+    def seen(self, call: str) -> list[httpx.Request]:
+        """The requests of one call, such as ``"video.get"``, or for one file."""
+        return [request for request in self.requests if request.url.path.endswith("/" + call)]
+
+    def well(self, request: httpx.Request) -> httpx.Response:
+        """As if nothing had been told otherwise; for ``replies``."""
+        return self._answer(request)
+
+    def _answer(self, request: httpx.Request) -> httpx.Response:
+        call = request.url.path.rpartition("/")[2]
+        if call == "character.list":
+            return self._ok([{"model_id": "eva_a0008", "name": "Eva 01", "display_name": "Eva", "gender": "female"}])
+        if call == "video.generate":
+            video_id = f"v{len(self.jobs) + 1}"
+            self.jobs[video_id] = json.loads(request.content)
+            self._began[video_id] = anyio.current_time()
+            return self._ok({"video_id": video_id})
+        if call == "video.get":
+            return self._ok(self._look(request.url.params["video_id"]))
+        if call == "video.list" and self.lists_videos:
+            return self._ok([self._look(video_id) for video_id in [*self.jobs, *self.plans]])
+        if call.endswith(".mp4"):
+            return httpx.Response(200, content=b"a video")
+        return httpx.Response(404, json={"code": 404, "message": "no such call", "data": None})
+
+    def _look(self, video_id: str) -> dict[str, object]:
+        now = anyio.current_time()
+        age = now - self._began.setdefault(video_id, now)
+        latest = [look for since, look in self.plans.get(video_id, self.plan) if since <= age][-1]
+        return {"video_id": video_id} | latest
+
+    def _ok(self, data: object) -> httpx.Response:
+        return httpx.Response(200, json={"code": 0, "message": "success", "data": data})
+
+
+@pytest.fixture
+def service() -> Service:
+    return Service()
+
+
+@pytest.fixture
+def make_client(service: Service) -> Callable[..., a2v.AsyncA2V]:
+    """Makes clients of the service in memory; no pace of their own unless asked for."""
+
+    def make(**settings: object) -> a2v.AsyncA2V:
+        return a2v.AsyncA2V(CANARY, **{"rate_limit": None, "transport": httpx.MockTransport(service), **settings})
+
+    return make
+
+
+# -- a server on a real socket ----------------------------------------------------------------------------------------
+
+
+class Request:
+    """What came in over a socket."""
+
+    def __init__(self, head: bytes) -> None:
+        first, *lines = head.decode("latin-1").split("\r\n")
+        self.method, self.target, _ = first.split(" ")
+        self.headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines if line)}
+        self.body = b""
+
+    @property
+    def video_id(self) -> str:
+        return parse_qs(urlsplit(self.target).query).get("video_id", [""])[0]
+
+
+class Connection:
+    """One connection, from the server's side."""
+
+    def __init__(self, server: Loopback, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.server = server
+        self.reader = reader
+        self.writer = writer
+
+    async def head(self) -> Request:
+        """Read a request's head; from now on it counts as arrived."""
+        request = Request(await self.reader.readuntil(b"\r\n\r\n"))
+        self.server.requests.append(request)
+        return request
+
+    async def request(self) -> Request:
+        """Read a whole request."""
+        request = await self.head()
+        request.body = await self.reader.readexactly(int(request.headers.get("content-length", 0)))
+        return request
+
+    async def send(self, data: bytes) -> None:
+        self.writer.write(data)
+        await self.writer.drain()
+
+    async def reply(self, body: bytes, status: str = "200 OK", *headers: str) -> None:
+        """Send a whole, correct reply."""
+        head = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", *headers]
+        await self.send("\r\n".join(head).encode() + b"\r\n\r\n" + body)
+
+    async def answer(self, data: object) -> None:
+        """Send what the API sends when all is well."""
+        await self.reply(json.dumps({"code": 0, "message": "success", "data": data}).encode())
+
+    async def serve(self) -> None:
+        """Behave well, for as many requests as come."""
+        while True:
+            request = await self.request()
+            look = {"video_id": request.video_id, "status": "finished", "video_url": self.server.url + "/files/v.mp4"}
+            if request.target.startswith("/files/"):
+                await self.reply(b"a video")
+            elif request.method == "POST":
+                await self.answer({"video_id": f"v{self.server.posts}"})
+            else:
+                await self.answer(look if request.video_id else [])
+
+    async def stall(self) -> None:
+        """Say nothing until the client goes away."""
+        while await self.reader.read(65536):
+            pass
+
+    def reset(self) -> None:
+        """Close so that the client gets a RST."""
+        raw: socket.socket = self.writer.get_extra_info("socket")
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.writer.transport.abort()
+
+
+Behaviour = Callable[[Connection], Awaitable[None]]
+
+
+class Loopback:
+    """A server on 127.0.0.1 in a thread and an event loop of its own.
+
+    ``behaviours`` tells what to do with one connection after another; the last one stays. A connection is closed when its
+    behaviour returns.
+    """
+
+    def __init__(self, port: int = 0) -> None:
+        self.port = port
+        self.behaviours: deque[Behaviour] = deque([Connection.serve])
+        self.connections = 0
+        self.requests: list[Request] = []
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=asyncio.run, args=[self._main()])
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def posts(self) -> int:
+        """How many submissions arrived."""
+        return sum(request.method == "POST" for request in self.requests)
+
+    async def arrived(self, count: int) -> None:
+        """Wait, in the client's event loop, for so many requests."""
+        with anyio.fail_after(20):
+            while len(self.requests) < count:  # noqa: ASYNC110  # no event reaches over from the other thread
+                await anyio.sleep(0.002)
+
+    def script(self, *behaviours: Behaviour) -> None:
+        self.behaviours = deque(behaviours)
+
+    def start(self) -> None:
+        self._thread.start()
+        self._ready.wait()
+
+    def stop(self) -> None:
+        self._loop.call_soon_threadsafe(self._stopped.set)
+        self._thread.join()
+
+    async def _main(self) -> None:
+        self._loop, self._stopped = asyncio.get_running_loop(), asyncio.Event()
+        server = await asyncio.start_server(self._connected, "127.0.0.1", self.port, limit=2**20)
+        self.port = server.sockets[0].getsockname()[1]
+        self._ready.set()
+        await self._stopped.wait()
+        server.close()
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        behaviour = self.behaviours.popleft() if len(self.behaviours) > 1 else self.behaviours[0]
+        # Cancelled means that the test is over; asyncio logs that of a connection as an error.
+        with suppress(OSError, EOFError, asyncio.CancelledError):
+            try:
+                await behaviour(Connection(self, reader, writer))
+            finally:
+                writer.close()
+
+
+@pytest.fixture
+def loopback() -> Iterator[Loopback]:
+    server = Loopback()
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def closed_port() -> int:
+    """A port of this machine at which nobody listens."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+@pytest.fixture
+def dial(loopback: Loopback) -> Callable[..., a2v.AsyncA2V]:
+    """Makes clients of the server on a real socket."""
+
+    def make(**settings: object) -> a2v.AsyncA2V:
+        return a2v.AsyncA2V(CANARY, **{"base_url": loopback.url, "rate_limit": None, **settings})
+
+    return make
+
+
+# -- errors -----------------------------------------------------------------------------------------------------------
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    todo, seen = [error], set()
+    while todo:
+        each = todo.pop()
+        if id(each) in seen:
+            continue
+        seen.add(id(each))
+        yield each
+        todo += [next_ for next_ in (each.__cause__, each.__context__) if next_]
+        todo += getattr(each, "exceptions", ())
+
+
+def _check(error: a2v.A2VError) -> None:
+    assert isinstance(error, a2v.A2VError)
+    for twin in (pickle.loads(pickle.dumps(error)), copy.copy(error), copy.deepcopy(error)):
+        assert type(twin) is type(error)
+        assert (str(twin), twin.args) == (str(error), error.args)
+        assert repr(vars(twin)) == repr(vars(error))
+    assert CANARY.encode() not in pickle.dumps(error)
+    for each in _chain(error):
+        assert type(each).__module__.partition(".")[0] not in ("httpx", "httpcore", "h11"), each
+        shown = [str(each), repr(each), repr(vars(each)), *traceback.format_exception(each, chain=False)]
+        assert not any(CANARY in text for text in shown), shown
+
+
+@pytest.fixture
+def check() -> Callable[[a2v.A2VError], None]:
+    """Checks what holds for every error: it can be pickled and copied, and holds no secret and no foreign object."""
+    return _check
+
+
+@pytest.fixture(autouse=True)
+def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No proxies and no settings from the machine the tests run on."""
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "A2V_TOKEN", "A2V_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)

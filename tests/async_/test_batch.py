@@ -1,0 +1,306 @@
+"""Many videos at once: every job has an outcome, whatever happens to the others."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+
+import anyio
+import httpx
+import pytest
+
+import a2v
+
+pytestmark = [pytest.mark.anyio, pytest.mark.virtual_time]
+
+AUDIO = "https://example.com/hello.wav"
+REFUSED = httpx.Response(400, json={"code": 7, "message": "no such character", "data": None})
+
+
+def jobs(*names: str | None) -> list[a2v.Job]:
+    return [a2v.Job("eva_a0008", f"{AUDIO}?{n}", name) for n, name in enumerate(names)]
+
+
+async def outcomes(batch) -> list[a2v.Outcome]:
+    return [outcome async for outcome in batch]
+
+
+async def test_outcomes_come_as_they_complete(service, make_client) -> None:
+    done = {"status": "finished", "video_url": "https://files.example/v.mp4"}
+    service.plans = {"v1": [(0, {}), (900, done)], "v2": [(0, {}), (100, done)], "v3": [(0, {}), (500, done)]}
+    todo = jobs(None, None, None)
+    async with make_client() as client, client.batch(todo) as batch:
+        seen = [(outcome.index, outcome.video.video_id, outcome.ok) async for outcome in batch]
+        assert batch.under_way == {}
+        assert await outcomes(batch) == []  # it stays at its end
+    assert seen == [(1, "v2", True), (2, "v3", True), (0, "v1", True)]
+    assert [service.jobs[f"v{n}"]["audio_url"] for n in (1, 2, 3)] == [job.audio_url for job in todo]
+
+
+async def test_an_empty_batch(service, make_client) -> None:
+    async with make_client() as client, client.batch([]) as batch:
+        assert await outcomes(batch) == []
+    assert not service.requests
+
+
+async def test_failures_stop_nobody(service, make_client, check) -> None:
+    service.replies["video.generate"] = (
+        [service.well, REFUSED, httpx.Response(502), httpx.ConnectError("x")]
+        + [httpx.ConnectError("x")] * 3
+        + [service.well]
+    )
+    service.plans = {"v1": [(0, {"status": "error", "message": "silence"})]}
+    todo = jobs(*"abcde")
+    async with make_client() as client, client.batch(iter(todo)) as batch:
+        seen = sorted(await outcomes(batch), key=lambda outcome: outcome.index)
+    assert [outcome.job for outcome in seen] == todo
+    assert [type(outcome.error) for outcome in seen] == [
+        a2v.VideoFailedError,
+        a2v.APIError,
+        a2v.SubmissionUnknownError,
+        a2v.TransportError,
+        type(None),
+    ]
+    assert [outcome.ok for outcome in seen] == [False] * 4 + [True]
+    assert seen[0].video.status is a2v.VideoStatus.FAILED
+    assert seen[2].error.job == todo[2]
+    assert seen[4].video.is_terminal
+    for outcome in seen[:4]:
+        check(outcome.error)
+    assert service.posts == 8  # four times the one that could not be sent
+
+
+@pytest.mark.parametrize(("status", "kind"), [(401, a2v.AuthenticationError), (403, a2v.PermissionDeniedError)])
+async def test_a_refused_token_stops_the_submitting(service, make_client, status, kind) -> None:
+    service.replies["video.generate"] = [service.well, httpx.Response(status)]
+    async with make_client() as client, client.batch(jobs(*"abcdefgh")) as batch:
+        seen = sorted(await outcomes(batch), key=lambda outcome: outcome.index)
+    assert seen[0].ok  # what was submitted is followed to its end
+    assert [type(outcome.error) for outcome in seen[1:]] == [kind] * 7
+    assert service.posts == 2
+
+
+async def test_submissions_go_one_at_a_time(service, make_client) -> None:
+    under_way = 0
+
+    async def slowly(request):
+        nonlocal under_way
+        under_way += 1
+        assert under_way == 1
+        await anyio.sleep(5)
+        under_way -= 1
+        return service.well(request)
+
+    service.replies["video.generate"] = [slowly]
+    async with make_client() as client, client.batch(jobs(*"abcdef")) as batch:
+        assert len(await outcomes(batch)) == 6
+
+
+@pytest.mark.parametrize("most", [1, 2, 5, 100])
+async def test_no_more_under_way_than_wanted(service, make_client, most) -> None:
+    async with make_client() as client, client.batch(jobs(*"abcdefgh"), max_in_flight=most) as batch:
+        most_seen, ended = 0, 0
+
+        def count(request):
+            nonlocal most_seen
+            most_seen = max(most_seen, service.posts - ended)
+            return service.well(request)
+
+        service.replies["video.generate"] = [count]
+        async for outcome in batch:
+            assert outcome.ok
+            ended += 1
+    assert ended == 8
+    # The outcome is counted a moment after the next submission may go out.
+    assert min(most, 8) <= most_seen <= min(most + 1, 8)
+
+
+@pytest.mark.parametrize("most", [0, -1])
+async def test_what_cannot_be_wanted(make_client, most) -> None:
+    with pytest.raises(ValueError, match="max_in_flight"):
+        make_client().batch(jobs("a"), max_in_flight=most)
+
+
+@pytest.mark.parametrize("job", [{"model_id": "eva_a0008", "audio_url": AUDIO}, "eva_a0008", None])
+async def test_what_is_no_job(make_client, job) -> None:
+    with pytest.raises(TypeError, match=r"a2v\.Job"):
+        make_client().batch([*jobs("a"), job])
+
+
+async def test_it_starts_with_its_context(service, make_client) -> None:
+    batch = make_client().batch(jobs("a"))
+    with pytest.raises(RuntimeError, match="async with"):
+        await anext(batch)
+    assert not service.requests
+
+
+async def test_it_runs_once(service, make_client) -> None:
+    async with make_client() as client:
+        batch = client.batch(jobs("a"))
+        async with batch:
+            await outcomes(batch)
+        with pytest.raises(RuntimeError, match="pay"):
+            async with batch:
+                pass
+        assert await outcomes(batch) == []
+    assert service.posts == 1
+
+
+# -- leaving early ----------------------------------------------------------------------------------------------------
+
+
+async def test_leaving_early_stops_submitting_and_waiting(service, make_client) -> None:
+    service.plans = {"v2": [(0, {}), (900, service.plan[-1][1])]}
+    async with make_client() as client:
+        async with client.batch(jobs(*"abcdef"), max_in_flight=2) as batch:
+            async for outcome in batch:
+                assert outcome.ok
+                break
+            left = batch.under_way
+        asked = len(service.requests)
+        await anyio.sleep(1000)
+        assert len(service.requests) == asked
+        assert left
+        # What goes on at the server can be picked up.
+        for video_id in left.values():
+            assert (await client.videos.task(video_id).wait()).is_terminal
+
+
+async def test_an_error_of_the_body_comes_out_as_it_is(service, make_client) -> None:
+    boom = LookupError("mine")
+    async with make_client() as client:
+        for outcomes_first in (0, 1, 2):
+            with pytest.raises(LookupError) as caught:
+                await _raise_within(client.batch(jobs("a", "b")), outcomes_first, boom)
+            assert caught.value is boom
+        await anyio.sleep(1)  # and nothing stays cancelled
+    gc.collect()
+
+
+async def _raise_within(batch: a2v.AsyncBatch, outcomes_first: int, error: Exception) -> None:
+    async with batch:
+        for _ in range(outcomes_first):
+            await anext(batch)
+        raise error
+
+
+async def test_cancelled_from_outside(service, make_client) -> None:
+    async with make_client() as client:
+        with anyio.move_on_after(30) as scope:
+            async with client.batch(jobs("a", "b")) as batch:
+                await outcomes(batch)
+        assert scope.cancelled_caught
+        await anyio.sleep(1)
+        with anyio.move_on_after(30) as scope:
+            async with client.batch(jobs("a", "b")):
+                await anyio.sleep_forever()
+        assert scope.cancelled_caught
+    assert service.posts == 4
+    gc.collect()
+
+
+async def test_leaving_while_the_body_is_cancelled_within(service, make_client) -> None:
+    async with make_client() as client, client.batch(jobs("a", "b")) as batch:
+        with anyio.move_on_after(10):
+            await outcomes(batch)
+        assert len(await outcomes(batch)) == 2  # no outcome was lost
+
+
+def test_cancelled_by_asyncio_itself(service, make_client) -> None:
+    async def work(client: a2v.AsyncA2V) -> None:
+        async with client.batch(jobs("a", "b")) as batch:
+            await outcomes(batch)
+
+    async def main() -> None:
+        async with make_client() as client:
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(work(client), 0.05)
+            task = asyncio.create_task(work(client))
+            await asyncio.sleep(0.05)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert await client.characters.list()
+
+    asyncio.run(main())
+    gc.collect()
+
+
+async def test_closing_the_client_gives_outcomes(service, make_client, check) -> None:
+    async with make_client() as client, client.batch(jobs("a", "b", "c"), max_in_flight=2) as batch:
+        await anyio.sleep(10)
+        assert batch.under_way == {0: "v1", 1: "v2"}
+        await client.aclose()
+        seen = await outcomes(batch)
+    assert {type(outcome.error) for outcome in seen} == {a2v.ClientClosedError}
+    assert sorted(outcome.index for outcome in seen) == [0, 1, 2]
+    for outcome in seen:
+        check(outcome.error)
+
+
+# -- saving -----------------------------------------------------------------------------------------------------------
+
+
+async def test_videos_are_saved(service, make_client, tmp_path) -> None:
+    folder = tmp_path / "some" / "where"
+    async with make_client() as client, client.batch(jobs("hello", None, "ünï"), save_to=folder) as batch:
+        seen = {outcome.index: outcome async for outcome in batch}
+    assert {index: outcome.path.name for index, outcome in seen.items()} == {
+        0: "hello.mp4",
+        1: "0002.mp4",
+        2: "ünï.mp4",
+    }
+    assert sorted(path.name for path in folder.iterdir()) == ["0002.mp4", "hello.mp4", "ünï.mp4"]
+    assert {path.read_bytes() for path in folder.iterdir()} == {b"a video"}
+
+
+async def test_without_a_folder_nothing_is_saved(service, make_client) -> None:
+    async with make_client() as client, client.batch(jobs("same", "same")) as batch:
+        assert [outcome.path for outcome in await outcomes(batch)] == [None, None]
+    assert not service.seen("v.mp4")
+
+
+async def test_a_download_that_fails(service, make_client, tmp_path, check) -> None:
+    service.replies["v.mp4"] = [httpx.Response(400)]
+    async with make_client() as client, client.batch(jobs("a"), save_to=tmp_path) as batch:
+        (outcome,) = await outcomes(batch)
+    assert type(outcome.error) is a2v.DownloadError
+    assert outcome.video.is_terminal
+    assert outcome.path is None
+    check(outcome.error)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("names", [("a", "A"), ("0002", None), ("straße", "STRASSE")])
+async def test_names_that_collide(make_client, tmp_path, names) -> None:
+    with pytest.raises(ValueError, match="more than once"):
+        make_client().batch(jobs(*names), save_to=tmp_path)
+
+
+async def test_files_that_are_there_are_refused_before_anything_is_sent(service, make_client, tmp_path) -> None:
+    (tmp_path / "b.mp4").write_bytes(b"precious")
+    async with make_client() as client:
+        with pytest.raises(a2v.DownloadError, match=r"b\.mp4"):
+            async with client.batch(jobs("a", "b"), save_to=tmp_path):
+                pytest.fail("entered")
+        assert not service.requests
+        async with client.batch(jobs("a", "b"), save_to=tmp_path, overwrite=True) as batch:
+            assert all(outcome.ok for outcome in await outcomes(batch))
+    assert (tmp_path / "b.mp4").read_bytes() == b"a video"
+
+
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "a/b", "a\\b", "../a", ".hidden", "a:b", "a ", " a", "a.", "x" * 201, "a\x00", 'a"', 5]
+)
+def test_names_that_cannot_be(name) -> None:
+    with pytest.raises(ValueError, match="name must be"):
+        a2v.Job("eva_a0008", AUDIO, name)
+
+
+async def test_a_hundred_jobs(service, make_client) -> None:
+    service.lists_videos = True
+    async with make_client(rate_limit=30) as client, client.batch(jobs(*[None] * 100)) as batch:
+        seen = await outcomes(batch)
+    assert sorted(outcome.index for outcome in seen) == list(range(100))
+    assert all(outcome.ok for outcome in seen)
+    assert service.posts == 100

@@ -1,0 +1,213 @@
+"""A small core to drive, and interpreters to interrupt."""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import textwrap
+import threading
+from pathlib import Path
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from a2v._sync.bridge import Bridge
+
+LIMIT = 60
+
+
+class Core:
+    """Stands for the async client: everything that a bridge can be asked for, and a log of what happened in which task."""
+
+    variable = contextvars.ContextVar("variable", default="nobody's")
+
+    def __init__(self):
+        self.log = []
+        self.reached = threading.Event()
+
+    def note(self, what):
+        self.log.append((what, anyio.get_current_task().id))
+
+    @property
+    def noted(self):
+        return [what for what, _ in self.log]
+
+    async def __aenter__(self):
+        self.note("core entered")
+        return self
+
+    async def __aexit__(self, *exc_info):
+        self.note("core left")
+
+    async def add(self, first, *, second):
+        await anyio.lowlevel.checkpoint()
+        return first + second
+
+    async def fail(self, error):
+        await anyio.lowlevel.checkpoint()
+        raise error
+
+    async def who(self):
+        return self.variable.get()
+
+    async def thread(self):
+        return threading.current_thread()
+
+    async def forever(self):
+        try:
+            self.reached.set()
+            await anyio.sleep_forever()
+        finally:
+            self.note("cleaned up")
+
+    async def count(self, to=3, *, tidy=0.0):
+        self.note("opened")
+        try:
+            for number in range(to):
+                self.note(number)
+                yield number
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(tidy)
+            self.note("closed")
+
+    async def stuck(self):
+        self.note("opened")
+        try:
+            yield "first"
+            self.reached.set()
+            await anyio.sleep_forever()
+        finally:
+            self.note("closed")
+
+
+class Room:
+    """A context of the core that holds a task group, and so must be left in the task in which it was entered."""
+
+    def __init__(self, core, *, entering=None, leaving=None):
+        self.core = core
+        self.entering = entering
+        self.leaving = leaving
+        self.left_with = []
+
+    async def __aenter__(self):
+        if self.entering:
+            await self.entering()
+        self.core.note("room entered")
+        self.group = anyio.create_task_group()
+        await self.group.__aenter__()
+        self.group.start_soon(anyio.sleep_forever)
+        return self
+
+    async def __aexit__(self, kind, error, traceback):
+        self.left_with.append(kind)
+        self.group.cancel_scope.cancel()
+        try:
+            await self.group.__aexit__(None, None, None)
+        finally:
+            self.core.note("room left")
+            if self.leaving:
+                await self.leaving()
+
+    async def step(self):
+        self.core.note("step")
+        return "step"
+
+    async def last(self):
+        raise StopAsyncIteration
+
+
+@pytest.fixture
+def core():
+    return Core()
+
+
+@pytest.fixture
+def make_room(core):
+    return lambda **settings: Room(core, **settings)
+
+
+@pytest.fixture
+def bridge(core):
+    bridge = Bridge(core)
+    yield bridge
+    with contextlib.suppress(Exception):
+        bridge.close()
+
+
+@pytest.fixture
+def ctrl_c(core):
+    """Ctrl-C as soon as the core is where it stays for ever."""
+    threads = []
+
+    def arm(times=1):
+        def press():
+            for _ in range(times):
+                assert core.reached.wait(LIMIT)
+                core.reached.clear()
+                signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+        thread = threading.Thread(target=press)
+        threads.append(thread)
+        thread.start()
+
+    yield arm
+    for thread in threads:
+        thread.join()
+
+
+class Interpreter:
+    """Another Python, with a hard limit to its life."""
+
+    def __init__(self, script):
+        self._stderr = tempfile.TemporaryFile("w+")  # noqa: SIM115  # closed in `clean_up`
+        self._process = subprocess.Popen(
+            [sys.executable, "-W", "error", "-X", "faulthandler", "-c", textwrap.dedent(script)],
+            stdout=subprocess.PIPE,
+            stderr=self._stderr,
+            text=True,
+            # Where `service` is. Not by way of the folder it runs in: the wheel's tests keep that off the path.
+            env=os.environ | {"PYTHONPATH": str(Path(__file__).parent)},
+        )
+        self._watchdog = threading.Timer(LIMIT, self._process.kill)
+        self._watchdog.start()
+
+    def line(self):
+        return self._process.stdout.readline().strip()
+
+    def interrupt(self):
+        self._process.send_signal(signal.SIGINT)
+
+    def end(self):
+        # Not `communicate`, which does not know of what `line` has buffered.
+        out = self._process.stdout.read()
+        code = self._process.wait()
+        self._watchdog.cancel()
+        self._stderr.seek(0)
+        return code, out, self._stderr.read()
+
+    def clean_up(self):
+        self._process.kill()
+        self._process.wait()
+        self._watchdog.cancel()
+        self._process.stdout.close()
+        self._stderr.close()
+
+
+@pytest.fixture
+def interpreter():
+    started = []
+
+    def start(script):
+        started.append(Interpreter(script))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.clean_up()

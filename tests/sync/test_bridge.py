@@ -1,0 +1,702 @@
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import threading
+import time
+import traceback
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import anyio
+import pytest
+
+from a2v import ClientClosedError
+from a2v._sync import bridge as module
+from a2v._sync import loop as loop_module
+from a2v._sync.bridge import Bridge, SyncContext, SyncIterator, Twin, core_of
+
+LIMIT = 30
+
+
+def loop_threads():
+    return [thread for thread in threading.enumerate() if thread.name == "a2v"]
+
+
+def wait_until(condition):
+    for _ in range(LIMIT * 100):
+        if condition():
+            return
+        threading.Event().wait(0.01)
+    pytest.fail("it never happened")
+
+
+class TestCalls:
+    def test_a_call_returns_what_the_core_returns(self, bridge, core):
+        assert bridge.call(core.add, 1, second=2) == 3
+
+    def test_nothing_is_started_before_the_first_call(self, bridge, core):
+        before = loop_threads()
+        Bridge(core)
+        assert loop_threads() == before
+
+    def test_all_calls_share_one_daemon_thread(self, bridge, core):
+        threads = {bridge.call(core.thread) for _ in range(3)}
+        assert len(threads) == 1
+        assert threads.pop().daemon
+
+    def test_the_core_is_entered_and_left_in_one_task(self, bridge, core):
+        bridge.call(core.add, 1, second=2)
+        bridge.close()
+        (entered, first), (left, second) = core.log
+        assert (entered, left) == ("core entered", "core left")
+        assert first == second
+
+    def test_an_error_is_the_same_object(self, bridge, core):
+        error = ValueError("no")
+        with pytest.raises(ValueError, match="no") as caught:
+            bridge.call(core.fail, error)
+        assert caught.value is error
+
+    def test_a_traceback_has_the_callers_frames_and_the_cores_and_little_between(self, bridge, core):
+        def outer():
+            bridge.call(core.fail, ValueError("no"))
+
+        with pytest.raises(ValueError, match="no") as caught:
+            outer()
+        names = [frame.name for frame in traceback.extract_tb(caught.value.__traceback__)]
+        assert names[1:] == ["outer", "call", "ask", "fail"]
+
+    def test_wrong_arguments_are_the_callers_error(self, bridge, core):
+        with pytest.raises(TypeError, match="second"):
+            bridge.call(core.add, 1)
+
+    @pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, GeneratorExit, asyncio.CancelledError])
+    def test_whatever_the_core_raises_reaches_the_caller_and_the_loop_goes_on(self, bridge, core, kind):
+        error = kind()
+        with pytest.raises(kind) as caught:
+            bridge.call(core.fail, error)
+        assert caught.value is error
+        assert bridge.call(core.add, 1, second=2) == 3
+
+    def test_an_error_is_let_go_with_its_caller(self, bridge):
+        class Error(Exception):  # the built-in ones cannot be referred to weakly
+            pass
+
+        async def fail():
+            raise Error
+
+        def call():
+            try:
+                bridge.call(fail)
+            except Error as error:
+                return weakref.ref(error)
+
+        gc.disable()  # nothing may wait for the collector: no cycle through frames
+        try:
+            reference = call()
+            wait_until(lambda: reference() is None)
+        finally:
+            gc.enable()
+
+    def test_the_core_sees_the_callers_context_variables(self, bridge, core):
+        token = core.variable.set("the caller's")
+        assert bridge.call(core.who) == "the caller's"
+        core.variable.reset(token)
+        assert bridge.call(core.who) == "nobody's"
+
+    def test_many_threads_share_one_client(self, bridge, core):
+        with ThreadPoolExecutor(20) as pool:
+            numbers = list(pool.map(lambda number: bridge.call(core.add, number, second=1), range(500)))
+        assert numbers == list(range(1, 501))
+        assert len(loop_threads()) == 1
+
+    @pytest.mark.anyio
+    async def test_it_works_inside_a_running_loop(self, bridge, core):
+        assert bridge.call(core.add, 1, second=2) == 3
+        assert list(SyncIterator(core.count(), bridge)) == [0, 1, 2]
+
+    def test_it_refuses_in_its_own_loop_thread_and_says_what_to_do(self, bridge, core):
+        async def call_back():
+            bridge.call(core.add, 1, second=2)
+
+        with pytest.raises(RuntimeError, match="AsyncA2V"):
+            bridge.call(call_back)
+
+    def test_it_works_in_a_thread_that_the_core_started(self, bridge, core):
+        async def call_back():
+            return await anyio.to_thread.run_sync(lambda: bridge.call(core.add, 1, second=2))
+
+        assert bridge.call(call_back) == 3
+
+    def test_a_start_interrupted_halfway_leaves_one_loop(self, bridge, core, monkeypatch):
+        class Interrupted(threading.Thread):
+            def start(self):
+                super().start()
+                if not interrupts:
+                    interrupts.append(1)
+                    raise KeyboardInterrupt
+
+        interrupts = []
+        monkeypatch.setattr(loop_module.threading, "Thread", Interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            bridge.running()
+        bridge.running().start()
+        assert bridge.call(core.add, 1, second=2) == 3
+        assert core.noted == ["core entered"]
+
+    def test_a_thread_too_many_ends_at_once(self, bridge, core):
+        bridge.call(core.add, 1, second=2)
+        spare = threading.Thread(target=bridge.running()._run)
+        spare.start()
+        spare.join(LIMIT)
+        assert not spare.is_alive()
+        assert core.noted == ["core entered"]
+
+
+class TestClosing:
+    def test_close_ends_the_thread(self, bridge, core):
+        thread = bridge.call(core.thread)
+        bridge.close()
+        assert not thread.is_alive()
+        assert core.noted == ["core entered", "core left"]
+
+    def test_close_of_what_was_never_used_starts_nothing(self, bridge, core):
+        bridge.close()
+        assert core.log == []
+        with pytest.raises(ClientClosedError):
+            bridge.call(core.add, 1, second=2)
+
+    def test_it_can_be_closed_again_and_opened_again(self, bridge, core):
+        assert bridge.call(core.add, 1, second=2) == 3
+        bridge.close()
+        bridge.close()
+        bridge.open()
+        bridge.open()
+        assert bridge.call(core.add, 1, second=2) == 3
+        assert core.noted == ["core entered", "core left", "core entered"]
+
+    def test_calls_that_wait_get_a_client_closed_error(self, bridge, core):
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(bridge.call, core.forever)
+            assert core.reached.wait(LIMIT)
+            bridge.close()
+            with pytest.raises(ClientClosedError):
+                waiting.result(LIMIT)
+        assert core.noted == ["core entered", "cleaned up", "core left"]
+
+    def test_what_ended_a_call_is_let_go_with_its_caller(self, bridge, core):
+        def call():
+            try:
+                bridge.call(core.forever)
+            except ClientClosedError as error:
+                return weakref.ref(error)
+
+        gc.disable()  # nothing may wait for the collector: no cycle through frames
+        try:
+            with ThreadPoolExecutor(1) as pool:
+                waiting = pool.submit(call)
+                assert core.reached.wait(LIMIT)
+                bridge.close()
+                reference = waiting.result(LIMIT)
+            assert reference() is None
+        finally:
+            gc.enable()
+
+    def test_a_call_under_way_to_a_loop_that_just_ended_is_refused(self, bridge, core):
+        loop = bridge.running()
+        bridge.call(core.add, 1, second=2)
+        bridge.close()
+        with pytest.raises(ClientClosedError):
+            module._Worker().ask(loop, module._Request(core.forever))
+
+    def test_a_call_under_way_while_the_loop_ends_is_refused(self, bridge, core):
+        loop = bridge.running()
+        asked = threading.Event()
+
+        async def linger():
+            core.reached.set()
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(asked.wait)
+
+        with ThreadPoolExecutor(2) as pool:
+            lingering = pool.submit(bridge.call, linger)
+            assert core.reached.wait(LIMIT)
+            loop.stop()
+            with pytest.raises(ClientClosedError):
+                module._Worker().ask(loop, module._Request(core.forever))
+            asked.set()
+            assert lingering.result(LIMIT) is None
+
+    def test_close_raises_what_the_core_raised_when_it_was_left(self, bridge, core):
+        class Failing(type(core)):
+            async def __aexit__(self, *exc_info):
+                raise OSError("still busy")
+
+        core = Failing()
+        bridge = Bridge(core)
+        bridge.call(core.add, 1, second=2)
+        with pytest.raises(OSError, match="still busy"):
+            bridge.close()
+
+    def test_a_core_that_cannot_be_entered_is_told_to_the_caller(self, core):
+        class Failing(type(core)):
+            async def __aenter__(self):
+                raise OSError("no more files")
+
+        core = Failing()
+        with pytest.raises(ClientClosedError) as caught:
+            Bridge(core).call(core.add, 1, second=2)
+        assert str(caught.value.__cause__) == "no more files"
+
+    def test_clean_up_that_takes_for_ever_is_cut_short(self, bridge, core, monkeypatch):
+        monkeypatch.setattr(loop_module, "PATIENCE", 0.1)
+
+        async def endless():
+            try:
+                yield 1
+            finally:
+                await anyio.sleep_forever()
+
+        iterator = SyncIterator(endless(), bridge)
+        next(iterator)
+        bridge.close()
+        with pytest.raises(ClientClosedError):
+            next(iterator)
+
+    def test_dropping_it_ends_the_thread(self, core):
+        bridge = Bridge(core)
+        thread = bridge.call(core.thread)
+        del bridge
+        thread.join(LIMIT)
+        assert not thread.is_alive()
+        assert core.noted == ["core entered", "core left"]
+
+    def test_dropping_it_unused_is_nothing(self, core):
+        Bridge(core)
+        assert core.log == []
+
+    def test_fifty_dropped_clients_leave_no_thread_and_no_descriptor(self, core):
+        def descriptors():
+            return len(list(Path("/dev/fd").iterdir()))
+
+        threads, files = threading.active_count(), descriptors()
+        for _ in range(50):
+            Bridge(core).call(core.add, 1, second=2)
+        wait_until(lambda: threading.active_count() <= threads and descriptors() <= files)
+
+    def test_what_came_from_a_client_keeps_it_alive(self, core):
+        twin = Twin(core, Bridge(core))
+        gc.collect()
+        assert twin._bridge.call(core.add, 1, second=2) == 3
+
+
+class TestCtrlC:
+    def test_it_ends_the_call_and_the_client_stays_usable(self, bridge, core, ctrl_c):
+        ctrl_c()
+        with pytest.raises(KeyboardInterrupt):
+            bridge.call(core.forever)
+        assert core.noted[-1] == "cleaned up"
+        assert bridge.call(core.add, 1, second=2) == 3
+
+    def test_a_second_one_does_not_wait_for_the_clean_up(self, bridge, core, ctrl_c):
+        released = threading.Event()
+
+        async def slow():
+            try:
+                core.reached.set()
+                await anyio.sleep_forever()
+            finally:
+                with anyio.CancelScope(shield=True):
+                    core.reached.set()
+                    await anyio.to_thread.run_sync(released.wait)
+                    core.note("cleaned up")
+
+        ctrl_c(2)
+        with pytest.raises(KeyboardInterrupt):
+            bridge.call(slow)
+        assert "cleaned up" not in core.noted
+        released.set()
+        assert bridge.call(core.add, 1, second=2) == 3
+
+    def test_clean_up_is_not_waited_for_longer_than_patience(self, bridge, core, ctrl_c, monkeypatch):
+        monkeypatch.setattr(module, "PATIENCE", 0.05)
+        released = threading.Event()
+
+        async def slow():
+            core.reached.set()
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(released.wait)
+
+        ctrl_c()
+        with pytest.raises(KeyboardInterrupt):
+            bridge.call(slow)
+        released.set()
+
+    def test_it_ends_an_iterator_in_its_own_task(self, bridge, core, ctrl_c):
+        iterator = SyncIterator(core.stuck(), bridge)
+        assert next(iterator) == "first"
+        ctrl_c()
+        with pytest.raises(KeyboardInterrupt):
+            next(iterator)
+        assert core.noted[1:] == ["opened", "closed"]
+        assert len({task for _, task in core.log[1:]}) == 1
+        assert list(iterator) == []
+
+    def test_it_ends_the_entering_of_a_context(self, bridge, core, make_room, ctrl_c):
+        ctrl_c()
+        with pytest.raises(KeyboardInterrupt), SyncContext(make_room(entering=core.forever), bridge):
+            pytest.fail("it was entered")
+        assert core.noted == ["core entered", "cleaned up"]
+        assert bridge.call(core.add, 1, second=2) == 3
+
+    def test_it_ends_a_context_while_a_value_is_waited_for(self, bridge, core, make_room, ctrl_c):
+        room = make_room()
+        ctrl_c()
+        with pytest.raises(KeyboardInterrupt), SyncContext(room, bridge) as context:
+            context._step(core.forever)
+        assert core.noted == ["core entered", "room entered", "cleaned up", "room left"]
+        assert len(room.left_with) == 1
+
+    def test_it_cuts_short_the_leaving_of_a_context(self, bridge, core, make_room, ctrl_c):
+        ctrl_c()
+        with pytest.raises(KeyboardInterrupt), SyncContext(make_room(leaving=core.forever), bridge):
+            pass
+        assert core.noted == ["core entered", "room entered", "room left", "cleaned up"]
+
+    @pytest.mark.parametrize("when", [0, 1])
+    def test_in_the_moment_of_asking_it_leaves_nothing_behind(self, bridge, core, monkeypatch, when):
+        bridge.call(core.add, 1, second=2)
+        loop = bridge.running()
+        real = loop.post
+        interrupts = []
+
+        def post(letter):
+            if when:
+                real(letter)
+            monkeypatch.undo()
+            interrupts.append(1)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(loop, "post", post)
+        started = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            bridge.call(core.forever)
+        assert time.monotonic() - started < module.PATIENCE  # there is nothing to wait for
+        assert interrupts
+        assert loop.endings == set()
+        assert bridge.call(core.add, 1, second=2) == 3
+
+    def test_before_the_first_step_of_its_task_it_ends_the_call(self, bridge, core, monkeypatch):
+        loop = bridge.running()
+        busy, free, letters = threading.Event(), threading.Event(), []
+        loop.post(lambda: (busy.set(), free.wait()))
+        assert busy.wait(LIMIT)
+        real = loop.post
+
+        def post(letter):
+            real(letter)
+            letters.append(letter)
+            if len(letters) == 1:
+                raise KeyboardInterrupt
+            free.set()  # only now is either of the two letters read
+
+        monkeypatch.setattr(loop, "post", post)
+        with pytest.raises(KeyboardInterrupt):
+            bridge.call(core.forever)
+        assert len(letters) == 2
+        assert loop.endings == set()
+
+    def test_after_the_answer_it_still_ends_an_iterator(self, bridge, core, monkeypatch):
+        wait = module._Request.wait
+
+        def interrupted(self, *seconds):
+            wait(self, *seconds)
+            monkeypatch.undo()
+            raise KeyboardInterrupt
+
+        iterator = SyncIterator(core.count(), bridge)
+        monkeypatch.setattr(module._Request, "wait", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            next(iterator)
+        assert core.noted[-1] == "closed"
+
+
+class TestIterators:
+    def test_it_gives_the_values_and_ends(self, bridge, core):
+        iterator = SyncIterator(core.count(), bridge)
+        assert iter(iterator) is iterator
+        assert list(iterator) == [0, 1, 2]
+        with pytest.raises(StopIteration):
+            next(iterator)
+        wait_until(lambda: not bridge.running().endings)  # no task is left, though the iterator is still held
+
+    def test_the_core_runs_only_within_next(self, bridge, core):
+        iterator = SyncIterator(core.count(), bridge)
+        assert core.log == []
+        next(iterator)
+        bridge.call(core.add, 1, second=2)
+        assert core.noted == ["core entered", "opened", 0]
+        next(iterator)
+        assert core.noted == ["core entered", "opened", 0, 1]
+
+    def test_one_task_owns_it_for_life(self, bridge, core):
+        list(SyncIterator(core.count(), bridge))
+        assert len({task for _, task in core.log[1:]}) == 1
+        assert core.log[0][1] != core.log[1][1]
+
+    @pytest.mark.parametrize("way", ["close", "with", "drop"])
+    def test_leaving_it_early_closes_it_in_its_own_task(self, bridge, core, way):
+        iterator = SyncIterator(core.count(tidy=0.01), bridge)
+        if way == "with":
+            with iterator as values:
+                next(values)
+        else:
+            next(iterator)
+        if way == "close":
+            iterator.close()
+        if way == "drop":
+            del iterator
+            wait_until(lambda: core.noted[-1] == "closed")
+        assert core.noted[1:] == ["opened", 0, "closed"]
+        assert len({task for _, task in core.log[1:]}) == 1
+
+    def test_break_and_let_go(self, bridge, core):
+        for _ in SyncIterator(core.count(), bridge):
+            break
+        wait_until(lambda: core.noted[-1] == "closed")
+        assert bridge.running().endings == set()
+
+    def test_once_closed_it_has_no_more_values(self, bridge, core):
+        iterator = SyncIterator(core.count(), bridge)
+        next(iterator)
+        iterator.close()
+        iterator.close()
+        assert list(iterator) == []
+
+    def test_closed_before_the_first_value_nothing_was_started(self, bridge, core):
+        iterator = SyncIterator(core.count(), bridge)
+        iterator.close()
+        assert list(iterator) == []
+        assert core.log == []
+
+    def test_an_error_passes_and_ends_it(self, bridge):
+        async def failing():
+            yield 1
+            raise ValueError("no")
+
+        iterator = SyncIterator(failing(), bridge)
+        assert next(iterator) == 1
+        with pytest.raises(ValueError, match="no") as caught:
+            next(iterator)
+        names = [frame.name for frame in traceback.extract_tb(caught.value.__traceback__)]
+        assert names[1:] == ["__next__", "ask", "failing"]
+        assert list(iterator) == []
+
+    def test_an_error_of_its_clean_up_reaches_who_closes_it(self, bridge):
+        async def failing():
+            try:
+                yield 1
+            finally:
+                raise ValueError("no")
+
+        iterator = SyncIterator(failing(), bridge)
+        next(iterator)
+        with pytest.raises(ValueError, match="no"):
+            iterator.close()
+
+    def test_one_thread_at_a_time(self, bridge, core):
+        iterator = SyncIterator(core.stuck(), bridge)
+        assert next(iterator) == "first"
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(next, iterator, "ended")
+            assert core.reached.wait(LIMIT)
+            with pytest.raises(ValueError, match="another thread"):
+                next(iterator)
+            iterator.close()
+            assert waiting.result(LIMIT) == "ended"
+        assert core.noted[1:] == ["opened", "closed"]
+
+    def test_while_it_closes_it_has_no_more_values(self, bridge):
+        released, closing = threading.Event(), threading.Event()
+
+        async def slow():
+            try:
+                yield 1
+            finally:
+                closing.set()
+                await anyio.to_thread.run_sync(released.wait)
+
+        iterator = SyncIterator(slow(), bridge)
+        next(iterator)
+        worker = iterator._worker
+        with ThreadPoolExecutor(2) as pool:
+            first = pool.submit(iterator.close)
+            assert closing.wait(LIMIT)
+            second = pool.submit(iterator.close)
+            with pytest.raises(StopAsyncIteration):
+                worker.ask(bridge.running(), module._Request(anyio.sleep_forever))
+            released.set()
+            assert first.result(LIMIT) is second.result(LIMIT) is None
+
+    def test_after_the_client_closed(self, bridge, core):
+        under_way, at_its_end = SyncIterator(core.count(), bridge), SyncIterator(core.count(), bridge)
+        next(under_way)
+        list(at_its_end)
+        bridge.close()
+        assert core.noted[-2:] == ["closed", "core left"]
+        with pytest.raises(ClientClosedError):
+            next(under_way)
+        with pytest.raises(StopIteration):
+            next(at_its_end)
+        under_way.close()
+
+    def test_one_opened_before_the_client_was_closed_and_opened_again_stays_ended(self, bridge, core):
+        iterator = SyncIterator(core.count(), bridge)
+        next(iterator)
+        bridge.close()
+        bridge.open()
+        bridge.call(core.add, 1, second=2)
+        with pytest.raises(ClientClosedError):
+            next(iterator)
+
+
+class TestContexts:
+    def test_it_is_entered_stepped_and_left_in_one_task(self, bridge, core, make_room):
+        room = make_room()
+        with SyncContext(room, bridge) as context:
+            assert isinstance(context, SyncContext)
+            assert context._step(room.step) == "step"
+        assert core.noted[1:] == ["room entered", "step", "room left"]
+        assert len({task for _, task in core.log[1:]}) == 1
+        assert room.left_with == [None]
+
+    def test_the_last_value_ends_the_iteration(self, bridge, make_room):
+        room = make_room()
+        with SyncContext(room, bridge) as context, pytest.raises(StopIteration):
+            context._step(room.last)
+
+    def test_after_it_there_are_no_more_values(self, bridge, make_room):
+        room = make_room()
+        with SyncContext(room, bridge) as context:
+            pass
+        with pytest.raises(StopIteration):
+            context._step(room.step)
+
+    def test_before_it_there_are_no_values(self, bridge, make_room):
+        room = make_room()
+        context = SyncContext(room, bridge)
+        with pytest.raises(RuntimeError, match="`with` statement"):
+            context._step(room.step)
+        context.__exit__(None, None, None)
+
+    def test_the_core_is_told_of_the_bodys_error_which_passes(self, bridge, make_room):
+        room, error = make_room(), KeyError("mine")
+        with pytest.raises(KeyError) as caught, SyncContext(room, bridge):
+            raise error
+        assert caught.value is error
+        assert room.left_with == [KeyError]
+
+    def test_an_error_while_entering(self, bridge, core, make_room):
+        async def fail():
+            raise ValueError("no")
+
+        with pytest.raises(ValueError, match="no") as caught, SyncContext(make_room(entering=fail), bridge):
+            pytest.fail("it was entered")
+        names = [frame.name for frame in traceback.extract_tb(caught.value.__traceback__)]
+        assert names[1:] == ["__enter__", "ask", "open", "__aenter__", "fail"]
+        assert core.noted == ["core entered"]
+        assert bridge.running().endings == set()
+
+    def test_an_error_while_leaving(self, bridge, make_room):
+        async def fail():
+            raise ValueError("no")
+
+        with pytest.raises(ValueError, match="no") as caught, SyncContext(make_room(leaving=fail), bridge):
+            pass
+        names = [frame.name for frame in traceback.extract_tb(caught.value.__traceback__)]
+        assert names[1:] == ["__exit__", "leave", "ask", "__aexit__", "fail"]
+
+    def test_an_error_of_a_clean_up_that_another_thread_asked_for(self, bridge, core, make_room):
+        async def fail():
+            raise ValueError("no")
+
+        context = SyncContext(make_room(leaving=fail), bridge)
+        context.__enter__()
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(context._step, core.forever)
+            assert core.reached.wait(LIMIT)
+            with pytest.raises(ValueError, match="no"):
+                context.__exit__(None, None, None)
+            with pytest.raises(ValueError, match="no"):
+                waiting.result(LIMIT)
+
+    @pytest.mark.parametrize("way", ["drop", "close"])
+    def test_left_open_it_is_left_with_its_client(self, bridge, core, make_room, way):
+        room = make_room()
+        context = SyncContext(room, bridge)
+        context.__enter__()
+        if way == "drop":
+            del context
+            wait_until(lambda: core.noted[-1] == "room left")
+        else:
+            bridge.close()
+            context.__exit__(None, None, None)
+        assert "room left" in core.noted
+        assert room.left_with == [GeneratorExit]
+        assert len({task for what, task in core.log if "room" in what}) == 1
+
+
+class TestAnotherProcess:
+    """As a forked child sees it; real forks are in test_interpreter.py."""
+
+    @pytest.fixture
+    def fork(self, monkeypatch):
+        return lambda: monkeypatch.setattr(os, "getpid", lambda: 0)
+
+    def test_what_was_opened_before_is_refused_and_not_touched(self, bridge, core, make_room, fork, monkeypatch):
+        iterator, room = SyncIterator(core.count(), bridge), make_room()
+        next(iterator)
+        with SyncContext(room, bridge):
+            before = list(core.noted)
+            fork()
+            with pytest.raises(RuntimeError, match="before a fork"):
+                next(iterator)
+            iterator.close()
+            iterator._worker.abandon()
+            SyncContext.__exit__(SyncContext(room, bridge), None, None, None)
+            monkeypatch.undo()
+            bridge.call(core.add, 1, second=2)
+            assert core.noted == before
+
+    def test_its_exit_is_not_the_parents(self, bridge, core, fork, monkeypatch):
+        bridge.call(core.add, 1, second=2)
+        loop = bridge.running()
+        fork()
+        loop._exit()
+        monkeypatch.undo()
+        assert bridge.call(core.add, 1, second=2) == 3
+
+    def test_the_exit_of_its_own_process_ends_the_thread(self, bridge, core):
+        thread = bridge.call(core.thread)
+        bridge.running()._exit()
+        assert not thread.is_alive()
+        assert core.noted[-1] == "core left"
+
+
+class TestTwins:
+    def test_it_reads_like_the_cores_object_in_its_own_name(self, bridge):
+        class AsyncThing:
+            def __repr__(self):
+                return f"<{type(self).__name__} 7>"
+
+        class Thing(Twin[AsyncThing]):
+            pass
+
+        assert repr(Thing(AsyncThing(), bridge)) == "<Thing 7>"
+
+    def test_the_core_is_handed_its_own_objects(self, bridge, core):
+        assert core_of(Twin(core, bridge)) is core
+        assert core_of("id") == "id"

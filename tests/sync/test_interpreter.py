@@ -1,0 +1,316 @@
+"""What only an interpreter of its own can show: signals, its exit, forks, other event loops around the client."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import textwrap
+import time
+
+import pytest
+
+# Less than the five seconds that clean-up may take: whoever waited for nothing fails.
+PROMPTLY = 3.0
+
+GENERATE = """
+    client.videos.generate(model_id="eva_a0008", audio_url="https://example.com/stuck.wav")
+"""
+WAIT = """
+    client.videos.task("stuck").wait()
+"""
+WATCH = """
+    for video in client.videos.watch("stuck"):
+        pass
+"""
+# Between two looks, not within one.
+WATCH_SLEEPING = """
+    for video in client.videos.watch("slow"):
+        say("ready")
+"""
+BATCH = """
+    jobs = [a2v.Job("eva_a0008", f"https://example.com/{word}.wav") for word in ("one", "slow")]
+    with client.batch(jobs) as batch:
+        for outcome in batch:
+            say("ready")
+"""
+CLOSE = """
+    core = client._core
+    class Stubborn(type(core)):
+        async def aclose(self):
+            say("ready")
+            await anyio.sleep(1)
+    core.__class__ = Stubborn
+    client.characters.list()
+    client.close()
+"""
+
+
+class TestCtrlC:
+    @pytest.mark.parametrize(
+        "work", [GENERATE, WAIT, WATCH, WATCH_SLEEPING, BATCH], ids=["generate", "wait", "watch", "sleep", "batch"]
+    )
+    def test_it_comes_at_once_after_the_clean_up_and_the_client_stays_usable(self, interpreter, work):
+        python = interpreter(
+            f"""
+from service import *
+import time
+client = client()
+try:
+{work}
+except KeyboardInterrupt:
+    say("interrupted", *client._core._session._custom_transport.left)
+    loop = client._bridge.running()
+    while loop.endings:  # between two looks it may hit the loop's body, and then the iterator is merely let go
+        time.sleep(0.01)
+    say(len(loop.endings), client.characters.list()[0].model_id)
+client.close()
+"""
+        )
+        assert python.line() == "ready"
+        pressed = time.monotonic()
+        python.interrupt()
+        word, *left = python.line().split()
+        assert time.monotonic() - pressed < PROMPTLY
+        assert word == "interrupted"
+        expected = {GENERATE: ["generate"], WAIT: ["get"], WATCH: ["get"]}
+        assert left == expected.get(work, [])
+        assert python.end() == (0, "0 eva_a0008\n", "")
+
+    def test_unhandled_it_ends_the_program_as_usual(self, interpreter):
+        python = interpreter(f"from service import *\nclient = client()\nif True:\n{GENERATE}")
+        assert python.line() == "ready"
+        python.interrupt()
+        code, _, err = python.end()
+        assert code == -signal.SIGINT
+        assert err.strip().splitlines()[-1] == "KeyboardInterrupt"
+        assert "Warning" not in err
+
+    def test_while_closing_it_comes_at_once(self, interpreter):
+        python = interpreter(
+            f"from service import *\nclient = client()\ntry:\n{CLOSE}\nexcept KeyboardInterrupt:\n    say('interrupted')"
+        )
+        assert python.line() == "ready"
+        python.interrupt()
+        assert python.line() == "interrupted"
+        assert python.end()[::2] == (0, "")
+
+    def test_hundreds_at_any_instant_leave_nothing_behind(self, interpreter):
+        python = interpreter(
+            """
+            import random, threading
+            from service import *
+            import signal
+            client = client()
+            signal.signal(signal.SIGALRM, signal.default_int_handler)
+            hit = 0
+
+            def work():
+                client.characters.list()
+                with client.videos.watch("one", "two") as videos:
+                    next(videos)
+                with client.batch([a2v.Job("m", "https://example.com/a.wav")]) as batch:
+                    list(batch)
+
+            for _ in range(500):
+                try:
+                    try:
+                        # Once more a little later, as one that hits a finalizer is lost: Python can only print it.
+                        signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-5, 8e-3), 0.05)
+                        while True:
+                            work()
+                    finally:
+                        signal.setitimer(signal.ITIMER_REAL, 0)
+                except KeyboardInterrupt:
+                    hit += 1
+            for _ in range(1000):
+                loop = client._bridge.running()
+                if not loop.endings:
+                    break
+                threading.Event().wait(0.01)
+            say(hit, len(loop.endings), client.characters.list()[0].model_id)
+            client.close()
+            """
+        )
+        code, out, err = python.end()
+        assert (code, out) == (0, "500 0 eva_a0008\n"), err
+
+    def test_before_the_first_call_is_through_leaves_the_client_usable(self, interpreter):
+        python = interpreter(
+            """
+            import random
+            from service import *
+            from service import client as make
+            import signal
+            signal.signal(signal.SIGALRM, signal.default_int_handler)
+            for _ in range(100):
+                client = make()
+                try:
+                    try:
+                        signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-5, 2e-3))
+                        client.characters.list()
+                    finally:
+                        signal.setitimer(signal.ITIMER_REAL, 0)
+                except KeyboardInterrupt:
+                    pass
+                assert client.characters.list()
+                client.close()
+            say("done")
+            """
+        )
+        code, out, err = python.end()
+        assert (code, out) == (0, "done\n"), err
+
+
+class TestExit:
+    @pytest.mark.parametrize(
+        ("state", "expected"),
+        [
+            ("pass", ["left:"]),
+            ("client.characters.list()", ["left: closed"]),
+            (
+                "threading.Thread(target=client.videos.task('stuck').wait, daemon=True).start(); reached.wait()",
+                ["ready", "left: get closed"],
+            ),
+            ("iterator = client.videos.watch('slow'); next(iterator)", ["left: closed"]),
+            ("batch = client.batch([a2v.Job('m', 'https://example.com/slow.wav')]).__enter__()", ["left: closed"]),
+        ],
+        ids=["unused", "idle", "call", "iterator", "batch"],
+    )
+    def test_without_close_it_ends_cleanly(self, interpreter, state, expected):
+        python = interpreter(
+            f"""
+            from service import *
+            import threading
+            import atexit
+            threading.excepthook = lambda args: None  # a thread may or may not live to hear that the client is closed
+            client = client()
+            atexit.register(lambda: say("left:", *client._core._session._custom_transport.left))
+            {state}
+            """
+        )
+        started = time.monotonic()
+        code, out, err = python.end()
+        assert (code, err) == (0, "")
+        assert out.splitlines() == expected
+        assert time.monotonic() - started < PROMPTLY + 2
+
+    def test_after_an_unhandled_exception(self, interpreter):
+        python = interpreter(
+            """
+            from service import *
+            client = client()
+            for video in client.videos.watch("slow"):
+                raise RuntimeError("oops")
+            """
+        )
+        code, _, err = python.end()
+        assert code == 1
+        assert err.strip().splitlines()[-1] == "RuntimeError: oops"
+        assert "Warning" not in err
+
+    def test_a_blocked_core_does_not_keep_the_interpreter(self, interpreter):
+        python = interpreter(
+            """
+            from service import *
+            import time
+            import a2v._sync.loop
+            a2v._sync.loop.PATIENCE = 0.2
+            client = client()
+            client.characters.list()
+            client._bridge.running().post(lambda: time.sleep(60))
+            """
+        )
+        assert python.end() == (0, "", "")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+class TestFork:
+    # Since 3.12 Python warns of every fork in a process with threads.
+    IGNORE = "import warnings; warnings.simplefilter('ignore', DeprecationWarning)"
+
+    def run(self, interpreter, script):
+        python = interpreter(f"{self.IGNORE}\nimport os, sys\nfrom service import *\n" + textwrap.dedent(script))
+        code, out, err = python.end()
+        assert (code, err) == (0, ""), err
+        return out.split()
+
+    @pytest.mark.parametrize("before", ["pass", "client.characters.list()"], ids=["unused", "used"])
+    def test_the_child_and_the_parent_both_work(self, interpreter, before):
+        script = f"""
+            client = client()
+            {before}
+            if pid := os.fork():
+                assert os.waitpid(pid, 0)[1] == 0
+                say("parent", client.characters.list()[0].model_id)
+            else:
+                say("child", client.characters.list()[0].model_id)
+            client.close()
+        """
+        assert self.run(interpreter, script) == ["child", "eva_a0008", "parent", "eva_a0008"]
+
+    def test_what_was_opened_before_is_the_parents(self, interpreter):
+        script = """
+            client = client()
+            iterator = client.videos.watch("one", "two")
+            first = next(iterator)
+            batch = client.batch([])
+            with batch:
+                if pid := os.fork():
+                    assert os.waitpid(pid, 0)[1] == 0
+                else:
+                    for call in (lambda: next(iterator), lambda: next(batch)):
+                        try:
+                            call()
+                        except RuntimeError as error:
+                            assert "before a fork" in str(error)
+                            say("refused")
+                    iterator.close()
+                    del iterator
+                    sys.exit()
+            say(len(list(iterator)))
+        """
+        assert self.run(interpreter, script) == ["refused", "refused", "1"]
+
+    def test_multiprocessing(self, interpreter):
+        script = """
+            import multiprocessing
+            client = client()
+            client.characters.list()
+
+            def work(number):
+                return client.characters.list()[0].model_id
+
+            with multiprocessing.get_context("fork").Pool(2) as pool:
+                say(*pool.map(work, range(4)))
+        """
+        assert self.run(interpreter, script) == ["eva_a0008"] * 4
+
+
+class TestInsideOtherLoops:
+    @pytest.mark.parametrize(
+        "run", ["asyncio.run(main())", "trio.run(main)", "anyio.run(main, backend='trio')", "anyio.run(main)"]
+    )
+    def test_it_just_works(self, interpreter, run):
+        python = interpreter(
+            f"""
+            from service import *
+            import asyncio
+            import trio
+            client = client()
+
+            async def main():
+                assert len(list(client.videos.watch("one", "two"))) == 2
+                with client.batch([]) as batch:
+                    assert list(batch) == []
+                say(client.characters.list()[0].model_id)
+
+            {run}
+            client.close()
+            """
+        )
+        assert python.end() == (0, "eva_a0008\n", "")
+
+
+def test_it_is_this_python_that_is_started(interpreter):
+    assert interpreter("import sys; print(sys.executable)").end() == (0, f"{sys.executable}\n", "")

@@ -1,0 +1,53 @@
+"""What callers of the async client see. Read by type checkers, never run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, assert_type
+
+import httpx
+
+from a2v import AsyncA2V, AsyncBatch, AsyncVideoTask, Character, Job, Outcome, Video
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+
+async def client() -> None:
+    assert_type(AsyncA2V(), AsyncA2V)
+    AsyncA2V("t", base_url="https://example.com", timeout=1, max_retries=0, rate_limit=None)
+    AsyncA2V(transport=httpx.MockTransport(lambda request: httpx.Response(200, request=request)))
+    async with AsyncA2V() as entered:
+        assert_type(entered, AsyncA2V)
+    assert_type(await entered.aclose(), None)
+
+
+async def characters(client: AsyncA2V) -> None:
+    assert_type(await client.characters.list(), list[Character])
+
+
+async def videos(client: AsyncA2V, task: AsyncVideoTask) -> None:
+    assert_type(await client.videos.generate(model_id="m", audio_url="https://example.com/a.wav"), AsyncVideoTask)
+    assert_type(await client.videos.get("id"), Video)
+    assert_type(await client.videos.list(), list[Video])
+    assert_type(client.videos.task("id"), AsyncVideoTask)
+    iterator: AsyncIterator[Video] = client.videos.watch("id", task, timeout=5)
+    async for video in iterator:
+        assert_type(video, Video)
+
+
+async def one_task(task: AsyncVideoTask) -> None:
+    assert_type(task.video_id, str)
+    assert_type(task.video, Video | None)
+    assert_type(await task.wait(timeout=None), Video)
+    assert_type(await task.refresh(), Video)
+    assert_type(await task.download("a.mp4", overwrite=True), Path)
+    async for video in task.watch():
+        assert_type(video, Video)
+
+
+async def batch(client: AsyncA2V) -> None:
+    async with client.batch([Job("m", "https://example.com/a.wav")], save_to=Path("videos")) as batch:
+        assert_type(batch, AsyncBatch)
+        async for outcome in batch:
+            assert_type(outcome, Outcome)
