@@ -7,6 +7,7 @@ loop thread.
 
 from __future__ import annotations
 
+import _thread
 import asyncio
 import atexit
 import os
@@ -52,9 +53,10 @@ class LoopThread:
 
     def start(self) -> None:
         """Start the thread, if there is none."""
-        # A Ctrl-C in here may start a thread too many, which then ends at once; a lock could stay locked.
+        # A Ctrl-C in here may start a thread too many, which then ends at once; a lock could stay locked. Not started from
+        # here, because `Thread.start` holds such a lock while it waits, and Ctrl-C comes to the main thread only.
         if self._thread is None:
-            threading.Thread(target=self._run, name="a2v", daemon=True).start()
+            _thread.start_new_thread(self._launch, ())
 
     def is_here(self) -> bool:
         """Whether the thread is of this process: after a fork the child has none of the parent's threads."""
@@ -119,20 +121,30 @@ class LoopThread:
         if not self._over:
             self._stopped.set()
 
+    def _launch(self) -> None:
+        try:
+            threading.Thread(target=self._run, name="a2v", daemon=True).start()
+        except RuntimeError as error:  # the system has no more threads
+            self._end(error)
+
+    def _end(self, error: BaseException | None) -> None:
+        self.error = error
+        self.stopping = self._over = True
+        self._read()
+
     def _run(self) -> None:
         if not self._only_one.acquire(blocking=False):
             return
         self._thread = threading.current_thread()
         atexit.register(self._exit)
+        error: BaseException | None = None
         try:
             # In an empty context, because since 3.14 a thread may begin with a copy of its starter's.
             Context().run(anyio.run, self._main)
-        except BaseException as error:  # noqa: BLE001  # told to those who ask, there is nobody else
-            self.error = error
-        finally:
-            atexit.unregister(self._exit)
-            self.stopping = self._over = True
-            self._read()
+        except BaseException as caught:  # noqa: BLE001  # told to those who ask, there is nobody else
+            error = caught
+        atexit.unregister(self._exit)
+        self._end(error)
 
     async def _main(self) -> None:
         self._home = copy_context()

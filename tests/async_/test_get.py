@@ -6,6 +6,7 @@ import itertools
 import json
 
 import anyio
+import anyio.lowlevel
 import httpx
 import pytest
 
@@ -172,6 +173,22 @@ class TestGarbage:
             await get(service, make_client, httpx.Response(200, content=body))
         check(caught.value)
         assert len(service.requests) == 4
+
+
+async def test_a_reply_that_is_too_long_is_not_read_to_its_end(service, make_client) -> None:
+    class Long(httpx.AsyncByteStream):
+        read = 0
+
+        async def __aiter__(self):
+            while self.read < 8 * 1024 * 1024:
+                await anyio.lowlevel.checkpoint()
+                self.read += 65536
+                yield b" " * 65536
+
+    body = Long()
+    with pytest.raises(a2v.ProtocolError, match="longer than"):
+        await get(service, make_client, lambda _: httpx.Response(200, stream=body), max_retries=0)
+    assert body.read < 2 * 1024 * 1024
 
 
 @pytest.mark.parametrize("data", [None, {}, "", [None], [[]], [{}], [{"model_id": 3}], [{"model_id": "x", "name": 3}]])

@@ -1,0 +1,270 @@
+"""Turns: everything that a client sends shares one budget and one schedule, and nobody is forgotten."""
+
+from __future__ import annotations
+
+import random
+from email.utils import formatdate
+
+import anyio
+import httpx
+import pytest
+
+import a2v
+
+pytestmark = [pytest.mark.anyio, pytest.mark.virtual_time]
+
+JOB = {"model_id": "eva_a0008", "audio_url": "https://example.com/a.wav"}
+FINISHED = {"status": "finished", "video_url": "https://files.example/v.mp4"}
+EPOCH = 1_790_000_000
+
+
+class Limit:
+    """Thirty requests in each minute of the server's clock, for whoever comes; it tells so in its headers."""
+
+    def __init__(self, service, *, skew: float = 0.0) -> None:
+        self.service, self.skew = service, skew
+        self.refused = 0
+        self.most = 0
+        self._window, self._count = -1, 0
+
+    async def __call__(self, request: httpx.Request) -> httpx.Response:
+        await anyio.sleep(0.1)
+        now = anyio.current_time() + 17
+        if int(now // 60) != self._window:
+            self._window, self._count = int(now // 60), 0
+        self._count += 1
+        self.most = max(self.most, self._count)
+        if self._count > 30:
+            self.refused += 1
+            response = httpx.Response(429, text="too many")
+        else:
+            response = await self.service(request)
+        clock = EPOCH + now + self.skew
+        response.headers["date"] = formatdate(clock, usegmt=True)
+        response.headers["x-ratelimit-total"] = "30"
+        response.headers["x-ratelimit-left"] = str(max(0, 30 - self._count))
+        response.headers["x-ratelimit-reset"] = str(int(clock + 60 - now % 60))
+        await anyio.sleep(0.1)
+        return response
+
+
+@pytest.fixture
+def limited(service, make_client):
+    """Makes clients of the service behind a limit, and gives the limit."""
+
+    def make(**settings):
+        limit = Limit(service, **settings)
+        return limit, lambda: make_client(rate_limit=30, transport=httpx.MockTransport(limit))
+
+    return make
+
+
+def pacer_of(client):
+    return client._session._run.pacer
+
+
+def assert_nothing_is_left(client) -> None:
+    pacer = pacer_of(client)
+    left = [pacer._watchers, pacer._idle, pacer._parked, *pacer._senders.values()]
+    assert [len(each) for each in left] == [0, 0, 0, 0, 0]
+    assert len(pacer._schedule) == 0
+    assert pacer._budget.in_flight == 0
+
+
+async def looks_for(count: int, service, make_client) -> int:
+    service.plan = [(0, {"status": "pending"}), (300, {"status": "in_progressing"}), (900, FINISHED)]
+    before = len(service.requests)
+    async with make_client() as client, anyio.create_task_group() as group:
+        task = await client.videos.generate(**JOB)
+        for _ in range(count):
+            group.start_soon(client.videos.task(task.video_id).wait)
+    return len(service.requests) - before
+
+
+async def test_a_thousand_waiters_cost_what_one_costs(service, make_client) -> None:
+    one = await looks_for(1, service, make_client)
+    assert await looks_for(1000, service, make_client) == one
+
+
+async def test_whoever_conducts_may_leave(service, make_client) -> None:
+    service.plan = [(0, {"status": "pending"}), (100, FINISHED)]
+    async with make_client() as client, anyio.create_task_group() as group:
+        task = await client.videos.generate(**JOB)
+        began = anyio.current_time()
+        for patience in range(1, 60):  # each in turn is the one that sleeps until the next request
+            group.start_soon(_give_up, client, task.video_id, patience)
+        await client.videos.task(task.video_id).wait()
+        assert anyio.current_time() - began < 110
+
+
+async def _give_up(client: a2v.AsyncA2V, video_id: str, patience: float) -> None:
+    with anyio.move_on_after(patience):
+        await client.videos.task(video_id).wait()
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_cancelled_at_random_nobody_is_lost_and_nothing_is_left(limited, service, seed) -> None:
+    chance = random.Random(seed)
+    limit, client = limited()
+    service.plan = [(0, {"status": "pending"}), (200, {"status": "in_progressing"}), (700, FINISHED)]
+    patient = []
+    async with client() as client:
+        tasks = [await client.videos.generate(**JOB) for _ in range(20)]
+
+        async def wait(task: a2v.AsyncVideoTask) -> None:
+            patient.append(await client.videos.task(task.video_id).wait())
+
+        async def call() -> None:
+            with anyio.move_on_after(chance.uniform(0, 5)):
+                await client.characters.list()
+
+        async with anyio.create_task_group() as group:
+            for task in tasks:
+                group.start_soon(wait, task)
+            for _ in range(200):
+                await anyio.sleep(chance.uniform(0, 3))
+                group.start_soon(_give_up, client, chance.choice(tasks).video_id, chance.uniform(0, 20))
+                if chance.random() < 0.1:
+                    group.start_soon(call)
+        assert sorted(video.video_id for video in patient) == sorted(task.video_id for task in tasks)
+        assert_nothing_is_left(client)
+    assert limit.refused == 0
+
+
+@pytest.mark.parametrize("skew", [0, -90, 3600, -86400 * 365])
+async def test_within_the_limit_whatever_the_servers_clock_says(limited, service, skew) -> None:
+    limit, client = limited(skew=skew)
+    service.plan = [(0, {"status": "pending"}), (600, FINISHED)]
+    async with client() as client, client.batch([a2v.Job(**JOB)] * 60) as batch:
+        assert [outcome.ok async for outcome in batch] == [True] * 60
+    assert limit.refused == 0
+    assert limit.most > 20  # and what the limit allows is used
+
+
+async def test_a_quick_call_amid_a_large_batch(limited, service) -> None:
+    _, client = limited()
+    service.plan = [(0, {"status": "pending"}), (1800, FINISHED)]
+    waits = []
+    async with client() as client, client.batch([a2v.Job(**JOB)] * 300):
+        for _ in range(10):
+            await anyio.sleep(47)
+            began = anyio.current_time()
+            await client.characters.list()
+            waits.append(anyio.current_time() - began)
+    assert max(waits) < 15
+
+
+async def test_two_clients_with_one_token_learn_of_each_other(limited, service) -> None:
+    limit, client = limited()
+    service.plan = [(0, {"status": "pending"}), (900, FINISHED)]
+    done = []
+
+    async def work() -> None:
+        async with client() as mine, mine.batch([a2v.Job(**JOB)] * 40) as batch:
+            done.extend([outcome.ok async for outcome in batch])
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(work)
+        group.start_soon(work)
+    assert done == [True] * 80
+    assert limit.refused <= 0.02 * len(service.requests) + 2
+
+
+async def test_where_the_server_lists_videos_one_request_looks_at_all(service, make_client) -> None:
+    service.lists_videos = True
+    service.plan = [(0, {"status": "pending"}), (600, FINISHED)]
+    async with make_client() as client, client.batch([a2v.Job(**JOB)] * 100) as batch:
+        assert [outcome.ok async for outcome in batch] == [True] * 100
+    assert len(service.seen("video.list")) > 10
+    assert len(service.seen("video.get")) < 20
+
+
+async def test_without_the_call_it_is_asked_for_once(service, make_client) -> None:
+    service.plan = [(0, {"status": "pending"}), (600, FINISHED)]
+    async with make_client() as client, client.batch([a2v.Job(**JOB)] * 10) as batch:
+        assert [outcome.ok async for outcome in batch] == [True] * 10
+    assert len(service.seen("video.list")) == 1
+
+
+async def test_somebody_elses_look_is_news(service, make_client) -> None:
+    service.plan = [(0, {"status": "pending"}), (1000, {"status": "in_progressing"}), (5000, FINISHED)]
+    noticed = []
+    async with make_client() as client:
+        task = await client.videos.generate(**JOB)
+
+        async def watch() -> None:
+            async for video in task.watch():
+                noticed.append((video.status, anyio.current_time() - began))  # noqa: PERF401  # while it goes on
+
+        began = anyio.current_time()
+        async with anyio.create_task_group() as group:
+            group.start_soon(watch)
+            await anyio.sleep(1000.001)
+            await client.videos.get(task.video_id)
+            await anyio.sleep(0.001)
+            assert noticed[-1] == (a2v.VideoStatus.IN_PROGRESS, pytest.approx(1000.001, abs=0.01))
+            group.cancel_scope.cancel()
+
+
+async def test_a_submission_that_was_not_begun_costs_nothing(limited, service) -> None:
+    _, client = limited()
+    async with client() as client:
+        for _ in range(30):
+            await client.characters.list()
+        with anyio.move_on_after(1):  # the minute is used up, so this waits for its turn
+            await client.videos.generate(**JOB)
+        await client.characters.list()
+        assert_nothing_is_left(client)
+    assert service.posts == 0
+
+
+async def test_a_look_that_is_given_up_is_taken_by_another(service, make_client) -> None:
+    async def stall(_: httpx.Request) -> httpx.Response:
+        await anyio.sleep(10)
+        raise AssertionError("nobody waits so long")
+
+    service.plan = [(0, FINISHED)]
+    service.replies["video.get"] = [stall, service.well]
+    async with make_client() as client, anyio.create_task_group() as group:
+        group.start_soon(_give_up, client, "v", 1)  # sends the look
+        await anyio.sleep(0.5)
+        began = anyio.current_time()
+        assert (await client.videos.task("v").wait()).is_terminal
+        assert anyio.current_time() - began < 2
+
+
+async def test_while_looks_take_long_others_go_on(service, make_client) -> None:
+    quick, slow = [f"quick{n}" for n in range(4)], [f"slow{n}" for n in range(4)]
+    last_asked = {}
+
+    async def slow_the_second_time(request: httpx.Request) -> httpx.Response:
+        video_id = request.url.params["video_id"]
+        again, last_asked[video_id] = video_id in last_asked, anyio.current_time()
+        if again and video_id in slow:
+            await anyio.sleep(25)
+        return service.well(request)
+
+    service.plan = [(0, {"status": "pending"}), (3, FINISHED)]
+    service.replies["video.get"] = [slow_the_second_time]
+    async with make_client() as client, anyio.create_task_group() as group:
+        began = anyio.current_time()
+        for video_id in quick + slow:
+            group.start_soon(client.videos.task(video_id).wait)
+    assert all(3 <= last_asked[video_id] - began < 6 for video_id in quick)
+
+
+async def test_when_all_have_left_nothing_stays(service, make_client) -> None:
+    async with make_client() as client:
+        async with anyio.create_task_group() as group:
+            for n in range(10):
+                group.start_soon(_give_up, client, f"v{n % 3}", n + 1)
+        assert_nothing_is_left(client)
+
+
+@pytest.mark.parametrize("calls", [2, 100])
+async def test_before_anything_is_known_requests_go_one_at_a_time(limited, service, calls) -> None:
+    limit, client = limited()
+    async with client() as client, anyio.create_task_group() as group:
+        for _ in range(calls):
+            group.start_soon(client.characters.list)
+    assert (limit.refused, len(service.requests)) == (0, calls)
