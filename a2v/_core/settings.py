@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -57,6 +58,7 @@ def read_base_url(base_url: str | None, environ: Mapping[str, str]) -> str:
     return found.rstrip("/")
 
 
+@lru_cache(16)
 def is_loopback(host: str) -> bool:
     """Whether a URL's host is this machine."""
     try:

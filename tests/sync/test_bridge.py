@@ -283,6 +283,16 @@ class TestClosing:
         assert not thread.is_alive()
         assert core.noted == ["core entered", "core left"]
 
+    def test_once_its_thread_ended_nothing_holds_the_core(self, core):
+        core = type(core)()
+        reference = weakref.ref(core)
+        bridge = Bridge(core)
+        bridge.call(core.add, 1, second=2)
+        bridge.close()
+        del bridge, core
+        gc.collect()
+        assert reference() is None
+
     def test_dropping_it_unused_is_nothing(self, core):
         Bridge(core)
         assert core.log == []
