@@ -15,8 +15,10 @@ from pathlib import Path
 
 import anyio
 import anyio.lowlevel
+import httpx
 import pytest
 
+import a2v
 from a2v._sync.bridge import Bridge
 
 LIMIT = 60
@@ -211,3 +213,55 @@ def interpreter():
     yield start
     for one in started:
         one.clean_up()
+
+
+class VideoService:
+    """Videos are pending for so many looks, then finished, but for two of them."""
+
+    pending = 1
+
+    def __init__(self):
+        self.looks = {}
+        self.models = []
+        self.asked = threading.Event()
+
+    def __call__(self, request):
+        self.asked.set()
+        path = request.url.path.rpartition("/")[2]
+        if request.url.host == "files.example.com":
+            return httpx.Response(200, content=b"a video", headers={"content-length": "7"})
+        if path == "character.list":
+            return self._reply([{"model_id": "eva_a0008", "display_name": "Eva"}])
+        if path == "video.generate":
+            self.models.append(request.read())
+            return self._reply({"video_id": f"video{len(self.models)}"})
+        if path == "video.get":
+            video_id = request.url.params["video_id"]
+            if video_id == "unknown":
+                return httpx.Response(200, json={"code": "10001", "message": "file not found", "data": None})
+            return self._reply(self._video(video_id))
+        return self._reply([self._video(f"video{number + 1}") for number in range(len(self.models))])
+
+    def _video(self, video_id):
+        looks = self.looks[video_id] = self.looks.get(video_id, 0) + 1
+        if looks <= self.pending:
+            return {"video_id": video_id, "status": "pending"}
+        if video_id == "fails":
+            return {"video_id": video_id, "status": "error"}
+        url = f"https://files.example.com/{video_id}.mp4"
+        return {"video_id": video_id, "status": "finished", "video_url": url}
+
+    def _reply(self, data):
+        return httpx.Response(200, json={"code": 0, "message": "ok", "data": data})
+
+
+@pytest.fixture
+def service():
+    return VideoService()
+
+
+@pytest.fixture
+def sync_client(service):
+    transport = httpx.MockTransport(service)
+    with a2v.A2V("token", base_url="http://127.0.0.1:9", rate_limit=None, transport=transport) as client:
+        yield client

@@ -1,0 +1,132 @@
+"""One behaviour suite, against both clients: what holds for the async one holds for its twin."""
+
+from __future__ import annotations
+
+import inspect
+
+import httpx
+import pytest
+from anyio.from_thread import start_blocking_portal
+
+import a2v
+
+AUDIO = "https://example.com/hello.wav"
+
+
+class Driven:
+    """The async client, or a part of it, so that the words of the blocking one drive it."""
+
+    def __init__(self, portal, core):
+        self._portal = portal
+        self._core = core
+        self._contexts = []
+
+    def __repr__(self):
+        return repr(self._core)
+
+    def __getattr__(self, name):
+        return self._shown(getattr(self._core, {"close": "aclose"}.get(name, name)))
+
+    def _shown(self, value):
+        if inspect.ismethod(value):
+            return lambda *args, **kwargs: self._called(value, [getattr(arg, "_core", arg) for arg in args], kwargs)
+        return Driven(self._portal, value) if type(value).__name__.startswith("Async") else value
+
+    def _called(self, method, args, kwargs):
+        if inspect.iscoroutinefunction(method):
+            return self._shown(self._portal.call(lambda: method(*args, **kwargs)))
+        value = method(*args, **kwargs)
+        return iter(Driven(self._portal, value)) if inspect.isasyncgen(value) else self._shown(value)
+
+    def __enter__(self):
+        self._contexts.append(self._portal.wrap_async_context_manager(self._core))
+        self._contexts[-1].__enter__()
+        return self
+
+    def __exit__(self, *exc_info):
+        return self._contexts.pop().__exit__(*exc_info)
+
+    def __iter__(self):
+        async def step():
+            return await anext(self._core, None)
+
+        while (value := self._portal.call(step)) is not None:
+            yield value
+
+
+@pytest.fixture(params=["async on asyncio", "async on trio", "sync"])
+def client(request, service):
+    if request.param == "sync":
+        yield request.getfixturevalue("sync_client")
+        return
+    core = a2v.AsyncA2V("token", base_url="http://127.0.0.1:9", rate_limit=None, transport=httpx.MockTransport(service))
+    with start_blocking_portal(request.param.split()[-1]) as portal, Driven(portal, core) as client:
+        yield client
+
+
+def test_characters(client):
+    assert [character.model_id for character in client.characters.list()] == ["eva_a0008"]
+
+
+def test_a_video_from_its_submission_to_its_file(client, tmp_path):
+    task = client.videos.generate(model_id="eva_a0008", audio_url=AUDIO)
+    assert task.video is None
+    assert [video.status.value for video in task.watch()] == ["pending", "finished"]
+    assert task.video.status is a2v.VideoStatus.FINISHED
+    path = task.download(tmp_path / "hello.mp4")
+    assert path.read_bytes() == b"a video"
+
+
+def test_a_task_picked_up_again(client):
+    task = client.videos.task("video7")
+    assert task.video_id == "video7"
+    assert task.refresh().status is a2v.VideoStatus.PENDING
+    assert task.wait() == client.videos.get("video7")
+    assert "VideoTask video7" in repr(task)
+
+
+def test_many_at_once_by_task_and_by_id(client):
+    task = client.videos.task("one")
+    seen = [(video.video_id, video.status.value) for video in client.videos.watch(task, "two")]
+    assert sorted(seen) == [("one", "finished"), ("one", "pending"), ("two", "finished"), ("two", "pending")]
+    assert task.video.status is a2v.VideoStatus.FINISHED
+
+
+def test_all_videos_of_the_account(client):
+    client.videos.generate(model_id="eva_a0008", audio_url=AUDIO)
+    assert [video.video_id for video in client.videos.list()] == ["video1"]
+
+
+def test_errors(client):
+    with pytest.raises(a2v.NotFoundError):
+        client.videos.get("unknown")
+    with pytest.raises(a2v.VideoFailedError) as caught:
+        client.videos.task("fails").wait()
+    assert caught.value.video_id == "fails"
+    with pytest.raises(ValueError, match="model_id"):
+        client.videos.generate(model_id="", audio_url=AUDIO)
+
+
+def test_a_batch_whose_jobs_use_the_client_themselves(client, tmp_path):
+    # A generator of the caller's runs in the caller's thread, where the client may be used.
+    jobs = (a2v.Job(client.characters.list()[0].model_id, AUDIO, name) for name in ("a", "b", "c"))
+    with client.batch(jobs, save_to=tmp_path) as batch:
+        outcomes = list(batch)
+        assert batch.under_way == {}
+    assert sorted(outcome.index for outcome in outcomes) == [0, 1, 2]
+    assert all(outcome.ok for outcome in outcomes)
+    assert {path.name for path in tmp_path.iterdir()} == {"a.mp4", "b.mp4", "c.mp4"}
+
+
+def test_a_batch_outside_its_context_says_what_to_do(client):
+    with pytest.raises(RuntimeError, match="with"):
+        next(iter(client.batch([])))
+
+
+def test_closed_it_refuses_and_entered_again_it_works(client):
+    client.characters.list()
+    client.close()
+    with pytest.raises(a2v.ClientClosedError):
+        client.characters.list()
+    with client:
+        assert client.characters.list()
