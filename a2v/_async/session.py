@@ -67,6 +67,7 @@ class Session:
             _positive("rate_limit", rate_limit)
         self.rate_limit = rate_limit
         self._custom_transport = transport
+        self._pid = os.getpid()
         self._closed = False
 
     def open(self) -> None:
@@ -89,9 +90,15 @@ class Session:
 
         Raises:
             ClientClosedError: The client is closed, or was meanwhile.
+            ConfigurationError: The transport given to it belongs to another process.
         """
         if self._closed:
             raise ClientClosedError("the client is closed")
+        if self._is_foreign:
+            raise ConfigurationError(
+                "transport= was made before a fork and may hold connections of the parent process; "
+                "make a client with a transport of its own in the child"
+            )
         run = self._run
         with anyio.CancelScope() as scope:
             run.scopes.add(scope)
@@ -138,6 +145,10 @@ class Session:
         return judge(call, answer)
 
     @property
+    def _is_foreign(self) -> bool:
+        return self._custom_transport is not None and self._pid != os.getpid()
+
+    @property
     def _run(self) -> _Run:
         runs = _runs.get(None)
         if runs is None:
@@ -148,7 +159,8 @@ class Session:
         return runs[self]
 
     def _new_run(self) -> _Run:
-        transport = Transport(self._custom_transport)
+        # What a child process inherited is its parent's to use and to close.
+        transport = Transport(None if self._is_foreign else self._custom_transport)
 
         async def exchange(call: Call[Any]) -> Reply | Failure:
             return await transport.exchange(base_url, token, call, timeout)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
 
 import anyio
 import httpx
@@ -441,3 +442,17 @@ async def test_nothing_secret_is_logged(dial, loopback, caplog, tmp_path) -> Non
     assert "httpcore" in {record.name.partition(".")[0] for record in caplog.records}
     assert TOKEN not in logged
     assert secret not in logged
+
+
+@pytest.mark.anyio
+async def test_a_transport_of_the_callers_is_not_used_in_a_forked_child(
+    service, make_client, monkeypatch, check
+) -> None:
+    client = make_client()
+    parent = os.getpid()
+    monkeypatch.setattr(os, "getpid", lambda: parent + 1)
+    async with client:
+        with pytest.raises(a2v.ConfigurationError, match="fork") as caught:
+            await client.characters.list()
+    check(caught.value)
+    assert service.requests == []

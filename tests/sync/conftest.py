@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import json
 import os
 import signal
 import subprocess
@@ -11,7 +12,9 @@ import sys
 import tempfile
 import textwrap
 import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import anyio
 import anyio.lowlevel
@@ -265,3 +268,32 @@ def sync_client(service):
     transport = httpx.MockTransport(service)
     with a2v.A2V("token", base_url="http://127.0.0.1:9", rate_limit=None, transport=transport) as client:
         yield client
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self):
+        url = urlsplit(self.path)
+        video_id = parse_qs(url.query).get("video_id", [""])[0]
+        look = {"video_id": video_id, "status": "finished", "video_url": "https://files.example.com/v.mp4"}
+        data = [{"model_id": "eva_a0008"}] if url.path.endswith("character.list") else look if video_id else []
+        body = json.dumps({"code": 0, "message": "ok", "data": data}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def video_url():
+    """A service on a real socket, in the process of the tests."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()

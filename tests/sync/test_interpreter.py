@@ -229,14 +229,21 @@ class TestFork:
     # Since 3.12 Python warns of every fork in a process with threads.
     IGNORE = "import warnings; warnings.simplefilter('ignore', DeprecationWarning)"
 
-    def run(self, interpreter, script):
-        python = interpreter(f"{self.IGNORE}\nimport os, sys\nfrom service import *\n" + textwrap.dedent(script))
-        code, out, err = python.end()
-        assert (code, err) == (0, ""), err
-        return out.split()
+    @pytest.fixture
+    def run(self, interpreter, video_url):
+        def run(script):
+            client = f"client = lambda: A2V('t', base_url={video_url!r}, rate_limit=None)"
+            python = interpreter(
+                f"{self.IGNORE}\nimport os, sys\nfrom service import *\n{client}\n" + textwrap.dedent(script)
+            )
+            code, out, err = python.end()
+            assert (code, err) == (0, ""), err
+            return out.split()
+
+        return run
 
     @pytest.mark.parametrize("before", ["pass", "client.characters.list()"], ids=["unused", "used"])
-    def test_the_child_and_the_parent_both_work(self, interpreter, before):
+    def test_the_child_and_the_parent_both_work(self, run, before):
         script = f"""
             client = client()
             {before}
@@ -247,9 +254,9 @@ class TestFork:
                 say("child", client.characters.list()[0].model_id)
             client.close()
         """
-        assert self.run(interpreter, script) == ["child", "eva_a0008", "parent", "eva_a0008"]
+        assert run(script) == ["child", "eva_a0008", "parent", "eva_a0008"]
 
-    def test_what_was_opened_before_is_the_parents(self, interpreter):
+    def test_what_was_opened_before_is_the_parents(self, run):
         script = """
             client = client()
             iterator = client.videos.watch("one", "two")
@@ -270,9 +277,9 @@ class TestFork:
                     sys.exit()
             say(len(list(iterator)))
         """
-        assert self.run(interpreter, script) == ["refused", "refused", "1"]
+        assert run(script) == ["refused", "refused", "1"]
 
-    def test_multiprocessing(self, interpreter):
+    def test_multiprocessing(self, run):
         script = """
             import multiprocessing
             client = client()
@@ -284,7 +291,25 @@ class TestFork:
             with multiprocessing.get_context("fork").Pool(2) as pool:
                 say(*pool.map(work, range(4)))
         """
-        assert self.run(interpreter, script) == ["eva_a0008"] * 4
+        assert run(script) == ["eva_a0008"] * 4
+
+    def test_a_transport_of_the_callers_stays_with_the_parent(self, run):
+        script = """
+            import a2v
+            client = A2V("t", base_url="http://127.0.0.1:9", transport=Service())
+            client.characters.list()
+            if pid := os.fork():
+                assert os.waitpid(pid, 0)[1] == 0
+                say("parent", client.characters.list()[0].model_id)
+                client.close()
+            else:
+                try:
+                    client.characters.list()
+                except a2v.ConfigurationError as error:
+                    assert "fork" in str(error)
+                    say("refused")
+        """
+        assert run(script) == ["refused", "parent", "eva_a0008"]
 
 
 class TestInsideOtherLoops:
