@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 from contextlib import contextmanager
+from math import inf
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -59,13 +60,11 @@ class Session:
     ) -> None:
         self._token = read_token(token, os.environ)
         self.base_url: str = read_base_url(base_url, os.environ)
-        self.timeout: float = _positive("timeout", timeout)
-        if max_retries < 0:
-            raise ConfigurationError(f"max_retries must not be negative, got {max_retries}")
-        self.max_retries = max_retries
-        if rate_limit is not None:
-            _positive("rate_limit", rate_limit)
-        self.rate_limit = rate_limit
+        self.timeout = _seconds("timeout", timeout)
+        self.max_retries = _whole("max_retries", max_retries, least=0)
+        self.rate_limit = rate_limit if rate_limit is None else _whole("rate_limit", rate_limit, least=1)
+        if transport is not None and not hasattr(transport, "handle_async_request"):
+            raise ConfigurationError(f"transport must be an asynchronous httpx transport, got {transport!r}")
         self._custom_transport = transport
         self._pid = os.getpid()
         self._closed = False
@@ -170,7 +169,13 @@ class Session:
         return _Run(transport, Pacer(exchange, self.rate_limit))
 
 
-def _positive(name: str, value: Any) -> Any:
-    if not value > 0:
-        raise ConfigurationError(f"{name} must be more than 0, got {value!r}")
+def _seconds(name: str, value: Any) -> float:
+    if not isinstance(value, int | float) or not 0 < value < inf:
+        raise ConfigurationError(f"{name} must be a number of seconds, more than 0, got {value!r}")
+    return value
+
+
+def _whole(name: str, value: Any, *, least: int) -> int:
+    if not isinstance(value, int) or value < least:
+        raise ConfigurationError(f"{name} must be a whole number, {least} or more, got {value!r}")
     return value
