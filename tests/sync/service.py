@@ -39,6 +39,8 @@ class Service(httpx.AsyncBaseTransport):
         (video_id,) = parse_qs(request.url.query.decode())["video_id"]
         if video_id == "stuck":
             await self._never("get")
+        if video_id == "stubborn":
+            await self._never_and_slowly()
         if video_id == "slow":
             return self._reply({"video_id": video_id, "status": "pending"})
         return self._reply({"video_id": video_id, "status": "finished", "video_url": "https://example.com/v.mp4"})
@@ -50,6 +52,14 @@ class Service(httpx.AsyncBaseTransport):
             await anyio.sleep_forever()
         finally:
             self.left.append(what)
+
+    async def _never_and_slowly(self):
+        try:
+            await self._never("get")
+        finally:
+            with anyio.CancelScope(shield=True):
+                say("cleaning up")
+                await anyio.sleep(4)
 
     def _reply(self, data):
         return httpx.Response(200, json={"code": 0, "message": "ok", "data": data})

@@ -10,8 +10,8 @@ import time
 
 import pytest
 
-# Less than the five seconds that clean-up may take: whoever waited for nothing fails.
-PROMPTLY = 3.0
+# Far less than the five seconds that clean-up may take: whoever waited for nothing fails.
+PROMPTLY = 1.0
 
 GENERATE = """
     client.videos.generate(model_id="eva_a0008", audio_url="https://example.com/stuck.wav")
@@ -34,6 +34,15 @@ BATCH = """
         for outcome in batch:
             say("ready")
 """
+ENTER = """
+    from a2v._async import batch as room
+    async def check(path, *, overwrite):
+        say("ready")
+        await anyio.sleep_forever()
+    room.Destination.check = check
+    with client.batch([a2v.Job("eva_a0008", "https://example.com/a.wav")], save_to="nowhere"):
+        pass
+"""
 CLOSE = """
     core = client._core
     class Stubborn(type(core)):
@@ -48,7 +57,9 @@ CLOSE = """
 
 class TestCtrlC:
     @pytest.mark.parametrize(
-        "work", [GENERATE, WAIT, WATCH, WATCH_SLEEPING, BATCH], ids=["generate", "wait", "watch", "sleep", "batch"]
+        "work",
+        [GENERATE, WAIT, WATCH, WATCH_SLEEPING, BATCH, ENTER],
+        ids=["generate", "wait", "watch", "sleep", "batch", "enter"],
     )
     def test_it_comes_at_once_after_the_clean_up_and_the_client_stays_usable(self, interpreter, work):
         python = interpreter(
@@ -76,6 +87,26 @@ client.close()
         expected = {GENERATE: ["generate"], WAIT: ["get"], WATCH: ["get"]}
         assert left == expected.get(work, [])
         assert python.end() == (0, "0 eva_a0008\n", "")
+
+    def test_a_second_one_does_not_wait_for_the_clean_up(self, interpreter):
+        python = interpreter(
+            """
+            from service import *
+            client = client()
+            try:
+                client.videos.task("stubborn").wait()
+            except KeyboardInterrupt:
+                say("interrupted")
+            """
+        )
+        assert python.line() == "ready"
+        python.interrupt()
+        assert python.line() == "cleaning up"
+        pressed = time.monotonic()
+        python.interrupt()
+        assert python.line() == "interrupted"
+        assert time.monotonic() - pressed < PROMPTLY
+        assert python.end()[::2] == (0, "")
 
     def test_unhandled_it_ends_the_program_as_usual(self, interpreter):
         python = interpreter(f"from service import *\nclient = client()\nif True:\n{GENERATE}")
