@@ -60,9 +60,9 @@ class Session:
     ) -> None:
         self._token = read_token(token, os.environ)
         self.base_url: str = read_base_url(base_url, os.environ)
-        self.timeout = _seconds("timeout", timeout)
-        self.max_retries = _whole("max_retries", max_retries, least=0)
-        self.rate_limit = rate_limit if rate_limit is None else _whole("rate_limit", rate_limit, least=1)
+        self.timeout: float = _seconds("timeout", timeout)
+        self.max_retries: int = _whole("max_retries", max_retries, least=0)
+        self.rate_limit: int | None = rate_limit if rate_limit is None else _whole("rate_limit", rate_limit, least=1)
         if transport is not None and not hasattr(transport, "handle_async_request"):
             raise ConfigurationError(f"transport must be an asynchronous httpx transport, got {transport!r}")
         self._custom_transport = transport
