@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from copy import copy
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -109,7 +110,7 @@ class AsyncBatch:
 
     async def _submit(self, job: Job) -> str:
         if self._refused:
-            raise self._refused
+            raise copy(self._refused)  # each job's own, or one traceback would grow with every job
         try:
             return await self._session.call(wire.video_generate(job))
         except (AuthenticationError, PermissionDeniedError) as error:

@@ -77,6 +77,7 @@ async def test_a_refused_token_stops_the_submitting(service, make_client, status
         seen = sorted(await outcomes(batch), key=lambda outcome: outcome.index)
     assert seen[0].ok  # what was submitted is followed to its end
     assert [type(outcome.error) for outcome in seen[1:]] == [kind] * 7
+    assert len({id(outcome.error) for outcome in seen}) == 8  # an error each, so that no traceback grows with the batch
     assert service.posts == 2
 
 

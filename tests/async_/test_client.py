@@ -21,8 +21,10 @@ TOKEN = "canary-0123456789-abcdefghij"
 
 
 @pytest.mark.parametrize("token", ["t", "!~", "x" * 512])
-def test_tokens(token) -> None:
-    a2v.AsyncA2V(token)
+@pytest.mark.anyio
+async def test_tokens(token, service) -> None:
+    await a2v.AsyncA2V(token, transport=httpx.MockTransport(service)).characters.list()
+    assert service.requests[0].headers["authorization"] == f"Bearer {token}"
 
 
 @pytest.mark.parametrize(
@@ -365,6 +367,7 @@ async def test_after_many_cancelled_calls_there_is_room(dial, loopback) -> None:
         loopback.script(_well)
         with anyio.fail_after(20):
             await client.characters.list()
+    assert loopback.requests[-1].target.endswith("/character.list")
 
 
 @pytest.mark.anyio

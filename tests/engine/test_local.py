@@ -265,8 +265,11 @@ def program(stand_in, recordings, data_dir):
 
     yield start
     for process in started:
-        process.kill()
-        process.communicate()
+        process.terminate()  # and not kill: it takes its children with it
+        try:
+            process.communicate(timeout=20)
+        finally:
+            process.kill()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sends signals the POSIX way")
