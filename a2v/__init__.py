@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from a2v._core.models import Character, Job, Outcome, Video, VideoStatus
+from a2v._core.models import Avatar, Character, Job, Outcome, Pose, Video, VideoStatus
 from a2v.errors import (
     A2VError,
     APIError,
@@ -39,6 +39,7 @@ __all__ = [
     "AsyncBatch",
     "AsyncVideoTask",
     "AuthenticationError",
+    "Avatar",
     "Batch",
     "Character",
     "ClientClosedError",
@@ -49,6 +50,7 @@ __all__ = [
     "NotFoundError",
     "Outcome",
     "PermissionDeniedError",
+    "Pose",
     "ProtocolError",
     "RateLimitError",
     "ServerError",

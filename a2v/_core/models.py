@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, overload
 from urllib.parse import urlsplit
 
 from attrs import field, fields_dict, frozen
@@ -69,6 +69,54 @@ class Character:
 
 
 @frozen(kw_only=True)
+class Pose:
+    """A way in which an avatar can be shown. Servers of the service's later revision have them.
+
+    Attributes:
+        pose_id: What ``videos.generate`` wants to know.
+        name: The service's name for the pose.
+        preview_url: A picture. It may be pre-signed and expire.
+        raw: All that the server sent.
+    """
+
+    pose_id: str
+    name: str = ""
+    preview_url: str = ""
+    raw: Mapping[str, Any] = field(factory=dict, converter=_read_only, eq=False, repr=False)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), _state(self))
+
+
+@frozen(kw_only=True)
+class Avatar:
+    """Somebody who can speak, in one pose or another. Servers of the service's later revision have them.
+
+    Attributes:
+        avatar_id: What ``avatars.poses`` wants to know.
+        avatar_type: ``"human"`` or ``"cg_human"``, as the service says it.
+        name: The service's name for the avatar.
+        display_name: The name to show to people.
+        gender: As the service says it, usually ``"female"`` or ``"male"``.
+        preview_url: A picture. It may be pre-signed and expire.
+        poses: The poses, each once.
+        raw: All that the server sent.
+    """
+
+    avatar_id: str
+    avatar_type: str = ""
+    name: str = ""
+    display_name: str = ""
+    gender: str = ""
+    preview_url: str = ""
+    poses: tuple[Pose, ...] = ()
+    raw: Mapping[str, Any] = field(factory=dict, converter=_read_only, eq=False, repr=False)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), _state(self))
+
+
+@frozen(kw_only=True)
 class Video:
     """One look at a video.
 
@@ -98,18 +146,37 @@ class Video:
         return _rebuild, (type(self), _state(self))
 
 
-def _state(value: Character | Video) -> dict[str, Any]:
+def _state(value: Any) -> dict[str, Any]:
     # A mapping proxy cannot be pickled; the dict behind it can.
-    return {name: getattr(value, name) for name in fields_dict(type(value))} | {"raw": dict(value.raw)}
+    state = {name: getattr(value, name) for name in fields_dict(type(value))}
+    return {name: dict(kept) if isinstance(kept, MappingProxyType) else kept for name, kept in state.items()}
 
 
-def _rebuild(kind: type[Character | Video], state: dict[str, Any]) -> Character | Video:
+def _rebuild(kind: type[Any], state: dict[str, Any]) -> Any:
     return kind(**state)
 
 
-def _check_model_id(_: object, __: object, value: Any) -> None:
-    if not isinstance(value, str) or not value or _UNPRINTABLE.search(value):
+def _is_id(value: Any) -> bool:
+    return isinstance(value, str) and bool(value) and not _UNPRINTABLE.search(value)
+
+
+def _check_model_id(job: "Job", _: object, value: Any) -> None:
+    if job.pose_id is not None and value is not None:
+        raise ValueError("a job has a model_id or a pose_id, not both")
+    if job.pose_id is None and not _is_id(value):
         raise ValueError(f"model_id must be a character's id such as 'eva_a0008', got {value!r}")
+
+
+def _check_pose_id(_: object, __: object, value: Any) -> None:
+    if value is not None and not _is_id(value):
+        raise ValueError(f"pose_id must be the id of an avatar's pose, got {value!r}")
+
+
+def _check_with_mask(job: "Job", _: object, value: Any) -> None:
+    if not isinstance(value, bool):
+        raise ValueError(f"with_mask must be True or False, got {value!r}")  # noqa: TRY004  # as for all of a job
+    if value and job.pose_id is None:
+        raise ValueError("with_mask goes with a pose_id: servers make no mask for a model_id")
 
 
 def _check_audio_url(_: object, __: object, value: Any) -> None:
@@ -145,22 +212,61 @@ def _check_name(_: object, __: object, value: Any) -> None:
         raise ValueError(f"name must be usable as a file name without its extension, got {value!r}")
 
 
-@frozen
+@frozen(init=False)
 class Job:
-    """One video to make.
+    """One video to make: ``Job(model_id, audio_url)``, or ``Job(pose_id=…, audio_url=…)`` where the server has poses.
 
     Attributes:
-        model_id: Which character speaks.
+        model_id: Which character speaks; ``None`` if the job has a ``pose_id``.
         audio_url: What it says: the URL of a recording that the server can download.
         name: Names the output file of a batch, without extension; the job's place in the batch if ``None``.
+        pose_id: Which pose of which avatar speaks; ``None`` if the job has a ``model_id``.
+        with_mask: Whether a mask is made too, which tells the speaker from the background. Needs a ``pose_id``.
+        extra: What else is known of the job, such as the other columns of a manifest. It is not sent anywhere.
 
     Raises:
         ValueError: An argument cannot be right; the message says which and why.
     """
 
-    model_id: str = field(validator=_check_model_id)
+    model_id: str | None = field(validator=_check_model_id)
     audio_url: str = field(validator=_check_audio_url)
-    name: str | None = field(default=None, validator=_check_name)
+    name: str | None = field(validator=_check_name)
+    pose_id: str | None = field(validator=_check_pose_id)
+    with_mask: bool = field(validator=_check_with_mask)
+    extra: Mapping[str, Any] = field(converter=_read_only, eq=False, repr=False)
+
+    @overload
+    def __init__(
+        self, model_id: str, audio_url: str, name: str | None = None, *, extra: Mapping[str, Any] = ...
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self,
+        *,
+        pose_id: str,
+        audio_url: str,
+        name: str | None = None,
+        with_mask: bool = False,
+        extra: Mapping[str, Any] = ...,
+    ) -> None: ...
+
+    def __init__(
+        self,
+        model_id: str | None = None,
+        audio_url: str = "",
+        name: str | None = None,
+        *,
+        pose_id: str | None = None,
+        with_mask: bool = False,
+        extra: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
+        self.__attrs_init__(  # pyright: ignore[reportAttributeAccessIssue]  # made by attrs
+            model_id, audio_url, name, pose_id, with_mask, extra
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), _state(self))
 
 
 @frozen(kw_only=True)

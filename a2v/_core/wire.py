@@ -12,9 +12,9 @@ from typing import Any, Generic, Literal, TypeVar, cast
 
 import cattrs
 from attrs import frozen
-from cattrs.gen import make_dict_structure_fn
+from cattrs.gen import make_dict_structure_fn, override
 
-from a2v._core.models import Character, Job, Video, VideoStatus
+from a2v._core.models import Avatar, Character, Job, Pose, Video, VideoStatus
 from a2v.errors import ProtocolError
 
 T = TypeVar("T")
@@ -23,6 +23,8 @@ CHARACTER_LIST = "/v1/a2v/character.list"
 VIDEO_GENERATE = "/v1/a2v/video.generate"
 VIDEO_GET = "/v1/a2v/video.get"
 VIDEO_LIST = "/v1/a2v/video.list"
+AVATAR_LIST = "/v1/a2v/avatar.list"
+AVATAR_POSE_LIST = "/v1/a2v/avatar-pose.list"
 
 OK = 0
 TOO_MANY_REQUESTS = 1009
@@ -51,9 +53,9 @@ class Call(Generic[T]):
     job: Job | None = None
 
     @property
-    def json(self) -> dict[str, str] | None:
+    def json(self) -> dict[str, str | bool] | None:
         """The body to send."""
-        return {"model_id": self.job.model_id, "audio_url": self.job.audio_url} if self.job else None
+        return job_data(self.job) if self.job else None
 
 
 @frozen
@@ -102,6 +104,16 @@ def video_get(video_id: str) -> Call[Video]:
 def video_list() -> Call[list[Video]]:
     """Look at every video of the account."""
     return Call("GET", VIDEO_LIST, lambda data: _read_list(data, Video))
+
+
+def avatar_list() -> Call[list[Avatar]]:
+    """All avatars of the service, with their poses."""
+    return Call("GET", AVATAR_LIST, lambda data: _read_list(data, Avatar))
+
+
+def avatar_pose_list(avatar_id: str) -> Call[list[Pose]]:
+    """The poses of one avatar, each once."""
+    return Call("GET", AVATAR_POSE_LIST, lambda data: _once(_read_list(data, Pose)), params={"avatar_id": avatar_id})
 
 
 # -- reading ----------------------------------------------------------------------------------------------------------
@@ -189,7 +201,18 @@ def _converter() -> cattrs.Converter:
     converter.register_structure_hook(VideoStatus, lambda sent, _: _status(_string(sent, str)))
     plain = make_dict_structure_fn(Video, converter)
     converter.register_structure_hook(Video, lambda sent, _: plain(_with_status(sent), Video))
+    poses = override(struct_hook=lambda sent, _: tuple(_once(_read_list(sent, Pose))))
+    avatar = make_dict_structure_fn(Avatar, converter, avatar_id=override(rename="id"), poses=poses)
+    converter.register_structure_hook(Avatar, avatar)
     return converter
+
+
+def _once(poses: list[Pose]) -> list[Pose]:
+    """The service has been seen to name a pose twice."""
+    first: dict[str, Pose] = {}
+    for pose in poses:
+        first.setdefault(pose.pose_id, pose)
+    return list(first.values())
 
 
 def _string(value: object, _: object) -> str:
@@ -242,6 +265,28 @@ def video_data(video: Video, message: str | None = None) -> dict[str, str | None
     return data | {key: value for key, value in more.items() if value}
 
 
+def avatar_data(avatar: Avatar) -> dict[str, object]:
+    """An avatar as ``avatar.list`` shows it."""
+    keys = ("avatar_type", "name", "gender", "display_name", "preview_url")
+    poses = [pose_data(pose) for pose in avatar.poses]
+    return {"id": avatar.avatar_id, **{key: getattr(avatar, key) for key in keys}, "poses": poses}
+
+
+def pose_data(pose: Pose) -> dict[str, str]:
+    """A pose as ``avatar.list`` and ``avatar-pose.list`` show it."""
+    return {"pose_id": pose.pose_id, "name": pose.name, "preview_url": pose.preview_url}
+
+
+# -- a job, which one side writes and the other reads -----------------------------------------------------------------
+
+
+def job_data(job: Job) -> dict[str, str | bool]:
+    """A job as ``video.generate`` takes it: the seed's two fields, those of later revisions where they are used."""
+    who = {"pose_id": job.pose_id} if job.pose_id else {"model_id": job.model_id}
+    mask = {"with_mask": True} if job.with_mask else {}
+    return {key: value for key, value in who.items() if value} | {"audio_url": job.audio_url} | mask
+
+
 def read_job(body: bytes) -> Job:
     """What a client submits with ``video.generate``.
 
@@ -253,4 +298,11 @@ def read_job(body: bytes) -> Job:
     if not isinstance(value, dict):
         raise ProtocolError("the body must be a JSON object")
     sent = cast("dict[str, Any]", value)
-    return Job(sent.get("model_id", ""), sent.get("audio_url", ""))
+    audio_url = sent.get("audio_url", "")
+    if sent.get("pose_id") is None:
+        if sent.get("with_mask"):
+            raise ValueError("with_mask goes with a pose_id")
+        return Job(sent.get("model_id", ""), audio_url)
+    if sent.get("model_id") is not None:
+        raise ValueError("send a model_id or a pose_id, not both")
+    return Job(pose_id=sent["pose_id"], audio_url=audio_url, with_mask=sent.get("with_mask") or False)
