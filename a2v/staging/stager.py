@@ -208,6 +208,8 @@ class _Staging:
             raise StagingError("this stager is closed")
         with open_file(Path(path)) as file:
             recording = look(file, Path(path), stop)
+            # First, for where no URL can be signed there is no use in an upload.
+            url = self._place.sign(recording.name, self._expires_in)
             with _objects_lock:
                 known = _objects.setdefault(self._place.identity(recording.name), _Object())
             # Whoever else in this process stages the same recording waits until it is there.
@@ -216,7 +218,7 @@ class _Staging:
                 known.is_ours |= self._place.put(file, recording, stop)
                 known.uses += recording.name not in self._used
                 self._used[recording.name] = known
-        return self._place.sign(recording.name, self._expires_in)
+        return url
 
     def close(self, *, keep: bool) -> bool:
         """Be of no more use; tells whether something is to be removed.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, BinaryIO, Literal, TypeVar
 
 import obstore
 from attrs import frozen
-from obstore.exceptions import BaseError, PermissionDeniedError
+from obstore.exceptions import BaseError
 from obstore.store import AzureStore, GCSStore, S3Store
 
 from a2v.errors import ConfigurationError, StagingError
@@ -121,15 +121,14 @@ class Place:
         found = self._look(recording)
         if found == "there":
             return False
-        self._ask(f"{recording.path} cannot be staged", lambda: self._upload(file, recording, stop))
-        # Without the right to list, a store does not tell what is missing from what may not be read.
-        if found == "denied" and self._look(recording) == "denied":
-            raise StagingError(f"{recording.path} was staged to {self}, but may not be read from there: {_DENIED}")
+        self._ask(f"{recording.path} cannot be staged to {self}", lambda: self._upload(file, recording, stop))
+        if found == "hidden" and self._look(recording) != "there":
+            raise StagingError(f"{recording.path} was staged to {self}, but cannot be read from there: {_DENIED}")
         return True
 
     def sign(self, name: str, expires_in: timedelta) -> str:
         """A URL with which anybody can fetch an object for a while."""
-        return self._ask("a URL cannot be signed", lambda: obstore.sign(self._store, "GET", name, expires_in))
+        return self._ask(f"no URL can be signed for {self}", lambda: obstore.sign(self._store, "GET", name, expires_in))
 
     def remove(self, name: str) -> None:
         """Remove an object."""
@@ -138,22 +137,23 @@ class Place:
             with suppress(FileNotFoundError):
                 obstore.delete(self._store, name)
 
-        self._ask(f"{name} cannot be removed", delete)
+        self._ask(f"{self}/{name} cannot be removed", delete)
 
-    def _look(self, recording: Recording) -> Literal["there", "missing", "denied"]:
-
-        def look() -> Literal["there", "missing", "denied"]:
+    def _look(self, recording: Recording) -> Literal["there", "missing", "hidden"]:
+        def look() -> Literal["there", "missing", "hidden"]:
             try:
                 found = obstore.head(self._store, recording.name)
             except FileNotFoundError:
                 return "missing"
-            except PermissionDeniedError as error:
-                if self._reason(error) != _DENIED:
-                    raise
-                return "denied"
+            except BaseError as error:
+                # Without the right to list, a store does not tell what is missing from what may not be read; and the reply
+                # to a HEAD has no room for a reason. The upload will tell.
+                if re.search(r"status code: 4\d\d\b", str(error)):
+                    return "hidden"
+                raise
             return "there" if found["size"] == recording.size else "missing"
 
-        return self._ask(f"{recording.path} cannot be staged", look)
+        return self._ask(f"{recording.path} cannot be staged to {self}", look)
 
     def _upload(self, file: BinaryIO, recording: Recording, stop: Stop) -> None:
 
@@ -193,15 +193,15 @@ class Place:
             return work()
         except (BaseError, OSError, ValueError) as error:
             reason = self._reason(error)
-        raise StagingError(f"{what}: {self}: {reason}")
+        raise StagingError(f"{what}: {reason}")
 
     def _reason(self, error: Exception) -> str:
         said = str(error)
         for pattern, reason in _REASONS:
             if re.search(pattern, said):
                 return reason.format(credentials=self._kind.credentials)
-        code = re.search(r"<Code>(\w{1,64})</Code>|status code: (\d{3})\b", said)
-        return f"the store refuses ({code[1] or 'HTTP ' + code[2]})" if code else "the store's library fails"
+        code = re.search(r"<Code>(\w{1,64})</Code>", said) or re.search(r"status code: (\d{3})\b", said)
+        return f"the store refuses ({code[1]})" if code else "the store's library fails"
 
 
 def _check_addresses(variables: tuple[str, ...]) -> None:
