@@ -56,7 +56,7 @@ _KINDS = {
     "gs": _Kind(
         "gs://bucket/prefix (Google Cloud Storage)",
         "GOOGLE_APPLICATION_CREDENTIALS, the file of a service account's key",
-        (),
+        ("GOOGLE_BASE_URL",),
     ),
     "az": _Kind(
         "az://container/prefix (Azure)",
@@ -208,5 +208,5 @@ def _check_addresses(variables: tuple[str, ...]) -> None:
     for variable in variables:
         value = os.environ.get(variable)
         # The value stays out of the message: it may hold a password.
-        if value and "ENDPOINT" in variable and not re.fullmatch(r"https?://[\w.:\[\]-]+(/[\w./-]*)?", value):
+        if value and not variable.endswith("NAME") and not re.fullmatch(r"https?://[\w.:\[\]-]+(/[\w./-]*)?", value):
             raise ConfigurationError(f"the environment variable {variable} must be a URL such as https://host:9000")

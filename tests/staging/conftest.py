@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -43,6 +44,7 @@ def refuse(bucket, monkeypatch) -> Iterator[Callable[..., None]]:
         def answer(self, body, status):
             self.send_response(status)
             self.send_header("Content-Length", str(len(body)))
+            self.send_header("ETag", '"1"')
             self.end_headers()
             self.wfile.write(body)
 
@@ -59,11 +61,12 @@ def refuse(bucket, monkeypatch) -> Iterator[Callable[..., None]]:
 
 
 class Blobs(ThreadingHTTPServer):
-    """Keeps what is put: what Azure and Google have in common, for those who sign their requests well or badly."""
+    """Keeps what is put: what all stores have in common."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), BlobHandler)
         self.objects: dict[str, bytes] = {}
+        self.guarded: set[str] = set()
         self.url = f"http://127.0.0.1:{self.server_port}"
 
 
@@ -83,14 +86,27 @@ class BlobHandler(BaseHTTPRequestHandler):
         self.do_GET()
 
     def do_DELETE(self):
-        self.answer(404 if self.server.objects.pop(self.name, None) is None else 202)
+        if self.name in self.server.guarded:
+            return self.answer(403)
+        return self.answer(404 if self.server.objects.pop(self.name, None) is None else 202)
+
+    def do_POST(self):
+        """What Azure calls a batch: requests in the parts of a request, answered alike."""
+        asked = self.rfile.read(int(self.headers["Content-Length"])).decode()
+        parts = []
+        for path in re.findall(r"^DELETE (\S+) HTTP", asked, re.MULTILINE):
+            found = self.server.objects.pop(unquote(urlsplit(path).path), None)
+            head = f"--b\r\nContent-Type: application/http\r\nContent-ID: {len(parts)}\r\n\r\n"
+            parts.append(f"{head}HTTP/1.1 {'404 Not Found' if found is None else '202 Accepted'}\r\n\r\n")
+        self.answer(202, "".join([*parts, "--b--\r\n"]).encode(), "multipart/mixed; boundary=b")
 
     @property
     def name(self):
         return unquote(urlsplit(self.path).path)
 
-    def answer(self, status, body=b""):
+    def answer(self, status, body=b"", kind="audio/x-wav"):
         self.send_response(status)
+        self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
         self.send_header("Last-Modified", "Tue, 24 Nov 2026 09:00:00 GMT")
         self.send_header("ETag", '"1"')
