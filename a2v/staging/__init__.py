@@ -19,8 +19,8 @@ from __future__ import annotations
 
 try:
     from a2v.staging.stager import AsyncStager, Stage, Stager, stage
-except ModuleNotFoundError as error:
-    if error.name != "obstore":
+except ModuleNotFoundError as _error:
+    if _error.name != "obstore":
         raise
     raise ImportError('staging needs one more package (obstore): pip install "a2v[staging]"', name="obstore") from None
 
