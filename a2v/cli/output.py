@@ -264,7 +264,7 @@ class TerminalOutput(Output):
     def _moving(self) -> RenderableType:
         moving = [row for row in list(self.rows.values()) if not row.ended]
         if not moving:
-            return Group(self._line(self._notes[-1])) if not self.rows else Text("")
+            return Group(self._line(clean(self._notes[-1]))) if not self.rows else Text("")
         room = max(1, self._console.height - 3)
         table = Table.grid(padding=(0, 2, 0, 0))
         for row in moving[:room]:
