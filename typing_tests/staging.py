@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import assert_type
+from typing import TYPE_CHECKING, assert_type
 
-from a2v import A2VError, StagingError
 from a2v.staging import AsyncStager, Stager, stage
+
+if TYPE_CHECKING:
+    from a2v import A2VError, StagingError
 
 
 async def one() -> None:
