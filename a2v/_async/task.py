@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from a2v._async.download import Destination, download
 from a2v._async.watch import Watch
 from a2v._core.models import Video, VideoStatus
-from a2v.errors import ProtocolError, VideoFailedError
+from a2v.errors import DownloadError, ProtocolError, VideoFailedError
 
 if TYPE_CHECKING:
     import os
@@ -102,7 +102,7 @@ class AsyncVideoTask:
         self._video = await self._session.look(self._video_id)
         return self._video
 
-    async def download(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+    async def download(self, path: str | os.PathLike[str], *, overwrite: bool = False, mask: bool = False) -> Path:
         """Wait for the video if need be, up to two hours, then fetch it.
 
         The file appears under its name only when it is whole. Folders on the way to it are made.
@@ -110,22 +110,25 @@ class AsyncVideoTask:
         Args:
             path: Where to store it.
             overwrite: Whether a file that is there already may be replaced.
+            mask: Whether to fetch the mask in the video's stead; there is one if the video was submitted with
+                ``with_mask=True``.
 
         Returns:
             Where it is.
 
         Raises:
-            DownloadError: It cannot be fetched or stored, or the file exists already.
+            DownloadError: It cannot be fetched or stored, the file exists already, or the video has no mask.
             VideoFailedError: The render ended in error.
             WaitTimeoutError: The video has not ended in time. It goes on at the server.
             A2VError: As for ``watch``.
         """
         destination = await Destination.check(Path(path), overwrite=overwrite)
         video = await self.wait()
-        return await download(self._session, _url(video), destination, self._fresh_url)
 
-    async def _fresh_url(self) -> str:
-        return _url(await self.refresh())
+        async def fresh_url() -> str:
+            return _url(await self.refresh(), mask=mask)
+
+        return await download(self._session, _url(video, mask=mask), destination, fresh_url)
 
 
 async def follow(
@@ -145,7 +148,11 @@ async def follow(
         watch.close()
 
 
-def _url(video: Video) -> str:
+def _url(video: Video, *, mask: bool) -> str:
+    if mask:
+        if not video.mask_video_url:
+            raise DownloadError(f"video {video.video_id} has no mask: one is made if asked for, with with_mask=True")
+        return video.mask_video_url
     if not video.video_url:
         raise ProtocolError(f"video {video.video_id} was finished and now has no URL")
     return video.video_url

@@ -53,6 +53,18 @@ class Call(Generic[T]):
     job: Job | None = None
 
     @property
+    def name(self) -> str:
+        """What the protocol calls it, such as ``video.get``."""
+        return self.path.rpartition("/")[2]
+
+    @property
+    def about(self) -> str | None:
+        """What names the thing it is about, such as ``video_id``; ``None`` if it is about all there are."""
+        if self.job:
+            return "pose_id" if self.job.pose_id else "model_id"
+        return next(iter(self.params), None) if self.params else None
+
+    @property
     def json(self) -> dict[str, str | bool] | None:
         """The body to send."""
         return job_data(self.job) if self.job else None
