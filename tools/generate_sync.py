@@ -204,7 +204,7 @@ class Writer:
     def _member(self, source: Source, node: ast.ClassDef, method: Function) -> str | None:
         if method.name == "__anext__":
             return self._next(source, method)
-        if method.name.startswith("_"):
+        if method.name.startswith("_") and method.name != "_repr_html_":  # what notebooks ask for
             return None
         kinds = {decorator.id for decorator in method.decorator_list if isinstance(decorator, ast.Name)}
         if len(kinds) != len(method.decorator_list) or not kinds <= {"property", "overload"}:

@@ -14,7 +14,7 @@ import cattrs
 from attrs import frozen
 from cattrs.gen import make_dict_structure_fn, override
 
-from a2v._core.models import Avatar, Character, Job, Pose, Video, VideoStatus
+from a2v._core.models import Avatar, Character, Job, Listing, Pose, Video, VideoStatus
 from a2v.errors import ProtocolError
 
 T = TypeVar("T")
@@ -183,7 +183,7 @@ def _read_code(code: object) -> int:
 def _read_list(data: object, kind: type[T]) -> list[T]:
     if not isinstance(data, list):
         raise ProtocolError(f"expected a list, got {type(data).__name__}")
-    return [_structure(item, kind) for item in cast("list[object]", data)]
+    return Listing(_structure(item, kind) for item in cast("list[object]", data))
 
 
 def _read_video_id(data: object) -> str:
@@ -224,7 +224,7 @@ def _once(poses: list[Pose]) -> list[Pose]:
     first: dict[str, Pose] = {}
     for pose in poses:
         first.setdefault(pose.pose_id, pose)
-    return list(first.values())
+    return Listing(first.values())
 
 
 def _string(value: object, _: object) -> str:

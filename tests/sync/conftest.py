@@ -222,13 +222,13 @@ class VideoService:
     """Videos are pending for so many looks, then finished, but for two of them."""
 
     pending = 1
-    lists = {
-        "character.list": [{"model_id": "eva_a0008", "display_name": "Eva"}],
-        "avatar.list": [{"id": "mia", "display_name": "Mia", "poses": [{"pose_id": "mia_standing"}]}],
-        "avatar-pose.list": [{"pose_id": "mia_standing"}],
-    }
 
     def __init__(self):
+        self.lists = {
+            "character.list": [{"model_id": "eva_a0008", "display_name": "Eva"}],
+            "avatar.list": [{"id": "mia", "display_name": "Mia", "poses": [{"pose_id": "mia_standing"}]}],
+            "avatar-pose.list": [{"pose_id": "mia_standing"}],
+        }
         self.looks = {}
         self.models = []
         self.asked = threading.Event()

@@ -75,6 +75,9 @@ class AsyncThing:
         """Each step."""
         yield
 
+    def _repr_html_(self) -> str:
+        """HTML."""
+
     @overload
     async def pick(self, which: int) -> int: ...
     @overload
@@ -190,6 +193,7 @@ class TestWhatIsWritten:
                     "return SyncIterator(self._core.steps(at=at), self._bridge)",
                 ],
             ),
+            ("_repr_html_", ["return self._core._repr_html_()"]),
             ("pick", ["def pick(self, which: int | str) -> int | str:"]),
         ],
     )
