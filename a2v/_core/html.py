@@ -19,7 +19,7 @@ _SMALL, _LARGE = 48, 160
 
 _COLOURS = {"finished": "#2e7d32", "failed": "#c62828", "under way": "#1565c0"}
 _REST = "#9e9e9e"
-_CELL = "text-align:left;vertical-align:middle"
+_CELL = "text-align:left;vertical-align:middle;padding:2px 12px 2px 0"
 
 
 @frozen
