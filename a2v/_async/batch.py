@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Self
 import anyio
 from attrs import evolve
 
+from a2v._async import telemetry
 from a2v._async.download import Destination
 from a2v._async.task import AsyncVideoTask
 from a2v._core import wire
@@ -63,7 +64,9 @@ class AsyncBatch:
         self._group = anyio.create_task_group()
         await self._group.__aenter__()
         self._entered = True
-        self._group.start_soon(self._submit_all)
+        self._span = telemetry.start("a2v.batch", {"a2v.jobs": len(self._jobs)})
+        with self._span.active():
+            self._group.start_soon(self._submit_all)
         return self
 
     async def __aexit__(
@@ -77,6 +80,7 @@ class AsyncBatch:
         finally:
             self._send.close()
             self._outcomes.close()
+            self._span.end()
 
     def __aiter__(self) -> Self:
         return self

@@ -13,6 +13,7 @@ import anyio
 from anyio.lowlevel import RunVar
 from attrs import define, field
 
+from a2v._async import telemetry
 from a2v._async.pacer import Pacer
 from a2v._async.transport import Transport
 from a2v._core import wire
@@ -114,14 +115,12 @@ class Session:
         Raises:
             A2VError: As the outcome means; see ``a2v._core.retry``.
         """
-        attempt = 0
-        while isinstance(outcome := await self._attempt(call), Again):
-            if attempt == self.max_retries:
-                raise outcome.error
-            if not isinstance(outcome.error, RateLimitError):  # after one, our turn comes when the limit allows
-                await self.pause(attempt)
-            attempt += 1
-        return outcome
+        with telemetry.call_span(call) as span:
+            outcome = await self._ask(call)
+            if call.job:
+                telemetry.logger.info("video %s: submitted for %s", outcome, call.job.model_id or call.job.pose_id)
+                span.note({"a2v.video_id": str(outcome)})
+            return outcome
 
     async def look(self, video_id: str) -> Video:
         """Look at a video for somebody, and let those who watch it know."""
@@ -137,6 +136,18 @@ class Session:
         """
         with self.in_use():
             await anyio.sleep(backoff(attempt, random.random()))  # noqa: S311  # spreads siblings, guards nothing
+
+    async def _ask(self, call: Call[T]) -> T:
+        attempt = 0
+        while isinstance(outcome := await self._attempt(call), Again):
+            if attempt == self.max_retries:
+                raise outcome.error
+            # Not the error's text, which may quote the server, which may quote what is secret.
+            telemetry.logger.info("%s: %s, trying again", call.name, type(outcome.error).__name__)
+            if not isinstance(outcome.error, RateLimitError):  # after one, our turn comes when the limit allows
+                await self.pause(attempt)
+            attempt += 1
+        return outcome
 
     async def _attempt(self, call: Call[T]) -> T | Again:
         with self.in_use() as run:
@@ -162,7 +173,10 @@ class Session:
         transport = Transport(None if self._is_foreign else self._custom_transport)
 
         async def exchange(call: Call[Any]) -> Reply | Failure:
-            return await transport.exchange(base_url, token, call, timeout)
+            with telemetry.request_span(base_url, call) as span:
+                answer = await transport.exchange(base_url, token, call, timeout)
+                telemetry.tell_reply(span, answer)
+                return answer
 
         # The run must not keep the session alive, which is the key that it is found by.
         base_url, token, timeout = self.base_url, self._token, self.timeout

@@ -6,6 +6,7 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from a2v._async import telemetry
 from a2v._async.download import Destination, download
 from a2v._async.watch import Watch
 from a2v._core.models import Video, VideoStatus
@@ -128,7 +129,10 @@ class AsyncVideoTask:
         async def fresh_url() -> str:
             return _url(await self.refresh(), mask=mask)
 
-        return await download(self._session, _url(video, mask=mask), destination, fresh_url)
+        with telemetry.span("a2v.download", {"a2v.video_id": self._video_id}):
+            saved = await download(self._session, _url(video, mask=mask), destination, fresh_url)
+        telemetry.logger.info("video %s: saved", self._video_id)
+        return saved
 
 
 async def follow(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import os
 import shlex
 import shutil
@@ -111,8 +110,6 @@ class Server:
         with needs_engine():
             from a2v.engine import LocalEngine  # noqa: PLC0415  # an extra
         kept = [self.recordings] if self.recordings and self.recordings.is_dir() else []
-        # The command tells what fails; the engine's log would come between.
-        logging.getLogger("a2v").addHandler(logging.NullHandler())
         async with (
             LocalEngine(self.data_dir, size=self.size or SIZE, allow_files=[*files, *kept]) as engine,
             AsyncA2V(engine.token, base_url=engine.base_url) as client,
