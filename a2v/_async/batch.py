@@ -14,7 +14,7 @@ from attrs import evolve
 from a2v._async import telemetry
 from a2v._async.download import Destination
 from a2v._async.task import AsyncVideoTask
-from a2v._core import wire
+from a2v._core import html, wire
 from a2v._core.models import Job, Outcome
 from a2v.errors import A2VError, AuthenticationError, PermissionDeniedError
 
@@ -49,6 +49,7 @@ class AsyncBatch:
             raise ValueError(f"max_in_flight must be at least 1, got {max_in_flight}")
         self._max_in_flight = max_in_flight or max(1, len(self._jobs))
         self._under_way: dict[int, str] = {}
+        self._ended = {"finished": 0, "failed": 0}
         self._missing = len(self._jobs)
         self._refused: A2VError | None = None
         self._entered = False
@@ -81,6 +82,12 @@ class AsyncBatch:
             self._send.close()
             self._outcomes.close()
             self._span.end()
+
+    def _repr_html_(self) -> str:
+        """How far it has come, for notebooks."""
+        under_way = len(self._under_way)
+        waiting = len(self._jobs) - sum(self._ended.values()) - under_way
+        return html.progress({**self._ended, "under way": under_way, "waiting": waiting})
 
     def __aiter__(self) -> Self:
         return self
@@ -134,6 +141,7 @@ class AsyncBatch:
 
     def _end(self, outcome: Outcome) -> None:
         self._under_way.pop(outcome.index, None)
+        self._ended["finished" if outcome.ok else "failed"] += 1
         self._send.send_nowait(outcome)
         self._room.release()
 

@@ -263,6 +263,10 @@ class VideoTask(Twin[AsyncVideoTask]):
 class Batch(SyncContext[AsyncBatch]):
     """Many videos, made by ``client.batch``: a context in which to iterate over the outcomes."""
 
+    def _repr_html_(self) -> str:
+        """How far it has come, for notebooks."""
+        return self._core._repr_html_()
+
     def __iter__(self) -> Self:
         return self
 

@@ -65,8 +65,23 @@ class TestNotebook:
         assert "<strong>Eva</strong>" in html
         (html,) = notebook("client.videos.get('v')", "text/html")
         assert '<video src="https://example.com/v.mp4" controls' in html
-        (html,) = notebook("client.videos.task('v')", "text/html")
-        assert html is None
+
+    def test_a_batch_shows_its_progress_live(self, notebook):
+        notebook("import sys; sys.path.insert(0, '.'); from service import *; client = client()")
+        cell = textwrap.dedent(
+            """
+            from IPython.display import display, update_display
+            jobs = [a2v.Job("eva_a0008", f"https://example.com/{number}.wav") for number in range(2)]
+            with client.batch(jobs) as batch:
+                display(batch, display_id="batch")
+                for outcome in batch:
+                    update_display(batch, display_id="batch")
+            """
+        )
+        shown = notebook(cell, "text/html")
+        assert len(shown) == 3
+        assert "of 2" in shown[0]
+        assert "2 finished of 2" in shown[-1]
 
 
 def test_gevent(interpreter):
