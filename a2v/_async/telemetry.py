@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import urlsplit
@@ -126,17 +126,16 @@ def tell_reply(request: Span, answer: Reply | Failure) -> None:
 
 
 def _request_facts(url: str, call: Call[Any] | None) -> tuple[str, dict[str, str | int]]:
-    parts = urlsplit(url)
     method = call.method if call else "GET"
-    facts: dict[str, str | int] = {
-        "http.request.method": method,
-        "server.address": parts.hostname or "",
-        "server.port": parts.port or (443 if parts.scheme == "https" else 80),
-        "url.scheme": parts.scheme,
-    }
+    facts: dict[str, str | int] = {"http.request.method": method}
+    # What a server gives as a file's URL may be none. To say so is not the business of those who watch.
+    with suppress(ValueError):
+        parts = urlsplit(url)
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        facts |= {"server.address": parts.hostname or "", "server.port": port, "url.scheme": parts.scheme}
     if call is None:
         return method, facts
-    where = {"url.full": url + call.path, "url.path": parts.path + call.path, "url.template": call.path}
+    where = {"url.full": url + call.path, "url.path": urlsplit(url).path + call.path, "url.template": call.path}
     return f"{method} {call.path}", facts | where | _ids(call)
 
 

@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 import a2v
+from a2v._async import telemetry
 
 pytestmark = [pytest.mark.anyio, pytest.mark.virtual_time]
 
@@ -66,8 +67,12 @@ def recorder():
     exporter = InMemorySpanExporter()
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
-    trace.set_tracer_provider(provider)
-    yield Spans(exporter, trace.get_tracer("user"))
+    # A process has one provider for good; that of these tests must not be the others'.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trace, "get_tracer_provider", lambda: provider)
+        telemetry._tracer.cache_clear()
+        yield Spans(exporter, trace.get_tracer("user"))
+        telemetry._tracer.cache_clear()
     provider.shutdown()
 
 
@@ -232,6 +237,15 @@ async def test_a_download_that_fails(service, spans, make_client, tmp_path) -> N
     download = spans.one("a2v.download")
     assert download.attributes["error.type"] == "DownloadError"
     assert [span.attributes["error.type"] for span in spans.children(download)] == ["TransportError", "400"]
+
+
+@pytest.mark.parametrize("url", ["https://[::1/v.mp4", "https://h:port/v.mp4"])
+async def test_a_url_that_is_none(service, spans, make_client, tmp_path, url) -> None:
+    service.plan = [(0, FINISHED | {"video_url": url})]
+    async with make_client(max_retries=0) as client:
+        with pytest.raises(a2v.DownloadError):
+            await client.videos.task("v").download(tmp_path / "v.mp4")
+    assert dict(spans.one("GET").attributes) == {"http.request.method": "GET", "error.type": "TransportError"}
 
 
 async def test_to_lose_interest_is_no_failure(service, spans, make_client) -> None:
