@@ -6,7 +6,7 @@ This is the one place that knows how the protocol looks. The client reads replie
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from typing import Any, Generic, Literal, TypeVar, cast
 
@@ -30,6 +30,8 @@ NOT_FOUND = 10001
 
 MAX_BODY = 1024 * 1024
 """No reply of the API is longer than this many bytes."""
+
+_DEEPEST = 50
 
 
 @frozen
@@ -114,9 +116,12 @@ def read_json(body: bytes) -> object:
         ProtocolError: The body is something else.
     """
     try:
-        return json.loads(body.decode(), parse_constant=_refuse_constant, object_pairs_hook=_refuse_duplicates)
+        value = json.loads(body.decode(), parse_constant=_refuse_constant, object_pairs_hook=_refuse_duplicates)
+        _refuse_depth(value)
     except (ValueError, RecursionError) as error:
         reason = "nested too deep" if isinstance(error, RecursionError) else str(error)
+    else:
+        return value
     raise ProtocolError(f"not the JSON that the protocol promises: {reason}")
 
 
@@ -129,6 +134,22 @@ def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(value) != len(pairs):
         raise ValueError("a key stands twice")
     return value
+
+
+def _refuse_depth(value: object) -> None:
+    """What is nested deeper than this cannot be pickled, copied or shown by those who get it."""
+    level = [value]
+    for _ in range(_DEEPEST):
+        level = [each for part in level for each in _within(part)]
+        if not level:
+            return
+    raise RecursionError
+
+
+def _within(value: object) -> Iterable[object]:
+    if isinstance(value, dict):
+        return cast("dict[str, object]", value).values()
+    return cast("list[object]", value) if isinstance(value, list) else ()
 
 
 def read_envelope(body: bytes) -> Envelope:
@@ -144,7 +165,9 @@ def read_envelope(body: bytes) -> Envelope:
         raise ProtocolError("the reply is not a JSON object")
     envelope = cast("dict[str, object]", value)
     message = envelope.get("message")
-    return Envelope(_read_code(envelope.get("code")), message if isinstance(message, str) else "", envelope.get("data"))
+    # It will be shown, which half a character cannot be.
+    shown = message.encode(errors="replace").decode() if isinstance(message, str) else ""
+    return Envelope(_read_code(envelope.get("code")), shown, envelope.get("data"))
 
 
 def _read_code(code: object) -> int:
@@ -166,7 +189,11 @@ def _read_video_id(data: object) -> str:
     video_id = cast("dict[str, object]", data).get("video_id") if isinstance(data, dict) else None
     if not isinstance(video_id, str) or not video_id.strip():
         raise ProtocolError("the reply has no video_id")
-    return video_id
+    try:
+        return _string(video_id, str)
+    except TypeError as error:
+        reason = str(error)
+    raise ProtocolError(f"the reply's video_id cannot be one: {reason}")
 
 
 def _structure(data: object, kind: type[T]) -> T:
@@ -195,7 +222,18 @@ def _converter() -> cattrs.Converter:
 def _string(value: object, _: object) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{value!r} is not a string")
+    if not _is_text(value):
+        raise TypeError(f"{value!r} is not text")
     return value
+
+
+def _is_text(value: str) -> bool:
+    """Whether it can be encoded: JSON can hold halves of characters, which no file and no terminal takes."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _status(word: str) -> VideoStatus:
