@@ -8,6 +8,7 @@ from a2v._async.batch import AsyncBatch
 from a2v._async.characters import AsyncCharacters
 from a2v._async.session import Session
 from a2v._async.videos import AsyncVideos
+from a2v._core.settings import Secret
 
 if TYPE_CHECKING:
     import os
@@ -47,8 +48,10 @@ class AsyncA2V:
         rate_limit: int | None = 30,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
+        secret = Secret(token)
+        del token  # lest a traceback that shows local variables shows it
         self._session = Session(
-            token=token,
+            token=secret,
             base_url=base_url,
             timeout=timeout,
             max_retries=max_retries,

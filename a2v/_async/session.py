@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from a2v._core.models import Video
     from a2v._core.retry import Failure
+    from a2v._core.settings import Secret
     from a2v._core.wire import Call, Reply
 
 T = TypeVar("T")
@@ -51,7 +52,7 @@ class Session:
     def __init__(
         self,
         *,
-        token: str | None,
+        token: Secret,
         base_url: str | None,
         timeout: float,
         max_retries: int,
