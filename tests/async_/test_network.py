@@ -329,7 +329,7 @@ async def test_a_refused_connection_is_tried_again(loopback, closed_port, check)
 async def test_certificates_that_cannot_be_loaded(monkeypatch, check, tmp_path) -> None:
     from a2v._async import transport
 
-    transport._ssl_context.cache_clear()
+    transport._new_ssl_context.cache_clear()
     bad = tmp_path / "bad.pem"
     bad.write_text("this is no certificate")
     monkeypatch.setenv("SSL_CERT_FILE", str(bad))
