@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from contextvars import ContextVar
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, Protocol, Self
@@ -26,7 +26,8 @@ from a2v.errors import A2VError, ConfigurationError
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import AsyncIterator, Iterator, Mapping
+    from collections.abc import AsyncIterator, Mapping
+    from types import TracebackType
 
     from a2v._core.settings import Secret
 
@@ -56,7 +57,7 @@ class _Witness:
         name = event.partition(".")[2]
         if name == "connect_tcp.complete":
             self._connected, self._stream = True, info["return_value"]
-        elif name.startswith("start_tls."):
+        elif name in ("start_tls.started", "start_tls.complete"):
             self._handshaking = name == "start_tls.started"
         # A proxy's CONNECT goes out in the same way, but is not our request.
         elif name == "send_request_headers.started" and info["request"].method != b"CONNECT":
@@ -98,17 +99,19 @@ def _hush() -> None:
     logging.getLogger("httpcore.http11").addFilter(_Discretion())
 
 
-@contextmanager
-def _discreet() -> Iterator[None]:
+class _Discreet:
     """Around a request: what it comes to is not logged, and what ends it early does not show what httpcore held."""
-    before = _ours.set(True)
-    try:
-        yield
-    except BaseException as error:  # noqa: BLE001  # it goes on
-        # Error reports may show the local variables of each frame, and those of httpcore are the head of the request.
-        raise error.with_traceback(None) from None
-    finally:
-        _ours.reset(before)
+
+    def __enter__(self) -> None:
+        self._before = _ours.set(True)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        _ours.reset(self._before)
+        if error:
+            # Error reports may show the local variables of each frame; those of httpcore hold the head of the request.
+            error.__traceback__ = None
 
 
 class _Content(httpx.AsyncByteStream):
@@ -177,7 +180,7 @@ class Transport:
         witness = _Witness()
         request = _api_request(base_url, token, call, timeout)
         error: Exception | None = None
-        with _discreet(), anyio.move_on_after(timeout):
+        with _Discreet(), anyio.move_on_after(timeout):
             try:
                 reply = await self._ask(request, witness, fresh=call.job is not None)
                 return Reply(reply.status_code, reply.headers, token.blot(reply.body))
@@ -213,7 +216,7 @@ class Transport:
         Returns:
             The reply's head, or why there was none or its body broke off.
         """
-        with _discreet():
+        with _Discreet():
             try:
                 request = httpx.Request("GET", url, headers=_identity(headers), extensions=_timeouts(timeout))
                 async with self._send(request, _Witness(), fresh=True, patience=timeout) as (response, body):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+import traceback
 from collections.abc import Callable, Iterator
 
 import anyio
@@ -13,6 +16,34 @@ from .server import FaultServer, Port
 
 # Long enough for no word of any reply to contain it.
 CANARY = "canary-0123456789-abcdefghij"
+# What signs a URL, or opens a proxy.
+SECRET = "s3cret"
+
+
+def shown(error: BaseException) -> str:
+    """All that an error report may show: texts, attributes, and the local variables of each frame that it went through.
+
+    Those of the tests are left out, as they are the callers' business.
+    """
+    report = traceback.TracebackException.from_exception(error, capture_locals=True)
+    todo, parts = [report], [repr(vars(error)), str(error)]
+    while todo:
+        each = todo.pop()
+        todo += [other for other in (each.__cause__, each.__context__, *(each.exceptions or ())) if other]
+        parts += each.format_exception_only()
+        parts += [str(frame.locals) for frame in each.stack if "/tests/" not in frame.filename]
+    return "\n".join(parts)
+
+
+def check(error: a2v.A2VError) -> None:
+    """What holds for every error: it can be pickled, copied and printed, and shows no secret to anybody."""
+    for twin in (pickle.loads(pickle.dumps(error)), copy.copy(error), copy.deepcopy(error)):
+        assert (type(twin), str(twin), repr(vars(twin))) == (type(error), str(error), repr(vars(error)))
+    assert str(error).encode()
+    assert CANARY.encode() not in pickle.dumps(error)
+    report = shown(error)
+    assert CANARY not in report, report
+    assert SECRET not in report.replace(repr(getattr(error.video, "raw", None)), ""), report
 
 
 @pytest.fixture(scope="package")

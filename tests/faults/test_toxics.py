@@ -6,8 +6,6 @@ what became of each is then a test of its own.
 
 from __future__ import annotations
 
-import copy
-import pickle
 import tempfile
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -19,7 +17,7 @@ from attrs import define, field
 
 import a2v
 
-from .conftest import CANARY
+from .conftest import CANARY, check
 from .server import VIDEO, VIDEO_ID, Connection, FaultServer, Port, Request
 from .toxics import GET, OK, POISONS, UNKNOWN, Poison
 
@@ -68,10 +66,7 @@ async def ends(work: Awaitable[object], *expected: type[a2v.A2VError] | None) ->
     assert (type(error) if error else None) in expected, repr(error or outcome)
     if error is None:
         return outcome
-    for twin in (pickle.loads(pickle.dumps(error)), copy.deepcopy(error)):
-        assert (type(twin), str(twin), repr(vars(twin))) == (type(error), str(error), repr(vars(error)))
-    assert CANARY not in f"{error} {vars(error)!r}"
-    assert str(error).encode()
+    check(error)
     return error
 
 

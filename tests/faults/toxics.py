@@ -343,7 +343,7 @@ async def quotes_the_token(conn: Connection, request: Request | None) -> None:
 
 # -- too many requests -----------------------------------------------------------------------------------------------
 
-LIMITED = Poison(None, get=(a2v.RateLimitError,), post=(a2v.RateLimitError,))  # type: ignore[arg-type]
+LIMITED = Poison(None, get=(a2v.RateLimitError,), post=(a2v.RateLimitError,), holds=True)  # type: ignore[arg-type]
 DAY = 86400
 
 
@@ -361,7 +361,7 @@ _limits("a Unix time", lambda: f"X-Ratelimit-Reset: {time.time() + 1:.0f}")
 _limits("milliseconds", lambda: f"X-Ratelimit-Reset: {(time.time() + 1) * 1000:.0f}")
 _limits("a clock a day ahead", lambda: f"X-Ratelimit-Reset: {time.time() + DAY + 1:.0f}", DAY)
 _limits("twice", lambda: "X-Ratelimit-Reset: 1\r\nX-Ratelimit-Reset: 99999999999999")
-_limits("in the past", lambda: f"X-Ratelimit-Reset: {time.time() - DAY:.0f}", holds=True)
-_limits("text", lambda: "X-Ratelimit-Reset: soon", holds=True)
-_limits("absent", lambda: "", holds=True)
+_limits("in the past", lambda: f"X-Ratelimit-Reset: {time.time() - DAY:.0f}")
+_limits("text", lambda: "X-Ratelimit-Reset: soon")
+_limits("absent", lambda: "")
 replies("code 1009 with 200", lambda _: b'{"code": "1009", "message": "slow down"}', LIMITED, holds=True, calls=API)
