@@ -60,7 +60,9 @@ class AsyncA2V:
         )
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self._session.base_url}>"
+        # An error report may show a client that could not be made.
+        session = getattr(self, "_session", None)
+        return f"<{type(self).__name__} {session.base_url if session else 'not made'}>"
 
     async def __aenter__(self) -> Self:
         self._session.open()

@@ -5,15 +5,12 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 from attrs import field, frozen
 
 from a2v.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 HOSTED = "https://openapi.surreal-ai.com"
 """Where the hosted service is."""
@@ -49,13 +46,13 @@ def _escaped(secret: bytes) -> re.Pattern[bytes]:
     return re.compile(b"".join(either))
 
 
-def read_token(given: Secret, environ: Mapping[str, str]) -> Secret:
+def read_token(given: Secret, otherwise: Secret) -> Secret:
     """The token given, or that of ``A2V_TOKEN``.
 
     Raises:
         ConfigurationError: There is none, or it cannot be one. The message does not show it.
     """
-    found = Secret(environ.get("A2V_TOKEN")) if given.value is None else given
+    found = otherwise if given.value is None else given
     if not found.value:
         raise ConfigurationError("no token: pass token=… or set the environment variable A2V_TOKEN")
     # Checked here because the HTTP library would print a token it cannot send.
@@ -64,13 +61,13 @@ def read_token(given: Secret, environ: Mapping[str, str]) -> Secret:
     return found
 
 
-def read_base_url(base_url: str | None, environ: Mapping[str, str]) -> str:
+def read_base_url(given: str | None, otherwise: str | None) -> str:
     """The server's URL given, or that of ``A2V_BASE_URL``, or the hosted service's; without a slash at its end.
 
     Raises:
         ConfigurationError: It is no URL of a server, or the token would travel unencrypted to another machine.
     """
-    found = (base_url if base_url is not None else environ.get("A2V_BASE_URL")) or HOSTED
+    found = (otherwise if given is None else given) or HOSTED
     if not isinstance(found, str):
         raise ConfigurationError(f"base_url must be a string, got {type(found).__name__}")
     try:

@@ -11,7 +11,7 @@ from functools import cache
 from typing import Any, Generic, Literal, TypeVar, cast
 
 import cattrs
-from attrs import frozen
+from attrs import field, frozen
 from cattrs.gen import make_dict_structure_fn
 
 from a2v._core.models import Character, Job, Video, VideoStatus
@@ -63,7 +63,8 @@ class Reply:
     """What came back: header names in lower case, the body whole."""
 
     status_code: int
-    headers: Mapping[str, str]
+    # Not to be shown by error reports: servers quote tokens there, and sign URLs.
+    headers: Mapping[str, str] = field(repr=False)
     body: bytes
 
 
