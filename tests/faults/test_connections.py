@@ -9,7 +9,7 @@ import pytest
 
 import a2v
 
-from .conftest import CANARY, check
+from .conftest import CANARY, SECRET, check, shown
 from .server import Connection, Port
 
 pytestmark = pytest.mark.anyio
@@ -211,3 +211,4 @@ async def test_a_proxy_that_cannot_be_used(monkeypatch, proxy) -> None:
         with pytest.raises(a2v.ConfigurationError, match="proxy") as caught:
             await client.videos.generate(**JOB)
     check(caught.value)
+    assert SECRET not in shown(caught.value)
