@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 
@@ -80,6 +82,13 @@ def test_settings_of_ones_own(pytest_run) -> None:
         """,
     )
     assert "1 passed" in done.stdout, done.stdout + done.stderr
+
+
+def test_the_file_of_tests_in_the_docs(pytest_run) -> None:
+    page = (Path(__file__).parents[2] / "docs/testing.md").read_text()
+    (block,) = [block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "def test_" in block]
+    done = pytest_run(test_docs="import a2v\n" + block)
+    assert "4 passed" in done.stdout, done.stdout + done.stderr
 
 
 def test_it_costs_runs_that_do_not_use_it_no_imports(pytest_run, monkeypatch) -> None:
