@@ -19,7 +19,7 @@ from anyio.lowlevel import RunVar
 from attrs import define, field
 
 from a2v._core import wire
-from a2v._core.models import Avatar, Character, Job, Pose, Video, VideoStatus
+from a2v._core.models import Avatar, Character, Pose, Video, VideoStatus
 from a2v.errors import ProtocolError
 from a2v.testing._account import Account, Answer, Render
 from a2v.testing._server import Server
@@ -218,8 +218,8 @@ class Service(Account):
         Args:
             name: Which call.
             answer: A reply; an exception for the transport to raise, such as ``httpx.ReadTimeout("")`` (a server breaks the
-                connection in its stead); or a function, asynchronous or not, that gets the `Call` and returns a reply,
-                or ``None`` if the service shall do what it would have done.
+                connection in its stead); or a function, asynchronous or not, that gets the `Call` and returns a reply
+                (`as_usual` makes the usual one), or ``None`` if the service shall do what it would have done.
             nth: Which of these calls, counted from now.
             times: How many in a row; ``None``: all from there on.
         """
@@ -346,7 +346,7 @@ class Service(Account):
         with self._lock:
             place = len(self._calls)
             self._calls.append(call)
-        reply = await self._answered(call, place)
+        reply = await self._answered(call)
         self._calls[place] = attrs.evolve(self._calls[place], status=reply.status)
         return reply
 
@@ -359,13 +359,13 @@ class Service(Account):
             name, video_id = "file", re.sub(r"(-mask)?\.\w+$", "", last)
         return Call(at=self.now(), name=name, video_id=video_id, method=method, url=url, headers=headers, body=body)
 
-    async def _answered(self, call: Call, place: int) -> Reply:
+    async def _answered(self, call: Call) -> Reply:
         with self._lock:
             headers, refusal = self._let_in(call)
             if refusal:
                 return attrs.evolve(self._shown(refusal), headers=headers)
             effect = _due(self._effects.get(call.name, []))
-        as_usual = partial(self._as_usual, call, place)
+        as_usual = partial(self.as_usual, call)
         reply = await effect(call, as_usual) if effect else as_usual()
         return attrs.evolve(reply, headers=headers | dict(reply.headers))
 
@@ -377,23 +377,30 @@ class Service(Account):
             return {}, Answer(401, message="the token is missing or wrong")
         return self.admit(call.at)
 
-    def _as_usual(self, call: Call, place: int) -> Reply:
+    def as_usual(self, call: Call) -> Reply:
+        """Do what a call asks for, as if nothing had been told; for functions that are given to `reply`."""
         now = self.now()
         with self._lock:
             if call.name == "file":
                 return self._file(call, now)
-            job: Job | None = None
-            if call.name == "video.generate":
-                if call.method != "POST":
-                    return Reply.refusal(405, "video.generate is a POST")
-                try:
-                    job = wire.read_job(call.body)
-                except (ValueError, ProtocolError) as error:
-                    return Reply.refusal(400, str(error))
-            answer = self.answer(now, call.name, call.video_id or _query(call.url, "avatar_id"), job)
-            if job and isinstance(answer.value, str):
+            if call.name != "video.generate":
+                about = call.video_id or _query(call.url, "avatar_id")
+                return self._shown(self.answer(now, call.name, about))
+            return self._generated(call, now)
+
+    def _generated(self, call: Call, now: float) -> Reply:
+        if call.method != "POST":
+            return Reply.refusal(405, "video.generate is a POST")
+        try:
+            job = wire.read_job(call.body)
+        except (ValueError, ProtocolError) as error:
+            return Reply.refusal(400, str(error))
+        answer = self.answer(now, call.name, job=job)
+        if isinstance(answer.value, str):
+            place = next((n for n, each in enumerate(self._calls) if each is call), None)
+            if place is not None:
                 self._calls[place] = attrs.evolve(call, video_id=answer.value)
-            return self._shown(answer)
+        return self._shown(answer)
 
     def _begin(self, render: Render, now: float) -> None:
         message = _due(self._failures)
