@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from email.utils import formatdate
 from random import Random
 from typing import Any
 
 from attrs import define, field, frozen
-from attrs.converters import optional as optional_converter
 from attrs.setters import frozen as frozen_
 from attrs.validators import ge, instance_of, le, optional
 
@@ -84,6 +83,14 @@ def _is_limit(_: object, __: Any, limit: object) -> None:
         raise ValueError(f"limit must be a FixedWindow, SlidingWindow, TokenBucket or None, got {limit!r}")
 
 
+def _characters(given: Iterable[Character] | None) -> tuple[Character, ...] | None:
+    return None if given is None else tuple(given)
+
+
+def _avatars(given: Iterable[Avatar] | None) -> tuple[Avatar, ...] | None:
+    return None if given is None else tuple(given)
+
+
 @define(eq=False, repr=False, kw_only=True, slots=False)
 class Account:
     """The service, asked by method calls; `Service` documents the settings."""
@@ -94,8 +101,8 @@ class Account:
     renderers: int | None = field(default=None, validator=optional(ge(1)), on_setattr=frozen_)
     statuses: bool = True
     lists_videos: bool = True
-    characters: Sequence[Character] | None = field(default=None, converter=optional_converter(tuple))
-    avatars: Sequence[Avatar] | None = field(default=None, converter=optional_converter(tuple))
+    characters: Sequence[Character] | None = field(default=None, converter=_characters)
+    avatars: Sequence[Avatar] | None = field(default=None, converter=_avatars)
     limit: RateLimit | None = field(default=None, validator=_is_limit)
     quota: int | None = field(default=None, validator=optional(ge(0)))
     token: str | None = None
