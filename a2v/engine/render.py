@@ -12,7 +12,8 @@ from a2v.engine import audio, cast, lipsync
 from a2v.engine.animate import poses
 from a2v.engine.drawing.bust import backdrop, bust
 from a2v.engine.drawing.painter import Painter
-from a2v.engine.film import film, mask_frame, picture_frame
+from a2v.engine.drawing.shapes import vuya
+from a2v.engine.film import Film, Frame, film
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from a2v.engine.cast import AvatarPose
     from a2v.engine.pose import Pose
     from a2v.engine.settings import Format
 
@@ -70,23 +72,46 @@ def render(
     width, height = picture_size(size, format)
     stance = cast.pose(who)
     performance = _perform(recording, stance.model_id, fps, max_seconds)
-    painter = Painter(width, height, stance.views[format])
-    person = cast.look(stance.model_id)
     with ExitStack() as stack:
         video = stack.enter_context(film(stack.enter_context(_partial(destination)), width, height, fps))
         video.add_sound(recording)
-        cover = stack.enter_context(film(stack.enter_context(_partial(mask)), width, height, fps)) if mask else None
-        behind = _grain(painter.paint(backdrop(person)))
+        shown = [_Picture(video, stance, width, height, format)]
+        if mask is not None:
+            cover = stack.enter_context(film(stack.enter_context(_partial(mask)), width, height, fps))
+            shown.append(_Mask(cover, stance, width, height, format))
         for pose in performance:
-            pixels = painter.paint(bust(person, pose))
-            if cover:
-                cover.add(mask_frame(pixels[..., 3]))
-            video.add(picture_frame(_over(pixels, behind)))
+            for one in shown:
+                one.add(pose)
 
 
-def _over(pixels, behind):
-    alpha = 255 - pixels[..., 3:].astype(np.uint16)
-    return (pixels + (behind * alpha + 127) // 255).astype(np.uint8)
+class _Picture:
+    """Draws the frames of a video."""
+
+    def __init__(self, film: Film, stance: AvatarPose, width: int, height: int, format: Format) -> None:
+        self._film, self._frame = film, Frame(width, height)
+        self._person = cast.look(stance.model_id)
+        self._painter = Painter(width, height, stance.views[format], vuya)
+        self._painter.paint(backdrop(self._person))
+        self._painter.set_backdrop(_grain(self._painter.pixels))
+
+    def add(self, pose: Pose) -> None:
+        area = self._painter.paint(bust(self._person, pose))
+        self._frame.show(self._painter.pixels, area)
+        self._film.add(self._frame)
+
+
+class _Mask:
+    """Draws the frames of its mask."""
+
+    def __init__(self, film: Film, stance: AvatarPose, width: int, height: int, format: Format) -> None:
+        self._film, self._frame = film, Frame(width, height)
+        self._person = cast.look(stance.model_id)
+        self._painter = Painter(width, height, stance.views[format])
+
+    def add(self, pose: Pose) -> None:
+        area = self._painter.paint(bust(self._person, pose))
+        self._frame.show_mask(self._painter.pixels, area)
+        self._film.add(self._frame)
 
 
 @contextmanager
@@ -108,7 +133,7 @@ def _perform(recording: bytes, model_id: str, fps: int, max_seconds: float) -> I
 
 def _grain(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The picture with noise of ±1, which keeps gradients from turning into bands when they are compressed."""
-    noise = np.random.default_rng(0).integers(-1, 2, (*pixels.shape[:2], 1))
+    noise = np.random.default_rng(0).integers(-1, 2, pixels.shape[:2])
     grainy = pixels.copy()
-    grainy[..., :3] = np.clip(pixels[..., :3].astype(int) + noise, 0, 255)
+    grainy[..., 2] = np.clip(pixels[..., 2] + noise, 16, 235)
     return grainy

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from a2v.engine.drawing import clothes, eyes, face, hair
 from a2v.engine.drawing.mouth import draw_mouth
 from a2v.engine.drawing.shapes import Linear, Map, ellipse, fade, rectangle, scale, shift, turn
-from a2v.engine.drawing.sheet import Group, Mark, Sheet
+from a2v.engine.drawing.sheet import Group, Mark, Sheet, box_around
+from a2v.engine.pose import Mouth, Pose
 
 if TYPE_CHECKING:
     from a2v.engine.cast import Look
-    from a2v.engine.pose import Pose
+    from a2v.engine.drawing.shapes import Box
 
 UNIT = 720
 """The side of the square that a character is drawn for; wider and higher pictures show more of it."""
@@ -42,10 +44,20 @@ def bust(look: Look, pose: Pose) -> list[Mark | Group]:
     behind = lean.then(turn(pose.roll * 0.7, _MIDDLE, _NECK_Y)).then(shift(_MIDDLE, _HEAD_Y))
     head = lean.then(turn(pose.roll, _MIDDLE, _NECK_Y)).then(shift(_MIDDLE, _HEAD_Y))
     sheet.add(hair.back(look), behind.then(shift(-pose.yaw * 5, 0)))
-    sheet.add(clothes.torso(look), shift(pose.yaw * 2, -pose.breath * 2.0))
-    with sheet.moved(head):
+    # In steps too small to be seen, so that most of the time it need not be drawn, or encoded, anew.
+    sheet.add(clothes.torso(look), shift(round(pose.yaw * 6) / 3, round(-pose.breath * 6) / 3))
+    with sheet.moved(head, _head_box(look)):
         _draw_head(sheet, look, pose)
     return sheet.items
+
+
+@lru_cache(maxsize=64)
+def _head_box(look: Look) -> Box | None:
+    """A box around the head, its jewellery and its glasses, however it turns and speaks."""
+    sheet = Sheet()
+    for yaw in (-1.7, 1.7):
+        _draw_head(sheet, look, Pose(mouth=Mouth(open=1.1), yaw=yaw, pitch=math.copysign(2, yaw)))
+    return box_around(sheet.items)
 
 
 def _at(pose: Pose, x: float, y: float) -> Map:
