@@ -88,7 +88,7 @@ class Features:
     blush: float = _share(0.5)
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, cache_hash=True)
 class Look:
     """Everything that is known about a character."""
 

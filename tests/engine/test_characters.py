@@ -20,7 +20,9 @@ SIZE = 240
 
 
 def picture(person: Look, pose: Pose = Pose()) -> np.ndarray:  # noqa: B008 - a value
-    return Painter(SIZE, SIZE, View(0, 0, UNIT)).paint([*backdrop(person), *bust(person, pose)])[..., :3].astype(int)
+    painter = Painter(SIZE, SIZE, View(0, 0, UNIT))
+    painter.paint([*backdrop(person), *bust(person, pose)])
+    return painter.pixels[..., :3].astype(int)
 
 
 def part(pixels: np.ndarray, left: float, top: float, right: float, bottom: float) -> np.ndarray:

@@ -27,7 +27,9 @@ RED, BLUE = "#ff0000", "#0000ff"
 
 
 def paint(sheet: Sheet) -> np.ndarray:
-    return Painter(SIZE, SIZE, VIEW).paint(sheet.items)
+    painter = Painter(SIZE, SIZE, VIEW)
+    painter.paint(sheet.items)
+    return painter.pixels
 
 
 def at(pixels: np.ndarray, x: float, y: float) -> tuple[int, ...]:
@@ -72,7 +74,8 @@ def test_a_fixed_group_may_be_drawn_many_times_in_a_frame_and_in_many_frames() -
         sheet = Sheet()
         sheet.add(group, shift(step * 100, 0))
         sheet.add(group, shift(step * 100, 300))
-        pixels = painter.paint(sheet.items)
+        painter.paint(sheet.items)
+        pixels = painter.pixels
         assert at(pixels, step * 100 + 50, 50) == (255, 0, 0, 255)
         assert at(pixels, step * 100 + 50, 350) == (255, 0, 0, 255)
         assert int((pixels[..., 3] > 0).sum()) == 200
@@ -82,11 +85,13 @@ def test_a_backdrop_stays_behind_every_frame() -> None:
     painter = Painter(SIZE, SIZE, VIEW)
     sheet = Sheet()
     sheet.fill(rectangle(0, 0, UNIT, UNIT), BLUE)
-    painter.set_backdrop(painter.paint(sheet.items).copy())
+    painter.paint(sheet.items)
+    painter.set_backdrop(painter.pixels.copy())
     for x in (0, 300):
         mark = Sheet()
         mark.fill(rectangle(x, 0, 100, 100), RED)
-        pixels = painter.paint(mark.items)
+        painter.paint(mark.items)
+        pixels = painter.pixels
         assert at(pixels, x + 50, 50) == (255, 0, 0, 255)
         assert at(pixels, 650, 650) == (0, 0, 255, 255)
         assert int((pixels[..., 0] > 0).sum()) == 100

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from a2v.engine.drawing import clothes, eyes, face, hair
 from a2v.engine.drawing.mouth import draw_mouth
 from a2v.engine.drawing.shapes import Linear, Map, ellipse, fade, rectangle, scale, shift, turn
-from a2v.engine.drawing.sheet import Group, Mark, Sheet, box_around
+from a2v.engine.drawing.sheet import WHITE, Group, Mark, Sheet, box_around, cover
 from a2v.engine.pose import Mouth, Pose
 
 if TYPE_CHECKING:
@@ -37,18 +37,66 @@ def backdrop(look: Look) -> list[Mark | Group]:
     return sheet.items
 
 
+def nowhere() -> list[Mark | Group]:
+    """What is behind a silhouette: nothing, which is black."""
+    sheet = Sheet()
+    sheet.fill(rectangle(-UNIT, -UNIT, 3 * UNIT, 3 * UNIT), "#000000")
+    return sheet.items
+
+
 def bust(look: Look, pose: Pose) -> list[Mark | Group]:
     """The character in a pose, without the backdrop."""
     sheet = Sheet()
-    lean = shift(pose.yaw * 4, pose.bob * 5)
-    behind = lean.then(turn(pose.roll * 0.7, _MIDDLE, _NECK_Y)).then(shift(_MIDDLE, _HEAD_Y))
-    head = lean.then(turn(pose.roll, _MIDDLE, _NECK_Y)).then(shift(_MIDDLE, _HEAD_Y))
-    sheet.add(hair.back(look), behind.then(shift(-pose.yaw * 5, 0)))
-    # In steps too small to be seen, so that most of the time it need not be drawn, or encoded, anew.
-    sheet.add(clothes.torso(look), shift(round(pose.yaw * 6) / 3, round(-pose.breath * 6) / 3))
+    behind, body, head = _places(pose)
+    sheet.add(hair.back(look), behind)
+    sheet.add(clothes.torso(look), body)
     with sheet.moved(head, _head_box(look)):
         _draw_head(sheet, look, pose)
     return sheet.items
+
+
+def silhouette(look: Look, pose: Pose) -> list[Mark | Group]:
+    """What covers the same pixels as the character in a pose, all white and with nothing inside."""
+    back, torso, ear, front = _covers(look)
+    sheet = Sheet()
+    behind, body, head = _places(pose)
+    sheet.add(back, behind)
+    sheet.add(torso, body)
+    with sheet.moved(head, _head_box(look)):
+        for side in (-1, 1):
+            sheet.add(ear, _ear_place(pose, side))
+        with sheet.moved(_face_place(pose)):
+            sheet.fill(face.face_outline(look, pose.mouth.open), WHITE)
+        sheet.add(front, _hair_place(pose))
+    return sheet.items
+
+
+@lru_cache(maxsize=64)
+def _covers(look: Look) -> tuple[Group, ...]:
+    return tuple(cover(part) for part in (hair.back(look), clothes.torso(look), face.ear(look), hair.front(look)))
+
+
+def _places(pose: Pose) -> tuple[Map, Map, Map]:
+    """Where the hair behind the head, the torso and the head go."""
+    lean = shift(pose.yaw * 4, pose.bob * 5)
+    back, front = (
+        lean.then(turn(pose.roll * share, _MIDDLE, _NECK_Y)).then(shift(_MIDDLE, _HEAD_Y)) for share in (0.7, 1)
+    )
+    # In steps too small to be seen, so that most of the time it need not be drawn, or encoded, anew.
+    body = shift(round(pose.yaw * 6) / 3, round(-pose.breath * 6) / 3)
+    return back.then(shift(-pose.yaw * 5, 0)), body, front
+
+
+def _ear_place(pose: Pose, side: int) -> Map:
+    return shift(side * 109 - pose.yaw * 3, -pose.pitch * 3).then(scale(side, 1))
+
+
+def _face_place(pose: Pose) -> Map:
+    return shift(pose.yaw * 2.5, 0)
+
+
+def _hair_place(pose: Pose) -> Map:
+    return shift(pose.yaw * 2.5, pose.pitch * 2)
 
 
 @lru_cache(maxsize=64)
@@ -70,8 +118,8 @@ def _at(pose: Pose, x: float, y: float) -> Map:
 def _draw_head(sheet: Sheet, look: Look, pose: Pose) -> None:
     jaw = pose.mouth.open
     for side in (-1, 1):
-        sheet.add(face.ear(look), shift(side * 109 - pose.yaw * 3, -pose.pitch * 3).then(scale(side, 1)))
-    with sheet.moved(shift(pose.yaw * 2.5, 0)):
+        sheet.add(face.ear(look), _ear_place(pose, side))
+    with sheet.moved(_face_place(pose)):
         shape = face.face_outline(look, jaw)
         sheet.fill(shape, face.skin_paint(look))
         with sheet.clipped(shape):
@@ -79,7 +127,7 @@ def _draw_head(sheet: Sheet, look: Look, pose: Pose) -> None:
             sheet.add(hair.shadow(look))
             face.draw_beard(sheet, look, jaw)
     _draw_features(sheet, look, pose)
-    sheet.add(hair.front(look), shift(pose.yaw * 2.5, pose.pitch * 2))
+    sheet.add(hair.front(look), _hair_place(pose))
 
 
 def _draw_features(sheet: Sheet, look: Look, pose: Pose) -> None:
@@ -87,7 +135,7 @@ def _draw_features(sheet: Sheet, look: Look, pose: Pose) -> None:
     for side in (-1, 1):
         with sheet.moved(_at(pose, side * eyes.EYE_X, eyes.EYE_Y).then(scale(side * 1.14, 1.14))):
             sheet.add(eyes.socket(look))
-            eyes.draw_eye(sheet, look, pose, side)
+            sheet.add(eyes.eye(look, pose, side))
             sheet.add(eyes.brow(look), eyes.brow_place(pose))
     # The nose stands out, so it goes further than the face it stands on.
     sheet.add(face.nose(look), _at(pose, 0, 0).then(shift(pose.yaw * 5, pose.pitch * 2)))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import cache
+from collections import OrderedDict
+from functools import cache, lru_cache
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 Area = tuple[int, int, int, int]
 """Left, top, right and bottom of a part of a picture in pixels; the last two are outside."""
+_MOST_KEPT = 100  # more than a frame has
 
 
 @cache
@@ -59,7 +61,8 @@ class Painter:
         self._root: tv.Scene | None = None
         self._before: list[Mark | Group] | None = None
         # A scene can be in one place only, so a fixed group that is drawn twice in a frame, as an ear is, needs two.
-        self._kept: dict[tuple[int, int], tuple[Group, tv.Scene]] = {}
+        self._kept: OrderedDict[tuple[int, int], tuple[Group, tv.Scene]] = OrderedDict()
+        self._stops = lru_cache(maxsize=1024)(self._make_stops)
         self._uses: dict[int, int] = {}
 
     def set_backdrop(self, pixels: NDArray[np.uint8]) -> None:
@@ -141,13 +144,17 @@ class Painter:
 
     def _fixed(self, group: Group) -> tv.Scene:
         use = self._uses[id(group)] = self._uses.get(id(group), 0) + 1
-        known = self._kept.get((id(group), use))
-        if known is None:
+        key = id(group), use
+        if key not in self._kept:
             scene = self._scene(group, [])
             scene.ref()
             # The group is kept too: while it lives, no other can have its id.
-            known = self._kept[id(group), use] = (group, scene)
-        return known[1]
+            self._kept[key] = (group, scene)
+            if len(self._kept) > _MOST_KEPT:
+                _, (_, oldest) = self._kept.popitem(last=False)
+                oldest.deref(free=True)
+        self._kept.move_to_end(key)
+        return self._kept[key][1]
 
     def _mark(self, mark: Mark) -> tv.Shape:
         shape = _shape(mark.path)
@@ -169,12 +176,15 @@ class Painter:
             shape.set_opacity(round(255 * mark.opacity))
         return shape
 
+    def _make_stops(self, stops: tuple[tuple[float, str], ...]) -> list[tv.ColorStop]:
+        return [tv.ColorStop(offset, *self._colours(colour)) for offset, colour in stops]
+
     def _gradient(self, paint: Linear | Radial) -> tv.Gradient:
         if isinstance(paint, Linear):
             gradient: tv.Gradient = tv.LinearGradient(paint.x1, paint.y1, paint.x2, paint.y2)
         else:
             gradient = tv.RadialGradient(paint.x, paint.y, paint.radius, paint.x, paint.y, 0)
-        gradient.set_color_stops([tv.ColorStop(offset, *self._colours(colour)) for offset, colour in paint.stops])
+        gradient.set_color_stops(self._stops(paint.stops))
         return gradient
 
 

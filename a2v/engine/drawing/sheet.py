@@ -5,12 +5,15 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
-from a2v.engine.drawing.shapes import Map
+from a2v.engine.drawing.shapes import Map, rgba
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from a2v.engine.drawing.shapes import Box, Paint, Path
+
+
+WHITE = "#ffffff"
 
 
 class Mark(NamedTuple):
@@ -77,6 +80,23 @@ class Sheet:
         self.items = group.items
         yield
         self.items = outer
+
+
+def cover(group: Group) -> Group:
+    """A group that covers the same pixels, all white, with nothing inside it that lets something through."""
+    sheet = Sheet()
+    for item in group.items:
+        if isinstance(item, Group):
+            if item.clip is None:
+                sheet.add(cover(item), item.map)
+        elif item.opacity == 1 and _is_opaque(item.paint):
+            sheet.items.append(item._replace(paint=WHITE))
+    return sheet.fixed()
+
+
+def _is_opaque(paint: Paint) -> bool:
+    colours = (paint,) if isinstance(paint, str) else tuple(colour for _, colour in paint.stops)
+    return all(rgba(colour)[3] == 255 for colour in colours)
 
 
 def box_around(items: list[Mark | Group]) -> Box | None:
