@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from a2v.engine.drawing import clothes, eyes, face, hair
 from a2v.engine.drawing.mouth import draw_mouth
-from a2v.engine.drawing.shapes import Linear, Map, ellipse, fade, rectangle, scale, shift, turn
+from a2v.engine.drawing.shapes import Linear, Map, Radial, ellipse, fade, glow, mix, rectangle, scale, shift, turn
 from a2v.engine.drawing.sheet import WHITE, Group, Mark, Sheet, box_around, cover
 from a2v.engine.pose import Mouth, Pose
 
@@ -25,15 +25,33 @@ _RADIUS = 118.0  # of the ball that the features lie on
 _FURTHEST = 0.15  # radians: a yaw of 1
 
 
+_BUBBLES = (
+    (92, 132, 30, 0.62), (142, 196, 11, 0.5), (652, 470, 22, 0.5), (628, 540, 8, 0.6), (662, 128, 13, 0.6), (56, 452, 12, 0.5),
+    (130, -66, 16, 0.5), (520, -40, 9, 0.6), (600, 10, 20, 0.45),
+)  # fmt: skip
+
+
 def backdrop(look: Look) -> list[Mark | Group]:
     """What is behind the character and never moves."""
     sheet = Sheet()
     top, bottom = look.palette.backdrop
-    sheet.fill(rectangle(-UNIT, -UNIT, 3 * UNIT, 3 * UNIT), Linear(0, 0, 0, UNIT, ((0, top), (1, bottom))))
+    whole = rectangle(-UNIT, -UNIT, 3 * UNIT, 3 * UNIT)
+    sheet.fill(whole, Linear(0, 0, 0, UNIT, ((0, top), (1, bottom))))
+    # Light falls in from the upper left, as it does on the face.
+    sheet.fill(whole, glow(120, 40, 620, "#ffffff", 0.42))
     disc = look.palette.disc
-    sheet.fill(ellipse(_MIDDLE, 330, 268), Linear(0, 60, 0, 600, ((0, fade(disc, 0.95)), (1, fade(disc, 0.55)))))
-    for x, y, radius, alpha in ((118, 150, 26, 0.35), (628, 486, 16, 0.4), (650, 170, 10, 0.45), (84, 430, 9, 0.35)):
-        sheet.fill(ellipse(x, y, radius), fade("#ffffff", alpha))
+    sheet.fill(ellipse(_MIDDLE, 330, 268), Linear(120, 60, 560, 600, ((0, fade(disc, 1.0)), (1, fade(disc, 0.5)))))
+    sheet.stroke(ellipse(_MIDDLE, 330, 292), fade("#ffffff", 0.34), 2.5)
+    for x, y, radius, alpha in _BUBBLES:
+        light = Radial(
+            x - radius * 0.3,
+            y - radius * 0.3,
+            radius * 1.3,
+            ((0, fade("#ffffff", alpha)), (1, fade("#ffffff", alpha * 0.35))),
+        )
+        sheet.fill(ellipse(x, y, radius), light)
+    # What the person keeps from the disc: a soft shade, so that they stand before it.
+    sheet.fill(whole, glow(_MIDDLE + 26, 420, 300, mix(bottom, "#20203A", 0.5), 0.30))
     return sheet.items
 
 
@@ -125,13 +143,14 @@ def _draw_head(sheet: Sheet, look: Look, pose: Pose) -> None:
         with sheet.clipped(shape):
             sheet.add(face.skin_shade(look))
             sheet.add(hair.shadow(look))
+            # Within the face, of which a turn brings one cheek to the edge.
+            sheet.add(face.complexion(look), Map(e=-_face_place(pose).e).then(_at(pose, 0, 0)))
             face.draw_beard(sheet, look, jaw)
     _draw_features(sheet, look, pose)
     sheet.add(hair.front(look), _hair_place(pose))
 
 
 def _draw_features(sheet: Sheet, look: Look, pose: Pose) -> None:
-    sheet.add(face.complexion(look), _at(pose, 0, 0))
     for side in (-1, 1):
         with sheet.moved(_at(pose, side * eyes.EYE_X, eyes.EYE_Y).then(scale(side * 1.14, 1.14))):
             sheet.add(eyes.socket(look))

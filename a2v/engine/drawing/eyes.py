@@ -155,7 +155,9 @@ def draw_temples(sheet: Sheet, look: Look, hinges: tuple[float, float], ears: tu
     """The arms of the glasses, from where the frame is to where the ears are."""
     if look.features.glasses == "none":
         return
-    for hinge, ear in zip(hinges, ears, strict=True):
+    for side, hinge, ear in zip((-1, 1), hinges, ears, strict=True):
+        if (ear - hinge) * side <= 0:
+            continue  # hidden by the frame, which has turned beyond it
         arm = curves((hinge, -9), (hinge + (ear - hinge) * 0.3, -13), (ear, -14), (ear, -12), close=False)
         sheet.stroke(arm, look.palette.accent, 4.5)
 
