@@ -75,7 +75,7 @@ def bust(look: Look, pose: Pose) -> list[Mark | Group]:
 
 def silhouette(look: Look, pose: Pose) -> list[Mark | Group]:
     """What covers the same pixels as the character in a pose, all white and with nothing inside."""
-    back, torso, ear, front = _covers(look)
+    back, torso, ear, front, glasses = _covers(look)
     sheet = Sheet()
     behind, body, head = _places(pose)
     sheet.add(back, behind)
@@ -86,12 +86,14 @@ def silhouette(look: Look, pose: Pose) -> list[Mark | Group]:
         with sheet.moved(_face_place(pose)):
             sheet.fill(face.face_outline(look, pose.mouth.open), WHITE)
         sheet.add(front, _hair_place(pose))
+        sheet.add(glasses, _glasses_place(pose))
     return sheet.items
 
 
 @lru_cache(maxsize=64)
 def _covers(look: Look) -> tuple[Group, ...]:
-    return tuple(cover(part) for part in (hair.back(look), clothes.torso(look), face.ear(look), hair.front(look)))
+    parts = hair.back(look), clothes.torso(look), face.ear(look), hair.front(look), eyes.glasses(look)
+    return tuple(map(cover, parts))
 
 
 def _places(pose: Pose) -> tuple[Map, Map, Map]:
@@ -115,6 +117,10 @@ def _face_place(pose: Pose) -> Map:
 
 def _hair_place(pose: Pose) -> Map:
     return shift(pose.yaw * 2.5, pose.pitch * 2)
+
+
+def _glasses_place(pose: Pose) -> Map:
+    return _at(pose, 0, 0).then(shift(pose.yaw, 0))
 
 
 @lru_cache(maxsize=64)
@@ -160,7 +166,7 @@ def _draw_features(sheet: Sheet, look: Look, pose: Pose) -> None:
     sheet.add(face.nose(look), _at(pose, 0, 0).then(shift(pose.yaw * 5, pose.pitch * 2)))
     with sheet.moved(_at(pose, 0, face.MOUTH_Y).then(shift(pose.yaw * 1.5, pose.pitch * 1.5))):
         draw_mouth(sheet, look, pose.mouth)
-    frame = _at(pose, 0, 0).then(shift(pose.yaw, 0))
+    frame = _glasses_place(pose)
     hinges, ears = (frame.e - 92, frame.e + 92), (-110 - pose.yaw * 3, 110 - pose.yaw * 3)
     with sheet.moved(shift(0, frame.f)):
         eyes.draw_temples(sheet, look, hinges, ears)
