@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from attrs import evolve
 
-from a2v.engine.cast import _FOLDER, Look, characters, look, read_look
-from a2v.engine.drawing.bust import backdrop, bust
+from a2v.engine.cast import _FOLDER, Look, View, characters, look, read_look
+from a2v.engine.drawing.bust import UNIT, backdrop, bust
 from a2v.engine.drawing.painter import Painter
 from a2v.engine.errors import RenderError
 from a2v.engine.pose import MOUTHS, VISEMES, Pose
@@ -20,7 +20,7 @@ SIZE = 240
 
 
 def picture(person: Look, pose: Pose = Pose()) -> np.ndarray:  # noqa: B008 - a value
-    return Painter(SIZE).paint([*backdrop(person), *bust(person, pose)])[..., :3].astype(int)
+    return Painter(SIZE, SIZE, View(0, 0, UNIT)).paint([*backdrop(person), *bust(person, pose)])[..., :3].astype(int)
 
 
 def part(pixels: np.ndarray, left: float, top: float, right: float, bottom: float) -> np.ndarray:

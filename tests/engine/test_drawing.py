@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from a2v.engine.drawing.painter import UNIT, Painter
+from a2v.engine.cast import View
+from a2v.engine.drawing.painter import Painter
 from a2v.engine.drawing.shapes import (
     Linear,
     both_sides,
@@ -20,12 +21,13 @@ from a2v.engine.drawing.shapes import (
 )
 from a2v.engine.drawing.sheet import Sheet
 
-SIZE = 72  # a tenth of the unit
+UNIT, SIZE = 720, 72
+VIEW = View(0, 0, UNIT)
 RED, BLUE = "#ff0000", "#0000ff"
 
 
 def paint(sheet: Sheet) -> np.ndarray:
-    return Painter(SIZE).paint(sheet.items)
+    return Painter(SIZE, SIZE, VIEW).paint(sheet.items)
 
 
 def at(pixels: np.ndarray, x: float, y: float) -> tuple[int, ...]:
@@ -65,7 +67,7 @@ def test_a_fixed_group_may_be_drawn_many_times_in_a_frame_and_in_many_frames() -
     part = Sheet()
     part.fill(rectangle(0, 0, 100, 100), RED)
     group = part.fixed()
-    painter = Painter(SIZE)
+    painter = Painter(SIZE, SIZE, VIEW)
     for step in range(4):
         sheet = Sheet()
         sheet.add(group, shift(step * 100, 0))
@@ -77,7 +79,7 @@ def test_a_fixed_group_may_be_drawn_many_times_in_a_frame_and_in_many_frames() -
 
 
 def test_a_backdrop_stays_behind_every_frame() -> None:
-    painter = Painter(SIZE)
+    painter = Painter(SIZE, SIZE, VIEW)
     sheet = Sheet()
     sheet.fill(rectangle(0, 0, UNIT, UNIT), BLUE)
     painter.set_backdrop(painter.paint(sheet.items).copy())

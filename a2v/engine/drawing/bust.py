@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from a2v.engine.drawing import clothes, eyes, face, hair
 from a2v.engine.drawing.mouth import draw_mouth
-from a2v.engine.drawing.painter import UNIT
 from a2v.engine.drawing.shapes import Linear, Map, ellipse, fade, rectangle, scale, shift, turn
 from a2v.engine.drawing.sheet import Group, Mark, Sheet
 
@@ -15,6 +14,8 @@ if TYPE_CHECKING:
     from a2v.engine.cast import Look
     from a2v.engine.pose import Pose
 
+UNIT = 720
+"""The side of the square that a character is drawn for; wider and higher pictures show more of it."""
 _MIDDLE = UNIT / 2
 _HEAD_Y = 318  # the middle of the face, between the eyes and the mouth
 _NECK_Y = 470  # the head tilts about this point
@@ -26,7 +27,7 @@ def backdrop(look: Look) -> list[Mark | Group]:
     """What is behind the character and never moves."""
     sheet = Sheet()
     top, bottom = look.palette.backdrop
-    sheet.fill(rectangle(0, 0, UNIT, UNIT), Linear(0, 0, 0, UNIT, ((0, top), (1, bottom))))
+    sheet.fill(rectangle(-UNIT, -UNIT, 3 * UNIT, 3 * UNIT), Linear(0, 0, 0, UNIT, ((0, top), (1, bottom))))
     disc = look.palette.disc
     sheet.fill(ellipse(_MIDDLE, 330, 268), Linear(0, 60, 0, 600, ((0, fade(disc, 0.95)), (1, fade(disc, 0.55)))))
     for x, y, radius, alpha in ((118, 150, 26, 0.35), (628, 486, 16, 0.4), (650, 170, 10, 0.45), (84, 430, 9, 0.35)):

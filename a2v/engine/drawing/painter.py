@@ -8,16 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import thorvg_cython as tv
 
-from a2v.engine.drawing.shapes import Linear, rgba
+from a2v.engine.drawing.shapes import Linear, rgba, scale, shift
 from a2v.engine.drawing.sheet import Group, Mark
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from a2v.engine.cast import View
     from a2v.engine.drawing.shapes import Map, Path, Radial
-
-UNIT = 720
-"""The side of the square that characters are drawn in."""
 
 
 @cache
@@ -27,18 +25,18 @@ def _engine() -> tv.Engine:
 
 
 class Painter:
-    """A square canvas with a picture of ``size`` × ``size`` pixels on it."""
+    """A canvas with a picture of ``width`` × ``height`` pixels on it, which shows what is in ``view``."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, width: int, height: int, view: View) -> None:
         _engine()
-        self._canvas = tv.SwCanvas(size, size)
-        self._zoom = size / UNIT
+        self._canvas = tv.SwCanvas(width, height)
+        self._map = scale(width / view.width).then(shift(-view.left, -view.top))
         buffer = self._canvas.buffer
         if buffer is None:  # pragma: no cover - only when memory is out
-            raise MemoryError(f"no canvas of {size} × {size} pixels")
+            raise MemoryError(f"no canvas of {width} × {height} pixels")
         # Its stub spells the buffer protocol in Cython's way.
         flat: NDArray[np.uint8] = np.frombuffer(buffer, np.uint8)  # pyright: ignore[reportCallIssue,reportArgumentType]
-        self.pixels: NDArray[np.uint8] = flat.reshape(size, size, 4)
+        self.pixels: NDArray[np.uint8] = flat.reshape(height, width, 4)
         """The picture: red, green, blue and alpha of each pixel, premultiplied. Every ``paint`` writes it anew."""
         # A scene can be in one place only, so a fixed group that is drawn twice in a frame, as an ear is, needs two.
         self._kept: dict[tuple[int, int], tuple[Group, tv.Scene]] = {}
@@ -57,8 +55,7 @@ class Painter:
         """Draws the items over the backdrop and returns ``pixels``."""
         keep: list[Any] = []
         self._uses.clear()
-        root = self._scene(Group(items), keep)
-        root.scale(self._zoom)
+        root = self._scene(Group(items, self._map), keep)
         self._canvas.add(root)
         self._canvas.draw(True)
         self._canvas.sync()
