@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from datetime import UTC, datetime
 from html import escape
 from typing import TYPE_CHECKING
 
@@ -54,10 +55,13 @@ code { font: .8125rem/1.4 ui-monospace, SFMono-Regular, Menlo, monospace; overfl
 .card { background: var(--card); border: 1px solid var(--line); border-radius: 1rem; overflow: hidden;
   box-shadow: var(--shadow); display: flex; flex-direction: column; }
 .card > div { padding: .9rem 1rem 1rem; }
-.card > img, .card > video, .empty { display: block; width: 100%; aspect-ratio: 1; object-fit: cover; background: var(--line); }
+.people { grid-template-columns: repeat(auto-fill, minmax(min(100%, 18rem), 1fr)); }
+.card > img, .card > video { display: block; width: 100%; height: auto; aspect-ratio: 1; object-fit: cover;
+  background: var(--line); }
 .card > video { object-fit: contain; background: #000; }
-.empty { display: grid; place-items: center; color: var(--soft); }
+.still { opacity: .35; filter: grayscale(1); }
 .poses { list-style: none; margin: .75rem 0 0; padding: .75rem 0 0; border-top: 1px solid var(--line); display: grid; gap: .5rem; }
+.card .soft + .soft { margin-top: .1rem; }
 .poses li { display: grid; grid-template-columns: 2.5rem 1fr; gap: .65rem; align-items: center; line-height: 1.3; }
 .poses img { width: 2.5rem; height: 2.5rem; border-radius: .6rem; object-fit: cover; background: var(--line); display: block; }
 .poses span { font-size: .875rem; }
@@ -83,7 +87,14 @@ def page(avatars: Sequence[Avatar], videos: Sequence[tuple[Task, Video]]) -> str
         avatars: Who can speak.
         videos: The latest tasks, each with its last look.
     """
-    latest = "".join(_video(task, video) for task, video in videos)
+    faces = {avatar.avatar_id: (avatar.display_name, avatar.preview_url) for avatar in avatars}
+    faces |= {
+        pose.pose_id: (f"{avatar.display_name}, {pose.name}", pose.preview_url)
+        for avatar in avatars
+        for pose in avatar.poses
+    }
+    # A task may be older than the cast.
+    latest = "".join(_video(task, video, *faces.get(task.who, (task.who, ""))) for task, video in videos)
     nothing = "<p class=nothing>None yet. Submit one with <code>video.generate</code>, then reload this page.</p>"
     return (
         "<!doctype html><html lang=en><head><meta charset=utf-8><title>a2v engine</title>"
@@ -94,7 +105,7 @@ def page(avatars: Sequence[Avatar], videos: Sequence[tuple[Task, Video]]) -> str
         f"<main><section aria-labelledby=videos><h2 id=videos>Latest videos</h2>"
         f"{f'<ul class=grid>{latest}</ul>' if latest else nothing}</section>"
         "<section aria-labelledby=characters><h2 id=characters>Characters</h2>"
-        f"<ul class=grid>{''.join(map(_avatar, avatars))}</ul></section></main>"
+        f'<ul class="grid people">{"".join(map(_avatar, avatars))}</ul></section></main>'
         "<footer class=soft>The calls: <a href=openapi.json>openapi.json</a> · <a href=health>health</a></footer>"
         "</body></html>"
     )
@@ -119,16 +130,19 @@ def _pose(pose: Pose) -> str:
     )
 
 
-def _video(task: Task, video: Video) -> str:
-    word, who = _WORDS[task.status], escape(task.who)
+def _video(task: Task, video: Video, name: str, picture: str) -> str:
+    name, picture, video_id, word = escape(name), escape(picture), escape(task.video_id), _WORDS[task.status]
     shown = (
-        f'<video controls playsinline preload=metadata src="{escape(video.video_url)}" aria-label="{who} speaking"></video>'
+        f'<video controls playsinline preload=metadata poster="{picture}" src="{escape(video.video_url)}"'
+        f' aria-label="{name} speaking"></video>'
         if video.video_url
-        else f"<div class=empty aria-hidden=true>{word}</div>"
+        else f'<img class=still src="{picture}" width=512 height=512 alt="">'
     )
-    why = f"<p class=soft>{escape(task.message)}</p>" if task.message else ""
-    mask = f'<p class=soft><a href="{escape(video.mask_video_url)}">Its mask</a></p>' if video.mask_video_url else ""
+    submitted = datetime.fromtimestamp(task.created, UTC)
+    mask = f' · <a href="{escape(video.mask_video_url)}">mask</a>' if video.mask_video_url else ""
     return (
-        f'<li class=card>{shown}<div><h3><code>{who}</code></h3><p class="status {task.status.value}">{word}</p>'
-        f"{why}{mask}<p class=soft><code>{escape(task.video_id)}</code></p></div></li>"
+        f'<li class=card>{shown}<div><h3>{name}</h3><p><span class="status {task.status.value}">{word}</span>{mask}</p>'
+        f"{f'<p class=soft>{escape(task.message)}</p>' if task.message else ''}"
+        f'<p class=soft><time datetime="{submitted:%Y-%m-%dT%H:%M:%SZ}">{submitted:%d %b %Y, %H:%M} UTC</time></p>'
+        f"<p class=soft><code>{video_id}</code></p></div></li>"
     )

@@ -31,7 +31,9 @@ def serve(tmp_path):
     def serve():
         options = ["--port", "0", "--json", "--log-json", "--workers", "1", "--allow-files", CLIP.parent]
         command = [sys.executable, "-m", "a2v.cli", "serve", "--data-dir", tmp_path / "data", *options]
-        env = {name: value for name, value in os.environ.items() if not name.startswith("A2V_")} | {"A2V_TOKEN": "t0k3n"}
+        env = {name: value for name, value in os.environ.items() if not name.startswith("A2V_")} | {
+            "A2V_TOKEN": "t0k3n"
+        }
         log = (tmp_path / "log").open("ab")
         with log, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, env=env) as process:
             try:
