@@ -22,7 +22,8 @@ from starlette.routing import Route
 from a2v._core import wire
 from a2v._core.models import Avatar, Character, Job, Pose, Video, VideoStatus
 from a2v.engine import cast
-from a2v.engine.errors import RenderError
+from a2v.engine.errors import AudioError, RenderError
+from a2v.engine.fetch import check_url
 from a2v.engine.guard import Guard, refuse
 from a2v.engine.openapi import describe
 from a2v.engine.page import PAGE_HEADERS, page
@@ -200,10 +201,13 @@ async def _read_job(request: Request) -> Job:
     media_type = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
     if media_type != "application/json":
         raise HTTPException(415, f"the body must be JSON (Content-Type: application/json), not {media_type!r}")
+    body = await _read_body(request)
     try:
-        return wire.read_job(await _read_body(request))
-    except (ValueError, ProtocolError) as error:
+        job = wire.read_job(body)
+        check_url(job.audio_url)
+    except (ValueError, ProtocolError, AudioError) as error:
         raise HTTPException(400, str(error)) from None
+    return job
 
 
 async def _read_body(request: Request) -> bytes:

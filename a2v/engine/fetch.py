@@ -8,6 +8,7 @@ a new URL and is treated like one.
 from __future__ import annotations
 
 import os
+import re
 import socket
 import stat
 from contextlib import contextmanager
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
 MAX_BYTES = 100 * 1024 * 1024
 MAX_SECONDS = 120.0
 MAX_REDIRECTS = 5
+HTTP_URL = r"[Hh][Tt][Tt][Pp][Ss]?://[A-Za-z0-9._\-]+(:[0-9]{1,5})?([/?#][^\x00-\x20\x7f]*)?"
+"""What an ``audio_url`` looks like; beside it ``http://[…]`` for the few who use addresses of IPv6."""
+_IPV6_URL = r"[Hh][Tt][Tt][Pp][Ss]?://\[[0-9A-Fa-f:.]+\](:[0-9]{1,5})?([/?#][^\x00-\x20\x7f]*)?"
 
 # Beyond what `is_global` says of IPv4: protocol assignments, the 6to4 relay, a cloud's metadata on a public address.
 _NOT_PUBLIC_V4 = [ip_network(text) for text in ("192.0.0.0/24", "192.88.99.0/24", "168.63.129.16/32")]
@@ -40,6 +44,22 @@ _NOT_PUBLIC_V4 = [ip_network(text) for text in ("192.0.0.0/24", "192.88.99.0/24"
 _PUBLIC_V6 = ip_network("2000::/3")
 _NOT_PUBLIC_V6 = [ip_network(text) for text in ("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20")]
 _NAT64 = ip_network("64:ff9b::/96")
+
+
+def check_url(audio_url: str) -> None:
+    """Find out whether there is any point in asking.
+
+    Raises:
+        AudioError: The URL can never be fetched; the message says why.
+    """
+    parts = urlsplit(audio_url)
+    if parts.scheme.lower() == "file":
+        return
+    if "@" in parts.netloc:
+        raise AudioError("audio_url must not contain a user name or a password")
+    if not re.fullmatch(HTTP_URL, audio_url) and not re.fullmatch(_IPV6_URL, audio_url):
+        reason = "its host is written in the letters a–z, digits, dots and hyphens (xn--… for others)"
+        raise AudioError(f"audio_url must be an http(s):// URL; {reason}")
 
 
 async def fetch(audio_url: str, destination: Path, settings: Settings) -> None:
@@ -53,6 +73,7 @@ async def fetch(audio_url: str, destination: Path, settings: Settings) -> None:
     Raises:
         AudioError: It is not allowed, not there, too big (100 MiB) or too slow (2 minutes).
     """
+    check_url(audio_url)
     try:
         with anyio.fail_after(MAX_SECONDS):
             if urlsplit(audio_url).scheme.lower() == "file":

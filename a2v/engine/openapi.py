@@ -8,6 +8,7 @@ from a2v import __version__
 from a2v._core import wire
 from a2v._core.models import VideoStatus
 from a2v.engine import cast
+from a2v.engine.fetch import HTTP_URL
 
 if TYPE_CHECKING:
     from a2v.engine.settings import Settings
@@ -178,9 +179,9 @@ def _later_schemas(names: Json) -> Json:
 
 def _job(who: str, known: list[str], more: Json) -> Json:
     audio_url = {
-        **_URL,
-        "pattern": r"^[Hh][Tt][Tt][Pp][Ss]?://[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:[0-9]{1,4})?(/[!-~]*)?$",
-        "description": "Where the engine can fetch the recording.",
+        **_TEXT,
+        "pattern": f"^{HTTP_URL}$",
+        "description": "Where the engine can fetch the recording; file:///… for the files that it may read.",
     }
     return _object({who: {"type": "string", "enum": known}, "audio_url": audio_url}, more)
 
