@@ -23,7 +23,7 @@ _LEAD = 0.045  # seconds that lips are ahead of the sound they make
 _SWITCH = 1.6  # what a change of viseme costs; keeps labels from flickering
 _SHARP = 0.65  # how much the label counts beside the probabilities
 _COARTICULATION = 110  # ms
-_TABLE = np.array([MOUTHS[name] for name in VISEMES])
+_TABLE = np.array([MOUTHS[name] for name in VISEMES], np.float32)
 _CLOSED, _TUCKED = VISEMES.index("A"), VISEMES.index("G")
 _LEAST = 3.0  # half of the rows that a closure lasts at least: 60 ms
 
@@ -58,7 +58,7 @@ def _labels(likely: NDArray[np.float32]) -> NDArray[np.int64]:
     costs = np.log(likely + 1e-6)
     count, kinds = costs.shape
     best = costs[0].copy()
-    came_from = np.empty((count, kinds), np.int64)
+    came_from = np.empty((count, kinds), np.int8)
     stay = np.arange(kinds)
     for row in range(1, count):
         leader = int(best.argmax())
@@ -80,7 +80,7 @@ def _effort(loudness: NDArray[np.float32]) -> Array:
 
 def _mouths(likely: NDArray[np.float32], labels: NDArray[np.int64], effort: Array) -> Array:
     """The mouth of each row: blended over a syllable, wider when louder, shut where lips must meet."""
-    blend = _SHARP * np.eye(len(VISEMES))[labels] + (1 - _SHARP) * likely
+    blend = _SHARP * np.eye(len(VISEMES), dtype=np.float32)[labels] + (1 - _SHARP) * likely
     wanted = blend @ _TABLE
     mouths = np.stack([_blurred(column, _COARTICULATION // 10) for column in wanted.T], axis=1)
     mouths[:, 0] *= 0.62 + 0.50 * effort

@@ -88,7 +88,7 @@ class Features:
     blush: float = _share(0.5)
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, cache_hash=True)
 class Look:
     """Everything that is known about a character."""
 
@@ -119,7 +119,7 @@ class AvatarPose:
 
 _STANCES: tuple[tuple[str, str, dict[Format, View]], ...] = (
     ("front", "Front", {"square": View(0, 0, 720), "portrait": View(70, -120, 580)}),
-    ("closeup", "Close-up", {"square": View(96, 44, 528), "portrait": View(134, -12, 452)}),
+    ("closeup", "Close-up", {"square": View(114, 46, 492), "portrait": View(134, -12, 452)}),
 )
 """How everybody can stand; the first is what a ``model_id`` alone asks for."""
 

@@ -26,8 +26,9 @@ def preview(who: str, size: int = 512) -> bytes:
     """
     stance = cast.pose(who)
     person = cast.look(stance.model_id)
-    pixels = Painter(size, size, stance.views["square"]).paint([*backdrop(person), *bust(person, Pose())])
-    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels[..., :3]), format="rgb24")
+    painter = Painter(size, size, stance.views["square"])
+    painter.paint([*backdrop(person), *bust(person, Pose())])
+    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(painter.pixels[..., :3]), format="rgb24")
     encoder = av.VideoCodecContext.create("png", "w")
     encoder.width = encoder.height = size
     encoder.pix_fmt = "rgb24"

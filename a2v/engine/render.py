@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import hashlib
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from a2v.engine import audio, cast, lipsync
 from a2v.engine.animate import poses
-from a2v.engine.drawing.bust import backdrop, bust
+from a2v.engine.drawing.bust import backdrop, bust, nowhere, silhouette
 from a2v.engine.drawing.painter import Painter
-from a2v.engine.film import film, mask_frame, picture_frame
+from a2v.engine.drawing.shapes import vuya
+from a2v.engine.film import Film, Frame, film
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
 
+    from a2v.engine.cast import View
+    from a2v.engine.drawing.sheet import Group, Mark
     from a2v.engine.pose import Pose
     from a2v.engine.settings import Format
+
+_MINUTE = 6000  # rows that are listened to at once
+_CONTEXT = 500  # rows before and after them, so that nothing is cut in two
 
 
 def picture_size(size: int, format: Format) -> tuple[int, int]:
@@ -36,7 +43,7 @@ def picture_size(size: int, format: Format) -> tuple[int, int]:
 
 
 def render(
-    recording: bytes,
+    recording: audio.Source,
     who: str,
     destination: Path,
     *,
@@ -52,7 +59,7 @@ def render(
     is in files beside them, which are removed if the render fails.
 
     Args:
-        recording: A whole audio file; see ``audio.decode``.
+        recording: A whole audio file, or where it is; see ``audio.decode``.
         who: A ``pose_id``, or a ``model_id`` for a character's usual pose.
         destination: Where the video goes; what is there is replaced.
         mask: Where a second video goes, of the same size and length and without sound: the person white on black.
@@ -69,46 +76,78 @@ def render(
     """
     width, height = picture_size(size, format)
     stance = cast.pose(who)
+    person, view = cast.look(stance.model_id), stance.views[format]
     performance = _perform(recording, stance.model_id, fps, max_seconds)
-    painter = Painter(width, height, stance.views[format])
-    person = cast.look(stance.model_id)
-    with ExitStack() as stack:
-        video = stack.enter_context(film(stack.enter_context(_partial(destination)), width, height, fps))
+    with _partials(destination, *([mask] if mask else [])) as partials, ExitStack() as stack:
+        video, *masks = (stack.enter_context(film(path, width, height, fps)) for path in partials)
         video.add_sound(recording)
-        cover = stack.enter_context(film(stack.enter_context(_partial(mask)), width, height, fps)) if mask else None
-        behind = _grain(painter.paint(backdrop(person)))
+        reels = [_reel(video, view, backdrop(person), partial(bust, person), grain=1)]
+        reels += [_reel(cover, view, nowhere(), partial(silhouette, person)) for cover in masks]
         for pose in performance:
-            pixels = painter.paint(bust(person, pose))
-            if cover:
-                cover.add(mask_frame(pixels[..., 3]))
-            video.add(picture_frame(_over(pixels, behind)))
+            for add in reels:
+                add(pose)
 
 
-def _over(pixels, behind):
-    alpha = 255 - pixels[..., 3:].astype(np.uint16)
-    return (pixels + (behind * alpha + 127) // 255).astype(np.uint8)
+def _reel(
+    film: Film, view: View, behind: list[Mark | Group], draw: Callable[[Pose], list[Mark | Group]], *, grain: int = 0
+) -> Callable[[Pose], None]:
+    """What draws a pose as the next frame of a film."""
+    frame = Frame(film.width, film.height)
+    painter = Painter(film.width, film.height, view, vuya)
+    painter.paint(behind)
+    painter.set_backdrop(_grained(painter.pixels, grain))
+
+    def add(pose: Pose) -> None:
+        frame.show(painter.pixels, painter.paint(draw(pose)))
+        film.add(frame)
+
+    return add
 
 
 @contextmanager
-def _partial(destination: Path) -> Iterator[Path]:
-    """A file beside ``destination``, which takes its place if the block ends well and vanishes otherwise."""
-    partial = destination.with_name(f".{destination.name}.part")
+def _partials(*destinations: Path) -> Iterator[list[Path]]:
+    """Files beside the destinations, which take their places if the block ends well and vanish otherwise."""
+    partials = [path.with_name(f".{path.name}.part") for path in destinations]
     try:
-        yield partial
-        partial.replace(destination)
+        yield partials
+        for path, destination in zip(partials, destinations, strict=True):
+            path.replace(destination)
     finally:
-        partial.unlink(missing_ok=True)
+        for path in partials:
+            path.unlink(missing_ok=True)
 
 
-def _perform(recording: bytes, model_id: str, fps: int, max_seconds: float) -> Iterator[Pose]:
-    samples = audio.decode(recording, max_seconds=max_seconds)
-    seed = hashlib.sha256(hashlib.sha256(recording).digest() + model_id.encode()).digest()
-    return poses(lipsync.analyse(samples), lipsync.loudness(samples), seed=int.from_bytes(seed[:8], "big"), fps=fps)
+def _perform(recording: audio.Source, model_id: str, fps: int, max_seconds: float) -> Iterator[Pose]:
+    likely, loudness = _hear(audio.pieces(recording, max_seconds=max_seconds))
+    seed = hashlib.sha256(audio.digest(recording) + model_id.encode()).digest()
+    return poses(likely, loudness, seed=int.from_bytes(seed[:8], "big"), fps=fps)
 
 
-def _grain(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The picture with noise of ±1, which keeps gradients from turning into bands when they are compressed."""
-    noise = np.random.default_rng(0).integers(-1, 2, (*pixels.shape[:2], 1))
+def _hear(pieces: Iterable[NDArray[np.float32]]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """The mouths and the loudness of a recording, listened to by the minute: an hour needs no more memory for it."""
+    likely, loudness = [], []
+    waiting: list[NDArray[np.float32]] = []
+    heard = 0
+
+    def listen(first: int, last: int | None) -> None:
+        samples = np.concatenate(waiting)
+        likely.append(lipsync.analyse(samples)[first:last])
+        loudness.append(lipsync.loudness(samples)[first:last])
+        if last is not None:
+            waiting[:] = [samples[(last - _CONTEXT) * lipsync.HOP :]]
+
+    for piece in pieces:
+        waiting.append(piece)
+        if sum(map(len, waiting)) >= (heard + _MINUTE + _CONTEXT) * lipsync.HOP:
+            listen(heard, heard + _MINUTE)
+            heard = _CONTEXT
+    listen(heard, None)
+    return np.concatenate(likely), np.concatenate(loudness)
+
+
+def _grained(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """The picture with a little noise, which keeps gradients from turning into bands when they are compressed."""
+    noise = np.random.default_rng(0).integers(-size, size + 1, pixels.shape[:2])
     grainy = pixels.copy()
-    grainy[..., :3] = np.clip(pixels[..., :3].astype(int) + noise, 0, 255)
+    grainy[..., 2] = np.clip(pixels[..., 2] + noise, 16, 235)
     return grainy

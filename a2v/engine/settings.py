@@ -58,7 +58,7 @@ def _check_size(_: object, __: Attribute[int], value: int) -> None:
         raise ConfigurationError(f"size must be one of {', '.join(map(str, SIZES))} (pixels), got {value!r}")
 
 
-def _check_format(_: object, __: Attribute[str], value: str) -> None:
+def _check_format(_: object, __: Attribute[Format], value: Format) -> None:
     if value not in get_args(Format):
         raise ConfigurationError(f"format must be one of {', '.join(get_args(Format))}, got {value!r}")
 

@@ -85,9 +85,8 @@ def _outcome(options: argparse.Namespace) -> dict[str, object]:
 
     ffmpeg.set_level(None)
     try:
-        recording = options.audio_file.read_bytes()
         render(
-            recording,
+            options.audio_file,
             options.who,
             options.destination,
             mask=options.mask,
