@@ -51,12 +51,12 @@ class Order:
     audio: Path
     who: str
     destination: Path
-    mask: Path | None
-    size: int
-    format: Format
-    fps: int
-    max_audio_seconds: float
-    max_render_seconds: float
+    mask: Path | None = None
+    size: int = 512
+    format: Format = "square"
+    fps: int = 25
+    max_audio_seconds: float = 600.0
+    max_render_seconds: float = 3600.0
 
 
 Renderer = Callable[[Order], Awaitable[None]]

@@ -15,13 +15,13 @@ from a2v.engine import LocalEngine
 
 FOLDER = Path(__file__).parents[2] / "examples" / "http"
 COMMANDS = {
-    "generate.sh": ["sh"],
-    "generate.py": [sys.executable, "-W", "error"],
-    "generate.go": ["go", "run"],
-    "generate.mjs": ["node"],
-    "Generate.java": ["java", "-XX:TieredStopAtLevel=1"],
+    "make_video.sh": ["sh"],
+    "make_video.py": [sys.executable, "-W", "error"],
+    "make_video.go": ["go", "run"],
+    "make_video.mjs": ["node"],
+    "MakeVideo.java": ["java", "-XX:TieredStopAtLevel=1"],
 }
-NEEDED = {"generate.sh": "curl", "generate.go": "go", "generate.mjs": "node", "Generate.java": "javac"}
+NEEDED = {"make_video.sh": "curl", "make_video.go": "go", "make_video.mjs": "node", "MakeVideo.java": "javac"}
 PROGRAMS = [
     pytest.param(
         name,

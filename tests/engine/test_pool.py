@@ -190,7 +190,7 @@ def _disk_is_full(*_: object) -> None:
 
 async def test_a_recording_that_cannot_be_had(open_pool, model_id):
     async with open_pool() as (pool, store):
-        task = await ended(store, pool.submit(Job(model_id, "http://127.0.0.1:9/a")).video_id)
+        task = await ended(store, pool.submit(Job(model_id, "http://127.0.0.1:8009/a")).video_id)
     assert task.status is VideoStatus.FAILED
     assert "public internet" in task.message
 

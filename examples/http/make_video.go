@@ -1,4 +1,4 @@
-// Makes one video: go run generate.go AUDIO_URL MODEL_ID. The server is A2V_BASE_URL, the token A2V_TOKEN.
+// Makes one video: go run make_video.go AUDIO_URL MODEL_ID. The server is A2V_BASE_URL, the token A2V_TOKEN.
 package main
 
 import (
@@ -122,7 +122,7 @@ func run(audioURL, modelID string) error {
 func main() {
 	log.SetFlags(0)
 	if len(os.Args) != 3 {
-		log.Fatal("usage: go run generate.go AUDIO_URL MODEL_ID")
+		log.Fatal("usage: go run make_video.go AUDIO_URL MODEL_ID")
 	}
 	if err := run(os.Args[1], os.Args[2]); err != nil {
 		log.Fatal(err)

@@ -1,4 +1,4 @@
-"""Makes one video: python3 generate.py AUDIO_URL MODEL_ID. The server is A2V_BASE_URL, the token A2V_TOKEN."""
+"""Makes one video: python3 make_video.py AUDIO_URL MODEL_ID. The server is A2V_BASE_URL, the token A2V_TOKEN."""
 
 import json
 import os

@@ -1,8 +1,8 @@
 #!/bin/sh
-# Makes one video: sh generate.sh AUDIO_URL MODEL_ID. Needs curl; the server is A2V_BASE_URL, the token A2V_TOKEN.
+# Makes one video: sh make_video.sh AUDIO_URL MODEL_ID. Needs curl; the server is A2V_BASE_URL, the token A2V_TOKEN.
 set -eu
-audio_url=${1:?"usage: sh generate.sh AUDIO_URL MODEL_ID"}
-model_id=${2:?"usage: sh generate.sh AUDIO_URL MODEL_ID"}
+audio_url=${1:?"usage: sh make_video.sh AUDIO_URL MODEL_ID"}
+model_id=${2:?"usage: sh make_video.sh AUDIO_URL MODEL_ID"}
 api=${A2V_BASE_URL:?"set A2V_BASE_URL"}/v1/a2v
 
 # The token goes through a pipe: what stands on a command line, every user of the machine can read.

@@ -1,4 +1,4 @@
-// Makes one video: node generate.mjs AUDIO_URL MODEL_ID. The server is A2V_BASE_URL, the token A2V_TOKEN.
+// Makes one video: node make_video.mjs AUDIO_URL MODEL_ID. The server is A2V_BASE_URL, the token A2V_TOKEN.
 import { createWriteStream } from "node:fs";
 import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
@@ -52,7 +52,7 @@ async function main(audioUrl, modelId) {
 }
 
 if (process.argv.length !== 4) {
-  console.error("usage: node generate.mjs AUDIO_URL MODEL_ID");
+  console.error("usage: node make_video.mjs AUDIO_URL MODEL_ID");
   process.exit(1);
 }
 try {

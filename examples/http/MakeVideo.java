@@ -1,4 +1,4 @@
-// Makes one video: java Generate.java AUDIO_URL MODEL_ID. The server is A2V_BASE_URL, the token A2V_TOKEN.
+// Makes one video: java MakeVideo.java AUDIO_URL MODEL_ID. The server is A2V_BASE_URL, the token A2V_TOKEN.
 import java.io.IOException;
 import java.net.URI;
 import java.net.URLEncoder;
@@ -12,7 +12,7 @@ import java.time.Duration;
 import java.util.regex.Matcher;
 import java.util.regex.Pattern;
 
-public class Generate {
+public class MakeVideo {
     private static final HttpClient HTTP = HttpClient.newHttpClient();
 
     /** One call of the API: its reply, or an error. */
@@ -58,7 +58,7 @@ public class Generate {
 
     public static void main(String[] arguments) throws InterruptedException {
         if (arguments.length != 2) {
-            System.err.println("usage: java Generate.java AUDIO_URL MODEL_ID");
+            System.err.println("usage: java MakeVideo.java AUDIO_URL MODEL_ID");
             System.exit(1);
         }
         try {
