@@ -335,8 +335,9 @@ def log_to_stderr(*, as_json: bool = False) -> None:
     """
     handler = logging.StreamHandler()
     handler.setFormatter(_JsonFormatter() if as_json else _CleanFormatter("%(asctime)s %(levelname)s %(message)s"))
-    logger = logging.getLogger("a2v")
-    logger.setLevel(logging.INFO)
-    logger.addHandler(handler)
+    for name, level in (("a2v", logging.INFO), ("uvicorn", logging.WARNING)):
+        logger = logging.getLogger(name)
+        logger.setLevel(level)
+        logger.addHandler(handler)
     if not as_json:
         logging.getLogger("a2v.engine.access").setLevel(logging.WARNING)

@@ -232,7 +232,9 @@ async def video_get(request: Request) -> Response:
     engine = _engine(request)
     task = engine.store.get(video_id)
     if task is None:
-        return refuse(404, f"there is no video {video_id!r}", code=wire.NOT_FOUND)
+        kept = engine.settings.keep_days
+        hint = "" if kept is None else f"; videos are kept for {kept:g} days"
+        return refuse(404, f"there is no video {video_id!r}{hint}", code=wire.NOT_FOUND)
     data = _video_data(request, task)
     if engine.settings.revision == "later":
         return _success(data)

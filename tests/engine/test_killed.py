@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -84,10 +85,14 @@ def test_a_killed_server_loses_no_task_and_no_video(serve, tmp_path):
         assert client.get(looks[under_way]["video_url"]).content == video
         for url in (looks[waiting]["video_url"], looks[waiting]["mask_video_url"]):
             assert client.get(url).content[4:8] == b"ftyp"
+        with socket.create_connection((client.base_url.host, client.base_url.port)) as rude:
+            rude.sendall(b"this is not HTTP\r\n\r\n")
+            rude.recv(100)
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0
     lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
     assert [line["video_id"] for line in lines if line["message"].endswith(": finished")] == [done, under_way, waiting]
+    assert [line["level"] for line in lines if "Invalid HTTP" in line["message"]] == ["WARNING"]
     assert {"GET", "POST"} == {line["method"] for line in lines if line.get("status") == 200}
     assert {"time", "level", "message"} <= lines[0].keys()
     assert "t0k3n" not in (tmp_path / "log").read_text()
