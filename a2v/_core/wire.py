@@ -298,6 +298,8 @@ def read_job(body: bytes) -> Job:
     if not isinstance(value, dict):
         raise ProtocolError("the body must be a JSON object")
     keys = ("model_id", "pose_id", "audio_url", "with_mask")
-    sent = {key: cast("dict[str, Any]", value).get(key) for key in keys}
+    sent: dict[str, Any] = {key: cast("dict[str, Any]", value).get(key) for key in keys}
     # Optional fields may be null, and nothing but null stands for "not given".
-    return Job(**sent | {"with_mask": False if sent["with_mask"] is None else sent["with_mask"]})
+    if sent["with_mask"] is None:
+        sent["with_mask"] = False
+    return Job(**sent)

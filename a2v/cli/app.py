@@ -226,7 +226,7 @@ def serve(
             are given, and a refusal over the limit whose body is not valid JSON.
         requests_per_minute: How many requests are answered each minute; no limit if left out.
         quota: How many requests are answered in the life of the data folder; no limit if left out.
-        max_audio_seconds: The longest recording that is rendered; 10 minutes if left out.
+        max_audio_seconds: The longest recording that is rendered; 30 minutes if left out.
         max_render_seconds: How long a render may take.
         keep_days: How long videos are kept after their render, and the tasks with them; for ever if left out.
         log_json: Log each request and each change of a video as a line of JSON.

@@ -47,7 +47,7 @@ class LocalEngine:
             other numbers are given, and a refusal over the limit whose body is not valid JSON.
         requests_per_minute: How many requests are answered each minute; ``None``: no limit.
         quota: How many requests are answered in the life of the data folder; ``None``: no limit.
-        max_audio_seconds: The longest recording that is rendered. ``None``: 10 minutes.
+        max_audio_seconds: The longest recording that is rendered. ``None``: 30 minutes.
         keep_days: How long videos are kept after their render, and the tasks with them. ``None``: for ever.
 
     Raises:

@@ -55,7 +55,7 @@ class Order:
     size: int = 512
     format: Format = "square"
     fps: int = 25
-    max_audio_seconds: float = 600.0
+    max_audio_seconds: float = 1800.0
     max_render_seconds: float = 3600.0
 
 

@@ -84,7 +84,7 @@ def _check_amount(_: object, attribute: Attribute[Any], value: Any) -> None:
         raise ConfigurationError(f"{attribute.name} must be a number above 0, got {value!r}")
 
 
-def _check_revision(_: object, __: Attribute[str], value: str) -> None:
+def _check_revision(_: object, __: Attribute[Any], value: Any) -> None:
     if value not in get_args(Revision):
         raise ConfigurationError(f"revision must be one of {', '.join(get_args(Revision))}, got {value!r}")
 
@@ -116,7 +116,7 @@ class Settings:
             other numbers are given, and a refusal over the limit whose body is not valid JSON.
         requests_per_minute: How many requests are answered each minute; ``None``: no limit.
         quota: How many requests are answered in the life of the data folder; ``None``: no limit.
-        max_audio_seconds: The longest recording that is rendered. ``None``: 10 minutes.
+        max_audio_seconds: The longest recording that is rendered. ``None``: 30 minutes.
         max_render_seconds: How long a render may take.
         keep_days: How long videos are kept after their render, and the tasks with them. ``None``: for ever.
         allowed_hosts: Names beside ``host`` and those of loopback by which clients may address the engine.
@@ -158,4 +158,4 @@ class Settings:
     @property
     def audio_limit(self) -> float:
         """The longest recording that is rendered in seconds, all told."""
-        return self.max_audio_seconds or (60.0 if self.like_hosted else 600.0)
+        return self.max_audio_seconds or (60.0 if self.like_hosted else 1800.0)
