@@ -147,7 +147,7 @@ def _hear(pieces: Iterable[NDArray[np.float32]]) -> tuple[NDArray[np.float32], N
 
 def _grained(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     """The picture with a little noise, which keeps gradients from turning into bands when they are compressed."""
-    noise = np.random.default_rng(0).integers(-size, size + 1, pixels.shape[:2])
+    noise = np.random.default_rng(0).integers(-size, size + 1, pixels.shape[:2], np.int8)
     grainy = pixels.copy()
     grainy[..., 2] = np.clip(pixels[..., 2] + noise, 16, 235)
     return grainy

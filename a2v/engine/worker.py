@@ -42,7 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--format", choices=get_args(Format), default="square", help="shape of the video")
     parser.add_argument("--fps", type=int, choices=FRAME_RATES, default=25, help="frames a second")
     parser.add_argument("--end-with-stdin", action="store_true", help="end when the standard input does")
-    parser.add_argument("--max-seconds", type=float, default=600.0, help="the longest recording to accept")
+    parser.add_argument("--max-seconds", type=float, help="the longest recording to accept; half an hour")
     return parser
 
 
@@ -80,6 +80,7 @@ def _outcome(options: argparse.Namespace) -> dict[str, object]:
     # After the limits: these load code that reads what strangers sent.
     from av import logging as ffmpeg  # noqa: PLC0415
 
+    from a2v.engine.audio import MAX_SECONDS  # noqa: PLC0415
     from a2v.engine.errors import RenderError  # noqa: PLC0415
     from a2v.engine.render import render  # noqa: PLC0415
 
@@ -93,7 +94,7 @@ def _outcome(options: argparse.Namespace) -> dict[str, object]:
             size=options.size,
             format=options.format,
             fps=options.fps,
-            max_seconds=options.max_seconds,
+            max_seconds=options.max_seconds or MAX_SECONDS,
         )
     except RenderError as error:
         return {"ok": False, "message": str(error)}
