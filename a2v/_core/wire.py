@@ -6,15 +6,15 @@ This is the one place that knows how the protocol looks. The client reads replie
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import cache
 from typing import Any, Generic, Literal, TypeVar, cast
 
 import cattrs
-from attrs import frozen
+from attrs import define, field, frozen
 from cattrs.gen import make_dict_structure_fn, override
 
-from a2v._core.models import Avatar, Character, Job, Pose, Video, VideoStatus
+from a2v._core.models import Avatar, Character, Job, Listing, Pose, Video, VideoStatus
 from a2v.errors import ProtocolError
 
 T = TypeVar("T")
@@ -33,6 +33,23 @@ NOT_FOUND = 10001
 MAX_BODY = 1024 * 1024
 """No reply of the API is longer than this many bytes."""
 
+_DEEPEST = 50
+
+
+@define(eq=False)
+class Sending:
+    """One try to submit, while it is on its way.
+
+    Attributes:
+        before: Awaited when the request's turn has come, before any of it is sent. If it fails, nothing is sent.
+        begun: Whether ``before`` is through.
+        sent: Whether any of the request may have reached the server; known at the end, also if it is cancelled.
+    """
+
+    before: Callable[[], Awaitable[None]]
+    begun: bool = False
+    sent: bool = False
+
 
 @frozen
 class Call(Generic[T]):
@@ -44,6 +61,7 @@ class Call(Generic[T]):
         read: Makes the value out of a successful reply's ``data``, or raises ``ProtocolError``.
         params: The query.
         job: What is submitted, for the one call that submits.
+        sending: Who wants to know what becomes of that, if somebody does.
     """
 
     method: Literal["GET", "POST"]
@@ -51,6 +69,19 @@ class Call(Generic[T]):
     read: Callable[[object], T]
     params: Mapping[str, str] | None = None
     job: Job | None = None
+    sending: Sending | None = None
+
+    @property
+    def name(self) -> str:
+        """What the protocol calls it, such as ``video.get``."""
+        return self.path.rpartition("/")[2]
+
+    @property
+    def about(self) -> str | None:
+        """What names the thing it is about, such as ``video_id``; ``None`` if it is about all there are."""
+        if self.job:
+            return "pose_id" if self.job.pose_id else "model_id"
+        return next(iter(self.params), None) if self.params else None
 
     @property
     def json(self) -> dict[str, str | bool] | None:
@@ -63,7 +94,8 @@ class Reply:
     """What came back: header names in lower case, the body whole."""
 
     status_code: int
-    headers: Mapping[str, str]
+    # Not to be shown by error reports: servers quote tokens there, and sign URLs.
+    headers: Mapping[str, str] = field(repr=False)
     body: bytes
 
 
@@ -84,9 +116,9 @@ def character_list() -> Call[list[Character]]:
     return Call("GET", CHARACTER_LIST, lambda data: _read_list(data, Character))
 
 
-def video_generate(job: Job) -> Call[str]:
+def video_generate(job: Job, sending: Sending | None = None) -> Call[str]:
     """Submit a job; the value is the new video's id."""
-    return Call("POST", VIDEO_GENERATE, _read_video_id, job=job)
+    return Call("POST", VIDEO_GENERATE, _read_video_id, job=job, sending=sending)
 
 
 def video_get(video_id: str) -> Call[Video]:
@@ -126,9 +158,12 @@ def read_json(body: bytes) -> object:
         ProtocolError: The body is something else.
     """
     try:
-        return json.loads(body.decode(), parse_constant=_refuse_constant, object_pairs_hook=_refuse_duplicates)
+        value = json.loads(body.decode(), parse_constant=_refuse_constant, object_pairs_hook=_refuse_duplicates)
+        _refuse_depth(value)
     except (ValueError, RecursionError) as error:
         reason = "nested too deep" if isinstance(error, RecursionError) else str(error)
+    else:
+        return value
     raise ProtocolError(f"not the JSON that the protocol promises: {reason}")
 
 
@@ -141,6 +176,22 @@ def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(value) != len(pairs):
         raise ValueError("a key stands twice")
     return value
+
+
+def _refuse_depth(value: object) -> None:
+    """What is nested deeper than this cannot be pickled, copied or shown by those who get it."""
+    level = [value]
+    for _ in range(_DEEPEST):
+        level = [each for part in level for each in _within(part)]
+        if not level:
+            return
+    raise RecursionError
+
+
+def _within(value: object) -> Iterable[object]:
+    if isinstance(value, dict):
+        return cast("dict[str, object]", value).values()
+    return cast("list[object]", value) if isinstance(value, list) else ()
 
 
 def read_envelope(body: bytes) -> Envelope:
@@ -156,7 +207,9 @@ def read_envelope(body: bytes) -> Envelope:
         raise ProtocolError("the reply is not a JSON object")
     envelope = cast("dict[str, object]", value)
     message = envelope.get("message")
-    return Envelope(_read_code(envelope.get("code")), message if isinstance(message, str) else "", envelope.get("data"))
+    # It will be shown, which half a character cannot be.
+    shown = message.encode(errors="replace").decode() if isinstance(message, str) else ""
+    return Envelope(_read_code(envelope.get("code")), shown, envelope.get("data"))
 
 
 def _read_code(code: object) -> int:
@@ -171,14 +224,18 @@ def _read_code(code: object) -> int:
 def _read_list(data: object, kind: type[T]) -> list[T]:
     if not isinstance(data, list):
         raise ProtocolError(f"expected a list, got {type(data).__name__}")
-    return [_structure(item, kind) for item in cast("list[object]", data)]
+    return Listing(_structure(item, kind) for item in cast("list[object]", data))
 
 
 def _read_video_id(data: object) -> str:
     video_id = cast("dict[str, object]", data).get("video_id") if isinstance(data, dict) else None
     if not isinstance(video_id, str) or not video_id.strip():
         raise ProtocolError("the reply has no video_id")
-    return video_id
+    try:
+        return _string(video_id, str)
+    except TypeError as error:
+        reason = str(error)
+    raise ProtocolError(f"the reply's video_id cannot be one: {reason}")
 
 
 def _structure(data: object, kind: type[T]) -> T:
@@ -212,13 +269,24 @@ def _once(poses: list[Pose]) -> list[Pose]:
     first: dict[str, Pose] = {}
     for pose in poses:
         first.setdefault(pose.pose_id, pose)
-    return list(first.values())
+    return Listing(first.values())
 
 
 def _string(value: object, _: object) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{value!r} is not a string")
+    if not _is_text(value):
+        raise TypeError(f"{value!r} is not text")
     return value
+
+
+def _is_text(value: str) -> bool:
+    """Whether it can be encoded: JSON can hold halves of characters, which no file and no terminal takes."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _status(word: str) -> VideoStatus:

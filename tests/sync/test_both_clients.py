@@ -68,6 +68,15 @@ def test_characters(client):
     assert [character.model_id for character in client.characters.list()] == ["eva_a0008"]
 
 
+def test_avatars_and_a_video_of_one(client, tmp_path):
+    (mia,) = client.avatars.list()
+    assert client.avatars.poses(mia.avatar_id) == list(mia.poses)
+    task = client.videos.generate(pose_id=mia.poses[0].pose_id, audio_url=AUDIO, with_mask=True)
+    assert task.download(tmp_path / "mask.mp4", mask=True).read_bytes() == b"a video"
+    with pytest.raises(ValueError, match="not both"):
+        client.videos.generate(pose_id="p", model_id="m", audio_url=AUDIO)
+
+
 def test_a_video_from_its_submission_to_its_file(client, tmp_path):
     task = client.videos.generate(model_id="eva_a0008", audio_url=AUDIO)
     assert task.video is None
@@ -116,6 +125,14 @@ def test_a_batch_whose_jobs_use_the_client_themselves(client, tmp_path):
     assert sorted(outcome.index for outcome in outcomes) == [0, 1, 2]
     assert all(outcome.ok for outcome in outcomes)
     assert {path.name for path in tmp_path.iterdir()} == {"a.mp4", "b.mp4", "c.mp4"}
+
+
+def test_a_batch_tells_notebooks_how_far_it_has_come(client):
+    jobs = [a2v.Job("eva_a0008", AUDIO) for _ in range(2)]
+    assert "2 waiting of 2" in client.batch(jobs)._repr_html_()
+    with client.batch(jobs) as batch:
+        assert all(outcome.ok for outcome in batch)
+        assert "2 finished of 2" in batch._repr_html_()
 
 
 def test_a_batch_outside_its_context_says_what_to_do(client):
