@@ -227,5 +227,5 @@ def _softmax(scores: Array) -> Array:
 @cache
 def network(path: Path | None = None) -> Network:
     """The net with the weights that come with the package, or with those of a file."""
-    with (path or resources.files(__package__).joinpath("lipsync.npz")).open("rb") as file, np.load(file) as weights:
+    with (path or resources.files("a2v.engine").joinpath("lipsync.npz")).open("rb") as file, np.load(file) as weights:
         return Network({name: weights[name].astype(np.float32) for name in weights.files})
