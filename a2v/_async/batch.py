@@ -165,6 +165,8 @@ class AsyncBatch:
         try:
             # The group is not told of the body's error, which would come out of it wrapped in a group of errors.
             await self._group.__aexit__(None, None, None)
+        except BaseExceptionGroup as group:
+            raise _first(group) from None  # Ctrl-C on trio, which may come out of any task
         finally:
             self._send.close()
             self._outcomes.close()
@@ -474,6 +476,10 @@ def _how_it_ended(item: _Item, row: Row) -> dict[str, Any]:
         video = Video(video_id=row.video_id, status=VideoStatus.FAILED)
         return {"video": video, "error": VideoFailedError(message, video=video)}
     return {"video": Video(video_id=row.video_id, status=VideoStatus.FINISHED), "path": item.path}
+
+
+def _first(error: BaseException) -> BaseException:
+    return _first(error.exceptions[0]) if isinstance(error, BaseExceptionGroup) else error
 
 
 def _at_least(least: int, name: str, value: int | None) -> int | None:
