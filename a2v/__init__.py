@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from a2v._core.models import Avatar, Character, Job, Outcome, Pose, Video, VideoStatus
+from a2v._core.models import Avatar, Character, Fault, Job, Outcome, Pose, Video, VideoStatus
 from a2v.errors import (
     A2VError,
     APIError,
@@ -12,6 +12,7 @@ from a2v.errors import (
     ConfigurationError,
     DownloadError,
     JournalError,
+    ManifestError,
     NotFoundError,
     PermissionDeniedError,
     ProtocolError,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from a2v._async.client import AsyncA2V
     from a2v._async.task import AsyncVideoTask
     from a2v._sync.client import A2V, Batch, VideoTask
+    from a2v.manifest import read_manifest
 
 __version__ = "0.1.0"
 
@@ -45,8 +47,10 @@ __all__ = [
     "ClientClosedError",
     "ConfigurationError",
     "DownloadError",
+    "Fault",
     "Job",
     "JournalError",
+    "ManifestError",
     "NotFoundError",
     "Outcome",
     "PermissionDeniedError",
@@ -62,35 +66,37 @@ __all__ = [
     "VideoTask",
     "WaitTimeoutError",
     "__version__",
+    "read_manifest",
 ]
 
-# The clients bring the HTTP library, which a render process and `a2v --help` have no use for.
-_CLIENTS = {
+# On demand: the clients bring the HTTP library, which a render process and `a2v --help` have no use for.
+_HOMES = {
     "A2V": "a2v._sync.client",
     "AsyncA2V": "a2v._async.client",
     "AsyncBatch": "a2v._async.batch",
     "AsyncVideoTask": "a2v._async.task",
     "Batch": "a2v._sync.client",
     "VideoTask": "a2v._sync.client",
+    "read_manifest": "a2v.manifest",
 }
 
 
 def _show(name: str, public: Any) -> Any:
-    if isinstance(public, type):
+    if callable(public):
         public.__module__ = __name__  # what people import is what they see in reprs and tracebacks
     globals()[name] = public
     return public
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _CLIENTS:
+    if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return _show(name, getattr(import_module(_CLIENTS[name]), name))
+    return _show(name, getattr(import_module(_HOMES[name]), name))
 
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
-for _name in set(__all__) - set(_CLIENTS):
+for _name in set(__all__) - set(_HOMES):
     _show(_name, globals()[_name])
