@@ -69,8 +69,8 @@ __all__ = [
     "read_manifest",
 ]
 
-# On demand: the clients bring the HTTP library, which a render process and `a2v --help` have no use for.
-_HOMES = {
+# These bring the HTTP library or the database, which a render process and `a2v --help` have no use for.
+_LATER = {
     "A2V": "a2v._sync.client",
     "AsyncA2V": "a2v._async.client",
     "AsyncBatch": "a2v._async.batch",
@@ -89,14 +89,14 @@ def _show(name: str, public: Any) -> Any:
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return _show(name, getattr(import_module(_HOMES[name]), name))
+    return _show(name, getattr(import_module(_LATER[name]), name))
 
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
-for _name in set(__all__) - set(_HOMES):
+for _name in set(__all__) - set(_LATER):
     _show(_name, globals()[_name])

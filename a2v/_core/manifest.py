@@ -75,7 +75,7 @@ def file_names(jobs: Iterable[Job]) -> list[str]:
 
 def same_file(name: str) -> str:
     """What two names have in common that some file system does not tell apart: case, and how accents are composed."""
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+    return unicodedata.normalize("NFC", name.casefold())
 
 
 def repeated(jobs: Iterable[Job]) -> list[tuple[int, ...]]:
