@@ -3,6 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from a2v._core.items import JobState, JournalEntry, Progress
 from a2v._core.models import Avatar, Character, Fault, Job, Outcome, Pose, Video, VideoStatus
 from a2v.errors import (
     A2VError,
@@ -18,6 +19,7 @@ from a2v.errors import (
     ProtocolError,
     RateLimitError,
     ServerError,
+    StagingError,
     SubmissionUnknownError,
     TransportError,
     VideoFailedError,
@@ -27,6 +29,7 @@ from a2v.errors import (
 if TYPE_CHECKING:
     from a2v._async.batch import AsyncBatch
     from a2v._async.client import AsyncA2V
+    from a2v._async.journal import read_journal
     from a2v._async.task import AsyncVideoTask
     from a2v._sync.client import A2V, Batch, VideoTask
     from a2v.manifest import read_manifest
@@ -49,15 +52,19 @@ __all__ = [
     "DownloadError",
     "Fault",
     "Job",
+    "JobState",
+    "JournalEntry",
     "JournalError",
     "ManifestError",
     "NotFoundError",
     "Outcome",
     "PermissionDeniedError",
     "Pose",
+    "Progress",
     "ProtocolError",
     "RateLimitError",
     "ServerError",
+    "StagingError",
     "SubmissionUnknownError",
     "TransportError",
     "Video",
@@ -66,6 +73,7 @@ __all__ = [
     "VideoTask",
     "WaitTimeoutError",
     "__version__",
+    "read_journal",
     "read_manifest",
 ]
 
@@ -77,12 +85,13 @@ _LATER = {
     "AsyncVideoTask": "a2v._async.task",
     "Batch": "a2v._sync.client",
     "VideoTask": "a2v._sync.client",
+    "read_journal": "a2v._async.journal",
     "read_manifest": "a2v.manifest",
 }
 
 
 def _show(name: str, public: Any) -> Any:
-    if callable(public):
+    if hasattr(public, "__module__"):
         public.__module__ = __name__  # what people import is what they see in reprs and tracebacks
     globals()[name] = public
     return public

@@ -18,6 +18,7 @@
     ├── WaitTimeoutError (also TimeoutError)  .video_id .video .waited
     ├── DownloadError
     ├── JournalError
+    ├── StagingError
     └── ClientClosedError
 
 An error that ends a wait for a video also carries ``video_id``, the last ``video`` seen and the time ``waited``, so that
@@ -46,6 +47,7 @@ __all__ = [
     "ProtocolError",
     "RateLimitError",
     "ServerError",
+    "StagingError",
     "SubmissionUnknownError",
     "TransportError",
     "VideoFailedError",
@@ -210,6 +212,10 @@ class DownloadError(A2VError):
 
 class JournalError(A2VError):
     """A batch's journal cannot be used, so nothing is submitted."""
+
+
+class StagingError(A2VError):
+    """A local recording could not be uploaded for the server, or not be removed afterwards. Nothing half is left there."""
 
 
 class ClientClosedError(A2VError):

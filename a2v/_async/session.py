@@ -21,7 +21,7 @@ from a2v._core.settings import read_base_url, read_token
 from a2v.errors import ClientClosedError, ConfigurationError, RateLimitError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Awaitable, Callable, Iterator
 
     import httpx
 
@@ -58,7 +58,7 @@ class Session:
         rate_limit: int | None,
         transport: httpx.AsyncBaseTransport | None,
     ) -> None:
-        self._token = read_token(token, os.environ)
+        self.token: str = read_token(token, os.environ)
         self.base_url: str = read_base_url(base_url, os.environ)
         self.timeout: float = _seconds("timeout", timeout)
         self.max_retries: int = _whole("max_retries", max_retries, least=0)
@@ -114,14 +114,32 @@ class Session:
         Raises:
             A2VError: As the outcome means; see ``a2v._core.retry``.
         """
-        attempt = 0
-        while isinstance(outcome := await self._attempt(call), Again):
-            if attempt == self.max_retries:
+        return await self.persist(lambda: self.attempt(call))
+
+    async def persist(self, attempt: Callable[[], Awaitable[T | Again]]) -> T:
+        """Do something again if need be and allowed.
+
+        Raises:
+            A2VError: Patience has ended, or as ``attempt`` raises.
+        """
+        tries = 0
+        while isinstance(outcome := await attempt(), Again):
+            if tries == self.max_retries:
                 raise outcome.error
             if not isinstance(outcome.error, RateLimitError):  # after one, our turn comes when the limit allows
-                await self.pause(attempt)
-            attempt += 1
+                await self.pause(tries)
+            tries += 1
         return outcome
+
+    async def attempt(self, call: Call[T]) -> T | Again:
+        """Ask the server once, when it is our turn.
+
+        Raises:
+            A2VError: What came of it is final.
+        """
+        with self.in_use() as run:
+            answer = await run.pacer.request(call)
+        return judge(call, answer)
 
     async def look(self, video_id: str) -> Video:
         """Look at a video for somebody, and let those who watch it know."""
@@ -137,11 +155,6 @@ class Session:
         """
         with self.in_use():
             await anyio.sleep(backoff(attempt, random.random()))  # noqa: S311  # spreads siblings, guards nothing
-
-    async def _attempt(self, call: Call[T]) -> T | Again:
-        with self.in_use() as run:
-            answer = await run.pacer.request(call)
-        return judge(call, answer)
 
     @property
     def _is_foreign(self) -> bool:
@@ -162,10 +175,13 @@ class Session:
         transport = Transport(None if self._is_foreign else self._custom_transport)
 
         async def exchange(call: Call[Any]) -> Reply | Failure:
+            if call.sending:
+                await call.sending.before()
+                call.sending.begun = True
             return await transport.exchange(base_url, token, call, timeout)
 
         # The run must not keep the session alive, which is the key that it is found by.
-        base_url, token, timeout = self.base_url, self._token, self.timeout
+        base_url, token, timeout = self.base_url, self.token, self.timeout
         return _Run(transport, Pacer(exchange, self.rate_limit))
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import AsyncGenerator, Sequence
 
+    from a2v._async.download import Keeper
     from a2v._async.session import Session
 
 
@@ -120,9 +121,7 @@ class AsyncVideoTask:
             WaitTimeoutError: The video has not ended in time. It goes on at the server.
             A2VError: As for ``watch``.
         """
-        destination = await Destination.check(Path(path), overwrite=overwrite)
-        video = await self.wait()
-        return await download(self._session, _url(video), destination, self._fresh_url)
+        return await save(self, await Destination.check(Path(path), overwrite=overwrite))
 
     async def _fresh_url(self) -> str:
         return _url(await self.refresh())
@@ -143,6 +142,18 @@ async def follow(
             yield video
     finally:
         watch.close()
+
+
+async def save(task: AsyncVideoTask, destination: Destination, keeper: Keeper | None = None) -> Path:
+    """Wait for a task's video if need be, then fetch it.
+
+    Args:
+        task: Whose video.
+        destination: Where it goes.
+        keeper: Who remembers how far it is, if somebody does.
+    """
+    video = await task.wait()
+    return await download(task._session, _url(video), destination, task._fresh_url, keeper)  # noqa: SLF001  # its module
 
 
 def _url(video: Video) -> str:

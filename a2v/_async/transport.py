@@ -35,6 +35,7 @@ class _Witness:
     def __init__(self) -> None:
         self._watched = False
         self._started = False
+        self.handed_over = False
 
     async def __call__(self, event: str, info: Mapping[str, Any]) -> None:
         self._watched = True
@@ -42,9 +43,9 @@ class _Witness:
         if event.endswith("send_request_headers.started") and info["request"].method != b"CONNECT":
             self._started = True
 
-    def sent(self, error: Exception | None) -> bool:
+    def sent(self, error: BaseException | None) -> bool:
         """Whether any of the request may have arrived. A mock transport has no trace: then the error's type decides."""
-        return self._started if self._watched else not isinstance(error, _NOT_SENT)
+        return self._started if self._watched else self.handed_over and not isinstance(error, _NOT_SENT)
 
 
 class _Content(httpx.AsyncByteStream):
@@ -115,15 +116,19 @@ class Transport:
         if call.job:
             request.extensions["trace"] = witness
         error: Exception | None = None
-        with anyio.move_on_after(timeout):
-            try:
-                async with self._send(request, fresh=call.job is not None) as (response, body):
-                    said = _without(token.encode(), await _read(body))
-                    return Reply(response.status_code, _lower(response.headers), said)
-            except A2VError:
-                raise
-            except Exception as caught:  # noqa: BLE001  # whatever a transport raises, it means one thing here
-                error = caught
+        try:
+            with anyio.move_on_after(timeout):
+                try:
+                    async with self._send(request, witness, fresh=call.job is not None) as (response, body):
+                        said = _without(token.encode(), await _read(body))
+                        return Reply(response.status_code, _lower(response.headers), said)
+                except A2VError:
+                    raise
+                except Exception as caught:  # noqa: BLE001  # whatever a transport raises, it means one thing here
+                    error = caught
+        finally:
+            if call.sending:
+                call.sending.sent = witness.sent(error)
         reason = f"{base_url}: " + (_describe(error) if error else f"no whole reply within {timeout:g} s")
         return Failure(_without(token.encode(), reason.encode(errors="replace")).decode(), witness.sent(error))
 
@@ -141,7 +146,7 @@ class Transport:
         """
         try:
             request = httpx.Request("GET", url, headers=_identity(headers), extensions=_timeouts(timeout))
-            async with self._send(request, fresh=True) as (response, body):
+            async with self._send(request, _Witness(), fresh=True) as (response, body):
                 reply = Reply(response.status_code, _lower(response.headers), b"")
                 if await sink.begin(reply):
                     async for chunk in body:
@@ -154,11 +159,12 @@ class Transport:
 
     @asynccontextmanager
     async def _send(
-        self, request: httpx.Request, *, fresh: bool
+        self, request: httpx.Request, witness: _Witness, *, fresh: bool
     ) -> AsyncIterator[tuple[httpx.Response, AsyncIterator[bytes]]]:
         """The reply, and its body as it comes."""
         transport = await self._transport(str(request.url), fresh=fresh)
         request.stream = _Content(request.content)
+        witness.handed_over = True
         response = await transport.handle_async_request(request)
         body = _body(response)
         try:

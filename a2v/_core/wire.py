@@ -6,12 +6,12 @@ This is the one place that knows how the protocol looks. The client reads replie
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import cache
 from typing import Any, Generic, Literal, TypeVar, cast
 
 import cattrs
-from attrs import frozen
+from attrs import define, frozen
 from cattrs.gen import make_dict_structure_fn, override
 
 from a2v._core.models import Avatar, Character, Job, Pose, Video, VideoStatus
@@ -34,6 +34,21 @@ MAX_BODY = 1024 * 1024
 """No reply of the API is longer than this many bytes."""
 
 
+@define(eq=False)
+class Sending:
+    """One try to submit, while it is on its way.
+
+    Attributes:
+        before: Awaited when the request's turn has come, before any of it is sent. If it fails, nothing is sent.
+        begun: Whether ``before`` is through.
+        sent: Whether any of the request may have reached the server; known at the end, also if it is cancelled.
+    """
+
+    before: Callable[[], Awaitable[None]]
+    begun: bool = False
+    sent: bool = False
+
+
 @frozen
 class Call(Generic[T]):
     """One call of the API.
@@ -44,6 +59,7 @@ class Call(Generic[T]):
         read: Makes the value out of a successful reply's ``data``, or raises ``ProtocolError``.
         params: The query.
         job: What is submitted, for the one call that submits.
+        sending: Who wants to know what becomes of that, if somebody does.
     """
 
     method: Literal["GET", "POST"]
@@ -51,6 +67,7 @@ class Call(Generic[T]):
     read: Callable[[object], T]
     params: Mapping[str, str] | None = None
     job: Job | None = None
+    sending: Sending | None = None
 
     @property
     def json(self) -> dict[str, str | bool] | None:
@@ -84,9 +101,9 @@ def character_list() -> Call[list[Character]]:
     return Call("GET", CHARACTER_LIST, lambda data: _read_list(data, Character))
 
 
-def video_generate(job: Job) -> Call[str]:
+def video_generate(job: Job, sending: Sending | None = None) -> Call[str]:
     """Submit a job; the value is the new video's id."""
-    return Call("POST", VIDEO_GENERATE, _read_video_id, job=job)
+    return Call("POST", VIDEO_GENERATE, _read_video_id, job=job, sending=sending)
 
 
 def video_get(video_id: str) -> Call[Video]:

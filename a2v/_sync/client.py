@@ -16,13 +16,14 @@ from a2v._sync.bridge import Bridge, SyncContext, SyncIterator, Twin, core_of
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
     from pathlib import Path
     from types import TracebackType
     from typing import Self
 
     import httpx
 
+    from a2v._core.items import JournalEntry, Progress
     from a2v._core.models import Character, Job, Outcome, Video
 
 __all__ = ["A2V", "Batch", "Characters", "VideoTask", "Videos"]
@@ -220,6 +221,16 @@ class Batch(SyncContext[AsyncBatch]):
         """The ``video_id`` of each video that was submitted and has no outcome yet, by its job's place in the batch."""
         return self._core.under_way
 
+    @property
+    def progress(self) -> Progress:
+        """How many jobs are how far."""
+        return self._core.progress
+
+    @property
+    def gone(self) -> tuple[JournalEntry, ...]:
+        """What the journal has from earlier runs and this batch has not. It is left as it is, also at the server."""
+        return self._core.gone
+
 
 class A2V(Twin[AsyncA2V]):
     """A client of one account on one server, for code that waits.
@@ -293,27 +304,62 @@ class A2V(Twin[AsyncA2V]):
         jobs: Iterable[Job],
         *,
         save_to: str | os.PathLike[str] | None = None,
+        journal: str | os.PathLike[str] | None = None,
         overwrite: bool = False,
         max_in_flight: int | None = None,
+        limit: int | None = None,
+        quota: int | None = None,
+        resubmit_unknown: bool | Collection[int] = False,
+        resubmit_failed: bool = False,
+        repeat: bool = False,
+        new_token: bool = False,
     ) -> Batch:
         """Make many videos: ``with client.batch(jobs) as batch: for outcome in batch: …``.
 
         Jobs are submitted one after another, their outcomes come as they complete, and one failure never stops the others.
         Leaving the context early stops the submitting and the waiting, not what was submitted.
 
+        With a ``journal`` the batch survives everything: run the same batch with the same journal again, and it goes on
+        where it was. Nothing is submitted twice, what goes on at the server is followed, and files that broke off are
+        completed. Jobs may be added, removed and put in another order. Over all runs there is one outcome for each job
+        that ended; a run that is killed while its caller deals with an outcome is told that one again.
+
         Args:
-            jobs: What to make.
+            jobs: What to make. Equal jobs are several videos.
             save_to: A folder to save the videos in, made if need be; ``None``: nothing is saved. A file is named by its
                 job's ``name``, otherwise by the job's place, ``0001.mp4`` being the first.
+            journal: The file that remembers how far each job is, made if need be; ``None``: nothing outlives the run.
             overwrite: Whether files that are there already may be replaced.
             max_in_flight: How many videos may be under way at once; ``None``: all.
+            limit: How many jobs may be submitted in this run; the others wait for a later one. ``None``: all.
+            quota: How many submissions the account has left: if there are more to make, none is made. ``None``: not known.
+            resubmit_unknown: Submit jobs again of which an earlier run could not tell whether they were accepted: all
+                (``True``), or those at these places in the batch. You may pay for them twice.
+            resubmit_failed: Submit jobs again whose render failed in an earlier run, or which the server refused.
+            repeat: Whether outcomes are told again that an earlier run has told already.
+            new_token: Whether the account's token is another one than when the journal was last used.
 
         Returns:
-            The batch, which starts when its context is entered.
+            The batch, which starts when its context is entered. It raises there ``JournalError`` if the journal cannot be
+            used or is another account's, ``DownloadError`` if a video could not be saved, and ``ConfigurationError`` if
+            the quota does not suffice; nothing was submitted then.
 
         Raises:
-            ValueError: Two jobs would be saved under one name, or ``max_in_flight`` is not positive.
+            ValueError: Two jobs would be saved under one name, or a number is too small.
         """
         return Batch(
-            self._core.batch([*jobs], save_to=save_to, overwrite=overwrite, max_in_flight=max_in_flight), self._bridge
+            self._core.batch(
+                [*jobs],
+                save_to=save_to,
+                journal=journal,
+                overwrite=overwrite,
+                max_in_flight=max_in_flight,
+                limit=limit,
+                quota=quota,
+                resubmit_unknown=resubmit_unknown,
+                resubmit_failed=resubmit_failed,
+                repeat=repeat,
+                new_token=new_token,
+            ),
+            self._bridge,
         )

@@ -24,8 +24,9 @@ from a2v import (
     __version__,
 )
 from a2v.cli.output import announce, log_to_stderr, say
-from a2v.cli.server import SIZE, Flag, Server, TokenFile, UsageError, check_job, needs_engine, read_audio, read_token
+from a2v.cli.server import SIZE, Flag, Server, TokenFile, UsageError, check_job, needs_extra, read_audio, read_token
 from a2v.cli.session import follow, session, submit
+from a2v.cli.staging import Staging
 
 FAILED = 1
 USAGE = 2
@@ -41,7 +42,8 @@ _EPILOGUE = """Exit codes:
   4  the time of --timeout is over; the render goes on
   130  interrupted by Ctrl-C or SIGTERM; renders go on at the server
 
-Environment: A2V_TOKEN, the token; A2V_BASE_URL, the server. They are not used with --local."""
+Environment: A2V_TOKEN, the token; A2V_BASE_URL, the server; A2V_STAGE_TO, where to upload recordings of this machine.
+They are not used with --local."""
 
 app: App = App(
     name="a2v",
@@ -107,13 +109,14 @@ async def characters(*, server: Server = Server()) -> None:  # noqa: B008  # fro
 
 @app.command(sort_key=3)
 async def generate(
-    audio: Annotated[str, Parameter(help="The URL of the recording; with --local also a file of this machine.")],
+    audio: Annotated[str, Parameter(help="The URL of the recording; with --local or --stage-to also a file.")],
     /,
     *,
     model_id: Annotated[str, Parameter(help="Who speaks; `a2v characters` lists them.")],
     output: Target | None = None,
     overwrite: Overwrite = False,
     timeout: Timeout = None,
+    staging: Staging = Staging(),  # noqa: B008  # frozen
     server: Server = Server(),  # noqa: B008  # frozen
 ) -> None:
     """Make a video of a character speaking a recording, wait for it, and save it.
@@ -122,13 +125,14 @@ async def generate(
     Without -o its URL is printed.
     """
     server.check()
-    audio_url, files = read_audio(audio, server)
+    audio_url, files = read_audio(audio, server, staged=bool(staging.place(server)))
     check_job(model_id, audio_url)
     if output:
         _check_target(output, overwrite=overwrite)
     elif not server.is_kept:
         raise UsageError("with --local the video would be gone at the end: say where to save it, with -o FILE")
-    async with session(server, files) as (client, out):
+    async with staging.open(server, audio_url) as reach, session(server, files) as (client, out):
+        audio_url = await reach(audio_url, out)
         task = await submit(client, out, model_id=model_id, audio_url=audio_url, target=output)
         await follow(task, out, overwrite=overwrite, timeout=timeout)
 
@@ -209,7 +213,7 @@ def serve(
         requests_per_minute: How many requests are answered each minute; no limit if left out.
         as_json: Print one JSON object when the engine is ready: base_url and token.
     """
-    with needs_engine():
+    with needs_extra():
         from a2v import engine  # noqa: PLC0415  # an extra
 
         run_engine, settings_of = engine.serve, engine.Settings

@@ -10,6 +10,7 @@ import logging
 import sys
 import time
 import unicodedata
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -23,7 +24,7 @@ from rich.text import Text
 from a2v import Character, Video, VideoStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from types import TracebackType
 
 _LONGEST = 2000
@@ -117,9 +118,10 @@ def _message(video: Video) -> str | None:
 class Output:
     """Where a command tells what it learns; plain lines of tab-separated fields, for pipes and logs."""
 
-    def __init__(self) -> None:
+    def __init__(self, note: str = "") -> None:
         self.rows: dict[str, Row] = {}
         self.submitting = 0
+        self._notes = [note]
 
     def __enter__(self) -> Self:
         return self
@@ -128,6 +130,15 @@ class Output:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Nothing to put back."""
+
+    @contextmanager
+    def noting(self, note: str) -> Iterator[None]:
+        """While there is no video to show, a terminal shows this."""
+        self._notes.append(note)
+        try:
+            yield
+        finally:
+            self._notes.remove(note)
 
     def expect(self, video_id: str, *, label: str = "", target: Path | None = None) -> None:
         """A video that the command is about."""
@@ -205,10 +216,9 @@ class TerminalOutput(Output):
     """What is under way moves at the bottom; what has ended stands above it."""
 
     def __init__(self, console: Console, note: str) -> None:
-        super().__init__()
+        super().__init__(note)
         self._console = console
         self._spinner = Spinner("dots")
-        self._note = note
         self._live = Live(console=console, get_renderable=self._moving, transient=True, refresh_per_second=8)
 
     def __enter__(self) -> Self:
@@ -254,7 +264,7 @@ class TerminalOutput(Output):
     def _moving(self) -> RenderableType:
         moving = [row for row in list(self.rows.values()) if not row.ended]
         if not moving:
-            return Group(self._line(self._note)) if not self.rows else Text("")
+            return Group(self._line(clean(self._notes[-1]))) if not self.rows else Text("")
         room = max(1, self._console.height - 3)
         table = Table.grid(padding=(0, 2, 0, 0))
         for row in moving[:room]:
