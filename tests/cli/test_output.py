@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import subprocess
 import sys
 import unicodedata
@@ -38,7 +39,8 @@ def test_clean_is_short():
 
 
 @pytest.fixture
-def hostile(service):
+def hostile(service, tmp_path):
+    (tmp_path / "jobs.csv").write_text("model_id,audio_url\nm,https://example.com/a.wav\n")
     service.characters = [dict.fromkeys(("model_id", "name", "display_name", "gender", "preview_url"), HOSTILE)]
     service.video("v1", "error", message=HOSTILE)
     service.video("v2", HOSTILE)
@@ -52,6 +54,7 @@ COMMANDS = [
     ["get", "v2"],
     ["watch", "v1"],
     ["generate", "https://example.com/a.wav", "--model-id", "m", "-o", "x.mp4"],
+    ["batch", "jobs.csv", "-o", "videos"],
 ]
 
 
@@ -97,7 +100,7 @@ def test_a_terminal_is_not_steered_by_an_id(service, environment, tmp_path):
     service.video(HOSTILE, "pending", "error", message=HOSTILE)
     service.generate = lambda handler: handler.success({"video_id": HOSTILE})
 
-    _, got = on_terminal(*COMMANDS[-1], environment=environment, cwd=tmp_path)
+    _, got = on_terminal(*COMMANDS[-2], environment=environment, cwd=tmp_path)
 
     assert "pending" in got
     assert not any(steering in got for steering in STEERING)
@@ -115,6 +118,35 @@ def test_a_terminal_shows_progress_and_then_the_result(service, environment, tmp
     assert got.index("pending") < got.index("in_progressing") < got.index("saved")
     assert f"saved  {tmp_path / 'hello.mp4'}" in got
     assert "\x1b[?25h" in got[got.index("\x1b[?25l") :], "the cursor comes back"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a terminal of POSIX")
+def test_a_batch_on_a_terminal(service, environment, tmp_path):
+    def generate(handler):
+        video_id = f"v{len(service.submits)}"
+        service.video(video_id, "error" if video_id == "v2" else "finished", message="no speech")
+        handler.success({"video_id": video_id})
+
+    service.generate = generate
+    rows = "".join(f"m,https://example.com/{name}.wav,{name}\n" for name in ("one", "two", "three"))
+    (tmp_path / "jobs.csv").write_text(f"model_id,audio_url,name\n{rows}")
+
+    code, got = on_terminal("batch", "jobs.csv", "-o", "videos", environment=environment, cwd=tmp_path)
+    _, journal = on_terminal("journal", "videos/a2v-batch.db", environment=environment, cwd=tmp_path)
+
+    assert code == 1
+    assert "under way" in got, "the table moves"
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", got)
+    assert f"✓ one  done  {tmp_path / 'videos' / 'one.mp4'}" in plain
+    assert plain.index("✗ two  failed") < plain.index("2 done, 1 failed") < plain.index("1 of 3 jobs are not done")
+    assert "\x1b[?25h" in got[got.index("\x1b[?25l") :], "the cursor comes back"
+    rows = re.sub(r"\x1b\[[0-9;]*m", "", journal).splitlines()
+    assert [row.split()[:2] for row in rows[1:4]] == [
+        ["one", "done"],
+        ["two", "failed"],
+        ["three", "done"],
+    ]
+    assert rows[-1] == "3 jobs: 2 done, 1 failed"
 
 
 def test_a_terminal_shows_what_is_done_before_there_is_a_video():

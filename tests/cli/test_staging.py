@@ -142,3 +142,48 @@ def test_without_the_extra(here, speech, monkeypatch):
 
     assert code == 2
     assert 'pip install "a2v[staging]"' in error
+
+
+def test_a_batch_stages_what_stands_beside_its_manifest(a2v, elsewhere, store, tmp_path, speech):
+    (tmp_path / "table").mkdir()
+    (tmp_path / "table" / "my speech.flac").write_bytes(speech.read_bytes())
+    rows = "".join(f"{model_id},my speech.flac,{model_id}\n" for model_id in ("eva_a0008", "leo_a0047"))
+    (tmp_path / "table" / "jobs.csv").write_text(f"model_id,audio_url,name\n{rows}")
+    command = ["batch", "table/jobs.csv", "-o", "videos", "--stage-to", store.place, "--report", "report.csv"]
+
+    done = a2v(*command, "--limit", "1")
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(store.keys) == 1
+    assert "signature" not in (tmp_path / "report.csv").read_text().lower()
+    assert b"signature" not in (tmp_path / "videos" / "a2v-batch.db").read_bytes().lower()
+    # The same recording under another signature is the same job.
+    again = a2v(*command, "--remove-staged")
+    assert (again.returncode, again.stdout.splitlines()[-1]) == (0, "2 done")
+    assert sorted(path.name for path in (tmp_path / "videos").glob("*.mp4")) == ["eva_a0008.mp4", "leo_a0047.mp4"]
+
+
+def test_a_batch_that_is_not_done_keeps_what_it_staged(a2v, service, store, tmp_path, speech):
+    (tmp_path / "speech.flac").write_bytes(speech.read_bytes())
+    (tmp_path / "jobs.csv").write_text("model_id,audio_url\nm,speech.flac\n")
+    service.generate = lambda handler: setattr(handler, "close_connection", True)
+    command = ["batch", "jobs.csv", "-o", "videos", "--stage-to", store.place, "--remove-staged"]
+
+    done = a2v(*command)
+
+    assert done.returncode == 3
+    assert (
+        f"  a2v batch jobs.csv -o videos --stage-to {store.place} --remove-staged --resubmit-unknown ROW" in done.stderr
+    )
+    assert len(store.keys) == 1
+
+
+def test_a_batch_whose_recordings_cannot_be_staged_submits_nothing(a2v, service, store, tmp_path, speech):
+    (tmp_path / "speech.flac").write_bytes(speech.read_bytes())
+    (tmp_path / "jobs.csv").write_text("model_id,audio_url\nm,speech.flac\nm,https://example.com/a.wav\n")
+
+    done = a2v("batch", "jobs.csv", "-o", "videos", "--stage-to", "s3://no-such-bucket/here")
+
+    assert done.returncode == 1
+    assert "no-such-bucket" in done.stderr
+    assert service.submits == []
