@@ -58,6 +58,8 @@ if TYPE_CHECKING:
 
 _AGAIN = 10.0
 """Seconds between attempts to reach a server that is out of reach."""
+_GRACE = 5.0
+"""Seconds for which a batch that is told to end waits for the answer to a submission: that is better than a doubt."""
 
 
 @define(eq=False)
@@ -128,6 +130,7 @@ class AsyncBatch:
         self._doubts: dict[str, tuple[_Item, SubmissionUnknownError]] = {}
         self._missing = len(self._jobs)
         self._delivered: _Item | None = None
+        self._on_its_way: anyio.CancelScope | None = None
         self._refused: A2VError | None = None
         self._outage_since: float | None = None
         self._entered = False
@@ -151,6 +154,7 @@ class AsyncBatch:
         self._group = anyio.create_task_group()
         await self._group.__aenter__()
         self._entered = True
+        self._group.start_soon(self._guard)
         self._group.start_soon(self._run)
         return self
 
@@ -352,7 +356,25 @@ class AsyncBatch:
     async def _attempt(self, item: _Item) -> Again | None:
         if self._refused:
             raise copy(self._refused)  # each job's own, or one traceback would grow with every job
-        sending = wire.Sending(partial(self._move, item, JobState.SUBMITTING))
+        with anyio.CancelScope() as self._on_its_way:
+            return await self._exchange(item, self._on_its_way)
+        await anyio.sleep_forever()  # the batch was told to end, and the answer did not come in time
+        return None
+
+    async def _guard(self) -> None:
+        """A submission that has begun may come to its end when everything else is cancelled, but not for ever."""
+        try:
+            await anyio.sleep_forever()
+        finally:
+            if self._on_its_way:
+                self._on_its_way.deadline = anyio.current_time() + _GRACE
+
+    async def _exchange(self, item: _Item, scope: anyio.CancelScope) -> Again | None:
+        async def intend() -> None:
+            await self._move(item, JobState.SUBMITTING)
+            scope.shield = True
+
+        sending = wire.Sending(intend)
         async with self._submitting:
             try:
                 outcome = await self._session.attempt(wire.video_generate(item.job, sending))
