@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 import anyio
-from attrs import evolve, frozen
+from attrs import asdict, evolve, frozen
 from cyclopts import Parameter, validators
 
 from a2v import (
@@ -161,7 +161,7 @@ class Work:
         """A job that has ended."""
         error = outcome.error
         state = "done" if outcome.ok else "unknown" if isinstance(error, SubmissionUnknownError) else "failed"
-        video_id = outcome.video.video_id if outcome.video else error and error.video_id
+        video_id = outcome.video.video_id if outcome.video else error.video_id if error else None
         path = str(outcome.path.absolute()) if outcome.path else None
         return self.standing(outcome.index, state, video_id=video_id, path=path, error=_words(error) if error else None)
 
@@ -215,7 +215,7 @@ def show_journal(path: Path, *, as_json: bool) -> None:
     ones = [
         Standing(
             row=None,
-            name=entry.job.name or "",
+            name=entry.job.name or (Path(entry.path).stem if entry.path else entry.job.audio_url),
             state=entry.state.value,
             video_id=entry.video_id,
             path=entry.path,
@@ -273,7 +273,7 @@ class _Run:
             if begun:
                 self._interrupted(self._standings(errors))
             else:
-                say("a2v: interrupted before anything was submitted")
+                say("a2v: interrupted before the batch began")
             raise
 
     async def _begin(self, stack: AsyncExitStack, jobs: list[Job]) -> AsyncBatch:
@@ -317,7 +317,10 @@ class _Run:
                     group.start_soon(see_to, url)
         if errors:
             raise errors[0]
-        return [evolve(job, audio_url=reached.get(job.audio_url, job.audio_url)) for job in self.work.jobs]
+        return [
+            Job(**asdict(job, recurse=False) | {"audio_url": reached.get(job.audio_url, job.audio_url)})
+            for job in self.work.jobs
+        ]
 
     def _standings(self, errors: dict[int, str]) -> list[Standing]:
         return self.work.standings(read_journal(self.journal)[: len(self.work.jobs)], errors)

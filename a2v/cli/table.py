@@ -216,7 +216,7 @@ def print_journal(ones: Iterable[Standing], *, as_json: bool) -> None:
         print_json([{key: value for key, value in one.facts().items() if key not in ("row", "extra")} for one in ones])
     elif console.is_terminal:
         table = Table(
-            "name", "state", "video_id", "path, or what went wrong", box=None, header_style="bold", pad_edge=False
+            "job", "state", "video_id", "path, or what went wrong", box=None, header_style="bold", pad_edge=False
         )
         for one in ones:
             fields = (one.name, one.state, one.video_id or "", one.detail)

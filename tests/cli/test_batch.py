@@ -322,7 +322,7 @@ class TestReports:
 
 class TestJournals:
     def test_is_read_while_a_batch_works(self, a2v, started, rendering, manifest) -> None:
-        manifest(HEAD + "eva,https://x/1.wav,one,\neva,https://x/slow.wav,two,\n")
+        manifest(HEAD + "eva,https://x/1.wav,one,\neva,https://x/slow.wav?signature=secret,,\n")
         with started(*BATCH) as process:
             assert process.stdout.readline().startswith("2\tone\tdone\t")
             until(lambda: len(rendering.submits) == 2)
@@ -332,7 +332,7 @@ class TestJournals:
         one, two = lines(plain.stdout)
         assert one[:3] == ["one", "done", "v1"]
         assert one[3].endswith("videos/one.mp4")
-        assert two[0] == "two"
+        assert two[0] == "https://x/slow.wav"
         assert two[1] in ("submitting", "submitted")
         assert plain.stderr.startswith("2 jobs: 1 done, 1 ")
         assert [entry["state"] for entry in json.loads(machine.stdout)] == ["done", two[1]]
