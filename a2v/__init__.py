@@ -1,6 +1,7 @@
 """Audio to video: a character plus the URL of a speech recording becomes a video of that character speaking."""
 
 from importlib import import_module
+from logging import NullHandler, getLogger
 from typing import TYPE_CHECKING, Any
 
 from a2v._core.items import JobState, JournalEntry, Progress
@@ -88,6 +89,10 @@ _LATER = {
     "read_journal": "a2v._async.journal",
     "read_manifest": "a2v.manifest",
 }
+
+
+# Silent until somebody wants to hear of it; without a handler, Python would print warnings.
+getLogger("a2v").addHandler(NullHandler())
 
 
 def _show(name: str, public: Any) -> Any:

@@ -132,7 +132,16 @@ class PermissionDeniedError(APIError):
 
 
 class NotFoundError(APIError):
-    """The server knows no such thing: a video it never had or no longer has (HTTP 404, code 10001)."""
+    """The server knows no such thing (HTTP 404, code 10001), or does not have the call at all (HTTP 404).
+
+    Not all servers have all calls: those for avatars, poses and ``videos.list`` came with the service's later revision.
+    The error's text tells which of the two it is, as far as the reply does.
+    """
+
+    def __init__(self, message: str, *, code: int | None = None, status_code: int, hint: str = "") -> None:
+        super().__init__(message, code=code, status_code=status_code)
+        if hint:
+            self.args = (f"{hint}: {self}",)
 
 
 class RateLimitError(APIError):

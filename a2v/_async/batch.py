@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any, Self
 import anyio
 from attrs import define
 
+from a2v._async import telemetry
 from a2v._async.download import Destination, on_disk
 from a2v._async.finder import Finder
 from a2v._async.journal import Journal
 from a2v._async.saver import Saver, is_saved, paths_of
 from a2v._async.task import AsyncVideoTask
-from a2v._core import wire
+from a2v._core import html, wire
 from a2v._core.items import (
     JobState,
     JournalEntry,
@@ -154,8 +155,10 @@ class AsyncBatch:
         self._group = anyio.create_task_group()
         await self._group.__aenter__()
         self._entered = True
+        self._span = telemetry.start("a2v.batch", {"a2v.jobs": len(self._jobs)})
         self._group.start_soon(self._guard)
-        self._group.start_soon(self._run)
+        with self._span.active():
+            self._group.start_soon(self._run)
         return self
 
     async def __aexit__(
@@ -169,12 +172,19 @@ class AsyncBatch:
         finally:
             self._send.close()
             self._outcomes.close()
+            self._span.end()
             with anyio.CancelScope(shield=True):
                 try:
                     if kind is None:
                         await self._acknowledge()
                 finally:
                     await self._journal.aclose()
+
+    def _repr_html_(self) -> str:
+        """How far it has come, for notebooks."""
+        p = self.progress
+        counts = {"finished": p.done, "failed": p.failed, "in doubt": p.unknown, "under way": p.under_way}
+        return html.progress({**counts, "waiting": p.waiting})
 
     def __aiter__(self) -> Self:
         return self
@@ -319,7 +329,10 @@ class AsyncBatch:
 
     async def _submit(self, item: _Item) -> None:
         try:
-            await self._outlive(partial(self._session.persist, partial(self._attempt, item)))
+            call = wire.video_generate(item.job)
+            with telemetry.call_span(call) as span:
+                await self._outlive(partial(self._session.persist, call.name, partial(self._attempt, item)))
+                span.note({"a2v.video_id": str(item.video_id)})
         except SubmissionUnknownError as error:
             self._doubt(item, error)
             await self._until_well()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Self
 
+from a2v._async.avatars import AsyncAvatars
 from a2v._async.batch import AsyncBatch
 from a2v._async.characters import AsyncCharacters
 from a2v._async.session import Session
@@ -79,6 +80,11 @@ class AsyncA2V:
     def characters(self) -> AsyncCharacters:
         """The characters of the service."""
         return AsyncCharacters(self._session)
+
+    @property
+    def avatars(self) -> AsyncAvatars:
+        """The avatars of the service, each with its poses. Servers of the first revision do not have them."""
+        return AsyncAvatars(self._session)
 
     @property
     def videos(self) -> AsyncVideos:

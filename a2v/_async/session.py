@@ -13,6 +13,7 @@ import anyio
 from anyio.lowlevel import RunVar
 from attrs import define, field
 
+from a2v._async import telemetry
 from a2v._async.pacer import Pacer
 from a2v._async.transport import Transport
 from a2v._core import wire
@@ -114,10 +115,18 @@ class Session:
         Raises:
             A2VError: As the outcome means; see ``a2v._core.retry``.
         """
-        return await self.persist(lambda: self.attempt(call))
+        with telemetry.call_span(call) as span:
+            outcome = await self.persist(call.name, lambda: self.attempt(call))
+            if call.job:
+                span.note({"a2v.video_id": str(outcome)})
+            return outcome
 
-    async def persist(self, attempt: Callable[[], Awaitable[T | Again]]) -> T:
+    async def persist(self, name: str, attempt: Callable[[], Awaitable[T | Again]]) -> T:
         """Do something again if need be and allowed.
+
+        Args:
+            name: What it is, for those who read the log.
+            attempt: Does it once.
 
         Raises:
             A2VError: Patience has ended, or as ``attempt`` raises.
@@ -126,6 +135,8 @@ class Session:
         while isinstance(outcome := await attempt(), Again):
             if tries == self.max_retries:
                 raise outcome.error
+            # Not the error's text, which may quote the server, which may quote what is secret.
+            telemetry.logger.info("%s: %s, trying again", name, type(outcome.error).__name__)
             if not isinstance(outcome.error, RateLimitError):  # after one, our turn comes when the limit allows
                 await self.pause(tries)
             tries += 1
@@ -139,7 +150,10 @@ class Session:
         """
         with self.in_use() as run:
             answer = await run.pacer.request(call)
-        return judge(call, answer)
+        outcome = judge(call, answer)
+        if call.job and not isinstance(outcome, Again):
+            telemetry.logger.info("video %s: submitted for %s", outcome, call.job.model_id or call.job.pose_id)
+        return outcome
 
     async def look(self, video_id: str) -> Video:
         """Look at a video for somebody, and let those who watch it know."""
@@ -178,7 +192,10 @@ class Session:
             if call.sending:
                 await call.sending.before()
                 call.sending.begun = True
-            return await transport.exchange(base_url, token, call, timeout)
+            with telemetry.request_span(base_url, call) as span:
+                answer = await transport.exchange(base_url, token, call, timeout)
+                telemetry.tell_reply(span, answer)
+                return answer
 
         # The run must not keep the session alive, which is the key that it is found by.
         base_url, token, timeout = self.base_url, self.token, self.timeout

@@ -16,6 +16,7 @@ import anyio
 import anyio.to_thread
 import httpx
 
+from a2v._async import telemetry
 from a2v._core.retry import Failure
 from a2v._core.settings import is_loopback
 from a2v._core.wire import MAX_BODY, Call, Reply
@@ -144,6 +145,12 @@ class Transport:
         Returns:
             The reply's head, or why there was none or its body broke off.
         """
+        with telemetry.request_span(url) as span:
+            answer = await self._fetch(url, headers, timeout, sink)
+            telemetry.tell_reply(span, answer)
+            return answer
+
+    async def _fetch(self, url: str, headers: Mapping[str, str], timeout: float, sink: Sink) -> Reply | Failure:
         try:
             request = httpx.Request("GET", url, headers=_identity(headers), extensions=_timeouts(timeout))
             async with self._send(request, _Witness(), fresh=True) as (response, body):

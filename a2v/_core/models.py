@@ -2,16 +2,21 @@
 
 import os
 import re
+from abc import abstractmethod
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, overload
+from typing import Any, TypeVar, overload
 from urllib.parse import urlsplit
 
 from attrs import field, fields_dict, frozen
 
+from a2v._core import html
+from a2v._core.html import Shown
 from a2v.errors import A2VError
+
+T = TypeVar("T")
 
 _SCHEMES = {"http", "https", "file"}
 # Half a surrogate pair cannot be encoded, so not be sent either.
@@ -22,6 +27,42 @@ _UNSAFE_IN_NAMES = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]')
 
 def _read_only(raw: Mapping[str, Any]) -> Mapping[str, Any]:
     return MappingProxyType(dict(raw))
+
+
+class _Value:
+    """What can be pickled although it holds a read-only mapping."""
+
+    __slots__ = ()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        kind: Any = type(self)
+        state = {name: getattr(self, name) for name in fields_dict(kind)}
+        plain = {name: dict(kept) if isinstance(kept, MappingProxyType) else kept for name, kept in state.items()}
+        return _rebuild, (kind, plain)
+
+
+def _rebuild(kind: type[Any], state: dict[str, Any]) -> Any:
+    return kind(**state)
+
+
+class _Visible(_Value):
+    """What a notebook shows as more than its ``repr``."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def _shown(self) -> Shown: ...
+
+    def _repr_html_(self) -> str:
+        return html.card(self._shown())
+
+
+class Listing(list[T]):
+    """A list of values, which a notebook shows as a table. In every other respect it is a list."""
+
+    def _repr_html_(self) -> str | None:
+        rows = [value._shown() for value in self if isinstance(value, _Visible)]  # noqa: SLF001  # of this module
+        return html.table(rows) if len(rows) == len(self) else None
 
 
 class VideoStatus(StrEnum):
@@ -45,7 +86,7 @@ class VideoStatus(StrEnum):
 
 
 @frozen(kw_only=True)
-class Character:
+class Character(_Visible):
     """Somebody who can speak.
 
     Attributes:
@@ -64,12 +105,13 @@ class Character:
     preview_url: str = ""
     raw: Mapping[str, Any] = field(factory=dict, converter=_read_only, eq=False, repr=False)
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (type(self), _state(self))
+    def _shown(self) -> Shown:
+        facts = {"model_id": self.model_id, "gender": self.gender}
+        return Shown(self.display_name or self.name, facts, picture=self.preview_url)
 
 
 @frozen(kw_only=True)
-class Pose:
+class Pose(_Visible):
     """A way in which an avatar can be shown. Servers of the service's later revision have them.
 
     Attributes:
@@ -84,12 +126,12 @@ class Pose:
     preview_url: str = ""
     raw: Mapping[str, Any] = field(factory=dict, converter=_read_only, eq=False, repr=False)
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (type(self), _state(self))
+    def _shown(self) -> Shown:
+        return Shown(self.name, {"pose_id": self.pose_id}, picture=self.preview_url)
 
 
 @frozen(kw_only=True)
-class Avatar:
+class Avatar(_Visible):
     """Somebody who can speak, in one pose or another. Servers of the service's later revision have them.
 
     Attributes:
@@ -112,12 +154,14 @@ class Avatar:
     poses: tuple[Pose, ...] = ()
     raw: Mapping[str, Any] = field(factory=dict, converter=_read_only, eq=False, repr=False)
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (type(self), _state(self))
+    def _shown(self) -> Shown:
+        facts = {"avatar_id": self.avatar_id, "gender": self.gender}
+        parts = [pose._shown() for pose in self.poses]  # noqa: SLF001  # of this module
+        return Shown(self.display_name or self.name, facts, picture=self.preview_url, parts=parts)
 
 
 @frozen(kw_only=True)
-class Video:
+class Video(_Visible):
     """One look at a video.
 
     Attributes:
@@ -142,18 +186,12 @@ class Video:
         """
         return self.status is VideoStatus.FAILED or (self.status is VideoStatus.FINISHED and bool(self.video_url))
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (type(self), _state(self))
-
-
-def _state(value: Any) -> dict[str, Any]:
-    # A mapping proxy cannot be pickled; the dict behind it can.
-    state = {name: getattr(value, name) for name in fields_dict(type(value))}
-    return {name: dict(kept) if isinstance(kept, MappingProxyType) else kept for name, kept in state.items()}
-
-
-def _rebuild(kind: type[Any], state: dict[str, Any]) -> Any:
-    return kind(**state)
+    def _shown(self) -> Shown:
+        word = str(self.raw.get("status", "")) if self.status is VideoStatus.UNKNOWN else self.status.value
+        message = self.raw.get("message")
+        links = {"video": self.video_url or "", "mask": self.mask_video_url or ""}
+        facts = {"video_id": self.video_id, "status": word, "message": message if isinstance(message, str) else ""}
+        return Shown("", facts, player=self.video_url or "", links=links)
 
 
 def _is_id(value: Any) -> bool:
@@ -213,7 +251,7 @@ def _check_name(_: object, __: object, value: Any) -> None:
 
 
 @frozen(init=False)
-class Job:
+class Job(_Value):
     """One video to make: ``Job(model_id, audio_url)``, or ``Job(pose_id=…, audio_url=…)`` where the server has poses.
 
     Attributes:
@@ -264,9 +302,6 @@ class Job:
         self.__attrs_init__(  # pyright: ignore[reportAttributeAccessIssue]  # made by attrs
             model_id, audio_url, name, pose_id, with_mask, extra
         )
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (type(self), _state(self))
 
 
 @frozen(kw_only=True)

@@ -14,7 +14,7 @@ import cattrs
 from attrs import define, frozen
 from cattrs.gen import make_dict_structure_fn, override
 
-from a2v._core.models import Avatar, Character, Job, Pose, Video, VideoStatus
+from a2v._core.models import Avatar, Character, Job, Listing, Pose, Video, VideoStatus
 from a2v.errors import ProtocolError
 
 T = TypeVar("T")
@@ -68,6 +68,18 @@ class Call(Generic[T]):
     params: Mapping[str, str] | None = None
     job: Job | None = None
     sending: Sending | None = None
+
+    @property
+    def name(self) -> str:
+        """What the protocol calls it, such as ``video.get``."""
+        return self.path.rpartition("/")[2]
+
+    @property
+    def about(self) -> str | None:
+        """What names the thing it is about, such as ``video_id``; ``None`` if it is about all there are."""
+        if self.job:
+            return "pose_id" if self.job.pose_id else "model_id"
+        return next(iter(self.params), None) if self.params else None
 
     @property
     def json(self) -> dict[str, str | bool] | None:
@@ -188,7 +200,7 @@ def _read_code(code: object) -> int:
 def _read_list(data: object, kind: type[T]) -> list[T]:
     if not isinstance(data, list):
         raise ProtocolError(f"expected a list, got {type(data).__name__}")
-    return [_structure(item, kind) for item in cast("list[object]", data)]
+    return Listing(_structure(item, kind) for item in cast("list[object]", data))
 
 
 def _read_video_id(data: object) -> str:
@@ -229,7 +241,7 @@ def _once(poses: list[Pose]) -> list[Pose]:
     first: dict[str, Pose] = {}
     for pose in poses:
         first.setdefault(pose.pose_id, pose)
-    return list(first.values())
+    return Listing(first.values())
 
 
 def _string(value: object, _: object) -> str:

@@ -14,18 +14,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from attrs import define, field
+from attrs import asdict, define, field
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from a2v import Character, Video, VideoStatus
+from a2v import Avatar, Character, Video, VideoStatus
+from a2v._core import wire
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from types import TracebackType
+
+    from a2v.cli.doctor import Check
 
 _LONGEST = 2000
 # Control, format (bidi and zero-width are among them), surrogates, line and paragraph separators; then the letters and
@@ -70,8 +73,10 @@ class Row:
         video_id: Which.
         label: What to call it on a terminal.
         target: Where it shall be saved, if it shall.
+        mask_target: Where its mask shall be saved, if it shall.
         video: The last look at it.
         path: Where it was saved.
+        mask_path: Where its mask was saved.
         since: When the command first heard of it, on the monotonic clock.
     """
 
@@ -80,6 +85,8 @@ class Row:
     target: Path | None = None
     video: Video | None = None
     path: Path | None = None
+    mask_target: Path | None = None
+    mask_path: Path | None = None
     since: float = field(factory=time.monotonic)
 
     @property
@@ -140,9 +147,11 @@ class Output:
         finally:
             self._notes.remove(note)
 
-    def expect(self, video_id: str, *, label: str = "", target: Path | None = None) -> None:
+    def expect(
+        self, video_id: str, *, label: str = "", target: Path | None = None, mask_target: Path | None = None
+    ) -> None:
         """A video that the command is about."""
-        self.rows.setdefault(video_id, Row(video_id, label or video_id, target))
+        self.rows.setdefault(video_id, Row(video_id, label or video_id, target, mask_target=mask_target))
 
     def show(self, video: Video) -> None:
         """A look at a video; printed if it is news."""
@@ -164,16 +173,28 @@ class Output:
     def row(self, row: Row) -> None:
         """Print where a video is now."""
         label = row.label if row.label != row.video_id else ""
-        print_fields(row.video_id, row.word, row.detail or label)
+        print_fields(row.video_id, row.word, row.detail or label, str(row.mask_path or ""))
 
     def characters(self, characters: Iterable[Character]) -> None:
         """Print who can speak."""
         for one in characters:
             print_fields(one.model_id, one.display_name or one.name, one.gender, one.preview_url)
 
+    def avatars(self, avatars: Iterable[Avatar]) -> None:
+        """Print who can speak in which poses, a line for each pose."""
+        for fields in _poses(avatars):
+            print_fields(*fields)
+
     def remark(self, *lines: str) -> None:
         """Print something for people."""
         print(*map(clean, lines), sep="\n", flush=True)
+
+
+def _poses(avatars: Iterable[Avatar]) -> Iterator[tuple[str, ...]]:
+    for one in avatars:
+        for pose in one.poses:
+            name = one.display_name or one.name
+            yield pose.pose_id, name, pose.name, one.gender, pose.preview_url or one.preview_url
 
 
 def print_fields(*fields: str) -> None:
@@ -196,6 +217,7 @@ class JsonOutput(Output):
                     "mask_video_url": video.mask_video_url,
                     "message": _message(video),
                     "path": str(row.path) if row.path else None,
+                    "mask_path": str(row.mask_path) if row.mask_path else None,
                 }
             )
 
@@ -203,6 +225,10 @@ class JsonOutput(Output):
         """Print who can speak, as an array of objects."""
         keys = ("model_id", "name", "display_name", "gender", "preview_url")
         print_json([{key: getattr(one, key) for key in keys} for one in characters])
+
+    def avatars(self, avatars: Iterable[Avatar]) -> None:
+        """Print who can speak in which poses, as the server tells it: an array of objects."""
+        print_json([wire.avatar_data(one) for one in avatars])
 
     def remark(self, *lines: str) -> None:
         """Nothing: machines do not care."""
@@ -249,6 +275,13 @@ class TerminalOutput(Output):
             table.add_row(*(Text(clean(text), overflow="fold") for text in fields))
         self._console.print(table)
 
+    def avatars(self, avatars: Iterable[Avatar]) -> None:
+        """Print who can speak in which poses, as a table."""
+        table = Table("pose_id", "name", "pose", "gender", "preview", box=None, header_style="bold", pad_edge=False)
+        for fields in _poses(avatars):
+            table.add_row(*(Text(clean(text), overflow="fold") for text in fields))
+        self._console.print(table)
+
     def remark(self, *lines: str) -> None:
         """Print something for people."""
         for line in lines:
@@ -257,7 +290,8 @@ class TerminalOutput(Output):
     def _print_row(self, row: Row) -> None:
         failed = row.video and row.video.status is VideoStatus.FAILED
         sign = ("✗ ", "red") if failed else ("✓ ", "green") if row.ended else ("· ", "dim")
-        self._write(Text.assemble(sign, (clean(row.label), "bold"), f"  {row.word}  {row.detail}".rstrip()))
+        where = f"  {row.word}  {row.detail}" + (f"  {clean(row.mask_path)}" if row.mask_path else "")
+        self._write(Text.assemble(sign, (clean(row.label), "bold"), where.rstrip()))
 
     def _write(self, text: Text) -> None:
         # Wrapped by the terminal, not by us: a path or a URL must be whole when it is copied.
@@ -316,6 +350,18 @@ def announce(base_url: str, *, token: str, is_secret: bool, is_kept: bool, as_js
         "  a2v characters",
     ]
     print(*lines, sep="\n", flush=True)
+
+
+def print_checks(checks: Iterable[Check], *, as_json: bool) -> None:
+    """Print what ``a2v doctor`` found."""
+    found = list(checks)
+    if as_json:
+        all_well = not any(check.state == "problem" for check in found)
+        print_json({"ok": all_well, "checks": [asdict(check) for check in found]})
+        return
+    width = max(len(check.name) for check in found)
+    for check in found:
+        print(f"{check.state:<8}  {clean(check.name):<{width}}  {clean(check.words)}", flush=True)
 
 
 class _CleanFormatter(logging.Formatter):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import os
 import secrets
 import shlex
@@ -112,8 +111,6 @@ class Server:
         with needs_extra():
             from a2v.engine import LocalEngine  # noqa: PLC0415  # an extra
         kept = [self.recordings] if self.recordings and self.recordings.is_dir() else []
-        # The command tells what fails; the engine's log would come between.
-        logging.getLogger("a2v").addHandler(logging.NullHandler())
         token = _kept_token(self.data_dir) if self.data_dir else None
         async with (
             LocalEngine(self.data_dir, token, size=self.size or SIZE, allow_files=[*files, *kept]) as engine,
@@ -226,13 +223,17 @@ def keep(path: Path, folder: Path) -> Path:
     return kept
 
 
-def check_job(model_id: str, audio_url: str) -> None:
-    """Find out before anything is started whether a job can be right.
+def read_job(audio_url: str, *, model_id: str | None, pose_id: str | None, with_mask: bool) -> Job:
+    """What is to be made, found out before anything is started.
 
     Raises:
-        UsageError: It cannot.
+        UsageError: It cannot be right.
     """
+    if model_id is None and pose_id is None:
+        raise UsageError("say who speaks: --model-id, as `a2v characters` lists them, or --pose-id, of `a2v avatars`")
     try:
-        Job(model_id, audio_url)
+        # The overloads forbid what the job itself refuses.
+        job: Job = Job(model_id, audio_url, pose_id=pose_id, with_mask=with_mask)  # type: ignore[call-overload]
     except ValueError as error:
         raise UsageError(str(error)) from None
+    return job
