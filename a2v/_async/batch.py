@@ -131,7 +131,6 @@ class AsyncBatch:
         self._doubts: dict[str, tuple[_Item, SubmissionUnknownError]] = {}
         self._missing = len(self._jobs)
         self._delivered: _Item | None = None
-        self._on_its_way: anyio.CancelScope | None = None
         self._refused: A2VError | None = None
         self._outage_since: float | None = None
         self._entered = False
@@ -156,6 +155,7 @@ class AsyncBatch:
         await self._group.__aenter__()
         self._entered = True
         self._span = telemetry.start("a2v.batch", {"a2v.jobs": len(self._jobs)})
+        self._on_its_way = anyio.CancelScope()
         self._group.start_soon(self._guard)
         with self._span.active():
             self._group.start_soon(self._run)
@@ -369,18 +369,19 @@ class AsyncBatch:
     async def _attempt(self, item: _Item) -> Again | None:
         if self._refused:
             raise copy(self._refused)  # each job's own, or one traceback would grow with every job
+        again = None
         with anyio.CancelScope() as self._on_its_way:
-            return await self._exchange(item, self._on_its_way)
-        await anyio.sleep_forever()  # the batch was told to end, and the answer did not come in time
-        return None
+            again = await self._exchange(item, self._on_its_way)
+        if self._on_its_way.cancelled_caught:
+            await anyio.sleep_forever()  # the batch was told to end, and the answer did not come in time
+        return again
 
     async def _guard(self) -> None:
         """A submission that has begun may come to its end when everything else is cancelled, but not for ever."""
         try:
             await anyio.sleep_forever()
         finally:
-            if self._on_its_way:
-                self._on_its_way.deadline = anyio.current_time() + _GRACE
+            self._on_its_way.deadline = anyio.current_time() + _GRACE
 
     async def _exchange(self, item: _Item, scope: anyio.CancelScope) -> Again | None:
         async def intend() -> None:

@@ -216,8 +216,8 @@ async def batch(
 ) -> None:
     """Make a video of each row of a table, save it, and remember how far each is.
 
-    Nothing is submitted twice: interrupted or killed, the same command goes on where it was. With --local, audio_url may
-    be a file, beside the table if its path is relative.
+    Nothing is submitted twice: interrupted or killed, the same command goes on where it was. An audio_url may be a file,
+    beside the table if its path is relative: with --local, or with --stage-to for a server elsewhere.
     """
     if not plan.dry_run:
         _make_folder(output)

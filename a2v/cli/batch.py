@@ -81,7 +81,7 @@ class Plan:
     limit: _Count = None
     quota: _Count = None
     dry_run: Flag = False
-    resubmit_unknown: tuple[str, ...] = ()
+    resubmit_unknown: Annotated[tuple[str, ...], Parameter(negative="", show_default=False)] = ()
     resubmit_failed: Flag = False
     repeat: Flag = False
     new_token: Flag = False
