@@ -184,9 +184,13 @@ class Writer:
         self._bridge("Bridge")
         self._stdlib("from typing import Self")
         self._stdlib("from types import TracebackType")
+        making = f"core = {node.name}({self._arguments(source, init)})"
+        if any(argument.arg == "token" for argument in init.args.args):
+            hide = "del token  # lest a traceback that shows local variables shows it"
+            making = f"try:\n            {making}\n        finally:\n            {hide}"
         return f"""
     def __init__({self._parameters(source, init)}) -> None:
-        core = {node.name}({self._arguments(source, init)})
+        {making}
         super().__init__(core, Bridge(core))
 
     def __enter__(self) -> Self:

@@ -9,6 +9,7 @@ from a2v._async.batch import AsyncBatch
 from a2v._async.characters import AsyncCharacters
 from a2v._async.session import Session
 from a2v._async.videos import AsyncVideos
+from a2v._core.settings import Secret
 
 if TYPE_CHECKING:
     import os
@@ -48,8 +49,10 @@ class AsyncA2V:
         rate_limit: int | None = 30,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
+        secret = Secret(token)
+        del token  # lest a traceback that shows local variables shows it
         self._session = Session(
-            token=token,
+            token=secret,
             base_url=base_url,
             timeout=timeout,
             max_retries=max_retries,
@@ -58,7 +61,9 @@ class AsyncA2V:
         )
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self._session.base_url}>"
+        # An error report may show a client that could not be made.
+        session = getattr(self, "_session", None)
+        return f"<{type(self).__name__} {session.base_url if session else 'not made'}>"
 
     async def __aenter__(self) -> Self:
         self._session.open()

@@ -27,6 +27,8 @@ T = TypeVar("T")
 
 _REDIRECT = {301, 302, 303, 307, 308}
 _REDIRECTS = 5
+# A try that brought at least so many bytes got further; with less, a server that drips would be asked for days.
+_FURTHER = 4096
 # What object storage answers to a pre-signed URL that has expired.
 _EXPIRED = {401, 403, 404, 410}
 
@@ -181,7 +183,7 @@ class _Fetch:
         attempt, furthest = 0, self.size
         while isinstance(outcome := await self._attempt(), Again):
             # Further than ever, or a server that breaks off now here, now there would be asked for good.
-            attempt, furthest = (0 if self.size > furthest else attempt), max(furthest, self.size)
+            attempt, furthest = (0 if self.size >= furthest + _FURTHER else attempt), max(furthest, self.size)
             if attempt == self.session.max_retries:
                 raise outcome.error
             await self.session.pause(attempt)
@@ -212,6 +214,9 @@ class _Fetch:
         self.taken = reply.status_code == 200 or (reply.status_code == 206 and self._continues(reply))
         if self.taken and reply.headers.get("content-encoding", "identity") != "identity":
             raise DownloadError("the video came compressed, which was not asked for")
+        if reply.headers.get("content-type", "").startswith("text/html"):
+            # A page that stands in the way: of a gateway that wants a login, or that is out of order.
+            self.taken = False
         if reply.status_code == 200:
             await self._restart(reply)
         return self.taken
@@ -256,6 +261,8 @@ class _Fetch:
     def _judge(self, status: int) -> Again | None:
         if self.taken and self.size and self.size == (self.whole or self.size):
             return None
+        if status in (200, 206) and not self.taken:
+            return Again(DownloadError("the video could not be fetched: something else came in its place"))
         if status in (200, 206):
             return Again(DownloadError(f"the video broke off after {self.size} of {self.whole or 'unknown'} bytes"))
         if status == 416:

@@ -32,6 +32,8 @@ from a2v.errors import JournalError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from a2v._core.settings import Secret
+
 T = TypeVar("T")
 
 _APPLICATION = 0x61327662
@@ -86,7 +88,7 @@ class Journal:
         JournalError: The file is damaged, of another batch's server or account, or in use.
     """
 
-    def __init__(self, path: Path | None, *, base_url: str, token: str, new_token: bool = False) -> None:
+    def __init__(self, path: Path | None, *, base_url: str, token: Secret, new_token: bool = False) -> None:
         self.path = path
         self._turn = anyio.Lock()
         with ExitStack() as stack:
@@ -213,7 +215,7 @@ class Journal:
 
     # -- within -------------------------------------------------------------------------------------------------------
 
-    def _check(self, base_url: str, token: str, *, new_token: bool) -> None:
+    def _check(self, base_url: str, token: Secret, *, new_token: bool) -> None:
         if self.path is None:
             self._db.executescript(_SCHEMA)
         _check_file(self._db, self.path)
@@ -345,8 +347,8 @@ def _server(base_url: str) -> str:
     return "this machine" if is_loopback(host) else base_url
 
 
-def _fingerprint(salt: str, token: str) -> str:
-    return hmac.new(bytes.fromhex(salt), token.encode(), hashlib.sha256).hexdigest()
+def _fingerprint(salt: str, token: Secret) -> str:
+    return hmac.new(bytes.fromhex(salt), token.value.encode(), hashlib.sha256).hexdigest()
 
 
 # -- rows -------------------------------------------------------------------------------------------------------------

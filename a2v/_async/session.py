@@ -18,7 +18,7 @@ from a2v._async.pacer import Pacer
 from a2v._async.transport import Transport
 from a2v._core import wire
 from a2v._core.retry import Again, backoff, judge
-from a2v._core.settings import read_base_url, read_token
+from a2v._core.settings import Secret, read_base_url, read_token
 from a2v.errors import ClientClosedError, ConfigurationError, RateLimitError
 
 if TYPE_CHECKING:
@@ -52,15 +52,16 @@ class Session:
     def __init__(
         self,
         *,
-        token: str | None,
+        token: Secret,
         base_url: str | None,
         timeout: float,
         max_retries: int,
         rate_limit: int | None,
         transport: httpx.AsyncBaseTransport | None,
     ) -> None:
-        self.token: str = read_token(token, os.environ)
-        self.base_url: str = read_base_url(base_url, os.environ)
+        # Not the environment itself, which an error report would show.
+        self.token: Secret = read_token(token, Secret(os.environ.get("A2V_TOKEN")))
+        self.base_url: str = read_base_url(base_url, os.environ.get("A2V_BASE_URL"))
         self.timeout: float = _seconds("timeout", timeout)
         self.max_retries: int = _whole("max_retries", max_retries, least=0)
         self.rate_limit: int | None = rate_limit if rate_limit is None else _whole("rate_limit", rate_limit, least=1)

@@ -6,7 +6,10 @@ environment, and no log line with a pre-signed URL in it.
 
 from __future__ import annotations
 
+import logging
+import threading
 from contextlib import asynccontextmanager, suppress
+from contextvars import ContextVar
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, Protocol, Self
 from urllib.parse import urlsplit
@@ -25,28 +28,92 @@ from a2v.errors import A2VError, ConfigurationError
 if TYPE_CHECKING:
     import ssl
     from collections.abc import AsyncIterator, Mapping
+    from types import TracebackType
+
+    from a2v._core.settings import Secret
 
 # These say by their type that nothing reached the server. PoolTimeout cannot happen: our pools have no limit.
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError, httpx.UnsupportedProtocol)
 
 
+# A connection that the server closed while it was idle ends so, and a request on it has not been read.
+_CLOSED = (httpx.NetworkError, httpx.RemoteProtocolError)
+# So much of a file must come within the time-out, in bytes: a server that drips would keep us for days.
+_LEAST = 4096
+
+
 class _Witness:
-    """Watches a request go out: httpx's trace tells whether any of it was sent."""
+    """Watches a request go out: httpx's trace tells what connection it takes and whether any of it was sent."""
 
     def __init__(self) -> None:
         self._watched = False
+        self._connected = False
         self._started = False
         self.handed_over = False
+        self._answered = False
+        self._stream: Any = None
+        self._handshaking = False
 
     async def __call__(self, event: str, info: Mapping[str, Any]) -> None:
         self._watched = True
+        name = event.partition(".")[2]
+        if name == "connect_tcp.complete":
+            self._connected, self._stream = True, info["return_value"]
+        elif name in ("start_tls.started", "start_tls.complete"):
+            self._handshaking = name == "start_tls.started"
         # A proxy's CONNECT goes out in the same way, but is not our request.
-        if event.endswith("send_request_headers.started") and info["request"].method != b"CONNECT":
+        elif name == "send_request_headers.started" and info["request"].method != b"CONNECT":
             self._started = True
+        elif name == "receive_response_headers.complete":
+            self._answered = True
 
     def sent(self, error: BaseException | None) -> bool:
         """Whether any of the request may have arrived. A mock transport has no trace: then the error's type decides."""
         return self._started if self._watched else self.handed_over and not isinstance(error, _NOT_SENT)
+
+    def was_stale(self, error: Exception) -> bool:
+        """Whether it looks as if the server had closed the connection that was kept from an earlier request."""
+        return self._started and not self._connected and not self._answered and isinstance(error, _CLOSED)
+
+    async def clean_up(self) -> None:
+        """Close what httpcore leaves to the garbage collector when a TLS handshake is cancelled."""
+        if self._handshaking:
+            with anyio.CancelScope(shield=True), suppress(Exception):
+                await self._stream.aclose()
+
+
+# Whether what is logged in this context is about a request of ours.
+_ours: ContextVar[bool] = ContextVar("a2v_request", default=False)
+
+
+class _Discretion(logging.Filter):
+    """httpcore logs the heads of replies, and what is wrong with them: servers quote tokens there and sign URLs."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Keep the event, and what it is about if that is no reply."""
+        if _ours.get() and isinstance(record.msg, str) and record.msg.startswith("receive_response"):
+            record.msg = record.msg.partition(" ")[0]
+        return True
+
+
+@cache
+def _hush() -> None:
+    logging.getLogger("httpcore.http11").addFilter(_Discretion())
+
+
+class _Discreet:
+    """Around a request: what it comes to is not logged, and what ends it early does not show what httpcore held."""
+
+    def __enter__(self) -> None:
+        self._before = _ours.set(True)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        _ours.reset(self._before)
+        if error:
+            # Error reports may show the local variables of each frame; those of httpcore hold the head of the request.
+            error.__traceback__ = None
 
 
 class _Content(httpx.AsyncByteStream):
@@ -100,7 +167,7 @@ class Transport:
         self._fresh.clear()
         self._kept.clear()
 
-    async def exchange(self, base_url: str, token: str, call: Call[Any], timeout: float) -> Reply | Failure:
+    async def exchange(self, base_url: str, token: Secret, call: Call[Any], timeout: float) -> Reply | Failure:
         """Make one request of the API.
 
         Args:
@@ -114,15 +181,12 @@ class Transport:
         """
         witness = _Witness()
         request = _api_request(base_url, token, call, timeout)
-        if call.job:
-            request.extensions["trace"] = witness
         error: Exception | None = None
         try:
-            with anyio.move_on_after(timeout):
+            with _Discreet(), anyio.move_on_after(timeout):
                 try:
-                    async with self._send(request, witness, fresh=call.job is not None) as (response, body):
-                        said = _without(token.encode(), await _read(body))
-                        return Reply(response.status_code, _lower(response.headers), said)
+                    reply = await self._ask(request, witness, fresh=call.job is not None)
+                    return Reply(reply.status_code, reply.headers, token.blot(reply.body))
                 except A2VError:
                     raise
                 except Exception as caught:  # noqa: BLE001  # whatever a transport raises, it means one thing here
@@ -131,7 +195,20 @@ class Transport:
             if call.sending:
                 call.sending.sent = witness.sent(error)
         reason = f"{base_url}: " + (_describe(error) if error else f"no whole reply within {timeout:g} s")
-        return Failure(_without(token.encode(), reason.encode(errors="replace")).decode(), witness.sent(error))
+        return Failure(token.blot(reason.encode(errors="replace")).decode(), witness.sent(error))
+
+    async def _ask(self, request: httpx.Request, witness: _Witness, *, fresh: bool) -> Reply:
+        try:
+            return await self._ask_once(request, witness, fresh=fresh)
+        except Exception as error:
+            if fresh or not witness.was_stale(error):
+                raise
+        # Most likely it was not read; and nothing that costs anything is sent over a kept connection.
+        return await self._ask_once(request, witness, fresh=True)
+
+    async def _ask_once(self, request: httpx.Request, witness: _Witness, *, fresh: bool) -> Reply:
+        async with self._send(request, witness, fresh=fresh) as (response, body):
+            return Reply(response.status_code, _lower(response.headers), await _read(body))
 
     async def fetch(self, url: str, headers: Mapping[str, str], timeout: float, sink: Sink) -> Reply | Failure:
         """Get a file from wherever it is, without the token.
@@ -139,7 +216,7 @@ class Transport:
         Args:
             url: Where.
             headers: To be sent.
-            timeout: Seconds without a byte before the connection counts as lost.
+            timeout: Seconds for the reply's head, and seconds in which at least 4 KiB of the file must come.
             sink: What to do with the file; its errors pass through.
 
         Returns:
@@ -151,28 +228,34 @@ class Transport:
             return answer
 
     async def _fetch(self, url: str, headers: Mapping[str, str], timeout: float, sink: Sink) -> Reply | Failure:
-        try:
-            request = httpx.Request("GET", url, headers=_identity(headers), extensions=_timeouts(timeout))
-            async with self._send(request, _Witness(), fresh=True) as (response, body):
-                reply = Reply(response.status_code, _lower(response.headers), b"")
-                if await sink.begin(reply):
-                    async for chunk in body:
-                        await sink.write(chunk)
-                return reply
-        except A2VError:
-            raise
-        except Exception as error:  # noqa: BLE001  # as above
-            return Failure(_describe(error), sent=True)
+        with _Discreet():
+            try:
+                request = httpx.Request("GET", url, headers=_identity(headers), extensions=_timeouts(timeout))
+                async with self._send(request, _Witness(), fresh=True, patience=timeout) as (response, body):
+                    reply = Reply(response.status_code, _lower(response.headers), b"")
+                    if await sink.begin(reply) and not await _pour(body, sink, timeout):
+                        return Failure(f"less than {_LEAST} bytes within {timeout:g} s", sent=True)
+                    return reply
+            except A2VError:
+                raise
+            except Exception as error:  # noqa: BLE001  # as above
+                return Failure(_describe(error), sent=True)
 
     @asynccontextmanager
     async def _send(
-        self, request: httpx.Request, witness: _Witness, *, fresh: bool
+        self, request: httpx.Request, witness: _Witness, *, fresh: bool, patience: float | None = None
     ) -> AsyncIterator[tuple[httpx.Response, AsyncIterator[bytes]]]:
         """The reply, and its body as it comes."""
         transport = await self._transport(str(request.url), fresh=fresh)
         request.stream = _Content(request.content)
+        request.extensions["trace"] = witness
         witness.handed_over = True
-        response = await transport.handle_async_request(request)
+        try:
+            with anyio.fail_after(patience):
+                response = await transport.handle_async_request(request)
+        except BaseException:
+            await witness.clean_up()
+            raise
         body = _body(response)
         try:
             yield response, body
@@ -202,6 +285,7 @@ class Transport:
 
 def _pool(context: ssl.SSLContext, proxy: str | None, *, idle: int | None) -> httpx.AsyncHTTPTransport:
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=idle)
+    _hush()
     try:
         return httpx.AsyncHTTPTransport(verify=context, trust_env=False, limits=limits, proxy=proxy)
     except (ImportError, ValueError, httpx.InvalidURL) as error:
@@ -209,9 +293,18 @@ def _pool(context: ssl.SSLContext, proxy: str | None, *, idle: int | None) -> ht
     raise ConfigurationError(f"the proxy that the environment asks for cannot be used: {reason}")
 
 
-@cache
+_one_at_a_time = threading.Lock()
+
+
 def _ssl_context() -> ssl.SSLContext:
-    """Built once and when first needed: it takes tens of milliseconds, and a bad SSL_CERT_FILE makes it fail."""
+    """Built once for all clients, however many begin at once in however many threads."""
+    with _one_at_a_time:
+        return _new_ssl_context()
+
+
+@cache
+def _new_ssl_context() -> ssl.SSLContext:
+    """It takes tens of milliseconds, and a bad SSL_CERT_FILE makes it fail."""
     try:
         return httpx.create_ssl_context()
     except OSError as error:
@@ -230,13 +323,16 @@ def _proxy(url: str) -> str | None:
     return f"http://{proxy}" if proxy and "://" not in proxy else proxy
 
 
-def _api_request(base_url: str, token: str, call: Call[Any], timeout: float) -> httpx.Request:
-    headers = _identity({"accept": "application/json", "authorization": f"Bearer {token}"})
-    extensions = _timeouts(timeout)
+def _api_request(base_url: str, token: Secret, call: Call[Any], timeout: float) -> httpx.Request:
     try:
-        url = _url(base_url + call.path)
         return httpx.Request(
-            call.method, url, params=call.params, json=call.json, headers=headers, extensions=extensions
+            call.method,
+            _url(base_url + call.path),
+            params=call.params,
+            json=call.json,
+            # Not in a variable, which a traceback may show.
+            headers=_identity({"accept": "application/json", "authorization": f"Bearer {token.value}"}),
+            extensions=_timeouts(timeout),
         )
     except (httpx.InvalidURL, UnicodeError) as error:
         reason = str(error)
@@ -290,9 +386,18 @@ async def _read(body: AsyncIterator[bytes]) -> bytes:
     return bytes(read)
 
 
-def _without(token: bytes, said: bytes) -> bytes:
-    """What came back, if need be without the token: servers quote it, and what they say ends up in errors and logs."""
-    return said.replace(token, b"[token]") if len(token) >= 16 else said  # a shorter one may be part of other words
+async def _pour(body: AsyncIterator[bytes], sink: Sink, timeout: float) -> bool:
+    """Write a body to where it goes; tell whether it came fast enough."""
+    came, waited, asked = 0, 0.0, anyio.current_time()
+    async for chunk in body:
+        came, waited = came + len(chunk), waited + anyio.current_time() - asked
+        await sink.write(chunk)
+        if came >= _LEAST:
+            came, waited = 0, 0.0
+        elif waited > timeout:
+            return False
+        asked = anyio.current_time()
+    return True
 
 
 def _describe(error: Exception) -> str:

@@ -164,8 +164,10 @@ class Budget:
     def _room(self, now: float) -> float:
         """How long until the windows, ours and the server's, have a place."""
         flying = len(self._flying)
+        if flying >= _MOST_IN_FLIGHT:
+            return math.inf
         if self.limit is None:
-            return 0.0 if flying < _MOST_IN_FLIGHT else math.inf
+            return 0.0
         if flying and self._is_risky(now, flying, self.limit):
             return math.inf
         own = self._own_room(now, self.limit)

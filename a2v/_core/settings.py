@@ -5,42 +5,69 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 from ipaddress import ip_address
-from typing import TYPE_CHECKING
+from typing import Any
 from urllib.parse import urlsplit
 
-from a2v.errors import ConfigurationError
+from attrs import field, frozen
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from a2v.errors import ConfigurationError
 
 HOSTED = "https://openapi.surreal-ai.com"
 """Where the hosted service is."""
 
 _TOKEN = re.compile(r"[\x21-\x7e]{1,512}")
+# A shorter token may be part of other words, and is hardly a secret.
+_SHORTEST_SECRET = 8
 
 
-def read_token(token: str | None, environ: Mapping[str, str]) -> str:
+@frozen
+class Secret:
+    """Something that must not be seen, not even in a traceback that shows local variables.
+
+    Attributes:
+        value: What it is; anything until it has been checked.
+    """
+
+    value: Any = field(repr=False)
+
+    def blot(self, said: bytes) -> bytes:
+        """What somebody said, without this: servers quote it, and what they say ends up in errors and logs."""
+        secret = (self.value or "").encode()
+        if len(secret) < _SHORTEST_SECRET:
+            return re.sub(rb"(?i)\b(bearer\s+)%s(?![\w-])" % re.escape(secret), rb"\1[token]", said) if secret else said
+        said = said.replace(secret, b"[token]")
+        return _escaped(secret).sub(b"[token]", said) if b"\\" in said else said
+
+
+@lru_cache(16)
+def _escaped(secret: bytes) -> re.Pattern[bytes]:
+    r"""Finds it also as writers of JSON escape it: ``\/`` and ``\u002f`` for a slash."""
+    either = (rb"(?:\\?%s|\\u(?i:%04x))" % (re.escape(bytes([byte])), byte) for byte in secret)
+    return re.compile(b"".join(either))
+
+
+def read_token(given: Secret, otherwise: Secret) -> Secret:
     """The token given, or that of ``A2V_TOKEN``.
 
     Raises:
         ConfigurationError: There is none, or it cannot be one. The message does not show it.
     """
-    found: object = environ.get("A2V_TOKEN") if token is None else token
-    if not found:
+    found = otherwise if given.value is None else given
+    if not found.value:
         raise ConfigurationError("no token: pass token=… or set the environment variable A2V_TOKEN")
     # Checked here because the HTTP library would print a token it cannot send.
-    if not isinstance(found, str) or not _TOKEN.fullmatch(found):
+    if not isinstance(found.value, str) or not _TOKEN.fullmatch(found.value):
         raise ConfigurationError("the token must be 1 to 512 printable ASCII characters without spaces")
     return found
 
 
-def read_base_url(base_url: str | None, environ: Mapping[str, str]) -> str:
+def read_base_url(given: str | None, otherwise: str | None) -> str:
     """The server's URL given, or that of ``A2V_BASE_URL``, or the hosted service's; without a slash at its end.
 
     Raises:
         ConfigurationError: It is no URL of a server, or the token would travel unencrypted to another machine.
     """
-    found = (base_url if base_url is not None else environ.get("A2V_BASE_URL")) or HOSTED
+    found = (otherwise if given is None else given) or HOSTED
     if not isinstance(found, str):
         raise ConfigurationError(f"base_url must be a string, got {type(found).__name__}")
     try:

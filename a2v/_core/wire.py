@@ -6,12 +6,12 @@ This is the one place that knows how the protocol looks. The client reads replie
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import cache
 from typing import Any, Generic, Literal, TypeVar, cast
 
 import cattrs
-from attrs import define, frozen
+from attrs import define, field, frozen
 from cattrs.gen import make_dict_structure_fn, override
 
 from a2v._core.models import Avatar, Character, Job, Listing, Pose, Video, VideoStatus
@@ -32,6 +32,8 @@ NOT_FOUND = 10001
 
 MAX_BODY = 1024 * 1024
 """No reply of the API is longer than this many bytes."""
+
+_DEEPEST = 50
 
 
 @define(eq=False)
@@ -92,7 +94,8 @@ class Reply:
     """What came back: header names in lower case, the body whole."""
 
     status_code: int
-    headers: Mapping[str, str]
+    # Not to be shown by error reports: servers quote tokens there, and sign URLs.
+    headers: Mapping[str, str] = field(repr=False)
     body: bytes
 
 
@@ -155,9 +158,12 @@ def read_json(body: bytes) -> object:
         ProtocolError: The body is something else.
     """
     try:
-        return json.loads(body.decode(), parse_constant=_refuse_constant, object_pairs_hook=_refuse_duplicates)
+        value = json.loads(body.decode(), parse_constant=_refuse_constant, object_pairs_hook=_refuse_duplicates)
+        _refuse_depth(value)
     except (ValueError, RecursionError) as error:
         reason = "nested too deep" if isinstance(error, RecursionError) else str(error)
+    else:
+        return value
     raise ProtocolError(f"not the JSON that the protocol promises: {reason}")
 
 
@@ -170,6 +176,22 @@ def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(value) != len(pairs):
         raise ValueError("a key stands twice")
     return value
+
+
+def _refuse_depth(value: object) -> None:
+    """What is nested deeper than this cannot be pickled, copied or shown by those who get it."""
+    level = [value]
+    for _ in range(_DEEPEST):
+        level = [each for part in level for each in _within(part)]
+        if not level:
+            return
+    raise RecursionError
+
+
+def _within(value: object) -> Iterable[object]:
+    if isinstance(value, dict):
+        return cast("dict[str, object]", value).values()
+    return cast("list[object]", value) if isinstance(value, list) else ()
 
 
 def read_envelope(body: bytes) -> Envelope:
@@ -185,7 +207,9 @@ def read_envelope(body: bytes) -> Envelope:
         raise ProtocolError("the reply is not a JSON object")
     envelope = cast("dict[str, object]", value)
     message = envelope.get("message")
-    return Envelope(_read_code(envelope.get("code")), message if isinstance(message, str) else "", envelope.get("data"))
+    # It will be shown, which half a character cannot be.
+    shown = message.encode(errors="replace").decode() if isinstance(message, str) else ""
+    return Envelope(_read_code(envelope.get("code")), shown, envelope.get("data"))
 
 
 def _read_code(code: object) -> int:
@@ -207,7 +231,11 @@ def _read_video_id(data: object) -> str:
     video_id = cast("dict[str, object]", data).get("video_id") if isinstance(data, dict) else None
     if not isinstance(video_id, str) or not video_id.strip():
         raise ProtocolError("the reply has no video_id")
-    return video_id
+    try:
+        return _string(video_id, str)
+    except TypeError as error:
+        reason = str(error)
+    raise ProtocolError(f"the reply's video_id cannot be one: {reason}")
 
 
 def _structure(data: object, kind: type[T]) -> T:
@@ -247,7 +275,18 @@ def _once(poses: list[Pose]) -> list[Pose]:
 def _string(value: object, _: object) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{value!r} is not a string")
+    if not _is_text(value):
+        raise TypeError(f"{value!r} is not text")
     return value
+
+
+def _is_text(value: str) -> bool:
+    """Whether it can be encoded: JSON can hold halves of characters, which no file and no terminal takes."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _status(word: str) -> VideoStatus:

@@ -298,8 +298,9 @@ class Twin(Generic[C]):
         self._bridge = bridge
 
     def __repr__(self) -> str:
-        name = type(self._core).__name__
-        return repr(self._core).replace(name, type(self).__name__, 1)
+        # An error report may show a client that could not be made.
+        core = getattr(self, "_core", None)
+        return repr(core).replace(type(core).__name__, type(self).__name__, 1) if core else object.__repr__(self)
 
 
 def core_of(value: Any) -> Any:

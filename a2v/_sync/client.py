@@ -321,14 +321,17 @@ class A2V(Twin[AsyncA2V]):
         rate_limit: int | None = 30,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        core = AsyncA2V(
-            token,
-            base_url=base_url,
-            timeout=timeout,
-            max_retries=max_retries,
-            rate_limit=rate_limit,
-            transport=transport,
-        )
+        try:
+            core = AsyncA2V(
+                token,
+                base_url=base_url,
+                timeout=timeout,
+                max_retries=max_retries,
+                rate_limit=rate_limit,
+                transport=transport,
+            )
+        finally:
+            del token  # lest a traceback that shows local variables shows it
         super().__init__(core, Bridge(core))
 
     def __enter__(self) -> Self:

@@ -17,14 +17,15 @@ from a2v._async.transport import Transport
 from a2v._core import wire
 from a2v._core.budget import reset_in
 from a2v._core.retry import Again, Failure, judge
-from a2v._core.settings import HOSTED, read_base_url
+from a2v._core.settings import HOSTED, Secret, read_base_url
 from a2v._core.settings import read_token as check_token
 from a2v.cli.server import UsageError, read_token
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from a2v._core.wire import Reply
+    from a2v import Character
+    from a2v._core.wire import Call, Reply
 
 State = Literal["ok", "note", "problem"]
 
@@ -108,12 +109,12 @@ def _ffmpeg() -> Iterator[Check]:
     yield Check("ffmpeg", "ok", f"{versions}; encodes H.264 and AAC")
 
 
-def _token(token_file: str | None) -> tuple[str | None, Check]:
+def _token(token_file: str | None) -> tuple[Secret | None, Check]:
     try:
         found = read_token(token_file)
         if found is None:
             return None, Check("token", "problem", "there is none: set A2V_TOKEN, or pass --token-file FILE")
-        return check_token(found, {}), Check("token", "ok", f"found in {token_file or 'A2V_TOKEN'}")
+        return check_token(Secret(found), Secret(None)), Check("token", "ok", f"found in {token_file or 'A2V_TOKEN'}")
     except (A2VError, UsageError) as error:
         return None, Check("token", "problem", str(error))
 
@@ -121,32 +122,38 @@ def _token(token_file: str | None) -> tuple[str | None, Check]:
 def _base_url(base_url: str | None) -> tuple[str | None, Check]:
     given = "--base-url" if base_url is not None else "A2V_BASE_URL"
     try:
-        url = read_base_url(base_url, os.environ)
+        url = read_base_url(base_url, os.environ.get("A2V_BASE_URL"))
     except A2VError as error:
         return None, Check("base_url", "problem", f"{error}; it is that of {given}")
     return url, Check("base_url", "ok", f"{url} ({'the hosted service' if url == HOSTED else f'from {given}'})")
 
 
-async def _server(url: str, token: str) -> list[Check]:
+async def _server(url: str, token: Secret) -> list[Check]:
     transport, call = Transport(None), wire.character_list()
     began = time.monotonic()
     answer: wire.Reply | Failure | None = None
     try:
         answer = await transport.exchange(url, token, call, _TIMEOUT)
-        seconds = time.monotonic() - began
-        if isinstance(answer, Failure):
-            return [Check("server", "problem", f"cannot be reached: {answer.reason}")]
-        outcome = judge(call, answer)
-        if isinstance(outcome, Again):
-            raise outcome.error
     except A2VError as error:
-        # What it says of its clock and of the budget may be the very reason.
-        problem = [Check("server", "problem", f"says no: {error}")]
-        return problem + ([*_clock(answer), *_budget(answer)] if isinstance(answer, wire.Reply) else [])
+        return [Check("server", "problem", f"cannot be asked: {error}")]
     finally:
         await transport.aclose()
+    seconds = time.monotonic() - began
+    if isinstance(answer, Failure):
+        return [Check("server", "problem", f"cannot be reached: {answer.reason}")]
+    # What a server that says no tells of its clock and of the budget may be the very reason.
+    return [_judged(call, answer, seconds), *_clock(answer), *_budget(answer)]
+
+
+def _judged(call: Call[list[Character]], answer: Reply, seconds: float) -> Check:
+    try:
+        outcome = judge(call, answer)
+    except A2VError as error:
+        return Check("server", "problem", f"says no: {error}")
+    if isinstance(outcome, Again):
+        return Check("server", "problem", f"says no: {outcome.error}")
     words = f"accepts the token and has {len(outcome)} characters; answered in {seconds:.1f} s"
-    return [Check("server", "ok", words), *_clock(answer), *_budget(answer)]
+    return Check("server", "ok", words)
 
 
 def _clock(reply: Reply) -> Iterator[Check]:

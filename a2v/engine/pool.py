@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 logger: logging.Logger = logging.getLogger("a2v.engine")
 
 WORKER = (sys.executable, "-m", "a2v.engine.worker")
-"""Is given AUDIO_FILE MODEL_ID DESTINATION --size PIXELS, and prints ``{"ok": true}`` or what is wrong with the recording."""
+"""Is given AUDIO_FILE WHO DESTINATION --size PIXELS …, and prints ``{"ok": true}`` or what is wrong with the recording."""
 MAX_SECONDS = 3600.0
 """No render lasts longer."""
 FETCHED_AHEAD = 4
@@ -121,7 +121,7 @@ class Pool:
             await fetch(task.audio_url, audio, self._settings)
             async with self._renders:
                 self._store.mark(task.video_id, VideoStatus.IN_PROGRESS)
-                await render(audio, task.model_id, video, size=self._settings.size)
+                await render(audio, task.model_id, video, self._settings)
             video.replace(self.path(task.video_id))
             self._store.mark(task.video_id, VideoStatus.FINISHED)
             logger.info("video %s: finished", task.video_id)
@@ -130,13 +130,22 @@ class Pool:
             video.unlink(missing_ok=True)
 
 
-async def render(audio: Path, model_id: str, destination: Path, *, size: int) -> None:
+async def render(audio: Path, who: str, destination: Path, settings: Settings, *, mask: Path | None = None) -> None:
     """Render one video in a child process, which dies with the call.
+
+    Args:
+        audio: The recording.
+        who: A ``pose_id``, or a ``model_id`` for a character's usual pose.
+        destination: Where the video goes.
+        settings: Size, format and frame rate of the video.
+        mask: Where its mask goes, if there should be one.
 
     Raises:
         RenderError: The recording cannot be used, the renderer crashed or took too long.
     """
-    command = [*WORKER, str(audio), model_id, str(destination), "--size", str(size)]
+    command = [*WORKER, str(audio), who, str(destination), "--size", str(settings.size)]
+    command += ["--format", settings.format, "--fps", str(settings.fps), "--end-with-stdin"]
+    command += ["--mask", str(mask)] if mask else []
     try:
         with anyio.fail_after(MAX_SECONDS):
             status, output = await _run(command)
@@ -147,7 +156,8 @@ async def render(audio: Path, model_id: str, destination: Path, *, size: int) ->
 
 async def _run(command: list[str]) -> tuple[int, bytes]:
     # A session of its own: a Ctrl-C at the terminal is for the server, which then stops its children in order.
-    child = await anyio.open_process(command, stdin=subprocess.DEVNULL, start_new_session=True, env=_environment())
+    # A pipe to it: however this process ends, the pipe does too, and the child notices.
+    child = await anyio.open_process(command, stdin=subprocess.PIPE, start_new_session=True, env=_environment())
     output: dict[str, bytes] = {}
 
     async def read(name: str, stream: ByteReceiveStream | None) -> None:

@@ -6,7 +6,7 @@ import os
 import re
 import secrets
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from attrs import Attribute, field, frozen
 
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 SIZES = (512, 720, 1080)
+"""The shorter side of a video in pixels."""
+FRAME_RATES = (25, 30)
+Format = Literal["square", "portrait"]
+"""The shape of a video: as high as wide, or 16 high to 9 wide, as telephones are held."""
 
 
 def _path(value: str | os.PathLike[str] | None) -> Path | None:
@@ -52,6 +56,16 @@ def _check_size(_: object, __: Attribute[int], value: int) -> None:
         raise ConfigurationError(f"size must be one of {', '.join(map(str, SIZES))} (pixels), got {value!r}")
 
 
+def _check_format(_: object, __: Attribute[Format], value: Format) -> None:
+    if value not in get_args(Format):
+        raise ConfigurationError(f"format must be one of {', '.join(get_args(Format))}, got {value!r}")
+
+
+def _check_fps(_: object, __: Attribute[int], value: int) -> None:
+    if value not in FRAME_RATES:
+        raise ConfigurationError(f"fps must be one of {', '.join(map(str, FRAME_RATES))}, got {value!r}")
+
+
 def _check_port(_: object, __: Attribute[int], value: int) -> None:
     if type(value) is not int or not 0 <= value <= 65535:
         raise ConfigurationError(f"port must be 0 (any free one) to 65535, got {value!r}")
@@ -77,7 +91,9 @@ class Settings:
         host: The address to listen on. Anything but loopback is open to others.
         port: The port to listen on; 0 takes a free one.
         token: What clients must send. ``None``: a random one, to be read here.
-        size: Width and height of the videos in pixels: 512, 720 or 1080.
+        size: The shorter side of the videos in pixels: 512, 720 or 1080.
+        format: ``"square"``, or ``"portrait"``: 16 high to 9 wide (720 × 1280, say).
+        fps: Frames a second: 25 or 30.
         workers: How many renders run at once. ``None``: one for each core.
         queue_limit: How many videos may wait before ``video.generate`` refuses more.
         allow_files: Folders (or single files) that an ``audio_url`` of the form ``file:///…`` may read; none by default.
@@ -94,6 +110,8 @@ class Settings:
     port: int = field(default=0, validator=_check_port)
     token: str = field(default=None, converter=_token, validator=_check_token, repr=False)
     size: int = field(default=512, validator=_check_size)
+    format: Format = field(default="square", validator=_check_format)
+    fps: int = field(default=25, validator=_check_fps)
     workers: int = field(default=None, converter=_workers, validator=_check_count)
     queue_limit: int = field(default=1000, validator=_check_count)
     allow_files: tuple[Path, ...] = field(default=(), converter=_paths, validator=_check_files)

@@ -11,9 +11,12 @@ import threading
 import time
 from types import SimpleNamespace
 
+import anyio
+import httpx
 import pytest
 
 from a2v import read_journal
+from a2v.testing import Reply
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 
@@ -39,32 +42,36 @@ def manifest(tmp_path):
     return write
 
 
+def arrived(service) -> list[dict]:
+    """What was submitted, whether or not it was accepted."""
+    return [json.loads(call.body) for call in service.seen("video.generate")]
+
+
 @pytest.fixture
 def rendering(service):
     """A service that renders: by what stands in the name of the recording, or at once."""
+    service.lists_videos = False
+    service.slow = ["pending"]
 
-    def generate(handler):
-        submit = service.submits[-1]
-        video_id = f"v{len(service.submits)}"
+    def generate(_):
+        submit = arrived(service)[-1]
+        first = arrived(service).count(submit) == 1
         if "refused" in submit["audio_url"]:
-            handler.refuse(400, 400, "\x1b[31mnot a recording of ours")
-        elif "lost" in submit["audio_url"] and service.submits.count(submit) == 1:
-            handler.close_connection = True
-        elif "silent" in submit["audio_url"] and service.submits.count(submit) == 1:
-            service.video(video_id, "pending", "error", message="=no speech\u202e")
-            handler.success({"video_id": video_id})
-        else:
-            service.video(video_id, *(["pending"] if "slow" in submit["audio_url"] else ["finished"]))
-            handler.success({"video_id": video_id})
+            return Reply.refusal(400, "\x1b[31mnot a recording of ours")
+        if "lost" in submit["audio_url"] and first:
+            raise httpx.RemoteProtocolError("gone")
+        if "silent" in submit["audio_url"] and first:
+            service.fail("=no speech\u202e")
+        service.looks = service.slow if "slow" in submit["audio_url"] else ["finished"]
+        return None
 
-    service.generate = generate
+    service.reply("video.generate", generate, times=None)
     return service
 
 
 def finish(service) -> None:
     """Let all that is under way come to its end."""
-    for video_id in list(service.videos):
-        service.video(video_id, "finished")
+    service.slow[:] = ["finished"]
 
 
 BATCH = ["batch", "jobs.csv", "-o", "videos"]
@@ -89,12 +96,12 @@ class TestOutcomes:
         saved = [[str(n + 1), f"{n:04d}", "done", f"v{n}", str(videos / f"{n:04d}.mp4")] for n in (1, 2, 3)]
         assert sorted(lines(first.stdout)[:-1]) == saved
         assert first.stdout.splitlines()[-1] == "3 done"
-        assert [submit["audio_url"][-5:] for submit in rendering.submits] == ["1.wav", "2.wav", "3.wav"]
+        assert [submit["audio_url"][-5:] for submit in arrived(rendering)] == ["1.wav", "2.wav", "3.wav"]
         assert (videos / "0002.mp4").read_bytes() == b"video of v2"
         assert (second.returncode, second.stdout, second.stderr) == (0, "3 done\n", "")
         repeated = ran(*BATCH, "--repeat")
         assert sorted(lines(repeated.stdout)[:-1]) == saved
-        assert len(rendering.submits) == 3
+        assert len(arrived(rendering)) == 3
 
     def test_what_failed_is_told_with_its_reason_and_may_be_submitted_again(self, ran, rendering, manifest) -> None:
         manifest(HEAD + "eva,https://x/1.wav,one,\neva,https://x/silent.wav,two,\neva,https://x/refused.wav,three,\n")
@@ -113,7 +120,7 @@ class TestOutcomes:
             "  a2v batch jobs.csv -o videos --resubmit-failed",
         ]
         # The same again neither pays again nor forgets.
-        assert (ran(*BATCH).returncode, len(rendering.submits)) == (1, 3)
+        assert (ran(*BATCH).returncode, len(arrived(rendering))) == (1, 3)
         again = ran(*BATCH, "--resubmit-failed")
         assert (again.returncode, again.stdout.splitlines()[-1]) == (1, "2 done, 1 failed")
 
@@ -133,9 +140,9 @@ class TestOutcomes:
         ]
         assert ran(*BATCH).returncode == 3
         assert ran(*BATCH, "--resubmit-unknown", "1").returncode == 2
-        assert len(rendering.submits) == 3
+        assert len(arrived(rendering)) == 3
         assert ran(*BATCH, "--resubmit-unknown", "2,3").returncode == 0
-        assert len(rendering.submits) == 4
+        assert len(arrived(rendering)) == 4
 
     def test_all_that_is_unknown_at_once(self, ran, rendering, manifest) -> None:
         manifest(HEAD + "eva,https://x/lost.wav,,\n")
@@ -171,7 +178,7 @@ class TestOutcomes:
 
         assert done.returncode == 0
         assert done.stderr == "a2v: rows 2, 3 and 4 are the same: 3 videos, each paid for\n"
-        assert len(rendering.submits) == 3
+        assert len(arrived(rendering)) == 3
 
     def test_a_changed_manifest_adds_what_is_new_and_tells_what_is_gone(self, ran, rendering, manifest) -> None:
         ran(*BATCH)
@@ -183,7 +190,7 @@ class TestOutcomes:
         told, _, named = done.stderr.strip().rpartition(": ")
         assert told == "a2v: in the journal, and no longer in the manifest: 2 jobs, left as they are"
         assert sorted(named.split(", ")) == ["v1", "v3"]
-        assert [submit["model_id"] for submit in rendering.submits] == ["eva"] * 3 + ["leo"]
+        assert [submit["model_id"] for submit in arrived(rendering)] == ["eva"] * 3 + ["leo"]
 
 
 class TestBeforeTheFirstRequest:
@@ -199,7 +206,7 @@ class TestBeforeTheFirstRequest:
         assert told[13].startswith("  row 14, audio_url: '")
         assert "is neither a URL (https://…) nor a file that exists" in told[13]
         assert len(told) == 14
-        assert (service.submits, service.tokens) == ([], set())
+        assert service.calls == ()
 
     @pytest.mark.parametrize(
         ("arguments", "told"),
@@ -221,14 +228,14 @@ class TestBeforeTheFirstRequest:
 
         assert done.returncode == 2
         assert told in done.stderr
-        assert service.submits == []
+        assert service.calls == ()
 
     def test_a_dry_run_sends_and_leaves_nothing(self, ran, rendering, manifest, tmp_path) -> None:
         done = ran(*BATCH, "--dry-run", "--limit", "2")
 
         assert (done.returncode, done.stderr) == (0, "")
         assert done.stdout.splitlines() == ["3 jobs: 0 done, 3 not submitted", "A run would submit 2 videos."]
-        assert (rendering.submits, rendering.tokens) == ([], set())
+        assert rendering.calls == ()
         assert [path.name for path in tmp_path.iterdir()] == ["jobs.csv"]
 
     def test_a_dry_run_knows_what_the_journal_knows(self, ran, rendering, manifest) -> None:
@@ -247,7 +254,7 @@ class TestBeforeTheFirstRequest:
         ]:
             done = ran(*BATCH, "--dry-run", *options)
             assert done.stdout.splitlines() == [told, f"A run would submit {submits} videos."]
-        assert len(rendering.submits) == 3
+        assert len(arrived(rendering)) == 3
 
     def test_a_limit_leaves_the_rest_for_later(self, ran, rendering, manifest) -> None:
         done = ran(*BATCH, "--limit", "2", "--quota", "2")
@@ -255,7 +262,7 @@ class TestBeforeTheFirstRequest:
         assert (done.returncode, done.stderr) == (0, "")
         assert done.stdout.splitlines()[-1] == "2 done, 1 not submitted"
         assert ran(*BATCH).stdout.splitlines()[-1] == "3 done"
-        assert len(rendering.submits) == 3
+        assert len(arrived(rendering)) == 3
 
     def test_a_new_token_must_be_said_to_be_one(self, ran, rendering, manifest, monkeypatch) -> None:
         ran(*BATCH, "--limit", "1")
@@ -265,7 +272,7 @@ class TestBeforeTheFirstRequest:
 
         assert done.returncode == 2
         assert "--new-token" in done.stderr
-        assert len(rendering.submits) == 1
+        assert len(arrived(rendering)) == 1
         assert ran(*BATCH, "--new-token").returncode == 0
 
 
@@ -325,7 +332,7 @@ class TestJournals:
         manifest(HEAD + "eva,https://x/1.wav,one,\neva,https://x/slow.wav?signature=secret,,\n")
         with started(*BATCH) as process:
             assert process.stdout.readline().startswith("2\tone\tdone\t")
-            until(lambda: len(rendering.submits) == 2)
+            until(lambda: len(arrived(rendering)) == 2)
             plain, machine = a2v("journal", "videos/a2v-batch.db"), a2v("journal", "videos/a2v-batch.db", "--json")
 
         assert (plain.returncode, machine.returncode) == (0, 0)
@@ -340,12 +347,12 @@ class TestJournals:
     def test_has_one_writer(self, a2v, started, rendering, manifest) -> None:
         manifest(HEAD + "eva,https://x/slow.wav,two,\n")
         with started(*BATCH):
-            until(lambda: rendering.submits)
+            until(lambda: arrived(rendering))
             second = a2v(*BATCH)
 
         assert second.returncode == 2
         assert "a2v-batch.db" in second.stderr
-        assert len(rendering.submits) == 1
+        assert len(arrived(rendering)) == 1
 
 
 def states(folder) -> list[str]:
@@ -372,7 +379,7 @@ class TestInterruptions:
         command = [*BATCH, "--max-in-flight", "1", "--report", "report.json"]
         with started(*command) as process:
             assert process.stdout.readline().startswith("2\t0001\tdone\t")
-            until(lambda: "v2" in slow.videos)
+            until(lambda: len(slow.submits) == 2)
             until(lambda: states(tmp_path)[1] == "submitted")
             process.send_signal(number)
             output, errors = process.communicate(timeout=30)
@@ -391,12 +398,12 @@ class TestInterruptions:
         ]
         finish(slow)
         assert a2v(*command).returncode == 0
-        assert len(slow.submits) == 3
+        assert len(arrived(slow)) == 3
 
     def test_a_second_ctrl_c_ends_it_at_once_and_loses_nothing(self, a2v, started, slow) -> None:
         with started(*BATCH) as process:
             process.stdout.readline()
-            until(lambda: "v3" in slow.videos)
+            until(lambda: len(slow.submits) == 3)
             process.send_signal(signal.SIGINT)
             process.send_signal(signal.SIGINT)
             process.communicate(timeout=30)
@@ -405,19 +412,18 @@ class TestInterruptions:
         finish(slow)
         # The last one may have been interrupted before its answer came.
         assert a2v(*BATCH).returncode in (0, 3)
-        assert len(slow.submits) == 3
+        assert len(arrived(slow)) == 3
 
     def test_ctrl_c_during_a_submission(self, a2v, started, service, manifest) -> None:
-        arrived = threading.Event()
+        held = threading.Event()
 
-        def hold(handler):
-            arrived.set()
-            service.released.wait()
-            handler.close_connection = True
+        async def hold(_):
+            held.set()
+            await anyio.sleep_forever()
 
-        service.generate = hold
+        service.reply("video.generate", hold)
         with started(*BATCH) as process:
-            assert arrived.wait(30)
+            assert held.wait(30)
             process.send_signal(signal.SIGINT)
             _, errors = process.communicate(timeout=30)
 
@@ -426,19 +432,19 @@ class TestInterruptions:
             "a2v: interrupted: 0 done, 1 unknown, 2 not submitted",
             "What is unknown was being submitted: it may or may not have been accepted.",
         ]
-        assert len(service.submits) == 1
+        assert len(arrived(service)) == 1
 
     def test_kill_9_and_the_same_command_goes_on(self, a2v, started, slow, tmp_path) -> None:
         with started(*BATCH) as process:
             process.stdout.readline()
-            until(lambda: "v3" in slow.videos)
+            until(lambda: len(slow.submits) == 3)
             until(lambda: states(tmp_path) == ["done", "submitted", "done"])
             process.kill()
             process.communicate()
 
         finish(slow)
         assert a2v(*BATCH).returncode == 0
-        assert len(slow.submits) == 3
+        assert len(arrived(slow)) == 3
         assert len(list((tmp_path / "videos").glob("*.mp4"))) == 3
 
 

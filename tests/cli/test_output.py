@@ -12,7 +12,9 @@ import unicodedata
 import pytest
 from rich.console import Console
 
+from a2v import Character
 from a2v.cli.output import TerminalOutput, clean
+from a2v.testing import Reply
 
 HOSTILE = "\x1b]0;owned\x07\x1b[2J \u202eevil\u200b\u2066 \x9b31m \ufeff\u2028\r\n\t end"
 
@@ -41,10 +43,12 @@ def test_clean_is_short():
 @pytest.fixture
 def hostile(service, tmp_path):
     (tmp_path / "jobs.csv").write_text("model_id,audio_url\nm,https://example.com/a.wav\n")
-    service.characters = [dict.fromkeys(("model_id", "name", "display_name", "gender", "preview_url"), HOSTILE)]
-    service.video("v1", "error", message=HOSTILE)
-    service.video("v2", HOSTILE)
-    service.generate = lambda handler: handler.refuse(400, 400, HOSTILE)
+    service.characters = [
+        Character(**dict.fromkeys(("model_id", "name", "display_name", "gender", "preview_url"), HOSTILE))
+    ]
+    service.add_video("v1", "error", message=HOSTILE)
+    service.add_video("v2", HOSTILE)
+    service.refuse("video.generate", 400, HOSTILE)
     return service
 
 
@@ -97,8 +101,8 @@ def test_a_terminal_is_not_steered_by_the_server(hostile, environment, tmp_path,
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a terminal of POSIX")
 def test_a_terminal_is_not_steered_by_an_id(service, environment, tmp_path):
-    service.video(HOSTILE, "pending", "error", message=HOSTILE)
-    service.generate = lambda handler: handler.success({"video_id": HOSTILE})
+    service.add_video(HOSTILE, "pending", "error", message=HOSTILE)
+    service.reply("video.generate", Reply.success({"video_id": HOSTILE}))
 
     _, got = on_terminal(*COMMANDS[-2], environment=environment, cwd=tmp_path)
 
@@ -108,7 +112,7 @@ def test_a_terminal_is_not_steered_by_an_id(service, environment, tmp_path):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a terminal of POSIX")
 def test_a_terminal_shows_progress_and_then_the_result(service, environment, tmp_path):
-    service.video("v1", "pending", "in_progressing", "finished")
+    service.add_video("v1", "pending", "in_progressing", "finished")
 
     arguments = ["generate", "https://example.com/a.wav", "--model-id", "m", "-o", "hello.mp4"]
     code, got = on_terminal(*arguments, environment=environment, cwd=tmp_path)
@@ -122,12 +126,8 @@ def test_a_terminal_shows_progress_and_then_the_result(service, environment, tmp
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a terminal of POSIX")
 def test_a_batch_on_a_terminal(service, environment, tmp_path):
-    def generate(handler):
-        video_id = f"v{len(service.submits)}"
-        service.video(video_id, "error" if video_id == "v2" else "finished", message="no speech")
-        handler.success({"video_id": video_id})
-
-    service.generate = generate
+    service.looks = ["finished"]
+    service.fail("no speech", nth=2)
     rows = "".join(f"m,https://example.com/{name}.wav,{name}\n" for name in ("one", "two", "three"))
     (tmp_path / "jobs.csv").write_text(f"model_id,audio_url,name\n{rows}")
 

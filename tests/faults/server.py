@@ -1,0 +1,263 @@
+"""A server that can break the protocol: raw sockets, one thread and event loop for all, as many ports as are asked for.
+
+A port serves the API well until something is done to it: ``poison`` makes the next request (or connection) of a kind go
+wrong, once. What came in is counted, so that a test can tell what really happened.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import struct
+import threading
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from urllib.parse import parse_qs, urlsplit
+
+import anyio
+
+VIDEO = bytes(range(256)) * 256
+VIDEO_ID = "v1"
+
+
+class Request:
+    """What came in."""
+
+    def __init__(self, head: bytes) -> None:
+        first, *lines = head.decode("latin-1").split("\r\n")
+        self.method, self.target, _ = first.split(" ")
+        self.headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines if line)}
+        self.body = b""
+
+    @property
+    def call(self) -> str:
+        """``character.list``, ``video.generate``, ``video.get``, or ``file``."""
+        path = urlsplit(self.target).path
+        return "file" if path.startswith("/files/") else path.rpartition("/")[2]
+
+    @property
+    def video_id(self) -> str:
+        return parse_qs(urlsplit(self.target).query).get("video_id", [""])[0]
+
+
+class Connection:
+    """One connection, from the server's side."""
+
+    def __init__(self, port: Port, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.port = port
+        self.reader = reader
+        self.writer = writer
+
+    async def head(self) -> Request:
+        """Read a request's head; from now on it counts as arrived."""
+        request = Request(await self.reader.readuntil(b"\r\n\r\n"))
+        self.port.requests.append(request)
+        return request
+
+    async def rest(self, request: Request) -> None:
+        """Read the request's body."""
+        request.body = await self.reader.readexactly(int(request.headers.get("content-length", 0)))
+
+    async def request(self) -> Request:
+        """Read a whole request."""
+        request = await self.head()
+        await self.rest(request)
+        return request
+
+    async def send(self, data: bytes) -> None:
+        self.writer.write(data)
+        await self.writer.drain()
+
+    async def reply(self, body: bytes, status: str = "200 OK", *headers: str) -> None:
+        """Send a whole, correct reply."""
+        head = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", *headers]
+        await self.send("\r\n".join(head).encode() + b"\r\n\r\n" + body)
+
+    async def answer(self, request: Request) -> None:
+        """Do what was asked."""
+        if request.call == "file":
+            await self._send_file(request)
+        else:
+            kept = "keep-alive" if self.port.keeps else "close"
+            await self.reply(self.port.body(request), "200 OK", "Content-Type: application/json", f"Connection: {kept}")
+
+    async def _send_file(self, request: Request) -> None:
+        start = int(request.headers.get("range", "bytes=0-")[6:-1])
+        span = f"Content-Range: bytes {start}-{len(VIDEO) - 1}/{len(VIDEO)}"
+        more = ("206 Partial Content", span) if start else ("200 OK",)
+        await self.reply(VIDEO[start:], *more, 'ETag: "abc"', "Content-Type: video/mp4")
+
+    async def serve(self) -> None:
+        """Behave well, for as many requests as come, but for what the port is poisoned with."""
+        if toxic := self.port.take("connection"):
+            await toxic(self, None)
+            return
+        while True:
+            request = await self.head()
+            if toxic := self.port.take(request.call):
+                await toxic(self, request)
+                return
+            await self.rest(request)
+            await self.answer(request)
+            if not self.port.keeps:
+                return
+
+    async def stall(self) -> None:
+        """Say nothing until the client goes away."""
+        while await self.reader.read(65536):
+            pass
+
+    def reset(self) -> None:
+        """Close so that the client gets a RST."""
+        raw: socket.socket = self.writer.get_extra_info("socket")
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.writer.transport.abort()
+
+
+Behaviour = Callable[[Connection], Awaitable[None]]
+Toxic = Callable[[Connection, Request | None], Awaitable[None]]
+
+
+class Port:
+    """A port of the server.
+
+    Attributes:
+        behave: What is done with each connection, which is closed when that returns.
+        looks: What ``video.get`` shows, one after another; the last one stays.
+        keeps: Whether connections are kept after a good reply.
+        connections: How many there were; ``open``: how many there are.
+        most: The most that were open at once.
+        requests: What came in, in order.
+    """
+
+    def __init__(self, server: FaultServer) -> None:
+        self._server = server
+        self.behave: Behaviour = Connection.serve
+        self.looks: list[dict[str, object]] = [{"status": "finished"}]
+        self.keeps = True
+        self.connections = self.open = self.most = 0
+        self.requests: list[Request] = []
+        self.number = 0
+        self._poison: dict[str, Toxic] = {}
+        self._listening: asyncio.Server | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.number}"
+
+    @property
+    def submitted(self) -> list[bytes]:
+        """The submissions that arrived, by the heads or as far as they got."""
+        return [request.body for request in self.requests if request.method == "POST"]
+
+    def poison(self, what: str, toxic: Toxic) -> None:
+        """Let the next request of a call go wrong, or the next ``"connection"``."""
+        self._poison[what] = toxic
+
+    @property
+    def is_listening(self) -> bool:
+        """Whether connections are accepted."""
+        return self._listening is not None
+
+    @property
+    def poisoned(self) -> bool:
+        """Whether what was to go wrong has not yet."""
+        return bool(self._poison)
+
+    def take(self, what: str) -> Toxic | None:
+        return self._poison.pop(what, None)
+
+    def body(self, request: Request) -> bytes:
+        """The right answer."""
+        return json.dumps({"code": 0, "message": "success", "data": self._data(request)}).encode()
+
+    def _data(self, request: Request) -> object:
+        if request.call == "video.generate":
+            return {"video_id": VIDEO_ID}
+        if request.call != "video.get":
+            return [{"model_id": "eva_a0008"}] if request.call == "character.list" else []
+        look = self.looks.pop(0) if len(self.looks) > 1 else self.looks[0]
+        return {"video_id": request.video_id, "video_url": f"{self.url}/files/v.mp4?signature=s3cret"} | look
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait, in the client's event loop, for something to happen here."""
+        with anyio.fail_after(20):
+            while not condition():  # noqa: ASYNC110  # no event reaches over from the other thread
+                await anyio.sleep(0.005)
+
+    async def emptied(self) -> None:
+        """Wait until all connections are closed; fails if one is left open."""
+        await self.until(lambda: not self.open)
+
+    def shut(self) -> None:
+        """Refuse connections from now on."""
+        self._server.do(self._shut())
+
+    def listen(self) -> None:
+        """Accept connections, after ``shut`` again at the same port."""
+        self._server.do(self._listen())
+
+    async def outage(self, seconds: float) -> None:
+        """Refuse connections for so long; for behaviours."""
+        await self._shut()
+        loop = asyncio.get_running_loop()
+        loop.call_later(seconds, lambda: loop.create_task(self._listen()))
+
+    async def _shut(self) -> None:
+        if self._listening:
+            self._listening.close()
+        self._listening = None
+
+    async def _listen(self) -> None:
+        self._listening = await asyncio.start_server(self._connected, "127.0.0.1", self.number, limit=2**20)
+        self.number = self._listening.sockets[0].getsockname()[1]
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        self.open += 1
+        self.most = max(self.most, self.open)
+        # Cancelled means that the test is over; asyncio logs that of a connection as an error.
+        with suppress(OSError, EOFError, asyncio.CancelledError):
+            try:
+                await self.behave(Connection(self, reader, writer))
+            finally:
+                self.open -= 1
+                writer.close()
+
+
+class FaultServer:
+    """The thread. ``port()`` opens another port."""
+
+    def __init__(self) -> None:
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=asyncio.run, args=[self._main()])
+        self._ports: list[Port] = []
+
+    def port(self, behave: Behaviour = Connection.serve, *, listening: bool = True) -> Port:
+        port = Port(self)
+        port.behave = behave
+        port.listen()
+        if not listening:
+            port.shut()
+        self._ports.append(port)
+        return port
+
+    def do(self, work: Awaitable[None]) -> None:
+        """Do something in the server's event loop."""
+        asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    def start(self) -> None:
+        self._thread.start()
+        self._ready.wait()
+
+    def stop(self) -> None:
+        for port in self._ports:
+            port.shut()
+        self._loop.call_soon_threadsafe(self._stopped.set)
+        self._thread.join()
+
+    async def _main(self) -> None:
+        self._loop, self._stopped = asyncio.get_running_loop(), asyncio.Event()
+        self._ready.set()
+        await self._stopped.wait()

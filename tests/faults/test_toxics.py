@@ -1,0 +1,265 @@
+"""Every toxic against every call, at the first request and in the middle of things.
+
+A scenario meets all toxics at once, each with a client and a port of its own, because most of the time is spent waiting;
+what became of each is then a test of its own.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+
+import anyio
+import pytest
+from attrs import define, field
+
+import a2v
+
+from .conftest import CANARY, check
+from .server import VIDEO, VIDEO_ID, Connection, FaultServer, Port, Request
+from .toxics import GET, OK, POISONS, UNKNOWN, Poison
+
+JOB = {"model_id": "eva_a0008", "audio_url": "https://example.com/hello.wav"}
+AFTERWARDS = {"model_id": "eva_a0008", "audio_url": "https://example.com/afterwards.wav"}
+PENDING, FINISHED = {"status": "pending", "video_url": None}, {"status": "finished"}
+# So many toxics at once: a machine that is busy elsewhere must not make a good reply late.
+AT_ONCE = 24
+
+CALLS: dict[str, Callable[[a2v.AsyncA2V], Awaitable[object]]] = {
+    "character.list": lambda client: client.characters.list(),
+    "video.get": lambda client: client.videos.get(VIDEO_ID),
+    "video.generate": lambda client: client.videos.generate(**JOB),
+}
+
+
+@define
+class Cell:
+    """A client and a port for one toxic."""
+
+    port: Port
+    poison: Poison
+    folder: Path
+
+    def client(self, **settings: object) -> a2v.AsyncA2V:
+        # Where nothing waits for it to pass, it is never reached.
+        timeout = 1.0 if self.poison.stalls else 15.0
+        return a2v.AsyncA2V(CANARY, **{"base_url": self.port.url, "rate_limit": None, "timeout": timeout, **settings})
+
+    def strike(self, call: str) -> None:
+        self.port.poison(self.at(call), self.poison.toxic)
+
+    def at(self, call: str) -> str:
+        return "connection" if self.poison.at == "connection" else call
+
+
+async def ends(work: Awaitable[object], *expected: type[a2v.A2VError] | None) -> object:
+    """It ends in time, with what is documented: an error, or its value."""
+    outcome: object = None
+    error: a2v.A2VError | None = None
+    with anyio.fail_after(20):
+        try:
+            outcome = await work
+        except a2v.A2VError as caught:
+            error = caught
+    assert (type(error) if error else None) in expected, repr(error or outcome)
+    if error is None:
+        return outcome
+    check(error)
+    return error
+
+
+async def is_usable(cell: Cell, client: a2v.AsyncA2V) -> None:
+    """The client is none the worse, and nothing was submitted twice."""
+    if not cell.poison.holds:
+        await cell.port.until(lambda: cell.port.is_listening)
+        with anyio.fail_after(20):
+            assert (await client.characters.list())[0].model_id == "eva_a0008"
+            await client.videos.generate(**AFTERWARDS)
+    submitted = [b"afterwards" in body for body in cell.port.submitted]
+    assert submitted.count(True) == (not cell.poison.holds)
+    assert submitted.count(False) <= 1
+
+
+# -- scenarios -------------------------------------------------------------------------------------------------------
+
+
+async def first(cell: Cell, call: str) -> None:
+    cell.strike(call)
+    expected = cell.poison.get if call in GET else cell.poison.post
+    async with cell.client(max_retries=0) as client:
+        error = await ends(CALLS[call](client), *expected)
+        if isinstance(error, UNKNOWN):
+            assert error.job == a2v.Job(**JOB)
+        await is_usable(cell, client)
+
+
+async def amid(cell: Cell, call: str) -> None:
+    """While somebody waits for a video, who is not disturbed."""
+    cell.port.looks = [PENDING]
+    # It may take the connection of the wait, and one that was kept and breaks is replaced.
+    expected = (*cell.poison.get, None) if call in GET else cell.poison.post
+    async with cell.client(max_retries=0) as client, anyio.create_task_group() as group:
+        group.start_soon(ends, client.videos.task("other").wait(), None)
+        await cell.port.until(lambda: cell.port.requests)
+        cell.strike(call)
+        await ends(CALLS[call](client), *expected)
+        cell.port.looks = [FINISHED]
+        await is_usable(cell, client)
+
+
+async def watch_first(cell: Cell, call: str) -> None:
+    async with cell.client() as client:
+        task = await client.videos.generate(**AFTERWARDS)
+        cell.strike(call)
+        await _ends_as_watched(task.wait(), cell)
+
+
+async def watch_amid(cell: Cell, call: str) -> None:
+    cell.port.looks, cell.port.keeps = [PENDING], False
+    async with cell.client() as client:
+        task = await client.videos.generate(**AFTERWARDS)
+        looks = task.watch()
+        assert (await anext(looks)).status is a2v.VideoStatus.PENDING
+        cell.strike(call)
+        cell.port.looks = [FINISHED]
+        await _ends_as_watched(anext(looks), cell)
+        await looks.aclose()
+
+
+async def _ends_as_watched(work: Awaitable[object], cell: Cell) -> None:
+    ended = await ends(work, cell.poison.watch)
+    assert not cell.port.poisoned
+    assert ended.video_id == VIDEO_ID
+    assert isinstance(ended, a2v.A2VError) or ended.status is a2v.VideoStatus.FINISHED
+    assert len(cell.port.submitted) == 1
+
+
+async def file_first(cell: Cell, call: str) -> None:
+    async with cell.client() as client:
+        task = client.videos.task(VIDEO_ID)
+        await task.refresh()
+        cell.strike(call)
+        await _is_fetched(task, cell)
+
+
+async def file_amid(cell: Cell, call: str) -> None:
+    """Half of it has come when the connection breaks, and what asks for the rest meets the toxic."""
+
+    async def half(conn: Connection, _: Request | None) -> None:
+        await conn.send(OK + f'ETag: "abc"\r\nContent-Length: {len(VIDEO)}\r\n\r\n'.encode() + VIDEO[:30_000])
+        cell.strike(call)
+
+    async with cell.client() as client:
+        cell.port.poison("file", half)
+        await _is_fetched(client.videos.task(VIDEO_ID), cell)
+
+
+async def _is_fetched(task: a2v.AsyncVideoTask, cell: Cell) -> None:
+    path = cell.folder / f"{cell.port.number}.mp4"
+    fetched = await ends(task.download(path), cell.poison.file)
+    assert not cell.port.poisoned
+    left = [each.name for each in cell.folder.iterdir() if str(cell.port.number) in each.name]
+    assert left == ([path.name] if fetched == path else [])
+    assert not left or path.read_bytes() == VIDEO
+    files = [request for request in cell.port.requests if request.call == "file"]
+    assert not any({"authorization", "cookie"} & request.headers.keys() for request in files)
+
+
+SCENARIOS: dict[str, tuple[Callable[[Cell, str], Awaitable[None]], str]] = {
+    "list, first": (first, "character.list"),
+    "list, amid": (amid, "character.list"),
+    "get, first": (first, "video.get"),
+    "generate, first": (first, "video.generate"),
+    "generate, amid": (amid, "video.generate"),
+    "watch, first": (watch_first, "video.get"),
+    "watch, amid": (watch_amid, "video.get"),
+    "download, first": (file_first, "file"),
+    "download, amid": (file_amid, "file"),
+}
+
+
+def meets(scenario: str, poison: Poison) -> bool:
+    """Whether a toxic makes sense there. What holds the client for a minute is tested under virtual time."""
+    play, call = SCENARIOS[scenario]
+    if call not in poison.calls or (poison.holds and play is not first):
+        return False
+    # A kept connection is used for it.
+    return not (poison.at == "connection" and scenario == "list, amid")
+
+
+# -- running them ----------------------------------------------------------------------------------------------------
+
+
+@define
+class Findings:
+    """What became of a scenario: the toxics that it did not survive, and what it left behind."""
+
+    failed: dict[str, BaseException] = field(factory=dict)
+    left: list[str] = field(factory=list)
+
+
+async def play_all(scenario: str, faults: FaultServer, folder: Path) -> Findings:
+    findings, room = Findings(), anyio.CapacityLimiter(AT_ONCE)
+    before = set(anyio.get_running_tasks())
+    play, call = SCENARIOS[scenario]
+
+    async def meet(name: str, poison: Poison) -> None:
+        async with room:
+            cell = Cell(faults.port(), poison, folder)
+            try:
+                await play(cell, call)
+            except (Exception, BaseExceptionGroup) as error:  # noqa: BLE001  # told by its own test
+                findings.failed[name] = error
+            try:
+                await cell.port.emptied()
+            except TimeoutError:
+                findings.left.append(f"{cell.port.open} connections after {name}")
+            cell.port.shut()
+
+    async with anyio.create_task_group() as group:
+        for name, poison in POISONS.items():
+            if meets(scenario, poison):
+                group.start_soon(meet, name, poison)
+    findings.left += [f"task {task.name}" for task in anyio.get_running_tasks() if task not in before]
+    return findings
+
+
+def descriptors() -> set[str]:
+    """What files and sockets this process has open."""
+    found = set()
+    for link in Path("/proc/self/fd").glob("*"):
+        with suppress(OSError):
+            found.add(f"{link.name} {link.readlink()}")
+    return found
+
+
+@pytest.fixture(scope="module")
+def findings(faults: FaultServer) -> Callable[[str, str], Findings]:
+    found: dict[tuple[str, str], Findings] = {}
+
+    def find(backend: str, scenario: str) -> Findings:
+        if (backend, scenario) not in found:
+            with tempfile.TemporaryDirectory() as folder:
+                before = descriptors()
+                result = anyio.run(play_all, scenario, faults, Path(folder), backend=backend)
+                result.left += sorted(fd for fd in descriptors() - before if "socket" in fd or folder in fd)
+            found[backend, scenario] = result
+        return found[backend, scenario]
+
+    return find
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@pytest.mark.parametrize("scenario", SCENARIOS)
+class TestToxics:
+    @pytest.mark.parametrize("name", POISONS)
+    def test_it_ends_as_documented(self, findings, scenario, backend, name) -> None:
+        if not meets(scenario, POISONS[name]):
+            return
+        if error := findings(backend, scenario).failed.get(name):
+            raise error
+
+    def test_nothing_is_left(self, findings, scenario, backend) -> None:
+        assert findings(backend, scenario).left == []
