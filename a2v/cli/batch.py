@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
@@ -317,10 +317,7 @@ class _Run:
                     group.start_soon(see_to, url)
         if errors:
             raise errors[0]
-        return [
-            Job(**asdict(job, recurse=False) | {"audio_url": reached.get(job.audio_url, job.audio_url)})
-            for job in self.work.jobs
-        ]
+        return [_with_audio(job, reached.get(job.audio_url, job.audio_url)) for job in self.work.jobs]
 
     def _standings(self, errors: dict[int, str]) -> list[Standing]:
         return self.work.standings(read_journal(self.journal)[: len(self.work.jobs)], errors)
@@ -358,6 +355,11 @@ class _Run:
             say(f"a2v: {reason}")
             return reason
         return None
+
+
+def _with_audio(job: Job, audio_url: str) -> Job:
+    facts: dict[str, Any] = asdict(job, recurse=False)
+    return Job(**facts | {"audio_url": audio_url})
 
 
 def _problem(ones: Sequence[Standing], again: str) -> A2VError | None:
