@@ -359,7 +359,8 @@ class _Run:
 
 def _with_audio(job: Job, audio_url: str) -> Job:
     facts: dict[str, Any] = asdict(job, recurse=False)
-    return Job(**facts | {"audio_url": audio_url})
+    facts["audio_url"] = audio_url
+    return Job(**facts)
 
 
 def _problem(ones: Sequence[Standing], again: str) -> A2VError | None:
