@@ -7,6 +7,7 @@ Without a path the journal is kept in memory, and the way is the same.
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import suppress
 from copy import copy
 from functools import partial
 from math import inf
@@ -59,7 +60,9 @@ if TYPE_CHECKING:
 
 _AGAIN = 10.0
 """Seconds between attempts to reach a server that is out of reach."""
-_GRACE = 5.0
+_LONGEST_PAUSE = 300.0
+"""Seconds between submissions at most while one after the other ends in doubt."""
+_GRACE = 3.0
 """Seconds for which a batch that is told to end waits for the answer to a submission: that is better than a doubt."""
 
 
@@ -133,6 +136,7 @@ class AsyncBatch:
         self._delivered: _Item | None = None
         self._refused: A2VError | None = None
         self._outage_since: float | None = None
+        self._doubts_in_a_row = 0
         self._entered = False
 
     # -- the context --------------------------------------------------------------------------------------------------
@@ -338,11 +342,15 @@ class AsyncBatch:
         except SubmissionUnknownError as error:
             self._doubt(item, error)
             await self._until_well()
+            # It may work for everything but submissions, and each of those may cost money.
+            await anyio.sleep(min(_AGAIN * 2**self._doubts_in_a_row, _LONGEST_PAUSE))
+            self._doubts_in_a_row += 1
         except A2VError as error:
             if isinstance(error, JournalError | ClientClosedError) or refuses_all(error):
                 self._refused = error  # so will be the next ones
             self._end(item, error=in_doubt(item.job, str(error)) if item.state is JobState.UNKNOWN else error)
         else:
+            self._doubts_in_a_row = 0
             self._follow(item)
 
     async def _outlive(self, work: Callable[[], Awaitable[Any]]) -> None:
@@ -387,7 +395,13 @@ class AsyncBatch:
 
     async def _exchange(self, item: _Item, scope: anyio.CancelScope) -> Again | None:
         async def intend() -> None:
-            await self._move(item, JobState.SUBMITTING)
+            try:
+                await self._move(item, JobState.SUBMITTING)
+            except JournalError:
+                # It may be on disk all the same. Nothing was sent, so it need not end in doubt.
+                with suppress(JournalError):
+                    await self._move(item, JobState.PENDING)
+                raise
             scope.shield = True
 
         sending = wire.Sending(intend)

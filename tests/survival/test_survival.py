@@ -34,11 +34,11 @@ INSTANTS = [
     "before reporting",
     "after reporting",
 ]
-KINDS = ["SIGKILL", "SIGINT", "cancel", "ENOSPC", "EIO"]
+# How it ends, and whether the server has `video.list`, in which what is in doubt can be found again.
+KINDS = [("SIGKILL", True), ("SIGKILL", False), ("SIGINT", True), ("cancel", False), ("ENOSPC", False), ("EIO", True)]
 
 
-@pytest.mark.parametrize("lists", [True, False], ids=["with a list", "without"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("kind", "lists"), KINDS)
 def test_every_instant(make_batch, service, kind, lists) -> None:
     """Each named instant of a batch's life, each way to end there; then the same command again."""
     service.lists_videos = lists
@@ -74,7 +74,8 @@ def test_killed_at_random(make_batch, service, request, lists) -> None:
         number += 1
         batch = make_batch([f"{number}-{n}" for n in range(12)])
         killed = 0
-        while batch.run(kill_after=draw.uniform(0, 0.35)) == "killed":
+        # A little more time for each run than for the one before, so that a slow machine gets to the end too.
+        while batch.run(kill_after=draw.uniform(0, 0.3 + killed / 50)) == "killed":
             killed += 1
         batch.is_sound(in_doubt=killed, told_again=killed)
         kills += killed
