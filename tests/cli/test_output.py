@@ -13,6 +13,7 @@ from rich.console import Console
 
 from a2v import Character
 from a2v.cli.output import TerminalOutput, clean
+from a2v.testing import Reply
 
 HOSTILE = "\x1b]0;owned\x07\x1b[2J \u202eevil\u200b\u2066 \x9b31m \ufeff\u2028\r\n\t end"
 
@@ -98,7 +99,7 @@ def test_a_terminal_is_not_steered_by_the_server(hostile, environment, tmp_path,
 @pytest.mark.skipif(sys.platform == "win32", reason="a terminal of POSIX")
 def test_a_terminal_is_not_steered_by_an_id(service, environment, tmp_path):
     service.add_video(HOSTILE, "pending", "error", message=HOSTILE)
-    service.generate = lambda handler: handler.success({"video_id": HOSTILE})
+    service.reply("video.generate", Reply.success({"video_id": HOSTILE}))
 
     _, got = on_terminal(*COMMANDS[-1], environment=environment, cwd=tmp_path)
 
