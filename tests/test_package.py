@@ -71,9 +71,10 @@ def test_an_import_opens_no_upper_room() -> None:
     assert not {"a2v.cli", "a2v.engine", "a2v.staging"} & set(loaded)
 
 
-def test_the_http_library_comes_with_the_first_client() -> None:
+def test_the_libraries_come_with_the_first_client() -> None:
     loaded = python("import a2v, sys; print(*sys.modules); a2v.AsyncA2V; print(*sys.modules)").splitlines()
-    assert ["httpx" in names.split() for names in loaded] == [False, True]
+    for library in ("httpx", "cattrs"):
+        assert [library in names.split() for names in loaded] == [False, True]
 
 
 def test_an_import_does_no_work() -> None:

@@ -16,7 +16,6 @@ from urllib.parse import urlsplit, urlunsplit
 from attrs import frozen
 
 from a2v import errors
-from a2v._core import wire
 from a2v._core.models import Job
 from a2v.errors import (
     A2VError,
@@ -148,6 +147,8 @@ def identities(jobs: Iterable[Job]) -> list[str]:
     It is made of what is submitted and of how many equal jobs stand before. The signature of a pre-signed ``audio_url``
     does not count: that is another one each time, for the same recording.
     """
+    from a2v._core import wire  # noqa: PLC0415  # with a converter that `import a2v` has no use for
+
     seen: Counter[str] = Counter()
     names = []
     for job in jobs:

@@ -74,7 +74,9 @@ class Turn:
 @define(eq=False)
 class _Entry:
     video_id: str
+    # When it was added, and as which one.
     added: float
+    number: int
     # Its age counts from here: when it was submitted, later when it was last known to wait in line.
     since: float
     # As of when it was last seen, be it by inference, and when it was last asked.
@@ -142,6 +144,7 @@ class Schedule:
         self._lists = True
         self._unlisted: set[str] = set()
         self._listing: float | None = None
+        self._listed = 0
         self._list_failures = 0
         self._gets_first = 0
         self._outage_since = math.inf
@@ -177,7 +180,7 @@ class Schedule:
         place = _NOWHERE if since is None else (began, self._added)
         # One that was just submitted cannot have ended; one that was picked up may have, hours ago.
         looked = now - gap(0.0) if since is None else began
-        entry = _Entry(video_id, added=now, since=began, looked=looked, asked=looked, gap=0.0, place=place)
+        entry = _Entry(video_id, now, self._added, since=began, looked=looked, asked=looked, gap=0.0, place=place)
         self._entries[video_id] = entry
         self._put(entry)
 
@@ -218,7 +221,7 @@ class Schedule:
         self._after_call = turn.kind is Kind.CALL
         self._since_poll = 0 if turn.kind in (Kind.GET, Kind.LIST) else self._since_poll + 1
         if turn.kind is Kind.LIST:
-            self._listing = now
+            self._listing, self._listed = now, self._added
         elif turn.kind is Kind.GET and (entry := self._entries.get(turn.video_id or "")):
             self._gets_first = max(0, self._gets_first - 1)
             self._since_oldest += 1
@@ -279,7 +282,8 @@ class Schedule:
         if turn and turn.kind is Kind.LIST:
             self._list_failures = 0
             missing = self._entries.keys() - shown.keys()
-            self._unlisted = {video_id for video_id in missing if self._entries[video_id].added < asked}
+            # Those added since it was sent may be in the next one. Their times cannot tell: a clock may stand still.
+            self._unlisted = {video_id for video_id in missing if self._entries[video_id].number <= self._listed}
         return [
             news
             for video in shown.values()

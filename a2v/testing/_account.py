@@ -114,6 +114,7 @@ class Account:
     _random: Random = field(factory=lambda: Random(0))  # noqa: S311  # for tests
 
     files_url: str = field(default="https://files.example", init=False)
+    epoch: float = field(default=EPOCH, init=False)
     _admitted: int = field(default=0, init=False)
     _submits: list[Submit] = field(factory=list, init=False)
     _renders: dict[str, Render] = field(factory=dict, init=False)
@@ -132,10 +133,11 @@ class Account:
         Returns:
             The headers of its reply, and why it is refused if it is.
         """
-        headers = {"date": formatdate(math.floor(EPOCH + now + self.clock_skew), usegmt=True)}
+        epoch = self.epoch + self.clock_skew
+        headers = {"date": formatdate(math.floor(epoch + now), usegmt=True)}
         if self.limit:
             standing = self.limit.arrive(now)
-            headers |= self.limit.headers(standing, now, self.clock_skew)
+            headers |= self.limit.headers(standing, now, epoch)
             if not standing.passes:
                 return headers, Answer(429, message="too many requests", code=wire.TOO_MANY_REQUESTS)
         if self.quota is not None and self._admitted >= self.quota:

@@ -10,7 +10,7 @@ from typing import Literal
 from attrs import define, field, frozen, validators
 
 EPOCH = 1_700_000_000.0
-"""The Unix time of a service's first request: the same in each run."""
+"""The Unix time of a service's first request, unless it is a server: the same in each run."""
 
 
 @frozen
@@ -49,11 +49,11 @@ class RateLimit(ABC):
     def arrive(self, now: float) -> Standing:
         """Count a request that arrives now."""
 
-    def headers(self, standing: Standing, now: float, skew: float) -> dict[str, str]:
-        """What the reply says of it."""
+    def headers(self, standing: Standing, now: float, epoch: float) -> dict[str, str]:
+        """What the reply says of it; ``epoch`` is the service's second 0 as a Unix time, by its own clock."""
         if self.reset is None:
             return {}
-        at = EPOCH + standing.resets + skew
+        at = epoch + standing.resets
         shown = {"seconds": at, "milliseconds": at * 1000, "delta": standing.resets - now}[self.reset]
         return {
             "x-ratelimit-total": str(self.requests),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import ExitStack, asynccontextmanager
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Self
@@ -53,7 +54,8 @@ class Server:
             portal = stack.enter_context(start_blocking_portal("asyncio", name="a2v testing"))
             port = stack.enter_context(portal.wrap_async_context_manager(self._listening()))
             self.base_url = f"http://127.0.0.1:{port}"
-            stack.callback(setattr, self.service, "files_url", self.service.files_url)
+            for name in ("files_url", "epoch"):
+                stack.callback(setattr, self.service, name, getattr(self.service, name))
             self.service.files_url = self.base_url
             self._stack = stack.pop_all()
         return self
@@ -88,6 +90,7 @@ class Server:
         method, target, _ = first.split(" ")
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
         body = await requests.receive_exactly(int(headers.get("content-length", 0)))
+        self.service.epoch = time.time() - self.service.now()
         try:
             reply = await self.service.handle(method, urljoin(self.base_url, target), headers, body)
         except httpx.TransportError:

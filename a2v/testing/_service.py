@@ -113,6 +113,8 @@ class Service(Account):
 
     Attributes:
         files_url: Where the files seem to be; a server sets it to its own URL.
+        epoch: The Unix time of the first request, as far as replies tell the time. It is the same in each run; a server
+            tells the real time.
     """
 
     _calls: list[Call] = field(factory=list, init=False)
@@ -164,20 +166,21 @@ class Service(Account):
 
     # -- what shall happen --------------------------------------------------------------------------------------------
 
-    def add_video(self, video_id: str, *looks: str, message: str = "") -> None:
+    def add_video(self, video_id: str, *looks: str, message: str = "", with_mask: bool = False) -> None:
         """Let there be a video that was submitted earlier, by whomever.
 
         Args:
             video_id: Its id.
             looks: The statuses that looks show one after another; the last one stays. None given: ``"finished"``.
             message: Why it failed, if it does.
+            with_mask: Whether it has a mask once it is finished.
 
         Raises:
             ValueError: There is a video of this id.
         """
         if video_id in self._renders:
             raise ValueError(f"there is a video {video_id!r} already")
-        submit = Submit(at=self._latest, video_id=video_id)
+        submit = Submit(at=self._latest, video_id=video_id, with_mask=with_mask)
         self._renders[video_id] = Render(submit, 0.0, looks or ("finished",), message)
 
     def fail(self, message: str = "", *, nth: int = 1, times: int | None = 1) -> None:

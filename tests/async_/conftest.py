@@ -62,7 +62,8 @@ class Service(testing.Service):
     """
 
     def __init__(self) -> None:
-        super().__init__(lists_videos=False, content=b"a video")
+        mia = a2v.Avatar(avatar_id="a1", poses=(a2v.Pose(pose_id="p1"),))
+        super().__init__(lists_videos=False, content=b"a video", avatars=[mia])
         self.requests: list[httpx.Request] = []
         self.replies: dict[str, list[Reply]] = {}
         self.plan: Plan = [(0, PENDING), (60, RENDERING), (300, FINISHED)]
@@ -90,10 +91,12 @@ class Service(testing.Service):
         return sum(request.method == "POST" for request in self.requests)
 
     @property
-    def jobs(self) -> dict[str, dict[str, str]]:
+    def jobs(self) -> dict[str, dict[str, object]]:
         """What was submitted, by the id that was given to it."""
+        fields = ("model_id", "pose_id", "audio_url", "with_mask")
         return {
-            submit.video_id: {"model_id": submit.model_id, "audio_url": submit.audio_url} for submit in self.submits
+            submit.video_id: {name: getattr(submit, name) for name in fields if getattr(submit, name)}
+            for submit in self.submits
         }
 
     def seen(self, call: str) -> list[httpx.Request]:

@@ -6,24 +6,23 @@ import json
 
 import pytest
 
+from a2v import Avatar, Pose
+from a2v.testing import Submit
+
 AUDIO = "https://example.com/hello.wav"
-MIA = {
-    "id": "a1",
-    "avatar_type": "human",
-    "name": "mia",
-    "gender": "female",
-    "display_name": "Mia",
-    "preview_url": "http://mia",
-    "poses": [
-        {"pose_id": "p1", "name": "standing", "preview_url": "http://p1"},
-        {"pose_id": "p2", "name": "sitting", "preview_url": ""},
-    ],
-}
+STANDING = {"pose_id": "p1", "name": "standing", "preview_url": "http://p1"}
+SITTING = {"pose_id": "p2", "name": "sitting", "preview_url": ""}
+MIA = {"avatar_type": "human", "name": "mia", "gender": "female", "display_name": "Mia", "preview_url": "http://mia"}
+
+
+@pytest.fixture
+def service(service):
+    """It is of the later revision, and Mia can speak."""
+    service.avatars = [Avatar(avatar_id="a1", poses=(Pose(**STANDING), Pose(**SITTING)), **MIA)]
+    return service
 
 
 def test_avatars(here, service):
-    service.avatars = [MIA]
-
     code, out, err = here("avatars")
 
     assert (code, err) == (0, "")
@@ -31,10 +30,12 @@ def test_avatars(here, service):
         ["p1", "Mia", "standing", "female", "http://p1"],
         ["p2", "Mia", "sitting", "female", "http://mia"],
     ]
-    assert json.loads(here("avatars", "--json")[1]) == [MIA]
+    assert json.loads(here("avatars", "--json")[1]) == [{"id": "a1", "poses": [STANDING, SITTING], **MIA}]
 
 
-def test_a_server_without_avatars(here):
+def test_a_server_without_avatars(here, service):
+    service.avatars = None
+
     code, _, err = here("avatars")
 
     assert code == 1
@@ -42,42 +43,39 @@ def test_a_server_without_avatars(here):
 
 
 def test_a_video_of_a_pose_and_its_mask(here, service, tmp_path):
-    service.video("v1", "pending", "finished")
-    service.files["/files/mask.mp4"] = b"a mask"
-    service.videos["v1"][-1]["mask_video_url"] = f"{service.url}/files/mask.mp4"
-
     code, out, err = here("generate", AUDIO, "--pose-id", "p1", "-o", "a.mp4", "--mask-output", "masks/a.mp4")
 
     assert (code, err) == (0, "")
-    assert service.submits == [{"pose_id": "p1", "audio_url": AUDIO, "with_mask": True}]
+    (submit,) = service.submits
+    assert submit == Submit(at=submit.at, video_id="v1", pose_id="p1", audio_url=AUDIO, with_mask=True)
     assert (tmp_path / "a.mp4").read_bytes() == b"video of v1"
-    assert (tmp_path / "masks/a.mp4").read_bytes() == b"a mask"
+    assert (tmp_path / "masks/a.mp4").read_bytes() == b"video of v1-mask"
     last = out.splitlines()[-1].split("\t")
     assert last == ["v1", "saved", str(tmp_path / "a.mp4"), str(tmp_path / "masks/a.mp4")]
 
 
 def test_with_mask_and_no_file_gives_both_urls(here, service):
-    service.video("v1", "finished", mask_video_url="http://mask")
-
     code, out, _ = here("generate", AUDIO, "--pose-id", "p1", "--with-mask", "--json")
 
     assert code == 0
-    assert service.submits[0]["with_mask"] is True
-    assert json.loads(out.splitlines()[-1])["mask_video_url"] == "http://mask"
+    assert service.submits[0].with_mask is True
+    last = json.loads(out.splitlines()[-1])
+    assert last["video_url"].startswith(f"{service.files_url}/files/v1.mp4?")
+    assert last["mask_video_url"].startswith(f"{service.files_url}/files/v1-mask.mp4?")
 
 
 def test_a_mask_is_downloaded_later(here, service, tmp_path):
-    service.video("v1", "finished", mask_video_url=f"{service.url}/files/v1.mp4")
+    service.add_video("v1", with_mask=True)
 
     code, out, _ = here("download", "v1", "-o", "a.mp4", "--mask-output", "m.mp4", "--json")
 
     assert code == 0
     assert json.loads(out.splitlines()[-1])["mask_path"] == str(tmp_path / "m.mp4")
-    assert (tmp_path / "m.mp4").read_bytes() == b"video of v1"
+    assert (tmp_path / "m.mp4").read_bytes() == b"video of v1-mask"
 
 
 def test_a_video_without_a_mask_and_how_to_pick_it_up(here, service):
-    service.video("v1", "finished")
+    service.add_video("v1")
 
     code, _, err = here("download", "v1", "-o", "a.mp4", "--mask-output", "m.mp4")
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-from email.utils import formatdate
 from importlib import metadata
-from time import time
 
+import attrs
 import pytest
+
+from a2v.testing import FixedWindow
 
 TOKEN = "canary-token-1234"
 
@@ -28,15 +29,15 @@ def doctor(here):
 
 
 def test_all_is_well(doctor, service):
-    service.headers = {"X-Ratelimit-Total": "30", "X-Ratelimit-Left": "29", "X-Ratelimit-Reset": "42"}
+    service.limit = FixedWindow(per=42, reset="delta")
 
     code, checks, err = doctor()
 
     assert (code, err) == (0, "")
     assert {state for state, _ in checks.values()} <= {"ok", "note"}
     assert checks["token"] == ("ok", "found in A2V_TOKEN")
-    assert checks["base_url"] == ("ok", f"{service.url} (from A2V_BASE_URL)")
-    assert "accepts the token and has 0 characters" in checks["server"][1]
+    assert checks["base_url"] == ("ok", f"{service.files_url} (from A2V_BASE_URL)")
+    assert "accepts the token and has 1 characters" in checks["server"][1]
     assert checks["clock"][0] == "ok"
     assert checks["budget"] == ("ok", "29 of 30 requests left; the count starts anew in 42 s")
     assert "libavcodec" in checks["ffmpeg"][1]
@@ -82,8 +83,8 @@ def test_the_hosted_service_is_told_as_such(doctor, monkeypatch):
 
 
 def test_a_server_that_says_no(doctor, service):
-    service.refusal = (401, 401, "bad token")
-    service.headers = {"X-Ratelimit-Left": "0"}
+    service.refuse("character.list", 401, "bad token")
+    service.limit = FixedWindow(1)
 
     code, checks, _ = doctor()
 
@@ -104,14 +105,14 @@ def test_a_server_that_cannot_be_asked(doctor, monkeypatch):
 
 
 def test_a_server_that_fails(doctor, service):
-    service.refusal = (503, 503, "down for a while")
+    service.refuse("character.list", 503, "down for a while", times=None)
     _, checks, _ = doctor()
     assert checks["server"] == ("problem", "says no: down for a while (HTTP 503, code 503)")
 
 
 @pytest.mark.parametrize(("skew", "way"), [(3600, "behind"), (-3600, "ahead of")])
 def test_a_clock_that_is_wrong(doctor, service, skew, way):
-    service.headers = {"Date": formatdate(time() + skew, usegmt=True)}
+    service.clock_skew = skew
 
     code, checks, _ = doctor()
 
@@ -121,7 +122,7 @@ def test_a_clock_that_is_wrong(doctor, service, skew, way):
 
 
 def test_a_server_that_tells_neither_time_nor_budget(doctor, service):
-    service.headers = {"Date": "yesterday"}
+    service.reply("character.list", lambda call: attrs.evolve(service.as_usual(call), headers={"date": "yesterday"}))
 
     code, checks, _ = doctor()
 

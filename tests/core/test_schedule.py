@@ -377,12 +377,23 @@ def test_a_video_that_appears_in_the_list_later_is_asked_for_with_the_others():
     assert kinds == [Kind.LIST]
 
 
-def test_a_video_submitted_while_the_list_is_under_way_is_not_missing_from_it():
+def test_a_list_that_leaves_out_all_is_not_asked_for_again_in_the_same_instant():
+    driver = Driver(lists=True)
+    for video_id in "ab":
+        driver.schedule.add(video_id, driver.now)
+    assert driver.see() == []
+    turns = [driver.take(), driver.take()]
+    assert driver.now == 0.0
+    assert [turn.video_id for turn in turns] == ["a", "b"]
+
+
+@pytest.mark.parametrize("later", [0.1, 0.0], ids=["later", "in the same instant"])
+def test_a_video_submitted_while_the_list_is_under_way_is_not_missing_from_it(later):
     driver = Driver(lists=True)
     driver.submit("a", "b")
     driver.now = 100.0
     turn = driver.take()
-    driver.now += 0.1
+    driver.now += later
     driver.submit("c")
     driver.schedule.looked([look("a", IN_PROGRESS), look("b", IN_PROGRESS)], driver.now, turn)
     assert driver.take().kind is Kind.LIST

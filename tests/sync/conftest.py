@@ -218,7 +218,8 @@ def interpreter():
 @pytest.fixture
 def service():
     """Its videos are pending for one look, then finished."""
-    return Service(looks=["pending", "finished"], content=b"a video")
+    mia = a2v.Avatar(avatar_id="a1", poses=(a2v.Pose(pose_id="p1", name="standing"),))
+    return Service(looks=["pending", "finished"], content=b"a video", avatars=[mia])
 
 
 @pytest.fixture

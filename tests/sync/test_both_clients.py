@@ -67,11 +67,13 @@ def test_characters(client):
     assert [character.model_id for character in client.characters.list()] == ["eva_a0008"]
 
 
-def test_avatars_and_a_video_of_one(client, tmp_path):
+def test_avatars_and_a_video_of_one(client, service, tmp_path):
     (mia,) = client.avatars.list()
+    assert [pose.pose_id for pose in mia.poses] == ["p1"]
     assert client.avatars.poses(mia.avatar_id) == list(mia.poses)
     task = client.videos.generate(pose_id=mia.poses[0].pose_id, audio_url=AUDIO, with_mask=True)
     assert task.download(tmp_path / "mask.mp4", mask=True).read_bytes() == b"a video"
+    assert [call.url.partition("?")[0] for call in service.seen("file")] == ["https://files.example/files/v1-mask.mp4"]
     with pytest.raises(ValueError, match="not both"):
         client.videos.generate(pose_id="p", model_id="m", audio_url=AUDIO)
 

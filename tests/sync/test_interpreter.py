@@ -36,10 +36,10 @@ BATCH = """
 """
 ENTER = """
     from a2v._async import batch as room
-    async def check(path, *, overwrite):
+    async def on_disk(work):
         say("ready")
         await anyio.sleep_forever()
-    room.Destination.check = check
+    room.on_disk = on_disk
     with client.batch([a2v.Job("eva_a0008", "https://example.com/a.wav")], save_to="nowhere"):
         pass
 """

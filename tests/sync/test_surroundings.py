@@ -62,9 +62,9 @@ class TestNotebook:
         assert "<table" in html
         assert "eva_a0008" in html
         (html,) = notebook("client.characters.list()[0]", "text/html")
-        assert "<strong>Eva</strong>" in html
-        (html,) = notebook("client.videos.get('v')", "text/html")
-        assert '<video src="https://example.com/v.mp4" controls' in html
+        assert "<strong>Eva 01</strong>" in html
+        (html,) = notebook("client.videos.get('one')", "text/html")
+        assert '<video src="https://files.example/files/one.mp4?signature=s3cret" controls' in html
 
     def test_a_batch_shows_its_progress_live(self, notebook):
         notebook("import sys; sys.path.insert(0, '.'); from service import *; client = client()")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import socket
+import time
+from email.utils import parsedate_to_datetime
 
 import httpx
 import pytest
 
 import a2v
-from a2v.testing import Service
+from a2v.testing import FixedWindow, Service
 
 JOB = {"model_id": "eva_a0008", "audio_url": "https://example.com/hello.wav"}
 
@@ -36,6 +38,18 @@ def test_a_video_from_its_submission_to_its_file(service, server, client, tmp_pa
     assert video.video_url.startswith(server.base_url)
     assert task.download(tmp_path / "v.mp4").read_bytes() == b"video of v1"
     assert [submit.video_id for submit in service.submits] == ["v1"]
+
+
+def test_its_clock_is_right_unless_told_otherwise(service, server) -> None:
+    service.limit = FixedWindow(per=60)
+    before = time.time()
+    for skew in (0, 3600):
+        service.clock_skew = skew
+        url = f"{server.base_url}/v1/a2v/character.list"
+        headers = httpx.get(url, headers={"authorization": server.token}, trust_env=False).headers
+        now = parsedate_to_datetime(headers["date"]).timestamp() - skew
+        assert before - 1 <= now <= time.time()
+        assert now < float(headers["x-ratelimit-reset"]) - skew <= time.time() + 61
 
 
 def test_a_reply_that_is_lost(service, client) -> None:

@@ -322,12 +322,13 @@ async def test_a_delay(client) -> None:
 
 async def test_a_video_that_somebody_submitted_earlier(client) -> None:
     service = Service()
-    service.add_video("old")
+    service.add_video("old", with_mask=True)
     service.add_video("v1", "pending", "error", message="no speech")
     with pytest.raises(ValueError, match="already"):
         service.add_video("v1")
     async with client(service) as a2v_client:
-        assert (await a2v_client.videos.task("old").wait()).status is a2v.VideoStatus.FINISHED
+        old = await a2v_client.videos.task("old").wait()
+        assert old.mask_video_url.startswith("https://files.example/files/old-mask.mp4")
         with pytest.raises(a2v.VideoFailedError, match="no speech"):
             await a2v_client.videos.task("v1").wait()
         assert (await a2v_client.videos.generate(**JOB)).video_id == "v2"
