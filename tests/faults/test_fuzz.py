@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import random
 
@@ -57,7 +56,7 @@ HEADER = st.one_of(
     st.integers().map(str),
     st.floats().map(str),
     st.sampled_from(
-        ["Tue, 14 Nov 2023 22:13:20 GMT", "1700000030", "1700000030000", "5, 99", "1e400", "nan", "-0", "９"]
+        ["Tue, 14 Nov 2023 22:13:20 GMT", "1700000030", "1700000030000", "5, 99", "1e400", "nan", "-0", "\uff19"]
     ),
 )
 HEADERS = st.fixed_dictionaries(
@@ -116,7 +115,7 @@ def test_no_header_stops_the_budget(exchanges: list[tuple[dict[str, str], bool, 
     budget, now = Budget(30, jitter=lambda: 0.5), 0.0
     for headers, refused, later in exchanges:
         now += later
-        assert math.isfinite(delay := max(budget.wait(now, kind) for kind in Kind))
+        delay = max(budget.wait(now, kind) for kind in Kind)
         assert 0 <= delay <= 150
         now += delay
         ticket = budget.sent(now)
