@@ -1,9 +1,11 @@
 """Audio to video: a character plus the URL of a speech recording becomes a video of that character speaking."""
 
 from importlib import import_module
+from logging import NullHandler, getLogger
 from typing import TYPE_CHECKING, Any
 
-from a2v._core.models import Character, Job, Outcome, Video, VideoStatus
+from a2v._core.items import JobState, JournalEntry, Progress
+from a2v._core.models import Avatar, Character, Job, Outcome, Pose, Video, VideoStatus
 from a2v.errors import (
     A2VError,
     APIError,
@@ -17,6 +19,7 @@ from a2v.errors import (
     ProtocolError,
     RateLimitError,
     ServerError,
+    StagingError,
     SubmissionUnknownError,
     TransportError,
     VideoFailedError,
@@ -26,6 +29,7 @@ from a2v.errors import (
 if TYPE_CHECKING:
     from a2v._async.batch import AsyncBatch
     from a2v._async.client import AsyncA2V
+    from a2v._async.journal import read_journal
     from a2v._async.task import AsyncVideoTask
     from a2v._sync.client import A2V, Batch, VideoTask
 
@@ -39,19 +43,25 @@ __all__ = [
     "AsyncBatch",
     "AsyncVideoTask",
     "AuthenticationError",
+    "Avatar",
     "Batch",
     "Character",
     "ClientClosedError",
     "ConfigurationError",
     "DownloadError",
     "Job",
+    "JobState",
+    "JournalEntry",
     "JournalError",
     "NotFoundError",
     "Outcome",
     "PermissionDeniedError",
+    "Pose",
+    "Progress",
     "ProtocolError",
     "RateLimitError",
     "ServerError",
+    "StagingError",
     "SubmissionUnknownError",
     "TransportError",
     "Video",
@@ -60,35 +70,41 @@ __all__ = [
     "VideoTask",
     "WaitTimeoutError",
     "__version__",
+    "read_journal",
 ]
 
-# The clients bring the HTTP library, which a render process and `a2v --help` have no use for.
-_CLIENTS = {
+# These bring the HTTP library or the database, which a render process and `a2v --help` have no use for.
+_LATER = {
     "A2V": "a2v._sync.client",
     "AsyncA2V": "a2v._async.client",
     "AsyncBatch": "a2v._async.batch",
     "AsyncVideoTask": "a2v._async.task",
     "Batch": "a2v._sync.client",
     "VideoTask": "a2v._sync.client",
+    "read_journal": "a2v._async.journal",
 }
 
 
+# Silent until somebody wants to hear of it; without a handler, Python would print warnings.
+getLogger("a2v").addHandler(NullHandler())
+
+
 def _show(name: str, public: Any) -> Any:
-    if isinstance(public, type):
+    if hasattr(public, "__module__"):
         public.__module__ = __name__  # what people import is what they see in reprs and tracebacks
     globals()[name] = public
     return public
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _CLIENTS:
+    if name not in _LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return _show(name, getattr(import_module(_CLIENTS[name]), name))
+    return _show(name, getattr(import_module(_LATER[name]), name))
 
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
-for _name in set(__all__) - set(_CLIENTS):
+for _name in set(__all__) - set(_LATER):
     _show(_name, globals()[_name])

@@ -17,6 +17,7 @@
     ├── WaitTimeoutError (also TimeoutError)  .video_id .video .waited
     ├── DownloadError
     ├── JournalError
+    ├── StagingError
     └── ClientClosedError
 
 An error that ends a wait for a video also carries ``video_id``, the last ``video`` seen and the time ``waited``, so that
@@ -44,6 +45,7 @@ __all__ = [
     "ProtocolError",
     "RateLimitError",
     "ServerError",
+    "StagingError",
     "SubmissionUnknownError",
     "TransportError",
     "VideoFailedError",
@@ -110,7 +112,16 @@ class PermissionDeniedError(APIError):
 
 
 class NotFoundError(APIError):
-    """The server knows no such thing: a video it never had or no longer has (HTTP 404, code 10001)."""
+    """The server knows no such thing (HTTP 404, code 10001), or does not have the call at all (HTTP 404).
+
+    Not all servers have all calls: those for avatars, poses and ``videos.list`` came with the service's later revision.
+    The error's text tells which of the two it is, as far as the reply does.
+    """
+
+    def __init__(self, message: str, *, code: int | None = None, status_code: int, hint: str = "") -> None:
+        super().__init__(message, code=code, status_code=status_code)
+        if hint:
+            self.args = (f"{hint}: {self}",)
 
 
 class RateLimitError(APIError):
@@ -190,6 +201,10 @@ class DownloadError(A2VError):
 
 class JournalError(A2VError):
     """A batch's journal cannot be used, so nothing is submitted."""
+
+
+class StagingError(A2VError):
+    """A local recording could not be uploaded for the server, or not be removed afterwards. Nothing half is left there."""
 
 
 class ClientClosedError(A2VError):

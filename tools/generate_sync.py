@@ -22,7 +22,9 @@ from pathlib import Path
 from typing import NoReturn
 
 ROOT = Path(__file__).resolve().parent.parent
-SOURCES = tuple(ROOT / "a2v" / "_async" / f"{name}.py" for name in ("characters", "videos", "task", "batch", "client"))
+SOURCES = tuple(
+    ROOT / "a2v" / "_async" / f"{name}.py" for name in ("characters", "avatars", "videos", "task", "batch", "client")
+)
 TARGET = ROOT / "a2v" / "_sync" / "client.py"
 
 HEADER = '''"""The blocking client: the async one, driven in a thread of its own.
@@ -118,6 +120,8 @@ class Writer:
             for node in source.tree.body
             if isinstance(node, ast.ClassDef) and node.name.startswith("Async")
         }
+        # The overloaded methods of the class that is being written.
+        self.overloaded: set[str] = set()
         self.runtime: set[str] = set()
         self.typing: set[str] = set()
 
@@ -141,6 +145,7 @@ class Writer:
     def _class(self, source: Source, node: ast.ClassDef) -> str:
         methods = [item for item in node.body if isinstance(item, Function)]
         names = {method.name for method in methods}
+        self.overloaded = {method.name for method in methods if "overload" in map(_name, method.decorator_list)}
         self._check_class(source, node, methods)
         self.runtime.add(f"from {source.module} import {node.name}")
         members = [self._init(source, node, methods)] if node.name == CLIENT else []
@@ -203,7 +208,7 @@ class Writer:
     def _member(self, source: Source, node: ast.ClassDef, method: Function) -> str | None:
         if method.name == "__anext__":
             return self._next(source, method)
-        if method.name.startswith("_"):
+        if method.name.startswith("_") and method.name != "_repr_html_":  # what notebooks ask for
             return None
         kinds = {decorator.id for decorator in method.decorator_list if isinstance(decorator, ast.Name)}
         if len(kinds) != len(method.decorator_list) or not kinds <= {"property", "overload"}:
@@ -234,17 +239,22 @@ class Writer:
 
     def _body(self, source: Source, method: Function, *, is_property: bool) -> str:
         arguments = self._arguments(source, method)
-        call = f"self._core.{method.name}" + ("" if is_property else f"({arguments})")
+        core, before = f"self._core.{method.name}", ""
+        if method.name in self.overloaded:
+            # What goes together was checked by the overloads; a type checker cannot see that from within.
+            self._stdlib("from typing import Any")
+            before, core = f"{method.name}: Any = {core}\n        ", method.name
+        call = core + ("" if is_property else f"({arguments})")
         if _is_iterator(method.returns):
             self._bridge("SyncIterator")
-            return f"return SyncIterator({call}, self._bridge)"
+            return f"{before}return SyncIterator({call}, self._bridge)"
         if isinstance(method, ast.AsyncFunctionDef):
-            call = f"self._bridge.call({', '.join(filter(None, [f'self._core.{method.name}', arguments]))})"
+            call = f"self._bridge.call({', '.join(filter(None, [core, arguments]))})"
         if isinstance(method.returns, ast.Name) and method.returns.id in self.classes:
-            return f"return {twin(method.returns.id)}({call}, self._bridge)"
+            return f"{before}return {twin(method.returns.id)}({call}, self._bridge)"
         if method.returns is not None and self._mentions(method.returns):
             source.fail(method, f"no twin is known for what {method.name} returns, {ast.unparse(method.returns)}")
-        return call if _is_none(method.returns) else f"return {call}"
+        return before + (call if _is_none(method.returns) else f"return {call}")
 
     # Signatures
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, assert_type
 
 import httpx
 
-from a2v import AsyncA2V, AsyncBatch, AsyncVideoTask, Character, Job, Outcome, Video
+from a2v import AsyncA2V, AsyncBatch, AsyncVideoTask, Avatar, Character, Job, Outcome, Pose, Video
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -26,6 +26,20 @@ async def characters(client: AsyncA2V) -> None:
     assert_type(await client.characters.list(), list[Character])
 
 
+async def avatars(client: AsyncA2V) -> None:
+    assert_type(await client.avatars.list(), list[Avatar])
+    assert_type(await client.avatars.poses("a1"), list[Pose])
+
+
+async def poses(client: AsyncA2V) -> None:
+    url = "https://example.com/a.wav"
+    assert_type(await client.videos.generate(pose_id="p", audio_url=url, with_mask=True), AsyncVideoTask)
+    # What cannot be submitted: mypy complains if one of these is no error.
+    await client.videos.generate(audio_url=url)  # type: ignore[call-overload]
+    await client.videos.generate(model_id="m", pose_id="p", audio_url=url)  # type: ignore[call-overload]
+    await client.videos.generate(model_id="m", audio_url=url, with_mask=True)  # type: ignore[call-overload]
+
+
 async def videos(client: AsyncA2V, task: AsyncVideoTask) -> None:
     assert_type(await client.videos.generate(model_id="m", audio_url="https://example.com/a.wav"), AsyncVideoTask)
     assert_type(await client.videos.get("id"), Video)
@@ -42,6 +56,7 @@ async def one_task(task: AsyncVideoTask) -> None:
     assert_type(await task.wait(timeout=None), Video)
     assert_type(await task.refresh(), Video)
     assert_type(await task.download("a.mp4", overwrite=True), Path)
+    assert_type(await task.download("a.mp4", mask=True), Path)
     async for video in task.watch():
         assert_type(video, Video)
 

@@ -7,7 +7,7 @@ from typing import assert_type
 
 import httpx
 
-from a2v import A2V, Batch, Character, Job, Outcome, Video, VideoStatus, VideoTask
+from a2v import A2V, Avatar, Batch, Character, Job, Outcome, Pose, Video, VideoStatus, VideoTask
 from a2v._sync.bridge import SyncIterator
 from a2v.errors import A2VError
 
@@ -25,6 +25,20 @@ def characters(client: A2V) -> None:
     assert_type(client.characters.list(), list[Character])
     for character in client.characters.list():
         assert_type(character.model_id, str)
+
+
+def avatars(client: A2V) -> None:
+    assert_type(client.avatars.list(), list[Avatar])
+    assert_type(client.avatars.poses("a1"), list[Pose])
+
+
+def poses(client: A2V) -> None:
+    url = "https://example.com/a.wav"
+    assert_type(client.videos.generate(pose_id="p", audio_url=url, with_mask=True), VideoTask)
+    # What cannot be submitted: mypy complains if one of these is no error.
+    client.videos.generate(audio_url=url)  # type: ignore[call-overload]
+    client.videos.generate(model_id="m", pose_id="p", audio_url=url)  # type: ignore[call-overload]
+    client.videos.generate(model_id="m", audio_url=url, with_mask=True)  # type: ignore[call-overload]
 
 
 def videos(client: A2V, task: VideoTask) -> None:
@@ -46,6 +60,7 @@ def one_task(task: VideoTask) -> None:
     assert_type(task.refresh(), Video)
     assert_type(task.download("a.mp4", overwrite=True), Path)
     assert_type(task.download(Path("a.mp4")), Path)
+    assert_type(task.download("a.mp4", mask=True), Path)
     with task.watch() as videos:
         assert_type(next(videos), Video)
     assert_type(videos.close(), None)

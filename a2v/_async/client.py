@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Self
 
+from a2v._async.avatars import AsyncAvatars
 from a2v._async.batch import AsyncBatch
 from a2v._async.characters import AsyncCharacters
 from a2v._async.session import Session
@@ -12,7 +13,7 @@ from a2v._core.settings import Secret
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
     from types import TracebackType
 
     import httpx
@@ -86,6 +87,11 @@ class AsyncA2V:
         return AsyncCharacters(self._session)
 
     @property
+    def avatars(self) -> AsyncAvatars:
+        """The avatars of the service, each with its poses. Servers of the first revision do not have them."""
+        return AsyncAvatars(self._session)
+
+    @property
     def videos(self) -> AsyncVideos:
         """The videos of the account."""
         return AsyncVideos(self._session)
@@ -95,25 +101,60 @@ class AsyncA2V:
         jobs: Iterable[Job],
         *,
         save_to: str | os.PathLike[str] | None = None,
+        journal: str | os.PathLike[str] | None = None,
         overwrite: bool = False,
         max_in_flight: int | None = None,
+        limit: int | None = None,
+        quota: int | None = None,
+        resubmit_unknown: bool | Collection[int] = False,
+        resubmit_failed: bool = False,
+        repeat: bool = False,
+        new_token: bool = False,
     ) -> AsyncBatch:
         """Make many videos: ``async with client.batch(jobs) as batch: async for outcome in batch: …``.
 
         Jobs are submitted one after another, their outcomes come as they complete, and one failure never stops the others.
         Leaving the context early stops the submitting and the waiting, not what was submitted.
 
+        With a ``journal`` the batch survives everything: run the same batch with the same journal again, and it goes on
+        where it was. Nothing is submitted twice, what goes on at the server is followed, and files that broke off are
+        completed. Jobs may be added, removed and put in another order. Over all runs there is one outcome for each job
+        that ended; a run that is killed while its caller deals with an outcome is told that one again.
+
         Args:
-            jobs: What to make.
+            jobs: What to make. Equal jobs are several videos.
             save_to: A folder to save the videos in, made if need be; ``None``: nothing is saved. A file is named by its
                 job's ``name``, otherwise by the job's place, ``0001.mp4`` being the first.
+            journal: The file that remembers how far each job is, made if need be; ``None``: nothing outlives the run.
             overwrite: Whether files that are there already may be replaced.
             max_in_flight: How many videos may be under way at once; ``None``: all.
+            limit: How many jobs may be submitted in this run; the others wait for a later one. ``None``: all.
+            quota: How many submissions the account has left: if there are more to make, none is made. ``None``: not known.
+            resubmit_unknown: Submit jobs again of which an earlier run could not tell whether they were accepted: all
+                (``True``), or those at these places in the batch. You may pay for them twice.
+            resubmit_failed: Submit jobs again whose render failed in an earlier run, or which the server refused.
+            repeat: Whether outcomes are told again that an earlier run has told already.
+            new_token: Whether the account's token is another one than when the journal was last used.
 
         Returns:
-            The batch, which starts when its context is entered.
+            The batch, which starts when its context is entered. It raises there ``JournalError`` if the journal cannot be
+            used or is another account's, ``DownloadError`` if a video could not be saved, and ``ConfigurationError`` if
+            the quota does not suffice; nothing was submitted then.
 
         Raises:
-            ValueError: Two jobs would be saved under one name, or ``max_in_flight`` is not positive.
+            ValueError: Two jobs would be saved under one name, or a number is too small.
         """
-        return AsyncBatch(self._session, jobs, save_to=save_to, overwrite=overwrite, max_in_flight=max_in_flight)
+        return AsyncBatch(
+            self._session,
+            jobs,
+            save_to=save_to,
+            journal=journal,
+            overwrite=overwrite,
+            max_in_flight=max_in_flight,
+            limit=limit,
+            quota=quota,
+            resubmit_unknown=resubmit_unknown,
+            resubmit_failed=resubmit_failed,
+            repeat=repeat,
+            new_token=new_token,
+        )

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import secrets
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Self, TypeVar
+from typing import TYPE_CHECKING, BinaryIO, Protocol, Self, TypeVar
 from urllib.parse import urljoin
 
 import anyio
 import anyio.to_thread
-from attrs import define, frozen
+from attrs import define, field, frozen
 
 from a2v._async.session import Session
 from a2v._core.retry import Again, Failure
@@ -39,6 +40,11 @@ class Destination:
     path: Path
     overwrite: bool
 
+    @property
+    def part(self) -> Path:
+        """Where it grows, if somebody remembers how far it is."""
+        return self.path.with_name(f"{self.path.name}.part")
+
     @classmethod
     async def check(cls, path: Path, *, overwrite: bool) -> Self:
         """Find out before anything is waited for or paid whether a file can be stored there.
@@ -47,7 +53,7 @@ class Destination:
             DownloadError: It cannot.
         """
         destination = cls(path, overwrite)
-        await _on_disk(destination.prepare)
+        await on_disk(destination.prepare)
         return destination
 
     def prepare(self) -> None:
@@ -73,8 +79,32 @@ class Destination:
                 os.close(folder)
 
 
+class Keeper(Protocol):
+    """Remembers a download, so that another process can go on with it.
+
+    Attributes:
+        etag: Of which version of the file a part is on disk, if that is known for sure.
+        size: How long the whole file is, if that is known.
+    """
+
+    etag: str | None
+    size: int | None
+
+    async def began(self, etag: str | None, size: int | None) -> None:
+        """A file is about to be stored, from its first byte."""
+        ...
+
+    async def whole(self, size: int, sha256: str) -> None:
+        """All of it is on disk, and only its name is missing."""
+        ...
+
+
 async def download(
-    session: Session, url: str, destination: Destination, fresh_url: Callable[[], Awaitable[str]]
+    session: Session,
+    url: str,
+    destination: Destination,
+    fresh_url: Callable[[], Awaitable[str]],
+    keeper: Keeper | None = None,
 ) -> Path:
     """Fetch a file.
 
@@ -83,28 +113,46 @@ async def download(
         url: Where the file is.
         destination: Where it goes.
         fresh_url: Asks for another URL, used once if the first has expired.
+        keeper: Who remembers how far it is, and so can use what stays of a file that broke off. Otherwise nothing stays.
 
     Returns:
         The path of the whole file.
 
     Raises:
         DownloadError: The file cannot be had or stored.
-        A2VError: As ``fresh_url`` raises.
+        A2VError: As ``fresh_url`` or ``keeper`` raises.
     """
-    part = destination.path.with_name(f"{destination.path.name}.{secrets.token_hex(4)}.part")
+    path = destination.path
+    part = destination.part if keeper else path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
     try:
-        file = await _on_disk(lambda: part.open("xb"))
-        try:
-            await _Fetch(session, url, file, fresh_url).run()
-        finally:
-            # On a full disk closing fails too, for the buffer cannot be written; what is wanted was flushed by then.
-            with suppress(OSError):
-                file.close()
-        await _on_disk(lambda: destination.complete(part))
+        await _fill(part, _Fetch(session, url, fresh_url, keeper))
+        await on_disk(lambda: destination.complete(part))
+    except BaseException:
+        if not (keeper and keeper.etag):
+            with anyio.CancelScope(shield=True), suppress(OSError):
+                await anyio.to_thread.run_sync(lambda: part.unlink(missing_ok=True))
+        raise
+    return path
+
+
+async def _fill(part: Path, fetch: _Fetch) -> None:
+    keeper = fetch.keeper
+    file = await on_disk(lambda: part.open("ab" if keeper else "xb"))
+    try:
+        await fetch.run(file)
+        if keeper:
+            digest = await on_disk(lambda: digest_of(part))
+            await keeper.whole(fetch.size, digest)
     finally:
-        with anyio.CancelScope(shield=True), suppress(OSError):
-            await anyio.to_thread.run_sync(lambda: part.unlink(missing_ok=True))
-    return destination.path
+        # On a full disk closing fails too, for the buffer cannot be written; what is wanted was flushed by then.
+        with suppress(OSError):
+            file.close()
+
+
+def digest_of(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @define(eq=False)
@@ -113,8 +161,9 @@ class _Fetch:
 
     session: Session
     url: str
-    file: BinaryIO
     fresh_url: Callable[[], Awaitable[str]]
+    keeper: Keeper | None
+    file: BinaryIO = field(init=False)
     etag: str | None = None
     size: int = 0
     whole: int | None = None
@@ -122,9 +171,16 @@ class _Fetch:
     refreshed: bool = False
     taken: bool = False
 
-    async def run(self) -> None:
+    async def run(self, file: BinaryIO) -> None:
         """Ask until the file is whole; a try that got further does not count as failed."""
-        attempt, furthest = 0, 0
+        self.file = file
+        if self.keeper and self.keeper.etag:
+            # Go on where another process broke off.
+            self.etag, self.whole = self.keeper.etag, self.keeper.size
+            self.size = await on_disk(lambda: file.seek(0, os.SEEK_END))
+            if self.size and self.size == self.whole:
+                return
+        attempt, furthest = 0, self.size
         while isinstance(outcome := await self._attempt(), Again):
             # Further than ever, or a server that breaks off now here, now there would be asked for good.
             attempt, furthest = (0 if self.size >= furthest + _FURTHER else attempt), max(furthest, self.size)
@@ -132,7 +188,7 @@ class _Fetch:
                 raise outcome.error
             await self.session.pause(attempt)
             attempt += 1
-        await _on_disk(self._settle)
+        await on_disk(self._settle)
 
     async def _attempt(self) -> Again | None:
         while True:
@@ -167,14 +223,18 @@ class _Fetch:
 
     async def write(self, chunk: bytes) -> None:
         """Store what came."""
-        await _on_disk(lambda: self.file.write(chunk))
+        await on_disk(lambda: self.file.write(chunk))
         self.size += len(chunk)
 
     async def _restart(self, reply: Reply) -> None:
-        await _on_disk(lambda: (self.file.seek(0), self.file.truncate()))
+        await on_disk(lambda: (self.file.seek(0), self.file.truncate()))
         etag, length = reply.headers.get("etag", ""), reply.headers.get("content-length", "")
         self.etag = etag if re.fullmatch(r'"[^"]*"', etag) else None
         self.size, self.whole = 0, int(length) if length.isdecimal() else None
+        if self.keeper:
+            # The old part is off the disk before the new one's tag is on it, or the two could be taken for one file.
+            await on_disk(self._settle)
+            await self.keeper.began(self.etag, self.whole)
 
     def _continues(self, reply: Reply) -> bool:
         """Whether a partial reply is all that is missing; otherwise the next try starts anew."""
@@ -217,7 +277,7 @@ class _Fetch:
         os.fsync(self.file.fileno())
 
 
-async def _on_disk(work: Callable[[], T]) -> T:
+async def on_disk(work: Callable[[], T]) -> T:
     """Do something with files, off the event loop.
 
     Raises:

@@ -8,12 +8,14 @@ conducts, for all who watch it. Whoever leaves, also by cancellation, hands the 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from itertools import chain
 from math import inf
 from typing import TYPE_CHECKING, Any
 
 import anyio
 from attrs import define, field
 
+from a2v._async.telemetry import NOTHING, Span, logger
 from a2v._core import wire
 from a2v._core.budget import Budget, Kind
 from a2v._core.retry import Again, Failure, is_rate_limited, judge
@@ -59,10 +61,12 @@ class Watcher(Waiter):
     """Waits for news of videos.
 
     Attributes:
+        span: What its looks are a part of.
         waiting: Whether it does so now; a watcher whose caller is busy elsewhere costs no requests.
         news: What has come: looks, and errors that end the watching of a video.
     """
 
+    span: Span = NOTHING
     waiting: bool = field(default=False, init=False)
     news: list[News] = field(factory=list, init=False)
 
@@ -79,6 +83,7 @@ class Pacer:
         # Followed, but by nobody who waits just now.
         self._parked: set[str] = set()
         self._conducting = False
+        self._told = -inf
         self._idle: dict[Waiter, None] = {}
         self._changed = anyio.Event()
 
@@ -169,6 +174,8 @@ class Pacer:
             self._schedule.begin(turn, now)
             await self._take(turn, self._budget.sent(now))
             return
+        if turn and turn.kind in self._senders:
+            self._tell_wait(turn.at, now)
         self._changed = anyio.Event()
         self._conducting = True
         try:
@@ -176,6 +183,11 @@ class Pacer:
                 await self._changed.wait()
         finally:
             self._conducting = False
+
+    def _tell_wait(self, until: float, now: float) -> None:
+        if until - now >= 1 and until != self._told:
+            self._told = until
+            logger.info("the budget is used up: the next request is sent in %.0f s", until - now)
 
     def _next(self, now: float) -> Turn | None:
         waiting = {kind: len(senders) for kind, senders in self._senders.items()}
@@ -201,11 +213,19 @@ class Pacer:
     async def _look(self, turn: Turn, ticket: int) -> None:
         call: Call[Any] = wire.video_get(turn.video_id) if turn.video_id else wire.video_list()
         try:
-            answer = await self._send(call, ticket)
+            with self._whose(turn).active():
+                answer = await self._send(call, ticket)
         except BaseException:
             self._schedule.missed(turn)
             raise
         self._deliver(self._learn(turn, call, answer))
+
+    def _whose(self, turn: Turn) -> Span:
+        """A look is sent by anybody and for many; to those who trace, it is a part of the first one's watch."""
+        followed = (
+            self._watchers.get(turn.video_id, {}) if turn.video_id else chain.from_iterable(self._watchers.values())
+        )
+        return next((watcher.span for watcher in followed), NOTHING)
 
     async def _send(self, call: Call[Any], ticket: int) -> Reply | Failure:
         answer: Reply | Failure | None = None
@@ -237,6 +257,8 @@ class Pacer:
 
     def _deliver(self, all_news: list[News]) -> None:
         for video_id, news in all_news:
+            word = type(news).__name__ if isinstance(news, A2VError) else news.status.value
+            logger.info("video %s: %s", video_id, word)
             for watcher in self._watchers.get(video_id, ()):
                 watcher.news.append((video_id, news))
                 watcher.satisfy()

@@ -13,6 +13,7 @@ import anyio
 from anyio.lowlevel import RunVar
 from attrs import define, field
 
+from a2v._async import telemetry
 from a2v._async.pacer import Pacer
 from a2v._async.transport import Transport
 from a2v._core import wire
@@ -21,7 +22,7 @@ from a2v._core.settings import Secret, read_base_url, read_token
 from a2v.errors import ClientClosedError, ConfigurationError, RateLimitError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Awaitable, Callable, Iterator
 
     import httpx
 
@@ -59,7 +60,7 @@ class Session:
         transport: httpx.AsyncBaseTransport | None,
     ) -> None:
         # Not the environment itself, which an error report would show.
-        self._token = read_token(token, Secret(os.environ.get("A2V_TOKEN")))
+        self.token: Secret = read_token(token, Secret(os.environ.get("A2V_TOKEN")))
         self.base_url: str = read_base_url(base_url, os.environ.get("A2V_BASE_URL"))
         self.timeout: float = _seconds("timeout", timeout)
         self.max_retries: int = _whole("max_retries", max_retries, least=0)
@@ -115,13 +116,44 @@ class Session:
         Raises:
             A2VError: As the outcome means; see ``a2v._core.retry``.
         """
-        attempt = 0
-        while isinstance(outcome := await self._attempt(call), Again):
-            if attempt == self.max_retries:
+        with telemetry.call_span(call) as span:
+            outcome = await self.persist(call.name, lambda: self.attempt(call))
+            if call.job:
+                span.note({"a2v.video_id": str(outcome)})
+            return outcome
+
+    async def persist(self, name: str, attempt: Callable[[], Awaitable[T | Again]]) -> T:
+        """Do something again if need be and allowed.
+
+        Args:
+            name: What it is, for those who read the log.
+            attempt: Does it once.
+
+        Raises:
+            A2VError: Patience has ended, or as ``attempt`` raises.
+        """
+        tries = 0
+        while isinstance(outcome := await attempt(), Again):
+            if tries == self.max_retries:
                 raise outcome.error
+            # Not the error's text, which may quote the server, which may quote what is secret.
+            telemetry.logger.info("%s: %s, trying again", name, type(outcome.error).__name__)
             if not isinstance(outcome.error, RateLimitError):  # after one, our turn comes when the limit allows
-                await self.pause(attempt)
-            attempt += 1
+                await self.pause(tries)
+            tries += 1
+        return outcome
+
+    async def attempt(self, call: Call[T]) -> T | Again:
+        """Ask the server once, when it is our turn.
+
+        Raises:
+            A2VError: What came of it is final.
+        """
+        with self.in_use() as run:
+            answer = await run.pacer.request(call)
+        outcome = judge(call, answer)
+        if call.job and not isinstance(outcome, Again):
+            telemetry.logger.info("video %s: submitted for %s", outcome, call.job.model_id or call.job.pose_id)
         return outcome
 
     async def look(self, video_id: str) -> Video:
@@ -138,11 +170,6 @@ class Session:
         """
         with self.in_use():
             await anyio.sleep(backoff(attempt, random.random()))  # noqa: S311  # spreads siblings, guards nothing
-
-    async def _attempt(self, call: Call[T]) -> T | Again:
-        with self.in_use() as run:
-            answer = await run.pacer.request(call)
-        return judge(call, answer)
 
     @property
     def _is_foreign(self) -> bool:
@@ -163,10 +190,16 @@ class Session:
         transport = Transport(None if self._is_foreign else self._custom_transport)
 
         async def exchange(call: Call[Any]) -> Reply | Failure:
-            return await transport.exchange(base_url, token, call, timeout)
+            if call.sending:
+                await call.sending.before()
+                call.sending.begun = True
+            with telemetry.request_span(base_url, call) as span:
+                answer = await transport.exchange(base_url, token, call, timeout)
+                telemetry.tell_reply(span, answer)
+                return answer
 
         # The run must not keep the session alive, which is the key that it is found by.
-        base_url, token, timeout = self.base_url, self._token, self.timeout
+        base_url, token, timeout = self.base_url, self.token, self.timeout
         return _Run(transport, Pacer(exchange, self.rate_limit))
 
 

@@ -6,15 +6,17 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from a2v._async import telemetry
 from a2v._async.download import Destination, download
 from a2v._async.watch import Watch
 from a2v._core.models import Video, VideoStatus
-from a2v.errors import ProtocolError, VideoFailedError
+from a2v.errors import DownloadError, ProtocolError, VideoFailedError
 
 if TYPE_CHECKING:
     import os
     from collections.abc import AsyncGenerator, Sequence
 
+    from a2v._async.download import Keeper
     from a2v._async.session import Session
 
 
@@ -102,7 +104,7 @@ class AsyncVideoTask:
         self._video = await self._session.look(self._video_id)
         return self._video
 
-    async def download(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+    async def download(self, path: str | os.PathLike[str], *, overwrite: bool = False, mask: bool = False) -> Path:
         """Wait for the video if need be, up to two hours, then fetch it.
 
         The file appears under its name only when it is whole. Folders on the way to it are made.
@@ -110,22 +112,19 @@ class AsyncVideoTask:
         Args:
             path: Where to store it.
             overwrite: Whether a file that is there already may be replaced.
+            mask: Whether to fetch the mask in the video's stead; there is one if the video was submitted with
+                ``with_mask=True``.
 
         Returns:
             Where it is.
 
         Raises:
-            DownloadError: It cannot be fetched or stored, or the file exists already.
+            DownloadError: It cannot be fetched or stored, the file exists already, or the video has no mask.
             VideoFailedError: The render ended in error.
             WaitTimeoutError: The video has not ended in time. It goes on at the server.
             A2VError: As for ``watch``.
         """
-        destination = await Destination.check(Path(path), overwrite=overwrite)
-        video = await self.wait()
-        return await download(self._session, _url(video), destination, self._fresh_url)
-
-    async def _fresh_url(self) -> str:
-        return _url(await self.refresh())
+        return await save(self, await Destination.check(Path(path), overwrite=overwrite), mask=mask)
 
 
 async def follow(
@@ -145,7 +144,33 @@ async def follow(
         watch.close()
 
 
-def _url(video: Video) -> str:
+async def save(
+    task: AsyncVideoTask, destination: Destination, keeper: Keeper | None = None, *, mask: bool = False
+) -> Path:
+    """Wait for a task's video if need be, then fetch it.
+
+    Args:
+        task: Whose video.
+        destination: Where it goes.
+        keeper: Who remembers how far it is, if somebody does.
+        mask: Fetch the mask instead of the video.
+    """
+    url = _url(await task.wait(), mask=mask)
+
+    async def fresh_url() -> str:
+        return _url(await task.refresh(), mask=mask)
+
+    with telemetry.span("a2v.download", {"a2v.video_id": task.video_id}):
+        saved = await download(task._session, url, destination, fresh_url, keeper)  # noqa: SLF001  # its module
+    telemetry.logger.info("video %s: saved", task.video_id)
+    return saved
+
+
+def _url(video: Video, *, mask: bool) -> str:
+    if mask:
+        if not video.mask_video_url:
+            raise DownloadError(f"video {video.video_id} has no mask: one is made if asked for, with with_mask=True")
+        return video.mask_video_url
     if not video.video_url:
         raise ProtocolError(f"video {video.video_id} was finished and now has no URL")
     return video.video_url

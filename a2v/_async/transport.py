@@ -19,6 +19,7 @@ import anyio
 import anyio.to_thread
 import httpx
 
+from a2v._async import telemetry
 from a2v._core.retry import Failure
 from a2v._core.settings import is_loopback
 from a2v._core.wire import MAX_BODY, Call, Reply
@@ -48,6 +49,7 @@ class _Witness:
         self._watched = False
         self._connected = False
         self._started = False
+        self.handed_over = False
         self._answered = False
         self._stream: Any = None
         self._handshaking = False
@@ -65,9 +67,9 @@ class _Witness:
         elif name == "receive_response_headers.complete":
             self._answered = True
 
-    def sent(self, error: Exception | None) -> bool:
+    def sent(self, error: BaseException | None) -> bool:
         """Whether any of the request may have arrived. A mock transport has no trace: then the error's type decides."""
-        return self._started if self._watched else not isinstance(error, _NOT_SENT)
+        return self._started if self._watched else self.handed_over and not isinstance(error, _NOT_SENT)
 
     def was_stale(self, error: Exception) -> bool:
         """Whether it looks as if the server had closed the connection that was kept from an earlier request."""
@@ -180,14 +182,18 @@ class Transport:
         witness = _Witness()
         request = _api_request(base_url, token, call, timeout)
         error: Exception | None = None
-        with _Discreet(), anyio.move_on_after(timeout):
-            try:
-                reply = await self._ask(request, witness, fresh=call.job is not None)
-                return Reply(reply.status_code, reply.headers, token.blot(reply.body))
-            except A2VError:
-                raise
-            except Exception as caught:  # noqa: BLE001  # whatever a transport raises, it means one thing here
-                error = caught
+        try:
+            with _Discreet(), anyio.move_on_after(timeout):
+                try:
+                    reply = await self._ask(request, witness, fresh=call.job is not None)
+                    return Reply(reply.status_code, reply.headers, token.blot(reply.body))
+                except A2VError:
+                    raise
+                except Exception as caught:  # noqa: BLE001  # whatever a transport raises, it means one thing here
+                    error = caught
+        finally:
+            if call.sending:
+                call.sending.sent = witness.sent(error)
         reason = f"{base_url}: " + (_describe(error) if error else f"no whole reply within {timeout:g} s")
         return Failure(token.blot(reason.encode(errors="replace")).decode(), witness.sent(error))
 
@@ -216,18 +222,23 @@ class Transport:
         Returns:
             The reply's head, or why there was none or its body broke off.
         """
-        with _Discreet():
-            try:
-                request = httpx.Request("GET", url, headers=_identity(headers), extensions=_timeouts(timeout))
-                async with self._send(request, _Witness(), fresh=True, patience=timeout) as (response, body):
-                    reply = Reply(response.status_code, _lower(response.headers), b"")
-                    if await sink.begin(reply) and not await _pour(body, sink, timeout):
-                        return Failure(f"less than {_LEAST} bytes within {timeout:g} s", sent=True)
-                    return reply
-            except A2VError:
-                raise
-            except Exception as error:  # noqa: BLE001  # as above
-                return Failure(_describe(error), sent=True)
+        with telemetry.request_span(url) as span, _Discreet():
+            answer = await self._fetch(url, headers, timeout, sink)
+            telemetry.tell_reply(span, answer)
+            return answer
+
+    async def _fetch(self, url: str, headers: Mapping[str, str], timeout: float, sink: Sink) -> Reply | Failure:
+        try:
+            request = httpx.Request("GET", url, headers=_identity(headers), extensions=_timeouts(timeout))
+            async with self._send(request, _Witness(), fresh=True, patience=timeout) as (response, body):
+                reply = Reply(response.status_code, _lower(response.headers), b"")
+                if await sink.begin(reply) and not await _pour(body, sink, timeout):
+                    return Failure(f"less than {_LEAST} bytes within {timeout:g} s", sent=True)
+                return reply
+        except A2VError:
+            raise
+        except Exception as error:  # noqa: BLE001  # as above
+            return Failure(_describe(error), sent=True)
 
     @asynccontextmanager
     async def _send(
@@ -237,6 +248,7 @@ class Transport:
         transport = await self._transport(str(request.url), fresh=fresh)
         request.stream = _Content(request.content)
         request.extensions["trace"] = witness
+        witness.handed_over = True
         try:
             with anyio.fail_after(patience):
                 response = await transport.handle_async_request(request)

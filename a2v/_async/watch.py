@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
+from a2v._async import telemetry
 from a2v._async.pacer import Watcher
 from a2v._core.schedule import is_change
 from a2v.errors import A2VError, ClientClosedError, WaitTimeoutError
@@ -38,7 +39,9 @@ class Watch:
         self._deadline = inf if timeout is None else self._started + timeout
         self._seen: dict[str, Video] = {}
         self._news: deque[News] = deque()
-        self._watcher = Watcher()
+        one = {"a2v.video_id": next(iter(since))} if len(since) == 1 else {}
+        self._span = telemetry.start("a2v.watch", {"a2v.videos": len(since), **one})
+        self._watcher = Watcher(self._span)
         self._pacer: Pacer | None = None
 
     async def next(self) -> Video | None:
@@ -62,6 +65,7 @@ class Watch:
         """Watch no longer."""
         if self._pacer:
             self._pacer.leave(self._watcher, list(self._open))
+        self._span.end()
 
     async def _wait(self) -> None:
         with anyio.CancelScope(deadline=self._deadline) as scope:
@@ -82,15 +86,20 @@ class Watch:
             self._open.pop(video.video_id, None)
         before = self._seen.get(video.video_id)
         self._seen[video.video_id] = video
-        return before is None or is_change(before, video)
+        is_news = before is None or is_change(before, video)
+        if is_news:
+            self._span.event("a2v.video", {"a2v.video_id": video.video_id, "a2v.status": video.status.value})
+        return is_news
 
     def _with_facts(self, error: A2VError, video_id: str) -> A2VError:
         error.video_id, error.video = video_id, self._seen.get(video_id) or error.video
         error.waited = anyio.current_time() - self._started
+        self._span.failed(type(error).__name__)
         return error
 
     def _timed_out(self) -> WaitTimeoutError:
         video_id, waited = next(iter(self._open)), anyio.current_time() - self._started
+        self._span.failed(WaitTimeoutError.__name__)
         others = f" (nor have {len(self._open) - 1} others)" if len(self._open) > 1 else ""
         return WaitTimeoutError(
             f"video {video_id} has not ended after {waited:.0f} s{others}; it goes on at the server",

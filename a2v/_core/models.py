@@ -2,16 +2,21 @@
 
 import os
 import re
+from abc import abstractmethod
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar, overload
 from urllib.parse import urlsplit
 
 from attrs import field, fields_dict, frozen
 
+from a2v._core import html
+from a2v._core.html import Shown
 from a2v.errors import A2VError
+
+T = TypeVar("T")
 
 _SCHEMES = {"http", "https", "file"}
 # Half a surrogate pair cannot be encoded, so not be sent either.
@@ -22,6 +27,42 @@ _UNSAFE_IN_NAMES = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]')
 
 def _read_only(raw: Mapping[str, Any]) -> Mapping[str, Any]:
     return MappingProxyType(dict(raw))
+
+
+class _Value:
+    """What can be pickled although it holds a read-only mapping."""
+
+    __slots__ = ()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        kind: Any = type(self)
+        state = {name: getattr(self, name) for name in fields_dict(kind)}
+        plain = {name: dict(kept) if isinstance(kept, MappingProxyType) else kept for name, kept in state.items()}
+        return _rebuild, (kind, plain)
+
+
+def _rebuild(kind: type[Any], state: dict[str, Any]) -> Any:
+    return kind(**state)
+
+
+class _Visible(_Value):
+    """What a notebook shows as more than its ``repr``."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def _shown(self) -> Shown: ...
+
+    def _repr_html_(self) -> str:
+        return html.card(self._shown())
+
+
+class Listing(list[T]):
+    """A list of values, which a notebook shows as a table. In every other respect it is a list."""
+
+    def _repr_html_(self) -> str | None:
+        rows = [value._shown() for value in self if isinstance(value, _Visible)]  # noqa: SLF001  # of this module
+        return html.table(rows) if len(rows) == len(self) else None
 
 
 class VideoStatus(StrEnum):
@@ -45,7 +86,7 @@ class VideoStatus(StrEnum):
 
 
 @frozen(kw_only=True)
-class Character:
+class Character(_Visible):
     """Somebody who can speak.
 
     Attributes:
@@ -64,12 +105,63 @@ class Character:
     preview_url: str = ""
     raw: Mapping[str, Any] = field(factory=dict, converter=_read_only, eq=False, repr=False)
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (type(self), _state(self))
+    def _shown(self) -> Shown:
+        facts = {"model_id": self.model_id, "gender": self.gender}
+        return Shown(self.display_name or self.name, facts, picture=self.preview_url)
 
 
 @frozen(kw_only=True)
-class Video:
+class Pose(_Visible):
+    """A way in which an avatar can be shown. Servers of the service's later revision have them.
+
+    Attributes:
+        pose_id: What ``videos.generate`` wants to know.
+        name: The service's name for the pose.
+        preview_url: A picture. It may be pre-signed and expire.
+        raw: All that the server sent.
+    """
+
+    pose_id: str
+    name: str = ""
+    preview_url: str = ""
+    raw: Mapping[str, Any] = field(factory=dict, converter=_read_only, eq=False, repr=False)
+
+    def _shown(self) -> Shown:
+        return Shown(self.name, {"pose_id": self.pose_id}, picture=self.preview_url)
+
+
+@frozen(kw_only=True)
+class Avatar(_Visible):
+    """Somebody who can speak, in one pose or another. Servers of the service's later revision have them.
+
+    Attributes:
+        avatar_id: What ``avatars.poses`` wants to know.
+        avatar_type: ``"human"`` or ``"cg_human"``, as the service says it.
+        name: The service's name for the avatar.
+        display_name: The name to show to people.
+        gender: As the service says it, usually ``"female"`` or ``"male"``.
+        preview_url: A picture. It may be pre-signed and expire.
+        poses: The poses, each once.
+        raw: All that the server sent.
+    """
+
+    avatar_id: str
+    avatar_type: str = ""
+    name: str = ""
+    display_name: str = ""
+    gender: str = ""
+    preview_url: str = ""
+    poses: tuple[Pose, ...] = ()
+    raw: Mapping[str, Any] = field(factory=dict, converter=_read_only, eq=False, repr=False)
+
+    def _shown(self) -> Shown:
+        facts = {"avatar_id": self.avatar_id, "gender": self.gender}
+        parts = [pose._shown() for pose in self.poses]  # noqa: SLF001  # of this module
+        return Shown(self.display_name or self.name, facts, picture=self.preview_url, parts=parts)
+
+
+@frozen(kw_only=True)
+class Video(_Visible):
     """One look at a video.
 
     Attributes:
@@ -94,22 +186,35 @@ class Video:
         """
         return self.status is VideoStatus.FAILED or (self.status is VideoStatus.FINISHED and bool(self.video_url))
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (type(self), _state(self))
+    def _shown(self) -> Shown:
+        word = str(self.raw.get("status", "")) if self.status is VideoStatus.UNKNOWN else self.status.value
+        message = self.raw.get("message")
+        links = {"video": self.video_url or "", "mask": self.mask_video_url or ""}
+        facts = {"video_id": self.video_id, "status": word, "message": message if isinstance(message, str) else ""}
+        return Shown("", facts, player=self.video_url or "", links=links)
 
 
-def _state(value: Character | Video) -> dict[str, Any]:
-    # A mapping proxy cannot be pickled; the dict behind it can.
-    return {name: getattr(value, name) for name in fields_dict(type(value))} | {"raw": dict(value.raw)}
+def _is_id(value: Any) -> bool:
+    return isinstance(value, str) and bool(value) and not _UNPRINTABLE.search(value)
 
 
-def _rebuild(kind: type[Character | Video], state: dict[str, Any]) -> Character | Video:
-    return kind(**state)
-
-
-def _check_model_id(_: object, __: object, value: Any) -> None:
-    if not isinstance(value, str) or not value or _UNPRINTABLE.search(value):
+def _check_model_id(job: "Job", _: object, value: Any) -> None:
+    if job.pose_id is not None and value is not None:
+        raise ValueError("a job has a model_id or a pose_id, not both")
+    if job.pose_id is None and not _is_id(value):
         raise ValueError(f"model_id must be a character's id such as 'eva_a0008', got {value!r}")
+
+
+def _check_pose_id(_: object, __: object, value: Any) -> None:
+    if value is not None and not _is_id(value):
+        raise ValueError(f"pose_id must be the id of an avatar's pose, got {value!r}")
+
+
+def _check_with_mask(job: "Job", _: object, value: Any) -> None:
+    if not isinstance(value, bool):
+        raise ValueError(f"with_mask must be True or False, got {value!r}")  # noqa: TRY004  # as for all of a job
+    if value and job.pose_id is None:
+        raise ValueError("with_mask goes with a pose_id: servers make no mask for a model_id")
 
 
 def _check_audio_url(_: object, __: object, value: Any) -> None:
@@ -145,22 +250,58 @@ def _check_name(_: object, __: object, value: Any) -> None:
         raise ValueError(f"name must be usable as a file name without its extension, got {value!r}")
 
 
-@frozen
-class Job:
-    """One video to make.
+@frozen(init=False)
+class Job(_Value):
+    """One video to make: ``Job(model_id, audio_url)``, or ``Job(pose_id=…, audio_url=…)`` where the server has poses.
 
     Attributes:
-        model_id: Which character speaks.
+        model_id: Which character speaks; ``None`` if the job has a ``pose_id``.
         audio_url: What it says: the URL of a recording that the server can download.
         name: Names the output file of a batch, without extension; the job's place in the batch if ``None``.
+        pose_id: Which pose of which avatar speaks; ``None`` if the job has a ``model_id``.
+        with_mask: Whether a mask is made too, which tells the speaker from the background. Needs a ``pose_id``.
+        extra: What else is known of the job, such as the other columns of a manifest. It is not sent anywhere.
 
     Raises:
         ValueError: An argument cannot be right; the message says which and why.
     """
 
-    model_id: str = field(validator=_check_model_id)
+    model_id: str | None = field(validator=_check_model_id)
     audio_url: str = field(validator=_check_audio_url)
-    name: str | None = field(default=None, validator=_check_name)
+    name: str | None = field(validator=_check_name)
+    pose_id: str | None = field(validator=_check_pose_id)
+    with_mask: bool = field(validator=_check_with_mask)
+    extra: Mapping[str, Any] = field(converter=_read_only, eq=False, repr=False)
+
+    @overload
+    def __init__(
+        self, model_id: str, audio_url: str, name: str | None = None, *, extra: Mapping[str, Any] = ...
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self,
+        *,
+        pose_id: str,
+        audio_url: str,
+        name: str | None = None,
+        with_mask: bool = False,
+        extra: Mapping[str, Any] = ...,
+    ) -> None: ...
+
+    def __init__(
+        self,
+        model_id: str | None = None,
+        audio_url: str = "",
+        name: str | None = None,
+        *,
+        pose_id: str | None = None,
+        with_mask: bool = False,
+        extra: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
+        self.__attrs_init__(  # pyright: ignore[reportAttributeAccessIssue]  # made by attrs
+            model_id, audio_url, name, pose_id, with_mask, extra
+        )
 
 
 @frozen(kw_only=True)

@@ -6,7 +6,7 @@ idempotency key, so it is sent again only when it provably did not arrive or was
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from attrs import frozen
 
@@ -34,7 +34,6 @@ T = TypeVar("T")
 _BY_STATUS: dict[int, type[APIError]] = {
     401: AuthenticationError,
     403: PermissionDeniedError,
-    404: NotFoundError,
     408: ServerError,
 }
 
@@ -141,7 +140,7 @@ def _judge_refusal(call: Call[T], reply: Reply, envelope: Envelope | ProtocolErr
     status = reply.status_code
     if status < 400:
         raise ProtocolError(f"the server answered {call.method} {call.path} with HTTP {status}, which is not followed")
-    error = _api_error(reply, envelope)
+    error = _not_found(call, reply, envelope) if status == 404 else _api_error(reply, envelope)
     # 409 says that something conflicts, perhaps with this very job having been accepted.
     if call.job and (status in (408, 409) or status >= 500):
         raise _unknown(call.job, str(error))
@@ -162,6 +161,20 @@ def _api_error(reply: Reply, envelope: Envelope | ProtocolError) -> APIError:
     if code == wire.NOT_FOUND and kind is APIError:
         kind = NotFoundError
     return kind(_message(envelope, "the server refused"), code=code, status_code=status)
+
+
+def _not_found(call: Call[Any], reply: Reply, envelope: Envelope | ProtocolError) -> NotFoundError:
+    """HTTP 404 means a missing thing or a missing call, as not all servers have all calls.
+
+    Code 10001 tells the two apart, and without an envelope it was no part of the API that answered. Any other code leaves
+    it open, unless there is no thing that could be missing.
+    """
+    code, hint = _code(envelope), f"this server does not have the call {call.name}"
+    if call.about and code is not None:
+        hint = (
+            "" if code == wire.NOT_FOUND else f"this server does not know the {call.about}, or not the call {call.name}"
+        )
+    return NotFoundError(_message(envelope, "not found"), code=code, status_code=reply.status_code, hint=hint)
 
 
 def _code(envelope: Envelope | ProtocolError) -> int | None:

@@ -6,15 +6,15 @@ This is the one place that knows how the protocol looks. The client reads replie
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import cache
 from typing import Any, Generic, Literal, TypeVar, cast
 
 import cattrs
-from attrs import field, frozen
-from cattrs.gen import make_dict_structure_fn
+from attrs import define, field, frozen
+from cattrs.gen import make_dict_structure_fn, override
 
-from a2v._core.models import Character, Job, Video, VideoStatus
+from a2v._core.models import Avatar, Character, Job, Listing, Pose, Video, VideoStatus
 from a2v.errors import ProtocolError
 
 T = TypeVar("T")
@@ -23,6 +23,8 @@ CHARACTER_LIST = "/v1/a2v/character.list"
 VIDEO_GENERATE = "/v1/a2v/video.generate"
 VIDEO_GET = "/v1/a2v/video.get"
 VIDEO_LIST = "/v1/a2v/video.list"
+AVATAR_LIST = "/v1/a2v/avatar.list"
+AVATAR_POSE_LIST = "/v1/a2v/avatar-pose.list"
 
 OK = 0
 TOO_MANY_REQUESTS = 1009
@@ -32,6 +34,21 @@ MAX_BODY = 1024 * 1024
 """No reply of the API is longer than this many bytes."""
 
 _DEEPEST = 50
+
+
+@define(eq=False)
+class Sending:
+    """One try to submit, while it is on its way.
+
+    Attributes:
+        before: Awaited when the request's turn has come, before any of it is sent. If it fails, nothing is sent.
+        begun: Whether ``before`` is through.
+        sent: Whether any of the request may have reached the server; known at the end, also if it is cancelled.
+    """
+
+    before: Callable[[], Awaitable[None]]
+    begun: bool = False
+    sent: bool = False
 
 
 @frozen
@@ -44,6 +61,7 @@ class Call(Generic[T]):
         read: Makes the value out of a successful reply's ``data``, or raises ``ProtocolError``.
         params: The query.
         job: What is submitted, for the one call that submits.
+        sending: Who wants to know what becomes of that, if somebody does.
     """
 
     method: Literal["GET", "POST"]
@@ -51,11 +69,24 @@ class Call(Generic[T]):
     read: Callable[[object], T]
     params: Mapping[str, str] | None = None
     job: Job | None = None
+    sending: Sending | None = None
 
     @property
-    def json(self) -> dict[str, str] | None:
+    def name(self) -> str:
+        """What the protocol calls it, such as ``video.get``."""
+        return self.path.rpartition("/")[2]
+
+    @property
+    def about(self) -> str | None:
+        """What names the thing it is about, such as ``video_id``; ``None`` if it is about all there are."""
+        if self.job:
+            return "pose_id" if self.job.pose_id else "model_id"
+        return next(iter(self.params), None) if self.params else None
+
+    @property
+    def json(self) -> dict[str, str | bool] | None:
         """The body to send."""
-        return {"model_id": self.job.model_id, "audio_url": self.job.audio_url} if self.job else None
+        return job_data(self.job) if self.job else None
 
 
 @frozen
@@ -85,9 +116,9 @@ def character_list() -> Call[list[Character]]:
     return Call("GET", CHARACTER_LIST, lambda data: _read_list(data, Character))
 
 
-def video_generate(job: Job) -> Call[str]:
+def video_generate(job: Job, sending: Sending | None = None) -> Call[str]:
     """Submit a job; the value is the new video's id."""
-    return Call("POST", VIDEO_GENERATE, _read_video_id, job=job)
+    return Call("POST", VIDEO_GENERATE, _read_video_id, job=job, sending=sending)
 
 
 def video_get(video_id: str) -> Call[Video]:
@@ -105,6 +136,16 @@ def video_get(video_id: str) -> Call[Video]:
 def video_list() -> Call[list[Video]]:
     """Look at every video of the account."""
     return Call("GET", VIDEO_LIST, lambda data: _read_list(data, Video))
+
+
+def avatar_list() -> Call[list[Avatar]]:
+    """All avatars of the service, with their poses."""
+    return Call("GET", AVATAR_LIST, lambda data: _read_list(data, Avatar))
+
+
+def avatar_pose_list(avatar_id: str) -> Call[list[Pose]]:
+    """The poses of one avatar, each once."""
+    return Call("GET", AVATAR_POSE_LIST, lambda data: _once(_read_list(data, Pose)), params={"avatar_id": avatar_id})
 
 
 # -- reading ----------------------------------------------------------------------------------------------------------
@@ -183,7 +224,7 @@ def _read_code(code: object) -> int:
 def _read_list(data: object, kind: type[T]) -> list[T]:
     if not isinstance(data, list):
         raise ProtocolError(f"expected a list, got {type(data).__name__}")
-    return [_structure(item, kind) for item in cast("list[object]", data)]
+    return Listing(_structure(item, kind) for item in cast("list[object]", data))
 
 
 def _read_video_id(data: object) -> str:
@@ -217,7 +258,18 @@ def _converter() -> cattrs.Converter:
     converter.register_structure_hook(VideoStatus, lambda sent, _: _status(_string(sent, str)))
     plain = make_dict_structure_fn(Video, converter)
     converter.register_structure_hook(Video, lambda sent, _: plain(_with_status(sent), Video))
+    poses = override(struct_hook=lambda sent, _: tuple(_once(_read_list(sent, Pose))))
+    avatar = make_dict_structure_fn(Avatar, converter, avatar_id=override(rename="id"), poses=poses)
+    converter.register_structure_hook(Avatar, avatar)
     return converter
+
+
+def _once(poses: list[Pose]) -> list[Pose]:
+    """The service has been seen to name a pose twice."""
+    first: dict[str, Pose] = {}
+    for pose in poses:
+        first.setdefault(pose.pose_id, pose)
+    return Listing(first.values())
 
 
 def _string(value: object, _: object) -> str:
@@ -281,6 +333,28 @@ def video_data(video: Video, message: str | None = None) -> dict[str, str | None
     return data | {key: value for key, value in more.items() if value}
 
 
+def avatar_data(avatar: Avatar) -> dict[str, object]:
+    """An avatar as ``avatar.list`` shows it."""
+    keys = ("avatar_type", "name", "gender", "display_name", "preview_url")
+    poses = [pose_data(pose) for pose in avatar.poses]
+    return {"id": avatar.avatar_id, **{key: getattr(avatar, key) for key in keys}, "poses": poses}
+
+
+def pose_data(pose: Pose) -> dict[str, str]:
+    """A pose as ``avatar.list`` and ``avatar-pose.list`` show it."""
+    return {"pose_id": pose.pose_id, "name": pose.name, "preview_url": pose.preview_url}
+
+
+# -- a job, which one side writes and the other reads -----------------------------------------------------------------
+
+
+def job_data(job: Job) -> dict[str, str | bool]:
+    """A job as ``video.generate`` takes it: the seed's two fields, those of later revisions where they are used."""
+    who = {"pose_id": job.pose_id} if job.pose_id else {"model_id": job.model_id}
+    mask = {"with_mask": True} if job.with_mask else {}
+    return {key: value for key, value in who.items() if value} | {"audio_url": job.audio_url} | mask
+
+
 def read_job(body: bytes) -> Job:
     """What a client submits with ``video.generate``.
 
@@ -292,4 +366,11 @@ def read_job(body: bytes) -> Job:
     if not isinstance(value, dict):
         raise ProtocolError("the body must be a JSON object")
     sent = cast("dict[str, Any]", value)
-    return Job(sent.get("model_id", ""), sent.get("audio_url", ""))
+    audio_url = sent.get("audio_url", "")
+    if sent.get("pose_id") is None:
+        if sent.get("with_mask"):
+            raise ValueError("with_mask goes with a pose_id")
+        return Job(sent.get("model_id", ""), audio_url)
+    if sent.get("model_id") is not None:
+        raise ValueError("send a model_id or a pose_id, not both")
+    return Job(pose_id=sent["pose_id"], audio_url=audio_url, with_mask=sent.get("with_mask") or False)

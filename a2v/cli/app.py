@@ -23,9 +23,10 @@ from a2v import (
     WaitTimeoutError,
     __version__,
 )
-from a2v.cli.output import announce, log_to_stderr, say
-from a2v.cli.server import SIZE, Flag, Server, TokenFile, UsageError, check_job, needs_engine, read_audio, read_token
+from a2v.cli.output import announce, log_to_stderr, print_checks, say
+from a2v.cli.server import SIZE, Flag, Server, TokenFile, UsageError, needs_extra, read_audio, read_job, read_token
 from a2v.cli.session import follow, session, submit
+from a2v.cli.staging import Staging
 
 FAILED = 1
 USAGE = 2
@@ -41,7 +42,8 @@ _EPILOGUE = """Exit codes:
   4  the time of --timeout is over; the render goes on
   130  interrupted by Ctrl-C or SIGTERM; renders go on at the server
 
-Environment: A2V_TOKEN, the token; A2V_BASE_URL, the server. They are not used with --local."""
+Environment: A2V_TOKEN, the token; A2V_BASE_URL, the server; A2V_STAGE_TO, where to upload recordings of this machine.
+They are not used with --local."""
 
 app: App = App(
     name="a2v",
@@ -70,6 +72,7 @@ Timeout = Annotated[
     Parameter(help="Seconds to wait at most; as long as it takes if left out.", validator=validators.Number(gt=0)),
 ]
 Overwrite = Annotated[Flag, Parameter(help="Replace a file that is there already.")]
+Mask = Annotated[Path | None, Parameter(help="Where to save the mask, too; implies --with-mask.")]
 Size = Annotated[int, Parameter(help="Width and height of the videos in pixels: 512, 720 or 1080.")]
 
 
@@ -105,31 +108,46 @@ async def characters(*, server: Server = Server()) -> None:  # noqa: B008  # fro
         out.characters(await client.characters.list())
 
 
+@app.command(sort_key=2)
+async def avatars(*, server: Server = Server()) -> None:  # noqa: B008  # frozen
+    """List the poses of the avatars, where the server has them: pose_id, avatar, pose, gender, preview picture."""
+    async with session(server) as (client, out):
+        out.avatars(await client.avatars.list())
+
+
 @app.command(sort_key=3)
 async def generate(
-    audio: Annotated[str, Parameter(help="The URL of the recording; with --local also a file of this machine.")],
+    audio: Annotated[str, Parameter(help="The URL of the recording; with --local or --stage-to also a file.")],
     /,
     *,
-    model_id: Annotated[str, Parameter(help="Who speaks; `a2v characters` lists them.")],
+    model_id: Annotated[str | None, Parameter(help="Who speaks; `a2v characters` lists them.")] = None,
+    pose_id: Annotated[str | None, Parameter(help="Or which pose of an avatar; `a2v avatars` lists them.")] = None,
+    with_mask: Annotated[Flag, Parameter(help="Have a mask made too; goes with --pose-id.")] = False,
     output: Target | None = None,
+    mask_output: Mask = None,
     overwrite: Overwrite = False,
     timeout: Timeout = None,
+    staging: Staging = Staging(),  # noqa: B008  # frozen
     server: Server = Server(),  # noqa: B008  # frozen
 ) -> None:
-    """Make a video of a character speaking a recording, wait for it, and save it.
+    """Make a video of a character or an avatar speaking a recording, wait for it, and save it.
 
     The render is submitted once and never again by itself; Ctrl-C stops the waiting, not the render.
     Without -o its URL is printed.
     """
     server.check()
-    audio_url, files = read_audio(audio, server)
-    check_job(model_id, audio_url)
-    if output:
-        _check_target(output, overwrite=overwrite)
-    elif not server.is_kept:
+    audio_url, files = read_audio(audio, server, staged=bool(staging.place(server)))
+    wants_mask = with_mask or mask_output is not None
+    job_for = partial(read_job, model_id=model_id, pose_id=pose_id, with_mask=wants_mask)
+    job_for(audio_url)
+    for option, target in (("--output", output), ("--mask-output", mask_output)):
+        if target:
+            _check_target(target, option, overwrite=overwrite)
+    if not output and not server.is_kept:
         raise UsageError("with --local the video would be gone at the end: say where to save it, with -o FILE")
-    async with session(server, files) as (client, out):
-        task = await submit(client, out, model_id=model_id, audio_url=audio_url, target=output)
+    async with staging.open(server, audio_url) as reach, session(server, files) as (client, out):
+        job = job_for(await reach(audio_url, out))
+        task = await submit(client, out, job, target=output, mask_target=mask_output)
         await follow(task, out, overwrite=overwrite, timeout=timeout)
 
 
@@ -167,14 +185,17 @@ async def download(
     /,
     *,
     output: Target,
+    mask_output: Annotated[Path | None, Parameter(help="Where to save its mask, too, if it has one.")] = None,
     overwrite: Overwrite = False,
     timeout: Timeout = None,
     server: Server = Server(),  # noqa: B008  # frozen
 ) -> None:
     """Save a video, after waiting for it if need be."""
-    _check_target(output, overwrite=overwrite)
+    _check_target(output, "--output", overwrite=overwrite)
+    if mask_output:
+        _check_target(mask_output, "--mask-output", overwrite=overwrite)
     async with session(server) as (client, out):
-        out.expect(video_id, target=output)
+        out.expect(video_id, target=output, mask_target=mask_output)
         await follow(client.videos.task(video_id), out, overwrite=overwrite, timeout=timeout)
 
 
@@ -209,7 +230,7 @@ def serve(
         requests_per_minute: How many requests are answered each minute; no limit if left out.
         as_json: Print one JSON object when the engine is ready: base_url and token.
     """
-    with needs_engine():
+    with needs_extra():
         from a2v import engine  # noqa: PLC0415  # an extra
 
         run_engine, settings_of = engine.serve, engine.Settings
@@ -230,22 +251,49 @@ def serve(
     run_engine(settings, allow_remote=allow_remote, ready=ready)
 
 
-def _check_target(path: Path, *, overwrite: bool) -> None:
+@app.command(sort_key=8)
+async def doctor(
+    *,
+    base_url: str | None = None,
+    token_file: TokenFile = None,
+    as_json: Annotated[Flag, _JSON] = False,
+) -> None:
+    """Tell what stands between you and a video: token, server, clock, requests left, extras, FFmpeg's libraries.
+
+    Asks the server once, for its characters. Exits with 1 if there is a problem.
+
+    Args:
+        base_url: The server's URL; that of A2V_BASE_URL if left out, or else the hosted service.
+        token_file: A file with the token, or - for standard input; the token of A2V_TOKEN if left out.
+        as_json: Print one JSON object: ok, and for each check its name, state (ok, note or problem) and words.
+    """
+    from a2v.cli.doctor import examine, verdict  # noqa: PLC0415  # of use to this command alone
+
+    checks = await examine(base_url, token_file)
+    print_checks(checks, as_json=as_json)
+    if problems := verdict(checks):
+        raise A2VError(problems)
+
+
+app.register_install_completion_command(help="Have the shell complete commands and options: bash, zsh or fish.")
+
+
+def _check_target(path: Path, option: str, *, overwrite: bool) -> None:
     """Before anything is paid for."""
     if path.is_dir():
-        raise UsageError(f"--output: {path} is a folder; give the name of a file in it")
+        raise UsageError(f"{option}: {path} is a folder; give the name of a file in it")
     if path.exists() and not overwrite:
-        raise UsageError(f"--output: {path} is there already; add --overwrite to replace it")
-    _make_folder(path.parent)
+        raise UsageError(f"{option}: {path} is there already; add --overwrite to replace it")
+    _make_folder(path.parent, option)
 
 
-def _make_folder(path: Path) -> None:
+def _make_folder(path: Path, option: str = "--output") -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UsageError(f"--output: the folder {path} cannot be made: {error.strerror}") from None
+        raise UsageError(f"{option}: the folder {path} cannot be made: {error.strerror}") from None
     if not os.access(path, os.W_OK):
-        raise UsageError(f"--output: the folder {path} is not writable")
+        raise UsageError(f"{option}: the folder {path} is not writable")
 
 
 def run(arguments: list[str]) -> int:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import anyio
 from attrs import frozen
 
-from a2v import A2VError
+from a2v import A2VError, Job
 from a2v.cli.session import follow, submit
 
 if TYPE_CHECKING:
@@ -80,8 +80,7 @@ async def make_videos(client: AsyncA2V, output: Output, folder: Path) -> list[Pa
                 await submit(
                     client,
                     output,
-                    model_id=character.model_id,
-                    audio_url=clip.path.as_uri(),
+                    Job(character.model_id, clip.path.as_uri()),
                     label=label,
                     target=target,
                 ),

@@ -10,21 +10,25 @@ import logging
 import sys
 import time
 import unicodedata
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from attrs import define, field
+from attrs import asdict, define, field
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from a2v import Character, Video, VideoStatus
+from a2v import Avatar, Character, Video, VideoStatus
+from a2v._core import wire
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from types import TracebackType
+
+    from a2v.cli.doctor import Check
 
 _LONGEST = 2000
 # Control, format (bidi and zero-width are among them), surrogates, line and paragraph separators; then the letters and
@@ -69,8 +73,10 @@ class Row:
         video_id: Which.
         label: What to call it on a terminal.
         target: Where it shall be saved, if it shall.
+        mask_target: Where its mask shall be saved, if it shall.
         video: The last look at it.
         path: Where it was saved.
+        mask_path: Where its mask was saved.
         since: When the command first heard of it, on the monotonic clock.
     """
 
@@ -79,6 +85,8 @@ class Row:
     target: Path | None = None
     video: Video | None = None
     path: Path | None = None
+    mask_target: Path | None = None
+    mask_path: Path | None = None
     since: float = field(factory=time.monotonic)
 
     @property
@@ -117,9 +125,10 @@ def _message(video: Video) -> str | None:
 class Output:
     """Where a command tells what it learns; plain lines of tab-separated fields, for pipes and logs."""
 
-    def __init__(self) -> None:
+    def __init__(self, note: str = "") -> None:
         self.rows: dict[str, Row] = {}
         self.submitting = 0
+        self._notes = [note]
 
     def __enter__(self) -> Self:
         return self
@@ -129,9 +138,20 @@ class Output:
     ) -> None:
         """Nothing to put back."""
 
-    def expect(self, video_id: str, *, label: str = "", target: Path | None = None) -> None:
+    @contextmanager
+    def noting(self, note: str) -> Iterator[None]:
+        """While there is no video to show, a terminal shows this."""
+        self._notes.append(note)
+        try:
+            yield
+        finally:
+            self._notes.remove(note)
+
+    def expect(
+        self, video_id: str, *, label: str = "", target: Path | None = None, mask_target: Path | None = None
+    ) -> None:
         """A video that the command is about."""
-        self.rows.setdefault(video_id, Row(video_id, label or video_id, target))
+        self.rows.setdefault(video_id, Row(video_id, label or video_id, target, mask_target=mask_target))
 
     def show(self, video: Video) -> None:
         """A look at a video; printed if it is news."""
@@ -153,16 +173,28 @@ class Output:
     def row(self, row: Row) -> None:
         """Print where a video is now."""
         label = row.label if row.label != row.video_id else ""
-        _print_fields(row.video_id, row.word, row.detail or label)
+        _print_fields(row.video_id, row.word, row.detail or label, str(row.mask_path or ""))
 
     def characters(self, characters: Iterable[Character]) -> None:
         """Print who can speak."""
         for one in characters:
             _print_fields(one.model_id, one.display_name or one.name, one.gender, one.preview_url)
 
+    def avatars(self, avatars: Iterable[Avatar]) -> None:
+        """Print who can speak in which poses, a line for each pose."""
+        for fields in _poses(avatars):
+            _print_fields(*fields)
+
     def remark(self, *lines: str) -> None:
         """Print something for people."""
         print(*map(clean, lines), sep="\n", flush=True)
+
+
+def _poses(avatars: Iterable[Avatar]) -> Iterator[tuple[str, ...]]:
+    for one in avatars:
+        for pose in one.poses:
+            name = one.display_name or one.name
+            yield pose.pose_id, name, pose.name, one.gender, pose.preview_url or one.preview_url
 
 
 def _print_fields(*fields: str) -> None:
@@ -184,6 +216,7 @@ class JsonOutput(Output):
                     "mask_video_url": video.mask_video_url,
                     "message": _message(video),
                     "path": str(row.path) if row.path else None,
+                    "mask_path": str(row.mask_path) if row.mask_path else None,
                 }
             )
 
@@ -191,6 +224,10 @@ class JsonOutput(Output):
         """Print who can speak, as an array of objects."""
         keys = ("model_id", "name", "display_name", "gender", "preview_url")
         _print_json([{key: getattr(one, key) for key in keys} for one in characters])
+
+    def avatars(self, avatars: Iterable[Avatar]) -> None:
+        """Print who can speak in which poses, as the server tells it: an array of objects."""
+        _print_json([wire.avatar_data(one) for one in avatars])
 
     def remark(self, *lines: str) -> None:
         """Nothing: machines do not care."""
@@ -205,10 +242,9 @@ class TerminalOutput(Output):
     """What is under way moves at the bottom; what has ended stands above it."""
 
     def __init__(self, console: Console, note: str) -> None:
-        super().__init__()
+        super().__init__(note)
         self._console = console
         self._spinner = Spinner("dots")
-        self._note = note
         self._live = Live(console=console, get_renderable=self._moving, transient=True, refresh_per_second=8)
 
     def __enter__(self) -> Self:
@@ -237,6 +273,13 @@ class TerminalOutput(Output):
             table.add_row(*(Text(clean(text), overflow="fold") for text in fields))
         self._console.print(table)
 
+    def avatars(self, avatars: Iterable[Avatar]) -> None:
+        """Print who can speak in which poses, as a table."""
+        table = Table("pose_id", "name", "pose", "gender", "preview", box=None, header_style="bold", pad_edge=False)
+        for fields in _poses(avatars):
+            table.add_row(*(Text(clean(text), overflow="fold") for text in fields))
+        self._console.print(table)
+
     def remark(self, *lines: str) -> None:
         """Print something for people."""
         for line in lines:
@@ -245,7 +288,8 @@ class TerminalOutput(Output):
     def _print_row(self, row: Row) -> None:
         failed = row.video and row.video.status is VideoStatus.FAILED
         sign = ("✗ ", "red") if failed else ("✓ ", "green") if row.ended else ("· ", "dim")
-        self._write(Text.assemble(sign, (clean(row.label), "bold"), f"  {row.word}  {row.detail}".rstrip()))
+        where = f"  {row.word}  {row.detail}" + (f"  {clean(row.mask_path)}" if row.mask_path else "")
+        self._write(Text.assemble(sign, (clean(row.label), "bold"), where.rstrip()))
 
     def _write(self, text: Text) -> None:
         # Wrapped by the terminal, not by us: a path or a URL must be whole when it is copied.
@@ -254,7 +298,7 @@ class TerminalOutput(Output):
     def _moving(self) -> RenderableType:
         moving = [row for row in list(self.rows.values()) if not row.ended]
         if not moving:
-            return Group(self._line(self._note)) if not self.rows else Text("")
+            return Group(self._line(clean(self._notes[-1]))) if not self.rows else Text("")
         room = max(1, self._console.height - 3)
         table = Table.grid(padding=(0, 2, 0, 0))
         for row in moving[:room]:
@@ -304,6 +348,18 @@ def announce(base_url: str, *, token: str, is_secret: bool, is_kept: bool, as_js
         "  a2v characters",
     ]
     print(*lines, sep="\n", flush=True)
+
+
+def print_checks(checks: Iterable[Check], *, as_json: bool) -> None:
+    """Print what ``a2v doctor`` found."""
+    found = list(checks)
+    if as_json:
+        all_well = not any(check.state == "problem" for check in found)
+        _print_json({"ok": all_well, "checks": [asdict(check) for check in found]})
+        return
+    width = max(len(check.name) for check in found)
+    for check in found:
+        print(f"{check.state:<8}  {clean(check.name):<{width}}  {clean(check.words)}", flush=True)
 
 
 class _CleanFormatter(logging.Formatter):

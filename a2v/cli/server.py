@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import os
 import shlex
 import shutil
@@ -108,11 +107,9 @@ class Server:
             async with AsyncA2V(token, base_url=self.base_url) as client:
                 yield client
             return
-        with needs_engine():
+        with needs_extra():
             from a2v.engine import LocalEngine  # noqa: PLC0415  # an extra
         kept = [self.recordings] if self.recordings and self.recordings.is_dir() else []
-        # The command tells what fails; the engine's log would come between.
-        logging.getLogger("a2v").addHandler(logging.NullHandler())
         async with (
             LocalEngine(self.data_dir, size=self.size or SIZE, allow_files=[*files, *kept]) as engine,
             AsyncA2V(engine.token, base_url=engine.base_url) as client,
@@ -121,8 +118,8 @@ class Server:
 
 
 @contextmanager
-def needs_engine() -> Iterator[None]:
-    """Around an import of ``a2v.engine``: the extra may not be installed.
+def needs_extra() -> Iterator[None]:
+    """Around an import of ``a2v.engine`` or ``a2v.staging``: the extra may not be installed.
 
     Raises:
         UsageError: It is not.
@@ -130,7 +127,7 @@ def needs_engine() -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        # The engine's own message names what is missing and the command that installs it.
+        # Its own message names what is missing and the command that installs it.
         raise UsageError(str(error)) from None
 
 
@@ -161,26 +158,32 @@ def _check_private(path: Path) -> None:
         raise UsageError(f"--token-file: others can read {path}; keep it to yourself first: chmod 600 {path}")
 
 
-def read_audio(audio: str, server: Server) -> tuple[str, list[Path]]:
-    """What the user means by AUDIO: a URL, or with a local engine a file of this machine.
+def read_audio(audio: str, server: Server, *, staged: bool = False) -> tuple[str, list[Path]]:
+    """What the user means by AUDIO: a URL, or a file of this machine for a local engine or to be staged.
+
+    Args:
+        audio: What the user said.
+        server: Who is to fetch it.
+        staged: Whether files are uploaded for the server.
 
     Returns:
-        The ``audio_url``, and the files that the engine must be allowed to read for it.
+        The ``audio_url``, that of a file for a file, and the files that the engine must be allowed to read for it.
 
     Raises:
         UsageError: It is a file that the server cannot reach, does not exist, or cannot be read.
     """
     is_file_url = audio.lower().startswith("file://")
-    if "://" in audio and not (is_file_url and server.local):
+    if "://" in audio and not (is_file_url and (server.local or staged)):
         return audio, []
     path = Path(url2pathname(urlsplit(audio).path) if is_file_url else audio).absolute()
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "is neither a URL (https://…) nor a file that exists"
         raise UsageError(f"{audio!r} {what}")
-    if not server.local:
+    if not server.local and not staged:
         raise UsageError(
-            f"{audio!r} is a file on this machine, and the server can only fetch URLs: put the file where the server can "
-            "download it and pass that URL, or add --local to render on this machine"
+            f"{audio!r} is a file on this machine, and the server can only fetch URLs: add --stage-to s3://BUCKET/PREFIX "
+            "to upload it to a bucket of yours, put it yourself where the server can download it and pass that URL, or "
+            "add --local to render on this machine"
         )
     if server.recordings:
         path = _keep(path, server.recordings)
@@ -203,13 +206,17 @@ def _keep(path: Path, folder: Path) -> Path:
     return kept
 
 
-def check_job(model_id: str, audio_url: str) -> None:
-    """Find out before anything is started whether a job can be right.
+def read_job(audio_url: str, *, model_id: str | None, pose_id: str | None, with_mask: bool) -> Job:
+    """What is to be made, found out before anything is started.
 
     Raises:
-        UsageError: It cannot.
+        UsageError: It cannot be right.
     """
+    if model_id is None and pose_id is None:
+        raise UsageError("say who speaks: --model-id, as `a2v characters` lists them, or --pose-id, of `a2v avatars`")
     try:
-        Job(model_id, audio_url)
+        # The overloads forbid what the job itself refuses.
+        job: Job = Job(model_id, audio_url, pose_id=pose_id, with_mask=with_mask)  # type: ignore[call-overload]
     except ValueError as error:
         raise UsageError(str(error)) from None
+    return job

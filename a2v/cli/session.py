@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from a2v import AsyncA2V, AsyncVideoTask
+    from a2v import AsyncA2V, AsyncVideoTask, Job
     from a2v.cli.server import Server
 
 
@@ -48,30 +48,38 @@ async def session(server: Server, files: list[Path] | None = None) -> AsyncItera
 
 
 async def submit(
-    client: AsyncA2V, output: Output, *, model_id: str, audio_url: str, label: str = "", target: Path | None = None
+    client: AsyncA2V,
+    output: Output,
+    job: Job,
+    *,
+    label: str = "",
+    target: Path | None = None,
+    mask_target: Path | None = None,
 ) -> AsyncVideoTask:
     """Submit a video and show that it is in line.
 
     Args:
         client: Where to submit.
         output: Where to show.
-        model_id: Who speaks.
-        audio_url: What is said.
+        job: What to make.
         label: What to call the video on a terminal; its id if empty.
         target: Where it shall be saved, if it shall.
+        mask_target: Where its mask shall be saved, if it shall.
 
     Raises:
         A2VError: It was not accepted, or nobody knows whether it was.
     """
     output.submitting += 1
     try:
-        task = await client.videos.generate(model_id=model_id, audio_url=audio_url)
+        task: AsyncVideoTask = await client.videos.generate(  # type: ignore[call-overload]  # a job has what goes together
+            model_id=job.model_id, pose_id=job.pose_id, audio_url=job.audio_url, with_mask=job.with_mask
+        )
     except A2VError:
         output.submitting -= 1
         raise
     # Not in a `finally`: whoever is interrupted in between must be told that it may have been accepted.
     output.submitting -= 1
-    output.expect(task.video_id, label=label, target=target)
+    output.expect(task.video_id, label=label, target=target, mask_target=mask_target)
     output.show(Video(video_id=task.video_id, status=VideoStatus.PENDING))
     return task
 
@@ -89,9 +97,12 @@ async def follow(
         async for video in looks:
             output.show(video)
     await task.wait()
-    target = output.rows[task.video_id].target
-    if target:
-        output.saved(task.video_id, await task.download(target, overwrite=overwrite))
+    row = output.rows[task.video_id]
+    if row.mask_target:
+        # First, as the video's own file means that nothing more is wanted.
+        row.mask_path = (await task.download(row.mask_target, overwrite=overwrite, mask=True)).absolute()
+    if row.target:
+        output.saved(task.video_id, await task.download(row.target, overwrite=overwrite))
 
 
 def _pick_up(server: Server, output: Output, rows: list[Row]) -> list[str]:
@@ -114,5 +125,9 @@ def _pick_up(server: Server, output: Output, rows: list[Row]) -> list[str]:
 def _commands(rows: list[Row], flags: str) -> list[str]:
     moving = [shlex.quote(row.video_id) for row in rows if not (row.video and row.video.is_terminal)]
     watch = [f"  a2v watch {' '.join(moving)}{flags}"] if moving else []
-    wanted = [(shlex.quote(row.video_id), shlex.quote(str(row.target))) for row in rows if row.target]
-    return watch + [f"  a2v download {video_id} -o {target}{flags}" for video_id, target in wanted]
+    return watch + [f"  a2v download {shlex.quote(row.video_id)}{_targets(row)}{flags}" for row in rows if row.target]
+
+
+def _targets(row: Row) -> str:
+    mask = f" --mask-output {shlex.quote(str(row.mask_target))}" if row.mask_target and not row.mask_path else ""
+    return f" -o {shlex.quote(str(row.target))}{mask}"

@@ -95,7 +95,7 @@ class Store:
 
     def add(self, job: Job) -> Task:
         """Remember a new task, which waits from now on."""
-        task = Task(secrets.token_hex(16), job.model_id, job.audio_url, VideoStatus.PENDING, None, time.time())
+        task = Task(secrets.token_hex(16), job.model_id or "", job.audio_url, VideoStatus.PENDING, None, time.time())
         values = (task.video_id, task.model_id, task.audio_url, task.status.value, task.message, task.created)
         self._db.execute(f"INSERT INTO tasks ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)", values)  # noqa: S608  # constant
         return task

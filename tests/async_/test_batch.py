@@ -44,30 +44,69 @@ async def test_an_empty_batch(service, make_client) -> None:
 
 
 async def test_failures_stop_nobody(service, make_client, check) -> None:
-    service.replies["video.generate"] = (
-        [service.well, REFUSED, httpx.Response(502), httpx.ConnectError("x")]
-        + [httpx.ConnectError("x")] * 3
-        + [service.well]
-    )
+    service.replies["video.generate"] = [service.well, REFUSED, httpx.Response(502), service.well]
     service.plans = {"v1": [(0, {"status": "error", "message": "silence"})]}
-    todo = jobs(*"abcde")
+    todo = jobs(*"abcd")
     async with make_client() as client, client.batch(iter(todo)) as batch:
         seen = sorted(await outcomes(batch), key=lambda outcome: outcome.index)
+        assert batch.progress == a2v.Progress(total=4, waiting=0, under_way=0, done=1, failed=2, unknown=1)
     assert [outcome.job for outcome in seen] == todo
     assert [type(outcome.error) for outcome in seen] == [
         a2v.VideoFailedError,
         a2v.APIError,
         a2v.SubmissionUnknownError,
-        a2v.TransportError,
         type(None),
     ]
-    assert [outcome.ok for outcome in seen] == [False] * 4 + [True]
+    assert [outcome.ok for outcome in seen] == [False] * 3 + [True]
     assert seen[0].video.status is a2v.VideoStatus.FAILED
     assert seen[2].error.job == todo[2]
-    assert seen[4].video.is_terminal
-    for outcome in seen[:4]:
+    assert seen[3].video.is_terminal
+    for outcome in seen[:3]:
         check(outcome.error)
-    assert service.posts == 8  # four times the one that could not be sent
+    assert service.posts == 4
+
+
+async def test_an_outage_is_outlived(service, make_client) -> None:
+    """A server that cannot be reached for eight minutes costs time, and no job."""
+    began = anyio.current_time()
+
+    def down(request):
+        if 200 < anyio.current_time() - began < 700:
+            raise httpx.ConnectError("down")
+        return service.well(request)
+
+    service.replies["video.generate"] = [down]
+    async with make_client() as client, client.batch(jobs(*"abcdefgh"), max_in_flight=2) as batch:
+        assert [outcome.ok for outcome in await outcomes(batch)] == [True] * 8
+    assert len(service.jobs) == 8
+    assert service.posts > 20
+
+
+async def test_a_server_that_stays_away(service, make_client, check) -> None:
+    """Once patience has ended the other jobs do not wait for so long again; their outcomes say what is the matter."""
+    service.replies["video.generate"] = [httpx.ConnectError("down")]
+    began = anyio.current_time()
+    async with make_client() as client, client.batch(jobs(*"abcdef")) as batch:
+        seen = await outcomes(batch)
+    assert {type(outcome.error) for outcome in seen} == {a2v.TransportError}
+    assert 590 < anyio.current_time() - began < 1200
+    assert batch.progress.failed == 6
+    check(seen[0].error)
+
+
+async def test_an_outage_leaves_one_job_in_doubt(service, make_client) -> None:
+    """After a reply that says nothing, nothing is submitted until the server is seen to work."""
+    began = anyio.current_time()
+
+    def down(request):
+        return httpx.Response(502) if 200 < anyio.current_time() - began < 700 else service.well(request)
+
+    service.replies["video.generate"] = service.replies["character.list"] = [down]
+    async with make_client() as client, client.batch(jobs(*"abcdefgh"), max_in_flight=2) as batch:
+        seen = await outcomes(batch)
+    doubtful = [outcome for outcome in seen if not outcome.ok]
+    assert [type(outcome.error) for outcome in doubtful] == [a2v.SubmissionUnknownError]
+    assert service.posts == 8
 
 
 @pytest.mark.parametrize(("status", "kind"), [(401, a2v.AuthenticationError), (403, a2v.PermissionDeniedError)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -26,6 +27,9 @@ class Service:
 
     def __init__(self) -> None:
         self.characters: list[dict[str, str]] = []
+        self.avatars: list[dict[str, Any]] | None = None
+        self.headers: dict[str, str] = {}
+        self.refusal: tuple[int, int, str] | None = None
         self.videos: dict[str, list[dict[str, Any]]] = {}
         self.files: dict[str, bytes] = {}
         self.submits: list[dict[str, str]] = []
@@ -56,8 +60,14 @@ class Handler(BaseHTTPRequestHandler):
             self.send(200, self.service.files[parts.path])
             return
         self.service.tokens.add(self.headers["Authorization"])
+        if self.service.refusal:
+            self.refuse(*self.service.refusal)
+            return
         if parts.path == "/v1/a2v/character.list":
             self.success(self.service.characters)
+            return
+        if parts.path == "/v1/a2v/avatar.list" and self.service.avatars is not None:
+            self.success(self.service.avatars)
             return
         states = self.service.videos.get(parse_qs(parts.query).get("video_id", [""])[0])
         if states:
@@ -77,7 +87,9 @@ class Handler(BaseHTTPRequestHandler):
         self.send(status, json.dumps({"code": code, "message": message, "data": None}).encode())
 
     def send(self, status: int, body: bytes) -> None:
-        self.send_response(status)
+        self.send_response_only(status)
+        for name, value in ({"Date": self.date_time_string()} | self.service.headers).items():
+            self.send_header(name, value)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -162,6 +174,14 @@ def started(environment: dict[str, str], tmp_path: Path) -> Callable[..., Any]:
                 process.kill()
 
     return start
+
+
+@pytest.fixture
+def closed_port() -> int:
+    """A port of this machine at which nobody listens."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
 
 
 @pytest.fixture

@@ -72,6 +72,7 @@ def test_get_as_json(a2v, service):
         "mask_video_url": None,
         "message": None,
         "path": None,
+        "mask_path": None,
     }
 
 

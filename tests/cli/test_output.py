@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
 import unicodedata
 
 import pytest
+from rich.console import Console
 
-from a2v.cli.output import clean
+from a2v.cli.output import TerminalOutput, clean
 
 HOSTILE = "\x1b]0;owned\x07\x1b[2J \u202eevil\u200b\u2066 \x9b31m \ufeff\u2028\r\n\t end"
 
@@ -113,3 +115,18 @@ def test_a_terminal_shows_progress_and_then_the_result(service, environment, tmp
     assert got.index("pending") < got.index("in_progressing") < got.index("saved")
     assert f"saved  {tmp_path / 'hello.mp4'}" in got
     assert "\x1b[?25h" in got[got.index("\x1b[?25l") :], "the cursor comes back"
+
+
+def test_a_terminal_shows_what_is_done_before_there_is_a_video():
+    console = Console(file=io.StringIO(), force_terminal=True, width=80)
+    output = TerminalOutput(console, "asking the server")
+
+    with output.noting("uploading my\x1b]0;owned\x07.flac"), output:
+        pass
+    with output:
+        pass
+
+    first, _, second = console.file.getvalue().partition("asking the server")
+    assert "uploading my" in first
+    assert "\x1b]0;" not in first
+    assert "uploading" not in second

@@ -29,6 +29,7 @@ EXAMPLES = [
     a2v.WaitTimeoutError("patience", video_id="v", video=VIDEO, waited=7200.5),
     a2v.DownloadError("gone"),
     a2v.JournalError("corrupt"),
+    a2v.StagingError("no such bucket"),
     a2v.ClientClosedError("closed"),
 ]
 

@@ -12,11 +12,12 @@ import a2v
 
 CHARACTER = a2v.Character(model_id="eva_a0008", display_name="Eva", raw={"new": [1, {"deep": 2}]})
 VIDEO = a2v.Video(video_id="v", status=a2v.VideoStatus.UNKNOWN, raw={"status": "polishing"})
-JOB = a2v.Job("eva_a0008", "https://example.com/hello.wav")
+AVATAR = a2v.Avatar(avatar_id="7", display_name="Eva", poses=(a2v.Pose(pose_id="front"),), raw={"new": 1})
+JOB = a2v.Job("eva_a0008", "https://example.com/hello.wav", extra={"row": "7"})
 OUTCOME = a2v.Outcome(index=0, job=JOB, video=VIDEO, error=a2v.TransportError("refused"))
 
 
-@pytest.mark.parametrize("value", [CHARACTER, VIDEO, JOB, OUTCOME], ids=lambda value: type(value).__name__)
+@pytest.mark.parametrize("value", [CHARACTER, AVATAR, VIDEO, JOB, OUTCOME], ids=lambda value: type(value).__name__)
 class TestValues:
     @pytest.mark.parametrize("travel", [copy.copy, copy.deepcopy, lambda value: pickle.loads(pickle.dumps(value))])
     def test_they_travel(self, value, travel) -> None:
@@ -25,7 +26,8 @@ class TestValues:
             assert arrived == value
             assert hash(arrived) == hash(value)
         assert repr(arrived) == repr(value)
-        assert getattr(arrived, "raw", None) == getattr(value, "raw", None)
+        for kept in ("raw", "extra"):
+            assert getattr(arrived, kept, None) == getattr(value, kept, None)
 
     def test_they_are_frozen(self, value) -> None:
         name = attrs.fields(type(value))[0].name
@@ -77,3 +79,26 @@ def test_names(name) -> None:
 def test_an_outcome_is_good_without_an_error() -> None:
     assert not OUTCOME.ok
     assert a2v.Outcome(index=0, job=JOB, video=VIDEO).ok
+
+
+def test_a_job_for_a_pose() -> None:
+    job = a2v.Job(pose_id="eva_front", audio_url="https://example.com/a", with_mask=True, extra={"row": "7"})
+    assert (job.model_id, job.pose_id, job.with_mask) == (None, "eva_front", True)
+    assert job == a2v.Job(pose_id="eva_front", audio_url="https://example.com/a", with_mask=True)
+    assert attrs.evolve(job, name="seven").extra["row"] == "7"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ({"audio_url": "https://x/a"}, "model_id"),
+        ({"model_id": "eva", "pose_id": "front", "audio_url": "https://x/a"}, "not both"),
+        ({"pose_id": "", "audio_url": "https://x/a"}, "pose_id"),
+        ({"pose_id": "front"}, "audio_url"),
+        ({"model_id": "eva", "audio_url": "https://x/a", "with_mask": True}, "with_mask goes with a pose_id"),
+        ({"pose_id": "front", "audio_url": "https://x/a", "with_mask": 1}, "True or False"),
+    ],
+)
+def test_a_job_that_cannot_be_right(wrong, named) -> None:
+    with pytest.raises(ValueError, match=named):
+        a2v.Job(**wrong)

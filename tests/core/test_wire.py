@@ -7,7 +7,7 @@ import json
 import pytest
 
 from a2v._core import wire
-from a2v._core.models import Character, Job, Video, VideoStatus
+from a2v._core.models import Avatar, Character, Job, Pose, Video, VideoStatus
 from a2v.errors import ProtocolError
 
 
@@ -47,6 +47,42 @@ def test_a_job() -> None:
     assert call.read({"video_id": "v", "status": "pending"}) == "v"
 
 
+@pytest.mark.parametrize("with_mask", [True, False])
+def test_a_job_for_a_pose(with_mask) -> None:
+    job = Job(pose_id="front", audio_url="https://example.com/hello.wav", with_mask=with_mask)
+    sent = wire.video_generate(job).json
+    assert sent == {"pose_id": "front", "audio_url": "https://example.com/hello.wav"} | (
+        {"with_mask": True} if with_mask else {}
+    )
+    assert wire.read_job(json.dumps(sent).encode()) == job
+
+
+def test_avatars() -> None:
+    front, side = (Pose(pose_id=name, name=name, preview_url=f"https://x/{name}") for name in ("front", "side"))
+    eva = Avatar(
+        avatar_id="7", avatar_type="human", name="eva", display_name="Eva", gender="female", poses=(front, side)
+    )
+    sent = [wire.avatar_data(eva)]
+    assert sent[0]["id"] == "7"
+    assert wire.avatar_list().read(sent) == [eva]
+    assert wire.avatar_pose_list("7").read([wire.pose_data(pose) for pose in eva.poses]) == [front, side]
+
+
+def test_a_pose_that_stands_twice_is_one() -> None:
+    twice = [{"pose_id": "front", "name": "a"}, {"pose_id": "side"}, {"pose_id": "front", "name": "b"}]
+    seen = wire.avatar_list().read([{"id": "7", "poses": twice}])[0].poses
+    assert [(pose.pose_id, pose.name) for pose in seen] == [("front", "a"), ("side", "")]
+    assert wire.avatar_pose_list("7").read(twice) == list(seen)
+
+
+@pytest.mark.parametrize(
+    "data", [{}, [{"name": "no id"}], [{"id": 7}], [{"id": "7", "poses": {}}], [{"id": "7", "poses": [5]}]]
+)
+def test_what_is_no_list_of_avatars(data) -> None:
+    with pytest.raises(ProtocolError):
+        wire.avatar_list().read(data)
+
+
 @pytest.mark.parametrize(
     "body", [b"", b"[]", b"null", b"5", b'{"model_id": NaN}', b'{"model_id": "a", "model_id": "b"}']
 )
@@ -61,6 +97,9 @@ def test_what_is_no_job_at_all(body) -> None:
         ({}, "model_id"),
         ({"model_id": 5, "audio_url": "https://x/a"}, "model_id"),
         ({"model_id": "eva_a0008"}, "audio_url"),
+        ({"model_id": "eva_a0008", "pose_id": "front", "audio_url": "https://x/a"}, "not both"),
+        ({"model_id": "eva_a0008", "audio_url": "https://x/a", "with_mask": True}, "pose_id"),
+        ({"pose_id": "front", "audio_url": "https://x/a", "with_mask": "yes"}, "True or False"),
         ({"model_id": "eva_a0008", "audio_url": ["https://x/a"]}, "audio_url"),
     ],
 )

@@ -224,6 +224,11 @@ class VideoService:
     pending = 1
 
     def __init__(self):
+        self.lists = {
+            "character.list": [{"model_id": "eva_a0008", "display_name": "Eva"}],
+            "avatar.list": [{"id": "mia", "display_name": "Mia", "poses": [{"pose_id": "mia_standing"}]}],
+            "avatar-pose.list": [{"pose_id": "mia_standing"}],
+        }
         self.looks = {}
         self.models = []
         self.asked = threading.Event()
@@ -233,8 +238,8 @@ class VideoService:
         path = request.url.path.rpartition("/")[2]
         if request.url.host == "files.example.com":
             return httpx.Response(200, content=b"a video", headers={"content-length": "7"})
-        if path == "character.list":
-            return self._reply([{"model_id": "eva_a0008", "display_name": "Eva"}])
+        if path in self.lists:
+            return self._reply(self.lists[path])
         if path == "video.generate":
             self.models.append(request.read())
             return self._reply({"video_id": f"video{len(self.models)}"})
@@ -252,7 +257,7 @@ class VideoService:
         if video_id == "fails":
             return {"video_id": video_id, "status": "error"}
         url = f"https://files.example.com/{video_id}.mp4"
-        return {"video_id": video_id, "status": "finished", "video_url": url}
+        return {"video_id": video_id, "status": "finished", "video_url": url, "mask_video_url": url}
 
     def _reply(self, data):
         return httpx.Response(200, json={"code": 0, "message": "ok", "data": data})

@@ -68,6 +68,15 @@ def test_characters(client):
     assert [character.model_id for character in client.characters.list()] == ["eva_a0008"]
 
 
+def test_avatars_and_a_video_of_one(client, tmp_path):
+    (mia,) = client.avatars.list()
+    assert client.avatars.poses(mia.avatar_id) == list(mia.poses)
+    task = client.videos.generate(pose_id=mia.poses[0].pose_id, audio_url=AUDIO, with_mask=True)
+    assert task.download(tmp_path / "mask.mp4", mask=True).read_bytes() == b"a video"
+    with pytest.raises(ValueError, match="not both"):
+        client.videos.generate(pose_id="p", model_id="m", audio_url=AUDIO)
+
+
 def test_a_video_from_its_submission_to_its_file(client, tmp_path):
     task = client.videos.generate(model_id="eva_a0008", audio_url=AUDIO)
     assert task.video is None

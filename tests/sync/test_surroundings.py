@@ -13,18 +13,21 @@ HERE = Path(__file__).parent
 
 @pytest.fixture(scope="module")
 def notebook():
-    """Runs cells in a real kernel, and gives what they print."""
+    """Runs cells in a real kernel, and gives what they print, or with ``kind`` what they show in that form."""
     manager, client = start_new_kernel(kernel_name="python3", cwd=str(HERE))
 
-    def cell(code):
+    def cell(code, kind=None):
         printed = []
 
         def take(message):
             content = message["content"]
-            printed.append(content.get("text") or "\n".join(content.get("traceback", [])))
+            if kind and "data" in content:
+                printed.append(content["data"].get(kind))
+            elif not kind:
+                printed.append(content.get("text") or "\n".join(content.get("traceback", [])))
 
         client.execute_interactive(code, timeout=30, output_hook=take)
-        return "".join(printed)
+        return printed if kind else "".join(printed)
 
     yield cell
     client.stop_channels()
@@ -52,6 +55,33 @@ class TestNotebook:
             """
         )
         assert notebook(cell) == "eva_a0008\n"
+
+    def test_values_show_themselves(self, notebook):
+        notebook("import sys; sys.path.insert(0, '.'); from service import *; client = client()")
+        (html,) = notebook("client.characters.list()", "text/html")
+        assert "<table" in html
+        assert "eva_a0008" in html
+        (html,) = notebook("client.characters.list()[0]", "text/html")
+        assert "<strong>Eva</strong>" in html
+        (html,) = notebook("client.videos.get('v')", "text/html")
+        assert '<video src="https://example.com/v.mp4" controls' in html
+
+    def test_a_batch_shows_its_progress_live(self, notebook):
+        notebook("import sys; sys.path.insert(0, '.'); from service import *; client = client()")
+        cell = textwrap.dedent(
+            """
+            from IPython.display import display, update_display
+            jobs = [a2v.Job("eva_a0008", f"https://example.com/{number}.wav") for number in range(2)]
+            with client.batch(jobs) as batch:
+                display(batch, display_id="batch")
+                for outcome in batch:
+                    update_display(batch, display_id="batch")
+            """
+        )
+        shown = notebook(cell, "text/html")
+        assert len(shown) == 3
+        assert "of 2" in shown[0]
+        assert "2 finished of 2" in shown[-1]
 
 
 def test_gevent(interpreter):

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import a2v
+from a2v._async.avatars import AsyncAvatars
 from a2v._async.batch import AsyncBatch
 from a2v._async.characters import AsyncCharacters
 from a2v._async.videos import AsyncVideos
@@ -21,6 +22,7 @@ TOOL = Path(__file__).parents[2] / "tools" / "generate_sync.py"
 PAIRS = [
     (a2v.AsyncA2V, generated.A2V),
     (AsyncCharacters, generated.Characters),
+    (AsyncAvatars, generated.Avatars),
     (AsyncVideos, generated.Videos),
     (a2v.AsyncVideoTask, generated.VideoTask),
     (AsyncBatch, generated.Batch),
@@ -72,6 +74,9 @@ class AsyncThing:
     async def steps(self, *, at: int = 1) -> AsyncGenerator[op.Step, None]:
         """Each step."""
         yield
+
+    def _repr_html_(self) -> str:
+        """HTML."""
 
     @overload
     async def pick(self, which: int) -> int: ...
@@ -188,6 +193,7 @@ class TestWhatIsWritten:
                     "return SyncIterator(self._core.steps(at=at), self._bridge)",
                 ],
             ),
+            ("_repr_html_", ["return self._core._repr_html_()"]),
             ("pick", ["def pick(self, which: int | str) -> int | str:"]),
         ],
     )
@@ -199,6 +205,33 @@ class TestWhatIsWritten:
     def test_overloads_are_copied(self, text):
         assert text.count("@overload") == 2
         assert "def pick(self, which: str) -> str: ..." in text
+
+    def test_an_overloaded_method_calls_the_core_untyped(self, text):
+        assert "pick: Any = self._core.pick\n        return self._bridge.call(pick, which)" in text
+
+    @pytest.mark.parametrize(
+        ("returns", "line"),
+        [
+            ("AsyncThing", "return Thing(self._bridge.call(pick, which), self._bridge)"),
+            ("None", "self._bridge.call(pick, which)"),
+        ],
+    )
+    def test_what_an_overloaded_method_returns(self, generate, returns, line):
+        text = generate(
+            SAMPLE.replace(
+                "def pick(self, which: int | str) -> int | str:", f"def pick(self, which: int | str) -> {returns}:"
+            )
+        )
+        assert f"pick: Any = self._core.pick\n        {line}" in text
+
+    def test_overloads_of_an_iterator(self, generate):
+        text = generate(
+            SAMPLE.replace(
+                "    async def steps",
+                "    @overload\n    def steps(self) -> AsyncGenerator[op.Step, None]: ...\n    async def steps",
+            )
+        )
+        assert "steps: Any = self._core.steps\n        return SyncIterator(steps(at=at), self._bridge)" in text
 
     def test_docstrings_read_as_if_written_for_it(self, text):
         assert '"""A thing. ``with client.thing() as thing: thing.go(); thing.close()``."""' in text

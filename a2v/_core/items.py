@@ -1,0 +1,249 @@
+"""The items of a batch: what makes each the same from run to run, and how far it may be.
+
+An item is a job and the number of its equals before it, so that the same line twice means two videos and the same batch
+run again means none. Its state is what the journal keeps; who may follow whom stands here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit, urlunsplit
+
+from attrs import frozen
+
+from a2v import errors
+from a2v._core import wire
+from a2v._core.models import Job
+from a2v.errors import (
+    A2VError,
+    APIError,
+    AuthenticationError,
+    PermissionDeniedError,
+    ProtocolError,
+    SubmissionUnknownError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from collections.abc import Set as AbstractSet
+
+# What object stores add to a URL when they sign it: Amazon and Google, Google's and Amazon's older form, Alibaba, Azure.
+_SIGNATURE = ("x-amz-", "x-goog-", "x-oss-")
+_PAYMENT_REQUIRED = 402
+_SIGNATURES = frozenset(
+    [
+        "signature",
+        "expires",
+        "awsaccesskeyid",
+        "googleaccessid",
+        "ossaccesskeyid",
+        "security-token",
+        "key-pair-id",
+        "policy",
+        "sig",
+        "se",
+        "sp",
+        "sv",
+        "sr",
+        "st",
+        "spr",
+        "skoid",
+        "sktid",
+        "skt",
+        "ske",
+        "sks",
+        "skv",
+    ]
+)
+
+
+class JobState(StrEnum):
+    """How far a job of a batch is, as its journal keeps it."""
+
+    PENDING = "pending"
+    """It has not been submitted."""
+    SUBMITTING = "submitting"
+    """Its submission is under way; after a crash nobody knows whether it arrived."""
+    UNKNOWN = "unknown"
+    """It may or may not have been accepted. It is not submitted again but by explicit choice."""
+    SUBMITTED = "submitted"
+    """The server has it."""
+    FINISHED = "finished"
+    """It is rendered and not saved yet."""
+    DONE = "done"
+    """It is rendered, and saved if it was to be."""
+    FAILED = "failed"
+    """The render ended in error."""
+    REJECTED = "rejected"
+    """The server refused it."""
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether a batch does nothing more about it by itself."""
+        return self in (JobState.DONE, JobState.FAILED, JobState.REJECTED)
+
+
+BEFORE: Mapping[JobState, tuple[JobState, ...]] = {
+    # Withdrawn, as nothing was sent or it was provably refused; or submitted again by explicit choice.
+    JobState.PENDING: (JobState.SUBMITTING, JobState.UNKNOWN, JobState.FAILED, JobState.REJECTED),
+    JobState.SUBMITTING: (JobState.PENDING,),
+    JobState.UNKNOWN: (JobState.SUBMITTING,),
+    JobState.SUBMITTED: (JobState.SUBMITTING, JobState.UNKNOWN),
+    JobState.FINISHED: (JobState.SUBMITTED, JobState.DONE),
+    JobState.DONE: (JobState.FINISHED,),
+    # A file that went missing may be found to have expired at the server, too.
+    JobState.FAILED: (JobState.SUBMITTED, JobState.FINISHED),
+    JobState.REJECTED: (JobState.SUBMITTING,),
+}
+"""For each state those that it may follow."""
+
+
+@frozen(kw_only=True)
+class JournalEntry:
+    """What a journal knows of one job.
+
+    Attributes:
+        job: The job. Its ``audio_url`` is without query, which may be a secret, and it has no ``extra``.
+        state: How far it is.
+        video_id: Its video, if it was submitted.
+        path: Where the video was saved, if it was.
+        error: What went wrong, if something did.
+    """
+
+    job: Job
+    state: JobState
+    video_id: str | None = None
+    path: str | None = None
+    error: str | None = None
+
+
+@frozen(kw_only=True)
+class Progress:
+    """How many jobs of a batch are how far. The numbers below ``total`` add up to it.
+
+    Attributes:
+        total: All of them.
+        waiting: Not submitted yet.
+        under_way: Being submitted, rendered or saved.
+        done: Rendered, and saved if they were to be.
+        failed: Ended with an error.
+        unknown: May or may not have been accepted.
+    """
+
+    total: int
+    waiting: int
+    under_way: int
+    done: int
+    failed: int
+    unknown: int
+
+
+def identities(jobs: Iterable[Job]) -> list[str]:
+    """A name for each job that is the same in every run of the same batch, whatever the order of its jobs.
+
+    It is made of what is submitted and of how many equal jobs stand before. The signature of a pre-signed ``audio_url``
+    does not count: that is another one each time, for the same recording.
+    """
+    seen: Counter[str] = Counter()
+    names = []
+    for job in jobs:
+        request = wire.job_data(job) | {"audio_url": _unsigned(job.audio_url)}
+        digest = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
+        names.append(f"{digest}-{seen[digest]}")
+        seen[digest] += 1
+    return names
+
+
+def _unsigned(url: str) -> str:
+    parts = urlsplit(url)
+    query = [pair for pair in parts.query.split("&") if not _signs(pair.partition("=")[0].lower())]
+    return urlunsplit(parts._replace(query="&".join(query)))
+
+
+def _signs(key: str) -> bool:
+    return key in _SIGNATURES or key.startswith(_SIGNATURE)
+
+
+def without_query(url: str) -> str:
+    """A URL as it may be written down: what gives access stands in the query, or before the host."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment=""))
+
+
+def adoptable(unknown: Mapping[str, int], known: Mapping[str, int], listed: AbstractSet[str]) -> dict[str, str]:
+    """Which of the account's videos must be those whose submission is in doubt.
+
+    A video that was not there when a run began, and that nobody is known to have submitted, is the one in doubt if there is
+    only one such video and only one such doubt. Everything else is left in doubt: a guess could be wrong.
+
+    Args:
+        unknown: In which run each item in doubt was submitted.
+        known: Since which run each video has been known: since that run's beginning, or 0 for those of this journal.
+        listed: The account's videos now.
+
+    Returns:
+        For each item that is found again its ``video_id``.
+    """
+    possible = {
+        item: {video_id for video_id in listed if known.get(video_id, run + 1) > run} for item, run in unknown.items()
+    }
+    claims = Counter(video_id for videos in possible.values() for video_id in videos)
+    return {
+        item: next(iter(videos))
+        for item, videos in possible.items()
+        if len(videos) == 1 and claims[next(iter(videos))] == 1
+    }
+
+
+# -- errors ------------------------------------------------------------------------------------------------------------
+
+
+def refuses_all(error: BaseException) -> bool:
+    """Whether a refusal is about the account, and so will be repeated for every job."""
+    about = (AuthenticationError, PermissionDeniedError)
+    return isinstance(error, about) or (isinstance(error, APIError) and error.status_code == _PAYMENT_REQUIRED)
+
+
+def state_after(error: BaseException, *, sent: bool) -> JobState:
+    """What a try to submit leaves behind that ended with an error.
+
+    Args:
+        error: What ended it.
+        sent: Whether any of it may have reached the server.
+    """
+    if isinstance(error, SubmissionUnknownError):
+        return JobState.UNKNOWN
+    if isinstance(error, APIError | ProtocolError) and not refuses_all(error):
+        return JobState.REJECTED
+    if isinstance(error, APIError) or not sent:
+        return JobState.PENDING
+    return JobState.UNKNOWN
+
+
+def in_doubt(job: Job, reason: str) -> SubmissionUnknownError:
+    """The error of a job of which nobody knows whether it was accepted."""
+    return SubmissionUnknownError(
+        f"the server may or may not have accepted this render, so it is not submitted again: {reason}", job=job
+    )
+
+
+def facts_of(error: BaseException, job: Job) -> dict[str, Any] | None:
+    """An error as the journal keeps it."""
+    if not isinstance(error, A2VError):
+        return None
+    message = error.message if isinstance(error, APIError) else str(error)
+    # A server may quote what it was given, and that may be a URL that gives access.
+    facts = {"kind": type(error).__name__, "message": message.replace(job.audio_url, without_query(job.audio_url))}
+    return facts | ({"code": error.code, "status_code": error.status_code} if isinstance(error, APIError) else {})
+
+
+def restored(facts: Mapping[str, Any]) -> A2VError:
+    """The error of which ``facts_of`` told: that of a job that the server refused."""
+    kind: type[A2VError] = getattr(errors, facts["kind"])
+    if issubclass(kind, APIError):
+        return kind(facts["message"], code=facts["code"], status_code=facts["status_code"])
+    return ProtocolError(facts["message"])

@@ -1,0 +1,257 @@
+"""Who stages: one file for a block, or many, with and without async; and what this process has staged so far."""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from attrs import define, field
+
+from a2v.errors import ConfigurationError, StagingError
+from a2v.staging.recording import look, open_file
+from a2v.staging.store import Place
+from a2v.staging.work import Stop, in_thread, wait_for
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+StrPath = str | os.PathLike[str]
+DAY = 86400.0
+# What S3 and Google Cloud Storage allow at most.
+_LONGEST = 7 * DAY
+
+
+def stage(path: StrPath, to: str, *, expires_in: float = DAY, remove: bool = False) -> Stage:
+    """Stage one file for the length of a block, which may be an ``async with`` or a ``with``.
+
+    Args:
+        path: The recording.
+        to: Where to: ``s3://bucket/prefix``, ``gs://bucket/prefix`` or ``az://container/prefix``.
+        expires_in: For how many seconds the URL is good: a day if left out, seven days at most. A render that waits in line
+            fetches the recording late, so be generous.
+        remove: Whether to remove the object at the end of the block. If the block ends with an error, it stays: a render
+            that was paid for may still need it. It also stays if it was there before, or if something else in this process
+            stages the same recording. Other processes are not seen: give each that removes a prefix of its own.
+
+    Returns:
+        What to enter; as a context it gives the URL.
+
+    Raises:
+        ConfigurationError: ``to`` or ``expires_in`` cannot be right.
+        StagingError: On entering: the file cannot be read, or the store does not take it. On leaving: it cannot be removed.
+    """
+    return Stage(_Staging(to, expires_in, remove=remove), path)
+
+
+class Stager:
+    """Stages many files, for programs without an event loop. Several threads may use it.
+
+    Args:
+        to: As for ``stage``.
+        expires_in: As for ``stage``; it counts from each call of ``url``.
+        remove: As for ``stage``; objects are removed when the stager is closed.
+
+    Raises:
+        ConfigurationError: ``to`` or ``expires_in`` cannot be right.
+    """
+
+    def __init__(self, to: str, *, expires_in: float = DAY, remove: bool = False) -> None:
+        self._staging = _Staging(to, expires_in, remove=remove)
+
+    def url(self, path: StrPath) -> str:
+        """Upload a file unless the store has it, and make a fresh URL for it.
+
+        Args:
+            path: The recording.
+
+        Returns:
+            A presigned URL.
+
+        Raises:
+            StagingError: The file cannot be read, or the store does not take it.
+        """
+        return wait_for(partial(self._staging.url, path))
+
+    def close(self) -> None:
+        """Remove what was staged, if that was asked for; with a ``with`` block this comes by itself.
+
+        Raises:
+            StagingError: Something cannot be removed.
+        """
+        self.__exit__(None, None, None)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._staging.close(keep=error is not None):
+            wait_for(self._staging.remove)
+
+    def __repr__(self) -> str:
+        return f"<a2v.staging.Stager {self._staging}>"
+
+
+class AsyncStager:
+    """Stages many files, a few at once; batches use it. Several event loops may use it.
+
+    Args:
+        to: As for ``stage``.
+        expires_in: As for ``stage``; it counts from each call of ``url``.
+        remove: As for ``stage``; objects are removed when the stager is closed.
+
+    Raises:
+        ConfigurationError: ``to`` or ``expires_in`` cannot be right.
+    """
+
+    def __init__(self, to: str, *, expires_in: float = DAY, remove: bool = False) -> None:
+        self._staging = _Staging(to, expires_in, remove=remove)
+
+    async def url(self, path: StrPath) -> str:
+        """Upload a file unless the store has it, and make a fresh URL for it.
+
+        When it is cancelled, the upload is broken off and nothing of it stays in the store.
+
+        Args:
+            path: The recording.
+
+        Returns:
+            A presigned URL.
+
+        Raises:
+            StagingError: The file cannot be read, or the store does not take it.
+        """
+        return await in_thread(partial(self._staging.url, path))
+
+    async def aclose(self) -> None:
+        """Remove what was staged, if that was asked for; with an ``async with`` block this comes by itself.
+
+        Raises:
+            StagingError: Something cannot be removed.
+        """
+        await self.__aexit__(None, None, None)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._staging.close(keep=error is not None):
+            await in_thread(self._staging.remove)
+
+    def __repr__(self) -> str:
+        return f"<a2v.staging.AsyncStager {self._staging}>"
+
+
+class Stage:
+    """One staged file; made by ``stage``."""
+
+    def __init__(self, staging: _Staging, path: StrPath) -> None:
+        self._staging = staging
+        self._path = path
+
+    def __enter__(self) -> str:
+        return wait_for(partial(self._staging.url, self._path))
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._staging.close(keep=error is not None):
+            wait_for(self._staging.remove)
+
+    async def __aenter__(self) -> str:
+        return await in_thread(partial(self._staging.url, self._path))
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._staging.close(keep=error is not None):
+            await in_thread(self._staging.remove)
+
+    def __repr__(self) -> str:
+        return f"<a2v.staging.Stage {os.fspath(self._path)!r} {self._staging}>"
+
+
+@define(eq=False)
+class _Object:
+    """An object in a store, as all of this process sees it."""
+
+    lock: threading.Lock = field(factory=threading.Lock)
+    uses: int = 0
+    is_ours: bool = False
+
+
+_objects: dict[object, _Object] = {}
+_objects_lock = threading.Lock()
+
+
+class _Staging:
+    """What a stager does, in whatever thread."""
+
+    def __init__(self, to: str, expires_in: float, *, remove: bool) -> None:
+        self._place = Place(to)
+        self._expires_in = _check_expiry(expires_in)
+        self._removes = remove
+        self._closed = False
+        self._used: dict[str, _Object] = {}
+
+    def url(self, path: StrPath, stop: Stop) -> str:
+        """See to it that the store has a file, and sign a URL for it."""
+        if self._closed:
+            raise StagingError("this stager is closed")
+        with open_file(Path(path)) as file:
+            recording = look(file, Path(path), stop)
+            # First, for where no URL can be signed there is no use in an upload.
+            url = self._place.sign(recording.name, self._expires_in)
+            with _objects_lock:
+                known = _objects.setdefault(self._place.identity(recording.name), _Object())
+            # Whoever else in this process stages the same recording waits until it is there.
+            with known.lock:
+                stop.check()
+                known.is_ours |= self._place.put(file, recording, stop)
+                known.uses += recording.name not in self._used
+                self._used[recording.name] = known
+        return url
+
+    def close(self, *, keep: bool) -> bool:
+        """Be of no more use; tells whether something is to be removed.
+
+        What is kept counts as used for ever, so that nothing else in this process removes it.
+        """
+        self._closed = True
+        if keep or not self._removes:
+            self._used = {}
+        return bool(self._used)
+
+    def remove(self, stop: Stop) -> None:
+        """Remove what was uploaded for this stager alone; the first error is raised when all had their turn."""
+        errors = []
+        while self._used:
+            stop.check()
+            name, known = self._used.popitem()
+            with known.lock:
+                known.uses -= 1
+                try:
+                    if known.is_ours and not known.uses:
+                        self._place.remove(name)
+                        known.is_ours = False
+                except StagingError as error:
+                    errors.append(error)
+        if errors:
+            raise errors[0]
+
+    def __str__(self) -> str:
+        return f"to {str(self._place)!r}"
+
+
+def _check_expiry(seconds: Any) -> timedelta:
+    if type(seconds) not in (int, float) or not 1 <= seconds <= _LONGEST:
+        raise ConfigurationError(f"expires_in must be 1 to {_LONGEST:.0f} seconds (seven days), got {seconds!r}")
+    return timedelta(seconds=math.floor(seconds))

@@ -1,0 +1,212 @@
+"""A place in a store: all that is said to S3, Google Cloud Storage and Azure, and what their errors mean."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from contextlib import suppress
+from datetime import timedelta
+from functools import cached_property
+from typing import TYPE_CHECKING, BinaryIO, Literal, TypeVar
+
+import obstore
+from attrs import frozen
+from obstore.exceptions import BaseError
+from obstore.store import AzureStore, GCSStore, S3Store
+
+from a2v.errors import ConfigurationError, StagingError
+from a2v.staging.recording import chunks
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from obstore.store import ClientConfig, RetryConfig
+
+    from a2v.staging.recording import Recording
+    from a2v.staging.work import Stop
+
+T = TypeVar("T")
+
+# Parts of a file larger than that are sent apart; S3 takes 10,000 of them, so 80 GB. Two are under way at once.
+_PART = 8 << 20
+
+
+@frozen
+class _Kind:
+    """A kind of store.
+
+    Attributes:
+        form: What a place in it looks like.
+        credentials: Where its credentials come from.
+        addresses: The variables that tell which server is meant.
+    """
+
+    form: str
+    credentials: str
+    addresses: tuple[str, ...]
+
+
+_KINDS = {
+    "s3": _Kind(
+        "s3://bucket/prefix (S3, MinIO, OSS and others)",
+        "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+        ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"),
+    ),
+    "gs": _Kind(
+        "gs://bucket/prefix (Google Cloud Storage)",
+        "GOOGLE_APPLICATION_CREDENTIALS, the file of a service account's key",
+        ("GOOGLE_BASE_URL",),
+    ),
+    "az": _Kind(
+        "az://container/prefix (Azure)",
+        "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
+        ("AZURE_STORAGE_ACCOUNT_NAME", "AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT"),
+    ),
+}
+
+_DENIED = "access is denied: the credentials need the right to read, write and, to remove, delete objects there"
+_UNKNOWN_CREDENTIALS = "the store does not accept the credentials; they come from {credentials}"
+# The first that is found in what the store's library says of an error. Its words themselves may hold a signed URL.
+_REASONS = (
+    (r"169\.254\.\d|computeMetadata|Missing(AccessKeyId|SecretAccessKey|Account)\b", "no credentials: set {credentials}"),
+    (r"OpenCredentials|DecodeCredentials|InvalidAccessKey\b|MissingKey\b", "the credentials cannot be read: set {credentials}"),
+    (r"SASforSAS", "a SAS token cannot sign URLs: set {credentials}"),
+    (r"RequestTimeTooSkewed|Request date header too old", "the clock of this machine is wrong: set it by a time server"),
+    (r"NoSuchBucket|ContainerNotFound", "there is no such bucket"),
+    (r"InvalidAccessKeyId|SignatureDoesNotMatch|AuthenticationFailed|(Invalid|Expired)Token|401 Unauthorized", _UNKNOWN_CREDENTIALS),
+    (r"AccessDenied|403 Forbidden", _DENIED),
+    (r"AuthorizationHeaderMalformed|PermanentRedirect|without LOCATION|BareRedirect", "the bucket is in another region: set AWS_REGION"),
+    (r"404 Not Found", "there is no such bucket"),
+    (r"kind: (Connect|Timeout|Request)", "the store cannot be reached"),
+)  # fmt: skip
+
+
+class Place:
+    """A prefix in a bucket.
+
+    Args:
+        to: What it is called: ``s3://bucket/prefix``.
+
+    Raises:
+        ConfigurationError: It is no such thing.
+    """
+
+    def __init__(self, to: str) -> None:
+        scheme, mark, rest = to.partition("://")
+        if not mark or scheme not in _KINDS:
+            forms = ", ".join(kind.form for kind in _KINDS.values())
+            raise ConfigurationError(f"the place to stage to must be one of {forms}")
+        self._kind, self._scheme = _KINDS[scheme], scheme
+        self._bucket, _, prefix = rest.partition("/")
+        self._prefix = prefix.strip("/")
+        # Neither is shown: somebody may have put a secret in.
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{1,221}", self._bucket):
+            raise ConfigurationError(
+                f"the place to stage to must look like {self._kind.form}: there is no bucket in it"
+            )
+        if re.search(r"[?#\\\x00-\x1f\x7f]|//|(^|/)\.\.?(/|$)", self._prefix):
+            raise ConfigurationError("the prefix to stage to must be plain names with a / in between, without ? and #")
+        _check_addresses(self._kind.addresses)
+
+    def __str__(self) -> str:
+        return f"{self._scheme}://{self._bucket}/{self._prefix}".rstrip("/")
+
+    def identity(self, name: str) -> object:
+        """What tells an object from all others."""
+        return (str(self), name, *(os.environ.get(variable) for variable in self._kind.addresses))
+
+    def put(self, file: BinaryIO, recording: Recording, stop: Stop) -> bool:
+        """Upload a recording, unless it is there; tells whether it was uploaded."""
+        found = self._look(recording)
+        if found == "there":
+            return False
+        self._ask(f"{recording.path} cannot be staged to {self}", lambda: self._upload(file, recording, stop))
+        if found == "hidden" and self._look(recording) != "there":
+            raise StagingError(f"{recording.path} was staged to {self}, but cannot be read from there: {_DENIED}")
+        return True
+
+    def sign(self, name: str, expires_in: timedelta) -> str:
+        """A URL with which anybody can fetch an object for a while."""
+        return self._ask(f"no URL can be signed for {self}", lambda: obstore.sign(self._store, "GET", name, expires_in))
+
+    def remove(self, name: str) -> None:
+        """Remove an object."""
+
+        def delete() -> None:
+            with suppress(FileNotFoundError):
+                obstore.delete(self._store, name)
+
+        self._ask(f"{self}/{name} cannot be removed", delete)
+
+    def _look(self, recording: Recording) -> Literal["there", "missing", "hidden"]:
+        def look() -> Literal["there", "missing", "hidden"]:
+            try:
+                found = obstore.head(self._store, recording.name)
+            except FileNotFoundError:
+                return "missing"
+            except BaseError as error:
+                # Without the right to list, a store does not tell what is missing from what may not be read; and the reply
+                # to a HEAD has no room for a reason. The upload will tell.
+                if re.search(r"status code: 4\d\d\b", str(error)):
+                    return "hidden"
+                raise
+            return "there" if found["size"] == recording.size else "missing"
+
+        return self._ask(f"{recording.path} cannot be staged to {self}", look)
+
+    def _upload(self, file: BinaryIO, recording: Recording, stop: Stop) -> None:
+
+        digest = hashlib.sha256()
+        attributes = {"Content-Type": recording.kind}
+        # Left with an error, it takes back what it has sent.
+        with obstore.open_writer(
+            self._store, recording.name, attributes=attributes, buffer_size=_PART, max_concurrency=2
+        ) as upload:
+            for chunk in chunks(file, recording.path, stop):
+                digest.update(chunk)
+                upload.write(chunk)
+            if digest.hexdigest() != recording.sha256:
+                raise StagingError(f"{recording.path} was changed while it was staged")
+
+    @cached_property
+    def _store(self) -> S3Store | GCSStore | AzureStore:
+
+        # Plain HTTP is used only for an endpoint that says so. A part has time to go up a slow line.
+        client: ClientConfig = {"allow_http": True, "timeout": timedelta(minutes=5)}
+        retry: RetryConfig = {"max_retries": 3, "retry_timeout": timedelta(minutes=5)}
+        prefix = self._prefix or None
+        if self._scheme == "gs":
+            return GCSStore(self._bucket, prefix=prefix, client_options=client, retry_config=retry)
+        if self._scheme == "az":
+            return AzureStore(self._bucket, prefix=prefix, client_options=client, retry_config=retry)
+        # Not all that speak S3 can remove several objects at once, and one at a time is all that is needed.
+        return S3Store(self._bucket, prefix=prefix, client_options=client, retry_config=retry, disable_bulk_delete=True)
+
+    def _ask(self, what: str, work: Callable[[], T]) -> T:
+        """Say something to the store.
+
+        Raises:
+            StagingError: It did not work; why, in words without a secret.
+        """
+        try:
+            return work()
+        except (BaseError, OSError, ValueError) as error:
+            reason = self._reason(error)
+        raise StagingError(f"{what}: {reason}")
+
+    def _reason(self, error: Exception) -> str:
+        said = str(error)
+        for pattern, reason in _REASONS:
+            if re.search(pattern, said):
+                return reason.format(credentials=self._kind.credentials)
+        code = re.search(r"<Code>(\w{1,64})</Code>", said) or re.search(r"status code: (\d{3})\b", said)
+        return f"the store refuses ({code[1]})" if code else "the store's library fails"
+
+
+def _check_addresses(variables: tuple[str, ...]) -> None:
+    for variable in variables:
+        value = os.environ.get(variable)
+        # The value stays out of the message: it may hold a password.
+        if value and not variable.endswith("NAME") and not re.fullmatch(r"https?://[\w.:\[\]-]+(/[\w./-]*)?", value):
+            raise ConfigurationError(f"the environment variable {variable} must be a URL such as https://host:9000")

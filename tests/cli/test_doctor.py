@@ -1,0 +1,161 @@
+"""``a2v doctor``, and the shell's completion."""
+
+from __future__ import annotations
+
+import json
+import os
+from email.utils import formatdate
+from importlib import metadata
+from time import time
+
+import pytest
+
+TOKEN = "canary-token-1234"
+
+
+@pytest.fixture
+def doctor(here):
+    """Its exit code, its checks by name, and what it says at the end."""
+
+    def doctor(*arguments):
+        code, out, err = here("doctor", "--json", *arguments)
+        assert TOKEN not in out + err
+        found = json.loads(out)
+        assert found["ok"] is (code == 0)
+        return code, {check["name"]: (check["state"], check["words"]) for check in found["checks"]}, err
+
+    return doctor
+
+
+def test_all_is_well(doctor, service):
+    service.headers = {"X-Ratelimit-Total": "30", "X-Ratelimit-Left": "29", "X-Ratelimit-Reset": "42"}
+
+    code, checks, err = doctor()
+
+    assert (code, err) == (0, "")
+    assert {state for state, _ in checks.values()} <= {"ok", "note"}
+    assert checks["token"] == ("ok", "found in A2V_TOKEN")
+    assert checks["base_url"] == ("ok", f"{service.url} (from A2V_BASE_URL)")
+    assert "accepts the token and has 0 characters" in checks["server"][1]
+    assert checks["clock"][0] == "ok"
+    assert checks["budget"] == ("ok", "29 of 30 requests left; the count starts anew in 42 s")
+    assert "libavcodec" in checks["ffmpeg"][1]
+    assert "cyclopts" in checks["extra cli"][1]
+
+
+def test_plain_words(a2v):
+    done = a2v("doctor")
+
+    assert done.returncode == 0
+    states = [line.split(maxsplit=1)[0] for line in done.stdout.splitlines()]
+    assert set(states) <= {"ok", "note"}
+    assert TOKEN not in done.stdout
+
+
+def test_no_token_and_no_server(doctor, monkeypatch, closed_port):
+    code, checks, err = doctor("--base-url", f"http://127.0.0.1:{closed_port}")
+    assert (code, checks["server"][0]) == (1, "problem")
+    assert "cannot be reached" in checks["server"][1]
+    assert "checks found a problem: server" in err
+
+    monkeypatch.delenv("A2V_TOKEN")
+    monkeypatch.setenv("A2V_BASE_URL", "http://example.com")
+    code, checks, err = doctor()
+    assert (code, checks["token"][0], checks["base_url"][0]) == (1, "problem", "problem")
+    assert "set A2V_TOKEN" in checks["token"][1]
+    assert "in clear" in checks["base_url"][1]
+    assert "server" not in checks
+
+
+def test_a_token_that_cannot_be_one(doctor, monkeypatch):
+    monkeypatch.setenv("A2V_TOKEN", "two words")
+    _, checks, _ = doctor()
+    assert checks["token"][0] == "problem"
+    assert "two words" not in checks["token"][1]
+
+
+def test_the_hosted_service_is_told_as_such(doctor, monkeypatch):
+    monkeypatch.delenv("A2V_TOKEN")
+    monkeypatch.delenv("A2V_BASE_URL")
+    _, checks, _ = doctor()
+    assert checks["base_url"][1].endswith("(the hosted service)")
+
+
+def test_a_server_that_says_no(doctor, service):
+    service.refusal = (401, 401, "bad token")
+    service.headers = {"X-Ratelimit-Left": "0"}
+
+    code, checks, _ = doctor()
+
+    assert code == 1
+    assert checks["server"] == ("problem", "says no: bad token (HTTP 401, code 401)")
+    assert checks["clock"][0] == "ok"
+    assert checks["budget"][0] == "note"
+
+
+def test_a_server_that_fails(doctor, service):
+    service.refusal = (503, 503, "down for a while")
+    _, checks, _ = doctor()
+    assert checks["server"] == ("problem", "says no: down for a while (HTTP 503, code 503)")
+
+
+@pytest.mark.parametrize(("skew", "way"), [(3600, "behind"), (-3600, "ahead of")])
+def test_a_clock_that_is_wrong(doctor, service, skew, way):
+    service.headers = {"Date": formatdate(time() + skew, usegmt=True)}
+
+    code, checks, _ = doctor()
+
+    assert code == 1
+    assert checks["clock"][0] == "problem"
+    assert f"s {way} the server" in checks["clock"][1]
+
+
+def test_a_server_that_tells_neither_time_nor_budget(doctor, service):
+    service.headers = {"Date": "yesterday"}
+
+    code, checks, _ = doctor()
+
+    assert code == 0
+    assert (checks["clock"][0], checks["budget"][0]) == ("note", "note")
+
+
+def test_a_missing_extra_says_what_to_install(doctor, monkeypatch):
+    version = metadata.version
+
+    def without_av(package):
+        if package in ("av", "numpy"):
+            raise metadata.PackageNotFoundError(package)
+        return version(package)
+
+    monkeypatch.setattr(metadata, "version", without_av)
+
+    code, checks, _ = doctor()
+
+    assert code == 0
+    assert checks["extra engine"] == ("note", 'not installed: pip install "a2v[engine]" (it lacks av, numpy)')
+    assert "ffmpeg" not in checks
+
+
+def test_broken_ffmpeg_libraries(doctor, monkeypatch):
+    import av
+
+    def broken(*_):
+        raise OSError("no such codec")
+
+    monkeypatch.setattr(av, "Codec", broken)
+
+    code, checks, _ = doctor()
+
+    assert (code, checks["ffmpeg"][0]) == (1, "problem")
+    assert "no such codec" in checks["ffmpeg"][1]
+
+
+def test_the_completion_of_the_shell_can_be_installed(a2v, environment, tmp_path):
+    home = {**environment, "HOME": str(tmp_path), "SHELL": "/bin/bash"}
+
+    done = a2v("--install-completion", "--shell", "bash", env=home)
+
+    assert done.returncode == 0, done.stderr
+    installed = [path for path in tmp_path.rglob("*") if path.is_file() and "doctor" in path.read_text()]
+    assert installed
+    assert any(os.fspath(path) in (tmp_path / ".bashrc").read_text() for path in installed)

@@ -1,0 +1,144 @@
+"""Files of this machine for a server elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import urllib.request
+from pathlib import Path
+
+import av
+import pytest
+from anyio.from_thread import start_blocking_portal
+
+TAKEN = ["pending", "in_progressing", "finished"]
+
+
+@pytest.fixture
+def store(bucket, environment):
+    """The program finds the bucket."""
+    for name in [name for name in environment if name.startswith(("AWS_", "AZURE_", "GOOGLE_"))]:
+        del environment[name]
+    environment.update(bucket.environment)
+    return bucket
+
+
+@pytest.fixture
+def elsewhere(environment):
+    """The program finds a server elsewhere that really renders; it may fetch from this machine."""
+    from a2v.engine import LocalEngine
+
+    with (
+        start_blocking_portal() as portal,
+        portal.wrap_async_context_manager(LocalEngine(allow_private_urls=True)) as engine,
+    ):
+        environment |= {"A2V_TOKEN": engine.token, "A2V_BASE_URL": engine.base_url}
+        yield
+
+
+def fetch(url: str) -> bytes:
+    with urllib.request.urlopen(url) as reply:
+        return reply.read()
+
+
+def test_generate_renders_what_it_staged(a2v, elsewhere, store, tmp_path, speech):
+    (tmp_path / "my speech.flac").write_bytes(speech.read_bytes())
+    arguments = ["generate", "my speech.flac", "--model-id", "eva_a0008", "--stage-to", store.place, "-o", "hello.mp4"]
+
+    done = a2v(*arguments, "--remove-staged")
+
+    assert (done.returncode, done.stderr) == (0, "")
+    with av.open(tmp_path / "hello.mp4") as video:
+        assert video.duration / 1e6 == pytest.approx(3.1, abs=0.2)
+    assert store.keys == []
+
+
+def test_the_place_of_the_environment(a2v, environment, service, store, speech):
+    service.video("v1", *TAKEN)
+    environment["A2V_STAGE_TO"] = store.place
+
+    for audio in (speech, speech.as_uri()):
+        assert a2v("generate", audio, "--model-id", "eva_a0008").returncode == 0
+
+    assert [fetch(job["audio_url"]) for job in service.submits] == [speech.read_bytes()] * 2
+    assert len(store.keys) == len(store.requests("PUT")) == 1
+
+
+def test_a_url_passes_as_it_is(a2v, service, store):
+    service.video("v1", *TAKEN)
+
+    a2v("generate", "https://example.com/hello.wav", "--model-id", "eva_a0008", "--stage-to", store.place)
+
+    assert [job["audio_url"] for job in service.submits] == ["https://example.com/hello.wav"]
+    assert store.keys == []
+
+
+def test_it_stays_where_a_render_may_need_it(a2v, service, store, speech):
+    service.video("v1", "pending")
+    options = ["--stage-to", store.place, "--remove-staged", "--timeout", "0.2"]
+
+    done = a2v("generate", speech, "--model-id", "eva_a0008", *options)
+
+    assert done.returncode == 4
+    assert len(store.keys) == 1
+
+
+def test_the_local_engine_needs_no_place(a2v, environment, speech):
+    environment["A2V_STAGE_TO"] = "nonsense"
+
+    done = a2v("generate", speech, "--model-id", "nobody", "--local", "-o", "hello.mp4")
+
+    assert "nonsense" not in done.stderr
+    assert "nobody" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--stage-to", "s3://bucket", "--local", "-o", "x.mp4"], "--local reads the files of this machine"),
+        (["--remove-staged"], "--remove-staged is about what --stage-to uploads"),
+        (["--stage-to", "ftp://canary"], "must be one of s3://bucket/prefix (S3, MinIO, OSS and others), gs://"),
+        (["--stage-to", "s3://bucket/?canary"], "the prefix to stage to must be plain names"),
+    ],
+)
+def test_options_that_cannot_be_right(here, service, speech, options, said):
+    code, _, error = here("generate", str(speech), "--model-id", "eva_a0008", *options)
+
+    assert code == 2
+    assert said in error
+    assert "canary" not in error
+    assert service.submits == []
+
+
+def test_nothing_is_submitted_when_it_cannot_be_staged(a2v, service, store, speech):
+    done = a2v("generate", speech, "--model-id", "eva_a0008", "--stage-to", "s3://nowhere/x")
+
+    assert done.returncode == 1
+    assert done.stderr == f"a2v: {speech} cannot be staged to s3://nowhere/x: there is no such bucket\n"
+    assert service.submits == []
+
+
+def test_a_file_that_is_none(a2v, service, store):
+    done = a2v("generate", "nowhere.wav", "--model-id", "eva_a0008", "--stage-to", store.place)
+
+    assert (done.returncode, service.submits) == (2, [])
+
+
+def test_what_to_do_with_a_file(here, tmp_path):
+    Path("hello.wav").touch()
+
+    code, _, error = here("generate", "hello.wav", "--model-id", "eva_a0008")
+
+    assert code == 2
+    assert "add --stage-to s3://BUCKET/PREFIX to upload it" in error
+    assert "--local" in error
+
+
+def test_without_the_extra(here, speech, monkeypatch):
+    for name in ("a2v.staging", "a2v.staging.stager", "a2v.staging.store"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setitem(sys.modules, "obstore", None)
+
+    code, _, error = here("generate", str(speech), "--model-id", "eva_a0008", "--stage-to", "s3://bucket")
+
+    assert code == 2
+    assert 'pip install "a2v[staging]"' in error
