@@ -170,10 +170,10 @@ def test_a_day(backend, number) -> None:
         index for index, end in ledger.ended.items() if end == "unknown"
     }
     told = Counter(ledger.ended.values())
-    assert told["unknown"] < number / 2
+    assert told["unknown"] < number / 4
     assert told["error"] >= number // 100
     assert told["finished"] == number - told["error"] - told["unknown"]
     # Whoever shares the budget in the fourth hour is found out by being refused.
     assert day.counts["429"] <= 10
-    # After 50 jobs, after 150 and so on, the same number of objects is alive.
-    assert max(ledger.alive) < min(ledger.alive) * 1.1
+    # After 150 jobs, after 250 and so on, no more objects are alive than after 50.
+    assert max(ledger.alive) < ledger.alive[0] * 1.1
