@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import ast
 import inspect
-import json
 import os
 import re
 import shutil
 import subprocess
 import sys
-import threading
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 import anyio
 import httpx
@@ -28,15 +24,14 @@ from sybil import Example, Sybil
 from sybil.parsers.markdown import CodeBlockParser, SkipParser
 
 import a2v
-from a2v._core import wire
-from a2v._core.models import Character, Video, VideoStatus
+from a2v.testing import Service
 
 ROOT = Path(__file__).parent
 TOKEN = "token-of-the-examples"
 ACCESS_KEY = "canary-access-key"
 SECRET_KEY = "canary-secret-key"
 STORES = ("AWS_", "AZURE_", "GOOGLE_", "A2V_STAGE_TO")
-EVA = Character(model_id="eva_a0008", name="Eva 01", display_name="Eva 01", gender="female")
+EVA = a2v.Character(model_id="eva_a0008", name="Eva 01", display_name="Eva 01", gender="female")
 
 
 def pytest_report_header() -> str:
@@ -47,57 +42,10 @@ def pytest_report_header() -> str:
     return f"a2v {a2v.__version__} from {package}"
 
 
-class _Service(BaseHTTPRequestHandler):
-    """The calls of the protocol, with renders that take no time: what the examples talk to."""
-
-    protocol_version = "HTTP/1.1"
-
-    def do_GET(self) -> None:
-        url = urlsplit(self.path)
-        if url.path.startswith("/files/"):
-            self._send(200, b"a video", "video/mp4")
-        elif url.path == wire.CHARACTER_LIST:
-            self._answer([wire.character_data(EVA)])
-        elif url.path == wire.VIDEO_GET:
-            video_id = parse_qs(url.query)["video_id"][0]
-            video_url = f"http://{self.headers['Host']}/files/{video_id}.mp4"
-            video = Video(video_id=video_id, status=VideoStatus.FINISHED, video_url=video_url)
-            self._answer(wire.video_data(video))
-        else:
-            self._send(404, json.dumps(wire.refusal(404, "no such call")).encode())
-
-    def do_POST(self) -> None:
-        job = wire.read_job(self.rfile.read(int(self.headers["Content-Length"])))
-        if job.model_id != EVA.model_id:
-            self._send(400, json.dumps(wire.refusal(400, f"no character {job.model_id!r}")).encode())
-        else:
-            self._answer({"video_id": uuid.uuid4().hex, "status": "pending"})
-
-    def _answer(self, data: object) -> None:
-        if self.headers["Authorization"] == f"Bearer {TOKEN}":
-            self._send(200, json.dumps(wire.success(data)).encode())
-        else:
-            self._send(401, json.dumps(wire.refusal(401, "bad token")).encode())
-
-    def _send(self, status: int, body: bytes, kind: str = "application/json") -> None:
-        self.send_response(status)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
-
 @pytest.fixture(scope="session")
 def service_url() -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), _Service) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
+    with Service(characters=[EVA], content=b"a video", token=TOKEN).server() as server:
+        yield server.base_url
 
 
 @pytest.fixture

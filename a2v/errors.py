@@ -119,9 +119,8 @@ class NotFoundError(APIError):
     """
 
     def __init__(self, message: str, *, code: int | None = None, status_code: int, hint: str = "") -> None:
-        super().__init__(message, code=code, status_code=status_code)
-        if hint:
-            self.args = (f"{hint}: {self}",)
+        super().__init__(f"{hint}: {message}" if hint else message, code=code, status_code=status_code)
+        self.message = message
 
 
 class RateLimitError(APIError):

@@ -23,18 +23,18 @@ from random import Random
 import anyio
 import trio
 import trio.testing
-from _fake_service import (
+from _world import (
     LATENCY,
     LIMIT,
     WINDOW,
-    FakeService,
     Reply,
-    ServiceTransport,
-    SlidingWindow,
-    TokenBucket,
     World,
+    WorldService,
     local,
+    looks,
     minute,
+    sliding_window,
+    token_bucket,
 )
 from attrs import Factory, define, frozen
 
@@ -53,7 +53,7 @@ SEEDS = 5
 class Run:
     """What came of a batch: the service, and when each video's end was noticed."""
 
-    service: FakeService
+    service: WorldService
     noticed: dict[str, float]
 
 
@@ -61,7 +61,7 @@ class Simulation(Run):
     """A service, its clients, and what happens next."""
 
     def __init__(self, world: World, seed: int) -> None:
-        super().__init__(FakeService(world, seed), {})
+        super().__init__(WorldService(world, seed), {})
         self.now = 0.0
         self._count = itertools.count()
         self._events: list[tuple[float, int, Callable[[], None]]] = []
@@ -76,7 +76,7 @@ class Simulation(Run):
 
     def send(self, kind: Kind, video_id: str | None, then: Callable[[Reply], None]) -> None:
         def arrive() -> None:
-            reply = self.service.handle(self.now, kind, video_id)
+            reply = self.service.arrive(self.now, kind, video_id)
             self.at(self.now + LATENCY / 2, lambda: then(reply))
 
         self.at(self.now + LATENCY / 2, arrive)
@@ -141,8 +141,7 @@ class Ours:
         elif isinstance(reply.data, str):
             self.schedule.add(reply.data, now, since=now - LATENCY)
         else:
-            videos = reply.data if isinstance(reply.data, list) else [reply.data] if reply.data else []
-            for _, news in self.schedule.looked(videos, now, turn):
+            for _, news in self.schedule.looked(looks(reply.data), now, turn):
                 assert isinstance(news, Video), news
                 self.simulation.notice(news)
 
@@ -226,7 +225,7 @@ class ThroughClient:
 
     def __init__(self, scenario: Scenario, seed: int, calls: int = 0) -> None:
         self.scenario, self.calls, self.random = scenario, calls, Random(seed)
-        self.run = Run(FakeService(scenario.world, seed), {})
+        self.run = Run(WorldService(scenario.world, seed), {})
         self.waits: list[float] = []
         self.started = 0.0
         trio.run(self.main, clock=trio.testing.MockClock(autojump_threshold=0))
@@ -238,7 +237,7 @@ class ThroughClient:
                 tasks.start_soon(self.batch, self.scenario.videos // self.scenario.clients)
 
     async def batch(self, videos: int) -> None:
-        transport = ServiceTransport(self.run.service, self.started)
+        transport = self.run.service.transport()
         client = a2v.AsyncA2V("benchmark", base_url="https://a2v.example", transport=transport)
         async with client, anyio.create_task_group() as tasks:
             for _ in range(videos):
@@ -321,19 +320,19 @@ SCENARIOS = [
     Scenario(
         "the same, sliding window",
         100,
-        World(limiter=SlidingWindow),
+        World(limiter=sliding_window),
         {"requests": 12, "delay": 80, "p95": 200, "refused": 0.02},
         clients=2,
     ),
     Scenario(
         "the same, token bucket",
         100,
-        World(limiter=TokenBucket),
+        World(limiter=token_bucket),
         {"requests": 12, "delay": 80, "p95": 200, "refused": 0.02},
         clients=2,
     ),
-    Scenario("N = 100, sliding window", 100, World(limiter=SlidingWindow), {"requests": 11, "delay": 72, "p95": 190}),
-    Scenario("N = 100, token bucket", 100, World(limiter=TokenBucket), {"requests": 11, "delay": 72, "p95": 190}),
+    Scenario("N = 100, sliding window", 100, World(limiter=sliding_window), {"requests": 11, "delay": 72, "p95": 190}),
+    Scenario("N = 100, token bucket", 100, World(limiter=token_bucket), {"requests": 11, "delay": 72, "p95": 190}),
     # Servers that begin with the newest, or with any: every third poll goes to the video asked least recently, so that
     # nobody can go unseen for longer than 3 N polls of 2 s.
     Scenario("4 renderers, newest first", 100, World(minute, renderers=4, following=lambda n: n - 1), {"longest": 600}),
@@ -390,7 +389,7 @@ def figures(run: Run) -> dict[str, float]:
     }
 
 
-def most_in_a_window(service: FakeService) -> int:
+def most_in_a_window(service: WorldService) -> int:
     """The most arrivals that any minute saw, wherever the server's windows begin."""
     times = [now for now, *_ in service.log]
     first, most = 0, 0

@@ -222,23 +222,24 @@ class Transport:
         Returns:
             The reply's head, or why there was none or its body broke off.
         """
-        with telemetry.request_span(url) as span, _Discreet():
+        with telemetry.request_span(url) as span:
             answer = await self._fetch(url, headers, timeout, sink)
             telemetry.tell_reply(span, answer)
             return answer
 
     async def _fetch(self, url: str, headers: Mapping[str, str], timeout: float, sink: Sink) -> Reply | Failure:
-        try:
-            request = httpx.Request("GET", url, headers=_identity(headers), extensions=_timeouts(timeout))
-            async with self._send(request, _Witness(), fresh=True, patience=timeout) as (response, body):
-                reply = Reply(response.status_code, _lower(response.headers), b"")
-                if await sink.begin(reply) and not await _pour(body, sink, timeout):
-                    return Failure(f"less than {_LEAST} bytes within {timeout:g} s", sent=True)
-                return reply
-        except A2VError:
-            raise
-        except Exception as error:  # noqa: BLE001  # as above
-            return Failure(_describe(error), sent=True)
+        with _Discreet():
+            try:
+                request = httpx.Request("GET", url, headers=_identity(headers), extensions=_timeouts(timeout))
+                async with self._send(request, _Witness(), fresh=True, patience=timeout) as (response, body):
+                    reply = Reply(response.status_code, _lower(response.headers), b"")
+                    if await sink.begin(reply) and not await _pour(body, sink, timeout):
+                        return Failure(f"less than {_LEAST} bytes within {timeout:g} s", sent=True)
+                    return reply
+            except A2VError:
+                raise
+            except Exception as error:  # noqa: BLE001  # as above
+                return Failure(_describe(error), sent=True)
 
     @asynccontextmanager
     async def _send(

@@ -24,7 +24,8 @@ from a2v.cli.server import UsageError, read_token
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from a2v._core.wire import Reply
+    from a2v import Character
+    from a2v._core.wire import Call, Reply
 
 State = Literal["ok", "note", "problem"]
 
@@ -133,20 +134,26 @@ async def _server(url: str, token: Secret) -> list[Check]:
     answer: wire.Reply | Failure | None = None
     try:
         answer = await transport.exchange(url, token, call, _TIMEOUT)
-        seconds = time.monotonic() - began
-        if isinstance(answer, Failure):
-            return [Check("server", "problem", f"cannot be reached: {answer.reason}")]
-        outcome = judge(call, answer)
-        if isinstance(outcome, Again):
-            raise outcome.error
     except A2VError as error:
-        # What it says of its clock and of the budget may be the very reason.
-        problem = [Check("server", "problem", f"says no: {error}")]
-        return problem + ([*_clock(answer), *_budget(answer)] if isinstance(answer, wire.Reply) else [])
+        return [Check("server", "problem", f"cannot be asked: {error}")]
     finally:
         await transport.aclose()
+    seconds = time.monotonic() - began
+    if isinstance(answer, Failure):
+        return [Check("server", "problem", f"cannot be reached: {answer.reason}")]
+    # What a server that says no tells of its clock and of the budget may be the very reason.
+    return [_judged(call, answer, seconds), *_clock(answer), *_budget(answer)]
+
+
+def _judged(call: Call[list[Character]], answer: Reply, seconds: float) -> Check:
+    try:
+        outcome = judge(call, answer)
+    except A2VError as error:
+        return Check("server", "problem", f"says no: {error}")
+    if isinstance(outcome, Again):
+        return Check("server", "problem", f"says no: {outcome.error}")
     words = f"accepts the token and has {len(outcome)} characters; answered in {seconds:.1f} s"
-    return [Check("server", "ok", words), *_clock(answer), *_budget(answer)]
+    return Check("server", "ok", words)
 
 
 def _clock(reply: Reply) -> Iterator[Check]:

@@ -1,4 +1,4 @@
-"""The characters: who there is, read from the data files beside this module.
+"""The characters and how each can stand: who there is, read from the data files beside this module.
 
 A new character is one more file in ``characters/``. Its name is the ``model_id``; what may be in it is what ``Look``
 and its parts describe, and anything else is refused with the name of what was wrong.
@@ -18,6 +18,7 @@ from cattrs import transform_error
 from cattrs.v import format_exception
 
 from a2v.engine.errors import RenderError
+from a2v.engine.settings import Format
 
 _FOLDER = Path(__file__).parent / "characters"
 _COLOUR = re.compile(r"#[0-9A-Fa-f]{6}")
@@ -87,7 +88,7 @@ class Features:
     blush: float = _share(0.5)
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, cache_hash=True)
 class Look:
     """Everything that is known about a character."""
 
@@ -96,6 +97,31 @@ class Look:
     gender: Literal["female", "male"]
     palette: Palette
     features: Features
+
+
+class View(NamedTuple):
+    """The part of a drawing that is in the picture. How high it is follows from the picture's shape."""
+
+    left: float
+    top: float
+    width: float
+
+
+@frozen(kw_only=True)
+class AvatarPose:
+    """A way for a character to stand before the camera; the wire calls it a pose, by its ``pose_id``."""
+
+    pose_id: str
+    name: str
+    model_id: str
+    views: dict[Format, View]
+
+
+_STANCES: tuple[tuple[str, str, dict[Format, View]], ...] = (
+    ("front", "Front", {"square": View(0, 0, 720), "portrait": View(70, -120, 580)}),
+    ("closeup", "Close-up", {"square": View(114, 46, 492), "portrait": View(134, -12, 452)}),
+)
+"""How everybody can stand; the first is what a ``model_id`` alone asks for."""
 
 
 @cache
@@ -118,6 +144,36 @@ def look(model_id: str) -> Look:
         return characters()[model_id]
     except KeyError:
         raise RenderError(f"There is no character {model_id!r}; there are {', '.join(characters())}.") from None
+
+
+def poses(model_id: str) -> tuple[AvatarPose, ...]:
+    """The ways in which a character can stand; the first is the usual one.
+
+    Raises:
+        RenderError: There is no such character.
+    """
+    look(model_id)
+    return tuple(
+        AvatarPose(pose_id=f"{model_id}_{key}", name=name, model_id=model_id, views=views)
+        for key, name, views in _STANCES
+    )
+
+
+def pose(who: str) -> AvatarPose:
+    """The pose called ``who``; a ``model_id`` will do for the usual pose of a character.
+
+    Raises:
+        RenderError: There is no such pose, and no such character.
+    """
+    known = _poses()
+    if who in known:
+        return known[who]
+    return poses(who)[0]
+
+
+@cache
+def _poses() -> dict[str, AvatarPose]:
+    return {one.pose_id: one for model_id in characters() for one in poses(model_id)}
 
 
 def read_look(path: Path) -> Look:

@@ -1,133 +1,153 @@
-"""One render: a recording and a character in, a video out."""
+"""One render: a recording and a character in, a video out, and its mask if wanted."""
 
 from __future__ import annotations
 
 import hashlib
-from fractions import Fraction
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
-import av
 import numpy as np
 
-from a2v.engine import audio, lipsync
-from a2v.engine.animate import FPS, poses
-from a2v.engine.cast import look
-from a2v.engine.drawing.bust import backdrop, bust
+from a2v.engine import audio, cast, lipsync
+from a2v.engine.animate import poses
+from a2v.engine.drawing.bust import backdrop, bust, nowhere, silhouette
 from a2v.engine.drawing.painter import Painter
+from a2v.engine.drawing.shapes import vuya
+from a2v.engine.film import Film, Frame, film
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
-    from av.container import OutputContainer
     from numpy.typing import NDArray
 
-    from a2v.engine.cast import Look
+    from a2v.engine.cast import View
+    from a2v.engine.drawing.sheet import Group, Mark
     from a2v.engine.pose import Pose
+    from a2v.engine.settings import Format
 
-_X264 = {"preset": "veryfast", "tune": "animation", "crf": "20"}
-_BT709, _LIMITED = 1, 1
-_AUDIO_BITS = 128_000
+_MINUTE = 6000  # rows that are listened to at once
+_CONTEXT = 500  # rows before and after them, so that nothing is cut in two
+
+
+def picture_size(size: int, format: Format) -> tuple[int, int]:
+    """Width and height in pixels of a video whose shorter side is ``size``.
+
+    Raises:
+        ValueError: The size is not an even number.
+    """
+    if size < 2 or size % 2:
+        raise ValueError(f"size must be an even number of pixels, got {size}")
+    return size, size if format == "square" else round(size * 16 / 9 / 2) * 2
 
 
 def render(
-    recording: bytes, model_id: str, destination: Path, *, size: int = 512, max_seconds: float = audio.MAX_SECONDS
+    recording: audio.Source,
+    who: str,
+    destination: Path,
+    *,
+    mask: Path | None = None,
+    size: int = 512,
+    format: Format = "square",
+    fps: int = 25,
+    max_seconds: float = audio.MAX_SECONDS,
 ) -> None:
-    """Makes the video of a character that speaks the recording: H.264 and AAC in an MP4, 25 frames a second.
+    """Makes the video of a character that speaks the recording: H.264 and AAC in an MP4.
 
-    The same recording, character and size give the same video. ``destination`` appears when it is complete; until then the
-    work is in a file beside it, which is removed if the render fails.
+    The same arguments give the same video. ``destination`` and ``mask`` appear when they are complete; until then the work
+    is in files beside them, which are removed if the render fails.
 
     Args:
-        recording: A whole audio file; see ``audio.decode``.
-        model_id: The character.
+        recording: A whole audio file, or where it is; see ``audio.decode``.
+        who: A ``pose_id``, or a ``model_id`` for a character's usual pose.
         destination: Where the video goes; what is there is replaced.
-        size: The side of the square video in pixels; an even number.
+        mask: Where a second video goes, of the same size and length and without sound: the person white on black.
+        size: The shorter side of the video in pixels; an even number.
+        format: The shape of the video: ``"square"``, or ``"portrait"``, 16 high to 9 wide.
+        fps: Frames a second.
         max_seconds: The longest recording to accept.
 
     Raises:
         AudioError: The recording cannot be used.
-        RenderError: There is no such character.
+        RenderError: There is no such pose or character.
         ValueError: The size is not an even number.
-        OSError: The video cannot be written.
+        OSError: A video cannot be written.
     """
-    if size < 2 or size % 2:
-        raise ValueError(f"size must be an even number of pixels, got {size}")
-    person = look(model_id)
-    performance = _perform(recording, model_id, max_seconds)
-    partial = destination.with_name(f".{destination.name}.part")
+    width, height = picture_size(size, format)
+    stance = cast.pose(who)
+    person, view = cast.look(stance.model_id), stance.views[format]
+    performance = _perform(recording, stance.model_id, fps, max_seconds)
+    with _partials(destination, *([mask] if mask else [])) as partials, ExitStack() as stack:
+        video, *masks = (stack.enter_context(film(path, width, height, fps)) for path in partials)
+        video.add_sound(recording)
+        reels = [_reel(video, view, backdrop(person), partial(bust, person), grain=1)]
+        reels += [_reel(cover, view, nowhere(), partial(silhouette, person)) for cover in masks]
+        for pose in performance:
+            for add in reels:
+                add(pose)
+
+
+def _reel(
+    film: Film, view: View, behind: list[Mark | Group], draw: Callable[[Pose], list[Mark | Group]], *, grain: int = 0
+) -> Callable[[Pose], None]:
+    """What draws a pose as the next frame of a film."""
+    frame = Frame(film.width, film.height)
+    painter = Painter(film.width, film.height, view, vuya)
+    painter.paint(behind)
+    painter.set_backdrop(_grained(painter.pixels, grain))
+
+    def add(pose: Pose) -> None:
+        frame.show(painter.pixels, painter.paint(draw(pose)))
+        film.add(frame)
+
+    return add
+
+
+@contextmanager
+def _partials(*destinations: Path) -> Iterator[list[Path]]:
+    """Files beside the destinations, which take their places if the block ends well and vanish otherwise."""
+    partials = [path.with_name(f".{path.name}.part") for path in destinations]
     try:
-        _write(partial, recording, _pictures(person, performance, size), size)
-        partial.replace(destination)
+        yield partials
+        for path, destination in zip(partials, destinations, strict=True):
+            path.replace(destination)
     finally:
-        partial.unlink(missing_ok=True)
+        for path in partials:
+            path.unlink(missing_ok=True)
 
 
-def _perform(recording: bytes, model_id: str, max_seconds: float) -> list[Pose]:
-    samples = audio.decode(recording, max_seconds=max_seconds)
-    seed = hashlib.sha256(hashlib.sha256(recording).digest() + model_id.encode()).digest()
-    return poses(lipsync.analyse(samples), lipsync.loudness(samples), seed=int.from_bytes(seed[:8], "big"))
+def _perform(recording: audio.Source, model_id: str, fps: int, max_seconds: float) -> Iterator[Pose]:
+    likely, loudness = _hear(audio.pieces(recording, max_seconds=max_seconds))
+    seed = hashlib.sha256(audio.digest(recording) + model_id.encode()).digest()
+    return poses(likely, loudness, seed=int.from_bytes(seed[:8], "big"), fps=fps)
 
 
-def _pictures(person: Look, performance: list[Pose], size: int) -> Iterator[NDArray[np.uint8]]:
-    """The frames; each is drawn over the last, in the same memory."""
-    painter = Painter(size)
-    painter.set_backdrop(_grain(painter.paint(backdrop(person))))
-    for pose in performance:
-        yield painter.paint(bust(person, pose))
+def _hear(pieces: Iterable[NDArray[np.float32]]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """The mouths and the loudness of a recording, listened to by the minute: an hour needs no more memory for it."""
+    likely, loudness = [], []
+    waiting: list[NDArray[np.float32]] = []
+    heard = 0
+
+    def listen(first: int, last: int | None) -> None:
+        samples = np.concatenate(waiting)
+        likely.append(lipsync.analyse(samples)[first:last])
+        loudness.append(lipsync.loudness(samples)[first:last])
+        if last is not None:
+            waiting[:] = [samples[(last - _CONTEXT) * lipsync.HOP :]]
+
+    for piece in pieces:
+        waiting.append(piece)
+        if sum(map(len, waiting)) >= (heard + _MINUTE + _CONTEXT) * lipsync.HOP:
+            listen(heard, heard + _MINUTE)
+            heard = _CONTEXT
+    listen(heard, None)
+    return np.concatenate(likely), np.concatenate(loudness)
 
 
-def _grain(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The picture with noise of ±1, which keeps gradients from turning into bands when they are compressed."""
-    noise = np.random.default_rng(0).integers(-1, 2, (*pixels.shape[:2], 1))
+def _grained(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """The picture with a little noise, which keeps gradients from turning into bands when they are compressed."""
+    noise = np.random.default_rng(0).integers(-size, size + 1, pixels.shape[:2], np.int8)
     grainy = pixels.copy()
-    grainy[..., :3] = np.clip(pixels[..., :3].astype(int) + noise, 0, 255)
+    grainy[..., 2] = np.clip(pixels[..., 2] + noise, 16, 235)
     return grainy
-
-
-def _write(path: Path, recording: bytes, pictures: Iterator[NDArray[np.uint8]], size: int) -> None:
-    """Encodes pictures and sound, side by side in time."""
-    # A real file: moving the index to the front means reading back what was written.
-    with av.open(path, "w", format="mp4", options={"movflags": "faststart"}) as container:
-        video = _video_stream(container, size)
-        stereo = audio.is_stereo(recording)
-        sound = container.add_stream(
-            "aac", rate=audio.SOUNDTRACK_RATE, bit_rate=_AUDIO_BITS, layout="stereo" if stereo else "mono"
-        )
-        track = audio.soundtrack(recording, stereo=stereo)
-        for number, pixels in enumerate(pictures):
-            container.mux(video.encode(_video_frame(pixels, number)))
-            _encode_until(container, sound, track, (number + 1) / FPS)
-        _encode_until(container, sound, track, float("inf"))
-        container.mux(video.encode(None))
-        container.mux(sound.encode(None))
-
-
-def _video_stream(container: OutputContainer, size: int) -> av.VideoStream:
-    video = container.add_stream("libx264", rate=FPS, options=_X264)
-    video.width = video.height = size
-    video.pix_fmt = "yuv420p"
-    video.gop_size = 2 * FPS
-    context = video.codec_context
-    context.thread_count = 1  # one render, one core; more of them run beside each other
-    context.colorspace = context.color_primaries = context.color_trc = _BT709
-    context.color_range = _LIMITED
-    return video
-
-
-def _video_frame(pixels: NDArray[np.uint8], number: int) -> av.VideoFrame:
-    frame = av.VideoFrame.from_ndarray(pixels, format="rgba")
-    frame = frame.reformat(format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG")
-    frame.pts = number
-    frame.time_base = Fraction(1, FPS)
-    return frame
-
-
-def _encode_until(
-    container: OutputContainer, stream: av.AudioStream, track: Iterator[av.AudioFrame], seconds: float
-) -> None:
-    """Encodes the soundtrack up to a time, so that the file is written in order and little waits in memory."""
-    for frame in track:
-        container.mux(stream.encode(frame))
-        if frame.time is not None and frame.time >= seconds:
-            return

@@ -6,7 +6,6 @@ import asyncio
 import copy
 import json
 import pickle
-import selectors
 import socket
 import struct
 import threading
@@ -19,43 +18,14 @@ from urllib.parse import parse_qs, urlsplit
 import anyio
 import httpx
 import pytest
-import trio.testing
 
 import a2v
+from a2v import testing
 
 CANARY = "canary-0123456789-abcdefghij"
 
 
 # -- virtual time -----------------------------------------------------------------------------------------------------
-
-
-class _JumpingSelector(selectors.DefaultSelector):
-    """Instead of waiting for a timer, it puts the clock forward to it."""
-
-    now = 1000.0
-
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        ready = super().select(None if timeout is None else 0)
-        if timeout and not ready:
-            self.now += timeout
-        return ready
-
-
-class VirtualLoop(asyncio.SelectorEventLoop):
-    """An asyncio loop in which hours of sleep take no time."""
-
-    def __init__(self) -> None:
-        self._selector_with_clock = _JumpingSelector()
-        super().__init__(self._selector_with_clock)
-
-    def time(self) -> float:
-        return self._selector_with_clock.now
-
-
-def _virtual(backend: str) -> tuple[str, dict[str, object]]:
-    if backend == "trio":
-        return backend, {"clock": trio.testing.MockClock(autojump_threshold=0)}
-    return backend, {"loop_factory": VirtualLoop}
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -65,7 +35,7 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture(params=["asyncio", "trio"])
 def anyio_backend(request: pytest.FixtureRequest) -> object:
     virtual = request.node.get_closest_marker("virtual_time")
-    return _virtual(request.param) if virtual else request.param
+    return testing.virtual_time(request.param) if virtual else request.param
 
 
 @pytest.fixture
@@ -83,28 +53,27 @@ PENDING, RENDERING, FAILED = {"status": "pending"}, {"status": "in_progressing"}
 FINISHED = {"status": "finished", "video_url": "https://files.example/v.mp4?signature=s3cret"}
 
 
-class Service:
-    """The API, for ``httpx.MockTransport``. It behaves well unless told otherwise.
+class Service(testing.Service):
+    """The service of the test kit, scripted with httpx's own values: what becomes of these is what is tested here.
 
     ``replies`` tells, by path, what to answer instead: a response, an exception to raise or a function of the request, one
     after another; the last one stays. ``plans`` tells what becomes of a video, as pairs of seconds since its beginning
-    and what ``video.get`` says from then on; ``plan`` is that of a video that has none.
+    and what ``video.get`` says from then on; ``plan`` is that of a video that has none. Any id is that of a video.
     """
 
     def __init__(self) -> None:
+        super().__init__(lists_videos=False, content=b"a video")
         self.requests: list[httpx.Request] = []
         self.replies: dict[str, list[Reply]] = {}
         self.plan: Plan = [(0, PENDING), (60, RENDERING), (300, FINISHED)]
         self.plans: dict[str, Plan] = {}
-        self.jobs: dict[str, dict[str, str]] = {}
-        self.lists_videos = False
-        self._began: dict[str, float] = {}
+        self._first_seen: dict[str, float] = {}
 
     async def __call__(self, request: httpx.Request) -> httpx.Response:
         self.requests.append(request)
         replies = self.replies.get(request.url.path.rpartition("/")[2])
         if not replies:
-            return self._answer(request)
+            return self.well(request)
         reply = replies.pop(0) if len(replies) > 1 else replies[0]
         if isinstance(reply, Exception):
             raise reply
@@ -120,39 +89,43 @@ class Service:
         """How many submissions arrived."""
         return sum(request.method == "POST" for request in self.requests)
 
+    @property
+    def jobs(self) -> dict[str, dict[str, str]]:
+        """What was submitted, by the id that was given to it."""
+        return {
+            submit.video_id: {"model_id": submit.model_id, "audio_url": submit.audio_url} for submit in self.submits
+        }
+
     def seen(self, call: str) -> list[httpx.Request]:
         """The requests of one call, such as ``"video.get"``, or for one file."""
         return [request for request in self.requests if request.url.path.endswith("/" + call)]
 
     def well(self, request: httpx.Request) -> httpx.Response:
         """As if nothing had been told otherwise; for ``replies``."""
-        return self._answer(request)
+        name = request.url.path.rpartition("/")[2]
+        call = testing.Call(
+            at=self.now(),
+            name="file" if name.endswith(".mp4") else name,
+            video_id=request.url.params.get("video_id"),
+            method=request.method,
+            body=request.content,
+        )
+        reply = self.as_usual(call)
+        return httpx.Response(reply.status, headers=reply.headers, content=reply.body)
 
-    def _answer(self, request: httpx.Request) -> httpx.Response:
-        call = request.url.path.rpartition("/")[2]
-        if call == "character.list":
-            return self._ok([{"model_id": "eva_a0008", "name": "Eva 01", "display_name": "Eva", "gender": "female"}])
-        if call == "video.generate":
-            video_id = f"v{len(self.jobs) + 1}"
-            self.jobs[video_id] = json.loads(request.content)
-            self._began[video_id] = anyio.current_time()
-            return self._ok({"video_id": video_id})
-        if call == "video.get":
-            return self._ok(self._look(request.url.params["video_id"]))
-        if call == "video.list" and self.lists_videos:
-            return self._ok([self._look(video_id) for video_id in [*self.jobs, *self.plans]])
-        if call.endswith(".mp4"):
-            return httpx.Response(200, content=b"a video")
-        return httpx.Response(404, json={"code": 404, "message": "no such call", "data": None})
+    def as_usual(self, call: testing.Call) -> testing.Reply:
+        if call.name == "video.get":
+            return testing.Reply.success(self._planned(call.video_id))
+        if call.name == "video.list" and self.lists_videos:
+            return testing.Reply.success([self._planned(video_id) for video_id in [*self.jobs, *self.plans]])
+        return testing.Reply(200, self.content) if call.name == "file" else super().as_usual(call)
 
-    def _look(self, video_id: str) -> dict[str, object]:
-        now = anyio.current_time()
-        age = now - self._began.setdefault(video_id, now)
-        latest = [look for since, look in self.plans.get(video_id, self.plan) if since <= age][-1]
+    def _planned(self, video_id: str) -> dict[str, object]:
+        now = self.now()
+        submitted = {submit.video_id: submit.at for submit in self.submits}
+        began = submitted[video_id] if video_id in submitted else self._first_seen.setdefault(video_id, now)
+        latest = [look for since, look in self.plans.get(video_id, self.plan) if since <= now - began][-1]
         return {"video_id": video_id} | latest
-
-    def _ok(self, data: object) -> httpx.Response:
-        return httpx.Response(200, json={"code": 0, "message": "success", "data": data})
 
 
 @pytest.fixture

@@ -8,7 +8,15 @@ from pathlib import Path
 
 import pytest
 
+from a2v import Character
+from a2v.testing import Reply
+
+URL = "/files/v1.mp4?signature=s3cret"
 TAKEN = ["pending", "in_progressing", "finished"]
+
+
+def tokens(service) -> set[str | None]:
+    return {call.headers.get("authorization") for call in service.calls if call.name != "file"}
 
 
 def lines(text: str) -> list[list[str]]:
@@ -17,30 +25,25 @@ def lines(text: str) -> list[list[str]]:
 
 def test_characters(a2v, service):
     service.characters = [
-        {
-            "model_id": "eva_a0008",
-            "name": "Eva",
-            "display_name": "Eva 01",
-            "gender": "female",
-            "preview_url": "http://p",
-        }
+        Character(model_id="eva_a0008", name="Eva", display_name="Eva 01", gender="female", preview_url="http://p")
     ]
 
     done = a2v("characters")
 
     assert (done.returncode, done.stderr) == (0, "")
     assert lines(done.stdout) == [["eva_a0008", "Eva 01", "female", "http://p"]]
-    assert service.tokens == {"Bearer canary-token-1234"}
+    assert tokens(service) == {"Bearer canary-token-1234"}
 
 
 def test_characters_as_json_are_one_document(a2v, service):
-    service.characters = [{"model_id": "m", "name": "n", "display_name": "d", "gender": "g", "preview_url": "p"}]
+    shown = {"model_id": "m", "name": "n", "display_name": "d", "gender": "g", "preview_url": "p"}
+    service.characters = [Character(**shown)]
 
-    assert json.loads(a2v("characters", "--json").stdout) == service.characters
+    assert json.loads(a2v("characters", "--json").stdout) == [shown]
 
 
 def test_a_name_that_the_encoding_of_the_output_lacks(a2v, service, environment):
-    service.characters = [{"model_id": "m", "name": "Zoë 日本"}]
+    service.characters = [Character(model_id="m", name="Zoë 日本")]
     environment["PYTHONIOENCODING"] = "latin-1"
 
     done = a2v("characters", encoding="latin-1")
@@ -49,13 +52,13 @@ def test_a_name_that_the_encoding_of_the_output_lacks(a2v, service, environment)
 
 
 def test_get(a2v, service):
-    service.video("v1", "finished")
+    service.add_video("v1", "finished")
 
-    assert lines(a2v("get", "v1").stdout) == [["v1", "finished", f"{service.url}/files/v1.mp4"]]
+    assert lines(a2v("get", "v1").stdout) == [["v1", "finished", service.files_url + URL]]
 
 
 def test_a_look_at_a_failed_video_is_no_failure(a2v, service):
-    service.video("v1", "error", message="the recording is silent")
+    service.add_video("v1", "error", message="the recording is silent")
 
     done = a2v("get", "v1")
 
@@ -63,7 +66,7 @@ def test_a_look_at_a_failed_video_is_no_failure(a2v, service):
 
 
 def test_get_as_json(a2v, service):
-    service.video("v1", "dreaming")
+    service.add_video("v1", "dreaming")
 
     assert json.loads(a2v("get", "v1", "--json").stdout) == {
         "video_id": "v1",
@@ -77,8 +80,8 @@ def test_get_as_json(a2v, service):
 
 
 def test_watch_shows_each_change_of_each_video_once(a2v, service):
-    service.video("v1", "pending", "pending", "finished")
-    service.video("v2", "in_progressing", "finished")
+    service.add_video("v1", "pending", "pending", "finished")
+    service.add_video("v2", "in_progressing", "finished")
 
     done = a2v("watch", "v1", "v2", "v1")
 
@@ -88,8 +91,8 @@ def test_watch_shows_each_change_of_each_video_once(a2v, service):
 
 
 def test_watch_fails_if_a_render_failed_but_follows_the_others_to_their_end(a2v, service):
-    service.video("v1", "error", message="no speech")
-    service.video("v2", "pending", "finished")
+    service.add_video("v1", "error", message="no speech")
+    service.add_video("v2", "pending", "finished")
 
     done = a2v("watch", "v1", "v2")
 
@@ -100,28 +103,24 @@ def test_watch_fails_if_a_render_failed_but_follows_the_others_to_their_end(a2v,
 
 
 def test_generate_saves_the_video(a2v, service, tmp_path):
-    service.video("v1", *TAKEN)
-
     done = a2v("generate", "https://example.com/hello.wav", "--model-id", "eva_a0008", "-o", "videos/hello.mp4")
 
     assert (done.returncode, done.stderr) == (0, "")
     assert [row[1] for row in lines(done.stdout)] == [*TAKEN, "saved"]
     assert lines(done.stdout)[-1] == ["v1", "saved", str(tmp_path / "videos/hello.mp4")]
     assert (tmp_path / "videos/hello.mp4").read_bytes() == b"video of v1"
-    assert service.submits == [{"model_id": "eva_a0008", "audio_url": "https://example.com/hello.wav"}]
+    (submit,) = service.submits
+    assert (submit.model_id, submit.audio_url) == ("eva_a0008", "https://example.com/hello.wav")
+    assert json.loads(service.seen("video.generate")[0].body).keys() == {"model_id", "audio_url"}
 
 
 def test_generate_without_a_file_prints_the_url(a2v, service):
-    service.video("v1", *TAKEN)
-
     done = a2v("generate", "https://example.com/hello.wav", "--model-id", "eva_a0008")
 
-    assert lines(done.stdout)[-1] == ["v1", "finished", f"{service.url}/files/v1.mp4"]
+    assert lines(done.stdout)[-1] == ["v1", "finished", service.files_url + URL]
 
 
 def test_generate_as_json_is_a_line_for_each_change(a2v, service, tmp_path):
-    service.video("v1", *TAKEN)
-
     done = a2v("generate", "https://example.com/hello.wav", "--model-id", "eva_a0008", "-o", "hello.mp4", "--json")
 
     looks = [json.loads(line) for line in done.stdout.splitlines()]
@@ -132,7 +131,8 @@ def test_generate_as_json_is_a_line_for_each_change(a2v, service, tmp_path):
 
 
 def test_generate_tells_why_a_render_failed(a2v, service, tmp_path):
-    service.video("v1", "pending", "error", message="the recording is silent")
+    service.looks = ["pending", "finished"]
+    service.fail("the recording is silent")
 
     done = a2v("generate", "https://example.com/hello.wav", "--model-id", "eva_a0008", "-o", "hello.mp4")
 
@@ -142,7 +142,7 @@ def test_generate_tells_why_a_render_failed(a2v, service, tmp_path):
 
 
 def test_a_refused_submission(a2v, service):
-    service.generate = lambda handler: handler.refuse(400, 400, "no such character")
+    service.refuse("video.generate", 400, "no such character")
 
     done = a2v("generate", "https://example.com/hello.wav", "--model-id", "nobody", "-o", "hello.mp4")
 
@@ -151,32 +151,32 @@ def test_a_refused_submission(a2v, service):
 
 
 def test_a_submission_that_may_have_arrived_has_a_code_of_its_own(a2v, service):
-    service.generate = lambda handler: handler.send(502, b"bad gateway")
+    service.reply("video.generate", Reply(502, "bad gateway"))
 
     done = a2v("generate", "https://example.com/hello.wav", "--model-id", "eva_a0008", "-o", "hello.mp4")
 
     assert done.returncode == 3
     assert len(done.stderr.splitlines()) == 1
-    assert len(service.submits) == 1
+    assert len(service.seen("video.generate")) == 1
 
 
 def test_patience_ends_but_not_the_render(a2v, service):
-    service.video("v1", "pending")
+    service.looks = ["pending"]
 
     url, model_id = "https://example.com/hello.wav", "eva_a0008"
     done = a2v(
-        "generate", url, "--model-id", model_id, "-o", "my video.mp4", "--timeout", 0.3, "--base-url", service.url
+        "generate", url, "--model-id", model_id, "-o", "my video.mp4", "--timeout", 0.3, "--base-url", service.files_url
     )
 
     assert done.returncode == 4
     assert "has not ended after 0.3 s" in done.stderr
-    assert f"  a2v watch v1 --base-url {service.url}\n" in done.stderr
-    assert f"  a2v download v1 -o 'my video.mp4' --base-url {service.url}\n" in done.stderr
+    assert f"  a2v watch v1 --base-url {service.files_url}\n" in done.stderr
+    assert f"  a2v download v1 -o 'my video.mp4' --base-url {service.files_url}\n" in done.stderr
 
 
 def test_a_video_that_cannot_be_saved_can_be_fetched_later(a2v, service):
-    service.video("v1", "finished")
-    del service.files["/files/v1.mp4"]
+    service.looks = ["finished"]
+    service.refuse("file", 404, times=None)
 
     done = a2v("generate", "https://example.com/hello.wav", "--model-id", "eva_a0008", "-o", "hello.mp4")
 
@@ -186,14 +186,14 @@ def test_a_video_that_cannot_be_saved_can_be_fetched_later(a2v, service):
 
 
 def test_download(a2v, service, tmp_path):
-    service.video("v1", "in_progressing", "finished")
+    service.add_video("v1", "in_progressing", "finished")
 
     assert a2v("download", "v1", "-o", "v.mp4").returncode == 0
     assert (tmp_path / "v.mp4").read_bytes() == b"video of v1"
 
 
 def test_nothing_is_replaced_unless_asked(a2v, service, tmp_path):
-    service.video("v1", "finished")
+    service.add_video("v1", "finished")
     (tmp_path / "v.mp4").write_text("mine")
 
     refused = a2v("download", "v1", "-o", "v.mp4")
@@ -201,7 +201,7 @@ def test_nothing_is_replaced_unless_asked(a2v, service, tmp_path):
 
     assert (refused.returncode, unpaid.returncode) == (2, 2)
     assert "--overwrite" in refused.stderr
-    assert ((tmp_path / "v.mp4").read_text(), service.submits) == ("mine", [])
+    assert ((tmp_path / "v.mp4").read_text(), service.seen("video.generate")) == ("mine", ())
     assert a2v("download", "v1", "-o", "v.mp4", "--overwrite").returncode == 0
     assert (tmp_path / "v.mp4").read_bytes() == b"video of v1"
 
@@ -209,7 +209,7 @@ def test_nothing_is_replaced_unless_asked(a2v, service, tmp_path):
 def test_an_unknown_video(a2v):
     done = a2v("watch", "nope")
 
-    assert (done.returncode, done.stderr) == (1, "a2v: no such video (HTTP 404, code 10001)\n")
+    assert (done.returncode, done.stderr) == (1, "a2v: there is no video 'nope' (HTTP 404, code 10001)\n")
 
 
 @pytest.mark.parametrize(
@@ -235,6 +235,9 @@ def test_an_unknown_video(a2v):
         (["characters", "--token-file", "nowhere"], "No such file"),
         (["serve", "--host", "0.0.0.0", "--port", "0"], "0.0.0.0"),
         (["serve", "--size", "3"], "size"),
+        (["serve", "--keep-days", "0"], "keep_days must be a number above 0"),
+        (["serve", "--quota", "0"], "quota must be a whole number"),
+        (["serve", "--fps", "24"], "fps must be one of 25, 30"),
     ],
 )
 def test_bad_usage_is_one_line_and_asks_nothing_of_the_server(here, service, arguments, words):
@@ -243,7 +246,7 @@ def test_bad_usage_is_one_line_and_asks_nothing_of_the_server(here, service, arg
     assert (code, output) == (2, "")
     assert len(errors.splitlines()) == 1
     assert words in errors
-    assert (service.tokens, service.submits) == (set(), [])
+    assert service.calls == ()
 
 
 def test_bad_usage_of_the_program(a2v):
@@ -261,7 +264,7 @@ def test_a_local_file_needs_a_local_engine(a2v, service, tmp_path):
     assert done.returncode == 2
     assert "the server can only fetch URLs" in done.stderr
     assert "--local" in done.stderr
-    assert service.submits == []
+    assert service.seen("video.generate") == ()
 
 
 def test_no_token(a2v, environment):
@@ -289,7 +292,7 @@ def test_the_token_can_come_from_a_file_or_standard_input(a2v, environment, serv
 
     assert a2v("characters", "--token-file", "token").returncode == 0
     assert a2v("characters", "--token-file", "-", input="from-stdin\n").returncode == 0
-    assert service.tokens == {"Bearer from-file", "Bearer from-stdin"}
+    assert tokens(service) == {"Bearer from-file", "Bearer from-stdin"}
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="has no such file modes")
@@ -301,7 +304,7 @@ def test_a_token_file_that_others_can_read_is_refused(a2v, service, tmp_path):
 
     assert done.returncode == 2
     assert "chmod 600 token" in done.stderr
-    assert service.tokens == set()
+    assert tokens(service) == set()
 
 
 def test_an_unreachable_server(a2v, environment):
@@ -317,7 +320,7 @@ def test_an_unreachable_server(a2v, environment):
 def test_a_reader_that_has_seen_enough_gets_no_traceback(environment, service):
     import subprocess
 
-    service.characters = [{"model_id": f"m{number}", "name": "n" * 1000} for number in range(400)]
+    service.characters = [Character(model_id=f"m{number}", name="n" * 1000) for number in range(400)]
     command = f'"{sys.executable}" -m a2v.cli characters | head -n 1'
 
     done = subprocess.run(command, shell=True, env=environment, capture_output=True, text=True, timeout=60, check=True)

@@ -93,6 +93,16 @@ def test_a_server_that_says_no(doctor, service):
     assert checks["budget"][0] == "note"
 
 
+def test_a_server_that_cannot_be_asked(doctor, monkeypatch):
+    monkeypatch.setenv("A2V_BASE_URL", "https://example.com")
+    monkeypatch.setenv("HTTPS_PROXY", "gopher://proxy")
+
+    code, checks, _ = doctor()
+
+    assert (code, checks["server"][0]) == (1, "problem")
+    assert "the proxy that the environment asks for cannot be used" in checks["server"][1]
+
+
 def test_a_server_that_fails(doctor, service):
     service.refusal = (503, 503, "down for a while")
     _, checks, _ = doctor()

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 
+import anyio
 import pytest
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
@@ -21,7 +22,7 @@ def interrupt(process, number=signal.SIGINT):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_generate_tells_how_to_go_on(started, service, number):
-    service.video("v1", "pending")
+    service.looks = ["pending"]
 
     with started(*GENERATE) as process:
         assert process.stdout.readline() == "v1\tpending\n"
@@ -43,12 +44,11 @@ def test_an_interrupted_submission_may_have_been_accepted(started, service):
 
     arrived = threading.Event()
 
-    def hold(handler):
+    async def hold(_):
         arrived.set()
-        service.released.wait()
-        handler.close_connection = True
+        await anyio.sleep_forever()
 
-    service.generate = hold
+    service.reply("video.generate", hold)
 
     with started(*GENERATE) as process:
         assert arrived.wait(30)
@@ -60,9 +60,9 @@ def test_an_interrupted_submission_may_have_been_accepted(started, service):
 
 
 def test_only_what_has_not_ended_is_named(started, service):
-    service.video("v1", "finished")
-    service.video("v2", "pending")
-    service.video("v3", "pending")
+    service.add_video("v1", "finished")
+    service.add_video("v2", "pending")
+    service.add_video("v3", "pending")
 
     with started("watch", "v1", "v2", "v3", "--json") as process:
         for _ in range(3):

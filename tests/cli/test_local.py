@@ -23,7 +23,7 @@ def test_generate_renders_a_file_of_this_machine(a2v, environment, service, tmp_
 
     assert (done.returncode, done.stderr) == (0, "")
     assert seconds(tmp_path / "hello.mp4") == pytest.approx(3.1, abs=0.2)
-    assert service.tokens == set()
+    assert service.calls == ()
 
 
 def test_a_recording_that_is_none(a2v, tmp_path):

@@ -11,6 +11,7 @@ import unicodedata
 import pytest
 from rich.console import Console
 
+from a2v import Character
 from a2v.cli.output import TerminalOutput, clean
 
 HOSTILE = "\x1b]0;owned\x07\x1b[2J \u202eevil\u200b\u2066 \x9b31m \ufeff\u2028\r\n\t end"
@@ -39,10 +40,12 @@ def test_clean_is_short():
 
 @pytest.fixture
 def hostile(service):
-    service.characters = [dict.fromkeys(("model_id", "name", "display_name", "gender", "preview_url"), HOSTILE)]
-    service.video("v1", "error", message=HOSTILE)
-    service.video("v2", HOSTILE)
-    service.generate = lambda handler: handler.refuse(400, 400, HOSTILE)
+    service.characters = [
+        Character(**dict.fromkeys(("model_id", "name", "display_name", "gender", "preview_url"), HOSTILE))
+    ]
+    service.add_video("v1", "error", message=HOSTILE)
+    service.add_video("v2", HOSTILE)
+    service.refuse("video.generate", 400, HOSTILE)
     return service
 
 
@@ -94,7 +97,7 @@ def test_a_terminal_is_not_steered_by_the_server(hostile, environment, tmp_path,
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a terminal of POSIX")
 def test_a_terminal_is_not_steered_by_an_id(service, environment, tmp_path):
-    service.video(HOSTILE, "pending", "error", message=HOSTILE)
+    service.add_video(HOSTILE, "pending", "error", message=HOSTILE)
     service.generate = lambda handler: handler.success({"video_id": HOSTILE})
 
     _, got = on_terminal(*COMMANDS[-1], environment=environment, cwd=tmp_path)
@@ -105,7 +108,7 @@ def test_a_terminal_is_not_steered_by_an_id(service, environment, tmp_path):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a terminal of POSIX")
 def test_a_terminal_shows_progress_and_then_the_result(service, environment, tmp_path):
-    service.video("v1", "pending", "in_progressing", "finished")
+    service.add_video("v1", "pending", "in_progressing", "finished")
 
     arguments = ["generate", "https://example.com/a.wav", "--model-id", "m", "-o", "hello.mp4"]
     code, got = on_terminal(*arguments, environment=environment, cwd=tmp_path)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
 import wave
 
@@ -8,7 +9,7 @@ import av
 import numpy as np
 import pytest
 
-from a2v.engine.audio import RATE, decode, is_stereo, sniff, soundtrack
+from a2v.engine.audio import RATE, decode, digest, is_stereo, sniff, soundtrack
 from a2v.engine.errors import AudioError, RenderError
 
 
@@ -194,7 +195,7 @@ def test_a_small_file_with_hours_in_it_is_refused() -> None:
     data = encoded(np.zeros(48_000 * 700, np.float32), "flac", "flac")
     assert len(data) < 200_000
     with pytest.raises(AudioError, match="longer than 10 minutes"):
-        decode(data)
+        decode(data, max_seconds=600)
 
 
 @pytest.mark.parametrize("rate", [1, 100, 2_000_000_000])
@@ -207,3 +208,26 @@ def test_absurd_sample_rates_are_refused(rate: int) -> None:
 
 def test_an_audio_error_is_a_render_error() -> None:
     assert issubclass(AudioError, RenderError)
+
+
+def test_a_file_is_read_like_its_bytes_whatever_its_name(tmp_path) -> None:
+    data = wav(tone(0.5, 44_100), 44_100, channels=2)
+    path = tmp_path / "list.m3u8"
+    path.write_bytes(data)
+    assert (decode(path) == decode(data)).all()
+    assert is_stereo(path)
+    assert sniff(path) == "wav"
+    assert digest(path) == digest(data) != digest(data + b"x")
+    assert sum(frame.samples for frame in soundtrack(path, stereo=True)) == pytest.approx(24_000, abs=64)
+
+
+def test_ffmpeg_is_not_told_the_name_of_a_file(tmp_path, monkeypatch) -> None:
+    opened = []
+    monkeypatch.setattr(av, "open", lambda file, *args, **options: opened.append(file) or real(file, *args, **options))
+    path = tmp_path / "secret.wav"
+    path.write_bytes(wav(tone(0.1)))
+    real = av.container.open
+    decode(path)
+    (file,) = opened
+    assert not isinstance(file, (str, os.PathLike))
+    assert not hasattr(file, "name")

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from attrs import evolve
 
-from a2v.engine.cast import _FOLDER, Look, characters, look, read_look
-from a2v.engine.drawing.bust import backdrop, bust
+from a2v.engine.cast import _FOLDER, Look, View, characters, look, pose, poses, read_look
+from a2v.engine.drawing.bust import UNIT, backdrop, bust, silhouette
 from a2v.engine.drawing.painter import Painter
 from a2v.engine.errors import RenderError
 from a2v.engine.pose import MOUTHS, VISEMES, Pose
@@ -20,7 +20,9 @@ SIZE = 240
 
 
 def picture(person: Look, pose: Pose = Pose()) -> np.ndarray:  # noqa: B008 - a value
-    return Painter(SIZE).paint([*backdrop(person), *bust(person, pose)])[..., :3].astype(int)
+    painter = Painter(SIZE, SIZE, View(0, 0, UNIT))
+    painter.paint([*backdrop(person), *bust(person, pose)])
+    return painter.pixels[..., :3].astype(int)
 
 
 def part(pixels: np.ndarray, left: float, top: float, right: float, bottom: float) -> np.ndarray:
@@ -74,6 +76,48 @@ def test_a_preview_is_a_picture_of_the_size_asked_for(model_id: str) -> None:
         frame = next(container.decode(video=0))
     assert (frame.width, frame.height) == (128, 128)
     assert frame.to_ndarray(format="rgb24").std() > 20
+
+
+def test_everybody_can_stand_in_ways_of_their_own() -> None:
+    ids = [stance.pose_id for model_id in EVERYBODY for stance in poses(model_id)]
+    assert len(set(ids)) == len(ids) >= 2 * len(EVERYBODY)
+    assert not set(ids) & set(EVERYBODY)
+    for model_id in EVERYBODY:
+        assert {stance.model_id for stance in poses(model_id)} == {model_id}
+        assert len({stance.name for stance in poses(model_id)}) == len(poses(model_id))
+
+
+def test_a_pose_is_found_by_its_id_and_the_usual_one_by_the_character() -> None:
+    front, closeup = poses("eva_a0008")[:2]
+    assert pose("eva_a0008_closeup") == closeup
+    assert pose("eva_a0008") == pose("eva_a0008_front") == front
+    for unknown in (pose, poses):
+        with pytest.raises(RenderError, match=r"no character 'eva_a0008_side'"):
+            unknown("eva_a0008_side")
+
+
+def test_each_pose_has_a_picture_of_its_own() -> None:
+    assert preview("eva_a0008", 128) == preview("eva_a0008_front", 128) != preview("eva_a0008_closeup", 128)
+
+
+TURNED = [
+    Pose(),
+    Pose(yaw=-1.6, roll=-4, pitch=-1.5, bob=-1, breath=1, mouth=MOUTHS["D"]),
+    Pose(yaw=1.6, roll=4, pitch=1.5, bob=1.2, breath=-1, mouth=MOUTHS["F"]),
+]
+
+
+@pytest.mark.parametrize("turned", TURNED, ids=["front", "left", "right"])
+@pytest.mark.parametrize("model_id", EVERYBODY)
+def test_a_silhouette_covers_the_person_and_nothing_else(model_id: str, turned: Pose) -> None:
+    covers = []
+    for draw in (bust, silhouette):
+        painter = Painter(SIZE, SIZE, View(0, 0, UNIT))
+        painter.paint(draw(look(model_id), turned))
+        covers.append(painter.pixels[..., 3].astype(int))
+    assert np.abs(covers[0] - covers[1]).max() < 80  # edges that several things share
+    assert np.abs(covers[0] - covers[1]).mean() < 0.1
+    assert covers[1].max() == 255
 
 
 @pytest.mark.parametrize("model_id", EVERYBODY)

@@ -4,6 +4,7 @@ import io
 import itertools
 import json
 import os
+import select
 import subprocess
 import sys
 import wave
@@ -13,9 +14,13 @@ import av
 import numpy as np
 import pytest
 
+from a2v.engine import lipsync
 from a2v.engine import render as render_module
 from a2v.engine.errors import AudioError, RenderError
-from a2v.engine.render import render
+from a2v.engine.pose import VISEMES
+from a2v.engine.render import picture_size, render
+from a2v.engine.settings import Settings
+from a2v.errors import ConfigurationError
 
 RATE = 16_000
 
@@ -104,6 +109,103 @@ def test_the_mouth_is_shut_in_silence_and_open_in_the_vowel(video: Path) -> None
     assert min(spoken) > 120
 
 
+@pytest.mark.parametrize("fps", [25, 30])
+def test_frames_come_at_the_rate_asked_for_and_end_with_the_sound(fps: int, tmp_path: Path) -> None:
+    render(SPEECH, "eva_a0008", tmp_path / "video.mp4", size=128, fps=fps)
+    with av.open(str(tmp_path / "video.mp4")) as container:
+        assert container.streams.video[0].average_rate == fps
+        assert container.duration == pytest.approx(3 * av.time_base, rel=0.02)
+    assert len(frames(tmp_path / "video.mp4")) == 3 * fps
+
+
+@pytest.mark.parametrize("fps", [25, 30])
+def test_the_mouth_opens_with_the_voice_at_any_rate(fps: int, tmp_path: Path) -> None:
+    render(SPEECH, "eva_a0008", tmp_path / "video.mp4", size=256, fps=fps)
+    pictures = frames(tmp_path / "video.mp4")
+    mouths = [picture[136:170, 108:148, 1] for picture in pictures]
+    changed = [np.abs(mouth - mouths[fps // 2]).mean() for mouth in mouths]
+    # In the middle of the voiced second, and of the two silent ones.
+    assert min(changed[fps + fps // 3 : 2 * fps - fps // 3]) > 3 * max(changed[fps // 4 : fps * 3 // 4])
+
+
+@pytest.mark.parametrize(("wrong", "said"), [({"format": "wide"}, "square, portrait"), ({"fps": 24}, "25, 30")])
+def test_settings_know_which_videos_can_be_made(wrong, said) -> None:
+    with pytest.raises(ConfigurationError, match=said):
+        Settings(**wrong)
+
+
+@pytest.mark.parametrize(("size", "height"), [(512, 910), (720, 1280), (1080, 1920)])
+def test_a_portrait_is_sixteen_to_nine(size: int, height: int) -> None:
+    assert picture_size(size, "portrait") == (size, height)
+    assert picture_size(size, "square") == (size, size)
+
+
+def test_a_portrait_shows_the_person_down_to_its_lower_edge(tmp_path: Path) -> None:
+    render(SHORT, "eva_a0008", tmp_path / "video.mp4", mask=tmp_path / "mask.mp4", size=90, format="portrait")
+    (first, *_) = frames(tmp_path / "video.mp4")
+    assert first.shape == (160, 90, 3)
+    (mask, *_) = frames(tmp_path / "mask.mp4")
+    assert mask[-1, 20:70].min() > 200
+    assert mask[:8].max() < 60
+
+
+def test_a_mask_is_white_where_the_person_is_and_as_long_as_the_video(tmp_path: Path) -> None:
+    render(SPEECH, "omar_a0012", tmp_path / "video.mp4", mask=tmp_path / "mask.mp4", size=256)
+    with av.open(str(tmp_path / "mask.mp4")) as container:
+        assert not container.streams.audio
+        assert container.streams.video[0].average_rate == 25
+    video, mask = frames(tmp_path / "video.mp4"), frames(tmp_path / "mask.mp4")
+    assert len(mask) == len(video) == 75
+    for picture, cover in zip(video[::10], mask[::10], strict=True):
+        assert np.isin(cover[..., 0] // 64, (0, 3)).mean() > 0.98  # black or white, but for the edges
+        assert cover[120, 128].min() > 240  # the nose
+        assert cover[250, 40:216].min() > 240  # the chest
+        assert cover[:20].max() < 16
+        # What is not covered is the backdrop, which stays; the compression changes it a little.
+        outside = cover.max(-1) < 32
+        assert np.abs(picture - video[0])[outside & (mask[0].max(-1) < 32)].mean() < 1.5
+
+
+def test_a_video_is_the_same_with_and_without_a_mask(tmp_path: Path) -> None:
+    render(SHORT, "eva_a0008", tmp_path / "one.mp4", size=128)
+    render(SHORT, "eva_a0008", tmp_path / "two.mp4", mask=tmp_path / "mask.mp4", size=128)
+    assert (tmp_path / "one.mp4").read_bytes() == (tmp_path / "two.mp4").read_bytes()
+
+
+def test_a_close_up_is_closer(tmp_path: Path) -> None:
+    covered = []
+    for pose in ("eva_a0008_front", "eva_a0008_closeup"):
+        render(SHORT, pose, tmp_path / "video.mp4", mask=tmp_path / "mask.mp4", size=128)
+        covered.append((frames(tmp_path / "mask.mp4")[0] > 128).mean())
+    assert covered[1] > covered[0] * 1.2
+
+
+def test_a_model_id_means_its_usual_pose(tmp_path: Path) -> None:
+    for who in ("eva_a0008", "eva_a0008_front"):
+        render(SHORT, who, tmp_path / who, size=128)
+    assert (tmp_path / "eva_a0008").read_bytes() == (tmp_path / "eva_a0008_front").read_bytes()
+
+
+def test_a_recording_may_be_a_file(tmp_path: Path) -> None:
+    (tmp_path / "recording").write_bytes(SHORT)
+    render(SHORT, "eva_a0008", tmp_path / "one.mp4", size=128)
+    render(tmp_path / "recording", "eva_a0008", tmp_path / "two.mp4", size=128)
+    assert (tmp_path / "one.mp4").read_bytes() == (tmp_path / "two.mp4").read_bytes()
+
+
+@pytest.mark.parametrize("seconds", [64.99, 65.0, 130.01])
+def test_a_long_recording_is_heard_in_parts_without_a_seam(seconds: float) -> None:
+    # Two seconds of voice, two of silence, and so on; parts end at 60 and at 120 seconds.
+    samples = np.resize(np.concatenate([vowel(2.0), np.zeros(2 * RATE)]), int(seconds * RATE)).astype(np.float32)
+    likely, loudness = render_module._hear(np.array_split(samples, 200))
+    assert len(likely) == len(loudness) == -(-len(samples) // lipsync.HOP)
+    silent = likely.argmax(1) == VISEMES.index("X")
+    for start in range(0, int(seconds) - 1, 2):
+        inside = slice(start * 100 + 30, start * 100 + 170)
+        assert silent[inside].mean() == pytest.approx(start // 2 % 2, abs=0.05), start
+        assert (loudness[inside].mean() > -40) == (start // 2 % 2 == 0)
+
+
 def test_the_same_request_gives_the_same_video(tmp_path: Path) -> None:
     for name in ("one.mp4", "two.mp4"):
         render(SHORT, "omar_a0012", tmp_path / name, size=128)
@@ -151,7 +253,7 @@ def test_a_render_that_breaks_half_way_leaves_nothing_behind(tmp_path: Path, mon
     drawn, draw = itertools.count(), render_module.bust
     monkeypatch.setattr(render_module, "bust", broken)
     with pytest.raises(OSError, match="disk is full"):
-        render(SPEECH, "eva_a0008", tmp_path / "out.mp4", size=128)
+        render(SPEECH, "eva_a0008", tmp_path / "out.mp4", mask=tmp_path / "mask.mp4", size=128)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -173,17 +275,31 @@ def test_what_stood_at_the_destination_is_replaced(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]
 
 
-def work(recording: bytes, model_id: str, folder: Path) -> tuple[subprocess.CompletedProcess[str], Path]:
+def environment() -> dict[str, str]:
+    """In which other processes find the package under test."""
+    package = Path(__file__).parents[2] if (Path(__file__).parents[2] / "a2v").is_dir() else None
+    return {**os.environ, **({"PYTHONPATH": str(package)} if package else {})}
+
+
+def work(recording: bytes, model_id: str, folder: Path, *options: str) -> tuple[subprocess.CompletedProcess[str], Path]:
     source, destination = folder / "recording", folder / "video.mp4"
     source.write_bytes(recording)
-    command = [sys.executable, "-m", "a2v.engine.worker", str(source), model_id, str(destination), "--size", "128"]
-    # From another folder, as the server may be anywhere; the package under test must still be the one found.
-    package = Path(__file__).parents[2] if (Path(__file__).parents[2] / "a2v").is_dir() else None
-    env = {**os.environ, **({"PYTHONPATH": str(package)} if package else {})}
+    command = [
+        sys.executable,
+        "-m",
+        "a2v.engine.worker",
+        str(source),
+        model_id,
+        str(destination),
+        "--size",
+        "128",
+        *options,
+    ]
+    # From another folder, as the server may be anywhere.
     elsewhere = folder / "elsewhere"
     elsewhere.mkdir()
     return subprocess.run(
-        command, capture_output=True, text=True, cwd=elsewhere, env=env, timeout=60, check=False
+        command, capture_output=True, text=True, cwd=elsewhere, env=environment(), timeout=60, check=False
     ), destination
 
 
@@ -210,3 +326,54 @@ def test_the_worker_tells_what_is_wrong_with_a_request(recording, model_id, mess
     assert message in answer["message"]
     assert done.stdout.count("\n") == 1
     assert not destination.exists()
+
+
+def test_the_worker_makes_what_its_options_say(tmp_path: Path) -> None:
+    options = ("--format", "portrait", "--fps", "30", "--mask", str(tmp_path / "mask.mp4"))
+    done, destination = work(SHORT, "ruth_a0021_closeup", tmp_path, *options)
+    assert (done.stdout, done.stderr) == ('{"ok": true}\n', "")
+    for path in (destination, tmp_path / "mask.mp4"):
+        assert len(frames(path)) == 9
+        assert frames(path)[0].shape == (228, 128, 3)
+
+
+SERVER = """
+import sys
+from pathlib import Path
+import anyio
+from a2v.engine import renderer
+
+async def main(audio, video):
+    async def open_process(*args, **options):
+        child = await started(*args, **options)
+        print(child.pid, flush=True)
+        return child
+
+    started, anyio.open_process = anyio.open_process, open_process
+    order = renderer.Order(audio=Path(audio), who="eva_a0008", destination=Path(video), size=1080)
+    await renderer.render_in_child(order)
+
+anyio.run(main, *sys.argv[1:], backend={backend!r})
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="needs pidfd_open, which tells of a process that is no child")
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_a_renderer_ends_when_its_server_is_killed(backend: str, tmp_path) -> None:
+    audio, video = tmp_path / "audio", tmp_path / "video.mp4"
+    with wave.open(str(audio), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(RATE)
+        file.writeframes(bytes(2 * RATE * 300))  # minutes of work
+    command = [sys.executable, "-c", SERVER.format(backend=backend), str(audio), str(video)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment()) as server:
+        renderer = os.pidfd_open(int(server.stdout.readline()))
+        try:
+            while not (tmp_path / ".video.mp4.part").exists():  # it renders
+                assert not select.select([renderer], [], [], 0.05)[0]
+            server.kill()
+            assert select.select([renderer], [], [], 20)[0]
+        finally:
+            os.close(renderer)
+    assert not video.exists()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
-import json
 import os
 import signal
 import subprocess
@@ -12,17 +11,15 @@ import sys
 import tempfile
 import textwrap
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import parse_qs, urlsplit
 
 import anyio
 import anyio.lowlevel
-import httpx
 import pytest
 
 import a2v
 from a2v._sync.bridge import Bridge
+from a2v.testing import Service
 
 LIMIT = 60
 
@@ -218,87 +215,23 @@ def interpreter():
         one.clean_up()
 
 
-class VideoService:
-    """Videos are pending for so many looks, then finished, but for two of them."""
-
-    pending = 1
-
-    def __init__(self):
-        self.lists = {
-            "character.list": [{"model_id": "eva_a0008", "display_name": "Eva"}],
-            "avatar.list": [{"id": "mia", "display_name": "Mia", "poses": [{"pose_id": "mia_standing"}]}],
-            "avatar-pose.list": [{"pose_id": "mia_standing"}],
-        }
-        self.looks = {}
-        self.models = []
-        self.asked = threading.Event()
-
-    def __call__(self, request):
-        self.asked.set()
-        path = request.url.path.rpartition("/")[2]
-        if request.url.host == "files.example.com":
-            return httpx.Response(200, content=b"a video", headers={"content-length": "7"})
-        if path in self.lists:
-            return self._reply(self.lists[path])
-        if path == "video.generate":
-            self.models.append(request.read())
-            return self._reply({"video_id": f"video{len(self.models)}"})
-        if path == "video.get":
-            video_id = request.url.params["video_id"]
-            if video_id == "unknown":
-                return httpx.Response(200, json={"code": "10001", "message": "file not found", "data": None})
-            return self._reply(self._video(video_id))
-        return self._reply([self._video(f"video{number + 1}") for number in range(len(self.models))])
-
-    def _video(self, video_id):
-        looks = self.looks[video_id] = self.looks.get(video_id, 0) + 1
-        if looks <= self.pending:
-            return {"video_id": video_id, "status": "pending"}
-        if video_id == "fails":
-            return {"video_id": video_id, "status": "error"}
-        url = f"https://files.example.com/{video_id}.mp4"
-        return {"video_id": video_id, "status": "finished", "video_url": url, "mask_video_url": url}
-
-    def _reply(self, data):
-        return httpx.Response(200, json={"code": 0, "message": "ok", "data": data})
-
-
 @pytest.fixture
 def service():
-    return VideoService()
+    """Its videos are pending for one look, then finished."""
+    return Service(looks=["pending", "finished"], content=b"a video")
 
 
 @pytest.fixture
 def sync_client(service):
-    transport = httpx.MockTransport(service)
-    with a2v.A2V("token", base_url="http://127.0.0.1:9", rate_limit=None, transport=transport) as client:
+    with a2v.A2V("token", base_url="http://127.0.0.1:9", rate_limit=None, transport=service.transport()) as client:
         yield client
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def do_GET(self):
-        url = urlsplit(self.path)
-        video_id = parse_qs(url.query).get("video_id", [""])[0]
-        look = {"video_id": video_id, "status": "finished", "video_url": "https://files.example.com/v.mp4"}
-        data = [{"model_id": "eva_a0008"}] if url.path.endswith("character.list") else look if video_id else []
-        body = json.dumps({"code": 0, "message": "ok", "data": data}).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *args):
-        pass
 
 
 @pytest.fixture
 def video_url():
     """A service on a real socket, in the process of the tests."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), _Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
+    service = Service()
+    service.add_video("one")
+    service.add_video("two")
+    with service.server() as server:
+        yield server.base_url

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import sys
 import threading
-from urllib.parse import parse_qs
 
 import anyio
-import httpx
 
 import a2v  # noqa: F401  # for the scripts, which import all of this
+from a2v import testing
 from a2v._sync.client import A2V
 
 # Set when something got to where it stays for ever.
@@ -20,30 +19,29 @@ def say(*words):
     print(*words, flush=True)  # noqa: T201
 
 
-class Service(httpx.AsyncBaseTransport):
-    """Answers for videos whose id says what becomes of them; ``stuck`` ones never get an answer."""
+class Service(testing.Transport):
+    """Carries to the kit's service; a video's id says what becomes of it, and ``stuck`` ones never get an answer."""
 
     def __init__(self):
         self.left = []
-        self.number = 0
+        service = testing.Service(lists_videos=False)
+        service.add_video("one")
+        service.add_video("two")
+        service.add_video("slow", "pending")
+        service.reply("video.generate", self._generate, times=None)
+        service.reply("video.get", self._get, times=None)
+        super().__init__(service)
 
-    async def handle_async_request(self, request):
-        path = request.url.path.rpartition("/")[2]
-        if path == "character.list":
-            return self._reply([{"model_id": "eva_a0008", "display_name": "Eva"}])
-        if path == "video.generate":
-            if b"stuck" in request.content:
-                await self._never("generate")
-            self.number += 1
-            return self._reply({"video_id": "slow" if b"slow" in request.content else f"video{self.number}"})
-        (video_id,) = parse_qs(request.url.query.decode())["video_id"]
-        if video_id == "stuck":
+    async def _generate(self, call):
+        if b"stuck" in call.body:
+            await self._never("generate")
+        return testing.Reply.success({"video_id": "slow"}) if b"slow" in call.body else None
+
+    async def _get(self, call):
+        if call.video_id == "stuck":
             await self._never("get")
-        if video_id == "stubborn":
+        if call.video_id == "stubborn":
             await self._never_and_slowly()
-        if video_id == "slow":
-            return self._reply({"video_id": video_id, "status": "pending"})
-        return self._reply({"video_id": video_id, "status": "finished", "video_url": "https://example.com/v.mp4"})
 
     async def _never(self, what):
         say("ready")
@@ -60,9 +58,6 @@ class Service(httpx.AsyncBaseTransport):
             with anyio.CancelScope(shield=True):
                 say("cleaning up")
                 await anyio.sleep(4)
-
-    def _reply(self, data):
-        return httpx.Response(200, json={"code": 0, "message": "ok", "data": data})
 
     async def aclose(self):
         self.left.append("closed")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 
-import httpx
 import pytest
 from anyio.from_thread import start_blocking_portal
 
@@ -59,7 +58,7 @@ def client(request, service):
     if request.param == "sync":
         yield request.getfixturevalue("sync_client")
         return
-    core = a2v.AsyncA2V("token", base_url="http://127.0.0.1:9", rate_limit=None, transport=httpx.MockTransport(service))
+    core = a2v.AsyncA2V("token", base_url="http://127.0.0.1:9", rate_limit=None, transport=service.transport())
     with start_blocking_portal(request.param.split()[-1]) as portal, Driven(portal, core) as client:
         yield client
 
@@ -86,7 +85,8 @@ def test_a_video_from_its_submission_to_its_file(client, tmp_path):
     assert path.read_bytes() == b"a video"
 
 
-def test_a_task_picked_up_again(client):
+def test_a_task_picked_up_again(client, service):
+    service.add_video("video7", "pending", "finished")
     task = client.videos.task("video7")
     assert task.video_id == "video7"
     assert task.refresh().status is a2v.VideoStatus.PENDING
@@ -94,7 +94,9 @@ def test_a_task_picked_up_again(client):
     assert "VideoTask video7" in repr(task)
 
 
-def test_many_at_once_by_task_and_by_id(client):
+def test_many_at_once_by_task_and_by_id(client, service):
+    service.add_video("one", "pending", "finished")
+    service.add_video("two", "pending", "finished")
     task = client.videos.task("one")
     seen = [(video.video_id, video.status.value) for video in client.videos.watch(task, "two")]
     assert sorted(seen) == [("one", "finished"), ("one", "pending"), ("two", "finished"), ("two", "pending")]
@@ -103,10 +105,11 @@ def test_many_at_once_by_task_and_by_id(client):
 
 def test_all_videos_of_the_account(client):
     client.videos.generate(model_id="eva_a0008", audio_url=AUDIO)
-    assert [video.video_id for video in client.videos.list()] == ["video1"]
+    assert [video.video_id for video in client.videos.list()] == ["v1"]
 
 
-def test_errors(client):
+def test_errors(client, service):
+    service.add_video("fails", "pending", "error")
     with pytest.raises(a2v.NotFoundError):
         client.videos.get("unknown")
     with pytest.raises(a2v.VideoFailedError) as caught:
@@ -125,6 +128,14 @@ def test_a_batch_whose_jobs_use_the_client_themselves(client, tmp_path):
     assert sorted(outcome.index for outcome in outcomes) == [0, 1, 2]
     assert all(outcome.ok for outcome in outcomes)
     assert {path.name for path in tmp_path.iterdir()} == {"a.mp4", "b.mp4", "c.mp4"}
+
+
+def test_a_batch_tells_notebooks_how_far_it_has_come(client):
+    jobs = [a2v.Job("eva_a0008", AUDIO) for _ in range(2)]
+    assert "2 waiting of 2" in client.batch(jobs)._repr_html_()
+    with client.batch(jobs) as batch:
+        assert all(outcome.ok for outcome in batch)
+        assert "2 finished of 2" in batch._repr_html_()
 
 
 def test_a_batch_outside_its_context_says_what_to_do(client):

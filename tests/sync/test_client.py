@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -14,7 +15,7 @@ AUDIO = "https://example.com/hello.wav"
 
 
 def test_one_client_serves_many_threads(sync_client, service):
-    service.pending = 0
+    service.looks = ["finished"]
     with ThreadPoolExecutor(20) as pool:
         tasks = list(pool.map(lambda _: sync_client.videos.generate(model_id="eva_a0008", audio_url=AUDIO), range(60)))
         videos = list(pool.map(VideoTask.wait, tasks))
@@ -22,9 +23,12 @@ def test_one_client_serves_many_threads(sync_client, service):
 
 
 def test_closing_while_another_thread_waits(sync_client, service):
+    asked = threading.Event()
+    service.add_video("v1", "pending")
+    service.reply("video.get", lambda _: asked.set(), times=None)
     with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(sync_client.videos.task("video1").wait)
-        assert service.asked.wait(LIMIT)
+        waiting = pool.submit(sync_client.videos.task("v1").wait)
+        assert asked.wait(LIMIT)
         sync_client.close()
         with pytest.raises(a2v.ClientClosedError):
             waiting.result(LIMIT)

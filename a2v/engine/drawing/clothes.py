@@ -1,4 +1,4 @@
-"""Neck, shoulders and what is worn on them, in the picture's coordinates."""
+"""Neck, shoulders and what is worn on them, in the picture's coordinates; down to the elbows, for high pictures."""
 
 from __future__ import annotations
 
@@ -34,12 +34,27 @@ def _draw_shoulders(sheet: Sheet, look: Look) -> None:
     w = look.features.neck
     x1, x2, x3, x4 = between(66, 42, w), between(104, 94, w), between(196, 190, w), between(250, 252, w)
     text = (
-        f"M {x1} 770 C {x1 + 3} 642 {x2} 596 {x3} 570 C {x4} 553 292 545 306 515 L 414 515 "
-        f"C 428 545 {720 - x4} 553 {720 - x3} 570 C {720 - x2} 596 {717 - x1} 642 {720 - x1} 770 Z"
+        f"M {x1 - 4} 1040 L {x1} 770 C {x1 + 3} 642 {x2} 596 {x3} 570 C {x4} 553 292 545 306 515 L 414 515 "
+        f"C 428 545 {720 - x4} 553 {720 - x3} 570 C {720 - x2} 596 {717 - x1} 642 {720 - x1} 770 L {724 - x1} 1040 Z"
     )
     tones = look.palette.clothes
-    sheet.fill(outline(text), down(520, 740, tones.light, tones.base, tones.shade))
-    sheet.stroke(_pair("M 148 640 C 154 680 156 700 156 740"), fade(tones.shade, 0.5), 3)
+    shape = outline(text)
+    sheet.fill(shape, down(520, 780, tones.light, tones.base, tones.shade))
+    with sheet.clipped(shape):
+        # The light comes from the left: the further arm and the side below it lie in the shade.
+        sheet.fill(ellipse(220, 600, 110), glow(220, 600, 110, mix(tones.light, "#ffffff", 0.3), 0.30))
+        shade = mix(tones.shade, "#10142A", 0.28)
+        far = "M 574 628 C 564 700 560 820 562 1040 L 740 1040 L 740 600 C 700 560 600 560 574 628 Z"
+        sheet.fill(
+            outline(far),
+            Linear(560, 0, 660, 0, ((0, fade(shade, 0.42)), (0.5, fade(shade, 0.20)), (1, fade(shade, 0.34)))),
+        )
+        near = "M 146 628 C 156 700 160 820 158 1040 L 186 1040 C 184 820 176 700 146 628 Z"
+        sheet.fill(outline(near), Linear(150, 0, 186, 0, ((0, fade(shade, 0.34)), (1, fade(shade, 0.0)))))
+    folds = (
+        "M 146 628 C 156 700 160 820 158 1040 M 168 690 C 180 706 186 716 204 724 M 160 760 C 176 768 184 770 196 768"
+    )
+    sheet.stroke(_pair(folds), fade(tones.shade, 0.55), 3)
 
 
 def _draw_neck(sheet: Sheet, look: Look, *, bare: bool = True) -> None:
@@ -73,6 +88,12 @@ def _blazer(sheet: Sheet, look: Look) -> None:
     sheet.fill(_flipped(outline(lapel)), other)
     edge = "M 300 526 C 312 610 344 690 356 760"
     sheet.stroke(_pair(edge), fade(tones.shade, 0.4), 2)
+    sheet.stroke(outline("M 357 758 C 362 840 362 940 358 1040"), fade(mix(tones.shade, "#000000", 0.3), 0.7), 2.6)
+    for y in (800, 892):
+        sheet.fill(
+            ellipse(374, y, 8),
+            Linear(368, y - 8, 380, y + 8, ((0, tones.light), (1, mix(tones.shade, "#000000", 0.35)))),
+        )
     sheet.stroke(_pair("M 238 605 L 272 628 L 262 652"), fade(tones.shade, 0.45), 2)
 
 
@@ -139,7 +160,8 @@ def _hoodie(sheet: Sheet, look: Look) -> None:
         _flipped(outline(side)), Linear(486, 500, 370, 650, ((0, mix(tones.light, tones.base, 0.4)), (1, tones.base)))
     )
     sheet.stroke(_pair("M 234 562 C 262 606 306 640 352 660"), fade(tones.shade, 0.7), 2.4)
-    sheet.stroke(outline("M 360 655 L 360 770"), fade(tones.shade, 0.7), 2.4)
+    sheet.stroke(outline("M 360 655 L 360 1040"), fade(tones.shade, 0.7), 2.4)
+    sheet.stroke(_pair("M 360 838 L 280 838 C 268 880 258 900 236 930 L 236 1040"), fade(tones.shade, 0.7), 2.6)
     sheet.stroke(_pair("M 326 634 C 322 660 324 690 320 716"), under.base, 4.5)
 
 
@@ -149,10 +171,12 @@ def _shirt(sheet: Sheet, look: Look) -> None:
     inside = outline("M 296 512 C 300 560 330 590 360 596 C 390 590 420 560 424 512 Z")
     sheet.fill(inside, down(520, 600, mix(tones.shade, "#566070", 0.25), tones.shade))
     _draw_neck(sheet, look, bare=False)
-    blade = outline("M 344 586 L 376 586 L 384 632 L 402 790 L 318 790 L 336 632 Z")
+    blade = outline("M 344 586 L 376 586 L 384 632 L 402 790 L 408 1040 L 312 1040 L 318 790 L 336 632 Z")
     sheet.fill(blade, down(590, 740, tie.light, tie.base, tie.base))
     with sheet.clipped(blade):
-        sheet.stroke(outline("M 310 690 L 400 640 M 310 740 L 410 685 M 330 775 L 420 725"), fade(tie.shade, 0.5), 8)
+        sheet.stroke(
+            outline(" ".join(f"M 300 {y} L 420 {y - 66}" for y in range(696, 1110, 48))), fade(tie.shade, 0.5), 8
+        )
     sheet.fill(
         outline("M 336 574 L 384 574 L 380 618 C 370 626 350 626 340 618 Z"), down(574, 624, tie.base, tie.shade)
     )

@@ -35,10 +35,18 @@ def socket(look: Look) -> Group:
     return sheet.fixed()
 
 
-def draw_eye(sheet: Sheet, look: Look, pose: Pose, side: int) -> None:
+def eye(look: Look, pose: Pose, side: int) -> Group:
     """One eye; ``side`` is 1 for the right of the picture, -1 for the left."""
-    features = look.features
     shut = min(1.0, max(pose.blink, pose.squint * 0.30))
+    # In steps too small to be seen: an eye is the same for many frames, and need not be made anew for each.
+    return _eye(look, side, round(shut * 64) / 64, round(pose.gaze_x * 32) / 4, round(pose.gaze_y * 20) / 4)
+
+
+@lru_cache(maxsize=256)
+def _eye(look: Look, side: int, shut: float, x: float, y: float) -> Group:
+    """An eye that is shut so far and looks at a point."""
+    sheet = Sheet()
+    features = look.features
     height = between(14.0, 20.5, features.eyes)
     upper = -height * (1 - shut) + 10.5 * shut
     lower = height * 0.62 * (1 - shut * 0.30) + 3.5 * shut
@@ -47,7 +55,7 @@ def draw_eye(sheet: Sheet, look: Look, pose: Pose, side: int) -> None:
     under = ((_WIDTH * 0.62, lower * 1.05), (-_WIDTH * 0.5, lower * 1.25))
     if shut < 0.93:
         ball = curves(inner, *lid, outer, *under, inner)
-        _draw_ball(sheet, look, pose, side, shape=ball, upper=upper, height=height)
+        _draw_ball(sheet, look, (x * side, y - 0.5), side, shape=ball, upper=upper, height=height)
         rim = curves((outer[0] - 4, outer[1] + 3.5), *under, (inner[0] + 5, inner[1] + 1.2), close=False)
         sheet.stroke(rim, fade(mix(look.palette.skin.shade, "#6B2F2F", 0.35), 0.5), 1.8)
     _draw_lashes(sheet, features.lashes, upper, shut, (inner, outer))
@@ -60,11 +68,12 @@ def draw_eye(sheet: Sheet, look: Look, pose: Pose, side: int) -> None:
         )
         crease = fade(mix(look.palette.skin.shade, "#7A3A34", 0.25), 0.6)
         sheet.stroke(curves(*points, close=False), crease, 2.0)
+    return sheet.fixed()
 
 
-def _draw_ball(sheet: Sheet, look: Look, pose: Pose, side: int, *, shape: Path, upper: float, height: float) -> None:
+def _draw_ball(sheet: Sheet, look: Look, pupil: Point, side: int, *, shape: Path, upper: float, height: float) -> None:
     sheet.fill(shape, down(-height, height * 0.7, "#D9CCCC", "#FFFDFB", "#F8F0EC"))
-    x, y = pose.gaze_x * 8 * side, pose.gaze_y * 5 - 0.5
+    x, y = pupil
     radius = between(11.8, 14.2, look.features.eyes)
     dark, light = look.palette.iris
     with sheet.clipped(shape):
@@ -146,7 +155,9 @@ def draw_temples(sheet: Sheet, look: Look, hinges: tuple[float, float], ears: tu
     """The arms of the glasses, from where the frame is to where the ears are."""
     if look.features.glasses == "none":
         return
-    for hinge, ear in zip(hinges, ears, strict=True):
+    for side, hinge, ear in zip((-1, 1), hinges, ears, strict=True):
+        if (ear - hinge) * side <= 0:
+            continue  # hidden by the frame, which has turned beyond it
         arm = curves((hinge, -9), (hinge + (ear - hinge) * 0.3, -13), (ear, -14), (ear, -12), close=False)
         sheet.stroke(arm, look.palette.accent, 4.5)
 

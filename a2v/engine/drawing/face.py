@@ -56,10 +56,15 @@ def skin_paint(look: Look) -> Linear:
 
 @lru_cache(maxsize=64)
 def skin_shade(look: Look) -> Group:
-    """The far side's shade; to be clipped to the face."""
+    """Where the face lies in the shade and where in the light; to be clipped to it."""
     sheet = Sheet()
     path = outline("M 60 -170 C 112 -100 118 20 84 90 C 64 132 30 156 -20 190 L 150 200 L 160 -160 Z")
-    sheet.fill(path, fade(look.palette.skin.shade, 0.26))
+    skin = look.palette.skin
+    sheet.fill(path, fade(skin.shade, 0.26))
+    # Forehead and cheekbone are round.
+    light = mix(skin.light, "#ffffff", 0.10)
+    for x, y, radius, alpha in ((-28, -82, 76, 0.36), (-62, 20, 34, 0.34), (-10, 138, 34, 0.36)):
+        sheet.fill(ellipse(x, y, radius), glow(x, y, radius, light, alpha))
     return sheet.fixed()
 
 

@@ -15,6 +15,10 @@ _CLOSE, _MOVE, _LINE, _CUBIC = range(4)  # the numbers of ThorVG's commands, so 
 _POINTS = {"M": (_MOVE, 1), "L": (_LINE, 1), "C": (_CUBIC, 3), "Z": (_CLOSE, 0)}
 
 Point = tuple[float, float]
+Box = tuple[float, float, float, float]
+"""Left, top, right, bottom."""
+Bytes = tuple[int, int, int, int]
+"""A colour as it stands in memory."""
 
 
 class Path(NamedTuple):
@@ -66,6 +70,13 @@ class Map(NamedTuple):
             self.a * inner.e + self.c * inner.f + self.e,
             self.b * inner.e + self.d * inner.f + self.f,
         )
+
+    def around(self, box: Box) -> Box:
+        """The smallest upright box around a mapped one."""
+        left, top, right, bottom = box
+        xs = [self.a * x + self.c * y + self.e for x in (left, right) for y in (top, bottom)]
+        ys = [self.b * x + self.d * y + self.f for x in (left, right) for y in (top, bottom)]
+        return min(xs), min(ys), max(xs), max(ys)
 
 
 def shift(x: float, y: float) -> Map:
@@ -155,10 +166,22 @@ def between(a: float, b: float, share: float) -> float:
 
 
 @lru_cache(maxsize=4096)
-def rgba(colour: str) -> tuple[int, int, int, int]:
+def rgba(colour: str) -> Bytes:
     """The four bytes of ``#rrggbb`` or ``#rrggbbaa``."""
     red, green, blue, *alpha = bytes.fromhex(colour[1:])
     return red, green, blue, alpha[0] if alpha else 255
+
+
+@lru_cache(maxsize=4096)
+def vuya(colour: str) -> Bytes:
+    """The same colour as videos have it: two bytes of hue, brightness (BT.709, limited range), and alpha.
+
+    Blending and gradients come to the same in both. What is painted like this needs no conversion for the encoder.
+    """
+    red, green, blue, alpha = rgba(colour)
+    light = 0.2126 * red + 0.7152 * green + 0.0722 * blue
+    u, v = (blue - light) / 1.8556, (red - light) / 1.5748
+    return round(128 + u * 224 / 255), round(128 + v * 224 / 255), round(16 + light * 219 / 255), alpha
 
 
 @lru_cache(maxsize=4096)

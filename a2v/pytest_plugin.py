@@ -1,0 +1,29 @@
+"""What pytest loads by itself where a2v is installed: fixtures. It imports the test kit only when one is used."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from a2v.testing import Server, Service
+
+
+@pytest.fixture
+def a2v_service() -> Service:
+    """A scriptable service, new for each test; override this fixture to give it settings of your own."""
+    from a2v.testing import Service  # noqa: PLC0415  # not at the start of every test run
+
+    return Service()
+
+
+@pytest.fixture
+def a2v_server(a2v_service: Service, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """``a2v_service`` on 127.0.0.1, with A2V_BASE_URL and A2V_TOKEN set so that clients without arguments find it."""
+    with a2v_service.server() as server:
+        monkeypatch.setenv("A2V_BASE_URL", server.base_url)
+        monkeypatch.setenv("A2V_TOKEN", server.token)
+        yield server

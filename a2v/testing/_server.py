@@ -1,0 +1,109 @@
+"""The service as a server on this machine."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, asynccontextmanager
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Self
+from urllib.parse import urljoin
+
+import anyio
+import httpx
+from anyio.abc import SocketAttribute
+from anyio.from_thread import start_blocking_portal
+from anyio.streams.buffered import BufferedByteReceiveStream
+
+from a2v.testing._values import Reply
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from types import TracebackType
+
+    from anyio.abc import SocketStream
+
+    from a2v.testing._service import Service
+
+_MAX_HEAD = 65536
+_GONE = (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.IncompleteRead)
+
+
+class Server:
+    """A service that listens on 127.0.0.1 for the length of a ``with`` block, in a thread of its own.
+
+    Args:
+        service: What answers.
+        port: Where to listen; 0 takes a free port.
+
+    Attributes:
+        base_url: Where clients find it, while the block lasts.
+        token: One that it accepts.
+        service: What answers: tell it what shall happen, and ask it what it saw.
+    """
+
+    base_url: str
+
+    def __init__(self, service: Service, port: int = 0) -> None:
+        self.service = service
+        self.token = "token" if service.token is None else service.token
+        self._port = port
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            portal = stack.enter_context(start_blocking_portal("asyncio", name="a2v testing"))
+            port = stack.enter_context(portal.wrap_async_context_manager(self._listening()))
+            self.base_url = f"http://127.0.0.1:{port}"
+            stack.callback(setattr, self.service, "files_url", self.service.files_url)
+            self.service.files_url = self.base_url
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    @asynccontextmanager
+    async def _listening(self) -> AsyncIterator[int]:
+        listener = await anyio.create_tcp_listener(local_host="127.0.0.1", local_port=self._port)
+        async with listener, anyio.create_task_group() as tasks:
+            tasks.start_soon(listener.serve, self._converse)
+            yield listener.extra(SocketAttribute.local_port)  # noqa: S610  # not Django's
+            tasks.cancel_scope.cancel()
+
+    async def _converse(self, stream: SocketStream) -> None:
+        """Answer one request of a connection after another."""
+        requests = BufferedByteReceiveStream(stream)
+        async with stream:
+            try:
+                while await self._exchange(requests, stream):
+                    pass
+            except _GONE:
+                pass
+
+    async def _exchange(self, requests: BufferedByteReceiveStream, stream: SocketStream) -> bool:
+        """Answer a request; tell whether the connection lives."""
+        head = (await requests.receive_until(b"\r\n\r\n", _MAX_HEAD)).decode("latin-1")
+        first, *lines = head.split("\r\n")
+        method, target, _ = first.split(" ")
+        headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+        body = await requests.receive_exactly(int(headers.get("content-length", 0)))
+        try:
+            reply = await self.service.handle(method, urljoin(self.base_url, target), headers, body)
+        except httpx.TransportError:
+            return False
+        except Exception as error:  # noqa: BLE001  # a mistake in the test's script should be seen
+            reply = Reply.refusal(500, f"{type(error).__name__}: {error}")
+        await anyio.sleep(self.service.latency)
+        await stream.send(_head(reply) + reply.body[: reply.breaks_after])
+        return reply.breaks_after is None and headers.get("connection", "").lower() != "close"
+
+
+def _head(reply: Reply) -> bytes:
+    try:
+        phrase = HTTPStatus(reply.status).phrase
+    except ValueError:
+        phrase = "Unknown"
+    headers = {**reply.headers, "content-length": str(len(reply.body))}
+    lines = [f"HTTP/1.1 {reply.status} {phrase}", *(f"{name}: {value}" for name, value in headers.items())]
+    return "\r\n".join([*lines, "", ""]).encode("latin-1")
