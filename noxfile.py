@@ -22,8 +22,10 @@ PYPROJECT = nox.project.load_toml("pyproject.toml")
 THIS_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 # Last, so that the closing line of the full test run is the last one printed.
 PYTHONS = [*(v for v in nox.project.python_versions(PYPROJECT) if v != THIS_PYTHON), THIS_PYTHON]
-# Rooms whose many processes take minutes; what README.md and the examples do with them is run on every Python.
-ONCE_IS_ENOUGH = ["--ignore=tests/cli", "--ignore=tests/engine"]
+# Rooms whose many processes take minutes (what README.md and the examples do with them is run on every Python), and the
+# faults that are many.
+MANY_FAULTS = [f"tests/faults/test_{name}.py" for name in ("toxics", "fuzz", "soak")]
+ONCE_IS_ENOUGH = [f"--ignore={path}" for path in ("tests/cli", "tests/engine", *MANY_FAULTS)]
 COVERED_IN_FULL = ["*/_core/*", "*/_async/*", "*/_sync/*", "*/errors.py"]
 
 

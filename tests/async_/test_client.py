@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import logging
 import os
 
 import anyio
@@ -234,22 +233,6 @@ async def test_a_submission_takes_a_connection_of_its_own(dial, loopback) -> Non
     assert loopback.posts == 3
 
 
-@pytest.mark.anyio
-async def test_an_idle_connection_that_the_server_closed(dial, loopback) -> None:
-    """It is what makes one in three submissions fail elsewhere."""
-
-    async def once(conn) -> None:
-        request = await conn.request()
-        await conn.answer({"video_id": "v"} if request.method == "POST" else [])
-
-    loopback.script(once)
-    async with dial() as client:
-        for _ in range(3):
-            assert await client.characters.list() == []
-            await client.videos.generate(**JOB)
-    assert loopback.posts == 3
-
-
 # -- closing ----------------------------------------------------------------------------------------------------------
 
 
@@ -339,38 +322,6 @@ async def _well(conn) -> None:
 
 
 @pytest.mark.anyio
-async def test_two_hundred_calls_at_once(dial, loopback) -> None:
-    found = []
-
-    async def call(client: a2v.AsyncA2V, n: int) -> None:
-        found.append((await client.videos.get(f"v{n}")).video_id)
-
-    async with dial() as client, anyio.create_task_group() as group:
-        for n in range(200):
-            group.start_soon(call, client, n)
-    assert sorted(found) == sorted(f"v{n}" for n in range(200))
-
-
-@pytest.mark.anyio
-async def test_after_many_cancelled_calls_there_is_room(dial, loopback) -> None:
-    async def stall(conn) -> None:
-        await conn.head()
-        await conn.stall()
-
-    loopback.script(*[stall] * 150, _well)
-    async with dial(max_retries=0) as client:
-        async with anyio.create_task_group() as group:
-            for _ in range(150):
-                group.start_soon(client.videos.get, "v")
-            await loopback.arrived(30)
-            group.cancel_scope.cancel()
-        loopback.script(_well)
-        with anyio.fail_after(20):
-            await client.characters.list()
-    assert loopback.requests[-1].target.endswith("/character.list")
-
-
-@pytest.mark.anyio
 @pytest.mark.virtual_time
 async def test_a_queue_of_our_own_takes_nothing_from_the_time_of_a_request(service, make_client) -> None:
     """A slow server and more calls than go out at once: those that wait for a place do not time out."""
@@ -424,34 +375,7 @@ def test_a_place_is_given_back_at_whatever_moment_its_holder_is_cancelled(servic
     asyncio.run(main())
 
 
-# -- logs -------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.anyio
-async def test_nothing_secret_is_logged(dial, loopback, caplog, tmp_path) -> None:
-    for name in (None, "httpx", "httpcore"):
-        caplog.set_level(logging.DEBUG, logger=name)
-    secret = "X-Signature=s3cret"
-
-    async def well(conn) -> None:
-        request = await conn.request()
-        if request.method == "POST":
-            await conn.answer({"video_id": "v"})
-        elif request.video_id:
-            url = f"{loopback.url}/files/v.mp4?{secret}"
-            await conn.answer({"video_id": "v", "status": "finished", "video_url": url})
-        else:
-            await conn.reply(b"a video")
-
-    loopback.script(well)
-    async with dial() as client:
-        task = await client.videos.generate(**JOB)
-        await task.download(tmp_path / "v.mp4")
-    assert any(secret in request.target for request in loopback.requests)
-    logged = "\n".join(f"{record.getMessage()} {record.args}" for record in caplog.records)
-    assert "httpcore" in {record.name.partition(".")[0] for record in caplog.records}
-    assert TOKEN not in logged
-    assert secret not in logged
+# -- forked processes -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.anyio

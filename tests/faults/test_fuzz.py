@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import random
 
@@ -117,7 +116,6 @@ def test_no_header_stops_the_budget(exchanges: list[tuple[dict[str, str], bool, 
     for headers, refused, later in exchanges:
         now += later
         delay = max(budget.wait(now, kind) for kind in Kind)
-        assert math.isfinite(delay)
         assert 0 <= delay <= 150
         now += delay
         ticket = budget.sent(now)

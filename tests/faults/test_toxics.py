@@ -7,6 +7,7 @@ what became of each is then a test of its own.
 from __future__ import annotations
 
 import tempfile
+import threading
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
@@ -263,3 +264,45 @@ class TestToxics:
 
     def test_nothing_is_left(self, findings, scenario, backend) -> None:
         assert findings(backend, scenario).left == []
+
+
+SAMPLE = ["resets_after_the_request", "stalls_in_the_body", "bad chunk", "HTML", "nested 200,000 deep", "502", "401"]
+
+
+@pytest.mark.parametrize("name", SAMPLE)
+def test_the_sync_twin(port: Port, tmp_path: Path, name: str) -> None:
+    """It is the same client: a sample."""
+    poison = POISONS[name]
+    settings = {"base_url": port.url, "rate_limit": None, "timeout": 1.0 if poison.stalls else 15.0}
+    threads = set(threading.enumerate())
+    with a2v.A2V(CANARY, max_retries=0, **settings) as client:
+        for call, work, expected in (
+            ("character.list", client.characters.list, poison.get),
+            ("video.generate", lambda: client.videos.generate(**JOB), poison.post),
+        ):
+            port.poison(call, poison.toxic)
+            with pytest.raises(expected) as caught:
+                work()
+            check(caught.value)
+        assert client.characters.list()
+        assert len(port.submitted) == 1
+    with a2v.A2V(CANARY, **settings) as client:
+        task = client.videos.task(VIDEO_ID)
+        port.poison("video.get", poison.toxic)
+        if poison.watch:
+            with pytest.raises(poison.watch):
+                task.wait()
+        assert task.wait().status is a2v.VideoStatus.FINISHED
+        if "file" in poison.calls:
+            port.poison("file", poison.toxic)
+        assert task.download(tmp_path / "v.mp4").read_bytes() == VIDEO
+    for thread in set(threading.enumerate()) - threads:
+        thread.join(5)
+        assert not thread.is_alive()
+
+
+def test_there_are_as_many_as_the_documentation_says() -> None:
+    cells = sum(meets(scenario, poison) for scenario in SCENARIOS for poison in POISONS.values())
+    page = Path(__file__).parents[2].joinpath("docs/reliability.md").read_text(encoding="utf-8")
+    assert f"{len(POISONS)} faults" in page
+    assert f"{2 * cells:,} cells" in page
