@@ -365,12 +365,9 @@ def read_job(body: bytes) -> Job:
     value = read_json(body)
     if not isinstance(value, dict):
         raise ProtocolError("the body must be a JSON object")
-    sent = cast("dict[str, Any]", value)
-    audio_url = sent.get("audio_url", "")
-    if sent.get("pose_id") is None:
-        if sent.get("with_mask"):
-            raise ValueError("with_mask goes with a pose_id")
-        return Job(sent.get("model_id", ""), audio_url)
-    if sent.get("model_id") is not None:
-        raise ValueError("send a model_id or a pose_id, not both")
-    return Job(pose_id=sent["pose_id"], audio_url=audio_url, with_mask=sent.get("with_mask") or False)
+    keys = ("model_id", "pose_id", "audio_url", "with_mask")
+    sent: dict[str, Any] = {key: cast("dict[str, Any]", value).get(key) for key in keys}
+    # Optional fields may be null, and nothing but null stands for "not given".
+    if sent["with_mask"] is None:
+        sent["with_mask"] = False
+    return Job(**sent)

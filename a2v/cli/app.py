@@ -10,7 +10,7 @@ import sys
 from contextlib import aclosing
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import App, CycloptsError, Parameter, validators
 
@@ -207,11 +207,22 @@ def serve(
     data_dir: Path | None = None,
     token_file: TokenFile = None,
     size: Size = SIZE,
+    format: Literal["square", "portrait"] = "square",
+    fps: int = 25,
     workers: int | None = None,
+    queue_limit: int = 1000,
     allow_files: Annotated[tuple[Path, ...], Parameter(negative="", show_default=False)] = (),
     allow_private_urls: Flag = False,
     allow_remote: Flag = False,
+    allowed_hosts: Annotated[tuple[str, ...], Parameter(negative="", show_default=False)] = (),
+    revision: Literal["seed", "later"] = "later",
+    like_hosted: Flag = False,
     requests_per_minute: int | None = None,
+    quota: int | None = None,
+    max_audio_seconds: float | None = None,
+    max_render_seconds: float = 3600.0,
+    keep_days: float | None = None,
+    log_json: Flag = False,
     as_json: Annotated[Flag, _JSON] = False,
 ) -> None:
     """Run an engine on this machine until Ctrl-C: the same API as the hosted service, and it really renders.
@@ -222,12 +233,24 @@ def serve(
         data_dir: Where tasks and videos are kept; if left out, they are gone when the engine stops.
         token_file: A file with the token that clients must send, or - for standard input; if left out, A2V_TOKEN, or
             else a random token, which is printed.
-        size: Width and height of the videos in pixels: 512, 720 or 1080.
+        size: The shorter side of the videos in pixels: 512, 720 or 1080.
+        format: Whether the videos are as high as wide, or 16 high to 9 wide.
+        fps: Frames a second: 25 or 30.
         workers: How many renders run at once; one for each core if left out.
+        queue_limit: How many videos may wait before more are refused.
         allow_files: A folder or file that an audio_url of the form file:///… may read; can be given several times.
         allow_private_urls: Let an audio_url point into private networks and to this machine.
         allow_remote: Must be given for a host that other machines can reach.
+        allowed_hosts: A name beside --host by which clients may address the engine; can be given several times.
+        revision: Which revision of the API to speak: seed, the first one, has three calls and no status.
+        like_hosted: Be as strict as the hosted service: 30 requests a minute and 1 minute of audio, unless other numbers
+            are given, and a refusal over the limit whose body is not valid JSON.
         requests_per_minute: How many requests are answered each minute; no limit if left out.
+        quota: How many requests are answered in the life of the data folder; no limit if left out.
+        max_audio_seconds: The longest recording that is rendered; 30 minutes if left out.
+        max_render_seconds: How long a render may take.
+        keep_days: How long videos are kept after their render, and the tasks with them; for ever if left out.
+        log_json: Log each request and each change of a video as a line of JSON.
         as_json: Print one JSON object when the engine is ready: base_url and token.
     """
     with needs_extra():
@@ -241,12 +264,22 @@ def serve(
         data_dir=data_dir,
         token=token,
         size=size,
+        format=format,
+        fps=fps,
         workers=workers,
+        queue_limit=queue_limit,
         allow_files=allow_files,
         allow_private_urls=allow_private_urls,
+        allowed_hosts=allowed_hosts,
+        revision=revision,
+        like_hosted=like_hosted,
         requests_per_minute=requests_per_minute,
+        quota=quota,
+        max_audio_seconds=max_audio_seconds,
+        max_render_seconds=max_render_seconds,
+        keep_days=keep_days,
     )
-    log_to_stderr()
+    log_to_stderr(as_json=log_json)
     ready = partial(announce, token=settings.token, is_secret=bool(token), is_kept=bool(data_dir), as_json=as_json)
     run_engine(settings, allow_remote=allow_remote, ready=ready)
 

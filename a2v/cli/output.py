@@ -11,6 +11,7 @@ import sys
 import time
 import unicodedata
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -368,10 +369,31 @@ class _CleanFormatter(logging.Formatter):
         return "\n".join(clean(line) for line in super().format(record).splitlines())
 
 
-def log_to_stderr() -> None:
-    """Show what the engine has to tell, a line for each video and each failure."""
+class _JsonFormatter(logging.Formatter):
+    """A line of JSON for each record, with the facts that the engine tells beside its words."""
+
+    _FACTS = ("video_id", "method", "path", "status", "seconds")
+
+    def format(self, record: logging.LogRecord) -> str:
+        when = f"{datetime.fromtimestamp(record.created, UTC):%Y-%m-%dT%H:%M:%S.%fZ}"
+        line = {"time": when, "level": record.levelname, "message": record.getMessage()}
+        line |= {name: getattr(record, name) for name in self._FACTS if hasattr(record, name)}
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line)
+
+
+def log_to_stderr(*, as_json: bool = False) -> None:
+    """Show what the engine has to tell: a line for each change of a video and each failure.
+
+    Args:
+        as_json: As JSON for machines, and then also a line for each request.
+    """
     handler = logging.StreamHandler()
-    handler.setFormatter(_CleanFormatter("%(asctime)s %(levelname)s %(message)s"))
-    logger = logging.getLogger("a2v")
-    logger.setLevel(logging.INFO)
-    logger.addHandler(handler)
+    handler.setFormatter(_JsonFormatter() if as_json else _CleanFormatter("%(asctime)s %(levelname)s %(message)s"))
+    for name, level in (("a2v", logging.INFO), ("uvicorn", logging.WARNING)):
+        logger = logging.getLogger(name)
+        logger.setLevel(level)
+        logger.addHandler(handler)
+    if not as_json:
+        logging.getLogger("a2v.engine.access").setLevel(logging.WARNING)

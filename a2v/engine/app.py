@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 import time
 from contextlib import asynccontextmanager, contextmanager
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,38 +20,46 @@ from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Respon
 from starlette.routing import Route
 
 from a2v._core import wire
-from a2v._core.models import Character, Job, Video, VideoStatus
-from a2v.engine.cast import characters
+from a2v._core.models import Avatar, Character, Job, Pose, Video, VideoStatus
+from a2v.engine import cast
+from a2v.engine.errors import AudioError, RenderError
+from a2v.engine.fetch import check_url
 from a2v.engine.guard import Guard, refuse
+from a2v.engine.openapi import describe
 from a2v.engine.page import PAGE_HEADERS, page
 from a2v.engine.pool import Pool, QueueFullError
+from a2v.engine.renderer import Renderer, render_in_child
 from a2v.engine.settings import Settings
 from a2v.engine.store import Store, Task
 from a2v.errors import ConfigurationError, ProtocolError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Callable, Collection, Iterator
 
     from starlette.requests import Request
 
 MAX_BODY = 64 * 1024
 LISTED = 2000
-"""How many videos `video.list` shows, the newest first: more might not fit a reply."""
+"""How many videos `video.list` shows at most, the newest first, as far as they fit a reply."""
 ON_PAGE = 12
 PREVIEW_SIZE = 512
 BUSY_SECONDS = 10
 """When to come back if the queue is full."""
+RENDER_FAILED = 500
+"""The code of a failed render where replies have no status; the protocol has none."""
 
 
-def create_app(settings: Settings | None = None) -> Starlette:
+def create_app(settings: Settings | None = None, *, renderer: Renderer = render_in_child) -> Starlette:
     """The engine as an ASGI application, for a server of your choice (one process: the tasks belong to it).
 
-    The calls: ``GET /v1/a2v/character.list``, ``POST /v1/a2v/video.generate``, ``GET /v1/a2v/video.get``,
-    ``GET /v1/a2v/video.list``. Beside them ``GET /`` shows a page, ``GET /health`` tells whether the engine lives, and
-    ``/files/`` and ``/previews/`` serve what the replies point to, to whoever knows the URL.
+    The calls: ``GET /v1/a2v/character.list``, ``POST /v1/a2v/video.generate``, ``GET /v1/a2v/video.get``, and of the later
+    revision ``GET /v1/a2v/video.list``, ``avatar.list`` and ``avatar-pose.list``; ``GET /openapi.json`` describes them.
+    Beside them ``GET /`` shows a page, ``GET /health`` tells whether the engine lives, and ``/files/``, ``/masks/`` and
+    ``/previews/`` serve what the replies point to, to whoever knows the URL.
 
     Args:
         settings: What the engine can be told; ``Settings()`` if ``None``. Clients must send ``settings.token``.
+        renderer: What renders: a child process on this machine, unless told otherwise; see ``a2v.engine.renderer``.
 
     Returns:
         The application. Its lifespan opens the data folder and starts the renders, and stops them at the end.
@@ -60,21 +69,12 @@ def create_app(settings: Settings | None = None) -> Starlette:
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         with _data_folder(settings.data_dir) as folder, Store(folder / "tasks.sqlite3") as store:
-            async with Pool(store, folder, settings) as pool:
-                app.state.engine = Engine(store, pool)
+            async with Pool(store, folder, settings, renderer) as pool:
+                app.state.engine = Engine(store, pool, settings)
                 yield
 
     app = Starlette(
-        routes=[
-            Route(wire.CHARACTER_LIST, character_list),
-            Route(wire.VIDEO_GENERATE, video_generate, methods=["POST"]),
-            Route(wire.VIDEO_GET, video_get),
-            Route(wire.VIDEO_LIST, video_list),
-            Route("/files/{video_id}.mp4", video_file),
-            Route("/previews/{model_id}.png", preview_file),
-            Route("/health", health),
-            Route("/", front_page),
-        ],
+        routes=_routes(settings),
         middleware=[Middleware(Guard, settings)],
         exception_handlers={HTTPException: _envelope},
         lifespan=lifespan,
@@ -82,6 +82,28 @@ def create_app(settings: Settings | None = None) -> Starlette:
     # A redirect has no envelope, and a client with a token does not follow it.
     app.router.redirect_slashes = False
     return app
+
+
+def _routes(settings: Settings) -> list[Route]:
+    calls = [
+        Route(wire.CHARACTER_LIST, character_list),
+        Route(wire.VIDEO_GENERATE, video_generate, methods=["POST"]),
+        Route(wire.VIDEO_GET, video_get),
+    ]
+    later = [
+        Route(wire.VIDEO_LIST, video_list),
+        Route(wire.AVATAR_LIST, avatar_list),
+        Route(wire.AVATAR_POSE_LIST, avatar_pose_list),
+    ]
+    beside = [
+        Route("/files/{video_id}.mp4", video_file),
+        Route("/masks/{video_id}.mp4", mask_file),
+        Route("/previews/{who}.png", preview_file),
+        Route("/health", health),
+        Route("/openapi.json", openapi),
+        Route("/", front_page),
+    ]
+    return calls + (later if settings.revision == "later" else []) + beside
 
 
 @contextmanager
@@ -103,6 +125,7 @@ class Engine:
 
     store: Store
     pool: Pool
+    settings: Settings
     drawing: anyio.CapacityLimiter = field(factory=partial(anyio.CapacityLimiter, 1))
 
 
@@ -127,17 +150,45 @@ async def character_list(request: Request) -> Response:
     return _success([wire.character_data(one) for one in _characters(request)])
 
 
+async def avatar_list(request: Request) -> Response:
+    """Everybody who can speak, with their poses."""
+    return _success([wire.avatar_data(one) for one in _avatars(request)])
+
+
+async def avatar_pose_list(request: Request) -> Response:
+    """The poses of one avatar."""
+    avatar_id = _query(request, "avatar_id")
+    if avatar_id not in cast.characters():
+        return refuse(404, f"there is no avatar {avatar_id!r}", code=wire.NOT_FOUND)
+    return _success([wire.pose_data(one) for one in _poses(request, avatar_id)])
+
+
 async def video_generate(request: Request) -> Response:
     """Put a video in line."""
+    engine = _engine(request)
     job = await _read_job(request)
-    if job.model_id not in characters():
-        known = ", ".join(characters())
-        raise HTTPException(400, f"there is no character {job.model_id!r}; model_id must be one of: {known}")
+    _check_who(job, engine.settings)
     try:
-        task = _engine(request).pool.submit(job)
+        task = engine.pool.submit(job)
     except QueueFullError:
         return _busy()
-    return _success({"video_id": task.video_id})
+    status = {"status": task.status.value} if engine.settings.revision == "later" else {}
+    return _success({"video_id": task.video_id} | status)
+
+
+def _check_who(job: Job, settings: Settings) -> None:
+    if job.pose_id and settings.revision == "seed":
+        raise HTTPException(400, "model_id is missing: this revision of the API has characters, and no poses")
+    if job.pose_id:
+        poses = [pose.pose_id for model_id in cast.characters() for pose in cast.poses(model_id)]
+        _check_known("pose", "pose_id", job.pose_id, poses)
+    else:
+        _check_known("character", "model_id", job.model_id, cast.characters())
+
+
+def _check_known(what: str, name: str, value: str | None, known: Collection[str]) -> None:
+    if value not in known:
+        raise HTTPException(400, f"there is no {what} {value!r}; {name} must be one of: {', '.join(known)}")
 
 
 def _busy() -> Response:
@@ -150,10 +201,13 @@ async def _read_job(request: Request) -> Job:
     media_type = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
     if media_type != "application/json":
         raise HTTPException(415, f"the body must be JSON (Content-Type: application/json), not {media_type!r}")
+    body = await _read_body(request)
     try:
-        return wire.read_job(await _read_body(request))
-    except (ValueError, ProtocolError) as error:
+        job = wire.read_job(body)
+        check_url(job.audio_url)
+    except (ValueError, ProtocolError, AudioError) as error:
         raise HTTPException(400, str(error)) from None
+    return job
 
 
 async def _read_body(request: Request) -> bytes:
@@ -165,20 +219,42 @@ async def _read_body(request: Request) -> bytes:
     return body
 
 
+def _query(request: Request, name: str) -> str:
+    value = request.query_params.get(name)
+    if not value:
+        raise HTTPException(400, f"{name} is missing from the query")
+    return value
+
+
 async def video_get(request: Request) -> Response:
     """How far a video is."""
-    video_id = request.query_params.get("video_id")
-    if not video_id:
-        raise HTTPException(400, "video_id is missing from the query")
-    task = _engine(request).store.get(video_id)
+    video_id = _query(request, "video_id")
+    engine = _engine(request)
+    task = engine.store.get(video_id)
     if task is None:
-        return refuse(404, f"there is no video {video_id!r}", code=wire.NOT_FOUND)
-    return _success(_video_data(request, task))
+        kept = engine.settings.keep_days
+        hint = "" if kept is None else f"; videos are kept for {kept:g} days"
+        return refuse(404, f"there is no video {video_id!r}{hint}", code=wire.NOT_FOUND)
+    data = _video_data(request, task)
+    if engine.settings.revision == "later":
+        return _success(data)
+    if task.status is VideoStatus.FAILED:
+        # There is no status to say it with, and a client must not wait for ever.
+        return JSONResponse(wire.refusal(RENDER_FAILED, task.message or "the render failed"))
+    return _success({key: data[key] for key in ("video_id", "video_url")})
 
 
 async def video_list(request: Request) -> Response:
     """How far the videos are, the newest first."""
-    return _success([_video_data(request, task) for task in _engine(request).store.newest(LISTED)])
+    shown: list[object] = []
+    room = wire.MAX_BODY - 1024
+    for task in _engine(request).store.newest(LISTED):
+        data = _video_data(request, task)
+        room -= len(json.dumps(data, ensure_ascii=False).encode()) + 1
+        if room < 0:
+            break
+        shown.append(data)
+    return _success(shown)
 
 
 def _success(data: object) -> Response:
@@ -186,9 +262,17 @@ def _success(data: object) -> Response:
 
 
 def _video_data(request: Request, task: Task) -> dict[str, str | None]:
+    return wire.video_data(_video(request, task), task.message)
+
+
+def _video(request: Request, task: Task) -> Video:
     finished = task.status is VideoStatus.FINISHED
-    url = f"{request.base_url}files/{task.video_id}.mp4" if finished else None
-    return wire.video_data(Video(video_id=task.video_id, status=task.status, video_url=url), task.message)
+    return Video(
+        video_id=task.video_id,
+        status=task.status,
+        video_url=f"{request.base_url}files/{task.video_id}.mp4" if finished else None,
+        mask_video_url=f"{request.base_url}masks/{task.video_id}.mp4" if finished and task.with_mask else None,
+    )
 
 
 def _characters(request: Request) -> list[Character]:
@@ -198,10 +282,36 @@ def _characters(request: Request) -> list[Character]:
             name=look.display_name,
             display_name=look.display_name,
             gender=look.gender,
-            preview_url=f"{request.base_url}previews/{model_id}.png",
+            preview_url=_preview_url(request, model_id),
         )
-        for model_id, look in characters().items()
+        for model_id, look in cast.characters().items()
     ]
+
+
+def _avatars(request: Request) -> list[Avatar]:
+    return [
+        Avatar(
+            avatar_id=one.model_id,
+            avatar_type="cg_human",
+            name=one.name,
+            display_name=one.display_name,
+            gender=one.gender,
+            preview_url=one.preview_url,
+            poses=tuple(_poses(request, one.model_id)),
+        )
+        for one in _characters(request)
+    ]
+
+
+def _poses(request: Request, avatar_id: str) -> list[Pose]:
+    return [
+        Pose(pose_id=one.pose_id, name=one.name, preview_url=_preview_url(request, one.pose_id))
+        for one in cast.poses(avatar_id)
+    ]
+
+
+def _preview_url(request: Request, who: str) -> str:
+    return f"{request.base_url}previews/{who}.png"
 
 
 # -- beside the calls -------------------------------------------------------------------------------------------------
@@ -209,37 +319,53 @@ def _characters(request: Request) -> list[Character]:
 
 async def video_file(request: Request) -> Response:
     """A finished video. The URL alone gives access, like the pre-signed ones of the hosted service."""
-    engine, video_id = _engine(request), request.path_params["video_id"]
-    task = engine.store.get(video_id)
-    path = engine.pool.path(video_id)
-    if task is None or not path.is_file():
+    return _file(request, _engine(request).pool.path)
+
+
+async def mask_file(request: Request) -> Response:
+    """The mask of a finished video."""
+    return _file(request, _engine(request).pool.mask_path)
+
+
+def _file(request: Request, path_of: Callable[[str], Path]) -> Response:
+    # Only what is a task's name becomes part of a path.
+    task = _engine(request).store.get(request.path_params["video_id"])
+    path = path_of(task.video_id) if task and task.status is VideoStatus.FINISHED else None
+    if path is None or not path.is_file():
         return refuse(404, "there is no such file", code=wire.NOT_FOUND)
     return FileResponse(path, media_type="video/mp4")
 
 
 async def preview_file(request: Request) -> Response:
-    """A character's picture."""
-    model_id = request.path_params["model_id"]
-    if model_id not in characters():
+    """The picture of a character, or of a pose."""
+    try:
+        who = cast.pose(request.path_params["who"]).pose_id
+    except RenderError:
         return refuse(404, "there is no such file", code=wire.NOT_FOUND)
-    picture = await anyio.to_thread.run_sync(_preview, model_id, limiter=_engine(request).drawing)
+    picture = await anyio.to_thread.run_sync(_preview, who, limiter=_engine(request).drawing)
     return Response(picture, media_type="image/png", headers={"Cache-Control": "max-age=3600"})
 
 
-@cache
-def _preview(model_id: str) -> bytes:
+def _preview(who: str) -> bytes:
     # Brings the drawing packages with it, which a server that only renders needs in its children alone.
     from a2v.engine.preview import preview  # noqa: PLC0415
 
-    return preview(model_id, size=PREVIEW_SIZE)
+    return preview(who, size=PREVIEW_SIZE)
 
 
-async def health(_: Request) -> Response:
-    """That the engine lives; needs no token."""
+async def health(request: Request) -> Response:
+    """That the engine lives and can read what it remembers; needs no token."""
+    _engine(request).store.waiting()
     return _success({"status": "ok"})
+
+
+async def openapi(request: Request) -> Response:
+    """The calls, in the language of OpenAPI; needs no token."""
+    return JSONResponse(describe(_engine(request).settings, str(request.base_url).rstrip("/")))
 
 
 async def front_page(request: Request) -> Response:
     """A page for people."""
-    videos = [(task, _video_data(request, task)["video_url"]) for task in _engine(request).store.newest(ON_PAGE)]
-    return HTMLResponse(page(_characters(request), videos), headers=PAGE_HEADERS)
+    newest = _engine(request).store.newest(ON_PAGE)
+    videos = [(task, _video(request, task)) for task in newest]
+    return HTMLResponse(page(_avatars(request), videos), headers=PAGE_HEADERS)

@@ -11,3 +11,7 @@ class RenderError(A2VError):
 
 class AudioError(RenderError):
     """The audio cannot be used: not a recording, damaged, of an unknown kind, too long."""
+
+
+class RenderCrashedError(A2VError):
+    """The renderer ended without a verdict. That says nothing about the request, which may be tried again."""

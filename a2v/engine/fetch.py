@@ -8,6 +8,7 @@ a new URL and is treated like one.
 from __future__ import annotations
 
 import os
+import re
 import socket
 import stat
 from contextlib import contextmanager
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
 MAX_BYTES = 100 * 1024 * 1024
 MAX_SECONDS = 120.0
 MAX_REDIRECTS = 5
+HTTP_URL = r"[Hh][Tt][Tt][Pp][Ss]?://[A-Za-z0-9._\-]+(:[0-9]{1,5})?([/?#][^\x00-\x20\x7f]*)?"
+"""What an ``audio_url`` looks like; beside it ``http://[…]`` for the few who use addresses of IPv6."""
+_IPV6_URL = r"[Hh][Tt][Tt][Pp][Ss]?://\[[0-9A-Fa-f:.]+\](:[0-9]{1,5})?([/?#][^\x00-\x20\x7f]*)?"
 
 # Beyond what `is_global` says of IPv4: protocol assignments, the 6to4 relay, a cloud's metadata on a public address.
 _NOT_PUBLIC_V4 = [ip_network(text) for text in ("192.0.0.0/24", "192.88.99.0/24", "168.63.129.16/32")]
@@ -40,6 +44,25 @@ _NOT_PUBLIC_V4 = [ip_network(text) for text in ("192.0.0.0/24", "192.88.99.0/24"
 _PUBLIC_V6 = ip_network("2000::/3")
 _NOT_PUBLIC_V6 = [ip_network(text) for text in ("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20")]
 _NAT64 = ip_network("64:ff9b::/96")
+
+
+def check_url(audio_url: str) -> None:
+    """Find out whether there is any point in asking.
+
+    Raises:
+        AudioError: The URL can never be fetched; the message says why.
+    """
+    try:
+        parts = urlsplit(audio_url)
+    except ValueError as error:
+        raise AudioError(f"audio_url is not a URL: {error}") from None
+    if parts.scheme.lower() == "file":
+        return
+    if "@" in parts.netloc:
+        raise AudioError("audio_url must not contain a user name or a password")
+    if not re.fullmatch(HTTP_URL, audio_url) and not re.fullmatch(_IPV6_URL, audio_url):
+        reason = "its host is written in the letters a–z, digits, dots and hyphens (xn--… for others)"
+        raise AudioError(f"audio_url must be an http(s):// URL; {reason}")
 
 
 async def fetch(audio_url: str, destination: Path, settings: Settings) -> None:
@@ -53,6 +76,7 @@ async def fetch(audio_url: str, destination: Path, settings: Settings) -> None:
     Raises:
         AudioError: It is not allowed, not there, too big (100 MiB) or too slow (2 minutes).
     """
+    check_url(audio_url)
     try:
         with anyio.fail_after(MAX_SECONDS):
             if urlsplit(audio_url).scheme.lower() == "file":
@@ -108,11 +132,12 @@ def _check_size(size: int) -> None:
 async def _download(audio_url: str, destination: Path, *, allow_private: bool) -> None:
     context = await anyio.to_thread.run_sync(_tls)
     try:
-        # No proxy from the environment: it would resolve the name anew, behind the check.
-        async with httpx.AsyncClient(verify=context, trust_env=False, timeout=_PATIENCE, headers=_HEADERS) as client:
+        # The transport alone, without httpx's client, which writes URLs with their signatures to the log. And no proxy
+        # from the environment: it would resolve the name anew, behind the check.
+        async with httpx.AsyncHTTPTransport(verify=context, trust_env=False) as transport:
             url = httpx.URL(audio_url)
             for _ in range(MAX_REDIRECTS + 1):
-                following = await _one_hop(client, url, destination, allow_private=allow_private)
+                following = await _one_hop(transport, url, destination, allow_private=allow_private)
                 if following is None:
                     return
                 url = following
@@ -126,8 +151,10 @@ async def _download(audio_url: str, destination: Path, *, allow_private: bool) -
 
 
 # Compressed replies would be bounded by what they unpack to; recordings are compressed already.
-_HEADERS = {"Accept-Encoding": "identity", "User-Agent": "a2v-engine"}
+_HEADERS = {"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": "a2v-engine"}
 _PATIENCE = httpx.Timeout(30, connect=10)
+_WEB_PORTS = (80, 443)
+"""Below 1024 others belong to mail servers and the like, which a request could be made to look like their language to."""
 
 
 @cache
@@ -137,12 +164,13 @@ def _tls() -> ssl.SSLContext:
 
 
 async def _one_hop(
-    client: httpx.AsyncClient, url: httpx.URL, destination: Path, *, allow_private: bool
+    transport: httpx.AsyncHTTPTransport, url: httpx.URL, destination: Path, *, allow_private: bool
 ) -> httpx.URL | None:
     """Store the reply's body, or tell where the redirect leads."""
     if url.scheme not in ("http", "https") or not url.host:
         raise AudioError("audio_url is redirected to something that is not http(s)")
-    response = await _connect(client, url, await _resolve(url, allow_private=allow_private))
+    _check_port(url.port, allow_private=allow_private)
+    response = await _connect(transport, url, await _resolve(url, allow_private=allow_private))
     try:
         if response.has_redirect_location:
             return url.join(response.headers["location"])
@@ -152,14 +180,21 @@ async def _one_hop(
     return None
 
 
-async def _connect(client: httpx.AsyncClient, url: httpx.URL, addresses: list[str]) -> httpx.Response:
+def _check_port(port: int | None, *, allow_private: bool) -> None:
+    if port is not None and not 0 < port < 65536:
+        raise AudioError(f"audio_url: there is no port {port}")
+    if not (allow_private or port is None or port in _WEB_PORTS or port >= 1024):
+        raise AudioError(f"audio_url: port {port} is not one of the web's")
+
+
+async def _connect(transport: httpx.AsyncHTTPTransport, url: httpx.URL, addresses: list[str]) -> httpx.Response:
     """Ask the first address that can be reached, by the name in the URL."""
-    name = {"sni_hostname": url.raw_host.decode("ascii")}
+    extensions = {"sni_hostname": url.raw_host.decode("ascii"), "timeout": _PATIENCE.as_dict()}
+    headers = _HEADERS | {"Host": url.netloc.decode("ascii")}
     for last, address in enumerate(addresses, start=1 - len(addresses)):
-        request = client.build_request("GET", url.copy_with(host=address), extensions=name)
-        request.headers["Host"] = url.netloc.decode("ascii")
+        request = httpx.Request("GET", url.copy_with(host=address), headers=headers, extensions=extensions)
         try:
-            return await client.send(request, stream=True)
+            return await transport.handle_async_request(request)
         except (httpx.ConnectError, httpx.ConnectTimeout):
             if last == 0:
                 raise

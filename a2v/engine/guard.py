@@ -8,11 +8,11 @@ import logging
 import time
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 
 from a2v._core import wire
 from a2v.engine.settings import LOOPBACK, Settings
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 logger: logging.Logger = logging.getLogger("a2v.engine")
+access: logging.Logger = logging.getLogger("a2v.engine.access")
+
+NOT_JSON = b'{"code": 1009, "message": "too many requests",}'
+"""What the hosted service says when there were too many requests; the comma makes it something else than JSON."""
 
 
 def refuse(
@@ -33,7 +37,7 @@ def refuse(
 
 
 class Guard:
-    """ASGI middleware: checks Host and Origin, for ``/v1/`` also the token and the rate, and turns crashes into replies.
+    """ASGI middleware: checks Host and Origin, for ``/v1/`` also the token and the limits, and turns crashes into replies.
 
     Args:
         app: What is guarded.
@@ -44,31 +48,36 @@ class Guard:
     def __init__(self, app: ASGIApp, settings: Settings, now: Callable[[], float] = time.time) -> None:
         self._app = app
         self._settings = settings
-        self._budget = Budget(settings.requests_per_minute, now) if settings.requests_per_minute else None
+        self._budget = Budget(settings.request_limit, now) if settings.request_limit else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or let it through."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        started = False
+        status, start = 0, time.perf_counter()
 
         async def send_with_headers(message: Message) -> None:
-            nonlocal started
+            nonlocal status
             if message["type"] == "http.response.start":
-                started = True
+                status = message["status"]
                 self._add_headers(scope, MutableHeaders(scope=message))
             await send(message)
 
+        # The query stays out of the log, and so does what could break its lines.
+        facts: dict[str, object] = {"method": scope["method"], "path": quote(scope["path"][:200])}
         try:
             await (self._refusal(scope) or self._app)(scope, receive, send_with_headers)
         except ClientDisconnect:
-            logger.info("%s %s: the client hung up", scope["method"], scope["path"])
+            logger.info("%(method)s %(path)s: the client hung up", facts, extra=facts)
+            return
         except Exception:
-            logger.exception("%s %s failed", scope["method"], scope["path"])
-            if started:
+            logger.exception("%(method)s %(path)s failed", facts, extra=facts)
+            if status:
                 raise
             await refuse(500, "the engine failed; its log says why")(scope, receive, send_with_headers)
+        facts |= {"status": status, "seconds": round(time.perf_counter() - start, 4)}
+        access.info("%(method)s %(path)s %(status)s %(seconds)s s", facts, extra=facts)
 
     def _add_headers(self, scope: Scope, headers: MutableHeaders) -> None:
         headers["X-Content-Type-Options"] = "nosniff"
@@ -77,7 +86,7 @@ class Guard:
         if self._budget and _is_call(scope):
             headers.update(self._budget.headers())
 
-    def _refusal(self, scope: Scope) -> JSONResponse | None:
+    def _refusal(self, scope: Scope) -> Response | None:
         headers = Headers(scope=scope)
         host = headers.get("host", "")
         if not self._is_our_name(host):
@@ -89,8 +98,16 @@ class Guard:
             wanted = "Bearer" if _is_call(scope) else "Basic"
             reason = "the token is missing or wrong; send it as 'Authorization: Bearer <token>'"
             return refuse(401, reason, headers={"WWW-Authenticate": wanted})
-        if self._budget and _is_call(scope) and not self._budget.take():
+        return self._over_limit(scope) if _is_call(scope) else None
+
+    def _over_limit(self, scope: Scope) -> Response | None:
+        if self._budget and not self._budget.take():
+            if self._settings.like_hosted:
+                return Response(NOT_JSON, 429, media_type="application/json")
             return refuse(429, "too many requests", code=wire.TOO_MANY_REQUESTS)
+        quota = self._settings.quota
+        if quota is not None and not scope["app"].state.engine.store.spend(quota):
+            return refuse(403, f"the quota of {quota} requests is spent; there are no more to be had")
         return None
 
     def _is_our_name(self, host: str) -> bool:

@@ -15,7 +15,7 @@ import anyio.to_thread
 import uvicorn
 
 from a2v.engine.app import create_app
-from a2v.engine.settings import Settings
+from a2v.engine.settings import Format, Revision, Settings
 from a2v.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -34,13 +34,21 @@ class LocalEngine:
     Args:
         data_dir: Where tasks and videos are kept. ``None``: a temporary folder, gone at the end of the block.
         token: What clients must send. ``None``: a random one.
-        size: Width and height of the videos in pixels: 512, 720 or 1080.
+        size: The shorter side of the videos in pixels: 512, 720 or 1080.
+        format: ``"square"``, or ``"portrait"``: 16 high to 9 wide.
+        fps: Frames a second: 25 or 30.
         workers: How many renders run at once. ``None``: one for each core.
         port: Where to listen on 127.0.0.1; 0 takes a free port.
         queue_limit: How many videos may wait before ``video.generate`` refuses more.
         allow_files: Folders (or single files) that an ``audio_url`` of the form ``file:///…`` may read.
         allow_private_urls: Whether an ``audio_url`` may point into private networks and to this machine.
+        revision: Which revision of the API to speak: ``"seed"`` has three calls and no status, ``"later"`` has all.
+        like_hosted: Whether to be as strict as the hosted service: 30 requests a minute and 1 minute of audio, unless
+            other numbers are given, and a refusal over the limit whose body is not valid JSON.
         requests_per_minute: How many requests are answered each minute; ``None``: no limit.
+        quota: How many requests are answered in the life of the data folder; ``None``: no limit.
+        max_audio_seconds: The longest recording that is rendered. ``None``: 30 minutes.
+        keep_days: How long videos are kept after their render, and the tasks with them. ``None``: for ever.
 
     Raises:
         ConfigurationError: A setting cannot be right; on entering: the port or the data folder is taken.
@@ -58,23 +66,37 @@ class LocalEngine:
         token: str | None = None,
         *,
         size: int = 512,
+        format: Format = "square",
+        fps: int = 25,
         workers: int | None = None,
         port: int = 0,
         queue_limit: int = 1000,
         allow_files: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] = (),
         allow_private_urls: bool = False,
+        revision: Revision = "later",
+        like_hosted: bool = False,
         requests_per_minute: int | None = None,
+        quota: int | None = None,
+        max_audio_seconds: float | None = None,
+        keep_days: float | None = None,
     ) -> None:
         self._settings = Settings(
             data_dir=data_dir,
             token=token,
             size=size,
+            format=format,
+            fps=fps,
             workers=workers,
             port=port,
             queue_limit=queue_limit,
             allow_files=allow_files,
             allow_private_urls=allow_private_urls,
+            revision=revision,
+            like_hosted=like_hosted,
             requests_per_minute=requests_per_minute,
+            quota=quota,
+            max_audio_seconds=max_audio_seconds,
+            keep_days=keep_days,
         )
         self.token: str = self._settings.token
 

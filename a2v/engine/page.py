@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+from datetime import UTC, datetime
 from html import escape
 from typing import TYPE_CHECKING
 
-from a2v._core.models import Character, VideoStatus
+from a2v._core.models import Avatar, Pose, Video, VideoStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
 
     from a2v.engine.store import Task
 
-# Nothing on the page runs, and nothing on it comes from elsewhere.
-PAGE_HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; img-src 'self'; media-src 'self'; style-src 'unsafe-inline'; "
-    "frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-store",
-}
 _WORDS = {
     VideoStatus.PENDING: "waits in line",
     VideoStatus.IN_PROGRESS: "is being rendered",
@@ -26,52 +22,127 @@ _WORDS = {
     VideoStatus.FAILED: "failed",
 }
 _STYLE = """
-:root { color-scheme: light dark; --line: #8883; --soft: #8881; }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 64rem; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.6rem; margin: 0; } h2 { font-size: 1.1rem; margin: 2.5rem 0 .75rem; }
-p { margin: .25rem 0; } .faint { opacity: .7; font-size: .875rem; overflow-wrap: anywhere; }
-ul { list-style: none; padding: 0; display: grid; gap: 1rem; grid-template-columns: repeat(auto-fill, minmax(13rem, 1fr)); }
-li { border: 1px solid var(--line); border-radius: .75rem; overflow: hidden; background: var(--soft); }
-li > div { padding: .6rem .8rem .8rem; }
-img, video, .empty { display: block; width: 100%; aspect-ratio: 1; background: #8882; }
-.empty { display: grid; place-items: center; text-align: center; }
+:root {
+  color-scheme: light dark;
+  --paper: #f6f5f2; --card: #fff; --ink: #1d1f24; --soft: #62666f; --line: #e3e1db; --accent: #b3452c; --accent-2: #7a4bb0;
+  --good: #1f7a4d; --bad: #b3261e; --shadow: 0 1px 2px #1d1f2414, 0 8px 24px #1d1f2412;
+}
+@media (prefers-color-scheme: dark) {
+  :root {
+    --paper: #131417; --card: #1d1f24; --ink: #f0eee9; --soft: #a3a7b0; --line: #30333a; --accent: #ff9478; --accent-2: #c6a2f5;
+    --good: #74d3a2; --bad: #ff9d94; --shadow: 0 1px 2px #0006, 0 8px 24px #0004;
+  }
+}
+* { box-sizing: border-box; }
+body { margin: 0; background: var(--paper); color: var(--ink); font: 1rem/1.55 system-ui, -apple-system, sans-serif; }
+header, main, footer { max-width: 72rem; margin: 0 auto; padding: 0 clamp(1rem, 4vw, 2.5rem); }
+header { padding-top: clamp(2rem, 6vw, 4rem); }
+h1 { margin: 0; font-size: clamp(2rem, 5vw, 3rem); line-height: 1.1; letter-spacing: -.03em; width: fit-content;
+  color: var(--accent); }
+@supports (background-clip: text) {
+  h1 { background: linear-gradient(100deg, var(--accent), var(--accent-2)); background-clip: text; color: transparent; }
+}
+h2 { margin: 3rem 0 1rem; font-size: 1.25rem; letter-spacing: -.01em; }
+h3 { margin: 0; font-size: 1rem; }
+p { margin: .25rem 0; }
+a { color: var(--accent); text-underline-offset: .15em; }
+:focus-visible { outline: 3px solid var(--accent-2); outline-offset: 2px; border-radius: .25rem; }
+code { font: .8125rem/1.4 ui-monospace, SFMono-Regular, Menlo, monospace; overflow-wrap: anywhere; }
+.lead { max-width: 42rem; color: var(--soft); font-size: 1.0625rem; }
+.soft { color: var(--soft); font-size: .875rem; }
+.grid { list-style: none; margin: 0; padding: 0; display: grid; gap: 1.25rem;
+  grid-template-columns: repeat(auto-fill, minmax(min(100%, 15rem), 1fr)); }
+.card { background: var(--card); border: 1px solid var(--line); border-radius: 1rem; overflow: hidden;
+  box-shadow: var(--shadow); display: flex; flex-direction: column; }
+.card > div { padding: .9rem 1rem 1rem; }
+.people { grid-template-columns: repeat(auto-fill, minmax(min(100%, 18rem), 1fr)); }
+.card > img, .card > video { display: block; width: 100%; height: auto; aspect-ratio: 1; object-fit: cover;
+  background: var(--line); }
+.card > video { object-fit: contain; background: #000; }
+.still { opacity: .35; filter: grayscale(1); }
+.poses { list-style: none; margin: .75rem 0 0; padding: .75rem 0 0; border-top: 1px solid var(--line); display: grid; gap: .5rem; }
+.card .soft + .soft { margin-top: .1rem; }
+.poses li { display: grid; grid-template-columns: 2.5rem 1fr; gap: .65rem; align-items: center; line-height: 1.3; }
+.poses img { width: 2.5rem; height: 2.5rem; border-radius: .6rem; object-fit: cover; background: var(--line); display: block; }
+.poses span { font-size: .875rem; }
+.status { font-size: .875rem; font-weight: 600; }
+.finished { color: var(--good); } .error { color: var(--bad); } .pending, .in_progressing { color: var(--soft); }
+.nothing { border: 2px dashed var(--line); border-radius: 1rem; padding: 2rem; text-align: center; color: var(--soft); }
+footer { padding-top: 3rem; padding-bottom: 3rem; }
 """
+_HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
+PAGE_HEADERS = {
+    # Nothing on the page runs, nothing on it comes from elsewhere, and only the style that stands above applies.
+    "Content-Security-Policy": f"default-src 'none'; img-src 'self'; media-src 'self'; style-src 'sha256-{_HASH}'; "
+    "frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
 
 
-def page(characters: Iterable[Character], videos: Iterable[tuple[Task, str | None]]) -> str:
+def page(avatars: Sequence[Avatar], videos: Sequence[tuple[Task, Video]]) -> str:
     """The HTML.
 
     Args:
-        characters: Who can speak.
-        videos: The latest tasks, each with its ``video_url`` once finished.
+        avatars: Who can speak.
+        videos: The latest tasks, each with its last look.
     """
-    cards = "".join(map(_character, characters))
-    latest = "".join(_video(task, url) for task, url in videos)
-    shown = (
-        f"<ul>{latest}</ul>" if latest else "<p class=faint>None yet. Reload this page once you have submitted one.</p>"
-    )
+    faces = {avatar.avatar_id: (avatar.display_name, avatar.preview_url) for avatar in avatars}
+    faces |= {
+        pose.pose_id: (f"{avatar.display_name}, {pose.name}", pose.preview_url)
+        for avatar in avatars
+        for pose in avatar.poses
+    }
+    # A task may be older than the cast.
+    latest = "".join(_video(task, video, *faces.get(task.who, (task.who, ""))) for task, video in videos)
+    nothing = "<p class=nothing>None yet. Submit one with <code>video.generate</code>, then reload this page.</p>"
     return (
         "<!doctype html><html lang=en><head><meta charset=utf-8><title>a2v engine</title>"
         '<meta name=viewport content="width=device-width, initial-scale=1">'
-        f"<style>{_STYLE}</style></head><body><h1>a2v engine</h1>"
-        "<p class=faint>A character and a speech recording become a video of that character speaking.</p>"
-        f"<h2>Characters</h2><ul>{cards}</ul><h2>Latest videos</h2>{shown}</body></html>"
+        f"<style>{_STYLE}</style></head><body>"
+        "<header><h1>a2v engine</h1><p class=lead>A character and a speech recording become a video of that character "
+        "speaking. This engine renders them on its own machine.</p></header>"
+        f"<main><section aria-labelledby=videos><h2 id=videos>Latest videos</h2>"
+        f"{f'<ul class=grid>{latest}</ul>' if latest else nothing}</section>"
+        "<section aria-labelledby=characters><h2 id=characters>Characters</h2>"
+        f'<ul class="grid people">{"".join(map(_avatar, avatars))}</ul></section></main>'
+        "<footer class=soft>The calls: <a href=openapi.json>openapi.json</a> · <a href=health>health</a></footer>"
+        "</body></html>"
     )
 
 
-def _character(character: Character) -> str:
-    name, picture, model_id = map(escape, (character.display_name, character.preview_url, character.model_id))
+def _avatar(avatar: Avatar) -> str:
+    shown = (avatar.display_name, avatar.preview_url, avatar.avatar_id, avatar.gender)
+    name, picture, avatar_id, gender = map(escape, shown)
+    poses = "".join(map(_pose, avatar.poses))
     return (
-        f'<li><img src="{picture}" alt="{name}"><div><p>{name}</p>'
-        f"<p class=faint><code>{model_id}</code> · {escape(character.gender)}</p></div></li>"
+        f'<li class=card><img src="{picture}" width=512 height=512 alt="{name}"><div><h3>{name}</h3>'
+        f"<p class=soft><code>{avatar_id}</code> · {gender}</p>"
+        f'{f"""<ul class=poses aria-label="Poses of {name}">{poses}</ul>""" if poses else ""}</div></li>'
     )
 
 
-def _video(task: Task, url: str | None) -> str:
-    word = _WORDS[task.status]
+def _pose(pose: Pose) -> str:
+    name, picture, pose_id = map(escape, (pose.name, pose.preview_url, pose.pose_id))
+    return (
+        f'<li><img src="{picture}" width=40 height=40 loading=lazy alt="">'
+        f"<span>{name}<br><code class=soft>{pose_id}</code></span></li>"
+    )
+
+
+def _video(task: Task, video: Video, name: str, picture: str) -> str:
+    name, picture, video_id, word = escape(name), escape(picture), escape(task.video_id), _WORDS[task.status]
     shown = (
-        f'<video controls preload=metadata src="{escape(url)}"></video>' if url else f"<div class=empty>{word}</div>"
+        f'<video controls playsinline preload=metadata poster="{picture}" src="{escape(video.video_url)}"'
+        f' aria-label="{name} speaking"></video>'
+        if video.video_url
+        else f'<img class=still src="{picture}" width=512 height=512 alt="">'
     )
-    why = f"<p>{escape(task.message)}</p>" if task.message else ""
-    facts = f"<p><code>{escape(task.model_id)}</code> · {word}</p>{why}<p class=faint>{task.video_id}</p>"
-    return f"<li>{shown}<div>{facts}</div></li>"
+    submitted = datetime.fromtimestamp(task.created, UTC)
+    mask = f' · <a href="{escape(video.mask_video_url)}">mask</a>' if video.mask_video_url else ""
+    return (
+        f'<li class=card>{shown}<div><h3>{name}</h3><p><span class="status {task.status.value}">{word}</span>{mask}</p>'
+        f"{f'<p class=soft>{escape(task.message)}</p>' if task.message else ''}"
+        f'<p class=soft><time datetime="{submitted:%Y-%m-%dT%H:%M:%SZ}">{submitted:%d %b %Y, %H:%M} UTC</time></p>'
+        f"<p class=soft><code>{video_id}</code></p></div></li>"
+    )

@@ -1,41 +1,41 @@
-"""Makes the videos: fetches the recordings, runs the renders, a child process for each, and survives whatever they do."""
+"""Makes the videos: fetches the recordings, has them rendered, so many at once, and survives whatever they do."""
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import shutil
 import sqlite3
-import subprocess
-import sys
 import tempfile
+import time
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import anyio
+import anyio.lowlevel
+import anyio.to_thread
+from attrs import frozen
 
 from a2v._core.models import Job, VideoStatus
-from a2v.engine.errors import RenderError
+from a2v.engine.errors import RenderCrashedError, RenderError
 from a2v.engine.fetch import fetch
+from a2v.engine.renderer import Order, Renderer, render_in_child
 
 if TYPE_CHECKING:
     from types import TracebackType
-
-    from anyio.abc import ByteReceiveStream
 
     from a2v.engine.settings import Settings
     from a2v.engine.store import Store, Task
 
 logger: logging.Logger = logging.getLogger("a2v.engine")
 
-WORKER = (sys.executable, "-m", "a2v.engine.worker")
-"""Is given AUDIO_FILE WHO DESTINATION --size PIXELS …, and prints ``{"ok": true}`` or what is wrong with the recording."""
-MAX_SECONDS = 3600.0
-"""No render lasts longer."""
 FETCHED_AHEAD = 4
-_MAX_OUTPUT = 64 * 1024
+MAX_TRIES = 2
+"""A render that crashes is tried again, in case it was the machine's fault: it may have been out of memory."""
+SWEEP_SECONDS = 60.0
+"""How often videos that were kept long enough are looked for."""
+_DAY = 86_400.0
 _MAX_MESSAGE = 300
 
 
@@ -50,11 +50,13 @@ class Pool:
         store: The tasks.
         folder: Where to put the videos and what is needed on the way.
         settings: The limits.
+        renderer: What renders.
     """
 
-    def __init__(self, store: Store, folder: Path, settings: Settings) -> None:
+    def __init__(self, store: Store, folder: Path, settings: Settings, renderer: Renderer = render_in_child) -> None:
         self._store = store
         self._settings = settings
+        self._renderer = renderer
         self._videos = folder / "videos"
         self._work = folder / "work"
         self._renders = anyio.CapacityLimiter(settings.workers)
@@ -71,6 +73,8 @@ class Pool:
             self._tasks = await stack.enter_async_context(anyio.create_task_group())
             for task in self._store.take_up():
                 self._tasks.start_soon(self._make, task)
+            if self._settings.keep_days is not None:
+                self._tasks.start_soon(self._sweep, self._settings.keep_days * _DAY)
             self._stack = stack.pop_all()
         return self
 
@@ -96,19 +100,25 @@ class Pool:
         """Where a finished video is."""
         return self._videos / f"{video_id}.mp4"
 
+    def mask_path(self, video_id: str) -> Path:
+        """Where its mask is, if one was asked for."""
+        return self._videos / f"{video_id}.mask.mp4"
+
+    # -- one task -----------------------------------------------------------------------------------------------------
+
     async def _make(self, task: Task) -> None:
         try:
             async with self._underway:
                 await self._fetch_and_render(task)
-        except RenderError as error:
+        except (RenderError, RenderCrashedError) as error:
             self._fail(task, str(error))
         except Exception:
             # A full disk, say: this task's misfortune, not the server's.
-            logger.exception("video %s: the engine failed", task.video_id)
+            logger.exception("video %s: the engine failed", task.video_id, extra={"video_id": task.video_id})
             self._fail(task, "the engine failed; its log says why")
 
     def _fail(self, task: Task, message: str) -> None:
-        logger.info("video %s: %s", task.video_id, message)
+        _tell(task, message)
         try:
             self._store.mark(task.video_id, VideoStatus.FAILED, message[:_MAX_MESSAGE])
         except sqlite3.Error:
@@ -116,84 +126,103 @@ class Pool:
             logger.exception("video %s: its failure could not be stored", task.video_id)
 
     async def _fetch_and_render(self, task: Task) -> None:
-        audio, video = (self._scratch / f"{task.video_id}.{kind}" for kind in ("audio", "mp4"))
+        files = _Files.of(task, self._scratch)
         try:
-            await fetch(task.audio_url, audio, self._settings)
+            await fetch(task.audio_url, files.audio, self._settings)
             async with self._renders:
                 self._store.mark(task.video_id, VideoStatus.IN_PROGRESS)
-                await render(audio, task.model_id, video, self._settings)
-            video.replace(self.path(task.video_id))
+                _tell(task, "is being rendered")
+                await self._render(task, files)
+            await self._keep(task, files)
             self._store.mark(task.video_id, VideoStatus.FINISHED)
-            logger.info("video %s: finished", task.video_id)
+            _tell(task, "finished")
         finally:
-            audio.unlink(missing_ok=True)
-            video.unlink(missing_ok=True)
+            files.remove()
+
+    async def _render(self, task: Task, files: _Files) -> None:
+        settings = self._settings
+        order = Order(
+            audio=files.audio,
+            who=task.who,
+            destination=files.video,
+            mask=files.mask,
+            size=settings.size,
+            format=settings.format,
+            fps=settings.fps,
+            max_audio_seconds=settings.audio_limit,
+            max_render_seconds=settings.max_render_seconds,
+        )
+        try:
+            await self._try(task, order)
+        except anyio.get_cancelled_exc_class():
+            self._store.put_back(task.video_id)
+            raise
+
+    async def _try(self, task: Task, order: Order) -> None:
+        for tries_left in reversed(range(MAX_TRIES)):
+            try:
+                await self._renderer(order)
+            except RenderCrashedError:
+                if not tries_left:
+                    raise
+                _tell(task, "the renderer crashed; it is tried again")
+            else:
+                return
+
+    async def _keep(self, task: Task, files: _Files) -> None:
+        """Put the videos where they stay. The mask comes first: a video that is there is whole."""
+        if files.mask:
+            await anyio.to_thread.run_sync(_move, files.mask, self.mask_path(task.video_id))
+        await anyio.to_thread.run_sync(_move, files.video, self.path(task.video_id))
+
+    # -- retention ----------------------------------------------------------------------------------------------------
+
+    async def _sweep(self, keep_seconds: float) -> None:
+        """Remove what ended too long ago."""
+        while True:
+            try:
+                for video_id in self._store.ended_before(time.time() - keep_seconds):
+                    self._remove(video_id)
+                    await anyio.lowlevel.checkpoint()
+            except (OSError, sqlite3.Error):
+                logger.exception("old videos could not be removed; the next sweep tries again")
+            await anyio.sleep(min(SWEEP_SECONDS, keep_seconds))
+
+    def _remove(self, video_id: str) -> None:
+        """First the files, then the row: a crash between the two leaves nothing behind that is not found again."""
+        self.path(video_id).unlink(missing_ok=True)
+        self.mask_path(video_id).unlink(missing_ok=True)
+        self._store.forget(video_id)
+        logger.info("video %s: removed, its time was over", video_id, extra={"video_id": video_id})
 
 
-async def render(audio: Path, who: str, destination: Path, settings: Settings, *, mask: Path | None = None) -> None:
-    """Render one video in a child process, which dies with the call.
+@frozen
+class _Files:
+    """What a task needs on the way."""
 
-    Args:
-        audio: The recording.
-        who: A ``pose_id``, or a ``model_id`` for a character's usual pose.
-        destination: Where the video goes.
-        settings: Size, format and frame rate of the video.
-        mask: Where its mask goes, if there should be one.
+    audio: Path
+    video: Path
+    mask: Path | None
 
-    Raises:
-        RenderError: The recording cannot be used, the renderer crashed or took too long.
-    """
-    command = [*WORKER, str(audio), who, str(destination), "--size", str(settings.size)]
-    command += ["--format", settings.format, "--fps", str(settings.fps), "--end-with-stdin"]
-    command += ["--mask", str(mask)] if mask else []
-    try:
-        with anyio.fail_after(MAX_SECONDS):
-            status, output = await _run(command)
-    except TimeoutError:
-        raise RenderError(f"the render took longer than {MAX_SECONDS / 60:.0f} minutes") from None
-    _check(status, output)
+    @classmethod
+    def of(cls, task: Task, folder: Path) -> Self:
+        name = folder / task.video_id
+        return cls(
+            name.with_suffix(".audio"), name.with_suffix(".mp4"), name.with_suffix(".mask") if task.with_mask else None
+        )
+
+    def remove(self) -> None:
+        for path in (self.audio, self.video, self.mask):
+            if path:
+                path.unlink(missing_ok=True)
 
 
-async def _run(command: list[str]) -> tuple[int, bytes]:
-    # A session of its own: a Ctrl-C at the terminal is for the server, which then stops its children in order.
-    # A pipe to it: however this process ends, the pipe does too, and the child notices.
-    child = await anyio.open_process(command, stdin=subprocess.PIPE, start_new_session=True, env=_environment())
-    output: dict[str, bytes] = {}
-
-    async def read(name: str, stream: ByteReceiveStream | None) -> None:
-        if stream is not None:
-            output[name] = await _tail(stream)
-
-    # Leaving the block early kills the child and waits for its end.
-    async with child:
-        async with anyio.create_task_group() as readers:
-            readers.start_soon(read, "out", child.stdout)
-            readers.start_soon(read, "err", child.stderr)
-        status = await child.wait()
-    if status:
-        logger.error("the renderer ended with status %d: %s", status, output["err"].decode(errors="replace"))
-    return status, output["out"]
+def _move(made: Path, place: Path) -> None:
+    """What is told to be finished is on the disk, also after a power cut."""
+    with made.open("rb+") as file:
+        os.fsync(file.fileno())
+    made.replace(place)
 
 
-def _environment() -> dict[str, str]:
-    """The client's settings, its token above all, are no business of the process that touches foreign media."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("A2V_")}
-
-
-async def _tail(stream: ByteReceiveStream) -> bytes:
-    tail = b""
-    async for block in stream:
-        tail = (tail + block)[-_MAX_OUTPUT:]
-    return tail
-
-
-def _check(status: int, output: bytes) -> None:
-    if status != 0:
-        raise RenderError("the renderer crashed")
-    try:
-        verdict = json.loads(output.splitlines()[-1])
-        ok, message = verdict["ok"], verdict.get("message")
-    except (ValueError, LookupError, TypeError, AttributeError):
-        raise RenderError("the renderer crashed") from None
-    if ok is not True:
-        raise RenderError(str(message or "the recording cannot be used"))
+def _tell(task: Task, what: str) -> None:
+    logger.info("video %s: %s", task.video_id, what, extra={"video_id": task.video_id})

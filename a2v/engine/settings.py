@@ -21,6 +21,8 @@ SIZES = (512, 720, 1080)
 FRAME_RATES = (25, 30)
 Format = Literal["square", "portrait"]
 """The shape of a video: as high as wide, or 16 high to 9 wide, as telephones are held."""
+Revision = Literal["seed", "later"]
+"""Of the API: the first three calls, or also statuses, `video.list`, avatars with poses, and masks."""
 
 
 def _path(value: str | os.PathLike[str] | None) -> Path | None:
@@ -76,6 +78,17 @@ def _check_count(_: object, attribute: Attribute[Any], value: int | None) -> Non
         raise ConfigurationError(f"{attribute.name} must be a whole number of at least 1, got {value!r}")
 
 
+def _check_amount(_: object, attribute: Attribute[Any], value: Any) -> None:
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if value is not None and not (is_number and 0 < value < float("inf")):
+        raise ConfigurationError(f"{attribute.name} must be a number above 0, got {value!r}")
+
+
+def _check_revision(_: object, __: Attribute[Any], value: Any) -> None:
+    if value not in get_args(Revision):
+        raise ConfigurationError(f"revision must be one of {', '.join(get_args(Revision))}, got {value!r}")
+
+
 def _check_files(_: object, __: Attribute[Any], value: tuple[Path, ...]) -> None:
     for path in value:
         if not path.exists():
@@ -98,7 +111,14 @@ class Settings:
         queue_limit: How many videos may wait before ``video.generate`` refuses more.
         allow_files: Folders (or single files) that an ``audio_url`` of the form ``file:///…`` may read; none by default.
         allow_private_urls: Whether an ``audio_url`` may point into private networks and to this machine.
+        revision: Which revision of the API to speak: ``"seed"`` has three calls and no status, ``"later"`` has all.
+        like_hosted: Whether to be as strict as the hosted service: 30 requests a minute and 1 minute of audio, unless
+            other numbers are given, and a refusal over the limit whose body is not valid JSON.
         requests_per_minute: How many requests are answered each minute; ``None``: no limit.
+        quota: How many requests are answered in the life of the data folder; ``None``: no limit.
+        max_audio_seconds: The longest recording that is rendered. ``None``: 30 minutes.
+        max_render_seconds: How long a render may take.
+        keep_days: How long videos are kept after their render, and the tasks with them. ``None``: for ever.
         allowed_hosts: Names beside ``host`` and those of loopback by which clients may address the engine.
 
     Raises:
@@ -116,10 +136,26 @@ class Settings:
     queue_limit: int = field(default=1000, validator=_check_count)
     allow_files: tuple[Path, ...] = field(default=(), converter=_paths, validator=_check_files)
     allow_private_urls: bool = False
+    revision: Revision = field(default="later", validator=_check_revision)
+    like_hosted: bool = False
     requests_per_minute: int | None = field(default=None, validator=_check_count)
+    quota: int | None = field(default=None, validator=_check_count)
+    max_audio_seconds: float | None = field(default=None, validator=_check_amount)
+    max_render_seconds: float = field(default=3600.0, validator=_check_amount)
+    keep_days: float | None = field(default=None, validator=_check_amount)
     allowed_hosts: tuple[str, ...] = field(default=(), converter=_names)
 
     @property
     def is_local(self) -> bool:
         """Whether only this machine can reach the engine."""
         return self.host in LOOPBACK
+
+    @property
+    def request_limit(self) -> int | None:
+        """How many requests are answered each minute, all told."""
+        return 30 if self.requests_per_minute is None and self.like_hosted else self.requests_per_minute
+
+    @property
+    def audio_limit(self) -> float:
+        """The longest recording that is rendered in seconds, all told."""
+        return self.max_audio_seconds or (60.0 if self.like_hosted else 1800.0)

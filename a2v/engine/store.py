@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-_SCHEMA = """
+_CHANGES = [
+    """
 CREATE TABLE tasks (
     number INTEGER PRIMARY KEY,
     video_id TEXT NOT NULL UNIQUE,
@@ -28,9 +29,22 @@ CREATE TABLE tasks (
     created REAL NOT NULL
 );
 CREATE INDEX unfinished ON tasks (status) WHERE status IN ('pending', 'in_progressing');
-PRAGMA user_version = 1;
-"""
-_COLUMNS = "video_id, model_id, audio_url, status, message, created"
+""",
+    """
+ALTER TABLE tasks RENAME COLUMN model_id TO who;
+ALTER TABLE tasks ADD COLUMN with_mask INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE tasks ADD COLUMN interruptions INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE tasks ADD COLUMN ended REAL;
+UPDATE tasks SET ended = created WHERE status IN ('finished', 'error');
+CREATE INDEX by_end ON tasks (ended) WHERE ended IS NOT NULL;
+CREATE TABLE spending (calls INTEGER NOT NULL);
+INSERT INTO spending VALUES (0);
+""",
+]
+"""What made the database of each version out of the one before. A change is added, never edited."""
+_COLUMNS = "video_id, who, with_mask, audio_url, status, message, created"
+MAX_INTERRUPTIONS = 10
+"""A task that the engine was killed over so often is not taken up again: it may be the task that kills it."""
 
 
 @frozen
@@ -39,7 +53,8 @@ class Task:
 
     Attributes:
         video_id: Its name: 128 random bits, so that whoever has not been told it cannot guess the URL of the video.
-        model_id: Who speaks.
+        who: Who speaks: a ``model_id``, or the ``pose_id`` of an avatar.
+        with_mask: Whether a mask is made too.
         audio_url: What is said.
         status: Where it is on its way.
         message: Why it failed, if it did.
@@ -47,7 +62,8 @@ class Task:
     """
 
     video_id: str
-    model_id: str
+    who: str
+    with_mask: bool
     audio_url: str
     status: VideoStatus
     message: str | None
@@ -77,13 +93,14 @@ class Store:
         # One engine for each folder: two would render the same tasks twice. The lock goes when the process does.
         self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
         self._db.execute("PRAGMA journal_mode = WAL")
-        # Survives the death of the process; only a power cut can take the last moments, never the file.
-        self._db.execute("PRAGMA synchronous = NORMAL")
+        # What a client was told has been accepted is still there after a power cut.
+        self._db.execute("PRAGMA synchronous = FULL")
         (version,) = self._db.execute("PRAGMA user_version").fetchone()
-        if version > 1:
+        if version > len(_CHANGES):
             raise ConfigurationError("the data folder was written by a newer version of a2v")
-        if version == 0:
-            self._db.executescript(f"BEGIN; {_SCHEMA} COMMIT;")
+        # Also where nothing changes: the writing takes the lock.
+        changes = "".join(_CHANGES[version:])
+        self._db.executescript(f"BEGIN IMMEDIATE; {changes} PRAGMA user_version = {len(_CHANGES)}; COMMIT;")
 
     def __enter__(self) -> Self:
         return self
@@ -95,15 +112,18 @@ class Store:
 
     def add(self, job: Job) -> Task:
         """Remember a new task, which waits from now on."""
-        task = Task(secrets.token_hex(16), job.model_id or "", job.audio_url, VideoStatus.PENDING, None, time.time())
-        values = (task.video_id, task.model_id, task.audio_url, task.status.value, task.message, task.created)
-        self._db.execute(f"INSERT INTO tasks ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)", values)  # noqa: S608  # constant
+        who = job.pose_id or str(job.model_id)
+        task = Task(secrets.token_hex(16), who, job.with_mask, job.audio_url, VideoStatus.PENDING, None, time.time())
+        values = (task.video_id, who, task.with_mask, task.audio_url, task.status.value, None, task.created)
+        self._db.execute(f"INSERT INTO tasks ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)", values)  # noqa: S608  # constant
         return task
 
     def mark(self, video_id: str, status: VideoStatus, message: str | None = None) -> None:
         """Remember how far a task is."""
+        ended = time.time() if status.is_terminal else None
         self._db.execute(
-            "UPDATE tasks SET status = ?, message = ? WHERE video_id = ?", (status.value, message, video_id)
+            "UPDATE tasks SET status = ?, message = ?, ended = ? WHERE video_id = ?",
+            (status.value, message, ended, video_id),
         )
 
     def get(self, video_id: str) -> Task | None:
@@ -121,12 +141,37 @@ class Store:
 
     def take_up(self) -> list[Task]:
         """All that is not done, the oldest first; what was interrupted waits in line again."""
-        self._db.execute("UPDATE tasks SET status = 'pending' WHERE status = 'in_progressing'")
+        self._db.execute(
+            "UPDATE tasks SET status = 'error', message = ?, ended = ? "
+            "WHERE status = 'in_progressing' AND interruptions >= ?",
+            (f"the engine ended {MAX_INTERRUPTIONS} times over this render", time.time(), MAX_INTERRUPTIONS - 1),
+        )
+        self._db.execute(
+            "UPDATE tasks SET status = 'pending', interruptions = interruptions + 1 WHERE status = 'in_progressing'"
+        )
         return self._select("WHERE status = ? ORDER BY number", VideoStatus.PENDING.value)
+
+    def put_back(self, video_id: str) -> None:
+        """A render that is stopped in order waits in line again; that is no interruption to be counted."""
+        self._db.execute(
+            "UPDATE tasks SET status = 'pending' WHERE video_id = ? AND status = 'in_progressing'", (video_id,)
+        )
+
+    def ended_before(self, moment: float) -> list[str]:
+        """The names of the tasks that were finished or failed before then."""
+        return [row[0] for row in self._db.execute("SELECT video_id FROM tasks WHERE ended < ?", (moment,))]
+
+    def forget(self, video_id: str) -> None:
+        """Remove a task."""
+        self._db.execute("DELETE FROM tasks WHERE video_id = ?", (video_id,))
+
+    def spend(self, quota: int) -> bool:
+        """Count a call; ``False`` if so many have been made in the life of the data folder."""
+        return bool(self._db.execute("UPDATE spending SET calls = calls + 1 WHERE calls < ?", (quota,)).rowcount)
 
     def _select(self, rest: str, value: str | int) -> list[Task]:
         rows = self._db.execute(f"SELECT {_COLUMNS} FROM tasks {rest}", (value,))  # noqa: S608  # constant
-        return [Task(row[0], row[1], row[2], VideoStatus(row[3]), row[4], row[5]) for row in rows]
+        return [Task(row[0], row[1], bool(row[2]), row[3], VideoStatus(row[4]), row[5], row[6]) for row in rows]
 
 
 def _explain(path: Path, error: sqlite3.Error) -> str:

@@ -235,6 +235,9 @@ def test_an_unknown_video(a2v):
         (["characters", "--token-file", "nowhere"], "No such file"),
         (["serve", "--host", "0.0.0.0", "--port", "0"], "0.0.0.0"),
         (["serve", "--size", "3"], "size"),
+        (["serve", "--keep-days", "0"], "keep_days must be a number above 0"),
+        (["serve", "--quota", "0"], "quota must be a whole number"),
+        (["serve", "--fps", "24"], "fps must be one of 25, 30"),
     ],
 )
 def test_bad_usage_is_one_line_and_asks_nothing_of_the_server(here, service, arguments, words):

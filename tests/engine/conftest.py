@@ -15,12 +15,17 @@ from anyio.from_thread import start_blocking_portal
 # What the recording says is what happens.
 STAND_IN = """
 import json, os, pathlib, sys, time
-audio, model_id, destination, option, size, *_ = sys.argv[1:]
+audio, model_id, destination, option, size, *others = sys.argv[1:]
 said = pathlib.Path(audio).read_text()
 if said != "liar": pathlib.Path(destination).write_text("half a video")
 if said.startswith("note "):
     pathlib.Path(said[5:]).write_text(str(os.getpid()))
     said = "sleep"
+if said.startswith("crash once "):
+    note = pathlib.Path(said[11:])
+    if not note.exists():
+        note.write_text("")
+        os.abort()
 if said == "sleep": time.sleep(600)
 if said == "crash": os.abort()
 if said == "exit": sys.exit("there is a bug")
@@ -29,6 +34,7 @@ elif said == "liar": print(json.dumps({"ok": True}))
 elif said == "bad": print(json.dumps({"ok": False, "message": "this is no recording"}))
 else:
     pathlib.Path(destination).write_text(f"{model_id} {option} {size}: {said}" + os.environ.get("A2V_TOKEN", ""))
+    if "--mask" in others: pathlib.Path(others[others.index("--mask") + 1]).write_text(f"mask of {said}")
     print(json.dumps({"ok": True}))
 """
 
@@ -44,7 +50,7 @@ def stand_in(tmp_path_factory):
 @pytest.fixture
 def quick_renders(stand_in, monkeypatch):
     """Every engine of this test renders with the stand-in."""
-    monkeypatch.setattr("a2v.engine.pool.WORKER", stand_in)
+    monkeypatch.setattr("a2v.engine.renderer.WORKER", stand_in)
 
 
 @pytest.fixture(scope="session")
@@ -71,7 +77,7 @@ def engine(stand_in, recordings):
     from a2v.engine import LocalEngine
 
     with pytest.MonkeyPatch.context() as patch, start_blocking_portal() as portal:
-        patch.setattr("a2v.engine.pool.WORKER", stand_in)
+        patch.setattr("a2v.engine.renderer.WORKER", stand_in)
         with portal.wrap_async_context_manager(LocalEngine(workers=4, allow_files=recordings)) as running:
             yield running
 

@@ -15,11 +15,14 @@ import anyio
 import httpx
 import pytest
 
+from a2v import APIError, AsyncA2V, VideoStatus
 from a2v._core import wire
 from a2v.engine import LocalEngine, Settings, create_app
+from a2v.engine.store import Task
 
 GENERATE = "/v1/a2v/video.generate"
 GET = "/v1/a2v/video.get"
+CHARACTERS = "/v1/a2v/character.list"
 
 
 # -- the seed's calls -------------------------------------------------------------------------------------------------
@@ -53,7 +56,7 @@ def test_video_generate(http, say, model_id):
     assert reply.status_code == 200
     video_id = reply.json()["data"]["video_id"]
     assert re.fullmatch("[0-9a-f]{32}", video_id)
-    assert reply.json() == {"code": 0, "data": {"video_id": video_id}, "message": "success"}
+    assert reply.json() == {"code": 0, "data": {"video_id": video_id, "status": "pending"}, "message": "success"}
 
 
 def test_video_get(http, engine, finished):
@@ -98,6 +101,88 @@ def test_a_failed_video_says_why(http, say, model_id, wait_for):
     }
 
 
+# -- the later revision's ----------------------------------------------------------------------------------------------
+
+
+def test_avatar_list(http, engine):
+    avatars = http.get("/v1/a2v/avatar.list").json()["data"]
+    eva = next(one for one in avatars if one["id"] == "eva_a0008")
+    assert list(eva) == ["id", "avatar_type", "name", "gender", "display_name", "preview_url", "poses"]
+    assert (eva["avatar_type"], eva["display_name"], eva["gender"]) == ("cg_human", "Eva 01", "female")
+    front = {"pose_id": "eva_a0008_front", "name": "Front"}
+    assert eva["poses"][0] == front | {"preview_url": f"{engine.base_url}/previews/eva_a0008_front.png"}
+    assert eva["poses"] == http.get("/v1/a2v/avatar-pose.list", params={"avatar_id": "eva_a0008"}).json()["data"]
+    assert [one["id"] for one in avatars] == [one["model_id"] for one in http.get(CHARACTERS).json()["data"]]
+    for pose in wire.avatar_list().read(avatars)[0].poses:
+        assert httpx.get(pose.preview_url).content.startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(("query", "status", "code"), [({}, 400, 400), ({"avatar_id": "nobody"}, 404, 10001)])
+def test_poses_of_nobody(http, query, status, code):
+    reply = http.get("/v1/a2v/avatar-pose.list", params=query)
+    assert (reply.status_code, reply.json()["code"]) == (status, code)
+
+
+def test_a_pose_with_a_mask(http, engine, say, wait_for):
+    job = {"pose_id": "eva_a0008_closeup", "audio_url": say("hello"), "with_mask": True}
+    video_id = http.post(GENERATE, json=job).json()["data"]["video_id"]
+    data = wait_for(http, video_id)
+    assert data["mask_video_url"] == f"{engine.base_url}/masks/{video_id}.mp4"
+    assert httpx.get(data["video_url"]).text == "eva_a0008_closeup --size 512: hello"
+    assert httpx.get(data["mask_video_url"]).text == "mask of hello"
+    assert http.get("/v1/a2v/video.list").json()["data"][0] == data
+
+
+def test_without_a_mask_there_is_none(http, engine, finished):
+    assert "mask_video_url" not in finished
+    assert httpx.get(f"{engine.base_url}/masks/{finished['video_id']}.mp4").status_code == 404
+
+
+def test_a_long_list_fits_a_reply(http, engine, monkeypatch):
+    # Each of them is as long as it can get: a message of letters that take four bytes each.
+    task = Task("f" * 32, "eva_a0008", False, "", VideoStatus.FAILED, "\U0001d504" * 300, 0.0)
+    monkeypatch.setattr("a2v.engine.store.Store.newest", lambda _, limit: [task] * limit)
+    reply = http.get("/v1/a2v/video.list")
+    assert 0.9 * wire.MAX_BODY < len(reply.content) <= wire.MAX_BODY
+    assert wire.read_envelope(reply.content).code == 0
+
+
+@pytest.mark.anyio
+async def test_the_seeds_revision(quick_renders, recordings, say, model_id):
+    async with (
+        LocalEngine(revision="seed", allow_files=recordings) as engine,
+        _client(engine) as client,
+    ):
+        for path in ("video.list", "avatar.list", "avatar-pose.list?avatar_id=eva_a0008"):
+            assert (await client.get(f"/v1/a2v/{path}")).status_code == 404
+        job = {"model_id": model_id, "audio_url": say("hello")}
+        sent = (await client.post(GENERATE, json=job)).json()["data"]
+        assert list(sent) == ["video_id"]
+        looks = []
+        with anyio.fail_after(20):
+            while not looks or looks[-1]["video_url"] is None:
+                looks.append((await client.get(GET, params=sent)).json()["data"])
+                await anyio.sleep(0.02)
+        assert looks[0] == sent | {"video_url": None}
+        assert looks[-1] == sent | {"video_url": f"{engine.base_url}/files/{sent['video_id']}.mp4"}
+        refused = await client.post(GENERATE, json={"pose_id": "eva_a0008_front", "audio_url": say("hello")})
+        assert (refused.status_code, refused.json()["code"]) == (400, 400)
+        assert "model_id" in refused.json()["message"]
+
+
+@pytest.mark.anyio
+async def test_the_seeds_revision_tells_of_a_failure_as_an_error(quick_renders, recordings, say, model_id):
+    async with (
+        LocalEngine(revision="seed", allow_files=recordings) as engine,
+        AsyncA2V(engine.token, base_url=engine.base_url) as client,
+    ):
+        task = await client.videos.generate(model_id=model_id, audio_url=say("bad"))
+        with anyio.fail_after(20), pytest.raises(APIError, match="this is no recording"):
+            await task.wait()
+        good = await client.videos.generate(model_id=model_id, audio_url=say("hello"))
+        assert (await good.wait()).status is VideoStatus.FINISHED
+
+
 # -- refusals ---------------------------------------------------------------------------------------------------------
 
 
@@ -112,6 +197,11 @@ def test_a_failed_video_says_why(http, say, model_id, wait_for):
         ({"model_id": 7, "audio_url": "https://example.com/a"}, "model_id"),
         ({"model_id": "eva_a0008", "audio_url": ["https://example.com/a"]}, "audio_url"),
         (["eva_a0008"], "object"),
+        ({"pose_id": "nobody", "audio_url": "https://example.com/a"}, "eva_a0008_front"),
+        ({"pose_id": 7, "audio_url": "https://example.com/a"}, "pose_id"),
+        ({"pose_id": "eva_a0008_front", "model_id": "eva_a0008", "audio_url": "https://example.com/a"}, "not both"),
+        ({"pose_id": "eva_a0008_front", "audio_url": "https://example.com/a", "with_mask": 0}, "with_mask"),
+        ({"model_id": "eva_a0008", "audio_url": "https://example.com/a", "with_mask": True}, "pose_id"),
     ],
 )
 def test_a_bad_job_is_refused_at_once(http, body, said):
@@ -269,6 +359,34 @@ async def test_rate_limit():
         assert "X-Ratelimit-Left" not in (await client.get("/health")).headers
 
 
+@pytest.mark.anyio
+async def test_as_strict_as_the_hosted_service():
+    settings = Settings(like_hosted=True, token="t")
+    assert settings.audio_limit == 60
+    async with _in_process(settings) as client:
+        with anyio.fail_after(20):
+            while (refused := await client.get(CHARACTERS)).status_code == 200:
+                assert refused.headers["X-Ratelimit-Total"] == "30"
+        assert refused.status_code == 429
+        with pytest.raises(json.JSONDecodeError):
+            refused.json()
+        assert (refused.headers["X-Ratelimit-Left"], refused.headers["Content-Type"]) == ("0", "application/json")
+        assert int(refused.headers["X-Ratelimit-Reset"]) % 60 == 0
+
+
+@pytest.mark.anyio
+async def test_a_quota(data_dir):
+    for left in (2, 0):
+        async with _in_process(Settings(quota=2, token="t", data_dir=data_dir)) as client:
+            assert (await client.get(CHARACTERS, headers={"Authorization": "x"})).status_code == 401
+            for _ in range(left):
+                assert (await client.get(CHARACTERS)).status_code == 200
+            refused = await client.get(CHARACTERS)
+            assert (refused.status_code, refused.json()["code"]) == (403, 403)
+            assert "quota of 2" in refused.json()["message"]
+            assert (await client.get("/health")).status_code == 200
+
+
 def test_there_is_no_rate_limit_by_default(http):
     assert "X-Ratelimit-Left" not in http.get("/v1/a2v/character.list").headers
 
@@ -325,6 +443,28 @@ def test_a_video_can_be_fetched_in_parts(finished):
     assert httpx.get(url, headers={"Range": "bytes=9999-"}).status_code == 416
 
 
+def test_a_file_is_served_only_by_the_name_of_a_finished_video(http, engine, say, model_id, wait_for):
+    failed = http.post(GENERATE, json={"model_id": model_id, "audio_url": say("bad")}).json()["data"]["video_id"]
+    wait_for(http, failed)
+    for kind in ("files", "masks"):
+        for name in (failed, "0" * 32, "..%2f..%2ftasks", "%2e%2e%2f" + failed, failed + "%00"):
+            assert httpx.get(f"{engine.base_url}/{kind}/{name}.mp4").status_code == 404
+
+
+def test_the_log_has_no_secrets(http, engine, say, caplog):
+    caplog.set_level(logging.DEBUG, "a2v")
+    http.post(GENERATE, json={"model_id": "eva_a0008", "audio_url": "http://127.0.0.1:9/a?signature=canary-1"})
+    http.get(GET, params={"video_id": "canary-2"})
+    httpx.get(f"{engine.base_url}{GET}", headers={"Authorization": "Bearer canary-3"})
+    httpx.get(f"{engine.base_url}/a%0d%0aINJECTED")
+    lines = [record.getMessage() for record in caplog.records]
+    assert any(line.startswith(f"GET {GET} 404") for line in lines)
+    assert not [line for line in lines if "canary" in line or "\n" in line or engine.token in line]
+    asked = next(record for record in caplog.records if record.name == "a2v.engine.access" and record.status == 401)
+    assert (asked.method, asked.path) == ("GET", GET)
+    assert asked.seconds >= 0
+
+
 def test_health(engine):
     reply = httpx.get(f"{engine.base_url}/health")
     assert reply.json() == {"code": 0, "data": {"status": "ok"}, "message": "success"}
@@ -364,7 +504,7 @@ def test_node_fetch_with_a_bare_token(engine, say):
     command = ["node", "--input-type=module", "-e", NODE, engine.base_url, engine.token, say("hello")]
     ran = subprocess.run(command, check=True, capture_output=True)
     sent, got = json.loads(ran.stdout)
-    assert sent == {"code": 0, "data": {"video_id": got["data"]["video_id"]}, "message": "success"}
+    assert sent["data"] == {"video_id": got["data"]["video_id"], "status": "pending"}
     assert got["code"] == 0
 
 

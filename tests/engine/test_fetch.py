@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import socket
@@ -12,10 +13,12 @@ import threading
 from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import httpx
 import pytest
 
 from a2v.engine import Settings, fetch
 from a2v.engine.errors import AudioError
+from a2v.engine.fetch import is_public
 
 pytestmark = pytest.mark.anyio
 
@@ -29,6 +32,7 @@ class Recordings(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.server.seen.append((self.path, self.headers["Host"]))
+        self.server.cookies.append(self.headers["Cookie"])
         kind, _, rest = self.path[1:].partition("/")
         getattr(self, f"send_{kind}")(rest)
 
@@ -58,6 +62,16 @@ class Recordings(BaseHTTPRequestHandler):
     def send_to(self, url: str) -> None:
         self.reply(302, Location=url)
 
+    def send_corpus(self, number: str) -> None:
+        """A redirect that no path could name; after so many others to ourselves."""
+        hops, _, number = number.partition("/")
+        again = f"http://127.0.0.2:{self.server.port}/corpus/{int(hops) - 1}/{number}"
+        url = again if int(hops) else self.server.corpus[int(number)]
+        self.reply(302, Location=url.encode().decode("latin-1"))
+
+    def send_cookie(self, url: str) -> None:
+        self.reply(302, Location=url, Set_Cookie="session=1; Path=/")
+
     def send_endless(self, _: str) -> None:
         self.send_response(200)
         self.send_header("Transfer-Encoding", "chunked")
@@ -78,6 +92,7 @@ class Server(ThreadingHTTPServer):
     def __init__(self, address, context: ssl.SSLContext | None = None) -> None:
         super().__init__((address, 0), Recordings)
         self.seen: list[tuple[str, str]] = []
+        self.cookies: list[str | None] = []
         if context:
             self.socket = context.wrap_socket(self.socket, server_side=True)
 
@@ -188,7 +203,7 @@ async def test_the_next_address_is_tried(public, target, names, monkeypatch):
         ("short", "could not be fetched"),
         ("to/ftp://example.com/a", "not http"),
         ("to/file:///etc/passwd", "not http"),
-        ("to/http://a:b/", "Invalid URL"),
+        ("to/http://a:b/", "not a URL"),
     ],
 )
 async def test_bad_answers(server, target, path, said):
@@ -213,7 +228,7 @@ async def test_time_is_bounded(server, target, monkeypatch):
 
 
 async def test_a_server_that_does_not_answer(server, target, monkeypatch):
-    monkeypatch.setattr(fetch, "_PATIENCE", 0.2)
+    monkeypatch.setattr(fetch, "_PATIENCE", httpx.Timeout(0.2))
     assert "does not answer" in await refused(f"http://127.0.0.1:{server.port}/never", target)
 
 
@@ -227,48 +242,65 @@ async def test_no_such_host(target, names):
     assert "no host 'nowhere.invalid'" in await refused("http://nowhere.invalid/a", target)
 
 
-async def test_signed_queries_stay_out_of_messages(server, target):
+async def test_signed_queries_stay_out_of_messages_and_of_the_log(server, target, caplog):
+    caplog.set_level(logging.INFO)
     assert "canary" not in await refused(f"http://127.0.0.1:{server.port}/status/403?signature=canary", target)
+    await fetch.fetch(f"http://127.0.0.1:{server.port}/ok/?signature=canary", target, OPEN)
+    assert "canary" not in caplog.text
+
+
+async def test_no_cookie_goes_from_one_server_to_the_next(server, target):
+    await fetch.fetch(f"http://127.0.0.1:{server.port}/cookie/http://127.0.0.1:{server.port}/ok", target, OPEN)
+    assert server.cookies == [None, None]
 
 
 # -- what must not ----------------------------------------------------------------------------------------------------
 
-PRIVATE = [
-    "127.0.0.1",
-    "127.1",
-    "0.0.0.0",
-    "2130706433",
-    "0x7f000001",
-    "0177.0.0.1",
-    "10.0.0.1",
-    "172.16.0.1",
-    "192.168.1.1",
-    "100.64.0.1",
-    "100.100.100.200",
-    "169.254.169.254",
-    "168.63.129.16",
-    "192.0.0.192",
-    "192.88.99.1",
-    "198.18.0.1",
-    "224.0.0.1",
-    "255.255.255.255",
-    "[::1]",
-    "[::]",
-    "[::ffff:127.0.0.1]",
-    "[::ffff:a9fe:a9fe]",
-    "[::127.0.0.1]",
-    "[fe80::1]",
-    "[fd00:ec2::254]",
-    "[fec0::1]",
-    "[ff02::1]",
-    "[64:ff9b::127.0.0.1]",
-    "[64:ff9b::a9fe:a9fe]",
-    "[64:ff9b:1::1]",
-    "[2002:7f00:1::]",
-    "[2001:0:4136:e378:8000:63bf:3fff:fdd2]",
-    "[2001:db8::1]",
-    "localhost",
-]
+# Ways to write addresses of no public host; as text, which is easier to look through.
+IPV4 = """
+127.0.0.1 127.1 127.0.1 127.000.000.001 127.255.255.254 2130706433 017700000001 0x7f000001 0x7F.0x0.0x0.0x1 0x7f.1
+0177.0.0.1 0177.0x0.0.1 00000177.0.0.1 0 0.0.0.0 0.0.0.1 4294967295 255.255.255.255 10.0.0.1 10.255.255.255 012.0.0.1
+0xa.0.0.1 167772161 172.16.0.1 172.31.255.255 2886729729 192.168.0.1 3232235777 0xc0a80101 0300.0250.1.1 100.64.0.1
+100.127.255.254 100.100.100.200 169.254.0.1 169.254.169.254 169.254.170.2 2852039166 0xa9fea9fe 0251.0376.0251.0376
+168.63.129.16 192.0.0.1 192.0.0.192 192.0.2.1 192.88.99.1 198.18.0.1 198.51.100.1 203.0.113.1 224.0.0.1 239.255.255.250
+240.0.0.1
+""".split()  # noqa: SIM905  # a page of strings would be harder to read
+IPV6 = """
+:: ::1 0:0:0:0:0:0:0:1 ::ffff:127.0.0.1 ::ffff:7f00:1 ::ffff:10.0.0.1 ::ffff:169.254.169.254 ::ffff:0:127.0.0.1 ::127.0.0.1
+fe80::1 fe80::1%25lo fe80::1%lo fc00::1 fd00:ec2::254 fec0::1 ff02::1 ff0e::1 64:ff9b::7f00:1 64:ff9b::10.0.0.1
+64:ff9b::a9fe:a9fe 64:ff9b:1::1 2002:7f00:1:: 2002:a00:1::1 2002:a9fe:a9fe:: 2001:0:4136:e378:8000:63bf:3fff:fdd2
+2001:db8::1 2001:10::1 2001:20::1 3fff::1 5f00::1 100::1
+""".split()  # noqa: SIM905  # a page of strings would be harder to read
+NAMES = {
+    "localhost": ["127.0.0.1"],
+    "LOCALHOST": ["127.0.0.1"],
+    "localhost.": ["127.0.0.1"],
+    "ip6-localhost": ["::1"],
+    "any.localhost": ["127.0.0.1"],
+    "metadata.google.internal": ["169.254.169.254"],
+    "private.example": ["10.0.0.1"],
+    "mixed.example": ["8.8.8.8", "10.0.0.1"],
+    "mixed-the-other-way.example": ["127.0.0.1", "8.8.8.8"],
+    "mapped.example": ["::ffff:127.0.0.1"],
+}
+TRICKS = """
+http://public.example@127.0.0.1:{port}/ok http://public.example:80@127.0.0.1:{port}/ok http://127.0.0.1:{port}#@public.example/
+http://127.0.0.1:{port}?@public.example/ http://127.0.0.1:{port}\\@public.example/ http://public.example\\@127.0.0.1:{port}/ok
+http://public.example%40127.0.0.1:{port}/ http://127。0。0。1:{port}/ok http://127．0．0．1:{port}/ok http://①②⑦.⓪.⓪.①:{port}/ok
+http://ⓛⓞⓒⓐⓛⓗⓞⓢⓣ:{port}/ok http://127%2e0%2e0%2e1:{port}/ok http://127.0.0.1%00.public.example:{port}/ok
+http:127.0.0.1:{port}/ok http:/127.0.0.1:{port}/ok http:///127.0.0.1:{port}/ok //127.0.0.1:{port}/ok http://[::1]:{port}/ok
+http://[::1 http://[127.0.0.1]:{port}/ok HTTP://127.0.0.1:{port}/ok https://127.0.0.1:{port}/ok
+http://public.example:25/ http://public.example:22/ http://public.example:0/ http://public.example:65536/
+http://public.example:-1/ http://public.example:{port}:80/ file:///etc/passwd FILE:///etc/passwd file://127.0.0.1/etc/passwd
+file:/etc/passwd ftp://127.0.0.1:{port}/ok gopher://127.0.0.1:{port}/_GET dict://127.0.0.1:{port}/ ldap://127.0.0.1:{port}/
+jar:http://127.0.0.1:{port}/ok!/ data:audio/wav;base64,UklGRg== concat:http://127.0.0.1:{port}/ok unix:///run/docker.sock
+""".split()  # noqa: RUF001, SIM905  # the dots are foreign on purpose
+
+
+def corpus(port: int) -> list[str]:
+    """What must never be reached, in all its disguises; a server listens at that port of this machine."""
+    hosts = [*IPV4, *(f"[{address}]" for address in IPV6), *NAMES]
+    return [f"http://{host}:{port}/ok" for host in hosts] + [trick.format(port=port) for trick in TRICKS]
 
 
 @pytest.fixture
@@ -279,10 +311,67 @@ def no_connection(monkeypatch):
     monkeypatch.setattr(fetch, "_connect", connect)
 
 
-@pytest.mark.parametrize("host", PRIVATE)
-async def test_private_addresses_are_refused(host, target, no_connection):
-    message = await refused(f"http://{host}:9/a", target, Settings())
-    assert "public internet" in message or "no host" in message or "not a URL" in message
+def test_the_corpus_is_large():
+    assert len(set(corpus(9))) >= 120
+
+
+@pytest.mark.parametrize("url", corpus(9))
+async def test_what_is_not_public_is_refused(url, target, names, no_connection):
+    names[0].update(NAMES | {"public.example": ["8.8.8.8"]})
+    message = await refused(url, target, Settings())
+    assert message.startswith("audio_url")
+    assert not target.exists()
+
+
+@pytest.fixture
+def partly_public(public, monkeypatch):
+    """As ``public``, beside what really is public."""
+    monkeypatch.setattr(fetch, "is_public", lambda address: address == "127.0.0.2" or is_public(address))
+    return public
+
+
+@pytest.mark.parametrize("hops", [0, 1, 4])
+async def test_what_is_not_public_is_refused_at_each_redirect(server, partly_public, target, names, hops):
+    """From a server that may be asked, with a server behind each address that must not be."""
+    public = partly_public
+    names[0].update(NAMES | {"public.example": ["192.0.2.1"]})
+    public.corpus = corpus(server.port)
+    for number, url in enumerate(public.corpus):
+        await refused(f"http://127.0.0.2:{public.port}/corpus/{hops}/{number}", target, Settings())
+        assert server.seen == [], url
+        assert not target.exists(), url
+    assert len(public.seen) >= len(public.corpus) * (hops + 1)
+
+
+async def test_a_name_that_changes_its_address_is_asked_for_once(server, public, target, names, monkeypatch):
+    """What was checked is what is connected to, whatever the name says a moment later."""
+    asked = names[1]
+    answers = iter([["127.0.0.2"], ["127.0.0.1"]])
+    monkeypatch.setattr(fetch.anyio, "getaddrinfo", _changing(answers, asked))
+    await fetch.fetch(f"http://rebinding.example:{public.port}/ok", target, Settings())
+    assert (target.read_bytes(), asked) == (SAID, ["rebinding.example"])
+    # And when it has changed, the next look at it is a look at what it says now.
+    assert "public internet" in await refused(f"http://rebinding.example:{server.port}/ok", target, Settings())
+    assert server.seen == []
+
+
+async def test_a_name_that_changes_between_redirects_is_checked_again(public, target, names, monkeypatch):
+    asked = names[1]
+    answers = iter([["127.0.0.2"], ["127.0.0.1"]])
+    monkeypatch.setattr(fetch.anyio, "getaddrinfo", _changing(answers, asked))
+    again = f"http://rebinding.example:{public.port}/ok"
+    message = await refused(f"http://rebinding.example:{public.port}/to/{again}", target, Settings())
+    assert "public internet" in message
+    assert asked == ["rebinding.example"] * 2
+    assert [path for path, _ in public.seen] == [f"/to/{again}"]
+
+
+def _changing(answers, asked):
+    async def getaddrinfo(host: str, port: int, **_: object):
+        asked.append(host)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in next(answers)]
+
+    return getaddrinfo
 
 
 @pytest.mark.parametrize("address", ["8.8.8.8", "2606:4700::1111", "64:ff9b::808:808", "::ffff:8.8.8.8"])

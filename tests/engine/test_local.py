@@ -217,6 +217,12 @@ def test_replies_do_not_wait_for_company():
         ({"workers": 0}, "workers"),
         ({"queue_limit": 0}, "queue_limit"),
         ({"requests_per_minute": 0}, "requests_per_minute"),
+        ({"quota": 0}, "quota"),
+        ({"max_audio_seconds": 0}, "max_audio_seconds"),
+        ({"max_audio_seconds": float("nan")}, "max_audio_seconds"),
+        ({"keep_days": -1}, "keep_days"),
+        ({"keep_days": True}, "keep_days"),
+        ({"revision": "third"}, "revision must be one of seed, later"),
         ({"port": 70000}, "port"),
         ({"token": "two words"}, "token"),
         ({"token": ""}, "token"),
@@ -239,9 +245,9 @@ def test_the_token_is_not_shown():
 
 PROGRAM = """
 import json, sys
-from a2v.engine import Settings, pool, serve
+from a2v.engine import Settings, renderer, serve
 command, settings = map(json.loads, sys.argv[1:])
-pool.WORKER = tuple(command)
+renderer.WORKER = tuple(command)
 serve(Settings(**settings), ready=lambda url: print(url, flush=True))
 print("stopped", flush=True)
 """
@@ -285,7 +291,7 @@ async def test_a_signal_stops_it_in_order(program, say, data_dir, number, child)
     assert (process.returncode, out, err) == (0, "stopped\n", "")
     assert not child.is_alive(pid)
     with Store(data_dir / "tasks.sqlite3") as store:
-        assert store.get(video_id).status is a2v.VideoStatus.IN_PROGRESS
+        assert store.get(video_id).status is a2v.VideoStatus.PENDING
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sends signals the POSIX way")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 from html.parser import HTMLParser
 
 import httpx
 import pytest
 
-from a2v import Character, VideoStatus
+from a2v import Avatar, Pose, Video, VideoStatus
 from a2v.engine import Settings, create_app
 from a2v.engine.page import page
 from a2v.engine.store import Task
@@ -32,29 +33,41 @@ def test_it_shows_everybody_and_plays_the_latest_videos(http, finished):
     found = Elements(reply.text).found
     pictures = [attributes["src"] for tag, attributes in found if tag == "img"]
     shown = [one["preview_url"] for one in http.get("/v1/a2v/character.list").json()["data"]]
-    assert pictures == shown
+    assert [picture for picture in pictures if picture in shown] == shown
+    poses = [pose["preview_url"] for one in http.get("/v1/a2v/avatar.list").json()["data"] for pose in one["poses"]]
+    assert set(pictures) == {*shown, *poses}
     assert finished["video_url"] in [attributes["src"] for tag, attributes in found if tag == "video"]
 
 
 def test_nothing_on_it_can_run(http):
-    policy = httpx.get(http.base_url).headers["content-security-policy"]
+    reply = httpx.get(http.base_url)
+    policy = reply.headers["content-security-policy"]
     assert "default-src 'none'" in policy
     assert "script" not in policy
+    assert "unsafe" not in policy
+    style = reply.text.partition("<style>")[2].partition("</style>")[0]
+    assert base64.b64encode(hashlib.sha256(style.encode()).digest()).decode() in policy
 
 
 def test_what_others_wrote_is_text():
     nasty = "<script>alert(1)</script>\"'"
-    character = Character(model_id=nasty, display_name=nasty, gender=nasty, preview_url=nasty)
-    task = Task("id", nasty, nasty, VideoStatus.FAILED, nasty, 0.0)
-    found = Elements(page([character], [(task, None), (task, nasty)])).found
+    pose = Pose(pose_id=nasty, name=nasty, preview_url=nasty)
+    avatar = Avatar(avatar_id=nasty, display_name=nasty, gender=nasty, preview_url=nasty, poses=[pose])
+    task = Task("id", nasty, True, nasty, VideoStatus.FAILED, nasty, 0.0)
+    looks = [
+        Video(video_id="id", status=VideoStatus.FAILED),
+        Video(video_id="id", status=VideoStatus.FINISHED, video_url=nasty, mask_video_url=nasty),
+    ]
+    found = Elements(page([avatar], [(task, look) for look in looks])).found
     assert "script" not in {tag for tag, _ in found}
     assert {attributes["src"] for tag, attributes in found if tag in ("img", "video")} == {nasty}
+    assert nasty in [attributes["href"] for tag, attributes in found if tag == "a"]
 
 
 @pytest.mark.parametrize("status", [one for one in VideoStatus if one is not VideoStatus.UNKNOWN])
 def test_every_status_has_its_words(status):
-    html = page([], [(Task("id", "eva_a0008", "", status, None, 0.0), None)])
-    assert "eva_a0008" in html
+    task = Task("id", "eva_a0008", False, "", status, None, 0.0)
+    assert "eva_a0008" in page([], [(task, Video(video_id="id", status=status))])
 
 
 def test_without_videos_it_says_so():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import sys
 from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
 
 import anyio
 import pytest
@@ -77,6 +78,85 @@ async def test_a_render_that_fails_fails_alone(open_pool, job, data_dir, what, m
         assert [path for path in (data_dir / "work").rglob("*") if path.is_file()] == []
 
 
+async def test_a_render_that_crashes_is_tried_once_more(open_pool, job, tmp_path, caplog):
+    caplog.set_level("INFO", "a2v.engine")
+    async with open_pool() as (pool, store):
+        task = await ended(store, pool.submit(job(f"crash once {tmp_path / 'note'}")).video_id)
+    assert task.status is VideoStatus.FINISHED
+    assert caplog.text.count("tried again") == 1
+
+
+async def test_a_mask_is_kept_beside_its_video(open_pool, say, data_dir):
+    async with open_pool() as (pool, store):
+        job = Job(pose_id="eva_a0008_closeup", audio_url=say("hello"), with_mask=True)
+        task = await ended(store, pool.submit(job).video_id)
+        assert task.status is VideoStatus.FINISHED
+        assert pool.path(task.video_id).read_text() == "eva_a0008_closeup --size 512: hello"
+        assert pool.mask_path(task.video_id).read_text() == "mask of hello"
+        assert [path for path in (data_dir / "work").rglob("*") if path.is_file()] == []
+
+
+async def test_any_renderer_will_do(data_dir, say, model_id):
+    """A farm of machines, say: called with an order, cancelled at the end."""
+    orders, cancelled = [], []
+
+    async def farm(order):
+        orders.append(order)
+        order.destination.write_bytes(b"made elsewhere")
+        if len(orders) == 2:
+            try:
+                await anyio.sleep_forever()
+            finally:
+                cancelled.append(order)
+
+    data_dir.mkdir()
+    settings = Settings(allow_files=urlsplit(say("hello")).path, max_audio_seconds=7, fps=30, format="portrait")
+    with Store(data_dir / "tasks.sqlite3") as store:
+        async with Pool(store, data_dir, settings, farm) as pool:
+            task = await ended(store, pool.submit(Job(model_id, say("hello"))).video_id)
+            assert pool.path(task.video_id).read_bytes() == b"made elsewhere"
+            second = pool.submit(Job(model_id, say("hello")))
+            await until(store, second.video_id, VideoStatus.IN_PROGRESS)
+        assert store.get(second.video_id).status is VideoStatus.PENDING
+    assert cancelled == orders[1:]
+    assert (orders[0].who, orders[0].fps, orders[0].format, orders[0].max_audio_seconds) == (
+        model_id,
+        30,
+        "portrait",
+        7,
+    )
+
+
+async def test_videos_are_removed_when_their_time_is_over(open_pool, say, job, monkeypatch):
+    monkeypatch.setattr("a2v.engine.pool.SWEEP_SECONDS", 0.05)
+    async with open_pool(keep_days=1 / 86_400) as (pool, store):
+        masked = pool.submit(Job(pose_id="eva_a0008_front", audio_url=say("hello"), with_mask=True)).video_id
+        failed = pool.submit(job("bad")).video_id
+        waiting = pool.submit(job("sleep")).video_id
+        await until(store, masked, VideoStatus.FINISHED)
+        assert pool.mask_path(masked).exists()
+        with anyio.fail_after(20):
+            while store.get(masked) or store.get(failed):  # noqa: ASYNC110  # as a client would look
+                await anyio.sleep(0.02)
+        assert store.get(waiting)
+        assert not pool.path(masked).exists()
+        assert not pool.mask_path(masked).exists()
+
+
+async def test_a_sweep_that_fails_is_the_next_ones_work(open_pool, job, monkeypatch, caplog):
+    monkeypatch.setattr("a2v.engine.pool.SWEEP_SECONDS", 0.05)
+    async with open_pool(keep_days=0.1 / 86_400) as (pool, store):
+        with monkeypatch.context() as patch:
+            patch.setattr(store, "forget", _disk_is_full)
+            video_id = pool.submit(job("hello")).video_id
+            with anyio.fail_after(20):
+                while "could not be removed" not in caplog.text:  # noqa: ASYNC110  # as an operator would look
+                    await anyio.sleep(0.01)
+        with anyio.fail_after(20):
+            while store.get(video_id):  # noqa: ASYNC110  # as a client would look
+                await anyio.sleep(0.02)
+
+
 async def test_the_log_says_why_a_renderer_crashed(open_pool, job, caplog):
     async with open_pool() as (pool, store):
         await ended(store, pool.submit(job("exit")).video_id)
@@ -84,7 +164,7 @@ async def test_the_log_says_why_a_renderer_crashed(open_pool, job, caplog):
 
 
 async def test_a_renderer_that_cannot_even_start(open_pool, job, monkeypatch):
-    monkeypatch.setattr("a2v.engine.pool.WORKER", ("/nowhere/python",))
+    monkeypatch.setattr("a2v.engine.renderer.WORKER", ("/nowhere/python",))
     async with open_pool() as (pool, store):
         task = await ended(store, pool.submit(job("hello")).video_id)
     assert (task.status, task.message) == (VideoStatus.FAILED, "the engine failed; its log says why")
@@ -110,14 +190,13 @@ def _disk_is_full(*_: object) -> None:
 
 async def test_a_recording_that_cannot_be_had(open_pool, model_id):
     async with open_pool() as (pool, store):
-        task = await ended(store, pool.submit(Job(model_id, "http://127.0.0.1:9/a")).video_id)
+        task = await ended(store, pool.submit(Job(model_id, "http://127.0.0.1:8009/a")).video_id)
     assert task.status is VideoStatus.FAILED
     assert "public internet" in task.message
 
 
-async def test_time_is_bounded_and_the_child_dies(open_pool, job, monkeypatch, child):
-    monkeypatch.setattr("a2v.engine.pool.MAX_SECONDS", 3)
-    async with open_pool() as (pool, store):
+async def test_time_is_bounded_and_the_child_dies(open_pool, job, child):
+    async with open_pool(max_render_seconds=3) as (pool, store):
         task = pool.submit(job(child.says))
         pid = await child.pid()
         failed = await ended(store, task.video_id)

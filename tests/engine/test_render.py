@@ -341,8 +341,7 @@ SERVER = """
 import sys
 from pathlib import Path
 import anyio
-from a2v.engine import pool
-from a2v.engine.settings import Settings
+from a2v.engine import renderer
 
 async def main(audio, video):
     async def open_process(*args, **options):
@@ -351,7 +350,8 @@ async def main(audio, video):
         return child
 
     started, anyio.open_process = anyio.open_process, open_process
-    await pool.render(Path(audio), "eva_a0008", Path(video), Settings(size=1080))
+    order = renderer.Order(audio=Path(audio), who="eva_a0008", destination=Path(video), size=1080)
+    await renderer.render_in_child(order)
 
 anyio.run(main, *sys.argv[1:], backend={backend!r})
 """

@@ -6,12 +6,13 @@ import re
 import sqlite3
 import subprocess
 import sys
+import time
 from contextlib import closing
 
 import pytest
 
 from a2v import Job, VideoStatus
-from a2v.engine.store import Store
+from a2v.engine.store import MAX_INTERRUPTIONS, Store
 from a2v.errors import ConfigurationError
 
 JOB = Job("eva_a0008", "https://example.com/hello.wav")
@@ -25,10 +26,18 @@ def path(tmp_path):
 def test_a_new_task_waits(path):
     with Store(path) as store:
         task = store.add(JOB)
-        assert (task.model_id, task.audio_url, task.message) == (JOB.model_id, JOB.audio_url, None)
+        assert (task.who, task.audio_url, task.with_mask, task.message) == ("eva_a0008", JOB.audio_url, False, None)
         assert task.status is VideoStatus.PENDING
         assert store.get(task.video_id) == task
         assert store.waiting() == 1
+
+
+def test_a_pose_and_its_mask_are_remembered(path):
+    with Store(path) as store:
+        video_id = store.add(Job(pose_id="eva_a0008_closeup", audio_url=JOB.audio_url, with_mask=True)).video_id
+    with Store(path) as store:
+        task = store.get(video_id)
+    assert (task.who, task.with_mask) == ("eva_a0008_closeup", True)
 
 
 def test_names_are_128_bits_and_never_the_same(path):
@@ -69,11 +78,59 @@ def test_what_was_interrupted_is_taken_up_in_its_old_order(path):
         assert store.waiting() == 3
 
 
+def test_what_was_stopped_in_order_waits_in_its_old_place(path):
+    with Store(path) as store:
+        tasks = [store.add(JOB) for _ in range(2)]
+        for task in tasks:
+            store.mark(task.video_id, VideoStatus.IN_PROGRESS)
+        store.put_back(tasks[0].video_id)
+        assert store.get(tasks[0].video_id).status is VideoStatus.PENDING
+        store.mark(tasks[1].video_id, VideoStatus.FINISHED)
+        store.put_back(tasks[1].video_id)
+        assert store.get(tasks[1].video_id).status is VideoStatus.FINISHED
+
+
+def test_a_task_that_the_engine_keeps_dying_over_is_given_up(path):
+    with Store(path) as store:
+        deadly, harmless = store.add(JOB).video_id, store.add(JOB).video_id
+    for _ in range(MAX_INTERRUPTIONS - 1):
+        with Store(path) as store:
+            assert [task.video_id for task in store.take_up()] == [deadly, harmless]
+            store.mark(deadly, VideoStatus.IN_PROGRESS)
+    with Store(path) as store:
+        assert [task.video_id for task in store.take_up()] == [deadly, harmless]
+        store.mark(deadly, VideoStatus.IN_PROGRESS)
+    with Store(path) as store:
+        assert [task.video_id for task in store.take_up()] == [harmless]
+        assert store.get(deadly).status is VideoStatus.FAILED
+        assert "10 times" in store.get(deadly).message
+
+
+def test_what_ended_before_a_moment(path):
+    with Store(path) as store:
+        finished, failed, waiting = (store.add(JOB).video_id for _ in range(3))
+        store.mark(finished, VideoStatus.FINISHED)
+        store.mark(failed, VideoStatus.FAILED, "no recording")
+        assert store.ended_before(time.time() - 60) == []
+        assert store.ended_before(time.time() + 60) == [finished, failed]
+        store.forget(finished)
+        assert store.get(finished) is None
+        assert store.ended_before(time.time() + 60) == [failed]
+        assert store.get(waiting)
+
+
+def test_a_quota_lasts_over_restarts(path):
+    with Store(path) as store:
+        assert store.spend(2)
+    with Store(path) as store:
+        assert [store.spend(2), store.spend(2), store.spend(3)] == [True, False, True]
+
+
 KILLED = """
 import os, signal, sys
 from pathlib import Path
 from a2v import Job, VideoStatus
-from a2v.engine.store import Store
+from a2v.engine.store import MAX_INTERRUPTIONS, Store
 store = Store(Path(sys.argv[1]))
 task = store.add(Job("eva_a0008", "https://example.com/hello.wav"))
 store.mark(task.video_id, VideoStatus.IN_PROGRESS)
@@ -101,6 +158,32 @@ def test_a_damaged_file_is_told_not_overwritten(path):
     with pytest.raises(ConfigurationError, match=r"tasks\.sqlite3"):
         Store(path)
     assert path.read_text().startswith("this is not a database")
+
+
+def test_the_file_of_an_earlier_version_is_brought_up_to_date(path):
+    with closing(sqlite3.connect(path)) as db:
+        db.executescript(FIRST_VERSION)
+    with Store(path) as store:
+        assert [(task.video_id, task.who, task.with_mask, task.status.value) for task in store.newest(9)] == [
+            ("b" * 32, "leo_a0047", False, "pending"),
+            ("a" * 32, "eva_a0008", False, "finished"),
+        ]
+        assert store.ended_before(101) == ["a" * 32]
+        assert store.spend(1)
+    with Store(path) as store:
+        assert len(store.newest(9)) == 2
+
+
+FIRST_VERSION = f"""
+CREATE TABLE tasks (
+    number INTEGER PRIMARY KEY, video_id TEXT NOT NULL UNIQUE, model_id TEXT NOT NULL, audio_url TEXT NOT NULL,
+    status TEXT NOT NULL, message TEXT, created REAL NOT NULL
+);
+CREATE INDEX unfinished ON tasks (status) WHERE status IN ('pending', 'in_progressing');
+INSERT INTO tasks VALUES (1, '{"a" * 32}', 'eva_a0008', 'https://example.com/a', 'finished', NULL, 100);
+INSERT INTO tasks VALUES (2, '{"b" * 32}', 'leo_a0047', 'https://example.com/b', 'pending', NULL, 200);
+PRAGMA user_version = 1;
+"""
 
 
 def test_a_newer_file_is_left_alone(path):

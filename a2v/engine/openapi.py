@@ -1,0 +1,190 @@
+"""The engine's calls in the language of OpenAPI 3.1, for generators of clients, testers and the curious."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from a2v import __version__
+from a2v._core import wire
+from a2v._core.models import VideoStatus
+from a2v.engine import cast
+from a2v.engine.fetch import HTTP_URL
+
+if TYPE_CHECKING:
+    from a2v.engine.settings import Settings
+
+Json = dict[str, Any]
+
+_NUMBER = {"type": "integer"}
+_TEXT = {"type": "string"}
+_ID = {"type": "string", "pattern": "^[0-9a-f]{32}$", "description": "128 random bits."}
+_URL = {"type": "string", "format": "uri"}
+_HEADERS = {
+    "X-Ratelimit-Total": "Requests allowed in each minute. Sent where there is a limit.",
+    "X-Ratelimit-Left": "Requests left in this minute.",
+    "X-Ratelimit-Reset": "When the next minute begins, in seconds since 1970.",
+}
+_INTRODUCTION = """A character and the URL of a speech recording become a video of that character speaking.
+
+`video.generate` answers at once with a `video_id`; look at it with `video.get` until it is finished. Every reply has the
+envelope `{"code", "message", "data"}`; `code` 0 is success."""
+
+
+def describe(settings: Settings, base_url: str) -> Json:
+    """The description that ``GET /openapi.json`` serves.
+
+    Args:
+        settings: Which revision of the API the engine speaks, and with which limits.
+        base_url: Where the engine is.
+    """
+    paths = _seed_paths(settings) | (_later_paths() if settings.revision == "later" else {})
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "A2V", "version": __version__, "description": _INTRODUCTION},
+        "servers": [{"url": base_url}],
+        "security": [{"token": []}],
+        "paths": paths,
+        "components": {
+            "schemas": _schemas(settings),
+            "securitySchemes": {
+                "token": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "The token; also accepted without `Bearer`.",
+                }
+            },
+        },
+    }
+
+
+# -- paths ------------------------------------------------------------------------------------------------------------
+
+
+def _seed_paths(settings: Settings) -> dict[str, Json]:
+    generate = _call("videoGenerate", "Put a video in line.", _ref("Submitted"), refusals=(400, 413, 415))
+    generate["requestBody"] = {"required": True, "content": _json(_ref("Job"))}
+    failed = {"oneOf": [_envelope(_ref("Video")), _ref("Refusal")]} if settings.revision == "seed" else None
+    get = _call("videoGet", "How far a video is.", _ref("Video"), query="video_id", like=_ID, reply=failed)
+    return {
+        wire.CHARACTER_LIST: {"get": _call("characterList", "Everybody who can speak.", _list("Character"))},
+        wire.VIDEO_GENERATE: {"post": generate},
+        wire.VIDEO_GET: {"get": get},
+    }
+
+
+def _later_paths() -> dict[str, Json]:
+    avatar_id = {"type": "string", "enum": list(cast.characters())}
+    poses = _call("avatarPoseList", "The poses of one avatar.", _list("Pose"), query="avatar_id", like=avatar_id)
+    return {
+        wire.VIDEO_LIST: {"get": _call("videoList", "How far the videos are, the newest first.", _list("Video"))},
+        wire.AVATAR_LIST: {"get": _call("avatarList", "Everybody who can speak, with poses.", _list("Avatar"))},
+        wire.AVATAR_POSE_LIST: {"get": poses},
+    }
+
+
+_REFUSALS = {
+    400: "The request cannot be right; `message` says why.",
+    401: "The token is missing or wrong.",
+    403: "The quota is spent, or a web page of another origin asked.",
+    404: "There is none of that name; `code` is 10001.",
+    413: "The body is longer than 64 KiB.",
+    415: "The body is not JSON.",
+    421: "The engine does not go by that name (`Host`).",
+    429: "Too many requests, or the queue is full; `code` is 1009, and nothing was submitted.",
+}
+
+
+def _call(
+    operation: str,
+    summary: str,
+    data: Json,
+    *,
+    query: str | None = None,
+    like: Json | None = None,
+    refusals: tuple[int, ...] = (),
+    reply: Json | None = None,
+) -> Json:
+    parameters = [{"name": query, "in": "query", "required": True, "schema": like}] if query else []
+    refused = {401, 403, 421, 429, *refusals, *((400, 404) if query else ())}
+    return {
+        "operationId": operation,
+        "summary": summary,
+        "parameters": parameters,
+        "responses": {
+            "200": _response("Success.", reply or _envelope(data)),
+            **{str(status): _response(_REFUSALS[status], _ref("Refusal")) for status in sorted(refused)},
+        },
+    }
+
+
+def _response(description: str, schema: Json) -> Json:
+    headers = {name: {"description": text, "schema": _TEXT} for name, text in _HEADERS.items()}
+    return {"description": description, "headers": headers, "content": _json(schema)}
+
+
+def _json(schema: Json) -> Json:
+    return {"application/json": {"schema": schema}}
+
+
+# -- schemas ----------------------------------------------------------------------------------------------------------
+
+
+def _ref(name: str) -> Json:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _list(name: str) -> Json:
+    return {"type": "array", "items": _ref(name)}
+
+
+def _object(required: Json, optional: Json | None = None) -> Json:
+    return {"type": "object", "required": list(required), "properties": required | (optional or {})}
+
+
+def _envelope(data: Json) -> Json:
+    return _object({"code": {"const": wire.OK}, "message": _TEXT, "data": data})
+
+
+def _schemas(settings: Settings) -> Json:
+    names = {"name": _TEXT, "display_name": _TEXT, "gender": _TEXT, "preview_url": _URL}
+    refusal = {"code": {**_NUMBER, "not": {"const": wire.OK}}, "message": _TEXT, "data": {"type": "null"}}
+    schemas = {
+        "Refusal": _object(refusal),
+        "Character": _object({"model_id": _TEXT, **names}),
+        "Job": _ref("JobOfCharacter"),
+        "JobOfCharacter": _job("model_id", list(cast.characters()), {}),
+        "Submitted": _object({"video_id": _ID}),
+        "Video": _object({"video_id": _ID, "video_url": {**_URL, "type": ["string", "null"]}}),
+    }
+    return schemas | (_later_schemas(names) if settings.revision == "later" else {})
+
+
+def _later_schemas(names: Json) -> Json:
+    status = {"type": "string", "enum": [one.value for one in VideoStatus if one is not VideoStatus.UNKNOWN]}
+    video = {"video_id": _ID, "status": status, "video_url": {**_URL, "type": ["string", "null"]}}
+    pose = {"pose_id": _TEXT, "name": _TEXT, "preview_url": _URL}
+    poses = [pose.pose_id for model_id in cast.characters() for pose in cast.poses(model_id)]
+    kinds = {"enum": ["human", "cg_human"]}
+    nothing = {"type": "null"}
+    return {
+        "Job": {"oneOf": [_ref("JobOfCharacter"), _ref("JobOfPose")]},
+        "JobOfCharacter": _job("model_id", list(cast.characters()), {"pose_id": nothing, "with_mask": _flag(False)}),
+        "JobOfPose": _job("pose_id", poses, {"model_id": nothing, "with_mask": _flag(False, True)}),
+        "Submitted": _object({"video_id": _ID, "status": {"const": VideoStatus.PENDING.value}}),
+        "Video": _object(video, {"mask_video_url": _URL, "message": _TEXT}),
+        "Pose": _object(pose),
+        "Avatar": _object({"id": _TEXT, "avatar_type": kinds, **names, "poses": _list("Pose")}),
+    }
+
+
+def _job(who: str, known: list[str], more: Json) -> Json:
+    audio_url = {
+        **_TEXT,
+        "pattern": f"^{HTTP_URL}$",
+        "description": "Where the engine can fetch the recording; file:///… for the files that it may read.",
+    }
+    return _object({who: {"type": "string", "enum": known}, "audio_url": audio_url}, more)
+
+
+def _flag(*values: bool) -> Json:
+    return {"enum": [*values, None], "description": "Whether a mask is made too, which goes with a `pose_id`."}

@@ -1,0 +1,137 @@
+"""The seam between the engine and whatever renders: by default a child process of this machine for each video.
+
+A renderer is an async function. Calling it submits an order; that it returns, raises, or does neither yet is the order's
+status; cancelling the call cancels the render. Whoever has a farm of machines gives ``create_app`` a renderer of their own.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import anyio
+from attrs import frozen
+
+from a2v.engine.errors import RenderCrashedError, RenderError
+from a2v.engine.settings import Format
+
+if TYPE_CHECKING:
+    from anyio.abc import ByteReceiveStream
+
+logger: logging.Logger = logging.getLogger("a2v.engine")
+
+WORKER = (sys.executable, "-m", "a2v.engine.worker")
+"""Is given AUDIO_FILE WHO DESTINATION --size PIXELS …, and prints ``{"ok": true}`` or what is wrong with the recording."""
+_MAX_OUTPUT = 64 * 1024
+
+
+@frozen(kw_only=True)
+class Order:
+    """One render.
+
+    Attributes:
+        audio: The file with the recording.
+        who: A ``pose_id``, or a ``model_id`` for a character's usual pose.
+        destination: Where the video goes.
+        mask: Where its mask goes, if there should be one.
+        size: The shorter side in pixels.
+        format: The shape of the picture.
+        fps: Frames a second.
+        max_audio_seconds: The longest recording to accept.
+        max_render_seconds: When to give up.
+    """
+
+    audio: Path
+    who: str
+    destination: Path
+    mask: Path | None = None
+    size: int = 512
+    format: Format = "square"
+    fps: int = 25
+    max_audio_seconds: float = 1800.0
+    max_render_seconds: float = 3600.0
+
+
+Renderer = Callable[[Order], Awaitable[None]]
+"""Returns when the files of the order are complete. Raises ``RenderError`` for what is wrong with the order and stays wrong,
+``RenderCrashedError`` for what may succeed if it is tried again."""
+
+
+async def render_in_child(order: Order) -> None:
+    """Render in a child process, which dies with the call.
+
+    Raises:
+        RenderError: The recording cannot be used, or the render took too long.
+        RenderCrashedError: The child ended without a verdict.
+    """
+    try:
+        with anyio.fail_after(order.max_render_seconds):
+            status, output = await _run(_command(order))
+    except TimeoutError:
+        raise RenderError(_took_too_long(order)) from None
+    if status == -getattr(signal, "SIGXCPU", 0) != 0:
+        raise RenderError(_took_too_long(order))
+    _check(status, output)
+
+
+def _took_too_long(order: Order) -> str:
+    return f"the render took longer than {order.max_render_seconds / 60:.0f} minutes"
+
+
+def _command(order: Order) -> list[str]:
+    command = [*WORKER, str(order.audio), order.who, str(order.destination), "--size", str(order.size)]
+    command += ["--format", order.format, "--fps", str(order.fps), "--end-with-stdin"]
+    command += ["--max-seconds", str(order.max_audio_seconds)]
+    return command + (["--mask", str(order.mask)] if order.mask else [])
+
+
+async def _run(command: list[str]) -> tuple[int, bytes]:
+    # A session of its own: a Ctrl-C at the terminal is for the server, which then stops its children in order.
+    # A pipe to it: however this process ends, the pipe does too, and the child notices.
+    child = await anyio.open_process(command, stdin=subprocess.PIPE, start_new_session=True, env=_environment())
+    output: dict[str, bytes] = {}
+
+    async def read(name: str, stream: ByteReceiveStream | None) -> None:
+        if stream is not None:
+            output[name] = await _tail(stream)
+
+    # Leaving the block early kills the child and waits for its end.
+    async with child:
+        async with anyio.create_task_group() as readers:
+            readers.start_soon(read, "out", child.stdout)
+            readers.start_soon(read, "err", child.stderr)
+        status = await child.wait()
+    if status:
+        logger.error("the renderer ended with status %d: %s", status, output["err"].decode(errors="replace"))
+    return status, output["out"]
+
+
+def _environment() -> dict[str, str]:
+    """The client's settings, its token above all, are no business of the process that touches foreign media."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("A2V_")}
+
+
+async def _tail(stream: ByteReceiveStream) -> bytes:
+    tail = b""
+    async for block in stream:
+        tail = (tail + block)[-_MAX_OUTPUT:]
+    return tail
+
+
+def _check(status: int, output: bytes) -> None:
+    try:
+        verdict = json.loads(output.splitlines()[-1])
+        ok, message = verdict["ok"], verdict.get("message")
+    except (ValueError, LookupError, TypeError, AttributeError):
+        raise RenderCrashedError("the renderer crashed") from None
+    if status != 0:
+        raise RenderCrashedError("the renderer crashed")
+    if ok is not True:
+        raise RenderError(str(message or "the recording cannot be used"))

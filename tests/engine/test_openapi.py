@@ -1,0 +1,70 @@
+"""The description at ``/openapi.json`` is true: Schemathesis asks what it allows and what it forbids, and checks the replies."""
+
+from __future__ import annotations
+
+import pytest
+import schemathesis
+from anyio.from_thread import start_blocking_portal
+from hypothesis import HealthCheck, Phase, given, settings
+from schemathesis import GenerationMode
+
+from a2v._core import wire
+from a2v.engine import LocalEngine
+
+SEED = [(wire.CHARACTER_LIST, "GET"), (wire.VIDEO_GENERATE, "POST"), (wire.VIDEO_GET, "GET")]
+LATER = [(wire.VIDEO_LIST, "GET"), (wire.AVATAR_LIST, "GET"), (wire.AVATAR_POSE_LIST, "GET")]
+CALLS = {"seed": SEED, "later": SEED + LATER}
+MODES = {"allowed": GenerationMode.POSITIVE, "forbidden": GenerationMode.NEGATIVE}
+# A call that takes nothing cannot be called wrongly.
+WHAT_TO_ASK = [
+    (revision, path, method, mode)
+    for revision, calls in CALLS.items()
+    for path, method in calls
+    for mode in MODES
+    if mode == "allowed" or path in (wire.VIDEO_GENERATE, wire.VIDEO_GET, wire.AVATAR_POSE_LIST)
+]
+# The same each time: a test that fails now and then helps nobody.
+BOUNDED = settings(
+    max_examples=25,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    phases=[Phase.explicit, Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
+
+
+@pytest.fixture(scope="module")
+def described(request, stand_in):
+    """An engine of each revision, which fetches nothing, and its description."""
+
+    async def fetch(_url, destination, _settings):
+        destination.write_text("hello")
+
+    with pytest.MonkeyPatch.context() as patch, start_blocking_portal() as portal:
+        patch.setattr("a2v.engine.renderer.WORKER", stand_in)
+        patch.setattr("a2v.engine.pool.fetch", fetch)
+        running = LocalEngine(token="t", revision=request.param, requests_per_minute=100_000)
+        with portal.wrap_async_context_manager(running) as engine:
+            yield request.param, schemathesis.openapi.from_url(f"{engine.base_url}/openapi.json")
+
+
+@pytest.mark.parametrize("described", CALLS, indirect=True)
+def test_every_call_is_described(described):
+    revision, schema = described
+    operations = [found.ok() for found in schema.get_all_operations()]
+    assert [(one.path, one.method.upper()) for one in operations] == CALLS[revision]
+
+
+@pytest.mark.parametrize(("described", "path", "method", "mode"), WHAT_TO_ASK, indirect=["described"])
+def test_replies_are_as_described(described, path, method, mode):
+    operation = described[1][path][method]
+    statuses = set()
+
+    @BOUNDED
+    @given(operation.as_strategy(generation_mode=MODES[mode]))
+    def ask(case):
+        statuses.add(case.call_and_validate(headers={"Authorization": "Bearer t"}).status_code)
+
+    ask()
+    assert statuses & ({200, 404} if mode == "allowed" else {400, 404})
