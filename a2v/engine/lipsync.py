@@ -1,13 +1,15 @@
 """From sound to mouths: how likely each viseme is, every 10 ms.
 
-No training and no model: loudness, and where in the spectrum it lies, measured against the recording's own voice. Good
-enough to look right; bilabials are told from other stops by the little high-frequency sound around them.
+A small convolutional net, run with numpy. It hears logarithmic mel bands against the recording's own loudness and its own
+average voice, and looks 0.9 s back and ahead. ``tools/lipsync`` makes the speech it learned from, trains it and scores it.
 """
 
 from __future__ import annotations
 
+from functools import cache
+from importlib import resources
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -15,21 +17,34 @@ from a2v.engine.audio import RATE
 from a2v.engine.pose import VISEMES
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
     from numpy.typing import NDArray
 
-    Array = NDArray[np.floating]
+    Array = NDArray[np.float32]
 
 HOP = RATE // 100
 """Samples from one row to the next: 10 ms."""
 
+BANDS = 40
+"""Mel bands that the net hears."""
+
+FEATURES = BANDS + 2
+"""Numbers a row that go into the net: the bands, and the level against loud speech and against the background."""
+
 _WINDOW, _FFT = 400, 512
-_BLOCK = 2000  # rows whose spectra are held at once
-_FREQUENCIES = np.fft.rfftfreq(_FFT, 1 / RATE)
-_EMPTY_DB = -100.0
+_BLOCK = 1024  # rows, an even number, that are worked on at once: 10 s
+_EMPTY = 1e-14  # power of nothing: -140 dB of full scale, far below what the quietest recording has
+_INAUDIBLE = -75.0  # dB of full scale; a recording without anything louder is one of silence
+_FLOOR = -60.0  # dB below loud speech, under which nothing is heard
+_SHRINK = 30.0  # rows of usual speech that an own average counts in addition
 
 
-def analyse(samples: NDArray[np.float32]) -> NDArray[np.float32]:
+def analyse(samples: NDArray[np.float32]) -> Array:
     """How likely each mouth is at each moment.
+
+    Works through the recording in blocks: beyond the rows it returns, it holds 84 bytes for each 10 ms.
 
     Args:
         samples: Mono sound, 16,000 samples a second, -1 to 1.
@@ -37,88 +52,29 @@ def analyse(samples: NDArray[np.float32]) -> NDArray[np.float32]:
     Returns:
         One row for every 10 ms, one column for each viseme of ``XABCDEFGH``; each row sums to 1.
     """
-    count = -(-len(samples) // HOP)
-    if not count:
-        return np.zeros((0, len(VISEMES)), np.float32)
-    bands = _bands(np.asarray(samples, np.float32), count)
-    level = _db(bands[:, 0])
-    silence = _silence(level)
-    if silence.min() > 0.5:
-        return np.tile(np.eye(len(VISEMES), dtype=np.float32)[0], (count, 1))
-    scores = _scores(bands, level, silence)
-    scores -= scores.max(1, keepdims=True)
-    likely = np.exp(scores)
-    return np.asarray(likely / likely.sum(1, keepdims=True), np.float32)
+    bands, level = spectrum(samples)
+    if not len(level) or level.max() < _INAUDIBLE:
+        return np.tile(np.eye(len(VISEMES), dtype=np.float32)[0], (len(level), 1))
+    return network().run(bands, level)
 
 
-def loudness(samples: NDArray[np.float32]) -> NDArray[np.float32]:
+def loudness(samples: NDArray[np.float32]) -> Array:
     """The level of each 10 ms in dB of full scale, over a window of 25 ms."""
+    return np.concatenate([np.zeros(0, np.float32), *(_db((part * part).mean(1)) for part in _frames(samples))])
+
+
+def spectrum(samples: NDArray[np.float32]) -> tuple[NDArray[np.float16], Array]:
+    """Power of each mel band in dB, a row for each 10 ms, and the level of each row."""
+    shape, filters = np.hanning(_WINDOW).astype(np.float32), _mel_filters()
     count = -(-len(samples) // HOP)
-    padded = np.pad(samples.astype(np.float64), (_WINDOW // 2, _WINDOW))
-    energy = np.concatenate([[0.0], np.cumsum(padded * padded)])
-    start = np.arange(count) * HOP + HOP // 2
-    return _db((energy[start + _WINDOW] - energy[start]) / _WINDOW)
-
-
-# Columns of the table that `_bands` makes.
-_ALL, _VOICE, _F2, _HIGH, _HISS, _F1_AT, _F2_AT = range(7)
-
-
-def _bands(samples: Array, count: int) -> Array:
-    """Power in the bands that tell mouths apart, and where the first two formants lie, for each row."""
-    padded = np.pad(samples, (_WINDOW // 2 - HOP // 2, _WINDOW))
-    windows = np.lib.stride_tricks.sliding_window_view(padded, _WINDOW)[::HOP][:count]
-    shape = np.hanning(_WINDOW).astype(np.float32)
-    rows = [_measure(windows[i : i + _BLOCK] * shape) for i in range(0, count, _BLOCK)]
-    return np.concatenate(rows)
-
-
-def _measure(frames: Array) -> Array:
-    power = np.square(np.abs(np.fft.rfft(frames, _FFT, axis=1))).astype(np.float32) / _FFT
-    edges = ((60, 7800), (80, 400), (900, 2600), (2600, 7800), (3800, 7800))
-    columns = [power[:, _between(low, high)].sum(1) for low, high in edges]
-    return np.stack([*columns, _centre(power, 230, 1050), _centre(power, 800, 2700)], axis=1)
-
-
-def _between(low: float, high: float) -> slice:
-    first, last = np.searchsorted(_FREQUENCIES, (low, high))
-    return slice(int(first), int(last))
-
-
-def _centre(power: Array, low: float, high: float) -> Array:
-    """The middle of a band's energy in Hz."""
-    part = _between(low, high)
-    # Voices fall by 6 dB an octave and more; without lifting, the lowest harmonic would always win.
-    weight = (power[:, part] + 1e-9) * _FREQUENCIES[part].astype(np.float32)
-    return np.asarray((weight @ _FREQUENCIES[part].astype(np.float32)) / weight.sum(1))
-
-
-def _db(power: NDArray[np.floating]) -> Array:
-    return np.asarray(10 * np.log10(np.maximum(power, 1e-10)), np.float32)
-
-
-def _silence(level: Array) -> Array:
-    """1 where nobody speaks, 0 where somebody does, for each row.
-
-    The gate lies between the recording's own noise and its own loud speech, so that neither a quiet voice nor a noisy
-    room moves it much. Gaps shorter than a closure are left to the closures.
-    """
-    floor, peak = np.percentile(level, (4, 96))
-    if peak < -62 or peak - floor < 4:
-        # Nothing at all; or one unbroken sound, which is speech only if it is loud.
-        return np.full(len(level), 1.0 if peak < -45 else 0.0, np.float32)
-    gate = max(min(floor + 9, peak - 14), peak - 38)
-    quiet = _smooth(level, 3) < gate
-    return _open_close(quiet, shortest_gap=13, shortest_sound=4).astype(np.float32)
-
-
-def _open_close(quiet: NDArray[np.bool_], *, shortest_gap: int, shortest_sound: int) -> NDArray[np.bool_]:
-    quiet = quiet.copy()
-    for start, end, value in runs(quiet):
-        inside = start > 0 and end < len(quiet)
-        if inside and end - start < (shortest_gap if value else shortest_sound):
-            quiet[start:end] = not value
-    return quiet
+    bands, level = np.empty((count, BANDS), np.float16), np.empty(count, np.float32)
+    at = 0
+    for part in _frames(samples):
+        wave = np.fft.rfft(part * shape, _FFT, axis=1)
+        bands[at : at + len(part)] = _db((wave.real**2 + wave.imag**2).astype(np.float32) @ filters)
+        level[at : at + len(part)] = _db((part * part).mean(1))
+        at += len(part)
+    return bands, level
 
 
 def runs(values: NDArray[np.generic]) -> list[tuple[int, int, int]]:
@@ -129,102 +85,147 @@ def runs(values: NDArray[np.generic]) -> list[tuple[int, int, int]]:
     return [(a, b, int(values[a])) for a, b in pairwise(cuts)]
 
 
-def _smooth(values: Array, width: int) -> Array:
-    padded = np.pad(values, (width // 2, width - 1 - width // 2), mode="edge")
-    return np.convolve(padded, np.full(width, 1 / width, np.float32), "valid")
+class Voice(NamedTuple):
+    """What a recording is measured against."""
+
+    loud: float
+    """Level of loud speech, dB."""
+    floor: float
+    """Level of the background, dB."""
+    middle: Array
+    """The average of each band while somebody speaks, dB against loud speech."""
 
 
-def _near(values: Array, first: int, last: int) -> Array:
-    """The largest value among the rows from ``first`` to ``last`` after each row."""
-    out = np.full(len(values), -np.inf, np.float32)
-    for step in range(first, last + 1):
-        a, b = max(0, step), min(len(values), len(values) + step)
-        if a < b:
-            out[a - step : b - step] = np.maximum(out[a - step : b - step], values[a:b])
+def voice(bands: NDArray[np.float16], level: Array, usual: Array) -> Voice:
+    """Measures a recording.
+
+    Args:
+        bands: From ``spectrum``.
+        level: From ``spectrum``.
+        usual: The average of each band in all speech, to which that of a short recording is drawn.
+    """
+    # Not the very loudest, which may be a click.
+    peak = float(np.percentile(level, 99))
+    loud = float(np.percentile(level[level > peak - 30], 80))
+    spoken = np.flatnonzero(level > loud - 30)
+    total = usual * _SHRINK
+    for at in range(0, len(spoken), _BLOCK):
+        total = total + np.maximum(bands[spoken[at : at + _BLOCK]] - np.float32(loud), _FLOOR).sum(0)
+    return Voice(loud, float(np.percentile(level, 5)), np.asarray(total / (len(spoken) + _SHRINK), np.float32))
+
+
+def features(bands: NDArray[np.float16], level: Array, voice: Voice) -> Array:
+    """What the net hears: ``FEATURES`` numbers a row, around zero."""
+    out = np.empty((len(level), FEATURES), np.float32)
+    heard = np.maximum(bands - np.float32(voice.loud), _FLOOR)
+    out[:, :BANDS] = (heard - voice.middle) / 15
+    out[:, BANDS] = np.clip((level - voice.loud) / 20, -3.5, 1)
+    out[:, BANDS + 1] = np.clip((level - max(voice.floor, voice.loud - 70) - 8) / 20, -1, 3)
     return out
 
 
-def _scores(bands: Array, level: Array, silence: Array) -> Array:
-    """The logarithm of how well each viseme fits, up to a constant in each row."""
-    whole = bands[:, _ALL] + 1e-9
-    hiss, high = bands[:, _HISS] / whole, bands[:, _HIGH] / whole
-    voiced = bands[:, _VOICE] / whole
-    vowel = (silence < 0.5) & (hiss < 0.25) & (level > _loud(level) - 22)
-    f1 = _against(_smooth(bands[:, _F1_AT], 3), vowel, (490, 135))
-    f2 = _against(_smooth(bands[:, _F2_AT], 3), vowel, (1580, 480))
-    # A vowel that is hardly heard is not wide open, whatever the noise below it looks like.
-    strength = np.clip((level - _loud(level)) / 12 + 1.0, -2.0, 0.3)
-    scores = np.full((len(bands), len(VISEMES)), -4.0, np.float32)
-    for name, (at1, at2, lift) in _VOWELS.items():
-        distance = ((f1 - at1) / 0.75) ** 2 + ((f2 - at2) / 0.85) ** 2
-        scores[:, VISEMES.index(name)] = lift - 0.8 * distance + (2.0 if name in "CD" else 0.3) * strength
-    # Teeth for what hisses; and for what is hardly heard within speech, as most consonants are spoken with them.
-    weak = _ramp(-level, 12 - _loud(level), 22 - _loud(level))
-    teeth = np.maximum(_ramp(high, 0.10, 0.45) * 5 - 2.0, 1.4 * weak - 1.0)
-    scores[:, VISEMES.index("B")] = np.maximum(scores[:, VISEMES.index("B")], teeth)
-    scores[:, VISEMES.index("G")] = _labiodental(hiss, high, voiced, level)
-    scores[:, VISEMES.index("A")] = _closure(level, bands, f2)
-    scores[silence > 0.5] = -4.0
-    # Breath and echo beside a pause belong to the pause.
-    fading = (_near(silence, -10, 10) > 0) * _ramp(-level, -_loud(level) + 20, -_loud(level) + 30)
-    scores[:, VISEMES.index("X")] = np.where(silence > 0.5, 6.0, 6.0 * fading - 4.0)
-    return scores
+def _frames(samples: NDArray[np.float32]) -> Iterator[Array]:
+    """Windows of 25 ms around the middle of each 10 ms, a block of them at a time."""
+    before = (_WINDOW - HOP) // 2
+    for first in range(0, len(samples), _BLOCK * HOP):
+        count = -(-min(_BLOCK * HOP, len(samples) - first) // HOP)
+        start, end = first - before, first - before + (count - 1) * HOP + _WINDOW
+        part = np.asarray(samples[max(start, 0) : end], np.float32)
+        part = np.pad(part, (max(-start, 0), max(end - len(samples), 0)))
+        yield np.lib.stride_tricks.sliding_window_view(part, _WINDOW)[::HOP]
 
 
-#            first formant, second formant (in deviations from the speaker's own mean), and how common
-_VOWELS = {
-    "B": (-0.7, 1.0, -0.1),
-    "C": (0.5, 0.4, 0.3),
-    "D": (1.2, -0.3, 0.0),
-    "E": (0.2, -1.0, 0.0),
-    "F": (-1.0, -1.1, 0.5),
-    "H": (-0.4, -0.5, -0.5),
-}
+def _db(power: Array) -> Array:
+    return np.asarray(10 * np.log10(np.maximum(power, _EMPTY)), np.float32)
 
 
-def _against(values: Array, where: NDArray[np.bool_], usual: tuple[float, float]) -> Array:
-    """The values as deviations from this speaker's middle: a child's formants lie a third above a man's.
-
-    ``usual`` is middle and spread of people as such, which count half: a short recording may have two vowels only.
-    """
-    known = values[where] if where.sum() > 10 else values
-    low, own, high = np.percentile(known, (16, 50, 84))
-    middle, spread = (own + usual[0]) / 2, (max((high - low) / 2, 0.6 * usual[1]) + usual[1]) / 2
-    # No further than the furthest vowel: beyond it is more of the same.
-    return np.asarray(np.clip((values - middle) / spread, -1.6, 1.6), np.float32)
+@cache
+def _mel_filters() -> Array:
+    """Triangles over the spectrum, from 60 to 7600 Hz; each adds up to 1."""
+    edges = 700 * (10 ** (np.linspace(_mel(60), _mel(7600), BANDS + 2) / 2595) - 1)
+    hertz = np.fft.rfftfreq(_FFT, 1 / RATE)[:, None]
+    low, middle, high = edges[:-2], edges[1:-1], edges[2:]
+    filters = np.maximum(0, np.minimum((hertz - low) / (middle - low), (high - hertz) / (high - middle)))
+    return np.asarray(filters / filters.sum(0) / (_FFT * 150), np.float32)
 
 
-def _loud(level: Array) -> float:
-    """The level of the recording's loud passages."""
-    return float(np.percentile(level, 95))
+def _mel(hertz: float) -> float:
+    return float(2595 * np.log10(1 + hertz / 700))
 
 
-def _ramp(values: Array, low: float, high: float) -> Array:
-    """0 up to ``low``, 1 from ``high`` on."""
-    return np.asarray(np.clip((values - low) / (high - low), 0.0, 1.0))
+class Network:
+    """Weights, and what is done with them: two rows at once, so everything inside moves in steps of 20 ms."""
+
+    def __init__(self, weights: dict[str, Array]) -> None:
+        self._usual = weights["usual"]
+        self._enter, self._leave = (weights["enter"], weights["enter_bias"]), (weights["leave"], weights["leave_bias"])
+        self._layers = [
+            _Layer(int(reach), *(weights[f"{name}_{i}"] for name in _Layer._fields[1:]))
+            for i, reach in enumerate(weights["reaches"])
+        ]
+        self._around = 1 + sum(layer.reach * (len(layer.taps) // 2) for layer in self._layers)
+
+    def run(self, bands: NDArray[np.float16], level: Array) -> Array:
+        """Probabilities of the visemes in each row."""
+        own = voice(bands, level, self._usual)
+        out = np.empty((len(level), len(VISEMES)), np.float32)
+        for start in range(0, len(level), _BLOCK):
+            end = min(start + _BLOCK, len(level))
+            first, last = max(0, start - 2 * self._around), min(end + 2 * self._around, len(level))
+            scores = self._scores(features(bands[first:last], level[first:last], own))
+            out[start:end] = _softmax(scores[start - first : end - first])
+        return out
+
+    def _scores(self, heard: Array) -> Array:
+        pairs = np.pad(heard, ((0, len(heard) % 2), (0, 0)), mode="edge").reshape(-1, 2 * FEATURES)
+        weight, bias = self._enter
+        state = np.maximum(_shifted(pairs, 1, len(weight) // pairs.shape[1]) @ weight + bias, 0)
+        for layer in self._layers:
+            state = layer(state)
+        weight, bias = self._leave
+        return np.asarray((state @ weight + bias).reshape(-1, len(VISEMES)), np.float32)
 
 
-def _labiodental(hiss: Array, high: Array, voiced: Array, level: Array) -> Array:
-    """The sounds f and v: noise that is weak and spread wide, where s is loud and high."""
-    loud = _loud(level)
-    weak = _ramp(-level, 10 - loud, 20 - loud) * _ramp(level, loud - 34, loud - 28)
-    narrow = _ramp(hiss / (high + 1e-6), 0.7, 0.9)
-    return np.asarray(_ramp(high, 0.10, 0.35) * (weak * 4.6 + 1.0) - 2.0 - 3.0 * narrow - 2.5 * voiced)
+class _Layer(NamedTuple):
+    """Each channel looks at its own past and future; then the channels are mixed and added to what was there."""
+
+    reach: int
+    taps: Array
+    taps_bias: Array
+    mix: Array
+    mix_bias: Array
+    add: Array
+    add_bias: Array
+
+    def __call__(self, state: Array) -> Array:
+        count, side = len(state), self.reach * (len(self.taps) // 2)
+        padded = np.pad(state, ((side, side), (0, 0)))
+        seen = padded[:count] * self.taps[0]
+        for i, tap in enumerate(self.taps[1:], 1):
+            seen += padded[i * self.reach : i * self.reach + count] * tap
+        seen += self.taps_bias
+        mixed = seen @ self.mix
+        mixed += self.mix_bias
+        out: Array = np.maximum(mixed, 0, out=mixed) @ self.add
+        out += self.add_bias
+        out += state
+        return out
 
 
-def _closure(level: Array, bands: Array, f2: Array) -> Array:
-    """The sounds p, b and m: a dip between two stretches of voice, dull where that of t, k, s is bright.
+def _shifted(rows: Array, step: int, count: int) -> Array:
+    """Each row together with its neighbours; nothing lies beyond the ends."""
+    side = step * (count // 2)
+    padded = np.pad(rows, ((side, side), (0, 0)))
+    return np.concatenate([padded[i * step : i * step + len(rows)] for i in range(count)], axis=1)
 
-    On both sides of it the second formant is low, for lips that close make the mouth a longer tube.
-    """
-    around = np.minimum(_near(level, -12, -3), _near(level, 3, 12))
-    low, mid, high = (_db(bands[:, band]) for band in (_VOICE, _F2, _HIGH))
-    # As bright as this voice gets; an s is, if there is one.
-    brightest = max(float(np.percentile(high, 97)), _loud(level) - 16)
-    dull = _ramp(-_near(high, -3, 4), 8 - brightest, 18 - brightest)
-    # m: voice goes on below 400 Hz while all above it is gone.
-    murmur = _ramp(low - mid, 14, 26) * _ramp(np.minimum(_near(mid, -12, -3), _near(mid, 3, 12)) - mid, 7, 15)
-    fit = np.maximum(_ramp(around - level, 7, 16), murmur)
-    weight = np.sqrt(bands[:, _ALL])
-    rounded = _ramp(-_smooth(f2 * weight, 15) / (_smooth(weight, 15) + 1e-6), -0.9, 0.5)
-    return np.asarray(fit * (1.6 + 3.2 * dull + 2.6 * rounded) - 4.6)
+
+def _softmax(scores: Array) -> Array:
+    likely = np.exp(scores - scores.max(1, keepdims=True))
+    return np.asarray(likely / likely.sum(1, keepdims=True), np.float32)
+
+
+@cache
+def network(path: Path | None = None) -> Network:
+    """The net with the weights that come with the package, or with those of a file."""
+    with (path or resources.files("a2v.engine").joinpath("lipsync.npz")).open("rb") as file, np.load(file) as weights:
+        return Network({name: weights[name].astype(np.float32) for name in weights.files})

@@ -1,0 +1,639 @@
+"""A batch with a journal: run again it goes on, whatever ended it; and what it cannot be sure of it leaves alone."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sqlite3
+import stat
+from collections import Counter
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+
+import anyio
+import httpx
+import pytest
+
+import a2v
+from a2v._async.journal import Journal
+from a2v._async.sidefile import SideFile
+
+pytestmark = [pytest.mark.anyio, pytest.mark.virtual_time]
+
+AUDIO = "https://example.com/hello.wav"
+LOST = httpx.ReadError("lost")
+
+
+def jobs(*names: str) -> list[a2v.Job]:
+    return [a2v.Job("eva_a0008", f"{AUDIO}?{name}", name) for name in names]
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Path:
+    return tmp_path / "some" / "batch.db"
+
+
+@pytest.fixture
+def go(make_client, journal, tmp_path):
+    """Run a batch to its end; its outcomes by the names of their jobs."""
+
+    async def go(todo, *, of=None, **more):
+        settings = {"journal": journal, "save_to": tmp_path / "videos"} | more
+        async with of or make_client() as client, client.batch(todo, **settings) as batch:
+            seen = [outcome async for outcome in batch]
+            go.progress, go.gone = batch.progress, batch.gone
+        assert len(seen) == len({outcome.index for outcome in seen})
+        return {outcome.job.name: outcome for outcome in seen}
+
+    return go
+
+
+def states(journal: Path) -> dict[str, str]:
+    return {entry.job.name: entry.state.value for entry in a2v.read_journal(journal)}
+
+
+def at_most_once(service) -> None:
+    assert max(Counter(job["audio_url"] for job in service.jobs.values()).values()) == 1
+
+
+def lost(service, nth=1):
+    """A submission that arrives, and whose reply does not."""
+    answers = [service.well] * (nth - 1)
+
+    def lose(request):
+        service.well(request)
+        raise LOST
+
+    service.replies["video.generate"] = [*answers, lose, service.well]
+
+
+# -- run again --------------------------------------------------------------------------------------------------------
+
+
+async def test_a_second_run_has_nothing_to_do(service, go, tmp_path) -> None:
+    first = await go(jobs("a", "b"))
+    assert {name: outcome.path.name for name, outcome in first.items()} == {"a": "a.mp4", "b": "b.mp4"}
+    requests = len(service.requests)
+    assert await go(jobs("a", "b")) == {}
+    assert len(service.requests) == requests
+    again = await go(jobs("a", "b"), repeat=True)
+    assert {name: (outcome.ok, outcome.path) for name, outcome in again.items()} == {
+        name: (True, tmp_path / "videos" / f"{name}.mp4") for name in "ab"
+    }
+    assert {outcome.video.video_id for outcome in again.values()} == {"v1", "v2"}
+    assert len(service.requests) == requests
+    assert go.progress == a2v.Progress(total=2, waiting=0, under_way=0, done=2, failed=0, unknown=0)
+
+
+async def test_a_changed_batch_adds_what_is_new_and_tells_what_is_gone(service, go) -> None:
+    await go(jobs("a", "b", "c"))
+    seen = await go(jobs("d", "c", "a"))
+    assert list(seen) == ["d"]
+    assert service.posts == 4
+    (gone,) = go.gone
+    assert (gone.job.name, gone.state, gone.video_id) == ("b", a2v.JobState.DONE, "v2")
+    await go(jobs("a", "b", "c", "d"))
+    assert (service.posts, go.gone) == (4, ())
+
+
+async def test_equal_jobs_are_several_videos_once(service, go) -> None:
+    job = a2v.Job("eva_a0008", AUDIO)
+    assert len((await go([job, job, job], save_to=None)).values()) == 1  # by name: all three are called the same
+    assert service.posts == 3
+    assert await go([job, job, job], save_to=None) == {}
+    await go([job] * 5, save_to=None)
+    assert service.posts == 5
+
+
+async def test_leaving_early_and_going_on(service, make_client, journal, go, tmp_path) -> None:
+    """What was submitted is followed, what was not is submitted, and each outcome is told once."""
+    service.plans = {"v2": [(0, {"status": "pending"}), (5000, service.plan[-1][1])]}
+    told = []
+    async with make_client() as client:
+        async with client.batch(
+            jobs(*"abcdef"), journal=journal, save_to=tmp_path / "videos", max_in_flight=2
+        ) as batch:
+            async for outcome in batch:
+                told.append(outcome.job.name)
+                if len(told) == 3:
+                    break
+        counted = Counter(states(journal).values())
+    assert counted["done"] >= 3
+    rest = await go(jobs(*"abcdef"))
+    assert sorted([*told, *rest]) == list("abcdef")
+    assert service.posts == 6
+    at_most_once(service)
+
+
+async def test_an_outcome_that_was_not_dealt_with_is_told_again(make_client, journal, go) -> None:
+    async def fail(client):
+        async with client.batch(jobs("a", "b"), journal=journal) as batch:
+            first = (await anext(batch)).job.name
+            await anext(batch)  # asks for the next: the first one was dealt with
+            raise LookupError(first)
+
+    async with make_client() as client:
+        with pytest.raises(LookupError) as caught:
+            await fail(client)
+    assert set(await go(jobs("a", "b"), save_to=None)) == {"a", "b"} - {str(caught.value)}
+
+
+async def test_failures_are_remembered_and_made_anew_only_by_choice(service, go, check) -> None:
+    refused = httpx.Response(400, json={"code": 7, "message": f"cannot fetch {AUDIO}?b", "data": None})
+    service.replies["video.generate"] = [service.well, refused, service.well]
+    service.plans = {"v1": [(0, {"status": "error", "message": "silence"})]}
+    await go(jobs("a", "b", "c"))
+    assert go.progress == a2v.Progress(total=3, waiting=0, under_way=0, done=1, failed=2, unknown=0)
+    assert await go(jobs("a", "b", "c")) == {}
+    again = await go(jobs("a", "b", "c"), repeat=True)
+    assert isinstance(again["a"].error, a2v.VideoFailedError)
+    assert "silence" in str(again["a"].error)
+    assert again["a"].video.status is a2v.VideoStatus.FAILED
+    assert (type(again["b"].error), again["b"].error.status_code, again["b"].error.code) == (a2v.APIError, 400, 7)
+    for name in "ab":
+        check(again[name].error)
+    assert service.posts == 3
+    made = await go(jobs("a", "b", "c"), resubmit_failed=True)
+    assert {name: outcome.ok for name, outcome in made.items()} == {"a": True, "b": True}
+    assert service.posts == 5
+
+
+async def test_files_come_later(service, go, tmp_path) -> None:
+    """What was made without a folder is saved when there is one, and made only once."""
+    assert (await go(jobs("a"), save_to=None))["a"].path is None
+    assert (await go(jobs("a")))["a"].path == tmp_path / "videos" / "a.mp4"
+    assert service.posts == 1
+
+
+async def test_a_file_that_is_gone_is_fetched_again(service, go, tmp_path) -> None:
+    await go(jobs("a", "b"))
+    (tmp_path / "videos" / "a.mp4").unlink()
+    (tmp_path / "videos" / "b.mp4").write_bytes(b"cut")
+    with pytest.raises(a2v.DownloadError, match=r"b\.mp4 exists already"):
+        await go(jobs("a", "b"))
+    (tmp_path / "videos" / "b.mp4").unlink()
+    seen = await go(jobs("a", "b"))
+    assert sorted(seen) == ["a", "b"]
+    assert {path.read_bytes() for path in (tmp_path / "videos").iterdir()} == {b"a video"}
+    assert service.posts == 2
+
+
+async def test_limits_and_quota(service, go, make_client, journal) -> None:
+    with pytest.raises(a2v.ConfigurationError, match=r"would submit 5 videos, and the quota is 3"):
+        await go(jobs(*"abcde"), quota=3)
+    assert service.posts == 0
+    assert sorted(await go(jobs(*"abcde"), limit=2, quota=3)) == ["a", "b"]
+    assert go.progress.waiting == 3
+    assert sorted(await go(jobs(*"abcde"), quota=3)) == ["c", "d", "e"]
+    assert service.posts == 5
+    for setting in ("limit", "quota"):
+        with pytest.raises(ValueError, match=setting):
+            make_client().batch([], **{setting: -1})
+
+
+# -- whose journal ----------------------------------------------------------------------------------------------------
+
+
+async def test_another_server_or_account_refuses(service, go, make_client) -> None:
+    await go(jobs("a"))
+    requests = len(service.requests)
+    transport = httpx.MockTransport(service)
+    elsewhere = a2v.AsyncA2V("canary-0123456789-abcdefghij", base_url="https://elsewhere.example", transport=transport)
+    with pytest.raises(a2v.JournalError, match=r"another server: https://openapi"):
+        await go(jobs("a", "b"), of=elsewhere)
+    other = partial(a2v.AsyncA2V, "another-token-of-somebody", transport=transport)
+    with pytest.raises(a2v.JournalError, match="another token") as caught:
+        await go(jobs("a", "b"), of=other())
+    assert "another-token-of-somebody" not in str(caught.value)
+    assert len(service.requests) == requests
+    assert list(await go(jobs("a", "b"), of=other(), new_token=True)) == ["b"]
+    assert await go(jobs("a", "b"), of=other()) == {}
+
+
+async def test_one_writer_and_any_number_of_readers(service, make_client, journal) -> None:
+    async with make_client() as client:
+        async with client.batch(jobs("a", "b"), journal=journal) as batch:
+            with pytest.raises(a2v.JournalError, match="another process works on"):
+                async with client.batch(jobs("a", "b"), journal=journal):
+                    pytest.fail("entered")
+            assert set(states(journal)) == {"a", "b"}
+            await anext(batch)
+            assert "done" in states(journal).values()
+            await anext(batch)
+        assert {path.name for path in journal.parent.iterdir()} == {"batch.db", "batch.db.lock"}
+        async with client.batch(jobs("a", "b"), journal=journal):
+            pass
+    assert service.posts == 2
+
+
+async def test_nothing_secret_is_in_it(service, go, journal) -> None:
+    lost(service, nth=2)
+    service.replies["video.get"] = [service.well]
+    secret = [a2v.Job("eva_a0008", f"https://user:pw@example.com/{n}.wav?X-Amz-Signature=s3cret", n) for n in "ab"]
+    await go(secret)
+    files = [path for path in journal.parent.iterdir() if path.is_file()]
+    for path in files:
+        kept = path.read_bytes()
+        for word in (b"canary", b"s3cret", b"signature", b"Signature", b"pw@"):
+            assert word not in kept, path
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert {entry.job.audio_url for entry in a2v.read_journal(journal)} == {
+        f"https://example.com/{n}.wav" for n in "ab"
+    }
+
+
+def _truncate(path: Path, size: int) -> None:
+    os.truncate(path, size)
+
+
+def _damage(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.seek(4096)
+        file.write(b"\xff" * 4096)
+
+
+def _foreign(path: Path) -> None:
+    path.unlink()
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("CREATE TABLE precious (x)")
+
+
+def _newer(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA user_version = 99")
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        partial(_truncate, size=0),
+        partial(_truncate, size=100),
+        partial(_truncate, size=4096),
+        partial(_truncate, size=9000),
+        _damage,
+        _foreign,
+        _newer,
+        lambda path: path.write_text("a,b,c\n"),
+    ],
+    ids=["empty", "cut in the head", "cut after a page", "cut", "damaged", "foreign", "newer", "text"],
+)
+async def test_what_is_no_journal_is_refused_and_left_alone(service, go, journal, harm) -> None:
+    await go(jobs("a", "b"))
+    requests = len(service.requests)
+    harm(journal)
+    before = journal.read_bytes()
+    with pytest.raises(a2v.JournalError, match=r"batch\.db"):
+        await go(jobs("a", "b", "c"))
+    with pytest.raises(a2v.JournalError, match=r"batch\.db"):
+        a2v.read_journal(journal)
+    assert journal.read_bytes() == before
+    assert len(service.requests) == requests
+
+
+async def test_a_lost_journal_is_not_an_empty_one(service, go, journal) -> None:
+    await go(jobs("a", "b"))
+    journal.unlink()
+    with pytest.raises(a2v.JournalError, match=r"no journal .*, but 2 of this batch's videos are there"):
+        await go(jobs("a", "b"))
+    assert service.posts == 2
+    assert not journal.exists()
+    with pytest.raises(a2v.JournalError, match="there is no journal"):
+        a2v.read_journal(journal)
+    assert len(await go(jobs("a", "b"), overwrite=True)) == 2
+
+
+async def test_a_journal_that_cannot_be_made(service, make_client, tmp_path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(a2v.JournalError, match="cannot be used"):
+        async with make_client().batch(jobs("a"), journal=tmp_path / "file" / "batch.db"):
+            pytest.fail("entered")
+    assert not service.requests
+
+
+# -- in doubt ---------------------------------------------------------------------------------------------------------
+
+
+async def test_what_is_in_doubt_is_found_again(service, go, journal) -> None:
+    service.lists_videos = True
+    lost(service, nth=2)
+    seen = await go(jobs("a", "b", "c"))
+    assert {name: outcome.ok for name, outcome in seen.items()} == dict.fromkeys("abc", True)
+    assert service.posts == 3
+    assert {entry.job.name: entry.video_id for entry in a2v.read_journal(journal)} == {"a": "v1", "b": "v2", "c": "v3"}
+
+
+async def test_what_is_not_there_stays_in_doubt(service, go, journal, check) -> None:
+    """It did not arrive; but that it is not listed proves nothing, so it is not submitted again."""
+    service.lists_videos = True
+    service.replies["video.generate"] = [service.well, LOST, service.well]
+    seen = await go(jobs("a", "b", "c"))
+    assert isinstance(seen["b"].error, a2v.SubmissionUnknownError)
+    check(seen["b"].error)
+    assert go.progress.unknown == 1
+    for _ in range(2):  # each run says so
+        assert list(await go(jobs("a", "b", "c"))) == ["b"]
+    assert service.posts == 3
+    assert states(journal)["b"] == "unknown"
+
+
+async def test_two_in_doubt_are_not_guessed_at(service, go) -> None:
+    service.lists_videos = True
+
+    def lose(request):
+        service.well(request)
+        raise LOST
+
+    service.replies["video.generate"] = [lose, lose, service.well]
+    seen = await go(jobs("a", "b", "c"))
+    assert {name: outcome.ok for name, outcome in seen.items()} == {"a": False, "b": False, "c": True}
+
+
+async def test_a_video_of_somebody_else_is_not_adopted(service, go) -> None:
+    service.lists_videos = True
+    service.plans = {"theirs": service.plan}  # there before the run began
+    service.replies["video.generate"] = [LOST]
+    seen = await go(jobs("a"))
+    assert isinstance(seen["a"].error, a2v.SubmissionUnknownError)
+
+
+async def test_in_doubt_without_a_list(service, go) -> None:
+    lost(service)
+    seen = await go(jobs("a", "b"))
+    assert isinstance(seen["a"].error, a2v.SubmissionUnknownError)
+    assert list(await go(jobs("a", "b"))) == ["a"]
+    assert service.posts == 2
+
+
+@pytest.mark.parametrize(("choice", "made"), [(True, {"a", "c"}), ([2], {"c"}), ([0, 1, 7], {"a"})])
+async def test_only_a_choice_submits_it_again(service, go, choice, made) -> None:
+    def lose(request):
+        service.well(request)
+        raise LOST
+
+    service.replies["video.generate"] = [lose, service.well, lose, service.well]
+    await go(jobs("a", "b", "c"))
+    seen = await go(jobs("a", "b", "c"), resubmit_unknown=choice)
+    assert {name for name, outcome in seen.items() if outcome.ok} == made
+    assert service.posts == 3 + len(made)
+
+
+async def test_an_id_that_is_anothers(service, go, journal) -> None:
+    """A server that answers two submissions with one id cannot be believed about the second."""
+    service.replies["video.generate"] = [httpx.Response(200, json={"code": 0, "data": {"video_id": "v1"}})]
+    seen = await go(jobs("a", "b"))
+    assert seen["a"].ok
+    assert isinstance(seen["b"].error, a2v.SubmissionUnknownError)
+    assert "another job's" in str(seen["b"].error)
+    assert states(journal) == {"a": "done", "b": "unknown"}
+
+
+async def test_cancelled_while_it_waits_for_its_turn(service, make_client, journal) -> None:
+    """Nothing was sent, so nothing is in doubt."""
+    service.replies["video.generate"] = [httpx.Response(429)]
+    async with make_client() as client:
+        with anyio.move_on_after(20):
+            async with client.batch(jobs("a"), journal=journal):
+                await anyio.sleep_forever()
+    assert service.posts == 1
+    assert states(journal) == {"a": "pending"}
+
+
+async def test_a_server_that_refuses_for_now_leaves_nothing_in_doubt(service, go, journal) -> None:
+    service.replies["video.generate"] = [service.well, httpx.Response(401)]
+    seen = await go(jobs("a", "b", "c"))
+    assert [type(seen[name].error) for name in "abc"] == [type(None)] + [a2v.AuthenticationError] * 2
+    assert states(journal) == {"a": "done", "b": "pending", "c": "pending"}
+    service.replies.clear()
+    assert sorted(await go(jobs("a", "b", "c"))) == ["b", "c"]
+    at_most_once(service)
+
+
+async def test_the_account_has_no_money_left(service, go, journal) -> None:
+    service.replies["video.generate"] = [service.well, httpx.Response(402, json={"code": 8, "message": "pay first"})]
+    seen = await go(jobs("a", "b", "c"))
+    assert {seen[name].error.status_code for name in "bc"} == {402}
+    assert service.posts == 2
+    assert states(journal) == {"a": "done", "b": "pending", "c": "pending"}
+
+
+@pytest.mark.parametrize("lists", [True, False])
+async def test_closing_the_client_amid_a_submission(service, make_client, journal, lists) -> None:
+    service.lists_videos = lists
+    sent = anyio.Event()
+
+    async def hang(request):
+        sent.set()
+        await anyio.sleep_forever()
+
+    service.replies["video.generate"] = [hang]
+    async with make_client() as client, client.batch(jobs("a", "b"), journal=journal) as batch:
+        await sent.wait()
+        await client.aclose()
+        seen = {outcome.job.name: outcome.error async for outcome in batch}
+    assert isinstance(seen["a"], a2v.SubmissionUnknownError)
+    assert isinstance(seen["b"], a2v.ClientClosedError)
+    assert states(journal) == {"a": "unknown", "b": "pending"}
+
+
+# -- a disk that fails ------------------------------------------------------------------------------------------------
+
+
+class Disk:
+    """Lets the journal fail where a test wants it to."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.full_at: str | None = None
+        real = Journal.move
+
+        def move(journal, identity, state, **facts):
+            if state == self.full_at:
+                raise sqlite3.OperationalError("database or disk is full")
+            return real(journal, identity, state, **facts)
+
+        monkeypatch.setattr(Journal, "move", move)
+
+
+@pytest.fixture
+def disk(monkeypatch) -> Disk:
+    return Disk(monkeypatch)
+
+
+async def test_a_full_disk_before_a_submission(service, go, disk, journal, check) -> None:
+    """What cannot be noted is not sent."""
+    disk.full_at = "submitting"
+    seen = await go(jobs("a", "b"))
+    assert {type(outcome.error) for outcome in seen.values()} == {a2v.JournalError}
+    assert "disk is full" in str(seen["a"].error)
+    check(seen["a"].error)
+    assert service.posts == 0
+    disk.full_at = None
+    assert all(outcome.ok for outcome in (await go(jobs("a", "b"))).values())
+    at_most_once(service)
+
+
+async def test_a_full_disk_when_the_id_comes(service, go, disk, journal) -> None:
+    """The id is told and kept beside the journal; nothing more is submitted, and the next run knows it."""
+    disk.full_at = "submitted"
+    seen = await go(jobs("a", "b"))
+    assert seen["a"].error.video_id == "v1"
+    assert "video v1 was submitted" in str(seen["a"].error)
+    assert service.posts == 1
+    assert states(journal) == {"a": "submitting", "b": "pending"}
+    disk.full_at = None
+    assert {name: outcome.video.video_id for name, outcome in (await go(jobs("a", "b"))).items()} == {
+        "a": "v1",
+        "b": "v2",
+    }
+    assert await go(jobs("a", "b")) == {}
+    at_most_once(service)
+
+
+async def test_a_disk_that_keeps_no_note_either(service, go, disk, journal, monkeypatch) -> None:
+    """Then the error is all there is, and it names the id; the next run calls it what it is, in doubt."""
+    disk.full_at = "submitted"
+    monkeypatch.setattr(SideFile, "note", lambda *_: False)
+    seen = await go(jobs("a"))
+    assert "video v1 was submitted: note it" in str(seen["a"].error)
+    seen = await go(jobs("a"))
+    assert isinstance(seen["a"].error, a2v.SubmissionUnknownError)
+    assert service.posts == 1
+
+
+def test_a_note_on_a_disk_that_fails(tmp_path, monkeypatch) -> None:
+    def fail(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    with SideFile(tmp_path / "batch.db") as side:
+        assert side.note({"identity": "i", "video_id": "v"})
+        assert side.read() == {"identity": "i", "video_id": "v"}
+        monkeypatch.setattr(os, "fsync", fail)
+        assert not side.note({"identity": "i", "video_id": "v"})
+
+
+async def test_a_note_that_cannot_be_read(go, disk, journal) -> None:
+    disk.full_at = "submitted"
+    await go(jobs("a"))
+    note = journal.with_name("batch.db.lock")
+    note.write_bytes(note.read_bytes().replace(b"video_id", b"nonsense"))
+    with pytest.raises(a2v.JournalError, match=r"batch\.db\.lock should name a video"):
+        await go(jobs("a"))
+
+
+@pytest.mark.parametrize("state", ["finished", "done", "failed"])
+async def test_a_full_disk_later(service, go, disk, journal, state) -> None:
+    """What was seen and could not be noted is seen again."""
+    if state == "failed":
+        service.plan = [(0, {"status": "error"})]
+    disk.full_at = state
+    seen = await go(jobs("a"))
+    assert isinstance(seen["a"].error, a2v.JournalError)
+    disk.full_at = None
+    seen = await go(jobs("a"))
+    assert seen["a"].ok is (state != "failed")
+    assert service.posts == 1
+
+
+async def test_a_full_disk_when_an_outcome_was_dealt_with(make_client, journal, monkeypatch) -> None:
+    def fail(*_, **__):
+        raise sqlite3.OperationalError("disk I/O error")
+
+    async def deal_with_one(client):
+        async with client.batch(jobs("a"), journal=journal) as batch:
+            await anext(batch)
+            monkeypatch.setattr(Journal, "keep", fail)
+
+    async with make_client() as client:
+        with pytest.raises(a2v.JournalError, match="disk I/O error"):
+            await deal_with_one(client)
+
+
+async def test_a_journal_that_changes_under_the_hands(service, go, journal, make_client) -> None:
+    async with make_client() as client, client.batch(jobs("a"), journal=journal) as batch:
+        await anyio.sleep(30)
+        with closing(sqlite3.connect(journal, isolation_level=None)) as db:
+            db.execute("UPDATE items SET state = 'rejected'")
+        (outcome,) = [outcome async for outcome in batch]
+    assert "was the journal changed?" in str(outcome.error)
+
+
+# -- files that break off ---------------------------------------------------------------------------------------------
+
+
+def cut(service, after: int):
+    """Break the connection in the middle of the file, for good."""
+    whole = bytes(range(256)) * 400
+    tag = {"etag": '"strong"', "accept-ranges": "bytes"}
+
+    async def broken():
+        yield whole[:after]
+        raise httpx.ReadError("cut")
+
+    def answer(request):
+        first = int(request.headers.get("range", "bytes=0-").removeprefix("bytes=").rstrip("-"))
+        if answer.breaks:
+            return httpx.Response(200, headers=tag | {"content-length": str(len(whole))}, content=broken())
+        if not first:
+            return httpx.Response(200, headers=tag, content=whole)
+        answer.resumed.append(first)
+        assert request.headers["if-range"] == tag["etag"]
+        span = {"content-range": f"bytes {first}-{len(whole) - 1}/{len(whole)}"}
+        return httpx.Response(206, headers=tag | span, content=whole[first:])
+
+    answer.breaks, answer.resumed, answer.whole, answer.tag = True, [], whole, tag
+    service.replies["v.mp4"] = [answer]
+    return answer
+
+
+async def test_another_run_goes_on_with_a_file(service, go, tmp_path) -> None:
+    files = cut(service, after=5000)
+    seen = await go(jobs("a"))
+    assert isinstance(seen["a"].error, a2v.DownloadError)
+    assert [path.name for path in (tmp_path / "videos").iterdir()] == ["a.mp4.part"]
+    files.breaks = False
+    assert (await go(jobs("a")))["a"].ok
+    assert files.resumed == [5000]
+    assert (tmp_path / "videos" / "a.mp4").read_bytes() == files.whole
+    assert [path.name for path in (tmp_path / "videos").iterdir()] == ["a.mp4"]
+
+
+async def test_a_file_without_a_strong_tag_is_begun_anew(service, go, tmp_path) -> None:
+    files = cut(service, after=5000)
+    files.tag["etag"] = 'W/"weak"'
+    await go(jobs("a"))
+    assert list((tmp_path / "videos").iterdir()) == []
+    files.breaks = False
+    assert (await go(jobs("a")))["a"].ok
+    assert files.resumed == []
+    assert (tmp_path / "videos" / "a.mp4").read_bytes() == files.whole
+
+
+@pytest.mark.parametrize("instant", ["all bytes are there", "all is noted", "it has its name"])
+async def test_what_was_all_but_done_is_not_fetched_again(service, go, journal, tmp_path, instant) -> None:
+    files = cut(service, after=5000)
+    files.breaks = False
+    await go(jobs("a"))
+    path = tmp_path / "videos" / "a.mp4"
+    with closing(sqlite3.connect(journal, isolation_level=None)) as db:
+        forget = ", sha256 = NULL" if instant == "all bytes are there" else ""
+        db.execute(f"UPDATE items SET state = 'finished', path = NULL{forget}")
+    if instant != "it has its name":
+        path.rename(path.with_name("a.mp4.part"))
+    fetched = len(service.seen("v.mp4"))
+    assert (await go(jobs("a")))["a"].ok
+    assert len(service.seen("v.mp4")) == fetched
+    assert [each.name for each in path.parent.iterdir()] == ["a.mp4"]
+    assert path.read_bytes() == files.whole
+
+
+async def test_a_part_that_was_changed_is_not_taken_for_the_file(service, go, journal, tmp_path) -> None:
+    files = cut(service, after=5000)
+    files.breaks = False
+    await go(jobs("a"))
+    path = tmp_path / "videos" / "a.mp4"
+    with closing(sqlite3.connect(journal, isolation_level=None)) as db:
+        db.execute("UPDATE items SET state = 'finished', path = NULL, etag = NULL")
+    path.unlink()
+    path.with_name("a.mp4.part").write_bytes(b"x" * len(files.whole))
+    assert (await go(jobs("a")))["a"].ok
+    assert path.read_bytes() == files.whole

@@ -1,0 +1,32 @@
+"""What training never hears, so that score.py can ask for it."""
+
+from __future__ import annotations
+
+import zlib
+
+SYNTHESISERS = ("piper", "flite")
+"""Whole synthesisers: a neural one, and one that joins pieces of real recordings."""
+
+VOICES = (
+    *(f"kokoro/{name}" for name in ("af_nova", "am_puck", "bf_lily", "bm_fable", "ef_dora", "im_nicola", "zm_yunxi")),
+    *(f"espeak/{name}" for name in ("f3", "m4", "f2", "linda", "Michael", "m7", "shelby", "Mario")),
+    *(f"festival/{name}" for name in ("cmu_us_slt_arctic_hts", "pc_diphone", "czech_krb", "hy_fi_mv_diphone")),
+    "real/librivox",
+    "real/cards",
+    "real/goforward",
+    "real/arctic",
+)
+"""Voices of the others; and the recordings of people that are kept for the test."""
+
+
+def is_held_out(voice: str, text: str, without: list[str]) -> bool:
+    """Whether somebody's sentence is not for training: voice, synthesiser or words are kept for the test."""
+    family, names = voice.split("/")
+    whole = family in SYNTHESISERS or family in without
+    people = any(f"{family}/{name}" in (*VOICES, *without) for name in names.split("+"))
+    return whole or people or is_test_text(text)
+
+
+def is_test_text(text: str) -> bool:
+    """One sentence in twenty is only ever said in the test, whoever says it."""
+    return zlib.crc32(text.encode()) % 20 == 0

@@ -1,0 +1,195 @@
+"""Makes training and test speech of real recordings, whose words are known: where each phone begins is found out by listening.
+
+    python tools/lipsync/recordings.py CACHE [--weights FILE]
+
+In English PocketSphinx listens. In Spanish, French, Italian and Russian our own net does, which must be trained without them first: it
+is told what comes, in espeak-ng's transcription, and only has to say when.
+
+Needs Debian's asterisk-core-sounds-LANGUAGE and -LANGUAGE-g722 (prompts of a telephone exchange; CC BY-SA 3.0, Italian CC BY 3.0)
+and pocketsphinx-testdata, and the Python package pocketsphinx.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import re
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import av
+import numpy as np
+import pocketsphinx
+from phones import of_words, with_pauses
+from speech import write
+from voices import RATE, Speech, espeak_ipa
+
+from a2v.engine import lipsync
+from a2v.engine.pose import VISEMES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+    from voices import Segment
+
+_VOICES = {
+    "en": "en_US_f_Allison",
+    "es": "es_MX_f_Allison",
+    "fr": "fr_CA_f_June",
+    "it": "it_IT_m_Carlo",
+    "ru": "ru_RU_f_IvrvoiceRU",
+}
+_PROMPTS = Path("/usr/share/asterisk/sounds")
+_ESPEAK = {"es": "es-419", "fr": "fr-fr", "it": "it", "ru": "ru"}
+_SPHINX = Path("/usr/share/pocketsphinx/test/data")
+_CLIPS = Path(__file__).parents[2] / "a2v" / "cli" / "clips"
+_ARCTIC = {
+    "slt": "he turned sharply and faced gregson across the table",
+    "awb": "and you always want to see it in the superlative degree",
+}
+_DIGITS = dict(
+    zip("0123456789", ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"], strict=True)
+)
+_LATE = 0.008
+"""Half of PocketSphinx's window of 26 ms, less half a row: its frame 0 tells about 13 ms."""
+
+
+_SURE = -1.1
+"""Less than this, on average, and the net has not heard what the text says."""
+
+
+def sound(path: Path) -> NDArray[np.int16]:
+    """A recording of any kind as 16-bit numbers at 16 kHz."""
+    if path.suffix == ".raw":
+        return np.fromfile(path, np.int16)
+    with av.open(str(path), format="g722" if path.suffix == ".g722" else None) as file:
+        resampler = av.AudioResampler("s16", "mono", RATE)
+        frames = [f for frame in [*file.decode(audio=0), None] for f in resampler.resample(frame)]
+    return np.concatenate([frame.to_ndarray().ravel() for frame in frames])
+
+
+@cache
+def _decoder() -> Any:
+    return pocketsphinx.Decoder(lm=None, loglevel="FATAL")
+
+
+def align(samples: NDArray[np.int16], text: str) -> list[Segment] | None:
+    """The phones of what is said; nothing if a word is unknown or doesn't fit the sound."""
+    words = "".join(f" {_DIGITS[letter]} " if letter in _DIGITS else letter for letter in text.lower())
+    known = re.findall(r"[a-z']+", words.replace("-", " "))
+    decoder = _decoder()
+    if not known or any(decoder.lookup_word(word) is None for word in known):
+        return None
+    try:
+        decoder.set_align_text(" ".join(known))
+        _listen(decoder, samples)
+        if decoder.hyp() is None:
+            return None
+        decoder.set_alignment()
+        _listen(decoder, samples)
+        alignment = decoder.get_alignment()  # held: what it hands out does not keep it alive
+        phones = [(phone.start, phone.name) for word in alignment for phone in word]
+    except RuntimeError:
+        return None
+    starts = [0.0, *(start / 100 + _LATE for start, _ in phones[1:])]
+    ends = [*starts[1:], len(samples) / RATE]
+    return with_pauses(samples, [(a, b, name) for a, b, (_, name) in zip(starts, ends, phones, strict=True)])
+
+
+def _listen(decoder: Any, samples: NDArray[np.int16]) -> None:
+    decoder.start_utt()
+    decoder.process_raw(samples.tobytes(), full_utt=True)
+    decoder.end_utt()
+
+
+def align_by_ear(samples: NDArray[np.int16], ipa: str, network: lipsync.Network) -> list[Segment] | None:
+    """The mouths of what is said, when our own net thinks they come; nothing if it hears something else."""
+    likely = np.log(network.run(*lipsync.spectrum((samples / 32768).astype(np.float32))) + 1e-4)
+    states, optional = [0], [False]
+    for word in of_words(ipa):
+        states += [VISEMES.index(name) for name in word] + [0]
+        optional += [False] * len(word) + [True]
+    if len(likely) < 3 * len(states):
+        return None
+    path = _path(likely[:, states], np.array(optional))
+    if likely[np.arange(len(path)), np.array(states)[path]].mean() < _SURE:
+        return None
+    return [(a / 100, b / 100, VISEMES[states[state]]) for a, b, state in lipsync.runs(path)]
+
+
+def _path(scores: NDArray[np.float32], optional: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """The best way through the states, in their order, of which some may be left out."""
+    count, states = scores.shape
+    best = np.full(states, -np.inf)
+    best[0] = 0
+    came = np.zeros((count, states), np.int64)
+    over = np.concatenate([[False, False], optional[1:-1]])
+    for row in range(count):
+        ways = np.stack(
+            [best, np.concatenate([[-np.inf], best[:-1]]) - 1, np.concatenate([[-np.inf] * 2, best[:-2]]) - 1]
+        )
+        ways[2, ~over] = -np.inf
+        came[row] = ways.argmax(0)
+        best = ways.max(0) + scores[row]
+    path = np.empty(count, np.int64)
+    path[-1] = states - 1
+    for row in range(count - 1, 0, -1):
+        path[row - 1] = path[row] - came[row, path[row]]
+    return path
+
+
+def _prompts(language: str) -> Iterator[tuple[str, Path, str]]:
+    folder, texts = _VOICES[language], Path(f"/usr/share/doc/asterisk-core-sounds-{language}")
+    for line in gzip.decompress((texts / f"core-sounds-{language}.txt.gz").read_bytes()).decode().splitlines():
+        name, _, text = line.partition(":")
+        path = _PROMPTS / folder / f"{name}.g722"
+        if path.exists() and text and not set("[(<") & set(text):
+            yield f"real/{folder.rpartition('_')[2].lower()}-{language}", path, text.strip()
+
+
+def _tests() -> Iterator[tuple[str, Path, str]]:
+    for folder, file in (("librivox", "transcription"), ("cards", "cards.transcription")):
+        for line in (_SPHINX / folder / file).read_text().splitlines():
+            if found := re.match(r"<s>(.*)</s> \((.*)\)", line):
+                yield f"real/{folder}", _SPHINX / folder / f"{found[2]}.wav", found[1]
+    yield "real/goforward", _SPHINX / "goforward.raw", "go forward ten meters"
+    for name, text in _ARCTIC.items():
+        yield "real/arctic", _CLIPS / f"{name}.flac", text
+
+
+def _by_sphinx(recordings: Iterator[tuple[str, Path, str]]) -> Iterator[Speech]:
+    for voice, path, text in recordings:
+        samples = sound(path)
+        segments = align(samples, text)
+        if segments:
+            yield Speech(voice, "arpa", text, samples, segments)
+
+
+def _by_ear(language: str, network: lipsync.Network) -> Iterator[Speech]:
+    for voice, path, text in _prompts(language):
+        samples = sound(path)
+        segments = align_by_ear(samples, espeak_ipa(text, _ESPEAK[language]), network)
+        if segments:
+            yield Speech(voice, "mouths", text, samples, segments)
+
+
+def main() -> None:
+    """Writes a file for what is for the test, and one for each language that may be learned from."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("cache", type=Path, help="where the speech goes")
+    parser.add_argument("--weights", type=Path, help="our own net; without it, English only")
+    given = parser.parse_args()
+    made = {"000": _by_sphinx(_tests()), "001": _by_sphinx(_prompts("en"))}
+    if given.weights:
+        network = lipsync.network(given.weights)
+        made |= {f"{i:03}": _by_ear(language, network) for i, language in enumerate(_ESPEAK, 2)}
+    for name, speeches in made.items():
+        said = list(speeches)
+        write(given.cache / f"real-{name}.npz", said)
+        print(f"real-{name}: {len(said)} recordings, {sum(len(s.samples) for s in said) / RATE / 60:.1f} minutes")
+
+
+if __name__ == "__main__":
+    main()

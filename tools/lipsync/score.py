@@ -1,0 +1,155 @@
+"""Scores the lip-sync on voices, synthesisers and recordings that training left out, and prints the table.
+
+    python tools/lipsync/score.py CACHE [--weights FILE]
+
+±40 ms: rows whose viseme is right within 40 ms. openness: correlation of how far the mouth is open, over a syllable, as it is drawn.
+p/b/m: closures that are closed within 40 ms, and, in brackets, closed mouths that are closures. silence: F1 of rest within 40 ms.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from held_out import SYNTHESISERS, VOICES, is_held_out, is_test_text
+from phones import OPENNESS, mouths, rows
+from speech import read
+
+from a2v.engine import lipsync
+from a2v.engine.animate import _SHARP, _labels
+from a2v.engine.pose import VISEMES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+    from voices import Speech
+
+    Labels = NDArray[np.integer]
+
+_NEAR = 4  # rows, 40 ms
+_SYLLABLE = np.hanning(13)[1:-1] / np.hanning(13).sum()
+
+
+class Counts(NamedTuple):
+    """What one recording adds to the sums of its group."""
+
+    rows: int
+    right: int
+    openness: NDArray[np.float64]
+    """Rows of two: what was drawn, what it should have been."""
+    closures: int
+    closed: int
+    closings: int
+    meant: int
+    rests: int
+    rested: int
+    resting: int
+    rightly: int
+
+
+def compare(likely: NDArray[np.float32], truth: Labels) -> Counts:
+    """Counts for one recording, from probabilities and right answers of each row."""
+    labels = _labels(likely)
+    near_truth = np.stack([_about(truth == v) for v in range(len(VISEMES))], axis=1)
+    rest, closed = VISEMES.index("X"), VISEMES.index("A")
+    closures = [(a, b) for a, b, v in lipsync.runs(truth) if v == closed and b - a > 1]
+    closings = [(a, b) for a, b, v in lipsync.runs(labels) if v == closed and b - a > 1]
+    drawn = _SHARP * OPENNESS[labels] + (1 - _SHARP) * likely @ OPENNESS
+    openness = [np.convolve(values, _SYLLABLE, "same") for values in (drawn, OPENNESS[truth])]
+    return Counts(
+        len(truth),
+        int(near_truth[np.arange(len(truth)), labels].sum()),
+        np.stack(openness, axis=1),
+        len(closures),
+        sum(bool((labels[max(0, a - _NEAR) : b + _NEAR] == closed).any()) for a, b in closures),
+        len(closings),
+        sum(bool((truth[max(0, a - _NEAR) : b + _NEAR] == closed).any()) for a, b in closings),
+        int((truth == rest).sum()),
+        int((_about(labels == rest) & (truth == rest)).sum()),
+        int((labels == rest).sum()),
+        int((near_truth[:, rest] & (labels == rest)).sum()),
+    )
+
+
+def _about(where: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    return np.convolve(where, np.ones(2 * _NEAR + 1), "same")[: len(where)] > 0.5
+
+
+def line(name: str, counts: list[Counts]) -> str:
+    """A group's row of the table."""
+    total = {field: sum(getattr(c, field) for c in counts) for field in Counts._fields if field != "openness"}
+    drawn, wanted = np.concatenate([c.openness for c in counts]).T
+    share = {
+        "near": total["right"] / max(1, total["rows"]),
+        "recall": total["closed"] / max(1, total["closures"]),
+        "precision": total["meant"] / max(1, total["closings"]),
+    }
+    recall, precision = total["rested"] / max(1, total["rests"]), total["rightly"] / max(1, total["resting"])
+    silence = 2 * recall * precision / max(1e-9, recall + precision)
+    openness = float(np.corrcoef(drawn, wanted)[0, 1])
+    return (
+        f"{name:32} {total['rows'] / 100:6.0f} s  {share['near']:6.1%}  {openness:5.3f}  "
+        f"{share['recall']:6.1%} ({share['precision']:.0%} of {total['closings']})  {silence:6.1%}"
+    )
+
+
+def group(speech: Speech, without: list[str]) -> str | None:
+    """The row of the table that a speech belongs to; none if it was trained with."""
+    family, names = speech.voice.split("/")
+    if not is_held_out(speech.voice, speech.text, without):
+        return None
+    if family == "real":
+        return speech.voice if speech.voice in (*VOICES, *without) or family in without else "known person, new words"
+    if family in SYNTHESISERS or family in without:
+        return f"{family}, all of it unheard"
+    if any(f"{family}/{name}" in (*VOICES, *without) for name in names.split("+")):
+        return f"{family}, voices unheard"
+    return f"{family}, known voices, new words" if is_test_text(speech.text) else None
+
+
+def _spoken(cache: Path, without: list[str], most: float) -> Iterator[tuple[str, Speech]]:
+    """Speech for the test, at most so many seconds a group."""
+    heard: dict[str, float] = {}
+    for path in sorted(cache.glob("*-[0-9]*.npz")):
+        for speech in read(path):
+            name = group(speech, without)
+            if name and heard.get(name, 0) < most:
+                heard[name] = heard.get(name, 0) + len(speech.samples) / 16_000
+                yield name, speech
+
+
+def main() -> None:
+    """Prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("cache", type=Path, help="where the speech is")
+    parser.add_argument("--weights", type=Path, help="instead of the ones in the package")
+    parser.add_argument("--without", action="append", default=[], help="what train.py left out in addition")
+    parser.add_argument("--seconds", type=float, default=300, help="of speech for each row")
+    given = parser.parse_args()
+    network = lipsync.network(given.weights)
+    groups: dict[str, list[Counts]] = {}
+    seconds = cpu = 0.0
+    for name, speech in _spoken(given.cache, given.without, given.seconds):
+        pad = np.random.default_rng(len(speech.samples)).normal(0, 1e-4, len(speech.samples) + 9600)
+        pad[4800 : 4800 + len(speech.samples)] += speech.samples / 32768
+        samples = pad.astype(np.float32)
+        began = time.process_time()
+        likely = network.run(*lipsync.spectrum(samples))
+        cpu, seconds = cpu + time.process_time() - began, seconds + len(samples) / 16_000
+        truth = rows([(a + 0.3, b + 0.3, v) for a, b, v in mouths(speech)], len(likely))
+        groups.setdefault(name, []).append(compare(likely, truth))
+    print(f"{'':32} {'':8}  {'±40 ms':>6}  {'open':>5}  {'p/b/m':>6}{'':16}  {'silence':>6}")
+    for name in sorted(groups):
+        print(line(name, groups[name]))
+    unheard = [c for name, counts in groups.items() if "new words" not in name for c in counts]
+    print(line("all that is unheard", unheard))
+    print(line("people, unheard", [c for name, counts in groups.items() if name.startswith("real/") for c in counts]))
+    print(f"{seconds / cpu:.0f} × real time (CPU seconds)")
+
+
+if __name__ == "__main__":
+    main()
