@@ -97,7 +97,7 @@ def test_a_worker_that_was_killed_picks_up_what_it_had_submitted(a2v_server: Ser
     with subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         until(lambda: states(tmp_path / "queue.db") == ["submitted"] * 2, process)
         process.kill()
-    assert not (tmp_path / "videos").exists()
+    assert not list(tmp_path.rglob("*.mp4"))
     done = run("worker.py", "work", "queue.db", "videos")
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("picked up") == 2
