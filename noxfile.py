@@ -86,7 +86,7 @@ def types(session: nox.Session) -> None:
 @nox.session
 def docs(session: nox.Session) -> None:
     """The site in ``site/``, without a single warning."""
-    session.install(".[all]", *_group("docs"))
+    session.install("-e", ".[all]", *_group("docs"))
     told = session.run("zensical", "build", "--clean", "--strict", silent=True)
     # Of docstrings that do not fit their signature griffe only warns.
     if not isinstance(told, str) or "griffe:" in told or "arning" in told:

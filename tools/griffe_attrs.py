@@ -8,14 +8,17 @@ from typing import Any
 import attrs
 import griffe
 
+DECORATORS = {"attrs.define", "attrs.frozen"}
+
 
 class Signatures(griffe.Extension):
     """Gives each class of attrs the ``__init__`` that it has when the program runs."""
 
     def on_class(self, *, cls: griffe.Class, **_: Any) -> None:
         """Called by griffe for each class, once all is read."""
-        made = griffe.dynamic_import(cls.path)
-        if attrs.has(made) and "__init__" not in cls.members:
+        # Others are not imported: some need packages that the reference does not.
+        if DECORATORS & {decorator.callable_path for decorator in cls.decorators} and "__init__" not in cls.members:
+            made = griffe.dynamic_import(cls.path)
             signature = inspect.signature(made.__init__)
             defaults = {field.alias: field.default for field in attrs.fields(made) if field.alias}
             parameters = [
