@@ -130,7 +130,7 @@ def coverage(session: nox.Session) -> None:
     session.run("coverage", "report", f"--include={','.join(COVERED_IN_FULL)}", "--fail-under=100")
 
 
-@nox.session(python=PYTHONS[:1] if PYTHONS[0] != THIS_PYTHON else PYTHONS[-1:], requires=["build"], default=False)
+@nox.session(python=nox.project.python_versions(PYPROJECT)[0], requires=["build"], default=False)
 def lowest(session: nox.Session) -> None:
     """The client's tests with the lowest versions of what a2v depends on."""
     project = PYPROJECT["project"]

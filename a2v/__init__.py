@@ -5,7 +5,7 @@ from logging import NullHandler, getLogger
 from typing import TYPE_CHECKING, Any
 
 from a2v._core.items import JobState, JournalEntry, Progress
-from a2v._core.models import Avatar, Character, Job, Outcome, Pose, Video, VideoStatus
+from a2v._core.models import Avatar, Character, Fault, Job, Outcome, Pose, Video, VideoStatus
 from a2v.errors import (
     A2VError,
     APIError,
@@ -14,6 +14,7 @@ from a2v.errors import (
     ConfigurationError,
     DownloadError,
     JournalError,
+    ManifestError,
     NotFoundError,
     PermissionDeniedError,
     ProtocolError,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from a2v._async.journal import read_journal
     from a2v._async.task import AsyncVideoTask
     from a2v._sync.client import A2V, Batch, VideoTask
+    from a2v.manifest import read_manifest
 
 __version__ = "0.1.0"
 
@@ -49,10 +51,12 @@ __all__ = [
     "ClientClosedError",
     "ConfigurationError",
     "DownloadError",
+    "Fault",
     "Job",
     "JobState",
     "JournalEntry",
     "JournalError",
+    "ManifestError",
     "NotFoundError",
     "Outcome",
     "PermissionDeniedError",
@@ -71,6 +75,7 @@ __all__ = [
     "WaitTimeoutError",
     "__version__",
     "read_journal",
+    "read_manifest",
 ]
 
 # These bring the HTTP library or the database, which a render process and `a2v --help` have no use for.
@@ -82,6 +87,7 @@ _LATER = {
     "Batch": "a2v._sync.client",
     "VideoTask": "a2v._sync.client",
     "read_journal": "a2v._async.journal",
+    "read_manifest": "a2v.manifest",
 }
 
 

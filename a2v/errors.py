@@ -2,6 +2,7 @@
 
     A2VError
     ├── ConfigurationError (also ValueError)
+    ├── ManifestError (also ValueError)  .faults
     ├── TransportError
     ├── APIError                .code .message .status_code
     │   ├── AuthenticationError
@@ -28,7 +29,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from a2v._core.models import Job, Video
+    from a2v._core.models import Fault, Job, Video
 
 __all__ = [
     "A2VError",
@@ -38,6 +39,7 @@ __all__ = [
     "ConfigurationError",
     "DownloadError",
     "JournalError",
+    "ManifestError",
     "NotFoundError",
     "PermissionDeniedError",
     "ProtocolError",
@@ -49,6 +51,9 @@ __all__ = [
     "VideoFailedError",
     "WaitTimeoutError",
 ]
+
+# What still fits a screen; `faults` has them all.
+_SHOWN_FAULTS = 10
 
 
 def _restore(kind: type[A2VError], args: tuple[Any, ...], facts: dict[str, Any]) -> A2VError:
@@ -79,6 +84,21 @@ class A2VError(Exception):
 
 class ConfigurationError(A2VError, ValueError):
     """The client cannot work as it was set up: a bad token, a bad ``base_url``, a token over plain HTTP."""
+
+
+class ManifestError(A2VError, ValueError):
+    """The jobs of a batch cannot be read as they are written. Nothing was submitted.
+
+    Attributes:
+        faults: All that is wrong, in the order of the rows.
+    """
+
+    def __init__(self, manifest: str, *, faults: tuple[Fault, ...]) -> None:
+        shown = [f"  {fault}" for fault in faults[:_SHOWN_FAULTS]]
+        more = [f"  … and {len(faults) - _SHOWN_FAULTS} more"] if len(faults) > _SHOWN_FAULTS else []
+        counted = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
+        super().__init__("\n".join([f"{manifest} has {counted}:", *shown, *more]))
+        self.faults = faults
 
 
 class TransportError(A2VError):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, assert_type
 
 import httpx
 
-from a2v import AsyncA2V, AsyncBatch, AsyncVideoTask, Avatar, Character, Job, Outcome, Pose, Video
+from a2v import AsyncA2V, AsyncBatch, AsyncVideoTask, Avatar, Character, Job, Outcome, Pose, Video, read_manifest
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -66,3 +66,9 @@ async def batch(client: AsyncA2V) -> None:
         assert_type(batch, AsyncBatch)
         async for outcome in batch:
             assert_type(outcome, Outcome)
+
+
+def manifests() -> None:
+    assert_type(read_manifest("jobs.csv"), list[Job])
+    assert_type(read_manifest(Path("jobs.csv"), resolve=str.lower), list[Job])
+    assert_type(read_manifest({"model_id": "m", "n": n} for n in range(3)), list[Job])

@@ -59,6 +59,8 @@ if TYPE_CHECKING:
 
 _AGAIN = 10.0
 """Seconds between attempts to reach a server that is out of reach."""
+_GRACE = 5.0
+"""Seconds for which a batch that is told to end waits for the answer to a submission: that is better than a doubt."""
 
 
 @define(eq=False)
@@ -153,6 +155,8 @@ class AsyncBatch:
         await self._group.__aenter__()
         self._entered = True
         self._span = telemetry.start("a2v.batch", {"a2v.jobs": len(self._jobs)})
+        self._on_its_way = anyio.CancelScope()
+        self._group.start_soon(self._guard)
         with self._span.active():
             self._group.start_soon(self._run)
         return self
@@ -165,6 +169,8 @@ class AsyncBatch:
         try:
             # The group is not told of the body's error, which would come out of it wrapped in a group of errors.
             await self._group.__aexit__(None, None, None)
+        except BaseExceptionGroup as group:
+            raise _first(group) from None  # Ctrl-C on trio, which may come out of any task
         finally:
             self._send.close()
             self._outcomes.close()
@@ -365,7 +371,26 @@ class AsyncBatch:
     async def _attempt(self, item: _Item) -> Again | None:
         if self._refused:
             raise copy(self._refused)  # each job's own, or one traceback would grow with every job
-        sending = wire.Sending(partial(self._move, item, JobState.SUBMITTING))
+        again = None
+        with anyio.CancelScope() as self._on_its_way:
+            again = await self._exchange(item, self._on_its_way)
+        if self._on_its_way.cancelled_caught:
+            await anyio.sleep_forever()  # the batch was told to end, and the answer did not come in time
+        return again
+
+    async def _guard(self) -> None:
+        """A submission that has begun may come to its end when everything else is cancelled, but not for ever."""
+        try:
+            await anyio.sleep_forever()
+        finally:
+            self._on_its_way.deadline = anyio.current_time() + _GRACE
+
+    async def _exchange(self, item: _Item, scope: anyio.CancelScope) -> Again | None:
+        async def intend() -> None:
+            await self._move(item, JobState.SUBMITTING)
+            scope.shield = True
+
+        sending = wire.Sending(intend)
         async with self._submitting:
             try:
                 outcome = await self._session.attempt(wire.video_generate(item.job, sending))
@@ -474,6 +499,10 @@ def _how_it_ended(item: _Item, row: Row) -> dict[str, Any]:
         video = Video(video_id=row.video_id, status=VideoStatus.FAILED)
         return {"video": video, "error": VideoFailedError(message, video=video)}
     return {"video": Video(video_id=row.video_id, status=VideoStatus.FINISHED), "path": item.path}
+
+
+def _first(error: BaseException) -> BaseException:
+    return _first(error.exceptions[0]) if isinstance(error, BaseExceptionGroup) else error
 
 
 def _at_least(least: int, name: str, value: int | None) -> int | None:

@@ -114,7 +114,8 @@ class AsyncA2V:
         """Make many videos: ``async with client.batch(jobs) as batch: async for outcome in batch: …``.
 
         Jobs are submitted one after another, their outcomes come as they complete, and one failure never stops the others.
-        Leaving the context early stops the submitting and the waiting, not what was submitted.
+        Leaving the context early stops the submitting and the waiting, not what was submitted. A submission that is on its
+        way then has five seconds to be answered.
 
         With a ``journal`` the batch survives everything: run the same batch with the same journal again, and it goes on
         where it was. Nothing is submitted twice, what goes on at the server is followed, and files that broke off are

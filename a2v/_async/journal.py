@@ -17,6 +17,7 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
+from urllib.parse import urlsplit
 
 import anyio
 import anyio.to_thread
@@ -25,6 +26,7 @@ from attrs import frozen
 from a2v._async.sidefile import SideFile
 from a2v._core.items import BEFORE, JobState, JournalEntry, without_query
 from a2v._core.models import Job
+from a2v._core.settings import is_loopback
 from a2v.errors import JournalError
 
 if TYPE_CHECKING:
@@ -220,7 +222,7 @@ class Journal:
         facts = dict(self._db.execute("SELECT name, value FROM facts"))
         salt = facts.get("salt") or secrets.token_hex(16)
         mine = {"salt": salt, "base_url": base_url, "account": _fingerprint(salt, token)}
-        if facts.get("base_url", base_url) != base_url:
+        if _server(facts.get("base_url", base_url)) != _server(base_url):
             raise JournalError(f"{self.path} is about another server: {facts['base_url']}, not {base_url}")
         if facts.get("account", mine["account"]) != mine["account"] and not new_token:
             raise JournalError(
@@ -337,6 +339,12 @@ def _explained(path: Path | None, work: Callable[[], T]) -> T:
     except OSError as error:
         reason = error.strerror or str(error)
     raise JournalError(f"the journal {path} cannot be used: {reason}")
+
+
+def _server(base_url: str) -> str:
+    """What tells a server from others. On this machine the port does not: an engine may get another one each time."""
+    host = urlsplit(base_url).hostname or ""
+    return "this machine" if is_loopback(host) else base_url
 
 
 def _fingerprint(salt: str, token: Secret) -> str:

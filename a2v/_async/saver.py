@@ -12,6 +12,7 @@ from attrs import define
 from a2v._async.download import Destination, digest_of, on_disk
 from a2v._async.journal import Journal
 from a2v._async.task import AsyncVideoTask, save
+from a2v._core.manifest import file_names, same_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -96,9 +97,7 @@ def paths_of(jobs: list[Job], folder: Path | None) -> list[Path | None]:
     """
     if folder is None:
         return [None] * len(jobs)
-    names = [job.name or f"{index + 1:04d}" for index, job in enumerate(jobs)]
-    # Many file systems do not tell upper from lower case.
-    twice = sorted(name for name, count in Counter(map(str.casefold, names)).items() if count > 1)
+    twice = sorted(name for name, count in Counter(map(same_file, file_names(jobs))).items() if count > 1)
     if twice:
         raise ValueError(f"each job needs a name of its own to be saved under; used more than once: {', '.join(twice)}")
-    return [folder / f"{name}.mp4" for name in names]
+    return [folder / f"{name}.mp4" for name in file_names(jobs)]

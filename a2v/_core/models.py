@@ -326,3 +326,23 @@ class Outcome:
     def ok(self) -> bool:
         """Whether the video is finished and, where it was to be saved, saved."""
         return self.error is None
+
+
+@frozen
+class Fault:
+    """Something that is wrong with a manifest.
+
+    Attributes:
+        row: The line in the file, or the row in the sheet, counted from 1 as editors do; ``None``: the whole manifest.
+        column: Which of the row's cells: by its header, as it is written there; ``None``: the whole row.
+        problem: What is wrong, and what would be right.
+    """
+
+    row: int | None
+    column: str | None
+    problem: str
+
+    def __str__(self) -> str:
+        place = [f"row {self.row}"] if self.row is not None else []
+        place += [self.column] if self.column is not None else []
+        return f"{', '.join(place)}: {self.problem}" if place else self.problem

@@ -17,12 +17,15 @@ from cyclopts import App, CycloptsError, Parameter, validators
 from a2v import (
     A2VError,
     ConfigurationError,
+    Fault,
+    ManifestError,
     SubmissionUnknownError,
     VideoFailedError,
     VideoStatus,
     WaitTimeoutError,
     __version__,
 )
+from a2v.cli.batch import Plan, make_batch, show_journal
 from a2v.cli.output import announce, log_to_stderr, print_checks, say
 from a2v.cli.server import SIZE, Flag, Server, TokenFile, UsageError, needs_extra, read_audio, read_job, read_token
 from a2v.cli.session import follow, session, submit
@@ -200,6 +203,39 @@ async def download(
 
 
 @app.command(sort_key=7)
+async def batch(
+    manifest: Annotated[
+        Path, Parameter(help="A table with audio_url and model_id: .csv, .jsonl, .json or .xlsx; name is optional.")
+    ],
+    /,
+    *,
+    output: Annotated[Path, _SAVE, Parameter(help="The folder for the videos; made if need be.")],
+    plan: Plan = Plan(),  # noqa: B008  # frozen
+    staging: Staging = Staging(),  # noqa: B008  # frozen
+    server: Server = Server(),  # noqa: B008  # frozen
+) -> None:
+    """Make a video of each row of a table, save it, and remember how far each is.
+
+    Nothing is submitted twice: interrupted or killed, the same command goes on where it was. An audio_url may be a file,
+    beside the table if its path is relative: with --local, or with --stage-to for a server elsewhere.
+    """
+    if not plan.dry_run:
+        _make_folder(output)
+    await make_batch(manifest, output, plan, staging, server)
+
+
+@app.command(sort_key=8)
+def journal(
+    path: Annotated[Path, Parameter(help="The journal of a batch.")],
+    /,
+    *,
+    as_json: Annotated[Flag, _JSON] = False,
+) -> None:
+    """Show how far each job of a batch is, also while it runs."""
+    show_journal(path, as_json=as_json)
+
+
+@app.command(sort_key=9)
 def serve(
     *,
     host: str = "127.0.0.1",
@@ -284,7 +320,7 @@ def serve(
     run_engine(settings, allow_remote=allow_remote, ready=ready)
 
 
-@app.command(sort_key=8)
+@app.command(sort_key=10)
 async def doctor(
     *,
     base_url: str | None = None,
@@ -352,13 +388,13 @@ def run(arguments: list[str]) -> int:
     except (KeyboardInterrupt, asyncio.CancelledError):
         return INTERRUPTED
     except (A2VError, CycloptsError, UsageError, OSError) as error:
-        say(f"a2v: {_words(error)}", *getattr(error, "__notes__", ()))
+        say(f"a2v: {_words(error)}", *getattr(error, "__notes__", ()), *map("  {}".format, _faults(error)))
         return _exit_code(error)
     return 0
 
 
 def _exit_code(error: Exception) -> int:
-    if isinstance(error, (UsageError, CycloptsError, ConfigurationError)):
+    if isinstance(error, (UsageError, CycloptsError, ConfigurationError, ManifestError)):
         return USAGE
     if isinstance(error, SubmissionUnknownError):
         return UNKNOWN
@@ -369,4 +405,10 @@ def _words(error: Exception) -> str:
     if isinstance(error, WaitTimeoutError):
         # Without the library's hint on what goes on at the server: the notes know better, it may have been local.
         return f"video {error.video_id} has not ended after {error.waited:.1f} s"
-    return str(error).strip() or type(error).__name__
+    words = str(error).strip() or type(error).__name__
+    # All of its faults follow, a line each.
+    return words.partition("\n")[0] if isinstance(error, ManifestError) else words
+
+
+def _faults(error: Exception) -> tuple[Fault, ...]:
+    return error.faults if isinstance(error, ManifestError) else ()

@@ -174,17 +174,17 @@ class Output:
     def row(self, row: Row) -> None:
         """Print where a video is now."""
         label = row.label if row.label != row.video_id else ""
-        _print_fields(row.video_id, row.word, row.detail or label, str(row.mask_path or ""))
+        print_fields(row.video_id, row.word, row.detail or label, str(row.mask_path or ""))
 
     def characters(self, characters: Iterable[Character]) -> None:
         """Print who can speak."""
         for one in characters:
-            _print_fields(one.model_id, one.display_name or one.name, one.gender, one.preview_url)
+            print_fields(one.model_id, one.display_name or one.name, one.gender, one.preview_url)
 
     def avatars(self, avatars: Iterable[Avatar]) -> None:
         """Print who can speak in which poses, a line for each pose."""
         for fields in _poses(avatars):
-            _print_fields(*fields)
+            print_fields(*fields)
 
     def remark(self, *lines: str) -> None:
         """Print something for people."""
@@ -198,7 +198,8 @@ def _poses(avatars: Iterable[Avatar]) -> Iterator[tuple[str, ...]]:
             yield pose.pose_id, name, pose.name, one.gender, pose.preview_url or one.preview_url
 
 
-def _print_fields(*fields: str) -> None:
+def print_fields(*fields: str) -> None:
+    """A line of tab-separated fields."""
     print("\t".join(map(clean, fields)).rstrip("\t"), flush=True)
 
 
@@ -209,7 +210,7 @@ class JsonOutput(Output):
         """Print a video as an object."""
         if row.video:
             video = row.video
-            _print_json(
+            print_json(
                 {
                     "video_id": row.video_id,
                     "status": video.raw.get("status") if video.status is VideoStatus.UNKNOWN else video.status.value,
@@ -224,17 +225,18 @@ class JsonOutput(Output):
     def characters(self, characters: Iterable[Character]) -> None:
         """Print who can speak, as an array of objects."""
         keys = ("model_id", "name", "display_name", "gender", "preview_url")
-        _print_json([{key: getattr(one, key) for key in keys} for one in characters])
+        print_json([{key: getattr(one, key) for key in keys} for one in characters])
 
     def avatars(self, avatars: Iterable[Avatar]) -> None:
         """Print who can speak in which poses, as the server tells it: an array of objects."""
-        _print_json([wire.avatar_data(one) for one in avatars])
+        print_json([wire.avatar_data(one) for one in avatars])
 
     def remark(self, *lines: str) -> None:
         """Nothing: machines do not care."""
 
 
-def _print_json(value: object) -> None:
+def print_json(value: object) -> None:
+    """A line of JSON."""
     # ASCII only, so that it is harmless on a terminal, too.
     print(json.dumps(value), flush=True)
 
@@ -339,7 +341,7 @@ def announce(base_url: str, *, token: str, is_secret: bool, is_kept: bool, as_js
         as_json: Whether a machine reads.
     """
     if as_json:
-        _print_json({"base_url": base_url, "token": None if is_secret else token})
+        print_json({"base_url": base_url, "token": None if is_secret else token})
         return
     lines = [
         f"The engine is ready at {base_url} (also a page to look at). Ctrl-C stops it.",
@@ -356,7 +358,7 @@ def print_checks(checks: Iterable[Check], *, as_json: bool) -> None:
     found = list(checks)
     if as_json:
         all_well = not any(check.state == "problem" for check in found)
-        _print_json({"ok": all_well, "checks": [asdict(check) for check in found]})
+        print_json({"ok": all_well, "checks": [asdict(check) for check in found]})
         return
     width = max(len(check.name) for check in found)
     for check in found:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import secrets
 import shlex
 import shutil
 import stat
@@ -110,8 +111,9 @@ class Server:
         with needs_extra():
             from a2v.engine import LocalEngine  # noqa: PLC0415  # an extra
         kept = [self.recordings] if self.recordings and self.recordings.is_dir() else []
+        token = _kept_token(self.data_dir) if self.data_dir else None
         async with (
-            LocalEngine(self.data_dir, size=self.size or SIZE, allow_files=[*files, *kept]) as engine,
+            LocalEngine(self.data_dir, token, size=self.size or SIZE, allow_files=[*files, *kept]) as engine,
             AsyncA2V(engine.token, base_url=engine.base_url) as client,
         ):
             yield client
@@ -153,6 +155,21 @@ def read_token(token_file: str | None) -> str | None:
     return token
 
 
+def _kept_token(data_dir: Path) -> str:
+    """The token of an engine that keeps its tasks, so that a batch's journal knows it again the next time."""
+    path = data_dir / "token"
+    try:
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not path.exists():
+            part = path.with_name(f"token.{secrets.token_hex(8)}")
+            with os.fdopen(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w", encoding="ascii") as file:
+                file.write(secrets.token_urlsafe())
+            part.replace(path)
+        return path.read_text(encoding="ascii")
+    except OSError as error:
+        raise UsageError(f"--data-dir: {path} cannot be used: {error.strerror}") from None
+
+
 def _check_private(path: Path) -> None:
     if os.name == "posix" and stat.S_IMODE(path.stat().st_mode) & 0o077:
         raise UsageError(f"--token-file: others can read {path}; keep it to yourself first: chmod 600 {path}")
@@ -186,11 +203,11 @@ def read_audio(audio: str, server: Server, *, staged: bool = False) -> tuple[str
             "add --local to render on this machine"
         )
     if server.recordings:
-        path = _keep(path, server.recordings)
+        path = keep(path, server.recordings)
     return path.as_uri(), [path]
 
 
-def _keep(path: Path, folder: Path) -> Path:
+def keep(path: Path, folder: Path) -> Path:
     """An engine that takes up a task later may not read where the recording lay first, so it gets a copy."""
     try:
         with path.open("rb") as recording:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,8 +17,13 @@ from a2v.cli.server import Flag, Server, UsageError, needs_extra
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
+    from contextlib import AbstractContextManager
+    from typing import Protocol
 
-    from a2v.cli.output import Output
+    class Shows(Protocol):
+        """What can show a note for as long as a block lasts."""
+
+        def noting(self, note: str) -> AbstractContextManager[None]: ...  # noqa: D102
 
 
 @Parameter(name="*")
@@ -34,6 +40,12 @@ class Staging:
     stage_to: str | None = None
     remove_staged: Flag = False
 
+    @property
+    def flags(self) -> str:
+        """The options with which another command stages to the same place."""
+        place = f" --stage-to {shlex.quote(self.stage_to)}" if self.stage_to else ""
+        return place + (" --remove-staged" if self.remove_staged else "")
+
     def place(self, server: Server) -> str | None:
         """Where recordings are to be staged for a server, if they are.
 
@@ -48,15 +60,18 @@ class Staging:
         return place
 
     @asynccontextmanager
-    async def open(self, server: Server, *audio_urls: str) -> AsyncIterator[Callable[[str, Output], Awaitable[str]]]:
+    async def open(
+        self, server: Server, *audio_urls: str, days: int = 1
+    ) -> AsyncIterator[Callable[[str, Shows], Awaitable[str]]]:
         """For as long as the block lasts, a function that turns what ``read_audio`` gave into what the server can fetch.
 
-        It is to be called just before each submission, for the URL it gives is good for a day. A recording is uploaded
+        It is to be called before a submission, and long before only if the URL it gives is to be good for more than a day. A recording is uploaded
         once, however often and by whomever it is asked for; URLs of others pass as they are.
 
         Args:
             server: Who is to fetch the recordings.
             audio_urls: All that the function will be asked for.
+            days: For how long a URL is to be good.
 
         Raises:
             UsageError: The packages of the extra ``staging`` are missing.
@@ -69,9 +84,9 @@ class Staging:
             return
         with needs_extra():
             from a2v.staging import AsyncStager  # noqa: PLC0415  # an extra
-        async with AsyncStager(place, remove=self.remove_staged) as stager:
+        async with AsyncStager(place, expires_in=days * 86400.0, remove=self.remove_staged) as stager:
 
-            async def reach(audio_url: str, output: Output) -> str:
+            async def reach(audio_url: str, output: Shows) -> str:
                 if not _is_file(audio_url):
                     return audio_url
                 path = Path(url2pathname(urlsplit(audio_url).path))
@@ -85,5 +100,5 @@ def _is_file(audio_url: str) -> bool:
     return audio_url.startswith("file:")
 
 
-async def _as_it_is(audio_url: str, _: Output) -> str:
+async def _as_it_is(audio_url: str, _: Shows) -> str:
     return audio_url

@@ -344,3 +344,48 @@ async def test_a_hundred_jobs(service, make_client) -> None:
     assert sorted(outcome.index for outcome in seen) == list(range(100))
     assert all(outcome.ok for outcome in seen)
     assert service.posts == 100
+
+
+@pytest.mark.parametrize(("answer_after", "stage"), [(4, "under_way"), (60, "unknown")])
+async def test_leaving_waits_a_little_for_the_answer_to_a_submission(service, make_client, answer_after, stage) -> None:
+    """So that Ctrl-C puts nothing in doubt that the server is about to confirm; and nothing more is submitted."""
+
+    async def slow(request):
+        await anyio.sleep(answer_after)
+        return service.well(request)
+
+    service.replies["video.generate"] = [slow]
+    began = anyio.current_time()
+    async with make_client() as client:
+        batch = client.batch(jobs("a", "b"))
+        with anyio.move_on_after(2):
+            async with batch:
+                await outcomes(batch)
+    assert anyio.current_time() - began == pytest.approx(min(answer_after, 2 + 5), abs=0.1)
+    assert (batch.progress.waiting, getattr(batch.progress, stage)) == (1, 1)
+    assert service.posts == 1
+
+
+async def test_leaving_early_waits_for_an_answer_as_well(service, make_client) -> None:
+    async def slow(request):
+        await anyio.sleep(4)
+        return service.well(request)
+
+    service.replies["video.generate"] = [slow]
+    began = anyio.current_time()
+    async with make_client() as client:
+        async with client.batch(jobs("a", "b")) as batch:
+            await anyio.sleep(1)
+        assert anyio.current_time() - began == pytest.approx(4, abs=0.1)
+    assert (batch.progress.under_way, batch.progress.waiting) == (1, 1)
+
+
+async def test_leaving_does_not_wait_for_a_turn_to_submit(service, make_client) -> None:
+    later = httpx.Response(429, json={"code": 1009, "message": "slower", "data": None})
+    service.replies["video.generate"] = [service.well, later]
+    async with make_client() as client:
+        async with client.batch(jobs("a", "b")) as batch:
+            await anyio.sleep(10)
+            left = anyio.current_time()
+        assert anyio.current_time() - left < 0.1
+    assert (batch.progress.under_way, batch.progress.waiting) == (1, 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import subprocess
 import sys
 import unicodedata
@@ -13,6 +14,7 @@ from rich.console import Console
 
 from a2v import Character
 from a2v.cli.output import TerminalOutput, clean
+from a2v.testing import Reply
 
 HOSTILE = "\x1b]0;owned\x07\x1b[2J \u202eevil\u200b\u2066 \x9b31m \ufeff\u2028\r\n\t end"
 
@@ -39,7 +41,8 @@ def test_clean_is_short():
 
 
 @pytest.fixture
-def hostile(service):
+def hostile(service, tmp_path):
+    (tmp_path / "jobs.csv").write_text("model_id,audio_url\nm,https://example.com/a.wav\n")
     service.characters = [
         Character(**dict.fromkeys(("model_id", "name", "display_name", "gender", "preview_url"), HOSTILE))
     ]
@@ -55,6 +58,7 @@ COMMANDS = [
     ["get", "v2"],
     ["watch", "v1"],
     ["generate", "https://example.com/a.wav", "--model-id", "m", "-o", "x.mp4"],
+    ["batch", "jobs.csv", "-o", "videos"],
 ]
 
 
@@ -98,9 +102,9 @@ def test_a_terminal_is_not_steered_by_the_server(hostile, environment, tmp_path,
 @pytest.mark.skipif(sys.platform == "win32", reason="a terminal of POSIX")
 def test_a_terminal_is_not_steered_by_an_id(service, environment, tmp_path):
     service.add_video(HOSTILE, "pending", "error", message=HOSTILE)
-    service.generate = lambda handler: handler.success({"video_id": HOSTILE})
+    service.reply("video.generate", Reply.success({"video_id": HOSTILE}))
 
-    _, got = on_terminal(*COMMANDS[-1], environment=environment, cwd=tmp_path)
+    _, got = on_terminal(*COMMANDS[-2], environment=environment, cwd=tmp_path)
 
     assert "pending" in got
     assert not any(steering in got for steering in STEERING)
@@ -118,6 +122,31 @@ def test_a_terminal_shows_progress_and_then_the_result(service, environment, tmp
     assert got.index("pending") < got.index("in_progressing") < got.index("saved")
     assert f"saved  {tmp_path / 'hello.mp4'}" in got
     assert "\x1b[?25h" in got[got.index("\x1b[?25l") :], "the cursor comes back"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a terminal of POSIX")
+def test_a_batch_on_a_terminal(service, environment, tmp_path):
+    service.looks = ["finished"]
+    service.fail("no speech", nth=2)
+    rows = "".join(f"m,https://example.com/{name}.wav,{name}\n" for name in ("one", "two", "three"))
+    (tmp_path / "jobs.csv").write_text(f"model_id,audio_url,name\n{rows}")
+
+    code, got = on_terminal("batch", "jobs.csv", "-o", "videos", environment=environment, cwd=tmp_path)
+    _, journal = on_terminal("journal", "videos/a2v-batch.db", environment=environment, cwd=tmp_path)
+
+    assert code == 1
+    assert "under way" in got, "the table moves"
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", got)
+    assert f"✓ one  done  {tmp_path / 'videos' / 'one.mp4'}" in plain
+    assert plain.index("✗ two  failed") < plain.index("2 done, 1 failed") < plain.index("1 of 3 jobs are not done")
+    assert "\x1b[?25h" in got[got.index("\x1b[?25l") :], "the cursor comes back"
+    rows = re.sub(r"\x1b\[[0-9;]*m", "", journal).splitlines()
+    assert [row.split()[:2] for row in rows[1:4]] == [
+        ["one", "done"],
+        ["two", "failed"],
+        ["three", "done"],
+    ]
+    assert rows[-1] == "3 jobs: 2 done, 1 failed"
 
 
 def test_a_terminal_shows_what_is_done_before_there_is_a_video():

@@ -10,8 +10,6 @@ import av
 import pytest
 from anyio.from_thread import start_blocking_portal
 
-TAKEN = ["pending", "in_progressing", "finished"]
-
 
 @pytest.fixture
 def store(bucket, environment):
@@ -53,27 +51,25 @@ def test_generate_renders_what_it_staged(a2v, elsewhere, store, tmp_path, speech
 
 
 def test_the_place_of_the_environment(a2v, environment, service, store, speech):
-    service.video("v1", *TAKEN)
     environment["A2V_STAGE_TO"] = store.place
 
     for audio in (speech, speech.as_uri()):
         assert a2v("generate", audio, "--model-id", "eva_a0008").returncode == 0
 
-    assert [fetch(job["audio_url"]) for job in service.submits] == [speech.read_bytes()] * 2
+    assert [fetch(submit.audio_url) for submit in service.submits] == [speech.read_bytes()] * 2
     assert len(store.keys) == len(store.requests("PUT")) == 1
 
 
 def test_a_url_passes_as_it_is(a2v, service, store):
-    service.video("v1", *TAKEN)
 
     a2v("generate", "https://example.com/hello.wav", "--model-id", "eva_a0008", "--stage-to", store.place)
 
-    assert [job["audio_url"] for job in service.submits] == ["https://example.com/hello.wav"]
+    assert [submit.audio_url for submit in service.submits] == ["https://example.com/hello.wav"]
     assert store.keys == []
 
 
 def test_it_stays_where_a_render_may_need_it(a2v, service, store, speech):
-    service.video("v1", "pending")
+    service.looks = ["pending"]
     options = ["--stage-to", store.place, "--remove-staged", "--timeout", "0.2"]
 
     done = a2v("generate", speech, "--model-id", "eva_a0008", *options)
@@ -106,7 +102,7 @@ def test_options_that_cannot_be_right(here, service, speech, options, said):
     assert code == 2
     assert said in error
     assert "canary" not in error
-    assert service.submits == []
+    assert service.calls == ()
 
 
 def test_nothing_is_submitted_when_it_cannot_be_staged(a2v, service, store, speech):
@@ -114,13 +110,13 @@ def test_nothing_is_submitted_when_it_cannot_be_staged(a2v, service, store, spee
 
     assert done.returncode == 1
     assert done.stderr == f"a2v: {speech} cannot be staged to s3://nowhere/x: there is no such bucket\n"
-    assert service.submits == []
+    assert service.calls == ()
 
 
 def test_a_file_that_is_none(a2v, service, store):
     done = a2v("generate", "nowhere.wav", "--model-id", "eva_a0008", "--stage-to", store.place)
 
-    assert (done.returncode, service.submits) == (2, [])
+    assert (done.returncode, service.calls) == (2, ())
 
 
 def test_what_to_do_with_a_file(here, tmp_path):
@@ -142,3 +138,49 @@ def test_without_the_extra(here, speech, monkeypatch):
 
     assert code == 2
     assert 'pip install "a2v[staging]"' in error
+
+
+def test_a_batch_stages_what_stands_beside_its_manifest(a2v, elsewhere, store, tmp_path, speech):
+    (tmp_path / "table").mkdir()
+    (tmp_path / "table" / "my speech.flac").write_bytes(speech.read_bytes())
+    rows = "".join(f"{model_id},my speech.flac,{model_id}\n" for model_id in ("eva_a0008", "leo_a0047"))
+    (tmp_path / "table" / "jobs.csv").write_text(f"model_id,audio_url,name\n{rows}")
+    command = ["batch", "table/jobs.csv", "-o", "videos", "--stage-to", store.place, "--report", "report.csv"]
+
+    done = a2v(*command, "--limit", "1")
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(store.keys) == 1
+    assert "signature" not in (tmp_path / "report.csv").read_text().lower()
+    assert b"signature" not in (tmp_path / "videos" / "a2v-batch.db").read_bytes().lower()
+    # The same recording under another signature is the same job.
+    again = a2v(*command, "--remove-staged")
+    assert (again.returncode, again.stdout.splitlines()[-1]) == (0, "2 done")
+    assert sorted(path.name for path in (tmp_path / "videos").glob("*.mp4")) == ["eva_a0008.mp4", "leo_a0047.mp4"]
+
+
+def test_a_batch_that_is_not_done_keeps_what_it_staged(a2v, service, store, tmp_path, speech):
+    (tmp_path / "speech.flac").write_bytes(speech.read_bytes())
+    (tmp_path / "jobs.csv").write_text("model_id,audio_url\nm,speech.flac\n")
+    service.lists_videos = False
+    service.lose_reply()
+    command = ["batch", "jobs.csv", "-o", "videos", "--stage-to", store.place, "--remove-staged"]
+
+    done = a2v(*command)
+
+    assert done.returncode == 3
+    assert (
+        f"  a2v batch jobs.csv -o videos --stage-to {store.place} --remove-staged --resubmit-unknown ROW" in done.stderr
+    )
+    assert len(store.keys) == 1
+
+
+def test_a_batch_whose_recordings_cannot_be_staged_submits_nothing(a2v, service, store, tmp_path, speech):
+    (tmp_path / "speech.flac").write_bytes(speech.read_bytes())
+    (tmp_path / "jobs.csv").write_text("model_id,audio_url\nm,speech.flac\nm,https://example.com/a.wav\n")
+
+    done = a2v("batch", "jobs.csv", "-o", "videos", "--stage-to", "s3://no-such-bucket/here")
+
+    assert done.returncode == 1
+    assert "no-such-bucket" in done.stderr
+    assert service.calls == ()

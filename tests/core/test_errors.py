@@ -16,6 +16,7 @@ VIDEO = a2v.Video(video_id="v", status=a2v.VideoStatus.FAILED, video_url="https:
 EXAMPLES = [
     a2v.A2VError("something"),
     a2v.ConfigurationError("no token"),
+    a2v.ManifestError("jobs.csv", faults=(a2v.Fault(3, "audio_url", "it is missing or empty"),)),
     a2v.TransportError("refused"),
     a2v.APIError("no", code=7, status_code=400),
     a2v.AuthenticationError("who?", status_code=401),
@@ -74,6 +75,7 @@ def test_the_tree() -> None:
     kinds = [getattr(errors, name) for name in errors.__all__]
     assert all(issubclass(kind, a2v.A2VError) for kind in kinds)
     assert issubclass(a2v.ConfigurationError, ValueError)
+    assert issubclass(a2v.ManifestError, ValueError)
     assert issubclass(a2v.WaitTimeoutError, TimeoutError)
     drawn = [line.split("──")[1].split()[0] for line in errors.__doc__.splitlines() if "──" in line]
     assert {"A2VError", *drawn} == set(errors.__all__)

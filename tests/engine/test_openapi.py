@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 import schemathesis
 from anyio.from_thread import start_blocking_portal
@@ -38,8 +40,8 @@ BOUNDED = settings(
 def described(request, stand_in):
     """An engine of each revision, which fetches nothing, and its description."""
 
-    async def fetch(_url, destination, _settings):
-        destination.write_text("hello")
+    async def fetch(url, destination, _settings):
+        destination.write_text(url.rpartition("/")[2] if url.startswith("https://say.example/") else "hello")
 
     with pytest.MonkeyPatch.context() as patch, start_blocking_portal() as portal:
         patch.setattr("a2v.engine.renderer.WORKER", stand_in)
@@ -54,6 +56,31 @@ def test_every_call_is_described(described):
     revision, schema = described
     operations = [found.ok() for found in schema.get_all_operations()]
     assert [(one.path, one.method.upper()) for one in operations] == CALLS[revision]
+
+
+@pytest.mark.parametrize("described", CALLS, indirect=True)
+def test_videos_are_as_described_however_far_they_are(described):
+    generate, get = (described[1][path][method] for path, method in SEED[1:])
+    headers = {"Authorization": "Bearer t"}
+    seen = {}
+    for said in ("sleep", "bad", "hello"):
+        body = {"model_id": "eva_a0008", "audio_url": f"https://say.example/{said}"}
+        reply = generate.Case(body=body, media_type="application/json").call_and_validate(headers=headers)
+        look = get.Case(query={"video_id": reply.json()["data"]["video_id"]})
+        end = time.monotonic() + 20
+        while True:
+            seen[said] = look.call_and_validate(headers=headers).json()
+            under_way = seen[said]["code"] == 0 and seen[said]["data"].get("status") in (
+                None,
+                "pending",
+                "in_progressing",
+            )
+            if said == "sleep" or not under_way or seen[said]["data"]["video_url"] or time.monotonic() > end:
+                break
+            time.sleep(0.05)
+    assert seen["sleep"]["data"]["video_url"] is None
+    assert "this is no recording" in str(seen["bad"])
+    assert seen["hello"]["data"]["video_url"]
 
 
 @pytest.mark.parametrize(("described", "path", "method", "mode"), WHAT_TO_ASK, indirect=["described"])

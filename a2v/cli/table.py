@@ -1,0 +1,227 @@
+"""What a batch shows while it runs: a table that moves on a terminal, a line for each outcome elsewhere, JSON for machines."""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Self
+
+from attrs import frozen
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from a2v import Job
+from a2v.cli.output import clean, print_fields, print_json
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from types import TracebackType
+
+    from a2v import AsyncBatch, Progress
+
+
+@frozen(kw_only=True)
+class Standing:
+    """How far a job is.
+
+    Attributes:
+        row: Where it stands in the manifest; ``None``: only a journal knows it.
+        name: What its file is called, without extension.
+        state: The journal's word for it.
+        video_id: Its video, if it was submitted.
+        path: Where the video is, if it was saved.
+        error: Why it is not done, if something went wrong.
+        job: The job itself.
+        source: Its recording, as the manifest says it, without what may give access.
+    """
+
+    row: int | None
+    name: str
+    state: str
+    video_id: str | None = None
+    path: str | None = None
+    error: str | None = None
+    job: Job
+    source: str
+
+    @property
+    def detail(self) -> str:
+        """Where the video is, or why it is not."""
+        return self.error or self.path or ""
+
+    def __str__(self) -> str:
+        parts = [f"row {self.row} ({self.name})", self.state, self.video_id and f"video {self.video_id}", self.error]
+        return "  ".join(part for part in parts if part)
+
+    def facts(self) -> dict[str, Any]:
+        """A job as machines read it."""
+        return {
+            "row": self.row,
+            "name": self.name,
+            "state": self.state,
+            "video_id": self.video_id,
+            "path": self.path,
+            "error": self.error,
+            "model_id": self.job.model_id,
+            "pose_id": self.job.pose_id,
+            "audio_url": self.source,
+            "with_mask": self.job.with_mask,
+            "extra": dict(self.job.extra),
+        }
+
+
+class BatchOutput:
+    """Plain lines of tab-separated fields, for pipes and logs: row, name, state, video_id, and the path or what went wrong."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Nothing to put back."""
+
+    @contextmanager
+    def noting(self, note: str) -> Iterator[None]:  # noqa: ARG002  # a terminal shows it
+        """While the batch has not begun, a terminal shows this."""
+        yield
+
+    def follow(self, batch: AsyncBatch) -> None:
+        """A batch that has begun."""
+
+    def show(self, one: Standing) -> None:
+        """A job that has ended."""
+        print_fields(str(one.row), one.name, one.state, one.video_id or "", one.detail)
+
+    def remark(self, *lines: str) -> None:
+        """Print something for people."""
+        print(*map(clean, lines), sep="\n", flush=True)
+
+
+class JsonBatchOutput(BatchOutput):
+    """JSON Lines: a line is a job that has ended."""
+
+    def show(self, one: Standing) -> None:
+        """Print a job as an object."""
+        print_json(one.facts())
+
+    def remark(self, *lines: str) -> None:
+        """Nothing: machines do not care."""
+
+
+class TerminalBatchOutput(BatchOutput):
+    """What has ended stands above a table of counts that moves."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._batch: AsyncBatch | None = None
+        self._notes = ["looking at the journal and the folder"]
+        self._since = time.monotonic()
+        self._ended_before = 0
+        self._live = Live(console=console, get_renderable=self._moving, transient=True, refresh_per_second=2)
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._live.stop()
+
+    @contextmanager
+    def noting(self, note: str) -> Iterator[None]:
+        """While the batch has not begun, show this."""
+        self._notes.append(note)
+        try:
+            yield
+        finally:
+            self._notes.remove(note)
+
+    def follow(self, batch: AsyncBatch) -> None:
+        """Show the counts of a batch from now on."""
+        self._since, self._ended_before = time.monotonic(), _ended(batch.progress)
+        self._batch = batch
+
+    def show(self, one: Standing) -> None:
+        """Print a job that has ended."""
+        sign = ("✓ ", "green") if one.state == "done" else ("✗ ", "red")
+        self._write(Text.assemble(sign, (clean(one.name), "bold"), f"  {one.state}  {clean(one.detail)}".rstrip()))
+
+    def remark(self, *lines: str) -> None:
+        """Print something for people."""
+        for line in lines:
+            self._write(Text(clean(line)))
+
+    def _write(self, text: Text) -> None:
+        # Wrapped by the terminal, not by us: a path must be whole when it is copied.
+        self._console.print(text, soft_wrap=True)
+
+    def _moving(self) -> RenderableType:
+        if self._batch is None:
+            return Text(clean(self._notes[-1]), "dim")
+        progress = self._batch.progress
+        counts = Table.grid(padding=(0, 3, 0, 0))
+        counts.add_row(
+            Text(f"done {progress.done}", "green"),
+            Text(f"failed {progress.failed}", "red" if progress.failed else "dim"),
+            Text(f"unknown {progress.unknown}", "yellow" if progress.unknown else "dim"),
+            Text(f"under way {progress.under_way}"),
+            Text(f"waiting {progress.waiting}"),
+        )
+        ended = _ended(progress)
+        bar = Table.grid(padding=(0, 2, 0, 0))
+        bar.add_row(
+            ProgressBar(total=max(1, progress.total), completed=ended, width=40), f"{ended} of {progress.total}"
+        )
+        return Group(bar, counts, Text(self._times(ended, progress.total), "dim"))
+
+    def _times(self, ended: int, total: int) -> str:
+        passed = time.monotonic() - self._since
+        here = ended - self._ended_before
+        times = [f"for {duration(passed)}"]
+        if here and total > ended:
+            times.append(f"about {duration(passed / here * (total - ended))} to go")
+        return " · ".join(times)
+
+
+def _ended(progress: Progress) -> int:
+    return progress.done + progress.failed + progress.unknown
+
+
+def duration(seconds: float) -> str:
+    """A span of time for people, in its two largest units."""
+    whole = round(seconds)
+    for unit, size, smaller, part in (("d", 86400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1)):
+        if whole >= size:
+            return f"{whole // size} {unit} {whole % size // part} {smaller}"
+    return f"{whole} s"
+
+
+def open_batch_output(*, as_json: bool) -> BatchOutput:
+    """The output that fits where stdout goes."""
+    if as_json:
+        return JsonBatchOutput()
+    console = Console(highlight=False, markup=False, emoji=False)
+    return TerminalBatchOutput(console) if console.is_terminal and not console.is_dumb_terminal else BatchOutput()
+
+
+def print_journal(ones: Iterable[Standing], *, as_json: bool) -> None:
+    """Print what a journal knows: a table on a terminal, tab-separated lines elsewhere, an array of objects for machines."""
+    console = Console(highlight=False, markup=False, emoji=False)
+    if as_json:
+        print_json([{key: value for key, value in one.facts().items() if key not in ("row", "extra")} for one in ones])
+    elif console.is_terminal:
+        table = Table(
+            "job", "state", "video_id", "path, or what went wrong", box=None, header_style="bold", pad_edge=False
+        )
+        for one in ones:
+            fields = (one.name, one.state, one.video_id or "", one.detail)
+            table.add_row(*(Text(clean(text), overflow="fold") for text in fields))
+        console.print(table)
+    else:
+        for one in ones:
+            print_fields(one.name, one.state, one.video_id or "", one.detail)

@@ -1,0 +1,123 @@
+"""Batches in processes that are killed, and the service that they talk to, which counts what it would charge for."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import a2v
+from a2v.testing import Service
+
+NURSERY = Path(__file__).with_name("nursery.py")
+CONTENT = hashlib.shake_128(b"a video").digest(300_000)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--kills", type=int, default=100, help="how many batches to kill at random instants")
+
+
+class Nursery:
+    """Where the processes come from."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-W", "error", NURSERY], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def run(self, *, kill_after: float | None = None, **order: object) -> dict[str, str]:
+        """Run a batch, to its end or for so many seconds, and tell how it ended."""
+        self._write(order)
+        pid = self._read()["pid"]
+        killer = threading.Timer(kill_after or 0, os.kill, (pid, signal.SIGKILL))
+        if kill_after is not None:
+            killer.start()
+        # It is reaped before this is told, and its number is nobody else's before that.
+        ended = self._read()
+        killer.cancel()
+        return ended
+
+    def _write(self, order: object) -> None:
+        self._process.stdin.write(json.dumps(order) + "\n")
+        self._process.stdin.flush()
+
+    def _read(self) -> dict:
+        return json.loads(self._process.stdout.readline())
+
+    def close(self) -> None:
+        self._process.stdin.close()
+        assert self._process.wait(10) == 0
+        self._process.stdout.close()
+
+
+@pytest.fixture(scope="module")
+def nursery() -> Iterator[Nursery]:
+    nursery = Nursery()
+    yield nursery
+    nursery.close()
+
+
+@pytest.fixture
+def service() -> Iterator[Service]:
+    service = Service(render_seconds=0.02, content=CONTENT)
+    with service.server():
+        yield service
+
+
+class Batch:
+    """One batch, run as often as it takes, and what must hold for it at the end."""
+
+    def __init__(self, nursery: Nursery, service: Service, folder: Path, jobs: list[str]) -> None:
+        folder.mkdir()
+        self.nursery, self.service, self.folder, self.jobs = nursery, service, folder, jobs
+
+    def run(self, **more: object) -> str:
+        return self.nursery.run(folder=str(self.folder), base_url=self.service.files_url, jobs=self.jobs, **more)[
+            "ended"
+        ]
+
+    @property
+    def states(self) -> dict[str, str]:
+        return {entry.job.name: entry.state.value for entry in a2v.read_journal(self.folder / "batch.db")}
+
+    @property
+    def submits(self) -> Counter[str]:
+        """How often each job was paid for."""
+        mine = {f"https://example.com/{name}.wav": name for name in self.jobs}
+        return Counter(mine[submit.audio_url] for submit in self.service.submits if submit.audio_url in mine)
+
+    @property
+    def told(self) -> Counter[str]:
+        """How often each job's outcome was told; those in doubt do not count."""
+        lines = (self.folder / "told").read_text().splitlines()
+        return Counter(name for name, error in map(str.split, lines) if error == "NoneType")
+
+    def is_sound(self, *, in_doubt: int = 0, told_again: int = 0) -> None:
+        """Nothing twice, nothing lost, no file that is not whole, nothing left lying about."""
+        assert max(self.submits.values(), default=0) <= 1, "paid twice"
+        states = Counter(self.states.values())
+        assert states["done"] + states["unknown"] == len(self.jobs), states
+        assert states["unknown"] <= in_doubt
+        done = {name for name, state in self.states.items() if state == "done"}
+        assert {path.name for path in (self.folder / "videos").iterdir()} == {f"{name}.mp4" for name in done}
+        assert all((self.folder / "videos" / f"{name}.mp4").read_bytes() == CONTENT for name in done)
+        assert set(self.told) == done
+        assert sum(self.told.values()) - len(done) <= told_again
+        assert done <= set(self.submits)
+
+
+@pytest.fixture
+def make_batch(nursery, service, tmp_path) -> Callable[..., Batch]:
+    def make(jobs: list[str]) -> Batch:
+        return Batch(nursery, service, tmp_path / jobs[0], jobs)
+
+    return make

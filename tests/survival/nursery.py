@@ -1,0 +1,158 @@
+"""Runs batches, each in a process of its own, and lets them be killed at an instant that has a name.
+
+A program of its own: it imports a2v once, and forks a child for each line of JSON on its standard input. What came of the
+child goes to standard output. So a kill costs a fork, not a start of Python.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from errno import EIO, ENOSPC
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import anyio
+
+import a2v
+from a2v._async import batch, client, finder, journal, sidefile  # noqa: F401  # what a child needs is here before it is
+from a2v._async.download import Destination, _Fetch
+from a2v._async.journal import Journal
+from a2v._async.saver import _Keeper
+
+# What is waited for in seconds while somebody could look on is waited for in moments here.
+finder._SETTLED = finder._TWICE = 0.05
+batch._AGAIN = 0.05
+
+
+class Trouble:
+    """What happens at the instant: once, in the run that is told so."""
+
+    def __init__(self, instant: str, kind: str) -> None:
+        self.instant, self.kind = instant, kind
+        self.scope: anyio.CancelScope | None = None
+
+    def at(self, instant: str, failure: Callable[[], Exception]) -> None:
+        if instant != self.instant:
+            return
+        self.instant = ""
+        if self.kind == "SIGKILL":
+            os.kill(os.getpid(), signal.SIGKILL)
+        elif self.kind == "SIGINT":
+            os.kill(os.getpid(), signal.SIGINT)
+        elif self.kind == "cancel" and self.scope:
+            # From a worker thread too: what is scheduled is done when the thread is through.
+            anyio.from_thread.run_sync(self.scope.cancel) if _in_thread() else self.scope.cancel()
+        elif self.kind in ("ENOSPC", "EIO"):
+            raise failure()
+
+
+def _in_thread() -> bool:
+    return threading.current_thread() is not threading.main_thread()
+
+
+def plant(trouble: Trouble) -> None:
+    """Put the named instants where they belong."""
+    number = {"ENOSPC": ENOSPC, "EIO": EIO}.get(trouble.kind, EIO)
+    words = {"ENOSPC": "database or disk is full"}.get(trouble.kind, "disk I/O error")
+
+    def database() -> Exception:
+        return sqlite3.OperationalError(words)
+
+    def disk() -> Exception:
+        return OSError(number, os.strerror(number))
+
+    def around(owner: Any, name: str, instant: Callable[..., str], failure: Callable[[], Exception]) -> None:
+        real = getattr(owner, name)
+
+        @wraps(real)
+        def wrapped(*args: Any, **more: Any) -> Any:
+            which = instant(*args, **more)
+            trouble.at(f"before {which}", failure)
+            done = real(*args, **more)
+            trouble.at(f"after {which}", failure)
+            return done
+
+        setattr(owner, name, wrapped)
+
+    def around_async(owner: Any, name: str, instant: str) -> None:
+        real = getattr(owner, name)
+
+        @wraps(real)
+        async def wrapped(*args: Any, **more: Any) -> Any:
+            trouble.at(f"before {instant}", disk)
+            done = await real(*args, **more)
+            trouble.at(f"after {instant}", disk)
+            return done
+
+        setattr(owner, name, wrapped)
+
+    around(journal, "_create", lambda path: "creating", database)
+    around(Journal, "take", lambda self, jobs: "inserting", database)
+    around(Journal, "move", lambda self, identity, state, **facts: state.value, database)
+    around(Journal, "keep", lambda self, identity, **facts: "reporting" if "reported" in facts else "keeping", database)
+    around_async(_Fetch, "write", "a piece")
+    around_async(_Keeper, "whole", "whole")
+    around(Destination, "complete", lambda self, part: "naming", disk)
+
+
+async def run(order: dict[str, Any], trouble: Trouble) -> dict[str, Any]:
+    """A batch as a user would run it; what was told is on disk before the next outcome is asked for."""
+    folder = Path(order["folder"])
+    jobs = [a2v.Job("eva_a0008", f"https://example.com/{name}.wav", name) for name in order["jobs"]]
+    told = (folder / "told").open("a", buffering=1)
+    with told, anyio.CancelScope() as trouble.scope:
+        async with a2v.AsyncA2V("token", base_url=order["base_url"], rate_limit=None) as a2v_client:
+            settings = {"journal": folder / "batch.db", "save_to": folder / "videos"}
+            async with a2v_client.batch(jobs, **settings) as made:
+                async for outcome in made:
+                    told.write(f"{outcome.job.name} {type(outcome.error).__name__}\n")
+    return {"ended": "done"}
+
+
+def child(order: dict[str, Any]) -> dict[str, Any]:
+    trouble = Trouble(*order.get("trouble", ("", "")))
+    plant(trouble)
+    try:
+        return anyio.run(run, order, trouble, backend=order.get("backend", "asyncio"))
+    except KeyboardInterrupt:
+        return {"ended": "KeyboardInterrupt"}
+    except (a2v.A2VError, OSError) as error:
+        return {"ended": type(error).__name__, "error": str(error)}
+
+
+def tell(facts: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(facts) + "\n")
+    sys.stdout.flush()
+
+
+def serve() -> None:
+    """Fork a child for each order; tell its process, wait for it, tell its end."""
+    for line in sys.stdin:
+        order = json.loads(line)
+        reading, writing = os.pipe()
+        pid = os.fork()
+        if not pid:
+            os.close(reading)
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            with suppress(BrokenPipeError), os.fdopen(writing, "w") as answer:
+                json.dump(child(order), answer)
+            os._exit(0)
+        os.close(writing)
+        tell({"pid": pid})
+        with os.fdopen(reading) as answer:
+            said = answer.read()
+        _, status = os.waitpid(pid, 0)
+        ended = json.loads(said) if said else {"ended": "killed" if os.WIFSIGNALED(status) else "died"}
+        tell(ended)
+
+
+if __name__ == "__main__":
+    serve()

@@ -1,0 +1,395 @@
+"""Manifests as their users write them: what is read, and that every fault is told at once, with its place."""
+
+from __future__ import annotations
+
+import csv
+import datetime as dt
+import io
+import json
+import math
+import sys
+import zipfile
+
+import openpyxl
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import a2v
+from a2v._core import manifest, tables
+
+URL = "https://example.com/a.wav"
+JOB = a2v.Job("eva", URL)
+
+
+@pytest.fixture
+def read(tmp_path):
+    """Read a manifest of these bytes, or of this text in UTF-8."""
+
+    def read(content, name="jobs.csv", **more):
+        path = tmp_path / name
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        return a2v.read_manifest(path, **more)
+
+    return read
+
+
+@pytest.fixture
+def faults(read):
+    """What is wrong with a manifest, as (row, column) and a problem."""
+
+    def faults(*arguments, **more):
+        with pytest.raises(a2v.ManifestError) as caught:
+            read(*arguments, **more)
+        return [((fault.row, fault.column), fault.problem) for fault in caught.value.faults]
+
+    return faults
+
+
+def places(faults):
+    return [place for place, _ in faults]
+
+
+def workbook(*rows, **cells):
+    book = openpyxl.Workbook()
+    for row in rows:
+        book.active.append(row)
+    for name, value in cells.items():
+        book.active[name] = value
+    stored = io.BytesIO()
+    book.save(stored)
+    return stored.getvalue()
+
+
+class TestTables:
+    @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+    @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+    @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+    def test_csv(self, read, delimiter, end, encoding) -> None:
+        rows = [
+            ["Audio URL", " model_ID ", "name", "customer, dept; tab\t"],
+            [URL, "eva", "ünï", f'says "a, b; c\td",{end}twice'],
+            [f" {URL} ", "eva", "", ""],
+        ]
+        stored = io.StringIO()
+        csv.writer(stored, delimiter=delimiter, lineterminator=end).writerows(rows)
+
+        jobs = read(stored.getvalue().encode(encoding))
+
+        assert jobs == [a2v.Job("eva", URL, "ünï"), JOB]
+        assert [dict(job.extra) for job in jobs] == [{"customer, dept; tab": rows[1][3]}, {"customer, dept; tab": ""}]
+
+    def test_the_delimiter_is_the_one_that_makes_columns(self, read) -> None:
+        """And not the one that is there most often."""
+        text = "model_id;audio_url;a,b,c,d,e\neva;https://example.com/?a=1,2,3,4;1,2\n"
+        assert read(text) == [a2v.Job("eva", "https://example.com/?a=1,2,3,4")]
+
+    @pytest.mark.parametrize("name", ["jobs.tsv", "jobs.TXT"])
+    def test_other_endings_of_csv(self, read, name) -> None:
+        assert read(f"model_id\taudio_url\neva\t{URL}", name) == [JOB]
+
+    def test_blank_rows_and_trailing_delimiters_are_nothing(self, read) -> None:
+        assert read(f"\n,,\nmodel_id,audio_url,,\n\neva,{URL},,\n ,,\t,\neva,{URL},,,,\n\n") == [JOB, JOB]
+
+    @pytest.mark.parametrize("end", ["\n", "\r\n"])
+    @pytest.mark.parametrize("name", ["jobs.jsonl", "jobs.ndjson"])
+    def test_json_lines(self, read, name, end) -> None:
+        rows = [
+            {"modelId": "eva", "audio_url": URL, "order": {"no": 7, "of": [1, None]}, "separator": "\u2028"},
+            {"pose_id": "front", "audio_url": URL, "with_mask": True, "name": None, "model_id": None},
+        ]
+        text = end.join(["", *(json.dumps(row, ensure_ascii=False) for row in rows), " ", ""])
+
+        jobs = read(text, name)
+
+        assert jobs == [JOB, a2v.Job(pose_id="front", audio_url=URL, with_mask=True)]
+        assert jobs[0].extra == {"order": {"no": 7, "of": [1, None]}, "separator": "\u2028"}
+
+    @pytest.mark.parametrize("indent", [None, 2])
+    def test_json(self, read, indent) -> None:
+        row = {"model_id": "eva", "audio_url": URL}
+        assert read("\ufeff " + json.dumps([row, row], indent=indent) + "\n", "jobs.json") == [JOB, JOB]
+
+    def test_xlsx(self, read) -> None:
+        when = dt.datetime(2026, 1, 2, 3, 4)  # noqa: DTZ001  # a spreadsheet has no zones
+        head = ["Model ID", "Audio URL", "Name", "with mask", "count", "share", "when", "day", "time", "length", "vip"]
+        row = ["eva", URL, 7, None, 3, 1.5, when, dt.date(2026, 1, 2), dt.time(3, 4), dt.timedelta(hours=30), True]
+
+        jobs = read(workbook([], head, [], row), "jobs.xlsx")
+
+        assert jobs == [a2v.Job("eva", URL, "7")]
+        assert jobs[0].extra == {
+            "count": 3,
+            "share": 1.5,
+            "when": "2026-01-02T03:04:00",
+            "day": "2026-01-02",
+            "time": "03:04:00",
+            "length": "1 day, 6:00:00",
+            "vip": True,
+        }
+        assert json.loads(json.dumps(dict(jobs[0].extra))) == jobs[0].extra
+
+    def test_mappings(self) -> None:
+        """What is no file: any mappings, also those of a data frame, where not-a-number means nothing."""
+        rows = [
+            {"model_id": "eva", "audio_url": URL, "name": math.nan, "n": 1, 5: "five"},
+            {"POSE ID": "front", "audio_url": URL, "with_mask": "Yes", "name": 8.0, "key": (1, 2)},
+            {"model_id": "eva", "audio_url": URL, "with_mask": "0", "name": 1.5},
+        ]
+
+        jobs = a2v.read_manifest(iter(rows))
+
+        front = a2v.Job(pose_id="front", audio_url=URL, name="8", with_mask=True)
+        assert jobs == [JOB, front, a2v.Job("eva", URL, "1.5")]
+        assert [dict(job.extra) for job in jobs] == [{"n": 1, "5": "five"}, {"key": (1, 2)}, {}]
+        assert a2v.read_manifest([]) == []
+
+    def test_a_url_may_be_made_of_what_is_written(self, read, faults) -> None:
+        def resolve(written):
+            if "missing" in written:
+                raise ValueError(f"there is no file {written!r}")
+            return f"https://example.com/{written}"
+
+        assert read("model_id,audio_url\neva,a.wav\n", resolve=resolve) == [JOB]
+        found = faults("model_id,audio_url\neva,missing.wav\neva,\neva,b c.wav\n", resolve=resolve)
+        assert places(found) == [(2, "audio_url"), (3, "audio_url"), (4, "audio_url")]
+        assert found[0][1] == "there is no file 'missing.wav'"
+
+
+class TestFaults:
+    def test_all_are_told_at_once_with_their_places(self, faults) -> None:
+        """By the lines that an editor shows, and by the headers that are written there."""
+        rows = [
+            "Model ID;Audio-URL;Name;note",
+            ";;a;",
+            'eva;ftp://x/a;A;"two\nlines"',
+            "",
+            f"eva;{URL};;",
+            f"eva;{URL};0003;;more",
+            "e va;https://x y/a;.x;",
+            f"eva;{URL};../up;",
+        ]
+
+        found = faults("\r\n".join(rows))
+
+        assert places(found) == [
+            (2, "Audio-URL"),
+            (2, "Model ID"),
+            (3, "Audio-URL"),
+            (3, "Name"),
+            (7, "cell 5"),
+            (7, "Name"),
+            (8, "Model ID"),
+            (8, "Audio-URL"),
+            (8, "Name"),
+            (9, "Name"),
+        ]
+        problems = [problem for _, problem in found]
+        assert problems[3] == "'A' is the name of the video of row 2 too"
+        assert problems[4] == "'more' stands under no header"
+        assert problems[5] == "'0003' is the name of the video of row 6, which has none and so is called 0003, too"
+
+    def test_the_message_lists_the_first_ten(self, read) -> None:
+        with pytest.raises(a2v.ManifestError) as caught:
+            read("model_id,audio_url\n" + "eva,\n" * 25)
+
+        lines = str(caught.value).splitlines()
+        assert lines[0].endswith("jobs.csv has 25 faults:")
+        assert lines[1] == "  row 2, audio_url: it is missing or empty"
+        assert lines[10:] == ["  row 11, audio_url: it is missing or empty", "  … and 15 more"]
+        assert len(caught.value.faults) == 25
+
+    @pytest.mark.parametrize(
+        ("name", "content", "place", "named"),
+        [
+            ("jobs.csv", "", (None, None), "no job in it"),
+            ("jobs.csv", "\n \n", (None, None), "no job in it"),
+            ("jobs.csv", "model_id,audio_url\n,\n", (None, None), "no job in it"),
+            ("jobs.jsonl", "\n", (None, None), "no job in it"),
+            ("jobs.json", " ", (None, None), "no job in it"),
+            ("jobs.json", "[ ]", (None, None), "no job in it"),
+            ("jobs.xlsx", workbook(), (None, None), "no job in it"),
+            ("jobs.docx", "x", (None, None), "one of .csv, .tsv"),
+            ("jobs", "x", (None, None), "not none"),
+            ("jobs.csv", f"\neva,{URL}\n", (2, None), "lacks audio_url and model_id (or pose_id): 'eva', 'https"),
+            ("jobs.csv", f"audio_url,who\n{URL},eva\n", (1, None), "lacks model_id (or pose_id): 'audio_url', 'who'"),
+            ("jobs.csv", "model_id,audio_url,Model ID\n", (1, "model_id"), "more than once"),
+            ("jobs.csv", "model_id,audio_url,x,x\n", (1, "x"), "more than once"),
+            ("jobs.csv", f'model_id,audio_url\neva,{URL}\n"eva,x\ny', (3, None), "never closed"),
+            ("jobs.csv", f'model_id,audio_url\n"e"va,{URL}\n', (2, None), "not CSV: ',' expected after"),
+            ("jobs.csv", f"model_id,audio_url\neva,{URL}\nev\0a,{URL}", (3, None), "NUL"),
+            (
+                "jobs.csv",
+                f"model_id,audio_url\n\neva,{URL},ü".encode("latin-1"),
+                (3, None),
+                "byte 0xfc (number 51 of the",
+            ),
+            ("jobs.csv", f"\ufeffmodel_id,audio_url\nü,{URL},".encode() + b"\xff", (2, None), "0xff (number 52 of the"),
+            ("jobs.csv", "model_id\n".encode("utf-16") + b"x", (2, None), "not UTF-16: save the file as UTF-8"),
+            ("jobs.csv", f"model_id,audio_url\neva,{URL}".encode("utf-16-le"), (1, None), "NUL"),
+            ("jobs.csv", f"model_id,pose_id,audio_url\n,,{URL}", (2, "model_id or pose_id"), "missing"),
+            ("jobs.csv", f"model_id,pose_id,audio_url\na,b,{URL}", (2, None), "not both"),
+            ("jobs.csv", f"pose_id,audio_url,with_mask\na,{URL},perhaps", (2, "with_mask"), "true or false"),
+            ("jobs.csv", f"model_id,audio_url,with_mask\na,{URL},yes", (2, None), "goes with a pose_id"),
+            ("jobs.jsonl", "\n{]\n", (2, None), "not JSON: Expecting property name"),
+            ("jobs.jsonl", "\n[1]\n", (2, None), "not [1]"),
+            ("jobs.jsonl", '{"model_id": "a", "model_id": "b"}', (1, None), "'model_id' is there more than once"),
+            ("jobs.jsonl", '{"n": NaN}', (1, None), "NaN"),
+            ("jobs.jsonl", '{"n": 1' + "0" * 5000 + "}", (1, None), "not JSON: Exceeds the limit"),
+            ("jobs.jsonl", "[" * 200_000, (1, None), "nested too deeply"),
+            (
+                "jobs.jsonl",
+                json.dumps({"modelId": "a", "model_id": "b", "audio_url": URL}),
+                (1, "model_id"),
+                "'modelId'",
+            ),
+            ("jobs.jsonl", json.dumps({"model_id": "a"}), (1, "audio_url"), "missing"),
+            ("jobs.jsonl", json.dumps({"audio_url": URL}), (1, "model_id"), "missing"),
+            ("jobs.jsonl", json.dumps({"model_id": True, "audio_url": URL}), (1, "model_id"), "a text is wanted"),
+            ("jobs.jsonl", json.dumps({"model_id": ["a"], "audio_url": URL}), (1, "model_id"), "a text is wanted"),
+            (
+                "jobs.jsonl",
+                json.dumps({"model_id": "a", "audio_url": URL, "name": {}}),
+                (1, "name"),
+                "a text is wanted",
+            ),
+            ("jobs.json", "{}", (1, None), "one array of objects"),
+            ("jobs.json", '[\n{"model_id": "a"}\n]', (2, "audio_url"), "missing"),
+            ("jobs.json", "[\n\n7]", (3, None), "not 7"),
+            ("jobs.json", "[\n[]\n[]]", (3, None), "Expecting ',' or ']'"),
+            ("jobs.json", "[[]]\n]", (2, None), "Extra data"),
+            ("jobs.json", "[[]", (1, None), "Expecting"),
+            ("jobs.json", "[\n[],\n", (3, None), "Expecting value"),
+            ("jobs.json", '[\n{"a": 1, "a": 2}]', (2, None), "more than once"),
+            ("jobs.xlsx", b"no workbook", (None, None), "not a workbook"),
+            ("jobs.xlsx", workbook(["audio_url"], [URL]), (1, None), "lacks model_id"),
+            ("jobs.xlsx", workbook(["model_id", "audio_url"], ["a", 7]), (2, "audio_url"), "got '7'"),
+            ("jobs.xlsx", workbook(["model_id", "audio_url"], [1234567890123456, URL]), (2, "model_id"), "digits"),
+            ("jobs.xlsx", workbook(["x"], XFD1048576=1), (None, None), "cells as far as XFD1048576"),
+        ],
+    )
+    def test_what_is_wrong_and_where(self, faults, name, content, place, named) -> None:
+        found = faults(content, name)
+
+        assert place in places(found)
+        assert named in dict(found)[place]
+
+    def test_faults_of_reading_and_of_the_rows_are_told_together(self, faults) -> None:
+        assert places(faults("{\n{}\n7\n{", "jobs.jsonl")) == [
+            (1, None),
+            (2, "audio_url"),
+            (2, "model_id"),
+            (3, None),
+            (4, None),
+        ]
+
+    def test_mappings_that_are_none(self) -> None:
+        with pytest.raises(a2v.ManifestError, match="row 2: a row is a mapping of columns to cells, and not 'eva'"):
+            a2v.read_manifest([{"model_id": "eva", "audio_url": URL}, "eva"])
+
+    @pytest.mark.parametrize(
+        ("first", "second"), [("a", "A"), ("straße", "STRASSE"), ("e\u0301", "\xe9"), ("0002", ""), ("", "0001")]
+    )
+    def test_names_that_some_file_system_takes_for_one(self, faults, first, second) -> None:
+        found = faults(f"model_id,audio_url,name\neva,{URL},{first}\neva,{URL},{second}\n")
+
+        assert places(found) == [(3 if second else 2, "name")]
+
+    def test_a_fault_says_where_it_is(self) -> None:
+        assert str(a2v.Fault(3, "name", "it is odd")) == "row 3, name: it is odd"
+        assert str(a2v.Fault(3, None, "it is odd")) == "row 3: it is odd"
+        assert str(a2v.Fault(None, None, "it is odd")) == "it is odd"
+
+
+class TestWorkbooks:
+    def test_a_missing_extra_says_what_to_install(self, read, monkeypatch) -> None:
+        monkeypatch.setitem(sys.modules, "python_calamine", None)
+        with pytest.raises(ImportError, match=r'pip install "a2v\[xlsx\]"'):
+            read(workbook(), "jobs.xlsx")
+
+    @pytest.mark.parametrize("kept", [100, 1000, 3000])
+    def test_one_that_was_cut_off(self, faults, kept) -> None:
+        assert "not a workbook" in faults(workbook(["model_id"])[:kept], "jobs.xlsx")[0][1]
+
+    def test_an_archive_of_something_else(self, faults) -> None:
+        stored = io.BytesIO()
+        with zipfile.ZipFile(stored, "w") as archive:
+            archive.writestr("hello.txt", "hello")
+        assert "not a workbook" in faults(stored.getvalue(), "jobs.xlsx")[0][1]
+
+    def test_one_that_would_fill_the_memory(self, faults, monkeypatch) -> None:
+        monkeypatch.setattr(tables, "_MOST_BYTES", 1000)
+        assert "too big" in faults(workbook(), "jobs.xlsx")[0][1]
+
+    def test_one_with_a_password(self, faults) -> None:
+        packed = bytes.fromhex("d0cf11e0a1b11ae1") + bytes(1000)
+        assert "save it as .xlsx, without a password" in faults(packed, "jobs.xlsx")[0][1]
+
+
+def test_repeated_jobs_are_those_that_ask_for_the_same_video() -> None:
+    a, b = a2v.Job("eva", URL), a2v.Job("leo", URL)
+    pose, masked = a2v.Job(pose_id="eva", audio_url=URL), a2v.Job(pose_id="eva", audio_url=URL, with_mask=True)
+    named = a2v.Job("eva", URL, "again", extra={"x": 1})
+
+    assert manifest.repeated([a, b, pose, named, masked, b, a]) == [(0, 3, 6), (1, 5)]
+    assert manifest.repeated([a, b]) == []
+
+
+def test_file_names() -> None:
+    assert manifest.file_names([JOB, a2v.Job("eva", URL, "hello"), JOB]) == ["0001", "hello", "0003"]
+
+
+TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20)
+NAME = st.from_regex(r"[a-zäß日][a-z0-9 ,;'é日]{0,8}[a-z]", fullmatch=True)
+HEADER = TEXT.filter(lambda text: text == text.strip() != "" and not tables.column_of(text))
+
+
+@st.composite
+def jobs_of_one_table(draw):
+    headers = draw(st.lists(HEADER, max_size=2, unique=True))
+    jobs = []
+    for name in draw(st.lists(NAME, min_size=1, max_size=8, unique_by=manifest.same_file)):
+        more = {"name": name, "extra": {header: draw(TEXT) for header in headers}}
+        if draw(st.booleans()):
+            jobs.append(a2v.Job("eva,;", f"https://example.com/{name.replace(' ', '+')}?a=1,2;3", **more))
+        else:
+            jobs.append(a2v.Job(pose_id="front", audio_url=URL, with_mask=draw(st.booleans()), **more))
+    return jobs
+
+
+def cells_of(job):
+    columns = {column: getattr(job, column) for column in tables.COLUMNS}
+    return {column: "" if value is None else value for column, value in columns.items()} | dict(job.extra)
+
+
+def as_csv(jobs, delimiter):
+    stored = io.StringIO()
+    writer = csv.DictWriter(stored, cells_of(jobs[0]).keys(), delimiter=delimiter)
+    writer.writeheader()
+    writer.writerows(map(cells_of, jobs))
+    return stored.getvalue().encode()
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(jobs_of_one_table(), st.sampled_from(",;\t"))
+def test_what_was_written_is_read(jobs, delimiter) -> None:
+    written = [cells_of(job) for job in jobs]
+    for rows in (
+        tables.read_csv(as_csv(jobs, delimiter)),
+        tables.read_json_lines("\n".join(map(json.dumps, written)).encode()),
+        tables.read_json(json.dumps(written, indent=1).encode()),
+        manifest.mappings(written),
+    ):
+        found = manifest.read_rows(rows)
+        assert found.faults == ()
+        assert found.jobs == jobs
+        assert [job.extra for job in found.jobs] == [job.extra for job in jobs]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=200), st.sampled_from([tables.read_csv, tables.read_json_lines, tables.read_json]))
+def test_any_bytes_are_jobs_or_faults(data, read) -> None:
+    for prefix in (b"", b"model_id,audio_url\n", b"\xff\xfe", b"[{"):
+        found = manifest.read_rows(read(prefix + data))
+        assert len(found.jobs) == len(found.rows)
+        assert all(fault.problem for fault in found.faults)
