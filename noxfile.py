@@ -25,6 +25,7 @@ PYTHONS = [*(v for v in nox.project.python_versions(PYPROJECT) if v != THIS_PYTH
 # Rooms whose many processes take minutes; what README.md and the examples do with them is run on every Python.
 ONCE_IS_ENOUGH = ["--ignore=tests/cli", "--ignore=tests/engine"]
 LARGEST_WHEEL = 2_000_000
+WITH_LOWEST = ["tests/core", "tests/async_", "tests/test_extras.py", "tests/test_manifest.py"]
 EXTRAS = [name for name in PYPROJECT["project"]["optional-dependencies"] if name != "all"]
 COVERED_IN_FULL = ["*/_core/*", "*/_async/*", "*/_sync/*", "*/errors.py"]
 
@@ -137,9 +138,9 @@ def lowest(session: nox.Session) -> None:
     asked = [*project["dependencies"], *(one for extra in EXTRAS for one in project["optional-dependencies"][extra])]
     constraints = Path(session.create_tmp()) / "lowest.txt"
     constraints.write_text("\n".join(re.sub(r">=([^,]+).*", r"==\1", one) for one in asked), encoding="utf-8")
-    _install_wheel(session, *_group("tests"), "--constraint", str(constraints))
+    _install_wheel(session, *_group("client"), "--constraint", str(constraints))
     env = {"PYTHONSAFEPATH": "1", "A2V_TEST_WHEEL": "1"}
-    session.run("pytest", *(session.posargs or ["tests/core", "tests/async_", "tests/sync", "tests/staging"]), env=env)
+    session.run("pytest", *(session.posargs or WITH_LOWEST), env=env)
 
 
 @nox.session(requires=["build"], default=False)
