@@ -25,7 +25,10 @@ PYTHONS = [*(v for v in nox.project.python_versions(PYPROJECT) if v != THIS_PYTH
 # Rooms whose many processes take minutes (what README.md and the examples do with them is run on every Python), and the
 # faults that are many.
 MANY_FAULTS = [f"tests/faults/test_{name}.py" for name in ("toxics", "fuzz", "soak")]
-ONCE_IS_ENOUGH = [f"--ignore={path}" for path in ("tests/cli", "tests/engine", *MANY_FAULTS)]
+ONCE_IS_ENOUGH = [f"--ignore={path}" for path in ("tests/cli", "tests/engine", "tests/survival", *MANY_FAULTS)]
+LARGEST_WHEEL = 2_000_000
+WITH_LOWEST = ["tests/core", "tests/async_", "tests/test_extras.py", "tests/test_manifest.py"]
+EXTRAS = [name for name in PYPROJECT["project"]["optional-dependencies"] if name != "all"]
 COVERED_IN_FULL = ["*/_core/*", "*/_async/*", "*/_sync/*", "*/errors.py"]
 
 
@@ -84,11 +87,28 @@ def types(session: nox.Session) -> None:
 
 
 @nox.session
+def docs(session: nox.Session) -> None:
+    """The site in ``site/``, without a single warning."""
+    session.install("-e", ".[all]", *_group("docs"))
+    told = session.run("zensical", "build", "--clean", "--strict", silent=True)
+    # Of docstrings that do not fit their signature griffe only warns.
+    if not isinstance(told, str) or "griffe:" in told or "arning" in told:
+        session.error(str(told))
+
+
+@nox.session
 def build(session: nox.Session) -> None:
-    """The sdist, and the wheel made from it."""
-    session.install("build")
+    """The sdist, and the wheel made from it; both are fit for PyPI."""
+    session.install(*_group("packaging"))
     shutil.rmtree(ROOT / "dist", ignore_errors=True)
+    session.run("validate-pyproject", "pyproject.toml")
     session.run("python", "-m", "build", "--outdir", "dist", silent=True)
+    dist = sorted((ROOT / "dist").iterdir())
+    session.run("twine", "check", "--strict", *map(str, dist))
+    wheel = next(path for path in dist if path.suffix == ".whl")
+    session.run("check-wheel-contents", str(wheel))
+    if (size := wheel.stat().st_size) > LARGEST_WHEEL:
+        session.error(f"{wheel.name} has {size:,} bytes, and {LARGEST_WHEEL:,} is the most it may have")
 
 
 @nox.session(python=PYTHONS, requires=["build"])
@@ -111,6 +131,28 @@ def coverage(session: nox.Session) -> None:
     session.run("coverage", "combine")
     session.run("coverage", "report")
     session.run("coverage", "report", f"--include={','.join(COVERED_IN_FULL)}", "--fail-under=100")
+
+
+@nox.session(python=nox.project.python_versions(PYPROJECT)[0], requires=["build"], default=False)
+def lowest(session: nox.Session) -> None:
+    """The client's tests with the lowest versions of what a2v depends on."""
+    project = PYPROJECT["project"]
+    asked = [*project["dependencies"], *(one for extra in EXTRAS for one in project["optional-dependencies"][extra])]
+    constraints = Path(session.create_tmp()) / "lowest.txt"
+    constraints.write_text("\n".join(re.sub(r">=([^,]+).*", r"==\1", one) for one in asked), encoding="utf-8")
+    _install_wheel(session, *_group("client"), "--constraint", str(constraints))
+    env = {"PYTHONSAFEPATH": "1", "A2V_TEST_WHEEL": "1"}
+    session.run("pytest", *(session.posargs or WITH_LOWEST), env=env)
+
+
+@nox.session(requires=["build"], default=False)
+@nox.parametrize("extra", ["", *EXTRAS])
+def extras(session: nox.Session, extra: str) -> None:
+    """Each extra alone, and none: what is there works, and what is missing says what to install."""
+    wheel = next((ROOT / "dist").glob("*.whl"))
+    session.install(f"{wheel}[{extra}]" if extra else str(wheel), "pytest")
+    session.install("--force-reinstall", "--no-deps", str(wheel))
+    session.run("pytest", "--noconftest", "tests/test_extras.py", env={"PYTHONSAFEPATH": "1"})
 
 
 @nox.session(requires=["build"], default=False)

@@ -1,7 +1,5 @@
 """Everything that can go wrong, in one tree.
 
-.. code-block:: text
-
     A2VError
     ├── ConfigurationError (also ValueError)
     ├── ManifestError (also ValueError)  .faults

@@ -1,12 +1,23 @@
-"""Every script in ``examples/`` runs as a user would run it, against a server that renders in no time."""
+"""Everything in ``examples/`` runs as a user would run it, against the test kit's service. ``http/`` is the engine's."""
 
 from __future__ import annotations
 
+import json
+import re
+import signal
+import sqlite3
 import subprocess
 import sys
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import httpx
+import nbformat
 import pytest
+from nbclient import NotebookClient
+
+from a2v.testing import Server
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 AUDIO = "https://example.com/hello.wav"
@@ -26,7 +37,8 @@ def run(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_each_example_is_run() -> None:
-    assert set(ARGUMENTS) == {path.name for path in EXAMPLES.glob("*.py")}
+    others = {"service.py", "worker.py", "notebook.ipynb", "http"}  # below, and in the tests of the engine
+    assert set(ARGUMENTS) | others == {path.name for path in EXAMPLES.iterdir() if not path.name.startswith("__")}
 
 
 @pytest.mark.parametrize("name", ARGUMENTS)
@@ -49,3 +61,141 @@ def test_an_example_without_arguments_tells_its_usage(name: str) -> None:
     done = run(name)
     assert done.returncode == 1
     assert f"python examples/{name}" in done.stderr
+
+
+# -- worker.py --------------------------------------------------------------------------------------------------------
+
+
+def states(queue: Path) -> list[str]:
+    with sqlite3.connect(queue) as db:
+        return [state for (state,) in db.execute("SELECT state FROM videos ORDER BY number")]
+
+
+def test_a_worker_makes_what_is_in_the_queue(tmp_path: Path) -> None:
+    assert run("worker.py", "add", "queue.db", "eva_a0008", AUDIO, f"{AUDIO}?2").returncode == 0
+    assert run("worker.py", "add", "queue.db", "nobody", AUDIO).returncode == 0
+    done = run("worker.py", "work", "queue.db", "videos")
+    assert (done.returncode, done.stderr) == (1, "")
+    assert states(tmp_path / "queue.db") == ["saved", "saved", "failed"]
+    assert "3: " in done.stdout
+    assert "nobody" in done.stdout
+    assert [path.read_bytes() for path in (tmp_path / "videos").iterdir()] == [b"a video"] * 2
+
+
+def until(true: Callable[[], object], process: subprocess.Popen[str]) -> None:
+    end = time.monotonic() + 30
+    while not true():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_a_worker_that_was_killed_picks_up_what_it_had_submitted(a2v_server: Server, tmp_path: Path) -> None:
+    a2v_server.service.looks = [*["pending"] * 3, "finished"]
+    run("worker.py", "add", "queue.db", "eva_a0008", AUDIO, f"{AUDIO}?2")
+    command = [sys.executable, str(EXAMPLES / "worker.py"), "work", "queue.db", "videos"]
+    with subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        until(lambda: states(tmp_path / "queue.db") == ["submitted"] * 2, process)
+        process.kill()
+    assert not list(tmp_path.rglob("*.mp4"))
+    done = run("worker.py", "work", "queue.db", "videos")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("picked up") == 2
+    assert states(tmp_path / "queue.db") == ["saved"] * 2
+    assert len(a2v_server.service.submits) == 2
+
+
+def test_a_worker_never_submits_twice_what_may_have_arrived(a2v_server: Server, tmp_path: Path) -> None:
+    a2v_server.service.lose_reply()
+    run("worker.py", "add", "queue.db", "eva_a0008", AUDIO)
+    for _ in range(2):
+        done = run("worker.py", "work", "queue.db", "videos")
+        assert done.returncode == 1
+        assert f"in doubt; look for a video of {AUDIO}" in done.stdout
+    assert states(tmp_path / "queue.db") == ["submitting"]
+    assert len(a2v_server.service.submits) == 1
+
+
+def test_a_worker_keeps_for_later_what_the_account_cannot_pay(a2v_server: Server, tmp_path: Path) -> None:
+    a2v_server.service.quota = 0
+    run("worker.py", "add", "queue.db", "eva_a0008", AUDIO)
+    assert run("worker.py", "work", "queue.db", "videos").returncode == 1
+    assert states(tmp_path / "queue.db") == ["new"]
+
+
+def test_a_worker_without_arguments_tells_its_usage() -> None:
+    done = run("worker.py")
+    assert done.returncode == 1
+    assert "python examples/worker.py work" in done.stderr
+
+
+# -- service.py -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def web(a2v_server: Server) -> Iterator[httpx.Client]:
+    """A browser's connection to the service."""
+    command = [sys.executable, "-m", "uvicorn", "service:app", "--app-dir", str(EXAMPLES), "--port", "0"]
+    with subprocess.Popen(command, text=True, stderr=subprocess.PIPE) as process:
+        assert process.stderr is not None
+        started = next(found for line in process.stderr if (found := re.search(r"running on (http://\S+)", line)))
+        with httpx.Client(base_url=started[1], timeout=30) as client:
+            yield client
+        process.send_signal(signal.SIGTERM)
+        told = process.stderr.read()
+    assert process.returncode in (0, -signal.SIGTERM)
+    assert "Traceback" not in told
+
+
+def events(web: httpx.Client, path: str) -> list[tuple[str, object]]:
+    with web.stream("GET", path) as reply:
+        assert reply.headers["content-type"].startswith("text/event-stream")
+        told = "".join(reply.iter_text()).strip().split("\n\n")
+    fields = [dict(line.split(": ", 1) for line in event.splitlines() if line[0] != ":") for event in told]
+    return [(event.get("event", "message"), json.loads(event["data"])) for event in fields if event]
+
+
+def order(web: httpx.Client, audio_url: str = AUDIO) -> httpx.Response:
+    return web.post("/videos", json={"model_id": "eva_a0008", "audio_url": audio_url})
+
+
+def test_the_service_accepts_at_once_and_reports_each_change(web: httpx.Client, a2v_server: Server) -> None:
+    a2v_server.service.looks = ["pending", "in_progressing", "finished"]
+    accepted = order(web)
+    assert accepted.status_code == 202
+    assert a2v_server.service.polls == ()
+    *changes, end = events(web, accepted.json()["events"])
+    assert [data["status"] for _, data in changes] == ["pending", "in_progressing", "finished"]
+    assert changes[-1][1]["video_url"].startswith(a2v_server.base_url)
+    assert end == ("end", accepted.json()["video_id"])
+
+
+def test_the_service_reports_on_a_video_of_an_earlier_life(web: httpx.Client, a2v_server: Server) -> None:
+    a2v_server.service.add_video("v7", "error")
+    assert events(web, "/videos/v7/events")[0] == ("message", {"status": "error", "video_url": None})
+    assert events(web, "/videos/nothing/events")[0][0] == "trouble"
+
+
+def test_the_service_says_whether_to_try_again(web: httpx.Client, a2v_server: Server) -> None:
+    assert order(web, "no url").status_code == 422
+    a2v_server.service.lose_reply()
+    lost = order(web)
+    assert (lost.status_code, lost.json()["try_again"]) == (502, False)
+    assert lost.json()["error"] == "SubmissionUnknownError"
+    a2v_server.service.refuse("video.generate", 400, "no such audio")
+    refused = order(web)
+    assert (refused.status_code, refused.json()["try_again"]) == (422, False)
+    assert len(a2v_server.service.submits) == 1
+
+
+# -- notebook.ipynb ---------------------------------------------------------------------------------------------------
+
+
+def test_the_notebook_runs_from_top_to_bottom(tmp_path: Path) -> None:
+    notebook = nbformat.read(EXAMPLES / "notebook.ipynb", as_version=4)
+    assert not any(cell.get("outputs") for cell in notebook.cells)
+    NotebookClient(notebook, timeout=60, resources={"metadata": {"path": tmp_path}}).execute()
+    shown = json.dumps([cell.get("outputs", []) for cell in notebook.cells])
+    assert "Eva 01" in shown
+    assert "<video" in shown
+    assert [path.read_bytes() for path in tmp_path.rglob("*.mp4")] == [b"a video"] * 4

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 class LocalEngine:
     """An engine of one's own on this machine, for the length of an ``async with`` block.
 
-    It runs in a thread, so the block may be asyncio's or trio's::
+    It runs in a thread, so the block may be asyncio's or trio's:
 
         async with LocalEngine() as engine, AsyncA2V(engine.token, base_url=engine.base_url) as client: ...
 

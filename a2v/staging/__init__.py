@@ -1,7 +1,5 @@
 """A recording on this machine as ``audio_url``: uploaded to a bucket of yours and handed on as a presigned URL.
 
-.. code-block:: python
-
     from a2v.staging import stage
 
     async with stage("speech.wav", "s3://bucket/prefix") as audio_url:

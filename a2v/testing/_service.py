@@ -73,7 +73,7 @@ def _due(told: list[_Told[T]]) -> T | None:
 class Service(Account):
     """A scriptable audio-to-video service, for the tests of code that uses a2v. Nothing is rendered and nothing is paid.
 
-    Use it as a transport, or as a server on this machine; it tells afterwards what it saw::
+    Use it as a transport, or as a server on this machine; it tells afterwards what it saw:
 
         service = Service(render_seconds=900)
         async with a2v.AsyncA2V("token", transport=service.transport()) as client:

@@ -66,7 +66,7 @@ class _JumpingSelector(selectors.DefaultSelector):
 def virtual_time(backend: Literal["asyncio", "trio"] = "asyncio") -> tuple[str, dict[str, Any]]:
     """A backend with virtual time, as the pytest plugin of anyio wants it from the fixture ``anyio_backend``.
 
-    In a ``conftest.py``::
+    In a ``conftest.py``:
 
         @pytest.fixture(params=["asyncio", "trio"])
         def anyio_backend(request):

@@ -1,0 +1,110 @@
+"""A queue of videos that outlives whoever works on it.
+
+python examples/worker.py add QUEUE MODEL_ID AUDIO_URL...   puts videos into the queue, an SQLite file
+python examples/worker.py work QUEUE FOLDER                 makes them, and saves each as FOLDER/VIDEO_ID.mp4
+
+Stop the worker however you like and start it again: it picks up by their ids what goes on at the server, and submits only
+what was never submitted. A batch with a journal does all this by itself (and more); this shows how, for a queue of your
+own. Let one worker at a time work on a queue. The token comes from A2V_TOKEN, the server from A2V_BASE_URL.
+"""
+
+import sqlite3
+import sys
+from pathlib import Path
+
+import anyio
+
+import a2v
+
+# new → submitting → submitted → saved; or "failed" from anywhere.
+SCHEMA = """CREATE TABLE IF NOT EXISTS videos (
+    number INTEGER PRIMARY KEY, model_id TEXT, audio_url TEXT, state TEXT DEFAULT 'new', video_id TEXT
+)"""
+
+
+class Queue:
+    """The videos, and how far each is. Every change is on the disk when a call returns."""
+
+    def __init__(self, path: str) -> None:
+        self._db = sqlite3.connect(path, isolation_level=None)
+        self._db.execute(SCHEMA)
+
+    def add(self, model_id: str, audio_url: str) -> None:
+        """Put a video at the end."""
+        self._db.execute("INSERT INTO videos (model_id, audio_url) VALUES (?, ?)", (model_id, audio_url))
+
+    def set(self, number: int, state: str, video_id: str | None = None) -> None:
+        """Write down how far a video is."""
+        self._db.execute(
+            "UPDATE videos SET state = ?, video_id = coalesce(?, video_id) WHERE number = ?", (state, video_id, number)
+        )
+
+    def those(self, state: str) -> list[tuple[int, str, str, str]]:
+        """The videos in a state: number, model_id, audio_url, video_id."""
+        query = "SELECT number, model_id, audio_url, video_id FROM videos WHERE state = ? ORDER BY number"
+        return self._db.execute(query, (state,)).fetchall()
+
+
+async def work(queue: Queue, folder: Path) -> bool:
+    """Makes what is in the queue; returns whether all of it is there now."""
+    async with a2v.AsyncA2V() as client, anyio.create_task_group() as saving:
+        for number, _, _, video_id in queue.those("submitted"):
+            print(f"{number}: picked up as {video_id}")
+            saving.start_soon(save, queue, number, client.videos.task(video_id), folder)
+        for number, model_id, audio_url, _ in queue.those("new"):
+            if task := await submit(client, queue, number, model_id, audio_url):
+                saving.start_soon(save, queue, number, task, folder)
+    for number, _, audio_url, _ in queue.those("submitting"):
+        # Nobody knows whether it arrived. Submitting it again might pay for it twice, so a person has to look.
+        print(f"{number}: in doubt; look for a video of {audio_url} in your account")
+    return not any(queue.those(state) for state in ("new", "submitting", "submitted", "failed"))
+
+
+async def submit(
+    client: a2v.AsyncA2V, queue: Queue, number: int, model_id: str, audio_url: str
+) -> a2v.AsyncVideoTask | None:
+    """Submits once: the intent is written down before, the id at once after."""
+    queue.set(number, "submitting")
+    try:
+        task = await client.videos.generate(model_id=model_id, audio_url=audio_url)
+    except a2v.SubmissionUnknownError as error:
+        print(f"{number}: {error}")  # it stays "submitting"
+    except (a2v.TransportError, a2v.AuthenticationError, a2v.PermissionDeniedError, a2v.RateLimitError) as error:
+        queue.set(number, "new")  # provably not accepted, and through no fault of this video
+        print(f"{number}: {error}")
+    except (a2v.A2VError, ValueError) as error:
+        queue.set(number, "failed")
+        print(f"{number}: {error}")
+    else:
+        queue.set(number, "submitted", task.video_id)
+        return task
+    return None
+
+
+async def save(queue: Queue, number: int, task: a2v.AsyncVideoTask, folder: Path) -> None:
+    """Waits for a video and fetches it."""
+    try:
+        # What an earlier run saved and had no time to write down is fetched anew.
+        path = await task.download(folder / f"{task.video_id}.mp4", overwrite=True)
+    except a2v.VideoFailedError as error:
+        queue.set(number, "failed")
+        print(f"{number}: {error}")
+    except a2v.A2VError as error:
+        print(f"{number}: {error}")  # it stays "submitted": the next run follows it again
+    else:
+        queue.set(number, "saved")
+        print(f"{number}: {path}")
+
+
+if __name__ == "__main__":
+    match sys.argv[1:]:
+        case ["add", path, model_id, *audio_urls] if audio_urls:
+            for audio_url in audio_urls:
+                Queue(path).add(model_id, audio_url)
+        case ["work", path, folder]:
+            try:
+                sys.exit(not anyio.run(work, Queue(path), Path(folder)))
+            except a2v.A2VError as error:
+                sys.exit(f"{type(error).__name__}: {error}")
+        case _:
+            sys.exit(__doc__)

@@ -1,0 +1,38 @@
+"""The site: what is in docs/ can be found in it, and so can every public name."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import a2v
+import a2v.engine
+import a2v.staging
+import a2v.testing
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+
+
+def pages(nav: list[Any]) -> list[str]:
+    return [page for entry in nav for of in entry.values() for page in ([of] if isinstance(of, str) else pages(of))]
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    nav = tomllib.loads((ROOT / "zensical.toml").read_text())["project"]["nav"]
+    assert sorted(pages(nav)) == sorted(str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md"))
+
+
+def test_every_public_name_is_in_the_reference() -> None:
+    told = {name for path in DOCS.glob("reference/*.md") for name in re.findall(r"^::: (\S+)", path.read_text(), re.M)}
+    rooms = (a2v, a2v.engine, a2v.staging, a2v.testing)
+    public = {f"{room.__name__}.{name}" for room in rooms for name in room.__all__ if not name.startswith("__")}
+    errors = {f"a2v.{name}" for name in a2v.errors.__all__}  # which the page of errors has as a module
+    assert public - errors - told == set()
+
+
+def test_the_still_is_small() -> None:
+    assert (DOCS / "still.jpg").stat().st_size < 150_000
+    assert "docs/still.jpg" in (ROOT / "README.md").read_text()
