@@ -26,7 +26,11 @@ def test_every_page_is_in_the_navigation() -> None:
 
 
 def test_every_public_name_is_in_the_reference() -> None:
-    told = {name for path in DOCS.glob("reference/*.md") for name in re.findall(r"^::: (\S+)", path.read_text(), re.M)}
+    told = {
+        name
+        for path in DOCS.glob("reference/*.md")
+        for name in re.findall(r"^::: (\S+)", path.read_text(), re.MULTILINE)
+    }
     rooms = (a2v, a2v.engine, a2v.staging, a2v.testing)
     public = {f"{room.__name__}.{name}" for room in rooms for name in room.__all__ if not name.startswith("__")}
     errors = {f"a2v.{name}" for name in a2v.errors.__all__}  # which the page of errors has as a module
