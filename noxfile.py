@@ -27,7 +27,13 @@ PYTHONS = [*(v for v in nox.project.python_versions(PYPROJECT) if v != THIS_PYTH
 MANY_FAULTS = [f"tests/faults/test_{name}.py" for name in ("toxics", "fuzz", "soak")]
 ONCE_IS_ENOUGH = [f"--ignore={path}" for path in ("tests/cli", "tests/engine", "tests/survival", *MANY_FAULTS)]
 LARGEST_WHEEL = 2_000_000
-WITH_LOWEST = ["tests/core", "tests/async_", "tests/test_extras.py", "tests/test_manifest.py"]
+WITH_LOWEST = [
+    "tests/core",
+    "tests/async_",
+    "tests/test_manifest.py",
+    "tests/cli/test_local.py",
+    "tests/engine/test_local.py",
+]
 EXTRAS = [name for name in PYPROJECT["project"]["optional-dependencies"] if name != "all"]
 COVERED_IN_FULL = ["*/_core/*", "*/_async/*", "*/_sync/*", "*/errors.py"]
 

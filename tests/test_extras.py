@@ -16,11 +16,7 @@ PROBES = {
     # What it says of this file only the package can know.
     "xlsx": (
         "python_calamine",
-        "import a2v
-try:
- a2v.read_manifest('jobs.xlsx')
-except a2v.ManifestError as error:
- assert error.faults",
+        "import a2v\ntry:\n a2v.read_manifest('jobs.xlsx')\nexcept a2v.ManifestError as error:\n assert error.faults",
     ),
 }
 
