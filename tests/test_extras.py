@@ -39,7 +39,7 @@ def test_an_extra_works_or_says_what_to_install(extra: str, tmp_path: Path, monk
 
 
 def test_the_client_needs_no_extra() -> None:
-    """With OpenTelemetry or without: a call goes out, and its error comes back."""
+    """With OpenTelemetry or without: calls go out, and their answers come back."""
     code = """
 import a2v
 from a2v.testing import Service
