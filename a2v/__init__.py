@@ -4,7 +4,7 @@ from importlib import import_module
 from logging import NullHandler, getLogger
 from typing import TYPE_CHECKING, Any
 
-from a2v._core.items import JobState, JournalEntry, Progress
+from a2v._core.items import JobState, JournalEntry, Pace, Progress
 from a2v._core.models import Avatar, Character, Fault, Job, Outcome, Pose, Video, VideoStatus
 from a2v.errors import (
     A2VError,
@@ -59,6 +59,7 @@ __all__ = [
     "ManifestError",
     "NotFoundError",
     "Outcome",
+    "Pace",
     "PermissionDeniedError",
     "Pose",
     "Progress",

@@ -21,12 +21,13 @@ from a2v._async import telemetry
 from a2v._async.download import Destination, on_disk
 from a2v._async.finder import Finder
 from a2v._async.journal import Journal
-from a2v._async.saver import Saver, is_saved, paths_of
+from a2v._async.saver import Saver, is_saved, kept_paths, mask_of, paths_of
 from a2v._async.task import AsyncVideoTask
 from a2v._core import html, wire
 from a2v._core.items import (
     JobState,
     JournalEntry,
+    Pace,
     Progress,
     facts_of,
     identities,
@@ -84,6 +85,11 @@ class _Item:
     video_id: str | None
     ended: bool = False
     failed: bool = False
+
+    @property
+    def mask_path(self) -> Path | None:
+        """Where its mask shall be."""
+        return mask_of(self.path) if self.path and self.job.with_mask else None
 
     @property
     def stage(self) -> str:
@@ -232,6 +238,18 @@ class AsyncBatch:
             unknown=count["unknown"],
         )
 
+    async def pace(self) -> Pace:
+        """How the client's requests go: how many the server allows, how many are left, and when the next one is sent.
+
+        Returns:
+            The facts of this moment. They are about all that the client does, not this batch alone.
+
+        Raises:
+            ClientClosedError: The client is closed.
+        """
+        with self._session.in_use() as run:
+            return run.pacer.pace()
+
     @property
     def gone(self) -> tuple[JournalEntry, ...]:
         """What the journal has from earlier runs and this batch has not. It is left as it is, also at the server."""
@@ -252,9 +270,11 @@ class AsyncBatch:
         jobs = dict(zip(identities(self._jobs), self._jobs, strict=True))
         rows = await self._journal.do(partial(self._journal.take, jobs))
         self._gone = tuple(await self._journal.do(self._journal.gone))
+        taken = {one.path for one in rows if one.path} | {one.path for one in self._gone if one.path}
+        paths = kept_paths(self._jobs, self._paths, [row.path for row in rows], taken)
         self._items = [
             _Item(index, job, row.identity, path, row.state, row.video_id)
-            for index, (job, path, row) in enumerate(zip(self._jobs, self._paths, rows, strict=True))
+            for index, (job, path, row) in enumerate(zip(self._jobs, paths, rows, strict=True))
         ]
         self._video_ids = {one.video_id for one in rows if one.video_id}
         self._video_ids |= {one.video_id for one in self._gone if one.video_id}
@@ -296,6 +316,8 @@ class AsyncBatch:
         for item, row in pairs:
             if item.path and not item.state.is_terminal and not (row.sha256 and is_saved(item.path, row)):
                 Destination(item.path, self._overwrite).prepare()
+            if item.mask_path and item.state is JobState.PENDING:
+                Destination(item.mask_path, self._overwrite).prepare()
 
     async def _choose_again(self) -> None:
         """What the caller chose to submit once more."""
@@ -439,9 +461,9 @@ class AsyncBatch:
             await task.wait(timeout=None)
             if item.state is JobState.SUBMITTED:
                 await self._move(item, JobState.FINISHED)
-            path = await self._saver.save(task, item.identity, item.path) if item.path else None
+            path = await self._saver.save(task, item.identity, item.path, item.mask_path) if item.path else None
             await self._move(item, JobState.DONE, path=path and str(path.absolute()))
-            self._end(item, video=task.video, path=path)
+            self._end(item, video=task.video, path=path, mask_path=item.mask_path)
         except VideoFailedError as error:
             await self._fail(item, error)
         except A2VError as error:
@@ -461,12 +483,10 @@ class AsyncBatch:
         if state is JobState.PENDING:
             item.video_id = None
 
-    def _end(
-        self, item: _Item, *, video: Video | None = None, path: Path | None = None, error: A2VError | None = None
-    ) -> None:
+    def _end(self, item: _Item, *, error: A2VError | None = None, **facts: Any) -> None:
         item.ended, item.failed = True, error is not None
         self._under_way.pop(item.index, None)
-        self._send.send_nowait((item, Outcome(index=item.index, job=item.job, video=video, path=path, error=error)))
+        self._send.send_nowait((item, Outcome(index=item.index, job=item.job, error=error, **facts)))
         self._freed.set()
         self._freed = anyio.Event()
 
@@ -512,7 +532,8 @@ def _how_it_ended(item: _Item, row: Row) -> dict[str, Any]:
     if row.state is JobState.FAILED:
         video = Video(video_id=row.video_id, status=VideoStatus.FAILED)
         return {"video": video, "error": VideoFailedError(message, video=video)}
-    return {"video": Video(video_id=row.video_id, status=VideoStatus.FINISHED), "path": item.path}
+    video = Video(video_id=row.video_id, status=VideoStatus.FINISHED)
+    return {"video": video, "path": item.path, "mask_path": item.mask_path}
 
 
 def _first(error: BaseException) -> BaseException:

@@ -125,7 +125,8 @@ class AsyncA2V:
         Args:
             jobs: What to make. Equal jobs are several videos.
             save_to: A folder to save the videos in, made if need be; ``None``: nothing is saved. A file is named by its
-                job's ``name``, otherwise by the job's place, ``0001.mp4`` being the first.
+                job's ``name``, otherwise by the job's place, ``0001.mp4`` being the first. A mask goes beside its video:
+                ``0001.mask.mp4``.
             journal: The file that remembers how far each job is, made if need be; ``None``: nothing outlives the run.
             overwrite: Whether files that are there already may be replaced.
             max_in_flight: How many videos may be under way at once; ``None``: all.

@@ -18,6 +18,7 @@ from attrs import define, field
 from a2v._async.telemetry import NOTHING, Span, logger
 from a2v._core import wire
 from a2v._core.budget import Budget, Kind
+from a2v._core.items import Pace
 from a2v._core.retry import Again, Failure, is_rate_limited, judge
 from a2v._core.schedule import News, Schedule, Turn
 from a2v._core.wire import Call, Reply
@@ -144,6 +145,16 @@ class Pacer:
     def looked(self, video: Video) -> None:
         """Tell the watchers of a look that somebody took for himself."""
         self._deliver(self._schedule.looked([video], anyio.current_time()))
+
+    def pace(self) -> Pace:
+        """How it goes just now."""
+        now = anyio.current_time()
+        turn = self._next(now)
+        return Pace(
+            limit=self._budget.limit,
+            left=self._budget.left(now),
+            next_in=max(0.0, turn.at - now) if turn else None,
+        )
 
     # -- conducting ---------------------------------------------------------------------------------------------------
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from functools import partial
+from itertools import count
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import anyio
@@ -15,7 +17,7 @@ from a2v._async.task import AsyncVideoTask, save
 from a2v._core.manifest import file_names, same_file
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
     from a2v._async.journal import Row
     from a2v._core.models import Job
@@ -37,8 +39,17 @@ class Saver:
         self._overwrite = overwrite
         self._room = anyio.CapacityLimiter(_AT_ONCE)
 
-    async def save(self, task: AsyncVideoTask, identity: str, path: Path) -> Path:
-        """Fetch an item's video, or as much of it as is missing.
+    async def save(self, task: AsyncVideoTask, identity: str, path: Path, mask: Path | None) -> Path:
+        """Fetch an item's video, or as much of it as is missing, and its mask before that.
+
+        Args:
+            task: Whose video.
+            identity: The item.
+            path: Where the video goes.
+            mask: Where the mask goes, if there is one.
+
+        Returns:
+            Where the video is.
 
         Raises:
             DownloadError: It cannot be fetched or stored.
@@ -46,6 +57,9 @@ class Saver:
         """
         row = await self._journal.do(partial(self._journal.row, identity))
         destination = Destination(path, self._overwrite)
+        if mask and (self._overwrite or not await on_disk(mask.exists)):
+            async with self._room:
+                await save(task, Destination(mask, self._overwrite), mask=True)
         if await on_disk(partial(_settle, destination, row)):
             return path
         keeper = _Keeper(self._journal, identity, row.etag, row.size) if self._journal.path else None
@@ -97,7 +111,41 @@ def paths_of(jobs: list[Job], folder: Path | None) -> list[Path | None]:
     """
     if folder is None:
         return [None] * len(jobs)
-    twice = sorted(name for name, count in Counter(map(same_file, file_names(jobs))).items() if count > 1)
+    paths = [folder / f"{name}.mp4" for name in file_names(jobs)]
+    masks = [mask_of(path) for path, job in zip(paths, jobs, strict=True) if job.with_mask]
+    uses = Counter(same_file(path.name) for path in (*paths, *masks))
+    twice = sorted(name.removesuffix(".mp4") for name in uses if uses[name] > 1)
     if twice:
         raise ValueError(f"each job needs a name of its own to be saved under; used more than once: {', '.join(twice)}")
-    return [folder / f"{name}.mp4" for name in file_names(jobs)]
+    return [*paths]
+
+
+def mask_of(path: Path) -> Path:
+    """Where the mask of a video goes."""
+    return path.with_name(f"{path.stem}.mask.mp4")
+
+
+def kept_paths(
+    jobs: list[Job], paths: list[Path | None], saved: list[str | None], taken: set[str]
+) -> list[Path | None]:
+    """Where each job's video goes if some have been saved by an earlier run, in which their places may have been others.
+
+    Args:
+        jobs: The jobs.
+        paths: Where they would go if this was the first run.
+        saved: Where each was saved before, if it was.
+        taken: Where anything was saved before.
+    """
+    numbers = count(len(jobs) + 1)
+    return [
+        path if path is None or job.name else _kept_path(path, before, taken, numbers)
+        for job, path, before in zip(jobs, paths, saved, strict=True)
+    ]
+
+
+def _kept_path(path: Path, before: str | None, taken: set[str], numbers: Iterator[int]) -> Path:
+    if before and Path(before).parent == path.parent.absolute():
+        return path.with_name(Path(before).name)
+    while str(path.absolute()) in taken:
+        path = path.with_name(f"{next(numbers):04d}.mp4")
+    return path

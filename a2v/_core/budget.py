@@ -95,6 +95,14 @@ class Budget:
         """How many requests were sent and not answered yet."""
         return len(self._flying)
 
+    def left(self, now: float) -> int | None:
+        """How many requests the next minute has room for, as far as is known; ``None``: there is no limit."""
+        self._expire(now)
+        if self.limit is None:
+            return None
+        own = self.limit - len(self._flying) - len(self._log)
+        return max(0, own if self._left is None else min(own, self._left))
+
     def wait(self, now: float, kind: Kind = Kind.CALL) -> float:
         """How long a request of this kind must wait still.
 

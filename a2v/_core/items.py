@@ -141,6 +141,21 @@ class Progress:
     unknown: int
 
 
+@frozen(kw_only=True)
+class Pace:
+    """How a client's requests go just now.
+
+    Attributes:
+        limit: Requests a minute that the server allows, as far as is known; ``None``: it has no limit.
+        left: How many of them may be sent still in the minute that runs; ``None``: it has no limit.
+        next_in: Seconds until the next request is sent; ``None``: none is to be sent until something changes.
+    """
+
+    limit: int | None
+    left: int | None
+    next_in: float | None
+
+
 def identities(jobs: Iterable[Job]) -> list[str]:
     """A name for each job that is the same in every run of the same batch, whatever the order of its jobs.
 

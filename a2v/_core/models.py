@@ -313,6 +313,7 @@ class Outcome:
         job: The job itself.
         video: The last look at its video, if it got that far.
         path: Where the video was saved, if it was.
+        mask_path: Where its mask was saved, if it was.
         error: What went wrong, if something did.
     """
 
@@ -320,6 +321,7 @@ class Outcome:
     job: Job
     video: Video | None = None
     path: Path | None = None
+    mask_path: Path | None = None
     error: A2VError | None = None
 
     @property

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     import httpx
 
-    from a2v._core.items import JournalEntry, Progress
+    from a2v._core.items import JournalEntry, Pace, Progress
     from a2v._core.models import Avatar, Character, Job, Outcome, Pose, Video
 
 __all__ = ["A2V", "Avatars", "Batch", "Characters", "VideoTask", "Videos"]
@@ -284,6 +284,17 @@ class Batch(SyncContext[AsyncBatch]):
         """How many jobs are how far."""
         return self._core.progress
 
+    def pace(self) -> Pace:
+        """How the client's requests go: how many the server allows, how many are left, and when the next one is sent.
+
+        Returns:
+            The facts of this moment. They are about all that the client does, not this batch alone.
+
+        Raises:
+            ClientClosedError: The client is closed.
+        """
+        return self._bridge.call(self._core.pace)
+
     @property
     def gone(self) -> tuple[JournalEntry, ...]:
         """What the journal has from earlier runs and this batch has not. It is left as it is, also at the server."""
@@ -394,7 +405,8 @@ class A2V(Twin[AsyncA2V]):
         Args:
             jobs: What to make. Equal jobs are several videos.
             save_to: A folder to save the videos in, made if need be; ``None``: nothing is saved. A file is named by its
-                job's ``name``, otherwise by the job's place, ``0001.mp4`` being the first.
+                job's ``name``, otherwise by the job's place, ``0001.mp4`` being the first. A mask goes beside its video:
+                ``0001.mask.mp4``.
             journal: The file that remembers how far each job is, made if need be; ``None``: nothing outlives the run.
             overwrite: Whether files that are there already may be replaced.
             max_in_flight: How many videos may be under way at once; ``None``: all.

@@ -258,7 +258,7 @@ class _Run:
                     async with AsyncExitStack() as stack:
                         batch = await self._begin(stack, await self._reachable(reach, out))
                         begun = True
-                        out.follow(batch)
+                        await stack.enter_async_context(out.following(batch))
                         _tell_what_is_gone(batch)
                         async for outcome in batch:
                             one = self.work.outcome(outcome)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Self
 
 from attrs import frozen
@@ -13,14 +14,18 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from a2v import Job
+from a2v import ClientClosedError, Job
 from a2v.cli.output import clean, print_fields, print_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import AsyncIterator, Iterable, Iterator
     from types import TracebackType
 
     from a2v import AsyncBatch, Progress
+
+
+_LOOK_EVERY = 0.5
+"""Seconds."""
 
 
 @frozen(kw_only=True)
@@ -89,8 +94,10 @@ class BatchOutput:
         """While the batch has not begun, a terminal shows this."""
         yield
 
-    def follow(self, batch: AsyncBatch) -> None:
-        """A batch that has begun."""
+    @asynccontextmanager
+    async def following(self, batch: AsyncBatch) -> AsyncIterator[None]:  # noqa: ARG002  # a terminal shows it
+        """Around the life of a batch that has begun."""
+        yield
 
     def show(self, one: Standing) -> None:
         """A job that has ended."""
@@ -121,6 +128,7 @@ class TerminalBatchOutput(BatchOutput):
         self._notes = ["looking at the journal and the folder"]
         self._since = time.monotonic()
         self._ended_before = 0
+        self._pace: list[str] = []
         self._live = Live(console=console, get_renderable=self._moving, transient=True, refresh_per_second=2)
 
     def __enter__(self) -> Self:
@@ -141,10 +149,26 @@ class TerminalBatchOutput(BatchOutput):
         finally:
             self._notes.remove(note)
 
-    def follow(self, batch: AsyncBatch) -> None:
-        """Show the counts of a batch from now on."""
+    @asynccontextmanager
+    async def following(self, batch: AsyncBatch) -> AsyncIterator[None]:
+        """Show the counts of a batch, and how its requests go."""
         self._since, self._ended_before = time.monotonic(), _ended(batch.progress)
         self._batch = batch
+        looking = asyncio.create_task(self._look(batch))
+        try:
+            yield
+        finally:
+            looking.cancel()
+            with suppress(asyncio.CancelledError, ClientClosedError):
+                await looking
+
+    async def _look(self, batch: AsyncBatch) -> None:
+        while True:
+            pace = await batch.pace()
+            budget = [] if pace.left is None else [f"{pace.left} of {pace.limit} requests a minute left"]
+            coming = [] if pace.next_in is None else [f"next request in {duration(pace.next_in)}"]
+            self._pace = [*budget, *coming]
+            await asyncio.sleep(_LOOK_EVERY)
 
     def show(self, one: Standing) -> None:
         """Print a job that has ended."""
@@ -185,7 +209,7 @@ class TerminalBatchOutput(BatchOutput):
         times = [f"for {duration(passed)}"]
         if here and total > ended:
             times.append(f"about {duration(passed / here * (total - ended))} to go")
-        return " · ".join(times)
+        return " · ".join([*times, *self._pace])
 
 
 def _ended(progress: Progress) -> int:

@@ -361,14 +361,14 @@ async def test_leaving_waits_a_little_for_the_answer_to_a_submission(service, ma
         with anyio.move_on_after(2):
             async with batch:
                 await outcomes(batch)
-    assert anyio.current_time() - began == pytest.approx(min(answer_after, 2 + 5), abs=0.1)
+    assert anyio.current_time() - began == pytest.approx(min(answer_after, 2 + 3), abs=0.1)
     assert (batch.progress.waiting, getattr(batch.progress, stage)) == (1, 1)
     assert service.posts == 1
 
 
 async def test_leaving_early_waits_for_an_answer_as_well(service, make_client) -> None:
     async def slow(request):
-        await anyio.sleep(4)
+        await anyio.sleep(3)
         return service.well(request)
 
     service.replies["video.generate"] = [slow]
@@ -376,7 +376,7 @@ async def test_leaving_early_waits_for_an_answer_as_well(service, make_client) -
     async with make_client() as client:
         async with client.batch(jobs("a", "b")) as batch:
             await anyio.sleep(1)
-        assert anyio.current_time() - began == pytest.approx(4, abs=0.1)
+        assert anyio.current_time() - began == pytest.approx(3, abs=0.1)
     assert (batch.progress.under_way, batch.progress.waiting) == (1, 1)
 
 
@@ -389,3 +389,19 @@ async def test_leaving_does_not_wait_for_a_turn_to_submit(service, make_client) 
             left = anyio.current_time()
         assert anyio.current_time() - left < 0.1
     assert (batch.progress.under_way, batch.progress.waiting) == (1, 1)
+
+
+async def test_how_the_requests_go(service, make_client) -> None:
+    async with make_client(rate_limit=30) as client, client.batch(jobs(*[None] * 40)) as batch:
+        before = await batch.pace()
+        assert (before.limit, before.left) == (30, 30)
+        await anyio.sleep(1)
+        pace = await batch.pace()
+        # A server that names no limit has none.
+        assert (pace.limit, pace.left) == (None, None)
+        assert 0 <= pace.next_in < 60
+        await outcomes(batch)
+        assert (await batch.pace()).next_in is None
+        await client.aclose()
+        with pytest.raises(a2v.ClientClosedError):
+            await batch.pace()

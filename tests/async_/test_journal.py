@@ -179,6 +179,36 @@ async def test_a_file_that_is_gone_is_fetched_again(service, go, tmp_path) -> No
     assert service.posts == 2
 
 
+async def test_files_named_by_place_stay_where_they_are(service, go, tmp_path) -> None:
+    """Jobs without a name may move in the batch; nothing is fetched again, and no file is taken for another's."""
+    service.content = None
+    x, y, z = (a2v.Job("eva_a0008", f"{AUDIO}?{n}") for n in "xyz")
+    sizes = iter(range(1000, 2000))
+    service.replies["v.mp4"] = [lambda _: httpx.Response(200, content=bytes(next(sizes)))]
+    await go([x], repeat=True)
+    await go([y, x])
+    assert sorted(path.name for path in (tmp_path / "videos").iterdir()) == ["0001.mp4", "0003.mp4"]
+    fetched = len(service.seen("v.mp4"))
+    await go([z, y, x])
+    assert len(service.seen("v.mp4")) == fetched + 1
+    assert sorted(path.name for path in (tmp_path / "videos").iterdir()) == ["0001.mp4", "0003.mp4", "0004.mp4"]
+    assert service.posts == 3
+
+
+async def test_masks_are_saved_beside_their_videos(service, go, tmp_path) -> None:
+    pose = [a2v.Job(pose_id="p1", audio_url=f"{AUDIO}?{name}", name=name, with_mask=True) for name in "ab"]
+    service.plan[-1][1]["mask_video_url"] = "https://files.example/m.mp4"
+    seen = await go(pose)
+    assert {outcome.mask_path for outcome in seen.values()} == {tmp_path / "videos" / f"{n}.mask.mp4" for n in "ab"}
+    names = sorted(path.name for path in (tmp_path / "videos").iterdir())
+    assert names == ["a.mask.mp4", "a.mp4", "b.mask.mp4", "b.mp4"]
+    assert await go(pose) == {}
+    (tmp_path / "videos" / "a.mp4").unlink()
+    assert (await go(pose))["a"].ok
+    with pytest.raises(ValueError, match=r"more than once: a\.mask"):
+        await go([*pose, *jobs("a.mask")])
+
+
 async def test_limits_and_quota(service, go, make_client, journal) -> None:
     with pytest.raises(a2v.ConfigurationError, match=r"would submit 5 videos, and the quota is 3"):
         await go(jobs(*"abcde"), quota=3)

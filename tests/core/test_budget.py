@@ -417,3 +417,14 @@ def test_a_point_in_time_needs_the_servers_clock(date):
 @pytest.mark.parametrize(("reset", "seconds"), [("25", 25), ("0", 1), ("4000", 120), ("soon", 60)])
 def test_how_long_to_wait_after_a_refusal(reset, seconds):
     assert retry_after({"x-ratelimit-reset": reset}) == seconds
+
+
+def test_what_is_left() -> None:
+    budget = Budget(30)
+    assert budget.left(0.0) == 30
+    tickets = [budget.sent(0.0) for _ in range(3)]
+    assert budget.left(0.0) == 27
+    budget.answered(tickets[0], 0.1, {"x-ratelimit-total": "30", "x-ratelimit-left": "12", "x-ratelimit-reset": "40"})
+    assert budget.left(0.2) == 10  # somebody else uses the token; two are on their way
+    assert budget.left(100.0) == 28
+    assert Budget(None).left(0.0) is None
