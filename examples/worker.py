@@ -10,6 +10,7 @@ own. Let one worker at a time work on a queue. The token comes from A2V_TOKEN, t
 
 import sqlite3
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import anyio
@@ -28,6 +29,10 @@ class Queue:
     def __init__(self, path: str) -> None:
         self._db = sqlite3.connect(path, isolation_level=None)
         self._db.execute(SCHEMA)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._db.close()
 
     def add(self, model_id: str, audio_url: str) -> None:
         """Put a video at the end."""
@@ -99,12 +104,14 @@ async def save(queue: Queue, number: int, task: a2v.AsyncVideoTask, folder: Path
 if __name__ == "__main__":
     match sys.argv[1:]:
         case ["add", path, model_id, *audio_urls] if audio_urls:
-            for audio_url in audio_urls:
-                Queue(path).add(model_id, audio_url)
+            with closing(Queue(path)) as queue:
+                for audio_url in audio_urls:
+                    queue.add(model_id, audio_url)
         case ["work", path, folder]:
-            try:
-                sys.exit(not anyio.run(work, Queue(path), Path(folder)))
-            except a2v.A2VError as error:
-                sys.exit(f"{type(error).__name__}: {error}")
+            with closing(Queue(path)) as queue:
+                try:
+                    sys.exit(not anyio.run(work, queue, Path(folder)))
+                except a2v.A2VError as error:
+                    sys.exit(f"{type(error).__name__}: {error}")
         case _:
             sys.exit(__doc__)

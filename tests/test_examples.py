@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import httpx
@@ -67,7 +68,7 @@ def test_an_example_without_arguments_tells_its_usage(name: str) -> None:
 
 
 def states(queue: Path) -> list[str]:
-    with sqlite3.connect(queue) as db:
+    with closing(sqlite3.connect(queue)) as db:
         return [state for (state,) in db.execute("SELECT state FROM videos ORDER BY number")]
 
 
