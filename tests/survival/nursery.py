@@ -106,10 +106,11 @@ def plant(trouble: Trouble) -> None:
 async def run(order: dict[str, Any], trouble: Trouble) -> dict[str, Any]:
     """A batch as a user would run it; what was told is on disk before the next outcome is asked for."""
     folder = Path(order["folder"])
-    jobs = [a2v.Job("eva_a0008", f"https://example.com/{name}.wav", name) for name in order["jobs"]]
+    urls = order.get("urls") or {name: f"https://example.com/{name}.wav" for name in order["jobs"]}
+    jobs = [a2v.Job("eva_a0008", urls[name], name) for name in order["jobs"]]
     told = (folder / "told").open("a", buffering=1)
     with told, anyio.CancelScope() as trouble.scope:
-        async with a2v.AsyncA2V("token", base_url=order["base_url"], rate_limit=None) as a2v_client:
+        async with a2v.AsyncA2V(order.get("token", "token"), base_url=order["base_url"], rate_limit=None) as a2v_client:
             settings = {"journal": folder / "batch.db", "save_to": folder / "videos"}
             async with a2v_client.batch(jobs, **settings) as made:
                 async for outcome in made:

@@ -4,10 +4,21 @@ from __future__ import annotations
 
 import random
 import sys
+import threading
+import wave
+from functools import partial
+from pathlib import Path
 
+import anyio
+import anyio.to_thread
+import av
 import pytest
 
 import a2v
+from a2v.engine import LocalEngine
+from a2v.engine.audio import RATE, decode
+
+CLIPS = Path(a2v.__file__).parent / "cli" / "clips"
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="fork and SIGKILL")
 
@@ -36,6 +47,15 @@ INSTANTS = [
 ]
 # How it ends, and whether the server has `video.list`, in which what is in doubt can be found again.
 KINDS = [("SIGKILL", True), ("SIGKILL", False), ("SIGINT", True), ("cancel", False), ("ENOSPC", False), ("EIO", True)]
+
+
+def wait_for(service, *, submits: int) -> None:
+    """Until another process has got so far."""
+    for _ in range(3000):
+        if len(service.submits) >= submits:
+            return
+        threading.Event().wait(0.01)
+    pytest.fail(f"{len(service.submits)} of {submits} submits after half a minute")
 
 
 @pytest.mark.parametrize(("kind", "lists"), KINDS)
@@ -85,14 +105,13 @@ def test_killed_at_random(make_batch, service, request, lists) -> None:
 
 def test_two_processes_on_one_journal(make_batch, service, nursery) -> None:
     """The second is refused, and says nothing to the server."""
-    service.delay("video.get", 0.5, times=None)
+    service.render_seconds = 4
     batch = make_batch(["a", "b"])
     folder, jobs = str(batch.folder), batch.jobs
     first = {"folder": folder, "base_url": service.files_url, "jobs": jobs}
     nursery._write(first)
     nursery._read()
-    while not service.submits:
-        pass
+    wait_for(service, submits=1)
     other = type(nursery)()
     try:
         refused = other.run(**first)
@@ -119,13 +138,49 @@ def test_downloads_that_are_cut_anywhere(make_batch, service) -> None:
 
 
 def test_a_journal_is_read_while_another_process_writes_it(make_batch, service, nursery) -> None:
-    service.delay("video.get", 0.3, times=None)
+    service.render_seconds = 1
     batch = make_batch(["a", "b"])
     nursery._write({"folder": str(batch.folder), "base_url": service.files_url, "jobs": batch.jobs})
     nursery._read()
-    while len(service.submits) < 2:
-        pass
+    wait_for(service, submits=2)
     states = {entry.state for entry in a2v.read_journal(batch.folder / "batch.db")}
     assert states <= {a2v.JobState.SUBMITTED, a2v.JobState.SUBMITTING, a2v.JobState.FINISHED, a2v.JobState.DONE}
     assert nursery._read()["ended"] == "done"
     batch.is_sound()
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # the engine's own
+async def test_twelve_recordings_through_the_engine(nursery, tmp_path) -> None:
+    """Real renders of real speech, in a batch that is killed twice on the way: twelve videos that play, twelve submits."""
+    clips = sorted(CLIPS.glob("*.flac"))
+    recordings = [_short_copy(clips[n % len(clips)], tmp_path / f"{n:02d}.wav", start=n / 10) for n in range(12)]
+    order = {"folder": str(tmp_path), "jobs": [path.stem for path in recordings]}
+    async with LocalEngine(tmp_path / "engine", allow_files=recordings, size=512) as engine:
+        order |= {"base_url": engine.base_url, "token": engine.token}
+        order["urls"] = {path.stem: path.as_uri() for path in recordings}
+        for instant in ("after submitted", "after done"):
+            ended = await anyio.to_thread.run_sync(partial(nursery.run, trouble=[instant, "SIGKILL"], **order))
+            assert ended["ended"] == "killed"
+        assert (await anyio.to_thread.run_sync(partial(nursery.run, **order)))["ended"] == "done"
+        async with a2v.AsyncA2V(engine.token, base_url=engine.base_url) as client:
+            assert len(await client.videos.list()) == 12
+    assert {entry.state for entry in a2v.read_journal(tmp_path / "batch.db")} == {a2v.JobState.DONE}
+    videos = sorted((tmp_path / "videos").iterdir())
+    assert [path.name for path in videos] == [f"{path.stem}.mp4" for path in recordings]
+    for video, recording in zip(videos, recordings, strict=True):
+        with av.open(str(video)) as film, av.open(str(recording)) as sound:
+            frames = sum(1 for _ in film.decode(video=0))
+            assert frames / 25 == pytest.approx(sound.duration / av.time_base, abs=0.2)
+
+
+def _short_copy(clip: Path, path: Path, *, start: float) -> Path:
+    """A second of a recording, a different one each time."""
+    samples = decode(clip.read_bytes())
+    first = int(start * RATE)
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(RATE)
+        file.writeframes((samples[first : first + RATE] * 32767).astype("<i2").tobytes())
+    return path
