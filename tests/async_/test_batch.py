@@ -109,6 +109,23 @@ async def test_an_outage_leaves_one_job_in_doubt(service, make_client) -> None:
     assert service.posts == 8
 
 
+async def test_doubts_in_a_row_slow_the_submitting_down(service, make_client) -> None:
+    """A server that works but for submissions: in half an hour few are tried, and all that comes later is served."""
+    began = anyio.current_time()
+
+    def breaks(request):
+        if anyio.current_time() - began < 1800:
+            raise httpx.ReadError("gone")
+        return service.well(request)
+
+    service.replies["video.generate"] = [breaks]
+    async with make_client() as client, client.batch(jobs(*[None] * 30)) as batch:
+        seen = await outcomes(batch)
+    doubts = [outcome for outcome in seen if isinstance(outcome.error, a2v.SubmissionUnknownError)]
+    assert 5 <= len(doubts) <= 12
+    assert sum(outcome.ok for outcome in seen) == 30 - len(doubts)
+
+
 @pytest.mark.parametrize(("status", "kind"), [(401, a2v.AuthenticationError), (403, a2v.PermissionDeniedError)])
 async def test_a_refused_token_stops_the_submitting(service, make_client, status, kind) -> None:
     service.replies["video.generate"] = [service.well, httpx.Response(status)]

@@ -146,7 +146,7 @@ async def run_batch(
                     raise error
             if len(ledger.ended) % 100 == 50 and len(ledger.ended) // 100 == len(ledger.alive):
                 gc.collect()
-                ledger.alive.append(sum(type(each).__module__.startswith("a2v") for each in gc.get_objects()))
+                ledger.alive.append(sum(str(type(each).__module__).startswith("a2v") for each in gc.get_objects()))
     return left, watched
 
 
@@ -170,7 +170,7 @@ def test_a_day(backend, number) -> None:
         index for index, end in ledger.ended.items() if end == "unknown"
     }
     told = Counter(ledger.ended.values())
-    assert told["unknown"] < number / 4
+    assert told["unknown"] <= number // 100
     assert told["error"] >= number // 100
     assert told["finished"] == number - told["error"] - told["unknown"]
     # Whoever shares the budget in the fourth hour is found out by being refused.
