@@ -52,6 +52,7 @@ _CLOSED = VISEMES.index("A")
 _MEANT = 0.7
 """Lips close as readily as this share of closed mouths that are p, b or m allows: one that is missed looks worse than one too many."""
 _PAIRS = 3  # pairs of rows that the first layer sees
+_VOWELS = {"B": (300, 2300), "C": (600, 1750), "D": (800, 1200), "E": (500, 850), "F": (310, 750)}  # Hz
 _SHARE = {
     "kokoro": 3.0,
     "real": 3.0,
@@ -61,6 +62,7 @@ _SHARE = {
     "espeak": 1.0,
     "piper": 1.5,
     "silence": 1.0,
+    "vowel": 2.0,
 }
 """How often a family is chosen, for each minute of it: what sounds like people counts more."""
 
@@ -107,6 +109,35 @@ def silences(count: int) -> list[Heard]:
         bands, level = spectrum(np.asarray(noise, np.float32))
         out.append(Heard("silence", bands, level, np.zeros(len(level), np.uint8)))
     return out
+
+
+def vowels(count: int) -> list[Heard]:
+    """Vowels that are held longer than speech holds them, as in song, by a source and two resonances; with pauses and some noise."""
+    random = np.random.default_rng(6)
+    out = []
+    for _ in range(count):
+        parts, labels = [], []
+        for _ in range(int(random.integers(1, 5))):
+            pause, length = int(random.uniform(0.1, 0.9) * 100), int(random.uniform(0.2, 1.5) * 100)
+            name = str(random.choice(list(_VOWELS)))
+            parts += [np.zeros(pause * _RATE // 100), _vowel(length * _RATE // 100, _VOWELS[name], random)]
+            labels += [np.zeros(pause, np.uint8), np.full(length, VISEMES.index(name), np.uint8)]
+        sound = np.concatenate([*parts, np.zeros(_RATE // 2)])
+        sound += random.normal(0, 10 ** random.uniform(-5, -2.3), len(sound))
+        bands, level = spectrum(np.asarray(sound * 10 ** random.uniform(-1, 0.3), np.float32))
+        out.append(Heard("vowel", bands, level, np.concatenate([*labels, np.zeros(50, np.uint8)])))
+    return out
+
+
+def _vowel(count: int, formants: tuple[int, int], random: np.random.Generator) -> NDArray[np.float64]:
+    size, pitch, broad = random.uniform(0.9, 1.2), random.uniform(90, 260), random.uniform(50, 120)
+    phase = 2 * np.pi * np.cumsum(pitch * (1 + 0.01 * np.sin(np.arange(count) / _RATE * random.uniform(5, 40)))) / _RATE
+    out = np.zeros(count)
+    for k in range(1, int(5000 / pitch)):
+        heights = ((formants[0] * size, 1.0), (formants[1] * size, 0.3), (2700 * size, 0.03))
+        out += sum(share / (1 + ((k * pitch - at) / broad) ** 2) for at, share in heights) * np.sin(k * phase + k * k)
+    edge = np.minimum(1, np.minimum(np.arange(count), np.arange(count)[::-1]) / random.uniform(1, 500))
+    return np.asarray(0.3 * edge * out / np.abs(out).max())
 
 
 def _padded(speech: Speech, random: np.random.Generator) -> tuple[Sound, Mouths]:
@@ -356,7 +387,7 @@ def readiness(network: Network, cache: Path, without: list[str]) -> float:
         lifted = [likely * lift / (likely @ lift)[:, None] for likely in heard]
         counts = [compare(likely, truth(speech, len(likely))) for likely, speech in zip(lifted, said, strict=True)]
         closings, meant, closures, closed = (
-            sum(getattr(c, name) for c in counts) for name in ("closings", "meant", "closures", "closed")
+            max(1, sum(getattr(c, name) for c in counts)) for name in ("closings", "meant", "closures", "closed")
         )
         print(f"closed lips + {more:.1f}: {closed / closures:.1%} closed, {meant / closings:.1%} meant", flush=True)
         if meant < _MEANT * closings:
@@ -397,7 +428,7 @@ def main() -> None:
     with ProcessPoolExecutor(given.processes) as pool:
         files = sorted(given.cache.glob("*-[0-9]*.npz"))
         heard = [h for part in pool.map(hear, files, repeat(given.copies), repeat(given.without)) for h in part]
-    heard += silences(300)
+    heard += silences(300) + vowels(300)
     data = Data(heard)
     del heard
     print(f"{data.rows / 6000:.0f} minutes", flush=True)
