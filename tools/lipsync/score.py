@@ -20,6 +20,7 @@ from speech import read
 
 from a2v.engine import lipsync
 from a2v.engine.animate import _SHARP, _labels
+from a2v.engine.audio import RATE
 from a2v.engine.pose import VISEMES
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     Labels = NDArray[np.integer]
 
 _NEAR = 4  # rows, 40 ms
+_PAUSE = 4800  # samples, 0.3 s
 _SYLLABLE = np.hanning(13)[1:-1] / np.hanning(13).sum()
 
 
@@ -51,25 +53,25 @@ class Counts(NamedTuple):
     rightly: int
 
 
-def compare(likely: NDArray[np.float32], truth: Labels) -> Counts:
+def compare(likely: NDArray[np.float32], right: Labels) -> Counts:
     """Counts for one recording, from probabilities and right answers of each row."""
     labels = _labels(likely)
-    near_truth = np.stack([_about(truth == v) for v in range(len(VISEMES))], axis=1)
+    near_truth = np.stack([_about(right == v) for v in range(len(VISEMES))], axis=1)
     rest, closed = VISEMES.index("X"), VISEMES.index("A")
-    closures = [(a, b) for a, b, v in lipsync.runs(truth) if v == closed and b - a > 1]
+    closures = [(a, b) for a, b, v in lipsync.runs(right) if v == closed and b - a > 1]
     closings = [(a, b) for a, b, v in lipsync.runs(labels) if v == closed and b - a > 1]
     drawn = _SHARP * OPENNESS[labels] + (1 - _SHARP) * likely @ OPENNESS
-    openness = [np.convolve(values, _SYLLABLE, "same") for values in (drawn, OPENNESS[truth])]
+    openness = [np.convolve(values, _SYLLABLE, "same") for values in (drawn, OPENNESS[right])]
     return Counts(
-        len(truth),
-        int(near_truth[np.arange(len(truth)), labels].sum()),
+        len(right),
+        int(near_truth[np.arange(len(right)), labels].sum()),
         np.stack(openness, axis=1),
         len(closures),
         sum(bool((labels[max(0, a - _NEAR) : b + _NEAR] == closed).any()) for a, b in closures),
         len(closings),
-        sum(bool((truth[max(0, a - _NEAR) : b + _NEAR] == closed).any()) for a, b in closings),
-        int((truth == rest).sum()),
-        int((_about(labels == rest) & (truth == rest)).sum()),
+        sum(bool((right[max(0, a - _NEAR) : b + _NEAR] == closed).any()) for a, b in closings),
+        int((right == rest).sum()),
+        int((_about(labels == rest) & (right == rest)).sum()),
         int((labels == rest).sum()),
         int((near_truth[:, rest] & (labels == rest)).sum()),
     )
@@ -111,15 +113,28 @@ def group(speech: Speech, without: list[str]) -> str | None:
     return f"{family}, known voices, new words" if is_test_text(speech.text) else None
 
 
-def _spoken(cache: Path, without: list[str], most: float) -> Iterator[tuple[str, Speech]]:
-    """Speech for the test, at most so many seconds a group."""
+def spoken(cache: Path, without: list[str], most: float) -> Iterator[tuple[str, Speech]]:
+    """Speech that training left out and the row it belongs to, at most so many seconds a row."""
     heard: dict[str, float] = {}
     for path in sorted(cache.glob("*-[0-9]*.npz")):
         for speech in read(path):
             name = group(speech, without)
             if name and heard.get(name, 0) < most:
-                heard[name] = heard.get(name, 0) + len(speech.samples) / 16_000
+                heard[name] = heard.get(name, 0) + len(speech.samples) / RATE
                 yield name, speech
+
+
+def padded(speech: Speech) -> NDArray[np.float32]:
+    """The sound, with a pause and faint hiss on both sides."""
+    out = np.random.default_rng(len(speech.samples)).normal(0, 1e-4, len(speech.samples) + 2 * _PAUSE)
+    out[_PAUSE:-_PAUSE] += speech.samples / 32768
+    return out.astype(np.float32)
+
+
+def truth(speech: Speech, count: int) -> Labels:
+    """The right answer for each row of the padded sound."""
+    pause = _PAUSE / RATE
+    return rows([(start + pause, end + pause, viseme) for start, end, viseme in mouths(speech)], count)
 
 
 def main() -> None:
@@ -133,15 +148,12 @@ def main() -> None:
     network = lipsync.network(given.weights)
     groups: dict[str, list[Counts]] = {}
     seconds = cpu = 0.0
-    for name, speech in _spoken(given.cache, given.without, given.seconds):
-        pad = np.random.default_rng(len(speech.samples)).normal(0, 1e-4, len(speech.samples) + 9600)
-        pad[4800 : 4800 + len(speech.samples)] += speech.samples / 32768
-        samples = pad.astype(np.float32)
+    for name, speech in spoken(given.cache, given.without, given.seconds):
+        samples = padded(speech)
         began = time.process_time()
         likely = network.run(*lipsync.spectrum(samples))
-        cpu, seconds = cpu + time.process_time() - began, seconds + len(samples) / 16_000
-        truth = rows([(a + 0.3, b + 0.3, v) for a, b, v in mouths(speech)], len(likely))
-        groups.setdefault(name, []).append(compare(likely, truth))
+        cpu, seconds = cpu + time.process_time() - began, seconds + len(samples) / RATE
+        groups.setdefault(name, []).append(compare(likely, truth(speech, len(likely))))
     print(f"{'':32} {'':8}  {'±40 ms':>6}  {'open':>5}  {'p/b/m':>6}{'':16}  {'silence':>6}")
     for name in sorted(groups):
         print(line(name, groups[name]))
