@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nox
@@ -22,10 +23,10 @@ PYPROJECT = nox.project.load_toml("pyproject.toml")
 THIS_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 # Last, so that the closing line of the full test run is the last one printed.
 PYTHONS = [*(v for v in nox.project.python_versions(PYPROJECT) if v != THIS_PYTHON), THIS_PYTHON]
-# Rooms whose many processes take minutes (what README.md and the examples do with them is run on every Python), and the
-# faults that are many.
-MANY_FAULTS = [f"tests/faults/test_{name}.py" for name in ("toxics", "fuzz", "soak")]
-ONCE_IS_ENOUGH = [f"--ignore={path}" for path in ("tests/cli", "tests/engine", "tests/survival", *MANY_FAULTS)]
+# Many processes and many faults take minutes; what README.md and the examples do with them is run on every Python.
+ONCE_IS_ENOUGH = ["tests/cli", "tests/engine", "tests/faults", "tests/staging", "tests/survival"]
+# About half of all tests by the time they take: with the rest beside them two processors are busy.
+ROOMS = ["tests/async_", "tests/core", "tests/faults", "tests/sync", "tests/testing"]
 LARGEST_WHEEL = 2_000_000
 WITH_LOWEST = [
     "tests/core",
@@ -123,11 +124,21 @@ def tests(session: nox.Session) -> None:
     _install_wheel(session, *_group("tests"))
     # Without a safe path `-m` would put this folder first, and the tree would be tested in the wheel's place.
     env = {"PYTHONSAFEPATH": "1", "A2V_TEST_WHEEL": "1"}
-    if session.python == THIS_PYTHON:
+    full = session.python == THIS_PYTHON
+    if full:
         session.run("coverage", "erase", env=env)
-        session.run("coverage", "run", "-m", "pytest", *session.posargs, env=env)
-    else:
-        session.run("pytest", *ONCE_IS_ENOUGH, *session.posargs, env=env)
+    pytest = ["coverage", "run", "-m", "pytest"] if full else ["pytest"]
+    left_out = [] if full else ONCE_IS_ENOUGH
+    rooms = [path for path in ROOMS if path not in left_out]
+    halves = [session.posargs] if session.posargs else [rooms, [f"--ignore={path}" for path in (*ROOMS, *left_out)]]
+
+    def run(half: list[str]) -> None:
+        # Said when it is through, so that two at once can be told apart.
+        print(session.run(*pytest, *half, env=env, silent=True), flush=True)
+
+    with ThreadPoolExecutor() as at_once:
+        for done in [at_once.submit(run, half) for half in halves]:
+            done.result()
 
 
 @nox.session(requires=[f"tests-{THIS_PYTHON}"])

@@ -52,8 +52,7 @@ def main() -> None:
     for kind in ("nothing", "memory", "journal"):
         done = subprocess.run([sys.executable, __file__, kind], check=True, capture_output=True, text=True)
         figures[kind] = [float(number) for number in done.stdout.split()]
-        wall, cpu, memory = figures[kind]
-        print(f"{kind:>12}{wall:9.1f}{cpu:9.1f}{memory:7.0f}")
+        print(f"{kind:>12}{figures[kind][0]:9.1f}{figures[kind][1]:9.1f}{figures[kind][2]:7.0f}")
     memory, journal = figures["memory"], figures["journal"]
     print(f"the journal costs {(journal[1] - memory[1]) / JOBS * 1000:.2f} ms of CPU a job")
     if journal[2] > LARGEST_MB:

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# How fast a machine is, and what else it does just now, is not what is tested.
+settings.register_profile("a2v", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("a2v")
 
 
 @pytest.fixture(params=["asyncio", "trio"])

@@ -400,7 +400,8 @@ class Service(Account):
             return Reply.refusal(400, str(error))
         answer = self.answer(now, call.name, job=job)
         if isinstance(answer.value, str):
-            place = next((n for n, each in enumerate(self._calls) if each is call), None)
+            # Among the last ones, for it has just come.
+            place = next((n for n in reversed(range(len(self._calls))) if self._calls[n] is call), None)
             if place is not None:
                 self._calls[place] = attrs.evolve(call, video_id=answer.value)
         return self._shown(answer)

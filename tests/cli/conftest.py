@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import socket
@@ -62,8 +63,13 @@ def here(
     for name in ("A2V_BASE_URL", "A2V_TOKEN"):
         monkeypatch.setenv(name, environment[name])
     handler = signal.getsignal(signal.SIGTERM)
+    loggers = {name: logging.getLogger(name) for name in ("a2v", "a2v.engine.access", "uvicorn")}
+    before = {name: (logger.level, list(logger.handlers)) for name, logger in loggers.items()}
     yield lambda *arguments: (run(list(arguments)), *capsys.readouterr())
     signal.signal(signal.SIGTERM, handler)
+    for name, logger in loggers.items():
+        level, logger.handlers = before[name]
+        logger.setLevel(level)
 
 
 @pytest.fixture

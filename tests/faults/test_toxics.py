@@ -45,7 +45,7 @@ class Cell:
 
     def client(self, **settings: object) -> a2v.AsyncA2V:
         # Where nothing waits for it to pass, it is never reached.
-        timeout = 1.0 if self.poison.stalls else 15.0
+        timeout = 1.5 if self.poison.stalls else 15.0
         return a2v.AsyncA2V(CANARY, **{"base_url": self.port.url, "rate_limit": None, "timeout": timeout, **settings})
 
     def strike(self, call: str) -> None:
@@ -273,7 +273,7 @@ SAMPLE = ["resets_after_the_request", "stalls_in_the_body", "bad chunk", "HTML",
 def test_the_sync_twin(port: Port, tmp_path: Path, name: str) -> None:
     """It is the same client: a sample."""
     poison = POISONS[name]
-    settings = {"base_url": port.url, "rate_limit": None, "timeout": 1.0 if poison.stalls else 15.0}
+    settings = {"base_url": port.url, "rate_limit": None, "timeout": 1.5 if poison.stalls else 15.0}
     threads = set(threading.enumerate())
     with a2v.A2V(CANARY, max_retries=0, **settings) as client:
         for call, work, expected in (
