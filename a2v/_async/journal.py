@@ -96,6 +96,8 @@ class Journal:
             if path and not path.exists():
                 _create(path)
             self._db = stack.enter_context(closing(_connect(path)))
+            if path:
+                _set_up(self._db, path)
             self._check(base_url, token, new_token=new_token)
             self.run_number = self._begin()
             self._stack = stack.pop_all()
@@ -308,13 +310,14 @@ def _create(path: Path) -> None:
 
 def _connect(path: Path | None) -> sqlite3.Connection:
     # Always one thread at a time, but not always the same one.
-    db = sqlite3.connect(path or ":memory:", isolation_level=None, check_same_thread=False)
+    return sqlite3.connect(path or ":memory:", isolation_level=None, check_same_thread=False)
+
+
+def _set_up(db: sqlite3.Connection, path: Path) -> None:
     # In this order, or a file that is no database would only be told of later.
-    if path:
-        _check_file(db, path)
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = FULL")
-    return db
+    _check_file(db, path)
+    db.execute("PRAGMA journal_mode = WAL")
+    db.execute("PRAGMA synchronous = FULL")
 
 
 def _check_file(db: sqlite3.Connection, path: Path | None) -> None:

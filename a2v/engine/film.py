@@ -38,7 +38,8 @@ class Film:
 
     def __init__(self, container: OutputContainer, width: int, height: int, fps: int) -> None:
         self._container = container
-        self.width, self.height = width, height
+        self.width: int = width
+        self.height: int = height
         self._fps = fps
         self._frames = 0
         self._video = container.add_stream("libx264", rate=fps, options=_X264)
@@ -104,7 +105,7 @@ class Frame:
     """
 
     def __init__(self, width: int, height: int) -> None:
-        self.video = av.VideoFrame(width, height, "nv12")
+        self.video: av.VideoFrame = av.VideoFrame(width, height, "nv12")
         light, colour = (
             np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)
             for plane in self.video.planes

@@ -44,8 +44,8 @@ class Server:
     base_url: str
 
     def __init__(self, service: Service, port: int = 0) -> None:
-        self.service = service
-        self.token = "token" if service.token is None else service.token
+        self.service: Service = service
+        self.token: str = "token" if service.token is None else service.token
         self._port = port
         self._stack = ExitStack()
 

@@ -26,7 +26,7 @@ class Transport(httpx.AsyncBaseTransport):
     """
 
     def __init__(self, service: Service) -> None:
-        self.closed = False
+        self.closed: bool = False
         self._service = service
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
