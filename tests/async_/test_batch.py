@@ -422,3 +422,28 @@ async def test_how_the_requests_go(service, make_client) -> None:
         await client.aclose()
         with pytest.raises(a2v.ClientClosedError):
             await batch.pace()
+
+
+class Stop(BaseException):
+    """Like Ctrl-C on trio, which comes out of whatever runs just then."""
+
+
+async def test_what_comes_out_of_its_midst_comes_out_as_it_is(service, make_client) -> None:
+    def stop(request):
+        raise Stop
+
+    service.replies["video.get"] = [stop]
+    async with make_client() as client:
+        with pytest.raises(Stop):
+            async with client.batch(jobs("a")):
+                await anyio.sleep_forever()
+    gc.collect()
+
+
+async def test_a_server_that_is_not_well_for_longer_than_patience(service, make_client) -> None:
+    """After a doubt the server is asked what costs nothing; if it never answers, the next submission tells."""
+    service.replies["video.generate"] = [httpx.Response(502), httpx.ConnectError("down")]
+    service.replies["character.list"] = [httpx.ConnectError("down")]
+    async with make_client() as client, client.batch(jobs("a", "b")) as batch:
+        seen = {outcome.job.name: type(outcome.error) for outcome in await outcomes(batch)}
+    assert seen == {"a": a2v.SubmissionUnknownError, "b": a2v.TransportError}

@@ -387,6 +387,17 @@ async def test_a_video_of_somebody_else_is_not_adopted(service, go) -> None:
     assert isinstance(seen["a"].error, a2v.SubmissionUnknownError)
 
 
+async def test_a_list_that_fails_when_it_is_needed(service, go) -> None:
+    service.lists_videos = True
+    lost(service)
+    service.replies["video.list"] = [service.well, service.well, httpx.Response(403)]
+    seen = await go(jobs("a"))
+    assert isinstance(seen["a"].error, a2v.SubmissionUnknownError)
+    service.replies.clear()
+    assert (await go(jobs("a")))["a"].ok
+    assert service.posts == 1
+
+
 async def test_in_doubt_without_a_list(service, go) -> None:
     lost(service)
     seen = await go(jobs("a", "b"))
@@ -528,6 +539,15 @@ async def test_a_disk_that_keeps_no_note_either(service, go, disk, journal, monk
     seen = await go(jobs("a"))
     assert isinstance(seen["a"].error, a2v.SubmissionUnknownError)
     assert service.posts == 1
+
+
+def test_a_side_file_that_cannot_be_made(tmp_path, monkeypatch) -> None:
+    def fail(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="No space"), SideFile(tmp_path / "batch.db"):
+        pytest.fail("entered")
 
 
 def test_a_note_on_a_disk_that_fails(tmp_path, monkeypatch) -> None:
