@@ -151,7 +151,8 @@ def serve() -> None:
         with os.fdopen(reading) as answer:
             said = answer.read()
         _, status = os.waitpid(pid, 0)
-        ended = json.loads(said) if said else {"ended": "killed" if os.WIFSIGNALED(status) else "died"}
+        signals = {signal.SIGKILL: "killed", signal.SIGINT: "KeyboardInterrupt"}
+        ended = json.loads(said) if said else {"ended": signals.get(os.WTERMSIG(status), "died")}
         tell(ended)
 
 

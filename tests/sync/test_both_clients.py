@@ -138,6 +138,9 @@ def test_a_batch_tells_notebooks_how_far_it_has_come(client):
     with client.batch(jobs) as batch:
         assert all(outcome.ok for outcome in batch)
         assert "2 finished of 2" in batch._repr_html_()
+        assert batch.progress == a2v.Progress(total=2, waiting=0, under_way=0, done=2, failed=0, unknown=0)
+        assert batch.pace().next_in is None
+        assert batch.gone == ()
 
 
 def test_a_batch_outside_its_context_says_what_to_do(client):
