@@ -419,7 +419,7 @@ class AsyncBatch:
         async def intend() -> None:
             try:
                 await self._move(item, JobState.SUBMITTING)
-            except JournalError:
+            except BaseException:
                 # It may be on disk all the same. Nothing was sent, so it need not end in doubt.
                 with suppress(JournalError):
                     await self._move(item, JobState.PENDING)

@@ -12,6 +12,7 @@ import json
 import os
 import secrets
 import sqlite3
+import threading
 from collections.abc import Mapping
 from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import partial
@@ -91,6 +92,8 @@ class Journal:
     def __init__(self, path: Path | None, *, base_url: str, token: Secret, new_token: bool = False) -> None:
         self.path = path
         self._turn = anyio.Lock()
+        # asyncio's own cancellation, such as that of Ctrl-C, leaves a thread at work behind, whatever shields it.
+        self._working = threading.Lock()
         with ExitStack() as stack:
             self._side = stack.enter_context(SideFile(path)) if path else None
             if path and not path.exists():
@@ -123,8 +126,12 @@ class Journal:
             return work()
         with anyio.CancelScope(shield=True):
             async with self._turn:
-                return await anyio.to_thread.run_sync(partial(_explained, self.path, work))
+                return await anyio.to_thread.run_sync(partial(_explained, self.path, partial(self._alone, work)))
         raise AssertionError  # pragma: no cover  # for the type checkers: a shielded scope is not cancelled
+
+    def _alone(self, work: Callable[[], T]) -> T:
+        with self._working:
+            return work()
 
     # -- at the beginning ---------------------------------------------------------------------------------------------
 
