@@ -75,12 +75,12 @@ class Stages:
 
 
 @contextmanager
-def usual_encoders() -> Iterator[None]:
-    """Films that are begun inside are encoded as anybody would."""
-    ours = film._X264, film._AAC  # noqa: SLF001
-    film._X264, film._AAC = USUAL_X264, {}  # noqa: SLF001
+def usual_sound() -> Iterator[None]:
+    """Sound that is added inside is encoded as anybody would."""
+    ours = film._AAC  # noqa: SLF001
+    film._AAC = {}  # noqa: SLF001
     yield
-    film._X264, film._AAC = ours  # noqa: SLF001
+    film._AAC = ours  # noqa: SLF001
 
 
 def measure_stages(recording: Path, size: int) -> dict[str, float]:
@@ -96,7 +96,7 @@ def measure_stages(recording: Path, size: int) -> dict[str, float]:
         film_frames(stages, performance, size, Path(folder))
         with stages.of("sound"):
             film_sound(recording, Path(folder))
-        with usual_encoders(), stages.of("floor"):
+        with usual_sound(), stages.of("floor"):
             film_sound(recording, Path(folder))
     seconds = dict(stages.seconds)
     return {**seconds, "floor": seconds["floor"] + seconds["decode"]}
@@ -109,9 +109,8 @@ def film_frames(stages: Stages, performance: list[Pose], size: int, folder: Path
     painter.paint(backdrop(person))
     painter.set_backdrop(render._grained(painter.pixels, 1))  # noqa: SLF001
     with ExitStack() as ours_open, ExitStack() as theirs_open:
-        ours = ours_open.enter_context(film.film(folder / "ours.mp4", size, size, FPS))
-        with usual_encoders():
-            theirs = theirs_open.enter_context(film.film(folder / "usual.mp4", size, size, FPS))
+        ours = ours_open.enter_context(film.film(folder / "ours.mp4", size, size, FPS, film.DRAWING))
+        theirs = theirs_open.enter_context(film.film(folder / "usual.mp4", size, size, FPS, USUAL_X264))
         for pose in performance:
             with stages.of("draw"):
                 area = painter.paint(bust(person, pose))
@@ -131,7 +130,7 @@ def film_frames(stages: Stages, performance: list[Pose], size: int, folder: Path
 
 def film_sound(recording: Path, folder: Path) -> None:
     """Encode the sound, under one small picture."""
-    with film.film(folder / "sound.mp4", 16, 16, FPS) as sound:
+    with film.film(folder / "sound.mp4", 16, 16, FPS, film.DRAWING) as sound:
         sound.add_sound(recording)
         sound.add(film.Frame(16, 16))
 

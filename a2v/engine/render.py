@@ -14,7 +14,7 @@ from a2v.engine.animate import poses
 from a2v.engine.drawing.bust import backdrop, bust, nowhere, silhouette
 from a2v.engine.drawing.painter import Painter
 from a2v.engine.drawing.shapes import vuya
-from a2v.engine.film import Film, Frame, film
+from a2v.engine.film import DRAWING, SILHOUETTE, Film, Frame, film
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -79,7 +79,10 @@ def render(
     person, view = cast.look(stance.model_id), stance.views[format]
     performance = _perform(recording, stance.model_id, fps, max_seconds)
     with _partials(destination, *([mask] if mask else [])) as partials, ExitStack() as stack:
-        video, *masks = (stack.enter_context(film(path, width, height, fps)) for path in partials)
+        video, *masks = (
+            stack.enter_context(film(path, width, height, fps, x264))
+            for path, x264 in zip(partials, (DRAWING, SILHOUETTE), strict=False)
+        )
         video.add_sound(recording)
         reels = [_reel(video, view, backdrop(person), partial(bust, person), grain=1)]
         reels += [_reel(cover, view, nowhere(), partial(silhouette, person)) for cover in masks]
