@@ -11,7 +11,9 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from queue import SimpleQueue
 
 import pytest
 
@@ -19,6 +21,7 @@ import a2v
 from a2v.testing import Service
 
 NURSERY = Path(__file__).with_name("nursery.py")
+AT_ONCE = 4
 CONTENT = hashlib.shake_128(b"a video").digest(300_000)
 
 
@@ -59,11 +62,47 @@ class Nursery:
         self._process.stdout.close()
 
 
+class Nurseries:
+    """Several of them, for batches that are run at the same time: most of their lives they wait."""
+
+    def __init__(self, count: int) -> None:
+        self._all = [Nursery() for _ in range(count)]
+        self._free: SimpleQueue[Nursery] = SimpleQueue()
+        for nursery in self._all:
+            self._free.put(nursery)
+
+    def run(self, *, kill_after: float | None = None, **order: object) -> dict[str, str]:
+        """Run a batch in whichever is free."""
+        nursery = self._free.get()
+        try:
+            return nursery.run(kill_after=kill_after, **order)
+        finally:
+            self._free.put(nursery)
+
+    def close(self) -> None:
+        for nursery in self._all:
+            nursery.close()
+
+
 @pytest.fixture(scope="module")
 def nursery() -> Iterator[Nursery]:
     nursery = Nursery()
     yield nursery
     nursery.close()
+
+
+@pytest.fixture(scope="module")
+def nurseries() -> Iterator[Nurseries]:
+    nurseries = Nurseries(AT_ONCE)
+    yield nurseries
+    nurseries.close()
+
+
+@pytest.fixture
+def at_once() -> Iterator[Callable[..., None]]:
+    """Does something with each of many, several of them at the same time."""
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        yield lambda check, many: list(pool.map(check, many))
 
 
 @pytest.fixture
@@ -76,14 +115,13 @@ def service() -> Iterator[Service]:
 class Batch:
     """One batch, run as often as it takes, and what must hold for it at the end."""
 
-    def __init__(self, nursery: Nursery, service: Service, folder: Path, jobs: list[str]) -> None:
+    def __init__(self, nurseries: Nurseries, service: Service, folder: Path, jobs: list[str]) -> None:
         folder.mkdir()
-        self.nursery, self.service, self.folder, self.jobs = nursery, service, folder, jobs
+        self.nurseries, self.service, self.folder, self.jobs = nurseries, service, folder, jobs
 
     def run(self, **more: object) -> str:
-        return self.nursery.run(folder=str(self.folder), base_url=self.service.files_url, jobs=self.jobs, **more)[
-            "ended"
-        ]
+        order = {"folder": str(self.folder), "base_url": self.service.files_url, "jobs": self.jobs}
+        return self.nurseries.run(**order, **more)["ended"]
 
     @property
     def states(self) -> dict[str, str]:
@@ -116,8 +154,8 @@ class Batch:
 
 
 @pytest.fixture
-def make_batch(nursery, service, tmp_path) -> Callable[..., Batch]:
+def make_batch(nurseries, service, tmp_path) -> Callable[..., Batch]:
     def make(jobs: list[str]) -> Batch:
-        return Batch(nursery, service, tmp_path / jobs[0], jobs)
+        return Batch(nurseries, service, tmp_path / jobs[0], jobs)
 
     return make

@@ -47,6 +47,7 @@ INSTANTS = [
 ]
 # How it ends, and whether the server has `video.list`, in which what is in doubt can be found again.
 KINDS = [("SIGKILL", True), ("SIGKILL", False), ("SIGINT", True), ("cancel", False), ("ENOSPC", False), ("EIO", True)]
+SERIES = 4  # of kills at random, side by side
 
 
 def wait_for(service, *, submits: int) -> None:
@@ -59,10 +60,12 @@ def wait_for(service, *, submits: int) -> None:
 
 
 @pytest.mark.parametrize(("kind", "lists"), KINDS)
-def test_every_instant(make_batch, service, kind, lists) -> None:
+def test_every_instant(make_batch, service, at_once, kind, lists) -> None:
     """Each named instant of a batch's life, each way to end there; then the same command again."""
     service.lists_videos = lists
-    for number, instant in enumerate(INSTANTS):
+
+    def end_at(number: int) -> None:
+        instant = INSTANTS[number]
         batch = make_batch([f"{number}-{name}" for name in "abc"])
         backend = ("asyncio", "trio")[number % 2]
         ended = batch.run(trouble=[instant, kind], backend=backend)
@@ -72,35 +75,43 @@ def test_every_instant(make_batch, service, kind, lists) -> None:
         in_doubt = 0 if lists and kind != "SIGKILL" else 1
         batch.is_sound(in_doubt=in_doubt, told_again=1)
 
+    at_once(end_at, range(len(INSTANTS)))
 
-def test_killed_while_it_goes_on(make_batch, service) -> None:
+
+def test_killed_while_it_goes_on(make_batch, at_once) -> None:
     """The second and the third run are killed as well, each a little later in its life."""
-    for number, instant in enumerate(INSTANTS[4:]):
-        batch = make_batch([f"{number}-{name}" for name in "abcd"])
+
+    def end_at(instant: str) -> None:
+        batch = make_batch([f"{instant.replace(' ', '-')}-{name}" for name in "abcd"])
         batch.run(trouble=["after submitting", "SIGKILL"])
         batch.run(trouble=[instant, "SIGKILL"])
         batch.run(trouble=["before done", "SIGKILL"])
         assert batch.run() == "done"
         batch.is_sound(in_doubt=3, told_again=3)
 
+    at_once(end_at, INSTANTS[4:])
+
 
 @pytest.mark.parametrize("lists", [True, False], ids=["with a list", "without"])
-def test_killed_at_random(make_batch, service, request, lists) -> None:
+def test_killed_at_random(make_batch, service, at_once, request, lists) -> None:
     """As many kills as ``--kills`` says, half of them here; what is in doubt is never more than the kills."""
     service.lists_videos = lists
-    draw = random.Random(f"{lists}")
-    kills = duplicates = number = 0
-    while kills < request.config.getoption("--kills") // 2:
-        number += 1
-        batch = make_batch([f"{number}-{n}" for n in range(12)])
-        killed = 0
-        # A little more time for each run than for the one before, so that a slow machine gets to the end too.
-        while batch.run(kill_after=draw.uniform(0, 0.3 + killed / 50)) == "killed":
-            killed += 1
-        batch.is_sound(in_doubt=killed, told_again=killed)
-        kills += killed
-        duplicates += sum(count - 1 for count in batch.submits.values())
-    assert duplicates == 0
+    share = request.config.getoption("--kills") // 2 / SERIES
+
+    def kill(series: int) -> None:
+        draw = random.Random(f"{lists} {series}")
+        kills = number = 0
+        while kills < share:
+            number += 1
+            batch = make_batch([f"{series}-{number}-{n}" for n in range(12)])
+            killed = 0
+            # A little more time for each run than for the one before, so that a slow machine gets to the end too.
+            while batch.run(kill_after=draw.uniform(0, 0.3 + killed / 50)) == "killed":
+                killed += 1
+            batch.is_sound(in_doubt=killed, told_again=killed)
+            kills += killed
+
+    at_once(kill, range(SERIES))
 
 
 def test_two_processes_on_one_journal(make_batch, service, nursery) -> None:
