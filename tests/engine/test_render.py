@@ -105,7 +105,8 @@ def test_the_mouth_is_shut_in_silence_and_open_in_the_vowel(video: Path) -> None
 
     silent = [dark(number) for number in (*range(2, 22), *range(55, 75))]
     spoken = [dark(number) for number in range(30, 47)]
-    assert max(silent) < 40
+    # Closed lips have a seam, which is dark, too.
+    assert max(silent) * 3 < min(spoken)
     assert min(spoken) > 120
 
 
