@@ -257,6 +257,7 @@ def serve(
     quota: int | None = None,
     max_audio_seconds: float | None = None,
     max_render_seconds: float = 3600.0,
+    max_render_mib: int = 2048,
     keep_days: float | None = None,
     log_json: Flag = False,
     as_json: Annotated[Flag, _JSON] = False,
@@ -285,6 +286,7 @@ def serve(
         quota: How many requests are answered in the life of the data folder; no limit if left out.
         max_audio_seconds: The longest recording that is rendered; 30 minutes if left out.
         max_render_seconds: How long a render may take.
+        max_render_mib: How much memory a render may take, in MiB.
         keep_days: How long videos are kept after their render, and the tasks with them; for ever if left out.
         log_json: Log each request and each change of a video as a line of JSON.
         as_json: Print one JSON object when the engine is ready: base_url and token.
@@ -313,6 +315,7 @@ def serve(
         quota=quota,
         max_audio_seconds=max_audio_seconds,
         max_render_seconds=max_render_seconds,
+        max_render_mib=max_render_mib,
         keep_days=keep_days,
     )
     log_to_stderr(as_json=log_json)

@@ -48,7 +48,10 @@ class LocalEngine:
         requests_per_minute: How many requests are answered each minute; ``None``: no limit.
         quota: How many requests are answered in the life of the data folder; ``None``: no limit.
         max_audio_seconds: The longest recording that is rendered. ``None``: 30 minutes.
+        max_render_seconds: How long a render may take.
+        max_render_mib: How much memory a render may take, in MiB (address space); 400 or more.
         keep_days: How long videos are kept after their render, and the tasks with them. ``None``: for ever.
+        allowed_hosts: Names beside those of loopback by which clients may address the engine.
 
     Raises:
         ConfigurationError: A setting cannot be right; on entering: the port or the data folder is taken.
@@ -78,7 +81,10 @@ class LocalEngine:
         requests_per_minute: int | None = None,
         quota: int | None = None,
         max_audio_seconds: float | None = None,
+        max_render_seconds: float = 3600.0,
+        max_render_mib: int = 2048,
         keep_days: float | None = None,
+        allowed_hosts: str | Iterable[str] = (),
     ) -> None:
         self._settings = Settings(
             data_dir=data_dir,
@@ -96,7 +102,10 @@ class LocalEngine:
             requests_per_minute=requests_per_minute,
             quota=quota,
             max_audio_seconds=max_audio_seconds,
+            max_render_seconds=max_render_seconds,
+            max_render_mib=max_render_mib,
             keep_days=keep_days,
+            allowed_hosts=allowed_hosts,
         )
         self.token: str = self._settings.token
 
@@ -224,9 +233,9 @@ def _listen(settings: Settings) -> socket.socket:
         found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, *_, address = found[0]
         sock = socket.create_server((str(address[0]), int(address[1])), family=family, backlog=1024)
-    except OSError as error:
-        where = f"{settings.host}:{settings.port}"
-        raise ConfigurationError(f"the engine cannot listen on {where}: {error.strerror or error}") from None
+    except (OSError, ValueError) as error:  # ValueError: of what can be no host's name
+        where, reason = f"{settings.host}:{settings.port}", getattr(error, "strerror", None) or error
+        raise ConfigurationError(f"the engine cannot listen on {where}: {reason}") from None
     # Connections inherit it. asyncio sets it only where it made the socket, and without it a reply takes 40 ms.
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return sock

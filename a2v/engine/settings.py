@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from attrs import Attribute, field, frozen
+from attrs.validators import optional
 
 from a2v.errors import ConfigurationError
 
@@ -19,6 +20,8 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 SIZES = (512, 720, 1080)
 """The shorter side of a video in pixels."""
 FRAME_RATES = (25, 30)
+LEAST_MIB = 400
+"""Of memory for a render: with less, not even its libraries can be loaded."""
 Format = Literal["square", "portrait"]
 """The shape of a video: as high as wide, or 16 high to 9 wide, as telephones are held."""
 Revision = Literal["seed", "later"]
@@ -73,15 +76,19 @@ def _check_port(_: object, __: Attribute[int], value: int) -> None:
         raise ConfigurationError(f"port must be 0 (any free one) to 65535, got {value!r}")
 
 
-def _check_count(_: object, attribute: Attribute[Any], value: int | None) -> None:
-    if value is not None and (type(value) is not int or value < 1):
-        raise ConfigurationError(f"{attribute.name} must be a whole number of at least 1, got {value!r}")
+def _check_count(_: object, attribute: Attribute[Any], value: Any, least: int = 1) -> None:
+    if type(value) is not int or value < least:
+        raise ConfigurationError(f"{attribute.name} must be a whole number of at least {least}, got {value!r}")
 
 
 def _check_amount(_: object, attribute: Attribute[Any], value: Any) -> None:
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if value is not None and not (is_number and 0 < value < float("inf")):
+    if not (is_number and 0 < value < float("inf")):
         raise ConfigurationError(f"{attribute.name} must be a number above 0, got {value!r}")
+
+
+def _check_memory(_: object, attribute: Attribute[Any], value: Any) -> None:
+    _check_count(_, attribute, value, LEAST_MIB)
 
 
 def _check_revision(_: object, __: Attribute[Any], value: Any) -> None:
@@ -118,6 +125,7 @@ class Settings:
         quota: How many requests are answered in the life of the data folder; ``None``: no limit.
         max_audio_seconds: The longest recording that is rendered. ``None``: 30 minutes.
         max_render_seconds: How long a render may take.
+        max_render_mib: How much memory a render may take, in MiB (address space); 400 or more.
         keep_days: How long videos are kept after their render, and the tasks with them. ``None``: for ever.
         allowed_hosts: Names beside ``host`` and those of loopback by which clients may address the engine.
 
@@ -138,11 +146,12 @@ class Settings:
     allow_private_urls: bool = False
     revision: Revision = field(default="later", validator=_check_revision)
     like_hosted: bool = False
-    requests_per_minute: int | None = field(default=None, validator=_check_count)
-    quota: int | None = field(default=None, validator=_check_count)
-    max_audio_seconds: float | None = field(default=None, validator=_check_amount)
+    requests_per_minute: int | None = field(default=None, validator=optional(_check_count))
+    quota: int | None = field(default=None, validator=optional(_check_count))
+    max_audio_seconds: float | None = field(default=None, validator=optional(_check_amount))
     max_render_seconds: float = field(default=3600.0, validator=_check_amount)
-    keep_days: float | None = field(default=None, validator=_check_amount)
+    max_render_mib: int = field(default=2048, validator=_check_memory)
+    keep_days: float | None = field(default=None, validator=optional(_check_amount))
     allowed_hosts: tuple[str, ...] = field(default=(), converter=_names)
 
     @property
