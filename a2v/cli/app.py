@@ -246,6 +246,7 @@ def serve(
     format: Literal["square", "portrait"] = "square",
     fps: int = 25,
     workers: int | None = None,
+    dask: str | None = None,
     queue_limit: int = 1000,
     allow_files: Annotated[tuple[Path, ...], Parameter(negative="", show_default=False)] = (),
     allow_private_urls: Flag = False,
@@ -273,7 +274,8 @@ def serve(
         size: The shorter side of the videos in pixels: 512, 720 or 1080.
         format: Whether the videos are as high as wide, or 16 high to 9 wide.
         fps: Frames a second: 25 or 30.
-        workers: How many renders run at once; one for each core if left out.
+        workers: How many renders run at once; one for each core of this machine if left out.
+        dask: The scheduler of a Dask cluster that renders in this machine's place: tcp://host:8786.
         queue_limit: How many videos may wait before more are refused.
         allow_files: A folder or file that an audio_url of the form file:///… may read; can be given several times.
         allow_private_urls: Let an audio_url point into private networks and to this machine.
@@ -305,6 +307,7 @@ def serve(
         format=format,
         fps=fps,
         workers=workers,
+        dask=dask,
         queue_limit=queue_limit,
         allow_files=allow_files,
         allow_private_urls=allow_private_urls,

@@ -1,7 +1,8 @@
 """The seam between the engine and whatever renders: by default a child process of this machine for each video.
 
 A renderer is an async function. Calling it submits an order; that it returns, raises, or does neither yet is the order's
-status; cancelling the call cancels the render. Whoever has a farm of machines gives ``create_app`` a renderer of their own.
+status; cancelling the call cancels the render. ``farm.Farm`` is another one, for a Dask cluster; whoever has machines of
+another kind gives ``create_app`` a renderer of their own.
 """
 
 from __future__ import annotations

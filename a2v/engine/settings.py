@@ -96,6 +96,11 @@ def _check_revision(_: object, __: Attribute[Any], value: Any) -> None:
         raise ConfigurationError(f"revision must be one of {', '.join(get_args(Revision))}, got {value!r}")
 
 
+def _check_address(_: object, __: Attribute[Any], value: Any) -> None:
+    if not isinstance(value, str) or not value.strip():
+        raise ConfigurationError(f"dask must be the address of a scheduler, tcp://host:8786 say; got {value!r}")
+
+
 def _check_files(_: object, __: Attribute[Any], value: tuple[Path, ...]) -> None:
     for path in value:
         if not path.exists():
@@ -114,7 +119,8 @@ class Settings:
         size: The shorter side of the videos in pixels: 512, 720 or 1080.
         format: ``"square"``, or ``"portrait"``: 16 high to 9 wide (720 × 1280, say).
         fps: Frames a second: 25 or 30.
-        workers: How many renders run at once. ``None``: one for each core.
+        workers: How many renders run at once. ``None``: one for each core of this machine, also with ``dask``.
+        dask: The scheduler of a Dask cluster that renders in this machine's place, ``tcp://host:8786`` say.
         queue_limit: How many videos may wait before ``video.generate`` refuses more.
         allow_files: Folders (or single files) that an ``audio_url`` of the form ``file:///…`` may read; none by default.
         allow_private_urls: Whether an ``audio_url`` may point into private networks and to this machine.
@@ -141,6 +147,7 @@ class Settings:
     format: Format = field(default="square", validator=_check_format)
     fps: int = field(default=25, validator=_check_fps)
     workers: int = field(default=None, converter=_workers, validator=_check_count)
+    dask: str | None = field(default=None, validator=optional(_check_address))
     queue_limit: int = field(default=1000, validator=_check_count)
     allow_files: tuple[Path, ...] = field(default=(), converter=_paths, validator=_check_files)
     allow_private_urls: bool = False

@@ -27,6 +27,11 @@ if said.startswith("crash once "):
     if not note.exists():
         note.write_text("")
         os.abort()
+if said.startswith("sleep once "):
+    note = pathlib.Path(said[11:])
+    if not note.exists():
+        note.write_text(str(os.getpid()))
+        said = "sleep"
 if said == "sleep": time.sleep(600)
 if said == "crash": os.abort()
 if said == "exit": sys.exit("there is a bug")
