@@ -297,6 +297,8 @@ def serve(
         from a2v import engine  # noqa: PLC0415  # an extra
 
         run_engine, settings_of = engine.serve, engine.Settings
+        if dask:
+            from a2v.engine import farm  # noqa: F401, PLC0415  # before the log is set up, because Dask sets up its own
     token = read_token(token_file)
     settings = settings_of(
         host=host,

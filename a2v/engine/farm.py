@@ -147,8 +147,8 @@ async def _submit(client: Client, recording: bytes, order: Order) -> Made:
         made: Made = await future
     except Exception as error:
         # What was raised there, or what befell Dask: the scheduler is gone, or worker after worker died of this render.
-        logger.exception("Dask gave a render up")
-        raise RenderCrashedError("the renderer crashed") from error
+        logger.error("Dask gave a render up: %s: %s", type(error).__name__, error)  # noqa: TRY400  # the traceback is Dask's
+        raise RenderCrashedError("the Dask cluster lost the render") from error
     return made
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import os
 import signal
 import socket
@@ -209,8 +210,10 @@ async def test_a_render_ends_with_a_server_that_is_killed(cluster, tmp_path):
     )
     command = [sys.executable, "-c", program, cluster.address, str(tmp_path / "recording")]
     with subprocess.Popen(command) as server:  # noqa: ASYNC220  # it is waited for by what it does
-        child = await written(tmp_path / "note")
-        server.kill()
+        try:
+            child = await written(tmp_path / "note")
+        finally:
+            server.kill()
     await gone(child)
 
 
@@ -278,6 +281,21 @@ async def test_a_port_where_something_else_answers(monkeypatch):
     async with LocalEngine() as web:
         with pytest.raises(ConfigurationError, match="no Dask scheduler answers"):
             await Farm(web.base_url.replace("http", "tcp")).check(1)
+
+
+def test_what_dask_has_to_say_stands_in_the_log_like_all_else():
+    program = """
+import logging
+from a2v.engine import farm
+from a2v.cli.output import log_to_stderr
+log_to_stderr(as_json=True)
+for name in ("distributed", "distributed.client"):
+    logging.getLogger(name).info("all is well")
+    logging.getLogger(name).error("the scheduler is gone")
+"""
+    ran = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    lines = [json.loads(line) for line in ran.stderr.splitlines()]
+    assert [(line["level"], line["message"]) for line in lines] == [("ERROR", "the scheduler is gone")] * 2
 
 
 def test_what_cannot_be():
