@@ -274,6 +274,13 @@ async def test_an_address_without_a_scheduler(monkeypatch):
         await Farm("scheduler").check(1)
 
 
+def test_the_program_says_so_in_a_line():
+    command = [sys.executable, "-m", "a2v.cli", "serve", "--port", "0", "--dask", "scheduler"]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert ran.stderr == "a2v: no Dask scheduler answers at 'scheduler': missing port number in address 'scheduler'\n"
+
+
 @pytest.mark.anyio
 async def test_a_port_where_something_else_answers(monkeypatch):
     """That of Dask's dashboard, say."""
