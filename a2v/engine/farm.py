@@ -31,9 +31,9 @@ from a2v.errors import ConfigurationError
 try:
     import dask.config
     from distributed import Client, Reschedule, Status, get_worker
-except ImportError as error:
-    needs = 'renders on other machines need one more package (distributed): pip install "a2v[dask]"'
-    raise ImportError(needs, name=error.name) from None
+except ImportError as _missing:
+    _NEEDS = 'renders on other machines need one more package (distributed): pip install "a2v[dask]"'
+    raise ImportError(_NEEDS, name=_missing.name) from None
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
