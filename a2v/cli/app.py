@@ -246,6 +246,7 @@ def serve(
     format: Literal["square", "portrait"] = "square",
     fps: int = 25,
     workers: int | None = None,
+    dask: str | None = None,
     queue_limit: int = 1000,
     allow_files: Annotated[tuple[Path, ...], Parameter(negative="", show_default=False)] = (),
     allow_private_urls: Flag = False,
@@ -257,6 +258,7 @@ def serve(
     quota: int | None = None,
     max_audio_seconds: float | None = None,
     max_render_seconds: float = 3600.0,
+    max_render_mib: int = 2048,
     keep_days: float | None = None,
     log_json: Flag = False,
     as_json: Annotated[Flag, _JSON] = False,
@@ -272,7 +274,8 @@ def serve(
         size: The shorter side of the videos in pixels: 512, 720 or 1080.
         format: Whether the videos are as high as wide, or 16 high to 9 wide.
         fps: Frames a second: 25 or 30.
-        workers: How many renders run at once; one for each core if left out.
+        workers: How many renders run at once; one for each core of this machine if left out.
+        dask: The scheduler of a Dask cluster that renders in this machine's place: tcp://host:8786.
         queue_limit: How many videos may wait before more are refused.
         allow_files: A folder or file that an audio_url of the form file:///… may read; can be given several times.
         allow_private_urls: Let an audio_url point into private networks and to this machine.
@@ -285,6 +288,7 @@ def serve(
         quota: How many requests are answered in the life of the data folder; no limit if left out.
         max_audio_seconds: The longest recording that is rendered; 30 minutes if left out.
         max_render_seconds: How long a render may take.
+        max_render_mib: How much memory a render may take, in MiB.
         keep_days: How long videos are kept after their render, and the tasks with them; for ever if left out.
         log_json: Log each request and each change of a video as a line of JSON.
         as_json: Print one JSON object when the engine is ready: base_url and token.
@@ -293,6 +297,8 @@ def serve(
         from a2v import engine  # noqa: PLC0415  # an extra
 
         run_engine, settings_of = engine.serve, engine.Settings
+        if dask:
+            from a2v.engine import farm  # noqa: F401, PLC0415  # before the log is set up, because Dask sets up its own
     token = read_token(token_file)
     settings = settings_of(
         host=host,
@@ -303,6 +309,7 @@ def serve(
         format=format,
         fps=fps,
         workers=workers,
+        dask=dask,
         queue_limit=queue_limit,
         allow_files=allow_files,
         allow_private_urls=allow_private_urls,
@@ -313,6 +320,7 @@ def serve(
         quota=quota,
         max_audio_seconds=max_audio_seconds,
         max_render_seconds=max_render_seconds,
+        max_render_mib=max_render_mib,
         keep_days=keep_days,
     )
     log_to_stderr(as_json=log_json)

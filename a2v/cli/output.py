@@ -393,7 +393,11 @@ def log_to_stderr(*, as_json: bool = False) -> None:
     """
     handler = logging.StreamHandler()
     handler.setFormatter(_JsonFormatter() if as_json else _CleanFormatter("%(asctime)s %(levelname)s %(message)s"))
-    for name, level in (("a2v", logging.INFO), ("uvicorn", logging.WARNING)):
+    # Dask gives its loggers handlers of their own when it is imported.
+    for name in [name for name in logging.root.manager.loggerDict if name.startswith("distributed")]:
+        logging.getLogger(name).handlers.clear()
+        logging.getLogger(name).propagate = name != "distributed"
+    for name, level in (("a2v", logging.INFO), ("uvicorn", logging.WARNING), ("distributed", logging.WARNING)):
         logger = logging.getLogger(name)
         logger.setLevel(level)
         logger.addHandler(handler)

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
     from starlette.requests import Request
 
+    from a2v.engine.farm import Farm
+
 MAX_BODY = 64 * 1024
 LISTED = 2000
 """How many videos `video.list` shows at most, the newest first, as far as they fit a reply."""
@@ -49,7 +51,7 @@ RENDER_FAILED = 500
 """The code of a failed render where replies have no status; the protocol has none."""
 
 
-def create_app(settings: Settings | None = None, *, renderer: Renderer = render_in_child) -> Starlette:
+def create_app(settings: Settings | None = None, *, renderer: Renderer | None = None) -> Starlette:
     """The engine as an ASGI application, for a server of your choice (one process: the tasks belong to it).
 
     The calls: ``GET /v1/a2v/character.list``, ``POST /v1/a2v/video.generate``, ``GET /v1/a2v/video.get``, and of the later
@@ -59,17 +61,24 @@ def create_app(settings: Settings | None = None, *, renderer: Renderer = render_
 
     Args:
         settings: What the engine can be told; ``Settings()`` if ``None``. Clients must send ``settings.token``.
-        renderer: What renders: a child process on this machine, unless told otherwise; see ``a2v.engine.renderer``.
+        renderer: What renders, see ``a2v.engine.renderer``. ``None``: ``settings.dask``, or child processes on this machine.
 
     Returns:
         The application. Its lifespan opens the data folder and starts the renders, and stops them at the end.
+
+    Raises:
+        ConfigurationError: There is both a ``renderer`` and a ``settings.dask``.
+        ImportError: The extra ``dask`` is needed and not installed.
     """
     settings = settings or Settings()
+    farm = _farm(settings.dask, renderer) if settings.dask else None
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         with _data_folder(settings.data_dir) as folder, Store(folder / "tasks.sqlite3") as store:
-            async with Pool(store, folder, settings, renderer) as pool:
+            if farm:
+                await farm.check(settings.workers)
+            async with Pool(store, folder, settings, farm or renderer or render_in_child) as pool:
                 app.state.engine = Engine(store, pool, settings)
                 yield
 
@@ -82,6 +91,16 @@ def create_app(settings: Settings | None = None, *, renderer: Renderer = render_
     # A redirect has no envelope, and a client with a token does not follow it.
     app.router.redirect_slashes = False
     return app
+
+
+def _farm(address: str, renderer: Renderer | None) -> Farm:
+    if renderer:
+        raise ConfigurationError(
+            "the settings send renders to a Dask cluster, and there is a renderer, too: leave one out"
+        )
+    from a2v.engine.farm import Farm  # noqa: PLC0415  # an extra
+
+    return Farm(address)
 
 
 def _routes(settings: Settings) -> list[Route]:

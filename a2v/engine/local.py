@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from types import FrameType, TracebackType
 
+    from starlette.applications import Starlette
+
 
 class LocalEngine:
     """An engine of one's own on this machine, for the length of an ``async with`` block.
@@ -37,7 +39,8 @@ class LocalEngine:
         size: The shorter side of the videos in pixels: 512, 720 or 1080.
         format: ``"square"``, or ``"portrait"``: 16 high to 9 wide.
         fps: Frames a second: 25 or 30.
-        workers: How many renders run at once. ``None``: one for each core.
+        workers: How many renders run at once. ``None``: one for each core of this machine, also with ``dask``.
+        dask: The scheduler of a Dask cluster that renders in this machine's place, ``tcp://host:8786`` say.
         port: Where to listen on 127.0.0.1; 0 takes a free port.
         queue_limit: How many videos may wait before ``video.generate`` refuses more.
         allow_files: Folders (or single files) that an ``audio_url`` of the form ``file:///…`` may read.
@@ -48,10 +51,14 @@ class LocalEngine:
         requests_per_minute: How many requests are answered each minute; ``None``: no limit.
         quota: How many requests are answered in the life of the data folder; ``None``: no limit.
         max_audio_seconds: The longest recording that is rendered. ``None``: 30 minutes.
+        max_render_seconds: How long a render may take.
+        max_render_mib: How much memory a render may take, in MiB (address space); 400 or more.
         keep_days: How long videos are kept after their render, and the tasks with them. ``None``: for ever.
+        allowed_hosts: Names beside those of loopback by which clients may address the engine.
 
     Raises:
-        ConfigurationError: A setting cannot be right; on entering: the port or the data folder is taken.
+        ConfigurationError: A setting cannot be right; on entering: the port or the data folder is taken, or
+            no Dask scheduler answers.
 
     Attributes:
         base_url: Where clients find it, while the block lasts.
@@ -69,6 +76,7 @@ class LocalEngine:
         format: Format = "square",
         fps: int = 25,
         workers: int | None = None,
+        dask: str | None = None,
         port: int = 0,
         queue_limit: int = 1000,
         allow_files: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] = (),
@@ -78,7 +86,10 @@ class LocalEngine:
         requests_per_minute: int | None = None,
         quota: int | None = None,
         max_audio_seconds: float | None = None,
+        max_render_seconds: float = 3600.0,
+        max_render_mib: int = 2048,
         keep_days: float | None = None,
+        allowed_hosts: str | Iterable[str] = (),
     ) -> None:
         self._settings = Settings(
             data_dir=data_dir,
@@ -87,6 +98,7 @@ class LocalEngine:
             format=format,
             fps=fps,
             workers=workers,
+            dask=dask,
             port=port,
             queue_limit=queue_limit,
             allow_files=allow_files,
@@ -96,15 +108,19 @@ class LocalEngine:
             requests_per_minute=requests_per_minute,
             quota=quota,
             max_audio_seconds=max_audio_seconds,
+            max_render_seconds=max_render_seconds,
+            max_render_mib=max_render_mib,
             keep_days=keep_days,
+            allowed_hosts=allowed_hosts,
         )
         self.token: str = self._settings.token
 
     async def __aenter__(self) -> Self:
         started: Future[None] = Future()
+        app = create_app(self._settings)
         sock = _listen(self._settings)
         self.base_url = _base_url(sock)
-        self._server = _Server(self._settings, sock, partial(started.set_result, None), patience=1)
+        self._server = _Server(app, sock, partial(started.set_result, None), patience=1)
         self._thread = threading.Thread(target=_run, args=(self._server, started), name="a2v engine", daemon=True)
         self._thread.start()
         try:
@@ -148,14 +164,16 @@ def serve(
         ready: Is called with the engine's URL once it answers.
 
     Raises:
-        ConfigurationError: The host is not loopback and ``allow_remote`` is not set, or the port or data folder is taken.
+        ConfigurationError: The host is not loopback and ``allow_remote`` is not set, the port or data folder is taken, or
+            no Dask scheduler answers.
     """
     settings = settings or Settings()
     if not settings.is_local and not allow_remote:
         raise ConfigurationError(f"{settings.host!r} can be reached from elsewhere; say explicitly that this is meant")
+    app = create_app(settings)
     sock = _listen(settings)
     url = _base_url(sock)
-    server = _Server(settings, sock, partial(ready, url) if ready else lambda: None, patience=10)
+    server = _Server(app, sock, partial(ready, url) if ready else lambda: None, patience=10)
     with _stopped_by_signals(server):
         anyio.run(server.work, backend="asyncio")
 
@@ -181,8 +199,8 @@ class _Server(uvicorn.Server):
     ``patience``: how many seconds a download may go on after the engine was told to stop.
     """
 
-    def __init__(self, settings: Settings, sock: socket.socket, ready: Callable[[], object], *, patience: int) -> None:
-        self._app = create_app(settings)
+    def __init__(self, app: Starlette, sock: socket.socket, ready: Callable[[], object], *, patience: int) -> None:
+        self._app = app
         self._socket = sock
         self._ready = ready
         self._patience = patience
@@ -224,9 +242,9 @@ def _listen(settings: Settings) -> socket.socket:
         found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, *_, address = found[0]
         sock = socket.create_server((str(address[0]), int(address[1])), family=family, backlog=1024)
-    except OSError as error:
-        where = f"{settings.host}:{settings.port}"
-        raise ConfigurationError(f"the engine cannot listen on {where}: {error.strerror or error}") from None
+    except (OSError, ValueError) as error:  # ValueError: of what can be no host's name
+        where, reason = f"{settings.host}:{settings.port}", getattr(error, "strerror", None) or error
+        raise ConfigurationError(f"the engine cannot listen on {where}: {reason}") from None
     # Connections inherit it. asyncio sets it only where it made the socket, and without it a reply takes 40 ms.
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return sock

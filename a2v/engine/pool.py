@@ -66,10 +66,12 @@ class Pool:
     async def __aenter__(self) -> Self:
         self._videos.mkdir(exist_ok=True)
         shutil.rmtree(self._work, ignore_errors=True)
-        self._work.mkdir()
+        # What an orphan writes to meanwhile may still be there.
+        self._work.mkdir(exist_ok=True)
         async with AsyncExitStack() as stack:
             # A name of its own for each start: a render orphaned by a kill -9 may still write to its old place.
-            self._scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=self._work)))
+            scratch = tempfile.TemporaryDirectory(dir=self._work, ignore_cleanup_errors=True)
+            self._scratch = Path(stack.enter_context(scratch))
             self._tasks = await stack.enter_async_context(anyio.create_task_group())
             for task in self._store.take_up():
                 self._tasks.start_soon(self._make, task)
@@ -126,22 +128,25 @@ class Pool:
             logger.exception("video %s: its failure could not be stored", task.video_id)
 
     async def _fetch_and_render(self, task: Task) -> None:
-        files = _Files.of(task, self._scratch)
-        try:
-            await fetch(task.audio_url, files.audio, self._settings)
-            async with self._renders:
-                self._store.mark(task.video_id, VideoStatus.IN_PROGRESS)
-                _tell(task, "is being rendered")
-                await self._render(task, files)
-            await self._keep(task, files)
+        # A folder of its own, because a render that is killed leaves files there of which nobody here knows.
+        with tempfile.TemporaryDirectory(dir=self._scratch, ignore_cleanup_errors=True) as folder:
+            files = _Files.of(task, Path(folder))
+            try:
+                await fetch(task.audio_url, files.audio, self._settings)
+                async with self._renders:
+                    self._store.mark(task.video_id, VideoStatus.IN_PROGRESS)
+                    _tell(task, "is being rendered")
+                    await self._try(task, self._order(task, files))
+                await self._keep(task, files)
+            except anyio.get_cancelled_exc_class():
+                self._store.put_back(task.video_id)
+                raise
             self._store.mark(task.video_id, VideoStatus.FINISHED)
             _tell(task, "finished")
-        finally:
-            files.remove()
 
-    async def _render(self, task: Task, files: _Files) -> None:
+    def _order(self, task: Task, files: _Files) -> Order:
         settings = self._settings
-        order = Order(
+        return Order(
             audio=files.audio,
             who=task.who,
             destination=files.video,
@@ -151,12 +156,8 @@ class Pool:
             fps=settings.fps,
             max_audio_seconds=settings.audio_limit,
             max_render_seconds=settings.max_render_seconds,
+            max_render_mib=settings.max_render_mib,
         )
-        try:
-            await self._try(task, order)
-        except anyio.get_cancelled_exc_class():
-            self._store.put_back(task.video_id)
-            raise
 
     async def _try(self, task: Task, order: Order) -> None:
         for tries_left in reversed(range(MAX_TRIES)):
@@ -206,15 +207,7 @@ class _Files:
 
     @classmethod
     def of(cls, task: Task, folder: Path) -> Self:
-        name = folder / task.video_id
-        return cls(
-            name.with_suffix(".audio"), name.with_suffix(".mp4"), name.with_suffix(".mask") if task.with_mask else None
-        )
-
-    def remove(self) -> None:
-        for path in (self.audio, self.video, self.mask):
-            if path:
-                path.unlink(missing_ok=True)
+        return cls(folder / "recording", folder / "video.mp4", folder / "mask.mp4" if task.with_mask else None)
 
 
 def _move(made: Path, place: Path) -> None:

@@ -1,7 +1,8 @@
 """The seam between the engine and whatever renders: by default a child process of this machine for each video.
 
 A renderer is an async function. Calling it submits an order; that it returns, raises, or does neither yet is the order's
-status; cancelling the call cancels the render. Whoever has a farm of machines gives ``create_app`` a renderer of their own.
+status; cancelling the call cancels the render. ``farm.Farm`` is another one, for a Dask cluster; whoever has machines of
+another kind gives ``create_app`` a renderer of their own.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ class Order:
         fps: Frames a second.
         max_audio_seconds: The longest recording to accept.
         max_render_seconds: When to give up.
+        max_render_mib: How much memory it may take, in MiB.
     """
 
     audio: Path
@@ -57,6 +59,7 @@ class Order:
     fps: int = 25
     max_audio_seconds: float = 1800.0
     max_render_seconds: float = 3600.0
+    max_render_mib: int = 2048
 
 
 Renderer = Callable[[Order], Awaitable[None]]
@@ -68,7 +71,7 @@ async def render_in_child(order: Order) -> None:
     """Render in a child process, which dies with the call.
 
     Raises:
-        RenderError: The recording cannot be used, or the render took too long.
+        RenderError: The recording cannot be used, or the render took too long or too much memory.
         RenderCrashedError: The child ended without a verdict.
     """
     try:
@@ -82,13 +85,14 @@ async def render_in_child(order: Order) -> None:
 
 
 def _took_too_long(order: Order) -> str:
-    return f"the render took longer than {order.max_render_seconds / 60:.0f} minutes"
+    return f"the render took longer than {order.max_render_seconds:g} s"
 
 
 def _command(order: Order) -> list[str]:
     command = [*WORKER, str(order.audio), order.who, str(order.destination), "--size", str(order.size)]
     command += ["--format", order.format, "--fps", str(order.fps), "--end-with-stdin"]
     command += ["--max-seconds", str(order.max_audio_seconds)]
+    command += ["--max-render-seconds", str(order.max_render_seconds), "--max-render-mib", str(order.max_render_mib)]
     return command + (["--mask", str(order.mask)] if order.mask else [])
 
 

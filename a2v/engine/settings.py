@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from attrs import Attribute, field, frozen
+from attrs.validators import optional
 
 from a2v.errors import ConfigurationError
 
@@ -19,6 +20,8 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 SIZES = (512, 720, 1080)
 """The shorter side of a video in pixels."""
 FRAME_RATES = (25, 30)
+LEAST_MIB = 400
+"""Of memory for a render: with less, not even its libraries can be loaded."""
 Format = Literal["square", "portrait"]
 """The shape of a video: as high as wide, or 16 high to 9 wide, as telephones are held."""
 Revision = Literal["seed", "later"]
@@ -73,20 +76,29 @@ def _check_port(_: object, __: Attribute[int], value: int) -> None:
         raise ConfigurationError(f"port must be 0 (any free one) to 65535, got {value!r}")
 
 
-def _check_count(_: object, attribute: Attribute[Any], value: int | None) -> None:
-    if value is not None and (type(value) is not int or value < 1):
-        raise ConfigurationError(f"{attribute.name} must be a whole number of at least 1, got {value!r}")
+def _check_count(_: object, attribute: Attribute[Any], value: Any, least: int = 1) -> None:
+    if type(value) is not int or value < least:
+        raise ConfigurationError(f"{attribute.name} must be a whole number of at least {least}, got {value!r}")
 
 
 def _check_amount(_: object, attribute: Attribute[Any], value: Any) -> None:
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if value is not None and not (is_number and 0 < value < float("inf")):
+    if not (is_number and 0 < value < float("inf")):
         raise ConfigurationError(f"{attribute.name} must be a number above 0, got {value!r}")
+
+
+def _check_memory(_: object, attribute: Attribute[Any], value: Any) -> None:
+    _check_count(_, attribute, value, LEAST_MIB)
 
 
 def _check_revision(_: object, __: Attribute[Any], value: Any) -> None:
     if value not in get_args(Revision):
         raise ConfigurationError(f"revision must be one of {', '.join(get_args(Revision))}, got {value!r}")
+
+
+def _check_address(_: object, __: Attribute[Any], value: Any) -> None:
+    if not isinstance(value, str) or not value.strip():
+        raise ConfigurationError(f"dask must be the address of a scheduler, tcp://host:8786 say; got {value!r}")
 
 
 def _check_files(_: object, __: Attribute[Any], value: tuple[Path, ...]) -> None:
@@ -107,7 +119,8 @@ class Settings:
         size: The shorter side of the videos in pixels: 512, 720 or 1080.
         format: ``"square"``, or ``"portrait"``: 16 high to 9 wide (720 × 1280, say).
         fps: Frames a second: 25 or 30.
-        workers: How many renders run at once. ``None``: one for each core.
+        workers: How many renders run at once. ``None``: one for each core of this machine, also with ``dask``.
+        dask: The scheduler of a Dask cluster that renders in this machine's place, ``tcp://host:8786`` say.
         queue_limit: How many videos may wait before ``video.generate`` refuses more.
         allow_files: Folders (or single files) that an ``audio_url`` of the form ``file:///…`` may read; none by default.
         allow_private_urls: Whether an ``audio_url`` may point into private networks and to this machine.
@@ -118,6 +131,7 @@ class Settings:
         quota: How many requests are answered in the life of the data folder; ``None``: no limit.
         max_audio_seconds: The longest recording that is rendered. ``None``: 30 minutes.
         max_render_seconds: How long a render may take.
+        max_render_mib: How much memory a render may take, in MiB (address space); 400 or more.
         keep_days: How long videos are kept after their render, and the tasks with them. ``None``: for ever.
         allowed_hosts: Names beside ``host`` and those of loopback by which clients may address the engine.
 
@@ -133,16 +147,18 @@ class Settings:
     format: Format = field(default="square", validator=_check_format)
     fps: int = field(default=25, validator=_check_fps)
     workers: int = field(default=None, converter=_workers, validator=_check_count)
+    dask: str | None = field(default=None, validator=optional(_check_address))
     queue_limit: int = field(default=1000, validator=_check_count)
     allow_files: tuple[Path, ...] = field(default=(), converter=_paths, validator=_check_files)
     allow_private_urls: bool = False
     revision: Revision = field(default="later", validator=_check_revision)
     like_hosted: bool = False
-    requests_per_minute: int | None = field(default=None, validator=_check_count)
-    quota: int | None = field(default=None, validator=_check_count)
-    max_audio_seconds: float | None = field(default=None, validator=_check_amount)
+    requests_per_minute: int | None = field(default=None, validator=optional(_check_count))
+    quota: int | None = field(default=None, validator=optional(_check_count))
+    max_audio_seconds: float | None = field(default=None, validator=optional(_check_amount))
     max_render_seconds: float = field(default=3600.0, validator=_check_amount)
-    keep_days: float | None = field(default=None, validator=_check_amount)
+    max_render_mib: int = field(default=2048, validator=_check_memory)
+    keep_days: float | None = field(default=None, validator=optional(_check_amount))
     allowed_hosts: tuple[str, ...] = field(default=(), converter=_names)
 
     @property

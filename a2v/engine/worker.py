@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
+import re
 import sys
 import threading
 from pathlib import Path
@@ -17,15 +19,14 @@ from typing import get_args
 
 from a2v.engine.settings import FRAME_RATES, Format
 
-_MEMORY = 2 << 30
-_CPU_SECONDS = 3600
 _FILE_SIZE = 2 << 30
+_NEARLY = 0.9
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Renders what the command line asks for."""
     options = _parser().parse_args(arguments)
-    _limit_resources()
+    _limit_resources(options.max_render_mib << 20, math.ceil(options.max_render_seconds))
     if options.end_with_stdin:
         threading.Thread(target=_end_with_stdin, daemon=True).start()
     print(json.dumps(_outcome(options)), flush=True)  # noqa: T201 - the answer
@@ -43,21 +44,24 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--fps", type=int, choices=FRAME_RATES, default=25, help="frames a second")
     parser.add_argument("--end-with-stdin", action="store_true", help="end when the standard input does")
     parser.add_argument("--max-seconds", type=float, help="the longest recording to accept; half an hour")
+    parser.add_argument("--max-render-seconds", type=float, default=3600.0, help="the most CPU time to take")
+    parser.add_argument("--max-render-mib", type=int, default=2048, help="the most memory to take")
     return parser
 
 
-def _limit_resources() -> None:
+def _limit_resources(memory: int, cpu_seconds: int) -> None:
     """Bounds what this process may use, where the platform can."""
     try:
         import resource  # noqa: PLC0415 - not on Windows
     except ImportError:
         return
-    limits = (("RLIMIT_AS", _MEMORY), ("RLIMIT_CPU", _CPU_SECONDS), ("RLIMIT_FSIZE", _FILE_SIZE), ("RLIMIT_CORE", 0))
+    limits = (("RLIMIT_AS", memory), ("RLIMIT_CPU", cpu_seconds), ("RLIMIT_FSIZE", _FILE_SIZE), ("RLIMIT_CORE", 0))
     for name, most in limits:
         _, hard = resource.getrlimit(getattr(resource, name))
-        allowed = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        # The hard limit of CPU time kills without a word. The soft one says which limit it was (SIGXCPU), so it comes first.
+        soft, end = (one if hard == resource.RLIM_INFINITY else min(one, hard) for one in (most, most + 1))
         try:
-            resource.setrlimit(getattr(resource, name), (allowed, allowed))
+            resource.setrlimit(getattr(resource, name), (soft, end))
         except (OSError, ValueError):
             # macOS has the name of the memory limit but does not take it.
             continue
@@ -98,7 +102,22 @@ def _outcome(options: argparse.Namespace) -> dict[str, object]:
         )
     except RenderError as error:
         return {"ok": False, "message": str(error)}
+    except Exception as error:
+        if not _lacks_memory(error, options.max_render_mib):
+            raise
+        return {"ok": False, "message": f"the render needs more than {options.max_render_mib} MiB of memory"}
     return {"ok": True}
+
+
+def _lacks_memory(error: Exception, mib: int) -> bool:
+    """Whether an error comes from the limit; FFmpeg's libraries do not always say so."""
+    if isinstance(error, MemoryError):
+        return True
+    try:
+        found = re.search(r"^VmPeak:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"), re.MULTILINE)
+    except OSError:
+        return False
+    return found is not None and int(found[1]) > _NEARLY * mib * 1024
 
 
 if __name__ == "__main__":

@@ -238,6 +238,7 @@ def test_an_unknown_video(a2v):
         (["serve", "--keep-days", "0"], "keep_days must be a number above 0"),
         (["serve", "--quota", "0"], "quota must be a whole number"),
         (["serve", "--fps", "24"], "fps must be one of 25, 30"),
+        (["serve", "--max-render-mib", "1"], "max_render_mib must be a whole number of at least 400"),
     ],
 )
 def test_bad_usage_is_one_line_and_asks_nothing_of_the_server(here, service, arguments, words):
@@ -351,6 +352,7 @@ def test_version(a2v):
         ("uvicorn", ["characters", "--local"], "a2v[engine]"),
         ("av", ["serve"], "a2v[engine]"),
         ("av", ["demo"], "a2v[engine]"),
+        ("distributed", ["serve", "--dask", "tcp://127.0.0.1:1"], "a2v[dask]"),
     ],
 )
 def test_a_missing_extra_gets_a_sentence(environment, tmp_path: Path, package, arguments, extra):

@@ -17,6 +17,7 @@ STAND_IN = """
 import json, os, pathlib, sys, time
 audio, model_id, destination, option, size, *others = sys.argv[1:]
 said = pathlib.Path(audio).read_text()
+pathlib.Path(destination + ".part").write_text("half a video")
 if said != "liar": pathlib.Path(destination).write_text("half a video")
 if said.startswith("note "):
     pathlib.Path(said[5:]).write_text(str(os.getpid()))
@@ -26,6 +27,11 @@ if said.startswith("crash once "):
     if not note.exists():
         note.write_text("")
         os.abort()
+if said.startswith("sleep once "):
+    note = pathlib.Path(said[11:])
+    if not note.exists():
+        note.write_text(str(os.getpid()))
+        said = "sleep"
 if said == "sleep": time.sleep(600)
 if said == "crash": os.abort()
 if said == "exit": sys.exit("there is a bug")

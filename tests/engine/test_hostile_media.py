@@ -246,7 +246,7 @@ with zipfile.ZipFile(sys.argv[1]) as archive:
 good = [name for name in files if name.startswith("good ")]
 for name in good:
     decode(files[name], naive)  # what is loaded when it is first needed
-worker._limit_resources()
+worker._limit_resources(2 << 30, 3600)
 refuse_to_open()
 for name, data in files.items():
     print(json.dumps(name), flush=True)

@@ -222,6 +222,9 @@ def test_replies_do_not_wait_for_company():
         ({"max_audio_seconds": float("nan")}, "max_audio_seconds"),
         ({"keep_days": -1}, "keep_days"),
         ({"keep_days": True}, "keep_days"),
+        ({"queue_limit": None}, "queue_limit must be a whole number of at least 1"),
+        ({"max_render_seconds": None}, "max_render_seconds must be a number above 0"),
+        ({"max_render_mib": 399}, "max_render_mib must be a whole number of at least 400"),
         ({"revision": "third"}, "revision must be one of seed, later"),
         ({"port": 70000}, "port"),
         ({"token": "two words"}, "token"),
@@ -329,6 +332,11 @@ def test_a_port_that_is_taken():
         port = taken.getsockname()[1]
         with pytest.raises(ConfigurationError, match="cannot listen"):
             serve(Settings(port=port))
+
+
+def test_a_host_that_can_be_none():
+    with pytest.raises(ConfigurationError, match=r"cannot listen on a\.\.b:8000"):
+        serve(Settings(host="a..b", port=8000), allow_remote=True)
 
 
 # -- the package ------------------------------------------------------------------------------------------------------

@@ -195,13 +195,23 @@ async def test_a_recording_that_cannot_be_had(open_pool, model_id):
     assert "public internet" in task.message
 
 
-async def test_time_is_bounded_and_the_child_dies(open_pool, job, child):
+async def test_time_is_bounded_and_the_child_dies(open_pool, job, child, data_dir):
     async with open_pool(max_render_seconds=3) as (pool, store):
         task = pool.submit(job(child.says))
         pid = await child.pid()
         failed = await ended(store, task.video_id)
-        assert "took longer" in failed.message
+        assert failed.message == "the render took longer than 3 s"
         assert not child.is_alive(pid)
+        assert [path for path in (data_dir / "work").rglob("*") if path.is_file()] == []
+
+
+async def test_what_an_orphan_still_writes_does_not_keep_the_next_start_back(open_pool, job, data_dir, monkeypatch):
+    """A folder that an orphaned render writes to cannot be removed at that moment."""
+    (data_dir / "work" / "old").mkdir(parents=True)
+    monkeypatch.setattr("a2v.engine.pool.shutil.rmtree", lambda *_, **__: None)
+    async with open_pool() as (pool, store):
+        task = await ended(store, pool.submit(job("hello")).video_id)
+    assert task.status is VideoStatus.FINISHED
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="looks at processes the POSIX way")

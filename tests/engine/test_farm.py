@@ -1,0 +1,314 @@
+"""Renders on other machines: a Dask cluster of real processes, and what befalls it."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+import av
+import psutil
+import pytest
+
+import a2v
+import a2v.cli
+from a2v import Job, VideoStatus
+from a2v.engine import LocalEngine, Settings, create_app
+from a2v.engine.errors import RenderError
+from a2v.engine.farm import Farm
+from a2v.engine.pool import Pool
+from a2v.engine.renderer import Order, render_in_child
+from a2v.engine.store import Store
+from a2v.errors import ConfigurationError
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="kills processes the POSIX way")
+
+CLIP = min((Path(a2v.cli.__file__).parent / "clips").glob("*.flac"), key=lambda path: path.stat().st_size)
+# On the workers FLAC is rendered in earnest, and all else by the stand-in, which like the real one ends with its worker.
+PRELOAD = """
+import sys
+from a2v.engine import renderer
+choice = '''
+import os, runpy, sys, threading
+threading.Thread(target=lambda: os.read(0, 1) or os._exit(1), daemon=True).start()
+real = open(sys.argv[1], "rb").read(4) == b"fLaC"
+runpy.run_module("a2v.engine.worker", run_name="__main__") if real else runpy.run_path({script!r})
+'''
+renderer.WORKER = (sys.executable, "-c", choice)
+"""
+
+
+class Cluster:
+    """A scheduler and its workers, each with one thread, in processes of their own."""
+
+    def __init__(self, folder: Path, stand_in: str) -> None:
+        self._folder = folder
+        self._preload = folder / "preload.py"
+        self._preload.write_text(PRELOAD.replace("{script!r}", repr(stand_in)))
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = free.getsockname()[1]
+        self.address = f"tcp://127.0.0.1:{self.port}"
+        self.processes: list[subprocess.Popen[bytes]] = []
+
+    def start(self, workers: int, *, scheduler: bool = False) -> None:
+        if scheduler:
+            self._run("scheduler", "--host", "127.0.0.1", "--port", self.port)
+        for _ in range(workers):
+            self._run("worker", self.address, "--nthreads", 1, "--no-nanny", "--preload", self._preload)
+
+    def _run(self, *words: object) -> None:
+        command = [sys.executable, "-m", "dask", *map(str, words), "--no-dashboard"]
+        if words[0] == "worker":
+            command += ["--local-directory", str(self._folder / "scratch")]
+        # A token that a machine of the cluster has for itself is no business of a render either.
+        env = os.environ | {"A2V_TOKEN": "canary"}
+        with (self._folder / "log").open("ab") as log:
+            self.processes.append(subprocess.Popen(command, stdout=log, stderr=log, env=env, cwd=self._folder))
+
+    @property
+    def leftovers(self) -> list[Path]:
+        """What renders have left on the workers."""
+        return [path for path in (self._folder / "scratch").rglob("*") if path.name.startswith(("video", "recording"))]
+
+    def stop(self) -> None:
+        for process in self.processes:
+            process.kill()
+            process.wait()
+        self.processes.clear()
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory, stand_in):
+    cluster = Cluster(tmp_path_factory.mktemp("cluster"), stand_in[-1])
+    try:
+        cluster.start(2, scheduler=True)
+        yield cluster
+    finally:
+        cluster.stop()
+
+
+@pytest.fixture
+def order(tmp_path):
+    """``order("hello")``: a render of what the recording says; its video goes to a folder of its own."""
+    (tmp_path / "out").mkdir()
+
+    def order(said: str | bytes, **more) -> Order:
+        content = said.encode() if isinstance(said, str) else said
+        audio = tmp_path / hashlib.sha256(content).hexdigest()
+        audio.write_bytes(content)
+        return Order(audio=audio, who="eva_a0008", destination=tmp_path / "out" / "video.mp4", **more)
+
+    return order
+
+
+@pytest.fixture
+def open_pool(cluster, data_dir, recordings):
+    """A pool, and its store, whose renders are the cluster's."""
+    data_dir.mkdir()
+
+    @asynccontextmanager
+    async def open_pool():
+        with Store(data_dir / "tasks.sqlite3") as store:
+            settings = Settings(allow_files=recordings, workers=2)
+            async with Pool(store, data_dir, settings, Farm(cluster.address)) as pool:
+                yield pool, store
+
+    return open_pool
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """Dask knows no other."""
+    return "asyncio"
+
+
+async def written(note) -> int:
+    """The number in a file, once it is there."""
+    with anyio.fail_after(30):
+        while not (note.exists() and note.read_text()):  # noqa: ASYNC110  # another process writes it
+            await anyio.sleep(0.02)
+    return int(note.read_text())
+
+
+async def gone(pid: int) -> None:
+    """Until that process has ended."""
+
+    def runs() -> bool:
+        try:
+            return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return False
+
+    with anyio.fail_after(20):
+        while runs():  # noqa: ASYNC110  # nobody here is told
+            await anyio.sleep(0.02)
+
+
+def test_a_video_and_its_mask_come_from_there(cluster, tmp_path):
+    """From a client's request to files that play."""
+
+    async def main() -> None:
+        async with (
+            LocalEngine(dask=cluster.address, allow_files=CLIP) as engine,
+            a2v.AsyncA2V(engine.token, base_url=engine.base_url) as client,
+        ):
+            task = await client.videos.generate(pose_id="eva_a0008_front", audio_url=CLIP.as_uri(), with_mask=True)
+            await task.download(tmp_path / "video.mp4")
+            await task.download(tmp_path / "mask.mp4", mask=True)
+
+    anyio.run(main)
+    lengths = []
+    for name, kinds in (("video.mp4", ["video", "audio"]), ("mask.mp4", ["video"])):
+        with av.open(str(tmp_path / name)) as video:
+            assert [stream.type for stream in video.streams] == kinds
+            lengths.append(sum(1 for _ in video.decode(video=0)))
+    assert lengths[0] == lengths[1] > 25
+    assert cluster.leftovers == []
+
+
+@pytest.mark.anyio
+async def test_renders_run_side_by_side_and_end_with_the_server(cluster, open_pool, say, tmp_path, data_dir):
+    notes = [tmp_path / "one", tmp_path / "other"]
+    async with open_pool() as (pool, store):
+        tasks = [pool.submit(Job("eva_a0008", say(f"note {note}"))).video_id for note in notes]
+        children = [await written(note) for note in notes]
+        workers = {psutil.Process(child).ppid() for child in children}
+        assert len(workers) == 2
+        assert workers <= {process.pid for process in cluster.processes}
+    for child in children:
+        await gone(child)
+    assert [path for folder in ("videos", "work") for path in (data_dir / folder).iterdir()] == []
+    with Store(data_dir / "tasks.sqlite3") as store:
+        assert [store.get(task).status for task in tasks] == [VideoStatus.PENDING] * 2
+
+
+@pytest.mark.anyio
+async def test_no_token_and_nothing_else_of_the_environment_travels(cluster, order, monkeypatch):
+    """Nor is that of the worker's machine handed to the render. And workers are free again after what was cancelled."""
+    monkeypatch.setenv("A2V_TOKEN", "canary")
+    hello = order("hello")
+    await Farm(cluster.address)(hello)
+    assert hello.destination.read_text() == "eva_a0008 --size 512: hello"
+    assert cluster.leftovers == []
+
+
+@pytest.mark.anyio
+async def test_a_render_ends_with_a_server_that_is_killed(cluster, tmp_path):
+    (tmp_path / "recording").write_text(f"note {tmp_path / 'note'}")
+    program = (
+        "import anyio, sys; from pathlib import Path; from a2v.engine.farm import Farm; "
+        "from a2v.engine.renderer import Order; address, audio = sys.argv[1:]; "
+        "anyio.run(Farm(address), Order(audio=Path(audio), who='eva_a0008', destination=Path('nowhere')))"
+    )
+    command = [sys.executable, "-c", program, cluster.address, str(tmp_path / "recording")]
+    with subprocess.Popen(command) as server:  # noqa: ASYNC220  # it is waited for by what it does
+        try:
+            child = await written(tmp_path / "note")
+        finally:
+            server.kill()
+    await gone(child)
+
+
+@pytest.mark.anyio
+async def test_wrong_recordings_and_long_renders_are_told_as_they_are_here(cluster, order, tmp_path):
+    for wrong in (order(b"fLaC, and then nonsense"), order(CLIP.read_bytes(), max_audio_seconds=0.5)):
+        with pytest.raises(RenderError) as here:
+            await render_in_child(wrong)
+        with pytest.raises(RenderError) as there:
+            await Farm(cluster.address)(wrong)
+        assert (type(there.value), str(there.value)) == (type(here.value), str(here.value))
+    with pytest.raises(RenderError, match="took longer than 2 s"):
+        await Farm(cluster.address)(order(f"note {tmp_path / 'note'}", max_render_seconds=2))
+    await gone(await written(tmp_path / "note"))
+    assert list((tmp_path / "out").iterdir()) == []
+    assert cluster.leftovers == []
+
+
+@pytest.mark.anyio
+async def test_a_render_whose_worker_is_killed_is_run_by_another(cluster, order, tmp_path):
+    async with asyncio.TaskGroup() as tasks:
+        wanted = order(f"sleep once {tmp_path / 'note'}")
+        tasks.create_task(Farm(cluster.address)(wanted))
+        child = await written(tmp_path / "note")
+        os.kill(psutil.Process(child).ppid(), signal.SIGKILL)
+        await gone(child)
+    assert wanted.destination.read_text().startswith("eva_a0008 --size 512: sleep once")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["video.mp4"]
+    cluster.start(1)
+
+
+@pytest.mark.anyio
+async def test_a_lost_scheduler_costs_a_try_and_no_video(cluster, open_pool, say, tmp_path, monkeypatch):
+    monkeypatch.setattr("a2v.engine.farm.CONNECT_SECONDS", 0.5)
+    monkeypatch.setattr("a2v.engine.farm.RETRY_SECONDS", 0.1)
+    async with open_pool() as (pool, store):
+        task = pool.submit(Job("eva_a0008", say(f"sleep once {tmp_path / 'note'}")))
+        child = await written(tmp_path / "note")
+        cluster.stop()
+        await gone(child)
+        cluster.start(1, scheduler=True)
+        with anyio.fail_after(60):
+            while not (seen := store.get(task.video_id)).status.is_terminal:  # noqa: ASYNC110  # as a client would look
+                await anyio.sleep(0.05)
+        assert (seen.status, seen.message) == (VideoStatus.FINISHED, None)
+        assert pool.path(task.video_id).read_text().startswith("eva_a0008 --size 512: sleep once")
+
+
+@pytest.mark.anyio
+async def test_an_address_without_a_scheduler(monkeypatch):
+    monkeypatch.setattr("a2v.engine.farm.CONNECT_SECONDS", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+    with pytest.raises(ConfigurationError, match=f"no Dask scheduler answers at '{address}'"):
+        async with LocalEngine(dask=address):
+            pass
+    with pytest.raises(ConfigurationError, match=r"answers at 'scheduler'.*port"):
+        await Farm("scheduler").check(1)
+
+
+def test_the_program_says_so_in_a_line():
+    command = [sys.executable, "-m", "a2v.cli", "serve", "--port", "0", "--dask", "scheduler"]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert ran.stderr == "a2v: no Dask scheduler answers at 'scheduler': missing port number in address 'scheduler'\n"
+
+
+@pytest.mark.anyio
+async def test_a_port_where_something_else_answers(monkeypatch):
+    """That of Dask's dashboard, say."""
+    monkeypatch.setattr("a2v.engine.farm.CONNECT_SECONDS", 0.5)
+    async with LocalEngine() as web:
+        with pytest.raises(ConfigurationError, match="no Dask scheduler answers"):
+            await Farm(web.base_url.replace("http", "tcp")).check(1)
+
+
+def test_what_dask_has_to_say_stands_in_the_log_like_all_else():
+    program = """
+import logging
+from a2v.engine import farm
+from a2v.cli.output import log_to_stderr
+log_to_stderr(as_json=True)
+for name in ("distributed", "distributed.client"):
+    logging.getLogger(name).info("all is well")
+    logging.getLogger(name).error("the scheduler is gone")
+"""
+    ran = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    lines = [json.loads(line) for line in ran.stderr.splitlines()]
+    assert [(line["level"], line["message"]) for line in lines] == [("ERROR", "the scheduler is gone")] * 2
+
+
+def test_what_cannot_be():
+    with pytest.raises(ConfigurationError, match="dask must be the address of a scheduler"):
+        Settings(dask=" ")
+    with pytest.raises(ConfigurationError, match="leave one out"):
+        create_app(Settings(dask="tcp://127.0.0.1:8786"), renderer=render_in_child)
+    with pytest.raises(ConfigurationError, match="asyncio"):
+        anyio.run(Farm("tcp://127.0.0.1:8786").check, 1, backend="trio")

@@ -1,0 +1,126 @@
+"""What a render may take, and that everything an engine can be told can be told to it."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from pathlib import Path
+
+import anyio
+import attrs
+import httpx
+import pytest
+
+import a2v.cli
+from a2v.cli.app import serve
+from a2v.engine import LocalEngine, Settings
+from a2v.engine.errors import RenderError
+from a2v.engine.renderer import Order, render_in_child
+
+CLIP = min((Path(a2v.cli.__file__).parent / "clips").glob("*.flac"), key=lambda path: path.stat().st_size)
+# Runs until somebody stops it, with the limits of the real thing.
+SPIN = "from a2v.engine.worker import _limit_resources as limit\nlimit(2 << 30, 1)\nwhile True: pass"
+
+
+@pytest.mark.anyio
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel bounds no memory")
+async def test_a_render_that_needs_more_memory_fails_and_the_engine_lives(look_until):
+    async with (
+        LocalEngine(size=1080, format="portrait", max_render_mib=400, allow_files=CLIP) as engine,
+        httpx.AsyncClient(base_url=engine.base_url, headers={"Authorization": engine.token}) as client,
+    ):
+        job = {"model_id": "eva_a0008", "audio_url": CLIP.as_uri()}
+        reply = await client.post("/v1/a2v/video.generate", json=job)
+        video = await look_until(client, reply.json()["data"]["video_id"], "error", "finished")
+        assert (video["status"], video["message"]) == ("error", "the render needs more than 400 MiB of memory")
+        assert (await client.get("/health")).status_code == 200
+
+
+@pytest.mark.anyio
+@pytest.mark.skipif(sys.platform == "win32", reason="nothing bounds the CPU time")
+async def test_cpu_time_is_bounded_too(monkeypatch, tmp_path):
+    """The clock on the wall is the server's to watch; a render that it cannot stop ends by itself, and is no crash."""
+    monkeypatch.setattr("a2v.engine.renderer.WORKER", (sys.executable, "-c", SPIN))
+    order = Order(audio=CLIP, who="eva_a0008", destination=tmp_path / "video.mp4", max_render_seconds=30)
+    with anyio.fail_after(20), pytest.raises(RenderError, match="took longer"):
+        await render_in_child(order)
+
+
+def defaults(function) -> dict[str, object]:
+    """What a caller may leave out, and what it is then."""
+    parameters = inspect.signature(function).parameters.values()
+    return {one.name: one.default for one in parameters if one.name != "self"}
+
+
+SETTINGS = {field.name: field.default for field in attrs.fields(Settings)}
+
+
+def test_all_settings_can_be_given_to_a_local_engine():
+    # Other machines cannot reach one that lasts as long as a block.
+    assert defaults(LocalEngine) == {name: value for name, value in SETTINGS.items() if name != "host"}
+
+
+def test_all_settings_can_be_given_on_the_command_line():
+    given = defaults(serve)
+    # A secret does not belong on a command line; a server's clients want to know the port before it starts.
+    del given["token_file"], given["allow_remote"], given["log_json"], given["as_json"]
+    assert given == {name: value for name, value in SETTINGS.items() if name != "token"} | {"port": 8000}
+
+
+def test_what_they_are_given_arrives():
+    """Each setting once, with another value than its default."""
+    told = {
+        "data_dir": Path("data"),
+        "token": "t0k3n",
+        "port": 1234,
+        "size": 720,
+        "format": "portrait",
+        "fps": 30,
+        "workers": 3,
+        "dask": "tcp://scheduler.example:8786",
+        "queue_limit": 7,
+        "allow_files": (CLIP,),
+        "allow_private_urls": True,
+        "revision": "seed",
+        "like_hosted": True,
+        "requests_per_minute": 5,
+        "quota": 6,
+        "max_audio_seconds": 8.0,
+        "max_render_seconds": 9.0,
+        "max_render_mib": 500,
+        "keep_days": 10.0,
+        "allowed_hosts": ("engine.example",),
+    }
+    assert set(told) | {"host"} == set(SETTINGS)
+    assert LocalEngine(**told)._settings == Settings(**told)
+    assert not [name for name, value in told.items() if value == SETTINGS[name]]
+
+
+def test_what_the_command_line_is_given_arrives(monkeypatch):
+    told = {}
+    monkeypatch.setattr("a2v.engine.serve", lambda settings, **_: told.update(attrs.asdict(settings, recurse=False)))
+    monkeypatch.setenv("A2V_TOKEN", "t0k3n")
+    options = {
+        "host": "0.0.0.0",
+        "port": "1234",
+        "data_dir": "data",
+        "size": "720",
+        "format": "portrait",
+        "fps": "30",
+        "workers": "3",
+        "dask": "tcp://scheduler.example:8786",
+        "queue_limit": "7",
+        "allow_files": str(CLIP),
+        "revision": "seed",
+        "requests_per_minute": "5",
+        "quota": "6",
+        "max_audio_seconds": "8",
+        "max_render_seconds": "9",
+        "max_render_mib": "500",
+        "keep_days": "10",
+        "allowed_hosts": "engine.example",
+    }
+    words = [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", value)]
+    assert a2v.cli.app.run(["serve", *words, "--allow-private-urls", "--like-hosted"]) == 0
+    assert set(told) == set(SETTINGS)
+    assert not [name for name, value in told.items() if value == SETTINGS[name]]
