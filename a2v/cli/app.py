@@ -25,8 +25,9 @@ from a2v import (
     WaitTimeoutError,
     __version__,
 )
-from a2v.cli.batch import Plan, make_batch, show_journal
+from a2v.cli.batch import make_batch, show_journal
 from a2v.cli.output import announce, log_to_stderr, print_checks, say
+from a2v.cli.plan import Plan
 from a2v.cli.server import SIZE, Flag, Server, TokenFile, UsageError, needs_extra, read_audio, read_job, read_token
 from a2v.cli.session import follow, session, submit
 from a2v.cli.staging import Staging

@@ -66,6 +66,11 @@ def say(*lines: object) -> None:
         print(clean(line), file=sys.stderr, flush=True)
 
 
+def number(how_many: int, noun: str) -> str:
+    """So many of something, for people: ``1 job``, ``2 jobs``."""
+    return f"{how_many} {noun}" if how_many == 1 else f"{how_many} {noun}s"
+
+
 @define
 class Row:
     """A video, and what the command wants of it.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Self
 
@@ -76,6 +77,20 @@ class Standing:
             "with_mask": self.job.with_mask,
             "extra": dict(self.job.extra),
         }
+
+
+_STAGES = {"done": "done", "failed": "failed", "rejected": "failed", "unknown": "unknown", "pending": "not submitted"}
+
+
+def count_stages(states: Iterable[str]) -> Counter[str]:
+    """How many jobs are how far, by the journal's words for it."""
+    return Counter(_STAGES.get(state, "under way") for state in states)
+
+
+def in_words(counts: Counter[str]) -> str:
+    """Counted stages, for people."""
+    stages = ("done", "failed", "unknown", "under way", "not submitted")
+    return ", ".join(f"{counts[stage]} {stage}" for stage in stages if counts[stage] or stage == "done")
 
 
 class BatchOutput:

@@ -246,14 +246,14 @@ class TestBeforeTheFirstRequest:
 
         told = "4 jobs: 1 done, 1 failed, 1 unknown, 1 not submitted"
         for options, submits in [
-            ([], 1),
-            (["--resubmit-failed"], 2),
-            (["--resubmit-unknown", "5"], 2),
-            (["--resubmit-unknown", "2"], 1),
-            (["--resubmit-unknown", "all", "--resubmit-failed", "--quota", "3"], 3),
+            ([], "1 video"),
+            (["--resubmit-failed"], "2 videos"),
+            (["--resubmit-unknown", "5"], "2 videos"),
+            (["--resubmit-unknown", "2"], "1 video"),
+            (["--resubmit-unknown", "all", "--resubmit-failed", "--quota", "3"], "3 videos"),
         ]:
             done = ran(*BATCH, "--dry-run", *options)
-            assert done.stdout.splitlines() == [told, f"A run would submit {submits} videos."]
+            assert done.stdout.splitlines() == [told, f"A run would submit {submits}."]
         assert len(arrived(rendering)) == 3
 
     def test_a_limit_leaves_the_rest_for_later(self, ran, rendering, manifest) -> None:
