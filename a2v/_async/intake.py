@@ -139,8 +139,8 @@ def _limit(items: list[Item], choices: Choices) -> None:
     wanted = pending if choices.limit is None else pending[: choices.limit]
     if choices.quota is not None and len(wanted) > choices.quota:
         raise ConfigurationError(
-            f"this batch would submit {len(wanted)} videos, and the quota is {choices.quota}. Nothing was submitted. "
-            f"Pass limit={choices.quota} to submit so many of them now, or a larger quota"
+            f"this batch would submit {len(wanted)}, and the quota is {choices.quota}. Nothing was submitted. "
+            f"Pass limit={choices.quota} to submit so many videos now, or a larger quota"
         )
     for item in pending[len(wanted) :]:
         item.ended = True

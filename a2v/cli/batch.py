@@ -235,13 +235,14 @@ def _problem(ones: Sequence[Standing], again: str) -> A2VError | None:
         return None
     states = {one.state for one in missing}
     doubts = [one for one in missing if one.state == "unknown"]
+    all_jobs, others = number(len(ones), "job"), len(missing) - len(doubts)
     problem: A2VError
     if doubts:
-        about = f"{len(doubts)} of {len(ones)} jobs may or may not have been accepted"
-        about += f", {len(missing) - len(doubts)} more are not done" if len(missing) > len(doubts) else ""
+        about = f"{len(doubts)} of {all_jobs} may or may not have been accepted"
+        about += f", {others} more {_are(others)} not done" if others else ""
         problem = SubmissionUnknownError(f"{about}:", job=doubts[0].job)
     else:
-        problem = A2VError(f"{len(missing)} of {len(ones)} jobs are not done:")
+        problem = A2VError(f"{others} of {all_jobs} {_are(others)} not done:")
     for one in missing:
         problem.add_note(f"  {one}")
     advice = {
@@ -257,6 +258,10 @@ def _problem(ones: Sequence[Standing], again: str) -> A2VError | None:
     return problem
 
 
+def _are(how_many: int) -> str:
+    return "is" if how_many == 1 else "are"
+
+
 def _as_options(text: str) -> str:
     """What an error advises, as it is said on the command line."""
     text = re.sub(r"\b(overwrite|new_token|resubmit_failed)=True", lambda m: "--" + m[1].replace("_", "-"), text)
@@ -270,7 +275,7 @@ def _warn_of_repeated(work: Work) -> None:
         shown = f"{', '.join(rows[:-1])} and {rows[-1]}"
         say(f"a2v: rows {shown} are the same: {len(rows)} videos, each paid for")
     if len(same) > _SHOWN:
-        say(f"a2v: and so are {len(same) - _SHOWN} more groups of rows")
+        say(f"a2v: and {number(len(same) - _SHOWN, 'more group')} of such rows")
 
 
 def _tell_what_is_gone(batch: AsyncBatch) -> None:
@@ -278,4 +283,6 @@ def _tell_what_is_gone(batch: AsyncBatch) -> None:
     if gone:
         named = ", ".join(entry.video_id or entry.job.audio_url for entry in gone[:_SHOWN])
         more = f" and {len(gone) - _SHOWN} more" if len(gone) > _SHOWN else ""
-        say(f"a2v: in the journal, and no longer in the manifest: {len(gone)} jobs, left as they are: {named}{more}")
+        say(
+            f"a2v: in the journal, and no longer in the manifest: {number(len(gone), 'job')}, left alone: {named}{more}"
+        )
