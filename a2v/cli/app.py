@@ -26,8 +26,9 @@ from a2v import (
     __version__,
 )
 from a2v.cli.batch import make_batch, show_journal
-from a2v.cli.output import announce, log_to_stderr, number, print_checks, say
+from a2v.cli.output import announce, print_checks
 from a2v.cli.plan import Plan
+from a2v.cli.printing import log_to_stderr, number, say
 from a2v.cli.server import SIZE, Flag, Server, TokenFile, UsageError, needs_extra, read_audio, read_job, read_token
 from a2v.cli.session import follow, session, submit
 from a2v.cli.staging import Staging

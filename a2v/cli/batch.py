@@ -23,8 +23,8 @@ from a2v import (
     read_journal,
 )
 from a2v._core.manifest import repeated
-from a2v.cli.output import number, say
 from a2v.cli.plan import Plan, Work, foretell
+from a2v.cli.printing import number, say
 from a2v.cli.report import check_report, write_report
 from a2v.cli.server import Server, UsageError, keep
 from a2v.cli.staging import Staging

@@ -19,7 +19,7 @@ from a2v._core.budget import reset_in
 from a2v._core.retry import Again, Failure, judge
 from a2v._core.settings import HOSTED, Secret, read_base_url
 from a2v._core.settings import read_token as check_token
-from a2v.cli.output import number
+from a2v.cli.printing import number
 from a2v.cli.server import UsageError, read_token
 
 if TYPE_CHECKING:

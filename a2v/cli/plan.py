@@ -14,7 +14,7 @@ from cyclopts import Parameter, validators
 from a2v import Job, JobState, ManifestError, SubmissionUnknownError
 from a2v._core.items import without_query
 from a2v._core.manifest import file_names
-from a2v.cli.output import number
+from a2v.cli.printing import number
 from a2v.cli.server import Flag, Server, UsageError, read_audio
 from a2v.cli.table import Standing, count_stages, in_words
 from a2v.manifest import load

@@ -13,7 +13,8 @@ import pytest
 from rich.console import Console
 
 from a2v import Character
-from a2v.cli.output import TerminalOutput, clean, number
+from a2v.cli.output import TerminalOutput
+from a2v.cli.printing import clean, number
 from a2v.testing import Reply
 
 HOSTILE = "\x1b]0;owned\x07\x1b[2J \u202eevil\u200b\u2066 \x9b31m \ufeff\u2028\r\n\t end"
