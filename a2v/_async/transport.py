@@ -289,6 +289,7 @@ class Transport:
 
 
 def _pool(context: ssl.SSLContext, proxy: str | None, *, idle: int | None) -> httpx.AsyncHTTPTransport:
+    # A pool with a limit loses a place for good with each request that is cancelled while it is given one (httpcore #1093).
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=idle)
     _hush()
     try:
