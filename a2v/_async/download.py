@@ -6,10 +6,11 @@ import hashlib
 import os
 import re
 import secrets
+import threading
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, BinaryIO, Literal, Protocol, Self, TypeVar
 from urllib.parse import urljoin
 
 import anyio
@@ -18,6 +19,7 @@ from attrs import define, field, frozen
 
 from a2v._async.session import Session
 from a2v._core.retry import Again, Failure
+from a2v._core.settings import Secret
 from a2v.errors import DownloadError
 
 if TYPE_CHECKING:
@@ -101,16 +103,16 @@ class Keeper(Protocol):
 
 async def download(
     session: Session,
-    url: str,
+    url: Secret,
     destination: Destination,
-    fresh_url: Callable[[], Awaitable[str]],
+    fresh_url: Callable[[], Awaitable[Secret]],
     keeper: Keeper | None = None,
 ) -> Path:
     """Fetch a file.
 
     Args:
         session: Whose connections and patience to use; its token stays here.
-        url: Where the file is.
+        url: Where the file is: whoever has it can fetch, so it is not shown by error reports.
         destination: Where it goes.
         fresh_url: Asks for another URL, used once if the first has expired.
         keeper: Who remembers how far it is, and so can use what stays of a file that broke off. Otherwise nothing stays.
@@ -137,16 +139,38 @@ async def download(
 
 async def _fill(part: Path, fetch: _Fetch) -> None:
     keeper = fetch.keeper
-    file = await on_disk(lambda: part.open("ab" if keeper else "xb"))
+    opened = _Opened()
     try:
-        await fetch.run(file)
+        await fetch.run(await on_disk(lambda: opened.open(part, "ab" if keeper else "xb")))
         if keeper:
             digest = await on_disk(lambda: digest_of(part))
             await keeper.whole(fetch.size, digest)
     finally:
-        # On a full disk closing fails too, for the buffer cannot be written; what is wanted was flushed by then.
-        with suppress(OSError):
-            file.close()
+        opened.close()
+
+
+class _Opened:
+    """A file that is opened in a thread, and closed even if that thread is left at work: asyncio's own cancellation does so."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._file: BinaryIO | None = None
+        self._over = False
+
+    def open(self, path: Path, mode: Literal["ab", "xb"]) -> BinaryIO:
+        with self._lock:
+            if self._over:
+                raise InterruptedError
+            self._file = path.open(mode)
+            return self._file
+
+    def close(self) -> None:
+        with self._lock:
+            self._over = True
+            # On a full disk closing fails too, for the buffer cannot be written; what is wanted was flushed by then.
+            with suppress(OSError):
+                if self._file:
+                    self._file.close()
 
 
 def digest_of(path: Path) -> str:
@@ -160,8 +184,8 @@ class _Fetch:
     """One file on its way, over as many requests as it takes."""
 
     session: Session
-    url: str
-    fresh_url: Callable[[], Awaitable[str]]
+    url: Secret
+    fresh_url: Callable[[], Awaitable[Secret]]
     keeper: Keeper | None
     file: BinaryIO = field(init=False)
     etag: str | None = None
@@ -250,11 +274,11 @@ class _Fetch:
     def _redirect(self, reply: Reply) -> None:
         self.redirects += 1
         try:
-            target = urljoin(self.url, reply.headers.get("location", ""))
+            target = Secret(urljoin(self.url.value, reply.headers.get("location", "")))
         except ValueError:
-            target = ""
-        safe = target.startswith("https://") or (target.startswith("http://") and self.url.startswith("http://"))
-        if self.redirects > _REDIRECTS or not safe:
+            target = Secret("")
+        schemes = ("https://", "http://") if self.url.value.startswith("http://") else ("https://",)
+        if self.redirects > _REDIRECTS or not target.value.startswith(schemes):
             raise DownloadError("the video's URL redirects too often or to something that is not fetched")
         self.url = target
 

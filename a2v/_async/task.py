@@ -10,6 +10,7 @@ from a2v._async import telemetry
 from a2v._async.download import Destination, download
 from a2v._async.watch import Watch
 from a2v._core.models import Video, VideoStatus
+from a2v._core.settings import Secret
 from a2v.errors import DownloadError, ProtocolError, VideoFailedError
 
 if TYPE_CHECKING:
@@ -157,7 +158,7 @@ async def save(
     """
     url = _url(await task.wait(), mask=mask)
 
-    async def fresh_url() -> str:
+    async def fresh_url() -> Secret:
         return _url(await task.refresh(), mask=mask)
 
     with telemetry.span("a2v.download", {"a2v.video_id": task.video_id}):
@@ -166,14 +167,14 @@ async def save(
     return saved
 
 
-def _url(video: Video, *, mask: bool) -> str:
+def _url(video: Video, *, mask: bool) -> Secret:
     if mask:
         if not video.mask_video_url:
             raise DownloadError(f"video {video.video_id} has no mask: one is made if asked for, with with_mask=True")
-        return video.mask_video_url
+        return Secret(video.mask_video_url)
     if not video.video_url:
         raise ProtocolError(f"video {video.video_id} was finished and now has no URL")
-    return video.video_url
+    return Secret(video.video_url)
 
 
 def _failure(video: Video) -> str:

@@ -210,7 +210,7 @@ class Transport:
         async with self._send(request, witness, fresh=fresh) as (response, body):
             return Reply(response.status_code, _lower(response.headers), await _read(body))
 
-    async def fetch(self, url: str, headers: Mapping[str, str], timeout: float, sink: Sink) -> Reply | Failure:
+    async def fetch(self, url: Secret, headers: Mapping[str, str], timeout: float, sink: Sink) -> Reply | Failure:
         """Get a file from wherever it is, without the token.
 
         Args:
@@ -222,16 +222,21 @@ class Transport:
         Returns:
             The reply's head, or why there was none or its body broke off.
         """
-        with telemetry.request_span(url) as span:
+        with telemetry.request_span(url.value) as span:
             answer = await self._fetch(url, headers, timeout, sink)
             telemetry.tell_reply(span, answer)
             return answer
 
-    async def _fetch(self, url: str, headers: Mapping[str, str], timeout: float, sink: Sink) -> Reply | Failure:
+    async def _fetch(self, url: Secret, headers: Mapping[str, str], timeout: float, sink: Sink) -> Reply | Failure:
         with _Discreet():
             try:
-                request = httpx.Request("GET", url, headers=_identity(headers), extensions=_timeouts(timeout))
-                async with self._send(request, _Witness(), fresh=True, patience=timeout) as (response, body):
+                # In no variable, as it shows the whole URL.
+                async with self._send(
+                    httpx.Request("GET", url.value, headers=_identity(headers), extensions=_timeouts(timeout)),
+                    _Witness(),
+                    fresh=True,
+                    patience=timeout,
+                ) as (response, body):
                     reply = Reply(response.status_code, _lower(response.headers), b"")
                     if await sink.begin(reply) and not await _pour(body, sink, timeout):
                         return Failure(f"less than {_LEAST} bytes within {timeout:g} s", sent=True)
@@ -284,6 +289,7 @@ class Transport:
 
 
 def _pool(context: ssl.SSLContext, proxy: str | None, *, idle: int | None) -> httpx.AsyncHTTPTransport:
+    # A pool with a limit loses a place for good with each request that is cancelled while it is given one (httpcore #1093).
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=idle)
     _hush()
     try:

@@ -100,7 +100,7 @@ class Watch:
     def _timed_out(self) -> WaitTimeoutError:
         video_id, waited = next(iter(self._open)), anyio.current_time() - self._started
         self._span.failed(WaitTimeoutError.__name__)
-        others = f" (nor have {len(self._open) - 1} others)" if len(self._open) > 1 else ""
+        others = f" (one of {len(self._open)} that have not)" if len(self._open) > 1 else ""
         return WaitTimeoutError(
             f"video {video_id} has not ended after {waited:.0f} s{others}; it goes on at the server",
             video_id=video_id,

@@ -39,7 +39,7 @@ _MARGIN = 0.5
 _MEMORY = 2 * _WINDOW
 # Both Date and Reset are whole seconds: their difference may be one short.
 _ROUNDING = 1.0
-# A pool of connections needs no limit then: it would lose a place with each cancelled request (encode/httpcore#1093).
+# A pool of connections needs no limit then; for what is not counted here, such as downloads, it must not have one.
 _MOST_IN_FLIGHT = 50
 # Below a clock's resolution a delay would never pass.
 _INSTANT = 1e-6

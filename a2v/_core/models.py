@@ -22,11 +22,18 @@ _SCHEMES = {"http", "https", "file"}
 # Half a surrogate pair cannot be encoded, so not be sent either.
 _UNPRINTABLE = re.compile(r"[\x00-\x20\x7f\ud800-\udfff]")
 # Windows refuses these, and a manifest made on one machine should work on another.
+# What gives access stands before the host, or in the query.
+_ACCESS = re.compile(r"(?<=//)[^/?#]*(?=@)|(?<=[?#]).+", re.DOTALL)
 _UNSAFE_IN_NAMES = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]')
 
 
 def _read_only(raw: Mapping[str, Any]) -> Mapping[str, Any]:
     return MappingProxyType(dict(raw))
+
+
+def _discreet(url: str | None) -> str:
+    """A URL in a ``repr``, which ends up in logs and error reports: enough to tell it, not enough to fetch it."""
+    return repr(_ACCESS.sub("…", url) if isinstance(url, str) else url)
 
 
 class _Value:
@@ -162,7 +169,7 @@ class Avatar(_Visible):
 
 @frozen(kw_only=True)
 class Video(_Visible):
-    """One look at a video.
+    """One look at a video. Its ``repr`` does not show what signs a URL.
 
     Attributes:
         video_id: What the server calls it.
@@ -174,8 +181,8 @@ class Video(_Visible):
 
     video_id: str
     status: VideoStatus
-    video_url: str | None = None
-    mask_video_url: str | None = None
+    video_url: str | None = field(default=None, repr=_discreet)
+    mask_video_url: str | None = field(default=None, repr=_discreet)
     raw: Mapping[str, Any] = field(factory=dict, converter=_read_only, eq=False, repr=False)
 
     @property
@@ -254,6 +261,8 @@ def _check_name(_: object, __: object, value: Any) -> None:
 class Job(_Value):
     """One video to make: ``Job(model_id, audio_url)``, or ``Job(pose_id=…, audio_url=…)`` where the server has poses.
 
+    Its ``repr`` does not show what signs a URL.
+
     Attributes:
         model_id: Which character speaks; ``None`` if the job has a ``pose_id``.
         audio_url: What it says: the URL of a recording that the server can download.
@@ -267,7 +276,7 @@ class Job(_Value):
     """
 
     model_id: str | None = field(validator=_check_model_id)
-    audio_url: str = field(validator=_check_audio_url)
+    audio_url: str = field(validator=_check_audio_url, repr=_discreet)
     name: str | None = field(validator=_check_name)
     pose_id: str | None = field(validator=_check_pose_id)
     with_mask: bool = field(validator=_check_with_mask)

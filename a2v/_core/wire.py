@@ -94,9 +94,9 @@ class Reply:
     """What came back: header names in lower case, the body whole."""
 
     status_code: int
-    # Not to be shown by error reports: servers quote tokens there, and sign URLs.
+    # Neither is to be shown by error reports: servers quote tokens there, and sign URLs.
     headers: Mapping[str, str] = field(repr=False)
-    body: bytes
+    body: bytes = field(repr=False)
 
 
 @frozen

@@ -25,8 +25,10 @@ from a2v import (
     WaitTimeoutError,
     __version__,
 )
-from a2v.cli.batch import Plan, make_batch, show_journal
-from a2v.cli.output import announce, log_to_stderr, print_checks, say
+from a2v.cli.batch import make_batch, show_journal
+from a2v.cli.output import announce, print_checks
+from a2v.cli.plan import Plan
+from a2v.cli.printing import log_to_stderr, number, say
 from a2v.cli.server import SIZE, Flag, Server, TokenFile, UsageError, needs_extra, read_audio, read_job, read_token
 from a2v.cli.session import follow, session, submit
 from a2v.cli.staging import Staging
@@ -179,7 +181,7 @@ async def watch(
                 out.show(video)
                 failed += [video] if video.status is VideoStatus.FAILED else []
     if failed:
-        raise VideoFailedError(f"{len(failed)} of {len(set(video_ids))} videos failed", video=failed[0])
+        raise VideoFailedError(f"{len(failed)} of {number(len(set(video_ids)), 'video')} failed", video=failed[0])
 
 
 @app.command(sort_key=6)

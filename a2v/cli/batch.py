@@ -1,45 +1,39 @@
-"""``a2v batch`` and ``a2v journal``: what a manifest asks for, the run of it, and what is said at the end."""
+"""``a2v batch`` and ``a2v journal``: the run of a manifest, and what is said at the end."""
 
 from __future__ import annotations
 
 import re
 import shlex
-from collections import Counter
-from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 import anyio
 from attrs import asdict, evolve, frozen
-from cyclopts import Parameter, validators
 
 from a2v import (
     A2VError,
     ConfigurationError,
     DownloadError,
     Job,
-    JobState,
     JournalError,
-    ManifestError,
     SubmissionUnknownError,
     read_journal,
 )
-from a2v._core.items import without_query
-from a2v._core.manifest import file_names, repeated
-from a2v.cli.output import say
+from a2v._core.manifest import repeated
+from a2v.cli.plan import Plan, Work, foretell
+from a2v.cli.printing import number, say
 from a2v.cli.report import check_report, write_report
-from a2v.cli.server import Flag, Server, UsageError, keep, read_audio
+from a2v.cli.server import Server, UsageError, keep
 from a2v.cli.staging import Staging
-from a2v.cli.table import Standing, open_batch_output, print_journal
-from a2v.manifest import load
+from a2v.cli.table import Standing, count_stages, in_words, open_batch_output, print_journal
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable, Sequence
 
-    from a2v import AsyncBatch, JournalEntry, Outcome
+    from a2v import AsyncBatch, JournalEntry
     from a2v.cli.table import BatchOutput
 
 JOURNAL = "a2v-batch.db"
@@ -49,134 +43,6 @@ _MOST_LOCAL = 500
 # Days for which a staged recording can be fetched: as long as stores allow, for the last row waits long.
 _STAGED_FOR = 7
 _SHOWN = 10
-_IN_DOUBT = "nobody knows whether the server accepted it"
-
-_Count = Annotated[int | None, Parameter(validator=validators.Number(gte=0))]
-
-
-@Parameter(name="*")
-@frozen(kw_only=True)
-class Plan:
-    """How a manifest is worked through.
-
-    Attributes:
-        journal: The file that remembers how far each job is; a2v-batch.db in the folder of --output if left out. The same
-            command with the same journal goes on where the last one ended.
-        overwrite: Replace files that are there already.
-        max_in_flight: How many videos may be under way at once.
-        limit: Submit so many jobs at most; the others wait for a later run.
-        quota: How many submissions the account has left: if there are more to make, none is made.
-        dry_run: Read the manifest and the journal, tell what would be submitted, and send nothing.
-        resubmit_unknown: Submit jobs again of which nobody knows whether the server accepted them, and perhaps pay for them
-            twice: the numbers of their rows, or "all".
-        resubmit_failed: Submit jobs again whose render failed, or which the server refused.
-        repeat: Show outcomes again that an earlier run has shown.
-        new_token: The account has another token than when the journal was last used.
-        report: Write what became of each row to a file, which ends in .csv or .json.
-    """
-
-    journal: Path | None = None
-    overwrite: Flag = False
-    max_in_flight: Annotated[int | None, Parameter(validator=validators.Number(gte=1))] = None
-    limit: _Count = None
-    quota: _Count = None
-    dry_run: Flag = False
-    resubmit_unknown: Annotated[tuple[str, ...], Parameter(negative="", show_default=False)] = ()
-    resubmit_failed: Flag = False
-    repeat: Flag = False
-    new_token: Flag = False
-    report: Path | None = None
-
-    @property
-    def flags(self) -> str:
-        """The options of the command that continues. What was chosen for one run is not chosen for the next."""
-        given = {"--journal": self.journal, "--max-in-flight": self.max_in_flight, "--report": self.report}
-        flags = "".join(f" {name} {shlex.quote(str(value))}" for name, value in given.items() if value)
-        return flags + (" --overwrite" if self.overwrite else "")
-
-
-@frozen
-class Work:
-    """A manifest that is sound.
-
-    Attributes:
-        jobs: What it asks for.
-        rows: The number of each job's row.
-        names: What each job's file is called, without extension.
-        sources: Each job's recording, as it is written there.
-    """
-
-    jobs: Sequence[Job]
-    rows: Sequence[int]
-    names: Sequence[str]
-    sources: Sequence[str]
-
-    @classmethod
-    def read(cls, path: Path, server: Server, *, staged: bool) -> Work:
-        """Read it.
-
-        Args:
-            path: The file.
-            server: Who is to fetch the recordings.
-            staged: Whether files are uploaded for the server.
-
-        Raises:
-            ManifestError: It is not sound.
-            UsageError: It cannot be read.
-        """
-        written: dict[str, str] = {}
-
-        def resolve(cell: str) -> str:
-            try:
-                # Beside the manifest, wherever the command was started.
-                audio = cell if "://" in cell else str(path.parent / cell)
-                url, _ = read_audio(audio, evolve(server, data_dir=None), staged=staged)
-            except UsageError as error:
-                raise ValueError(str(error)) from None
-            written[url] = without_query(cell) if "://" in cell else cell
-            return url
-
-        try:
-            found = load(path, resolve)
-        except (OSError, ImportError) as error:
-            reason = error.strerror if isinstance(error, OSError) else str(error)
-            raise UsageError(f"the manifest {path} cannot be read: {reason}") from None
-        if found.faults:
-            raise ManifestError(f"the manifest {path}", faults=found.faults)
-        sources = [written[job.audio_url] for job in found.jobs]
-        return cls(found.jobs, found.rows, file_names(found.jobs), sources)
-
-    def standing(self, index: int, state: str, **facts: str | None) -> Standing:
-        """A job of it."""
-        return Standing(
-            row=self.rows[index],
-            name=self.names[index],
-            state=state,
-            job=self.jobs[index],
-            source=self.sources[index],
-            **facts,
-        )
-
-    def outcome(self, outcome: Outcome) -> Standing:
-        """A job that has ended."""
-        error = outcome.error
-        state = "done" if outcome.ok else "unknown" if isinstance(error, SubmissionUnknownError) else "failed"
-        video_id = outcome.video.video_id if outcome.video else error.video_id if error else None
-        path = str(outcome.path.absolute()) if outcome.path else None
-        return self.standing(outcome.index, state, video_id=video_id, path=path, error=_words(error) if error else None)
-
-    def standings(self, entries: Sequence[JournalEntry], errors: dict[int, str]) -> list[Standing]:
-        """All jobs, as the journal has them and with the errors of this run."""
-        return [
-            self.standing(
-                index,
-                entry.state.value,
-                video_id=entry.video_id,
-                path=entry.path,
-                error=errors.get(index) or entry.error or (_IN_DOUBT if entry.state is JobState.UNKNOWN else None),
-            )
-            for index, entry in enumerate(entries)
-        ]
 
 
 async def make_batch(manifest: Path, folder: Path, plan: Plan, staging: Staging, server: Server) -> None:
@@ -200,7 +66,7 @@ async def make_batch(manifest: Path, folder: Path, plan: Plan, staging: Staging,
     journal = plan.journal or folder / JOURNAL
     if plan.dry_run:
         known = _read(journal) if journal.exists() else []
-        open_batch_output(as_json=server.as_json).remark(*_foretell(work, plan, known))
+        open_batch_output(as_json=server.as_json).remark(*foretell(work, plan, known))
         return
     await _Run(work, plan, staging, server, folder, journal, again).go()
 
@@ -227,7 +93,7 @@ def show_journal(path: Path, *, as_json: bool) -> None:
     ]
     print_journal(ones, as_json=as_json)
     if not as_json:
-        say(f"{len(ones)} jobs: {_in_words(Counter(_stage(one.state) for one in ones))}")
+        say(f"{number(len(ones), 'job')}: {in_words(count_stages(one.state for one in ones))}")
 
 
 def _read(journal: Path) -> list[JournalEntry]:
@@ -266,7 +132,7 @@ class _Run:
                                 errors[outcome.index] = one.error
                             out.show(one)
                 ones = self._standings(errors)
-                out.remark(_in_words(Counter(_stage(one.state) for one in ones)))
+                out.remark(in_words(count_stages(one.state for one in ones)))
                 # Here, as what is staged may be removed only when all is done.
                 self._judge(ones)
         except anyio.get_cancelled_exc_class():
@@ -287,7 +153,7 @@ class _Run:
             max_in_flight=plan.max_in_flight or (_MOST_LOCAL if self.server.local else None),
             limit=plan.limit,
             quota=plan.quota,
-            resubmit_unknown=_chosen(plan.resubmit_unknown, self.work.rows),
+            resubmit_unknown=plan.chosen(self.work.rows),
             resubmit_failed=plan.resubmit_failed,
             repeat=plan.repeat,
             new_token=plan.new_token,
@@ -323,8 +189,8 @@ class _Run:
         return self.work.standings(read_journal(self.journal)[: len(self.work.jobs)], errors)
 
     def _interrupted(self, ones: Sequence[Standing]) -> None:
-        counts = Counter(_stage(one.state) for one in ones)
-        lines = [f"a2v: interrupted: {_in_words(counts)}"]
+        counts = count_stages(one.state for one in ones)
+        lines = [f"a2v: interrupted: {in_words(counts)}"]
         if counts["under way"]:
             engine = f"The local engine stopped with this command, but keeps its tasks in {self.server.data_dir}."
             lines.append(engine if self.server.local else "What was submitted goes on at the server.")
@@ -369,13 +235,14 @@ def _problem(ones: Sequence[Standing], again: str) -> A2VError | None:
         return None
     states = {one.state for one in missing}
     doubts = [one for one in missing if one.state == "unknown"]
+    all_jobs, others = number(len(ones), "job"), len(missing) - len(doubts)
     problem: A2VError
     if doubts:
-        about = f"{len(doubts)} of {len(ones)} jobs may or may not have been accepted"
-        about += f", {len(missing) - len(doubts)} more are not done" if len(missing) > len(doubts) else ""
+        about = f"{len(doubts)} of {all_jobs} may or may not have been accepted"
+        about += f", {others} more {_are(others)} not done" if others else ""
         problem = SubmissionUnknownError(f"{about}:", job=doubts[0].job)
     else:
-        problem = A2VError(f"{len(missing)} of {len(ones)} jobs are not done:")
+        problem = A2VError(f"{others} of {all_jobs} {_are(others)} not done:")
     for one in missing:
         problem.add_note(f"  {one}")
     advice = {
@@ -391,42 +258,14 @@ def _problem(ones: Sequence[Standing], again: str) -> A2VError | None:
     return problem
 
 
-_STAGES = {"done": "done", "failed": "failed", "rejected": "failed", "unknown": "unknown", "pending": "not submitted"}
-
-
-def _stage(state: str) -> str:
-    return _STAGES.get(state, "under way")
-
-
-def _in_words(counts: Counter[str]) -> str:
-    stages = ("done", "failed", "unknown", "under way", "not submitted")
-    return ", ".join(f"{counts[stage]} {stage}" for stage in stages if counts[stage] or stage == "done")
-
-
-def _words(error: A2VError) -> str:
-    return str(error).strip() or type(error).__name__
+def _are(how_many: int) -> str:
+    return "is" if how_many == 1 else "are"
 
 
 def _as_options(text: str) -> str:
     """What an error advises, as it is said on the command line."""
     text = re.sub(r"\b(overwrite|new_token|resubmit_failed)=True", lambda m: "--" + m[1].replace("_", "-"), text)
     return re.sub(r"\blimit=(\d+)", r"--limit \1", text)
-
-
-def _chosen(wanted: Iterable[str], rows: Sequence[int]) -> bool | list[int]:
-    """The jobs in the rows that the user names.
-
-    Raises:
-        UsageError: One is not a row of the manifest.
-    """
-    words = [word for one in wanted for word in re.split(r"[\s,]+", one) if word]
-    if "all" in words:
-        return True
-    places = {str(row): place for place, row in enumerate(rows)}
-    strange = [word for word in words if word not in places]
-    if strange:
-        raise UsageError(f"--resubmit-unknown: {', '.join(strange)} is not the number of a row with a job, nor all")
-    return [places[word] for word in words]
 
 
 def _warn_of_repeated(work: Work) -> None:
@@ -436,7 +275,7 @@ def _warn_of_repeated(work: Work) -> None:
         shown = f"{', '.join(rows[:-1])} and {rows[-1]}"
         say(f"a2v: rows {shown} are the same: {len(rows)} videos, each paid for")
     if len(same) > _SHOWN:
-        say(f"a2v: and so are {len(same) - _SHOWN} more groups of rows")
+        say(f"a2v: and {number(len(same) - _SHOWN, 'more group')} of such rows")
 
 
 def _tell_what_is_gone(batch: AsyncBatch) -> None:
@@ -444,35 +283,6 @@ def _tell_what_is_gone(batch: AsyncBatch) -> None:
     if gone:
         named = ", ".join(entry.video_id or entry.job.audio_url for entry in gone[:_SHOWN])
         more = f" and {len(gone) - _SHOWN} more" if len(gone) > _SHOWN else ""
-        say(f"a2v: in the journal, and no longer in the manifest: {len(gone)} jobs, left as they are: {named}{more}")
-
-
-def _foretell(work: Work, plan: Plan, known: Sequence[JournalEntry]) -> list[str]:
-    """What a run would do.
-
-    Raises:
-        UsageError: It would refuse to begin.
-    """
-    states: dict[object, list[JobState]] = {}
-    for entry in reversed(known):
-        states.setdefault(_key(entry.job), []).append(entry.state)
-    # What was being submitted when a run ended is in doubt.
-    doubt = {JobState.SUBMITTING: JobState.UNKNOWN}
-    now = [doubt.get(state, state) for job in work.jobs if (state := _first(states.get(_key(job))))]
-    again = {JobState.PENDING, *([JobState.FAILED, JobState.REJECTED] if plan.resubmit_failed else [])}
-    chosen = _chosen(plan.resubmit_unknown, work.rows)
-    doubts = range(len(now)) if chosen is True else chosen or ()
-    wanted = sum(state in again or (state is JobState.UNKNOWN and place in doubts) for place, state in enumerate(now))
-    submits = wanted if plan.limit is None else min(wanted, plan.limit)
-    if plan.quota is not None and submits > plan.quota:
-        raise UsageError(f"this batch would submit {submits} videos, and the quota is {plan.quota}")
-    return [f"{len(now)} jobs: {_in_words(Counter(map(_stage, now)))}", f"A run would submit {submits} videos."]
-
-
-def _first(states: list[JobState] | None) -> JobState:
-    return states.pop() if states else JobState.PENDING
-
-
-def _key(job: Job) -> object:
-    # As a journal keeps it: what stands in the query of a URL may be a secret.
-    return job.model_id, job.pose_id, job.with_mask, without_query(job.audio_url)
+        say(
+            f"a2v: in the journal, and no longer in the manifest: {number(len(gone), 'job')}, left alone: {named}{more}"
+        )

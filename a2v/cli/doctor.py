@@ -19,6 +19,7 @@ from a2v._core.budget import reset_in
 from a2v._core.retry import Again, Failure, judge
 from a2v._core.settings import HOSTED, Secret, read_base_url
 from a2v._core.settings import read_token as check_token
+from a2v.cli.printing import number
 from a2v.cli.server import UsageError, read_token
 
 if TYPE_CHECKING:
@@ -152,7 +153,7 @@ def _judged(call: Call[list[Character]], answer: Reply, seconds: float) -> Check
         return Check("server", "problem", f"says no: {error}")
     if isinstance(outcome, Again):
         return Check("server", "problem", f"says no: {outcome.error}")
-    words = f"accepts the token and has {len(outcome)} characters; answered in {seconds:.1f} s"
+    words = f"accepts the token and has {number(len(outcome), 'character')}; answered in {seconds:.1f} s"
     return Check("server", "ok", words)
 
 

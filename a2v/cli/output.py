@@ -1,69 +1,34 @@
-"""What the commands print: progress on a terminal, plain lines elsewhere, JSON for machines.
-
-Results go to stdout, what went wrong goes to stderr. Nothing from a server reaches either as it came: see ``clean``.
-"""
+"""What the commands print: progress on a terminal, plain lines elsewhere, JSON for machines."""
 
 from __future__ import annotations
 
-import json
-import logging
-import sys
 import time
-import unicodedata
-from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from attrs import asdict, define, field
 from rich.console import Console, Group, RenderableType
-from rich.live import Live
 from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
 from a2v import Avatar, Character, Video, VideoStatus
 from a2v._core import wire
+from a2v.cli.printing import (
+    JsonPrinter,
+    Printer,
+    TerminalPrinter,
+    clean,
+    open_terminal,
+    print_fields,
+    print_json,
+    print_table,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from types import TracebackType
 
     from a2v.cli.doctor import Check
-
-_LONGEST = 2000
-# Control, format (bidi and zero-width are among them), surrogates, line and paragraph separators; then the letters and
-# marks that show nothing.
-_INVISIBLE = {"Cc", "Cf", "Cs", "Zl", "Zp"}
-_BLANK = "\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0"
-
-
-def clean(text: object) -> str:
-    r"""Make text from elsewhere harmless for a terminal: what is invisible or steers it is shown as ``\x1b`` and the like.
-
-    Args:
-        text: Anything; its ``str``.
-
-    Returns:
-        One line of visible text, of at most some 2,000 characters.
-    """
-    shown = str(text)
-    if len(shown) > _LONGEST:
-        shown = shown[:_LONGEST] + "…"
-    return "".join(map(_visible, shown))
-
-
-def _visible(character: str) -> str:
-    if character not in _BLANK and unicodedata.category(character) not in _INVISIBLE:
-        return character
-    code = ord(character)
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
-
-
-def say(*lines: object) -> None:
-    """Print to stderr."""
-    for line in lines:
-        print(clean(line), file=sys.stderr, flush=True)
 
 
 @define
@@ -123,30 +88,13 @@ def _message(video: Video) -> str | None:
     return message if isinstance(message, str) and message else None
 
 
-class Output:
+class Output(Printer):
     """Where a command tells what it learns; plain lines of tab-separated fields, for pipes and logs."""
 
     def __init__(self, note: str = "") -> None:
+        super().__init__(note)
         self.rows: dict[str, Row] = {}
         self.submitting = 0
-        self._notes = [note]
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """Nothing to put back."""
-
-    @contextmanager
-    def noting(self, note: str) -> Iterator[None]:
-        """While there is no video to show, a terminal shows this."""
-        self._notes.append(note)
-        try:
-            yield
-        finally:
-            self._notes.remove(note)
 
     def expect(
         self, video_id: str, *, label: str = "", target: Path | None = None, mask_target: Path | None = None
@@ -179,16 +127,16 @@ class Output:
     def characters(self, characters: Iterable[Character]) -> None:
         """Print who can speak."""
         for one in characters:
-            print_fields(one.model_id, one.display_name or one.name, one.gender, one.preview_url)
+            print_fields(*_speaker(one))
 
     def avatars(self, avatars: Iterable[Avatar]) -> None:
         """Print who can speak in which poses, a line for each pose."""
         for fields in _poses(avatars):
             print_fields(*fields)
 
-    def remark(self, *lines: str) -> None:
-        """Print something for people."""
-        print(*map(clean, lines), sep="\n", flush=True)
+
+def _speaker(one: Character) -> tuple[str, ...]:
+    return one.model_id, one.display_name or one.name, one.gender, one.preview_url
 
 
 def _poses(avatars: Iterable[Avatar]) -> Iterator[tuple[str, ...]]:
@@ -198,12 +146,7 @@ def _poses(avatars: Iterable[Avatar]) -> Iterator[tuple[str, ...]]:
             yield pose.pose_id, name, pose.name, one.gender, pose.preview_url or one.preview_url
 
 
-def print_fields(*fields: str) -> None:
-    """A line of tab-separated fields."""
-    print("\t".join(map(clean, fields)).rstrip("\t"), flush=True)
-
-
-class JsonOutput(Output):
+class JsonOutput(JsonPrinter, Output):
     """JSON Lines: a line is a video each time its status changes. ``characters`` are one array."""
 
     def row(self, row: Row) -> None:
@@ -231,33 +174,13 @@ class JsonOutput(Output):
         """Print who can speak in which poses, as the server tells it: an array of objects."""
         print_json([wire.avatar_data(one) for one in avatars])
 
-    def remark(self, *lines: str) -> None:
-        """Nothing: machines do not care."""
 
-
-def print_json(value: object) -> None:
-    """A line of JSON."""
-    # ASCII only, so that it is harmless on a terminal, too.
-    print(json.dumps(value), flush=True)
-
-
-class TerminalOutput(Output):
+class TerminalOutput(TerminalPrinter, Output):
     """What is under way moves at the bottom; what has ended stands above it."""
 
     def __init__(self, console: Console, note: str) -> None:
-        super().__init__(note)
-        self._console = console
         self._spinner = Spinner("dots")
-        self._live = Live(console=console, get_renderable=self._moving, transient=True, refresh_per_second=8)
-
-    def __enter__(self) -> Self:
-        self._live.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._live.stop()
+        super().__init__(console, note, per_second=8)
 
     def answer(self, video: Video) -> None:
         """Print a video, on its way or not."""
@@ -270,35 +193,20 @@ class TerminalOutput(Output):
 
     def characters(self, characters: Iterable[Character]) -> None:
         """Print who can speak, as a table."""
-        table = Table("model_id", "name", "gender", "preview", box=None, header_style="bold", pad_edge=False)
-        for one in characters:
-            fields = (one.model_id, one.display_name or one.name, one.gender, one.preview_url)
-            table.add_row(*(Text(clean(text), overflow="fold") for text in fields))
-        self._console.print(table)
+        print_table(self._console, ("model_id", "name", "gender", "preview"), map(_speaker, characters))
 
     def avatars(self, avatars: Iterable[Avatar]) -> None:
         """Print who can speak in which poses, as a table."""
-        table = Table("pose_id", "name", "pose", "gender", "preview", box=None, header_style="bold", pad_edge=False)
-        for fields in _poses(avatars):
-            table.add_row(*(Text(clean(text), overflow="fold") for text in fields))
-        self._console.print(table)
-
-    def remark(self, *lines: str) -> None:
-        """Print something for people."""
-        for line in lines:
-            self._write(Text(clean(line)))
+        print_table(self._console, ("pose_id", "name", "pose", "gender", "preview"), _poses(avatars))
 
     def _print_row(self, row: Row) -> None:
         failed = row.video and row.video.status is VideoStatus.FAILED
         sign = ("✗ ", "red") if failed else ("✓ ", "green") if row.ended else ("· ", "dim")
         where = f"  {row.word}  {row.detail}" + (f"  {clean(row.mask_path)}" if row.mask_path else "")
-        self._write(Text.assemble(sign, (clean(row.label), "bold"), where.rstrip()))
+        self.write(Text.assemble(sign, (clean(row.label), "bold"), where.rstrip()))
 
-    def _write(self, text: Text) -> None:
-        # Wrapped by the terminal, not by us: a path or a URL must be whole when it is copied.
-        self._console.print(text, soft_wrap=True)
-
-    def _moving(self) -> RenderableType:
+    def moving(self) -> RenderableType:
+        """The videos under way."""
         moving = [row for row in list(self.rows.values()) if not row.ended]
         if not moving:
             return Group(self._line(clean(self._notes[-1]))) if not self.rows else Text("")
@@ -326,8 +234,8 @@ def open_output(*, as_json: bool, note: str) -> Output:
     """
     if as_json:
         return JsonOutput()
-    console = Console(highlight=False, markup=False, emoji=False)
-    return TerminalOutput(console, note) if console.is_terminal and not console.is_dumb_terminal else Output()
+    console = open_terminal()
+    return TerminalOutput(console, note) if console else Output()
 
 
 def announce(base_url: str, *, token: str, is_secret: bool, is_kept: bool, as_json: bool) -> None:
@@ -363,43 +271,3 @@ def print_checks(checks: Iterable[Check], *, as_json: bool) -> None:
     width = max(len(check.name) for check in found)
     for check in found:
         print(f"{check.state:<8}  {clean(check.name):<{width}}  {clean(check.words)}", flush=True)
-
-
-class _CleanFormatter(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        # A traceback keeps its lines.
-        return "\n".join(clean(line) for line in super().format(record).splitlines())
-
-
-class _JsonFormatter(logging.Formatter):
-    """A line of JSON for each record, with the facts that the engine tells beside its words."""
-
-    _FACTS = ("video_id", "method", "path", "status", "seconds")
-
-    def format(self, record: logging.LogRecord) -> str:
-        when = f"{datetime.fromtimestamp(record.created, UTC):%Y-%m-%dT%H:%M:%S.%fZ}"
-        line = {"time": when, "level": record.levelname, "message": record.getMessage()}
-        line |= {name: getattr(record, name) for name in self._FACTS if hasattr(record, name)}
-        if record.exc_info:
-            line["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(line)
-
-
-def log_to_stderr(*, as_json: bool = False) -> None:
-    """Show what the engine has to tell: a line for each change of a video and each failure.
-
-    Args:
-        as_json: As JSON for machines, and then also a line for each request.
-    """
-    handler = logging.StreamHandler()
-    handler.setFormatter(_JsonFormatter() if as_json else _CleanFormatter("%(asctime)s %(levelname)s %(message)s"))
-    # Dask gives its loggers handlers of their own when it is imported.
-    for name in [name for name in logging.root.manager.loggerDict if name.startswith("distributed")]:
-        logging.getLogger(name).handlers.clear()
-        logging.getLogger(name).propagate = name != "distributed"
-    for name, level in (("a2v", logging.INFO), ("uvicorn", logging.WARNING), ("distributed", logging.WARNING)):
-        logger = logging.getLogger(name)
-        logger.setLevel(level)
-        logger.addHandler(handler)
-    if not as_json:
-        logging.getLogger("a2v.engine.access").setLevel(logging.WARNING)

@@ -8,7 +8,7 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
-from a2v.cli.output import clean
+from a2v.cli.printing import clean
 from a2v.cli.server import UsageError
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import anyio
 
 from a2v import A2VError, NotFoundError, Video, VideoStatus
-from a2v.cli.output import Output, Row, open_output, say
+from a2v.cli.output import Output, Row, open_output
+from a2v.cli.printing import say
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import asynccontextmanager, contextmanager, suppress
-from typing import TYPE_CHECKING, Any, Self
+from collections import Counter
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 from rich.console import Console, Group, RenderableType
-from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from a2v import ClientClosedError, Job
-from a2v.cli.output import clean, print_fields, print_json
+from a2v import Job
+from a2v.cli.printing import (
+    JsonPrinter,
+    Printer,
+    TerminalPrinter,
+    clean,
+    open_terminal,
+    print_fields,
+    print_json,
+    print_table,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Iterator
-    from types import TracebackType
+    from collections.abc import AsyncIterator, Iterable
 
     from a2v import AsyncBatch, Progress
 
@@ -78,21 +86,22 @@ class Standing:
         }
 
 
-class BatchOutput:
+_STAGES = {"done": "done", "failed": "failed", "rejected": "failed", "unknown": "unknown", "pending": "not submitted"}
+
+
+def count_stages(states: Iterable[str]) -> Counter[str]:
+    """How many jobs are how far, by the journal's words for it."""
+    return Counter(_STAGES.get(state, "under way") for state in states)
+
+
+def in_words(counts: Counter[str]) -> str:
+    """Counted stages, for people."""
+    stages = ("done", "failed", "unknown", "under way", "not submitted")
+    return ", ".join(f"{counts[stage]} {stage}" for stage in stages if counts[stage] or stage == "done")
+
+
+class BatchOutput(Printer):
     """Plain lines of tab-separated fields, for pipes and logs: row, name, state, video_id, and the path or what went wrong."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """Nothing to put back."""
-
-    @contextmanager
-    def noting(self, note: str) -> Iterator[None]:  # noqa: ARG002  # a terminal shows it
-        """While the batch has not begun, a terminal shows this."""
-        yield
 
     @asynccontextmanager
     async def following(self, batch: AsyncBatch) -> AsyncIterator[None]:  # noqa: ARG002  # a terminal shows it
@@ -103,51 +112,24 @@ class BatchOutput:
         """A job that has ended."""
         print_fields(str(one.row), one.name, one.state, one.video_id or "", one.detail)
 
-    def remark(self, *lines: str) -> None:
-        """Print something for people."""
-        print(*map(clean, lines), sep="\n", flush=True)
 
-
-class JsonBatchOutput(BatchOutput):
+class JsonBatchOutput(JsonPrinter, BatchOutput):
     """JSON Lines: a line is a job that has ended."""
 
     def show(self, one: Standing) -> None:
         """Print a job as an object."""
         print_json(one.facts())
 
-    def remark(self, *lines: str) -> None:
-        """Nothing: machines do not care."""
 
-
-class TerminalBatchOutput(BatchOutput):
+class TerminalBatchOutput(TerminalPrinter, BatchOutput):
     """What has ended stands above a table of counts that moves."""
 
     def __init__(self, console: Console) -> None:
-        self._console = console
         self._batch: AsyncBatch | None = None
-        self._notes = ["looking at the journal and the folder"]
         self._since = time.monotonic()
         self._ended_before = 0
         self._pace: list[str] = []
-        self._live = Live(console=console, get_renderable=self._moving, transient=True, refresh_per_second=2)
-
-    def __enter__(self) -> Self:
-        self._live.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._live.stop()
-
-    @contextmanager
-    def noting(self, note: str) -> Iterator[None]:
-        """While the batch has not begun, show this."""
-        self._notes.append(note)
-        try:
-            yield
-        finally:
-            self._notes.remove(note)
+        super().__init__(console, "looking at the journal and the folder", per_second=2)
 
     @asynccontextmanager
     async def following(self, batch: AsyncBatch) -> AsyncIterator[None]:
@@ -159,8 +141,8 @@ class TerminalBatchOutput(BatchOutput):
             yield
         finally:
             looking.cancel()
-            with suppress(asyncio.CancelledError, ClientClosedError):
-                await looking
+            # Not by awaiting it: its cancellation could not be told from one of our own, which must not be lost.
+            await asyncio.wait([looking])
 
     async def _look(self, batch: AsyncBatch) -> None:
         while True:
@@ -173,20 +155,12 @@ class TerminalBatchOutput(BatchOutput):
     def show(self, one: Standing) -> None:
         """Print a job that has ended."""
         sign = ("✓ ", "green") if one.state == "done" else ("✗ ", "red")
-        self._write(Text.assemble(sign, (clean(one.name), "bold"), f"  {one.state}  {clean(one.detail)}".rstrip()))
+        self.write(Text.assemble(sign, (clean(one.name), "bold"), f"  {one.state}  {clean(one.detail)}".rstrip()))
 
-    def remark(self, *lines: str) -> None:
-        """Print something for people."""
-        for line in lines:
-            self._write(Text(clean(line)))
-
-    def _write(self, text: Text) -> None:
-        # Wrapped by the terminal, not by us: a path must be whole when it is copied.
-        self._console.print(text, soft_wrap=True)
-
-    def _moving(self) -> RenderableType:
+    def moving(self) -> RenderableType:
+        """The counts, once there are any."""
         if self._batch is None:
-            return Text(clean(self._notes[-1]), "dim")
+            return super().moving()
         progress = self._batch.progress
         counts = Table.grid(padding=(0, 3, 0, 0))
         counts.add_row(
@@ -229,23 +203,18 @@ def open_batch_output(*, as_json: bool) -> BatchOutput:
     """The output that fits where stdout goes."""
     if as_json:
         return JsonBatchOutput()
-    console = Console(highlight=False, markup=False, emoji=False)
-    return TerminalBatchOutput(console) if console.is_terminal and not console.is_dumb_terminal else BatchOutput()
+    console = open_terminal()
+    return TerminalBatchOutput(console) if console else BatchOutput()
 
 
 def print_journal(ones: Iterable[Standing], *, as_json: bool) -> None:
     """Print what a journal knows: a table on a terminal, tab-separated lines elsewhere, an array of objects for machines."""
-    console = Console(highlight=False, markup=False, emoji=False)
     if as_json:
         print_json([{key: value for key, value in one.facts().items() if key not in ("row", "extra")} for one in ones])
-    elif console.is_terminal:
-        table = Table(
-            "job", "state", "video_id", "path, or what went wrong", box=None, header_style="bold", pad_edge=False
-        )
-        for one in ones:
-            fields = (one.name, one.state, one.video_id or "", one.detail)
-            table.add_row(*(Text(clean(text), overflow="fold") for text in fields))
-        console.print(table)
+        return
+    rows = [(one.name, one.state, one.video_id or "", one.detail) for one in ones]
+    if console := open_terminal():
+        print_table(console, ("job", "state", "video_id", "path, or what went wrong"), rows)
     else:
-        for one in ones:
-            print_fields(one.name, one.state, one.video_id or "", one.detail)
+        for fields in rows:
+            print_fields(*fields)

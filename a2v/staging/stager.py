@@ -48,7 +48,31 @@ def stage(path: StrPath, to: str, *, expires_in: float = DAY, remove: bool = Fal
     return Stage(_Staging(to, expires_in, remove=remove), path)
 
 
-class Stager:
+class _Leaving:
+    """How a ``with`` block ends."""
+
+    _staging: _Staging
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._staging.close(keep=error is not None):
+            wait_for(self._staging.remove)
+
+
+class _AsyncLeaving:
+    """How an ``async with`` block ends."""
+
+    _staging: _Staging
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._staging.close(keep=error is not None):
+            await in_thread(self._staging.remove)
+
+
+class Stager(_Leaving):
     """Stages many files, for programs without an event loop. Several threads may use it.
 
     Args:
@@ -88,17 +112,11 @@ class Stager:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if self._staging.close(keep=error is not None):
-            wait_for(self._staging.remove)
-
     def __repr__(self) -> str:
         return f"<a2v.staging.Stager {self._staging}>"
 
 
-class AsyncStager:
+class AsyncStager(_AsyncLeaving):
     """Stages many files, a few at once; batches use it. Several event loops may use it.
 
     Args:
@@ -140,17 +158,11 @@ class AsyncStager:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if self._staging.close(keep=error is not None):
-            await in_thread(self._staging.remove)
-
     def __repr__(self) -> str:
         return f"<a2v.staging.AsyncStager {self._staging}>"
 
 
-class Stage:
+class Stage(_Leaving, _AsyncLeaving):
     """One staged file; made by ``stage``."""
 
     def __init__(self, staging: _Staging, path: StrPath) -> None:
@@ -160,20 +172,8 @@ class Stage:
     def __enter__(self) -> str:
         return wait_for(partial(self._staging.url, self._path))
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if self._staging.close(keep=error is not None):
-            wait_for(self._staging.remove)
-
     async def __aenter__(self) -> str:
         return await in_thread(partial(self._staging.url, self._path))
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if self._staging.close(keep=error is not None):
-            await in_thread(self._staging.remove)
 
     def __repr__(self) -> str:
         return f"<a2v.staging.Stage {os.fspath(self._path)!r} {self._staging}>"

@@ -6,14 +6,9 @@ import asyncio
 import copy
 import json
 import pickle
-import socket
-import struct
-import threading
 import traceback
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import suppress
-from urllib.parse import parse_qs, urlsplit
 
 import anyio
 import httpx
@@ -21,6 +16,7 @@ import pytest
 
 import a2v
 from a2v import testing
+from tests import sockets
 
 CANARY = "canary-0123456789-abcdefghij"
 
@@ -149,48 +145,12 @@ def make_client(service: Service) -> Callable[..., a2v.AsyncA2V]:
 # -- a server on a real socket ----------------------------------------------------------------------------------------
 
 
-class Request:
-    """What came in over a socket."""
-
-    def __init__(self, head: bytes) -> None:
-        first, *lines = head.decode("latin-1").split("\r\n")
-        self.method, self.target, _ = first.split(" ")
-        self.headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines if line)}
-        self.body = b""
-
-    @property
-    def video_id(self) -> str:
-        return parse_qs(urlsplit(self.target).query).get("video_id", [""])[0]
-
-
-class Connection:
+class Connection(sockets.Connection):
     """One connection, from the server's side."""
 
     def __init__(self, server: Loopback, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        super().__init__(server.requests, reader, writer)
         self.server = server
-        self.reader = reader
-        self.writer = writer
-
-    async def head(self) -> Request:
-        """Read a request's head; from now on it counts as arrived."""
-        request = Request(await self.reader.readuntil(b"\r\n\r\n"))
-        self.server.requests.append(request)
-        return request
-
-    async def request(self) -> Request:
-        """Read a whole request."""
-        request = await self.head()
-        request.body = await self.reader.readexactly(int(request.headers.get("content-length", 0)))
-        return request
-
-    async def send(self, data: bytes) -> None:
-        self.writer.write(data)
-        await self.writer.drain()
-
-    async def reply(self, body: bytes, status: str = "200 OK", *headers: str) -> None:
-        """Send a whole, correct reply."""
-        head = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", *headers]
-        await self.send("\r\n".join(head).encode() + b"\r\n\r\n" + body)
 
     async def answer(self, data: object) -> None:
         """Send what the API sends when all is well."""
@@ -208,22 +168,11 @@ class Connection:
             else:
                 await self.answer(look if request.video_id else [])
 
-    async def stall(self) -> None:
-        """Say nothing until the client goes away."""
-        while await self.reader.read(65536):
-            pass
-
-    def reset(self) -> None:
-        """Close so that the client gets a RST."""
-        raw: socket.socket = self.writer.get_extra_info("socket")
-        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.writer.transport.abort()
-
 
 Behaviour = Callable[[Connection], Awaitable[None]]
 
 
-class Loopback:
+class Loopback(sockets.ServerThread):
     """A server on 127.0.0.1 in a thread and an event loop of its own.
 
     ``behaviours`` tells what to do with one connection after another; the last one stays. A connection is closed when its
@@ -231,12 +180,11 @@ class Loopback:
     """
 
     def __init__(self, port: int = 0) -> None:
+        super().__init__()
         self.port = port
         self.behaviours: deque[Behaviour] = deque([Connection.serve])
         self.connections = 0
-        self.requests: list[Request] = []
-        self._ready = threading.Event()
-        self._thread = threading.Thread(target=asyncio.run, args=[self._main()])
+        self.requests: list[sockets.Request] = []
 
     @property
     def url(self) -> str:
@@ -257,30 +205,24 @@ class Loopback:
         self.behaviours = deque(behaviours)
 
     def start(self) -> None:
-        self._thread.start()
-        self._ready.wait()
+        super().start()
+        self.do(self._listen())
 
     def stop(self) -> None:
-        self._loop.call_soon_threadsafe(self._stopped.set)
-        self._thread.join()
+        self.do(self._shut())
+        super().stop()
 
-    async def _main(self) -> None:
-        self._loop, self._stopped = asyncio.get_running_loop(), asyncio.Event()
-        server = await asyncio.start_server(self._connected, "127.0.0.1", self.port, limit=2**20)
-        self.port = server.sockets[0].getsockname()[1]
-        self._ready.set()
-        await self._stopped.wait()
-        server.close()
+    async def _listen(self) -> None:
+        self._listening = await asyncio.start_server(self._connected, "127.0.0.1", self.port, limit=2**20)
+        self.port = self._listening.sockets[0].getsockname()[1]
+
+    async def _shut(self) -> None:
+        self._listening.close()
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         behaviour = self.behaviours.popleft() if len(self.behaviours) > 1 else self.behaviours[0]
-        # Cancelled means that the test is over; asyncio logs that of a connection as an error.
-        with suppress(OSError, EOFError, asyncio.CancelledError):
-            try:
-                await behaviour(Connection(self, reader, writer))
-            finally:
-                writer.close()
+        await Connection(self, reader, writer).live(behaviour)
 
 
 @pytest.fixture
@@ -289,14 +231,6 @@ def loopback() -> Iterator[Loopback]:
     server.start()
     yield server
     server.stop()
-
-
-@pytest.fixture
-def closed_port() -> int:
-    """A port of this machine at which nobody listens."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
 
 
 @pytest.fixture

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import os
 import resource
+import threading
 from pathlib import Path
 
 import anyio
@@ -12,6 +14,7 @@ import httpx
 import pytest
 
 import a2v
+from a2v._async import download
 
 pytestmark = [pytest.mark.anyio, pytest.mark.virtual_time]
 
@@ -477,6 +480,41 @@ async def test_where_a_folder_cannot_be_opened(fetch, monkeypatch) -> None:
 
 
 # -- cancelled --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_cancelled_while_a_slow_disk_opens_the_file(service, make_client, tmp_path, monkeypatch, moment) -> None:
+    """Asyncio's own cancellation, such as that of a time-out, leaves the thread at work: nothing of it stays."""
+    begun, go, through = threading.Event(), threading.Event(), threading.Event()
+    really = download._Opened.open
+
+    def slowly(*args) -> object:
+        begun.set()
+        try:
+            if moment == "before":
+                go.wait(20)
+            return really(*args)
+        finally:
+            if moment == "after":
+                go.wait(20)
+            through.set()
+
+    monkeypatch.setattr(download._Opened, "open", slowly)
+
+    async def main() -> None:
+        async with make_client() as client:
+            fetching = asyncio.create_task(client.videos.task("v1").download(tmp_path / "v.mp4"))
+            while not begun.is_set():  # noqa: ASYNC110  # no event reaches over from the other thread
+                await asyncio.sleep(0.001)
+            fetching.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await fetching
+            go.set()
+            assert through.wait(20)
+
+    service.plan = [(0, {"status": "finished", "video_url": "https://files.example/v.mp4"})]
+    asyncio.run(main())
+    assert not list(tmp_path.iterdir())
 
 
 async def test_cancelled_in_the_middle(service, make_client, tmp_path) -> None:

@@ -210,7 +210,7 @@ async def test_masks_are_saved_beside_their_videos(service, go, tmp_path) -> Non
 
 
 async def test_limits_and_quota(service, go, make_client, journal) -> None:
-    with pytest.raises(a2v.ConfigurationError, match=r"would submit 5 videos, and the quota is 3"):
+    with pytest.raises(a2v.ConfigurationError, match=r"would submit 5, and the quota is 3"):
         await go(jobs(*"abcde"), quota=3)
     assert service.posts == 0
     assert sorted(await go(jobs(*"abcde"), limit=2, quota=3)) == ["a", "b"]

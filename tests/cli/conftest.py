@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -95,14 +94,6 @@ def started(environment: dict[str, str], tmp_path: Path) -> Callable[..., Any]:
                 process.kill()
 
     return start
-
-
-@pytest.fixture
-def closed_port() -> int:
-    """A port of this machine at which nobody listens."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
 
 
 @pytest.fixture

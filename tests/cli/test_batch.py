@@ -124,6 +124,22 @@ class TestOutcomes:
         again = ran(*BATCH, "--resubmit-failed")
         assert (again.returncode, again.stdout.splitlines()[-1]) == (1, "2 done, 1 failed")
 
+    @pytest.mark.parametrize(
+        ("recordings", "told"),
+        [
+            ("silent", "a2v: 1 of 1 job is not done:"),
+            ("one silent", "a2v: 1 of 2 jobs is not done:"),
+            ("one silent refused", "a2v: 2 of 3 jobs are not done:"),
+            ("lost", "a2v: 1 of 1 job may or may not have been accepted:"),
+            ("lost silent", "a2v: 1 of 2 jobs may or may not have been accepted, 1 more is not done:"),
+            ("lost silent refused", "a2v: 1 of 3 jobs may or may not have been accepted, 2 more are not done:"),
+        ],
+    )
+    def test_one_is_not_spoken_of_as_many(self, ran, rendering, manifest, recordings, told) -> None:
+        manifest(HEAD + "".join(f"eva,https://x/{name}.wav,,\n" for name in recordings.split()))
+
+        assert ran(*BATCH).stderr.splitlines()[0] == told
+
     def test_what_may_have_been_accepted_is_unknown_until_the_user_decides(self, ran, rendering, manifest) -> None:
         manifest(HEAD + "eva,https://x/1.wav,,\neva,https://x/lost.wav,,\neva,https://x/3.wav,,\n")
 
@@ -188,7 +204,7 @@ class TestOutcomes:
 
         assert done.returncode == 0
         told, _, named = done.stderr.strip().rpartition(": ")
-        assert told == "a2v: in the journal, and no longer in the manifest: 2 jobs, left as they are"
+        assert told == "a2v: in the journal, and no longer in the manifest: 2 jobs, left alone"
         assert sorted(named.split(", ")) == ["v1", "v3"]
         assert [submit["model_id"] for submit in arrived(rendering)] == ["eva"] * 3 + ["leo"]
 
@@ -246,14 +262,14 @@ class TestBeforeTheFirstRequest:
 
         told = "4 jobs: 1 done, 1 failed, 1 unknown, 1 not submitted"
         for options, submits in [
-            ([], 1),
-            (["--resubmit-failed"], 2),
-            (["--resubmit-unknown", "5"], 2),
-            (["--resubmit-unknown", "2"], 1),
-            (["--resubmit-unknown", "all", "--resubmit-failed", "--quota", "3"], 3),
+            ([], "1 video"),
+            (["--resubmit-failed"], "2 videos"),
+            (["--resubmit-unknown", "5"], "2 videos"),
+            (["--resubmit-unknown", "2"], "1 video"),
+            (["--resubmit-unknown", "all", "--resubmit-failed", "--quota", "3"], "3 videos"),
         ]:
             done = ran(*BATCH, "--dry-run", *options)
-            assert done.stdout.splitlines() == [told, f"A run would submit {submits} videos."]
+            assert done.stdout.splitlines() == [told, f"A run would submit {submits}."]
         assert len(arrived(rendering)) == 3
 
     def test_a_limit_leaves_the_rest_for_later(self, ran, rendering, manifest) -> None:

@@ -13,7 +13,8 @@ import pytest
 from rich.console import Console
 
 from a2v import Character
-from a2v.cli.output import TerminalOutput, clean
+from a2v.cli.output import TerminalOutput
+from a2v.cli.printing import clean, number
 from a2v.testing import Reply
 
 HOSTILE = "\x1b]0;owned\x07\x1b[2J \u202eevil\u200b\u2066 \x9b31m \ufeff\u2028\r\n\t end"
@@ -34,6 +35,11 @@ STEERING = ("\x1b]0;", "\x1b[2J", "\x07", "\u202e", "\u2066", "\u200b", "\x9b")
 )
 def test_clean(text, shown):
     assert clean(text) == shown
+
+
+@pytest.mark.parametrize(("how_many", "said"), [(0, "0 jobs"), (1, "1 job"), (2, "2 jobs"), (21, "21 jobs")])
+def test_numbers_and_their_nouns_agree(how_many, said):
+    assert number(how_many, "job") == said
 
 
 def test_clean_is_short():
@@ -138,7 +144,7 @@ def test_a_batch_on_a_terminal(service, environment, tmp_path):
     assert "under way" in got, "the table moves"
     plain = re.sub(r"\x1b\[[0-9;]*m", "", got)
     assert f"✓ one  done  {tmp_path / 'videos' / 'one.mp4'}" in plain
-    assert plain.index("✗ two  failed") < plain.index("2 done, 1 failed") < plain.index("1 of 3 jobs are not done")
+    assert plain.index("✗ two  failed") < plain.index("2 done, 1 failed") < plain.index("1 of 3 jobs is not done")
     assert "\x1b[?25h" in got[got.index("\x1b[?25l") :], "the cursor comes back"
     rows = re.sub(r"\x1b\[[0-9;]*m", "", journal).splitlines()
     assert [row.split()[:2] for row in rows[1:4]] == [

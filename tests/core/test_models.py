@@ -47,6 +47,27 @@ def test_what_the_server_sent_is_kept_apart() -> None:
     assert "polishing" not in repr(video)
 
 
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://files.example/v.mp4", "https://files.example/v.mp4"),
+        ("https://files.example/v.mp4?signature=s3cret&x=?", "https://files.example/v.mp4?…"),
+        ("https://files.example/v.mp4#s3cret\ns3cret", "https://files.example/v.mp4#…"),
+        ("https://ann:s3cret@files.example/a@b.mp4", "https://…@files.example/a@b.mp4"),
+        ("https://[?s3cret", "https://[?…"),
+    ],
+)
+def test_a_signed_url_does_not_get_into_logs(url, shown):
+    video = a2v.Video(video_id="v", status=a2v.VideoStatus.FINISHED, video_url=url, mask_video_url=url)
+    assert repr(video).count(repr(shown)) == 2
+    assert "s3cret" not in repr(video)
+    assert video.video_url == url
+    if not url.startswith("https://[") and "\n" not in url:
+        job = a2v.Job("eva_a0008", url)
+        assert repr(shown) in repr(job)
+        assert "s3cret" not in repr(a2v.Outcome(index=0, job=job, video=video))
+
+
 def test_statuses_are_the_wires_words() -> None:
     assert {status.name: str(status) for status in a2v.VideoStatus} == {
         "PENDING": "pending",

@@ -8,27 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
-import struct
-import threading
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 
 import anyio
+
+from tests import sockets
 
 VIDEO = bytes(range(256)) * 256
 VIDEO_ID = "v1"
 
 
-class Request:
+class Request(sockets.Request):
     """What came in."""
-
-    def __init__(self, head: bytes) -> None:
-        first, *lines = head.decode("latin-1").split("\r\n")
-        self.method, self.target, _ = first.split(" ")
-        self.headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines if line)}
-        self.body = b""
 
     @property
     def call(self) -> str:
@@ -36,43 +28,15 @@ class Request:
         path = urlsplit(self.target).path
         return "file" if path.startswith("/files/") else path.rpartition("/")[2]
 
-    @property
-    def video_id(self) -> str:
-        return parse_qs(urlsplit(self.target).query).get("video_id", [""])[0]
 
-
-class Connection:
+class Connection(sockets.Connection):
     """One connection, from the server's side."""
 
     def __init__(self, port: Port, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        super().__init__(port.requests, reader, writer)
         self.port = port
-        self.reader = reader
-        self.writer = writer
 
-    async def head(self) -> Request:
-        """Read a request's head; from now on it counts as arrived."""
-        request = Request(await self.reader.readuntil(b"\r\n\r\n"))
-        self.port.requests.append(request)
-        return request
-
-    async def rest(self, request: Request) -> None:
-        """Read the request's body."""
-        request.body = await self.reader.readexactly(int(request.headers.get("content-length", 0)))
-
-    async def request(self) -> Request:
-        """Read a whole request."""
-        request = await self.head()
-        await self.rest(request)
-        return request
-
-    async def send(self, data: bytes) -> None:
-        self.writer.write(data)
-        await self.writer.drain()
-
-    async def reply(self, body: bytes, status: str = "200 OK", *headers: str) -> None:
-        """Send a whole, correct reply."""
-        head = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", *headers]
-        await self.send("\r\n".join(head).encode() + b"\r\n\r\n" + body)
+    new_request = Request
 
     async def answer(self, request: Request) -> None:
         """Do what was asked."""
@@ -102,17 +66,6 @@ class Connection:
             await self.answer(request)
             if not self.port.keeps:
                 return
-
-    async def stall(self) -> None:
-        """Say nothing until the client goes away."""
-        while await self.reader.read(65536):
-            pass
-
-    def reset(self) -> None:
-        """Close so that the client gets a RST."""
-        raw: socket.socket = self.writer.get_extra_info("socket")
-        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.writer.transport.abort()
 
 
 Behaviour = Callable[[Connection], Awaitable[None]]
@@ -217,21 +170,17 @@ class Port:
         self.connections += 1
         self.open += 1
         self.most = max(self.most, self.open)
-        # Cancelled means that the test is over; asyncio logs that of a connection as an error.
-        with suppress(OSError, EOFError, asyncio.CancelledError):
-            try:
-                await self.behave(Connection(self, reader, writer))
-            finally:
-                self.open -= 1
-                writer.close()
+        try:
+            await Connection(self, reader, writer).live(self.behave)
+        finally:
+            self.open -= 1
 
 
-class FaultServer:
+class FaultServer(sockets.ServerThread):
     """The thread. ``port()`` opens another port."""
 
     def __init__(self) -> None:
-        self._ready = threading.Event()
-        self._thread = threading.Thread(target=asyncio.run, args=[self._main()])
+        super().__init__()
         self._ports: list[Port] = []
 
     def port(self, behave: Behaviour = Connection.serve, *, listening: bool = True) -> Port:
@@ -243,21 +192,7 @@ class FaultServer:
         self._ports.append(port)
         return port
 
-    def do(self, work: Awaitable[None]) -> None:
-        """Do something in the server's event loop."""
-        asyncio.run_coroutine_threadsafe(work, self._loop).result()
-
-    def start(self) -> None:
-        self._thread.start()
-        self._ready.wait()
-
     def stop(self) -> None:
         for port in self._ports:
             port.shut()
-        self._loop.call_soon_threadsafe(self._stopped.set)
-        self._thread.join()
-
-    async def _main(self) -> None:
-        self._loop, self._stopped = asyncio.get_running_loop(), asyncio.Event()
-        self._ready.set()
-        await self._stopped.wait()
+        super().stop()

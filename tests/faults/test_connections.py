@@ -79,15 +79,18 @@ async def submit_in_vain(client: a2v.AsyncA2V) -> str:
 
 
 async def test_nobody_listens(closed_port) -> None:
-    await submit_in_vain(a2v.AsyncA2V(CANARY, base_url=closed_port.url, max_retries=1))
+    told = await submit_in_vain(a2v.AsyncA2V(CANARY, base_url=closed_port.url, max_retries=1))
+    assert told.startswith(f"{closed_port.url}: ConnectError")
 
 
 async def test_no_such_host() -> None:
-    await submit_in_vain(a2v.AsyncA2V(CANARY, base_url="https://does-not-exist.invalid", max_retries=0))
+    told = await submit_in_vain(a2v.AsyncA2V(CANARY, base_url="https://does-not-exist.invalid", max_retries=0))
+    assert told.startswith("https://does-not-exist.invalid: ConnectError")
 
 
 async def test_a_host_name_that_cannot_be_looked_up() -> None:
-    await submit_in_vain(a2v.AsyncA2V(CANARY, base_url="https://a..b", max_retries=0))
+    told = await submit_in_vain(a2v.AsyncA2V(CANARY, base_url="https://a..b", max_retries=0))
+    assert told.startswith("https://a..b: ")
 
 
 @pytest.mark.parametrize("reply", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n", b"SSH-2.0-OpenSSH_9.6\r\n"])

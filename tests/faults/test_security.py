@@ -200,6 +200,87 @@ async def test_a_transport_that_breaks_in_its_own_way() -> None:
     assert CANARY not in report
 
 
+def answers(status: str, *headers: str, body: bytes = b""):
+    """A file server that says something else each time."""
+
+    async def behave(conn: Connection) -> None:
+        while True:
+            request = await conn.request()
+            if request.call == "file":
+                await conn.reply(body, status, *headers)
+            else:
+                await conn.answer(request)
+
+    return behave
+
+
+async def cuts(conn: Connection) -> None:
+    request = await conn.request()
+    if request.call == "file":
+        await conn.send(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc")
+    else:
+        await conn.answer(request)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    "behave",
+    [
+        answers("403 Forbidden"),
+        answers("500 Oops"),
+        answers("200 OK", "Content-Type: text/html", body=b"log in"),
+        answers("200 OK", "Content-Encoding: gzip", body=b"abc"),
+        answers("302 Found", f"Location: /files/w.mp4?signature={SECRET}"),
+        answers("302 Found", f"Location: ftp://files.example/w.mp4?signature={SECRET}"),
+        answers("302 Found", f"Location: https://[files.example/w.mp4?signature={SECRET}"),
+        cuts,
+    ],
+    ids=["expired", "broken", "a page", "compressed", "in circles", "to elsewhere", "to nowhere", "breaks off"],
+)
+async def test_a_signed_url_that_cannot_be_fetched(dial, port, tmp_path, behave) -> None:
+    port.behave = behave
+    async with dial(max_retries=0) as client:
+        task = client.videos.task("v1")
+        with pytest.raises(a2v.DownloadError) as caught:
+            await task.download(tmp_path / "v.mp4")
+    assert f"signature={SECRET}" in task.video.video_url
+    report = shown(caught.value)
+    assert "_fill" in report or "_Fetch" in report
+    assert SECRET not in report
+
+
+@pytest.mark.anyio
+async def test_a_video_without_a_mask(dial, port, tmp_path) -> None:
+    async with dial() as client:
+        with pytest.raises(a2v.DownloadError) as caught:
+            await client.videos.task("v1").download(tmp_path / "v.mp4", mask=True)
+    report = shown(caught.value)
+    assert "/files/v.mp4?…" in report
+    assert SECRET not in report
+
+
+def test_a_download_that_is_cancelled_at_whatever_moment(port, tmp_path) -> None:
+    reports = []
+
+    async def main() -> None:
+        async with a2v.AsyncA2V(CANARY, base_url=port.url, rate_limit=None) as client:
+            task = client.videos.task("v1")
+            await task.wait()
+            for spins in range(60):
+                download = asyncio.create_task(task.download(tmp_path / f"{spins}.mp4"))
+                for _ in range(spins):
+                    await asyncio.sleep(0)
+                download.cancel()
+                try:
+                    await download
+                except asyncio.CancelledError as error:
+                    reports.append(shown(error))
+
+    asyncio.run(main())
+    assert any("_fetch" in report or "_fill" in report for report in reports)
+    assert not any(SECRET in report for report in reports)
+
+
 # -- tokens that are quoted ------------------------------------------------------------------------------------------
 
 

@@ -70,6 +70,41 @@ def _submit(client: a2v.AsyncA2V):
 
 
 @pytest.mark.anyio
+async def test_cancelled_downloads_take_nobodys_place(dial, port, tmp_path) -> None:
+    """As many as httpx has connections for, and some more: as many are served next time, and a submission too.
+
+    A pool with a limit loses a place for good with each request that is cancelled when it was just given the place of another.
+    """
+
+    async def behave(conn: Connection) -> None:
+        request = await conn.request()
+        await (conn.stall() if request.call == "file" else conn.answer(request))
+
+    port.behave = behave
+    async with dial(max_retries=0) as client:
+        task = client.videos.task("v1")
+        await task.wait()
+        for moment in range(6):
+            async with anyio.create_task_group() as more, anyio.create_task_group() as first:
+                for number in range(100):
+                    first.start_soon(task.download, tmp_path / f"{number}.mp4")
+                await port.until(lambda: port.open >= 100)
+                for number in range(100, 140):
+                    more.start_soon(task.download, tmp_path / f"{number}.mp4")
+                await port.until(lambda: sum(1 for _ in tmp_path.iterdir()) == 140)
+                await anyio.wait_all_tasks_blocked()
+                first.cancel_scope.cancel()
+                with anyio.CancelScope(shield=True):
+                    for _ in range(moment):
+                        await anyio.lowlevel.checkpoint()
+                more.cancel_scope.cancel()
+        with anyio.fail_after(20):
+            await client.videos.generate(**JOB)
+    assert not list(tmp_path.iterdir())
+    await port.emptied()
+
+
+@pytest.mark.anyio
 async def test_five_hundred_tasks_at_once(dial, port) -> None:
     """All are served, over not more connections than descriptors allow, even by a server that would take them all."""
 

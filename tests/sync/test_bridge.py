@@ -98,6 +98,7 @@ class TestCalls:
         try:
             reference = call()
             wait_until(lambda: reference() is None)
+            assert reference() is None
         finally:
             gc.enable()
 

@@ -1,0 +1,211 @@
+"""What a batch on the command line is to do: the options, what the manifest asks for, and what would come of the two."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from attrs import evolve, frozen
+from cyclopts import Parameter, validators
+
+from a2v import Job, JobState, ManifestError, SubmissionUnknownError
+from a2v._core.items import without_query
+from a2v._core.manifest import file_names
+from a2v.cli.printing import number
+from a2v.cli.server import Flag, Server, UsageError, read_audio
+from a2v.cli.table import Standing, count_stages, in_words
+from a2v.manifest import load
+
+if TYPE_CHECKING:
+    from a2v import A2VError, JournalEntry, Outcome
+
+_IN_DOUBT = "nobody knows whether the server accepted it"
+
+_Count = Annotated[int | None, Parameter(validator=validators.Number(gte=0))]
+
+
+@Parameter(name="*")
+@frozen(kw_only=True)
+class Plan:
+    """How a manifest is worked through.
+
+    Attributes:
+        journal: The file that remembers how far each job is; a2v-batch.db in the folder of --output if left out. The same
+            command with the same journal goes on where the last one ended.
+        overwrite: Replace files that are there already.
+        max_in_flight: How many videos may be under way at once.
+        limit: Submit so many jobs at most; the others wait for a later run.
+        quota: How many submissions the account has left: if there are more to make, none is made.
+        dry_run: Read the manifest and the journal, tell what would be submitted, and send nothing.
+        resubmit_unknown: Submit jobs again of which nobody knows whether the server accepted them, and perhaps pay for them
+            twice: the numbers of their rows, or "all".
+        resubmit_failed: Submit jobs again whose render failed, or which the server refused.
+        repeat: Show outcomes again that an earlier run has shown.
+        new_token: The account has another token than when the journal was last used.
+        report: Write what became of each row to a file, which ends in .csv or .json.
+    """
+
+    journal: Path | None = None
+    overwrite: Flag = False
+    max_in_flight: Annotated[int | None, Parameter(validator=validators.Number(gte=1))] = None
+    limit: _Count = None
+    quota: _Count = None
+    dry_run: Flag = False
+    resubmit_unknown: Annotated[tuple[str, ...], Parameter(negative="", show_default=False)] = ()
+    resubmit_failed: Flag = False
+    repeat: Flag = False
+    new_token: Flag = False
+    report: Path | None = None
+
+    @property
+    def flags(self) -> str:
+        """The options of the command that continues. What was chosen for one run is not chosen for the next."""
+        given = {"--journal": self.journal, "--max-in-flight": self.max_in_flight, "--report": self.report}
+        flags = "".join(f" {name} {shlex.quote(str(value))}" for name, value in given.items() if value)
+        return flags + (" --overwrite" if self.overwrite else "")
+
+    def chosen(self, rows: Sequence[int]) -> bool | list[int]:
+        """The jobs in the rows that ``resubmit_unknown`` names, by their places.
+
+        Args:
+            rows: The number of each job's row.
+
+        Raises:
+            UsageError: One is not a row of the manifest.
+        """
+        words = [word for one in self.resubmit_unknown for word in re.split(r"[\s,]+", one) if word]
+        if "all" in words:
+            return True
+        places = {str(row): place for place, row in enumerate(rows)}
+        strange = [word for word in words if word not in places]
+        if strange:
+            raise UsageError(f"--resubmit-unknown: {', '.join(strange)} is not the number of a row with a job, nor all")
+        return [places[word] for word in words]
+
+
+@frozen
+class Work:
+    """A manifest that is sound.
+
+    Attributes:
+        jobs: What it asks for.
+        rows: The number of each job's row.
+        names: What each job's file is called, without extension.
+        sources: Each job's recording, as it is written there.
+    """
+
+    jobs: Sequence[Job]
+    rows: Sequence[int]
+    names: Sequence[str]
+    sources: Sequence[str]
+
+    @classmethod
+    def read(cls, path: Path, server: Server, *, staged: bool) -> Work:
+        """Read it.
+
+        Args:
+            path: The file.
+            server: Who is to fetch the recordings.
+            staged: Whether files are uploaded for the server.
+
+        Raises:
+            ManifestError: It is not sound.
+            UsageError: It cannot be read.
+        """
+        written: dict[str, str] = {}
+
+        def resolve(cell: str) -> str:
+            try:
+                # Beside the manifest, wherever the command was started.
+                audio = cell if "://" in cell else str(path.parent / cell)
+                url, _ = read_audio(audio, evolve(server, data_dir=None), staged=staged)
+            except UsageError as error:
+                raise ValueError(str(error)) from None
+            written[url] = without_query(cell) if "://" in cell else cell
+            return url
+
+        try:
+            found = load(path, resolve)
+        except (OSError, ImportError) as error:
+            reason = error.strerror if isinstance(error, OSError) else str(error)
+            raise UsageError(f"the manifest {path} cannot be read: {reason}") from None
+        if found.faults:
+            raise ManifestError(f"the manifest {path}", faults=found.faults)
+        sources = [written[job.audio_url] for job in found.jobs]
+        return cls(found.jobs, found.rows, file_names(found.jobs), sources)
+
+    def standing(self, index: int, state: str, **facts: str | None) -> Standing:
+        """A job of it."""
+        return Standing(
+            row=self.rows[index],
+            name=self.names[index],
+            state=state,
+            job=self.jobs[index],
+            source=self.sources[index],
+            **facts,
+        )
+
+    def outcome(self, outcome: Outcome) -> Standing:
+        """A job that has ended."""
+        error = outcome.error
+        state = "done" if outcome.ok else "unknown" if isinstance(error, SubmissionUnknownError) else "failed"
+        video_id = outcome.video.video_id if outcome.video else error.video_id if error else None
+        path = str(outcome.path.absolute()) if outcome.path else None
+        return self.standing(outcome.index, state, video_id=video_id, path=path, error=_words(error) if error else None)
+
+    def standings(self, entries: Sequence[JournalEntry], errors: dict[int, str]) -> list[Standing]:
+        """All jobs, as the journal has them and with the errors of this run."""
+        return [
+            self.standing(
+                index,
+                entry.state.value,
+                video_id=entry.video_id,
+                path=entry.path,
+                error=errors.get(index) or entry.error or (_IN_DOUBT if entry.state is JobState.UNKNOWN else None),
+            )
+            for index, entry in enumerate(entries)
+        ]
+
+
+def foretell(work: Work, plan: Plan, known: Sequence[JournalEntry]) -> list[str]:
+    """What a run would do.
+
+    Args:
+        work: The manifest.
+        plan: The options.
+        known: What the journal has.
+
+    Raises:
+        UsageError: It would refuse to begin.
+    """
+    states: dict[object, list[JobState]] = {}
+    for entry in reversed(known):
+        states.setdefault(_key(entry.job), []).append(entry.state)
+    # What was being submitted when a run ended is in doubt.
+    doubt = {JobState.SUBMITTING: JobState.UNKNOWN}
+    now = [doubt.get(state, state) for job in work.jobs if (state := _first(states.get(_key(job))))]
+    again = {JobState.PENDING, *([JobState.FAILED, JobState.REJECTED] if plan.resubmit_failed else [])}
+    chosen = plan.chosen(work.rows)
+    doubts = range(len(now)) if chosen is True else chosen or ()
+    wanted = sum(state in again or (state is JobState.UNKNOWN and place in doubts) for place, state in enumerate(now))
+    submits = wanted if plan.limit is None else min(wanted, plan.limit)
+    if plan.quota is not None and submits > plan.quota:
+        raise UsageError(f"this batch would submit {number(submits, 'video')}, and the quota is {plan.quota}")
+    told = f"{number(len(now), 'job')}: {in_words(count_stages(now))}"
+    return [told, f"A run would submit {number(submits, 'video')}."]
+
+
+def _words(error: A2VError) -> str:
+    return str(error).strip() or type(error).__name__
+
+
+def _first(states: list[JobState] | None) -> JobState:
+    return states.pop() if states else JobState.PENDING
+
+
+def _key(job: Job) -> object:
+    # As a journal keeps it: what stands in the query of a URL may be a secret.
+    return job.model_id, job.pose_id, job.with_mask, without_query(job.audio_url)
