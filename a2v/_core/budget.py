@@ -156,7 +156,7 @@ class Budget:
         self.answered(ticket, now, headers, good=False)
         self.limit = self.limit or self._believed
         # A server whose Reset is always "now" is not asked every second for ever.
-        pause = max(retry_after(headers), min(2.0 ** (self._refusals - 1), _WINDOW))
+        pause = max(retry_after(headers), min(2.0 ** min(self._refusals - 1, 9), _WINDOW))
         pause += self._jitter() * (1 + pause / 10)
         self._held_until = max(self._held_until, now + pause)
         self._taught, self._others_seen = True, now

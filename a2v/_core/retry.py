@@ -92,7 +92,7 @@ def backoff(attempt: int, jitter: float) -> float:
         attempt: How many tries there were, from 0.
         jitter: A random number in [0, 1), so that siblings do not come back together.
     """
-    return min(8.0, 0.5 * 2.0**attempt) * (0.5 + jitter / 2)
+    return min(8.0, 0.5 * 2.0 ** min(attempt, 9)) * (0.5 + jitter / 2)
 
 
 def is_rate_limited(reply: Reply) -> bool:

@@ -145,9 +145,7 @@ async def generate(
     wants_mask = with_mask or mask_output is not None
     job_for = partial(read_job, model_id=model_id, pose_id=pose_id, with_mask=wants_mask)
     job_for(audio_url)
-    for option, target in (("--output", output), ("--mask-output", mask_output)):
-        if target:
-            _check_target(target, option, overwrite=overwrite)
+    _check_targets(output, mask_output, overwrite=overwrite)
     if not output and not server.is_kept:
         raise UsageError("with --local the video would be gone at the end: say where to save it, with -o FILE")
     async with staging.open(server, audio_url) as reach, session(server, files) as (client, out):
@@ -196,9 +194,7 @@ async def download(
     server: Server = Server(),  # noqa: B008  # frozen
 ) -> None:
     """Save a video, after waiting for it if need be."""
-    _check_target(output, "--output", overwrite=overwrite)
-    if mask_output:
-        _check_target(mask_output, "--mask-output", overwrite=overwrite)
+    _check_targets(output, mask_output, overwrite=overwrite)
     async with session(server) as (client, out):
         out.expect(video_id, target=output, mask_target=mask_output)
         await follow(client.videos.task(video_id), out, overwrite=overwrite, timeout=timeout)
@@ -357,8 +353,16 @@ async def doctor(
 app.register_install_completion_command(help="Have the shell complete commands and options: bash, zsh or fish.")
 
 
-def _check_target(path: Path, option: str, *, overwrite: bool) -> None:
+def _check_targets(output: Path | None, mask_output: Path | None, *, overwrite: bool) -> None:
     """Before anything is paid for."""
+    for option, target in (("--output", output), ("--mask-output", mask_output)):
+        if target:
+            _check_target(target, option, overwrite=overwrite)
+    if output and mask_output and output.resolve() == mask_output.resolve():
+        raise UsageError(f"--mask-output: {mask_output} is where the video goes; give the mask a file of its own")
+
+
+def _check_target(path: Path, option: str, *, overwrite: bool) -> None:
     if path.is_dir():
         raise UsageError(f"{option}: {path} is a folder; give the name of a file in it")
     if path.exists() and not overwrite:

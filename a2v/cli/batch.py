@@ -31,7 +31,7 @@ from a2v.cli.staging import Staging
 from a2v.cli.table import Standing, count_stages, in_words, open_batch_output, print_journal
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from a2v import AsyncBatch, JournalEntry
     from a2v.cli.table import BatchOutput
@@ -165,6 +165,16 @@ class _Run:
 
     async def _reachable(self, reach: Callable[[str, BatchOutput], Awaitable[str]], out: BatchOutput) -> list[Job]:
         """The jobs, with recordings where the server can get at them, under a name that is the same in every run."""
+        files = list(dict.fromkeys(job.audio_url for job in self.work.jobs if job.audio_url.startswith("file:")))
+        if folder := self.server.recordings:
+            reached = {url: keep(Path(url2pathname(urlsplit(url).path)), folder).as_uri() for url in files}
+        else:
+            reached = await self._staged(files, reach, out)
+        return [_with_audio(job, reached.get(job.audio_url, job.audio_url)) for job in self.work.jobs]
+
+    async def _staged(
+        self, files: Iterable[str], reach: Callable[[str, BatchOutput], Awaitable[str]], out: BatchOutput
+    ) -> dict[str, str]:
         reached: dict[str, str] = {}
         errors: list[A2VError] = []
 
@@ -176,14 +186,11 @@ class _Run:
                 group.cancel_scope.cancel()
 
         async with anyio.create_task_group() as group:
-            for url in dict.fromkeys(job.audio_url for job in self.work.jobs):
-                if url.startswith("file:") and self.server.recordings:
-                    reached[url] = keep(Path(url2pathname(urlsplit(url).path)), self.server.recordings).as_uri()
-                elif url.startswith("file:"):
-                    group.start_soon(see_to, url)
+            for url in files:
+                group.start_soon(see_to, url)
         if errors:
             raise errors[0]
-        return [_with_audio(job, reached.get(job.audio_url, job.audio_url)) for job in self.work.jobs]
+        return reached
 
     def _standings(self, errors: dict[int, str]) -> list[Standing]:
         return self.work.standings(read_journal(self.journal)[: len(self.work.jobs)], errors)

@@ -92,8 +92,9 @@ async def make_videos(client: AsyncA2V, output: Output, folder: Path) -> list[Pa
         else:
             made.append(target.absolute())
 
+    cast = assign(CLIPS, await client.characters.list())
     async with anyio.create_task_group() as tasks:
-        for clip, character in assign(CLIPS, await client.characters.list()):
+        for clip, character in cast:
             tasks.start_soon(make, clip, character)
     if errors:
         raise errors[0]
@@ -109,7 +110,7 @@ def advice(made: list[Path], folder: Path) -> list[str]:
         "",
         f"{len(made)} videos are in {folder.absolute()}",
         "Open them with any video player, for example:",
-        f"  {opener} {made[0]}",
+        f"  {opener} {shlex.quote(str(made[0]))}",
         "Make one of a recording of your own:",
         f"  {program} generate RECORDING --model-id eva_a0008 --local -o hello.mp4",
         f"{CREDITS} {FOLDER / 'LICENSE.md'}",

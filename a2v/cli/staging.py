@@ -65,8 +65,8 @@ class Staging:
     ) -> AsyncIterator[Callable[[str, Shows], Awaitable[str]]]:
         """For as long as the block lasts, a function that turns what ``read_audio`` gave into what the server can fetch.
 
-        It is to be called before a submission, and long before only if the URL it gives is to be good for more than a day. A recording is uploaded
-        once, however often and by whomever it is asked for; URLs of others pass as they are.
+        It is to be called before a submission, and long before only if the URL it gives is to be good for more than a
+        day. A recording is uploaded once, however often and by whomever it is asked for; URLs of others pass as they are.
 
         Args:
             server: Who is to fetch the recordings.

@@ -464,8 +464,6 @@ async def test_it_is_on_the_disk_before_it_has_its_name(fetch, tmp_path, monkeyp
 
 
 async def test_where_a_folder_cannot_be_opened(fetch, monkeypatch) -> None:
-    from a2v._async import download
-
     class Elsewhere:
         """The module ``os`` of a system that is not POSIX."""
 

@@ -93,6 +93,7 @@ def test_a_video_without_a_mask_and_how_to_pick_it_up(here, service):
         (["--model-id", "m", "--mask-output", "m.mp4"], "with_mask goes with a pose_id"),
         (["--pose-id", "p", "--mask-output", "there.mp4"], "--mask-output: there.mp4 is there already"),
         (["--pose-id", "p", "--mask-output", "."], "--mask-output: . is a folder"),
+        (["--pose-id", "p", "--mask-output", "a.mp4", "-o", "./a.mp4"], "--mask-output: a.mp4 is where the video goes"),
     ],
 )
 def test_what_is_refused_before_anything_is_paid_for(here, service, tmp_path, arguments, words):

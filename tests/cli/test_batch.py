@@ -210,6 +210,16 @@ class TestOutcomes:
 
 
 class TestBeforeTheFirstRequest:
+    def test_recordings_that_cannot_be_kept_for_the_engine(self, ran, manifest, tmp_path, speech) -> None:
+        (tmp_path / "videos/a2v-engine").mkdir(parents=True)
+        (tmp_path / "videos/a2v-engine/recordings").write_text("in the way")
+        manifest(HEAD + f"eva_a0008,{speech},,\n")
+
+        done = ran(*BATCH, "--local")
+
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.startswith(f"a2v: {speech} cannot be copied to ")
+
     def test_all_faults_of_a_manifest(self, ran, service, manifest, tmp_path) -> None:
         manifest("model_id,audio_url\n" + "eva,\n" * 12 + "eva,missing.wav\n")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from pathlib import Path
 
@@ -222,6 +223,7 @@ def test_an_unknown_video(a2v):
         (["watch", "v1", "--timeout", "0"], "--timeout"),
         (["download", "v1"], "--output"),
         (["download", "v1", "-o", "."], "is a folder"),
+        (["download", "v1", "-o", "v.mp4", "--mask-output", "v.mp4"], "a file of its own"),
         (["download", "v1", "-o", "/dev/null/v.mp4"], "cannot be made"),
         (["generate", "https://example.com/a.wav"], "--model-id"),
         (["generate", "https://example.com/a.wav", "--model-id", "two words"], "model_id"),
@@ -370,3 +372,11 @@ def test_a_missing_extra_gets_a_sentence(environment, tmp_path: Path, package, a
     assert f'pip install "{extra}"' in done.stderr
     assert package in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_what_the_demo_advises_can_be_pasted_into_a_shell(tmp_path):
+    from a2v.cli.demo import advice
+
+    video = tmp_path / "my videos" / "eva's.mp4"
+    opening = next(line for line in advice([video], video.parent) if str(tmp_path) in line and line.startswith("  "))
+    assert shlex.split(opening)[-1] == str(video)

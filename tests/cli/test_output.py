@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import os
 import re
@@ -12,9 +13,10 @@ import unicodedata
 import pytest
 from rich.console import Console
 
-from a2v import Character
+from a2v import Character, Progress
 from a2v.cli.output import TerminalOutput
 from a2v.cli.printing import clean, number
+from a2v.cli.table import TerminalBatchOutput
 from a2v.testing import Reply
 
 HOSTILE = "\x1b]0;owned\x07\x1b[2J \u202eevil\u200b\u2066 \x9b31m \ufeff\u2028\r\n\t end"
@@ -168,3 +170,31 @@ def test_a_terminal_shows_what_is_done_before_there_is_a_video():
     assert "uploading my" in first
     assert "\x1b]0;" not in first
     assert "uploading" not in second
+
+
+def test_an_interruption_while_the_display_of_a_batch_ends_is_not_lost():
+    looking, ending = asyncio.Event(), asyncio.Event()
+
+    class Batch:
+        progress = Progress(total=1, waiting=0, under_way=1, done=0, failed=0, unknown=0)
+
+        async def pace(self) -> None:
+            try:
+                looking.set()
+                await asyncio.sleep(60)
+            finally:
+                ending.set()
+                await asyncio.sleep(0.01)
+
+    async def show() -> None:
+        async with TerminalBatchOutput(Console(file=io.StringIO())).following(Batch()):
+            await looking.wait()
+
+    async def main() -> None:
+        shown = asyncio.create_task(show())
+        await ending.wait()
+        shown.cancel()
+        await asyncio.wait([shown])
+        assert shown.cancelled()
+
+    asyncio.run(main())

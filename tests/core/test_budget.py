@@ -428,3 +428,11 @@ def test_what_is_left() -> None:
     assert budget.left(0.2) == 10  # somebody else uses the token; two are on their way
     assert budget.left(100.0) == 28
     assert Budget(None).left(0.0) is None
+
+
+def test_refusals_for_days_do_not_add_up():
+    """A server that refuses each request, whatever it says: the pause has a limit, and nothing overflows."""
+    budget, now = Budget(30, jitter=lambda: 0.0), 0.0
+    for _ in range(1500):
+        now += budget.refused(budget.sent(now), now, {}) + 1
+    assert budget.refused(budget.sent(now), now, {}) == 60

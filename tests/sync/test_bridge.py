@@ -306,6 +306,7 @@ class TestClosing:
         for _ in range(50):
             Bridge(core).call(core.add, 1, second=2)
         wait_until(lambda: threading.active_count() <= threads and descriptors() <= files)
+        assert threading.active_count() <= threads
 
     def test_what_came_from_a_client_keeps_it_alive(self, core):
         twin = Twin(core, Bridge(core))

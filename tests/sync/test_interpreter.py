@@ -35,7 +35,7 @@ BATCH = """
             say("ready")
 """
 ENTER = """
-    from a2v._async import batch as room
+    from a2v._async import intake as room
     async def on_disk(work):
         say("ready")
         await anyio.sleep_forever()

@@ -58,10 +58,12 @@ def test_the_clock_waits_for_threads(backend) -> None:
 
 @BACKENDS
 def test_but_not_for_a_thread_that_waits_for_the_clock(backend) -> None:
-    async def main() -> None:
+    async def main() -> float:
+        begun = anyio.current_time()
         await anyio.to_thread.run_sync(anyio.from_thread.run, anyio.sleep, 3600)
+        return anyio.current_time() - begun
 
-    run_in_virtual_time(main, backend=backend)
+    assert run_in_virtual_time(main, backend=backend) == 3600
 
 
 def test_the_loop_alone() -> None:
