@@ -382,7 +382,7 @@ def readiness(network: Network, cache: Path, without: list[str]) -> float:
     said = [speech for name, speech in spoken(cache, without, 300) if name.endswith("new words")]
     heard = [network.run(*spectrum(padded(speech))) for speech in said]
     best = 0.0
-    for more in np.arange(0, 2, 0.1):
+    for more in np.arange(0, 4, 0.1):
         lift = np.where(np.arange(len(VISEMES)) == _CLOSED, np.exp(more), 1).astype(np.float32)
         lifted = [likely * lift / (likely @ lift)[:, None] for likely in heard]
         counts = [compare(likely, truth(speech, len(likely))) for likely, speech in zip(lifted, said, strict=True)]
@@ -410,8 +410,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cache", type=Path, help="where the speech is")
     parser.add_argument("weights", type=Path, help="the file to write")
-    parser.add_argument("--channels", type=int, default=128)
-    parser.add_argument("--steps", type=int, default=8000)
+    parser.add_argument("--channels", type=int, default=160)
+    parser.add_argument("--steps", type=int, default=12000)
     parser.add_argument("--minutes", type=float, default=600, help="at most")
     parser.add_argument("--rate", type=float, default=4e-3, help="of learning, at its highest")
     parser.add_argument(
