@@ -18,7 +18,10 @@ class Signatures(griffe.Extension):
         """Called by griffe for each class, once all is read."""
         # Others are not imported: some need packages that the reference does not.
         if DECORATORS & {decorator.callable_path for decorator in cls.decorators} and "__init__" not in cls.members:
-            made = griffe.dynamic_import(cls.path)
+            try:
+                made = griffe.dynamic_import(cls.path)
+            except ImportError:  # an extra that the reference says nothing of
+                return
             signature = inspect.signature(made.__init__)
             defaults = {field.alias: field.default for field in attrs.fields(made) if field.alias}
             parameters = [
