@@ -294,7 +294,7 @@ def test_what_dask_has_to_say_stands_in_the_log_like_all_else():
     program = """
 import logging
 from a2v.engine import farm
-from a2v.cli.output import log_to_stderr
+from a2v.cli.printing import log_to_stderr
 log_to_stderr(as_json=True)
 for name in ("distributed", "distributed.client"):
     logging.getLogger(name).info("all is well")
