@@ -21,9 +21,9 @@ T = TypeVar("T")
 _SCHEMES = {"http", "https", "file"}
 # Half a surrogate pair cannot be encoded, so not be sent either.
 _UNPRINTABLE = re.compile(r"[\x00-\x20\x7f\ud800-\udfff]")
-# Windows refuses these, and a manifest made on one machine should work on another.
 # What gives access stands before the host, or in the query.
 _ACCESS = re.compile(r"(?<=//)[^/?#]*(?=@)|(?<=[?#]).+", re.DOTALL)
+# Windows refuses these, and a manifest made on one machine should work on another.
 _UNSAFE_IN_NAMES = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]')
 
 

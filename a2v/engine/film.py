@@ -29,8 +29,8 @@ DRAWING = {
 """How x264 is to encode a drawing that moves a little.
 
 A short look-ahead, which this preset lacks: where most of the picture stands still it halves the file. Each frame more of it
-is a frame more in memory. Even and dark parts get bits enough to keep the grain that keeps gradients smooth. There are no cuts to look
-for, the same number of B-frames suits all of it, and small transforms suit drawings.
+is a frame more in memory, and so is a pyramid of B-frames. Even and dark parts get bits enough to keep the grain that keeps
+gradients smooth. There are no cuts to look for, the same number of B-frames suits all of it, and small transforms suit drawings.
 """
 
 SILHOUETTE = {"preset": "ultrafast", "crf": "26"}
