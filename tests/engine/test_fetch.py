@@ -472,6 +472,7 @@ async def test_ways_out_of_the_folder(folder, secret, target, way):
 async def test_the_allowed_folder_may_be_a_link(folder, tmp_path, target):
     (tmp_path / "link").symlink_to(folder)
     await fetch.fetch((folder / "hello.wav").as_uri(), target, Settings(allow_files=tmp_path / "link"))
+    assert target.read_bytes() == (folder / "hello.wav").read_bytes()
 
 
 @pytest.mark.parametrize(

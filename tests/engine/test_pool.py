@@ -155,6 +155,7 @@ async def test_a_sweep_that_fails_is_the_next_ones_work(open_pool, job, monkeypa
         with anyio.fail_after(20):
             while store.get(video_id):  # noqa: ASYNC110  # as a client would look
                 await anyio.sleep(0.02)
+        assert not pool.path(video_id).exists()
 
 
 async def test_the_log_says_why_a_renderer_crashed(open_pool, job, caplog):
