@@ -1,10 +1,14 @@
-"""The page as a browser sees it: headless Chromium, driven over the WebDriver protocol."""
+"""The page as a browser sees it: headless Chromium, driven over the DevTools protocol."""
 
 from __future__ import annotations
 
+import json
+import os
+import select
 import shutil
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -15,13 +19,19 @@ import a2v.cli
 from a2v.engine import LocalEngine
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-DRIVER = shutil.which("chromedriver")
 
-pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs Chromium and its driver")
+pytestmark = pytest.mark.skipif(not CHROMIUM, reason="needs Chromium")
 
 CLIP = next((Path(a2v.cli.__file__).parent / "clips").glob("*.flac"))
 # No sandbox: it cannot be had as root, and what is shown is our own.
-ARGUMENTS = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--mute-audio"]
+ARGUMENTS = [
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--mute-audio",
+    "--remote-debugging-pipe",
+]
 
 
 @pytest.fixture(scope="module")
@@ -53,53 +63,81 @@ def _until_ended(client: httpx.Client) -> list[dict[str, str]]:
 
 
 class Browser:
-    """As much of WebDriver as is needed here."""
+    """As much of the DevTools protocol as is needed here, over two pipes: a port may be taken by another test."""
 
-    def __init__(self, http: httpx.Client, session: str) -> None:
-        self._http = http
-        self._session = session
+    def __init__(self, asks: int, tells: int) -> None:
+        self._asks = asks
+        self._tells = tells
+        self._unread = b""
+        self._asked = 0
+        self._session: dict[str, str] = {}
+        self._events: list[dict[str, object]] = []
+        target = self.call("Target.createTarget", url="about:blank")["targetId"]
+        attached = self.call("Target.attachToTarget", targetId=target, flatten=True)
+        self._session = {"sessionId": attached["sessionId"]}
+        for domain in ("Page", "Runtime", "Log"):
+            self.call(f"{domain}.enable")
 
-    def _do(self, what: str, **body: object) -> object:
-        reply = self._http.post(f"/session/{self._session}/{what}", json=body)
-        assert reply.is_success, reply.text
-        return reply.json()["value"]
+    def call(self, method: str, **params: object) -> dict[str, object]:
+        self._asked += 1
+        asked = {"id": self._asked, "method": method, "params": params, **self._session}
+        os.write(self._asks, json.dumps(asked).encode() + b"\0")
+        reply = self._until(lambda told: told.get("id") == self._asked)
+        assert "error" not in reply, reply
+        return reply["result"]
+
+    def _until(self, fits: Callable[[dict[str, object]], bool]) -> dict[str, object]:
+        while not fits(told := self._next()):
+            self._events.append(told)
+        return told
+
+    def _next(self) -> dict[str, object]:
+        while b"\0" not in self._unread:
+            assert select.select([self._tells], [], [], 60)[0], "the browser is silent"
+            more = os.read(self._tells, 1 << 16)
+            assert more, "the browser is gone"
+            self._unread += more
+        told, _, self._unread = self._unread.partition(b"\0")
+        return json.loads(told)
 
     def open(self, url: str) -> None:
-        self._do("url", url=url)
+        self._events.clear()
+        self.call("Page.navigate", url=url)
+        if not any(event["method"] == "Page.loadEventFired" for event in self._events):
+            self._until(lambda told: told.get("method") == "Page.loadEventFired")
 
     def tell(self, expression: str) -> object:
         """The value of an expression of JavaScript, which may be a promise."""
-        return self._do("execute/sync", script=f"return {expression}", args=[])
+        reply = self.call("Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True)
+        assert "exceptionDetails" not in reply, reply
+        return reply["result"]["value"]
 
-    def emulate(self, method: str, **params: object) -> object:
-        return self._do("goog/cdp/execute", cmd=f"Emulation.{method}", params=params)
+    def emulate(self, method: str, **params: object) -> None:
+        self.call(f"Emulation.{method}", **params)
 
     def accessible(self) -> list[tuple[str, str]]:
         """Role and name of all that a screen reader is told of."""
-        nodes = self._do("goog/cdp/execute", cmd="Accessibility.getFullAXTree", params={})["nodes"]
+        nodes = self.call("Accessibility.getFullAXTree")["nodes"]
         return [(node["role"]["value"], node.get("name", {}).get("value", "")) for node in nodes if not node["ignored"]]
 
-    def complaints(self) -> list[str]:
-        return [entry["message"] for entry in self._do("se/log", type="browser")]
+    def complaints(self) -> list[dict[str, object]]:
+        """What the browser's console shows since the page was opened."""
+        kinds = ("Log.entryAdded", "Runtime.exceptionThrown", "Runtime.consoleAPICalled")
+        return [event["params"] for event in self._events if event["method"] in kinds]
 
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    command = [DRIVER, "--port=0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as driver:
+    arguments = [*ARGUMENTS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"]
+    # It reads from descriptor 3 and writes to 4.
+    command = ["sh", "-c", 'exec "$0" "$@" 3<&0 4>&1 0</dev/null 1>/dev/null 2>&1', CHROMIUM, *arguments]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         try:
-            started = next(line for line in driver.stdout if "started successfully on port" in line)
-            port = started.strip().rstrip(".").rpartition(" ")[2]
-            arguments = [*ARGUMENTS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"]
-            options = {"binary": CHROMIUM, "args": arguments}
-            capabilities = {"goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}}
-            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as http:
-                asked = {"capabilities": {"alwaysMatch": capabilities}}
-                session = http.post("/session", json=asked).json()["value"]["sessionId"]
-                yield Browser(http, session)
-                http.delete(f"/session/{session}")
+            browser = Browser(process.stdin.fileno(), process.stdout.fileno())
+            yield browser
+            browser.call("Browser.close")
         finally:
-            driver.terminate()
+            process.terminate()
 
 
 @pytest.fixture
@@ -141,7 +179,7 @@ def test_the_browser_has_nothing_to_complain_about(open_page):
     """The policy refuses nothing of the page's own: with its style refused, this is where it would be told."""
     open_page.tell(LOADED)
     # Browsers ask for a picture of the site by themselves.
-    assert [line for line in open_page.complaints() if "favicon.ico" not in line] == []
+    assert [told for told in open_page.complaints() if "favicon.ico" not in str(told)] == []
     assert open_page.tell("getComputedStyle(document.querySelector('.grid')).display") == "grid"
 
 
