@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 
 import pytest
@@ -10,6 +11,9 @@ from hypothesis import HealthCheck, settings
 # How fast a machine is, and what else it does just now, is not what is tested.
 settings.register_profile("a2v", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("a2v")
+
+# What a shell starts with `&` ignores Ctrl-C, and so would all the processes started here; many tests press it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(params=["asyncio", "trio"])
