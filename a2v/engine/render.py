@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ from a2v.engine.film import DRAWING, SILHOUETTE, Film, Frame, film
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -78,33 +79,36 @@ def render(
     stance = cast.pose(who)
     person, view = cast.look(stance.model_id), stance.views[format]
     performance = _perform(recording, stance.model_id, fps, max_seconds)
-    with _partials(destination, *([mask] if mask else [])) as partials, ExitStack() as stack:
-        video, *masks = (
-            stack.enter_context(film(path, width, height, fps, x264))
-            for path, x264 in zip(partials, (DRAWING, SILHOUETTE), strict=False)
-        )
-        video.add_sound(recording)
-        reels = [_reel(video, view, backdrop(person), partial(bust, person), grain=1)]
-        reels += [_reel(cover, view, nowhere(), partial(silhouette, person)) for cover in masks]
+    with _partials(destination, *([mask] if mask else [])) as partials:
+        picture = film(partials[0], width, height, fps, DRAWING)
+        _shoot(picture, performance(), view, backdrop(person), partial(bust, person), grain=1, sound=recording)
+        # The mask comes after it: two encoders at once would need the memory of two.
+        for path in partials[1:]:
+            cover = film(path, width, height, fps, SILHOUETTE)
+            _shoot(cover, performance(), view, nowhere(), partial(silhouette, person))
+
+
+def _shoot(
+    film: AbstractContextManager[Film],
+    performance: Iterable[Pose],
+    view: View,
+    behind: list[Mark | Group],
+    draw: Callable[[Pose], list[Mark | Group]],
+    *,
+    grain: int = 0,
+    sound: audio.Source | None = None,
+) -> None:
+    """Makes a film of a performance: each pose, drawn, is a frame."""
+    with film as video:
+        if sound is not None:
+            video.add_sound(sound)
+        frame = Frame(video.width, video.height)
+        painter = Painter(video.width, video.height, view, vuya)
+        painter.paint(behind)
+        painter.set_backdrop(_grained(painter.pixels, grain))
         for pose in performance:
-            for add in reels:
-                add(pose)
-
-
-def _reel(
-    film: Film, view: View, behind: list[Mark | Group], draw: Callable[[Pose], list[Mark | Group]], *, grain: int = 0
-) -> Callable[[Pose], None]:
-    """What draws a pose as the next frame of a film."""
-    frame = Frame(film.width, film.height)
-    painter = Painter(film.width, film.height, view, vuya)
-    painter.paint(behind)
-    painter.set_backdrop(_grained(painter.pixels, grain))
-
-    def add(pose: Pose) -> None:
-        frame.show(painter.pixels, painter.paint(draw(pose)))
-        film.add(frame)
-
-    return add
+            frame.show(painter.pixels, painter.paint(draw(pose)))
+            video.add(frame)
 
 
 @contextmanager
@@ -120,10 +124,11 @@ def _partials(*destinations: Path) -> Iterator[list[Path]]:
             path.unlink(missing_ok=True)
 
 
-def _perform(recording: audio.Source, model_id: str, fps: int, max_seconds: float) -> Iterator[Pose]:
+def _perform(recording: audio.Source, model_id: str, fps: int, max_seconds: float) -> Callable[[], Iterator[Pose]]:
+    """What plays the recording, from its start each time it is called."""
     likely, loudness = _hear(audio.pieces(recording, max_seconds=max_seconds))
     seed = hashlib.sha256(audio.digest(recording) + model_id.encode()).digest()
-    return poses(likely, loudness, seed=int.from_bytes(seed[:8], "big"), fps=fps)
+    return partial(poses, likely, loudness, seed=int.from_bytes(seed[:8], "big"), fps=fps)
 
 
 def _hear(pieces: Iterable[NDArray[np.float32]]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
