@@ -25,8 +25,18 @@ THIS_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 PYTHONS = [*(v for v in nox.project.python_versions(PYPROJECT) if v != THIS_PYTHON), THIS_PYTHON]
 # Many processes and many faults take minutes; what README.md and the examples do with them is run on every Python.
 ONCE_IS_ENOUGH = ["tests/cli", "tests/engine", "tests/faults", "tests/staging", "tests/survival"]
-# About half of all tests by the time they take: with the rest beside them two processors are busy.
-ROOMS = ["tests/async_", "tests/core", "tests/faults", "tests/sync", "tests/testing"]
+# They run the same lines hundreds of thousands of times: to count those takes twice as long as to run them.
+ENDURANCE = ["tests/faults/test_soak.py", "tests/faults/test_traps.py"]
+# What one process runs, the longest first: as many run beside each other as there are processors.
+PARTS = [
+    ["tests/engine"],
+    ["tests/cli"],
+    ["tests/async_", "tests/core"],
+    ["tests/faults", *(f"--ignore={path}" for path in ENDURANCE)],
+    ENDURANCE,
+    ["tests/survival"],
+    ["tests/sync", "tests/testing"],
+]
 LARGEST_WHEEL = 2_000_000
 WITH_LOWEST = [
     "tests/core",
@@ -62,6 +72,18 @@ def _install_wheel(session: nox.Session, *others: str) -> None:
     session.install("--force-reinstall", "--no-deps", str(wheel))
 
 
+def _run_at_once(session: nox.Session, commands: list[list[str]], env: dict[str, str] | None = None) -> None:
+    """Run commands beside each other, on all processors."""
+
+    def run(command: list[str]) -> None:
+        # Said when it is through, so that one can be told from another.
+        print(session.run(*command, env=env, silent=True), flush=True)
+
+    with ThreadPoolExecutor(os.cpu_count()) as at_once:
+        for done in [at_once.submit(run, command) for command in commands]:
+            done.result()
+
+
 @nox.session
 def lint(session: nox.Session) -> None:
     """Ruff, and its formatter."""
@@ -88,9 +110,7 @@ def sync(session: nox.Session) -> None:
 def types(session: nox.Session) -> None:
     """Mypy and pyright, and that users see a type for every public name."""
     session.install("-e", ".[all]", *_group("typing"))
-    session.run("mypy")
-    session.run("pyright")
-    session.run("pyright", "--verifytypes", "a2v", "--ignoreexternal")
+    _run_at_once(session, [["pyright"], ["mypy"], ["pyright", "--verifytypes", "a2v", "--ignoreexternal"]])
 
 
 @nox.session
@@ -127,18 +147,13 @@ def tests(session: nox.Session) -> None:
     full = session.python == THIS_PYTHON
     if full:
         session.run("coverage", "erase", env=env)
-    pytest = ["coverage", "run", "-m", "pytest"] if full else ["pytest"]
     left_out = [] if full else ONCE_IS_ENOUGH
-    rooms = [path for path in ROOMS if path not in left_out]
-    halves = [session.posargs] if session.posargs else [rooms, [f"--ignore={path}" for path in (*ROOMS, *left_out)]]
-
-    def run(half: list[str]) -> None:
-        # Said when it is through, so that two at once can be told apart.
-        print(session.run(*pytest, *half, env=env, silent=True), flush=True)
-
-    with ThreadPoolExecutor() as at_once:
-        for done in [at_once.submit(run, half) for half in halves]:
-            done.result()
+    parts = [part for part in PARTS if not part[0].startswith(tuple(left_out))]
+    parts.append([f"--ignore={path}" for part in PARTS for path in part if path.startswith("tests/")])
+    parts[-1] += [f"--ignore={path}" for path in left_out]
+    counted = ["coverage", "run", "-m"] if full else []
+    commands = [[*(counted if part != ENDURANCE else []), "pytest", *part] for part in parts]
+    _run_at_once(session, [[*counted, "pytest", *session.posargs]] if session.posargs else commands, env=env)
 
 
 @nox.session(requires=[f"tests-{THIS_PYTHON}"])

@@ -23,6 +23,18 @@ def closed_port(faults) -> Port:
     return faults.port(listening=False)
 
 
+# -- how many --------------------------------------------------------------------------------------------------------
+
+
+async def test_first_calls_at_once_make_one_pool(dial, port) -> None:
+    """One too many would be lost, with its connections left open."""
+    async with dial() as client, anyio.create_task_group() as group:
+        for number in range(20):
+            group.start_soon(client.videos.get, f"v{number}")
+    assert len(port.requests) == 20
+    await port.emptied()
+
+
 # -- where none may lead ---------------------------------------------------------------------------------------------
 
 
