@@ -12,6 +12,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -105,13 +106,6 @@ def at_once() -> Iterator[Callable[..., None]]:
         yield lambda check, many: list(pool.map(check, many))
 
 
-@pytest.fixture
-def service() -> Iterator[Service]:
-    service = Service(render_seconds=0.02, content=CONTENT)
-    with service.server():
-        yield service
-
-
 class Batch:
     """One batch, run as often as it takes, and what must hold for it at the end."""
 
@@ -130,8 +124,8 @@ class Batch:
     @property
     def submits(self) -> Counter[str]:
         """How often each job was paid for."""
-        mine = {f"https://example.com/{name}.wav": name for name in self.jobs}
-        return Counter(mine[submit.audio_url] for submit in self.service.submits if submit.audio_url in mine)
+        names = {f"https://example.com/{name}.wav": name for name in self.jobs}
+        return Counter(names[submit.audio_url] for submit in self.service.submits)
 
     @property
     def told(self) -> Counter[str]:
@@ -154,8 +148,13 @@ class Batch:
 
 
 @pytest.fixture
-def make_batch(nurseries, service, tmp_path) -> Callable[..., Batch]:
-    def make(jobs: list[str]) -> Batch:
-        return Batch(nurseries, service, tmp_path / jobs[0], jobs)
+def make_batch(nurseries, tmp_path) -> Iterator[Callable[..., Batch]]:
+    """Each has an account of its own: what is in doubt can be found again only where nobody else submits."""
+    with ExitStack() as servers:
 
-    return make
+        def make(jobs: list[str], *, render_seconds: float = 0.02, lists_videos: bool = True) -> Batch:
+            service = Service(render_seconds=render_seconds, lists_videos=lists_videos, content=CONTENT)
+            servers.enter_context(service.server())
+            return Batch(nurseries, service, tmp_path / jobs[0], jobs)
+
+        yield make

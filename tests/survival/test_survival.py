@@ -60,13 +60,12 @@ def wait_for(service, *, submits: int) -> None:
 
 
 @pytest.mark.parametrize(("kind", "lists"), KINDS)
-def test_every_instant(make_batch, service, at_once, kind, lists) -> None:
+def test_every_instant(make_batch, at_once, kind, lists) -> None:
     """Each named instant of a batch's life, each way to end there; then the same command again."""
-    service.lists_videos = lists
 
     def end_at(number: int) -> None:
         instant = INSTANTS[number]
-        batch = make_batch([f"{number}-{name}" for name in "abc"])
+        batch = make_batch([f"{number}-{name}" for name in "abc"], lists_videos=lists)
         backend = ("asyncio", "trio")[number % 2]
         ended = batch.run(trouble=[instant, kind], backend=backend)
         assert (ended == "killed") is (kind == "SIGKILL"), instant
@@ -93,9 +92,8 @@ def test_killed_while_it_goes_on(make_batch, at_once) -> None:
 
 
 @pytest.mark.parametrize("lists", [True, False], ids=["with a list", "without"])
-def test_killed_at_random(make_batch, service, at_once, request, lists) -> None:
+def test_killed_at_random(make_batch, at_once, request, lists) -> None:
     """As many kills as ``--kills`` says, half of them here; what is in doubt is never more than the kills."""
-    service.lists_videos = lists
     share = request.config.getoption("--kills") // 2 / SERIES
 
     def kill(series: int) -> None:
@@ -103,7 +101,7 @@ def test_killed_at_random(make_batch, service, at_once, request, lists) -> None:
         kills = number = 0
         while kills < share:
             number += 1
-            batch = make_batch([f"{series}-{number}-{n}" for n in range(12)])
+            batch = make_batch([f"{series}-{number}-{n}" for n in range(12)], lists_videos=lists)
             killed = 0
             # A little more time for each run than for the one before, so that a slow machine gets to the end too.
             while batch.run(kill_after=draw.uniform(0, 0.3 + killed / 50)) == "killed":
@@ -114,15 +112,13 @@ def test_killed_at_random(make_batch, service, at_once, request, lists) -> None:
     at_once(kill, range(SERIES))
 
 
-def test_two_processes_on_one_journal(make_batch, service, nursery) -> None:
+def test_two_processes_on_one_journal(make_batch, nursery) -> None:
     """The second is refused, and says nothing to the server."""
-    service.render_seconds = 4
-    batch = make_batch(["a", "b"])
-    folder, jobs = str(batch.folder), batch.jobs
-    first = {"folder": folder, "base_url": service.files_url, "jobs": jobs}
+    batch = make_batch(["a", "b"], render_seconds=4)
+    first = {"folder": str(batch.folder), "base_url": batch.service.files_url, "jobs": batch.jobs}
     nursery._write(first)
     nursery._read()
-    wait_for(service, submits=1)
+    wait_for(batch.service, submits=1)
     other = type(nursery)()
     try:
         refused = other.run(**first)
@@ -134,26 +130,25 @@ def test_two_processes_on_one_journal(make_batch, service, nursery) -> None:
     batch.is_sound()
 
 
-def test_downloads_that_are_cut_anywhere(make_batch, service) -> None:
+def test_downloads_that_are_cut_anywhere(make_batch) -> None:
     """Cut at random bytes again and again, within a run and by a kill: whole files in the end, and none before."""
     draw = random.Random("cut")
     for number in range(4):
         batch = make_batch([f"{number}-{name}" for name in "ab"])
         for _ in range(draw.randrange(1, 5)):
-            service.break_off(after=draw.randrange(300_000))
+            batch.service.break_off(after=draw.randrange(300_000))
         batch.run(trouble=["after a piece", "SIGKILL"])
         assert not list((batch.folder / "videos").glob("*.mp4"))
         assert batch.run() == "done"
-        service.recover()
+        batch.service.recover()
         batch.is_sound(told_again=1)
 
 
-def test_a_journal_is_read_while_another_process_writes_it(make_batch, service, nursery) -> None:
-    service.render_seconds = 1
-    batch = make_batch(["a", "b"])
-    nursery._write({"folder": str(batch.folder), "base_url": service.files_url, "jobs": batch.jobs})
+def test_a_journal_is_read_while_another_process_writes_it(make_batch, nursery) -> None:
+    batch = make_batch(["a", "b"], render_seconds=1)
+    nursery._write({"folder": str(batch.folder), "base_url": batch.service.files_url, "jobs": batch.jobs})
     nursery._read()
-    wait_for(service, submits=2)
+    wait_for(batch.service, submits=2)
     states = {entry.state for entry in a2v.read_journal(batch.folder / "batch.db")}
     assert states <= {a2v.JobState.SUBMITTED, a2v.JobState.SUBMITTING, a2v.JobState.FINISHED, a2v.JobState.DONE}
     assert nursery._read()["ended"] == "done"
