@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import signal
-import socket
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from tests.sockets import claim
 
 # How fast a machine is, and what else it does just now, is not what is tested.
 settings.register_profile("a2v", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -22,8 +24,7 @@ def anyio_backend(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def closed_port() -> int:
+def closed_port() -> Iterator[int]:
     """A port of this machine at which nobody listens."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
+    with claim() as claimed:
+        yield claimed.getsockname()[1]

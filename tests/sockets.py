@@ -12,6 +12,17 @@ from typing import Any, Self
 from urllib.parse import parse_qs, urlsplit
 
 
+def claim() -> socket.socket:
+    """A port of this machine: connections to it are refused, and nobody is given it, until this socket is closed.
+
+    Whoever knows the number can listen there beside it.
+    """
+    claimed = socket.socket()
+    claimed.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    claimed.bind(("127.0.0.1", 0))
+    return claimed
+
+
 class Request:
     """What came in."""
 

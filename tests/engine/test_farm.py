@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from contextlib import asynccontextmanager
@@ -28,6 +27,7 @@ from a2v.engine.pool import Pool
 from a2v.engine.renderer import Order, render_in_child
 from a2v.engine.store import Store
 from a2v.errors import ConfigurationError
+from tests.sockets import claim
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="kills processes the POSIX way")
 
@@ -53,8 +53,9 @@ class Cluster:
         self._folder = folder
         self._preload = folder / "preload.py"
         self._preload.write_text(PRELOAD.replace("{script!r}", repr(stand_in)))
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
+        # Held, for the scheduler comes back to it.
+        self._claimed = claim()
+        self.port = self._claimed.getsockname()[1]
         self.address = f"tcp://127.0.0.1:{self.port}"
         self.processes: list[subprocess.Popen[bytes]] = []
 
@@ -84,6 +85,10 @@ class Cluster:
             process.wait()
         self.processes.clear()
 
+    def close(self) -> None:
+        self.stop()
+        self._claimed.close()
+
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory, stand_in):
@@ -92,7 +97,7 @@ def cluster(tmp_path_factory, stand_in):
         cluster.start(2, scheduler=True)
         yield cluster
     finally:
-        cluster.stop()
+        cluster.close()
 
 
 @pytest.fixture
@@ -263,10 +268,9 @@ async def test_a_lost_scheduler_costs_a_try_and_no_video(cluster, open_pool, say
 
 
 @pytest.mark.anyio
-async def test_an_address_without_a_scheduler(monkeypatch):
+async def test_an_address_without_a_scheduler(monkeypatch, closed_port):
     monkeypatch.setattr("a2v.engine.farm.CONNECT_SECONDS", 0.5)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+    address = f"tcp://127.0.0.1:{closed_port}"
     with pytest.raises(ConfigurationError, match=f"no Dask scheduler answers at '{address}'"):
         async with LocalEngine(dask=address):
             pass

@@ -91,8 +91,9 @@ class Port:
         self.keeps = True
         self.connections = self.open = self.most = 0
         self.requests: list[Request] = []
-        self.number = 0
         self._poison: dict[str, Toxic] = {}
+        self._claimed = sockets.claim()
+        self.number: int = self._claimed.getsockname()[1]
         self._listening: asyncio.Server | None = None
 
     @property
@@ -151,6 +152,11 @@ class Port:
         """Accept connections, after ``shut`` again at the same port."""
         self._server.do(self._listen())
 
+    def close(self) -> None:
+        """Refuse connections, and give the number back."""
+        self.shut()
+        self._claimed.close()
+
     async def outage(self, seconds: float) -> None:
         """Refuse connections for so long; for behaviours."""
         await self._shut()
@@ -164,7 +170,6 @@ class Port:
 
     async def _listen(self) -> None:
         self._listening = await asyncio.start_server(self._connected, "127.0.0.1", self.number, limit=2**20)
-        self.number = self._listening.sockets[0].getsockname()[1]
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
@@ -194,5 +199,5 @@ class FaultServer(sockets.ServerThread):
 
     def stop(self) -> None:
         for port in self._ports:
-            port.shut()
+            port.close()
         super().stop()

@@ -217,7 +217,7 @@ async def play_all(scenario: str, faults: FaultServer, folder: Path) -> Findings
                 await cell.port.emptied()
             except TimeoutError:
                 findings.left.append(f"{cell.port.open} connections after {name}")
-            cell.port.shut()
+            cell.port.close()
 
     async with anyio.create_task_group() as group:
         for name, poison in POISONS.items():
