@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import signal
 import subprocess
 import sys
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -38,17 +35,11 @@ class Nursery:
             [sys.executable, "-W", "error", NURSERY], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
 
-    def run(self, *, kill_after: float | None = None, **order: object) -> dict[str, str]:
-        """Run a batch, to its end or for so many seconds, and tell how it ended."""
+    def run(self, **order: object) -> dict[str, str]:
+        """Run a batch, to its end or for ``kill_after`` seconds, and tell how it ended."""
         self._write(order)
-        pid = self._read()["pid"]
-        killer = threading.Timer(kill_after or 0, os.kill, (pid, signal.SIGKILL))
-        if kill_after is not None:
-            killer.start()
-        # It is reaped before this is told, and its number is nobody else's before that.
-        ended = self._read()
-        killer.cancel()
-        return ended
+        self._read()
+        return self._read()
 
     def _write(self, order: object) -> None:
         self._process.stdin.write(json.dumps(order) + "\n")
@@ -72,11 +63,11 @@ class Nurseries:
         for nursery in self._all:
             self._free.put(nursery)
 
-    def run(self, *, kill_after: float | None = None, **order: object) -> dict[str, str]:
+    def run(self, **order: object) -> dict[str, str]:
         """Run a batch in whichever is free."""
         nursery = self._free.get()
         try:
-            return nursery.run(kill_after=kill_after, **order)
+            return nursery.run(**order)
         finally:
             self._free.put(nursery)
 
