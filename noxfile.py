@@ -149,8 +149,8 @@ def tests(session: nox.Session) -> None:
         session.run("coverage", "erase", env=env)
     left_out = [] if full else ONCE_IS_ENOUGH
     parts = [part for part in PARTS if not part[0].startswith(tuple(left_out))]
-    parts.append([f"--ignore={path}" for part in PARTS for path in part if path.startswith("tests/")])
-    parts[-1] += [f"--ignore={path}" for path in left_out]
+    named = [path for part in PARTS for path in part if not path.startswith("-")]
+    parts.append([f"--ignore={path}" for path in (*named, *left_out)])
     counted = ["coverage", "run", "-m"] if full else []
     commands = [[*(counted if part != ENDURANCE else []), "pytest", *part] for part in parts]
     _run_at_once(session, [[*counted, "pytest", *session.posargs]] if session.posargs else commands, env=env)

@@ -80,8 +80,8 @@ def render(
     person, view = cast.look(stance.model_id), stance.views[format]
     performance = _perform(recording, stance.model_id, fps, max_seconds)
     with _partials(destination, *([mask] if mask else [])) as partials:
-        picture = film(partials[0], width, height, fps, DRAWING)
-        _shoot(picture, performance(), view, backdrop(person), partial(bust, person), grain=1, sound=recording)
+        video = film(partials[0], width, height, fps, DRAWING)
+        _shoot(video, performance(), view, backdrop(person), partial(bust, person), grain=1, sound=recording)
         # The mask comes after it: two encoders at once would need the memory of two.
         for path in partials[1:]:
             cover = film(path, width, height, fps, SILHOUETTE)
@@ -89,7 +89,7 @@ def render(
 
 
 def _shoot(
-    film: AbstractContextManager[Film],
+    empty: AbstractContextManager[Film],
     performance: Iterable[Pose],
     view: View,
     behind: list[Mark | Group],
@@ -99,7 +99,8 @@ def _shoot(
     sound: audio.Source | None = None,
 ) -> None:
     """Makes a film of a performance: each pose, drawn, is a frame."""
-    with film as video:
+    # Entered here, so that its encoder is gone when this returns.
+    with empty as video:
         if sound is not None:
             video.add_sound(sound)
         frame = Frame(video.width, video.height)

@@ -95,6 +95,7 @@ class Port:
         self._claimed = sockets.claim()
         self.number: int = self._claimed.getsockname()[1]
         self._listening: asyncio.Server | None = None
+        self._back: asyncio.TimerHandle | None = None
 
     @property
     def url(self) -> str:
@@ -161,9 +162,11 @@ class Port:
         """Refuse connections for so long; for behaviours."""
         await self._shut()
         loop = asyncio.get_running_loop()
-        loop.call_later(seconds, lambda: loop.create_task(self._listen()))
+        self._back = loop.call_later(seconds, lambda: loop.create_task(self._listen()))
 
     async def _shut(self) -> None:
+        if self._back:
+            self._back.cancel()
         if self._listening:
             self._listening.close()
         self._listening = None

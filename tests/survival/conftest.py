@@ -37,15 +37,14 @@ class Nursery:
 
     def run(self, **order: object) -> dict[str, str]:
         """Run a batch, to its end or for ``kill_after`` seconds, and tell how it ended."""
-        self._write(order)
-        self._read()
-        return self._read()
+        self.begin(order)
+        return self.end()
 
-    def _write(self, order: object) -> None:
+    def begin(self, order: object) -> None:
         self._process.stdin.write(json.dumps(order) + "\n")
         self._process.stdin.flush()
 
-    def _read(self) -> dict:
+    def end(self) -> dict:
         return json.loads(self._process.stdout.readline())
 
     def close(self) -> None:

@@ -136,7 +136,7 @@ def tell(facts: dict[str, Any]) -> None:
 
 
 def serve() -> None:
-    """Fork a child for each order; tell its process, wait for it, tell its end."""
+    """Fork a child for each order, wait for it, tell its end."""
     for line in sys.stdin:
         order = json.loads(line)
         reading, writing = os.pipe()
@@ -148,7 +148,6 @@ def serve() -> None:
                 json.dump(child(order), answer)
             os._exit(0)
         os.close(writing)
-        tell({"pid": pid})
         # Killed from here, where it is not reaped yet: its number is nobody else's.
         if "kill_after" in order and not select.select([reading], [], [], order["kill_after"])[0]:
             os.kill(pid, signal.SIGKILL)

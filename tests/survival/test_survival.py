@@ -116,8 +116,7 @@ def test_two_processes_on_one_journal(make_batch, nursery) -> None:
     """The second is refused, and says nothing to the server."""
     batch = make_batch(["a", "b"], render_seconds=4)
     first = {"folder": str(batch.folder), "base_url": batch.service.files_url, "jobs": batch.jobs}
-    nursery._write(first)
-    nursery._read()
+    nursery.begin(first)
     wait_for(batch.service, submits=1)
     other = type(nursery)()
     try:
@@ -126,7 +125,7 @@ def test_two_processes_on_one_journal(make_batch, nursery) -> None:
         other.close()
     assert refused["ended"] == "JournalError"
     assert "another process works on" in refused["error"]
-    assert nursery._read()["ended"] == "done"
+    assert nursery.end()["ended"] == "done"
     batch.is_sound()
 
 
@@ -146,12 +145,11 @@ def test_downloads_that_are_cut_anywhere(make_batch) -> None:
 
 def test_a_journal_is_read_while_another_process_writes_it(make_batch, nursery) -> None:
     batch = make_batch(["a", "b"], render_seconds=1)
-    nursery._write({"folder": str(batch.folder), "base_url": batch.service.files_url, "jobs": batch.jobs})
-    nursery._read()
+    nursery.begin({"folder": str(batch.folder), "base_url": batch.service.files_url, "jobs": batch.jobs})
     wait_for(batch.service, submits=2)
     states = {entry.state for entry in a2v.read_journal(batch.folder / "batch.db")}
     assert states <= {a2v.JobState.SUBMITTED, a2v.JobState.SUBMITTING, a2v.JobState.FINISHED, a2v.JobState.DONE}
-    assert nursery._read()["ended"] == "done"
+    assert nursery.end()["ended"] == "done"
     batch.is_sound()
 
 
