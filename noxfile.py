@@ -7,6 +7,7 @@ import re
 import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 
 import nox
@@ -25,15 +26,12 @@ THIS_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 PYTHONS = [*(v for v in nox.project.python_versions(PYPROJECT) if v != THIS_PYTHON), THIS_PYTHON]
 # Many processes and many faults take minutes; what README.md and the examples do with them is run on every Python.
 ONCE_IS_ENOUGH = ["tests/cli", "tests/engine", "tests/faults", "tests/staging", "tests/survival"]
-# They run the same lines hundreds of thousands of times: to count those takes twice as long as to run them.
-ENDURANCE = ["tests/faults/test_soak.py", "tests/faults/test_traps.py"]
 # What one process runs, the longest first: as many run beside each other as there are processors.
 PARTS = [
+    ["tests/faults"],
     ["tests/engine"],
     ["tests/cli"],
     ["tests/async_", "tests/core"],
-    ["tests/faults", *(f"--ignore={path}" for path in ENDURANCE)],
-    ENDURANCE,
     ["tests/survival"],
     ["tests/sync", "tests/testing"],
 ]
@@ -148,12 +146,10 @@ def tests(session: nox.Session) -> None:
     if full:
         session.run("coverage", "erase", env=env)
     left_out = [] if full else ONCE_IS_ENOUGH
-    parts = [part for part in PARTS if not part[0].startswith(tuple(left_out))]
-    named = [path for part in PARTS for path in part if not path.startswith("-")]
-    parts.append([f"--ignore={path}" for path in (*named, *left_out)])
-    counted = ["coverage", "run", "-m"] if full else []
-    commands = [[*(counted if part != ENDURANCE else []), "pytest", *part] for part in parts]
-    _run_at_once(session, [[*counted, "pytest", *session.posargs]] if session.posargs else commands, env=env)
+    parts = [part for part in PARTS if part[0] not in left_out]
+    parts.append([f"--ignore={path}" for path in chain(*PARTS, left_out)])
+    pytest = ["coverage", "run", "-m", "pytest"] if full else ["pytest"]
+    _run_at_once(session, [[*pytest, *part] for part in ([session.posargs] if session.posargs else parts)], env=env)
 
 
 @nox.session(requires=[f"tests-{THIS_PYTHON}"])
