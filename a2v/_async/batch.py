@@ -26,7 +26,14 @@ from a2v._async.task import AsyncVideoTask
 from a2v._core import html, wire
 from a2v._core.items import JobState, JournalEntry, Pace, Progress, facts_of, in_doubt
 from a2v._core.models import Job, Outcome
-from a2v.errors import A2VError, JournalError, SubmissionUnknownError, VideoFailedError
+from a2v.errors import (
+    A2VError,
+    ConfigurationError,
+    JournalError,
+    SubmissionUnknownError,
+    VideoFailedError,
+    WaitTimeoutError,
+)
 
 if TYPE_CHECKING:
     import os
@@ -54,6 +61,7 @@ class AsyncBatch:
         resubmit_failed: bool,
         repeat: bool,
         new_token: bool,
+        render_timeout: float | None,
     ) -> None:
         self._session = session
         self._jobs = list(jobs)
@@ -72,6 +80,7 @@ class AsyncBatch:
             repeat=repeat,
         )
         self._new_token = new_token
+        self._render_timeout = _checked_timeout(render_timeout)
         self._items: list[Item] = []
         self._gone: tuple[JournalEntry, ...] = ()
         self._under_way: dict[int, str] = {}
@@ -234,7 +243,7 @@ class AsyncBatch:
     async def _finish(self, item: Item, video_id: str) -> None:
         task = AsyncVideoTask(self._session, video_id, submitted_at=anyio.current_time())
         try:
-            await task.wait(timeout=None)
+            await task.wait(timeout=self._render_timeout)
             if item.state is JobState.SUBMITTED:
                 await item.move(self._journal, JobState.FINISHED)
             path = await self._saver.save(task, item.identity, item.path, item.mask_path) if item.path else None
@@ -254,7 +263,8 @@ class AsyncBatch:
         self._end(item, video=error.video, error=told)
 
     def _end(self, item: Item, *, error: A2VError | None = None, **facts: Any) -> None:
-        item.ended, item.failed = True, error is not None
+        # A video that took too long for this run is still being rendered: it has not failed.
+        item.ended, item.failed = True, error is not None and not isinstance(error, WaitTimeoutError)
         self._under_way.pop(item.index, None)
         self._send.send_nowait((item, Outcome(index=item.index, job=item.job, error=error, **facts)))
         self._freed.set()
@@ -297,7 +307,16 @@ def _first(error: BaseException) -> BaseException:
     return _first(error.exceptions[0]) if isinstance(error, BaseExceptionGroup) else error
 
 
-def _at_least(least: int, name: str, value: int | None) -> int | None:
-    if value is not None and value < least:
-        raise ValueError(f"{name} must be at least {least}, got {value}")
+def _at_least(least: int, name: str, value: Any) -> int | None:
+    if value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= least):
+        return value
+    raise ConfigurationError(f"{name} must be None or a whole number, {least} or more, got {value!r}")
+
+
+def _checked_timeout(value: Any) -> float | None:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if value is not None and not (is_number and 0 < value < inf):
+        raise ConfigurationError(
+            f"render_timeout must be a number of seconds, more than 0, or None for no limit, got {value!r}"
+        )
     return value

@@ -18,6 +18,9 @@ from a2v.errors import A2VError
 
 T = TypeVar("T")
 
+DEFAULT_RENDER_TIMEOUT: float = 86400.0
+"""Seconds to wait for a render by default: 24 hours."""
+
 _SCHEMES = {"http", "https", "file"}
 # Half a surrogate pair cannot be encoded, so not be sent either.
 _UNPRINTABLE = re.compile(r"[\x00-\x20\x7f\ud800-\udfff]")

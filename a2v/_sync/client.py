@@ -13,6 +13,7 @@ from a2v._async.characters import AsyncCharacters
 from a2v._async.client import AsyncA2V
 from a2v._async.task import AsyncVideoTask
 from a2v._async.videos import AsyncVideos
+from a2v._core.models import DEFAULT_RENDER_TIMEOUT
 from a2v._sync.bridge import Bridge, SyncContext, SyncIterator, Twin, core_of
 
 if TYPE_CHECKING:
@@ -390,6 +391,7 @@ class A2V(Twin[AsyncA2V]):
         resubmit_failed: bool = False,
         repeat: bool = False,
         new_token: bool = False,
+        render_timeout: float | None = DEFAULT_RENDER_TIMEOUT,
     ) -> Batch:
         """Make many videos: ``with client.batch(jobs) as batch: for outcome in batch: …``.
 
@@ -417,6 +419,9 @@ class A2V(Twin[AsyncA2V]):
             resubmit_failed: Submit jobs again whose render failed in an earlier run, or which the server refused.
             repeat: Whether outcomes are told again that an earlier run has told already.
             new_token: Whether the account's token is another one than when the journal was last used.
+            render_timeout: Seconds to wait in this run for each submitted video to finish, 24 hours by default; ``None``:
+                no limit. When it expires, the outcome is a ``WaitTimeoutError`` with the ``video_id``; the render goes on
+                at the server, and the next run with the same journal waits for it again.
 
         Returns:
             The batch, which starts when its context is entered. It raises there ``JournalError`` if the journal cannot be
@@ -424,7 +429,8 @@ class A2V(Twin[AsyncA2V]):
             the quota does not suffice; nothing was submitted then.
 
         Raises:
-            ValueError: Two jobs would be saved under one name, or a number is too small.
+            ValueError: Two jobs would be saved under one name.
+            ConfigurationError: A number is out of range.
         """
         return Batch(
             self._core.batch(
@@ -439,6 +445,7 @@ class A2V(Twin[AsyncA2V]):
                 resubmit_failed=resubmit_failed,
                 repeat=repeat,
                 new_token=new_token,
+                render_timeout=render_timeout,
             ),
             self._bridge,
         )

@@ -157,6 +157,7 @@ class _Run:
             resubmit_failed=plan.resubmit_failed,
             repeat=plan.repeat,
             new_token=plan.new_token,
+            render_timeout=plan.render_timeout,
         )
         try:
             return await stack.enter_async_context(batch)

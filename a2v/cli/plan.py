@@ -14,6 +14,7 @@ from cyclopts import Parameter, validators
 from a2v import Job, JobState, ManifestError, SubmissionUnknownError
 from a2v._core.items import without_query
 from a2v._core.manifest import file_names
+from a2v._core.models import DEFAULT_RENDER_TIMEOUT
 from a2v.cli.printing import number
 from a2v.cli.server import Flag, Server, UsageError, read_audio
 from a2v.cli.table import Standing, count_stages, in_words
@@ -45,6 +46,7 @@ class Plan:
         resubmit_failed: Submit jobs again whose render failed, or which the server refused.
         repeat: Show outcomes again that an earlier run has shown.
         new_token: The account has another token than when the journal was last used.
+        render_timeout: Seconds to wait for each submitted video to finish, 24 hours if left out; "none" for no limit.
         report: Write what became of each row to a file, which ends in .csv or .json.
     """
 
@@ -58,6 +60,9 @@ class Plan:
     resubmit_failed: Flag = False
     repeat: Flag = False
     new_token: Flag = False
+    render_timeout: Annotated[float | None, Parameter(validator=validators.Number(gt=0), show_default=False)] = (
+        DEFAULT_RENDER_TIMEOUT
+    )
     report: Path | None = None
 
     @property
@@ -65,6 +70,8 @@ class Plan:
         """The options of the command that continues. What was chosen for one run is not chosen for the next."""
         given = {"--journal": self.journal, "--max-in-flight": self.max_in_flight, "--report": self.report}
         flags = "".join(f" {name} {shlex.quote(str(value))}" for name, value in given.items() if value)
+        if self.render_timeout != DEFAULT_RENDER_TIMEOUT:
+            flags += f" --render-timeout {self.render_timeout or 'none'}"
         return flags + (" --overwrite" if self.overwrite else "")
 
     def chosen(self, rows: Sequence[int]) -> bool | list[int]:
