@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 import anyio
 import anyio.to_thread
@@ -29,7 +30,7 @@ from a2v.engine.openapi import describe
 from a2v.engine.page import PAGE_HEADERS, page
 from a2v.engine.pool import Pool, QueueFullError
 from a2v.engine.renderer import Renderer, render_in_child
-from a2v.engine.settings import Settings
+from a2v.engine.settings import Revision, Settings
 from a2v.engine.store import Store, Task
 from a2v.errors import ConfigurationError, ProtocolError
 
@@ -82,9 +83,10 @@ def create_app(settings: Settings | None = None, *, renderer: Renderer | None = 
                 app.state.engine = Engine(store, pool, settings)
                 yield
 
+    public, page_route = _public_routes(), Route("/", front_page)
     app = Starlette(
-        routes=_routes(settings),
-        middleware=[Middleware(Guard, settings)],
+        routes=[*_calls(settings.revision), *public, page_route],
+        middleware=[Middleware(Guard, settings, public, page_route)],
         exception_handlers={HTTPException: _envelope},
         lifespan=lifespan,
     )
@@ -103,7 +105,18 @@ def _farm(address: str, renderer: Renderer | None) -> Farm:
     return Farm(address)
 
 
-def _routes(settings: Settings) -> list[Route]:
+def _public_routes() -> list[Route]:
+    """All that is answered without the token. A video's name is 128 random bits, so its URL is a secret itself."""
+    return [
+        Route("/files/{video_id:path}.mp4", video_file),
+        Route("/masks/{video_id:path}.mp4", mask_file),
+        Route("/previews/{who:path}.png", preview_file),
+        Route("/health", health),
+        Route("/openapi.json", openapi),
+    ]
+
+
+def _calls(revision: Revision) -> list[Route]:
     calls = [
         Route(wire.CHARACTER_LIST, character_list),
         Route(wire.VIDEO_GENERATE, video_generate, methods=["POST"]),
@@ -114,15 +127,7 @@ def _routes(settings: Settings) -> list[Route]:
         Route(wire.AVATAR_LIST, avatar_list),
         Route(wire.AVATAR_POSE_LIST, avatar_pose_list),
     ]
-    beside = [
-        Route("/files/{video_id}.mp4", video_file),
-        Route("/masks/{video_id}.mp4", mask_file),
-        Route("/previews/{who}.png", preview_file),
-        Route("/health", health),
-        Route("/openapi.json", openapi),
-        Route("/", front_page),
-    ]
-    return calls + (later if settings.revision == "later" else []) + beside
+    return calls + later if revision == "later" else calls
 
 
 @contextmanager
@@ -289,8 +294,8 @@ def _video(request: Request, task: Task) -> Video:
     return Video(
         video_id=task.video_id,
         status=task.status,
-        video_url=f"{request.base_url}files/{task.video_id}.mp4" if finished else None,
-        mask_video_url=f"{request.base_url}masks/{task.video_id}.mp4" if finished and task.with_mask else None,
+        video_url=f"{_base_url(request)}files/{task.video_id}.mp4" if finished else None,
+        mask_video_url=f"{_base_url(request)}masks/{task.video_id}.mp4" if finished and task.with_mask else None,
     )
 
 
@@ -329,8 +334,17 @@ def _poses(request: Request, avatar_id: str) -> list[Pose]:
     ]
 
 
+def _base_url(request: Request) -> str:
+    """Where the client finds the engine, with a slash at the end.
+
+    Not ``request.base_url``, which leaves out the prefixes of ``Mount``.
+    """
+    prefix = quote(request.scope.get("root_path", ""))
+    return f"{request.url.scheme}://{request.headers['host']}{prefix}/"
+
+
 def _preview_url(request: Request, who: str) -> str:
-    return f"{request.base_url}previews/{who}.png"
+    return f"{_base_url(request)}previews/{who}.png"
 
 
 # -- beside the calls -------------------------------------------------------------------------------------------------
@@ -380,7 +394,7 @@ async def health(request: Request) -> Response:
 
 async def openapi(request: Request) -> Response:
     """The calls, in the language of OpenAPI; needs no token."""
-    return JSONResponse(describe(_engine(request).settings, str(request.base_url).rstrip("/")))
+    return JSONResponse(describe(_engine(request).settings, _base_url(request).rstrip("/")))
 
 
 async def front_page(request: Request) -> Response:
