@@ -9,7 +9,7 @@
     │   ├── PermissionDeniedError
     │   ├── NotFoundError
     │   ├── RateLimitError      .retry_after
-    │   └── ServerError
+    │   └── ServerError         .retry_after
     ├── ProtocolError
     ├── SubmissionUnknownError  .job
     ├── VideoFailedError        .video
@@ -145,7 +145,7 @@ class RateLimitError(APIError):
     """Too many requests for longer than we were willing to wait (HTTP 429, code 1009).
 
     Attributes:
-        retry_after: Seconds until the server accepts requests again, as far as it told.
+        retry_after: Seconds until the server accepts requests again; ``None`` if it did not say.
     """
 
     def __init__(
@@ -156,7 +156,13 @@ class RateLimitError(APIError):
 
 
 class ServerError(APIError):
-    """The server failed (HTTP 5xx or 408) and went on failing when asked again."""
+    """The server failed (HTTP 5xx or 408) and went on failing when asked again.
+
+    Attributes:
+        retry_after: Seconds until the server expects to be available again, if it was unavailable (HTTP 503) and said so.
+    """
+
+    retry_after: float | None = None
 
 
 class ProtocolError(A2VError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from a2v._async.avatars import AsyncAvatars
 from a2v._async.batch import AsyncBatch
@@ -33,7 +33,9 @@ class AsyncA2V:
         base_url: The server; that of ``A2V_BASE_URL`` if ``None``, and the hosted service if that is not set.
         timeout: Seconds for one exchange with the server, 30 by default. Waits for videos have time-outs of their own.
         max_retries: How often a request is repeated that may be, 3 by default. A submission that may have arrived never is.
-        rate_limit: Requests a minute to begin with, 30 by default; replies teach the real limit. ``None``: no limit.
+        rate_limit: Upper bound of the requests per minute; responses may lower it, and never raise it. ``"auto"`` (the
+            default): what responses say, and 30 until the first one. ``None``: what responses say, and no limit until
+            the first one.
         transport: An httpx transport to send through, for tests and special networks. It is closed with the client.
 
     Raises:
@@ -47,7 +49,7 @@ class AsyncA2V:
         base_url: str | None = None,
         timeout: float = 30.0,
         max_retries: int = 3,
-        rate_limit: int | None = 30,
+        rate_limit: int | Literal["auto"] | None = "auto",
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         secret = Secret(token)

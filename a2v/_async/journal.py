@@ -28,6 +28,7 @@ from a2v._async.sidefile import SideFile
 from a2v._core.items import BEFORE, JobState, JournalEntry, without_query
 from a2v._core.models import Job
 from a2v._core.settings import is_loopback
+from a2v._core.text import escape
 from a2v.errors import JournalError
 
 if TYPE_CHECKING:
@@ -208,7 +209,9 @@ class Journal:
             return
         kept = self._side is not None and self._side.note({"identity": identity, "video_id": video_id})
         where = f"it is noted in {self._side.path} and taken from there next time" if self._side and kept else "note it"
-        problem = JournalError(f"{self.path} cannot be written ({reason}); video {video_id} was submitted: {where}")
+        problem = JournalError(
+            f"{self.path} cannot be written ({reason}); video {escape(video_id)} was submitted: {where}"
+        )
         problem.video_id = video_id
         raise problem
 

@@ -75,9 +75,9 @@ class Watcher(Waiter):
 class Pacer:
     """The turns of one client in one event loop."""
 
-    def __init__(self, exchange: Exchange, rate_limit: int | None) -> None:
+    def __init__(self, exchange: Exchange, budget: Budget) -> None:
         self._exchange = exchange
-        self._budget = Budget(rate_limit)
+        self._budget = budget
         self._schedule = Schedule()
         self._senders: dict[Kind, dict[_Sender, None]] = {Kind.SUBMIT: {}, Kind.CALL: {}}
         self._watchers: dict[str, dict[Watcher, None]] = {}
@@ -101,7 +101,7 @@ class Pacer:
         except BaseException:
             self._senders[kind].pop(sender, None)
             if sender.ready:
-                self._answered(sender.ticket, None)
+                self._answered(call, sender.ticket, None)
             raise
         return await self._send(call, sender.ticket)
 
@@ -244,7 +244,7 @@ class Pacer:
             answer = await self._exchange(call)
             return answer
         finally:
-            self._answered(ticket, answer)
+            self._answered(call, ticket, answer)
 
     def _learn(self, turn: Turn, call: Call[Any], answer: Reply | Failure) -> list[News]:
         now = anyio.current_time()
@@ -256,12 +256,14 @@ class Pacer:
             return self._schedule.failed(turn, outcome.error, now, final=False)
         return self._schedule.looked(outcome if turn.kind is Kind.LIST else [outcome], now, turn)
 
-    def _answered(self, ticket: int, answer: Reply | Failure | None) -> None:
+    def _answered(self, call: Call[Any], ticket: int, answer: Reply | Failure | None) -> None:
         now = anyio.current_time()
         if not isinstance(answer, Reply):
             self._budget.answered(ticket, now)
-        elif is_rate_limited(answer):
+        elif is_rate_limited(call, answer):
             self._budget.refused(ticket, now, answer.headers)
+        elif answer.status_code == 503:
+            self._budget.unavailable(ticket, now, answer.headers)
         else:
             self._budget.answered(ticket, now, answer.headers, good=answer.status_code < 400)
         self._changed.set()

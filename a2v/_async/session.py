@@ -6,7 +6,7 @@ import os
 import random
 from contextlib import contextmanager
 from math import inf
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from weakref import WeakKeyDictionary
 
 import anyio
@@ -17,6 +17,7 @@ from a2v._async import telemetry
 from a2v._async.pacer import Pacer
 from a2v._async.transport import Transport
 from a2v._core import wire
+from a2v._core.budget import Budget
 from a2v._core.retry import Again, backoff, judge
 from a2v._core.settings import Secret, read_base_url, read_token
 from a2v.errors import ClientClosedError, ConfigurationError, RateLimitError
@@ -56,7 +57,7 @@ class Session:
         base_url: str | None,
         timeout: float,
         max_retries: int,
-        rate_limit: int | None,
+        rate_limit: int | Literal["auto"] | None,
         transport: httpx.AsyncBaseTransport | None,
     ) -> None:
         # Not the environment itself, which an error report would show.
@@ -64,7 +65,7 @@ class Session:
         self.base_url: str = read_base_url(base_url, os.environ.get("A2V_BASE_URL"))
         self.timeout: float = _seconds("timeout", timeout)
         self.max_retries: int = _whole("max_retries", max_retries, least=0)
-        self.rate_limit: int | None = rate_limit if rate_limit is None else _whole("rate_limit", rate_limit, least=1)
+        self._budget = _budget(rate_limit)
         if transport is not None and not hasattr(transport, "handle_async_request"):
             raise ConfigurationError(f"transport must be an asynchronous httpx transport, got {transport!r}")
         self._custom_transport = transport
@@ -200,16 +201,25 @@ class Session:
 
         # The run must not keep the session alive, which is the key that it is found by.
         base_url, token, timeout = self.base_url, self.token, self.timeout
-        return _Run(transport, Pacer(exchange, self.rate_limit))
+        return _Run(transport, Pacer(exchange, self._budget))
+
+
+def _budget(rate_limit: int | str | None) -> Budget:
+    if rate_limit is None:
+        return Budget(None)
+    if rate_limit == "auto":
+        return Budget()
+    limit = _whole("rate_limit", rate_limit, least=1)
+    return Budget(limit, ceiling=limit)
 
 
 def _seconds(name: str, value: Any) -> float:
-    if not isinstance(value, int | float) or not 0 < value < inf:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < inf:
         raise ConfigurationError(f"{name} must be a number of seconds, more than 0, got {value!r}")
     return value
 
 
 def _whole(name: str, value: Any, *, least: int) -> int:
-    if not isinstance(value, int) or value < least:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ConfigurationError(f"{name} must be a whole number, {least} or more, got {value!r}")
     return value

@@ -14,6 +14,7 @@ from a2v._core import wire
 from a2v._core.items import JobState, facts_of, in_doubt, refuses_all, state_after
 from a2v._core.retry import Again
 from a2v._core.schedule import PATIENCE
+from a2v._core.text import escape
 from a2v.errors import A2VError, ClientClosedError, JournalError, RateLimitError, ServerError, TransportError
 
 if TYPE_CHECKING:
@@ -151,4 +152,4 @@ class Submitter:
 
     def _refuse_twin(self, job: Job, outcome: str | Again) -> None:
         if not isinstance(outcome, Again) and outcome in self._video_ids:
-            raise in_doubt(job, f"the server says that it is video {outcome}, and that is another job's")
+            raise in_doubt(job, f"the server says that it is video {escape(outcome)}, and that is another job's")

@@ -11,6 +11,7 @@ from a2v._async.download import Destination, download
 from a2v._async.watch import Watch
 from a2v._core.models import Video, VideoStatus
 from a2v._core.settings import Secret
+from a2v._core.text import escape
 from a2v.errors import DownloadError, ProtocolError, VideoFailedError
 
 if TYPE_CHECKING:
@@ -36,9 +37,7 @@ class AsyncVideoTask:
         self._submitted_at = submitted_at
 
     def __repr__(self) -> str:
-        return (
-            f"<{type(self).__name__} {self._video_id} {self._video.status.value if self._video else 'not looked at'}>"
-        )
+        return f"<{type(self).__name__} {escape(self._video_id)} {self._video.status.value if self._video else 'not looked at'}>"
 
     @property
     def video_id(self) -> str:
@@ -170,13 +169,17 @@ async def save(
 def _url(video: Video, *, mask: bool) -> Secret:
     if mask:
         if not video.mask_video_url:
-            raise DownloadError(f"video {video.video_id} has no mask: one is made if asked for, with with_mask=True")
+            raise DownloadError(
+                f"video {escape(video.video_id)} has no mask: one is made if asked for, with with_mask=True"
+            )
         return Secret(video.mask_video_url)
     if not video.video_url:
-        raise ProtocolError(f"video {video.video_id} was finished and now has no URL")
+        raise ProtocolError(f"video {escape(video.video_id)} was finished and now has no URL")
     return Secret(video.video_url)
 
 
 def _failure(video: Video) -> str:
     reason = video.raw.get("message")
-    return f"video {video.video_id} failed" + (f": {reason}" if isinstance(reason, str) and reason else "")
+    return f"video {escape(video.video_id)} failed" + (
+        f": {escape(reason)}" if isinstance(reason, str) and reason else ""
+    )

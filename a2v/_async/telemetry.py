@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import urlsplit
 
 from a2v._core.retry import Failure
+from a2v._core.text import escape
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -26,6 +27,19 @@ Facts: TypeAlias = "Mapping[str, str | int]"
 
 logger: logging.Logger = logging.getLogger("a2v.client")
 """Submissions, changes, downloads, waits for the budget, repeated requests: one line each, at the level INFO."""
+
+
+class _OneLine(logging.Filter):
+    """A server could forge lines of the log with line breaks in a ``video_id``."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Escape what is put into the message."""
+        if isinstance(record.args, tuple):
+            record.args = tuple(escape(value) if isinstance(value, str) else value for value in record.args)
+        return True
+
+
+logger.addFilter(_OneLine())
 
 _SCHEMA = "https://opentelemetry.io/schemas/1.27.0"
 

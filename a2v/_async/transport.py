@@ -10,6 +10,7 @@ import logging
 import threading
 from contextlib import asynccontextmanager, suppress
 from contextvars import ContextVar
+from email.utils import formatdate
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, Protocol, Self
 from urllib.parse import urlsplit
@@ -22,7 +23,7 @@ import httpx
 from a2v._async import telemetry
 from a2v._core.retry import Failure
 from a2v._core.settings import is_loopback
-from a2v._core.wire import MAX_BODY, Call, Reply
+from a2v._core.wire import Call, Reply
 from a2v.errors import A2VError, ConfigurationError
 
 if TYPE_CHECKING:
@@ -185,7 +186,7 @@ class Transport:
         try:
             with _Discreet(), anyio.move_on_after(timeout):
                 try:
-                    reply = await self._ask(request, witness, fresh=call.job is not None)
+                    reply = await self._ask(request, witness, fresh=call.job is not None, limit=call.max_body)
                     return Reply(reply.status_code, reply.headers, token.blot(reply.body))
                 except A2VError:
                     raise
@@ -197,18 +198,18 @@ class Transport:
         reason = f"{base_url}: " + (_describe(error) if error else f"no whole reply within {timeout:g} s")
         return Failure(token.blot(reason.encode(errors="replace")).decode(), witness.sent(error))
 
-    async def _ask(self, request: httpx.Request, witness: _Witness, *, fresh: bool) -> Reply:
+    async def _ask(self, request: httpx.Request, witness: _Witness, *, fresh: bool, limit: int) -> Reply:
         try:
-            return await self._ask_once(request, witness, fresh=fresh)
+            return await self._ask_once(request, witness, fresh=fresh, limit=limit)
         except Exception as error:
             if fresh or not witness.was_stale(error):
                 raise
         # Most likely it was not read; and nothing that costs anything is sent over a kept connection.
-        return await self._ask_once(request, witness, fresh=True)
+        return await self._ask_once(request, witness, fresh=True, limit=limit)
 
-    async def _ask_once(self, request: httpx.Request, witness: _Witness, *, fresh: bool) -> Reply:
+    async def _ask_once(self, request: httpx.Request, witness: _Witness, *, fresh: bool, limit: int) -> Reply:
         async with self._send(request, witness, fresh=fresh) as (response, body):
-            return Reply(response.status_code, _lower(response.headers), await _read(body))
+            return Reply(response.status_code, _dated(_lower(response.headers)), await _read(body, limit))
 
     async def fetch(self, url: Secret, headers: Mapping[str, str], timeout: float, sink: Sink) -> Reply | Failure:
         """Get a file from wherever it is, without the token.
@@ -364,6 +365,13 @@ def _lower(headers: httpx.Headers) -> dict[str, str]:
     return {name.lower(): value for name, value in headers.items()}
 
 
+def _dated(headers: dict[str, str]) -> dict[str, str]:
+    """Add the ``Date`` that a ``Retry-After`` is measured against if the server sent none (RFC 9110, 6.6.1)."""
+    if "retry-after" in headers:
+        headers.setdefault("date", formatdate(usegmt=True))
+    return headers
+
+
 def _body(response: httpx.Response) -> AsyncIterator[bytes]:
     """The body as it comes; ``response.aiter_raw`` would refuse that of a mock transport, which is there already."""
     if not isinstance(response.stream, httpx.AsyncByteStream):
@@ -383,11 +391,12 @@ async def _finish(body: AsyncIterator[bytes]) -> None:
             pass
 
 
-async def _read(body: AsyncIterator[bytes]) -> bytes:
+async def _read(body: AsyncIterator[bytes], limit: int) -> bytes:
+    """A whole body, or one that is cut because it is longer than ``limit``."""
     read = bytearray()
     async for chunk in body:
         read += chunk
-        if len(read) > MAX_BODY:
+        if len(read) > limit:
             break
     return bytes(read)
 

@@ -12,6 +12,7 @@ import anyio
 from a2v._async import telemetry
 from a2v._async.pacer import Watcher
 from a2v._core.schedule import is_change
+from a2v._core.text import escape
 from a2v.errors import A2VError, ClientClosedError, WaitTimeoutError
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ class Watch:
         self._span.failed(WaitTimeoutError.__name__)
         others = f" (one of {len(self._open)} that have not)" if len(self._open) > 1 else ""
         return WaitTimeoutError(
-            f"video {video_id} has not ended after {waited:.0f} s{others}; it goes on at the server",
+            f"video {escape(video_id)} has not ended after {waited:.0f} s{others}; it goes on at the server",
             video_id=video_id,
             video=self._seen.get(video_id),
             waited=waited,

@@ -14,12 +14,14 @@ request, retries and other people's errors included::
     budget.answered(ticket, now, headers)  # a reply; good=False for 4xx and 5xx
     budget.answered(ticket, now)  # no reply: an error, a timeout, a cancellation
     seconds = budget.refused(ticket, now, headers)  # HTTP 429 or code 1009: nothing is sent for so long
+    budget.unavailable(ticket, now, headers)  # HTTP 503: nothing is sent for as long as Retry-After asks
 """
 
 from __future__ import annotations
 
 import math
 import random
+import re
 from calendar import timegm
 from collections import deque
 from email.utils import parsedate
@@ -44,6 +46,13 @@ _MOST_IN_FLIGHT = 50
 # Below a clock's resolution a delay would never pass.
 _INSTANT = 1e-6
 
+LONGEST_PAUSE = 120.0
+"""Seconds that a client waits at most before it sends again, however long a response asks it to."""
+
+_FIRST_PAUSE = 2.0  # after a 429 that does not say how long to wait; doubled after each one that follows
+_LONGEST_RETRY_AFTER = 365 * 86_400.0  # what `retry_after` reports at most: some servers send thousands of digits
+_SECONDS = re.compile(r"\d+(\.\d*)?", re.ASCII)
+
 
 class Kind(StrEnum):
     """What a request is for."""
@@ -66,13 +75,21 @@ class Budget:
     """The requests that one token may send.
 
     Args:
-        rate_limit: Requests a minute to begin with; ``None`` for no limit. Replies teach the real one.
+        limit: Requests per minute until a response tells the server's limit; ``None`` for no limit.
+        ceiling: Upper bound of the limit, whatever responses say; ``None`` for no bound.
         jitter: Gives numbers in [0, 1), so that clients that were refused together do not come back together.
     """
 
-    def __init__(self, rate_limit: int | None = DEFAULT_LIMIT, *, jitter: Callable[[], float] = random.random) -> None:
-        self.limit = rate_limit
-        self._believed = rate_limit or DEFAULT_LIMIT
+    def __init__(
+        self,
+        limit: int | None = DEFAULT_LIMIT,
+        *,
+        ceiling: int | None = None,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self._ceiling = math.inf if ceiling is None else ceiling
+        self.limit: int | None = ceiling if limit is None else self._capped(limit)
+        self._believed = self._capped(limit or DEFAULT_LIMIT)
         self._jitter = jitter
         self._tickets = 0
         self._flying: dict[int, float] = {}
@@ -110,7 +127,9 @@ class Budget:
             Seconds; 0.0 means now, infinity means until a request in flight is answered.
         """
         self._expire(now)
-        return max(0.0, self._held_until - now, self._room(now), self._spread(now, kind))
+        held, room = self._held_until - now, self._room(now)
+        # What a pause leaves to spread is known only after it: the server's window may be another one then.
+        return max(held, room) if held > 0 else max(0.0, room, self._spread(now, kind))
 
     def sent(self, now: float) -> int:
         """Note that a request is sent now.
@@ -155,13 +174,30 @@ class Budget:
             self._refused_at = now
         self.answered(ticket, now, headers, good=False)
         self.limit = self.limit or self._believed
-        # A server whose Reset is always "now" is not asked every second for ever.
-        pause = max(retry_after(headers), min(2.0 ** min(self._refusals - 1, 9), _WINDOW))
-        pause += self._jitter() * (1 + pause / 10)
-        self._held_until = max(self._held_until, now + pause)
+        asked, doublings = retry_after(headers), 2.0 ** min(self._refusals - 1, 9)
+        if asked is None:
+            pause = min(_FIRST_PAUSE * doublings, _WINDOW)
+        else:
+            # A server that always asks for no wait at all is not asked every second for ever.
+            pause = max(min(asked, LONGEST_PAUSE), min(doublings, _WINDOW))
+        self._hold(pause, now)
         self._taught, self._others_seen = True, now
         self._left, self._resets_at = 0, self._held_until
         return self._held_until - now
+
+    def unavailable(self, ticket: int, now: float, headers: Mapping[str, str]) -> None:
+        """Note that the server is unavailable (HTTP 503). Nothing is sent for as long as ``Retry-After`` asks."""
+        self.answered(ticket, now, headers, good=False)
+        asked = asked_to_wait(headers)
+        if asked is not None:
+            self._hold(min(asked, LONGEST_PAUSE), now)
+
+    def _hold(self, pause: float, now: float) -> None:
+        """Send nothing for ``pause`` seconds, and a little longer, so that siblings do not come back together."""
+        self._held_until = max(self._held_until, now + pause + self._jitter() * (1 + pause / 10))
+
+    def _capped(self, limit: int) -> int:
+        return int(min(limit, self._ceiling))
 
     def _expire(self, now: float) -> None:
         while self._log and self._log[0] <= now - _WINDOW - _MARGIN + _INSTANT:
@@ -219,10 +255,11 @@ class Budget:
         total, left = _smallest(headers, "x-ratelimit-total"), _smallest(headers, "x-ratelimit-left")
         if total is None and left is None:
             if good and not self._taught:
-                self.limit, self._taught = None, True
+                self.limit = None if math.isinf(self._ceiling) else self._capped(self._believed)
+                self._taught = True
             return
         self._taught = True
-        self.limit = int(total) if total and total >= 1 else self.limit or self._believed
+        self.limit = self._capped(int(total)) if total and total >= 1 else self.limit or self._believed
         if left is None:
             return
         if left < self.limit - len(self._flying) - len(self._log):
@@ -233,10 +270,39 @@ class Budget:
         self._resets_at = now if reset is None else now + min(reset, _WINDOW) + _ROUNDING
 
 
-def retry_after(headers: Mapping[str, str]) -> float:
-    """Seconds to wait after a refusal: until the reset, at least 1 and at most 120; 60 if the reply does not say."""
-    reset = reset_in(headers)
-    return _WINDOW if reset is None else min(max(reset, 1.0), 2 * _WINDOW)
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds to wait after a refusal, by ``Retry-After`` and ``X-Ratelimit-Reset``: the later one if both are there.
+
+    Args:
+        headers: A response's headers, names in lower case.
+
+    Returns:
+        Seconds; a reset counts as 1 to 120. ``None`` if the response does not say.
+    """
+    reset, asked = reset_in(headers), asked_to_wait(headers)
+    times = [] if asked is None else [asked]
+    if reset is not None:
+        times.append(min(max(reset, 1.0), LONGEST_PAUSE))
+    return max(times, default=None)
+
+
+def asked_to_wait(headers: Mapping[str, str]) -> float | None:
+    """Seconds that ``Retry-After`` asks for: a number, or a date measured against the ``Date`` of the same response.
+
+    Args:
+        headers: A response's headers, names in lower case.
+
+    Returns:
+        Seconds, from 0.0 to a year; ``None`` if the header is missing, unreadable, negative or a date in the past.
+    """
+    value = headers.get("retry-after", "")
+    seconds = [float(part) for part in map(str.strip, value.split(",")) if _SECONDS.fullmatch(part)]
+    if seconds:
+        return min(max(seconds), _LONGEST_RETRY_AFTER)
+    until, date = _read_date(value), _read_date(headers.get("date", ""))
+    if until is None or date is None or until < date:
+        return None
+    return min(until - date, _LONGEST_RETRY_AFTER)
 
 
 def reset_in(headers: Mapping[str, str]) -> float | None:

@@ -6,12 +6,13 @@ idempotency key, so it is sent again only when it provably did not arrive or was
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from attrs import frozen
 
 from a2v._core import wire
-from a2v._core.budget import retry_after
+from a2v._core.budget import asked_to_wait, retry_after
 from a2v._core.wire import Call, Envelope, Reply
 from a2v.errors import (
     A2VError,
@@ -36,6 +37,9 @@ _BY_STATUS: dict[int, type[APIError]] = {
     403: PermissionDeniedError,
     408: ServerError,
 }
+
+
+_MAY_BE_LIMITED = re.compile(rb'"code"\s*:\s*"?0*%d\b' % wire.TOO_MANY_REQUESTS)
 
 
 @frozen
@@ -77,8 +81,8 @@ def judge(call: Call[T], answer: Reply | Failure) -> T | Again:
     """
     if isinstance(answer, Failure):
         return _judge_failure(call, answer)
-    envelope = _open(answer)
-    if is_rate_limited(answer):
+    envelope = _open(call, answer)
+    if is_rate_limited(call, answer):
         return _judge_rate_limit(answer, envelope)
     if 200 <= answer.status_code < 300:
         return _judge_success(call, answer, envelope)
@@ -95,19 +99,26 @@ def backoff(attempt: int, jitter: float) -> float:
     return min(8.0, 0.5 * 2.0 ** min(attempt, 9)) * (0.5 + jitter / 2)
 
 
-def is_rate_limited(reply: Reply) -> bool:
+def is_rate_limited(call: Call[Any], reply: Reply) -> bool:
     """Whether a reply says that there were too many requests: HTTP 429, or code 1009 at any status."""
     if reply.status_code == 429:
         return True
-    envelope = _open(reply) if b"1009" in reply.body else None
+    # Long lists are not parsed twice for this.
+    envelope = _open(call, reply) if _MAY_BE_LIMITED.search(reply.body) else None
     return isinstance(envelope, Envelope) and envelope.code == wire.TOO_MANY_REQUESTS
 
 
-def _open(reply: Reply) -> Envelope | ProtocolError:
+def _open(call: Call[Any], reply: Reply) -> Envelope | ProtocolError:
+    if _is_cut(call, reply):
+        return ProtocolError(f"the response to {call.name} is longer than {call.max_body} bytes")
     try:
         return wire.read_envelope(reply.body)
     except ProtocolError as error:
         return error
+
+
+def _is_cut(call: Call[Any], reply: Reply) -> bool:
+    return len(reply.body) > call.max_body
 
 
 def _judge_failure(call: Call[T], failure: Failure) -> Again:
@@ -133,6 +144,8 @@ def _judge_success(call: Call[T], reply: Reply, envelope: Envelope | ProtocolErr
         problem = error
     if call.job:
         raise _unknown(call.job, str(problem))
+    if _is_cut(call, reply) and call.max_body > wire.MAX_BODY:
+        raise problem  # the same list again would be cut again, after as many megabytes
     return Again(problem)
 
 
@@ -160,7 +173,10 @@ def _api_error(reply: Reply, envelope: Envelope | ProtocolError) -> APIError:
     kind = ServerError if status >= 500 else _BY_STATUS.get(status, APIError)
     if code == wire.NOT_FOUND and kind is APIError:
         kind = NotFoundError
-    return kind(_message(envelope, "the server refused"), code=code, status_code=status)
+    error = kind(_message(envelope, "the server refused"), code=code, status_code=status)
+    if isinstance(error, ServerError) and status == 503:
+        error.retry_after = asked_to_wait(reply.headers)
+    return error
 
 
 def _not_found(call: Call[Any], reply: Reply, envelope: Envelope | ProtocolError) -> NotFoundError:

@@ -15,6 +15,7 @@ from attrs import define, field, frozen
 from cattrs.gen import make_dict_structure_fn, override
 
 from a2v._core.models import Avatar, Character, Job, Listing, Pose, Video, VideoStatus
+from a2v._core.text import escape
 from a2v.errors import ProtocolError
 
 T = TypeVar("T")
@@ -31,7 +32,10 @@ TOO_MANY_REQUESTS = 1009
 NOT_FOUND = 10001
 
 MAX_BODY = 1024 * 1024
-"""No reply of the API is longer than this many bytes."""
+"""Longest response about one thing, in bytes."""
+
+MAX_LIST = 32 * 1024 * 1024
+"""Longest response of a call that lists things, in bytes: 30,000 videos with signed URLs of 800 characters."""
 
 _DEEPEST = 50
 
@@ -62,6 +66,7 @@ class Call(Generic[T]):
         params: The query.
         job: What is submitted, for the one call that submits.
         sending: Who wants to know what becomes of that, if somebody does.
+        max_body: Longest response that is read, in bytes.
     """
 
     method: Literal["GET", "POST"]
@@ -70,6 +75,7 @@ class Call(Generic[T]):
     params: Mapping[str, str] | None = None
     job: Job | None = None
     sending: Sending | None = None
+    max_body: int = MAX_BODY
 
     @property
     def name(self) -> str:
@@ -113,7 +119,7 @@ class Envelope:
 
 def character_list() -> Call[list[Character]]:
     """All characters of the service."""
-    return Call("GET", CHARACTER_LIST, lambda data: _read_list(data, Character))
+    return Call("GET", CHARACTER_LIST, lambda data: _read_list(data, Character), max_body=MAX_LIST)
 
 
 def video_generate(job: Job, sending: Sending | None = None) -> Call[str]:
@@ -135,17 +141,23 @@ def video_get(video_id: str) -> Call[Video]:
 
 def video_list() -> Call[list[Video]]:
     """Look at every video of the account."""
-    return Call("GET", VIDEO_LIST, lambda data: _read_list(data, Video))
+    return Call("GET", VIDEO_LIST, lambda data: _read_list(data, Video), max_body=MAX_LIST)
 
 
 def avatar_list() -> Call[list[Avatar]]:
     """All avatars of the service, with their poses."""
-    return Call("GET", AVATAR_LIST, lambda data: _read_list(data, Avatar))
+    return Call("GET", AVATAR_LIST, lambda data: _read_list(data, Avatar), max_body=MAX_LIST)
 
 
 def avatar_pose_list(avatar_id: str) -> Call[list[Pose]]:
     """The poses of one avatar, each once."""
-    return Call("GET", AVATAR_POSE_LIST, lambda data: _once(_read_list(data, Pose)), params={"avatar_id": avatar_id})
+    return Call(
+        "GET",
+        AVATAR_POSE_LIST,
+        lambda data: _once(_read_list(data, Pose)),
+        params={"avatar_id": avatar_id},
+        max_body=MAX_LIST,
+    )
 
 
 # -- reading ----------------------------------------------------------------------------------------------------------
@@ -200,15 +212,13 @@ def read_envelope(body: bytes) -> Envelope:
     Raises:
         ProtocolError: There is none.
     """
-    if len(body) > MAX_BODY:
-        raise ProtocolError(f"the reply is longer than {MAX_BODY} bytes")
     value = read_json(body)
     if not isinstance(value, dict):
         raise ProtocolError("the reply is not a JSON object")
     envelope = cast("dict[str, object]", value)
     message = envelope.get("message")
-    # It will be shown, which half a character cannot be.
-    shown = message.encode(errors="replace").decode() if isinstance(message, str) else ""
+    # It is shown and logged: a server must not forge lines of a log, and half a character cannot be encoded.
+    shown = escape(message.encode(errors="replace").decode()) if isinstance(message, str) else ""
     return Envelope(_read_code(envelope.get("code")), shown, envelope.get("data"))
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import logging
 import sys
-import unicodedata
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Self
@@ -18,15 +17,13 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from a2v._core.text import escape
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from types import TracebackType
 
 _LONGEST = 2000
-# Control, format (bidi and zero-width are among them), surrogates, line and paragraph separators; then the letters and
-# marks that show nothing.
-_INVISIBLE = {"Cc", "Cf", "Cs", "Zl", "Zp"}
-_BLANK = "\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0"
 
 
 def clean(text: object) -> str:
@@ -41,14 +38,7 @@ def clean(text: object) -> str:
     shown = str(text)
     if len(shown) > _LONGEST:
         shown = shown[:_LONGEST] + "…"
-    return "".join(map(_visible, shown))
-
-
-def _visible(character: str) -> str:
-    if character not in _BLANK and unicodedata.category(character) not in _INVISIBLE:
-        return character
-    code = ord(character)
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+    return escape(shown)
 
 
 def say(*lines: object) -> None:

@@ -218,7 +218,7 @@ class TestRateLimit:
     async def test_patience_ends(self, service, make_client, check, outcome) -> None:
         error = await refused(a2v.RateLimitError, service, make_client, check, outcome, max_retries=1)
         assert service.posts == 2
-        assert error.retry_after == 60
+        assert error.retry_after is None
         assert error.status_code == outcome.status_code
 
 
@@ -230,25 +230,26 @@ class TestRateLimit:
         ("1700000030", "Tue, 14 Nov 2023 22:13:20 GMT", 30),
         ("1700000030000", "Tue, 14 Nov 2023 22:13:20 GMT", 30),
         ("1700000030, 1700000031", "Tue, 14 Nov 2023 22:13:20 GMT", 30),
-        ("1700000000", "Tue, 14 Nov 2023 22:14:20 GMT", 60),
+        ("1700000000", "Tue, 14 Nov 2023 22:14:20 GMT", None),
         ("1800000000", "Tue, 14 Nov 2023 22:14:20 GMT", 120),
         ("99999", "", 120),
         ("0", "", 1),
-        ("1700000030", "", 60),
-        ("1700000030", "yesterday", 60),
-        ("1700000030", "Mon, 01 Jan 100000000000000000000 00:00:00 GMT", 60),
-        ("soon", "", 60),
-        ("-5", "", 60),
-        ("9" * 5000, "Tue, 14 Nov 2023 22:13:20 GMT", 60),
-        ("", "", 60),
+        ("1700000030", "", None),
+        ("1700000030", "yesterday", None),
+        ("1700000030", "Mon, 01 Jan 100000000000000000000 00:00:00 GMT", None),
+        ("soon", "", None),
+        ("-5", "", None),
+        ("9" * 5000, "Tue, 14 Nov 2023 22:13:20 GMT", None),
+        ("", "", None),
     ],
 )
 async def test_a_rate_limit_is_waited_out(service, make_client, reset, date, seconds) -> None:
     limited = httpx.Response(429, headers={"x-ratelimit-reset": reset, "date": date})
     before = anyio.current_time()
     await submit(service, make_client, limited, GOOD)
+    least = seconds or 2
     # A little more than told, as siblings must not all come back at once, and a budget must be kept from now on.
-    assert seconds <= anyio.current_time() - before <= seconds * 1.2 + 30
+    assert least <= anyio.current_time() - before <= least * 1.2 + 30
     with pytest.raises(a2v.RateLimitError) as caught:
         await submit(service, make_client, limited, max_retries=0)
     assert caught.value.retry_after == seconds
