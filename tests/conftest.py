@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 
@@ -16,6 +17,16 @@ settings.load_profile("a2v")
 
 # What a shell starts with `&` ignores Ctrl-C, and so would all the processes started here; many tests press it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Coverage measures the workers of pytest-xdist; in the many processes that tests start it would only cost time.
+for name in [name for name in os.environ if name.startswith("COVERAGE_PROCESS_")]:
+    del os.environ[name]
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Tests that talk to an object store are extended; the code of docs/staging.md does so in the default set."""
+    if {"bucket", "blobs"} & set(getattr(item, "fixturenames", ())):
+        item.add_marker("extended")
 
 
 @pytest.fixture(params=["asyncio", "trio"])

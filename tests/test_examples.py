@@ -14,9 +14,7 @@ from contextlib import closing
 from pathlib import Path
 
 import httpx
-import nbformat
 import pytest
-from nbclient import NotebookClient
 
 from a2v.testing import Server
 
@@ -192,7 +190,11 @@ def test_the_service_says_whether_to_try_again(web: httpx.Client, a2v_server: Se
 # -- notebook.ipynb ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.extended
 def test_the_notebook_runs_from_top_to_bottom(tmp_path: Path) -> None:
+    import nbformat
+    from nbclient import NotebookClient
+
     notebook = nbformat.read(EXAMPLES / "notebook.ipynb", as_version=4)
     assert not any(cell.get("outputs") for cell in notebook.cells)
     NotebookClient(notebook, timeout=60, resources={"metadata": {"path": tmp_path}}).execute()

@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 import a2v
+from tests.labels import label
 
 JOB = {"model_id": "eva_a0008", "audio_url": "https://example.com/hello.wav"}
 TOKEN = "canary-0123456789-abcdefghij"
@@ -118,7 +119,7 @@ def test_what_cannot_be_a_server(base_url) -> None:
         {"rate_limit": 0},
         {"rate_limit": -30},
     ],
-    ids=str,
+    ids=label,
 )
 def test_what_cannot_be_set(setting) -> None:
     with pytest.raises(a2v.ConfigurationError, match=next(iter(setting))):

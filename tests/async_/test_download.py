@@ -15,6 +15,7 @@ import pytest
 
 import a2v
 from a2v._async import download
+from tests.labels import label
 
 pytestmark = [pytest.mark.anyio, pytest.mark.virtual_time]
 
@@ -176,7 +177,7 @@ async def test_another_file_by_now(service, fetch) -> None:
         {"content-range": f"bytes {HALF}-{len(VIDEO)}/{len(VIDEO) + 1}"},
         {"content-range": f"bytes {HALF}-{len(VIDEO) - 1}/{len(VIDEO)}", "etag": '"other"'},
     ],
-    ids=str,
+    ids=label,
 )
 async def test_a_part_that_does_not_fit(service, fetch, headers) -> None:
     wrong = httpx.Response(206, content=VIDEO[HALF:], headers=headers)
@@ -230,7 +231,7 @@ async def test_there_is_no_such_rest(fetch) -> None:
         httpx.Response(200, content=b""),
         lambda _: httpx.Response(200, stream=httpx.ByteStream(VIDEO[:9]), headers={"content-length": "99"}),
     ],
-    ids=str,
+    ids=label,
 )
 async def test_what_passes_is_outlived(service, fetch, check, tmp_path, failure) -> None:
     assert await fetch(failure, failure, whole) == VIDEO

@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 import a2v
+from tests.labels import label
 
 pytestmark = [pytest.mark.anyio, pytest.mark.virtual_time]
 
@@ -218,7 +219,7 @@ PASSING = [
 ]
 
 
-@pytest.mark.parametrize("failure", PASSING, ids=str)
+@pytest.mark.parametrize("failure", PASSING, ids=label)
 async def test_what_passes_is_outlived(service, make_client, failure) -> None:
     seen = await get(service, make_client, failure, failure, failure, video(status="pending"))
     assert seen.status is a2v.VideoStatus.PENDING
@@ -233,7 +234,7 @@ async def test_what_passes_is_outlived(service, make_client, failure) -> None:
         *((failure, a2v.RateLimitError) for failure in PASSING[9:11]),
         (PASSING[11], a2v.TransportError),
     ],
-    ids=str,
+    ids=label,
 )
 async def test_what_does_not_pass(service, make_client, check, failure, kind) -> None:
     with pytest.raises(a2v.A2VError) as caught:
@@ -255,7 +256,7 @@ async def test_what_does_not_pass(service, make_client, check, failure, kind) ->
         (envelope(3), a2v.APIError),
         (httpx.Response(302, headers={"location": "https://evil.example/"}), a2v.ProtocolError),
     ],
-    ids=str,
+    ids=label,
 )
 async def test_what_is_final_is_asked_once(service, make_client, check, refusal, kind) -> None:
     with pytest.raises(a2v.A2VError) as caught:

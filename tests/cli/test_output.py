@@ -71,10 +71,10 @@ COMMANDS = [
 
 
 @pytest.mark.parametrize("arguments", [*COMMANDS, *([*command, "--json"] for command in COMMANDS)])
-def test_plain_lines_and_json_are_harmless(a2v, hostile, arguments):
-    done = a2v(*arguments)
+def test_plain_lines_and_json_are_harmless(here, hostile, arguments):
+    _, out, errors = here(*arguments)
 
-    printed = done.stdout + done.stderr
+    printed = out + errors
     assert "owned" in printed
     assert {c for c in printed if unicodedata.category(c) in ("Cc", "Cf", "Zl")} <= {"\n", "\t"}
 
@@ -85,7 +85,7 @@ def on_terminal(*arguments, environment, cwd):
 
     ours, theirs = pty.openpty()
     command = [sys.executable, "-m", "a2v.cli", *arguments]
-    environment = environment | {"TERM": "xterm", "COLUMNS": "100", "LINES": "30"}
+    environment = environment | {"TERM": "xterm", "COLUMNS": "200", "LINES": "30"}
     with subprocess.Popen(command, cwd=cwd, env=environment, stdin=theirs, stdout=theirs, stderr=theirs) as process:
         os.close(theirs)
         got = b""

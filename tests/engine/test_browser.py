@@ -20,7 +20,7 @@ from a2v.engine import LocalEngine
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
-pytestmark = pytest.mark.skipif(not CHROMIUM, reason="needs Chromium")
+pytestmark = [pytest.mark.extended, pytest.mark.skipif(not CHROMIUM, reason="needs Chromium")]
 
 CLIP = next((Path(a2v.cli.__file__).parent / "clips").glob("*.flac"))
 # No sandbox: it cannot be had as root, and what is shown is our own.

@@ -29,7 +29,10 @@ from a2v.engine.store import Store
 from a2v.errors import ConfigurationError
 from tests.sockets import claim
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="kills processes the POSIX way")
+pytestmark = [
+    pytest.mark.extended,
+    pytest.mark.skipif(sys.platform == "win32", reason="kills processes the POSIX way"),
+]
 
 CLIP = min((Path(a2v.cli.__file__).parent / "clips").glob("*.flac"), key=lambda path: path.stat().st_size)
 # On the workers FLAC is rendered in earnest, and all else by the stand-in, which like the real one ends with its worker.

@@ -22,15 +22,17 @@ COMMANDS = {
     "MakeVideo.java": ["java", "-XX:TieredStopAtLevel=1"],
 }
 NEEDED = {"make_video.sh": "curl", "make_video.go": "go", "make_video.mjs": "node", "MakeVideo.java": "javac"}
-PROGRAMS = [
-    pytest.param(
-        name,
-        marks=pytest.mark.skipif(
-            not shutil.which(NEEDED.get(name, sys.executable)), reason=f"needs {NEEDED.get(name)}"
-        ),
-    )
-    for name in COMMANDS
-]
+# The others need toolchains that take longer to start.
+DEFAULT = {"make_video.py", "make_video.sh"}
+
+
+def _program(name: str):
+    found = shutil.which(NEEDED.get(name, sys.executable))
+    marks = [pytest.mark.skipif(not found, reason=f"needs {NEEDED.get(name)}")]
+    return pytest.param(name, marks=marks if name in DEFAULT else [*marks, pytest.mark.extended])
+
+
+PROGRAMS = [_program(name) for name in COMMANDS]
 
 
 def test_each_program_is_run():
@@ -65,7 +67,7 @@ def run(tmp_path) -> Run:
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
-@pytest.mark.parametrize("revision", ["later", "seed"])
+@pytest.mark.parametrize("revision", ["later", pytest.param("seed", marks=pytest.mark.extended)])
 def test_it_leaves_a_video(run, name, engines, revision, say):
     done = run(name, engines[revision], say("hello"), "eva_a0008")
     assert (done.returncode, done.stderr) == (0, "")

@@ -184,6 +184,7 @@ def test_pieces_make_the_same_as_the_whole(monkeypatch: pytest.MonkeyPatch) -> N
     assert np.abs(analyse(sound) - whole).max() < 1e-3
 
 
+@pytest.mark.extended
 def test_a_long_recording_takes_little_memory() -> None:
     sound = np.tile(clip("slt"), 80)
     seconds = len(sound) / RATE

@@ -5,18 +5,19 @@ from __future__ import annotations
 import time
 
 import pytest
-import schemathesis
 from anyio.from_thread import start_blocking_portal
 from hypothesis import HealthCheck, Phase, given, settings
-from schemathesis import GenerationMode
 
 from a2v._core import wire
 from a2v.engine import LocalEngine
 
+pytestmark = pytest.mark.extended
+schemathesis = pytest.importorskip("schemathesis", reason="needs the dependency group `extended`")
+
 SEED = [(wire.CHARACTER_LIST, "GET"), (wire.VIDEO_GENERATE, "POST"), (wire.VIDEO_GET, "GET")]
 LATER = [(wire.VIDEO_LIST, "GET"), (wire.AVATAR_LIST, "GET"), (wire.AVATAR_POSE_LIST, "GET")]
 CALLS = {"seed": SEED, "later": SEED + LATER}
-MODES = {"allowed": GenerationMode.POSITIVE, "forbidden": GenerationMode.NEGATIVE}
+MODES = {"allowed": schemathesis.GenerationMode.POSITIVE, "forbidden": schemathesis.GenerationMode.NEGATIVE}
 # A call that takes nothing cannot be called wrongly.
 WHAT_TO_ASK = [
     (revision, path, method, mode)

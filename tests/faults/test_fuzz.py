@@ -1,6 +1,6 @@
 """Replies that nobody thought of: each leads to a value, or to an error of a2v that can be told, stored and printed.
 
-``A2V_FUZZ_CASES`` says how many there are (2,000 if unset), over all calls. Seeded, so that a failure comes again.
+``A2V_FUZZ_CASES`` says how many there are (400 if unset), over all calls. Seeded, so that a failure comes again.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from a2v._core.wire import Reply
 from .conftest import CANARY, check
 from .server import Connection, Port
 
-CASES = int(os.environ.get("A2V_FUZZ_CASES", "2000"))
+CASES = int(os.environ.get("A2V_FUZZ_CASES", "400"))
 JOB = Job("eva_a0008", "https://example.com/hello.wav")
 EXACTLY = settings(max_examples=CASES // 4, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
 

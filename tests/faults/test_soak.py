@@ -150,7 +150,9 @@ async def run_batch(
     return left, watched
 
 
-@pytest.mark.parametrize(("backend", "number"), [("asyncio", JOBS), ("trio", JOBS // 10)])
+@pytest.mark.parametrize(
+    ("backend", "number"), [pytest.param("asyncio", JOBS, marks=pytest.mark.extended), ("trio", JOBS // 10)]
+)
 def test_a_day(backend, number) -> None:
     jobs = [a2v.Job("eva_a0008", f"https://example.com/{index}.wav") for index in range(number)]
     days: list[Day] = []

@@ -1,7 +1,7 @@
 """Every toxic against every call, at the first request and in the middle of things.
 
-A scenario meets all toxics at once, each with a client and a port of its own, because most of the time is spent waiting;
-what became of each is then a test of its own.
+Many cells are played at once, each with a client and a port of its own, because most of the time is spent waiting. The
+default set plays each fault in one scenario; the extended set plays the full matrix, with one test for each cell.
 """
 
 from __future__ import annotations
@@ -192,37 +192,54 @@ def meets(scenario: str, poison: Poison) -> bool:
 
 # -- running them ----------------------------------------------------------------------------------------------------
 
+BACKENDS = ("asyncio", "trio")
+MATRIX = [
+    (backend, scenario, name)
+    for backend in BACKENDS
+    for scenario in SCENARIOS
+    for name in POISONS
+    if meets(scenario, POISONS[name])
+]
+
+
+def diagonal() -> list[tuple[str, str, str]]:
+    """One cell per fault: the scenarios take turns, and so do the backends."""
+    cells = []
+    for number, name in enumerate(POISONS):
+        scenarios = [scenario for scenario in SCENARIOS if meets(scenario, POISONS[name])]
+        cells.append((BACKENDS[number % 2], scenarios[number // 2 % len(scenarios)], name))
+    return cells
+
 
 @define
 class Findings:
-    """What became of a scenario: the toxics that it did not survive, and what it left behind."""
+    """What became of some cells: the faults that a scenario did not survive, and what was left behind."""
 
-    failed: dict[str, BaseException] = field(factory=dict)
+    failed: dict[tuple[str, str], BaseException] = field(factory=dict)
     left: list[str] = field(factory=list)
 
 
-async def play_all(scenario: str, faults: FaultServer, folder: Path) -> Findings:
+async def play_all(cells: list[tuple[str, str]], faults: FaultServer, folder: Path) -> Findings:
     findings, room = Findings(), anyio.CapacityLimiter(AT_ONCE)
     before = set(anyio.get_running_tasks())
-    play, call = SCENARIOS[scenario]
 
-    async def meet(name: str, poison: Poison) -> None:
+    async def meet(scenario: str, name: str) -> None:
+        play, call = SCENARIOS[scenario]
         async with room:
-            cell = Cell(faults.port(), poison, folder)
+            cell = Cell(faults.port(), POISONS[name], folder)
             try:
                 await play(cell, call)
             except (Exception, BaseExceptionGroup) as error:  # noqa: BLE001  # told by its own test
-                findings.failed[name] = error
+                findings.failed[scenario, name] = error
             try:
                 await cell.port.emptied()
             except TimeoutError:
-                findings.left.append(f"{cell.port.open} connections after {name}")
+                findings.left.append(f"{cell.port.open} connections after {scenario}, {name}")
             cell.port.close()
 
     async with anyio.create_task_group() as group:
-        for name, poison in POISONS.items():
-            if meets(scenario, poison):
-                group.start_soon(meet, name, poison)
+        for cell in cells:
+            group.start_soon(meet, *cell)
     findings.left += [f"task {task.name}" for task in anyio.get_running_tasks() if task not in before]
     return findings
 
@@ -237,33 +254,46 @@ def descriptors() -> set[str]:
 
 
 @pytest.fixture(scope="module")
-def findings(faults: FaultServer) -> Callable[[str, str], Findings]:
-    found: dict[tuple[str, str], Findings] = {}
+def findings(faults: FaultServer) -> Callable[..., Findings]:
+    """Plays cells that run next to each other, once for all the tests that ask for them."""
+    found: dict[tuple[str, tuple[tuple[str, str], ...]], Findings] = {}
 
-    def find(backend: str, scenario: str) -> Findings:
-        if (backend, scenario) not in found:
+    def find(backend: str, cells: list[tuple[str, str]]) -> Findings:
+        key = backend, tuple(cells)
+        if key not in found:
             with tempfile.TemporaryDirectory() as folder:
                 before = descriptors()
-                result = anyio.run(play_all, scenario, faults, Path(folder), backend=backend)
+                result = anyio.run(play_all, cells, faults, Path(folder), backend=backend)
                 result.left += sorted(fd for fd in descriptors() - before if "socket" in fd or folder in fd)
-            found[backend, scenario] = result
-        return found[backend, scenario]
+            found[key] = result
+        return found[key]
 
     return find
 
 
-@pytest.mark.parametrize("backend", ["asyncio", "trio"])
-@pytest.mark.parametrize("scenario", SCENARIOS)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_each_fault_once(findings: Callable[..., Findings], backend: str) -> None:
+    """Every fault and every scenario, though not each with each: that is the extended matrix below."""
+    assert {scenario for _, scenario, _ in diagonal()} == set(SCENARIOS)
+    result = findings(backend, [(scenario, name) for on, scenario, name in diagonal() if on == backend])
+    assert result.failed == {}
+    assert result.left == []
+
+
+@pytest.mark.extended
 class TestToxics:
-    @pytest.mark.parametrize("name", POISONS)
-    def test_it_ends_as_documented(self, findings, scenario, backend, name) -> None:
-        if not meets(scenario, POISONS[name]):
-            return
-        if error := findings(backend, scenario).failed.get(name):
+    @pytest.mark.parametrize(("backend", "scenario", "name"), MATRIX)
+    def test_it_ends_as_documented(self, findings, backend, scenario, name) -> None:
+        if error := findings(backend, self.row(backend, scenario)).failed.get((scenario, name)):
             raise error
 
-    def test_nothing_is_left(self, findings, scenario, backend) -> None:
-        assert findings(backend, scenario).left == []
+    @pytest.mark.parametrize("scenario", SCENARIOS)
+    @pytest.mark.parametrize("backend", BACKENDS)
+    def test_nothing_is_left(self, findings, backend, scenario) -> None:
+        assert findings(backend, self.row(backend, scenario)).left == []
+
+    def row(self, backend: str, scenario: str) -> list[tuple[str, str]]:
+        return [(scenario, name) for on, of, name in MATRIX if (on, of) == (backend, scenario)]
 
 
 SAMPLE = ["resets_after_the_request", "stalls_in_the_body", "bad chunk", "HTML", "nested 200,000 deep", "502", "401"]
@@ -302,7 +332,6 @@ def test_the_sync_twin(port: Port, tmp_path: Path, name: str) -> None:
 
 
 def test_there_are_as_many_as_the_documentation_says() -> None:
-    cells = sum(meets(scenario, poison) for scenario in SCENARIOS for poison in POISONS.values())
     page = Path(__file__).parents[2].joinpath("docs/reliability.md").read_text(encoding="utf-8")
     assert f"{len(POISONS)} faults" in page
-    assert f"{2 * cells:,} cells" in page
+    assert f"{len(MATRIX):,} cells" in page

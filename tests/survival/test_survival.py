@@ -59,12 +59,11 @@ def wait_for(service, *, submits: int) -> None:
     pytest.fail(f"{len(service.submits)} of {submits} submits after half a minute")
 
 
-@pytest.mark.parametrize(("kind", "lists"), KINDS)
-def test_every_instant(make_batch, at_once, kind, lists) -> None:
-    """Each named instant of a batch's life, each way to end there; then the same command again."""
+def _end_at_every_instant(make_batch, at_once, kind_at) -> None:
+    """End a batch at each named instant, then run the same command again."""
 
     def end_at(number: int) -> None:
-        instant = INSTANTS[number]
+        instant, (kind, lists) = INSTANTS[number], kind_at(number)
         batch = make_batch([f"{number}-{name}" for name in "abc"], lists_videos=lists)
         backend = ("asyncio", "trio")[number % 2]
         ended = batch.run(trouble=[instant, kind], backend=backend)
@@ -77,6 +76,19 @@ def test_every_instant(make_batch, at_once, kind, lists) -> None:
     at_once(end_at, range(len(INSTANTS)))
 
 
+def test_each_instant_once(make_batch, at_once) -> None:
+    """Each instant with one way to end there; the ways take turns."""
+    _end_at_every_instant(make_batch, at_once, lambda number: KINDS[number % len(KINDS)])
+
+
+@pytest.mark.extended
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_every_instant(make_batch, at_once, kind) -> None:
+    """Each instant with each way to end there."""
+    _end_at_every_instant(make_batch, at_once, lambda _: kind)
+
+
+@pytest.mark.extended
 def test_killed_while_it_goes_on(make_batch, at_once) -> None:
     """The second and the third run are killed as well, each a little later in its life."""
 
@@ -91,6 +103,7 @@ def test_killed_while_it_goes_on(make_batch, at_once) -> None:
     at_once(end_at, INSTANTS[4:])
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize("lists", [True, False], ids=["with a list", "without"])
 def test_killed_at_random(make_batch, at_once, request, lists) -> None:
     """As many kills as ``--kills`` says, half of them here; what is in doubt is never more than the kills."""
@@ -129,6 +142,7 @@ def test_two_processes_on_one_journal(make_batch, nursery) -> None:
     batch.is_sound()
 
 
+@pytest.mark.extended
 def test_downloads_that_are_cut_anywhere(make_batch) -> None:
     """Cut at random bytes again and again, within a run and by a kill: whole files in the end, and none before."""
     draw = random.Random("cut")
@@ -153,6 +167,7 @@ def test_a_journal_is_read_while_another_process_writes_it(make_batch, nursery) 
     batch.is_sound()
 
 
+@pytest.mark.extended
 @pytest.mark.anyio
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])  # the engine's own
 async def test_twelve_recordings_through_the_engine(nursery, tmp_path) -> None:

@@ -6,7 +6,8 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from jupyter_client.manager import start_new_kernel
+
+pytestmark = pytest.mark.extended
 
 HERE = Path(__file__).parent
 
@@ -14,6 +15,8 @@ HERE = Path(__file__).parent
 @pytest.fixture(scope="module")
 def notebook():
     """Runs cells in a real kernel, and gives what they print, or with ``kind`` what they show in that form."""
+    from jupyter_client.manager import start_new_kernel
+
     manager, client = start_new_kernel(kernel_name="python3", cwd=str(HERE))
 
     def cell(code, kind=None):

@@ -14,13 +14,21 @@ import pytest
 
 @pytest.fixture
 def pytest_run(tmp_path):
-    """Runs files in an empty folder, with warnings as errors."""
+    """Runs files in an empty folder, with warnings as errors.
 
-    def run(*arguments: str, **files: str) -> subprocess.CompletedProcess[str]:
+    With no ``plugins`` named pytest has to find them itself, and loads all that are installed, which takes seconds.
+    """
+
+    def run(
+        *, plugins: tuple[str, ...] = ("anyio", "a2v.pytest_plugin"), **files: str
+    ) -> subprocess.CompletedProcess[str]:
         for name, source in files.items():
             (tmp_path / f"{name}.py").write_text(textwrap.dedent(source))
         env = {name: value for name, value in os.environ.items() if not name.startswith("A2V_")}
-        command = [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider", *arguments]
+        command = [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider"]
+        if plugins:
+            env["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+            command += [argument for plugin in plugins for argument in ("-p", plugin)]
         return subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=100)
 
     return run
@@ -28,6 +36,7 @@ def pytest_run(tmp_path):
 
 def test_fixtures(pytest_run) -> None:
     done = pytest_run(
+        plugins=(),
         test_it="""
             import os
             import a2v
@@ -56,7 +65,7 @@ def test_fixtures(pytest_run) -> None:
             def test_new_for_each_test(a2v_service):
                 assert a2v_service.calls == ()
                 assert "A2V_TOKEN" not in os.environ
-        """
+        """,
     )
     assert "4 passed" in done.stdout, done.stdout + done.stderr
 
@@ -91,11 +100,9 @@ def test_the_file_of_tests_in_the_docs(pytest_run) -> None:
     assert "4 passed" in done.stdout, done.stdout + done.stderr
 
 
-def test_it_costs_runs_that_do_not_use_it_no_imports(pytest_run, monkeypatch) -> None:
-    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # other plugins import what they like
+def test_it_costs_runs_that_do_not_use_it_no_imports(pytest_run) -> None:
     done = pytest_run(
-        "-p",
-        "a2v.pytest_plugin",
+        plugins=("a2v.pytest_plugin",),
         test_it="""
             import sys
 
