@@ -81,8 +81,6 @@ class Pacer:
         self._schedule = Schedule()
         self._senders: dict[Kind, dict[_Sender, None]] = {Kind.SUBMIT: {}, Kind.CALL: {}}
         self._watchers: dict[str, dict[Watcher, None]] = {}
-        # Followed, but by nobody who waits just now.
-        self._parked: set[str] = set()
         self._conducting = False
         self._told = -inf
         self._idle: dict[Waiter, None] = {}
@@ -129,10 +127,7 @@ class Pacer:
 
     async def news(self, watcher: Watcher, video_ids: Mapping[str, float | None]) -> list[News]:
         """Wait for news of the videos that a watcher follows."""
-        now = anyio.current_time()
-        for video_id in self._parked & video_ids.keys():
-            self._schedule.add(video_id, now, since=video_ids[video_id])
-        self._parked -= video_ids.keys()
+        self._schedule.resume(video_ids)
         watcher.waiting, watcher.ready = True, bool(watcher.news)
         self._changed.set()
         try:
@@ -202,13 +197,12 @@ class Pacer:
 
     def _next(self, now: float) -> Turn | None:
         waiting = {kind: len(senders) for kind, senders in self._senders.items()}
-        while turn := self._schedule.next(now, self._budget, submits=waiting[Kind.SUBMIT], calls=waiting[Kind.CALL]):
-            video_id = turn.video_id
-            if video_id is None or any(watcher.waiting for watcher in self._watchers.get(video_id, ())):
-                break
-            self._schedule.discard(video_id)
-            self._parked.add(video_id)
-        return turn
+        return self._schedule.next(
+            now, self._budget, submits=waiting[Kind.SUBMIT], calls=waiting[Kind.CALL], awaited=self._is_awaited
+        )
+
+    def _is_awaited(self, video_id: str) -> bool:
+        return any(watcher.waiting for watcher in self._watchers.get(video_id, ()))
 
     async def _take(self, turn: Turn, ticket: int) -> None:
         if turn.kind in self._senders:
@@ -281,5 +275,4 @@ class Pacer:
 
     def _forget(self, video_id: str) -> None:
         self._watchers.pop(video_id, None)
-        self._parked.discard(video_id)
         self._schedule.discard(video_id)

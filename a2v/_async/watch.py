@@ -1,9 +1,14 @@
-"""Following videos: each one's first look, then each change, until all have ended."""
+"""Following videos: each one's first look, then each change, until all have ended.
+
+An error about one video does not end the watch of the others: it is raised once they have ended. An error about the
+server (a refused token, an outage) reaches all videos at the same time, and so ends the watch at once.
+"""
 
 from __future__ import annotations
 
 from collections import deque
 from copy import copy
+from itertools import islice
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -23,6 +28,8 @@ if TYPE_CHECKING:
     from a2v._core.models import Video
     from a2v._core.schedule import News
 
+_SHOWN = 10
+
 
 class Watch:
     """One watcher of one or many videos.
@@ -36,10 +43,12 @@ class Watch:
     def __init__(self, session: Session, since: Mapping[str, float | None], timeout: float | None) -> None:
         self._session = session
         self._open = dict(since)
+        self._number = len(since)
         self._started = anyio.current_time()
         self._deadline = inf if timeout is None else self._started + timeout
         self._seen: dict[str, Video] = {}
         self._news: deque[News] = deque()
+        self._failed: dict[str, A2VError] = {}
         one = {"a2v.video_id": next(iter(since))} if len(since) == 1 else {}
         self._span = telemetry.start("a2v.watch", {"a2v.videos": len(since), **one})
         self._watcher = Watcher(self._span)
@@ -49,17 +58,21 @@ class Watch:
         """The next event, or ``None`` once all have ended.
 
         Raises:
-            WaitTimeoutError: Our patience ended first.
-            A2VError: The server cannot be asked; the error says which video and what was known of it.
+            WaitTimeoutError: The timeout passed before all had ended.
+            A2VError: Some could not be followed to their end; the error says which, and what was known of the first.
         """
         while self._news or self._open:
-            while self._news:
-                video_id, news = self._news.popleft()
-                if isinstance(news, A2VError):
-                    raise self._with_facts(copy(news), video_id)
-                if self._see(news):
-                    return news
-            await self._wait()
+            if not self._news:
+                await self._wait()
+                continue
+            video_id, news = self._news.popleft()
+            if isinstance(news, A2VError):
+                del self._open[video_id]
+                self._failed[video_id] = news
+            elif self._see(news):
+                return news
+        if self._failed:
+            raise self._failure()
         return None
 
     def close(self) -> None:
@@ -92,6 +105,21 @@ class Watch:
             self._span.event("a2v.video", {"a2v.video_id": video.video_id, "a2v.status": video.status.value})
         return is_news
 
+    def _failure(self) -> A2VError:
+        video_id, first = next(iter(self._failed.items()))
+        error = self._with_facts(copy(first), video_id)
+        if self._number > 1 and not self._is_about_the_server(first):
+            error.args = (self._failures(),)
+        return error
+
+    def _is_about_the_server(self, error: A2VError) -> bool:
+        return len(self._failed) > 1 and all(each is error for each in self._failed.values())
+
+    def _failures(self) -> str:
+        shown = [f"{escape(video_id)}: {error}" for video_id, error in islice(self._failed.items(), _SHOWN)]
+        more = [f"and {len(self._failed) - _SHOWN} more"] if len(self._failed) > _SHOWN else []
+        return f"{len(self._failed)} of {self._number} videos could not be followed: " + "; ".join([*shown, *more])
+
     def _with_facts(self, error: A2VError, video_id: str) -> A2VError:
         error.video_id, error.video = video_id, self._seen.get(video_id) or error.video
         error.waited = anyio.current_time() - self._started
@@ -102,9 +130,12 @@ class Watch:
         video_id, waited = next(iter(self._open)), anyio.current_time() - self._started
         self._span.failed(WaitTimeoutError.__name__)
         others = f" (one of {len(self._open)} that have not)" if len(self._open) > 1 else ""
-        return WaitTimeoutError(
+        error = WaitTimeoutError(
             f"video {escape(video_id)} has not ended after {waited:.0f} s{others}; it goes on at the server",
             video_id=video_id,
             video=self._seen.get(video_id),
             waited=waited,
         )
+        if self._failed:
+            error.add_note(self._failures())
+        return error

@@ -16,12 +16,15 @@ waiting submits and calls in two first-in-first-out queues, and whoever's turn i
 
 ``add`` a video when its first watcher comes and ``discard`` it when the last one goes; a watcher that comes later begins
 with ``last``. What has ended is forgotten by itself. Looks from elsewhere (a ``videos.get``) are welcome in ``looked``.
+
+A watcher whose consumer is busy costs no requests: a video that becomes due while ``next`` is told that nobody awaits it
+is set aside, with all that is known of it, until ``resume``. A response to ``video.list`` updates it all the same.
 """
 
 from __future__ import annotations
 
 import math
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING
 
 from attrs import define, evolve, frozen
@@ -31,7 +34,7 @@ from a2v._core.models import Video, VideoStatus
 from a2v.errors import A2VError, AuthenticationError, NotFoundError, ProtocolError, RateLimitError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from a2v._core.budget import Budget
 
@@ -47,6 +50,11 @@ _POLL_EVERY = 10  # of so many requests one may be a poll while submits wait
 _OLDEST_EVERY = 3  # of so many polls one goes to the video asked least recently,
 _OLDEST_GAP = 6.0  # but no more often than this, in seconds
 _FEWEST_FAILURES = 5
+_UNSEEN = 300.0  # seconds without a failed poll after which the next one is the first of another outage
+# Seconds until a server that answered `video.list` with 404 or the like is asked for it again, doubled each time.
+_LIST_AGAIN = 60.0  # it has had the call before
+_LIST_AGAIN_UNKNOWN = 900.0  # it has never answered it, and most likely does not have it
+_LIST_AGAIN_MOST = 4 * 3600.0
 _INSTANT = 1e-6
 _NOWHERE = (-math.inf, 0)
 
@@ -89,6 +97,8 @@ class _Entry:
     waiting: bool = True
     waited: float = -math.inf
     lane: _Queue | None = None
+    # Became due while nobody awaited it, and is not asked until somebody does.
+    aside: bool = False
     # Since when a request about it is under way.
     flying: float | None = None
     failures: int = 0
@@ -106,12 +116,19 @@ class _Queue:
         self._count = 0
 
     def put(self, entry: _Entry, *key: float) -> None:
+        if len(self._heap) > 2 * len(self._valid) + 16:
+            self._compact()
         self._count += 1
         self._valid[entry.video_id] = self._count
         heappush(self._heap, (key, self._count, entry))
 
     def remove(self, entry: _Entry) -> None:
         self._valid.pop(entry.video_id, None)
+
+    def _compact(self) -> None:
+        """What waits for days is moved with each look, and its former places would pile up."""
+        self._heap = [each for each in self._heap if self._valid.get(each[2].video_id) == each[1]]
+        heapify(self._heap)
 
     def first(self) -> _Entry | None:
         while self._heap:
@@ -140,14 +157,19 @@ class Schedule:
         self._scout: _Entry | None = None
         self._scouted = -math.inf
         self._begun = _NOWHERE
-        # video.list: whether the server has it, which ids it leaves out, and how many gets to make before the next.
-        self._lists = True
+        # video.list: when it may be asked, how often it was refused in a row, whether it ever worked; which ids it leaves
+        # out, and how many gets to make before the next.
+        self._lists_from = -math.inf
+        self._list_refusals = 0
+        self._has_listed = False
         self._unlisted: set[str] = set()
+        self._aside: dict[str, _Entry] = {}
         self._listing: float | None = None
         self._listed = 0
         self._list_failures = 0
         self._gets_first = 0
         self._outage_since = math.inf
+        self._outage_seen = -math.inf
         # Whose turn it was.
         self._since_poll = 0
         self._since_oldest = 0
@@ -188,12 +210,37 @@ class Schedule:
         """Follow a video no longer. It need not have been."""
         if entry := self._entries.pop(video_id, None):
             self._unlisted.discard(video_id)
+            self._aside.pop(video_id, None)
             self._remove(entry)
             self._step_down(entry)
 
+    def resume(self, video_ids: Mapping[str, object]) -> None:
+        """Ask again about those that were set aside, as somebody awaits them now."""
+        back = [self._aside.pop(video_id) for video_id in self._aside.keys() & video_ids.keys()]
+        back.sort(key=lambda entry: entry.number)  # the same requests in each run, whatever the order of a set
+        for entry in back:
+            entry.aside = False
+            entry.failures = 0
+        # The first that was known to wait in line leads it again, so that the others need not be asked one by one.
+        line = [entry for entry in back if entry.waiting and entry.waited > -math.inf and entry.place > self._begun]
+        first = min(line, key=lambda entry: entry.place, default=None)
+        if first and (self._scout is None or first.place < self._scout.place):
+            former, self._scout, self._scouted = self._scout, first, first.waited
+            back += [former] if former else []
+        for entry in back:
+            self._put(entry)
+
     # -- whose turn it is ---------------------------------------------------------------------------------------------
 
-    def next(self, now: float, budget: Budget, *, submits: int = 0, calls: int = 0) -> Turn | None:
+    def next(
+        self,
+        now: float,
+        budget: Budget,
+        *,
+        submits: int = 0,
+        calls: int = 0,
+        awaited: Callable[[str], bool] = lambda _: True,
+    ) -> Turn | None:
         """What to send next.
 
         Calls go first, but no two in a row while others could go; then submits, but every tenth request may be a poll.
@@ -203,11 +250,13 @@ class Schedule:
             budget: Says when each kind may be sent.
             submits: How many submits wait.
             calls: How many calls wait.
+            awaited: Whether somebody waits for news of a video just now. One that becomes due and is not awaited is set
+                aside.
 
         Returns:
             The turn, which may be in the future; ``None`` if there is none until something changes.
         """
-        turns = [self._poll(now)]
+        turns = [self._poll(now, awaited)]
         if submits:
             turns.insert(self._since_poll >= _POLL_EVERY - 1, Turn(Kind.SUBMIT, now))
         if calls:
@@ -230,15 +279,40 @@ class Schedule:
             self._remove(entry)
             entry.flying = now
 
-    def _poll(self, now: float) -> Turn:
-        best, due = self._most_overdue(now)
-        is_due = due <= now + _INSTANT
-        if best and is_due and self._can_list(best):
+    def _poll(self, now: float, awaited: Callable[[str], bool]) -> Turn:
+        while True:
+            best, due = self._most_overdue(now)
+            oldest, at = self._asked_least_recently(now)
+            is_due, is_old = due <= now + _INSTANT, at <= now + _INSTANT
+            candidates = ([best] if best and is_due else []) + ([oldest] if oldest and is_old else [])
+            idle = next((entry for entry in candidates if not awaited(entry.video_id)), None)
+            if idle is None:
+                break
+            self._set_aside(idle)
+        if best and is_due and self._can_list(best, now) and self._are_several_awaited(awaited):
             return Turn(Kind.LIST, now)
-        oldest, at = self._asked_least_recently()
-        if oldest and at <= now + _INSTANT and (not is_due or self._since_oldest >= _OLDEST_EVERY - 1):
+        if oldest and is_old and (not is_due or self._since_oldest >= _OLDEST_EVERY - 1):
             return Turn(Kind.GET, now, oldest.video_id)
         return Turn(Kind.GET, now, best.video_id) if best and is_due else Turn(Kind.GET, min(due, at))
+
+    def _are_several_awaited(self, awaited: Callable[[str], bool]) -> bool:
+        """Whether a list is worth it: what is in line, or was seen with the last list, may not have become due itself."""
+        several = 0
+        for entry in self._entries.values():
+            if entry.aside or entry.video_id in self._unlisted:
+                continue
+            if not awaited(entry.video_id):
+                self._set_aside(entry)
+                continue
+            several += 1
+            if several == 2:
+                return True
+        return False
+
+    def _set_aside(self, entry: _Entry) -> None:
+        self._remove(entry)
+        entry.aside, self._aside[entry.video_id] = True, entry
+        self._step_down(entry)
 
     def _most_overdue(self, now: float) -> tuple[_Entry | None, float]:
         """Who waits the longest by the measure of its gap, and when the first of all is due."""
@@ -252,16 +326,17 @@ class Schedule:
                 overdue, best = ratio, entry
         return best, due
 
-    def _asked_least_recently(self) -> tuple[_Entry | None, float]:
+    def _asked_least_recently(self, now: float) -> tuple[_Entry | None, float]:
         """Who has been inferred about for the longest time, and when it may be asked, lest the inference was wrong."""
         oldest = self._oldest.first()
-        if oldest is None or self._can_list(oldest):
+        if oldest is None or self._can_list(oldest, now):
             return None, math.inf
         return oldest, max(oldest.asked + gap(oldest.asked - oldest.since), self._oldest_turn + _OLDEST_GAP)
 
-    def _can_list(self, entry: _Entry) -> bool:
-        several = len(self._entries) - len(self._unlisted) >= 2
-        return self._lists and several and not self._gets_first and entry.video_id not in self._unlisted
+    def _can_list(self, entry: _Entry, now: float) -> bool:
+        if now < self._lists_from or self._gets_first or entry.video_id in self._unlisted:
+            return False
+        return len(self._entries) - len(self._aside) - len(self._unlisted - self._aside.keys()) >= 2
 
     # -- what came of it ----------------------------------------------------------------------------------------------
 
@@ -280,7 +355,8 @@ class Schedule:
         shown = {video.video_id: video for video in videos}
         asked = self._land(turn, now) if turn else now
         if turn and turn.kind is Kind.LIST:
-            self._list_failures = 0
+            self._list_failures = self._list_refusals = 0
+            self._has_listed = True
             missing = self._entries.keys() - shown.keys()
             # Those added since it was sent may be in the next one. Their times cannot tell: a clock may stand still.
             self._unlisted = {video_id for video_id in missing if self._entries[video_id].number <= self._listed}
@@ -306,20 +382,31 @@ class Schedule:
         """
         self._land(turn, now)
         if isinstance(error, AuthenticationError):
-            ended = list(self._entries)
-            for video_id in ended:
-                self.discard(video_id)
-            return [(video_id, error) for video_id in ended]
+            return self._end(list(self._entries), error)
         if isinstance(error, RateLimitError):
             return []
-        # A server that says no is there.
-        self._outage_since = math.inf if final else min(self._outage_since, now)
+        # A server that says no is there. And while nobody waits, nobody sees whether an outage goes on.
+        if final or now - self._outage_seen > _UNSEEN:
+            self._outage_since = math.inf
+        if not final:
+            self._outage_since, self._outage_seen = min(self._outage_since, now), now
         if turn.kind is Kind.LIST:
             self._list_failed(now, final=final)
         elif (entry := self._entries.get(turn.video_id or "")) and self._get_failed(entry, error, now, final=final):
-            self.discard(entry.video_id)
-            return [(entry.video_id, error)]
+            # An outage ends all watches together: it is not about one video.
+            others = [each.video_id for each in self._entries.values() if self._outage(each, now) > PATIENCE]
+            return self._end(dict.fromkeys([entry.video_id, *others]), error)
         return []
+
+    def _end(self, video_ids: Iterable[str], error: A2VError) -> list[News]:
+        ended = [(video_id, error) for video_id in video_ids]
+        for video_id, _ in ended:
+            self.discard(video_id)
+        return list(ended)
+
+    def _outage(self, entry: _Entry, now: float) -> float:
+        """For how long the server has been out of reach while a video was followed."""
+        return now - max(self._outage_since, entry.added)
 
     def missed(self, turn: Turn) -> None:
         """A turn ended without an answer that says anything: it was cancelled, or never sent."""
@@ -340,7 +427,10 @@ class Schedule:
 
     def _list_failed(self, now: float, *, final: bool) -> None:
         if final:
-            self._lists = False
+            # Not for good: a gateway answers with 404, too, while the server behind it is replaced.
+            first = _LIST_AGAIN if self._has_listed else _LIST_AGAIN_UNKNOWN
+            self._lists_from = now + min(first * 2.0 ** min(self._list_refusals, 10), _LIST_AGAIN_MOST)
+            self._list_refusals += 1
             self._unlisted.clear()
             return
         # A server may have a list that always fails: gets take over, for longer each time.
@@ -358,9 +448,8 @@ class Schedule:
         if isinstance(error, NotFoundError):
             ends = now - entry.place[0] > _UNKNOWN_YET
         elif not final:
-            outage = now - max(self._outage_since, entry.added)
             failing = now - entry.failing_since if entry.failures >= _FEWEST_FAILURES else 0.0
-            ends = max(outage, failing) > PATIENCE
+            ends = max(self._outage(entry, now), failing) > PATIENCE
         else:
             ends = True
         entry.looked = entry.asked = now
@@ -393,7 +482,7 @@ class Schedule:
 
     def _waits(self, entry: _Entry, asked: float) -> None:
         entry.waiting, entry.waited = True, asked
-        if entry.place <= self._begun:
+        if entry.place <= self._begun or entry.aside:
             return
         if self._scout is None:
             self._scout = entry
@@ -430,7 +519,7 @@ class Schedule:
 
     def _put(self, entry: _Entry) -> None:
         self._remove(entry)
-        if entry.flying is not None:
+        if entry.flying is not None or entry.aside:
             return
         self._oldest.put(entry, entry.asked)
         if self._is_behind(entry):

@@ -65,8 +65,8 @@ def pacer_of(client):
 
 def assert_nothing_is_left(client) -> None:
     pacer = pacer_of(client)
-    left = [pacer._watchers, pacer._idle, pacer._parked, *pacer._senders.values()]
-    assert [len(each) for each in left] == [0, 0, 0, 0, 0]
+    left = [pacer._watchers, pacer._idle, *pacer._senders.values()]
+    assert [len(each) for each in left] == [0, 0, 0, 0]
     assert len(pacer._schedule) == 0
     assert pacer._budget.in_flight == 0
 

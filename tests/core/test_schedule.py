@@ -45,18 +45,22 @@ class Driver:
 
     def __init__(self, *, lists=False):
         self.schedule, self.budget, self.now = Schedule(), Budget(None), 0.0
+        self.lists = lists
         if not lists:
             self.forget_lists()
 
     def forget_lists(self):
         for video_id in "ab":
             self.schedule.add(video_id, self.now)
-        turn = self.next()
-        assert turn.kind is Kind.LIST
-        self.schedule.begin(turn, self.now)
-        assert self.schedule.failed(turn, MISSING, self.now, final=True) == []
+        assert self.next().kind is Kind.LIST
+        self.refuse_list()
         for video_id in "ab":
             self.schedule.discard(video_id)
+
+    def refuse_list(self):
+        turn = self.next()
+        self.schedule.begin(turn, self.now)
+        assert self.schedule.failed(turn, MISSING, self.now, final=True) == []
 
     def submit(self, *video_ids):
         for video_id in video_ids:
@@ -68,8 +72,10 @@ class Driver:
     def take(self, **waiting):
         """Sleep until the next turn, and begin it."""
         turn = self.next(**waiting)
-        while turn.at > self.now:
-            self.now = turn.at
+        while turn.at > self.now or (turn.kind is Kind.LIST and not self.lists):
+            if turn.at <= self.now:
+                self.refuse_list()
+            self.now = max(self.now, turn.at)
             turn = self.next(**waiting)
         self.schedule.begin(turn, self.now)
         return turn
@@ -638,7 +644,8 @@ def test_an_outage_without_end_ends_the_watches():
         ended = driver.fail(BROKEN)
     assert ended[0][1] is BROKEN
     assert PATIENCE < driver.now < PATIENCE + 60
-    assert len(driver.schedule) == 1
+    assert ended == [("v", BROKEN), ("w", BROKEN)]
+    assert len(driver.schedule) == 0
 
 
 def test_a_watch_that_begins_in_an_outage_has_all_of_its_patience():
