@@ -8,6 +8,7 @@ from a2v._core.items import JobState, JournalEntry, Pace, Progress
 from a2v._core.models import Avatar, Character, Fault, Job, Outcome, Pose, Video, VideoStatus
 from a2v.errors import (
     A2VError,
+    AmbiguousJobsError,
     APIError,
     AuthenticationError,
     ClientClosedError,
@@ -41,6 +42,7 @@ __all__ = [
     "A2V",
     "A2VError",
     "APIError",
+    "AmbiguousJobsError",
     "AsyncA2V",
     "AsyncBatch",
     "AsyncVideoTask",

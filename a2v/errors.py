@@ -3,6 +3,7 @@
     A2VError
     ├── ConfigurationError (also ValueError)
     ├── ManifestError (also ValueError)  .faults
+    ├── AmbiguousJobsError      .pairs
     ├── TransportError
     ├── APIError                .code .message .status_code
     │   ├── AuthenticationError
@@ -29,11 +30,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from a2v._core.items import JournalEntry
     from a2v._core.models import Fault, Job, Video
 
 __all__ = [
     "A2VError",
     "APIError",
+    "AmbiguousJobsError",
     "AuthenticationError",
     "ClientClosedError",
     "ConfigurationError",
@@ -99,6 +102,21 @@ class ManifestError(A2VError, ValueError):
         counted = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
         super().__init__("\n".join([f"{manifest} has {counted}:", *shown, *more]))
         self.faults = faults
+
+
+class AmbiguousJobsError(A2VError):
+    """New jobs of a batch may be jobs of its journal: only the query of the ``audio_url`` differs. Nothing was submitted.
+
+    A new query can be a new signature of the same recording, or another recording. ``client.batch(recordings="same")``
+    or ``recordings="new"`` says which.
+
+    Attributes:
+        pairs: For each such job its place in the batch, from 0, and the entry of the journal that it may be.
+    """
+
+    def __init__(self, message: str, *, pairs: tuple[tuple[int, JournalEntry], ...]) -> None:
+        super().__init__(message)
+        self.pairs = pairs
 
 
 class TransportError(A2VError):

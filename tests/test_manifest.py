@@ -326,15 +326,6 @@ class TestWorkbooks:
         assert "save it as .xlsx, without a password" in faults(packed, "jobs.xlsx")[0][1]
 
 
-def test_repeated_jobs_are_those_that_ask_for_the_same_video() -> None:
-    a, b = a2v.Job("eva", URL), a2v.Job("leo", URL)
-    pose, masked = a2v.Job(pose_id="eva", audio_url=URL), a2v.Job(pose_id="eva", audio_url=URL, with_mask=True)
-    named = a2v.Job("eva", URL, "again", extra={"x": 1})
-
-    assert manifest.repeated([a, b, pose, named, masked, b, a]) == [(0, 3, 6), (1, 5)]
-    assert manifest.repeated([a, b]) == []
-
-
 def test_file_names() -> None:
     assert manifest.file_names([JOB, a2v.Job("eva", URL, "hello"), JOB]) == ["0001", "hello", "0003"]
 

@@ -17,15 +17,16 @@ import anyio
 from a2v._async import telemetry
 from a2v._async.download import on_disk
 from a2v._async.finder import Finder
-from a2v._async.intake import Choices, refuse_a_lost_journal, take_in
+from a2v._async.intake import refuse_a_lost_journal, take_in
 from a2v._async.item import Item
 from a2v._async.journal import Journal
-from a2v._async.saver import Saver, paths_of
+from a2v._async.saver import Saver
 from a2v._async.submitter import Submitter
 from a2v._async.task import AsyncVideoTask
 from a2v._core import html, wire
 from a2v._core.items import JobState, JournalEntry, Pace, Progress, facts_of, in_doubt
 from a2v._core.models import Job, Outcome
+from a2v._core.planning import Choices, Recordings, places_of
 from a2v.errors import (
     A2VError,
     ConfigurationError,
@@ -62,13 +63,14 @@ class AsyncBatch:
         repeat: bool,
         new_token: bool,
         render_timeout: float | None,
+        recordings: Recordings | None,
     ) -> None:
         self._session = session
         self._jobs = list(jobs)
         for job in self._jobs:
             if not isinstance(job, Job):
                 raise TypeError(f"a batch is made of a2v.Job values, got {job!r}")
-        self._paths = paths_of(self._jobs, None if save_to is None else Path(save_to))
+        self._paths = places_of(self._jobs, None if save_to is None else Path(save_to))
         self._journal_path = None if journal is None else Path(journal)
         self._max_in_flight = _at_least(1, "max_in_flight", max_in_flight)
         self._choices = Choices(
@@ -78,6 +80,7 @@ class AsyncBatch:
             resubmit_unknown=resubmit_unknown,
             resubmit_failed=resubmit_failed,
             repeat=repeat,
+            recordings=_checked_recordings(recordings),
         )
         self._new_token = new_token
         self._render_timeout = _checked_timeout(render_timeout)
@@ -215,7 +218,7 @@ class AsyncBatch:
     async def _run(self) -> None:
         pending = [item for item in self._items if item.state is JobState.PENDING and not item.ended]
         for item in self._items:
-            if item.state in (JobState.SUBMITTED, JobState.FINISHED):
+            if item.state in (JobState.SUBMITTED, JobState.FINISHED) and not item.ended:
                 self._follow(item)
         if any(not item.ended for item in self._items):
             await self._begin_finding()
@@ -278,7 +281,7 @@ class AsyncBatch:
         if self._finder.works:
             self._group.start_soon(self._find)
         for item in self._items:
-            if item.state is JobState.UNKNOWN:
+            if item.state is JobState.UNKNOWN and not item.ended:
                 self._doubt(item, in_doubt(item.job, "an earlier run was ended while it was submitted"))
 
     def _doubt(self, item: Item, error: SubmissionUnknownError) -> None:
@@ -319,4 +322,10 @@ def _checked_timeout(value: Any) -> float | None:
         raise ConfigurationError(
             f"render_timeout must be a number of seconds, more than 0, or None for no limit, got {value!r}"
         )
+    return value
+
+
+def _checked_recordings(value: Recordings | None) -> Recordings | None:
+    if value not in (None, "same", "new"):
+        raise ConfigurationError(f'recordings must be "same", "new" or None, got {value!r}')
     return value

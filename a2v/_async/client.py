@@ -114,6 +114,7 @@ class AsyncA2V:
         repeat: bool = False,
         new_token: bool = False,
         render_timeout: float | None = DEFAULT_RENDER_TIMEOUT,
+        recordings: Literal["same", "new"] | None = None,
     ) -> AsyncBatch:
         """Make many videos: ``async with client.batch(jobs) as batch: async for outcome in batch: …``.
 
@@ -126,13 +127,18 @@ class AsyncA2V:
         completed. Jobs may be added, removed and put in another order. Over all runs there is one outcome for each job
         that ended; a run that is killed while its caller deals with an outcome is told that one again.
 
+        A job is identified by its character or pose, its mask and its whole ``audio_url``; the signature of a known object
+        store does not count. Jobs that are equal in this are told apart by ``name`` first, then by order.
+
         Args:
             jobs: What to make. Equal jobs are several videos.
             save_to: A folder to save the videos in, made if need be; ``None``: nothing is saved. A file is named by its
                 job's ``name``, otherwise by the job's place, ``0001.mp4`` being the first. A mask goes beside its video:
                 ``0001.mask.mp4``.
             journal: The file that remembers how far each job is, made if need be; ``None``: nothing outlives the run.
-            overwrite: Whether files that are there already may be replaced.
+            overwrite: Whether files that are there already may be replaced. Without it, a job whose recording has changed
+                while its name stayed ends with a ``DownloadError`` and is not submitted; with it, that job alone is rendered
+                again, which is paid for.
             max_in_flight: How many videos may be under way at once; ``None``: all.
             limit: How many jobs may be submitted in this run; the others wait for a later one. ``None``: all.
             quota: How many submissions the account has left: if there are more to make, none is made. ``None``: not known.
@@ -144,15 +150,18 @@ class AsyncA2V:
             render_timeout: Seconds to wait in this run for each submitted video to finish, 24 hours by default; ``None``:
                 no limit. When it expires, the outcome is a ``WaitTimeoutError`` with the ``video_id``; the render goes on
                 at the server, and the next run with the same journal waits for it again.
+            recordings: What new jobs are that differ only in the query of the ``audio_url`` from jobs that the journal has
+                and the batch has not: the ``"same"`` recordings with new signatures, which are not submitted again, or
+                ``"new"`` recordings. ``None``: a batch with such jobs does not begin.
 
         Returns:
             The batch, which starts when its context is entered. It raises there ``JournalError`` if the journal cannot be
-            used or is another account's, ``DownloadError`` if a video could not be saved, and ``ConfigurationError`` if
-            the quota does not suffice; nothing was submitted then.
+            used or is another account's, ``AmbiguousJobsError`` if ``recordings`` is needed, ``DownloadError`` if a video
+            could not be saved, and ``ConfigurationError`` if the quota does not suffice; nothing was submitted then.
 
         Raises:
-            ValueError: Two jobs would be saved under one name.
-            ConfigurationError: A number is out of range.
+            ManifestError: Two files would be saved under one name.
+            ConfigurationError: An argument is out of range.
         """
         return AsyncBatch(
             self._session,
@@ -168,4 +177,5 @@ class AsyncA2V:
             repeat=repeat,
             new_token=new_token,
             render_timeout=render_timeout,
+            recordings=recordings,
         )

@@ -1,47 +1,40 @@
-"""What a batch begins with: its jobs, what the journal knows of them, and what the caller chose to do about that."""
+"""What a batch begins with: the plan for its jobs, made of the journal and of what is in the folder.
+
+``take_in`` is for a run, ``preview`` for a dry run. Both make the same plan (``a2v._core.planning``) from the same facts; a
+run then notes it in the journal, after everything that could keep the batch from beginning.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from attrs import frozen
+from attrs import evolve, frozen
 
-from a2v._async.download import Destination, on_disk
+from a2v._async.download import Destination, digest_of, on_disk
 from a2v._async.item import Item
-from a2v._async.saver import is_saved, kept_paths
-from a2v._core.items import JobState, JournalEntry, identities, restored
+from a2v._async.journal import read_rows
+from a2v._async.saver import is_saved
+from a2v._core.items import JobState, JournalEntry, restored
 from a2v._core.models import Job, Video, VideoStatus
-from a2v.errors import ConfigurationError, JournalError, VideoFailedError
+from a2v._core.planning import Action, Choices, Files, Match, Matching, Plan, Step, decide, match
+from a2v.errors import DownloadError, JournalError, VideoFailedError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
-    from a2v._async.journal import Journal, Row
-
-Pairs = list[tuple[Item, "Row"]]
-
-
-@frozen(kw_only=True)
-class Choices:
-    """What the caller chose, as ``AsyncA2V.batch`` explains it."""
-
-    overwrite: bool
-    limit: int | None
-    quota: int | None
-    resubmit_unknown: bool | Collection[int]
-    resubmit_failed: bool
-    repeat: bool
+    from a2v._async.journal import Journal
+    from a2v._core.items import Row
 
 
 @frozen
 class Intake:
-    """What a batch begins with.
+    """What a run begins with.
 
     Attributes:
         items: Its jobs; with those that are ``ended`` this run has nothing to do.
-        endings: The items of which an earlier run has seen the end and this one shall tell, with the facts of an ``Outcome``.
+        endings: The items that have an outcome at once, with the facts of their ``Outcome``.
         gone: What the journal has besides.
         video_ids: All videos that the journal knows.
     """
@@ -53,42 +46,53 @@ class Intake:
 
 
 async def take_in(journal: Journal, jobs: list[Job], places: list[Path | None], choices: Choices) -> Intake:
-    """Put a batch's jobs beside what the journal knows of them. Nothing is sent.
+    """Plan a run and note in the journal what it begins with. Nothing is sent.
 
     Args:
-        journal: The batch's memory.
-        jobs: What it asks for.
+        journal: The batch's journal.
+        jobs: What the batch asks for.
         places: Where each video would go if this was the first run.
-        choices: What the caller chose.
+        choices: The options.
 
     Raises:
+        AmbiguousJobsError: New jobs may be jobs of the journal.
         JournalError: The journal cannot be used.
         DownloadError: A video could not be saved.
         ConfigurationError: The quota does not suffice.
     """
-    rows = await journal.do(partial(journal.take, dict(zip(identities(jobs), jobs, strict=True))))
-    gone = tuple(await journal.do(journal.gone))
-    known: list[Row | JournalEntry] = [*rows, *gone]
-    taken = {one.path for one in known if one.path}
-    paths = kept_paths(jobs, places, [row.path for row in rows], taken)
-    pairs = [
-        (Item(index, job, row.identity, path, row.state, row.video_id), row)
-        for index, (job, path, row) in enumerate(zip(jobs, paths, rows, strict=True))
-    ]
-    if any(places):
-        await _check_files(journal, pairs, overwrite=choices.overwrite)
-    items = [item for item, _ in pairs]
-    await _choose_again(journal, items, choices)
-    _limit(items, choices)
-    ended = [(item, row) for item, row in pairs if item.state.is_terminal]
-    for item, row in ended:
-        item.ended = row.reported and not choices.repeat
+    rows = await journal.do(journal.rows)
+    matching = match(jobs, rows, places, choices.recordings)
+    plan = decide(matching, await on_disk(partial(_look, matching)), choices)
+    await on_disk(partial(_check_places, plan, overwrite=choices.overwrite))
+    await journal.do(partial(journal.take, [step.match for step in plan.steps]))
+    items = [await _begun(journal, step) for step in plan.steps]
     return Intake(
         items,
-        [(item, _ending(item, row)) for item, row in ended if not item.ended],
-        gone,
-        {one.video_id for one in known if one.video_id},
+        [(item, ending) for item, step in zip(items, plan.steps, strict=True) if (ending := _ending(item, step))],
+        tuple(row.entry for row in plan.gone),
+        {row.video_id for row in rows if row.video_id},
     )
+
+
+def preview(jobs: list[Job], places: list[Path | None], journal: Path, choices: Choices) -> Plan:
+    """Make the plan of a run and change nothing.
+
+    Args:
+        jobs: What the batch asks for.
+        places: Where each video would go if this was the first run.
+        journal: The journal's file, which need not exist.
+        choices: The options.
+
+    Raises:
+        A2VError: A run would not begin, for the same reason.
+    """
+    if not choices.overwrite:
+        refuse_a_lost_journal(journal, places)
+    rows = [_after_a_crash(row) for row in read_rows(journal)] if journal.exists() else []
+    matching = match(jobs, rows, places, choices.recordings)
+    plan = decide(matching, _look(matching), choices)
+    _check_places(plan, overwrite=choices.overwrite, only_existing=True)
+    return plan
 
 
 def refuse_a_lost_journal(journal: Path, places: list[Path | None]) -> None:
@@ -105,48 +109,67 @@ def refuse_a_lost_journal(journal: Path, places: list[Path | None]) -> None:
         )
 
 
-async def _check_files(journal: Journal, pairs: Pairs, *, overwrite: bool) -> None:
-    """Find out before anything is sent which videos are not there any more, and whether the others can be saved."""
-    done = [(item, row) for item, row in pairs if item.state is JobState.DONE]
-    missing = await on_disk(lambda: [item for item, row in done if item.path and not is_saved(item.path, row)])
-    for item in missing:
-        await item.move(journal, JobState.FINISHED, path=None, etag=None, size=None, sha256=None)
-    await on_disk(partial(_check_places, pairs, overwrite=overwrite))
+def _after_a_crash(row: Row) -> Row:
+    """As the journal has it once it is opened: nobody knows what became of a submission that was under way."""
+    return evolve(row, state=JobState.UNKNOWN) if row.state is JobState.SUBMITTING else row
 
 
-def _check_places(pairs: Pairs, *, overwrite: bool) -> None:
-    for item, row in pairs:
-        if item.path and not item.state.is_terminal and not (row.sha256 and is_saved(item.path, row)):
-            Destination(item.path, overwrite).prepare()
-        if item.mask_path and item.state is JobState.PENDING:
-            Destination(item.mask_path, overwrite).prepare()
+def _look(matching: Matching) -> Files:
+    """What of a batch is in the folder already."""
+    matches, contested = matching.matches, matching.contested
+    paths = (path for match in matches for path in (match.path, match.mask_path) if path)
+    return Files(
+        existing={path for path in paths if path.exists()},
+        saved={match.index for match in matches if _has_video(match, contested)},
+    )
 
 
-async def _choose_again(journal: Journal, items: list[Item], choices: Choices) -> None:
-    """What the caller chose to submit once more."""
-    chosen = choices.resubmit_unknown
-    for item in items:
-        unknown = chosen is True or (not isinstance(chosen, bool) and item.index in chosen)
-        if (item.state is JobState.UNKNOWN and unknown) or (
-            item.state in (JobState.FAILED, JobState.REJECTED) and choices.resubmit_failed
-        ):
-            await item.move(journal, JobState.PENDING, video_id=None, etag=None, size=None, sha256=None)
+def _has_video(match: Match, contested: Iterable[str]) -> bool:
+    path, row = match.path, match.row
+    if path is None or row is None or not (row.sha256 or row.state is JobState.DONE) or not is_saved(path, row):
+        return False
+    # What was saved there for another job may have the same size.
+    return str(path.absolute()) not in contested or digest_of(path) == row.sha256
 
 
-def _limit(items: list[Item], choices: Choices) -> None:
-    """Leave to a later run what is too much for this one."""
-    pending = [item for item in items if item.state is JobState.PENDING]
-    wanted = pending if choices.limit is None else pending[: choices.limit]
-    if choices.quota is not None and len(wanted) > choices.quota:
-        raise ConfigurationError(
-            f"this batch would submit {len(wanted)}, and the quota is {choices.quota}. Nothing was submitted. "
-            f"Pass limit={choices.quota} to submit so many videos now, or a larger quota"
-        )
-    for item in pending[len(wanted) :]:
-        item.ended = True
+def _check_places(plan: Plan, *, overwrite: bool, only_existing: bool = False) -> None:
+    """Find out before anything is sent whether each video can be saved.
+
+    Args:
+        plan: What is to be saved.
+        overwrite: Whether files may be replaced.
+        only_existing: Make no folder: what is not there yet is not looked at.
+    """
+    for step in plan.steps:
+        for path in step.stores:
+            if path.parent.is_dir() or not only_existing:
+                Destination(path, overwrite).prepare()
 
 
-def _ending(item: Item, row: Row) -> dict[str, Any]:
+async def _begun(journal: Journal, step: Step) -> Item:
+    """The item of a step, in the state in which the run begins with it."""
+    match, row = step.match, step.match.row
+    item = Item(match.index, match.job, match.identity, match.path, JobState.PENDING, None)
+    if row:
+        item.state, item.video_id = row.state, row.video_id
+    if step.found is not item.state:
+        await item.move(journal, step.found, path=None, etag=None, size=None, sha256=None)
+    if step.state is not item.state:
+        await item.move(journal, step.state, video_id=None, etag=None, size=None, sha256=None)
+    item.ended = step.action in (Action.DEFER, Action.SKIP)
+    return item
+
+
+def _ending(item: Item, step: Step) -> dict[str, Any] | None:
+    """An outcome's facts, if a job has one before the run has done anything for it."""
+    if step.action is Action.REFUSE:
+        refusal = DownloadError(step.problem)
+        refusal.video_id = item.video_id
+        return {"error": refusal}
+    return _reported(item, step.match.row) if step.action is Action.REPORT and step.match.row else None
+
+
+def _reported(item: Item, row: Row) -> dict[str, Any]:
     """An outcome's facts, as the journal remembers them."""
     message = row.error["message"] if row.error else ""
     if row.state is JobState.REJECTED:

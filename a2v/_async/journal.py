@@ -13,7 +13,6 @@ import os
 import secrets
 import sqlite3
 import threading
-from collections.abc import Mapping
 from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -22,10 +21,9 @@ from urllib.parse import urlsplit
 
 import anyio
 import anyio.to_thread
-from attrs import frozen
 
 from a2v._async.sidefile import SideFile
-from a2v._core.items import BEFORE, JobState, JournalEntry, without_query
+from a2v._core.items import BEFORE, JobState, JournalEntry, Row, without_query
 from a2v._core.models import Job
 from a2v._core.settings import is_loopback
 from a2v._core.text import escape
@@ -34,6 +32,7 @@ from a2v.errors import JournalError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from a2v._core.planning import Match
     from a2v._core.settings import Secret
 
 T = TypeVar("T")
@@ -60,21 +59,6 @@ CREATE TABLE items (
 ) WITHOUT ROWID;
 CREATE TABLE known (video_id TEXT PRIMARY KEY, run INTEGER NOT NULL) WITHOUT ROWID;
 """
-
-
-@frozen
-class Row:
-    """What the journal knows of an item."""
-
-    identity: str
-    state: JobState
-    video_id: str | None
-    error: Mapping[str, Any] | None
-    etag: str | None
-    size: int | None
-    sha256: str | None
-    path: str | None
-    reported: bool
 
 
 class Journal:
@@ -136,24 +120,24 @@ class Journal:
 
     # -- at the beginning ---------------------------------------------------------------------------------------------
 
-    def take(self, jobs: Mapping[str, Job]) -> list[Row]:
-        """Put a batch's jobs, by their identities, beside what is known already.
+    def rows(self) -> list[Row]:
+        """All that is known, also of jobs that the batch does not have."""
+        return [_read_row(row) for row in self._db.execute(_ROWS)]
 
-        Returns:
-            A row for each, in their order.
-        """
+    def take(self, matches: Iterable[Match]) -> None:
+        """Note which jobs the batch has, in their order, each under the identity that it has from now on."""
+        matches = list(matches)
+        rows = [(match.identity, match.row.identity) for match in matches if match.row]
+        renamed = [(new, old) for new, old in rows if new != old]
+        jobs = [(match.identity, match.index, _write_job(match.job)) for match in matches]
         with self._transaction():
             self._db.execute("UPDATE items SET place = NULL")
+            self._db.executemany("UPDATE items SET identity = ? WHERE identity = ?", renamed)
             self._db.executemany(
                 "INSERT INTO items (identity, place, job, state) VALUES (?, ?, ?, 'pending') "
                 "ON CONFLICT (identity) DO UPDATE SET place = excluded.place, job = excluded.job",
-                [(identity, place, _write_job(job)) for place, (identity, job) in enumerate(jobs.items())],
+                jobs,
             )
-        return [_read_row(row) for row in self._db.execute(f"{_ROWS} WHERE place IS NOT NULL ORDER BY place")]
-
-    def gone(self) -> list[JournalEntry]:
-        """What is in the journal and no longer in the batch."""
-        return [_read_entry(row) for row in self._db.execute(f"{_ENTRIES} WHERE place IS NULL")]
 
     def learn(self, video_ids: Iterable[str], run: int) -> None:
         """Remember that videos are there since a run, or 0 for those of this batch."""
@@ -292,15 +276,20 @@ def read_journal(path: str | os.PathLike[str]) -> list[JournalEntry]:
     Raises:
         JournalError: There is no such file, it is no journal, or it is damaged.
     """
-    return _explained(Path(path), partial(_read_file, Path(path)))
+    return [row.entry for row in read_rows(Path(path))]
 
 
-def _read_file(path: Path) -> list[JournalEntry]:
+def read_rows(path: Path) -> list[Row]:
+    """As ``read_journal``, with all that the journal keeps."""
+    return _explained(path, partial(_read_file, path))
+
+
+def _read_file(path: Path) -> list[Row]:
     if not path.is_file():
         raise JournalError(f"there is no journal {path}")
     with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)) as db:
         _check_file(db, path)
-        return [_read_entry(row) for row in db.execute(f"{_ENTRIES} ORDER BY place IS NULL, place")]
+        return [_read_row(row) for row in db.execute(f"{_ROWS} ORDER BY place IS NULL, place")]
 
 
 # -- the file ---------------------------------------------------------------------------------------------------------
@@ -366,8 +355,7 @@ def _fingerprint(salt: str, token: Secret) -> str:
 
 # -- rows -------------------------------------------------------------------------------------------------------------
 
-_ROWS = "SELECT identity, state, video_id, error, etag, size, sha256, path, reported FROM items"
-_ENTRIES = "SELECT job, state, video_id, path, error FROM items"
+_ROWS = "SELECT identity, place, job, state, video_id, error, etag, size, sha256, path, reported FROM items"
 
 
 def _write_job(job: Job) -> str:
@@ -376,26 +364,17 @@ def _write_job(job: Job) -> str:
 
 
 def _read_row(row: Sequence[Any]) -> Row:
-    identity, state, video_id, error, etag, size, sha256, path, reported = row
+    identity, place, job, state, video_id, error, etag, size, sha256, path, reported = row
     return Row(
-        identity,
-        JobState(state),
-        video_id,
-        json.loads(error) if error else None,
-        etag,
-        size,
-        sha256,
-        path,
-        bool(reported),
-    )
-
-
-def _read_entry(row: Sequence[Any]) -> JournalEntry:
-    job, state, video_id, path, error = row
-    return JournalEntry(
+        identity=identity,
+        place=place,
         job=Job(**json.loads(job)),
         state=JobState(state),
         video_id=video_id,
+        error=json.loads(error) if error else None,
+        etag=etag,
+        size=size,
+        sha256=sha256,
         path=path,
-        error=json.loads(error)["message"] if error else None,
+        reported=bool(reported),
     )

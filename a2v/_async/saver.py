@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from functools import partial
-from itertools import count
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import anyio
@@ -14,13 +11,11 @@ from attrs import define
 from a2v._async.download import Destination, digest_of, on_disk
 from a2v._async.journal import Journal
 from a2v._async.task import AsyncVideoTask, save
-from a2v._core.manifest import file_names, same_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from pathlib import Path
 
-    from a2v._async.journal import Row
-    from a2v._core.models import Job
+    from a2v._core.items import Row
 
 _AT_ONCE = 4
 """How many files are fetched at once: more would not be faster, and would all be in the middle when something breaks."""
@@ -101,51 +96,3 @@ def _settle(destination: Destination, row: Row) -> bool:
 def is_saved(path: Path, row: Row) -> bool:
     """Whether a file is there that looks like the one that was saved."""
     return path.is_file() and path.stat().st_size == row.size
-
-
-def paths_of(jobs: list[Job], folder: Path | None) -> list[Path | None]:
-    """Where each job's video goes.
-
-    Raises:
-        ValueError: Two would go to one place.
-    """
-    if folder is None:
-        return [None] * len(jobs)
-    paths = [folder / f"{name}.mp4" for name in file_names(jobs)]
-    masks = [mask_of(path) for path, job in zip(paths, jobs, strict=True) if job.with_mask]
-    uses = Counter(same_file(path.name) for path in (*paths, *masks))
-    twice = sorted(name.removesuffix(".mp4") for name in uses if uses[name] > 1)
-    if twice:
-        raise ValueError(f"each job needs a name of its own to be saved under; used more than once: {', '.join(twice)}")
-    return [*paths]
-
-
-def mask_of(path: Path) -> Path:
-    """Where the mask of a video goes."""
-    return path.with_name(f"{path.stem}.mask.mp4")
-
-
-def kept_paths(
-    jobs: list[Job], paths: list[Path | None], saved: list[str | None], taken: set[str]
-) -> list[Path | None]:
-    """Where each job's video goes if some have been saved by an earlier run, in which their places may have been others.
-
-    Args:
-        jobs: The jobs.
-        paths: Where they would go if this was the first run.
-        saved: Where each was saved before, if it was.
-        taken: Where anything was saved before.
-    """
-    numbers = count(len(jobs) + 1)
-    return [
-        path if path is None or job.name else _kept_path(path, before, taken, numbers)
-        for job, path, before in zip(jobs, paths, saved, strict=True)
-    ]
-
-
-def _kept_path(path: Path, before: str | None, taken: set[str], numbers: Iterator[int]) -> Path:
-    if before and Path(before).parent == path.parent.absolute():
-        return path.with_name(Path(before).name)
-    while str(path.absolute()) in taken:
-        path = path.with_name(f"{next(numbers):04d}.mp4")
-    return path

@@ -1,14 +1,9 @@
-"""The items of a batch: what makes each the same from run to run, and how far it may be.
-
-An item is a job and the number of its equals before it, so that the same line twice means two videos and the same batch
-run again means none. Its state is what the journal keeps; who may follow whom stands here.
-"""
+"""The items of a batch: their states, which state may follow which, and what the journal keeps of them."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections import Counter
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
@@ -27,37 +22,9 @@ from a2v.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
     from collections.abc import Set as AbstractSet
 
-# What object stores add to a URL when they sign it: Amazon and Google, Google's and Amazon's older form, Alibaba, Azure.
-_SIGNATURE = ("x-amz-", "x-goog-", "x-oss-")
 _PAYMENT_REQUIRED = 402
-_SIGNATURES = frozenset(
-    [
-        "signature",
-        "expires",
-        "awsaccesskeyid",
-        "googleaccessid",
-        "ossaccesskeyid",
-        "security-token",
-        "key-pair-id",
-        "policy",
-        "sig",
-        "se",
-        "sp",
-        "sv",
-        "sr",
-        "st",
-        "spr",
-        "skoid",
-        "sktid",
-        "skt",
-        "ske",
-        "sks",
-        "skv",
-    ]
-)
 
 
 class JobState(StrEnum):
@@ -111,6 +78,7 @@ class JournalEntry:
         video_id: Its video, if it was submitted.
         path: Where the video was saved, if it was.
         error: What went wrong, if something did.
+        place: Its place in the last run of the batch, from 0; ``None``: that run did not have it.
     """
 
     job: Job
@@ -118,6 +86,61 @@ class JournalEntry:
     video_id: str | None = None
     path: str | None = None
     error: str | None = None
+    place: int | None = None
+
+
+@frozen(kw_only=True)
+class Row:
+    """All that a journal knows of one job.
+
+    Attributes:
+        identity: Its key: a digest of what is submitted, and a number that tells equal jobs apart.
+        place: Its place in the last run; ``None``: that run did not have it.
+        job: The job, its ``audio_url`` without query.
+        state: How far it is.
+        video_id: Its video, if it was submitted.
+        error: What went wrong, if something did.
+        etag: Which version of the file is being downloaded, if that is known for sure.
+        size: How many bytes the file has, if that is known.
+        sha256: The digest of the whole file, once it was on disk.
+        path: Where the video was saved, if it was.
+        reported: Whether its outcome was dealt with.
+    """
+
+    identity: str
+    place: int | None
+    job: Job
+    state: JobState
+    video_id: str | None = None
+    error: Mapping[str, Any] | None = None
+    etag: str | None = None
+    size: int | None = None
+    sha256: str | None = None
+    path: str | None = None
+    reported: bool = False
+
+    @property
+    def recording(self) -> str:
+        """The digest in its key."""
+        return self.identity.rpartition("-")[0]
+
+    @property
+    def number(self) -> int:
+        """The number in its key."""
+        number = self.identity.rpartition("-")[2]
+        return int(number) if number.isdecimal() else 0
+
+    @property
+    def entry(self) -> JournalEntry:
+        """What of it is public."""
+        return JournalEntry(
+            job=self.job,
+            state=self.state,
+            video_id=self.video_id,
+            path=self.path,
+            error=self.error["message"] if self.error else None,
+            place=self.place,
+        )
 
 
 @frozen(kw_only=True)
@@ -154,34 +177,6 @@ class Pace:
     limit: int | None
     left: int | None
     next_in: float | None
-
-
-def identities(jobs: Iterable[Job]) -> list[str]:
-    """A name for each job that is the same in every run of the same batch, whatever the order of its jobs.
-
-    It is made of what is submitted and of how many equal jobs stand before. The signature of a pre-signed ``audio_url``
-    does not count: that is another one each time, for the same recording.
-    """
-    from a2v._core import wire  # noqa: PLC0415  # with a converter that `import a2v` has no use for
-
-    seen: Counter[str] = Counter()
-    names = []
-    for job in jobs:
-        request = wire.job_data(job) | {"audio_url": _unsigned(job.audio_url)}
-        digest = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
-        names.append(f"{digest}-{seen[digest]}")
-        seen[digest] += 1
-    return names
-
-
-def _unsigned(url: str) -> str:
-    parts = urlsplit(url)
-    query = [pair for pair in parts.query.split("&") if not _signs(pair.partition("=")[0].lower())]
-    return urlunsplit(parts._replace(query="&".join(query)))
-
-
-def _signs(key: str) -> bool:
-    return key in _SIGNATURES or key.startswith(_SIGNATURE)
 
 
 def without_query(url: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import unicodedata
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -76,18 +75,6 @@ def file_names(jobs: Iterable[Job]) -> list[str]:
 def same_file(name: str) -> str:
     """What two names have in common that some file system does not tell apart: case, and how accents are composed."""
     return unicodedata.normalize("NFC", name.casefold())
-
-
-def repeated(jobs: Iterable[Job]) -> list[tuple[int, ...]]:
-    """Find the jobs that ask for the same video, whatever its name. Each one is made, and paid for.
-
-    Returns:
-        For each such video, the places of its jobs, from 0.
-    """
-    places = defaultdict(list)
-    for place, job in enumerate(jobs):
-        places[job.model_id, job.pose_id, job.audio_url, job.with_mask].append(place)
-    return [tuple(same) for same in places.values() if len(same) > 1]
 
 
 def _default_name(place: int) -> str:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
 import shlex
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -15,6 +14,7 @@ from attrs import asdict, evolve, frozen
 
 from a2v import (
     A2VError,
+    AmbiguousJobsError,
     ConfigurationError,
     DownloadError,
     Job,
@@ -22,16 +22,17 @@ from a2v import (
     SubmissionUnknownError,
     read_journal,
 )
-from a2v._core.manifest import repeated
-from a2v.cli.plan import Plan, Work, foretell
+from a2v._async.intake import preview
+from a2v._core.planning import Choices, places_of, repeated
+from a2v.cli.plan import Plan, Work, ambiguity, as_options, foretell
 from a2v.cli.printing import number, say
 from a2v.cli.report import check_report, write_report
-from a2v.cli.server import Server, UsageError, keep
+from a2v.cli.server import Server, UsageError, keep, kept
 from a2v.cli.staging import Staging
 from a2v.cli.table import Standing, count_stages, in_words, open_batch_output, print_journal
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 
     from a2v import AsyncBatch, JournalEntry
     from a2v.cli.table import BatchOutput
@@ -62,13 +63,8 @@ async def make_batch(manifest: Path, folder: Path, plan: Plan, staging: Staging,
         # An engine that forgets would lose what an interrupted batch has made so far.
         server = evolve(server, data_dir=folder / ENGINE)
     work = Work.read(manifest, server, staged=bool(staging.place(server)))
-    _warn_of_repeated(work)
-    journal = plan.journal or folder / JOURNAL
-    if plan.dry_run:
-        known = _read(journal) if journal.exists() else []
-        open_batch_output(as_json=server.as_json).remark(*foretell(work, plan, known))
-        return
-    await _Run(work, plan, staging, server, folder, journal, again).go()
+    run = _Run(work, plan, plan.choices(work.rows), staging, server, folder, plan.journal or folder / JOURNAL, again)
+    await (run.rehearse() if plan.dry_run else run.go())
 
 
 def show_journal(path: Path, *, as_json: bool) -> None:
@@ -77,11 +73,14 @@ def show_journal(path: Path, *, as_json: bool) -> None:
     Raises:
         UsageError: It cannot be read.
     """
-    entries = _read(path)
+    try:
+        entries = read_journal(path)
+    except JournalError as error:
+        raise UsageError(str(error)) from None
     ones = [
         Standing(
             row=None,
-            name=entry.job.name or (Path(entry.path).stem if entry.path else entry.job.audio_url),
+            name=_called(entry),
             state=entry.state.value,
             video_id=entry.video_id,
             path=entry.path,
@@ -96,17 +95,11 @@ def show_journal(path: Path, *, as_json: bool) -> None:
         say(f"{number(len(ones), 'job')}: {in_words(count_stages(one.state for one in ones))}")
 
 
-def _read(journal: Path) -> list[JournalEntry]:
-    try:
-        return read_journal(journal)
-    except JournalError as error:
-        raise UsageError(str(error)) from None
-
-
 @frozen
 class _Run:
     work: Work
     plan: Plan
+    choices: Choices
     staging: Staging
     server: Server
     folder: Path
@@ -142,9 +135,37 @@ class _Run:
                 say("a2v: interrupted before the batch began")
             raise
 
+    async def rehearse(self) -> None:
+        """Tell what a run would do.
+
+        Raises:
+            UsageError: It would not begin.
+        """
+        out = open_batch_output(as_json=self.server.as_json)
+        jobs = await self._foreseen()
+        _warn_of_repeated(self.work, jobs)
+        with self._beginning():
+            try:
+                found = preview(jobs, places_of(jobs, self.folder), self.journal, self.choices)
+            except A2VError:
+                out.remark("A run would submit 0 videos.")
+                raise
+        out.remark(*foretell(self.work, found))
+
+    @contextmanager
+    def _beginning(self) -> Iterator[None]:
+        """Explain in words of the command line why a batch does not begin."""
+        try:
+            yield
+        except AmbiguousJobsError as error:
+            raise ambiguity(self.work, error) from None
+        except (JournalError, DownloadError, ConfigurationError) as error:
+            raise UsageError(as_options(str(error))) from None
+
     async def _begin(self, stack: AsyncExitStack, jobs: list[Job]) -> AsyncBatch:
+        _warn_of_repeated(self.work, jobs)
         client = await stack.enter_async_context(self.server.connect([]))
-        plan = self.plan
+        plan, choices = self.plan, self.choices
         batch = client.batch(
             jobs,
             save_to=self.folder,
@@ -153,24 +174,32 @@ class _Run:
             max_in_flight=plan.max_in_flight or (_MOST_LOCAL if self.server.local else None),
             limit=plan.limit,
             quota=plan.quota,
-            resubmit_unknown=plan.chosen(self.work.rows),
+            resubmit_unknown=choices.resubmit_unknown,
             resubmit_failed=plan.resubmit_failed,
             repeat=plan.repeat,
             new_token=plan.new_token,
             render_timeout=plan.render_timeout,
+            recordings=choices.recordings,
         )
-        try:
+        with self._beginning():
             return await stack.enter_async_context(batch)
-        except (JournalError, DownloadError, ConfigurationError) as error:
-            raise UsageError(_as_options(str(error))) from None
 
     async def _reachable(self, reach: Callable[[str, BatchOutput], Awaitable[str]], out: BatchOutput) -> list[Job]:
         """The jobs, with recordings where the server can get at them, under a name that is the same in every run."""
-        files = list(dict.fromkeys(job.audio_url for job in self.work.jobs if job.audio_url.startswith("file:")))
         if folder := self.server.recordings:
-            reached = {url: keep(Path(url2pathname(urlsplit(url).path)), folder).as_uri() for url in files}
-        else:
-            reached = await self._staged(files, reach, out)
+            return self._with_audio({url: keep(_path(url), folder).as_uri() for url in self._files()})
+        return self._with_audio(await self._staged(self._files(), reach, out))
+
+    async def _foreseen(self) -> list[Job]:
+        """The jobs as ``_reachable`` gives them, without a copy or an upload."""
+        if folder := self.server.recordings:
+            return self._with_audio({url: kept(_path(url), folder).as_uri() for url in self._files()})
+        return self._with_audio({url: await self.staging.foresee(self.server, url) for url in self._files()})
+
+    def _files(self) -> list[str]:
+        return list(dict.fromkeys(job.audio_url for job in self.work.jobs if job.audio_url.startswith("file:")))
+
+    def _with_audio(self, reached: Mapping[str, str]) -> list[Job]:
         return [_with_audio(job, reached.get(job.audio_url, job.audio_url)) for job in self.work.jobs]
 
     async def _staged(
@@ -270,14 +299,12 @@ def _are(how_many: int) -> str:
     return "is" if how_many == 1 else "are"
 
 
-def _as_options(text: str) -> str:
-    """What an error advises, as it is said on the command line."""
-    text = re.sub(r"\b(overwrite|new_token|resubmit_failed)=True", lambda m: "--" + m[1].replace("_", "-"), text)
-    return re.sub(r"\blimit=(\d+)", r"--limit \1", text)
+def _path(file_url: str) -> Path:
+    return Path(url2pathname(urlsplit(file_url).path))
 
 
-def _warn_of_repeated(work: Work) -> None:
-    same = repeated(work.jobs)
+def _warn_of_repeated(work: Work, jobs: Sequence[Job]) -> None:
+    same = repeated(jobs)
     for places in same[:_SHOWN]:
         rows = [str(work.rows[place]) for place in places]
         shown = f"{', '.join(rows[:-1])} and {rows[-1]}"
@@ -289,8 +316,12 @@ def _warn_of_repeated(work: Work) -> None:
 def _tell_what_is_gone(batch: AsyncBatch) -> None:
     gone = batch.gone
     if gone:
-        named = ", ".join(entry.video_id or entry.job.audio_url for entry in gone[:_SHOWN])
+        named = ", ".join(_called(entry) for entry in gone[:_SHOWN])
         more = f" and {len(gone) - _SHOWN} more" if len(gone) > _SHOWN else ""
         say(
             f"a2v: in the journal, and no longer in the manifest: {number(len(gone), 'job')}, left alone: {named}{more}"
         )
+
+
+def _called(entry: JournalEntry) -> str:
+    return entry.job.name or (Path(entry.path).stem if entry.path else entry.job.audio_url)

@@ -12,6 +12,7 @@ from attrs import evolve, frozen
 from cyclopts import Parameter, validators
 
 from a2v import Job, JobState, ManifestError, SubmissionUnknownError
+from a2v._core import planning
 from a2v._core.items import without_query
 from a2v._core.manifest import file_names
 from a2v._core.models import DEFAULT_RENDER_TIMEOUT
@@ -21,7 +22,7 @@ from a2v.cli.table import Standing, count_stages, in_words
 from a2v.manifest import load
 
 if TYPE_CHECKING:
-    from a2v import A2VError, JournalEntry, Outcome
+    from a2v import A2VError, AmbiguousJobsError, JournalEntry, Outcome
 
 _IN_DOUBT = "nobody knows whether the server accepted it"
 
@@ -46,6 +47,9 @@ class Plan:
         resubmit_failed: Submit jobs again whose render failed, or which the server refused.
         repeat: Show outcomes again that an earlier run has shown.
         new_token: The account has another token than when the journal was last used.
+        same_recordings: Rows that differ only in the query of their audio_url from rows of an earlier run are the same
+            recordings with new signatures: they are not submitted again.
+        new_recordings: Such rows are new recordings: they are submitted.
         render_timeout: Seconds to wait for each submitted video to finish, 24 hours if left out; "none" for no limit.
         report: Write what became of each row to a file, which ends in .csv or .json.
     """
@@ -60,6 +64,8 @@ class Plan:
     resubmit_failed: Flag = False
     repeat: Flag = False
     new_token: Flag = False
+    same_recordings: Flag = False
+    new_recordings: Flag = False
     render_timeout: Annotated[float | None, Parameter(validator=validators.Number(gt=0), show_default=False)] = (
         DEFAULT_RENDER_TIMEOUT
     )
@@ -73,6 +79,27 @@ class Plan:
         if self.render_timeout != DEFAULT_RENDER_TIMEOUT:
             flags += f" --render-timeout {self.render_timeout or 'none'}"
         return flags + (" --overwrite" if self.overwrite else "")
+
+    def choices(self, rows: Sequence[int]) -> planning.Choices:
+        """The options that decide what a run does with each job.
+
+        Args:
+            rows: The number of each job's row.
+
+        Raises:
+            UsageError: They cannot be right.
+        """
+        if self.same_recordings and self.new_recordings:
+            raise UsageError("--same-recordings and --new-recordings exclude each other")
+        return planning.Choices(
+            overwrite=self.overwrite,
+            limit=self.limit,
+            quota=self.quota,
+            resubmit_unknown=self.chosen(rows),
+            resubmit_failed=self.resubmit_failed,
+            repeat=self.repeat,
+            recordings="same" if self.same_recordings else "new" if self.new_recordings else None,
+        )
 
     def chosen(self, rows: Sequence[int]) -> bool | list[int]:
         """The jobs in the rows that ``resubmit_unknown`` names, by their places.
@@ -177,42 +204,42 @@ class Work:
         ]
 
 
-def foretell(work: Work, plan: Plan, known: Sequence[JournalEntry]) -> list[str]:
+def foretell(work: Work, found: planning.Plan) -> list[str]:
     """What a run would do.
 
     Args:
         work: The manifest.
-        plan: The options.
-        known: What the journal has.
-
-    Raises:
-        UsageError: It would refuse to begin.
+        found: The plan of the run.
     """
-    states: dict[object, list[JobState]] = {}
-    for entry in reversed(known):
-        states.setdefault(_key(entry.job), []).append(entry.state)
-    # What was being submitted when a run ended is in doubt.
-    doubt = {JobState.SUBMITTING: JobState.UNKNOWN}
-    now = [doubt.get(state, state) for job in work.jobs if (state := _first(states.get(_key(job))))]
-    again = {JobState.PENDING, *([JobState.FAILED, JobState.REJECTED] if plan.resubmit_failed else [])}
-    chosen = plan.chosen(work.rows)
-    doubts = range(len(now)) if chosen is True else chosen or ()
-    wanted = sum(state in again or (state is JobState.UNKNOWN and place in doubts) for place, state in enumerate(now))
-    submits = wanted if plan.limit is None else min(wanted, plan.limit)
-    if plan.quota is not None and submits > plan.quota:
-        raise UsageError(f"this batch would submit {number(submits, 'video')}, and the quota is {plan.quota}")
-    told = f"{number(len(now), 'job')}: {in_words(count_stages(now))}"
-    return [told, f"A run would submit {number(submits, 'video')}."]
+    counts = in_words(count_stages(step.found.value for step in found.steps))
+    refused = [
+        f"It would not begin with row {work.rows[place]} ({work.names[place]}): {as_options(step.problem)}"
+        for place, step in enumerate(found.steps)
+        if step.problem
+    ]
+    return [
+        f"{number(len(found.steps), 'job')}: {counts}",
+        f"A run would submit {number(found.submissions, 'video')}.",
+        *refused,
+    ]
+
+
+def ambiguity(work: Work, error: AmbiguousJobsError) -> UsageError:
+    """What an ambiguous batch is told about, by the rows of its manifest."""
+    labels = [f"row {work.rows[place]} ({work.names[place]})" for place, _ in error.pairs]
+    first, *others = planning.ambiguity(labels, [entry for _, entry in error.pairs])
+    problem = UsageError(first)
+    for line in others:
+        problem.add_note(as_options(line))
+    return problem
+
+
+def as_options(text: str) -> str:
+    """What an error advises, as options of the command line."""
+    text = re.sub(r"\b(overwrite|new_token|resubmit_failed)=True", lambda m: "--" + m[1].replace("_", "-"), text)
+    text = re.sub(r'\brecordings="(same|new)"', r"--\1-recordings", text)
+    return re.sub(r"\blimit=(\d+)", r"--limit \1", text)
 
 
 def _words(error: A2VError) -> str:
-    return str(error).strip() or type(error).__name__
-
-
-def _first(states: list[JobState] | None) -> JobState:
-    return states.pop() if states else JobState.PENDING
-
-
-def _key(job: Job) -> object:
-    # As a journal keeps it: what stands in the query of a URL may be a secret.
-    return job.model_id, job.pose_id, job.with_mask, without_query(job.audio_url)
+    return as_options(str(error)).strip() or type(error).__name__

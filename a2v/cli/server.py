@@ -74,7 +74,8 @@ class Server:
     @property
     def recordings(self) -> Path | None:
         """Where recordings are kept for an engine that keeps its tasks."""
-        return self.data_dir.absolute() / "recordings" if self.data_dir else None
+        # Without "..", or another spelling of the folder would make other recordings of them.
+        return Path(os.path.abspath(self.data_dir)) / "recordings" if self.data_dir else None  # noqa: PTH100
 
     @property
     def flags(self) -> str:
@@ -209,18 +210,30 @@ def read_audio(audio: str, server: Server, *, staged: bool = False) -> tuple[str
 
 def keep(path: Path, folder: Path) -> Path:
     """An engine that takes up a task later may not read where the recording lay first, so it gets a copy."""
+    copy = kept(path, folder)
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not copy.exists():
+            part = copy.with_name(f"{copy.name}.part")
+            shutil.copyfile(path, part)
+            part.replace(copy)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be copied to {folder}: {error.strerror}") from None
+    return copy
+
+
+def kept(path: Path, folder: Path) -> Path:
+    """Where ``keep`` puts a recording: its content tells, so that the same recording has the same URL in every run.
+
+    Raises:
+        UsageError: It cannot be read.
+    """
     try:
         with path.open("rb") as recording:
             digest = hashlib.file_digest(recording, "sha256").hexdigest()
-        kept = folder / f"{digest[:32]}{path.suffix}"
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not kept.exists():
-            part = kept.with_name(f"{kept.name}.part")
-            shutil.copyfile(path, part)
-            part.replace(kept)
     except OSError as error:
-        raise UsageError(f"{path} cannot be copied to {folder}: {error.strerror}") from None
-    return kept
+        raise UsageError(f"{path} cannot be read: {error.strerror}") from None
+    return folder / f"{digest[:32]}{path.suffix}"
 
 
 def read_job(audio_url: str, *, model_id: str | None, pose_id: str | None, with_mask: bool) -> Job:

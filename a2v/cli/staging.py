@@ -95,6 +95,21 @@ class Staging:
 
             yield reach
 
+    async def foresee(self, server: Server, audio_url: str) -> str:
+        """What the function of ``open`` would make of a URL, without an upload.
+
+        Raises:
+            UsageError: The packages of the extra ``staging`` are missing.
+            ConfigurationError: There can be no such place.
+            StagingError: The file cannot be read, or no URL can be signed.
+        """
+        place = self.place(server)
+        if place is None or not _is_file(audio_url):
+            return audio_url
+        with needs_extra():
+            from a2v.staging.stager import foresee  # noqa: PLC0415  # an extra
+        return await foresee(Path(url2pathname(urlsplit(audio_url).path)), place)
+
 
 def _is_file(audio_url: str) -> bool:
     return audio_url.startswith("file:")

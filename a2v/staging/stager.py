@@ -48,6 +48,16 @@ def stage(path: StrPath, to: str, *, expires_in: float = DAY, remove: bool = Fal
     return Stage(_Staging(to, expires_in, remove=remove), path)
 
 
+async def foresee(path: StrPath, to: str) -> str:
+    """The URL that staging a file would give, but for its signature. Nothing is uploaded.
+
+    Raises:
+        ConfigurationError: ``to`` cannot be right.
+        StagingError: The file cannot be read, or no URL can be signed.
+    """
+    return await in_thread(partial(_Staging(to, DAY, remove=False).sign, path))
+
+
 class _Leaving:
     """How a ``with`` block ends."""
 
@@ -219,6 +229,11 @@ class _Staging:
                 known.uses += recording.name not in self._used
                 self._used[recording.name] = known
         return url
+
+    def sign(self, path: StrPath, stop: Stop) -> str:
+        """Sign a URL for a file, whether the store has it or not."""
+        with open_file(Path(path)) as file:
+            return self._place.sign(look(file, Path(path), stop).name, self._expires_in)
 
     def close(self, *, keep: bool) -> bool:
         """Be of no more use; tells whether something is to be removed.

@@ -205,7 +205,7 @@ class TestOutcomes:
         assert done.returncode == 0
         told, _, named = done.stderr.strip().rpartition(": ")
         assert told == "a2v: in the journal, and no longer in the manifest: 2 jobs, left alone"
-        assert sorted(named.split(", ")) == ["v1", "v3"]
+        assert sorted(named.split(", ")) == ["0001", "0003"]
         assert [submit["model_id"] for submit in arrived(rendering)] == ["eva"] * 3 + ["leo"]
 
 

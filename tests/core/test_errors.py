@@ -17,6 +17,7 @@ EXAMPLES = [
     a2v.A2VError("something"),
     a2v.ConfigurationError("no token"),
     a2v.ManifestError("jobs.csv", faults=(a2v.Fault(3, "audio_url", "it is missing or empty"),)),
+    a2v.AmbiguousJobsError("which?", pairs=((0, a2v.JournalEntry(job=JOB, state=a2v.JobState.DONE)),)),
     a2v.TransportError("refused"),
     a2v.APIError("no", code=7, status_code=400),
     a2v.AuthenticationError("who?", status_code=401),

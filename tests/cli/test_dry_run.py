@@ -1,0 +1,129 @@
+"""``a2v batch --dry-run`` tells what the run then does: the same jobs, the same submissions, the same errors."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from a2v.testing import Reply
+
+HEAD = "model_id,audio_url,name\n"
+SIGNED = "https://x/1.wav?AWSAccessKeyId=k&Expires={0}&Signature=s{0}"
+
+
+@pytest.fixture
+def batch(here, service, tmp_path):
+    """Write a manifest and run it, first dry: how many videos were foretold and submitted, and what both said."""
+    service.lists_videos = False
+    service.looks = ["finished"]
+
+    def generate(_):
+        url = service.seen("video.generate")[-1].body.decode()
+        return Reply.refusal(400, "no") if "refused" in url else None
+
+    service.reply("video.generate", generate, times=None)
+
+    def batch(rows, *options):
+        lines = [f"eva,{row}" + ("" if "," in row else ",") for row in rows]
+        (tmp_path / "jobs.csv").write_text(HEAD + "\n".join(lines) + "\n")
+        command = ["batch", "jobs.csv", "-o", "videos", *options]
+        calls, files = len(service.calls), sorted(tmp_path.rglob("*"))
+        code, out, err = here(*command, "--dry-run")
+        assert (len(service.calls), sorted(tmp_path.rglob("*"))) == (calls, files)
+        foretold = int(re.search(r"A run would submit (\d+) video", out)[1])
+        before = len(service.seen("video.generate"))
+        run = here(*command)
+        return foretold, len(service.seen("video.generate")) - before, (code, out, err), run
+
+    return batch
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "options"),
+    [
+        (["https://x/a?t=1", "https://x/a?t=2"], ["https://x/a?t=2", "https://x/a?t=1"], []),
+        (["https://x/a?t=1"], ["https://x/a?t=1", "https://x/a?t=2"], []),
+        (["https://x/a?t=1"], ["https://x/a?t=2"], ["--new-recordings"]),
+        (["https://x/a?t=1"], ["https://x/a?t=2"], ["--same-recordings"]),
+        (["https://x/a?t=1&sv=de"], ["https://x/a?t=1&sv=en"], ["--new-recordings"]),
+        ([SIGNED.format(1)], [SIGNED.format(2), "https://x/1.wav"], []),
+        (["https://x/2,two", "https://x/3,three"], ["https://x/2,one", "https://x/2,two", "https://x/3,three"], []),
+        (["file:///srv/1.wav"], ["file:///srv/1.wav", "file:///srv/2.wav"], []),
+        (["https://x/refused"], ["https://x/refused"], []),
+        (["https://x/refused"], ["https://x/refused"], ["--resubmit-failed"]),
+        (["https://x/1"], ["https://x/1", "https://x/2", "https://x/3"], ["--limit", "1", "--quota", "1"]),
+        (["https://x/1,zero", "https://x/2,one"], ["https://x/3,zero", "https://x/2,one", "https://x/4,new"], []),
+        (["https://x/1,zero", "https://x/2,one"], ["https://x/3,zero", "https://x/2,one"], ["--overwrite"]),
+    ],
+)
+def test_it_counts_what_the_run_submits(batch, first, then, options) -> None:
+    assert batch(first)[:2] == (len(first), len(first))
+    foretold, submitted, dry, _ = batch(then, *options)
+    assert (foretold, dry[0]) == (submitted, 0)
+
+
+@pytest.mark.parametrize(
+    ("then", "options", "told"),
+    [
+        (["https://x/a?t=2"], [], "--same-recordings"),
+        (["https://x/2", "https://x/3"], ["--quota", "1"], "--limit 1"),
+        (["https://x/9,theirs"], [], "theirs.mp4"),
+        (["https://x/1"], ["--journal", "other.db"], "there is no journal other.db"),
+    ],
+)
+def test_it_refuses_what_the_run_refuses(batch, tmp_path, then, options, told) -> None:
+    batch(["https://x/a?t=1"])
+    (tmp_path / "videos" / "theirs.mp4").write_text("mine")
+    foretold, submitted, dry, run = batch(then, *options)
+    assert (foretold, submitted) == (0, 0)
+    assert (dry[0], run[0]) == (2, 2)
+    assert dry[2] == run[2]
+    assert told in dry[2]
+
+
+def test_ambiguous_rows_are_named(batch) -> None:
+    batch(["https://x/a?secret=1,hello", "https://x/a?secret=2"])
+    _, _, dry, _ = batch(["https://x/a?secret=3,hello", "https://x/a?secret=4"])
+    told = dry[2]
+    assert "row 2 (hello) may be hello (job 1 of the last run, done, video v1): https://x/a\n" in told
+    assert "row 3 (0002) may be 0002 (job 2 of the last run, done, video v2): https://x/a\n" in told
+    assert "Pass --same-recordings if" in told
+    assert "Pass --new-recordings if" in told
+    assert "secret" not in told
+
+
+def test_a_changed_recording_is_told_of_with_its_row(batch) -> None:
+    batch(["https://x/1,zero", "https://x/2,one"])
+    _, _, dry, run = batch(["https://x/3,zero", "https://x/2,one"])
+    assert "It would not begin with row 2 (zero): the recording of 'zero' has changed" in dry[1]
+    assert "Pass --overwrite to render it again, which is paid for as one more video" in dry[1]
+    assert run[0] == 1
+    assert "row 2 (zero)  pending  the recording of 'zero' has changed" in run[2]
+    assert "Pass --overwrite" in run[2]
+
+
+def test_rows_that_are_the_same_but_for_their_signatures_are_warned_of(batch) -> None:
+    _, _, dry, run = batch([SIGNED.format(1), SIGNED.format(2)])
+    assert dry[2] == run[2] == "a2v: rows 2 and 3 are the same: 2 videos, each paid for\n"
+
+
+def test_a_submission_that_a_crash_broke_off_is_uncertain(here, batch, tmp_path) -> None:
+    import sqlite3
+    from contextlib import closing
+
+    batch(["https://x/1,one"])
+    with closing(sqlite3.connect(tmp_path / "videos" / "a2v-batch.db")) as db, db:
+        db.execute("UPDATE items SET state = 'submitting', video_id = NULL")
+    (tmp_path / "videos" / "one.mp4").unlink()
+    code, out, _ = here("batch", "jobs.csv", "-o", "videos", "--dry-run")
+    assert (code, out.splitlines()) == (0, ["1 job: 0 done, 1 unknown", "A run would submit 0 videos."])
+    _, out, _ = here("batch", "jobs.csv", "-o", "videos", "--dry-run", "--resubmit-unknown", "2")
+    assert out.splitlines()[-1] == "A run would submit 1 video."
+
+
+def test_the_recordings_are_the_same_or_new(here, batch) -> None:
+    batch(["https://x/1"])
+    code, _, err = here("batch", "jobs.csv", "-o", "videos", "--same-recordings", "--new-recordings")
+    assert code == 2
+    assert "--same-recordings and --new-recordings exclude each other" in err
