@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
+from a2v import _paths
 from a2v._core import manifest, tables
 from a2v._core.models import Fault, Job
 from a2v.errors import ManifestError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable
 
 __all__ = ["read_manifest"]
 
@@ -27,29 +29,44 @@ _READERS: dict[str, Callable[[bytes], tables.Rows]] = {
 }
 
 
-def read_manifest(
-    source: str | os.PathLike[str] | Iterable[Mapping[str, Any]], *, resolve: Callable[[str], str] | None = None
-) -> list[Job]:
-    """Read the jobs of a batch from a table: a file, or rows of your own.
+class DataFrame(Protocol):
+    """A data frame of pandas or polars."""
 
-    The columns are ``audio_url``, ``model_id`` (or ``pose_id``, where the server has poses), and if you like ``name`` and
-    ``with_mask``; case and spaces in their names do not matter. What stands in other columns comes back in ``job.extra``.
+    @property
+    def columns(self) -> Any:
+        """The headers."""
+        ...
+
+
+def read_manifest(
+    source: str | os.PathLike[str] | Iterable[Mapping[str, Any] | Job] | DataFrame,
+    *,
+    resolve: Callable[[str], str] | None = None,
+) -> list[Job]:
+    """Read the jobs of a batch from a table: a file, a data frame, or rows of your own.
+
+    The columns are ``audio_url``, ``model_id`` (or ``pose_id``, where the server has poses), and optionally ``name`` and
+    ``with_mask``; case and spaces in their names do not matter. Other columns come back in ``job.extra``.
+
+    All sources are read by the same rules. Blank rows are skipped, and so are rows at the end that have none of these
+    columns filled in. A missing value (``None``, NaN, ``pandas.NA``) is blank, a whole number may be a float, and an index
+    column without a header is ignored.
 
     Args:
-        source: The path of a file: CSV (``.csv``, ``.tsv``, ``.txt``; comma, semicolon or tab), JSON Lines (``.jsonl``,
-            ``.ndjson``), a JSON array of objects (``.json``), or the first sheet of an Excel workbook (``.xlsx``,
-            ``.xlsm``; needs the extra ``xlsx``). Text is UTF-8, or UTF-16 with a byte-order mark. Or else an iterable of
-            mappings, such as ``csv.DictReader`` is, or ``frame.to_dict("records")`` of pandas.
-        resolve: Called with each ``audio_url`` that is written there; what it returns is taken instead, and a
-            ``ValueError`` that it raises becomes a fault of that cell.
+        source: The path of a file: CSV (``.csv``, ``.tsv``, ``.txt``; separated by comma, semicolon, tab or bar), JSON Lines
+            (``.jsonl``, ``.ndjson``), a JSON array of objects (``.json``), or an Excel workbook (``.xlsx``, ``.xlsm``), of
+            which the visible rows of the first visible sheet are read. Text is UTF-8, or UTF-16 with a byte-order mark. A
+            file has at most 100 MiB and 2,000,000 cells. Or else a data frame, or an iterable of mappings, such as
+            ``csv.DictReader``; named tuples, rows of ``sqlite3`` and jobs are rows too.
+        resolve: Called with each ``audio_url`` as it is written; its result is used instead, and a ``ValueError`` that it
+            raises is reported as a fault of that cell.
 
     Returns:
-        The jobs, in the order of the rows. Blank rows are skipped.
+        The jobs, in the order of the rows.
 
     Raises:
-        ManifestError: Something is wrong with it. ``error.faults`` has all that is, each with its row and column.
+        ManifestError: Something is wrong with it. ``error.faults`` has every problem, each with its row and column.
         OSError: The file cannot be read.
-        ImportError: The file is a workbook and the extra is not installed.
     """
     found = load(source, resolve)
     if found.faults:
@@ -58,21 +75,32 @@ def read_manifest(
     return found.jobs
 
 
-def load(
-    source: str | os.PathLike[str] | Iterable[Mapping[str, Any]], resolve: Callable[[str], str] | None = None
-) -> manifest.Manifest:
+def load(source: Any, resolve: Callable[[str], str] | None = None) -> manifest.Manifest:
     """As ``read_manifest``, with the number of each row and the faults as they are."""
-    if not isinstance(source, (str, os.PathLike)):
-        return manifest.read_rows(manifest.mappings(source), resolve)
-    path = Path(source)
+    if isinstance(source, (str, os.PathLike)):
+        return _load_file(_paths.existing(Path(source)), resolve)
+    if isinstance(source, (bytes, Mapping)) or not hasattr(source, "__iter__"):
+        kind = type(source).__name__
+        return _faulty(
+            f"it is the path of a file, a data frame, or an iterable of rows, and not an object of type {kind}"
+        )
+    return manifest.read_rows(manifest.rows_of(source), resolve)
+
+
+def _load_file(path: Path, resolve: Callable[[str], str] | None) -> manifest.Manifest:
     read = _READERS.get(path.suffix.lower())
     if read is None:
-        raise ManifestError(f"the manifest {path}", faults=(Fault(None, None, _unknown(path.suffix)),))
-    found = manifest.read_rows(read(path.read_bytes()), resolve)
-    if not found.jobs and not found.faults:
-        return manifest.Manifest([], [], (Fault(None, None, "there is no job in it"),))
-    return found
+        return _faulty(
+            f"the kind of file is told by its ending, one of {', '.join(_READERS)}, and not {path.suffix or 'none'}"
+        )
+    if "\0" in str(path):
+        return _faulty("there is a NUL character in its path")
+    with path.open("rb") as file:
+        data = file.read(tables.MAX_BYTES + 1)
+    if len(data) > tables.MAX_BYTES:
+        return _faulty(f"it is too big for a manifest: more than {tables.MAX_BYTES >> 20} MiB")
+    return manifest.read_rows(read(data), resolve, is_file=True)
 
 
-def _unknown(suffix: str) -> str:
-    return f"its kind is told by its ending, which is one of {', '.join(_READERS)}, and not {suffix or 'none'}"
+def _faulty(problem: str) -> manifest.Manifest:
+    return manifest.Manifest([], [], (Fault(None, None, problem),))

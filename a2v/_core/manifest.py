@@ -1,19 +1,31 @@
-"""Rows become jobs, or all the faults that keep them from it. The bytes of a file become rows in ``tables.py``."""
+"""Rows become jobs, or all the faults that keep them from it. The bytes of a file become rows in ``tables.py``.
+
+Every kind of source goes through ``read_rows``, which decides what counts as blank, as a header, as a number or a flag. A
+fault with one cause is reported once: for a missing column, say, and not for each row that lacks it.
+"""
 
 from __future__ import annotations
 
+import datetime as dt
+import math
+import numbers
+import os
+import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from decimal import Decimal
 from typing import Any
 
 from attrs import define, field, frozen
 
 from a2v._core.models import Fault, Job
-from a2v._core.tables import Row, column_of, is_blank
+from a2v._core.tables import COLUMNS, Row, column_of, is_blank, listed, table
+from a2v._core.text import escape, find_invisible, strip
+from a2v._core.workbook import MAX_CELLS, CellError
 
 Resolve = Callable[[str], str]
 
-_FLAGS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+_FLAGS = {"true": True, "yes": True, "1": True, "1.0": True, "false": False, "no": False, "0": False, "0.0": False}
 _URL = "https://example.com/a"
 # What is wrong with one cell, whatever is wrong with the others.
 _CHECKS: dict[str, Callable[[Any], Job]] = {
@@ -23,6 +35,11 @@ _CHECKS: dict[str, Callable[[Any], Job]] = {
     "name": lambda value: Job("m", _URL, value),
     "with_mask": lambda value: Job(pose_id="p", audio_url=_URL, with_mask=value),
 }
+# Windows opens a device for a file of this name, whatever its extension.
+_DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³]|conin\$|conout\$) *(\..*)?", re.IGNORECASE | re.DOTALL)
+# From here on, a float does not hold each whole number.
+_ROUNDED = 10**15
+_MOST_DIGITS = 10**100
 
 
 @frozen
@@ -40,31 +57,42 @@ class Manifest:
     faults: tuple[Fault, ...]
 
 
-def read_rows(rows: Iterable[Row | Fault], resolve: Resolve | None = None) -> Manifest:
+def read_rows(rows: Iterable[Row | Fault], resolve: Resolve | None = None, *, is_file: bool = False) -> Manifest:
     """Make a job of each row.
 
     Args:
         rows: The rows, and what was found wrong in reading them.
         resolve: Makes a URL of the ``audio_url`` that is written in a row, or raises ``ValueError``.
+        is_file: Whether the rows come from a file, so that their number is bounded and there must be one.
     """
     reader = _Reader(resolve)
+    cells = 0
     for row in rows:
         if isinstance(row, Fault):
             reader.faults.append(row)
-        else:
-            reader.read(row)
-    faults = [*reader.faults, *reader.collisions()]
-    in_order = sorted(faults, key=lambda fault: fault.row or 0)
-    return Manifest(reader.jobs, reader.rows, tuple(in_order))
+            continue
+        cells += max(1, len(row.content) if isinstance(row.content, dict) else 1)
+        if is_file and cells > MAX_CELLS:
+            reader.faults.append(
+                Fault(row.number, None, f"it is too big for a manifest: more than {MAX_CELLS:,} cells (columns × rows)")
+            )
+            break
+        reader.read(row)
+    faults = reader.all_faults()
+    if not reader.jobs and not faults and (is_file or reader.unfilled):
+        faults = [Fault(None, None, "there is no job in it")]
+    return Manifest(reader.jobs, reader.rows, tuple(faults))
 
 
-def mappings(rows: Iterable[Any]) -> Iterator[Row | Fault]:
-    """Rows of Python's own, counted from 1."""
-    for number, cells in enumerate(rows, 1):
-        if isinstance(cells, Mapping):
-            yield Row(number, cells)
-        else:
-            yield Fault(number, None, f"a row is a mapping of columns to cells, and not {cells!r:.80}")
+def rows_of(source: Iterable[Any]) -> Iterator[Row | Fault]:
+    """Rows of Python's own, counted from 1: of a data frame, or of an iterable of whatever ``read_rows`` takes for a row."""
+    for method, options in (("itertuples", {"index": False, "name": None}), ("iter_rows", {})):
+        if hasattr(source, "columns") and hasattr(source, method):
+            rows = [(0, source.columns), *enumerate(getattr(source, method)(**options), 1)]
+            yield from table(((number, dict(enumerate(cells, 1))) for number, cells in rows), "the data frame")
+            return
+    for number, content in enumerate(source, 1):
+        yield Row(number, content)
 
 
 def file_names(jobs: Iterable[Job]) -> list[str]:
@@ -74,7 +102,7 @@ def file_names(jobs: Iterable[Job]) -> list[str]:
 
 def same_file(name: str) -> str:
     """What two names have in common that some file system does not tell apart: case, and how accents are composed."""
-    return unicodedata.normalize("NFC", name.casefold())
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFD", name).casefold())
 
 
 def _default_name(place: int) -> str:
@@ -83,11 +111,83 @@ def _default_name(place: int) -> str:
 
 @frozen
 class _Name:
-    """What the video of a row is saved as, and the header of the cell that says so, if one does."""
+    """The name of a file that a row leads to, without extension."""
 
     row: int
     name: str
-    header: str | None
+    header: str | None  # of the cell with the name; None for a name by the row's place
+    what: str = "video"
+
+
+@frozen
+class _Layout:
+    """What the keys of a row mean. Most rows of a manifest have the same keys, so it is found out once.
+
+    Attributes:
+        ours: Our columns: the key of the cell, and its header as it is written.
+        extra: The other columns, in the same way.
+        nameless: The columns without a header: the key and number of each, and whether it stands before all others.
+        headers: All headers.
+        problems: What is wrong with the headers, by header.
+    """
+
+    ours: dict[str, tuple[Any, str]]
+    extra: list[tuple[Any, str]]
+    nameless: list[tuple[Any, int, bool]]
+    headers: list[str]
+    problems: list[tuple[str, str]]
+
+    @classmethod
+    def of(cls, keys: Iterable[Any]) -> _Layout:
+        """Find out what the keys mean."""
+        found = cls({}, [], [], [], [])
+        for place, key in enumerate(keys, 1):
+            header = "" if key is None else strip(str(key))
+            column = column_of(header)
+            if not header:
+                found.nameless.append((key, place, not found.headers))
+                continue
+            found.headers.append(header)
+            if column is None:
+                found.extra.append((key, header))
+                found.problems.extend((escape(header), problem) for problem in _undecodable(header))
+            elif column in found.ours:
+                found.problems.append((escape(header), f"it is the same column as {found.ours[column][1]!r}"))
+            else:
+                found.ours[column] = key, escape(header)
+        return found
+
+    @property
+    def names_jobs(self) -> bool:
+        """Whether there is a column that every job has."""
+        return not {"audio_url", "model_id", "pose_id"}.isdisjoint(self.ours)
+
+
+@define
+class _Unnamed:
+    """What stands in a column without a header."""
+
+    row: int
+    cell: Any
+    is_index: bool  # as long as its cells are the numbers of the rows, more or less
+    count: int = 0
+    last: int = -1
+
+    def add(self, cell: Any) -> None:
+        """Add a cell."""
+        self.count += 1
+        number = _index(cell)
+        self.is_index = self.is_index and number > self.last
+        self.last = number
+
+    def fault(self, place: int) -> Fault:
+        """What is wrong with the column."""
+        problem = f"{_shown(self.cell)} stands under no header"
+        if self.count > 1:
+            problem += f", as do {self.count - 1} more cells of this column"
+        if place == 1:
+            problem += "; a data frame is written without its index with index=False"
+        return Fault(self.row, f"cell {place}", problem)
 
 
 @define
@@ -97,60 +197,137 @@ class _Reader:
     rows: list[int] = field(factory=list)
     faults: list[Fault] = field(factory=list)
     names: list[_Name] = field(factory=list)
+    # Rows that name no job, until one follows that does: they may be what a spreadsheet leaves below a table.
+    unfilled: list[tuple[Row, Mapping[Any, Any], _Layout, dict[str, Any]]] = field(factory=list)
+    layouts: dict[tuple[Any, ...], _Layout] = field(factory=dict)
+    unnamed: dict[int, _Unnamed] = field(factory=dict)
+    # Faults with one cause: the first of them, and how many rows have it.
+    shared: dict[Any, tuple[Fault, int]] = field(factory=dict)
+    # Faults of rows that do not have a column at all, by the columns of which one is needed.
+    without: dict[tuple[str, ...], list[Fault]] = field(factory=dict)
     place: int = 0
 
     def read(self, row: Row) -> None:
         """Add what a row says: a job, or what is wrong with it."""
-        cells, headers, extra = self._sort_out(row)
-        found = list(_missing(row, cells, headers))
+        content = _mapping(row.content)
+        if content is None:
+            self._add_shared(
+                "", Fault(row.number, None, f"a row is a mapping of columns to cells, and not {_shown(row.content)}")
+            )
+            return
+        keys = tuple(content)
+        layout = self.layouts.get(keys) or self.layouts.setdefault(keys, _Layout.of(keys))
+        cells = {column: content[key] for column, (key, _) in layout.ours.items() if not is_blank(content[key])}
+        if layout.names_jobs and (not cells or (cells.keys() == {"with_mask"} and _is_off(cells["with_mask"]))):
+            if not _is_empty(row, content):
+                self.unfilled.append((row, content, layout, cells))
+            return
+        if not cells and _is_empty(row, content):
+            return
+        for earlier in self.unfilled:
+            self._take(*earlier)
+        self.unfilled.clear()
+        self._take(row, content, layout, cells)
+
+    def all_faults(self) -> list[Fault]:
+        """All that is wrong, in the order of the rows."""
+        faults = [
+            *(column.fault(place) for place, column in self.unnamed.items() if not column.is_index),
+            *(_of_several(fault, count) for fault, count in self.shared.values()),
+            *self._lacking(),
+            *self.faults,
+            *self._collisions(),
+        ]
+        return sorted(faults, key=lambda fault: fault.row or 0)
+
+    def _take(self, row: Row, content: Mapping[Any, Any], layout: _Layout, cells: Mapping[str, Any]) -> None:
+        for header, problem in layout.problems:
+            self._add_shared((header, problem), Fault(row.number, header, problem))
+        self._take_unnamed(row, content, layout)
+        is_whole = self._check_presence(row, cells, layout)
+        found: list[Fault] = []
         values: dict[str, Any] = {}
         for column, cell in cells.items():
             try:
                 values[column] = self._value(column, cell)
             except ValueError as error:
-                found.append(Fault(row.number, headers[column], str(error)))
-        if not found:
-            try:
-                self.jobs.append(Job(**values, extra=extra))
-                self.rows.append(row.number)
-            except ValueError as error:
-                found = [Fault(row.number, headers[column], problem) for column, problem in _wrong(values)]
-                # Each cell may be right and two of them not go together.
-                found = found or [Fault(row.number, None, str(error))]
+                found.append(Fault(row.number, layout.ours[column][1], str(error)))
+        extra: dict[str, Any] = {}
+        for key, header in layout.extra:
+            extra[header] = cell = content[key]
+            if isinstance(cell, str) and not (cell.isascii() and type(cell) is str):
+                extra[header] = str(cell)
+                found += [Fault(row.number, escape(header), problem) for problem in _undecodable(cell)]
+        if is_whole and not found:
+            self._make(row, values, extra, layout)
         else:
-            found += [Fault(row.number, headers[column], problem) for column, problem in _wrong(values)]
-        self.faults += found
+            self.faults += found + _wrong(row, values, layout)
         if ("name" in cells) == ("name" in values):
-            name = values.get("name") or _default_name(self.place)
-            self.names.append(_Name(row.number, name, headers["name"] if "name" in values else None))
+            self._name(row, values, layout)
         self.place += 1
 
-    def _sort_out(self, row: Row) -> tuple[dict[str, Any], dict[str, str], dict[str, Any]]:
-        """The cells by our names of the columns, the headers by the same, and the cells of other columns."""
-        cells: dict[str, Any] = {}
-        headers: dict[str, str] = {}
-        extra: dict[str, Any] = {}
-        for key, cell in row.cells.items():
-            header = str(key).strip()
-            column = column_of(header)
-            if column is None:
-                extra[header] = cell
-            elif column in headers:
-                self.faults.append(Fault(row.number, header, f"it is the same column as {headers[column]!r}"))
+    def _make(self, row: Row, values: dict[str, Any], extra: dict[str, Any], layout: _Layout) -> None:
+        try:
+            self.jobs.append(Job(**values, extra=extra))
+            self.rows.append(row.number)
+        except ValueError as error:
+            # Each cell may be right and two of them not go together.
+            self.faults += _wrong(row, values, layout) or [Fault(row.number, None, str(error))]
+
+    def _take_unnamed(self, row: Row, content: Mapping[Any, Any], layout: _Layout) -> None:
+        cells = [(place, place < row.first, cell) for place, cell in row.stray.items()]
+        for key, place, is_first in layout.nameless:
+            # `csv.DictReader` makes a list of the cells beyond the header.
+            several = content[key] if isinstance(content[key], list) else [content[key]]
+            cells += [(place + further, is_first, cell) for further, cell in enumerate(several) if not is_blank(cell)]
+        for place, is_first, cell in cells:
+            self.unnamed.setdefault(place, _Unnamed(row.number, cell, is_first)).add(cell)
+
+    def _check_presence(self, row: Row, cells: Mapping[str, Any], layout: _Layout) -> bool:
+        is_whole = True
+        for columns in (("audio_url",), ("model_id", "pose_id")):
+            if cells.keys().isdisjoint(columns):
+                is_whole = False
+                headers = [layout.ours[column][1] for column in columns if column in layout.ours]
+                fault = Fault(row.number, " or ".join(headers or columns[:1]), "it is missing or empty")
+                (self.faults if headers else self.without.setdefault(columns, [])).append(fault)
+        return is_whole
+
+    def _lacking(self) -> Iterator[Fault]:
+        """What is missing because the row has no such column: one fault if no row has it."""
+        found = {column for layout in self.layouts.values() for column in layout.ours}
+        headers = dict.fromkeys(header for layout in self.layouts.values() for header in layout.headers)
+        for columns, faults in self.without.items():
+            if len(faults) > 1 and found.isdisjoint(columns):
+                others = f"; the columns are {listed(headers)}" if headers else ", and no column has a header"
+                problem = f"no row has this column{others}"
+                yield Fault(None, " or ".join(columns), problem)
             else:
-                headers[column] = header
-                if not is_blank(cell):
-                    cells[column] = cell
-        return cells, headers, extra
+                yield from faults
 
     def _value(self, column: str, cell: Any) -> Any:
         if column == "with_mask":
             return _flag(cell)
         text = _text(cell)
+        if found := find_invisible(text, is_name=column == "name"):
+            raise ValueError(f"there is an invisible character in '{found}': delete it, or type the text again")
+        if column == "name" and _DEVICE.fullmatch(text):
+            raise ValueError(f"{text!r} is the name of a device on Windows: choose another one")
         return self.resolve(text) if column == "audio_url" and self.resolve else text
 
-    def collisions(self) -> Iterator[Fault]:
-        """Videos that would be saved under one name."""
+    def _name(self, row: Row, values: Mapping[str, Any], layout: _Layout) -> None:
+        name = values.get("name") or _default_name(self.place)
+        header = layout.ours["name"][1] if "name" in values else None
+        self.names.append(_Name(row.number, name, header))
+        if values.get("with_mask") is True:
+            self.names.append(_Name(row.number, f"{name}.mask", header, "mask"))
+
+    def _add_shared(self, cause: Any, fault: Fault) -> None:
+        first, count = self.shared.get(cause, (fault, 0))
+        self.shared[cause] = first, count + 1
+
+    def _collisions(self) -> Iterator[Fault]:
+        """Files that would be saved under one name."""
         taken: dict[str, _Name] = {}
         for name in self.names:
             other = taken.setdefault(same_file(name.name), name)
@@ -162,39 +339,130 @@ class _Reader:
                     if kept.header
                     else f"row {kept.row}, which has none and so is called {kept.name},"
                 )
-                problem = f"{changed.name!r} is the name of the video of {owner} too"
+                problem = f"{changed.name!r} is the name of the {kept.what} of {owner} too"
                 yield Fault(changed.row, changed.header, problem)
 
 
-def _missing(row: Row, cells: Mapping[str, Any], headers: Mapping[str, str]) -> Iterator[Fault]:
-    if "audio_url" not in cells:
-        yield Fault(row.number, headers.get("audio_url", "audio_url"), "it is missing or empty")
-    if "model_id" not in cells and "pose_id" not in cells:
-        either = [headers[column] for column in ("model_id", "pose_id") if column in headers] or ["model_id"]
-        yield Fault(row.number, " or ".join(either), "it is missing or empty")
+def _mapping(content: Any) -> Mapping[Any, Any] | None:
+    """The cells of a row by their headers; ``None`` if it is no row."""
+    if isinstance(content, Mapping):
+        return content
+    if isinstance(content, Job):
+        cells = {column: getattr(content, column) for column in COLUMNS}
+        return {**cells, **content.extra}
+    if hasattr(content, "_asdict"):  # named tuples, rows of SQLAlchemy
+        found: Mapping[Any, Any] = content._asdict()
+        return found
+    if hasattr(content, "keys") and hasattr(content, "__getitem__"):  # `sqlite3.Row`, `pandas.Series`
+        return {key: content[key] for key in content.keys()}  # noqa: SIM118  # they iterate over their cells
+    return None
 
 
-def _wrong(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _is_empty(row: Row, content: Mapping[Any, Any]) -> bool:
+    return not row.stray and all(
+        all(map(is_blank, cell)) if isinstance(cell, list) else is_blank(cell) for cell in content.values()
+    )
+
+
+def _of_several(fault: Fault, count: int) -> Fault:
+    if count == 1:
+        return fault
+    return Fault(
+        fault.row, fault.column, f"{fault.problem} (and so in {count - 1} more {'row' if count == 2 else 'rows'})"
+    )
+
+
+def _wrong(row: Row, values: Mapping[str, Any], layout: _Layout) -> list[Fault]:
+    found = []
     for column in values:
         try:
             _CHECKS[column](values[column])
         except ValueError as error:
-            yield column, str(error)
+            found.append(Fault(row.number, layout.ours[column][1], str(error)))
+    return found
+
+
+def _undecodable(text: str) -> Iterator[str]:
+    """What is wrong with a text that has no UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        yield f"there is half of a character, {escape(text[error.start])}, which cannot be written as UTF-8"
+
+
+def _shown(value: Any) -> str:
+    return escape(f"{_said(repr, value):.80}")
+
+
+def _said(convert: Callable[[Any], str], value: Any) -> str:
+    try:
+        return convert(value)
+    except Exception:  # noqa: BLE001  # whatever a class of the caller raises
+        return f"a value of type {type(value).__name__}"
+
+
+def _plain_number(cell: Any) -> Any:
+    """A number of whatever class as an ``int`` if it is whole: spreadsheets and data frames make floats of such."""
+    if isinstance(cell, (bool, int)) or not isinstance(cell, (numbers.Real, Decimal)):
+        return cell
+    number: Any = cell
+    try:
+        # A decimal number may have a billion digits.
+        return int(number) if abs(number) < _MOST_DIGITS and int(number) == number else number
+    except (ValueError, ArithmeticError):  # not a number
+        return number
+
+
+def _is_finite(number: Any) -> bool:
+    if isinstance(number, bool):
+        return False
+    return (
+        number.is_finite()
+        if isinstance(number, Decimal)
+        else isinstance(number, numbers.Real) and math.isfinite(number)
+    )
+
+
+def _index(cell: Any) -> int:
+    """The number in a cell of an index; -1 if it is none."""
+    if isinstance(cell, str) and cell.isascii() and cell.isdecimal() and len(cell) < 16:
+        return int(cell)
+    number = _plain_number(cell)
+    return number if isinstance(number, int) and not isinstance(number, bool) else -1
 
 
 def _text(cell: Any) -> str:
-    """What a cell says where a text is wanted: a spreadsheet makes numbers of what looks like one."""
-    if isinstance(cell, str):
-        return cell.strip()
-    if isinstance(cell, bool) or not isinstance(cell, (int, float)):
-        raise ValueError(f"a text is wanted here, and not {cell!r:.80}")  # noqa: TRY004  # as for all of a job
-    if isinstance(cell, float) and abs(cell) >= 1e15:
-        raise ValueError(f"a number of so many digits ({cell:.0f}) is rounded: make the cell a text")
-    return str(int(cell) if cell == int(cell) else cell)
+    """What a cell says where a text is wanted: spreadsheets and data frames make numbers and dates of what looks like one."""
+    if isinstance(cell, CellError):
+        words = f"the cell shows the error {escape(cell)}" if cell else "the formula was never calculated"
+        raise ValueError(  # noqa: TRY004  # as for all of a job
+            f"{words}: correct it in a spreadsheet program, and save the workbook again"
+        )
+    if isinstance(cell, (str, os.PathLike)):
+        return str(cell).strip()
+    number = _plain_number(cell)
+    if isinstance(number, int) and not isinstance(number, bool):
+        if not isinstance(cell, (numbers.Integral, Decimal)) and abs(number) >= _ROUNDED:
+            raise ValueError(f"a number of so many digits ({number}) is rounded: make the cell a text")
+        return str(number)
+    if _is_finite(number):
+        return str(number)
+    if isinstance(cell, dt.datetime):
+        return (cell if cell.time() != dt.time() else cell.date()).isoformat()
+    if isinstance(cell, (dt.date, dt.time)):
+        return cell.isoformat()
+    raise ValueError(f"a text is wanted here, and not {_shown(cell)}")
 
 
 def _flag(cell: Any) -> bool:
-    flag = _FLAGS.get(str(cell).strip().casefold())
+    flag = _FLAGS.get(strip(_said(str, _plain_number(cell))).casefold())
     if flag is None:
-        raise ValueError(f"it is true or false, and not {cell!r:.80}")
+        raise ValueError(f"it is true or false, and not {_shown(cell)}")
     return flag
+
+
+def _is_off(cell: Any) -> bool:
+    try:
+        return not _flag(cell)
+    except ValueError:
+        return False

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import codecs
 import csv
-import datetime as dt
 import io
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
-from zipfile import BadZipFile, ZipFile
 
-from attrs import frozen
+from attrs import field, frozen
 
 from a2v._core.models import Fault
+from a2v._core.text import escape, is_invisible, strip
+from a2v._core.workbook import CellError, WorkbookError, read_sheet
+
+MAX_BYTES = 100 << 20
+"""The most bytes of a manifest's file."""
+MAX_COLUMNS = 16_384
+"""The most columns of a table, as in Excel."""
 
 COLUMNS = ("model_id", "pose_id", "audio_url", "name", "with_mask")
 _PLAIN = {column.replace("_", ""): column for column in COLUMNS}
@@ -28,26 +33,28 @@ _BOMS = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
-# What a workbook is packed in if it has a password, and what those of before 2007 are.
-_OLE = bytes.fromhex("d0cf11e0a1b11ae1")
 _SPACE = re.compile(r"\s*")
-_CELL = re.compile(rb"""\sr\s*=\s*["']([A-Za-z]{1,3})([0-9]{1,7})["']""")
-# 50,000 rows of 100 columns. The reader keeps the blank cells between, and ends the process if there is no room for them.
-_MOST_CELLS = 5_000_000
-_MOST_BYTES = 500_000_000
+_DELIMITERS = (",", ";", "\t", "|")
+# The line with which a file tells Excel its delimiter.
+_SEPARATOR_LINE = re.compile(r'"?sep=([^\r\n"]?)"?\s*', re.IGNORECASE)
+_MOST_NAMED = 20
 
 
 @frozen
 class Row:
-    """A row of a manifest.
+    """A row of a manifest, as it was written.
 
     Attributes:
-        number: Where it stands in the file, counted from 1 as editors and spreadsheets do.
-        cells: What is in it, by header.
+        number: Its place, counted from 1 as editors and spreadsheets do.
+        content: Usually a mapping of headers to cells; what else it may be, `manifest.py` knows.
+        stray: Cells under no header, by the number of their column, counted from 1.
+        first: The number of the first column with a header, where `stray` is used.
     """
 
     number: int
-    cells: Mapping[str, Any]
+    content: Any
+    stray: Mapping[int, Any] = field(factory=dict)
+    first: int = 0
 
 
 Rows = Iterator[Row | Fault]
@@ -56,16 +63,26 @@ Rows = Iterator[Row | Fault]
 @lru_cache(maxsize=1024)
 def column_of(header: str) -> str | None:
     """Which of our columns a header means, however it is spelt: ``Audio URL`` is ``audio_url``."""
-    return _PLAIN.get(re.sub(r"[\s_-]", "", header).casefold())
+    plain = re.sub(r"[\s_-]", "", header).casefold()
+    return _PLAIN.get(plain if plain.isascii() else "".join(one for one in plain if not is_invisible(one)))
 
 
 def is_blank(value: Any) -> bool:
-    """Whether a cell has nothing in it; not-a-number is how data frames say so."""
-    return value is None or (isinstance(value, str) and not value.strip()) or value != value  # noqa: PLR0124
+    """Whether a cell holds nothing: ``None``, a text that shows nothing, or a missing value (NaN, NaT, ``pandas.NA``)."""
+    if isinstance(value, str):
+        return not isinstance(value, CellError) and not strip(value)
+    if value is None:
+        return True
+    try:
+        # Missing values differ from themselves; `pandas.NA` and numpy's `masked` answer the question with themselves.
+        differs = value != value  # noqa: PLR0124
+        return differs is value or bool(differs)
+    except Exception:  # noqa: BLE001  # whatever a class of the caller raises, it is no missing value
+        return False
 
 
 def read_csv(data: bytes) -> Rows:
-    """CSV, with the delimiter under which the header makes most sense: comma, semicolon or tab."""
+    """CSV, with the delimiter under which the header makes most sense: comma, semicolon, tab or bar."""
     return _of_text(data, _csv_rows)
 
 
@@ -80,27 +97,13 @@ def read_json(data: bytes) -> Rows:
 
 
 def read_xlsx(data: bytes) -> Rows:
-    """The first sheet of an Excel workbook.
-
-    Raises:
-        ImportError: The extra ``xlsx`` is not installed.
-    """
+    """The visible rows of the first visible sheet of an Excel workbook."""
     try:
-        import python_calamine as calamine  # noqa: PLC0415  # an extra
-    except ImportError:
-        raise ImportError(
-            'reading .xlsx files needs python-calamine: pip install "a2v[xlsx]"', name="python_calamine"
-        ) from None
-    if problem := _unreadable(data):
-        yield Fault(None, None, problem)
+        sheet = read_sheet(data)
+    except WorkbookError as error:
+        yield Fault(None, None, str(error))
         return
-    try:
-        with calamine.CalamineWorkbook.from_filelike(io.BytesIO(data)) as book:
-            cells = book.get_sheet_by_index(0).to_python(skip_empty_area=False)
-    except calamine.CalamineError as error:
-        yield Fault(None, None, f"it is not a workbook that can be read ({error})")
-    else:
-        yield from _under_header((number, list(map(_json_value, row))) for number, row in enumerate(cells, 1))
+    yield from table(iter(sheet.rows), f"the first row of the sheet {escape(sheet.name)!r}")
 
 
 def _of_text(data: bytes, read: Callable[[str], Rows]) -> Rows:
@@ -111,20 +114,30 @@ def _of_text(data: bytes, read: Callable[[str], Rows]) -> Rows:
         at = error.start + len(data) - len(error.object)  # one of the codecs does not count the BOM
         line = data[:at].decode(encoding, "ignore").count("\n") + 1
         byte = f"the byte 0x{data[at]:02x} (number {at + 1} of the file)"
-        yield Fault(line, None, f"{byte} is not {encoding.removesuffix('-sig').upper()}: save the file as UTF-8")
+        yield Fault(
+            line,
+            None,
+            f"{byte} is not {encoding.removesuffix('-sig').upper()}: save the file as UTF-8"
+            ' (in Excel "CSV UTF-8 (Comma delimited)"), or as .xlsx',
+        )
         return
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
         yield Fault(line, None, "there is a NUL character: save the file as text, in UTF-8")
         return
-    yield from read(text)
+    yield from read(text.lstrip("\ufeff"))
 
 
 def _csv_rows(text: str) -> Rows:
     # Without translation, so that a line break in quotes is kept as it is.
     lines = list(io.StringIO(text, newline=""))
+    skipped, delimiter = 0, ""
+    if lines and (found := _SEPARATOR_LINE.fullmatch(lines[0])):
+        skipped, delimiter = 1, found[1]
+    del lines[:skipped]
     failed: list[Fault] = []
-    yield from _under_header(_csv_cells(lines, _delimiter(lines), failed))
+    cells = _csv_cells(lines, delimiter or _delimiter(lines), failed, skipped + 1)
+    yield from table((number, dict(enumerate(row, 1))) for number, row in cells)
     yield from failed
 
 
@@ -133,57 +146,81 @@ def _delimiter(lines: list[str]) -> str:
         header = next((cells for _, cells in _csv_cells(lines, delimiter, []) if not all(map(is_blank, cells))), [])
         return sum(column_of(cell) is not None for cell in header), len(header)
 
-    return max((",", ";", "\t"), key=sense)
+    return max(_DELIMITERS, key=sense)
 
 
-def _csv_cells(lines: list[str], delimiter: str, failed: list[Fault]) -> Iterator[tuple[int, list[str]]]:
+def _csv_cells(
+    lines: list[str], delimiter: str, failed: list[Fault], first: int = 1
+) -> Iterator[tuple[int, list[str]]]:
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
-    number = 1
+    number = first
     try:
         for cells in reader:
             yield number, cells
-            number = reader.line_num + 1  # a row may go over several lines, and counts by its first
+            number = reader.line_num + first  # a row may go over several lines, and counts by its first
     except csv.Error as error:
         # What follows cannot be told apart: the quote may have swallowed it.
         problem = "a quote is opened and never closed" if "unexpected end" in str(error) else f"it is not CSV: {error}"
         failed.append(Fault(number, None, problem))
 
 
-def _under_header(table: Iterable[tuple[int, Sequence[Any]]]) -> Rows:
-    filled = ((number, cells) for number, cells in table if not all(map(is_blank, cells)))
-    number, names = next(filled, (0, ()))
-    header = ["" if is_blank(name) else str(name).strip() for name in names]
+def table(rows: Iterator[tuple[int, Mapping[int, Any]]], where: str = "the first row") -> Rows:
+    """The rows under a header.
+
+    Args:
+        rows: Numbers of rows, and their cells by the number of the column. The first that is not blank is the header; its
+            number is 0 if it is no row.
+        where: What to call the header's row.
+    """
+    filled = ((number, cells) for number, cells in rows if not all(map(is_blank, cells.values())))
+    number, names = next(filled, (0, {}))
+    header = {place: strip(str(name)) for place, name in names.items() if not is_blank(name)}
     if not header:
         return
-    faults = list(_header_faults(number, header))
+    faults = list(_header_faults(number, list(header.values()), where))
     yield from faults
     if faults:  # every row would only tell the same again
         return
-    for number, cells in filled:
-        for place, cell in enumerate(cells, 1):
-            if (place > len(header) or not header[place - 1]) and not is_blank(cell):
-                yield Fault(number, f"cell {place}", f"{cell!r} stands under no header")
-        padded = [*cells, *[""] * (len(header) - len(cells))]
-        yield Row(number, {name: cell for name, cell in zip(header, padded, strict=False) if name})
+    first = min(header)
+    for number, cells in rows:
+        stray = {place: cells[place] for place in cells.keys() - header.keys() if not is_blank(cells[place])}
+        yield Row(number, {name: cells.get(place, "") for place, name in header.items()}, stray, first)
 
 
-def _header_faults(number: int, header: list[str]) -> Iterator[Fault]:
-    twice = Counter(column_of(name) or name for name in header if name)
+def _header_faults(number: int, header: list[str], where: str) -> Iterator[Fault]:
+    if len(header) > MAX_COLUMNS:
+        yield Fault(number or None, None, f"it is too big for a manifest: more than {MAX_COLUMNS:,} columns")
+        return
+    twice = Counter(column_of(name) or name for name in header)
     for name, count in twice.items():
         if count > 1:
-            yield Fault(number, name, "the header names this column more than once")
-    missing = [] if "audio_url" in twice else ["audio_url"]
-    missing += [] if {"model_id", "pose_id"} & set(twice) else ["model_id (or pose_id)"]
+            yield Fault(number or None, escape(name), "the header names this column more than once")
+    missing = missing_columns(twice)
     if missing:
-        found = ", ".join(repr(name) for name in header)
-        yield Fault(number, None, f"the first row must name the columns, and lacks {' and '.join(missing)}: {found}")
+        yield Fault(number or None, None, f"{where} must name the columns, and lacks {missing}: {listed(header)}")
+
+
+def missing_columns(columns: Iterable[str]) -> str:
+    """Which of the columns that a manifest must have are missing; empty if none is."""
+    found = set(columns)
+    missing = [] if "audio_url" in found else ["audio_url"]
+    missing += [] if {"model_id", "pose_id"} & found else ["model_id (or pose_id)"]
+    return " and ".join(missing)
+
+
+def listed(headers: Iterable[str]) -> str:
+    """Headers for a message, shortened if need be."""
+    names = [repr(escape(name[:60])) for name in headers]
+    return ", ".join(names[:_MOST_NAMED]) + (
+        f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+    )
 
 
 def _json_lines(text: str) -> Rows:
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             try:
-                yield _object(number, _DECODER.decode(line))
+                yield Row(number, _DECODER.decode(line))
             except (ValueError, RecursionError) as error:
                 yield Fault(number, None, _not_json(error))
 
@@ -202,7 +239,7 @@ def _json_array(text: str) -> Rows:
         while text[at : at + 1] != "]":
             number, counted = number + text.count("\n", counted, at), at
             value, end = _DECODER.raw_decode(text, at)
-            yield _object(number, value)
+            yield Row(number, value)
             at = _skip(text, end)
             if text[at : at + 1] == ",":
                 at = _skip(text, at + 1)
@@ -221,12 +258,6 @@ def _skip(text: str, at: int) -> int:
     return found.end() if found else at
 
 
-def _object(number: int, value: Any) -> Row | Fault:
-    if isinstance(value, dict):
-        return Row(number, value)
-    return Fault(number, None, f"a row is an object, {{…}}, and not {json.dumps(value)[:50]}")
-
-
 def _not_json(error: Exception) -> str:
     if isinstance(error, RecursionError):
         return "it is not JSON that can be read: nested too deeply"
@@ -241,45 +272,10 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return dict(pairs)
 
 
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no value of JSON")
+def _constant(name: str) -> None:
+    # Python writes missing numbers as NaN.
+    if name != "NaN":
+        raise ValueError(f"{name} is no value of JSON")
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_once, parse_constant=_no_constant)
-
-
-def _json_value(cell: Any) -> Any:
-    """A spreadsheet's numbers are all floats, of fifteen digits; its dates and times are not JSON."""
-    if isinstance(cell, float) and cell.is_integer() and abs(cell) < 1e15:
-        return int(cell)
-    if isinstance(cell, dt.timedelta):
-        return str(cell)
-    return cell.isoformat() if isinstance(cell, (dt.date, dt.time)) else cell
-
-
-def _unreadable(data: bytes) -> str | None:
-    if data.startswith(_OLE):
-        return "it is protected with a password or of an older kind: save it as .xlsx, without a password"
-    try:
-        with ZipFile(io.BytesIO(data)) as archive:
-            sheets = [member for member in archive.infolist() if "/worksheets/" in member.filename]
-            if sum(member.file_size for member in archive.infolist()) > _MOST_BYTES:
-                return "it is too big for a manifest"
-            return next(filter(None, (_too_wide(archive.read(sheet)) for sheet in sheets)), None)
-    except (BadZipFile, EOFError, NotImplementedError, OSError, RuntimeError, ValueError) as error:
-        return f"it is not a workbook that can be read ({error})"
-
-
-def _too_wide(sheet: bytes) -> str | None:
-    letters: set[bytes] = set()
-    row = 0
-    for match in _CELL.finditer(sheet):
-        letters.add(match[1].upper())
-        row = max(row, int(match[2]))
-    column = max(letters, key=lambda name: (len(name), name), default=b"")
-    width = 0
-    for letter in column:
-        width = 26 * width + letter - 64
-    if width * row <= _MOST_CELLS:
-        return None
-    return f"a sheet has cells as far as {column.decode()}{row}: delete what stands far from the table"
+_DECODER = json.JSONDecoder(object_pairs_hook=_once, parse_constant=_constant)
