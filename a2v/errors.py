@@ -1,6 +1,8 @@
 """Everything that can go wrong, in one tree.
 
     A2VError
+    ├── InvalidArgumentError (also ValueError)
+    ├── InvalidStateError (also RuntimeError)
     ├── ConfigurationError (also ValueError)
     ├── ManifestError (also ValueError)  .faults
     ├── AmbiguousJobsError      .pairs
@@ -41,6 +43,8 @@ __all__ = [
     "ClientClosedError",
     "ConfigurationError",
     "DownloadError",
+    "InvalidArgumentError",
+    "InvalidStateError",
     "JournalError",
     "ManifestError",
     "NotFoundError",
@@ -83,6 +87,14 @@ class A2VError(Exception):
     def __reduce__(self) -> tuple[Any, ...]:
         # The default calls the class with `args` alone, which fails for errors that take keyword-only facts.
         return _restore, (type(self), self.args, self.__dict__)
+
+
+class InvalidArgumentError(A2VError, ValueError):
+    """An argument has a wrong type or value; the message names both. Nothing was sent."""
+
+
+class InvalidStateError(A2VError, RuntimeError):
+    """The object cannot be used in this way at this time, such as a batch outside its ``async with`` block."""
 
 
 class ConfigurationError(A2VError, ValueError):

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from a2v import _paths
-from a2v._core import manifest, tables
+from a2v._core import arguments, manifest, tables
 from a2v._core.models import Fault, Job
-from a2v.errors import ManifestError
+from a2v.errors import InvalidArgumentError, ManifestError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -65,18 +65,31 @@ def read_manifest(
         The jobs, in the order of the rows.
 
     Raises:
-        ManifestError: Something is wrong with it. ``error.faults`` has every problem, each with its row and column.
-        OSError: The file cannot be read.
+        ManifestError: Something is wrong with it, or the file cannot be read. ``error.faults`` has every problem, each with
+            its row and column.
+        InvalidArgumentError: ``resolve`` is not a function.
     """
-    found = load(source, resolve)
+    what = f"the manifest {os.fspath(source)}" if isinstance(source, (str, os.PathLike)) else "the manifest"
+    try:
+        found = load(source, resolve)
+    except OSError as error:
+        if not isinstance(source, (str, os.PathLike)):
+            raise  # it comes from the caller's own rows
+        fault = Fault(None, None, f"it cannot be read: {error.strerror or error}")
+        raise ManifestError(what, faults=(fault,)) from None
     if found.faults:
-        what = f"the manifest {os.fspath(source)}" if isinstance(source, (str, os.PathLike)) else "the manifest"
         raise ManifestError(what, faults=found.faults)
     return found.jobs
 
 
 def load(source: Any, resolve: Callable[[str], str] | None = None) -> manifest.Manifest:
-    """As ``read_manifest``, with the number of each row and the faults as they are."""
+    """As ``read_manifest``, with the number of each row and the faults as they are.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    if resolve is not None and not callable(resolve):
+        raise InvalidArgumentError(f"resolve must be a function or None, got {arguments.shown(resolve)}")
     if isinstance(source, (str, os.PathLike)):
         return _load_file(_paths.existing(Path(source)), resolve)
     if isinstance(source, (bytes, Mapping)) or not hasattr(source, "__iter__"):

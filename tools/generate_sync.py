@@ -308,7 +308,11 @@ class Writer:
         mentions = annotation is not None and self._mentions(annotation)
         if iterable:
             # Here and not in the loop thread: it is the caller's code, and may itself use the client.
-            return f"[{self._bridge('core_of')}(item) for item in {name}]" if mentions else f"[*{name}]"
+            return (
+                f"[{self._bridge('core_of')}(item) for item in {name}]"
+                if mentions
+                else f"{self._bridge('consumed')}({name})"
+            )
         if annotation is not None and any(_name(part) in ITERABLES for part in ast.walk(annotation)):
             source.fail(argument, f"no twin is known for the parameter {name}: an iterable among other things")
         return f"{self._bridge('core_of')}({name})" if mentions else name

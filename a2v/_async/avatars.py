@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from a2v._core import wire
+from a2v._core import arguments, wire
 
 if TYPE_CHECKING:
     import builtins
@@ -41,14 +41,10 @@ class AsyncAvatars:
             One value each; ``pose_id`` is what ``videos.generate`` wants to know.
 
         Raises:
-            ValueError: ``avatar_id`` cannot be right. Nothing was sent.
+            InvalidArgumentError: ``avatar_id`` cannot be right. Nothing was sent.
             NotFoundError: The server does not know the avatar, or does not have the call; the error tells which.
             A2VError: The server said no or could not be asked.
         """
-        return await self._session.call(wire.avatar_pose_list(_checked(avatar_id)))
-
-
-def _checked(avatar_id: object) -> str:
-    if not isinstance(avatar_id, str) or not avatar_id.strip():
-        raise ValueError(f"avatar_id must be the id of an avatar, got {avatar_id!r}")
-    return avatar_id
+        return await self._session.call(
+            wire.avatar_pose_list(arguments.identifier("avatar_id", avatar_id, "an avatar"))
+        )

@@ -7,9 +7,9 @@ Without a path the journal is kept in memory, and the way is the same.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 from functools import partial
 from math import inf
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import anyio
@@ -23,13 +23,14 @@ from a2v._async.journal import Journal
 from a2v._async.saver import Saver
 from a2v._async.submitter import Submitter
 from a2v._async.task import AsyncVideoTask
-from a2v._core import html, wire
+from a2v._core import arguments, html, wire
 from a2v._core.items import JobState, JournalEntry, Pace, Progress, facts_of, in_doubt
 from a2v._core.models import Job, Outcome
 from a2v._core.planning import Choices, Recordings, places_of
 from a2v.errors import (
     A2VError,
-    ConfigurationError,
+    InvalidArgumentError,
+    InvalidStateError,
     JournalError,
     SubmissionUnknownError,
     VideoFailedError,
@@ -38,7 +39,7 @@ from a2v.errors import (
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Collection, Iterable
+    from collections.abc import Iterable
     from types import TracebackType
 
     from a2v._async.session import Session
@@ -66,24 +67,26 @@ class AsyncBatch:
         recordings: Recordings | None,
     ) -> None:
         self._session = session
-        self._jobs = list(jobs)
+        self._jobs = list(arguments.iterable("jobs", jobs, "an iterable of a2v.Job values"))
         for job in self._jobs:
             if not isinstance(job, Job):
-                raise TypeError(f"a batch is made of a2v.Job values, got {job!r}")
-        self._paths = places_of(self._jobs, None if save_to is None else Path(save_to))
-        self._journal_path = None if journal is None else Path(journal)
+                raise InvalidArgumentError(f"a batch is made of a2v.Job values, got {arguments.shown(job)}")
+        self._paths = places_of(self._jobs, None if save_to is None else arguments.path("save_to", save_to))
+        self._journal_path = None if journal is None else arguments.path("journal", journal)
+        if self._journal_path and not self._journal_path.name:
+            raise InvalidArgumentError(f"journal must be the path of a file, got {arguments.shown(journal)}")
         self._max_in_flight = _at_least(1, "max_in_flight", max_in_flight)
         self._choices = Choices(
-            overwrite=overwrite,
+            overwrite=arguments.flag("overwrite", overwrite),
             limit=_at_least(0, "limit", limit),
             quota=_at_least(0, "quota", quota),
-            resubmit_unknown=resubmit_unknown,
-            resubmit_failed=resubmit_failed,
-            repeat=repeat,
+            resubmit_unknown=_chosen(resubmit_unknown),
+            resubmit_failed=arguments.flag("resubmit_failed", resubmit_failed),
+            repeat=arguments.flag("repeat", repeat),
             recordings=_checked_recordings(recordings),
         )
-        self._new_token = new_token
-        self._render_timeout = _checked_timeout(render_timeout)
+        self._new_token = arguments.flag("new_token", new_token)
+        self._render_timeout = None if render_timeout is None else arguments.seconds("render_timeout", render_timeout)
         self._items: list[Item] = []
         self._gone: tuple[JournalEntry, ...] = ()
         self._under_way: dict[int, str] = {}
@@ -96,7 +99,7 @@ class AsyncBatch:
 
     async def __aenter__(self) -> Self:
         if self._entered:
-            raise RuntimeError("a batch runs once: entered again, it might pay for things again; make another one")
+            raise InvalidStateError("a batch runs once: entered again, it might pay for things again; make another one")
         if self._journal_path and not self._choices.overwrite:
             await on_disk(partial(refuse_a_lost_journal, self._journal_path, self._paths))
         session = self._session
@@ -162,7 +165,7 @@ class AsyncBatch:
     async def __anext__(self) -> Outcome:
         """The next outcome, in the order in which they complete. To ask for it says that the one before was dealt with."""
         if not self._entered:
-            raise RuntimeError("a batch starts with its context: async with client.batch(…) as batch: …")
+            raise InvalidStateError("a batch starts with its context: async with client.batch(…) as batch: …")
         if not self._missing:
             raise StopAsyncIteration
         await self._acknowledge()
@@ -311,21 +314,20 @@ def _first(error: BaseException) -> BaseException:
 
 
 def _at_least(least: int, name: str, value: Any) -> int | None:
-    if value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= least):
-        return value
-    raise ConfigurationError(f"{name} must be None or a whole number, {least} or more, got {value!r}")
-
-
-def _checked_timeout(value: Any) -> float | None:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if value is not None and not (is_number and 0 < value < inf):
-        raise ConfigurationError(
-            f"render_timeout must be a number of seconds, more than 0, or None for no limit, got {value!r}"
-        )
-    return value
+    return None if value is None else arguments.whole(name, value, least=least)
 
 
 def _checked_recordings(value: Recordings | None) -> Recordings | None:
     if value not in (None, "same", "new"):
-        raise ConfigurationError(f'recordings must be "same", "new" or None, got {value!r}')
+        raise InvalidArgumentError(f'recordings must be "same", "new" or None, got {value!r}')
     return value
+
+
+def _chosen(value: Any) -> bool | Collection[int]:
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, Collection) and all(type(place) is int for place in value):
+        return frozenset(value)
+    raise InvalidArgumentError(
+        f"resubmit_unknown must be True, False or places of jobs in the batch, got {arguments.shown(value)}"
+    )

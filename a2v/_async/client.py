@@ -161,7 +161,7 @@ class AsyncA2V:
 
         Raises:
             ManifestError: Two files would be saved under one name.
-            ConfigurationError: An argument is out of range.
+            InvalidArgumentError: Another argument cannot be right.
         """
         return AsyncBatch(
             self._session,

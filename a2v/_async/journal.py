@@ -15,7 +15,6 @@ import sqlite3
 import threading
 from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 from urllib.parse import urlsplit
 
@@ -23,6 +22,7 @@ import anyio
 import anyio.to_thread
 
 from a2v._async.sidefile import SideFile
+from a2v._core import arguments
 from a2v._core.items import BEFORE, JobState, JournalEntry, Row, without_query
 from a2v._core.models import Job
 from a2v._core.settings import is_loopback
@@ -31,6 +31,7 @@ from a2v.errors import JournalError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
+    from pathlib import Path
 
     from a2v._core.planning import Match
     from a2v._core.settings import Secret
@@ -274,9 +275,10 @@ def read_journal(path: str | os.PathLike[str]) -> list[JournalEntry]:
         What is known of each job: first those of the last run, in its order, then those that it did not have.
 
     Raises:
+        InvalidArgumentError: ``path`` is not a path.
         JournalError: There is no such file, it is no journal, or it is damaged.
     """
-    return [row.entry for row in read_rows(Path(path))]
+    return [row.entry for row in read_rows(arguments.path("path", path))]
 
 
 def read_rows(path: Path) -> list[Row]:

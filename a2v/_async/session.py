@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 from contextlib import contextmanager
-from math import inf
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -16,7 +15,7 @@ from attrs import define, field
 from a2v._async import telemetry
 from a2v._async.pacer import Pacer
 from a2v._async.transport import Transport
-from a2v._core import wire
+from a2v._core import arguments, wire
 from a2v._core.budget import Budget
 from a2v._core.retry import Again, backoff, judge
 from a2v._core.settings import Secret, read_base_url, read_token
@@ -63,8 +62,8 @@ class Session:
         # Not the environment itself, which an error report would show.
         self.token: Secret = read_token(token, Secret(os.environ.get("A2V_TOKEN")))
         self.base_url: str = read_base_url(base_url, os.environ.get("A2V_BASE_URL"))
-        self.timeout: float = _seconds("timeout", timeout)
-        self.max_retries: int = _whole("max_retries", max_retries, least=0)
+        self.timeout: float = arguments.seconds("timeout", timeout, error=ConfigurationError)
+        self.max_retries: int = arguments.whole("max_retries", max_retries, least=0, error=ConfigurationError)
         self._budget = _budget(rate_limit)
         if transport is not None and not hasattr(transport, "handle_async_request"):
             raise ConfigurationError(f"transport must be an asynchronous httpx transport, got {transport!r}")
@@ -209,17 +208,5 @@ def _budget(rate_limit: int | str | None) -> Budget:
         return Budget(None)
     if rate_limit == "auto":
         return Budget()
-    limit = _whole("rate_limit", rate_limit, least=1)
+    limit = arguments.whole("rate_limit", rate_limit, least=1, error=ConfigurationError)
     return Budget(limit, ceiling=limit)
-
-
-def _seconds(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < inf:
-        raise ConfigurationError(f"{name} must be a number of seconds, more than 0, got {value!r}")
-    return value
-
-
-def _whole(name: str, value: Any, *, least: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ConfigurationError(f"{name} must be a whole number, {least} or more, got {value!r}")
-    return value

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from contextlib import aclosing
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from a2v._async import telemetry
 from a2v._async.download import Destination, download
 from a2v._async.watch import Watch
+from a2v._core import arguments
 from a2v._core.models import Video, VideoStatus
 from a2v._core.settings import Secret
 from a2v._core.text import escape
@@ -17,6 +17,7 @@ from a2v.errors import DownloadError, ProtocolError, VideoFailedError
 if TYPE_CHECKING:
     import os
     from collections.abc import AsyncGenerator, Sequence
+    from pathlib import Path
 
     from a2v._async.download import Keeper
     from a2v._async.session import Session
@@ -62,9 +63,10 @@ class AsyncVideoTask:
 
         Raises:
             WaitTimeoutError: The video has not ended in time. It goes on at the server.
+            InvalidArgumentError: ``timeout`` is not a number of seconds.
             A2VError: The server cannot be asked: a refused token, ten minutes without a usable reply, …
         """
-        return follow(self._session, [self], timeout)
+        return follow(self._session, [self], arguments.timeout("timeout", timeout))
 
     async def wait(self, timeout: float | None = 7200.0) -> Video:
         """Wait until the video is finished.
@@ -119,12 +121,16 @@ class AsyncVideoTask:
             Where it is.
 
         Raises:
+            InvalidArgumentError: An argument cannot be right. Nothing was sent.
             DownloadError: It cannot be fetched or stored, the file exists already, or the video has no mask.
             VideoFailedError: The render ended in error.
             WaitTimeoutError: The video has not ended in time. It goes on at the server.
             A2VError: As for ``watch``.
         """
-        return await save(self, await Destination.check(Path(path), overwrite=overwrite), mask=mask)
+        target = arguments.path("path", path)
+        mask = arguments.flag("mask", mask)
+        destination = await Destination.check(target, overwrite=arguments.flag("overwrite", overwrite))
+        return await save(self, destination, mask=mask)
 
 
 async def follow(

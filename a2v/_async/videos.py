@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, overload
 import anyio
 
 from a2v._async.task import AsyncVideoTask, follow
-from a2v._core import wire
+from a2v._core import arguments, wire
 from a2v._core.models import Job, Video
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class AsyncVideos:
             The task, to be watched, waited for, or picked up later by its ``video_id``.
 
         Raises:
-            ValueError: An argument cannot be right. Nothing was sent.
+            InvalidArgumentError: An argument cannot be right. Nothing was sent.
             SubmissionUnknownError: The server may or may not have accepted it; it was not sent again.
             TransportError: The server could not be reached. Nothing was submitted.
             APIError: The server said no. Nothing was submitted.
@@ -70,7 +70,7 @@ class AsyncVideos:
             NotFoundError: The server does not know it.
             A2VError: The server said no or could not be asked.
         """
-        return await self._session.look(_checked(video_id))
+        return await self._session.look(arguments.identifier("video_id", video_id, "a video"))
 
     async def list(self) -> list[Video]:
         """Look at every video of the account in one request. Servers of the first revision do not have this call.
@@ -93,7 +93,7 @@ class AsyncVideos:
         Returns:
             The task.
         """
-        return AsyncVideoTask(self._session, _checked(video_id))
+        return AsyncVideoTask(self._session, arguments.identifier("video_id", video_id, "a video"))
 
     def watch(self, *tasks_or_ids: AsyncVideoTask | str, timeout: float | None = None) -> AsyncGenerator[Video, None]:
         """Follow many videos at once: each one's first look, then each change, until all have ended.
@@ -108,15 +108,9 @@ class AsyncVideos:
             An iterator over the videos' states, as they are seen.
 
         Raises:
-            ValueError: Something given is no id of a video.
+            InvalidArgumentError: Something given is no id of a video.
             WaitTimeoutError: Not all have ended in time. They go on at the server.
             A2VError: The server cannot be asked; ``error.video_id`` tells about which video.
         """
-        tasks = [self.task(task) if isinstance(task, str) else task for task in tasks_or_ids]
-        return follow(self._session, tasks, timeout)
-
-
-def _checked(video_id: object) -> str:
-    if not isinstance(video_id, str) or not video_id.strip():
-        raise ValueError(f"video_id must be the id of a video, got {video_id!r}")
-    return video_id
+        tasks = [task if isinstance(task, AsyncVideoTask) else self.task(task) for task in tasks_or_ids]
+        return follow(self._session, tasks, arguments.timeout("timeout", timeout))

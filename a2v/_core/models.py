@@ -1,6 +1,5 @@
 """The values that a2v takes and gives. All are frozen and do no I/O."""
 
-import os
 import re
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -12,9 +11,9 @@ from urllib.parse import urlsplit
 
 from attrs import field, fields_dict, frozen
 
-from a2v._core import html
+from a2v._core import arguments, html
 from a2v._core.html import Shown
-from a2v.errors import A2VError
+from a2v.errors import A2VError, InvalidArgumentError
 
 T = TypeVar("T")
 
@@ -31,7 +30,7 @@ _UNSAFE_IN_NAMES = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]')
 
 
 def _read_only(raw: Mapping[str, Any]) -> Mapping[str, Any]:
-    return MappingProxyType(dict(raw))
+    return MappingProxyType(dict(arguments.mapping("extra (of a job) or raw", raw)))
 
 
 def _discreet(url: str | None) -> str:
@@ -210,39 +209,47 @@ def _is_id(value: Any) -> bool:
 
 def _check_model_id(job: "Job", _: object, value: Any) -> None:
     if job.pose_id is not None and value is not None:
-        raise ValueError("a job has a model_id or a pose_id, not both")
+        raise InvalidArgumentError("a job has a model_id or a pose_id, not both")
     if job.pose_id is None and not _is_id(value):
-        raise ValueError(f"model_id must be a character's id such as 'eva_a0008', got {value!r}")
+        raise InvalidArgumentError(f"model_id must be a character's id such as 'eva_a0008', got {value!r}")
 
 
 def _check_pose_id(_: object, __: object, value: Any) -> None:
     if value is not None and not _is_id(value):
-        raise ValueError(f"pose_id must be the id of an avatar's pose, got {value!r}")
+        raise InvalidArgumentError(f"pose_id must be the id of an avatar's pose, got {value!r}")
 
 
 def _check_with_mask(job: "Job", _: object, value: Any) -> None:
     if not isinstance(value, bool):
-        raise ValueError(f"with_mask must be True or False, got {value!r}")  # noqa: TRY004  # as for all of a job
+        raise InvalidArgumentError(f"with_mask must be True or False, got {value!r}")
     if value and job.pose_id is None:
-        raise ValueError("with_mask goes with a pose_id: servers make no mask for a model_id")
+        raise InvalidArgumentError("with_mask goes with a pose_id: servers make no mask for a model_id")
 
 
 def _check_audio_url(_: object, __: object, value: Any) -> None:
     if not isinstance(value, str) or not value:
-        raise ValueError(f"audio_url must be the URL of a speech recording, got {value!r}")
+        raise InvalidArgumentError(f"audio_url must be the URL of a speech recording, got {value!r}")
     if _UNPRINTABLE.search(value):
-        raise ValueError(f"audio_url must not contain spaces or control characters, got {value!r}")
+        raise InvalidArgumentError(f"audio_url must not contain spaces or control characters, got {value!r}")
     try:
         parts = urlsplit(value)
     except ValueError as error:
-        raise ValueError(f"audio_url is not a URL ({error}), got {value!r}") from None
+        raise InvalidArgumentError(f"audio_url is not a URL ({error}), got {value!r}") from None
     if parts.scheme.lower() not in _SCHEMES:
-        raise ValueError(
+        raise InvalidArgumentError(
             f"audio_url must be a URL that the server can download (https://…), got {value!r}; "
             "a local file works only with a local engine that may read its folder (file:///…)"
         )
     if parts.scheme.lower() != "file" and not parts.hostname:
-        raise ValueError(f"audio_url has no host, got {value!r}")
+        raise InvalidArgumentError(f"audio_url has no host, got {value!r}")
+
+
+def _length(name: str) -> int:
+    """How many bytes a name takes in UTF-8; 0 if UTF-8 cannot say it, as it is for half a surrogate pair."""
+    try:
+        return len(name.encode())
+    except UnicodeEncodeError:
+        return 0
 
 
 def _check_name(_: object, __: object, value: Any) -> None:
@@ -251,13 +258,13 @@ def _check_name(_: object, __: object, value: Any) -> None:
     # 200 leaves room for an extension and a ".part" within the 255 bytes that file systems allow.
     safe = (
         isinstance(value, str)
-        and 0 < len(os.fsencode(value)) <= 200
+        and 0 < _length(value) <= 200
         and not _UNSAFE_IN_NAMES.search(value)
         and not value.startswith(".")
         and value == value.strip().rstrip(".")
     )
     if not safe:
-        raise ValueError(f"name must be usable as a file name without its extension, got {value!r}")
+        raise InvalidArgumentError(f"name must be usable as a file name without its extension, got {value!r}")
 
 
 @frozen(init=False)
@@ -275,7 +282,7 @@ class Job(_Value):
         extra: What else is known of the job, such as the other columns of a manifest. It is not sent anywhere.
 
     Raises:
-        ValueError: An argument cannot be right; the message says which and why.
+        InvalidArgumentError: An argument cannot be right; the message says which and why.
     """
 
     model_id: str | None = field(validator=_check_model_id)

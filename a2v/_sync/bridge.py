@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import aclosing, nullcontext
 from contextvars import copy_context
 from functools import partial
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 import anyio
 
 from a2v._sync.loop import PATIENCE, SLICE, LoopThread
-from a2v.errors import ClientClosedError
+from a2v.errors import ClientClosedError, InvalidStateError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -154,7 +154,7 @@ class _Worker:
         elif self._parting or loop.stopping:
             request.fail(loop.refusal() if loop.stopping else StopAsyncIteration())
         elif self._request:
-            request.fail(ValueError("another thread is waiting for the next value already"))
+            request.fail(InvalidStateError("another thread is waiting for the next value already"))
         else:
             self._request = request
             if self._wake:
@@ -243,7 +243,7 @@ class Bridge:
 
         Raises:
             ClientClosedError: The client is closed, or was meanwhile.
-            RuntimeError: This is the loop thread itself.
+            InvalidStateError: This is the loop thread itself.
         """
         return _Worker().ask(self.running(), _Request(partial(function, *args, **kwargs)))
 
@@ -308,6 +308,11 @@ def core_of(value: Any) -> Any:
     return value._core if isinstance(value, Twin) else value  # noqa: SLF001  # the twin of this module
 
 
+def consumed(value: Any) -> Any:
+    """The values of an iterable, produced now, in the caller's thread. Anything else as it is: the core refuses it."""
+    return list(value) if isinstance(value, Iterable) else value
+
+
 class SyncContext(Twin[M]):
     """The base of the generated context managers: the core's is entered and left in one task."""
 
@@ -330,7 +335,7 @@ class SyncContext(Twin[M]):
     def _step(self, function: Callable[[], Awaitable[T]]) -> T:
         """The next value, from the task in which the context was entered."""
         if not self._worker.loop:
-            raise RuntimeError(f"{type(self).__name__} works within its context: open it with a `with` statement")
+            raise InvalidStateError(f"{type(self).__name__} works within its context: open it with a `with` statement")
         try:
             return self._worker.ask(self._worker.loop, _Request(function))
         except StopAsyncIteration:

@@ -14,7 +14,7 @@ from a2v._async.client import AsyncA2V
 from a2v._async.task import AsyncVideoTask
 from a2v._async.videos import AsyncVideos
 from a2v._core.models import DEFAULT_RENDER_TIMEOUT
-from a2v._sync.bridge import Bridge, SyncContext, SyncIterator, Twin, core_of
+from a2v._sync.bridge import Bridge, SyncContext, SyncIterator, Twin, consumed, core_of
 
 if TYPE_CHECKING:
     import builtins
@@ -73,7 +73,7 @@ class Avatars(Twin[AsyncAvatars]):
             One value each; ``pose_id`` is what ``videos.generate`` wants to know.
 
         Raises:
-            ValueError: ``avatar_id`` cannot be right. Nothing was sent.
+            InvalidArgumentError: ``avatar_id`` cannot be right. Nothing was sent.
             NotFoundError: The server does not know the avatar, or does not have the call; the error tells which.
             A2VError: The server said no or could not be asked.
         """
@@ -108,7 +108,7 @@ class Videos(Twin[AsyncVideos]):
             The task, to be watched, waited for, or picked up later by its ``video_id``.
 
         Raises:
-            ValueError: An argument cannot be right. Nothing was sent.
+            InvalidArgumentError: An argument cannot be right. Nothing was sent.
             SubmissionUnknownError: The server may or may not have accepted it; it was not sent again.
             TransportError: The server could not be reached. Nothing was submitted.
             APIError: The server said no. Nothing was submitted.
@@ -170,7 +170,7 @@ class Videos(Twin[AsyncVideos]):
             An iterator over the videos' states, as they are seen.
 
         Raises:
-            ValueError: Something given is no id of a video.
+            InvalidArgumentError: Something given is no id of a video.
             WaitTimeoutError: Not all have ended in time. They go on at the server.
             A2VError: The server cannot be asked; ``error.video_id`` tells about which video.
         """
@@ -207,6 +207,7 @@ class VideoTask(Twin[AsyncVideoTask]):
 
         Raises:
             WaitTimeoutError: The video has not ended in time. It goes on at the server.
+            InvalidArgumentError: ``timeout`` is not a number of seconds.
             A2VError: The server cannot be asked: a refused token, ten minutes without a usable reply, …
         """
         return SyncIterator(self._core.watch(timeout), self._bridge)
@@ -254,6 +255,7 @@ class VideoTask(Twin[AsyncVideoTask]):
             Where it is.
 
         Raises:
+            InvalidArgumentError: An argument cannot be right. Nothing was sent.
             DownloadError: It cannot be fetched or stored, the file exists already, or the video has no mask.
             VideoFailedError: The render ended in error.
             WaitTimeoutError: The video has not ended in time. It goes on at the server.
@@ -441,11 +443,11 @@ class A2V(Twin[AsyncA2V]):
 
         Raises:
             ManifestError: Two files would be saved under one name.
-            ConfigurationError: An argument is out of range.
+            InvalidArgumentError: Another argument cannot be right.
         """
         return Batch(
             self._core.batch(
-                [*jobs],
+                consumed(jobs),
                 save_to=save_to,
                 journal=journal,
                 overwrite=overwrite,

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from a2v.errors import ClientClosedError
+from a2v.errors import ClientClosedError, InvalidStateError
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -65,9 +65,9 @@ class LoopThread:
     def check(self) -> None:
         """Refuse what could never end."""
         if threading.current_thread() is self._thread:
-            raise RuntimeError("the blocking client was called in its own event loop; use AsyncA2V there")
+            raise InvalidStateError("the blocking client was called in its own event loop; use AsyncA2V there")
         if not self.is_here():
-            raise RuntimeError("this was opened before a fork and belongs to the parent process; open it again")
+            raise InvalidStateError("this was opened before a fork and belongs to the parent process; open it again")
 
     def post(self, letter: Callable[[], object]) -> None:
         """Have something called in the loop thread, soon and in order."""

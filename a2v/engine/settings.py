@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from attrs import Attribute, field, frozen
 from attrs.validators import optional
 
+from a2v._core import arguments
 from a2v.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -29,17 +30,21 @@ Revision = Literal["seed", "later"]
 
 
 def _path(value: str | os.PathLike[str] | None) -> Path | None:
-    return None if value is None else Path(value)
+    return None if value is None else arguments.path("data_dir", value, error=ConfigurationError)
 
 
 def _paths(value: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> tuple[Path, ...]:
     if isinstance(value, (str, os.PathLike)):
-        return (Path(value),)
-    return tuple(map(Path, value))
+        value = (value,)
+    paths = arguments.iterable("allow_files", value, "paths", error=ConfigurationError)
+    return tuple(arguments.path("allow_files", path, error=ConfigurationError) for path in paths)
 
 
 def _names(value: str | Iterable[str]) -> tuple[str, ...]:
-    return tuple(name.lower() for name in ([value] if isinstance(value, str) else value))
+    if isinstance(value, str):
+        value = (value,)
+    names = arguments.iterable("allowed_hosts", value, "host names", error=ConfigurationError)
+    return tuple(arguments.text("allowed_hosts", name, error=ConfigurationError).lower() for name in names)
 
 
 def _token(value: str | None) -> str:
@@ -54,6 +59,10 @@ def _check_token(_: object, __: Attribute[str], value: Any) -> None:
     # The value stays out of the message: it may be a secret with a typing error.
     if not isinstance(value, str) or not re.fullmatch(r"[\x21-\x7e]{1,512}", value):
         raise ConfigurationError("token must be 1 to 512 printable ASCII characters without spaces")
+
+
+def _check_text(_: object, attribute: Attribute[str], value: Any) -> None:
+    arguments.text(attribute.name, value, error=ConfigurationError)
 
 
 def _check_size(_: object, __: Attribute[int], value: int) -> None:
@@ -103,7 +112,7 @@ def _check_address(_: object, __: Attribute[Any], value: Any) -> None:
 
 def _check_files(_: object, __: Attribute[Any], value: tuple[Path, ...]) -> None:
     for path in value:
-        if not path.exists():
+        if not os.path.exists(path):  # noqa: PTH110  # `Path.exists` raises for a name that is too long
             raise ConfigurationError(f"allow_files: there is no {str(path)!r}")
 
 
@@ -140,7 +149,7 @@ class Settings:
     """
 
     data_dir: Path | None = field(default=None, converter=_path)
-    host: str = "127.0.0.1"
+    host: str = field(default="127.0.0.1", validator=_check_text)
     port: int = field(default=0, validator=_check_port)
     token: str = field(default=None, converter=_token, validator=_check_token, repr=False)
     size: int = field(default=512, validator=_check_size)

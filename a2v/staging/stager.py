@@ -7,11 +7,11 @@ import os
 import threading
 from datetime import timedelta
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from attrs import define, field
 
+from a2v._core import arguments
 from a2v.errors import ConfigurationError, StagingError
 from a2v.staging.recording import look, open_file
 from a2v.staging.store import Place
@@ -43,6 +43,7 @@ def stage(path: StrPath, to: str, *, expires_in: float = DAY, remove: bool = Fal
 
     Raises:
         ConfigurationError: ``to`` or ``expires_in`` cannot be right.
+        InvalidArgumentError: An argument is not of the right type.
         StagingError: On entering: the file cannot be read, or the store does not take it. On leaving: it cannot be removed.
     """
     return Stage(_Staging(to, expires_in, remove=remove), path)
@@ -92,6 +93,7 @@ class Stager(_Leaving):
 
     Raises:
         ConfigurationError: ``to`` or ``expires_in`` cannot be right.
+        InvalidArgumentError: An argument is not of the right type.
     """
 
     def __init__(self, to: str, *, expires_in: float = DAY, remove: bool = False) -> None:
@@ -136,6 +138,7 @@ class AsyncStager(_AsyncLeaving):
 
     Raises:
         ConfigurationError: ``to`` or ``expires_in`` cannot be right.
+        InvalidArgumentError: An argument is not of the right type.
     """
 
     def __init__(self, to: str, *, expires_in: float = DAY, remove: bool = False) -> None:
@@ -177,7 +180,7 @@ class Stage(_Leaving, _AsyncLeaving):
 
     def __init__(self, staging: _Staging, path: StrPath) -> None:
         self._staging = staging
-        self._path = path
+        self._path = arguments.path("path", path)
 
     def __enter__(self) -> str:
         return wait_for(partial(self._staging.url, self._path))
@@ -186,7 +189,7 @@ class Stage(_Leaving, _AsyncLeaving):
         return await in_thread(partial(self._staging.url, self._path))
 
     def __repr__(self) -> str:
-        return f"<a2v.staging.Stage {os.fspath(self._path)!r} {self._staging}>"
+        return f"<a2v.staging.Stage {str(self._path)!r} {self._staging}>"
 
 
 @define(eq=False)
@@ -206,9 +209,9 @@ class _Staging:
     """What a stager does, in whatever thread."""
 
     def __init__(self, to: str, expires_in: float, *, remove: bool) -> None:
-        self._place = Place(to)
+        self._place = Place(arguments.text("to", to))
         self._expires_in = _check_expiry(expires_in)
-        self._removes = remove
+        self._removes = arguments.flag("remove", remove)
         self._closed = False
         self._used: dict[str, _Object] = {}
 
@@ -216,8 +219,9 @@ class _Staging:
         """See to it that the store has a file, and sign a URL for it."""
         if self._closed:
             raise StagingError("this stager is closed")
-        with open_file(Path(path)) as file:
-            recording = look(file, Path(path), stop)
+        source = arguments.path("path", path)
+        with open_file(source) as file:
+            recording = look(file, source, stop)
             # First, for where no URL can be signed there is no use in an upload.
             url = self._place.sign(recording.name, self._expires_in)
             with _objects_lock:
@@ -232,8 +236,9 @@ class _Staging:
 
     def sign(self, path: StrPath, stop: Stop) -> str:
         """Sign a URL for a file, whether the store has it or not."""
-        with open_file(Path(path)) as file:
-            return self._place.sign(look(file, Path(path), stop).name, self._expires_in)
+        source = arguments.path("path", path)
+        with open_file(source) as file:
+            return self._place.sign(look(file, source, stop).name, self._expires_in)
 
     def close(self, *, keep: bool) -> bool:
         """Be of no more use; tells whether something is to be removed.

@@ -10,16 +10,19 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from email.utils import formatdate
 from random import Random
-from typing import Any
+from typing import Any, TypeVar
 
 from attrs import define, field, frozen
 from attrs.setters import frozen as frozen_
-from attrs.validators import ge, instance_of, le, optional
+from attrs.validators import optional
 
-from a2v._core import wire
+from a2v._core import arguments, wire
 from a2v._core.models import Avatar, Character, Job, Pose, Video, VideoStatus
+from a2v.errors import InvalidArgumentError
 from a2v.testing._limits import EPOCH, RateLimit
 from a2v.testing._values import Submit
+
+T = TypeVar("T")
 
 EVA = Character(model_id="eva_a0008", name="Eva 01", display_name="Eva 01", gender="female")
 _KNOWN = {status.value: status for status in VideoStatus}
@@ -67,28 +70,77 @@ class Render:
         return self.looked >= len(self.looks) and self.looks[-1] == VideoStatus.FINISHED and not self.failed
 
 
-def _are_looks(_: object, __: Any, looks: Sequence[str] | None) -> None:
-    if looks is not None and (isinstance(looks, str) or not looks):
-        raise ValueError(f'looks must be a list of statuses such as ["pending", "finished"], got {looks!r}')
+def _are_looks(_: object, __: Any, looks: Any) -> None:
+    if looks is not None and (
+        isinstance(looks, str)
+        or not isinstance(looks, Sequence)
+        or not looks
+        or not all(isinstance(look, str) for look in looks)
+    ):
+        raise InvalidArgumentError(
+            f'looks must be a list of statuses such as ["pending", "finished"], got {arguments.shown(looks)}'
+        )
 
 
 def _are_seconds(_: object, attribute: Any, seconds: Any) -> None:
     may_be = {"render_seconds": callable(seconds), "url_seconds": seconds is None}.get(attribute.name, False)
-    if not may_be and not (isinstance(seconds, int | float) and seconds >= 0):
-        raise ValueError(f"{attribute.name} must be 0 or more seconds, got {seconds!r}")
+    if not may_be and not (arguments.is_number(seconds) and seconds >= 0):
+        raise InvalidArgumentError(f"{attribute.name} must be 0 or more seconds, got {arguments.shown(seconds)}")
 
 
 def _is_limit(_: object, __: Any, limit: object) -> None:
     if limit is not None and not isinstance(limit, RateLimit):
-        raise ValueError(f"limit must be a FixedWindow, SlidingWindow, TokenBucket or None, got {limit!r}")
+        raise InvalidArgumentError(
+            f"limit must be a FixedWindow, SlidingWindow, TokenBucket or None, got {arguments.shown(limit)}"
+        )
+
+
+def _check_renderers(_: object, __: object, value: Any) -> None:
+    arguments.whole("renderers", value, least=1)
+
+
+def _check_quota(_: object, __: object, value: Any) -> None:
+    arguments.whole("quota", value, least=0)
+
+
+def _check_flag(_: object, attribute: Any, value: Any) -> None:
+    arguments.flag(attribute.name, value)
+
+
+def _check_token(_: object, __: object, value: Any) -> None:
+    if not isinstance(value, str):
+        raise InvalidArgumentError("token must be a string or None")
+
+
+def _check_content(_: object, __: object, value: Any) -> None:
+    if not isinstance(value, bytes):
+        raise InvalidArgumentError(f"content must be bytes or None, got {arguments.shown(value)}")
+
+
+def _check_share(_: object, attribute: Any, value: Any) -> None:
+    arguments.number(attribute.name, value, least=0.0, most=1.0)
+
+
+def _check_number(_: object, attribute: Any, value: Any) -> None:
+    arguments.number(attribute.name, value)
+
+
+def _all_of(name: str, kind: type[T], given: Iterable[T] | None) -> tuple[T, ...] | None:
+    if given is None:
+        return None
+    values = tuple(arguments.iterable(name, given, f"{kind.__name__} values"))
+    for value in values:
+        if not isinstance(value, kind):
+            raise InvalidArgumentError(f"{name} must be {kind.__name__} values, got {arguments.shown(value)}")
+    return values
 
 
 def _characters(given: Iterable[Character] | None) -> tuple[Character, ...] | None:
-    return None if given is None else tuple(given)
+    return _all_of("characters", Character, given)
 
 
 def _avatars(given: Iterable[Avatar] | None) -> tuple[Avatar, ...] | None:
-    return None if given is None else tuple(given)
+    return _all_of("avatars", Avatar, given)
 
 
 @define(eq=False, repr=False, kw_only=True, slots=False)
@@ -98,19 +150,19 @@ class Account:
     render_seconds: float | Callable[[Submit], float] = field(default=0.0, validator=_are_seconds)
     pending_seconds: float = field(default=0.0, validator=_are_seconds)
     looks: Sequence[str] | None = field(default=None, validator=_are_looks)
-    renderers: int | None = field(default=None, validator=optional(ge(1)), on_setattr=frozen_)
-    statuses: bool = True
-    lists_videos: bool = True
+    renderers: int | None = field(default=None, validator=optional(_check_renderers), on_setattr=frozen_)
+    statuses: bool = field(default=True, validator=_check_flag)
+    lists_videos: bool = field(default=True, validator=_check_flag)
     characters: Sequence[Character] | None = field(default=None, converter=_characters)
     avatars: Sequence[Avatar] | None = field(default=None, converter=_avatars)
     limit: RateLimit | None = field(default=None, validator=_is_limit)
-    quota: int | None = field(default=None, validator=optional(ge(0)))
-    token: str | None = None
-    content: bytes | None = field(default=None, validator=optional(instance_of(bytes)))
+    quota: int | None = field(default=None, validator=optional(_check_quota))
+    token: str | None = field(default=None, validator=optional(_check_token))
+    content: bytes | None = field(default=None, validator=optional(_check_content))
     url_seconds: float | None = field(default=None, validator=_are_seconds)
     latency: float = field(default=0.0, validator=_are_seconds)
-    error_rate: float = field(default=0.0, validator=[ge(0.0), le(1.0)])
-    clock_skew: float = 0.0
+    error_rate: float = field(default=0.0, validator=_check_share)
+    clock_skew: float = field(default=0.0, validator=_check_number)
     _random: Random = field(factory=lambda: Random(0))  # noqa: S311  # for tests
 
     files_url: str = field(default="https://files.example", init=False)

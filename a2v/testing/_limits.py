@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections import deque
-from typing import Literal
+from typing import Any, Literal
 
-from attrs import define, field, frozen, validators
+from attrs import define, field, frozen
+
+from a2v._core import arguments
+from a2v.errors import InvalidArgumentError
 
 EPOCH = 1_700_000_000.0
 """The Unix time of a service's first request, unless it is a server: the same in each run."""
@@ -28,6 +31,25 @@ class Standing:
     resets: float
 
 
+def _check_requests(_: object, __: object, value: Any) -> None:
+    arguments.whole("requests", value, least=1)
+
+
+def _check_per(_: object, __: object, value: Any) -> None:
+    arguments.seconds("per", value)
+
+
+def _check_offset(_: object, __: object, value: Any) -> None:
+    arguments.number("offset", value)
+
+
+def _check_reset(_: object, __: object, value: Any) -> None:
+    if value not in ("seconds", "milliseconds", "delta", None):
+        raise InvalidArgumentError(
+            f'reset must be "seconds", "milliseconds", "delta" or None, got {arguments.shown(value)}'
+        )
+
+
 @define
 class RateLimit(ABC):
     """So many requests in so many seconds; one object counts for all services that it is given to.
@@ -39,11 +61,9 @@ class RateLimit(ABC):
             seconds from now (``"delta"``). ``None``: replies do not speak of the limit at all.
     """
 
-    requests: int = field(default=30, validator=validators.ge(1))
-    per: float = field(default=60.0, validator=validators.gt(0))
-    reset: Literal["seconds", "milliseconds", "delta"] | None = field(
-        default="seconds", validator=validators.in_(("seconds", "milliseconds", "delta", None))
-    )
+    requests: int = field(default=30, validator=_check_requests)
+    per: float = field(default=60.0, validator=_check_per)
+    reset: Literal["seconds", "milliseconds", "delta"] | None = field(default="seconds", validator=_check_reset)
 
     @abstractmethod
     def arrive(self, now: float) -> Standing:
@@ -70,7 +90,7 @@ class FixedWindow(RateLimit):
         offset: How many seconds of the first window are over when the first request comes.
     """
 
-    offset: float = 0.0
+    offset: float = field(default=0.0, validator=_check_offset)
     _window: int = field(default=-1, init=False)
     _count: int = field(default=0, init=False)
 

@@ -14,6 +14,8 @@ from anyio.abc import SocketAttribute
 from anyio.from_thread import start_blocking_portal
 from anyio.streams.buffered import BufferedByteReceiveStream
 
+from a2v._core import arguments
+from a2v.errors import InvalidArgumentError
 from a2v.testing._values import Reply
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from a2v.testing._service import Service
 
 _MAX_HEAD = 65536
+_LAST_PORT = 65535
 _GONE = (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.IncompleteRead)
 
 
@@ -44,6 +47,8 @@ class Server:
     base_url: str
 
     def __init__(self, service: Service, port: int = 0) -> None:
+        if arguments.whole("port", port, least=0) > _LAST_PORT:
+            raise InvalidArgumentError(f"port must be 0 (any free one) to {_LAST_PORT}, got {port}")
         self.service: Service = service
         self.token: str = "token" if service.token is None else service.token
         self._port = port

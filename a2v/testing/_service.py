@@ -18,9 +18,9 @@ import httpx
 from anyio.lowlevel import RunVar
 from attrs import define, field
 
-from a2v._core import wire
+from a2v._core import arguments, wire
 from a2v._core.models import Avatar, Character, Pose, Video, VideoStatus
-from a2v.errors import ProtocolError
+from a2v.errors import InvalidArgumentError, ProtocolError
 from a2v.testing._account import Account, Answer, Render
 from a2v.testing._server import Server
 from a2v.testing._transport import Transport
@@ -46,10 +46,9 @@ class _Told(Generic[T]):
 
 
 def _told(what: T, nth: int, times: int | None) -> _Told[T]:
-    if nth < 1:
-        raise ValueError(f"nth must be 1 (the next one) or more, got {nth!r}")
-    if times is not None and times < 1:
-        raise ValueError(f"times must be 1 or more, or None for all from there on, got {times!r}")
+    arguments.whole("nth", nth, least=1)
+    if times is not None:
+        arguments.whole("times", times, least=1)
     return _Told(nth - 1, math.inf if times is None else times, what)
 
 
@@ -109,7 +108,7 @@ class Service(Account):
         random: Draws what ``error_rate`` hits; the same in each run by default.
 
     Raises:
-        ValueError: A setting cannot be right.
+        InvalidArgumentError: A setting cannot be right.
 
     Attributes:
         files_url: Where the files seem to be; a server sets it to its own URL.
@@ -176,10 +175,13 @@ class Service(Account):
             with_mask: Whether it has a mask once it is finished.
 
         Raises:
-            ValueError: There is a video of this id.
+            InvalidArgumentError: There is a video of this id, or an argument cannot be right.
         """
+        arguments.identifier("video_id", video_id, "a video")
+        for text in (*looks, message):
+            arguments.text("looks and message", text)
         if video_id in self._renders:
-            raise ValueError(f"there is a video {video_id!r} already")
+            raise InvalidArgumentError(f"there is a video {video_id!r} already")
         submit = Submit(at=self._latest, video_id=video_id, with_mask=with_mask)
         self._renders[video_id] = Render(submit, 0.0, looks or ("finished",), message)
 
@@ -191,7 +193,7 @@ class Service(Account):
             nth: Which of the submissions that will be accepted, counted from now.
             times: How many in a row; ``None``: all from there on.
         """
-        self._failures.append(_told(message, nth, times))
+        self._failures.append(_told(arguments.text("message", message), nth, times))
 
     def refuse(
         self,
@@ -226,6 +228,10 @@ class Service(Account):
             nth: Which of these calls, counted from now.
             times: How many in a row; ``None``: all from there on.
         """
+        if not isinstance(answer, Reply | Exception) and not callable(answer):
+            raise InvalidArgumentError(
+                f"answer must be a Reply, an exception or a function, got {arguments.shown(answer)}"
+            )
 
         async def effect(call: Call, as_usual: _AsUsual) -> Reply:
             if isinstance(answer, Exception):
@@ -272,6 +278,8 @@ class Service(Account):
             nth: Which of these calls, counted from now.
             times: How many in a row; ``None``: all from there on.
         """
+        if not arguments.is_number(seconds) or seconds < 0:
+            raise InvalidArgumentError(f"seconds must be a number, 0 or more, got {arguments.shown(seconds)}")
 
         async def effect(_: Call, as_usual: _AsUsual) -> Reply:
             reply = as_usual()
@@ -300,6 +308,7 @@ class Service(Account):
             nth: Which of the requests for a file, counted from now.
             times: How many in a row; ``None``: all from there on.
         """
+        arguments.whole("after", after, least=0)
 
         async def effect(_: Call, as_usual: _AsUsual) -> Reply:
             return attrs.evolve(as_usual(), breaks_after=after)
@@ -325,7 +334,7 @@ class Service(Account):
 
     def _check_name(self, name: str) -> None:
         if name not in _CALLS:
-            raise ValueError(f"there is no call {name!r}, only {', '.join(_CALLS)}")
+            raise InvalidArgumentError(f"there is no call {name!r}, only {', '.join(_CALLS)}")
 
     # -- what happens -------------------------------------------------------------------------------------------------
 

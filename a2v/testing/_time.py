@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, TypeVarTuple
 import anyio
 import anyio.to_thread
 
+from a2v.errors import InvalidArgumentError
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from contextvars import Context
@@ -80,7 +82,7 @@ def virtual_time(backend: Literal["asyncio", "trio"] = "asyncio") -> tuple[str, 
 
     Raises:
         ImportError: trio was asked for and is not installed.
-        ValueError: There is no such backend.
+        InvalidArgumentError: There is no such backend.
     """
     if backend == "asyncio":
         return backend, {"loop_factory": VirtualTimeLoop}
@@ -88,7 +90,7 @@ def virtual_time(backend: Literal["asyncio", "trio"] = "asyncio") -> tuple[str, 
         from a2v.testing._trio import options  # noqa: PLC0415  # trio is no dependency
 
         return backend, options()
-    raise ValueError(f"backend must be 'asyncio' or 'trio', got {backend!r}")
+    raise InvalidArgumentError(f"backend must be 'asyncio' or 'trio', got {backend!r}")
 
 
 def run_in_virtual_time(

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from itertools import chain
 from types import MappingProxyType
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from attrs import field, frozen
 
-from a2v._core import wire
+from a2v._core import arguments, wire
+from a2v.errors import InvalidArgumentError
+
+_LEAST_STATUS, _LARGEST_STATUS = 100, 999
 
 CallName = Literal[
     "character.list", "video.generate", "video.get", "video.list", "avatar.list", "avatar-pose.list", "file"
@@ -18,7 +22,10 @@ CallName = Literal[
 
 
 def _lower(headers: Mapping[str, str]) -> Mapping[str, str]:
-    return MappingProxyType({name.lower(): value for name, value in headers.items()})
+    given = arguments.mapping("headers", headers)
+    for part in chain.from_iterable(given.items()):
+        arguments.text("headers", part)
+    return MappingProxyType({name.lower(): value for name, value in given.items()})
 
 
 @frozen(kw_only=True)
@@ -70,7 +77,25 @@ class Submit:
 def _as_bytes(body: object) -> bytes:
     if isinstance(body, bytes):
         return body
-    return (body if isinstance(body, str) else json.dumps(body)).encode()
+    try:
+        return (body if isinstance(body, str) else json.dumps(body)).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        reason = str(error)
+    raise InvalidArgumentError(
+        f"body must be bytes, a string or what JSON can say, got {arguments.shown(body)} ({reason})"
+    )
+
+
+def _check_status(_: object, __: object, value: Any) -> None:
+    if not _LEAST_STATUS <= arguments.whole("status", value, least=0) <= _LARGEST_STATUS:
+        raise InvalidArgumentError(
+            f"status must be an HTTP status from {_LEAST_STATUS} to {_LARGEST_STATUS}, got {value}"
+        )
+
+
+def _check_breaks_after(_: object, __: object, value: Any) -> None:
+    if value is not None:
+        arguments.whole("breaks_after", value, least=0)
 
 
 @frozen
@@ -84,10 +109,10 @@ class Reply:
         breaks_after: After how many bytes of the body the connection breaks; ``None``: not at all.
     """
 
-    status: int = 200
+    status: int = field(default=200, validator=_check_status)
     body: bytes = field(default=b"", converter=_as_bytes)
     headers: Mapping[str, str] = field(factory=dict, converter=_lower)
-    breaks_after: int | None = None
+    breaks_after: int | None = field(default=None, validator=_check_breaks_after)
 
     @classmethod
     def success(cls, data: object) -> Self:

@@ -180,7 +180,7 @@ async def test_what_cannot_be_wanted(make_client, most) -> None:
 
 @pytest.mark.parametrize("job", [{"model_id": "eva_a0008", "audio_url": AUDIO}, "eva_a0008", None])
 async def test_what_is_no_job(make_client, job) -> None:
-    with pytest.raises(TypeError, match=r"a2v\.Job"):
+    with pytest.raises(a2v.InvalidArgumentError, match=r"a2v\.Job"):
         make_client().batch([*jobs("a"), job])
 
 

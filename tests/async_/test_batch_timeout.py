@@ -59,5 +59,5 @@ async def test_without_a_limit_it_waits_as_long_as_it_takes(service, make_client
 
 @pytest.mark.parametrize("seconds", [0, -1, math.nan, math.inf, True, "60"])
 async def test_what_is_no_time_is_refused(make_client, seconds) -> None:
-    with pytest.raises(a2v.ConfigurationError, match="render_timeout"):
+    with pytest.raises(a2v.InvalidArgumentError, match="render_timeout"):
         make_client().batch(jobs("a"), render_timeout=seconds)

@@ -85,7 +85,7 @@ async def test_a_submission_that_is_under_way_is_asked_about_too(service, run, m
 
 @pytest.mark.parametrize("recordings", ["old", True, ["same"], {}])
 def test_a_choice_that_is_none(make_client, recordings) -> None:
-    with pytest.raises(a2v.ConfigurationError, match='recordings must be "same", "new" or None'):
+    with pytest.raises(a2v.InvalidArgumentError, match='recordings must be "same", "new" or None'):
         make_client().batch([], recordings=recordings)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from a2v import ClientClosedError
+from a2v import ClientClosedError, InvalidStateError
 from a2v._sync import bridge as module
 from a2v._sync import loop as loop_module
 from a2v._sync.bridge import Bridge, SyncContext, SyncIterator, Twin, core_of
@@ -534,7 +534,7 @@ class TestIterators:
         with ThreadPoolExecutor(1) as pool:
             waiting = pool.submit(next, iterator, "ended")
             assert core.reached.wait(LIMIT)
-            with pytest.raises(ValueError, match="another thread"):
+            with pytest.raises(InvalidStateError, match="another thread"):
                 next(iterator)
             iterator.close()
             assert waiting.result(LIMIT) == "ended"

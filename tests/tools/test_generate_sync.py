@@ -183,7 +183,7 @@ class TestWhatIsWritten:
                 "all_of",
                 [
                     "def all_of(self, others: Iterable[Thing], numbers: Iterable[int]) -> list[int]:",
-                    "self._bridge.call(self._core.all_of, [core_of(item) for item in others], [*numbers])",
+                    "self._bridge.call(self._core.all_of, [core_of(item) for item in others], consumed(numbers))",
                 ],
             ),
             (

@@ -1,0 +1,104 @@
+"""Checks of arguments that users pass. Each returns the value, or raises an error that names the argument and the value."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from math import inf, isfinite
+from pathlib import Path
+from typing import Any
+
+from a2v.errors import A2VError, InvalidArgumentError
+
+_SHOWN = 200
+
+
+def shown(value: object) -> str:
+    """The ``repr`` of a value, cut to a length that fits an error message."""
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+
+
+def whole(name: str, value: Any, *, least: int, error: type[A2VError] = InvalidArgumentError) -> int:
+    """A whole number that is not too small. ``True`` and ``False`` are not numbers here."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise error(f"{name} must be a whole number, {least} or more, got {shown(value)}")
+    return value
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is an integer or a float, but neither a truth value nor NaN."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and value == value  # noqa: PLR0124  # NaN
+
+
+def number(name: str, value: Any, *, least: float = -inf, most: float = inf) -> float:
+    """A finite number within bounds."""
+    if not is_number(value) or not isfinite(value) or not least <= value <= most:
+        bounds = f" from {least:g} to {most:g}" if isfinite(most) else f", {least:g} or more" if isfinite(least) else ""
+        raise InvalidArgumentError(f"{name} must be a number{bounds}, got {shown(value)}")
+    return float(value)
+
+
+def seconds(name: str, value: Any, *, error: type[A2VError] = InvalidArgumentError) -> float:
+    """A positive, finite number of seconds."""
+    if not is_number(value) or not 0 < value < inf:
+        raise error(f"{name} must be a number of seconds, more than 0, got {shown(value)}")
+    return value  # type: ignore[no-any-return]  # checked above
+
+
+def timeout(name: str, value: Any) -> float | None:
+    """Seconds to wait, or ``None`` for no limit. A limit of 0 or less has passed already."""
+    if value is not None and not is_number(value):
+        raise InvalidArgumentError(f"{name} must be a number of seconds or None, got {shown(value)}")
+    return value  # type: ignore[no-any-return]  # checked above
+
+
+def flag(name: str, value: Any) -> bool:
+    """``True`` or ``False`` and nothing else: the string "no" would count as true."""
+    if not isinstance(value, bool):
+        raise InvalidArgumentError(f"{name} must be True or False, got {shown(value)}")
+    return value
+
+
+def text(name: str, value: Any, *, error: type[A2VError] = InvalidArgumentError) -> str:
+    """A string."""
+    if not isinstance(value, str):
+        raise error(f"{name} must be a string, got {shown(value)}")
+    return value
+
+
+def identifier(name: str, value: Any, what: str) -> str:
+    """An id, such as that of a video: a string that is not blank."""
+    if not isinstance(value, str) or not value.strip():
+        raise InvalidArgumentError(f"{name} must be the id of {what}, got {shown(value)}")
+    return value
+
+
+def path(name: str, value: Any, *, error: type[A2VError] = InvalidArgumentError) -> Path:
+    """The path of a file or a folder: a string or a path object that the file system can take."""
+    if not isinstance(value, str | os.PathLike) or not isinstance(os.fspath(value), str):
+        reason = "it is not a string or a path object"
+    elif not os.fspath(value):
+        reason = "it is empty"
+    else:
+        try:
+            reason = "it contains a NUL character" if b"\0" in os.fsencode(value) else ""
+        except UnicodeEncodeError as problem:
+            reason = f"it cannot be encoded: {problem.reason}"
+        if not reason:
+            return Path(value)
+    raise error(f"{name} must be the path of a file or a folder, got {shown(value)}: {reason}")
+
+
+def iterable(name: str, value: Any, of: str, *, error: type[A2VError] = InvalidArgumentError) -> Iterable[Any]:
+    """Something to iterate over, which a single string is not meant to be."""
+    if isinstance(value, str | bytes) or not isinstance(value, Iterable):
+        raise error(f"{name} must be {of}, got {shown(value)}")
+    return value
+
+
+def mapping(name: str, value: Any) -> Mapping[Any, Any]:
+    """A mapping."""
+    if not isinstance(value, Mapping):
+        raise InvalidArgumentError(f"{name} must be a mapping, got {shown(value)}")
+    return value
