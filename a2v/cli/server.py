@@ -161,14 +161,32 @@ def _kept_token(data_dir: Path) -> str:
     path = data_dir / "token"
     try:
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not path.exists():
+        if not path.is_symlink() and not path.exists():
             part = path.with_name(f"token.{secrets.token_hex(8)}")
             with os.fdopen(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w", encoding="ascii") as file:
                 file.write(secrets.token_urlsafe())
+                file.flush()
+                os.fsync(file.fileno())
             part.replace(path)
-        return path.read_text(encoding="ascii")
-    except OSError as error:
-        raise UsageError(f"--data-dir: {path} cannot be used: {error.strerror}") from None
+        token = _read_private(path)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UsageError(f"--data-dir: {path} cannot be used: {reason}; remove it to get a new token") from None
+    if not token:
+        raise UsageError(f"--data-dir: {path} is empty; remove it to get a new token")
+    return token
+
+
+def _read_private(path: Path) -> str:
+    """The text of a file that nobody else could have put there or read."""
+    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    with os.fdopen(os.open(path, flags), "r", encoding="ascii") as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise ValueError("it is not a file")
+        if os.name == "posix" and (status.st_mode & 0o077 or status.st_uid != os.geteuid()):
+            raise ValueError("others could read or write it")
+        return file.read(1024).strip()
 
 
 def _check_private(path: Path) -> None:
@@ -216,6 +234,7 @@ def keep(path: Path, folder: Path) -> Path:
         if not copy.exists():
             part = copy.with_name(f"{copy.name}.part")
             shutil.copyfile(path, part)
+            part.chmod(0o600)
             part.replace(copy)
     except OSError as error:
         raise UsageError(f"{path} cannot be copied to {folder}: {error.strerror}") from None

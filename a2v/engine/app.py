@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import tempfile
-import time
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
@@ -17,18 +16,20 @@ from attrs import field, frozen
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from a2v._core import wire
 from a2v._core.models import Avatar, Character, Job, Pose, Video, VideoStatus
 from a2v.engine import cast
+from a2v.engine.download import VideoResponse
 from a2v.engine.errors import AudioError, RenderError
 from a2v.engine.fetch import check_url
-from a2v.engine.guard import Guard, refuse
+from a2v.engine.folder import open_data_folder
+from a2v.engine.guard import Guard, busy, refuse, unavailable
 from a2v.engine.openapi import describe
 from a2v.engine.page import PAGE_HEADERS, page
-from a2v.engine.pool import Pool, QueueFullError
+from a2v.engine.pool import BusyError, Pool
 from a2v.engine.renderer import Renderer, render_in_child
 from a2v.engine.settings import Revision, Settings
 from a2v.engine.store import Store, Task
@@ -46,8 +47,6 @@ LISTED = 2000
 """How many videos `video.list` shows at most, the newest first, as far as they fit a reply."""
 ON_PAGE = 12
 PREVIEW_SIZE = 512
-BUSY_SECONDS = 10
-"""When to come back if the queue is full."""
 RENDER_FAILED = 500
 """The code of a failed render where replies have no status; the protocol has none."""
 
@@ -136,11 +135,7 @@ def _data_folder(path: Path | None) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix="a2v-") as folder:
             yield Path(folder)
         return
-    try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigurationError(f"the data folder {str(path)!r} cannot be made: {error.strerror}") from None
-    yield path.resolve()
+    yield open_data_folder(path)
 
 
 @frozen
@@ -194,8 +189,8 @@ async def video_generate(request: Request) -> Response:
     _check_who(job, engine.settings)
     try:
         task = engine.pool.submit(job)
-    except QueueFullError:
-        return _busy()
+    except BusyError as error:
+        return busy(str(error))
     status = {"status": task.status.value} if engine.settings.revision == "later" else {}
     return _success({"video_id": task.video_id} | status)
 
@@ -213,12 +208,6 @@ def _check_who(job: Job, settings: Settings) -> None:
 def _check_known(what: str, name: str, value: str | None, known: Collection[str]) -> None:
     if value not in known:
         raise HTTPException(400, f"there is no {what} {value!r}; {name} must be one of: {', '.join(known)}")
-
-
-def _busy() -> Response:
-    """Nothing was submitted, and a client should know: by the protocol a 5xx leaves that open, a 429 does not."""
-    headers = {"Retry-After": str(BUSY_SECONDS), "X-Ratelimit-Reset": str(int(time.time()) + BUSY_SECONDS)}
-    return refuse(429, "the queue is full; try again later", code=wire.TOO_MANY_REQUESTS, headers=headers)
 
 
 async def _read_job(request: Request) -> Job:
@@ -352,21 +341,25 @@ def _preview_url(request: Request, who: str) -> str:
 
 async def video_file(request: Request) -> Response:
     """A finished video. The URL alone gives access, like the pre-signed ones of the hosted service."""
-    return _file(request, _engine(request).pool.path)
+    return await _file(request, _engine(request).pool.path)
 
 
 async def mask_file(request: Request) -> Response:
     """The mask of a finished video."""
-    return _file(request, _engine(request).pool.mask_path)
+    return await _file(request, _engine(request).pool.mask_path)
 
 
-def _file(request: Request, path_of: Callable[[str], Path]) -> Response:
+async def _file(request: Request, path_of: Callable[[str], Path]) -> Response:
     # Only what is a task's name becomes part of a path.
     task = _engine(request).store.get(request.path_params["video_id"])
-    path = path_of(task.video_id) if task and task.status is VideoStatus.FINISHED else None
-    if path is None or not path.is_file():
-        return refuse(404, "there is no such file", code=wire.NOT_FOUND)
-    return FileResponse(path, media_type="video/mp4")
+    missing = refuse(404, "there is no such file", code=wire.NOT_FOUND)
+    if task is None or task.status is not VideoStatus.FINISHED:
+        return missing
+    try:
+        file = await anyio.open_file(path_of(task.video_id), "rb")
+    except FileNotFoundError:
+        return missing
+    return VideoResponse(file)
 
 
 async def preview_file(request: Request) -> Response:
@@ -387,9 +380,11 @@ def _preview(who: str) -> bytes:
 
 
 async def health(request: Request) -> Response:
-    """That the engine lives and can read what it remembers; needs no token."""
-    _engine(request).store.waiting()
-    return _success({"status": "ok"})
+    """Whether the engine works; 503 while the machine lacks something."""
+    engine = _engine(request)
+    engine.store.waiting()
+    reason = engine.pool.shortage.reason
+    return _success({"status": "ok"}) if reason is None else unavailable(reason)
 
 
 async def openapi(request: Request) -> Response:

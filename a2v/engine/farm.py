@@ -24,8 +24,9 @@ import anyio.to_thread
 import attrs
 from attrs import frozen
 
-from a2v.engine.errors import RenderCrashedError, RenderError
+from a2v.engine.errors import RenderCrashedError, RenderError, ShortageError
 from a2v.engine.renderer import Order, render_in_child
+from a2v.engine.shortage import reason_of
 from a2v.errors import ConfigurationError
 
 try:
@@ -51,7 +52,7 @@ LOOK_SECONDS = 0.5
 CLOSE_SECONDS = 5.0
 
 Made = dict[str, Any]
-"""What comes back from a worker, in types that need no class of ours: ``video`` and ``mask``, or ``refused``, or ``crashed``."""
+"""What comes back from a worker, in types that need no class of ours: ``video`` and ``mask``, or ``refused``, ``crashed`` or ``lacking``."""
 
 
 @frozen
@@ -87,7 +88,8 @@ class Farm:
 
         Raises:
             RenderError: As ``render_in_child`` does.
-            RenderCrashedError: So too; and if the scheduler was lost meanwhile, or Dask gave up.
+            ShortageError: This machine or the worker's lacks something just now.
+            RenderCrashedError: As ``render_in_child`` does; and if the scheduler was lost meanwhile, or Dask gave up.
         """
         recording = await anyio.to_thread.run_sync(order.audio.read_bytes)
         async with self._connected(patient=True) as client:
@@ -96,6 +98,8 @@ class Farm:
             raise RenderError(made["refused"])
         if "crashed" in made:
             raise RenderCrashedError(made["crashed"])
+        if "lacking" in made:
+            raise ShortageError(made["lacking"])
         if order.mask:
             await anyio.to_thread.run_sync(_write, order.mask, made["mask"])
         await anyio.to_thread.run_sync(_write, order.destination, made["video"])
@@ -147,6 +151,8 @@ async def _submit(client: Client, recording: bytes, order: Order) -> Made:
     try:
         made: Made = await future
     except Exception as error:
+        if reason := reason_of(error):
+            raise ShortageError(reason) from None
         # What was raised there, or what befell Dask: the scheduler is gone, or worker after worker died of this render.
         logger.error("Dask gave a render up: %s: %s", type(error).__name__, error)  # noqa: TRY400  # the traceback is Dask's
         raise RenderCrashedError("the Dask cluster lost the render") from error
@@ -210,4 +216,6 @@ async def _verdict(order: Order) -> Made:
         return {"refused": str(error)}
     except RenderCrashedError as error:
         return {"crashed": str(error)}
+    except ShortageError as error:
+        return {"lacking": str(error)}
     return {"video": order.destination.read_bytes(), "mask": order.mask.read_bytes() if order.mask else None}

@@ -11,11 +11,11 @@ import os
 import re
 import socket
 import stat
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from functools import cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
@@ -23,7 +23,8 @@ import anyio
 import anyio.to_thread
 import httpx
 
-from a2v.engine.errors import AudioError
+from a2v.engine.errors import AudioError, ShortageError
+from a2v.engine.shortage import reason_of
 
 if TYPE_CHECKING:
     import ssl
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
 MAX_BYTES = 100 * 1024 * 1024
 MAX_SECONDS = 120.0
 MAX_REDIRECTS = 5
+DRIP_SECONDS = 30.0
+DRIP_BYTES = 4 * 1024
+"""A server that sends less than this in ``DRIP_SECONDS`` is not waited for."""
 HTTP_URL = r"[Hh][Tt][Tt][Pp][Ss]?://[A-Za-z0-9._\-]+(:[0-9]{1,5})?([/?#][^\x00-\x20\x7f]*)?"
 """What an ``audio_url`` looks like; beside it ``http://[…]`` for the few who use addresses of IPv6."""
 _IPV6_URL = r"[Hh][Tt][Tt][Pp][Ss]?://\[[0-9A-Fa-f:.]+\](:[0-9]{1,5})?([/?#][^\x00-\x20\x7f]*)?"
@@ -74,7 +78,9 @@ async def fetch(audio_url: str, destination: Path, settings: Settings) -> None:
         settings: What is allowed.
 
     Raises:
-        AudioError: It is not allowed, not there, too big (100 MiB) or too slow (2 minutes).
+        AudioError: It is not allowed, not there, too big (100 MiB) or too slow (2 minutes, or less than 4 KiB in 30 s).
+        ShortageError: The machine lacks something just now.
+        OSError: So too, or the destination cannot be written.
     """
     check_url(audio_url)
     try:
@@ -95,24 +101,64 @@ def _copy(audio_url: str, destination: Path, allowed: tuple[Path, ...]) -> None:
     if parts.netloc not in ("", "localhost"):
         raise AudioError("audio_url: a file:// URL must name a file of the engine's own machine (file:///…)")
     with _explained():
-        path = Path(url2pathname(parts.path)).resolve()
-        if not any(path.is_relative_to(folder.resolve()) for folder in allowed):
-            raise AudioError("audio_url: the engine may not read that file; start it with the file's folder allowed")
-        # Neither a link put there since, nor a pipe that blocks.
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
-        with os.fdopen(descriptor, "rb") as source, destination.open("wb") as target:
-            _check_file(os.fstat(descriptor))
-            while block := source.read(1024 * 1024):
-                target.write(block)
-                _check_size(target.tell())
+        source = _open_allowed(Path(url2pathname(parts.path)), allowed)
+    with source, _opened(destination) as target:
+        while block := _read_block(source):
+            target.write(block)
+            _check_size(target.tell())
+
+
+def _open_allowed(path: Path, allowed: tuple[Path, ...]) -> BinaryIO:
+    """Open a file in an allowed folder, also while somebody else replaces folders by links."""
+    path = path.resolve()
+    folders = [folder.resolve() for folder in allowed]
+    inside = next((folder for folder in folders if path.is_relative_to(folder)), None)
+    if inside is None:
+        raise AudioError("audio_url: the engine may not read that file; start it with the file's folder allowed")
+    descriptor = _open_without_links(inside, path.relative_to(inside).parts)
+    try:
+        _check_file(os.fstat(descriptor))
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def _open_without_links(folder: Path, names: tuple[str, ...]) -> int:
+    """Open a file below a folder, each name by itself, so that none on the way can have become a link meanwhile."""
+    # Nor may it be a pipe, which would block.
+    plain = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    if os.open not in os.supports_dir_fd:  # Windows
+        return os.open(folder.joinpath(*names), plain)
+    descriptor = os.open(folder, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    for name in names:
+        above = descriptor
+        try:
+            descriptor = os.open(name, plain, dir_fd=above)
+        finally:
+            os.close(above)
+    return descriptor
+
+
+def _read_block(source: BinaryIO) -> bytes:
+    with _explained():
+        return source.read(1024 * 1024)
+
+
+def _opened(destination: Path) -> BinaryIO:
+    return os.fdopen(
+        os.open(destination, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0), 0o600), "wb"
+    )
 
 
 @contextmanager
 def _explained() -> Iterator[None]:
     try:
         yield
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
+    except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: of `resolve`, for a loop of links before 3.13
+        if reason_of(error):
+            raise
+        reason = error.strerror if isinstance(error, OSError) else str(error).partition("\n")[0]
         raise AudioError(f"audio_url: the file cannot be read: {reason}") from None
 
 
@@ -130,8 +176,8 @@ def _check_size(size: int) -> None:
 
 
 async def _download(audio_url: str, destination: Path, *, allow_private: bool) -> None:
-    context = await anyio.to_thread.run_sync(_tls)
     try:
+        context = await anyio.to_thread.run_sync(_tls)
         # The transport alone, without httpx's client, which writes URLs with their signatures to the log. And no proxy
         # from the environment: it would resolve the name anew, behind the check.
         async with httpx.AsyncHTTPTransport(verify=context, trust_env=False) as transport:
@@ -141,13 +187,20 @@ async def _download(audio_url: str, destination: Path, *, allow_private: bool) -
                 if following is None:
                     return
                 url = following
-    except httpx.InvalidURL as error:
-        raise AudioError(f"audio_url leads to something that is not a URL: {error}") from None
-    except httpx.TimeoutException:
-        raise AudioError("audio_url: its server does not answer") from None
-    except httpx.TransportError as error:
-        raise AudioError(f"audio_url could not be fetched: {str(error) or 'the connection failed'}") from None
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+        raise _explain(error) from None
     raise AudioError(f"audio_url was redirected more than {MAX_REDIRECTS} times")
+
+
+def _explain(error: Exception) -> AudioError | ShortageError:
+    if reason := reason_of(error):
+        return ShortageError(reason)
+    if isinstance(error, httpx.TimeoutException):
+        return AudioError("audio_url: its server does not answer")
+    if isinstance(error, httpx.HTTPError):
+        return AudioError(f"audio_url could not be fetched: {str(error) or 'the connection failed'}")
+    # Also from urlsplit and idna, for some redirects.
+    return AudioError("audio_url leads to something that is not a URL")
 
 
 # Compressed replies would be bounded by what they unpack to; recordings are compressed already.
@@ -170,7 +223,12 @@ async def _one_hop(
     if url.scheme not in ("http", "https") or not url.host:
         raise AudioError("audio_url is redirected to something that is not http(s)")
     _check_port(url.port, allow_private=allow_private)
-    response = await _connect(transport, url, await _resolve(url, allow_private=allow_private))
+    response = None
+    # As a whole: the transport's time-out begins again with each byte of the head.
+    with anyio.move_on_after(DRIP_SECONDS):
+        response = await _connect(transport, url, await _resolve(url, allow_private=allow_private))
+    if response is None:
+        raise AudioError("audio_url: its server does not answer")
     try:
         if response.has_redirect_location:
             return url.join(response.headers["location"])
@@ -206,17 +264,22 @@ async def _save(response: httpx.Response, destination: Path) -> None:
         raise AudioError(f"audio_url could not be fetched: its server answered HTTP {response.status_code}")
     if response.headers.get("content-encoding", "identity") != "identity":
         raise AudioError("audio_url could not be fetched: its server sent it compressed without being asked")
-    size = 0
-    async with await anyio.open_file(destination, "wb") as file:
+    size, enough = 0, DRIP_BYTES
+    async with anyio.wrap_file(await anyio.to_thread.run_sync(_opened, destination)) as file:
         # Leaving the loop would leave httpx's generators to the garbage collector; a cancelled read unwinds them.
-        with anyio.CancelScope() as reading:
+        with anyio.move_on_after(DRIP_SECONDS) as reading:
             async for block in response.aiter_raw():
                 size += len(block)
                 if size > MAX_BYTES:
                     reading.cancel()
-                else:
-                    await file.write(block)
+                    continue
+                if size >= enough:
+                    enough = size + DRIP_BYTES
+                    reading.deadline = anyio.current_time() + DRIP_SECONDS
+                await file.write(block)
     _check_size(size)
+    if reading.cancelled_caught:
+        raise AudioError(f"audio_url: its server sent less than {DRIP_BYTES // 1024} KiB in {DRIP_SECONDS:.0f} s")
 
 
 async def _resolve(url: httpx.URL, *, allow_private: bool) -> list[str]:
@@ -225,7 +288,11 @@ async def _resolve(url: httpx.URL, *, allow_private: bool) -> list[str]:
     port = url.port or (443 if url.scheme == "https" else 80)
     try:
         found = await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError):
+    except (OSError, UnicodeError) as error:
+        if reason := reason_of(error):
+            raise ShortageError(reason) from None
+        # The resolver says no more than that a name is unknown when it cannot open a file or a socket.
+        await anyio.to_thread.run_sync(_check_descriptors)
         raise AudioError(f"audio_url: there is no host {host!r}") from None
     addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
     if not allow_private and not all(is_public(address) for address in addresses):
@@ -233,6 +300,12 @@ async def _resolve(url: httpx.URL, *, allow_private: bool) -> list[str]:
             f"audio_url: {host!r} is not on the public internet, and this engine fetches from nowhere else"
         )
     return addresses
+
+
+def _check_descriptors() -> None:
+    with ExitStack() as opened:
+        for _ in range(3):
+            opened.enter_context(closing(socket.socket()))
 
 
 def is_public(address: str) -> bool:

@@ -25,6 +25,7 @@ from starlette.routing import Match
 from a2v._core import wire
 from a2v._core.settings import Secret
 from a2v.engine.settings import LOOPBACK, Settings
+from a2v.engine.shortage import reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -49,6 +50,22 @@ def refuse(
 ) -> JSONResponse:
     """A reply that refuses a request; where the protocol has no code for the reason, it is the HTTP status."""
     return JSONResponse(wire.refusal(status if code is None else code, message), status, headers)
+
+
+def busy(reason: str) -> JSONResponse:
+    """Nothing was submitted, and a client should know: by the protocol a 5xx leaves that open, a 429 does not."""
+    headers = {"Retry-After": str(BUSY_SECONDS), "X-Ratelimit-Reset": str(int(time.time()) + BUSY_SECONDS)}
+    return refuse(429, f"{reason}; try again later", code=wire.TOO_MANY_REQUESTS, headers=headers)
+
+
+def unavailable(reason: str) -> JSONResponse:
+    """The machine lacks something just now."""
+    return refuse(503, reason, headers={"Retry-After": str(BUSY_SECONDS)})
+
+
+def _lacking(scope: Scope, reason: str) -> JSONResponse:
+    # Submitting is the last thing that a POST does: what raised an error did not submit.
+    return busy(reason) if scope["method"] == "POST" else unavailable(reason)
 
 
 class _Access(Enum):
@@ -113,11 +130,16 @@ class Guard:
         except ClientDisconnect:
             logger.info("%(method)s %(path)s: the client hung up", facts, extra=facts)
             return
-        except Exception:
-            logger.exception("%(method)s %(path)s failed", facts, extra=facts)
+        except Exception as error:
+            reason = reason_of(error)
+            if reason is not None:
+                scope["app"].state.engine.pool.shortage.begin(reason)
+            else:
+                logger.exception("%(method)s %(path)s failed", facts, extra=facts)
             if status:
                 raise
-            await refuse(500, "the engine failed; its log says why")(scope, receive, send_with_headers)
+            failed = refuse(500, "the engine failed; its log says why") if reason is None else _lacking(scope, reason)
+            await failed(scope, receive, send_with_headers)
         facts |= {"status": status, "seconds": round(time.perf_counter() - start, 4)}
         access.info("%(method)s %(path)s %(status)s %(seconds)s s", facts, extra=facts)
 

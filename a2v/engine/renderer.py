@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING
 import anyio
 from attrs import frozen
 
-from a2v.engine.errors import RenderCrashedError, RenderError
+from a2v.engine.errors import RenderCrashedError, RenderError, ShortageError
 from a2v.engine.settings import Format
+from a2v.engine.shortage import NO_MEMORY
 
 if TYPE_CHECKING:
     from anyio.abc import ByteReceiveStream
@@ -64,7 +65,7 @@ class Order:
 
 Renderer = Callable[[Order], Awaitable[None]]
 """Returns when the files of the order are complete. Raises ``RenderError`` for what is wrong with the order and stays wrong,
-``RenderCrashedError`` for what may succeed if it is tried again."""
+``RenderCrashedError`` for what may succeed if it is tried again, ``ShortageError`` for what the machine lacks just now."""
 
 
 async def render_in_child(order: Order) -> None:
@@ -73,6 +74,7 @@ async def render_in_child(order: Order) -> None:
     Raises:
         RenderError: The recording cannot be used, or the render took too long or too much memory.
         RenderCrashedError: The child ended without a verdict.
+        ShortageError: The child was killed, or says that the machine lacks something.
     """
     try:
         with anyio.fail_after(order.max_render_seconds):
@@ -81,6 +83,9 @@ async def render_in_child(order: Order) -> None:
         raise RenderError(_took_too_long(order)) from None
     if status == -getattr(signal, "SIGXCPU", 0) != 0:
         raise RenderError(_took_too_long(order))
+    if status == -getattr(signal, "SIGKILL", 0) != 0:
+        # Not by us: by the system, which does so when it has no memory left.
+        raise ShortageError(f"{NO_MEMORY} (a render was killed)")
     _check(status, output)
 
 
@@ -99,7 +104,14 @@ def _command(order: Order) -> list[str]:
 async def _run(command: list[str]) -> tuple[int, bytes]:
     # A session of its own: a Ctrl-C at the terminal is for the server, which then stops its children in order.
     # A pipe to it: however this process ends, the pipe does too, and the child notices.
-    child = await anyio.open_process(command, stdin=subprocess.PIPE, start_new_session=True, env=_environment())
+    child = await anyio.open_process(
+        command,
+        stdin=subprocess.PIPE,
+        start_new_session=True,
+        env=_environment(),
+        # What it makes is for us alone.
+        umask=0o077 if os.name == "posix" else -1,
+    )
     output: dict[str, bytes] = {}
 
     async def read(name: str, stream: ByteReceiveStream | None) -> None:
@@ -132,10 +144,12 @@ async def _tail(stream: ByteReceiveStream) -> bytes:
 def _check(status: int, output: bytes) -> None:
     try:
         verdict = json.loads(output.splitlines()[-1])
-        ok, message = verdict["ok"], verdict.get("message")
+        ok, message, lacking = verdict["ok"], verdict.get("message"), verdict.get("lacking")
     except (ValueError, LookupError, TypeError, AttributeError):
         raise RenderCrashedError("the renderer crashed") from None
     if status != 0:
         raise RenderCrashedError("the renderer crashed")
+    if lacking:
+        raise ShortageError(str(lacking))
     if ok is not True:
         raise RenderError(str(message or "the recording cannot be used"))

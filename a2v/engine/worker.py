@@ -1,6 +1,7 @@
 """One render in a process of its own: ``python -m a2v.engine.worker AUDIO_FILE WHO DESTINATION [--mask MASK_FILE] …``.
 
-``WHO`` is a ``pose_id``, or a ``model_id`` for a character's usual pose. Prints one line of JSON, ``{"ok": true}`` or ``{"ok": false, "message": "…"}``, and ends with 0 in both cases. Any other end
+``WHO`` is a ``pose_id``, or a ``model_id`` for a character's usual pose. Prints one line of JSON and ends with 0: ``{"ok": true}``,
+``{"ok": false, "message": "…"}``, or ``{"ok": false, "lacking": "…"}`` if the machine is to blame. Any other end
 is a crash, and says nothing about the request. Decoding what strangers send is the riskiest thing that the engine does: this
 process bounds its own memory, time and disk first, and can be killed without harm to the server.
 """
@@ -8,6 +9,7 @@ process bounds its own memory, time and disk first, and can be killed without ha
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import math
 import os
@@ -103,10 +105,21 @@ def _outcome(options: argparse.Namespace) -> dict[str, object]:
     except RenderError as error:
         return {"ok": False, "message": str(error)}
     except Exception as error:
+        if reason := _lacking(error):
+            return {"ok": False, "lacking": reason}
         if not _lacks_memory(error, options.max_render_mib):
             raise
         return {"ok": False, "message": f"the render needs more than {options.max_render_mib} MiB of memory"}
     return {"ok": True}
+
+
+def _lacking(error: Exception) -> str | None:
+    """What the machine lacks, if an error says so: disk space, say. Memory and file size have limits of this process's own."""
+    if not isinstance(error, OSError) or error.errno in (errno.ENOMEM, errno.EFBIG):
+        return None
+    from a2v.engine.shortage import reason_of  # noqa: PLC0415  # seldom needed
+
+    return reason_of(error)
 
 
 def _lacks_memory(error: Exception, mib: int) -> bool:

@@ -32,6 +32,14 @@ if said.startswith("sleep once "):
     if not note.exists():
         note.write_text(str(os.getpid()))
         said = "sleep"
+if said.startswith(("lack once ", "killed once ")):
+    kind, _, name = said.partition(" once ")
+    note = pathlib.Path(name)
+    if not note.exists():
+        note.write_text("")
+        if kind == "killed": os.kill(os.getpid(), 9)
+        print(json.dumps({"ok": False, "lacking": "the disk is full"}))
+        sys.exit()
 if said == "sleep": time.sleep(600)
 if said == "crash": os.abort()
 if said == "exit": sys.exit("there is a bug")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sqlite3
 import sys
 from contextlib import asynccontextmanager
@@ -12,7 +13,7 @@ import pytest
 
 from a2v import Job, VideoStatus
 from a2v.engine import Settings
-from a2v.engine.pool import Pool, QueueFullError
+from a2v.engine.pool import BusyError, Pool, QueueFullError
 from a2v.engine.store import Store
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("quick_renders")]
@@ -143,19 +144,26 @@ async def test_videos_are_removed_when_their_time_is_over(open_pool, say, job, m
         assert not pool.mask_path(masked).exists()
 
 
-async def test_a_sweep_that_fails_is_the_next_ones_work(open_pool, job, monkeypatch, caplog):
-    monkeypatch.setattr("a2v.engine.pool.SWEEP_SECONDS", 0.05)
-    async with open_pool(keep_days=0.1 / 86_400) as (pool, store):
-        with monkeypatch.context() as patch:
-            patch.setattr(store, "forget", _disk_is_full)
-            video_id = pool.submit(job("hello")).video_id
-            with anyio.fail_after(20):
-                while "could not be removed" not in caplog.text:  # noqa: ASYNC110  # as an operator would look
-                    await anyio.sleep(0.01)
+async def test_what_cannot_be_removed_is_the_next_sweeps_work(open_pool, job, monkeypatch, caplog):
+    """And keeps nothing else from being removed; the log has one line of it."""
+    monkeypatch.setattr("a2v.engine.pool.SWEEP_SECONDS", 0.02)
+    async with open_pool() as (pool, store):
+        stuck, other = [(await ended(store, pool.submit(job("hello")).video_id)).video_id for _ in range(2)]
+        path = pool.path(stuck)
+    path.unlink()
+    path.mkdir()
+    (path / "file").touch()
+    async with open_pool(keep_days=0.01 / 86_400) as (pool, store):
         with anyio.fail_after(20):
-            while store.get(video_id):  # noqa: ASYNC110  # as a client would look
-                await anyio.sleep(0.02)
-        assert not pool.path(video_id).exists()
+            while store.get(other):  # noqa: ASYNC110  # as a client would look
+                await anyio.sleep(0.01)
+        assert store.get(stuck)
+        (path / "file").unlink()
+        path.rmdir()
+        with anyio.fail_after(20):
+            while store.get(stuck):  # noqa: ASYNC110  # as a client would look
+                await anyio.sleep(0.01)
+    assert caplog.text.count("could not be removed") == 1
 
 
 async def test_the_log_says_why_a_renderer_crashed(open_pool, job, caplog):
@@ -171,18 +179,99 @@ async def test_a_renderer_that_cannot_even_start(open_pool, job, monkeypatch):
     assert (task.status, task.message) == (VideoStatus.FAILED, "the engine failed; its log says why")
 
 
-async def test_a_store_that_cannot_be_written_is_the_tasks_misfortune(open_pool, job, monkeypatch, caplog):
+async def test_a_finished_render_is_not_lost_because_its_end_cannot_be_stored(open_pool, job, monkeypatch):
+    monkeypatch.setattr("a2v.engine.shortage.FIRST_PAUSE", 0.01)
+    renders = []
+    async with open_pool() as (pool, store):
+        render = pool._renderer
+        monkeypatch.setattr(pool, "_renderer", lambda order: renders.append(order) or render(order))
+        mark, refusals = store.mark, iter([_disk_is_full, _disk_is_full])
+
+        def refuse_twice(video_id, status, message=None):
+            if status.is_terminal:
+                next(refusals, str)()
+            mark(video_id, status, message)
+
+        monkeypatch.setattr(store, "mark", refuse_twice)
+        task = pool.submit(job("hello"))
+        assert (await ended(store, task.video_id)).status is VideoStatus.FINISHED
+    assert len(renders) == 1
+
+
+async def test_a_store_that_cannot_be_written_accepts_nothing(open_pool, job, monkeypatch):
+    monkeypatch.setattr("a2v.engine.shortage.FIRST_PAUSE", 0.01)
     async with open_pool() as (pool, store):
         with monkeypatch.context() as patch:
-            patch.setattr(store, "mark", _disk_is_full)
-            task = pool.submit(job("hello"))
-            with anyio.fail_after(20):
-                while "could not be stored" not in caplog.text:  # noqa: ASYNC110  # as an operator would look
-                    await anyio.sleep(0.01)
-        assert store.get(task.video_id).status is VideoStatus.PENDING
+            patch.setattr(store, "add", _disk_is_full)
+            for _ in range(2):
+                with pytest.raises(BusyError, match="database or disk is full"):
+                    pool.submit(job("hello"))
+        with anyio.fail_after(20):
+            await pool.shortage.over()
         assert (await ended(store, pool.submit(job("hello")).video_id)).status is VideoStatus.FINISHED
-    async with open_pool() as (_, store):
-        assert (await ended(store, task.video_id)).status is VideoStatus.FINISHED
+
+
+@pytest.mark.parametrize("what", ["lack", "killed"])
+async def test_a_render_for_which_the_machine_lacks_something_is_repeated(open_pool, job, tmp_path, what, monkeypatch):
+    monkeypatch.setattr("a2v.engine.shortage.FIRST_PAUSE", 0.01)
+    monkeypatch.setattr("a2v.engine.pool.LONGEST_PAUSE", 0.01)
+    async with open_pool() as (pool, store):
+        task = await ended(store, pool.submit(job(f"{what} once {tmp_path / 'note'}")).video_id)
+    assert task.status is VideoStatus.FINISHED
+
+
+async def test_a_task_that_alone_lacks_something_again_and_again_fails(open_pool, job, monkeypatch):
+    """While others find everything there: it asks for too much, and must not be tried for ever."""
+    monkeypatch.setattr("a2v.engine.pool.LONGEST_PAUSE", 0.001)
+    orders = []
+
+    async def renderer(order):
+        orders.append(order)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    async with open_pool() as (pool, store):
+        monkeypatch.setattr(pool, "_renderer", renderer)
+        task = await ended(store, pool.submit(job("hello")).video_id)
+        assert pool.shortage.reason is None
+    assert (task.status, len(orders)) == (VideoStatus.FAILED, 10)
+    assert task.message == (
+        "the engine could not render this 10 times in a row: the disk cannot be used (No space left on device)"
+    )
+
+
+async def test_an_unforeseen_error_does_not_show_a_signed_url(open_pool, model_id, monkeypatch, say, caplog):
+    """Not even to what collects the variables of tracebacks."""
+
+    async def renderer(_: object):
+        raise ZeroDivisionError
+
+    async with open_pool() as (pool, store):
+        monkeypatch.setattr(pool, "_renderer", renderer)
+        task = pool.submit(Job(model_id, say("hello") + "?signature=canary"))
+        assert (await ended(store, task.video_id)).message == "the engine failed; its log says why"
+        assert "canary" not in repr(task)
+    assert "ZeroDivisionError" in caplog.text
+    assert "canary" not in caplog.text
+    assert not any(record.exc_info for record in caplog.records)
+
+
+async def test_a_recording_that_was_fetched_is_not_fetched_again_after_a_restart(open_pool, job, recordings, data_dir):
+    """Its URL may have expired by then."""
+    async with open_pool(workers=1) as (pool, store):
+        under_way = pool.submit(job("sleep"))
+        await until(store, under_way.video_id, VideoStatus.IN_PROGRESS)
+        waiting = pool.submit(job("gone soon"))
+        with anyio.fail_after(20):
+            while not (data_dir / "audio" / waiting.video_id).exists():  # noqa: ASYNC110  # nobody tells us
+                await anyio.sleep(0.01)
+    for path in recordings.iterdir():
+        if path.read_text() == "gone soon":
+            path.unlink()
+    (data_dir / "audio" / ("0" * 32)).write_text("of a task that is done")
+    async with open_pool(workers=2) as (pool, store):
+        task = await ended(store, waiting.video_id)
+        assert pool.path(task.video_id).read_text() == "eva_a0008 --size 512: gone soon"
+        assert [path.name for path in (data_dir / "audio").iterdir()] == [under_way.video_id]
 
 
 def _disk_is_full(*_: object) -> None:

@@ -1,0 +1,100 @@
+"""The data folder: nobody else can read what is in it, and nothing in it leads elsewhere."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+
+import anyio
+import httpx
+import pytest
+
+from a2v.engine import LocalEngine
+from a2v.errors import ConfigurationError
+
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.usefixtures("quick_renders"),
+    pytest.mark.skipif(sys.platform == "win32", reason="files have the rights of their folder"),
+]
+
+
+@pytest.fixture(autouse=True)
+def open_umask():
+    """Whatever the user's umask forbids, files are not private because of it."""
+    before = os.umask(0)
+    yield
+    os.umask(before)
+
+
+@pytest.fixture
+def use(data_dir, recordings, say, look_until):
+    async def use():
+        async with (
+            LocalEngine(data_dir, "t", allow_files=recordings, workers=1) as engine,
+            httpx.AsyncClient(base_url=engine.base_url, headers={"Authorization": "t"}) as client,
+        ):
+
+            async def submit(what: str) -> str:
+                job = {"pose_id": "eva_a0008_front", "audio_url": say(what), "with_mask": True}
+                return (await client.post("/v1/a2v/video.generate", json=job)).json()["data"]["video_id"]
+
+            await look_until(client, await submit("hello"), "finished")
+            await look_until(client, await submit("sleep"), "in_progressing")
+            waiting = await submit("hello")
+            with anyio.fail_after(20):
+                while not (data_dir / "audio" / waiting).exists():  # noqa: ASYNC110  # nobody tells us
+                    await anyio.sleep(0.01)
+            return open_to_others(data_dir)
+
+    return use
+
+
+def open_to_others(folder) -> dict[str, str]:
+    modes = {path: path.lstat().st_mode for path in [folder, *folder.rglob("*")]}
+    return {str(path): stat.filemode(mode) for path, mode in modes.items() if mode & 0o077}
+
+
+async def test_nobody_else_can_read_anything_of_a_new_folder(use, data_dir):
+    assert await use() == {}
+    assert open_to_others(data_dir) == {}
+
+
+async def test_nor_of_one_that_was_there_with_all_its_files(use, data_dir):
+    await use()
+    for path in [data_dir, *data_dir.rglob("*")]:
+        path.chmod(0o777 if path.is_dir() else 0o666)
+    async with LocalEngine(data_dir):
+        assert open_to_others(data_dir) == {}
+
+
+async def test_a_folder_with_other_things_keeps_its_mode(use, data_dir):
+    """It may be a home folder."""
+    data_dir.mkdir(mode=0o755)
+    (data_dir / "notes.txt").touch(0o644)
+    assert set(await use()) == {str(data_dir), str(data_dir / "notes.txt")}
+
+
+LINKED = ["tasks.sqlite3", "tasks.sqlite3-wal", "tasks.sqlite3-journal", "videos", "work", "audio"]
+
+
+@pytest.mark.parametrize("kind", ["link", "dangling link", "pipe"])
+@pytest.mark.parametrize("name", LINKED)
+async def test_what_leads_elsewhere_is_refused(use, data_dir, tmp_path, name, kind):
+    data_dir.mkdir()
+    elsewhere = tmp_path / "elsewhere"
+    if kind == "pipe":
+        os.mkfifo(data_dir / name)
+    else:
+        (data_dir / name).symlink_to(elsewhere)
+    if kind == "link" and "." not in name:
+        elsewhere.mkdir()
+    elif kind == "link":
+        elsewhere.write_text("of somebody else")
+    with anyio.fail_after(20), pytest.raises(ConfigurationError, match="data"):
+        await use()
+    if kind == "link":
+        assert elsewhere.is_dir() or elsewhere.read_text() == "of somebody else"
+    else:
+        assert not elsewhere.exists()
