@@ -6,6 +6,7 @@ Without a path the journal is kept in memory, and the way is the same.
 
 from __future__ import annotations
 
+import signal
 from collections import Counter
 from collections.abc import Collection
 from functools import partial
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 import anyio
 
 from a2v._async import telemetry
+from a2v._async.background import is_asyncio, spawn, wait_for_end
 from a2v._async.download import on_disk
 from a2v._async.finder import Finder
 from a2v._async.intake import refuse_a_lost_journal, take_in
@@ -24,7 +26,7 @@ from a2v._async.saver import Saver
 from a2v._async.submitter import Submitter
 from a2v._async.task import AsyncVideoTask
 from a2v._core import arguments, html, wire
-from a2v._core.items import JobState, JournalEntry, Pace, Progress, facts_of, in_doubt
+from a2v._core.items import JobState, JournalEntry, Pace, Progress, as_a2v_error, facts_of, in_doubt, is_lost
 from a2v._core.models import Job, Outcome
 from a2v._core.planning import Choices, Recordings, places_of
 from a2v.errors import (
@@ -40,6 +42,7 @@ from a2v.errors import (
 if TYPE_CHECKING:
     import os
     from collections.abc import Iterable
+    from pathlib import Path
     from types import TracebackType
 
     from a2v._async.session import Session
@@ -93,7 +96,8 @@ class AsyncBatch:
         self._doubts: dict[str, tuple[Item, SubmissionUnknownError]] = {}
         self._missing = len(self._jobs)
         self._delivered: Item | None = None
-        self._entered = False
+        self._entered = self._asking = False
+        self._crash: BaseException | None = None
 
     # -- the context --------------------------------------------------------------------------------------------------
 
@@ -111,13 +115,10 @@ class AsyncBatch:
         except BaseException:
             await self._journal.aclose()
             raise
-        self._group = anyio.create_task_group()
-        await self._group.__aenter__()
         self._entered = True
         self._span = telemetry.start("a2v.batch", {"a2v.jobs": len(self._jobs)})
-        self._group.start_soon(self._submitter.guard)
         with self._span.active():
-            self._group.start_soon(self._run)
+            spawn(self._live)
         return self
 
     async def _prepare(self) -> None:
@@ -125,7 +126,8 @@ class AsyncBatch:
         self._items, self._gone = intake.items, intake.gone
         self._missing = sum(not item.ended for item in self._items)
         self._send, self._outcomes = anyio.create_memory_object_stream[tuple[Item, Outcome]](inf)
-        self._freed, self._doubted = anyio.Event(), anyio.Event()
+        self._freed, self._doubted, self._ended = anyio.Event(), anyio.Event(), anyio.Event()
+        self._scope = anyio.CancelScope()
         self._saver = Saver(self._journal, overwrite=self._choices.overwrite)
         self._submitter = Submitter(self._session, self._journal, intake.video_ids)
         self._finder = Finder(self._session, self._journal, self._submitter.busy)
@@ -135,17 +137,14 @@ class AsyncBatch:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._group.cancel_scope.cancel()
         self._missing = 0
+        self._scope.cancel()
         try:
-            # The group is not told of the body's error, which would come out of it wrapped in a group of errors.
-            await self._group.__aexit__(None, None, None)
-        except BaseExceptionGroup as group:
-            raise _first(group) from None  # Ctrl-C on trio, which may come out of any task
+            await wait_for_end(self._ended)
+            if kind is None and self._crash:
+                raise self._crash
         finally:
-            self._send.close()
             self._outcomes.close()
-            self._span.end()
             with anyio.CancelScope(shield=True):
                 try:
                     if kind is None:
@@ -153,11 +152,33 @@ class AsyncBatch:
                 finally:
                     await self._journal.aclose()
 
+    async def _live(self) -> None:
+        """All that the batch does, in a task of its own."""
+        try:
+            with self._scope:
+                async with anyio.create_task_group() as self._group:
+                    self._group.start_soon(self._submitter.guard)
+                    await self._run()
+        except anyio.get_cancelled_exc_class():
+            # The event loop ends, and the batch was not left: nobody else will do this.
+            self._outcomes.close()
+            with anyio.CancelScope(shield=True):
+                await self._journal.aclose()
+            raise
+        except BaseException as error:  # noqa: BLE001  # raised to those who use the batch, in their task
+            self._crash = _first(error)
+            if isinstance(self._crash, KeyboardInterrupt) and not is_asyncio():
+                signal.raise_signal(signal.SIGINT)  # trio raised it here by chance, and it is the main task's
+        finally:
+            self._send.close()
+            self._span.end()
+            self._ended.set()
+
     def _repr_html_(self) -> str:
         """How far it has come, for notebooks."""
         p = self.progress
         counts = {"finished": p.done, "failed": p.failed, "in doubt": p.unknown, "under way": p.under_way}
-        return html.progress({**counts, "waiting": p.waiting})
+        return html.progress({**counts, **({"lost": p.lost} if p.lost else {}), "waiting": p.waiting})
 
     def __aiter__(self) -> Self:
         return self
@@ -168,8 +189,20 @@ class AsyncBatch:
             raise InvalidStateError("a batch starts with its context: async with client.batch(…) as batch: …")
         if not self._missing:
             raise StopAsyncIteration
-        await self._acknowledge()
-        item, outcome = await self._outcomes.receive()
+        if self._asking:
+            raise InvalidStateError(
+                "another task is waiting for the next outcome of this batch; only one can at a time"
+            )
+        self._asking = True
+        try:
+            await self._acknowledge()
+            item, outcome = await self._outcomes.receive()
+        except (anyio.EndOfStream, anyio.ClosedResourceError):
+            if not self._missing:  # another task has left the batch meanwhile
+                raise StopAsyncIteration from None
+            raise self._crash or InvalidStateError("the batch has ended with its event loop") from None
+        finally:
+            self._asking = False
         self._missing -= 1
         self._delivered = item
         return outcome
@@ -197,6 +230,7 @@ class AsyncBatch:
             done=count["done"],
             failed=count["failed"],
             unknown=count["unknown"],
+            lost=count["lost"],
         )
 
     async def pace(self) -> Pace:
@@ -221,7 +255,7 @@ class AsyncBatch:
     async def _run(self) -> None:
         pending = [item for item in self._items if item.state is JobState.PENDING and not item.ended]
         for item in self._items:
-            if item.state in (JobState.SUBMITTED, JobState.FINISHED) and not item.ended:
+            if item.state in (JobState.SUBMITTED, JobState.FINISHED, JobState.LOST) and not item.ended:
                 self._follow(item)
         if any(not item.ended for item in self._items):
             await self._begin_finding()
@@ -236,8 +270,16 @@ class AsyncBatch:
         except SubmissionUnknownError as error:
             self._doubt(item, error)
             await self._submitter.recover(wire.video_list() if self._finder.works else wire.character_list())
-        except A2VError as error:
-            self._end(item, error=in_doubt(item.job, str(error)) if item.state is JobState.UNKNOWN else error)
+        except Exception as error:  # noqa: BLE001  # whatever it is, it is about this item and not about the others
+            told = as_a2v_error(error, item.job)
+            if item.state is not JobState.UNKNOWN:
+                self._end(item, error=told)
+                return
+            doubt = in_doubt(item.job, str(told))
+            doubt.__cause__ = error
+            self._end(item, error=doubt)
+            if not isinstance(error, A2VError):
+                await self._submitter.recover(wire.character_list())
         else:
             self._follow(item)
 
@@ -247,26 +289,37 @@ class AsyncBatch:
         self._group.start_soon(self._finish, item, item.video_id)
 
     async def _finish(self, item: Item, video_id: str) -> None:
-        task = AsyncVideoTask(self._session, video_id, submitted_at=anyio.current_time())
+        # A server may not know a video everywhere right after it was submitted, perhaps at the end of the run before.
+        since = anyio.current_time() if item.state is JobState.SUBMITTED else None
+        task = AsyncVideoTask(self._session, video_id, submitted_at=since)
         try:
-            await task.wait(timeout=self._render_timeout)
-            if item.state is JobState.SUBMITTED:
-                await item.move(self._journal, JobState.FINISHED)
-            path = await self._saver.save(task, item.identity, item.path, item.mask_path) if item.path else None
-            await item.move(self._journal, JobState.DONE, path=path and str(path.absolute()))
+            path = await self._complete(item, task)
+        except Exception as error:  # noqa: BLE001  # whatever it is, it is about this item and not about the others
+            told = await self._note_failure(item, error)
+            told.video_id = told.video_id or video_id
+            self._end(item, video=task.video, error=told)
+        else:
             self._end(item, video=task.video, path=path, mask_path=item.mask_path)
-        except VideoFailedError as error:
-            await self._fail(item, error)
-        except A2VError as error:
-            self._end(item, video=task.video, error=error)
 
-    async def _fail(self, item: Item, error: VideoFailedError) -> None:
-        told: A2VError = error
+    async def _complete(self, item: Item, task: AsyncVideoTask) -> Path | None:
+        await task.wait(timeout=self._render_timeout)
+        if item.state is not JobState.FINISHED:
+            await item.move(self._journal, JobState.FINISHED)
+        path = await self._saver.save(task, item.identity, item.path, item.mask_path) if item.path else None
+        await item.move(self._journal, JobState.DONE, path=path and str(path.absolute()))
+        return path
+
+    async def _note_failure(self, item: Item, error: Exception) -> A2VError:
+        """Write down an end for good; return the error for the outcome."""
+        told = as_a2v_error(error, item.job)
         try:
-            await item.move(self._journal, JobState.FAILED, error=facts_of(error, item.job))
+            if isinstance(error, VideoFailedError):
+                await item.move(self._journal, JobState.FAILED, error=facts_of(error, item.job))
+            elif is_lost(error) and item.state is not JobState.LOST:
+                await item.move(self._journal, JobState.LOST, error=facts_of(error, item.job))
         except JournalError as problem:
             told = problem
-        self._end(item, video=error.video, error=told)
+        return told
 
     def _end(self, item: Item, *, error: A2VError | None = None, **facts: Any) -> None:
         # A video that took too long for this run is still being rendered: it has not failed.

@@ -48,8 +48,8 @@ class Item:
     @property
     def stage(self) -> str:
         """What it counts as in a ``Progress``."""
-        if self.state is JobState.UNKNOWN:
-            return "unknown"
+        if self.state in (JobState.UNKNOWN, JobState.LOST):
+            return self.state.value
         if self.state in (JobState.FAILED, JobState.REJECTED) or self.failed:
             return "failed"
         return {JobState.PENDING: "waiting", JobState.DONE: "done"}.get(self.state, "under_way")

@@ -1,11 +1,18 @@
-"""The file beside a journal."""
+"""The lock file of a journal, which also has room for one note.
+
+The lock lasts as long as the process that holds it, however that ends. The note is for the case that a video was submitted
+and the journal cannot be written: its blocks are allocated in advance, so it can be stored on a full disk.
+"""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import stat
 import sys
 from typing import TYPE_CHECKING, Self
+from weakref import WeakSet
 
 from a2v.errors import JournalError
 
@@ -14,36 +21,52 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _NOTE_SIZE = 4096
+_CLOSED = -1
+# What a planted link or named pipe would do: overwrite another file, or block for ever. Windows has neither flag.
+_CAREFULLY = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
 class SideFile:
-    """The file beside the journal: it is locked while a batch runs, and has room for one note when the disk is full."""
+    """The file beside a journal: it is locked while a batch runs, and stores one note when the disk is full.
+
+    Args:
+        journal: The journal's path, which is in the messages of errors.
+
+    Raises:
+        JournalError: Another process holds the lock, or the file cannot be locked.
+        OSError: The file cannot be opened or written.
+    """
 
     def __init__(self, journal: Path) -> None:
-        self.path = journal.with_name(f"{journal.name}.lock")
+        self.path = _path_of(journal)
         self._journal = journal
+        self._file = _CLOSED
 
     def __enter__(self) -> Self:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
+        self._file = self._open()
         try:
-            _lock(self._file)
+            self._lock()
             if os.fstat(self._file).st_size < _NOTE_SIZE:
                 self.clear()
-        except BaseException as error:
-            os.close(self._file)
-            if isinstance(error, BlockingIOError | PermissionError):
-                raise JournalError(
-                    f"another process works on {self._journal}; two would pay for the same jobs"
-                ) from None
+        except BaseException:
+            self.close()
             raise
+        _open_files.add(self)
         return self
 
     def __exit__(self, *_: object) -> None:
-        os.close(self._file)
+        self.close()
+
+    def close(self) -> None:
+        """Release the lock. A forked child, which inherits the file, calls this too; it does not release the parent's lock."""
+        _open_files.discard(self)
+        file, self._file = self._file, _CLOSED
+        if file != _CLOSED:
+            os.close(file)
 
     def note(self, facts: Mapping[str, str]) -> bool:
-        """Write something down; tell whether that worked."""
+        """Store a note; return whether that worked."""
         try:
             self._write(json.dumps(facts))
         except OSError:
@@ -51,25 +74,104 @@ class SideFile:
         return True
 
     def read(self) -> dict[str, str] | None:
-        """What was written down and not cleared since."""
+        """The note that was stored and not cleared since.
+
+        Raises:
+            JournalError: The file holds something else.
+        """
         os.lseek(self._file, 0, os.SEEK_SET)
-        noted = os.read(self._file, _NOTE_SIZE).decode(errors="replace").strip()
-        if not noted:
+        noted = os.read(self._file, _NOTE_SIZE)
+        if not noted.strip():
             return None
         try:
             facts = json.loads(noted)
-            return {"identity": facts["identity"], "video_id": facts["video_id"]}
-        except (ValueError, TypeError, KeyError):
-            raise JournalError(f"{self.path} should name a video that was submitted, and is damaged") from None
+            note = {name: facts[name] for name in ("identity", "video_id")}
+        except (ValueError, TypeError, KeyError, RecursionError):
+            note = {}
+        if not note or not all(isinstance(value, str) and _is_text(value) for value in note.values()):
+            raise JournalError(f"{self.path} is damaged: it should name a video that was submitted, or be empty")
+        return note
 
     def clear(self) -> None:
-        """Make room, or keep it: its blocks are there already when the disk is full."""
+        """Remove the note, and allocate the blocks for the next one."""
         self._write("")
+
+    def _open(self) -> int:
+        try:
+            file = os.open(self.path, os.O_RDWR | os.O_CREAT | _CAREFULLY, 0o600)
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                raise JournalError(f"{self.path} is a symbolic link; remove it") from None
+            raise
+        if not stat.S_ISREG(os.fstat(file).st_mode):
+            os.close(file)
+            raise JournalError(f"{self.path} is not a regular file; remove it")
+        return file
+
+    def _lock(self) -> None:
+        try:
+            _lock(self._file)
+        except BlockingIOError:
+            # Two processes would submit the same jobs.
+            raise JournalError(f"this batch is already running: another process works on {self._journal}") from None
+        except OSError as error:
+            raise JournalError(
+                f"{self.path} cannot be locked ({error.strerror}): this file system does not support locks. "
+                "Put the journal on another one with journal=PATH"
+            ) from None
 
     def _write(self, text: str) -> None:
         os.lseek(self._file, 0, os.SEEK_SET)
         os.write(self._file, text.encode().ljust(_NOTE_SIZE))
-        os.fsync(self._file)
+        sync(self._file)
+
+
+_open_files: WeakSet[SideFile] = WeakSet()
+
+
+def _after_fork() -> None:
+    # The lock belongs to the open file, which parent and child share: it would last until all children have ended.
+    for side in list(_open_files):
+        side.close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def is_in_use(journal: Path) -> bool:
+    """Whether a batch is running with a journal, in this process or in another one."""
+    try:
+        file = os.open(_path_of(journal), os.O_RDWR | _CAREFULLY)
+    except OSError:
+        return False
+    try:
+        _lock(file)
+    except OSError as error:
+        return isinstance(error, BlockingIOError)
+    else:
+        return False
+    finally:
+        os.close(file)
+
+
+def _path_of(journal: Path) -> Path:
+    return journal.with_name(f"{journal.name}.lock")
+
+
+def _is_text(value: str) -> bool:
+    return bool(value) and value.isprintable()
+
+
+def sync(file: int) -> None:
+    """Have a file's content survive a power cut."""
+    if sys.platform == "darwin":  # pragma: no cover
+        import fcntl  # noqa: PLC0415  # of POSIX only
+
+        # There fsync leaves the content in the drive's cache.
+        fcntl.fcntl(file, fcntl.F_FULLFSYNC)
+    else:
+        os.fsync(file)
 
 
 def _lock(file: int) -> None:
@@ -77,7 +179,10 @@ def _lock(file: int) -> None:
         import msvcrt  # noqa: PLC0415  # of this system only
 
         os.lseek(file, _NOTE_SIZE, os.SEEK_SET)  # behind the note, for what is locked cannot be read
-        msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
+        try:
+            msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
+        except PermissionError:
+            raise BlockingIOError from None
     else:
         import fcntl  # noqa: PLC0415  # of the others only
 

@@ -16,6 +16,7 @@ from a2v.errors import (
     A2VError,
     APIError,
     AuthenticationError,
+    NotFoundError,
     PermissionDeniedError,
     ProtocolError,
     SubmissionUnknownError,
@@ -46,6 +47,8 @@ class JobState(StrEnum):
     """The render ended in error."""
     REJECTED = "rejected"
     """The server refused it."""
+    LOST = "lost"
+    """It was submitted, and the server no longer knows its video. Each run asks for it again, in case it reappears."""
 
     @property
     def is_terminal(self) -> bool:
@@ -55,15 +58,16 @@ class JobState(StrEnum):
 
 BEFORE: Mapping[JobState, tuple[JobState, ...]] = {
     # Withdrawn, as nothing was sent or it was provably refused; or submitted again by explicit choice.
-    JobState.PENDING: (JobState.SUBMITTING, JobState.UNKNOWN, JobState.FAILED, JobState.REJECTED),
+    JobState.PENDING: (JobState.SUBMITTING, JobState.UNKNOWN, JobState.FAILED, JobState.REJECTED, JobState.LOST),
     JobState.SUBMITTING: (JobState.PENDING,),
     JobState.UNKNOWN: (JobState.SUBMITTING,),
     JobState.SUBMITTED: (JobState.SUBMITTING, JobState.UNKNOWN),
-    JobState.FINISHED: (JobState.SUBMITTED, JobState.DONE),
+    JobState.FINISHED: (JobState.SUBMITTED, JobState.DONE, JobState.LOST),
     JobState.DONE: (JobState.FINISHED,),
     # A file that went missing may be found to have expired at the server, too.
-    JobState.FAILED: (JobState.SUBMITTED, JobState.FINISHED),
+    JobState.FAILED: (JobState.SUBMITTED, JobState.FINISHED, JobState.LOST),
     JobState.REJECTED: (JobState.SUBMITTING,),
+    JobState.LOST: (JobState.SUBMITTED, JobState.FINISHED),
 }
 """For each state those that it may follow."""
 
@@ -154,6 +158,7 @@ class Progress:
         done: Rendered, and saved if they were to be.
         failed: Ended with an error.
         unknown: May or may not have been accepted.
+        lost: Submitted, and the server no longer knows the video.
     """
 
     total: int
@@ -162,6 +167,7 @@ class Progress:
     done: int
     failed: int
     unknown: int
+    lost: int = 0
 
 
 @frozen(kw_only=True)
@@ -235,6 +241,14 @@ def state_after(error: BaseException, *, sent: bool) -> JobState:
     return JobState.UNKNOWN
 
 
+def is_lost(error: BaseException) -> bool:
+    """Whether an error that ended the wait for a submitted video says that the server no longer knows that video.
+
+    A 404 without the API's envelope does not say so: a gateway may have answered in the API's place.
+    """
+    return isinstance(error, NotFoundError) and error.code is not None
+
+
 def in_doubt(job: Job, reason: str) -> SubmissionUnknownError:
     """The error of a job of which nobody knows whether it was accepted."""
     return SubmissionUnknownError(
@@ -242,14 +256,27 @@ def in_doubt(job: Job, reason: str) -> SubmissionUnknownError:
     )
 
 
+def as_a2v_error(error: Exception, job: Job) -> A2VError:
+    """The error of a job's outcome. What nobody foresaw, such as a bug in a transport of the caller's, is its cause."""
+    if isinstance(error, A2VError):
+        return error
+    unexpected = A2VError(_without_access(f"unexpected {type(error).__name__}: {error}", job))
+    unexpected.__cause__ = error
+    return unexpected
+
+
 def facts_of(error: BaseException, job: Job) -> dict[str, Any] | None:
     """An error as the journal keeps it."""
     if not isinstance(error, A2VError):
         return None
     message = error.message if isinstance(error, APIError) else str(error)
-    # A server may quote what it was given, and that may be a URL that gives access.
-    facts = {"kind": type(error).__name__, "message": message.replace(job.audio_url, without_query(job.audio_url))}
+    facts = {"kind": type(error).__name__, "message": _without_access(message, job)}
     return facts | ({"code": error.code, "status_code": error.status_code} if isinstance(error, APIError) else {})
+
+
+def _without_access(text: str, job: Job) -> str:
+    # A server, or an error, may quote what it was given, and that may be a URL that gives access.
+    return text.replace(job.audio_url, without_query(job.audio_url))
 
 
 def restored(facts: Mapping[str, Any]) -> A2VError:

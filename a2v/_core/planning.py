@@ -82,6 +82,7 @@ _RESUBMITTED_BY = {
     JobState.UNKNOWN: "resubmit_unknown",
     JobState.FAILED: "resubmit_failed",
     JobState.REJECTED: "resubmit_failed",
+    JobState.LOST: "resubmit_failed",
 }
 # SUBMITTING is missing: what an earlier run left in that state is UNKNOWN when the next one begins.
 _ACTIONS = {
@@ -89,6 +90,7 @@ _ACTIONS = {
     JobState.UNKNOWN: Action.FIND,
     JobState.SUBMITTED: Action.FOLLOW,
     JobState.FINISHED: Action.FOLLOW,
+    JobState.LOST: Action.FOLLOW,
 }
 
 

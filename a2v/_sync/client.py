@@ -426,7 +426,8 @@ class A2V(Twin[AsyncA2V]):
             quota: How many submissions the account has left: if there are more to make, none is made. ``None``: not known.
             resubmit_unknown: Submit jobs again of which an earlier run could not tell whether they were accepted: all
                 (``True``), or those at these places in the batch. You may pay for them twice.
-            resubmit_failed: Submit jobs again whose render failed in an earlier run, or which the server refused.
+            resubmit_failed: Submit jobs again whose render failed in an earlier run, which the server refused, or whose video
+                it no longer knows.
             repeat: Whether outcomes are told again that an earlier run has told already.
             new_token: Whether the account's token is another one than when the journal was last used.
             render_timeout: Seconds to wait in this run for each submitted video to finish, 24 hours by default; ``None``:

@@ -285,6 +285,7 @@ def _problem(ones: Sequence[Standing], again: str) -> A2VError | None:
     advice = {
         "unknown": ("To submit one again, and perhaps pay for it twice, name its row:", " --resubmit-unknown ROW"),
         "failed": ("To submit those again whose render failed or that the server refused:", " --resubmit-failed"),
+        "lost": ("To submit those again whose video the server no longer knows:", " --resubmit-failed"),
         "": ("To go on with those that are neither:", ""),
     }
     kinds = {"failed" if state == "rejected" else state if state in advice else "" for state in states}

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 from attrs import evolve, frozen
 from cyclopts import Parameter, validators
 
-from a2v import Job, JobState, ManifestError, SubmissionUnknownError
+from a2v import Job, JobState, ManifestError, SubmissionUnknownError, WaitTimeoutError
 from a2v._core import planning
-from a2v._core.items import without_query
+from a2v._core.items import is_lost, without_query
 from a2v._core.manifest import file_names
 from a2v._core.models import DEFAULT_RENDER_TIMEOUT
 from a2v.cli.printing import number
@@ -44,7 +44,7 @@ class Plan:
         dry_run: Read the manifest and the journal, tell what would be submitted, and send nothing.
         resubmit_unknown: Submit jobs again of which nobody knows whether the server accepted them, and perhaps pay for them
             twice: the numbers of their rows, or "all".
-        resubmit_failed: Submit jobs again whose render failed, or which the server refused.
+        resubmit_failed: Submit jobs again whose render failed, which the server refused, or whose video it no longer knows.
         repeat: Show outcomes again that an earlier run has shown.
         new_token: The account has another token than when the journal was last used.
         same_recordings: Rows that differ only in the query of their audio_url from rows of an earlier run are the same
@@ -185,7 +185,7 @@ class Work:
     def outcome(self, outcome: Outcome) -> Standing:
         """A job that has ended."""
         error = outcome.error
-        state = "done" if outcome.ok else "unknown" if isinstance(error, SubmissionUnknownError) else "failed"
+        state = "done" if error is None else state_told(error)
         video_id = outcome.video.video_id if outcome.video else error.video_id if error else None
         path = str(outcome.path.absolute()) if outcome.path else None
         return self.standing(outcome.index, state, video_id=video_id, path=path, error=_words(error) if error else None)
@@ -239,6 +239,15 @@ def as_options(text: str) -> str:
     text = re.sub(r"\b(overwrite|new_token|resubmit_failed)=True", lambda m: "--" + m[1].replace("_", "-"), text)
     text = re.sub(r'\brecordings="(same|new)"', r"--\1-recordings", text)
     return re.sub(r"\blimit=(\d+)", r"--limit \1", text)
+
+
+def state_told(error: A2VError) -> str:
+    """The state in which an error of a batch leaves its job, for those who see the job end."""
+    if isinstance(error, SubmissionUnknownError):
+        return JobState.UNKNOWN.value
+    if isinstance(error, WaitTimeoutError):
+        return JobState.SUBMITTED.value
+    return JobState.LOST.value if is_lost(error) else JobState.FAILED.value
 
 
 def _words(error: A2VError) -> str:

@@ -86,7 +86,14 @@ class Standing:
         }
 
 
-_STAGES = {"done": "done", "failed": "failed", "rejected": "failed", "unknown": "unknown", "pending": "not submitted"}
+_STAGES = {
+    "done": "done",
+    "failed": "failed",
+    "rejected": "failed",
+    "lost": "lost",
+    "unknown": "unknown",
+    "pending": "not submitted",
+}
 
 
 def count_stages(states: Iterable[str]) -> Counter[str]:
@@ -96,7 +103,7 @@ def count_stages(states: Iterable[str]) -> Counter[str]:
 
 def in_words(counts: Counter[str]) -> str:
     """Counted stages, for people."""
-    stages = ("done", "failed", "unknown", "under way", "not submitted")
+    stages = ("done", "failed", "lost", "unknown", "under way", "not submitted")
     return ", ".join(f"{counts[stage]} {stage}" for stage in stages if counts[stage] or stage == "done")
 
 
@@ -166,6 +173,7 @@ class TerminalBatchOutput(TerminalPrinter, BatchOutput):
         counts.add_row(
             Text(f"done {progress.done}", "green"),
             Text(f"failed {progress.failed}", "red" if progress.failed else "dim"),
+            *([Text(f"lost {progress.lost}", "red")] if progress.lost else []),
             Text(f"unknown {progress.unknown}", "yellow" if progress.unknown else "dim"),
             Text(f"under way {progress.under_way}"),
             Text(f"waiting {progress.waiting}"),
@@ -187,7 +195,7 @@ class TerminalBatchOutput(TerminalPrinter, BatchOutput):
 
 
 def _ended(progress: Progress) -> int:
-    return progress.done + progress.failed + progress.unknown
+    return progress.done + progress.failed + progress.lost + progress.unknown
 
 
 def duration(seconds: float) -> str:

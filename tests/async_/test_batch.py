@@ -435,8 +435,11 @@ async def test_what_comes_out_of_its_midst_comes_out_as_it_is(service, make_clie
     service.replies["video.get"] = [stop]
     async with make_client() as client:
         with pytest.raises(Stop):
+            async with client.batch(jobs("a")) as batch:
+                await anext(batch)
+        with pytest.raises(Stop):
             async with client.batch(jobs("a")):
-                await anyio.sleep_forever()
+                await anyio.sleep(10)
     gc.collect()
 
 

@@ -434,7 +434,7 @@ async def test_cancelled_while_it_waits_for_its_turn(service, make_client, journ
     """Nothing was sent, so nothing is in doubt."""
     service.replies["video.generate"] = [httpx.Response(429)]
     async with make_client() as client:
-        with anyio.move_on_after(20):
+        with anyio.move_on_after(1):
             async with client.batch(jobs("a"), journal=journal):
                 await anyio.sleep_forever()
     assert service.posts == 1
@@ -567,7 +567,7 @@ async def test_a_note_that_cannot_be_read(go, disk, journal) -> None:
     await go(jobs("a"))
     note = journal.with_name("batch.db.lock")
     note.write_bytes(note.read_bytes().replace(b"video_id", b"nonsense"))
-    with pytest.raises(a2v.JournalError, match=r"batch\.db\.lock should name a video"):
+    with pytest.raises(a2v.JournalError, match=r"batch\.db\.lock is damaged: it should name a video"):
         await go(jobs("a"))
 
 

@@ -6,9 +6,11 @@ import csv
 import json
 import os
 import signal
+import sqlite3
 import sys
 import threading
 import time
+from contextlib import closing
 from types import SimpleNamespace
 
 import anyio
@@ -517,3 +519,38 @@ class TestLocal:
         assert done.returncode == 0, done.stderr
         assert [path.stem for path in sorted((tmp_path / "videos").glob("*.mp4"))] == ["eva", "leo"]
         assert all(path.read_bytes()[4:8] == b"ftyp" for path in (tmp_path / "videos").glob("*.mp4"))
+
+
+def test_a_video_the_server_no_longer_knows_is_told_as_lost(a2v, service, tmp_path) -> None:
+    (tmp_path / "jobs.csv").write_text(HEAD + "eva,https://x/1.wav,one,\n")
+    service.looks = ["pending"]
+    assert a2v(*BATCH, "--render-timeout", "0.2").returncode == 1
+    with closing(sqlite3.connect(tmp_path / "videos" / "a2v-batch.db", isolation_level=None)) as db:
+        db.execute("UPDATE items SET state = 'lost'")  # as after two minutes without it
+    service.reply("video.get", Reply(404, b'{"code": 10001, "message": "file not found", "data": null}'), times=None)
+
+    ran = a2v(*BATCH)
+
+    assert ran.returncode == 1
+    assert ran.stdout.splitlines()[0].split("\t")[:4] == ["2", "one", "lost", "v1"]
+    assert ran.stdout.splitlines()[-1] == "0 done, 1 lost"
+    assert "To submit those again whose video the server no longer knows:" in ran.stderr
+    shown = a2v("journal", "videos/a2v-batch.db")
+    assert lines(shown.stdout)[0][:3] == ["one", "lost", "v1"]
+    assert len(service.submits) == 1
+
+
+def test_a_video_that_takes_too_long_is_still_under_way(a2v, service, tmp_path) -> None:
+    (tmp_path / "jobs.csv").write_text(HEAD + "eva,https://x/1.wav,one,\n")
+    service.looks = ["pending"]
+
+    ran = a2v(*BATCH, "--render-timeout", "0.2")
+
+    assert ran.returncode == 1
+    assert ran.stdout.splitlines()[0].split("\t")[:4] == ["2", "one", "submitted", "v1"]
+    assert ran.stdout.splitlines()[-1] == "0 done, 1 under way"
+    assert "  a2v batch jobs.csv -o videos --render-timeout 0.2" in ran.stderr.splitlines()
+    service.looks = ["finished"]
+    service.add_video("v1", "finished")
+    assert a2v(*BATCH, "--render-timeout", "none").returncode == 0
+    assert len(service.submits) == 1

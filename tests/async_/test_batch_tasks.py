@@ -1,0 +1,260 @@
+"""Which tasks may use a batch, and what an error nobody foresaw does to it."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from contextlib import AsyncExitStack
+
+import anyio
+import httpx
+import pytest
+
+import a2v
+from a2v._async.saver import Saver
+
+pytestmark = [pytest.mark.anyio, pytest.mark.virtual_time]
+
+
+def jobs(*names: str) -> list[a2v.Job]:
+    return [a2v.Job("eva_a0008", f"https://example.com/{name}.wav", name) for name in names]
+
+
+async def test_a_batch_is_left_in_another_task_than_the_one_that_entered_it(service, make_client, tmp_path) -> None:
+    """As test fixtures and exit stacks do it. Nobody is cancelled, and the journal can be opened again."""
+    stack = AsyncExitStack()
+    async with make_client() as client, anyio.create_task_group() as group:
+        batch = await stack.enter_async_context(client.batch(jobs("a", "b"), journal=tmp_path / "j.db"))
+        await anext(batch)
+        group.start_soon(stack.aclose)
+        await anyio.sleep(5)
+        async with client.batch(jobs("a", "b"), journal=tmp_path / "j.db") as again:
+            assert [outcome.job.name async for outcome in again] == ["b"]
+    assert service.posts == 2
+
+
+async def test_each_step_may_be_in_a_task_of_its_own(make_client) -> None:
+    seen = []
+
+    async def in_a_task(step) -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(step)
+
+    async def take() -> None:
+        seen.append(await anext(batch))
+
+    async with make_client() as client:
+        batch = client.batch(jobs("a", "b"))
+        await in_a_task(batch.__aenter__)
+        await in_a_task(take)
+        await in_a_task(take)
+        await in_a_task(lambda: batch.__aexit__(None, None, None))
+    assert {outcome.job.name for outcome in seen} == {"a", "b"}
+
+
+async def test_one_task_at_a_time_takes_outcomes(make_client) -> None:
+    """The second one is refused, the first one gets all."""
+    seen, errors = [], []
+
+    async def consume() -> None:
+        try:
+            seen.extend([outcome.index async for outcome in batch])
+        except a2v.A2VError as error:
+            errors.append(error)
+
+    async with make_client() as client, client.batch(jobs(*"abcdef")) as batch:
+        async with anyio.create_task_group() as group:
+            group.start_soon(consume)
+            group.start_soon(consume)
+        assert [outcome async for outcome in batch] == []
+    assert sorted(seen) == list(range(6))
+    (error,) = errors
+    assert isinstance(error, a2v.InvalidStateError)
+    assert "another task" in str(error)
+
+
+async def test_a_cancelled_wait_does_not_count_as_a_second_consumer(make_client) -> None:
+    async with make_client() as client, client.batch(jobs("a")) as batch:
+        with anyio.move_on_after(1):
+            await anext(batch)
+        assert (await anext(batch)).ok
+
+
+async def test_leaving_ends_the_wait_of_another_task(make_client) -> None:
+    async with make_client() as client, anyio.create_task_group() as group, client.batch(jobs("a")) as batch:
+
+        async def consume() -> None:
+            assert [outcome async for outcome in batch] == []
+
+        group.start_soon(consume)
+        await anyio.sleep(1)
+
+
+async def test_ctrl_c_that_trio_raises_within_reaches_the_program(make_client, service, anyio_backend_name) -> None:
+    """It may come out of whatever runs just then; the batch's own tasks are not the program."""
+    if anyio_backend_name != "trio":
+        pytest.skip("asyncio raises it elsewhere")
+
+    def interrupt(request):
+        raise KeyboardInterrupt
+
+    service.replies["video.get"] = [interrupt]
+    pressed = []
+    before = signal.signal(signal.SIGINT, lambda *_: pressed.append(True))
+    try:
+        async with make_client() as client, client.batch(jobs("a")) as batch:
+            with pytest.raises(KeyboardInterrupt):
+                await anext(batch)
+            await batch.__aexit__(KeyboardInterrupt, None, None)
+    except KeyboardInterrupt:
+        pass
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert pressed
+
+
+def test_a_batch_ends_with_its_event_loop(service, make_client, tmp_path) -> None:
+    """A batch that was never left lets go of its journal; what is asked of it later is refused in words."""
+    client = make_client()
+    batch = client.batch(jobs("a", "b"), journal=tmp_path / "j.db")
+
+    async def begin() -> None:
+        await batch.__aenter__()
+        await asyncio.sleep(0.1)
+
+    async def go_on() -> None:
+        with pytest.raises(a2v.InvalidStateError, match="event loop"):
+            await anext(batch)
+        await batch.__aexit__(None, None, None)
+        async with client.batch(jobs("a", "b"), journal=tmp_path / "j.db"):
+            pass
+
+    asyncio.run(begin())
+    asyncio.run(go_on())
+
+
+class OddError(LookupError):
+    """What nobody foresaw."""
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["journal", "no journal"])
+async def test_an_unforeseen_error_is_the_outcome_of_one_job(make_client, tmp_path, monkeypatch, check, kept) -> None:
+    real = Saver.save
+
+    async def save(saver, task, *args):
+        if task.video_id == "v2":
+            raise OddError("https://example.com/b.wav?")
+        return await real(saver, task, *args)
+
+    monkeypatch.setattr(Saver, "save", save)
+    settings = {"save_to": tmp_path / "videos", "journal": tmp_path / "j.db" if kept else None}
+    async with make_client() as client, client.batch(jobs("a", "b", "c"), **settings) as batch:
+        seen = {outcome.job.name: outcome async for outcome in batch}
+    assert {name: outcome.ok for name, outcome in seen.items()} == {"a": True, "b": False, "c": True}
+    error = seen["b"].error
+    assert (error.video_id, str(error)) == ("v2", "unexpected OddError: https://example.com/b.wav?")
+    assert isinstance(error.__cause__, OddError)
+    assert "save" in [frame.name for frame in _frames(error.__cause__)]
+    check(error)
+    monkeypatch.undo()
+    if kept:
+        async with make_client() as client, client.batch(jobs("a", "b", "c"), **settings) as batch:
+            assert [(outcome.ok, outcome.video.video_id) async for outcome in batch] == [(True, "v2")]
+
+
+def _frames(error: BaseException):
+    import traceback
+
+    return traceback.extract_tb(error.__traceback__)
+
+
+async def test_a_submission_that_fails_in_an_unforeseen_way(make_client, service, monkeypatch) -> None:
+    """Nothing of it was sent, so it is not in doubt, and the next job is submitted."""
+    from a2v._core import wire
+
+    real = wire.job_data
+
+    def job_data(job):
+        if job.name == "b":
+            raise OddError("b")
+        return real(job)
+
+    async with make_client() as client, client.batch(jobs("a", "b", "c")) as batch:
+        monkeypatch.setattr(wire, "job_data", job_data)
+        seen = {outcome.job.name: outcome async for outcome in batch}
+        assert (batch.progress.done, batch.progress.failed, batch.progress.unknown) == (2, 1, 0)
+    assert isinstance(seen["b"].error.__cause__, OddError)
+    assert service.posts == 2
+
+
+async def test_a_transport_that_fails_in_an_unforeseen_way_after_it_sent(make_client, service) -> None:
+    """The job is in doubt, the others are submitted after a pause, and each outcome has the error as its cause."""
+
+    def fail(request):
+        service.well(request)
+        raise OddError("a bug")
+
+    service.replies["video.generate"] = [fail, service.well]
+    began = anyio.current_time()
+    async with make_client() as client, client.batch(jobs("a", "b")) as batch:
+        first = await anext(batch)
+        assert anyio.current_time() - began < 5
+        assert isinstance(first.error, a2v.SubmissionUnknownError)
+        assert (await anext(batch)).ok
+    assert service.posts == 2
+
+
+async def test_a_video_the_server_no_longer_knows_is_lost(service, make_client, tmp_path, check) -> None:
+    """Each run asks for it again; it is submitted again by choice only."""
+    service.plans = {"v1": [(0, {"status": "pending"})]}
+    settings = {"journal": tmp_path / "j.db", "render_timeout": 600}
+
+    async def run(**more):
+        async with make_client() as client, client.batch(jobs("a"), **settings, **more) as batch:
+            (outcome,) = [outcome async for outcome in batch]
+            run.progress = batch.progress
+        return outcome
+
+    def state():
+        return a2v.read_journal(tmp_path / "j.db")[0].state
+
+    await run()
+    gone = httpx.Response(404, json={"code": 10001, "message": "file not found", "data": None})
+    service.replies["video.get"] = [gone]
+    for _ in range(2):
+        error = (await run()).error
+        assert isinstance(error, a2v.NotFoundError)
+        assert error.video_id == "v1"
+        check(error)
+        assert state() is a2v.JobState.LOST
+        assert run.progress == a2v.Progress(total=1, waiting=0, under_way=0, done=0, failed=0, unknown=0, lost=1)
+        assert "not found" in a2v.read_journal(tmp_path / "j.db")[0].error
+    assert service.posts == 1
+    service.replies.clear()
+    service.plans = {"v1": service.plan}
+    assert (await run()).ok  # it is there again
+
+
+@pytest.mark.parametrize("gone", [(404, 10001), (404, 7), (200, 10001)])
+async def test_what_is_lost_is_submitted_again_by_choice(service, make_client, tmp_path, gone) -> None:
+    status, code = gone
+    missing = httpx.Response(status, json={"code": code, "message": "no such video", "data": None})
+    settings = {"journal": tmp_path / "j.db", "save_to": tmp_path / "videos"}
+    seen = []
+    for again in (False, True):
+        service.replies["video.get"] = [service.well] if again else [missing]
+        async with make_client() as client, client.batch(jobs("a"), **settings, resubmit_failed=again) as batch:
+            seen += [outcome async for outcome in batch]
+            await anyio.sleep(200)
+    assert isinstance(seen[0].error, a2v.NotFoundError)
+    assert seen[1].ok
+    assert list(service.jobs) == ["v1", "v2"]
+
+
+async def test_a_gateway_that_answers_404_loses_nothing(service, make_client, tmp_path) -> None:
+    """Its page says nothing about the video."""
+    service.replies["video.get"] = [httpx.Response(404, html="<h1>Not Found</h1>")]
+    async with make_client() as client, client.batch(jobs("a"), journal=tmp_path / "j.db") as batch:
+        outcome = await anext(batch)
+    assert isinstance(outcome.error, a2v.NotFoundError)
+    assert a2v.read_journal(tmp_path / "j.db")[0].state is a2v.JobState.SUBMITTED
