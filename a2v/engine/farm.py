@@ -25,7 +25,7 @@ import attrs
 from attrs import frozen
 
 from a2v.engine.errors import RenderCrashedError, RenderError, ShortageError
-from a2v.engine.renderer import Order, render_in_child
+from a2v.engine.renderer import Order, log_crash, render_in_child
 from a2v.engine.shortage import reason_of
 from a2v.errors import ConfigurationError
 
@@ -215,6 +215,7 @@ async def _verdict(order: Order) -> Made:
     except RenderError as error:
         return {"refused": str(error)}
     except RenderCrashedError as error:
+        log_crash(error)
         return {"crashed": str(error)}
     except ShortageError as error:
         return {"lacking": str(error)}

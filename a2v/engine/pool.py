@@ -26,7 +26,7 @@ from a2v._core.models import Job, VideoStatus
 from a2v.engine.errors import RenderCrashedError, RenderError
 from a2v.engine.fetch import fetch
 from a2v.engine.folder import finish_file, private_folder
-from a2v.engine.renderer import Order, Renderer, render_in_child
+from a2v.engine.renderer import Order, Renderer, log_crash, render_in_child
 from a2v.engine.shortage import LONGEST_PAUSE, NO_MEMORY, OncePerMinute, Shortage, reason_of
 from a2v.errors import ConfigurationError
 
@@ -266,8 +266,11 @@ class Pool:
         for tries_left in reversed(range(MAX_TRIES)):
             try:
                 await self._renderer(order)
-            except RenderCrashedError:
-                if not tries_left or await self.shortage.examine():
+            except RenderCrashedError as error:
+                if await self.shortage.examine():
+                    raise
+                log_crash(error)
+                if not tries_left:
                     raise
                 _tell(task, "the renderer crashed; it is tried again")
             else:

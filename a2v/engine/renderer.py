@@ -78,7 +78,7 @@ async def render_in_child(order: Order) -> None:
     """
     try:
         with anyio.fail_after(order.max_render_seconds):
-            status, output = await _run(_command(order))
+            status, output, errors = await _run(_command(order))
     except TimeoutError:
         raise RenderError(_took_too_long(order)) from None
     if status == -getattr(signal, "SIGXCPU", 0) != 0:
@@ -86,7 +86,7 @@ async def render_in_child(order: Order) -> None:
     if status == -getattr(signal, "SIGKILL", 0) != 0:
         # Not by us: by the system, which does so when it has no memory left.
         raise ShortageError(f"{NO_MEMORY} (a render was killed)")
-    _check(status, output)
+    _check(status, output, errors)
 
 
 def _took_too_long(order: Order) -> str:
@@ -101,7 +101,7 @@ def _command(order: Order) -> list[str]:
     return command + (["--mask", str(order.mask)] if order.mask else [])
 
 
-async def _run(command: list[str]) -> tuple[int, bytes]:
+async def _run(command: list[str]) -> tuple[int, bytes, str]:
     # A session of its own: a Ctrl-C at the terminal is for the server, which then stops its children in order.
     # A pipe to it: however this process ends, the pipe does too, and the child notices.
     child = await anyio.open_process(
@@ -124,9 +124,7 @@ async def _run(command: list[str]) -> tuple[int, bytes]:
             readers.start_soon(read, "out", child.stdout)
             readers.start_soon(read, "err", child.stderr)
         status = await child.wait()
-    if status:
-        logger.error("the renderer ended with status %d: %s", status, output["err"].decode(errors="replace"))
-    return status, output["out"]
+    return status, output["out"], output["err"].decode(errors="replace")
 
 
 def _environment() -> dict[str, str]:
@@ -141,15 +139,27 @@ async def _tail(stream: ByteReceiveStream) -> bytes:
     return tail
 
 
-def _check(status: int, output: bytes) -> None:
+def _check(status: int, output: bytes, errors: str) -> None:
     try:
         verdict = json.loads(output.splitlines()[-1])
         ok, message, lacking = verdict["ok"], verdict.get("message"), verdict.get("lacking")
     except (ValueError, LookupError, TypeError, AttributeError):
-        raise RenderCrashedError("the renderer crashed") from None
+        raise _crashed(status, errors) from None
     if status != 0:
-        raise RenderCrashedError("the renderer crashed")
+        raise _crashed(status, errors)
     if lacking:
         raise ShortageError(str(lacking))
     if ok is not True:
         raise RenderError(str(message or "the recording cannot be used"))
+
+
+def _crashed(status: int, errors: str) -> RenderCrashedError:
+    error = RenderCrashedError("the renderer crashed")
+    # For the log, unless the machine turns out to be short of something.
+    error.add_note(f"status {status}: {errors}")
+    return error
+
+
+def log_crash(error: RenderCrashedError) -> None:
+    """Say why a render crashed, as far as it is known."""
+    logger.error("%s: %s", error, "; ".join(getattr(error, "__notes__", ["unknown"])))

