@@ -290,7 +290,7 @@ class AsyncBatch:
 
     async def _finish(self, item: Item, video_id: str) -> None:
         # A server may not know a video everywhere right after it was submitted, perhaps at the end of the run before.
-        since = anyio.current_time() if item.state is JobState.SUBMITTED else None
+        since = self._session.now() if item.state is JobState.SUBMITTED else None
         task = AsyncVideoTask(self._session, video_id, submitted_at=since)
         try:
             path = await self._complete(item, task)

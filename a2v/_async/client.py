@@ -26,7 +26,8 @@ class AsyncA2V:
     """A client of one account on one server.
 
     It is cheap to make, does nothing until it is used, and works with or without ``async with`` (within it, connections
-    are kept for reuse). The same object may be used in several event loops, one after another or at once.
+    are kept for reuse). The same object may be used in several event loops, one after another or at once. They share one
+    budget of requests, and a context that is left in one of them closes the client there, and goes on in the others.
 
     Args:
         token: The account's token; that of the environment variable ``A2V_TOKEN`` if ``None``.
@@ -75,12 +76,12 @@ class AsyncA2V:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        await self.aclose()
+        await self._session.leave()
 
     async def aclose(self) -> None:
-        """Close the client: calls under way end with ``ClientClosedError``, later ones are refused.
+        """Close the client: calls under way end with ``ClientClosedError``, in all its event loops; later ones are refused.
 
-        Renders go on at the server.
+        Leaving an ``async with`` does the same for its event loop alone. Renders go on at the server.
         """
         await self._session.aclose()
 

@@ -1,4 +1,4 @@
-"""Whose turn it is: all requests of a client in one event loop, paced by one budget and one schedule.
+"""Whose turn it is: all requests of a client in one event loop, paced by the client's budget and the loop's schedule.
 
 There is no task in the background. Everybody who waits here is ready to *conduct*: to sleep until the next request is due
 and to give the turn to whom it belongs. A submission or a call is sent by its own waiter; a look at a video by whoever
@@ -17,7 +17,7 @@ from attrs import define, field
 
 from a2v._async.telemetry import NOTHING, Span, logger
 from a2v._core import wire
-from a2v._core.budget import Budget, Kind
+from a2v._core.budget import Kind
 from a2v._core.items import Pace
 from a2v._core.retry import Again, Failure, is_rate_limited, judge
 from a2v._core.schedule import News, Schedule, Turn
@@ -27,7 +27,12 @@ from a2v.errors import A2VError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from a2v._async.limiter import LoopBudget
+    from a2v._core.budget import Budget
     from a2v._core.models import Video
+
+_ELSEWHERE = 0.1  # seconds until the budget is looked at again while another event loop waits for an answer
+_INSTANT = 1e-6
 
 Exchange = Callable[[Call[Any]], Awaitable[Reply | Failure]]
 
@@ -75,9 +80,10 @@ class Watcher(Waiter):
 class Pacer:
     """The turns of one client in one event loop."""
 
-    def __init__(self, exchange: Exchange, budget: Budget) -> None:
+    def __init__(self, exchange: Exchange, budget: LoopBudget) -> None:
         self._exchange = exchange
         self._budget = budget
+        self._in_flight = 0
         self._schedule = Schedule()
         self._senders: dict[Kind, dict[_Sender, None]] = {Kind.SUBMIT: {}, Kind.CALL: {}}
         self._watchers: dict[str, dict[Watcher, None]] = {}
@@ -108,9 +114,9 @@ class Pacer:
 
         Args:
             watcher: Who wants the news; what is known already comes at once.
-            since: For each video's id when it was submitted, or ``None`` if it was picked up.
+            since: For each video's id when it was submitted, by ``now``, or ``None`` if it was picked up.
         """
-        now = anyio.current_time()
+        now = self.now()
         for video_id, submitted in since.items():
             self._watchers.setdefault(video_id, {})[watcher] = None
             if video := self._schedule.last(video_id):
@@ -139,17 +145,18 @@ class Pacer:
 
     def looked(self, video: Video) -> None:
         """Tell the watchers of a look that somebody took for himself."""
-        self._deliver(self._schedule.looked([video], anyio.current_time()))
+        self._deliver(self._schedule.looked([video], self.now()))
 
     def pace(self) -> Pace:
         """How it goes just now."""
-        now = anyio.current_time()
-        turn = self._next(now)
-        return Pace(
-            limit=self._budget.limit,
-            left=self._budget.left(now),
-            next_in=max(0.0, turn.at - now) if turn else None,
-        )
+        with self._budget.locked() as (budget, now):
+            turn = self._next(budget, now)
+            next_in = max(0.0, turn.at - now) if turn else None
+            return Pace(limit=budget.limit, left=budget.left(now), next_in=next_in)
+
+    def now(self) -> float:
+        """The client's time: that of its budget, in seconds, the same in all its event loops."""
+        return self._budget.now()
 
     # -- conducting ---------------------------------------------------------------------------------------------------
 
@@ -174,31 +181,41 @@ class Pacer:
 
     async def _conduct(self) -> None:
         """Take the next turn if it is due, otherwise sleep until it is or until something changes."""
-        now = anyio.current_time()
-        turn = self._next(now)
-        if turn and turn.at <= now:
-            self._schedule.begin(turn, now)
-            await self._take(turn, self._budget.sent(now))
+        ticket = None
+        with self._budget.locked() as (budget, now):
+            turn = self._next(budget, now)
+            # Being a little early does no harm, and two clocks do not add up exactly.
+            if turn and turn.at <= now + _INSTANT:
+                self._schedule.begin(turn, now)
+                ticket = budget.sent(now)
+                self._in_flight += 1
+            # What an answer in another event loop changes is not told here.
+            elsewhere = budget.in_flight > self._in_flight
+        if turn and ticket is not None:
+            await self._take(turn, ticket)
             return
         if turn and turn.kind in self._senders:
             self._tell_wait(turn.at, now)
+        pause = turn.at - now if turn else _ELSEWHERE if elsewhere else inf
         self._changed = anyio.Event()
         self._conducting = True
         try:
-            with anyio.CancelScope(deadline=turn.at if turn else inf):
+            with anyio.CancelScope(deadline=anyio.current_time() + pause):
                 await self._changed.wait()
         finally:
             self._conducting = False
+            # The one that was waited for knows its event loop, and would keep it alive.
+            self._changed = anyio.Event()
 
     def _tell_wait(self, until: float, now: float) -> None:
         if until - now >= 1 and until != self._told:
             self._told = until
             logger.info("the budget is used up: the next request is sent in %.0f s", until - now)
 
-    def _next(self, now: float) -> Turn | None:
+    def _next(self, budget: Budget, now: float) -> Turn | None:
         waiting = {kind: len(senders) for kind, senders in self._senders.items()}
         return self._schedule.next(
-            now, self._budget, submits=waiting[Kind.SUBMIT], calls=waiting[Kind.CALL], awaited=self._is_awaited
+            now, budget, submits=waiting[Kind.SUBMIT], calls=waiting[Kind.CALL], awaited=self._is_awaited
         )
 
     def _is_awaited(self, video_id: str) -> bool:
@@ -241,7 +258,7 @@ class Pacer:
             self._answered(call, ticket, answer)
 
     def _learn(self, turn: Turn, call: Call[Any], answer: Reply | Failure) -> list[News]:
-        now = anyio.current_time()
+        now = self.now()
         try:
             outcome = judge(call, answer)
         except A2VError as error:
@@ -251,15 +268,16 @@ class Pacer:
         return self._schedule.looked(outcome if turn.kind is Kind.LIST else [outcome], now, turn)
 
     def _answered(self, call: Call[Any], ticket: int, answer: Reply | Failure | None) -> None:
-        now = anyio.current_time()
-        if not isinstance(answer, Reply):
-            self._budget.answered(ticket, now)
-        elif is_rate_limited(call, answer):
-            self._budget.refused(ticket, now, answer.headers)
-        elif answer.status_code == 503:
-            self._budget.unavailable(ticket, now, answer.headers)
-        else:
-            self._budget.answered(ticket, now, answer.headers, good=answer.status_code < 400)
+        self._in_flight -= 1
+        with self._budget.locked() as (budget, now):
+            if not isinstance(answer, Reply):
+                budget.answered(ticket, now)
+            elif is_rate_limited(call, answer):
+                budget.refused(ticket, now, answer.headers)
+            elif answer.status_code == 503:
+                budget.unavailable(ticket, now, answer.headers)
+            else:
+                budget.answered(ticket, now, answer.headers, good=answer.status_code < 400)
         self._changed.set()
 
     def _deliver(self, all_news: list[News]) -> None:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import random
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
-from weakref import WeakKeyDictionary
+from weakref import ReferenceType, WeakKeyDictionary, ref
 
 import anyio
-from anyio.lowlevel import RunVar
+from anyio.lowlevel import RunVar, current_token
 from attrs import define, field
 
 from a2v._async import telemetry
+from a2v._async.limiter import LoopBudget, SharedBudget
 from a2v._async.pacer import Pacer
 from a2v._async.transport import Transport
 from a2v._core import arguments, wire
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_LOST = 60.0  # seconds beyond its timeout after which a request was lost with its event loop
+
 
 @define(eq=False)
 class _Run:
@@ -40,6 +44,24 @@ class _Run:
     transport: Transport
     pacer: Pacer
     scopes: set[anyio.CancelScope] = field(factory=set)
+    # How many ``async with`` are open, and whether the last one was left.
+    contexts: int = 0
+    closed: bool = False
+    _loop: ReferenceType[Any] = field(factory=lambda: ref(current_token().native_token), init=False)
+
+    def end(self) -> None:
+        """End what waits. Called within the event loop."""
+        self.closed = True
+        for scope in list(self.scopes):
+            scope.cancel()
+
+    def end_soon(self) -> None:
+        """End what waits, from another event loop, which may be one of another thread."""
+        loop = self._loop()
+        if loop is not None:
+            soon = getattr(loop, "call_soon_threadsafe", None) or loop.run_sync_soon  # asyncio's, trio's
+            with suppress(RuntimeError):  # it has ended
+                soon(self.end)
 
 
 # Connections and clocks belong to one event loop each, a client may live through several.
@@ -64,26 +86,49 @@ class Session:
         self.base_url: str = read_base_url(base_url, os.environ.get("A2V_BASE_URL"))
         self.timeout: float = arguments.seconds("timeout", timeout, error=ConfigurationError)
         self.max_retries: int = arguments.whole("max_retries", max_retries, least=0, error=ConfigurationError)
-        self._budget = _budget(rate_limit)
+        self._budget = partial(_budget, rate_limit, self.timeout)
+        self._shared = SharedBudget(self._budget())
         if transport is not None and not hasattr(transport, "handle_async_request"):
             raise ConfigurationError(f"transport must be an asynchronous httpx transport, got {transport!r}")
         self._custom_transport = transport
         self._pid = os.getpid()
         self._closed = False
+        # Those of all event loops; a list, because appending and removing need no lock.
+        self._all_runs: list[ReferenceType[_Run]] = []
 
     def open(self) -> None:
-        """Start to keep connections in this event loop."""
-        self._closed = False
-        self._run.transport.open()
+        """Enter the client's context in this event loop, and keep connections there."""
+        run = self._run
+        self._closed = run.closed = False
+        run.contexts += 1
+        run.transport.open()
+
+    async def leave(self) -> None:
+        """Leave the client's context in this event loop. The last one to leave ends what waits there; others go on."""
+        run = self._run
+        run.contexts -= 1
+        if run.contexts <= 0:
+            await self._end(run)
 
     async def aclose(self) -> None:
-        """End what this event loop still does for this client, and its connections."""
+        """Close the client: end what waits in any event loop, and the connections of this one."""
         self._closed = True
-        run = self._run
-        for scope in list(run.scopes):
-            scope.cancel()
+        own = self._run
+        for run in [found for each in self._all_runs if (found := each())]:
+            if run is not own:
+                run.end_soon()
+        await self._end(own)
+
+    async def _end(self, run: _Run) -> None:
+        run.contexts = 0
+        run.end()
+        others = any((other := each()) and other is not run and other.contexts for each in list(self._all_runs))
         with anyio.CancelScope(shield=True):
-            await run.transport.aclose()
+            await run.transport.aclose(shared=others)
+
+    def now(self) -> float:
+        """The client's time in seconds, the same in all its event loops."""
+        return self._run.pacer.now()
 
     @contextmanager
     def in_use(self) -> Iterator[_Run]:
@@ -93,14 +138,14 @@ class Session:
             ClientClosedError: The client is closed, or was meanwhile.
             ConfigurationError: The transport given to it belongs to another process.
         """
-        if self._closed:
+        run = self._run
+        if self._closed or run.closed:
             raise ClientClosedError("the client is closed")
         if self._is_foreign:
             raise ConfigurationError(
                 "transport= was made before a fork and may hold connections of the parent process; "
                 "make a client with a transport of its own in the child"
             )
-        run = self._run
         with anyio.CancelScope() as scope:
             run.scopes.add(scope)
             try:
@@ -200,13 +245,19 @@ class Session:
 
         # The run must not keep the session alive, which is the key that it is found by.
         base_url, token, timeout = self.base_url, self.token, self.timeout
-        return _Run(transport, Pacer(exchange, self._budget))
+        # In a forked process, the lock may be held by a thread that exists in the parent only.
+        if self._shared.pid != os.getpid():
+            self._shared = SharedBudget(self._budget())
+        run = _Run(transport, Pacer(exchange, LoopBudget(self._shared)))
+        self._all_runs.append(ref(run, self._all_runs.remove))
+        return run
 
 
-def _budget(rate_limit: int | str | None) -> Budget:
+def _budget(rate_limit: int | str | None, timeout: float) -> Budget:
+    longest = timeout + _LOST
     if rate_limit is None:
-        return Budget(None)
+        return Budget(None, longest=longest)
     if rate_limit == "auto":
-        return Budget()
+        return Budget(longest=longest)
     limit = arguments.whole("rate_limit", rate_limit, least=1, error=ConfigurationError)
-    return Budget(limit, ceiling=limit)
+    return Budget(limit, ceiling=limit, longest=longest)

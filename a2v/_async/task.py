@@ -34,7 +34,7 @@ class AsyncVideoTask:
         self._session = session
         self._video_id = video_id
         self._video: Video | None = None
-        # On the clock of the event loop it was submitted in.
+        # By the session's clock.
         self._submitted_at = submitted_at
 
     def __repr__(self) -> str:

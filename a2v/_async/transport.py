@@ -159,10 +159,10 @@ class Transport:
         self._keep_alive = True
         return self
 
-    async def aclose(self) -> None:
-        """Close all connections."""
+    async def aclose(self, *, shared: bool = False) -> None:
+        """Close all connections, except those of a transport that the caller gave and another event loop uses."""
         self._keep_alive = False
-        given = [self._custom] if self._custom else []
+        given = [self._custom] if self._custom and not shared else []
         for transport in [*given, *self._fresh.values(), *self._kept.values()]:
             await transport.aclose()
         self._fresh.clear()

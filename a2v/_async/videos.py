@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, overload
 
-import anyio
-
 from a2v._async.task import AsyncVideoTask, follow
 from a2v._core import arguments, wire
 from a2v._core.models import Job, Video
@@ -55,7 +53,7 @@ class AsyncVideos:
         # The overloads forbid what a job forbids; callers without a type checker hear of it from the job.
         job = Job(model_id, audio_url, pose_id=pose_id, with_mask=with_mask)  # type: ignore[call-overload]
         video_id = await self._session.call(wire.video_generate(job))
-        return AsyncVideoTask(self._session, video_id, submitted_at=anyio.current_time())
+        return AsyncVideoTask(self._session, video_id, submitted_at=self._session.now())
 
     async def get(self, video_id: str) -> Video:
         """Look at one video, once.

@@ -36,7 +36,7 @@ class Watch:
 
     Args:
         session: Where to ask.
-        since: For each video's id when it was submitted, on the event loop's clock, or ``None`` if it was picked up.
+        since: For each video's id when it was submitted, by the session's clock, or ``None`` if it was picked up.
         timeout: Seconds for the whole watch; ``None``: as long as it takes.
     """
 
@@ -67,7 +67,7 @@ class Watch:
                 continue
             video_id, news = self._news.popleft()
             if isinstance(news, A2VError):
-                del self._open[video_id]
+                self._open.pop(video_id, None)
                 self._failed[video_id] = news
             elif self._see(news):
                 return news

@@ -77,6 +77,7 @@ class Budget:
     Args:
         limit: Requests per minute until a response tells the server's limit; ``None`` for no limit.
         ceiling: Upper bound of the limit, whatever responses say; ``None`` for no bound.
+        longest: Seconds after which a request is given up: an event loop that was closed amid one never tells.
         jitter: Gives numbers in [0, 1), so that clients that were refused together do not come back together.
     """
 
@@ -85,11 +86,13 @@ class Budget:
         limit: int | None = DEFAULT_LIMIT,
         *,
         ceiling: int | None = None,
+        longest: float = math.inf,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self._ceiling = math.inf if ceiling is None else ceiling
         self.limit: int | None = ceiling if limit is None else self._capped(limit)
         self._believed = self._capped(limit or DEFAULT_LIMIT)
+        self._longest = longest
         self._jitter = jitter
         self._tickets = 0
         self._flying: dict[int, float] = {}
@@ -152,9 +155,9 @@ class Budget:
             headers: The reply's, names in lower case; ``None`` if there was no reply.
             good: Whether the server did what was asked.
         """
-        del self._flying[ticket]
+        if self._flying.pop(ticket, None) is not None:
+            self._log.append(now)
         self._expire(now)
-        self._log.append(now)
         if headers is None:
             return
         if good:
@@ -169,7 +172,7 @@ class Budget:
         Returns:
             For how many seconds nothing will be sent.
         """
-        if self._flying[ticket] >= self._refused_at:  # not one of several that were refused together
+        if self._flying.get(ticket, now) >= self._refused_at:  # not one of several that were refused together
             self._refusals += 1
             self._refused_at = now
         self.answered(ticket, now, headers, good=False)
@@ -200,6 +203,9 @@ class Budget:
         return int(min(limit, self._ceiling))
 
     def _expire(self, now: float) -> None:
+        for ticket in [ticket for ticket, sent in self._flying.items() if sent < now - self._longest]:
+            del self._flying[ticket]
+            self._log.append(now)
         while self._log and self._log[0] <= now - _WINDOW - _MARGIN + _INSTANT:
             self._log.popleft()
         if now >= self._resets_at - _INSTANT:

@@ -360,9 +360,9 @@ class A2V(Twin[AsyncA2V]):
         self.close()
 
     def close(self) -> None:
-        """Close the client: calls under way end with ``ClientClosedError``, later ones are refused.
+        """Close the client: calls under way end with ``ClientClosedError``, in all its event loops; later ones are refused.
 
-        Renders go on at the server.
+        Leaving an ``with`` does the same for its event loop alone. Renders go on at the server.
         """
         self._bridge.close()
 

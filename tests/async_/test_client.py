@@ -370,7 +370,7 @@ def test_a_place_is_given_back_at_whatever_moment_its_holder_is_cancelled(servic
                 await client.characters.list()
                 await client.videos.generate(**JOB)
             pacer = client._session._run.pacer
-            assert not pacer._budget._flying
+            assert not pacer._in_flight
 
     answered = anyio.Event()
     asyncio.run(main())

@@ -68,7 +68,7 @@ def assert_nothing_is_left(client) -> None:
     left = [pacer._watchers, pacer._idle, *pacer._senders.values()]
     assert [len(each) for each in left] == [0, 0, 0, 0]
     assert len(pacer._schedule) == 0
-    assert pacer._budget.in_flight == 0
+    assert pacer._in_flight == 0
 
 
 async def looks_for(count: int, service, make_client) -> int:

@@ -46,7 +46,7 @@ ENTER = """
 CLOSE = """
     core = client._core
     class Stubborn(type(core)):
-        async def aclose(self):
+        async def __aexit__(self, *_):
             say("ready")
             await anyio.sleep(1)
     core.__class__ = Stubborn
