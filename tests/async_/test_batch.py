@@ -409,7 +409,7 @@ async def test_leaving_does_not_wait_for_a_turn_to_submit(service, make_client) 
 
 
 async def test_how_the_requests_go(service, make_client) -> None:
-    async with make_client(rate_limit=30) as client, client.batch(jobs(*[None] * 40)) as batch:
+    async with make_client(rate_limit="auto") as client, client.batch(jobs(*[None] * 40)) as batch:
         before = await batch.pace()
         assert (before.limit, before.left) == (30, 30)
         await anyio.sleep(1)
