@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, BinaryIO, Literal, Protocol, Self, TypeVar
 from urllib.parse import urljoin
 
 import anyio
-import anyio.to_thread
 from attrs import define, field, frozen
 
+from a2v import _threads
 from a2v._async.session import Session
 from a2v._core.retry import Again, Failure
 from a2v._core.settings import Secret
@@ -132,7 +132,7 @@ async def download(
     except BaseException:
         if not (keeper and keeper.etag):
             with anyio.CancelScope(shield=True), suppress(OSError):
-                await anyio.to_thread.run_sync(lambda: part.unlink(missing_ok=True))
+                await _threads.run(lambda: part.unlink(missing_ok=True))
         raise
     return path
 
@@ -308,7 +308,7 @@ async def on_disk(work: Callable[[], T]) -> T:
         DownloadError: It failed: a full disk, a folder that cannot be written, …
     """
     try:
-        return await anyio.to_thread.run_sync(work)
+        return await _threads.run(work)
     except OSError as error:
         reason = f"{error.strerror or error}" + (f": {error.filename}" if error.filename else "")
     raise DownloadError(f"the video could not be stored: {reason}")

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from urllib.parse import urlsplit
 
 import anyio
-import anyio.to_thread
 
+from a2v import _threads
 from a2v._async.sidefile import SideFile
 from a2v._core import arguments
 from a2v._core.items import BEFORE, JobState, JournalEntry, Row, without_query
@@ -96,7 +96,7 @@ class Journal:
         """Open a journal off the event loop."""
         if path is None:
             return cls(None, **of)
-        return await anyio.to_thread.run_sync(partial(_explained, path, partial(cls, path, **of)))
+        return await _threads.run(partial(_explained, path, partial(cls, path, **of)))
 
     async def aclose(self) -> None:
         """Let go of the file. What was written is safe without it."""
@@ -112,7 +112,7 @@ class Journal:
             return work()
         with anyio.CancelScope(shield=True):
             async with self._turn:
-                return await anyio.to_thread.run_sync(partial(_explained, self.path, partial(self._alone, work)))
+                return await _threads.run(partial(_explained, self.path, partial(self._alone, work)))
         raise AssertionError  # pragma: no cover  # for the type checkers: a shielded scope is not cancelled
 
     def _alone(self, work: Callable[[], T]) -> T:

@@ -17,9 +17,9 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import anyio
-import anyio.to_thread
 import httpx
 
+from a2v import _threads
 from a2v._async import telemetry
 from a2v._core.retry import Failure
 from a2v._core.settings import is_loopback
@@ -282,7 +282,7 @@ class Transport:
         pools = self._fresh if fresh or not self._keep_alive else self._kept
         if proxy not in pools:
             async with self._making:
-                context = await anyio.to_thread.run_sync(_ssl_context)
+                context = await _threads.run(_ssl_context, patience=0)
             # Many calls may come here at once; a second pool would be lost, and its connections left open.
             if proxy not in pools:
                 pools[proxy] = _pool(context, proxy, idle=0 if pools is self._fresh else None)

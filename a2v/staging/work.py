@@ -1,20 +1,20 @@
-"""Work in threads that Ctrl-C and cancellation can leave.
+"""Work that Ctrl-C and cancellation can leave.
 
-The stores' library blocks (its other face knows asyncio only). It works in threads of our own and not in anyio's: those
-hold up the end of the program, and an upload over a line that is dead takes minutes to notice.
+The stores' library blocks (its other face knows asyncio only), and an upload over a dead connection takes minutes to notice.
+So it runs in daemon threads, and is told when nobody waits for it any more.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-from concurrent import futures
-from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 import anyio
-import anyio.from_thread
-import anyio.lowlevel
+from anyio.lowlevel import RunVar
+
+from a2v import _threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,7 +26,7 @@ _AT_ONCE = 4
 # How many seconds an upload that is called off may take to clean up after itself before it is left to itself.
 _PATIENCE = 1.0
 # On Windows a wait for a lock cannot be interrupted, so Ctrl-C is noticed between two waits.
-_SLICE = None if os.name == "posix" else 0.2
+_SLICE = -1 if os.name == "posix" else 0.2
 
 
 class Stopped(Exception):  # noqa: N818
@@ -42,35 +42,23 @@ class Stop(threading.Event):
             raise Stopped
 
 
-def _start(work: Callable[[Stop], T], stop: Stop, tell: Callable[[], None]) -> futures.Future[T]:
-    future: futures.Future[T] = futures.Future()
-
-    def run() -> None:
-        try:
-            future.set_result(work(stop))
-        except BaseException as error:  # noqa: BLE001  # it goes to whoever waits
-            future.set_exception(error)
-        tell()
-
-    threading.Thread(target=run, name="a2v staging", daemon=True).start()
-    return future
-
-
 def wait_for(work: Callable[[Stop], T]) -> T:
     """Do something in a thread and wait for it, in a way that Ctrl-C can end."""
-    stop = Stop()
-    future = _start(work, stop, lambda: None)
+    stop, gate = Stop(), threading.Lock()
+    gate.acquire()
+    job = _threads.start(partial(work, stop), gate.release)
     try:
-        while not futures.wait([future], _SLICE).done:
+        while not gate.acquire(timeout=_SLICE):
             pass
     except BaseException:
         stop.set()
-        futures.wait([future], _PATIENCE)
+        gate.acquire(timeout=_PATIENCE)
         raise
-    return future.result()
+    return job.result()
 
 
-_limiters = anyio.lowlevel.RunVar[anyio.CapacityLimiter]("a2v staging")
+# Not that of the files: an upload may take minutes.
+_limiters: RunVar[anyio.CapacityLimiter] = RunVar("a2v staging")
 
 
 async def in_thread(work: Callable[[Stop], T]) -> T:
@@ -80,19 +68,5 @@ async def in_thread(work: Callable[[Stop], T]) -> T:
     except LookupError:
         limiter = anyio.CapacityLimiter(_AT_ONCE)
         _limiters.set(limiter)
-    async with limiter:
-        stop, ended, token = Stop(), anyio.Event(), anyio.lowlevel.current_token()
-
-        def tell() -> None:
-            with suppress(anyio.RunFinishedError):
-                anyio.from_thread.run_sync(ended.set, token=token)
-
-        future = _start(work, stop, tell)
-        try:
-            await ended.wait()
-        except anyio.get_cancelled_exc_class():
-            stop.set()
-            with anyio.move_on_after(_PATIENCE, shield=True):
-                await ended.wait()
-            raise
-        return future.result()
+    stop = Stop()
+    return await _threads.run(partial(work, stop), limiter=limiter, patience=_PATIENCE, stop=stop.set)

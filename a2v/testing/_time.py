@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, TypeVarTuple
 import anyio
 import anyio.to_thread
 
+from a2v import _threads
 from a2v.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from contextvars import Context
     from typing import Unpack
-
-    from anyio import CapacityLimiter
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -45,20 +44,32 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         """Call something at a time of the loop's clock."""
         # Only within a task does anyio tell which threads work for this loop; without a timer nobody needs to know.
         if self._clock.threads is None and self.is_running() and asyncio.current_task(self):
-            self._clock.threads = anyio.to_thread.current_default_thread_limiter()
+            self._clock.threads = Threads()
         return super().call_at(when, callback, *args, context=context)
+
+
+class Threads:
+    """The threads that work for the current event loop: those of anyio and those of a2v."""
+
+    def __init__(self) -> None:
+        self._limiter = anyio.to_thread.current_default_thread_limiter()
+        self._work = _threads.work_of_this_loop()
+
+    def at_work(self) -> bool:
+        """Whether there is one."""
+        return bool(self._limiter.borrowed_tokens or self._work.running)
 
 
 class _JumpingSelector(selectors.DefaultSelector):
     """Instead of waiting for a timer, it puts the clock forward to it."""
 
     now = 1000.0
-    threads: CapacityLimiter | None = None
+    threads: Threads | None = None
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         wait = timeout
         if timeout:
-            wait = PATIENCE if self.threads and self.threads.borrowed_tokens else 0
+            wait = PATIENCE if self.threads and self.threads.at_work() else 0
         ready = super().select(wait)
         if timeout and not ready:
             self.now += timeout

@@ -18,10 +18,12 @@ class _PatienceWithThreads(trio.abc.Instrument):
 
     def __init__(self, clock: trio.testing.MockClock) -> None:
         self._clock = clock
+        self._threads: _time.Threads | None = None
 
     def after_task_step(self, task: trio.lowlevel.Task) -> None:  # noqa: ARG002  # trio's signature
-        threads: trio.CapacityLimiter = trio.to_thread.current_default_thread_limiter()
-        wanted = _time.PATIENCE if threads.borrowed_tokens else 0.0
+        if self._threads is None:
+            self._threads = _time.Threads()
+        wanted = _time.PATIENCE if self._threads.at_work() else 0.0
         if self._clock.autojump_threshold != wanted:
             self._clock.autojump_threshold = wanted
 

@@ -112,7 +112,7 @@ async def test_a_few_at_once_however_many_are_asked_for(place, gate, recording, 
         for path in paths:
             tasks.start_soon(stager.url, path)
         await anyio.to_thread.run_sync(gate.is_full.wait)
-        assert sum(thread.name == "a2v staging" for thread in threading.enumerate()) <= 4
+        assert sum(thread.name == "a2v worker" for thread in threading.enumerate()) <= 4
         gate.opened.set()
 
 

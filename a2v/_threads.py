@@ -1,0 +1,205 @@
+"""Blocking work in daemon threads that belong to a2v.
+
+Files, the journal, TLS settings, uploads and host names are handled here, and not in the threads of anyio or of the event
+loop, because those are shared with the application:
+
+* 40 functions of the application that wait for us in anyio's 40 threads would wait for good if our work needed one too.
+* Python joins the default executor of an event loop at its end, so a host name that cannot be resolved would hold up the end
+  of the program; and it refuses new work once the main thread has ended, although other threads still run.
+
+A thread takes the next job as soon as it has finished one, and ends after a short time without any. Callers limit how many
+jobs they start at once. After a fork the child starts with no threads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import threading
+from collections import deque
+from contextlib import suppress
+from math import inf
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import anyio
+import anyio.lowlevel
+from anyio.lowlevel import RunVar
+from attrs import define, field
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = TypeVar("T")
+
+# Jobs at once for one event loop: enough to keep a disk busy.
+_AT_ONCE = 8
+# How long a thread waits for another job, in seconds.
+_IDLE = 0.5
+
+
+class Job(Generic[T]):
+    """A function for a thread of ours to call, and what comes of it."""
+
+    _value: T
+
+    def __init__(self, work: Callable[[], T], done: Callable[[], object]) -> None:
+        self._work = work
+        self._error: BaseException | None = None
+        self.done = done
+
+    def run(self) -> None:
+        """Call the function."""
+        try:
+            self._value = self._work()
+        except BaseException as error:  # noqa: BLE001  # `result` raises it
+            self._error = error
+        del self._work
+
+    def result(self) -> T:
+        """What the function returned; what it raised is raised, once."""
+        error, self._error = self._error, None
+        if error is None:
+            return self._value
+        try:
+            raise error
+        finally:
+            del error  # its traceback refers to this frame
+
+
+class _Worker:
+    """A daemon thread, and the job that was handed to it."""
+
+    def __init__(self) -> None:
+        self._job: Job[Any] | None = None
+        self._handed = threading.Lock()
+        self._handed.acquire()
+        threading.Thread(target=self._live, name="a2v worker", daemon=True).start()
+
+    def take(self, job: Job[Any]) -> None:
+        self._job = job
+        self._handed.release()
+
+    def _live(self) -> None:
+        while self._handed.acquire(timeout=_IDLE) or not self._retires():
+            job, self._job = self._job, None
+            if job:
+                job.run()
+                # Before anybody is told: so one call after another needs one thread.
+                _idle.append(self)
+                job.done()
+            del job
+
+    def _retires(self) -> bool:
+        """Whether no job can come any more; one may be on its way."""
+        with suppress(ValueError, IndexError):  # it was taken out already, or others are taken out just now
+            _idle.remove(self)
+            return True
+        return False
+
+
+# Threads without a job. A deque needs no lock, which a fork could leave locked.
+_idle: deque[_Worker] = deque()
+
+if hasattr(os, "register_at_fork"):  # pragma: no branch
+    os.register_at_fork(after_in_child=_idle.clear)
+
+
+def start(work: Callable[[], T], done: Callable[[], object]) -> Job[T]:
+    """Have a function called in a thread.
+
+    Args:
+        work: The function.
+        done: Called afterwards, in that thread.
+
+    Raises:
+        OSError: The system has no more threads.
+    """
+    job = Job(work, done)
+    try:
+        try:
+            worker = _idle.pop()
+        except IndexError:
+            worker = _Worker()
+    except RuntimeError as error:
+        raise OSError(errno.EAGAIN, str(error)) from None
+    worker.take(job)
+    return job
+
+
+@define(eq=False)
+class _Work:
+    """What threads do for one event loop.
+
+    Attributes:
+        limiter: Bounds the jobs under way.
+        running: How many there are, also those that nobody waits for any more.
+    """
+
+    limiter: anyio.CapacityLimiter = field(factory=lambda: anyio.CapacityLimiter(_AT_ONCE))
+    running: int = 0
+
+
+_works: RunVar[_Work] = RunVar("a2v threads")
+
+
+def work_of_this_loop() -> _Work:
+    """What threads do for the current event loop, as a clock for tests needs to know."""
+    try:
+        return _works.get()
+    except LookupError:
+        work = _Work()
+        _works.set(work)
+        return work
+
+
+async def run(
+    function: Callable[[], T],
+    *,
+    limiter: anyio.CapacityLimiter | None = None,
+    patience: float = inf,
+    stop: Callable[[], object] = lambda: None,
+) -> T:
+    """Call a function in a thread and wait for it.
+
+    Args:
+        function: The function.
+        limiter: Bounds the jobs under way; ``None``: the limiter for files.
+        patience: How many seconds a cancellation waits for the function to return before it leaves it alone.
+        stop: Called when the wait is cancelled, if patience is limited.
+
+    Raises:
+        OSError: The system has no more threads.
+    """
+    work = work_of_this_loop()
+    async with limiter or work.limiter:
+        ended = anyio.Event()
+        soon = _caller()
+
+        def in_loop() -> None:
+            work.running -= 1
+            ended.set()
+
+        def done() -> None:
+            with suppress(RuntimeError):  # the loop has ended
+                soon(in_loop)
+
+        job = start(function, done)
+        work.running += 1
+        try:
+            with anyio.CancelScope(shield=patience == inf):
+                await ended.wait()
+        except anyio.get_cancelled_exc_class():
+            stop()
+            with anyio.move_on_after(patience, shield=True):
+                await ended.wait()
+            raise
+        return job.result()
+
+
+def _caller() -> Callable[[Callable[[], object]], object]:
+    """How a thread has something called in the current event loop, without waiting for it."""
+    token: Any = anyio.lowlevel.current_token().native_token
+    if isinstance(token, asyncio.AbstractEventLoop):
+        return token.call_soon_threadsafe
+    return token.run_sync_soon  # type: ignore[no-any-return]  # of trio, which is no dependency
