@@ -39,6 +39,8 @@ _EMPTY = 1e-14  # power of nothing: -140 dB of full scale, far below what the qu
 _INAUDIBLE = -75.0  # dB of full scale; a recording without anything louder is one of silence
 _FLOOR = -60.0  # dB below loud speech, under which nothing is heard
 _SHRINK = 30.0  # rows of usual speech that an own average counts in addition
+_HUM = 22.0  # dB below loud speech, above which a hum is taken for sound
+_HUM_HERTZ, _HUM_TAPS = 76.0, 2001  # below all voices, above the mains of all countries
 
 
 def analyse(samples: NDArray[np.float32]) -> Array:
@@ -60,7 +62,37 @@ def analyse(samples: NDArray[np.float32]) -> Array:
 
 def loudness(samples: NDArray[np.float32]) -> Array:
     """The level of each 10 ms in dB of full scale, over a window of 25 ms."""
-    return np.concatenate([np.zeros(0, np.float32), *(_db((part * part).mean(1)) for part in _frames(samples))])
+    parts = _frames(samples, hum=has_hum(samples))
+    return np.concatenate([np.zeros(0, np.float32), *(_db((part * part).mean(1)) for part in parts)])
+
+
+def has_hum(samples: NDArray[np.float32]) -> bool:
+    """Whether there is something steady below all voices, a constant offset or mains hum, that counts as sound in pauses.
+
+    The net knows neither, so they are filtered out; all other recordings are left as they are.
+    """
+    if not len(samples):
+        return False
+    low, level = (
+        np.concatenate(rows)
+        for rows in zip(*((_low_level(part), _db((part * part).mean(1))) for part in _frames(samples)), strict=True)
+    )
+    return bool(np.percentile(low, 5) > max(_loud(level) - _HUM, _INAUDIBLE))
+
+
+def _low_level(part: Array) -> Array:
+    """The level of what is below 80 Hz in each window."""
+    shape = np.hanning(_WINDOW)
+    turns = np.outer(np.arange(_WINDOW) / RATE, np.arange(3) * RATE / _FFT * 2 * np.pi)
+    waves = np.concatenate([np.cos(turns), np.sin(turns)], axis=1) * shape[:, None] / shape.sum()
+    found = part @ waves.astype(np.float32)
+    return _db((found * found).sum(1))
+
+
+def _loud(level: Array) -> float:
+    """The level of loud speech: not the very loudest, which may be a click."""
+    peak = float(np.percentile(level, 99))
+    return float(np.percentile(level[level > peak - 30], 80))
 
 
 def spectrum(samples: NDArray[np.float32]) -> tuple[NDArray[np.float16], Array]:
@@ -69,7 +101,7 @@ def spectrum(samples: NDArray[np.float32]) -> tuple[NDArray[np.float16], Array]:
     count = -(-len(samples) // HOP)
     bands, level = np.empty((count, BANDS), np.float16), np.empty(count, np.float32)
     at = 0
-    for part in _frames(samples):
+    for part in _frames(samples, hum=has_hum(samples)):
         wave = np.fft.rfft(part * shape, _FFT, axis=1)
         bands[at : at + len(part)] = _db((wave.real**2 + wave.imag**2).astype(np.float32) @ filters)
         level[at : at + len(part)] = _db((part * part).mean(1))
@@ -104,9 +136,7 @@ def voice(bands: NDArray[np.float16], level: Array, usual: Array) -> Voice:
         level: From ``spectrum``.
         usual: The average of each band in all speech, to which that of a short recording is drawn.
     """
-    # Not the very loudest, which may be a click.
-    peak = float(np.percentile(level, 99))
-    loud = float(np.percentile(level[level > peak - 30], 80))
+    loud = _loud(level)
     spoken = np.flatnonzero(level > loud - 30)
     total = usual * _SHRINK
     for at in range(0, len(spoken), _BLOCK):
@@ -124,15 +154,33 @@ def features(bands: NDArray[np.float16], level: Array, voice: Voice) -> Array:
     return out
 
 
-def _frames(samples: NDArray[np.float32]) -> Iterator[Array]:
-    """Windows of 25 ms around the middle of each 10 ms, a block of them at a time."""
+def _frames(samples: NDArray[np.float32], *, hum: bool = False) -> Iterator[Array]:
+    """Windows of 25 ms around the middle of each 10 ms, a block of them at a time; without their hum, if they have one."""
     before = (_WINDOW - HOP) // 2
     for first in range(0, len(samples), _BLOCK * HOP):
         count = -(-min(_BLOCK * HOP, len(samples) - first) // HOP)
         start, end = first - before, first - before + (count - 1) * HOP + _WINDOW
-        part = np.asarray(samples[max(start, 0) : end], np.float32)
-        part = np.pad(part, (max(-start, 0), max(end - len(samples), 0)))
+        here, there = max(start, 0), min(end, len(samples))
+        part = _without_hum(samples, here, there) if hum else np.asarray(samples[here:there], np.float32)
+        part = np.pad(part, (here - start, end - there))
         yield np.lib.stride_tricks.sliding_window_view(part, _WINDOW)[::HOP]
+
+
+def _without_hum(samples: NDArray[np.float32], start: int, end: int) -> Array:
+    """A part of the recording, less what a low-pass filter leaves of it."""
+    side = _HUM_TAPS // 2
+    here, there = max(start - side, 0), min(end + side, len(samples))
+    part = np.pad(samples[here:there], (here - start + side, end + side - there), mode="symmetric")
+    size = 1 << (len(part) + _HUM_TAPS).bit_length()
+    low = np.fft.irfft(np.fft.rfft(part, size) * np.fft.rfft(_low_pass(), size), size)
+    return np.asarray(part[side : len(part) - side] - low[2 * side : len(part)], np.float32)
+
+
+@cache
+def _low_pass() -> NDArray[np.float64]:
+    times = np.arange(_HUM_TAPS) - _HUM_TAPS // 2
+    taps = np.sinc(2 * _HUM_HERTZ / RATE * times) * np.hamming(_HUM_TAPS)
+    return np.asarray(taps / taps.sum(), np.float64)
 
 
 def _db(power: Array) -> Array:

@@ -44,7 +44,7 @@ def picture_size(size: int, format: Format) -> tuple[int, int]:
 
 
 def render(
-    recording: audio.Source,
+    recording: audio.Recording | audio.Source,
     who: str,
     destination: Path,
     *,
@@ -60,7 +60,7 @@ def render(
     is in files beside them, which are removed if the render fails.
 
     Args:
-        recording: A whole audio file, or where it is; see ``audio.decode``.
+        recording: A whole audio file, or where it is; see ``audio.decode``. Or an ``audio.Recording``, with a limit of its own.
         who: A ``pose_id``, or a ``model_id`` for a character's usual pose.
         destination: Where the video goes; what is there is replaced.
         mask: Where a second video goes, of the same size and length and without sound: the person white on black.
@@ -78,7 +78,9 @@ def render(
     width, height = picture_size(size, format)
     stance = cast.pose(who)
     person, view = cast.look(stance.model_id), stance.views[format]
-    performance = _perform(recording, stance.model_id, fps, max_seconds)
+    if not isinstance(recording, audio.Recording):
+        recording = audio.Recording(recording, max_seconds=max_seconds)
+    performance = _perform(recording, stance.model_id, fps)
     with _partials(destination, *([mask] if mask else [])) as partials:
         video = film(partials[0], width, height, fps, DRAWING)
         _shoot(video, performance(), view, backdrop(person), partial(bust, person), grain=1, sound=recording)
@@ -96,7 +98,7 @@ def _shoot(
     draw: Callable[[Pose], list[Mark | Group]],
     *,
     grain: int = 0,
-    sound: audio.Source | None = None,
+    sound: audio.Recording | None = None,
 ) -> None:
     """Makes a film of a performance: each pose, drawn, is a frame."""
     # Entered here, so that its encoder is gone when this returns.
@@ -125,10 +127,10 @@ def _partials(*destinations: Path) -> Iterator[list[Path]]:
             path.unlink(missing_ok=True)
 
 
-def _perform(recording: audio.Source, model_id: str, fps: int, max_seconds: float) -> Callable[[], Iterator[Pose]]:
+def _perform(recording: audio.Recording, model_id: str, fps: int) -> Callable[[], Iterator[Pose]]:
     """What plays the recording, from its start each time it is called."""
-    likely, loudness = _hear(audio.pieces(recording, max_seconds=max_seconds))
-    seed = hashlib.sha256(audio.digest(recording) + model_id.encode()).digest()
+    likely, loudness = _hear(recording.pieces())
+    seed = hashlib.sha256(audio.digest(recording.source) + model_id.encode()).digest()
     return partial(poses, likely, loudness, seed=int.from_bytes(seed[:8], "big"), fps=fps)
 
 

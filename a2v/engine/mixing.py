@@ -1,0 +1,286 @@
+"""Many channels become one or two without losing a voice on the way, and no louder than the AAC encoder can take.
+
+Channels cancel each other where one is the other upside down (a swapped plug, a balanced cable), and a mix of six is quiet if
+only one has a voice. So a mix is compared with its loudest channel every quarter of a second: where it is 12 dB below,
+that channel takes its place, until the mix is within 6 dB again.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import av
+import numpy as np
+from av.error import FFmpegError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    Samples = NDArray[np.float32]
+
+SILENT = 10**-7.5
+"""Mean power of what nobody hears: -75 dB of full scale."""
+
+_LOST, _BACK = 10**-1.2, 10**-0.6  # power of a mix against that of its loudest channel
+_LOUDER = 4.0  # how much more power another channel must have to be chosen instead
+_ONE_SIDED = 10**2.4  # power of one side against that of the other
+_PLANES = 8  # PyAV reads beyond the planes of frames with so many channels
+_HUGE = 1e12  # more than integers of 32 bits that were taken for floating-point numbers
+_WINDOW = 1024 / 48_000  # seconds that the encoder works on at once
+
+
+def samples_of(frame: av.AudioFrame) -> Samples:
+    """The samples of a decoded frame: a row for each channel, full scale at 1, all of them finite."""
+    channels = frame.layout.nb_channels
+    if frame.format.is_planar and channels >= _PLANES:
+        (frame,) = av.AudioResampler("flt", frame.layout, frame.sample_rate).resample(frame)
+    raw = frame.to_ndarray()
+    rows = raw if frame.format.is_planar else raw.reshape(-1, channels).T
+    if raw.dtype.kind == "f":
+        with np.errstate(over="ignore"):
+            return cleaned(rows.astype(np.float32), _HUGE)
+    full = 2.0 ** (8 * raw.dtype.itemsize - 1)
+    return np.asarray((rows.astype(np.float32) - (full if raw.dtype.kind == "u" else 0)) / np.float32(full), np.float32)
+
+
+def cleaned(samples: Samples, most: float) -> Samples:
+    """Floating-point files may hold anything; what follows wants numbers that are finite, and no larger than ``most``."""
+    finite = np.nan_to_num(samples, nan=0.0, posinf=0.0, neginf=0.0)
+    return np.asarray(np.clip(finite, -most, most), np.float32)
+
+
+class Segment:
+    """Resamples and mixes the frames of a recording for as long as they have the same format.
+
+    Args:
+        frame: The first.
+        rate: Samples a second that are wanted.
+        rows: How many channels are wanted.
+        loudspeakers: Whether more than two channels are mixed as the loudspeakers demand that they are meant for; otherwise
+            all of them count the same.
+        side: The one of two channels that alone has sound.
+    """
+
+    def __init__(
+        self, frame: av.AudioFrame, rate: int, rows: int, *, loudspeakers: bool = False, side: int | None = None
+    ) -> None:
+        self._format = _format(frame)
+        self._channels = frame.layout.nb_channels
+        self._rows, self._side = rows, side
+        self._resampler = av.AudioResampler("flt", frame.layout, rate)
+        self._downmix = _Downmix(rate) if loudspeakers and self._channels > 2 else None
+        self._mixer = Mixer(rate)
+
+    def fits(self, frame: av.AudioFrame) -> bool:
+        """Whether a frame has that format."""
+        return _format(frame) == self._format
+
+    def add(self, frame: av.AudioFrame | None) -> Iterator[Samples]:
+        """Yield what is ready after a frame, or after the last one, the rest."""
+        mix = self._downmix.add(frame) if self._downmix else None
+        parts = [samples_of(part) for part in self._resampler.resample(frame)]
+        if self._channels == 1:
+            for part in parts:
+                yield np.repeat(part, self._rows, axis=0)
+            return
+        if parts:
+            channels = np.concatenate(parts, axis=1)
+            yield from self._mixer.add(self._mixed(channels, mix), channels)
+        if frame is None:
+            yield from self._mixer.end()
+
+    def _mixed(self, channels: Samples, mix: Samples | None) -> Samples:
+        if mix is None and self._channels == 2:
+            mix = channels
+        if mix is None or (self._rows == 1 and self._side is None):
+            # Not the sum: it would exceed full scale.
+            mix = (channels if mix is None else mix).mean(axis=0, keepdims=True)
+        elif self._side is not None:
+            mix = mix[self._side : self._side + 1]
+        return mix if len(mix) == self._rows else np.repeat(mix, self._rows, axis=0)
+
+
+class _Downmix:
+    """More than two channels as two, as FFmpeg does it, which knows where loudspeakers stand."""
+
+    def __init__(self, rate: int) -> None:
+        self._resampler: av.AudioResampler | None = av.AudioResampler("flt", "stereo", rate)
+
+    def add(self, frame: av.AudioFrame | None) -> Samples | None:
+        """Two rows, or nothing if FFmpeg does not know what the channels are for."""
+        if self._resampler is None:
+            return None
+        try:
+            parts = self._resampler.resample(frame)
+        except FFmpegError:
+            self._resampler = None
+            return None
+        return np.concatenate([np.zeros((2, 0), np.float32), *map(samples_of, parts)], axis=1)
+
+
+def _format(frame: av.AudioFrame) -> tuple[str, str, int]:
+    return frame.format.name, frame.layout.name, frame.sample_rate
+
+
+class Mixer:
+    """Puts the loudest channel in the place of a mix that has lost it.
+
+    Args:
+        rate: Samples a second.
+    """
+
+    def __init__(self, rate: int) -> None:
+        self._window, self._fade = rate // 4, rate // 200
+        self._mixes: list[Samples] = []
+        self._channels: list[Samples] = []
+        self._waiting = 0
+        self._chosen: int | None = None  # the channel that is taken instead of the mix
+
+    def add(self, mix: Samples, channels: Samples) -> Iterator[Samples]:
+        """Take the same moment of the mix and of the channels, a row for each; yield what became of earlier ones."""
+        self._mixes.append(mix)
+        self._channels.append(channels)
+        self._waiting += mix.shape[1]
+        if self._waiting < self._window:
+            return
+        mix, channels = self._all()
+        whole = self._waiting // self._window * self._window
+        for start in range(0, whole, self._window):
+            part = slice(start, start + self._window)
+            yield self._mixed(mix[:, part], channels[:, part])
+        self._mixes, self._channels = [mix[:, whole:]], [channels[:, whole:]]
+        self._waiting -= whole
+
+    def end(self) -> Iterator[Samples]:
+        """Yield the rest."""
+        if self._waiting:
+            yield self._mixed(*self._all())
+        self._mixes, self._channels, self._waiting = [], [], 0
+
+    def _all(self) -> tuple[Samples, Samples]:
+        return np.concatenate(self._mixes, axis=1), np.concatenate(self._channels, axis=1)
+
+    def _mixed(self, mix: Samples, channels: Samples) -> Samples:
+        before, self._chosen = self._chosen, self._choose(mix, channels)
+        out = _taken(mix, channels, self._chosen)
+        if before != self._chosen:
+            # No click where one takes the place of the other.
+            ramp = np.linspace(0, 1, min(self._fade, mix.shape[1]), dtype=np.float32)
+            count = len(ramp)
+            old = _taken(mix, channels, before)
+            out[:, :count] = out[:, :count] * ramp + old[:, :count] * (1 - ramp)
+        return out
+
+    def _choose(self, mix: Samples, channels: Samples) -> int | None:
+        powers = channels.var(axis=1, dtype=np.float64)
+        loudest = int(powers.argmax())
+        if not powers[loudest] > SILENT:
+            return self._chosen
+        share = mix.mean(axis=0).var(dtype=np.float64) / powers[loudest]
+        if share > (_LOST if self._chosen is None else _BACK):
+            return None
+        if self._chosen is None or powers[self._chosen] * _LOUDER < powers[loudest]:
+            return loudest
+        return self._chosen
+
+
+def _taken(mix: Samples, channels: Samples, chosen: int | None) -> Samples:
+    return mix.copy() if chosen is None else np.repeat(channels[chosen : chosen + 1], len(mix), axis=0)
+
+
+class Meter:
+    """Measures a recording: what an AAC encoder must be spared, and whether it is one-sided.
+
+    FFmpeg's encoder turns each window down whose peak exceeds 0.95, which pumps. Its ``fast`` way of coding also cuts
+    off spectral lines whose amplitude exceeds 0.45, which distorts whistles, beeps and the loudest vowels. So a whole recording
+    is turned down, if it must be: by its peak, and by up to 3 dB for its strongest line. Stronger lines need the other
+    way of coding (``tonal``), which is slower and worse for speech.
+    """
+
+    CEILING = 0.94
+    """The largest sample that is given to the encoder."""
+
+    _LOUD = 0.85  # peaks above it may exceed the ceiling when they are resampled
+    _LINE, _STRONG_LINE = 0.45, 0.64
+    _GLITCH = 8.0  # times what is usual around it
+
+    def __init__(self) -> None:
+        self.channels = 0
+        self.peak = 0.0
+        """The largest sample, but for single glitches of floating-point files."""
+        self._strongest = 0.0  # amplitude of the strongest line
+        self._power = np.zeros(2)
+        self._windows: dict[int, Samples] = {}
+        self._format: object = None
+        self._downmix = _Downmix(1)
+
+    def add(self, frame: av.AudioFrame, scale: float = 1.0) -> None:
+        """Take a frame as it was decoded, and what it is multiplied with."""
+        channels = frame.layout.nb_channels
+        self.channels = max(self.channels, channels)
+        samples = samples_of(frame) if channels <= 2 else self._downmixed(frame)
+        if not samples.size:
+            return
+        if scale != 1:
+            samples = samples * np.float32(scale)
+        peak = float(np.abs(samples).max())
+        if peak > 1 and (usual := self._without_glitch(samples)) * self._GLITCH < peak:
+            peak = max(usual, 1.0)
+            samples = np.clip(samples, -peak, peak)
+        self.peak = max(self.peak, peak)
+        # No line is larger than that of a square wave, 4/pi times the peak.
+        if peak > self._LINE * 0.78:
+            self._strongest = max(self._strongest, self._line(samples, frame.sample_rate))
+        if len(samples) == 2:
+            self._power += np.square(samples, dtype=np.float64).sum(axis=1)
+
+    def _downmixed(self, frame: av.AudioFrame) -> Samples:
+        if _format(frame) != self._format:
+            self._format, self._downmix = _format(frame), _Downmix(frame.sample_rate)
+        mix = self._downmix.add(frame)
+        return samples_of(frame).mean(axis=0, keepdims=True) if mix is None else mix
+
+    def _line(self, samples: Samples, rate: int) -> float:
+        """The amplitude of the strongest sine, by windows as long as the encoder's."""
+        size = max(64, int(rate * _WINDOW) // 2 * 2)
+        count = max(1, samples.shape[1] // size)
+        padded = np.pad(samples[:, : count * size], ((0, 0), (0, max(0, count * size - samples.shape[1]))))
+        window = self._windows.setdefault(size, np.hanning(size).astype(np.float32))
+        spectrum = np.fft.rfft(
+            padded.reshape(-1, size) * window, 2 * size, axis=1
+        )  # twice as fine: a line may lie between
+        return float(np.abs(spectrum).max() * 4 / size)
+
+    @staticmethod
+    def _without_glitch(samples: Samples) -> float:
+        """What less than one sample in a hundred exceeds."""
+        count = samples.size // 100 + 1
+        return float(np.partition(np.abs(samples).ravel(), -count)[-count])
+
+    def _levels(self) -> tuple[float, float]:
+        """What the recording is multiplied with, and the strongest line afterwards."""
+        gain = self.CEILING / self.peak if self.peak > self._LOUD else 1.0
+        line = self._strongest * gain
+        if self._LINE < line <= self._STRONG_LINE:
+            return gain * self._LINE / line, self._LINE
+        return gain, line
+
+    @property
+    def gain(self) -> float:
+        """What the soundtrack is multiplied with; 1 for most."""
+        return self._levels()[0]
+
+    @property
+    def tonal(self) -> bool:
+        """Whether there are lines that are too strong for the encoder's fast way."""
+        return self._levels()[1] > self._LINE
+
+    @property
+    def side(self) -> int | None:
+        """The row that alone has sound, if the other is 24 dB or more below it throughout."""
+        left, right = self._power
+        if max(left, right) == 0 or _ONE_SIDED * min(left, right) > max(left, right):
+            return None
+        return int(right > left)
