@@ -14,7 +14,6 @@ from pathlib import Path
 
 import anyio
 import av
-import psutil
 import pytest
 
 import a2v
@@ -29,6 +28,7 @@ from a2v.engine.store import Store
 from a2v.errors import ConfigurationError
 from tests.sockets import claim
 
+psutil = pytest.importorskip("psutil", reason="needs the dependency group `extended`")
 pytestmark = [
     pytest.mark.extended,
     pytest.mark.skipif(sys.platform == "win32", reason="kills processes the POSIX way"),

@@ -96,7 +96,8 @@ def test_what_they_are_given_arrives():
     assert not [name for name, value in told.items() if value == SETTINGS[name]]
 
 
-def test_what_the_command_line_is_given_arrives(monkeypatch):
+@pytest.mark.parametrize("dask", [None, pytest.param("tcp://scheduler.example:8786", marks=pytest.mark.extended)])
+def test_what_the_command_line_is_given_arrives(monkeypatch, dask):
     told = {}
     monkeypatch.setattr("a2v.engine.serve", lambda settings, **_: told.update(attrs.asdict(settings, recurse=False)))
     monkeypatch.setenv("A2V_TOKEN", "t0k3n")
@@ -108,7 +109,6 @@ def test_what_the_command_line_is_given_arrives(monkeypatch):
         "format": "portrait",
         "fps": "30",
         "workers": "3",
-        "dask": "tcp://scheduler.example:8786",
         "queue_limit": "7",
         "allow_files": str(CLIP),
         "revision": "seed",
@@ -120,7 +120,9 @@ def test_what_the_command_line_is_given_arrives(monkeypatch):
         "keep_days": "10",
         "allowed_hosts": "engine.example",
     }
+    if dask:
+        options["dask"] = dask
     words = [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", value)]
     assert a2v.cli.app.run(["serve", *words, "--allow-private-urls", "--like-hosted"]) == 0
     assert set(told) == set(SETTINGS)
-    assert not [name for name, value in told.items() if value == SETTINGS[name]]
+    assert [name for name, value in told.items() if value == SETTINGS[name]] == ([] if dask else ["dask"])

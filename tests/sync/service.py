@@ -9,10 +9,17 @@ import anyio
 
 import a2v  # noqa: F401  # for the scripts, which import all of this
 from a2v import testing
+from a2v._sync import bridge, loop
 from a2v._sync.client import A2V
+
+# Code that waits for nothing would wait for this long, and the test kills the interpreter well before. So the tests need
+# no clock to tell promptly from late.
+bridge.PATIENCE = loop.PATIENCE = 600.0
 
 # Set when something got to where it stays for ever.
 reached = threading.Event()
+# Set when the clean-up of a stubborn call may end.
+finish = threading.Event()
 
 
 def say(*words):
@@ -57,7 +64,8 @@ class Service(testing.Transport):
         finally:
             with anyio.CancelScope(shield=True):
                 say("cleaning up")
-                await anyio.sleep(4)
+                while not finish.is_set():  # noqa: ASYNC110  # set by another thread
+                    await anyio.sleep(0.01)
 
     async def aclose(self):
         self.left.append("closed")
