@@ -9,7 +9,7 @@ from a2v._async import telemetry
 from a2v._async.download import Destination, download
 from a2v._async.watch import Watch
 from a2v._core import arguments
-from a2v._core.models import Video, VideoStatus
+from a2v._core.models import DEFAULT_RENDER_TIMEOUT, Video, VideoStatus
 from a2v._core.settings import Secret
 from a2v._core.text import escape
 from a2v.errors import DownloadError, ProtocolError, VideoFailedError
@@ -50,36 +50,36 @@ class AsyncVideoTask:
         """The last look at it, or ``None`` if there was none yet."""
         return self._video
 
-    def watch(self, timeout: float | None = None) -> AsyncGenerator[Video, None]:
-        """Follow the video: the first look, then each change, until it ends.
+    def watch(self, timeout: float | None = DEFAULT_RENDER_TIMEOUT) -> AsyncGenerator[Video, None]:
+        """Follow the video: its status now, then each change, until it is finished or has failed.
 
-        A failed render is yielded like any other status. Brief failures of the server are outlived.
+        A failed render is yielded like any other status. Brief failures of the server do not end the watch.
 
         Args:
-            timeout: Seconds for the whole watch; ``None`` (the default): as long as it takes.
+            timeout: Seconds for the whole watch, 24 hours by default. ``None``: no limit.
 
         Returns:
             An iterator over the video's states.
 
         Raises:
-            WaitTimeoutError: The video has not ended in time. It goes on at the server.
+            WaitTimeoutError: The video has not ended in time, or its status is none that a2v knows. The server continues.
             InvalidArgumentError: ``timeout`` is not a number of seconds.
             A2VError: The server cannot be asked: a refused token, ten minutes without a usable reply, …
         """
         return follow(self._session, [self], arguments.timeout("timeout", timeout))
 
-    async def wait(self, timeout: float | None = 7200.0) -> Video:
+    async def wait(self, timeout: float | None = DEFAULT_RENDER_TIMEOUT) -> Video:
         """Wait until the video is finished.
 
         Args:
-            timeout: Seconds to wait, two hours by default; ``None``: as long as it takes.
+            timeout: Seconds to wait, 24 hours by default. ``None``: no limit.
 
         Returns:
             The finished video.
 
         Raises:
             VideoFailedError: The render ended in error.
-            WaitTimeoutError: The video has not ended in time. It goes on at the server.
+            WaitTimeoutError: The video has not ended in time, or its status is none that a2v knows. The server continues.
             A2VError: As for ``watch``.
         """
         if self._video is None or not self._video.is_terminal:
@@ -124,7 +124,7 @@ class AsyncVideoTask:
             InvalidArgumentError: An argument cannot be right. Nothing was sent.
             DownloadError: It cannot be fetched or stored, the file exists already, or the video has no mask.
             VideoFailedError: The render ended in error.
-            WaitTimeoutError: The video has not ended in time. It goes on at the server.
+            WaitTimeoutError: The video has not ended in time, or its status is none that a2v knows. The server continues.
             A2VError: As for ``watch``.
         """
         target = arguments.path("path", path)

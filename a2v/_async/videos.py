@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, overload
 
 from a2v._async.task import AsyncVideoTask, follow
 from a2v._core import arguments, wire
-from a2v._core.models import Job, Video
+from a2v._core.models import DEFAULT_RENDER_TIMEOUT, Job, Video
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -93,22 +93,27 @@ class AsyncVideos:
         """
         return AsyncVideoTask(self._session, arguments.identifier("video_id", video_id, "a video"))
 
-    def watch(self, *tasks_or_ids: AsyncVideoTask | str, timeout: float | None = None) -> AsyncGenerator[Video, None]:
-        """Follow many videos at once: each one's first look, then each change, until all have ended.
+    def watch(
+        self, *tasks_or_ids: AsyncVideoTask | str, timeout: float | None = DEFAULT_RENDER_TIMEOUT
+    ) -> AsyncGenerator[Video, None]:
+        """Follow many videos at once: the status of each now, then each change, until all have ended.
 
-        Failed renders are yielded like any other status. Brief failures of the server are outlived.
+        Failed renders are yielded like any other status. Brief failures of the server do not end the watch. A video that
+        cannot be followed, because the server does not know it, does not end the watch of the others: the error is raised
+        when they have ended, and names all such videos.
 
         Args:
             *tasks_or_ids: What to follow; one given twice is followed once.
-            timeout: Seconds for the whole watch; ``None`` (the default): as long as it takes.
+            timeout: Seconds for the whole watch, 24 hours by default. ``None``: no limit.
 
         Returns:
             An iterator over the videos' states, as they are seen.
 
         Raises:
             InvalidArgumentError: Something given is no id of a video.
-            WaitTimeoutError: Not all have ended in time. They go on at the server.
-            A2VError: The server cannot be asked; ``error.video_id`` tells about which video.
+            NotFoundError: The server does not know some of them. The others have ended.
+            WaitTimeoutError: Not all have ended in time. The server continues with them.
+            A2VError: Some could not be followed for another reason; ``error.video_id`` is the first of them.
         """
         tasks = [task if isinstance(task, AsyncVideoTask) else self.task(task) for task in tasks_or_ids]
         return follow(self._session, tasks, arguments.timeout("timeout", timeout))

@@ -157,22 +157,27 @@ class Videos(Twin[AsyncVideos]):
         """
         return VideoTask(self._core.task(video_id), self._bridge)
 
-    def watch(self, *tasks_or_ids: VideoTask | str, timeout: float | None = None) -> SyncIterator[Video]:
-        """Follow many videos at once: each one's first look, then each change, until all have ended.
+    def watch(
+        self, *tasks_or_ids: VideoTask | str, timeout: float | None = DEFAULT_RENDER_TIMEOUT
+    ) -> SyncIterator[Video]:
+        """Follow many videos at once: the status of each now, then each change, until all have ended.
 
-        Failed renders are yielded like any other status. Brief failures of the server are outlived.
+        Failed renders are yielded like any other status. Brief failures of the server do not end the watch. A video that
+        cannot be followed, because the server does not know it, does not end the watch of the others: the error is raised
+        when they have ended, and names all such videos.
 
         Args:
             *tasks_or_ids: What to follow; one given twice is followed once.
-            timeout: Seconds for the whole watch; ``None`` (the default): as long as it takes.
+            timeout: Seconds for the whole watch, 24 hours by default. ``None``: no limit.
 
         Returns:
             An iterator over the videos' states, as they are seen.
 
         Raises:
             InvalidArgumentError: Something given is no id of a video.
-            WaitTimeoutError: Not all have ended in time. They go on at the server.
-            A2VError: The server cannot be asked; ``error.video_id`` tells about which video.
+            NotFoundError: The server does not know some of them. The others have ended.
+            WaitTimeoutError: Not all have ended in time. The server continues with them.
+            A2VError: Some could not be followed for another reason; ``error.video_id`` is the first of them.
         """
         return SyncIterator(self._core.watch(*map(core_of, tasks_or_ids), timeout=timeout), self._bridge)
 
@@ -194,36 +199,36 @@ class VideoTask(Twin[AsyncVideoTask]):
         """The last look at it, or ``None`` if there was none yet."""
         return self._core.video
 
-    def watch(self, timeout: float | None = None) -> SyncIterator[Video]:
-        """Follow the video: the first look, then each change, until it ends.
+    def watch(self, timeout: float | None = DEFAULT_RENDER_TIMEOUT) -> SyncIterator[Video]:
+        """Follow the video: its status now, then each change, until it is finished or has failed.
 
-        A failed render is yielded like any other status. Brief failures of the server are outlived.
+        A failed render is yielded like any other status. Brief failures of the server do not end the watch.
 
         Args:
-            timeout: Seconds for the whole watch; ``None`` (the default): as long as it takes.
+            timeout: Seconds for the whole watch, 24 hours by default. ``None``: no limit.
 
         Returns:
             An iterator over the video's states.
 
         Raises:
-            WaitTimeoutError: The video has not ended in time. It goes on at the server.
+            WaitTimeoutError: The video has not ended in time, or its status is none that a2v knows. The server continues.
             InvalidArgumentError: ``timeout`` is not a number of seconds.
             A2VError: The server cannot be asked: a refused token, ten minutes without a usable reply, …
         """
         return SyncIterator(self._core.watch(timeout), self._bridge)
 
-    def wait(self, timeout: float | None = 7200.0) -> Video:
+    def wait(self, timeout: float | None = DEFAULT_RENDER_TIMEOUT) -> Video:
         """Wait until the video is finished.
 
         Args:
-            timeout: Seconds to wait, two hours by default; ``None``: as long as it takes.
+            timeout: Seconds to wait, 24 hours by default. ``None``: no limit.
 
         Returns:
             The finished video.
 
         Raises:
             VideoFailedError: The render ended in error.
-            WaitTimeoutError: The video has not ended in time. It goes on at the server.
+            WaitTimeoutError: The video has not ended in time, or its status is none that a2v knows. The server continues.
             A2VError: As for ``watch``.
         """
         return self._bridge.call(self._core.wait, timeout)
@@ -258,7 +263,7 @@ class VideoTask(Twin[AsyncVideoTask]):
             InvalidArgumentError: An argument cannot be right. Nothing was sent.
             DownloadError: It cannot be fetched or stored, the file exists already, or the video has no mask.
             VideoFailedError: The render ended in error.
-            WaitTimeoutError: The video has not ended in time. It goes on at the server.
+            WaitTimeoutError: The video has not ended in time, or its status is none that a2v knows. The server continues.
             A2VError: As for ``watch``.
         """
         return self._bridge.call(self._core.download, path, overwrite=overwrite, mask=mask)

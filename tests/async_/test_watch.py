@@ -109,7 +109,7 @@ async def test_what_has_ended_is_looked_at_once(service, make_client) -> None:
 async def test_courses(service, make_client, plan, seen) -> None:
     service.plan = plan
     async with make_client() as client:
-        assert await statuses(client.videos.task("v").watch()) == seen
+        assert await statuses(client.videos.task("v").watch(timeout=None)) == seen
 
 
 async def test_an_unknown_word_is_kept_as_sent(service, make_client) -> None:
@@ -201,12 +201,12 @@ async def test_our_patience_ends(service, make_client, check, timeout) -> None:
         assert (await client.videos.task(error.video_id).wait()).is_terminal
 
 
-async def test_two_hours_unless_told_otherwise(service, make_client) -> None:
-    service.plan = [(0, {"status": "pending"}), (7300, finished())]
+async def test_a_day_unless_told_otherwise(service, make_client) -> None:
+    service.plan = [(0, {"status": "pending"}), (86_500, finished())]
     async with make_client() as client:
         with pytest.raises(a2v.WaitTimeoutError) as caught:
             await client.videos.task("v").wait()
-        assert caught.value.waited == pytest.approx(7200)
+        assert caught.value.waited == pytest.approx(86_400)
         service.plans["w"] = service.plan
         assert (await client.videos.task("w").wait(timeout=None)).is_terminal
 

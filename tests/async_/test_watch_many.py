@@ -147,3 +147,41 @@ async def test_a_slow_consumer_sees_as_much_as_a_fast_one_for_as_many_polls() ->
         slow_took, slow_polls = await seen_by(busy=1, others=others)
         assert slow_took <= 1.5 * took
         assert slow_polls <= 1.2 * polls
+
+
+# -- the default timeout ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.extended
+@pytest.mark.parametrize("status", ["pending", "in_progressing", "archived"])
+async def test_a_video_that_never_ends_is_given_up_after_a_day(service, make_client, status) -> None:
+    """Also one whose last status is none that this version knows."""
+    service.plan = [(0, {"status": status})]
+
+    async def follow(looks) -> None:
+        async with aclosing(looks):
+            async for _ in looks:
+                pass
+
+    async with make_client() as client:
+        for work in (
+            client.videos.task("v").wait,
+            lambda: follow(client.videos.task("v").watch()),
+            lambda: follow(client.videos.watch("v", "w")),
+        ):
+            with pytest.raises(a2v.WaitTimeoutError) as caught:
+                await work()
+            assert caught.value.video_id == "v"
+            assert caught.value.waited == pytest.approx(86_400)
+
+
+@pytest.mark.parametrize("timeout", [True, False, float("nan"), "60"])
+async def test_timeouts_that_are_no_number_of_seconds(make_client, timeout) -> None:
+    async with make_client() as client:
+        task = client.videos.task("v")
+        for work in (lambda: task.watch(timeout), lambda: client.videos.watch("v", timeout=timeout)):
+            with pytest.raises(a2v.A2VError) as caught:
+                work()
+            assert isinstance(caught.value, ValueError)
+        with pytest.raises(ValueError, match="timeout"):
+            await task.wait(timeout)
