@@ -10,7 +10,6 @@ import datetime as dt
 import math
 import numbers
 import os
-import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from decimal import Decimal
@@ -20,7 +19,7 @@ from attrs import define, field, frozen
 
 from a2v._core.models import Fault, Job
 from a2v._core.tables import COLUMNS, Row, column_of, is_blank, listed, table
-from a2v._core.text import escape, find_invisible, strip
+from a2v._core.text import discreet, escape, find_invisible, find_unwritable, hide_access, strip
 from a2v._core.workbook import MAX_CELLS, CellError
 
 Resolve = Callable[[str], str]
@@ -35,8 +34,6 @@ _CHECKS: dict[str, Callable[[Any], Job]] = {
     "name": lambda value: Job("m", _URL, value),
     "with_mask": lambda value: Job(pose_id="p", audio_url=_URL, with_mask=value),
 }
-# Windows opens a device for a file of this name, whatever its extension.
-_DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³]|conin\$|conout\$) *(\..*)?", re.IGNORECASE | re.DOTALL)
 # From here on, a float does not hold each whole number.
 _ROUNDED = 10**15
 _MOST_DIGITS = 10**100
@@ -100,6 +97,11 @@ def file_names(jobs: Iterable[Job]) -> list[str]:
     return [job.name or _default_name(place) for place, job in enumerate(jobs)]
 
 
+def mask_name(name: str) -> str:
+    """The name of the mask's file, without extension, of the video NAME."""
+    return f"{name}.mask"
+
+
 def same_file(name: str) -> str:
     """What two names have in common that some file system does not tell apart: case, and how accents are composed."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFD", name).casefold())
@@ -150,7 +152,7 @@ class _Layout:
             found.headers.append(header)
             if column is None:
                 found.extra.append((key, header))
-                found.problems.extend((escape(header), problem) for problem in _undecodable(header))
+                found.problems.extend((escape(header), problem) for problem in _unwritable(header))
             elif column in found.ours:
                 found.problems.append((escape(header), f"it is the same column as {found.ours[column][1]!r}"))
             else:
@@ -255,10 +257,10 @@ class _Reader:
         extra: dict[str, Any] = {}
         for key, header in layout.extra:
             extra[header] = cell = content[key]
-            if isinstance(cell, str) and not (cell.isascii() and type(cell) is str):
+            if isinstance(cell, str) and not (cell.isascii() and cell.isprintable() and type(cell) is str):
                 extra[header] = str(cell)
-                found += [Fault(row.number, escape(header), problem) for problem in _undecodable(cell)]
-        if is_whole and not found:
+                found += [Fault(row.number, escape(header), problem) for problem in _unwritable(cell)]
+        if is_whole and not found and not layout.problems:
             self._make(row, values, extra, layout)
         else:
             self.faults += found + _wrong(row, values, layout)
@@ -310,9 +312,7 @@ class _Reader:
             return _flag(cell)
         text = _text(cell)
         if found := find_invisible(text, is_name=column == "name"):
-            raise ValueError(f"there is an invisible character in '{found}': delete it, or type the text again")
-        if column == "name" and _DEVICE.fullmatch(text):
-            raise ValueError(f"{text!r} is the name of a device on Windows: choose another one")
+            raise ValueError(f"it contains {found}: delete it, or type the text again")
         return self.resolve(text) if column == "audio_url" and self.resolve else text
 
     def _name(self, row: Row, values: Mapping[str, Any], layout: _Layout) -> None:
@@ -320,7 +320,7 @@ class _Reader:
         header = layout.ours["name"][1] if "name" in values else None
         self.names.append(_Name(row.number, name, header))
         if values.get("with_mask") is True:
-            self.names.append(_Name(row.number, f"{name}.mask", header, "mask"))
+            self.names.append(_Name(row.number, mask_name(name), header, "mask"))
 
     def _add_shared(self, cause: Any, fault: Fault) -> None:
         first, count = self.shared.get(cause, (fault, 0))
@@ -339,7 +339,12 @@ class _Reader:
                     if kept.header
                     else f"row {kept.row}, which has none and so is called {kept.name},"
                 )
-                problem = f"{changed.name!r} is the name of the {kept.what} of {owner} too"
+                what = (
+                    f"its mask would be called {changed.name!r}, which"
+                    if changed.what == "mask"
+                    else repr(changed.name)
+                )
+                problem = f"{what} is the name of the {kept.what} of {owner} too"
                 yield Fault(changed.row, changed.header, problem)
 
 
@@ -382,16 +387,13 @@ def _wrong(row: Row, values: Mapping[str, Any], layout: _Layout) -> list[Fault]:
     return found
 
 
-def _undecodable(text: str) -> Iterator[str]:
-    """What is wrong with a text that has no UTF-8."""
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        yield f"there is half of a character, {escape(text[error.start])}, which cannot be written as UTF-8"
+def _unwritable(text: str) -> Iterator[str]:
+    if found := find_unwritable(text):
+        yield f"there is {found}"
 
 
 def _shown(value: Any) -> str:
-    return escape(f"{_said(repr, value):.80}")
+    return escape(f"{discreet(value) if isinstance(value, str) else hide_access(_said(repr, value)):.80}")
 
 
 def _said(convert: Callable[[Any], str], value: Any) -> str:

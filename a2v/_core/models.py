@@ -2,7 +2,7 @@
 
 import re
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
@@ -13,6 +13,7 @@ from attrs import field, fields_dict, frozen
 
 from a2v._core import arguments, html
 from a2v._core.html import Shown
+from a2v._core.text import describe, discreet, find_invisible, find_unwritable
 from a2v.errors import A2VError, InvalidArgumentError
 
 T = TypeVar("T")
@@ -21,21 +22,17 @@ DEFAULT_RENDER_TIMEOUT: float = 86400.0
 """Seconds to wait for a render by default: 24 hours."""
 
 _SCHEMES = {"http", "https", "file"}
-# Half a surrogate pair cannot be encoded, so not be sent either.
-_UNPRINTABLE = re.compile(r"[\x00-\x20\x7f\ud800-\udfff]")
-# What gives access stands before the host, or in the query.
-_ACCESS = re.compile(r"(?<=//)[^/?#]*(?=@)|(?<=[?#]).+", re.DOTALL)
 # Windows refuses these, and a manifest made on one machine should work on another.
-_UNSAFE_IN_NAMES = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]')
+_UNSAFE_IN_NAMES = re.compile(r'[/\\:*?"<>|]')
+_DEVICES = re.compile(
+    r"(con|prn|aux|nul|clock\$|conin\$|conout\$|(com|lpt)[0-9¹²³]) *(\..*)?", re.IGNORECASE | re.DOTALL
+)
+# 200 leave room for an extension and a ".part" within the 255 bytes that file systems allow.
+_LONGEST_NAME = 200
 
 
 def _read_only(raw: Mapping[str, Any]) -> Mapping[str, Any]:
     return MappingProxyType(dict(arguments.mapping("extra (of a job) or raw", raw)))
-
-
-def _discreet(url: str | None) -> str:
-    """A URL in a ``repr``, which ends up in logs and error reports: enough to tell it, not enough to fetch it."""
-    return repr(_ACCESS.sub("…", url) if isinstance(url, str) else url)
 
 
 class _Value:
@@ -183,8 +180,8 @@ class Video(_Visible):
 
     video_id: str
     status: VideoStatus
-    video_url: str | None = field(default=None, repr=_discreet)
-    mask_video_url: str | None = field(default=None, repr=_discreet)
+    video_url: str | None = field(default=None, repr=discreet)
+    mask_video_url: str | None = field(default=None, repr=discreet)
     raw: Mapping[str, Any] = field(factory=dict, converter=_read_only, eq=False, repr=False)
 
     @property
@@ -203,68 +200,105 @@ class Video(_Visible):
         return Shown("", facts, player=self.video_url or "", links=links)
 
 
-def _is_id(value: Any) -> bool:
-    return isinstance(value, str) and bool(value) and not _UNPRINTABLE.search(value)
+def _check_text(what: str, value: str, *, is_name: bool = False) -> None:
+    found = find_invisible(value, is_name=is_name)
+    if not found and not is_name and " " in value:
+        found = describe(value, value.index(" "))
+    if found:
+        raise InvalidArgumentError(f"{what} contains {found}, got {discreet(value)}")
+
+
+def _check_id(what: str, value: Any) -> None:
+    if not isinstance(value, str) or not value:
+        raise InvalidArgumentError(f"{what}, got {discreet(value)}")
+    _check_text(what.partition(" ")[0], value)
 
 
 def _check_model_id(job: "Job", _: object, value: Any) -> None:
     if job.pose_id is not None and value is not None:
         raise InvalidArgumentError("a job has a model_id or a pose_id, not both")
-    if job.pose_id is None and not _is_id(value):
-        raise InvalidArgumentError(f"model_id must be a character's id such as 'eva_a0008', got {value!r}")
+    if job.pose_id is None:
+        _check_id("model_id must be a character's id such as 'eva_a0008'", value)
 
 
 def _check_pose_id(_: object, __: object, value: Any) -> None:
-    if value is not None and not _is_id(value):
-        raise InvalidArgumentError(f"pose_id must be the id of an avatar's pose, got {value!r}")
+    if value is not None:
+        _check_id("pose_id must be the id of an avatar's pose", value)
 
 
 def _check_with_mask(job: "Job", _: object, value: Any) -> None:
     if not isinstance(value, bool):
-        raise InvalidArgumentError(f"with_mask must be True or False, got {value!r}")
+        raise InvalidArgumentError(f"with_mask must be True or False, got {discreet(value)}")
     if value and job.pose_id is None:
         raise InvalidArgumentError("with_mask goes with a pose_id: servers make no mask for a model_id")
 
 
 def _check_audio_url(_: object, __: object, value: Any) -> None:
+    # No message has the words of the parser, which quote the URL with what gives access.
     if not isinstance(value, str) or not value:
-        raise InvalidArgumentError(f"audio_url must be the URL of a speech recording, got {value!r}")
-    if _UNPRINTABLE.search(value):
-        raise InvalidArgumentError(f"audio_url must not contain spaces or control characters, got {value!r}")
+        raise InvalidArgumentError(f"audio_url must be the URL of a speech recording, got {discreet(value)}")
+    _check_text("audio_url", value)
     try:
         parts = urlsplit(value)
-    except ValueError as error:
-        raise InvalidArgumentError(f"audio_url is not a URL ({error}), got {value!r}") from None
+        _ = parts.port
+    except ValueError:
+        raise InvalidArgumentError(f"audio_url is not a valid URL, got {discreet(value)}") from None
     if parts.scheme.lower() not in _SCHEMES:
         raise InvalidArgumentError(
-            f"audio_url must be a URL that the server can download (https://…), got {value!r}; "
+            f"audio_url must be a URL that the server can download (https://…), got {discreet(value)}; "
             "a local file works only with a local engine that may read its folder (file:///…)"
         )
     if parts.scheme.lower() != "file" and not parts.hostname:
-        raise InvalidArgumentError(f"audio_url has no host, got {value!r}")
-
-
-def _length(name: str) -> int:
-    """How many bytes a name takes in UTF-8; 0 if UTF-8 cannot say it, as it is for half a surrogate pair."""
-    try:
-        return len(name.encode())
-    except UnicodeEncodeError:
-        return 0
+        raise InvalidArgumentError(f"audio_url has no host, got {discreet(value)}")
 
 
 def _check_name(_: object, __: object, value: Any) -> None:
     if value is None:
         return
-    # 200 leaves room for an extension and a ".part" within the 255 bytes that file systems allow.
-    safe = (
-        isinstance(value, str)
-        and 0 < _length(value) <= 200
-        and not _UNSAFE_IN_NAMES.search(value)
-        and not value.startswith(".")
-        and value == value.strip().rstrip(".")
-    )
-    if not safe:
-        raise InvalidArgumentError(f"name must be usable as a file name without its extension, got {value!r}")
+    if not isinstance(value, str) or not value:
+        raise InvalidArgumentError(f"name must be the name of a file without its extension, got {discreet(value)}")
+    _check_text("name", value, is_name=True)
+    if problem := _unsafe(value):
+        raise InvalidArgumentError(f"name must be usable as a file name: {problem}, got {discreet(value)}")
+
+
+def _unsafe(name: str) -> str | None:
+    if found := _UNSAFE_IN_NAMES.search(name):
+        return f"it contains {found[0]!r}"
+    if name.startswith("."):
+        return "it begins with a dot"
+    if name != name.strip().rstrip("."):
+        return "it begins or ends with a space, or ends with a dot"
+    if _DEVICES.fullmatch(name):
+        return "Windows reserves it for a device"
+    size = len(name.encode())
+    return f"it has {size} bytes in UTF-8, and {_LONGEST_NAME} are allowed" if size > _LONGEST_NAME else None
+
+
+def _extra(value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise InvalidArgumentError(f"extra must be a mapping, got {discreet(value)}")
+    return _read_only(value)
+
+
+def _check_extra(_: object, __: object, value: Mapping[str, Any]) -> None:
+    for key, cell in value.items():
+        for what, text in (("the name of an extra column", key), (f"the extra column {key!r}", cell)):
+            if character := next(filter(None, map(find_unwritable, _texts(text))), None):
+                raise InvalidArgumentError(f"{what} contains {character}")
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """All text in a value, which may be as deep as JSON."""
+    values = [value]
+    while values:
+        one = values.pop()
+        if isinstance(one, str):
+            yield one
+        elif isinstance(one, Mapping):
+            values += [*one.keys(), *one.values()]
+        elif isinstance(one, list | tuple):
+            values += one
 
 
 @frozen(init=False)
@@ -282,15 +316,16 @@ class Job(_Value):
         extra: What else is known of the job, such as the other columns of a manifest. It is not sent anywhere.
 
     Raises:
-        InvalidArgumentError: An argument cannot be right; the message says which and why.
+        InvalidArgumentError: An argument cannot be right; the message says which and why. Text with invisible characters,
+            which a paste from a browser or a chat may bring, is refused too.
     """
 
     model_id: str | None = field(validator=_check_model_id)
-    audio_url: str = field(validator=_check_audio_url, repr=_discreet)
+    audio_url: str = field(validator=_check_audio_url, repr=discreet)
     name: str | None = field(validator=_check_name)
     pose_id: str | None = field(validator=_check_pose_id)
     with_mask: bool = field(validator=_check_with_mask)
-    extra: Mapping[str, Any] = field(converter=_read_only, eq=False, repr=False)
+    extra: Mapping[str, Any] = field(converter=_extra, validator=_check_extra, eq=False, repr=False)
 
     @overload
     def __init__(

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 from attrs import evolve, frozen
 
 from a2v._core.items import JobState, Row, without_query
-from a2v._core.manifest import file_names, same_file
+from a2v._core.manifest import file_names, mask_name, same_file
 from a2v._core.models import Fault, Job
 from a2v._core.signatures import unsigned
 from a2v.errors import AmbiguousJobsError, ConfigurationError, ManifestError
@@ -352,7 +352,7 @@ def places_of(jobs: Sequence[Job], folder: Path | None) -> list[Path | None]:
 
 def mask_of(path: Path) -> Path:
     """Where the mask of a video goes."""
-    return path.with_name(f"{path.stem}.mask.mp4")
+    return path.with_name(f"{mask_name(path.stem)}.mp4")
 
 
 def _paths(

@@ -19,6 +19,7 @@ from attrs import frozen
 from cyclopts import Parameter
 
 from a2v import AsyncA2V, Job
+from a2v._core.text import discreet
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -214,10 +215,10 @@ def read_audio(audio: str, server: Server, *, staged: bool = False) -> tuple[str
     path = Path(url2pathname(urlsplit(audio).path) if is_file_url else audio).absolute()
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "is neither a URL (https://…) nor a file that exists"
-        raise UsageError(f"{audio!r} {what}")
+        raise UsageError(f"{discreet(audio)} {what}")
     if not server.local and not staged:
         raise UsageError(
-            f"{audio!r} is a file on this machine, and the server can only fetch URLs: add --stage-to s3://BUCKET/PREFIX "
+            f"{discreet(audio)} is a file on this machine, and the server can only fetch URLs: add --stage-to s3://BUCKET/PREFIX "
             "to upload it to a bucket of yours, put it yourself where the server can download it and pass that URL, or "
             "add --local to render on this machine"
         )

@@ -8,35 +8,36 @@ from a2v._core import text
 
 
 @pytest.mark.parametrize(
-    ("given", "is_name", "shown"),
+    ("given", "is_name", "found"),
     [
         ("https://example.com/a.wav", False, None),
         ("https://example.com/müller/録音.wav", False, None),
-        ("a\u200b", False, "a\\u200b"),
-        ("\ufeffa", False, "\\ufeffa"),
-        ("a\u2060b", True, "a\\u2060b"),
-        ("a\xadb", True, "a\\xadb"),
-        ("a\u202eb", True, "a\\u202eb"),
-        ("a\u3164", True, "a\\u3164"),
-        ("a\ufe0f", True, "a\\ufe0f"),
-        ("a\u200d", True, "a\\u200d"),
-        ("日\u200d", True, "日\\u200d"),
-        ("a\U000e0061", True, "a\\U000e0061"),
-        ("a\ud800", True, "a\\ud800"),
-        ("a\tb", True, "a\\x09b"),
-        ("\x1b[0m", True, "\\x1b[0m"),
-        ("a\xa0b", True, "a\\xa0b"),
-        ("a\u3000b", False, "a\\u3000b"),
-        ("x" * 30 + "\u200b" + "\u200by" * 30, False, "…" + "x" * 20 + "\\u200b" + "\\u200by" * 10),
+        ("a\u200b", False, "'\\u200b' (U+200B ZERO WIDTH SPACE, character 2)"),
+        ("\ufeffa", False, "'\\ufeff' (U+FEFF ZERO WIDTH NO-BREAK SPACE, character 1)"),
+        ("a\u2060b", True, "'\\u2060' (U+2060 WORD JOINER, character 2)"),
+        ("a\xadb", True, "'\\xad' (U+00AD SOFT HYPHEN, character 2)"),
+        ("a\u202eb", True, "'\\u202e' (U+202E RIGHT-TO-LEFT OVERRIDE, character 2)"),
+        ("a\u3164", True, "'\\u3164' (U+3164 HANGUL FILLER, character 2)"),
+        ("a\ufe0f", True, "'\\ufe0f' (U+FE0F VARIATION SELECTOR-16, character 2)"),
+        ("a\u200d", True, "'\\u200d' (U+200D ZERO WIDTH JOINER, character 2)"),
+        ("日\u200d", True, "'\\u200d' (U+200D ZERO WIDTH JOINER, character 2)"),
+        ("a\U000e0061", True, "'\\U000e0061' (U+E0061 TAG LATIN SMALL LETTER A, character 2)"),
+        ("a\ud800", True, "half of a character, \\ud800, which cannot be written as UTF-8 (U+D800, character 2)"),
+        ("a\tb", True, "'\\x09' (U+0009, character 2)"),
+        ("\x1b[0m", True, "'\\x1b' (U+001B, character 1)"),
+        ("a\xa0b", True, "'\\xa0' (U+00A0 NO-BREAK SPACE, character 2)"),
+        ("a\u3000b", False, "'\\u3000' (U+3000 IDEOGRAPHIC SPACE, character 2)"),
+        ("x" * 30 + "\u200b" + "\u200by" * 30, False, "'\\u200b' (U+200B ZERO WIDTH SPACE, character 31)"),
         ("one two", True, None),
         ("録音\u30001", True, None),
         ("👩\u200d💻", True, None),
         ("❤\ufe0f\u200d🔥", True, None),
+        ("1\ufe0f\u20e3", True, None),
         ("نمی\u200cشود", True, None),
     ],
 )
-def test_what_nobody_sees_is_found_and_shown(given, is_name, shown) -> None:
-    assert text.find_invisible(given, is_name=is_name) == shown
+def test_what_nobody_sees_is_found_and_described(given, is_name, found) -> None:
+    assert text.find_invisible(given, is_name=is_name) == found
 
 
 @pytest.mark.parametrize(
