@@ -56,14 +56,16 @@ async def make_batch(manifest: Path, folder: Path, plan: Plan, staging: Staging,
         A2VError: Some jobs are not done.
     """
     server.check()
-    if plan.report:
-        check_report(plan.report)
     again = f"  a2v batch {shlex.quote(str(manifest))} -o {shlex.quote(str(folder))}{plan.flags}{staging.flags}{server.flags}"
     if server.local and not server.data_dir:
         # An engine that forgets would lose what an interrupted batch has made so far.
         server = evolve(server, data_dir=folder / ENGINE)
     work = Work.read(manifest, server, staged=bool(staging.place(server)))
-    run = _Run(work, plan, plan.choices(work.rows), staging, server, folder, plan.journal or folder / JOURNAL, again)
+    journal = plan.journal or folder / JOURNAL
+    if plan.report:
+        token = [Path(server.token_file)] if server.token_file else []
+        check_report(plan.report, [manifest, journal, *token, *map(_path, work.files)])
+    run = _Run(work, plan, plan.choices(work.rows), staging, server, folder, journal, again)
     await (run.rehearse() if plan.dry_run else run.go())
 
 
@@ -187,17 +189,14 @@ class _Run:
     async def _reachable(self, reach: Callable[[str, BatchOutput], Awaitable[str]], out: BatchOutput) -> list[Job]:
         """The jobs, with recordings where the server can get at them, under a name that is the same in every run."""
         if folder := self.server.recordings:
-            return self._with_audio({url: keep(_path(url), folder).as_uri() for url in self._files()})
-        return self._with_audio(await self._staged(self._files(), reach, out))
+            return self._with_audio({url: keep(_path(url), folder).as_uri() for url in self.work.files})
+        return self._with_audio(await self._staged(self.work.files, reach, out))
 
     async def _foreseen(self) -> list[Job]:
         """The jobs as ``_reachable`` gives them, without a copy or an upload."""
         if folder := self.server.recordings:
-            return self._with_audio({url: kept(_path(url), folder).as_uri() for url in self._files()})
-        return self._with_audio({url: await self.staging.foresee(self.server, url) for url in self._files()})
-
-    def _files(self) -> list[str]:
-        return list(dict.fromkeys(job.audio_url for job in self.work.jobs if job.audio_url.startswith("file:")))
+            return self._with_audio({url: kept(_path(url), folder).as_uri() for url in self.work.files})
+        return self._with_audio({url: await self.staging.foresee(self.server, url) for url in self.work.files})
 
     def _with_audio(self, reached: Mapping[str, str]) -> list[Job]:
         return [_with_audio(job, reached.get(job.audio_url, job.audio_url)) for job in self.work.jobs]

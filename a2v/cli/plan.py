@@ -136,6 +136,11 @@ class Work:
     names: Sequence[str]
     sources: Sequence[str]
 
+    @property
+    def files(self) -> list[str]:
+        """The URLs of the recordings that are files of this machine, each once."""
+        return list(dict.fromkeys(job.audio_url for job in self.jobs if job.audio_url.lower().startswith("file:")))
+
     @classmethod
     def read(cls, path: Path, server: Server, *, staged: bool) -> Work:
         """Read it.

@@ -343,16 +343,17 @@ class TestReports:
 
         one, two = json.loads((tmp_path / "report.json").read_text())
         assert (one["state"], one["extra"]) == ("done", {"=x": "=1+1", "state": "+49 30", "balance": "-5.5"})
-        assert two["error"].endswith("=no speech\u202e")
+        assert two["error"].endswith("=no speech\\u202e")
 
     def test_one_that_cannot_be_written_is_told_beside_the_rest(self, ran, rendering, manifest, tmp_path) -> None:
-        (tmp_path / "report.csv.part").mkdir()
+        (tmp_path / "reports").mkdir()
+        rendering.reply("video.get", lambda _: (tmp_path / "reports").rmdir())
 
-        done = ran(*BATCH, "--report", "report.csv")
+        done = ran(*BATCH, "--report", "reports/report.csv")
 
         assert done.returncode == 1
         assert done.stdout.splitlines()[-1] == "3 done"
-        assert "the report report.csv cannot be written: Is a directory" in done.stderr
+        assert "the report reports/report.csv cannot be written: No such file or directory" in done.stderr
 
 
 class TestJournals:
