@@ -200,12 +200,12 @@ class Video(_Visible):
         return Shown("", facts, player=self.video_url or "", links=links)
 
 
-def _check_text(what: str, value: str, *, is_name: bool = False) -> None:
-    found = find_invisible(value, is_name=is_name)
-    if not found and not is_name and " " in value:
+def _check_text(what: str, value: str) -> None:
+    found = find_invisible(value)
+    if not found and " " in value:
         found = describe(value, value.index(" "))
     if found:
-        raise InvalidArgumentError(f"{what} contains {found}, got {discreet(value)}")
+        raise InvalidArgumentError(f"{what} must not contain {found}, got {discreet(value)}")
 
 
 def _check_id(what: str, value: Any) -> None:
@@ -257,14 +257,15 @@ def _check_name(_: object, __: object, value: Any) -> None:
         return
     if not isinstance(value, str) or not value:
         raise InvalidArgumentError(f"name must be the name of a file without its extension, got {discreet(value)}")
-    _check_text("name", value, is_name=True)
     if problem := _unsafe(value):
         raise InvalidArgumentError(f"name must be usable as a file name: {problem}, got {discreet(value)}")
 
 
 def _unsafe(name: str) -> str | None:
-    if found := _UNSAFE_IN_NAMES.search(name):
-        return f"it contains {found[0]!r}"
+    if found := find_invisible(name, is_name=True):
+        return f"it contains {found}"
+    if refused := _UNSAFE_IN_NAMES.search(name):
+        return f"it contains {refused[0]!r}"
     if name.startswith("."):
         return "it begins with a dot"
     if name != name.strip().rstrip("."):

@@ -61,7 +61,7 @@ def test_a_character_that_nobody_sees(column, text, character) -> None:
 
 @pytest.mark.parametrize("space", [" ", "\u3000", "\t", "\n"])
 def test_a_space_in_a_url(space) -> None:
-    with pytest.raises(a2v.InvalidArgumentError, match=r"audio_url contains '"):
+    with pytest.raises(a2v.InvalidArgumentError, match="audio_url must not contain '"):
         job(audio_url=f"https://example.com/a{space}b.wav")
 
 
