@@ -552,7 +552,7 @@ class TestSources:
         written(folder, f"jobs {written_as}.csv", f"model_id,audio_url\neva,{URL}\n")
 
         assert a2v.read_manifest(tmp_path / f"f{named}" / f"jobs {named}.csv") == [JOB]
-        with pytest.raises(FileNotFoundError):
+        with pytest.raises(a2v.ManifestError, match="No such file"):
             a2v.read_manifest(tmp_path / f"f{named}" / f"jobs {named}2.csv")
-        with pytest.raises(FileNotFoundError):
+        with pytest.raises(a2v.ManifestError, match="No such file"):
             a2v.read_manifest(tmp_path / "nowhere" / f"jobs {named}.csv")
