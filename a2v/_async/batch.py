@@ -128,7 +128,7 @@ class AsyncBatch:
         self._send, self._outcomes = anyio.create_memory_object_stream[tuple[Item, Outcome]](inf)
         self._freed, self._doubted, self._ended = anyio.Event(), anyio.Event(), anyio.Event()
         self._scope = anyio.CancelScope()
-        self._saver = Saver(self._journal, overwrite=self._choices.overwrite)
+        self._saver = Saver(self._journal, overwrite=self._choices.overwrite, spared=intake.spared)
         self._submitter = Submitter(self._session, self._journal, intake.video_ids)
         self._finder = Finder(self._session, self._journal, self._submitter.busy)
         for item, facts in intake.endings:

@@ -37,6 +37,7 @@ class AsyncA2V:
         rate_limit: Upper bound of the requests per minute; responses may lower it, and never raise it. ``"auto"`` (the
             default): what responses say, and 30 until the first one. ``None``: what responses say, and no limit until
             the first one.
+        max_download_bytes: The largest file that is downloaded, in bytes; 2 GiB by default. ``None``: no limit.
         transport: An httpx transport to send through, for tests and special networks. It is closed with the client.
 
     Raises:
@@ -51,6 +52,7 @@ class AsyncA2V:
         timeout: float = 30.0,
         max_retries: int = 3,
         rate_limit: int | Literal["auto"] | None = "auto",
+        max_download_bytes: int | None = 2 * 1024**3,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         secret = Secret(token)
@@ -61,6 +63,7 @@ class AsyncA2V:
             timeout=timeout,
             max_retries=max_retries,
             rate_limit=rate_limit,
+            max_download_bytes=max_download_bytes,
             transport=transport,
         )
 

@@ -1,29 +1,35 @@
-"""Fetching a finished video: streamed, taken up again where it broke off, and under its name only when whole."""
+"""Fetch a finished video: streamed, resumed where it broke off, and under its final name only when it is whole.
+
+Nothing that a server says is trusted further than it can be checked. What the body is, its first bytes tell
+(``a2v._core.filetype``). Whether it is whole, its announced length and the size of the file on disk tell. How much is
+stored is limited, whatever length is announced.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import re
-import secrets
-import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
-from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Literal, Protocol, Self, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Protocol, TypeVar
 from urllib.parse import urljoin
 
 import anyio
-from attrs import define, field, frozen
+from attrs import define
 
 from a2v import _threads
+from a2v._async.destination import Destination, PartialFile
 from a2v._async.session import Session
+from a2v._core.filetype import NotAVideoError, VideoReader, coding_of
 from a2v._core.retry import Again, Failure
 from a2v._core.settings import Secret
+from a2v._core.wire import Reply
 from a2v.errors import DownloadError
 
 if TYPE_CHECKING:
-    from a2v._core.wire import Reply
+    from pathlib import Path
 
 T = TypeVar("T")
 
@@ -33,52 +39,6 @@ _REDIRECTS = 5
 _FURTHER = 4096
 # What object storage answers to a pre-signed URL that has expired.
 _EXPIRED = {401, 403, 404, 410}
-
-
-@frozen
-class Destination:
-    """Where a file shall be."""
-
-    path: Path
-    overwrite: bool
-
-    @property
-    def part(self) -> Path:
-        """Where it grows, if somebody remembers how far it is."""
-        return self.path.with_name(f"{self.path.name}.part")
-
-    @classmethod
-    async def check(cls, path: Path, *, overwrite: bool) -> Self:
-        """Find out before anything is waited for or paid whether a file can be stored there.
-
-        Raises:
-            DownloadError: It cannot.
-        """
-        destination = cls(path, overwrite)
-        await on_disk(destination.prepare)
-        return destination
-
-    def prepare(self) -> None:
-        """Make the folders on the way, refuse what stands in it."""
-        if self.path.is_dir():
-            raise DownloadError(f"{self.path} is a folder; give the name of a file in it")
-        if self.path.exists() and not self.overwrite:
-            raise DownloadError(f"{self.path} exists already; pass overwrite=True to replace it")
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        if not os.access(self.path.parent, os.W_OK):
-            raise DownloadError(f"the folder {self.path.parent} is not writable")
-
-    def complete(self, part: Path) -> None:
-        """Give the whole file its name, durably."""
-        if self.path.exists() and not self.overwrite:
-            raise DownloadError(f"{self.path} appeared meanwhile; pass overwrite=True to replace it")
-        part.replace(self.path)
-        if os.name == "posix":  # elsewhere a folder cannot be opened
-            folder = os.open(self.path.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
 
 
 class Keeper(Protocol):
@@ -108,14 +68,15 @@ async def download(
     fresh_url: Callable[[], Awaitable[Secret]],
     keeper: Keeper | None = None,
 ) -> Path:
-    """Fetch a file.
+    """Fetch a file and save it.
 
     Args:
         session: Whose connections and patience to use; its token stays here.
-        url: Where the file is: whoever has it can fetch, so it is not shown by error reports.
-        destination: Where it goes.
-        fresh_url: Asks for another URL, used once if the first has expired.
-        keeper: Who remembers how far it is, and so can use what stays of a file that broke off. Otherwise nothing stays.
+        url: The file's URL. It is a secret: whoever has it can fetch the file.
+        destination: Where to save it.
+        fresh_url: Asks for a new URL when this one has expired.
+        keeper: Remembers the progress, so that the partial file of a download that fails is kept for a later one. Without
+            it the partial file is removed.
 
     Returns:
         The path of the whole file.
@@ -124,53 +85,28 @@ async def download(
         DownloadError: The file cannot be had or stored.
         A2VError: As ``fresh_url`` or ``keeper`` raises.
     """
-    path = destination.path
-    part = destination.part if keeper else path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
+    part = PartialFile(destination.part, keep=keeper is not None)
+    fetch = _Fetch(session, url, fresh_url, keeper, part)
     try:
-        await _fill(part, _Fetch(session, url, fresh_url, keeper))
-        await on_disk(lambda: destination.complete(part))
+        await _fill(destination, fetch)
+        await on_disk(destination.complete)
     except BaseException:
-        if not (keeper and keeper.etag):
+        if fetch.part.owned and not fetch.resumable:
             with anyio.CancelScope(shield=True), suppress(OSError):
-                await _threads.run(lambda: part.unlink(missing_ok=True))
+                await _threads.run(lambda: destination.part.unlink(missing_ok=True))
         raise
-    return path
+    return destination.path
 
 
-async def _fill(part: Path, fetch: _Fetch) -> None:
-    keeper = fetch.keeper
-    opened = _Opened()
+async def _fill(destination: Destination, fetch: _Fetch) -> None:
     try:
-        await fetch.run(await on_disk(lambda: opened.open(part, "ab" if keeper else "xb")))
-        if keeper:
-            digest = await on_disk(lambda: digest_of(part))
-            await keeper.whole(fetch.size, digest)
+        await on_disk(fetch.part.open)
+        await fetch.run()
+        if fetch.keeper:
+            digest = await on_disk(lambda: digest_of(destination.part))
+            await fetch.keeper.whole(fetch.size, digest)
     finally:
-        opened.close()
-
-
-class _Opened:
-    """A file that is opened in a thread, and closed even if that thread is left at work: asyncio's own cancellation does so."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._file: BinaryIO | None = None
-        self._over = False
-
-    def open(self, path: Path, mode: Literal["ab", "xb"]) -> BinaryIO:
-        with self._lock:
-            if self._over:
-                raise InterruptedError
-            self._file = path.open(mode)
-            return self._file
-
-    def close(self) -> None:
-        with self._lock:
-            self._over = True
-            # On a full disk closing fails too, for the buffer cannot be written; what is wanted was flushed by then.
-            with suppress(OSError):
-                if self._file:
-                    self._file.close()
+        fetch.part.close()
 
 
 def digest_of(path: Path) -> str:
@@ -181,29 +117,51 @@ def digest_of(path: Path) -> str:
 
 @define(eq=False)
 class _Fetch:
-    """One file on its way, over as many requests as it takes."""
+    """One file on its way, over as many requests as it takes.
+
+    A try that breaks off is followed by another one, which asks for the rest only where a strong ETag makes sure that it
+    is the rest of the same file. Only tries without progress are counted: after ``max_retries`` of them in a row the
+    download has failed. Each try exchanges a URL that has expired for a new one.
+
+    Attributes:
+        etag: Of which version of the file ``size`` bytes are stored; ``None``: a next try starts from the first byte.
+        coding: The ``Content-Encoding`` of that version.
+        size: How many bytes are stored.
+        whole: How many there are in all, if that is known.
+    """
 
     session: Session
     url: Secret
     fresh_url: Callable[[], Awaitable[Secret]]
     keeper: Keeper | None
-    file: BinaryIO = field(init=False)
+    part: PartialFile
     etag: str | None = None
+    coding: str | None = None
     size: int = 0
     whole: int | None = None
-    redirects: int = 0
-    refreshed: bool = False
-    taken: bool = False
+    broken: bool = False
+    # Of the request under way: its reply if that is wanted, the reader of one that brings the whole file, and whether any
+    # of that is stored.
+    reply: Reply | None = None
+    reader: VideoReader | None = None
+    begun: bool = False
 
-    async def run(self, file: BinaryIO) -> None:
-        """Ask until the file is whole; a try that got further does not count as failed."""
-        self.file = file
-        if self.keeper and self.keeper.etag:
+    @property
+    def resumable(self) -> bool:
+        """Whether another process can go on with what is stored."""
+        return bool(self.keeper and self.keeper.etag) and not self.broken
+
+    async def run(self) -> None:
+        """Ask until the file is whole and on the disk."""
+        if self.keeper and (etag := strong_etag(self.keeper.etag)):
             # Go on where another process broke off.
-            self.etag, self.whole = self.keeper.etag, self.keeper.size
-            self.size = await on_disk(lambda: file.seek(0, os.SEEK_END))
-            if self.size and self.size == self.whole:
-                return
+            self.size = await on_disk(lambda: self.part.file.seek(0, os.SEEK_END))
+            self.etag, self.whole = (etag, self.keeper.size) if self.size else (None, None)
+        if not self.size or self.size != self.whole:
+            await self._ask()
+        await self._settle()
+
+    async def _ask(self) -> None:
         attempt, furthest = 0, self.size
         while isinstance(outcome := await self._attempt(), Again):
             # Further than ever, or a server that breaks off now here, now there would be asked for good.
@@ -212,83 +170,103 @@ class _Fetch:
                 raise outcome.error
             await self.session.pause(attempt)
             attempt += 1
-        await on_disk(self._settle)
 
     async def _attempt(self) -> Again | None:
+        redirects, refreshed = 0, False
         while True:
-            with self.session.in_use() as run:
-                answer = await run.transport.fetch(self.url, self._wanted(), self.session.timeout, self)
-            if isinstance(answer, Failure):
-                return Again(DownloadError(f"the video could not be fetched: {answer.reason}"))
+            self.reply, self.reader, self.begun = None, None, False
+            try:
+                with self.session.in_use() as run:
+                    answer = await run.transport.fetch(self.url, self._wanted(), self.session.timeout, self)
+                if isinstance(answer, Failure):
+                    return Again(DownloadError(f"the video could not be fetched: {answer.reason}"))
+                await self._end()
+            except NotAVideoError as error:
+                return Again(DownloadError(str(error)))
             if answer.status_code in _REDIRECT:
-                self._redirect(answer)
-            elif answer.status_code in _EXPIRED and not self.refreshed:
-                self.refreshed, self.url = True, await self.fresh_url()
+                redirects += 1
+                self._redirect(answer, redirects)
+            elif not refreshed and self._is_expired(answer.status_code):
+                redirects, refreshed, self.url = 0, True, await self.fresh_url()
             else:
                 return self._judge(answer.status_code)
 
+    def _is_expired(self, status: int) -> bool:
+        # Google's storage answers 400; but a URL that never worked is wrong in another way then.
+        return status in _EXPIRED or (status == 400 and self.size > 0)
+
     def _wanted(self) -> dict[str, str]:
-        """Ask for the rest only where a strong ETag makes sure that it is the rest of the same file."""
         if not self.size or not self.etag:
             return {}
         return {"range": f"bytes={self.size}-", "if-range": self.etag}
 
     async def begin(self, reply: Reply) -> bool:
         """Look at a reply's head; tell whether its body is wanted."""
-        self.taken = reply.status_code == 200 or (reply.status_code == 206 and self._continues(reply))
-        if self.taken and reply.headers.get("content-encoding", "identity") != "identity":
-            raise DownloadError("the video came compressed, which was not asked for")
-        if reply.headers.get("content-type", "").startswith("text/html"):
-            # A page that stands in the way: of a gateway that wants a login, or that is out of order.
-            self.taken = False
         if reply.status_code == 200:
-            await self._restart(reply)
-        return self.taken
+            self._limit(_length(reply) or 0)
+            self.reply, self.reader = reply, VideoReader(reply.headers)
+        elif reply.status_code == 206 and self._continues(reply):
+            self.reply = reply
+        return self.reply is not None
 
     async def write(self, chunk: bytes) -> None:
         """Store what came."""
-        await on_disk(lambda: self.file.write(chunk))
-        self.size += len(chunk)
+        await self._store(self.reader.read(chunk) if self.reader else (chunk,))
 
-    async def _restart(self, reply: Reply) -> None:
-        await on_disk(lambda: (self.file.seek(0), self.file.truncate()))
-        etag, length = reply.headers.get("etag", ""), reply.headers.get("content-length", "")
-        self.etag = etag if re.fullmatch(r'"[^"]*"', etag) else None
-        self.size, self.whole = 0, int(length) if length.isdecimal() else None
+    async def _end(self) -> None:
+        """Learn that a body has come to its end."""
+        if self.reader:
+            await self._store(self.reader.end())
+
+    async def _store(self, pieces: Iterable[bytes]) -> None:
+        for piece in filter(None, pieces):
+            # Not before these are known to be bytes of a video: what is stored already may be worth keeping.
+            if self.reader and not self.begun:
+                await self._restart(self.reader)
+            self._limit(self.size + len(piece))
+            await on_disk(partial(self.part.file.write, piece))
+            self.size += len(piece)
+
+    async def _restart(self, reader: VideoReader) -> None:
+        """Begin the file anew with the reply that is being read."""
+        headers: Mapping[str, str] = self.reply.headers if self.reply else {}
+        self.begun, self.etag, self.whole, self.coding = True, None, None, headers.get("content-encoding")
+        await on_disk(lambda: (self.part.file.seek(0), self.part.file.truncate()))
+        self.size = 0
+        if not reader.is_compressed:  # otherwise both are about other bytes than those that are stored
+            self.etag, self.whole = strong_etag(headers.get("etag")), _length(self.reply)
         if self.keeper:
             # The old part is off the disk before the new one's tag is on it, or the two could be taken for one file.
-            await on_disk(self._settle)
+            await self._settle()
             await self.keeper.began(self.etag, self.whole)
 
     def _continues(self, reply: Reply) -> bool:
-        """Whether a partial reply is all that is missing; otherwise the next try starts anew."""
-        span = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+)", reply.headers.get("content-range", ""))
-        if span and self.etag and reply.headers.get("etag", self.etag) == self.etag:
+        """Whether a partial reply is all that is missing; otherwise the next try starts from the first byte."""
+        headers = reply.headers
+        span = re.fullmatch(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})", headers.get("content-range", ""))
+        same_coding = coding_of(headers) is None or headers.get("content-encoding") == self.coding
+        if span and self.size and self.etag and headers.get("etag", self.etag) == self.etag and same_coding:
             start, end, whole = map(int, span.groups())
             if (start, end + 1) == (self.size, whole) and self.whole in (None, whole):
                 self.whole = whole
+                self._limit(whole)
                 return True
         self.etag = None
         return False
 
-    def _redirect(self, reply: Reply) -> None:
-        self.redirects += 1
+    def _redirect(self, reply: Reply, redirects: int) -> None:
         try:
             target = Secret(urljoin(self.url.value, reply.headers.get("location", "")))
         except ValueError:
             target = Secret("")
         schemes = ("https://", "http://") if self.url.value.startswith("http://") else ("https://",)
-        if self.redirects > _REDIRECTS or not target.value.startswith(schemes):
+        if redirects > _REDIRECTS or not target.value.startswith(schemes):
             raise DownloadError("the video's URL redirects too often or to something that is not fetched")
         self.url = target
 
     def _judge(self, status: int) -> Again | None:
-        if self.taken and self.size and self.size == (self.whole or self.size):
-            return None
-        if status in (200, 206) and not self.taken:
-            return Again(DownloadError("the video could not be fetched: something else came in its place"))
         if status in (200, 206):
-            return Again(DownloadError(f"the video broke off after {self.size} of {self.whole or 'unknown'} bytes"))
+            return self._judge_body()
         if status == 416:
             self.etag = None  # there is no such rest: anew
         error = DownloadError(f"the video could not be fetched: HTTP {status}")
@@ -296,9 +274,40 @@ class _Fetch:
             return Again(error)
         raise error
 
-    def _settle(self) -> None:
-        self.file.flush()
-        os.fsync(self.file.fileno())
+    def _judge_body(self) -> Again | None:
+        if self.reply is None:
+            return Again(DownloadError("the video could not be fetched: the server sent a part that does not fit"))
+        is_whole = self.size == self.whole if self.whole is not None else self.size > 0
+        if is_whole and (self.reader is None or (self.begun and self.reader.is_whole)):
+            return None
+        if self.whole is not None and self.size > self.whole:
+            self.etag = None
+        return Again(DownloadError(f"the video broke off after {self.size} of {self.whole or 'unknown'} bytes"))
+
+    def _limit(self, size: int) -> None:
+        limit = self.session.max_download_bytes
+        if limit is not None and size > limit:
+            self.broken = True
+            raise DownloadError(
+                f"the video is larger than {limit} bytes, the limit of this client; pass a larger max_download_bytes to it"
+            )
+
+    async def _settle(self) -> None:
+        try:
+            await on_disk(partial(self.part.settle, self.size))
+        except DownloadError:
+            self.broken = True
+            raise
+
+
+def strong_etag(etag: str | None) -> str | None:
+    """An ETag that may be sent in ``If-Range``: a strong one of ASCII characters. Others tell no version of a file."""
+    return etag if etag and re.fullmatch(r'"[\x21\x23-\x7e]{1,1000}"', etag) else None
+
+
+def _length(reply: Reply | None) -> int | None:
+    length = reply.headers.get("content-length", "") if reply else ""
+    return int(length) if re.fullmatch(r"[0-9]{1,18}", length) else None
 
 
 async def on_disk(work: Callable[[], T]) -> T:

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import evolve, frozen
 
-from a2v._async.download import Destination, digest_of, on_disk
+from a2v._async.destination import Destination, FileId
+from a2v._async.download import digest_of, on_disk
 from a2v._async.item import Item
 from a2v._async.journal import read_rows
-from a2v._async.saver import is_saved
+from a2v._async.saver import is_saved, spared_files
 from a2v._core.items import JobState, JournalEntry, restored
 from a2v._core.models import Job, Video, VideoStatus
 from a2v._core.planning import Action, Choices, Files, Match, Matching, Plan, Step, decide, match
@@ -37,12 +38,14 @@ class Intake:
         endings: The items that have an outcome at once, with the facts of their ``Outcome``.
         gone: What the journal has besides.
         video_ids: All videos that the journal knows.
+        spared: The files that no video may replace.
     """
 
     items: list[Item]
     endings: list[tuple[Item, dict[str, Any]]]
     gone: tuple[JournalEntry, ...]
     video_ids: set[str]
+    spared: frozenset[FileId]
 
 
 async def take_in(journal: Journal, jobs: list[Job], places: list[Path | None], choices: Choices) -> Intake:
@@ -63,7 +66,8 @@ async def take_in(journal: Journal, jobs: list[Job], places: list[Path | None], 
     rows = await journal.do(journal.rows)
     matching = match(jobs, rows, places, choices.recordings)
     plan = decide(matching, await on_disk(partial(_look, matching)), choices)
-    await on_disk(partial(_check_places, plan, overwrite=choices.overwrite))
+    spared = await on_disk(partial(spared_files, jobs, journal.path))
+    await on_disk(partial(_check_places, plan, spared, overwrite=choices.overwrite))
     await journal.do(partial(journal.take, [step.match for step in plan.steps]))
     items = [await _begun(journal, step) for step in plan.steps]
     return Intake(
@@ -71,6 +75,7 @@ async def take_in(journal: Journal, jobs: list[Job], places: list[Path | None], 
         [(item, ending) for item, step in zip(items, plan.steps, strict=True) if (ending := _ending(item, step))],
         tuple(row.entry for row in plan.gone),
         {row.video_id for row in rows if row.video_id},
+        spared,
     )
 
 
@@ -91,7 +96,7 @@ def preview(jobs: list[Job], places: list[Path | None], journal: Path, choices: 
     rows = [_after_a_crash(row) for row in read_rows(journal)] if journal.exists() else []
     matching = match(jobs, rows, places, choices.recordings)
     plan = decide(matching, _look(matching), choices)
-    _check_places(plan, overwrite=choices.overwrite, only_existing=True)
+    _check_places(plan, spared_files(jobs, journal), overwrite=choices.overwrite, only_existing=True)
     return plan
 
 
@@ -101,7 +106,7 @@ def refuse_a_lost_journal(journal: Path, places: list[Path | None]) -> None:
     Raises:
         JournalError: It is not there, and videos that it must have known are.
     """
-    saved = [] if journal.exists() else [path for path in places if path and path.exists()]
+    saved = [] if journal.exists() else [path for path in places if path and path.is_file()]
     if saved:
         raise JournalError(
             f"there is no journal {journal}, but {len(saved)} of this batch's videos are there already, such as "
@@ -132,18 +137,19 @@ def _has_video(match: Match, contested: Iterable[str]) -> bool:
     return str(path.absolute()) not in contested or digest_of(path) == row.sha256
 
 
-def _check_places(plan: Plan, *, overwrite: bool, only_existing: bool = False) -> None:
+def _check_places(plan: Plan, spared: frozenset[FileId], *, overwrite: bool, only_existing: bool = False) -> None:
     """Find out before anything is sent whether each video can be saved.
 
     Args:
         plan: What is to be saved.
+        spared: Files that no video may replace.
         overwrite: Whether files may be replaced.
         only_existing: Make no folder: what is not there yet is not looked at.
     """
     for step in plan.steps:
         for path in step.stores:
             if path.parent.is_dir() or not only_existing:
-                Destination(path, overwrite).prepare()
+                Destination(path, overwrite, spared).prepare()
 
 
 async def _begun(journal: Journal, step: Step) -> Item:

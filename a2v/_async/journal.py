@@ -217,7 +217,7 @@ class Journal:
             self._db.executescript(_SCHEMA)
         _check_file(self._db, self.path)
         facts = dict(self._db.execute("SELECT name, value FROM facts"))
-        salt = facts.get("salt") or secrets.token_hex(16)
+        self.salt = salt = facts.get("salt") or secrets.token_hex(16)
         mine = {"salt": salt, "base_url": base_url, "account": _fingerprint(salt, token)}
         if _server(facts.get("base_url", base_url)) != _server(base_url):
             raise JournalError(f"{self.path} is about another server: {facts['base_url']}, not {base_url}")

@@ -79,6 +79,7 @@ class Session:
         timeout: float,
         max_retries: int,
         rate_limit: int | Literal["auto"] | None,
+        max_download_bytes: int | None,
         transport: httpx.AsyncBaseTransport | None,
     ) -> None:
         # Not the environment itself, which an error report would show.
@@ -88,6 +89,11 @@ class Session:
         self.max_retries: int = arguments.whole("max_retries", max_retries, least=0, error=ConfigurationError)
         self._budget = partial(_budget, rate_limit, self.timeout)
         self._shared = SharedBudget(self._budget())
+        self.max_download_bytes: int | None = (
+            None
+            if max_download_bytes is None
+            else arguments.whole("max_download_bytes", max_download_bytes, least=1, error=ConfigurationError)
+        )
         if transport is not None and not hasattr(transport, "handle_async_request"):
             raise ConfigurationError(f"transport must be an asynchronous httpx transport, got {transport!r}")
         self._custom_transport = transport

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from contextlib import aclosing
+from functools import partial
 from typing import TYPE_CHECKING
 
+import anyio
+
 from a2v._async import telemetry
-from a2v._async.download import Destination, download
+from a2v._async.destination import Destination, file_ids
+from a2v._async.download import download, on_disk
 from a2v._async.watch import Watch
 from a2v._core import arguments
 from a2v._core.models import DEFAULT_RENDER_TIMEOUT, Video, VideoStatus
 from a2v._core.settings import Secret
 from a2v._core.text import escape
-from a2v.errors import DownloadError, ProtocolError, VideoFailedError
+from a2v.errors import DownloadError, ProtocolError, VideoFailedError, WaitTimeoutError
 
 if TYPE_CHECKING:
     import os
@@ -30,12 +34,15 @@ class AsyncVideoTask:
     up again.
     """
 
-    def __init__(self, session: Session, video_id: str, *, submitted_at: float | None = None) -> None:
+    def __init__(
+        self, session: Session, video_id: str, *, submitted_at: float | None = None, recording: Path | None = None
+    ) -> None:
         self._session = session
         self._video_id = video_id
         self._video: Video | None = None
         # By the session's clock.
         self._submitted_at = submitted_at
+        self._recording = recording
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {escape(self._video_id)} {self._video.status.value if self._video else 'not looked at'}>"
@@ -106,31 +113,50 @@ class AsyncVideoTask:
         self._video = await self._session.look(self._video_id)
         return self._video
 
-    async def download(self, path: str | os.PathLike[str], *, overwrite: bool = False, mask: bool = False) -> Path:
-        """Wait for the video if need be, up to two hours, then fetch it.
+    async def download(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        overwrite: bool = False,
+        mask: bool = False,
+        timeout: float | None = DEFAULT_RENDER_TIMEOUT,
+    ) -> Path:
+        """Wait for the video if it is not finished, then download it.
 
-        The file appears under its name only when it is whole. Folders on the way to it are made.
+        The file appears under its name only when it is complete; a download that fails leaves nothing behind. Missing
+        folders are created.
 
         Args:
-            path: Where to store it.
-            overwrite: Whether a file that is there already may be replaced.
-            mask: Whether to fetch the mask in the video's stead; there is one if the video was submitted with
+            path: The file to write. A relative path is resolved, and a leading ``~`` expanded, when the call begins. If it is
+                a symbolic link, the file it points to is written. A device, a pipe or a socket is refused.
+            overwrite: Whether to replace an existing file. The recording of the video is never replaced.
+            mask: Whether to download the mask instead of the video. A video has one if it was submitted with
                 ``with_mask=True``.
+            timeout: Seconds for waiting and downloading together, 24 hours by default. ``None``: no limit.
 
         Returns:
-            Where it is.
+            The absolute path of the file.
 
         Raises:
-            InvalidArgumentError: An argument cannot be right. Nothing was sent.
-            DownloadError: It cannot be fetched or stored, the file exists already, or the video has no mask.
+            InvalidArgumentError: An argument has a wrong type or value. Nothing was sent.
+            DownloadError: The file cannot be downloaded or stored, it exists already, it is larger than the client's
+                ``max_download_bytes``, or the video has no mask.
             VideoFailedError: The render ended in error.
-            WaitTimeoutError: The video has not ended in time, or its status is none that a2v knows. The server continues.
+            WaitTimeoutError: The timeout passed, or the video's status is one that a2v does not know. The render continues at
+                the server, and the video can be downloaded later.
             A2VError: As for ``watch``.
         """
-        target = arguments.path("path", path)
-        mask = arguments.flag("mask", mask)
-        destination = await Destination.check(target, overwrite=arguments.flag("overwrite", overwrite))
-        return await save(self, destination, mask=mask)
+        target, recording = arguments.path("path", path), self._recording
+        mask, overwrite = arguments.flag("mask", mask), arguments.flag("overwrite", overwrite)
+        timeout = arguments.timeout("timeout", timeout)
+        prepared = partial(_prepare, target, overwrite=overwrite, recording=recording)
+        return await save(self, await on_disk(prepared), mask=mask, timeout=timeout)
+
+
+def _prepare(path: Path, *, overwrite: bool, recording: Path | None) -> Destination:
+    destination = Destination(path, overwrite, file_ids([recording]))
+    destination.prepare()
+    return destination
 
 
 async def follow(
@@ -151,17 +177,44 @@ async def follow(
 
 
 async def save(
-    task: AsyncVideoTask, destination: Destination, keeper: Keeper | None = None, *, mask: bool = False
+    task: AsyncVideoTask,
+    destination: Destination,
+    keeper: Keeper | None = None,
+    *,
+    mask: bool = False,
+    timeout: float | None = DEFAULT_RENDER_TIMEOUT,
 ) -> Path:
-    """Wait for a task's video if need be, then fetch it.
+    """Wait for a task's video if it is not finished, then download it.
 
     Args:
-        task: Whose video.
-        destination: Where it goes.
-        keeper: Who remembers how far it is, if somebody does.
-        mask: Fetch the mask instead of the video.
+        task: The task.
+        destination: Where to save the file.
+        keeper: Remembers the progress of the download, if it is to be resumed by a later one.
+        mask: Whether to download the mask instead of the video.
+        timeout: Seconds for all of this; ``None``: no limit.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        WaitTimeoutError: The timeout passed.
+        A2VError: As ``AsyncVideoTask.download``.
     """
-    url = _url(await task.wait(), mask=mask)
+    started = anyio.current_time()
+    with anyio.move_on_after(timeout):
+        return await _save(task, destination, keeper, mask=mask)
+    waited = anyio.current_time() - started
+    what = "was not downloaded" if task.video and task.video.is_terminal else "has not ended"
+    raise WaitTimeoutError(
+        f"video {escape(task.video_id)} {what} after {waited:.0f} s; it is still at the server",
+        video_id=task.video_id,
+        video=task.video,
+        waited=waited,
+    )
+
+
+async def _save(task: AsyncVideoTask, destination: Destination, keeper: Keeper | None, *, mask: bool) -> Path:
+    url = _url(await task.wait(timeout=None), mask=mask)
 
     async def fresh_url() -> Secret:
         return _url(await task.refresh(), mask=mask)
@@ -176,7 +229,8 @@ def _url(video: Video, *, mask: bool) -> Secret:
     if mask:
         if not video.mask_video_url:
             raise DownloadError(
-                f"video {escape(video.video_id)} has no mask: one is made if asked for, with with_mask=True"
+                f"video {escape(video.video_id)} has no mask; videos get one if they are submitted with with_mask=True "
+                "(on the command line: --with-mask)"
             )
         return Secret(video.mask_video_url)
     if not video.video_url:

@@ -39,6 +39,8 @@ _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError, httpx.U
 
 # A connection that the server closed while it was idle ends so, and a request on it has not been read.
 _CLOSED = (httpx.NetworkError, httpx.RemoteProtocolError)
+# How many pieces of a body may still come when it is ended; what a connection has buffered is far less.
+_UNREAD = 1000
 # So much of a file must come within the time-out, in bytes: a server that drips would keep us for days.
 _LEAST = 4096
 
@@ -387,8 +389,9 @@ async def _finish(body: AsyncIterator[bytes]) -> None:
     """
     with anyio.CancelScope(shield=True) as scope, suppress(Exception):
         scope.cancel()
-        async for _ in body:
-            pass
+        # A transport of the caller may yield for ever without a checkpoint, at which the cancellation would arrive.
+        for _ in range(_UNREAD):
+            await anext(body)
 
 
 async def _read(body: AsyncIterator[bytes], limit: int) -> bytes:

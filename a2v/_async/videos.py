@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, overload
 from a2v._async.task import AsyncVideoTask, follow
 from a2v._core import arguments, wire
 from a2v._core.models import DEFAULT_RENDER_TIMEOUT, Job, Video
+from a2v._core.paths import file_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -53,7 +54,8 @@ class AsyncVideos:
         # The overloads forbid what a job forbids; callers without a type checker hear of it from the job.
         job = Job(model_id, audio_url, pose_id=pose_id, with_mask=with_mask)  # type: ignore[call-overload]
         video_id = await self._session.call(wire.video_generate(job))
-        return AsyncVideoTask(self._session, video_id, submitted_at=self._session.now())
+        now, recording = self._session.now(), file_of(audio_url)
+        return AsyncVideoTask(self._session, video_id, submitted_at=now, recording=recording)
 
     async def get(self, video_id: str) -> Video:
         """Look at one video, once.

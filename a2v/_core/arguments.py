@@ -75,7 +75,11 @@ def identifier(name: str, value: Any, what: str) -> str:
 
 
 def path(name: str, value: Any, *, error: type[A2VError] = InvalidArgumentError) -> Path:
-    """The path of a file or a folder: a string or a path object that the file system can take."""
+    """The absolute path of a file or a folder, given as a string or a path object that the file system can take.
+
+    A relative path is resolved against the current directory of now, which may be another one when the path is used, and a
+    leading ``~`` is expanded as a shell does. Symbolic links stay.
+    """
     if not isinstance(value, str | os.PathLike) or not isinstance(os.fspath(value), str):
         reason = "it is not a string or a path object"
     elif not os.fspath(value):
@@ -85,8 +89,15 @@ def path(name: str, value: Any, *, error: type[A2VError] = InvalidArgumentError)
             reason = "it contains a NUL character" if b"\0" in os.fsencode(value) else ""
         except UnicodeEncodeError as problem:
             reason = f"it cannot be encoded: {problem.reason}"
+        # Path.expanduser raises RuntimeError where there is no such home folder.
+        expanded = os.path.expanduser(os.fspath(value))  # noqa: PTH111
+        if expanded.startswith("~"):
+            reason = "it starts with ~, and there is no such home folder; pass an absolute path"
         if not reason:
-            return Path(value)
+            try:
+                return Path(expanded).absolute()
+            except FileNotFoundError:
+                reason = "the current directory does not exist any more; pass an absolute path"
     raise error(f"{name} must be the path of a file or a folder, got {shown(value)}: {reason}")
 
 

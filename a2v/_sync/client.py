@@ -245,28 +245,40 @@ class VideoTask(Twin[AsyncVideoTask]):
         """
         return self._bridge.call(self._core.refresh)
 
-    def download(self, path: str | os.PathLike[str], *, overwrite: bool = False, mask: bool = False) -> Path:
-        """Wait for the video if need be, up to two hours, then fetch it.
+    def download(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        overwrite: bool = False,
+        mask: bool = False,
+        timeout: float | None = DEFAULT_RENDER_TIMEOUT,
+    ) -> Path:
+        """Wait for the video if it is not finished, then download it.
 
-        The file appears under its name only when it is whole. Folders on the way to it are made.
+        The file appears under its name only when it is complete; a download that fails leaves nothing behind. Missing
+        folders are created.
 
         Args:
-            path: Where to store it.
-            overwrite: Whether a file that is there already may be replaced.
-            mask: Whether to fetch the mask in the video's stead; there is one if the video was submitted with
+            path: The file to write. A relative path is resolved, and a leading ``~`` expanded, when the call begins. If it is
+                a symbolic link, the file it points to is written. A device, a pipe or a socket is refused.
+            overwrite: Whether to replace an existing file. The recording of the video is never replaced.
+            mask: Whether to download the mask instead of the video. A video has one if it was submitted with
                 ``with_mask=True``.
+            timeout: Seconds for waiting and downloading together, 24 hours by default. ``None``: no limit.
 
         Returns:
-            Where it is.
+            The absolute path of the file.
 
         Raises:
-            InvalidArgumentError: An argument cannot be right. Nothing was sent.
-            DownloadError: It cannot be fetched or stored, the file exists already, or the video has no mask.
+            InvalidArgumentError: An argument has a wrong type or value. Nothing was sent.
+            DownloadError: The file cannot be downloaded or stored, it exists already, it is larger than the client's
+                ``max_download_bytes``, or the video has no mask.
             VideoFailedError: The render ended in error.
-            WaitTimeoutError: The video has not ended in time, or its status is none that a2v knows. The server continues.
+            WaitTimeoutError: The timeout passed, or the video's status is one that a2v does not know. The render continues at
+                the server, and the video can be downloaded later.
             A2VError: As for ``watch``.
         """
-        return self._bridge.call(self._core.download, path, overwrite=overwrite, mask=mask)
+        return self._bridge.call(self._core.download, path, overwrite=overwrite, mask=mask, timeout=timeout)
 
 
 class Batch(SyncContext[AsyncBatch]):
@@ -326,6 +338,7 @@ class A2V(Twin[AsyncA2V]):
         rate_limit: Upper bound of the requests per minute; responses may lower it, and never raise it. ``"auto"`` (the
             default): what responses say, and 30 until the first one. ``None``: what responses say, and no limit until
             the first one.
+        max_download_bytes: The largest file that is downloaded, in bytes; 2 GiB by default. ``None``: no limit.
         transport: An httpx transport to send through, for tests and special networks. It is closed with the client.
 
     Raises:
@@ -340,6 +353,7 @@ class A2V(Twin[AsyncA2V]):
         timeout: float = 30.0,
         max_retries: int = 3,
         rate_limit: int | Literal["auto"] | None = "auto",
+        max_download_bytes: int | None = 2 * 1024**3,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         try:
@@ -349,6 +363,7 @@ class A2V(Twin[AsyncA2V]):
                 timeout=timeout,
                 max_retries=max_retries,
                 rate_limit=rate_limit,
+                max_download_bytes=max_download_bytes,
                 transport=transport,
             )
         finally:

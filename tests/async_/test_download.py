@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 import a2v
-from a2v._async import download
+from a2v._async import destination
 from tests.labels import label
 
 pytestmark = [pytest.mark.anyio, pytest.mark.virtual_time]
@@ -69,7 +69,7 @@ def fetch(service, make_client, tmp_path, monkeypatch):
                 assert await client.videos.task("v").download(path, overwrite=overwrite) == path
                 return path.read_bytes()
             finally:
-                assert not list(path.parent.glob("**/*.part"))
+                assert not list(tmp_path.glob("**/*.part"))
 
     return fetch
 
@@ -247,19 +247,11 @@ async def test_a_server_that_breaks_off_now_here_now_there(service, fetch, check
     assert len(service.seen("v.mp4")) < 10
 
 
-@pytest.mark.parametrize("status", [204, 400, 405, 418, 501 - 100])
+@pytest.mark.parametrize("status", [204, 400, 405, 418, 451])
 async def test_what_is_final_is_asked_once(service, fetch, check, tmp_path, status) -> None:
     error = await fails(fetch, check, tmp_path, httpx.Response(status))
     assert str(status) in str(error)
-    assert len(service.seen("v.mp4")) == (2 if status == 401 else 1)
-
-
-@pytest.mark.parametrize("status", [200, 206])
-async def test_compressed_though_not_asked_for(fetch, check, tmp_path, status) -> None:
-    headers = {"content-encoding": "gzip", "content-range": _span(HALF)}
-    compressed = httpx.Response(status, content=gzip.compress(VIDEO), headers=headers)
-    error = await fails(fetch, check, tmp_path, broken(HALF, **ETAG), compressed)
-    assert "compressed" in str(error)
+    assert len(service.seen("v.mp4")) == 1
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 410])
@@ -279,8 +271,9 @@ async def test_an_expired_url_is_asked_for_anew_once(service, fetch, check, tmp_
     await fails(fetch, check, tmp_path, expired)
 
 
-async def test_a_url_that_expires_half_way(service, fetch) -> None:
-    assert await fetch(broken(HALF, **ETAG), httpx.Response(403), rest) == VIDEO
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 410])
+async def test_a_url_that_expires_half_way(service, fetch, status) -> None:
+    assert await fetch(broken(HALF, **ETAG), httpx.Response(status), rest) == VIDEO
     assert service.seen("v.mp4")[2].headers["range"] == f"bytes={HALF}-"
 
 
@@ -470,11 +463,14 @@ async def test_where_a_folder_cannot_be_opened(fetch, monkeypatch) -> None:
 
         name = "nt"
 
+        def open(self, path: str, *args: int) -> int:
+            assert not Path(path).is_dir()
+            return os.open(path, *args)
+
         def __getattr__(self, name: str) -> object:
-            assert name != "open"
             return getattr(os, name)
 
-    monkeypatch.setattr(download, "os", Elsewhere())
+    monkeypatch.setattr(destination, "os", Elsewhere())
     assert await fetch(whole) == VIDEO
 
 
@@ -485,7 +481,7 @@ async def test_where_a_folder_cannot_be_opened(fetch, monkeypatch) -> None:
 def test_cancelled_while_a_slow_disk_opens_the_file(service, make_client, tmp_path, monkeypatch, moment) -> None:
     """Asyncio's own cancellation, such as that of a time-out, leaves the thread at work: nothing of it stays."""
     begun, go, through = threading.Event(), threading.Event(), threading.Event()
-    really = download._Opened.open
+    really = destination.PartialFile.open
 
     def slowly(*args) -> object:
         begun.set()
@@ -498,7 +494,7 @@ def test_cancelled_while_a_slow_disk_opens_the_file(service, make_client, tmp_pa
                 go.wait(20)
             through.set()
 
-    monkeypatch.setattr(download._Opened, "open", slowly)
+    monkeypatch.setattr(destination.PartialFile, "open", slowly)
 
     async def main() -> None:
         async with make_client() as client:

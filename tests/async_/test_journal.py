@@ -16,6 +16,8 @@ import httpx
 import pytest
 
 import a2v
+from a2v._async import saver
+from a2v._async.destination import Destination
 from a2v._async.journal import Journal
 from a2v._async.sidefile import SideFile
 
@@ -636,11 +638,19 @@ def cut(service, after: int):
     return answer
 
 
+def part_of(path: Path, journal: Path) -> Path:
+    """The partial file of the only video in a journal."""
+    with closing(sqlite3.connect(journal)) as db:
+        (salt,) = db.execute("SELECT value FROM facts WHERE name = 'salt'").fetchone()
+        (video_id,) = db.execute("SELECT video_id FROM items").fetchone()
+    return Destination(path, overwrite=False, key=saver.part_key(salt, video_id)).part
+
+
 async def test_another_run_goes_on_with_a_file(service, go, tmp_path) -> None:
     files = cut(service, after=5000)
     seen = await go(jobs("a"))
     assert isinstance(seen["a"].error, a2v.DownloadError)
-    assert [path.name for path in (tmp_path / "videos").iterdir()] == ["a.mp4.part"]
+    assert [path.suffix for path in (tmp_path / "videos").iterdir()] == [".part"]
     files.breaks = False
     assert (await go(jobs("a")))["a"].ok
     assert files.resumed == [5000]
@@ -669,7 +679,7 @@ async def test_what_was_all_but_done_is_not_fetched_again(service, go, journal, 
         forget = ", sha256 = NULL" if instant == "all bytes are there" else ""
         db.execute(f"UPDATE items SET state = 'finished', path = NULL{forget}")
     if instant != "it has its name":
-        path.rename(path.with_name("a.mp4.part"))
+        path.rename(part_of(path, journal))
     fetched = len(service.seen("v.mp4"))
     assert (await go(jobs("a")))["a"].ok
     assert len(service.seen("v.mp4")) == fetched
@@ -685,6 +695,6 @@ async def test_a_part_that_was_changed_is_not_taken_for_the_file(service, go, jo
     with closing(sqlite3.connect(journal, isolation_level=None)) as db:
         db.execute("UPDATE items SET state = 'finished', path = NULL, etag = NULL")
     path.unlink()
-    path.with_name("a.mp4.part").write_bytes(b"x" * len(files.whole))
+    part_of(path, journal).write_bytes(b"x" * len(files.whole))
     assert (await go(jobs("a")))["a"].ok
     assert path.read_bytes() == files.whole

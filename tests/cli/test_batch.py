@@ -247,7 +247,7 @@ class TestBeforeTheFirstRequest:
             ([*BATCH, "--quota", "2"], "--limit 2"),
             ([*BATCH, "--dry-run", "--quota", "2"], "would submit 3 videos, and the quota is 2"),
             ([*BATCH, "--journal", "jobs.csv"], "jobs.csv"),
-            (["journal", "missing.db"], "there is no journal missing.db"),
+            (["journal", "missing.db"], "missing.db"),
             (["journal", "jobs.csv"], "jobs.csv"),
         ],
     )

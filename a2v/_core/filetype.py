@@ -1,0 +1,197 @@
+"""Find the video in the body of a reply, by its bytes.
+
+Object stores and web servers label files wrongly: videos as ``text/html``, plain bytes as compressed, error documents as
+``video/mp4``. So the first bytes decide. Bytes that are known to begin a video are a video whatever the headers say;
+bytes that begin an HTML, XML or JSON document are none. Only for bytes that are neither the headers decide, and then by
+a list of what is allowed.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from typing import TYPE_CHECKING
+
+from a2v.errors import DownloadError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+# How many bytes are looked at before any is passed on, unless the body is shorter.
+_HEAD = 512
+# How much is decompressed at a time: a small body may become a very large one.
+_PIECE = 1 << 20
+
+_VIDEO = re.compile(
+    rb"....(?:ftyp|styp|moov|moof|mdat|sidx|free|skip|wide|pnot)"  # MP4 and QuickTime
+    rb"|\x1a\x45\xdf\xa3"  # WebM and Matroska
+    rb"|RIFF....(?:AVI |WEBP)"
+    rb"|GIF8[79]a"
+    rb"|\x89PNG\r\n\x1a\n"
+    rb"|FLV\x01"
+    rb"|OggS\0"
+    rb"|\x00\x00\x01[\xb3\xba]"  # MPEG-1 and MPEG-2
+    rb"|\x47.{187}\x47"  # MPEG transport stream
+    rb"|\x30\x26\xb2\x75\x8e\x66\xcf\x11",  # ASF
+    re.DOTALL,
+)
+_DOCUMENT = re.compile(rb'<[!?/a-z]|[{\[]\s*["{}\[\]\-0-9tfn]', re.IGNORECASE)
+_CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f]")
+_UTF16 = {b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be", b"<\0": "utf-16-le", b"\0<": "utf-16-be"}
+_MAGIC = {b"\x1f\x8b\x08": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
+_CODINGS = {"gzip", "deflate", "br", "zstd", "compress"}
+_OPAQUE = {
+    "",
+    "application/octet-stream",
+    "binary/octet-stream",
+    "application/mp4",
+    "application/binary",
+    "application/download",
+    "application/force-download",
+    "application/x-download",
+}
+
+
+class NotAVideoError(DownloadError):
+    """The body is an error page or another document; the next try may bring the video."""
+
+
+class VideoReader:
+    """Turns the body of a reply into the bytes of the video, decompressed if need be.
+
+    Args:
+        headers: The reply's headers, with names in lower case.
+    """
+
+    def __init__(self, headers: Mapping[str, str]) -> None:
+        self._headers = headers
+        self._started = False
+        self._body = bytearray()
+        self._head: bytearray | None = bytearray()
+        self._inflater: _Inflater | None = None
+
+    @property
+    def is_compressed(self) -> bool:
+        """Whether the body is compressed, so that a place in it is none in the video."""
+        return self._inflater is not None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the body has come to its end, as far as its compression tells."""
+        return self._inflater is None or self._inflater.ended
+
+    def read(self, chunk: bytes) -> Iterator[bytes]:
+        """Take the next piece of the body.
+
+        Yields:
+            The bytes of the video that are known now.
+
+        Raises:
+            NotAVideoError: The body is a document.
+            DownloadError: The body is compressed in a way that cannot be decompressed.
+        """
+        if self._started:
+            yield from self._decoded(chunk)
+            return
+        self._body += chunk
+        if len(self._body) >= _HEAD:
+            yield from self._start()
+
+    def end(self) -> Iterator[bytes]:
+        """Learn that the body has ended; as ``read``."""
+        if not self._started:
+            yield from self._start()
+        if self._head:
+            yield self._checked_head()
+
+    def _start(self) -> Iterator[bytes]:
+        self._started = True
+        head, self._body = bytes(self._body), bytearray()
+        coding = None if _VIDEO.match(head) else _coding(head, self._headers)
+        if coding:
+            self._inflater = _Inflater(coding, head)
+        yield from self._decoded(head)
+
+    def _decoded(self, chunk: bytes) -> Iterator[bytes]:
+        for piece in self._inflater.inflate(chunk) if self._inflater else (chunk,):
+            if self._head is None:
+                yield piece
+                continue
+            self._head += piece
+            if len(self._head) >= _HEAD:
+                yield self._checked_head()
+
+    def _checked_head(self) -> bytes:
+        head, self._head = bytes(self._head or b""), None
+        if not is_video(head, self._headers.get("content-type", "")):
+            raise NotAVideoError("the server sent a document, such as an error page, instead of the video")
+        return head
+
+
+class _Inflater:
+    """Decompresses gzip and deflate, piece by piece."""
+
+    def __init__(self, coding: str, head: bytes) -> None:
+        if coding not in ("gzip", "deflate"):
+            raise DownloadError(
+                f"the video is compressed with {coding}, which a2v does not decode; fetch its video_url with a program "
+                "that does, such as curl --compressed"
+            )
+        self._coding = coding
+        # "deflate" is zlib's format by the standard, and without zlib's header by some servers.
+        with_header = coding == "deflate" and len(head) > 1 and int.from_bytes(head[:2]) % 31 == 0
+        self._window = 31 if coding == "gzip" else 15 if with_header else -15
+        self._stream = zlib.decompressobj(self._window)
+
+    @property
+    def ended(self) -> bool:
+        """Whether the compressed data is complete; its checksum is right then."""
+        return self._stream.eof
+
+    def inflate(self, data: bytes) -> Iterator[bytes]:
+        """Decompress the next bytes."""
+        try:
+            while data:
+                if self._stream.eof:  # a gzip file may have several members
+                    self._stream = zlib.decompressobj(self._window)
+                yield self._stream.decompress(data, _PIECE)
+                data = self._stream.unused_data if self._stream.eof else self._stream.unconsumed_tail
+        except zlib.error:
+            problem = f"the reply with the video is labelled as compressed ({self._coding}) and cannot be decompressed"
+        else:
+            return
+        raise DownloadError(f"{problem}; fetch its video_url with another program")
+
+
+def is_video(head: bytes, content_type: str) -> bool:
+    """Whether a file can be a video.
+
+    Args:
+        head: Its first 512 bytes, or all of it.
+        content_type: What the server says it is.
+    """
+    if _VIDEO.match(head):
+        return True
+    kind = content_type.partition(";")[0].strip().lower()
+    return not _is_document(head) and (kind in _OPAQUE or kind.startswith(("video/", "image/")))
+
+
+def coding_of(headers: Mapping[str, str]) -> str | None:
+    """How a body is compressed by its headers. Other tokens, such as ``aws-chunked`` or ``utf-8``, change no bytes."""
+    tokens = [token.strip().lower().removeprefix("x-") for token in headers.get("content-encoding", "").split(",")]
+    known = [token for token in tokens if token in _CODINGS]
+    return known[-1] if known else None
+
+
+def _coding(head: bytes, headers: Mapping[str, str]) -> str | None:
+    by_bytes = [coding for magic, coding in _MAGIC.items() if head.startswith(magic)]
+    return by_bytes[0] if by_bytes else coding_of(headers)
+
+
+def _is_document(head: bytes) -> bool:
+    """Whether this begins an HTML, XML or JSON document."""
+    if coding := _UTF16.get(head[:2]):
+        head = head.decode(coding, errors="replace").lstrip("\ufeff").encode(errors="replace")
+    head = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    # Binary data can begin with these characters too, but soon has control characters.
+    return not head or (bool(_DOCUMENT.match(head)) and not _CONTROL.search(head[:64]))
