@@ -176,6 +176,25 @@ class _JsonFormatter(logging.Formatter):
         return json.dumps(line)
 
 
+class _OncePerMinute(logging.Filter):
+    """Passes a message of the event loop once a minute: it may repeat one as often as the system calls it."""
+
+    _SECONDS = 60.0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._next: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        kind = str(record.msg).partition("\n")[0][:100]
+        is_due = record.created >= self._next.get(kind, 0.0)
+        if is_due:
+            if len(self._next) > 100:  # so many kinds there are not
+                self._next.clear()
+            self._next[kind] = record.created + self._SECONDS
+        return is_due
+
+
 def log_to_stderr(*, as_json: bool = False) -> None:
     """Show what the engine has to tell: a line for each change of a video and each failure.
 
@@ -188,7 +207,9 @@ def log_to_stderr(*, as_json: bool = False) -> None:
     for name in [name for name in logging.root.manager.loggerDict if name.startswith("distributed")]:
         logging.getLogger(name).handlers.clear()
         logging.getLogger(name).propagate = name != "distributed"
-    for name, level in (("a2v", logging.INFO), ("uvicorn", logging.WARNING), ("distributed", logging.WARNING)):
+    logging.getLogger("asyncio").addFilter(_OncePerMinute())
+    levels = {"a2v": logging.INFO} | dict.fromkeys(("asyncio", "distributed", "uvicorn"), logging.WARNING)
+    for name, level in levels.items():
         logger = logging.getLogger(name)
         logger.setLevel(level)
         logger.addHandler(handler)

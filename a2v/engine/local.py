@@ -15,6 +15,7 @@ import anyio.to_thread
 import uvicorn
 
 from a2v.engine.app import create_app
+from a2v.engine.connections import KEEP_ALIVE_SECONDS, Connection, accept, most_connections
 from a2v.engine.settings import Format, Revision, Settings
 from a2v.errors import ConfigurationError
 
@@ -120,7 +121,7 @@ class LocalEngine:
         app = create_app(self._settings)
         sock = _listen(self._settings)
         self.base_url = _base_url(sock)
-        self._server = _Server(app, sock, partial(started.set_result, None), patience=1)
+        self._server = _Server(app, self._settings, sock, partial(started.set_result, None), patience=1)
         self._thread = threading.Thread(target=_run, args=(self._server, started), name="a2v engine", daemon=True)
         self._thread.start()
         try:
@@ -173,7 +174,7 @@ def serve(
     app = create_app(settings)
     sock = _listen(settings)
     url = _base_url(sock)
-    server = _Server(app, sock, partial(ready, url) if ready else lambda: None, patience=10)
+    server = _Server(app, settings, sock, partial(ready, url) if ready else lambda: None, patience=10)
     with _stopped_by_signals(server):
         anyio.run(server.work, backend="asyncio")
 
@@ -194,37 +195,54 @@ def _stopped_by_signals(server: uvicorn.Server) -> Iterator[None]:
 
 
 class _Server(uvicorn.Server):
-    """Uvicorn on a socket of ours, with the application's lifespan around it so that its errors reach the caller.
+    """Uvicorn with a socket and connections of ours.
+
+    The application's lifespan is around it, so that its errors reach the caller.
 
     ``patience``: how many seconds a download may go on after the engine was told to stop.
     """
 
-    def __init__(self, app: Starlette, sock: socket.socket, ready: Callable[[], object], *, patience: int) -> None:
+    def __init__(
+        self, app: Starlette, settings: Settings, sock: socket.socket, ready: Callable[[], object], *, patience: int
+    ) -> None:
         self._app = app
         self._socket = sock
         self._ready = ready
         self._patience = patience
+        self._most = most_connections(settings.workers)
         config = uvicorn.Config(
             self._app,
+            http=Connection,
             log_config=None,
             access_log=False,
             lifespan="off",
             ws="none",
             server_header=False,
-            timeout_keep_alive=60,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
         )
         super().__init__(config)
 
     async def work(self) -> None:
         with self._socket:
-            async with self._app.router.lifespan_context(self._app):
+            async with self._app.router.lifespan_context(self._app), anyio.create_task_group() as self._tasks:
                 await self.serve(sockets=[self._socket])
 
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:  # noqa: ARG002  # as uvicorn has it
+        # Instead of uvicorn's, which lets asyncio accept as many connections as there are.
+        self.servers = []
+        self.started = True
+        self._accepting = anyio.CancelScope()
+        self._tasks.start_soon(self._accept)
         self._ready()
 
+    async def _accept(self) -> None:
+        begin = self._app.state.engine.pool.shortage.begin
+        make = partial(Connection, config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
+        with self._accepting:
+            await accept(self._socket, make, self.server_state.connections, self._most, begin)
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._accepting.cancel()
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._lose_patience)
             await super().shutdown(sockets)
