@@ -6,6 +6,7 @@ Without a path the journal is kept in memory, and the way is the same.
 
 from __future__ import annotations
 
+import re
 import signal
 from collections import Counter
 from collections.abc import Collection
@@ -48,6 +49,9 @@ if TYPE_CHECKING:
     from a2v._async.session import Session
 
 
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+
 class AsyncBatch:
     """Many videos, made by ``client.batch``: a context in which to iterate over the outcomes."""
 
@@ -74,8 +78,8 @@ class AsyncBatch:
         for job in self._jobs:
             if not isinstance(job, Job):
                 raise InvalidArgumentError(f"a batch is made of a2v.Job values, got {arguments.shown(job)}")
-        self._paths = places_of(self._jobs, None if save_to is None else arguments.path("save_to", save_to))
-        self._journal_path = None if journal is None else arguments.path("journal", journal)
+        self._paths = places_of(self._jobs, None if save_to is None else _path_as_text("save_to", save_to))
+        self._journal_path = None if journal is None else _path_as_text("journal", journal)
         if self._journal_path and not self._journal_path.name:
             raise InvalidArgumentError(f"journal must be the path of a file, got {arguments.shown(journal)}")
         self._max_in_flight = _at_least(1, "max_in_flight", max_in_flight)
@@ -368,6 +372,19 @@ def _first(error: BaseException) -> BaseException:
 
 def _at_least(least: int, name: str, value: Any) -> int | None:
     return None if value is None else arguments.whole(name, value, least=least)
+
+
+def _path_as_text(name: str, value: Any) -> Path:
+    """An absolute path that can be written down: a later ``os.chdir`` does not change it, and the journal can store it."""
+    path = arguments.path(name, value).absolute()
+    text = str(path)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InvalidArgumentError(f"{name} must be a path in valid UTF-8, got {arguments.shown(text)}") from None
+    if _CONTROL.search(text):
+        raise InvalidArgumentError(f"{name} must not contain control characters, got {arguments.shown(text)}")
+    return path
 
 
 def _checked_recordings(value: Recordings | None) -> Recordings | None:

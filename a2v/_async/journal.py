@@ -10,13 +10,15 @@ import hashlib
 import hmac
 import json
 import os
+import re
 import secrets
 import sqlite3
 import threading
+import time
 from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import anyio
 
@@ -27,11 +29,11 @@ from a2v._core.items import BEFORE, JobState, JournalEntry, Row, without_query
 from a2v._core.models import Job
 from a2v._core.settings import is_loopback
 from a2v._core.text import escape
-from a2v.errors import JournalError
+from a2v.errors import A2VError, JournalError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path, PurePath
 
     from a2v._core.planning import Match
     from a2v._core.settings import Secret
@@ -39,7 +41,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _APPLICATION = 0x61327662
-_VERSION = 1
+_VERSION = 2
+"""1: the state 'lost' was unknown, and ``run`` was the number of a run. 2: ``run`` is a moment; see ``finder.py``."""
+_LOCKED_SECONDS = 30.0
+"""How long to wait while another program, such as a database browser, has locked the journal."""
 _SCHEMA = f"""
 PRAGMA application_id = {_APPLICATION};
 PRAGMA user_version = {_VERSION};
@@ -81,9 +86,12 @@ class Journal:
         # asyncio's own cancellation, such as that of Ctrl-C, leaves a thread at work behind, whatever shields it.
         self._working = threading.Lock()
         with ExitStack() as stack:
-            self._side = stack.enter_context(SideFile(path)) if path else None
+            # Beside the file itself, so that two links to one journal have one lock.
+            self._side = stack.enter_context(SideFile(path.resolve())) if path else None
             if path and not path.exists():
                 _create(path)
+            if path and not path.is_file():
+                raise JournalError(f"the journal {path} is not a regular file")
             self._db = stack.enter_context(closing(_connect(path)))
             if path:
                 _set_up(self._db, path)
@@ -109,7 +117,7 @@ class Journal:
             JournalError: It cannot be done.
         """
         if self.path is None:
-            return work()
+            return _explained(None, work)
         with anyio.CancelScope(shield=True):
             async with self._turn:
                 return await _threads.run(partial(_explained, self.path, partial(self._alone, work)))
@@ -123,7 +131,8 @@ class Journal:
 
     def rows(self) -> list[Row]:
         """All that is known, also of jobs that the batch does not have."""
-        return [_read_row(row) for row in self._db.execute(_ROWS)]
+        # Fetched at once: a query that is left half read, for a row that is damaged, would keep the journal locked.
+        return [_read_row(row) for row in self._db.execute(_ROWS).fetchall()]
 
     def take(self, matches: Iterable[Match]) -> None:
         """Note which jobs the batch has, in their order, each under the identity that it has from now on."""
@@ -147,8 +156,12 @@ class Journal:
 
     def doubts(self) -> tuple[dict[str, int], dict[str, int]]:
         """In which run each of the items in doubt was submitted, and since which run each video is known."""
-        unknown = self._db.execute("SELECT identity, run FROM items WHERE state = 'unknown'")
-        return dict(unknown.fetchall()), dict(self._db.execute("SELECT video_id, run FROM known").fetchall())
+        unknown = self._db.execute(
+            "SELECT identity, run FROM items WHERE state = 'unknown' AND typeof(run) = 'integer'"
+        )
+        return dict(unknown.fetchall()), dict(
+            self._db.execute("SELECT video_id, iif(typeof(run) = 'integer', run, 0) FROM known").fetchall()
+        )
 
     # -- later --------------------------------------------------------------------------------------------------------
 
@@ -216,7 +229,7 @@ class Journal:
         if self.path is None:
             self._db.executescript(_SCHEMA)
         _check_file(self._db, self.path)
-        facts = dict(self._db.execute("SELECT name, value FROM facts"))
+        facts = dict(self._db.execute("SELECT name, value FROM facts").fetchall())
         self.salt = salt = facts.get("salt") or secrets.token_hex(16)
         mine = {"salt": salt, "base_url": base_url, "account": _fingerprint(salt, token)}
         if _server(facts.get("base_url", base_url)) != _server(base_url):
@@ -228,6 +241,18 @@ class Journal:
             )
         with self._transaction():
             self._db.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", mine.items())
+            self._migrate()
+
+    def _migrate(self) -> None:
+        """Bring a journal of an earlier version up to date. A reader does not need that."""
+        (version,) = self._db.execute("PRAGMA user_version").fetchone()
+        if version < 2:
+            # Unless a run has seen a video of its beginning, nothing tells that it was able to list them.
+            self._db.execute(
+                "UPDATE items SET run = NULL WHERE state IN ('submitting', 'unknown') "
+                "AND run NOT IN (SELECT run FROM known)"
+            )
+            self._db.execute(f"PRAGMA user_version = {_VERSION}")
 
     def _begin(self) -> int:
         """What the last run left in the middle of a submission is in doubt, but for an id that was noted elsewhere."""
@@ -289,9 +314,16 @@ def read_rows(path: Path) -> list[Row]:
 def _read_file(path: Path) -> list[Row]:
     if not path.is_file():
         raise JournalError(f"there is no journal {path}")
-    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)) as db:
+    uri = f"{sqlite_uri(path.absolute())}?mode=ro"
+    with closing(sqlite3.connect(uri, timeout=_LOCKED_SECONDS, uri=True, isolation_level=None)) as db:
         _check_file(db, path)
-        return [_read_row(row) for row in db.execute(f"{_ROWS} ORDER BY place IS NULL, place")]
+        return [_read_row(row) for row in db.execute(f"{_ROWS} ORDER BY place IS NULL, place").fetchall()]
+
+
+def sqlite_uri(path: PurePath) -> str:
+    """A path as SQLite reads it in a URI, which differs from ``as_uri`` for Windows shares: it accepts no host."""
+    text = path.as_posix()
+    return "file://" + ("" if text.startswith("/") else "/") + quote(os.fsencode(text))
 
 
 # -- the file ---------------------------------------------------------------------------------------------------------
@@ -304,21 +336,41 @@ def _create(path: Path) -> None:
     new.unlink(missing_ok=True)
     os.close(os.open(new, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))  # others do not read it
     with closing(sqlite3.connect(new, isolation_level=None)) as db:
-        db.execute("PRAGMA synchronous = FULL")
+        _make_durable(db)
         db.executescript(f"BEGIN; {_SCHEMA} COMMIT;")
     new.replace(path)
 
 
 def _connect(path: Path | None) -> sqlite3.Connection:
     # Always one thread at a time, but not always the same one.
-    return sqlite3.connect(path or ":memory:", isolation_level=None, check_same_thread=False)
+    return sqlite3.connect(path or ":memory:", timeout=_LOCKED_SECONDS, isolation_level=None, check_same_thread=False)
 
 
 def _set_up(db: sqlite3.Connection, path: Path) -> None:
     # In this order, or a file that is no database would only be told of later.
     _check_file(db, path)
-    db.execute("PRAGMA journal_mode = WAL")
-    db.execute("PRAGMA synchronous = FULL")
+    _write_ahead(db)
+    _make_durable(db)
+
+
+def _write_ahead(db: sqlite3.Connection) -> None:
+    # SQLite waits for a locked database everywhere but here.
+    deadline = time.monotonic() + _LOCKED_SECONDS
+    while True:
+        try:
+            db.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() >= deadline:
+                raise
+            time.sleep(0.1)
+        else:
+            return
+
+
+def _make_durable(db: sqlite3.Connection) -> None:
+    """Have what is committed survive a power cut. On macOS that takes more than fsync, which other systems ignore."""
+    for setting in ("synchronous = FULL", "fullfsync = ON", "checkpoint_fullfsync = ON"):
+        db.execute(f"PRAGMA {setting}")
 
 
 def _check_file(db: sqlite3.Connection, path: Path | None) -> None:
@@ -329,6 +381,10 @@ def _check_file(db: sqlite3.Connection, path: Path | None) -> None:
         raise JournalError(f"{path} is not a journal of a2v, or what was in it is lost; it is left as it is")
     if version > _VERSION:
         raise JournalError(f"{path} was written by a newer version of a2v")
+    # A view or a trigger could do anything, such as never end.
+    (foreign,) = db.execute("SELECT count(*) FROM sqlite_master WHERE type NOT IN ('table', 'index')").fetchone()
+    if foreign:
+        raise JournalError(f"{path} was changed by another program: it contains views or triggers")
     (problem,) = db.execute("PRAGMA quick_check(1)").fetchone()
     if problem != "ok":
         raise JournalError(f"{path} is damaged ({problem}); it is left as it is")
@@ -338,10 +394,17 @@ def _explained(path: Path | None, work: Callable[[], T]) -> T:
     """The one place where what SQLite and the file system say becomes an error of ours."""
     try:
         return work()
+    except A2VError:
+        raise
     except sqlite3.Error as error:
         reason = str(error)
+        if "is locked" in reason:
+            reason += ": close the program that has it open, such as a database browser"
     except OSError as error:
         reason = error.strerror or str(error)
+    except Exception as error:
+        # What is in the file may be anything; what cannot be read as a journal's content is damage.
+        raise JournalError(f"the journal {path} is damaged: {type(error).__name__}: {error}") from error
     raise JournalError(f"the journal {path} cannot be used: {reason}")
 
 
@@ -365,18 +428,58 @@ def _write_job(job: Job) -> str:
     return json.dumps({"audio_url": without_query(job.audio_url)} | {name: v for name, v in kept.items() if v})
 
 
+_IDENTITY = re.compile(r"[0-9a-f]{1,128}-[0-9]{1,9}", re.ASCII)
+_STRONG_TAG = re.compile(r'"[\x21\x23-\x7e]*"')
+_WITH_VIDEO = (JobState.SUBMITTED, JobState.FINISHED, JobState.DONE, JobState.FAILED, JobState.LOST)
+
+
 def _read_row(row: Sequence[Any]) -> Row:
+    """Read a row.
+
+    Raises:
+        Exception: Another program, or a bug, has written something else there. ``_explained`` says so.
+    """
     identity, place, job, state, video_id, error, etag, size, sha256, path, reported = row
+    _expect(isinstance(identity, str) and _IDENTITY.fullmatch(identity), "identity", identity)
+    _expect(place is None or isinstance(place, int), "place", place)
+    _expect(video_id is None or isinstance(video_id, str), "video_id", video_id)
+    _expect(video_id or JobState(state) not in _WITH_VIDEO, "video_id", video_id)
+    _expect(error or state != JobState.REJECTED, "error", error)
+    _expect(size is None or (isinstance(size, int) and size >= 0), "size", size)
+    _expect(sha256 is None or isinstance(sha256, str), "sha256", sha256)
+    _expect(path is None or (isinstance(path, str) and "\0" not in path), "path", path)
     return Row(
         identity=identity,
         place=place,
-        job=Job(**json.loads(job)),
+        job=_read_job(job),
         state=JobState(state),
         video_id=video_id,
-        error=json.loads(error) if error else None,
-        etag=etag,
+        error=_read_error(error) if error else None,
+        # An early version kept any tag, and some cannot be sent.
+        etag=etag if isinstance(etag, str) and _STRONG_TAG.fullmatch(etag) else None,
         size=size,
         sha256=sha256,
         path=path,
         reported=bool(reported),
     )
+
+
+def _read_job(text: str) -> Job:
+    facts = json.loads(text)
+    try:
+        return Job(**facts)
+    except ValueError:
+        # An earlier version accepted names and URLs that this one refuses; such a job is only shown, never submitted.
+        return Job(**(facts | {"name": None, "audio_url": quote(facts["audio_url"], safe="/:?&=#%[]@+,;~")}))
+
+
+def _read_error(text: str) -> Mapping[str, Any]:
+    error = json.loads(text)
+    for name, kinds in (("kind", str), ("message", str), ("code", int | None), ("status_code", int | None)):
+        _expect(isinstance(error.get(name), kinds), name, error.get(name))
+    return dict(error)
+
+
+def _expect(found: object, name: str, value: object) -> None:
+    if not found:
+        raise ValueError(f"{name} is {value!r}")

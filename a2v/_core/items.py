@@ -281,7 +281,7 @@ def _without_access(text: str, job: Job) -> str:
 
 def restored(facts: Mapping[str, Any]) -> A2VError:
     """The error of which ``facts_of`` told: that of a job that the server refused."""
-    kind: type[A2VError] = getattr(errors, facts["kind"])
-    if issubclass(kind, APIError):
-        return kind(facts["message"], code=facts["code"], status_code=facts["status_code"])
+    kind = getattr(errors, facts["kind"], None)
+    if isinstance(kind, type) and issubclass(kind, APIError) and facts.get("status_code") is not None:
+        return kind(facts["message"], code=facts.get("code"), status_code=facts["status_code"])
     return ProtocolError(facts["message"])
