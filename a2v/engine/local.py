@@ -14,6 +14,7 @@ import anyio
 import anyio.to_thread
 import uvicorn
 
+from a2v.engine import sandbox
 from a2v.engine.app import create_app
 from a2v.engine.connections import KEEP_ALIVE_SECONDS, Connection, accept, most_connections
 from a2v.engine.settings import Format, Revision, Settings
@@ -171,6 +172,8 @@ def serve(
     settings = settings or Settings()
     if not settings.is_local and not allow_remote:
         raise ConfigurationError(f"{settings.host!r} can be reached from elsewhere; say explicitly that this is meant")
+    # The processes that decode recordings are of the same user, and this one has the token in its environment.
+    sandbox.hide_memory()
     app = create_app(settings)
     sock = _listen(settings)
     url = _base_url(sock)

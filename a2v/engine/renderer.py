@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 logger: logging.Logger = logging.getLogger("a2v.engine")
 
-WORKER = (sys.executable, "-m", "a2v.engine.worker")
-"""Is given AUDIO_FILE WHO DESTINATION --size PIXELS …, and prints ``{"ok": true}`` or what is wrong with the recording."""
+WORKER = (sys.executable, "-P", "-m", "a2v.engine.worker")
+"""Imports nothing from the current folder (``-P``), which may belong to others. Is given AUDIO_FILE WHO DESTINATION --size PIXELS …, and prints ``{"ok": true}`` or what is wrong with the recording."""
 _MAX_OUTPUT = 64 * 1024
 
 
@@ -127,9 +127,22 @@ async def _run(command: list[str]) -> tuple[int, bytes, str]:
     return status, output["out"], output["err"].decode(errors="replace")
 
 
+_PASSED_ON = (
+    {"PATH", "HOME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "TEMP", "TMP"}
+    | {"LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "DYLD_FALLBACK_LIBRARY_PATH"}
+    | {"SYSTEMROOT", "SYSTEMDRIVE", "WINDIR", "APPDATA", "LOCALAPPDATA", "USERPROFILE"}
+    | {"PYTHONHOME", "PYTHONPATH", "PYTHONUSERBASE", "PYTHONNOUSERSITE", "PYTHONUTF8", "PYTHONIOENCODING"}
+    | {"PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX", "PYTHONWARNINGS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"}
+)
+"""What Python, numpy and FFmpeg need to start. All else, tokens and keys of clouds above all, is no business of the process
+that touches untrusted media."""
+
+
 def _environment() -> dict[str, str]:
-    """The client's settings, its token above all, are no business of the process that touches foreign media."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("A2V_")}
+    passed_on = {name: value for name, value in os.environ.items() if name in _PASSED_ON or name.startswith("LC_")}
+    # An empty or relative entry would be the current folder after all.
+    folders = [folder for folder in passed_on.pop("PYTHONPATH", "").split(os.pathsep) if Path(folder).is_absolute()]
+    return passed_on | ({"PYTHONPATH": os.pathsep.join(folders)} if folders else {}) | {"PYTHONSAFEPATH": "1"}
 
 
 async def _tail(stream: ByteReceiveStream) -> bytes:

@@ -3,7 +3,7 @@
 ``WHO`` is a ``pose_id``, or a ``model_id`` for a character's usual pose. Prints one line of JSON and ends with 0: ``{"ok": true}``,
 ``{"ok": false, "message": "…"}``, or ``{"ok": false, "lacking": "…"}`` if the machine is to blame. Any other end
 is a crash, and says nothing about the request. Decoding what strangers send is the riskiest thing that the engine does: this
-process bounds its own memory, time and disk first, and can be killed without harm to the server.
+process first bounds its own memory, time and disk and confines itself (``sandbox``), and can be killed without harm to the server.
 """
 
 from __future__ import annotations
@@ -16,11 +16,17 @@ import os
 import re
 import sys
 import threading
+import time
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
+from a2v.engine import sandbox
 from a2v.engine.settings import FRAME_RATES, Format
 
+if TYPE_CHECKING:
+    from a2v.engine.audio import Clock
+
+_WATCH_SECONDS = 0.25
 _FILE_SIZE = 2 << 30
 _NEARLY = 0.9
 
@@ -29,10 +35,21 @@ def main(arguments: list[str] | None = None) -> int:
     """Renders what the command line asks for."""
     options = _parser().parse_args(arguments)
     _limit_resources(options.max_render_mib << 20, math.ceil(options.max_render_seconds))
+    # numpy's mathematics reserves memory for each thread it might use, and this uses one.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    # After the limits, for this is code that reads untrusted data; before the sandbox, for its libraries may be anywhere.
+
+    # Before there is another thread: those that run already would not be confined.
+    places = [path.absolute().parent for path in (options.destination, options.mask) if path]
+    sandbox.confine([options.audio_file], places)
     if options.end_with_stdin:
         threading.Thread(target=_end_with_stdin, daemon=True).start()
-    print(json.dumps(_outcome(options)), flush=True)  # noqa: T201 - the answer
+    _answer(_outcome(options))
     return 0
+
+
+def _answer(outcome: dict[str, object]) -> None:
+    print(json.dumps(outcome), flush=True)  # noqa: T201 - the answer
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -57,7 +74,10 @@ def _limit_resources(memory: int, cpu_seconds: int) -> None:
         import resource  # noqa: PLC0415 - not on Windows
     except ImportError:
         return
-    limits = (("RLIMIT_AS", memory), ("RLIMIT_CPU", cpu_seconds), ("RLIMIT_FSIZE", _FILE_SIZE), ("RLIMIT_CORE", 0))
+    limits = [("RLIMIT_AS", memory), ("RLIMIT_CPU", cpu_seconds), ("RLIMIT_FSIZE", _FILE_SIZE), ("RLIMIT_CORE", 0)]
+    if sys.platform != "linux":
+        # There it would count threads, too; the sandbox refuses new processes.
+        limits.append(("RLIMIT_NPROC", 0))
     for name, most in limits:
         _, hard = resource.getrlimit(getattr(resource, name))
         # The hard limit of CPU time kills without a word. The soft one says which limit it was (SIGXCPU), so it comes first.
@@ -80,27 +100,34 @@ def _end_with_stdin() -> None:
     os._exit(1)
 
 
+def _watch(clock: Clock) -> None:
+    """Ends this process when a recording takes too long to be read. FFmpeg cannot be interrupted meanwhile."""
+    while not clock.is_over:
+        time.sleep(_WATCH_SECONDS)
+    _answer({"ok": False, "message": str(clock.error)})
+    os._exit(0)
+
+
 def _outcome(options: argparse.Namespace) -> dict[str, object]:
-    # numpy's mathematics reserves memory for each thread it might use, and this uses one.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    # After the limits: these load code that reads what strangers sent.
+    # Not before the limits.
     from av import logging as ffmpeg  # noqa: PLC0415
 
-    from a2v.engine.audio import MAX_SECONDS  # noqa: PLC0415
+    from a2v.engine.audio import MAX_SECONDS, Recording  # noqa: PLC0415
     from a2v.engine.errors import RenderError  # noqa: PLC0415
     from a2v.engine.render import render  # noqa: PLC0415
 
     ffmpeg.set_level(None)
+    recording = Recording(options.audio_file, max_seconds=options.max_seconds or MAX_SECONDS)
+    threading.Thread(target=_watch, args=(recording.clock,), daemon=True).start()
     try:
         render(
-            options.audio_file,
+            recording,
             options.who,
             options.destination,
             mask=options.mask,
             size=options.size,
             format=options.format,
             fps=options.fps,
-            max_seconds=options.max_seconds or MAX_SECONDS,
         )
     except RenderError as error:
         return {"ok": False, "message": str(error)}

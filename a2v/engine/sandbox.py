@@ -1,0 +1,175 @@
+"""Confines the process that decodes untrusted recordings, as far as the system can.
+
+On Linux, Landlock (5.13) leaves it the files that it needs, and a seccomp filter refuses to make connections and processes and
+to reach into others. Both are entered by a few system calls, made here with ``ctypes``: of the libraries that would make them,
+none is maintained and works without a system library (``landlock`` is a development version of 2025, ``pyseccomp`` needs
+libseccomp and is of 2021). What a kernel or a container does not offer is left out; elsewhere the limits of ``worker`` are all.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import struct
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_SET_DUMPABLE, _SET_SECCOMP, _NO_NEW_PRIVILEGES = 4, 22, 38
+_CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
+
+# What Landlock can forbid to do with files (linux/landlock.h), by the version of its interface that can first.
+_WRITE, _READ, _LIST, _REMOVE, _MAKE = 1 << 1, 1 << 2, 1 << 3, 1 << 5, 1 << 8
+_TRUNCATE = 1 << 14
+_FILES = {1: (1 << 13) - 1, 2: 1 << 13, 3: _TRUNCATE, 5: 1 << 15}
+_TCP = {4: 0b11}  # to bind, to connect
+_SCOPES = {6: 0b11}  # abstract sockets and signals of other processes
+
+_LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/etc/ld.so.cache")
+_STATES = ("/dev/null", "/dev/urandom", "/proc/self/status", "/sys/devices/system/cpu")
+_SYSTEM = [Path(place) for place in (*_LIBRARIES, *_STATES)]
+
+
+def hide_memory() -> None:
+    """Keep other processes of the same user from reading this one's memory and environment (Linux)."""
+    if sys.platform == "linux":
+        _libc().prctl(_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+def confine(readable: Iterable[Path], writable: Iterable[Path]) -> list[str]:
+    """Confine this thread and those that it starts, for good.
+
+    Args:
+        readable: Files that may be read, beside Python and its libraries.
+        writable: Folders in which files may be made, replaced and removed.
+
+    Returns:
+        What is in force of ``files`` and ``calls``.
+    """
+    if sys.platform != "linux":
+        return []
+    if _libc().prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0):
+        return []
+    files = _confine_files(readable, writable)
+    return [*["files"] * files, *["calls"] * _confine_calls()]
+
+
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
+
+
+# -- files ------------------------------------------------------------------------------------------------------------
+
+
+def _confine_files(readable: Iterable[Path], writable: Iterable[Path]) -> bool:
+    call = _libc().syscall
+    version = call(_CREATE_RULESET, None, 0, 1)
+    if version < 1:
+        return False
+    files, tcp, scopes = (
+        sum(bits for since, bits in known.items() if since <= version) for known in (_FILES, _TCP, _SCOPES)
+    )
+    # Older kernels refuse a longer structure than they know.
+    rules = struct.pack("QQQ", files, tcp, scopes)[: 24 if scopes else 16 if tcp else 8]
+    ruleset = call(_CREATE_RULESET, rules, ctypes.c_size_t(len(rules)), 0)
+    if ruleset < 0:
+        return False
+    try:
+        for path in (*_SYSTEM, *_python(), *readable):
+            _allow(ruleset, path, (_READ | _LIST) & files)
+        for path in writable:
+            _allow(ruleset, path, (_READ | _LIST | _WRITE | _REMOVE | _MAKE | _TRUNCATE) & files)
+        return bool(call(_RESTRICT_SELF, ruleset, 0) == 0)
+    finally:
+        os.close(ruleset)
+
+
+def _python() -> set[Path]:
+    """Where Python, this package and what they import are."""
+    places = [sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix, *sys.path]
+    return {Path(__file__).parents[1], *(Path(place) for place in places if place)}
+
+
+def _allow(ruleset: int, path: Path, access: int) -> None:
+    with suppress(OSError):
+        place = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        try:
+            if not path.is_dir():
+                access &= _READ | _WRITE | _TRUNCATE
+            rule = struct.pack("=Qi", access, place)
+            _libc().syscall(_ADD_RULE, ruleset, 1, rule, 0)
+        finally:
+            os.close(place)
+
+
+# -- system calls -----------------------------------------------------------------------------------------------------
+
+_MACHINES = {"x86_64": (0xC000_003E, 0), "aarch64": (0xC000_00B7, 1)}
+# Numbers on x86_64 and on aarch64, where there are no fork and vfork.
+_REFUSED = {
+    "socket": (41, 198), "socketpair": (53, 199), "connect": (42, 203), "bind": (49, 200), "listen": (50, 201),
+    "accept": (43, 202), "accept4": (288, 242), "sendto": (44, 206), "sendmsg": (46, 211), "sendmmsg": (307, 269),
+    "fork": (57, None), "vfork": (58, None), "execve": (59, 221), "execveat": (322, 281),
+    "ptrace": (101, 117), "process_vm_readv": (310, 270), "process_vm_writev": (311, 271), "process_madvise": (440, 440),
+    "kill": (62, 129), "tkill": (200, 130), "rt_sigqueueinfo": (129, 138), "rt_tgsigqueueinfo": (297, 240),
+    "pidfd_open": (434, 434), "pidfd_send_signal": (424, 424), "pidfd_getfd": (438, 438),
+    "io_uring_setup": (425, 425), "io_uring_enter": (426, 426), "io_uring_register": (427, 427),
+    "bpf": (321, 280), "perf_event_open": (298, 241), "userfaultfd": (323, 282), "open_by_handle_at": (304, 265),
+    "keyctl": (250, 219), "add_key": (248, 217), "request_key": (249, 218),
+    "unshare": (272, 97), "setns": (308, 268), "mount": (165, 40), "umount2": (166, 39), "pivot_root": (155, 41),
+    "chroot": (161, 51), "personality": (135, 92),
+}  # fmt: skip
+_CLONE, _CLONE3, _TGKILL, _PRLIMIT = (56, 220), 435, (234, 131), (302, 261)
+_CLONE_THREAD = 0x10000
+_ALLOW, _REFUSE = 0x7FFF_0000, 0x0005_0000 | 1  # EPERM
+_UNKNOWN = 0x0005_0000 | 38  # ENOSYS: the C library then makes a thread with clone, whose flags can be looked at
+
+# The machine of classic BPF: load a word of the call, compare, return. A jump skips so many instructions.
+_LOAD, _EQUAL, _AT_LEAST, _HAS, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
+_NUMBER, _ARCHITECTURE, _ARGUMENT = 0, 4, 16
+_Instruction = tuple[int, int, int, int]
+
+
+def _confine_calls() -> bool:
+    if platform.machine() not in _MACHINES or struct.calcsize("P") != 8:
+        return False
+    program = b"".join(struct.pack("HBBI", *line) for line in _program(*_MACHINES[platform.machine()]))
+    code = ctypes.create_string_buffer(program)
+    filter_ = struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(code))
+    return bool(_libc().prctl(_SET_SECCOMP, 2, filter_, 0, 0) == 0)
+
+
+def _program(architecture: int, column: int) -> list[_Instruction]:
+    """Refuse what is on the list, allow the rest."""
+    lines: list[_Instruction] = [
+        (_LOAD, 0, 0, _ARCHITECTURE),
+        (_EQUAL, 1, 0, architecture),
+        (_RETURN, 0, 0, _REFUSE),  # calls of another architecture have other numbers
+        (_LOAD, 0, 0, _NUMBER),
+        (_AT_LEAST, 0, 1, 0x4000_0000),
+        (_RETURN, 0, 0, _REFUSE),  # as have those of x32
+    ]
+    for numbers in _REFUSED.values():
+        number = numbers[column]
+        if number is not None:
+            lines += _when(number, (_RETURN, 0, 0, _REFUSE))
+    lines += _when(_CLONE3, (_RETURN, 0, 0, _UNKNOWN))
+    # New threads, but no new processes.
+    lines += _when(_CLONE[column], (_LOAD, 0, 0, _ARGUMENT), (_HAS, 1, 0, _CLONE_THREAD), (_RETURN, 0, 0, _REFUSE))
+    # Signals to itself (abort), and limits of its own, but not of others.
+    own = os.getpid()
+    lines += _when(_TGKILL[column], (_LOAD, 0, 0, _ARGUMENT), (_EQUAL, 1, 0, own), (_RETURN, 0, 0, _REFUSE))
+    lines += _when(_PRLIMIT[column], (_LOAD, 0, 0, _ARGUMENT), (_EQUAL, 1, 0, 0), (_RETURN, 0, 0, _REFUSE))
+    return [*lines, (_RETURN, 0, 0, _ALLOW)]
+
+
+def _when(number: int, *then: _Instruction) -> list[_Instruction]:
+    """What is done for a system call; where it does not end the program, the call is allowed."""
+    ends = then[-1][0] == _RETURN and len(then) == 1
+    then = then if ends else (*then, (_RETURN, 0, 0, _ALLOW))
+    return [(_EQUAL, 0, len(then), number), *then]
