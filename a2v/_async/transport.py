@@ -7,27 +7,21 @@ environment, and no log line with a pre-signed URL in it.
 from __future__ import annotations
 
 import logging
-import threading
 from contextlib import asynccontextmanager, suppress
 from contextvars import ContextVar
 from email.utils import formatdate
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, Protocol, Self
-from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 import anyio
 import httpx
 
-from a2v import _threads
-from a2v._async import telemetry
+from a2v._async import network, telemetry
 from a2v._core.retry import Failure
-from a2v._core.settings import is_loopback
 from a2v._core.wire import Call, Reply
 from a2v.errors import A2VError, ConfigurationError
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import AsyncIterator, Mapping
     from types import TracebackType
 
@@ -151,8 +145,9 @@ class Transport:
 
     def __init__(self, custom: httpx.AsyncBaseTransport | None) -> None:
         self._custom = custom
-        self._fresh: dict[str | None, httpx.AsyncBaseTransport] = {}
-        self._kept: dict[str | None, httpx.AsyncBaseTransport] = {}
+        # By the proxy, and by the certificates that are trusted, which change with the environment.
+        self._fresh: dict[tuple[Secret | None, network.Trust | None], httpx.AsyncBaseTransport] = {}
+        self._kept: dict[tuple[Secret | None, network.Trust | None], httpx.AsyncBaseTransport] = {}
         self._keep_alive = False
         self._making = anyio.Lock()
 
@@ -280,56 +275,18 @@ class Transport:
         """
         if self._custom:
             return self._custom
-        proxy = _proxy(url)
+        proxy = await network.proxy_for(url)
+        is_tls = url.startswith("https://") or (proxy is not None and proxy.value.lower().startswith("https://"))
+        trust = network.current_trust() if is_tls else None
         pools = self._fresh if fresh or not self._keep_alive else self._kept
-        if proxy not in pools:
+        if (proxy, trust) not in pools:
             async with self._making:
-                context = await _threads.run(_ssl_context, patience=0)
+                context = await network.ssl_context(trust)
             # Many calls may come here at once; a second pool would be lost, and its connections left open.
-            if proxy not in pools:
-                pools[proxy] = _pool(context, proxy, idle=0 if pools is self._fresh else None)
-        return pools[proxy]
-
-
-def _pool(context: ssl.SSLContext, proxy: str | None, *, idle: int | None) -> httpx.AsyncHTTPTransport:
-    # A pool with a limit loses a place for good with each request that is cancelled while it is given one (httpcore #1093).
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=idle)
-    _hush()
-    try:
-        return httpx.AsyncHTTPTransport(verify=context, trust_env=False, limits=limits, proxy=proxy)
-    except (ImportError, ValueError, httpx.InvalidURL) as error:
-        reason = str(error)
-    raise ConfigurationError(f"the proxy that the environment asks for cannot be used: {reason}")
-
-
-_one_at_a_time = threading.Lock()
-
-
-def _ssl_context() -> ssl.SSLContext:
-    """Built once for all clients, however many begin at once in however many threads."""
-    with _one_at_a_time:
-        return _new_ssl_context()
-
-
-@cache
-def _new_ssl_context() -> ssl.SSLContext:
-    """It takes tens of milliseconds, and a bad SSL_CERT_FILE makes it fail."""
-    try:
-        return httpx.create_ssl_context()
-    except OSError as error:
-        reason = str(error)
-    raise ConfigurationError(f"the certificates that SSL_CERT_FILE or SSL_CERT_DIR name cannot be loaded: {reason}")
-
-
-def _proxy(url: str) -> str | None:
-    """The proxy that the environment wants for a URL. Loopback never goes through one."""
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    if is_loopback(host) or proxy_bypass(host):
-        return None
-    proxies = getproxies()
-    proxy = proxies.get(parts.scheme) or proxies.get("all")
-    return f"http://{proxy}" if proxy and "://" not in proxy else proxy
+            if (proxy, trust) not in pools:
+                _hush()
+                pools[proxy, trust] = network.make_pool(context, proxy, idle=0 if pools is self._fresh else None)
+        return pools[proxy, trust]
 
 
 def _api_request(base_url: str, token: Secret, call: Call[Any], timeout: float) -> httpx.Request:
@@ -420,6 +377,11 @@ async def _pour(body: AsyncIterator[bytes], sink: Sink, timeout: float) -> bool:
 
 def _describe(error: Exception) -> str:
     kind = type(error).__name__
-    # Some of these have no text, and a URL in a text may be a pre-signed one.
-    text = "" if isinstance(error, httpx.UnsupportedProtocol) else str(error)
-    return f"{kind}: {text}" if text else kind
+    # A URL in a text may be a pre-signed one.
+    if isinstance(error, httpx.UnsupportedProtocol):
+        return kind
+    # Some have no text, but were raised because of an error that has one: TLS that fails on trio.
+    reason: BaseException | None = error
+    while reason and not str(reason):
+        reason = reason.__cause__ or reason.__context__
+    return f"{kind}: {reason}" if reason else kind

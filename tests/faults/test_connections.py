@@ -164,9 +164,9 @@ async def test_a_refused_connection_is_tried_again(closed_port) -> None:
 
 
 async def test_certificates_that_cannot_be_loaded(monkeypatch, tmp_path) -> None:
-    from a2v._async import transport
+    from a2v._async import network
 
-    transport._new_ssl_context.cache_clear()
+    network._new_ssl_context.cache_clear()
     bad = tmp_path / "bad.pem"
     bad.write_text("this is no certificate")
     monkeypatch.setenv("SSL_CERT_FILE", str(bad))

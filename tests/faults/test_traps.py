@@ -173,7 +173,7 @@ async def test_a_connection_that_closes_when_it_is_used_again(dial, port) -> Non
 @pytest.mark.anyio
 async def test_many_clients_make_one_tls_context(faults, monkeypatch) -> None:
     """In however many threads and event loops they begin at once: one takes tens of milliseconds."""
-    from a2v._async import transport
+    from a2v._async import network
 
     made: list[object] = []
     make = httpx.create_ssl_context
@@ -183,7 +183,7 @@ async def test_many_clients_make_one_tls_context(faults, monkeypatch) -> None:
         return made[-1]
 
     monkeypatch.setattr(httpx, "create_ssl_context", slowly)
-    transport._new_ssl_context.cache_clear()
+    network._new_ssl_context.cache_clear()
     base_url = faults.port(listening=False).url.replace("http", "https")
 
     def blocking() -> None:
