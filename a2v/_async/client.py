@@ -31,7 +31,7 @@ class AsyncA2V:
 
     Args:
         token: The account's token; that of the environment variable ``A2V_TOKEN`` if ``None``.
-        base_url: The server; that of ``A2V_BASE_URL`` if ``None``, and the hosted service if that is not set.
+        base_url: The server; that of ``A2V_BASE_URL`` if ``None``, and the hosted service if that is not set or empty.
         timeout: Seconds for one exchange with the server, 30 by default. Waits for videos have time-outs of their own.
         max_retries: How often a request is repeated that may be, 3 by default. A submission that may have arrived never is.
         rate_limit: Upper bound of the requests per minute; responses may lower it, and never raise it. ``"auto"`` (the

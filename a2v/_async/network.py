@@ -32,13 +32,13 @@ async def proxy_for(url: str) -> Secret | None:
     host = urlsplit(url).hostname or ""
     if is_loopback(host):
         return None
-    proxies = getproxies_environment()
-    if not proxies and sys.platform in ("win32", "darwin"):  # pragma: no cover  # the settings of the system
-        proxies = getproxies()
+    settings = Secret(getproxies_environment())
+    if not settings.value and sys.platform in ("win32", "darwin"):  # pragma: no cover  # the settings of the system
+        settings = Secret(getproxies())
         # It may ask the name server which address a host has.
-        if proxies and await _threads.run(partial(proxy_bypass, host), patience=0):
+        if settings.value and await _threads.run(partial(proxy_bypass, host), patience=0):
             return None
-    return choose_proxy(url, proxies)
+    return choose_proxy(url, settings)
 
 
 def make_pool(context: ssl.SSLContext, proxy: Secret | None, *, idle: int | None) -> httpx.AsyncHTTPTransport:

@@ -7,11 +7,15 @@ environment, and no log line with a pre-signed URL in it.
 from __future__ import annotations
 
 import logging
+import socket
+import ssl
 from contextlib import asynccontextmanager, suppress
 from contextvars import ContextVar
 from email.utils import formatdate
 from functools import cache, lru_cache
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
+from urllib.parse import urlsplit
 
 import anyio
 import httpx
@@ -19,24 +23,41 @@ import httpx
 from a2v._async import network, telemetry
 from a2v._core.retry import Failure
 from a2v._core.wire import Call, Reply
-from a2v.errors import A2VError, ConfigurationError
+from a2v.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
-    from types import TracebackType
 
     from a2v._core.settings import Secret
 
-# These say by their type that nothing reached the server. PoolTimeout cannot happen: our pools have no limit.
-_NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError, httpx.UnsupportedProtocol)
-
-
+# What a network does. Anything else that a transport raises is a bug, such as a failed assertion in a mock, and passes.
+_NETWORK = (
+    httpx.HTTPError,
+    OSError,  # TLS errors, and time-outs, are of this kind too
+    anyio.BrokenResourceError,
+    anyio.ClosedResourceError,
+    anyio.EndOfStream,
+    anyio.IncompleteRead,
+)
+# These say by their type that nothing reached the server.
+_NOT_SENT = (
+    httpx.ConnectError,
+    httpx.ConnectTimeout,
+    httpx.PoolTimeout,
+    httpx.ProxyError,
+    httpx.UnsupportedProtocol,
+    ConnectionRefusedError,
+    anyio.ConnectionFailed,
+    socket.gaierror,
+    ssl.SSLCertVerificationError,
+)
 # A connection that the server closed while it was idle ends so, and a request on it has not been read.
 _CLOSED = (httpx.NetworkError, httpx.RemoteProtocolError)
 # How many pieces of a body may still come when it is ended; what a connection has buffered is far less.
 _UNREAD = 1000
 # So much of a file must come within the time-out, in bytes: a server that drips would keep us for days.
 _LEAST = 4096
+_LONGEST_LABEL = 63
 
 
 class _Witness:
@@ -108,9 +129,39 @@ class _Discreet:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         _ours.reset(self._before)
-        if error:
-            # Error reports may show the local variables of each frame; those of httpcore hold the head of the request.
+        if error and isinstance(error, Exception):
+            _hide_frames(error)
+        elif error:
             error.__traceback__ = None
+
+
+# Error reports may show the local variables of each frame. Those of these packages hold the head of the request, or its URL.
+_HOLDING = {"a2v", "httpx", "httpcore", "h11", "h2", "socksio", "anyio", "asyncio", "trio", "ssl", "_ssl"}
+
+
+def _hide_frames(error: BaseException) -> None:
+    """Remove our frames around a request, and those of the HTTP library, from an error and from those that led to it."""
+    todo: list[BaseException | None] = [error]
+    seen: set[int] = set()
+    while todo:
+        each = todo.pop()
+        if each is None or id(each) in seen:
+            continue
+        seen.add(id(each))
+        each.__traceback__ = _kept_frames(each.__traceback__)
+        todo += [each.__cause__, each.__context__, *getattr(each, "exceptions", ())]
+
+
+def _kept_frames(traceback: TracebackType | None) -> TracebackType | None:
+    frames: list[TracebackType] = []
+    while traceback:
+        frames.append(traceback)
+        traceback = traceback.tb_next
+    kept: TracebackType | None = None
+    for each in reversed(frames):
+        if each.tb_frame.f_globals.get("__name__", "").partition(".")[0] not in _HOLDING:
+            kept = TracebackType(kept, each.tb_frame, each.tb_lasti, each.tb_lineno)
+    return kept
 
 
 class _Content(httpx.AsyncByteStream):
@@ -176,6 +227,10 @@ class Transport:
 
         Returns:
             What came back, or why nothing did; this does not raise for what goes wrong on the way.
+
+        Raises:
+            A2VError: The request cannot be made.
+            Exception: The transport has a bug.
         """
         witness = _Witness()
         request = _api_request(base_url, token, call, timeout)
@@ -185,9 +240,7 @@ class Transport:
                 try:
                     reply = await self._ask(request, witness, fresh=call.job is not None, limit=call.max_body)
                     return Reply(reply.status_code, reply.headers, token.blot(reply.body))
-                except A2VError:
-                    raise
-                except Exception as caught:  # noqa: BLE001  # whatever a transport raises, it means one thing here
+                except _NETWORK as caught:
                     error = caught
         finally:
             if call.sending:
@@ -228,6 +281,7 @@ class Transport:
     async def _fetch(self, url: Secret, headers: Mapping[str, str], timeout: float, sink: Sink) -> Reply | Failure:
         with _Discreet():
             try:
+                _check_url(url)
                 # In no variable, as it shows the whole URL.
                 async with self._send(
                     httpx.Request("GET", url.value, headers=_identity(headers), extensions=_timeouts(timeout)),
@@ -239,9 +293,7 @@ class Transport:
                     if await sink.begin(reply) and not await _pour(body, sink, timeout):
                         return Failure(f"less than {_LEAST} bytes within {timeout:g} s", sent=True)
                     return reply
-            except A2VError:
-                raise
-            except Exception as error:  # noqa: BLE001  # as above
+            except (*_NETWORK, httpx.InvalidURL) as error:
                 return Failure(_describe(error), sent=True)
 
     @asynccontextmanager
@@ -308,7 +360,28 @@ def _api_request(base_url: str, token: Secret, call: Call[Any], timeout: float) 
 @lru_cache(16)
 def _url(url: str) -> httpx.URL:
     """The few URLs that there are, parsed once: httpx takes a tenth of a whole call for it."""
-    return httpx.URL(url)
+    parsed = httpx.URL(url)
+    if not _is_host(parsed):
+        raise httpx.InvalidURL("each part of the host's name has 1 to 63 characters")
+    return parsed
+
+
+def _check_url(url: Secret) -> None:
+    """Refuse a URL that the libraries below would stumble over, each in a way of its own.
+
+    Raises:
+        httpx.InvalidURL: Its host or its port cannot be right. The message does not show it.
+    """
+    with suppress(ValueError, httpx.InvalidURL):  # errors of encodings are of the first kind
+        if urlsplit(url.value).port != 0 and _is_host(httpx.URL(url.value)):
+            return
+    raise httpx.InvalidURL("its host or its port is not valid")
+
+
+def _is_host(url: httpx.URL) -> bool:
+    """Whether the host of a URL can be looked up. What is not valid in other ways raises an error of encodings."""
+    labels = url.raw_host.removesuffix(b".").split(b".")
+    return bool(url.host) and all(0 < len(label) <= _LONGEST_LABEL for label in labels)
 
 
 def _identity(headers: Mapping[str, str]) -> dict[str, str]:
@@ -334,7 +407,7 @@ def _dated(headers: dict[str, str]) -> dict[str, str]:
 def _body(response: httpx.Response) -> AsyncIterator[bytes]:
     """The body as it comes; ``response.aiter_raw`` would refuse that of a mock transport, which is there already."""
     if not isinstance(response.stream, httpx.AsyncByteStream):
-        raise TypeError("transport= must be an asynchronous httpx transport")
+        raise ConfigurationError("transport= must be an asynchronous httpx transport")
     return aiter(response.stream)
 
 

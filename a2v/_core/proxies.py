@@ -62,24 +62,24 @@ def _is_within(address: IPv4Address | IPv6Address, network: str) -> bool:
         return False
 
 
-def choose_proxy(url: str, proxies: dict[str, str]) -> Secret | None:
+def choose_proxy(url: str, settings: Secret) -> Secret | None:
     """The proxy for a URL: its address may hold a password.
 
     Args:
         url: The URL.
-        proxies: For each scheme, and for ``"all"``, the proxy; ``"no"`` is what ``NO_PROXY`` says.
+        settings: A mapping of each scheme, and of ``"all"``, to a proxy, and of ``"no"`` to what ``NO_PROXY`` says.
 
     Raises:
         ConfigurationError: It is not the address of a proxy. The message shows no part of it.
     """
     scheme = urlsplit(url).scheme
-    found = Secret(proxies.get(scheme) or proxies.get("all") or None)
-    if found.value is None or bypasses_proxy(url, proxies.get("no", "")):
+    found = Secret(settings.value.get(scheme) or settings.value.get("all") or None)
+    if found.value is None or bypasses_proxy(url, settings.value.get("no", "")):
         return None
     if "://" not in found.value:
         found = Secret(f"http://{found.value}")
     if not _is_proxy(found):
-        name = scheme if proxies.get(scheme) else "all"
+        name = scheme if settings.value.get(scheme) else "all"
         raise ConfigurationError(
             f"the proxy in the environment variable {name.upper()}_PROXY cannot be used: it must look like "
             "http://host:port or http://user:password@host:port, with schemes http, https, socks5 or socks5h; in a user "

@@ -67,7 +67,8 @@ def read_base_url(given: str | None, otherwise: str | None) -> str:
     Raises:
         ConfigurationError: It is no URL of a server, or the token would travel unencrypted to another machine.
     """
-    found = (otherwise if given is None else given) or HOSTED
+    # An empty variable counts as not set, as usual; an empty argument is a mistake.
+    found = (otherwise or HOSTED) if given is None else given
     if not isinstance(found, str):
         raise ConfigurationError(f"base_url must be a string, got {type(found).__name__}")
     try:

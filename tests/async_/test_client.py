@@ -55,7 +55,6 @@ def test_no_token() -> None:
         ("http://localhost:8000", "http://localhost:8000"),
         ("HTTP://LOCALHOST:8000", "HTTP://LOCALHOST:8000"),
         ("http://engine.localhost", "http://engine.localhost"),
-        ("", "https://openapi.surreal-ai.com"),
         (None, "https://openapi.surreal-ai.com"),
     ],
 )
@@ -84,6 +83,8 @@ def test_servers(given, used) -> None:
         "/v1",
         "ftp://example.com",
         "file:///etc/passwd",
+        "",
+        " ",
         "https://",
         "https:///v1",
         "https://example.com:99999",
@@ -391,3 +392,8 @@ async def test_a_transport_of_the_callers_is_not_used_in_a_forked_child(
             await client.characters.list()
     check(caught.value)
     assert service.requests == []
+
+
+def test_an_empty_variable_counts_as_not_set(monkeypatch) -> None:
+    monkeypatch.setenv("A2V_BASE_URL", "")
+    assert repr(a2v.AsyncA2V("token")) == "<AsyncA2V https://openapi.surreal-ai.com>"

@@ -6,6 +6,7 @@ import pytest
 
 import a2v
 from a2v._core.proxies import bypasses_proxy, choose_proxy
+from a2v._core.settings import Secret
 
 SECRETS = ("us3r", "hunt", "er2s3cret", "s3cret")
 
@@ -48,7 +49,7 @@ SECRETS = ("us3r", "hunt", "er2s3cret", "s3cret")
 )
 def test_hosts_that_no_proxy_names(url, no_proxy) -> None:
     assert bypasses_proxy(url, no_proxy)
-    assert choose_proxy(url, {"https": "http://p:1", "http": "http://p:1", "no": no_proxy}) is None
+    assert choose_proxy(url, Secret({"https": "http://p:1", "http": "http://p:1", "no": no_proxy})) is None
 
 
 @pytest.mark.parametrize(
@@ -76,7 +77,7 @@ def test_hosts_that_no_proxy_names(url, no_proxy) -> None:
 )
 def test_hosts_that_it_does_not_name(url, no_proxy) -> None:
     assert not bypasses_proxy(url, no_proxy)
-    chosen = choose_proxy(url, {"all": "p:1", "no": no_proxy})
+    chosen = choose_proxy(url, Secret({"all": "p:1", "no": no_proxy}))
     assert chosen is not None
     assert chosen.value == "http://p:1"
 
@@ -112,7 +113,7 @@ def test_hosts_that_it_does_not_name(url, no_proxy) -> None:
 @pytest.mark.parametrize("scheme", ["https", "all"])
 def test_no_part_of_a_malformed_proxy_is_told(proxy, scheme) -> None:
     with pytest.raises(a2v.ConfigurationError) as caught:
-        choose_proxy("https://api.example", {scheme: proxy})
+        choose_proxy("https://api.example", Secret({scheme: proxy}))
     said = str(caught.value)
     assert f"{scheme.upper()}_PROXY" in said
     assert "percent-encoded" in said
@@ -136,17 +137,17 @@ def test_no_part_of_a_malformed_proxy_is_told(proxy, scheme) -> None:
     ],
 )
 def test_proxies_that_are_used_as_they_are(proxy) -> None:
-    chosen = choose_proxy("https://api.example", {"https": proxy})
+    chosen = choose_proxy("https://api.example", Secret({"https": proxy}))
     assert chosen is not None
     assert chosen.value == proxy
     assert "pass" not in repr(chosen)
 
 
 def test_which_proxy_is_for_which_scheme() -> None:
-    proxies = {"http": "a:1", "all": "b:1"}
+    proxies = Secret({"http": "a:1", "all": "b:1"})
     assert [getattr(choose_proxy(f"{scheme}://x", proxies), "value", None) for scheme in ("http", "https")] == [
         "http://a:1",
         "http://b:1",
     ]
-    assert choose_proxy("https://x", {"http": "a:1"}) is None
-    assert choose_proxy("https://x", {"https": ""}) is None
+    assert choose_proxy("https://x", Secret({"http": "a:1"})) is None
+    assert choose_proxy("https://x", Secret({"https": ""})) is None
