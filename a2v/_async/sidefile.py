@@ -142,7 +142,7 @@ if hasattr(os, "register_at_fork"):
 def is_in_use(journal: Path) -> bool:
     """Whether a batch is running with a journal, in this process or in another one."""
     try:
-        file = os.open(_path_of(journal), os.O_RDWR | _CAREFULLY)
+        file = os.open(_path_of(journal.resolve()), os.O_RDWR | _CAREFULLY)
     except OSError:
         return False
     try:

@@ -45,7 +45,7 @@ _EPILOGUE = """Exit codes:
   2  the command was not given what it needs; nothing was done
   3  a submission may or may not have been accepted
   4  the time of --timeout is over; the render goes on
-  130  interrupted by Ctrl-C or SIGTERM; renders go on at the server
+  130  interrupted by Ctrl-C, SIGTERM or SIGHUP; renders go on at the server
 
 Environment: A2V_TOKEN, the token; A2V_BASE_URL, the server; A2V_STAGE_TO, where to upload recordings of this machine.
 They are not used with --local."""
@@ -391,8 +391,7 @@ def run(arguments: list[str]) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A pipe may have an encoding that lacks a letter of somebody's name.
         sys.stdout.reconfigure(errors="backslashreplace")
-    # Whoever ends the command with SIGTERM gets the same orderly end as with Ctrl-C.
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    _end_orderly_on_signals()
     try:
         app(arguments)
     except BrokenPipeError:
@@ -405,6 +404,19 @@ def run(arguments: list[str]) -> int:
         say(f"a2v: {_words(error)}", *getattr(error, "__notes__", ()), *map("  {}".format, _faults(error)))
         return _exit_code(error)
     return 0
+
+
+def _end_orderly_on_signals() -> None:
+    """Have SIGTERM, and SIGHUP when the terminal closes, end a command like Ctrl-C."""
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:  # nohup ignores it
+
+        def hang_up(*_: object) -> None:
+            # It may come from the terminal and from the shell; a second Ctrl-C would mean not to end in an orderly way.
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
+            signal.raise_signal(signal.SIGINT)
+
+        signal.signal(signal.SIGHUP, hang_up)
 
 
 def _exit_code(error: Exception) -> int:

@@ -23,6 +23,7 @@ from a2v import (
     read_journal,
 )
 from a2v._async.intake import preview
+from a2v._async.sidefile import is_in_use
 from a2v._core.planning import Choices, places_of, repeated
 from a2v.cli.plan import Plan, Work, ambiguity, as_options, foretell
 from a2v.cli.printing import number, say
@@ -165,6 +166,9 @@ class _Run:
             raise UsageError(as_options(str(error))) from None
 
     async def _begin(self, stack: AsyncExitStack, jobs: list[Job]) -> AsyncBatch:
+        # Before the engine of --local is started, which would refuse its data folder in other words.
+        if is_in_use(self.journal):
+            raise UsageError(f"this batch is already running: another process works on {self.journal}")
         _warn_of_repeated(self.work, jobs)
         client = await stack.enter_async_context(self.server.connect([]))
         plan, choices = self.plan, self.choices

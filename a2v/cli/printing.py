@@ -42,9 +42,14 @@ def clean(text: object) -> str:
 
 
 def say(*lines: object) -> None:
-    """Print to stderr."""
+    """Print to stderr, if anybody can still read it: a terminal that was closed is no reason to leave work undone."""
     for line in lines:
-        print(clean(line), file=sys.stderr, flush=True)
+        try:
+            print(clean(line), file=sys.stderr, flush=True)
+        except BrokenPipeError:
+            raise
+        except OSError:
+            return
 
 
 def number(how_many: int, noun: str) -> str:
