@@ -11,14 +11,14 @@ import math
 import numbers
 import os
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
 from attrs import define, field, frozen
 
 from a2v._core.models import Fault, Job
-from a2v._core.tables import COLUMNS, Row, column_of, is_blank, listed, table
+from a2v._core.tables import COLUMNS, Hidden, Row, column_of, is_blank, listed, table
 from a2v._core.text import discreet, escape, find_invisible, find_unwritable, hide_access, strip
 from a2v._core.workbook import MAX_CELLS, CellError
 
@@ -37,6 +37,7 @@ _CHECKS: dict[str, Callable[[Any], Job]] = {
 # From here on, a float does not hold each whole number.
 _ROUNDED = 10**15
 _MOST_DIGITS = 10**100
+_MOST_LISTED = 10
 
 
 @frozen
@@ -47,14 +48,18 @@ class Manifest:
         jobs: The jobs, in the order of the rows.
         rows: For each job, the number of its row.
         faults: All that is wrong, in the order of the rows. With any, `jobs` is not complete.
+        hidden: The numbers of rows that were left out because a workbook hides them.
     """
 
     jobs: list[Job]
     rows: list[int]
     faults: tuple[Fault, ...]
+    hidden: list[int] = field(factory=list)
 
 
-def read_rows(rows: Iterable[Row | Fault], resolve: Resolve | None = None, *, is_file: bool = False) -> Manifest:
+def read_rows(
+    rows: Iterable[Row | Fault | Hidden], resolve: Resolve | None = None, *, is_file: bool = False
+) -> Manifest:
     """Make a job of each row.
 
     Args:
@@ -64,7 +69,11 @@ def read_rows(rows: Iterable[Row | Fault], resolve: Resolve | None = None, *, is
     """
     reader = _Reader(resolve)
     cells = 0
+    hidden: list[int] = []
     for row in rows:
+        if isinstance(row, Hidden):
+            hidden = row.numbers
+            continue
         if isinstance(row, Fault):
             reader.faults.append(row)
             continue
@@ -77,11 +86,18 @@ def read_rows(rows: Iterable[Row | Fault], resolve: Resolve | None = None, *, is
         reader.read(row)
     faults = reader.all_faults()
     if not reader.jobs and not faults and (is_file or reader.unfilled):
-        faults = [Fault(None, None, "there is no job in it")]
-    return Manifest(reader.jobs, reader.rows, tuple(faults))
+        among = f" but in hidden rows, which are left out: {listed_rows(hidden)}" if hidden else ""
+        faults = [Fault(None, None, f"there is no job in it{among}")]
+    return Manifest(reader.jobs, reader.rows, tuple(faults), hidden)
 
 
-def rows_of(source: Iterable[Any]) -> Iterator[Row | Fault]:
+def listed_rows(numbers: Sequence[int]) -> str:
+    """Some numbers of rows, for a message."""
+    more = f" and {len(numbers) - _MOST_LISTED} more" if len(numbers) > _MOST_LISTED else ""
+    return ", ".join(map(str, numbers[:_MOST_LISTED])) + more
+
+
+def rows_of(source: Iterable[Any]) -> Iterator[Row | Fault | Hidden]:
     """Rows of Python's own, counted from 1: of a data frame, or of an iterable of whatever ``read_rows`` takes for a row."""
     for method, options in (("itertuples", {"index": False, "name": None}), ("iter_rows", {})):
         if hasattr(source, "columns") and hasattr(source, method):

@@ -57,7 +57,14 @@ class Row:
     first: int = 0
 
 
-Rows = Iterator[Row | Fault]
+@frozen
+class Hidden:
+    """The numbers of the rows that were left out because a workbook hides them."""
+
+    numbers: list[int]
+
+
+Rows = Iterator[Row | Fault | Hidden]
 
 
 @lru_cache(maxsize=1024)
@@ -104,6 +111,8 @@ def read_xlsx(data: bytes) -> Rows:
         yield Fault(None, None, str(error))
         return
     yield from table(iter(sheet.rows), f"the first row of the sheet {escape(sheet.name)!r}")
+    if sheet.hidden:
+        yield Hidden(sheet.hidden)
 
 
 def _of_text(data: bytes, read: Callable[[str], Rows]) -> Rows:

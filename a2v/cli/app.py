@@ -25,6 +25,7 @@ from a2v import (
     WaitTimeoutError,
     __version__,
 )
+from a2v._paths import existing
 from a2v.cli.batch import make_batch, show_journal
 from a2v.cli.output import announce, print_checks
 from a2v.cli.plan import Plan
@@ -217,6 +218,8 @@ async def batch(
     Nothing is submitted twice: interrupted or killed, the same command goes on where it was. An audio_url may be a file,
     beside the table if its path is relative: with --local, or with --stage-to for a server elsewhere.
     """
+    # The same folder, however its name is composed: another one would have no journal, and all be paid for again.
+    manifest, output = existing(manifest), existing(output)
     if not plan.dry_run:
         _make_folder(output)
     await make_batch(manifest, output, plan, staging, server)
@@ -230,7 +233,7 @@ def journal(
     as_json: Annotated[Flag, _JSON] = False,
 ) -> None:
     """Show how far each job of a batch is, also while it runs."""
-    show_journal(path, as_json=as_json)
+    show_journal(existing(path), as_json=as_json)
 
 
 @app.command(sort_key=9)
@@ -394,8 +397,10 @@ def run(arguments: list[str]) -> int:
     _end_orderly_on_signals()
     try:
         app(arguments)
-    except BrokenPipeError:
-        # Whoever read our output has seen enough; the interpreter must not complain about it at its end.
+    except BrokenPipeError as error:
+        # The reader of our output has seen enough. The notes say what continues at the server.
+        say(*getattr(error, "__notes__", ()))
+        # So that the interpreter does not complain when it flushes stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     except (KeyboardInterrupt, asyncio.CancelledError):

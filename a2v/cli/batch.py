@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
@@ -25,6 +26,7 @@ from a2v import (
 from a2v._async.intake import preview
 from a2v._async.sidefile import is_in_use
 from a2v._core.planning import Choices, places_of, repeated
+from a2v._paths import existing
 from a2v.cli.plan import Plan, Work, ambiguity, as_options, foretell
 from a2v.cli.printing import number, say
 from a2v.cli.report import check_report, write_report
@@ -62,7 +64,9 @@ async def make_batch(manifest: Path, folder: Path, plan: Plan, staging: Staging,
         # An engine that forgets would lose what an interrupted batch has made so far.
         server = evolve(server, data_dir=folder / ENGINE)
     work = Work.read(manifest, server, staged=bool(staging.place(server)))
-    journal = plan.journal or folder / JOURNAL
+    journal = existing(plan.journal) if plan.journal else folder / JOURNAL
+    if os.path.isdir(journal):  # noqa: PTH112  # which takes a text that is too long for a path
+        raise UsageError(f"--journal: {journal} is a folder; give the name of a file in it")
     if plan.report:
         token = [Path(server.token_file)] if server.token_file else []
         check_report(plan.report, [manifest, journal, *token, *map(_path, work.files)])
@@ -136,6 +140,10 @@ class _Run:
                 self._interrupted(self._standings(errors))
             else:
                 say("a2v: interrupted before the batch began")
+            raise
+        except BrokenPipeError:
+            if begun:
+                self._interrupted(self._standings(errors), "its output is no longer read")
             raise
 
     async def rehearse(self) -> None:
@@ -228,9 +236,9 @@ class _Run:
     def _standings(self, errors: dict[int, str]) -> list[Standing]:
         return self.work.standings(read_journal(self.journal)[: len(self.work.jobs)], errors)
 
-    def _interrupted(self, ones: Sequence[Standing]) -> None:
+    def _interrupted(self, ones: Sequence[Standing], reason: str = "interrupted") -> None:
         counts = count_stages(one.state for one in ones)
-        lines = [f"a2v: interrupted: {in_words(counts)}"]
+        lines = [f"a2v: {reason}: {in_words(counts)}"]
         if counts["under way"]:
             engine = f"The local engine stopped with this command, but keeps its tasks in {self.server.data_dir}."
             lines.append(engine if self.server.local else "What was submitted goes on at the server.")

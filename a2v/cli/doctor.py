@@ -160,7 +160,7 @@ def _judged(call: Call[list[Character]], answer: Reply, seconds: float) -> Check
 def _clock(reply: Reply) -> Iterator[Check]:
     try:
         skew = time.time() - parsedate_to_datetime(reply.headers["date"]).timestamp()
-    except (KeyError, ValueError):
+    except (KeyError, ValueError, OverflowError):  # the last for a year that a clock cannot have
         yield Check("clock", "note", "the server does not tell its time, so this machine's was not compared")
         return
     if abs(skew) <= _SKEW:
@@ -173,11 +173,11 @@ def _clock(reply: Reply) -> Iterator[Check]:
 
 def _budget(reply: Reply) -> Iterator[Check]:
     left, total = (reply.headers.get(f"x-ratelimit-{name}", "") for name in ("left", "total"))
-    if not left.isdecimal():
+    if not re.fullmatch(r"[0-9]{1,15}", left):
         yield Check("budget", "note", "the server does not tell how many requests are left")
         return
     seconds = reset_in(reply.headers)
-    words = f"{left} of {total or 'an untold number of'} requests left"
+    words = f"{left} of {total[:15] or 'an unknown number of'} requests left"
     words += f"; the count starts anew in {seconds:.0f} s" if seconds else ""
     yield Check("budget", "note" if int(left) == 0 else "ok", words)
 

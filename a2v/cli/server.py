@@ -19,7 +19,12 @@ from attrs import frozen
 from cyclopts import Parameter
 
 from a2v import AsyncA2V, Job
-from a2v._core.text import discreet
+    path = existing(Path(url2pathname(urlsplit(audio).path) if is_file_url else audio).absolute())
+    # Unlike the methods of a path, these take a text that is too long for one.
+    if not os.path.isfile(path):  # noqa: PTH113
+        what = "is a folder" if os.path.isdir(path) else "is neither a URL (https://…) nor a file that exists"  # noqa: PTH112
+        hint = "; folders are separated by / on this machine" if "\\" in audio and os.sep == "/" else ""
+        raise UsageError(f"{discreet(audio)} {what}{hint}")
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -64,7 +69,7 @@ class Server:
         """
         if self.local and (self.base_url or self.token_file):
             raise UsageError("--local starts a server with a token of its own: leave out --base-url and --token-file")
-        if (self.data_dir or self.size) and not self.local:
+        if (self.data_dir or self.size is not None) and not self.local:
             raise UsageError("--data-dir and --size are about the engine of --local: add --local, or leave them out")
 
     @property
@@ -115,7 +120,9 @@ class Server:
         kept = [self.recordings] if self.recordings and self.recordings.is_dir() else []
         token = _kept_token(self.data_dir) if self.data_dir else None
         async with (
-            LocalEngine(self.data_dir, token, size=self.size or SIZE, allow_files=[*files, *kept]) as engine,
+            LocalEngine(
+                self.data_dir, token, size=SIZE if self.size is None else self.size, allow_files=[*files, *kept]
+            ) as engine,
             AsyncA2V(engine.token, base_url=engine.base_url) as client,
         ):
             yield client
@@ -147,8 +154,9 @@ def read_token(token_file: str | None) -> str | None:
         if token_file == "-":  # noqa: S105  # a file's name
             token = sys.stdin.readline().strip()
         else:
-            _check_private(Path(token_file))
-            token = Path(token_file).read_text(encoding="ascii").strip()
+            path = existing(Path(token_file))
+            _check_private(path)
+            token = path.read_text(encoding="ascii").strip()
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not ASCII text"
         raise UsageError(f"--token-file: {token_file} cannot be read: {reason}") from None
@@ -212,10 +220,12 @@ def read_audio(audio: str, server: Server, *, staged: bool = False) -> tuple[str
     is_file_url = audio.lower().startswith("file://")
     if "://" in audio and not (is_file_url and (server.local or staged)):
         return audio, []
-    path = Path(url2pathname(urlsplit(audio).path) if is_file_url else audio).absolute()
-    if not path.is_file():
-        what = "is a folder" if path.is_dir() else "is neither a URL (https://…) nor a file that exists"
-        raise UsageError(f"{discreet(audio)} {what}")
+    path = existing(Path(url2pathname(urlsplit(audio).path) if is_file_url else audio).absolute())
+    # Unlike the methods of a path, these take a text that is too long for one.
+    if not os.path.isfile(path):  # noqa: PTH113
+        what = "is a folder" if os.path.isdir(path) else "is neither a URL (https://…) nor a file that exists"  # noqa: PTH112
+        hint = "; folders are separated by / on this machine" if "\\" in audio and os.sep == "/" else ""
+        raise UsageError(f"{discreet(audio)} {what}{hint}")
     if not server.local and not staged:
         raise UsageError(
             f"{discreet(audio)} is a file on this machine, and the server can only fetch URLs: add --stage-to s3://BUCKET/PREFIX "

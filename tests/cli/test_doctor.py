@@ -9,6 +9,8 @@ from importlib import metadata
 import attrs
 import pytest
 
+from a2v._core.wire import Reply
+from a2v.cli.doctor import _budget, _clock
 from a2v.testing import FixedWindow
 
 TOKEN = "canary-token-1234"
@@ -170,3 +172,29 @@ def test_the_completion_of_the_shell_can_be_installed(a2v, environment, tmp_path
     installed = [path for path in tmp_path.rglob("*") if path.is_file() and "doctor" in path.read_text()]
     assert installed
     assert any(os.fspath(path) in (tmp_path / ".bashrc").read_text() for path in installed)
+
+
+@pytest.mark.parametrize(
+    ("header", "value"),
+    [
+        ("x-ratelimit-left", "9" * 5000),
+        ("x-ratelimit-left", "²"),
+        ("x-ratelimit-left", "-1"),
+        ("x-ratelimit-total", "9" * 5000),
+        ("x-ratelimit-reset", "9" * 5000),
+        ("x-ratelimit-reset", "1e308"),
+        ("date", "Mon, 01 Jan 0001 00:00:00 -2359"),
+        ("date", "Mon, 99 Jan 99999999 00:00:00 GMT"),
+        ("date", "Fri, 31 Dec 9999 23:59:59 -2359"),
+        ("date", "9" * 5000),
+        ("date", "\x1b[31m"),
+    ],
+)
+def test_absurd_headers_are_taken_for_none(header, value) -> None:
+    headers = {"date": "Tue, 14 Nov 2023 22:13:20 GMT", "x-ratelimit-left": "3", "x-ratelimit-total": "30"}
+    reply = Reply(200, headers | {header: value}, b"")
+
+    checks = [*_clock(reply), *_budget(reply)]
+
+    assert [check.name for check in checks] == ["clock", "budget"]
+    assert all(len(check.words) < 500 for check in checks)
