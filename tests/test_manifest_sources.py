@@ -556,3 +556,7 @@ class TestSources:
             a2v.read_manifest(tmp_path / f"f{named}" / f"jobs {named}2.csv")
         with pytest.raises(a2v.ManifestError, match="No such file"):
             a2v.read_manifest(tmp_path / "nowhere" / f"jobs {named}.csv")
+
+
+def test_of_many_rows_the_first_are_listed() -> None:
+    assert manifest.listed_rows(range(2, 22)) == "2, 3, 4, 5, 6, 7, 8, 9, 10, 11 and 10 more"

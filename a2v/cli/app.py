@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import io
 import os
+import re
 import signal
 import sys
 from contextlib import aclosing
@@ -396,6 +398,7 @@ def run(arguments: list[str]) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")
     _end_orderly_on_signals()
     try:
+        _refuse_empty(arguments)
         app(arguments)
     except BrokenPipeError as error:
         # The reader of our output has seen enough. The notes say what continues at the server.
@@ -424,7 +427,17 @@ def _end_orderly_on_signals() -> None:
         signal.signal(signal.SIGHUP, hang_up)
 
 
+def _refuse_empty(arguments: list[str]) -> None:
+    """An empty path would mean the current folder, and an empty option its default."""
+    for place, argument in enumerate(arguments):
+        if not argument or re.fullmatch(r"--[a-z-]+=", argument):
+            before = argument[:-1] or (arguments[place - 1] if place else "a2v")
+            raise UsageError(f"there is an empty argument after {before}: is a variable not set?")
+
+
 def _exit_code(error: Exception) -> int:
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        return USAGE
     if isinstance(error, (UsageError, CycloptsError, ConfigurationError, ManifestError)):
         return USAGE
     if isinstance(error, SubmissionUnknownError):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
@@ -65,7 +64,7 @@ async def make_batch(manifest: Path, folder: Path, plan: Plan, staging: Staging,
         server = evolve(server, data_dir=folder / ENGINE)
     work = Work.read(manifest, server, staged=bool(staging.place(server)))
     journal = existing(plan.journal) if plan.journal else folder / JOURNAL
-    if os.path.isdir(journal):  # noqa: PTH112  # which takes a text that is too long for a path
+    if journal.is_dir():
         raise UsageError(f"--journal: {journal} is a folder; give the name of a file in it")
     if plan.report:
         token = [Path(server.token_file)] if server.token_file else []

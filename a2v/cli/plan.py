@@ -14,9 +14,9 @@ from cyclopts import Parameter, validators
 from a2v import Job, JobState, ManifestError, SubmissionUnknownError, WaitTimeoutError
 from a2v._core import planning
 from a2v._core.items import is_lost, without_query
-from a2v._core.manifest import file_names
+from a2v._core.manifest import file_names, listed_rows
 from a2v._core.models import DEFAULT_RENDER_TIMEOUT
-from a2v.cli.printing import number
+from a2v.cli.printing import number, say
 from a2v.cli.server import Flag, Server, UsageError, read_audio
 from a2v.cli.table import Standing, count_stages, in_words
 from a2v.manifest import load
@@ -173,6 +173,8 @@ class Work:
             raise UsageError(f"the manifest {path} cannot be read: {reason}") from None
         if found.faults:
             raise ManifestError(f"the manifest {path}", faults=found.faults)
+        if found.hidden:
+            say(f"a2v: {path}: hidden rows are left out: {listed_rows(found.hidden)}")
         sources = [written[job.audio_url] for job in found.jobs]
         return cls(found.jobs, found.rows, file_names(found.jobs), sources)
 

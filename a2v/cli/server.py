@@ -19,12 +19,8 @@ from attrs import frozen
 from cyclopts import Parameter
 
 from a2v import AsyncA2V, Job
-    path = existing(Path(url2pathname(urlsplit(audio).path) if is_file_url else audio).absolute())
-    # Unlike the methods of a path, these take a text that is too long for one.
-    if not os.path.isfile(path):  # noqa: PTH113
-        what = "is a folder" if os.path.isdir(path) else "is neither a URL (https://…) nor a file that exists"  # noqa: PTH112
-        hint = "; folders are separated by / on this machine" if "\\" in audio and os.sep == "/" else ""
-        raise UsageError(f"{discreet(audio)} {what}{hint}")
+from a2v._core.text import discreet
+from a2v._paths import existing
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
