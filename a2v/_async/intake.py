@@ -17,6 +17,7 @@ from a2v._async.item import Item
 from a2v._async.journal import read_rows
 from a2v._async.saver import is_saved, spared_files
 from a2v._core.items import JobState, JournalEntry, restored
+from a2v._core.manifest import same_file
 from a2v._core.models import Job, Video, VideoStatus
 from a2v._core.planning import Action, Choices, Files, Match, Matching, Plan, Step, decide, match
 from a2v.errors import DownloadError, JournalError, VideoFailedError
@@ -134,7 +135,7 @@ def _has_video(match: Match, contested: Iterable[str]) -> bool:
     if path is None or row is None or not (row.sha256 or row.state is JobState.DONE) or not is_saved(path, row):
         return False
     # What was saved there for another job may have the same size.
-    return str(path.absolute()) not in contested or digest_of(path) == row.sha256
+    return same_file(path.name) not in contested or digest_of(path) == row.sha256
 
 
 def _check_places(plan: Plan, spared: frozenset[FileId], *, overwrite: bool, only_existing: bool = False) -> None:

@@ -132,10 +132,13 @@ class Matching:
 
     @property
     def contested(self) -> Mapping[str, Row]:
-        """The saved files that are not where their own job's video goes now, each with the row that it was saved for."""
+        """The names of saved files that are not the one of their own job now, each with the row that it was saved for.
+
+        Names and not paths, as a folder may have been moved, and has more than one spelling.
+        """
         rows = [(match.row, match.path) for match in self.matches if match.row]
-        left = [row for row, path in rows if not path or row.path != str(path.absolute())]
-        return {row.path: row for row in (*left, *self.gone) if row.path}
+        left = [row for row, path in rows if not path or file_of(row) != same_file(path.name)]
+        return {file: row for row in (*left, *self.gone) if (file := file_of(row))}
 
 
 @frozen(kw_only=True)
@@ -350,6 +353,11 @@ def places_of(jobs: Sequence[Job], folder: Path | None) -> list[Path | None]:
     return [*paths]
 
 
+def file_of(row: Row) -> str | None:
+    """The name of a row's saved file, as file systems compare names."""
+    return same_file(Path(row.path).name) if row.path else None
+
+
 def mask_of(path: Path) -> Path:
     """Where the mask of a video goes."""
     return path.with_name(f"{mask_name(path.stem)}.mp4")
@@ -361,16 +369,15 @@ def _paths(
     """Where each job's video goes. A job without a name keeps the file it has, wherever it stands in the batch now."""
     named = [path for path, job in zip(places, jobs, strict=True) if path and job.name]
     reserved = {same_file(path.name) for path in (*named, *map(mask_of, named))}
-    saved = {row.path for row in rows}
+    saved = {file_of(row) for row in rows}
     numbers = count(len(jobs) + 1)
     for index, (path, job) in enumerate(zip(places, jobs, strict=True)):
         if path and not job.name:
             row = found.get(index)
-            before = Path(row.path) if row and row.path else None
-            if before and before.parent == path.parent.absolute() and same_file(before.name) not in reserved:
-                path = path.with_name(before.name)  # noqa: PLW2901  # the same path, more exactly
+            if row and row.path and file_of(row) not in reserved:
+                path = path.with_name(Path(row.path).name)  # noqa: PLW2901  # the same path, more exactly
             else:
-                while str(path.absolute()) in saved or same_file(path.name) in reserved:
+                while same_file(path.name) in saved | reserved:
                     path = path.with_name(f"{next(numbers):04d}.mp4")  # noqa: PLW2901  # as above
             reserved.add(same_file(path.name))
         yield path
@@ -439,7 +446,7 @@ def _problem(match: Match, state: JobState, contested: Mapping[str, Row], files:
         return None
     path = there[0]
     if state is JobState.PENDING:
-        owner = contested.get(str(match.path.absolute()))
+        owner = contested.get(same_file(match.path.name))
         return _changed(match.job, owner.job, match.path.stem, path) if owner else None
     advice = f" with video {match.row.video_id}; nothing is paid for again" if match.row and match.row.video_id else ""
     return (

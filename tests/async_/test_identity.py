@@ -77,7 +77,8 @@ async def test_a_submission_that_is_under_way_is_asked_about_too(service, run, m
         assert one.under_way
     with pytest.raises(a2v.AmbiguousJobsError, match=r"job 1 may be job 1 of the last run \(submitted, video v1\)"):
         await run(job("token=2"))
-    assert await run(job("token=2"), recordings="same") == {"0001": "video 1"}
+    files = await run(job("token=2"), recordings="same")
+    assert (run.errors, files) == ({}, {"0001": "video 1"})
     assert service.posts == 1
 
     await anyio.sleep(0.1)
@@ -155,3 +156,25 @@ async def test_what_keeps_a_batch_from_beginning_leaves_the_journal_as_it_was(se
         await run(take(4, "d"), take(2, "b"), quota=0)
     assert a2v.read_journal(tmp_path / "j.db") == before
     assert service.posts == 2
+
+
+async def test_another_spelling_of_the_folder(service, run, tmp_path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    jobs = (take(1, "a"), take(2), take(3))
+    await run(*jobs, save_to=tmp_path / "real")
+    for folder in ("link", "link/../real", "real/"):
+        await run(take(4, "a"), take(3), take(2), save_to=tmp_path / folder)
+        assert list(run.errors) == ["a"]
+        assert "the recording of 'a' has changed" in str(run.errors["a"])
+    assert sorted(path.name for path in (tmp_path / "real").iterdir()) == ["0002.mp4", "0003.mp4", "a.mp4"]
+    assert service.posts == 3
+
+
+async def test_a_folder_that_was_moved(service, run, tmp_path) -> None:
+    jobs = (take(1, "a"), take(2))
+    await run(*jobs, save_to=tmp_path / "old", journal=tmp_path / "old" / "j.db")
+    fetched = len(service.requests)
+    (tmp_path / "old").rename(tmp_path / "new")
+    await run(*jobs, save_to=tmp_path / "new", journal=tmp_path / "new" / "j.db")
+    assert (run.errors, len(service.requests)) == ({}, fetched)

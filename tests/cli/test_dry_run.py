@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 
 import pytest
 
+import a2v
 from a2v.testing import Reply
 
 HEAD = "model_id,audio_url,name\n"
@@ -127,3 +129,76 @@ def test_the_recordings_are_the_same_or_new(here, batch) -> None:
     code, _, err = here("batch", "jobs.csv", "-o", "videos", "--same-recordings", "--new-recordings")
     assert code == 2
     assert "--same-recordings and --new-recordings exclude each other" in err
+
+
+class TestFilesOfThisMachine:
+    """A dry run knows the URL under which the run submits a file, without a copy or an upload."""
+
+    @pytest.fixture
+    def folder(self, tmp_path, speech):
+        for name in ("take 1.flac", "table/take 2.flac"):
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            (tmp_path / name).write_bytes(speech.read_bytes() + name.encode())
+        url = (tmp_path / "take 1.flac").as_uri()
+        (tmp_path / "table" / "jobs.csv").write_text(HEAD + f"eva_a0008,{url},one\neva_a0008,take 2.flac,\n")
+        return tmp_path
+
+    @staticmethod
+    def submitted(service, folder, url_of) -> None:
+        """As if the run had been made."""
+        service.looks = ["finished"]
+        jobs = [
+            a2v.Job("eva_a0008", url_of(folder / name), title)
+            for name, title in (("take 1.flac", "one"), ("table/take 2.flac", None))
+        ]
+        videos = folder / "videos"
+        with (
+            a2v.A2V("token-1234", transport=service.transport()) as client,
+            client.batch(jobs, save_to=videos, journal=videos / "a2v-batch.db") as batch,
+        ):
+            assert all(outcome.ok for outcome in batch)
+
+    @staticmethod
+    def check(here, folder, *options) -> None:
+        before = sorted(folder.rglob("*"))
+        for spelling in ("videos", "./videos/", "table/../videos", str(folder / "videos")):
+            code, out, err = here("batch", "table/jobs.csv", "-o", spelling, "--quota", "0", "--dry-run", *options)
+            assert (code, err) == (0, "")
+            assert out.splitlines() == ["2 jobs: 2 done", "A run would submit 0 videos."]
+        assert sorted(folder.rglob("*")) == before
+        (folder / "table" / "take 2.flac").write_bytes(b"another take")
+        _, out, _ = here("batch", "table/jobs.csv", "-o", "videos", "--dry-run", *options)
+        assert out.splitlines() == ["2 jobs: 1 done, 1 not submitted", "A run would submit 1 video."]
+
+    def test_local(self, here, service, folder) -> None:
+        from a2v.cli.server import kept
+
+        recordings = folder / "videos" / "a2v-engine" / "recordings"
+        self.submitted(service, folder, lambda path: kept(path, recordings).as_uri())
+        self.check(here, folder, "--local")
+
+    def test_staged(self, here, service, folder, monkeypatch) -> None:
+        store = pytest.importorskip("a2v.staging.store", exc_type=ImportError)
+        from datetime import timedelta
+
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+            monkeypatch.setenv(name, "x")
+        monkeypatch.setenv("AWS_REGION", "eu-west-1")
+
+        def url_of(path):
+            name = hashlib.sha256(path.read_bytes()).hexdigest() + ".flac"
+            return store.Place("s3://bucket/prefix").sign(name, timedelta(seconds=60))
+
+        self.submitted(service, folder, url_of)
+        self.check(here, folder, "--stage-to", "s3://bucket/prefix")
+
+    def test_a_file_that_cannot_be_read(self, here, service, folder) -> None:
+        (folder / "table" / "take 2.flac").unlink()
+        code, _, err = here("batch", "table/jobs.csv", "-o", "videos", "--local", "--dry-run")
+        assert code == 2
+        assert "take 2.flac" in err
+
+    @pytest.mark.extended
+    def test_after_a_run(self, here, folder) -> None:
+        assert here("batch", "table/jobs.csv", "-o", "videos", "--local")[0] == 0
+        self.check(here, folder, "--local")

@@ -272,6 +272,12 @@ class TestFilesInTheWay:
         assert planned([self.AGAIN, self.ONE], rows, self.THERE, quota=0).submissions == 0
         assert planned([self.AGAIN, self.ONE], rows, self.THERE, overwrite=True).submissions == 1
 
+    def test_in_a_folder_that_was_moved(self) -> None:
+        rows = [evolve(row, path=f"/old/{row.job.name}.mp4") for row in known(self.ZERO, self.ONE)]
+        changed, same = planned([self.AGAIN, self.ONE], rows, self.THERE).steps
+        assert (changed.action, same.action) == (Action.REFUSE, Action.REPORT)
+        assert "the recording of 'zero' has changed" in changed.problem
+
     def test_a_changed_character(self) -> None:
         leo = a2v.Job("leo", self.ZERO.audio_url, "zero")
         (changed,) = planned([leo], known(self.ZERO), self.THERE).steps
@@ -324,9 +330,9 @@ class TestPlaces:
         four = job("https://example.com/n.wav", "0004")
         assert places([self.Z, self.Y, four], known(self.X)) == ["0005.mp4", "0002.mp4", "0004.mp4"]
 
-    def test_a_file_in_another_folder_is_not_kept(self) -> None:
+    def test_a_folder_that_was_moved_makes_no_difference(self) -> None:
         rows = [evolve(row, path="/elsewhere/0007.mp4") for row in known(self.X)]
-        assert places([self.X], rows) == ["0001.mp4"]
+        assert places([self.X], rows) == ["0007.mp4"]
 
     def test_two_do_not_keep_one_file(self) -> None:
         rows = [evolve(row, path=str(FOLDER / "a.mp4")) for row in known(self.X, self.Y)]
