@@ -158,10 +158,12 @@ class Writer:
         return f"class {twin(node.name)}({base}[{node.name}]):\n{doc}\n" + "\n\n".join(members)
 
     def _check_class(self, source: Source, node: ast.ClassDef, methods: list[Function]) -> None:
-        if node.bases:
+        # The base of all twins refuses pickling itself.
+        if any(_name(base) != "HoldsSecret" for base in node.bases):
             source.fail(node, f"{node.name} has a base class; say in the generator what its twin's is")
         for item in node.body:
-            if isinstance(item, ast.AnnAssign | ast.Assign):
+            targets = item.targets if isinstance(item, ast.Assign) else [getattr(item, "target", None)]
+            if any(isinstance(target, ast.Name) and not target.id.startswith("_") for target in targets):
                 source.fail(item, f"a public attribute of {node.name}: make it a property")
         for method in methods:
             if method.name.startswith("__") and method.name not in KNOWN:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from a2v._core import arguments, wire
+from a2v._core.settings import HoldsSecret
 
 if TYPE_CHECKING:
     import builtins
@@ -13,8 +14,10 @@ if TYPE_CHECKING:
     from a2v._core.models import Avatar, Pose
 
 
-class AsyncAvatars:
+class AsyncAvatars(HoldsSecret):
     """The avatars of the service, each with its poses. Servers of the first revision do not have them."""
+
+    _instead = "make another client there, which takes its token from A2V_TOKEN or token=…"
 
     def __init__(self, session: Session) -> None:
         self._session = session

@@ -30,6 +30,7 @@ from a2v._core import arguments, html, wire
 from a2v._core.items import JobState, JournalEntry, Pace, Progress, as_a2v_error, facts_of, in_doubt, is_lost
 from a2v._core.models import Job, Outcome
 from a2v._core.planning import Choices, Recordings, places_of
+from a2v._core.settings import HoldsSecret
 from a2v.errors import (
     A2VError,
     InvalidArgumentError,
@@ -52,8 +53,10 @@ if TYPE_CHECKING:
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
-class AsyncBatch:
+class AsyncBatch(HoldsSecret):
     """Many videos, made by ``client.batch``: a context in which to iterate over the outcomes."""
+
+    _instead = "pass its jobs, and make another batch of them there; a journal= tells it what is done already"
 
     def __init__(
         self,

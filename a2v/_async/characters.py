@@ -5,14 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from a2v._core import wire
+from a2v._core.settings import HoldsSecret
 
 if TYPE_CHECKING:
     from a2v._async.session import Session
     from a2v._core.models import Character
 
 
-class AsyncCharacters:
+class AsyncCharacters(HoldsSecret):
     """The characters of the service."""
+
+    _instead = "make another client there, which takes its token from A2V_TOKEN or token=…"
 
     def __init__(self, session: Session) -> None:
         self._session = session

@@ -10,7 +10,7 @@ from a2v._async.characters import AsyncCharacters
 from a2v._async.session import Session
 from a2v._async.videos import AsyncVideos
 from a2v._core.models import DEFAULT_RENDER_TIMEOUT
-from a2v._core.settings import Secret
+from a2v._core.settings import HoldsSecret, Secret
 
 if TYPE_CHECKING:
     import os
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from a2v._core.models import Job
 
 
-class AsyncA2V:
+class AsyncA2V(HoldsSecret):
     """A client of one account on one server.
 
     It is cheap to make, does nothing until it is used, and works with or without ``async with`` (within it, connections
@@ -43,6 +43,8 @@ class AsyncA2V:
     Raises:
         ConfigurationError: The token or another argument cannot be right.
     """
+
+    _instead = "make another client there, which takes its token from A2V_TOKEN or token=…"
 
     def __init__(
         self,

@@ -20,7 +20,7 @@ from a2v._async.transport import Transport
 from a2v._core import arguments, wire
 from a2v._core.budget import Budget
 from a2v._core.retry import Again, backoff, judge
-from a2v._core.settings import Secret, read_base_url, read_token
+from a2v._core.settings import HoldsSecret, Secret, read_base_url, read_token
 from a2v.errors import ClientClosedError, ConfigurationError, RateLimitError
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class _Run:
 _runs: RunVar[WeakKeyDictionary[Session, _Run]] = RunVar("a2v_runs")
 
 
-class Session:
+class Session(HoldsSecret):
     """The client without its face: tasks and batches hold this, never the client."""
 
     def __init__(

@@ -14,7 +14,7 @@ from a2v._async.download import download, on_disk
 from a2v._async.watch import Watch
 from a2v._core import arguments
 from a2v._core.models import DEFAULT_RENDER_TIMEOUT, Video, VideoStatus
-from a2v._core.settings import Secret
+from a2v._core.settings import HoldsSecret, Secret
 from a2v._core.text import escape
 from a2v.errors import DownloadError, ProtocolError, VideoFailedError, WaitTimeoutError
 
@@ -27,12 +27,14 @@ if TYPE_CHECKING:
     from a2v._async.session import Session
 
 
-class AsyncVideoTask:
+class AsyncVideoTask(HoldsSecret):
     """A video on its way: made by ``videos.generate``, or picked up by its id with ``videos.task``.
 
     Giving up on a task stops only the waiting. The server has no call to cancel a render, so it goes on and can be picked
     up again.
     """
+
+    _instead = "pass its video_id, and pick the video up there with client.videos.task(video_id)"
 
     def __init__(
         self, session: Session, video_id: str, *, submitted_at: float | None = None, recording: Path | None = None

@@ -8,6 +8,7 @@ from a2v._async.task import AsyncVideoTask, follow
 from a2v._core import arguments, wire
 from a2v._core.models import DEFAULT_RENDER_TIMEOUT, Job, Video
 from a2v._core.paths import file_of
+from a2v._core.settings import HoldsSecret
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -15,8 +16,10 @@ if TYPE_CHECKING:
     from a2v._async.session import Session
 
 
-class AsyncVideos:
+class AsyncVideos(HoldsSecret):
     """The videos of an account."""
+
+    _instead = "make another client there, which takes its token from A2V_TOKEN or token=…"
 
     def __init__(self, session: Session) -> None:
         self._session = session

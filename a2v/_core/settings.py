@@ -5,10 +5,8 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 from ipaddress import ip_address
-from typing import Any
+from typing import Any, NoReturn, SupportsIndex
 from urllib.parse import urlsplit
-
-from attrs import field, frozen
 
 from a2v.errors import ConfigurationError
 
@@ -20,15 +18,34 @@ _TOKEN = re.compile(r"[\x21-\x7e]{1,512}")
 _SHORTEST_SECRET = 8
 
 
-@frozen
 class Secret:
-    """Something that must not be seen, not even in a traceback that shows local variables.
+    """A value that is shown nowhere: in no ``repr``, pickle or copy, and in no traceback that shows local variables.
 
-    Attributes:
-        value: What it is; anything until it has been checked.
+    Args:
+        value: The value; it may be of any type until it has been checked.
     """
 
-    value: Any = field(repr=False)
+    __slots__ = ("_value",)
+
+    def __init__(self, value: Any) -> None:
+        self._value = value
+
+    @property
+    def value(self) -> Any:
+        """The value itself."""
+        return self._value
+
+    def __repr__(self) -> str:
+        return "Secret()"
+
+    def __eq__(self, other: object) -> bool:
+        return self._value == other._value if isinstance(other, Secret) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._value)
+
+    def __reduce_ex__(self, _: SupportsIndex, /) -> NoReturn:
+        raise TypeError("a secret can be neither pickled nor copied: pass it in another way, such as a variable")
 
     def blot(self, said: bytes) -> bytes:
         """What somebody said, without this: servers quote it, and what they say ends up in errors and logs."""
@@ -37,6 +54,16 @@ class Secret:
             return re.sub(rb"(?i)\b(bearer\s+)%s(?![\w-])" % re.escape(secret), rb"\1[token]", said) if secret else said
         said = said.replace(secret, b"[token]")
         return _escaped(secret).sub(b"[token]", said) if b"\\" in said else said
+
+
+class HoldsSecret:
+    """What holds a token or the like, and so can be neither pickled nor copied. Each kind says what to pass instead."""
+
+    __slots__ = ()
+    _instead = "make another one there"
+
+    def __reduce_ex__(self, _: SupportsIndex, /) -> NoReturn:
+        raise TypeError(f"{type(self).__name__} can be neither pickled nor copied: {self._instead}")
 
 
 @lru_cache(16)

@@ -15,7 +15,7 @@ from contextvars import copy_context
 from functools import partial
 from math import inf
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, SupportsIndex, TypeVar
 
 import anyio
 
@@ -296,6 +296,10 @@ class Twin(Generic[C]):
     def __init__(self, core: C, bridge: Bridge) -> None:
         self._core = core
         self._bridge = bridge
+
+    def __reduce_ex__(self, _: SupportsIndex, /) -> NoReturn:
+        instead = getattr(self._core, "_instead", "make another one there")
+        raise TypeError(f"{type(self).__name__} can be neither pickled nor copied: {instead}")
 
     def __repr__(self) -> str:
         # An error report may show a client that could not be made.

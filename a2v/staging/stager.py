@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 from attrs import define, field
 
 from a2v._core import arguments
+from a2v._core.settings import HoldsSecret, Secret
 from a2v.errors import ConfigurationError, StagingError
 from a2v.staging.recording import look, open_file
 from a2v.staging.store import Place
@@ -59,7 +60,7 @@ async def foresee(path: StrPath, to: str) -> str:
     return await in_thread(partial(_Staging(to, DAY, remove=False).sign, path))
 
 
-class _Leaving:
+class _Leaving(HoldsSecret):
     """How a ``with`` block ends."""
 
     _staging: _Staging
@@ -71,7 +72,7 @@ class _Leaving:
             wait_for(self._staging.remove)
 
 
-class _AsyncLeaving:
+class _AsyncLeaving(HoldsSecret):
     """How an ``async with`` block ends."""
 
     _staging: _Staging
@@ -205,6 +206,17 @@ _objects: dict[object, _Object] = {}
 _objects_lock = threading.Lock()
 
 
+def _forget_objects() -> None:
+    """Start afresh in a forked child: a thread that holds one of the locks stayed in the parent."""
+    global _objects_lock  # noqa: PLW0603  # nobody else has it
+    _objects_lock = threading.Lock()
+    _objects.clear()
+
+
+if hasattr(os, "register_at_fork"):  # pragma: no branch
+    os.register_at_fork(after_in_child=_forget_objects)
+
+
 class _Staging:
     """What a stager does, in whatever thread."""
 
@@ -223,7 +235,7 @@ class _Staging:
         with open_file(source) as file:
             recording = look(file, source, stop)
             # First, for where no URL can be signed there is no use in an upload.
-            url = self._place.sign(recording.name, self._expires_in)
+            url = Secret(self._place.sign(recording.name, self._expires_in))
             with _objects_lock:
                 known = _objects.setdefault(self._place.identity(recording.name), _Object())
             # Whoever else in this process stages the same recording waits until it is there.
@@ -232,7 +244,7 @@ class _Staging:
                 known.is_ours |= self._place.put(file, recording, stop)
                 known.uses += recording.name not in self._used
                 self._used[recording.name] = known
-        return url
+        return url.value  # type: ignore[no-any-return]  # a string
 
     def sign(self, path: StrPath, stop: Stop) -> str:
         """Sign a URL for a file, whether the store has it or not."""
