@@ -27,6 +27,7 @@ from a2v import (
     WaitTimeoutError,
     __version__,
 )
+from a2v._core.settings import Secret
 from a2v._paths import existing
 from a2v.cli.batch import make_batch, show_journal
 from a2v.cli.output import announce, print_checks
@@ -302,7 +303,7 @@ def serve(
         run_engine, settings_of = engine.serve, engine.Settings
         if dask:
             from a2v.engine import farm  # noqa: F401, PLC0415  # before the log is set up, because Dask sets up its own
-    token = read_token(token_file)
+    token = Secret(read_token(token_file))
     settings = settings_of(
         host=host,
         port=port,
@@ -327,7 +328,8 @@ def serve(
         keep_days=keep_days,
     )
     log_to_stderr(as_json=log_json)
-    ready = partial(announce, token=settings.token, is_secret=bool(token), is_kept=bool(data_dir), as_json=as_json)
+    told = Secret(settings.token)
+    ready = partial(announce, token=told, is_secret=bool(token.value), is_kept=bool(data_dir), as_json=as_json)
     run_engine(settings, allow_remote=allow_remote, ready=ready)
 
 

@@ -28,6 +28,7 @@ from a2v.cli.printing import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from a2v._core.settings import Secret
     from a2v.cli.doctor import Check
 
 
@@ -238,7 +239,7 @@ def open_output(*, as_json: bool, note: str) -> Output:
     return TerminalOutput(console, note) if console else Output()
 
 
-def announce(base_url: str, *, token: str, is_secret: bool, is_kept: bool, as_json: bool) -> None:
+def announce(base_url: str, *, token: Secret, is_secret: bool, is_kept: bool, as_json: bool) -> None:
     """Tell that an engine is ready, and how to use it.
 
     Args:
@@ -249,16 +250,17 @@ def announce(base_url: str, *, token: str, is_secret: bool, is_kept: bool, as_js
         as_json: Whether a machine reads.
     """
     if as_json:
-        print_json({"base_url": base_url, "token": None if is_secret else token})
+        print_json({"base_url": base_url, "token": None if is_secret else token.value})
         return
-    lines = [
+    print(
         f"The engine is ready at {base_url} (also a page to look at). Ctrl-C stops it.",
         *([] if is_kept else ["Its videos will be gone then; --data-dir DIR keeps them."]),
         "To use it from another terminal:",
-        f"  export A2V_BASE_URL={base_url} A2V_TOKEN={'…' if is_secret else token}",
+        f"  export A2V_BASE_URL={base_url} A2V_TOKEN={'…' if is_secret else token.value}",
         "  a2v characters",
-    ]
-    print(*lines, sep="\n", flush=True)
+        sep="\n",
+        flush=True,
+    )
 
 
 def print_checks(checks: Iterable[Check], *, as_json: bool) -> None:

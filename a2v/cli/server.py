@@ -19,6 +19,7 @@ from attrs import frozen
 from cyclopts import Parameter
 
 from a2v import AsyncA2V, Job
+from a2v._core.settings import Secret
 from a2v._core.text import discreet
 from a2v._paths import existing
 
@@ -103,21 +104,21 @@ class Server:
         """
         self.check()
         if not self.local:
-            token = read_token(self.token_file)
-            if token is None:
+            token = Secret(read_token(self.token_file))
+            if token.value is None:
                 raise UsageError(
                     "no token: set A2V_TOKEN, or pass --token-file FILE, or --local to render on this machine"
                 )
-            async with AsyncA2V(token, base_url=self.base_url) as client:
+            async with AsyncA2V(token.value, base_url=self.base_url) as client:
                 yield client
             return
         with needs_extra():
             from a2v.engine import LocalEngine  # noqa: PLC0415  # an extra
         kept = [self.recordings] if self.recordings and self.recordings.is_dir() else []
-        token = _kept_token(self.data_dir) if self.data_dir else None
+        token = Secret(_kept_token(self.data_dir) if self.data_dir else None)
         async with (
             LocalEngine(
-                self.data_dir, token, size=SIZE if self.size is None else self.size, allow_files=[*files, *kept]
+                self.data_dir, token.value, size=SIZE if self.size is None else self.size, allow_files=[*files, *kept]
             ) as engine,
             AsyncA2V(engine.token, base_url=engine.base_url) as client,
         ):

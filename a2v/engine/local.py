@@ -14,6 +14,7 @@ import anyio
 import anyio.to_thread
 import uvicorn
 
+from a2v._core.settings import Secret
 from a2v.engine import sandbox
 from a2v.engine.app import create_app
 from a2v.engine.connections import KEEP_ALIVE_SECONDS, Connection, accept, most_connections
@@ -93,9 +94,11 @@ class LocalEngine:
         keep_days: float | None = None,
         allowed_hosts: str | Iterable[str] = (),
     ) -> None:
+        secret = Secret(token)
+        del token  # a traceback that shows variables would show it
         self._settings = Settings(
             data_dir=data_dir,
-            token=token,
+            token=secret,
             size=size,
             format=format,
             fps=fps,
@@ -115,7 +118,11 @@ class LocalEngine:
             keep_days=keep_days,
             allowed_hosts=allowed_hosts,
         )
-        self.token: str = self._settings.token
+
+    @property
+    def token(self) -> str:
+        """What clients must send."""
+        return self._settings.token
 
     async def __aenter__(self) -> Self:
         started: Future[None] = Future()

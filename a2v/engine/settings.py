@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import re
 import secrets
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, TypeVar, get_args
 
 from attrs import Attribute, field, frozen
 from attrs.validators import optional
 
 from a2v._core import arguments
+from a2v._core.settings import Secret
 from a2v.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -43,22 +45,32 @@ def _paths(value: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> 
 def _names(value: str | Iterable[str]) -> tuple[str, ...]:
     if isinstance(value, str):
         value = (value,)
-    names = arguments.iterable("allowed_hosts", value, "host names", error=ConfigurationError)
-    return tuple(arguments.text("allowed_hosts", name, error=ConfigurationError).lower() for name in names)
+    return tuple(map(_name, arguments.iterable("allowed_hosts", value, "host names", error=ConfigurationError)))
 
 
-def _token(value: str | None) -> str:
-    return secrets.token_urlsafe(24) if value is None else value
+def _name(value: Any) -> str:
+    name = arguments.text("allowed_hosts", value, error=ConfigurationError)
+    if not re.fullmatch(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]|[0-9A-Fa-f]*:[0-9A-Fa-f:.]*", name) or re.fullmatch(
+        r"\w+:\d+", name
+    ):
+        reason = "without port, scheme or path, and with xn--… for other letters"
+        raise ConfigurationError(f"allowed_hosts must be names such as engine.example, {reason}; got {name!r}")
+    return name.strip("[]").lower()
+
+
+def _token(given: str | Secret | None) -> str:
+    # Never a variable of its own: a traceback with variables would show it. Nor a part of the message: it may be a secret
+    # with a typing error.
+    secret = given if isinstance(given, Secret) else Secret(given)
+    if secret.value is None:
+        return secrets.token_urlsafe(24)
+    if not isinstance(secret.value, str) or not re.fullmatch(r"[\x21-\x7e]{1,512}", secret.value):
+        raise ConfigurationError("token must be 1 to 512 printable ASCII characters without spaces")
+    return secret.value
 
 
 def _workers(value: int | None) -> int:
     return value if value is not None else os.cpu_count() or 1
-
-
-def _check_token(_: object, __: Attribute[str], value: Any) -> None:
-    # The value stays out of the message: it may be a secret with a typing error.
-    if not isinstance(value, str) or not re.fullmatch(r"[\x21-\x7e]{1,512}", value):
-        raise ConfigurationError("token must be 1 to 512 printable ASCII characters without spaces")
 
 
 def _check_text(_: object, attribute: Attribute[str], value: Any) -> None:
@@ -66,7 +78,7 @@ def _check_text(_: object, attribute: Attribute[str], value: Any) -> None:
 
 
 def _check_size(_: object, __: Attribute[int], value: int) -> None:
-    if value not in SIZES:
+    if type(value) is not int or value not in SIZES:
         raise ConfigurationError(f"size must be one of {', '.join(map(str, SIZES))} (pixels), got {value!r}")
 
 
@@ -76,8 +88,13 @@ def _check_format(_: object, __: Attribute[Format], value: Format) -> None:
 
 
 def _check_fps(_: object, __: Attribute[int], value: int) -> None:
-    if value not in FRAME_RATES:
+    if type(value) is not int or value not in FRAME_RATES:
         raise ConfigurationError(f"fps must be one of {', '.join(map(str, FRAME_RATES))}, got {value!r}")
+
+
+def _check_flag(_: object, attribute: Attribute[bool], value: Any) -> None:
+    if not isinstance(value, bool):  # the string "no" would count as true
+        raise ConfigurationError(f"{attribute.name} must be True or False, got {arguments.shown(value)}")
 
 
 def _check_port(_: object, __: Attribute[int], value: int) -> None:
@@ -116,6 +133,32 @@ def _check_files(_: object, __: Attribute[Any], value: tuple[Path, ...]) -> None
             raise ConfigurationError(f"allow_files: there is no {str(path)!r}")
 
 
+T = TypeVar("T")
+
+
+def _careful(settings: type[T]) -> type[T]:
+    """For tracebacks that show variables: the token is wrapped before anything can fail, and what was refused has a ``repr``."""
+    make, show = settings.__init__, settings.__repr__
+
+    @wraps(make)
+    def init(self: T, **given: Any) -> None:
+        if "token" in given and not isinstance(given["token"], Secret):
+            given["token"] = Secret(given["token"])
+        make(self, **given)
+
+    @wraps(show)
+    def represent(self: T) -> str:
+        try:
+            return show(self)
+        except AttributeError:
+            return f"<{type(self).__name__}, refused>"
+
+    # With the same signatures.
+    settings.__init__, settings.__repr__ = init, represent  # type: ignore[assignment, method-assign]
+    return settings
+
+
+@_careful
 @frozen(kw_only=True)
 class Settings:
     """What an engine can be told; all of it can be left out.
@@ -151,7 +194,7 @@ class Settings:
     data_dir: Path | None = field(default=None, converter=_path)
     host: str = field(default="127.0.0.1", validator=_check_text)
     port: int = field(default=0, validator=_check_port)
-    token: str = field(default=None, converter=_token, validator=_check_token, repr=False)
+    token: str = field(default=None, converter=_token, repr=False)
     size: int = field(default=512, validator=_check_size)
     format: Format = field(default="square", validator=_check_format)
     fps: int = field(default=25, validator=_check_fps)
@@ -159,9 +202,9 @@ class Settings:
     dask: str | None = field(default=None, validator=optional(_check_address))
     queue_limit: int = field(default=1000, validator=_check_count)
     allow_files: tuple[Path, ...] = field(default=(), converter=_paths, validator=_check_files)
-    allow_private_urls: bool = False
+    allow_private_urls: bool = field(default=False, validator=_check_flag)
     revision: Revision = field(default="later", validator=_check_revision)
-    like_hosted: bool = False
+    like_hosted: bool = field(default=False, validator=_check_flag)
     requests_per_minute: int | None = field(default=None, validator=optional(_check_count))
     quota: int | None = field(default=None, validator=optional(_check_count))
     max_audio_seconds: float | None = field(default=None, validator=optional(_check_amount))
@@ -169,6 +212,16 @@ class Settings:
     max_render_mib: int = field(default=2048, validator=_check_memory)
     keep_days: float | None = field(default=None, validator=optional(_check_amount))
     allowed_hosts: tuple[str, ...] = field(default=(), converter=_names)
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be pickled: whoever got the pickle would have the token."""
+        raise TypeError("Settings cannot be pickled, because they hold the token; make new ones where they are needed")
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, _: object) -> Self:
+        return self
 
     @property
     def is_local(self) -> bool:
