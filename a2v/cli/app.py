@@ -33,9 +33,22 @@ from a2v.cli.batch import make_batch, show_journal
 from a2v.cli.output import announce, print_checks
 from a2v.cli.plan import Plan
 from a2v.cli.printing import log_to_stderr, number, say
-from a2v.cli.server import SIZE, Flag, Server, TokenFile, UsageError, needs_extra, read_audio, read_job, read_token
+from a2v.cli.server import (
+    SIZE,
+    FilePath,
+    Flag,
+    OptionalPath,
+    Server,
+    TokenFile,
+    UsageError,
+    needs_extra,
+    read_audio,
+    read_job,
+    read_token,
+)
 from a2v.cli.session import follow, session, submit
 from a2v.cli.staging import Staging
+from a2v.cli.targets import check_targets, make_folder, recording_of
 
 FAILED = 1
 USAGE = 2
@@ -75,20 +88,20 @@ def _not_blank(_: object, value: str) -> None:
 _SAVE = Parameter(name=["--output", "-o"])
 _JSON = Parameter(name="--json")
 VideoId = Annotated[str, Parameter(help="The id that `a2v generate` printed.", validator=_not_blank)]
-Target = Annotated[Path, _SAVE, Parameter(help="Where to save the video.")]
+Target = Annotated[FilePath, _SAVE, Parameter(help="Where to save the video.")]
 Timeout = Annotated[
     float | None,
     Parameter(help="Seconds to wait at most; as long as it takes if left out.", validator=validators.Number(gt=0)),
 ]
 Overwrite = Annotated[Flag, Parameter(help="Replace a file that is there already.")]
-Mask = Annotated[Path | None, Parameter(help="Where to save the mask, too; implies --with-mask.")]
+Mask = Annotated[OptionalPath, Parameter(help="Where to save the mask, too; implies --with-mask.")]
 Size = Annotated[int, Parameter(help="Width and height of the videos in pixels: 512, 720 or 1080.")]
 
 
 @app.command(sort_key=1)
 async def demo(
     *,
-    output: Annotated[Path, _SAVE] = Path("a2v-demo"),
+    output: Annotated[FilePath, _SAVE] = Path("a2v-demo"),
     size: Size = SIZE,
     as_json: Annotated[Flag, _JSON] = False,
 ) -> None:
@@ -103,7 +116,7 @@ async def demo(
     """
     from a2v.cli.demo import CLIPS, advice, make_videos  # noqa: PLC0415  # of use to this command alone
 
-    _make_folder(output)
+    make_folder(output)
     server = Server(local=True, size=size, as_json=as_json)
     async with session(server, [clip.path for clip in CLIPS]) as (client, out):
         made = await make_videos(client, out, output)
@@ -149,7 +162,11 @@ async def generate(
     wants_mask = with_mask or mask_output is not None
     job_for = partial(read_job, model_id=model_id, pose_id=pose_id, with_mask=wants_mask)
     job_for(audio_url)
-    _check_targets(output, mask_output, overwrite=overwrite)
+    check_targets(output, mask_output, [recording_of(audio), *files], overwrite=overwrite)
+    if with_mask and not mask_output and not server.is_kept:
+        raise UsageError(
+            "with --local the mask would be gone at the end: say where to save it, with --mask-output FILE"
+        )
     if not output and not server.is_kept:
         raise UsageError("with --local the video would be gone at the end: say where to save it, with -o FILE")
     async with staging.open(server, audio_url) as reach, session(server, files) as (client, out):
@@ -192,13 +209,13 @@ async def download(
     /,
     *,
     output: Target,
-    mask_output: Annotated[Path | None, Parameter(help="Where to save its mask, too, if it has one.")] = None,
+    mask_output: Annotated[OptionalPath, Parameter(help="Where to save its mask, too, if it has one.")] = None,
     overwrite: Overwrite = False,
     timeout: Timeout = None,
     server: Server = Server(),  # noqa: B008  # frozen
 ) -> None:
     """Save a video, after waiting for it if need be."""
-    _check_targets(output, mask_output, overwrite=overwrite)
+    check_targets(output, mask_output, overwrite=overwrite)
     async with session(server) as (client, out):
         out.expect(video_id, target=output, mask_target=mask_output)
         await follow(client.videos.task(video_id), out, overwrite=overwrite, timeout=timeout)
@@ -207,11 +224,11 @@ async def download(
 @app.command(sort_key=7)
 async def batch(
     manifest: Annotated[
-        Path, Parameter(help="A table with audio_url and model_id: .csv, .jsonl, .json or .xlsx; name is optional.")
+        FilePath, Parameter(help="A table with audio_url and model_id: .csv, .jsonl, .json or .xlsx; name is optional.")
     ],
     /,
     *,
-    output: Annotated[Path, _SAVE, Parameter(help="The folder for the videos; made if need be.")],
+    output: Annotated[FilePath, _SAVE, Parameter(help="The folder for the videos; made if need be.")],
     plan: Plan = Plan(),  # noqa: B008  # frozen
     staging: Staging = Staging(),  # noqa: B008  # frozen
     server: Server = Server(),  # noqa: B008  # frozen
@@ -224,13 +241,13 @@ async def batch(
     # The same folder, however its name is composed: another one would have no journal, and all be paid for again.
     manifest, output = existing(manifest), existing(output)
     if not plan.dry_run:
-        _make_folder(output)
+        make_folder(output)
     await make_batch(manifest, output, plan, staging, server)
 
 
 @app.command(sort_key=8)
 def journal(
-    path: Annotated[Path, Parameter(help="The journal of a batch.")],
+    path: Annotated[FilePath, Parameter(help="The journal of a batch.")],
     /,
     *,
     as_json: Annotated[Flag, _JSON] = False,
@@ -244,7 +261,7 @@ def serve(
     *,
     host: str = "127.0.0.1",
     port: int = 8000,
-    data_dir: Path | None = None,
+    data_dir: OptionalPath = None,
     token_file: TokenFile = None,
     size: Size = SIZE,
     format: Literal["square", "portrait"] = "square",
@@ -358,32 +375,6 @@ async def doctor(
 
 
 app.register_install_completion_command(help="Have the shell complete commands and options: bash, zsh or fish.")
-
-
-def _check_targets(output: Path | None, mask_output: Path | None, *, overwrite: bool) -> None:
-    """Before anything is paid for."""
-    for option, target in (("--output", output), ("--mask-output", mask_output)):
-        if target:
-            _check_target(target, option, overwrite=overwrite)
-    if output and mask_output and output.resolve() == mask_output.resolve():
-        raise UsageError(f"--mask-output: {mask_output} is where the video goes; give the mask a file of its own")
-
-
-def _check_target(path: Path, option: str, *, overwrite: bool) -> None:
-    if path.is_dir():
-        raise UsageError(f"{option}: {path} is a folder; give the name of a file in it")
-    if path.exists() and not overwrite:
-        raise UsageError(f"{option}: {path} is there already; add --overwrite to replace it")
-    _make_folder(path.parent, option)
-
-
-def _make_folder(path: Path, option: str = "--output") -> None:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"{option}: the folder {path} cannot be made: {error.strerror}") from None
-    if not os.access(path, os.W_OK):
-        raise UsageError(f"{option}: the folder {path} is not writable")
 
 
 def run(arguments: list[str]) -> int:

@@ -32,6 +32,7 @@ from a2v.cli.report import check_report, write_report
 from a2v.cli.server import Server, UsageError, keep, kept
 from a2v.cli.staging import Staging
 from a2v.cli.table import Standing, count_stages, in_words, open_batch_output, print_journal
+from a2v.cli.targets import check_videos
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
@@ -69,6 +70,8 @@ async def make_batch(manifest: Path, folder: Path, plan: Plan, staging: Staging,
     if plan.report:
         token = [Path(server.token_file)] if server.token_file else []
         check_report(plan.report, [manifest, journal, *token, *map(_path, work.files)])
+    if plan.overwrite:
+        check_videos(work, folder, [manifest])
     run = _Run(work, plan, plan.choices(work.rows), staging, server, folder, journal, again)
     await (run.rehearse() if plan.dry_run else run.go())
 

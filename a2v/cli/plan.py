@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from attrs import evolve, frozen
@@ -17,11 +16,13 @@ from a2v._core.items import is_lost, without_query
 from a2v._core.manifest import file_names, listed_rows
 from a2v._core.models import DEFAULT_RENDER_TIMEOUT
 from a2v.cli.printing import number, say
-from a2v.cli.server import Flag, Server, UsageError, read_audio
+from a2v.cli.server import Flag, OptionalPath, Server, UsageError, read_audio
 from a2v.cli.table import Standing, count_stages, in_words
 from a2v.manifest import load
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from a2v import A2VError, AmbiguousJobsError, JournalEntry, Outcome
 
 _IN_DOUBT = "nobody knows whether the server accepted it"
@@ -54,7 +55,7 @@ class Plan:
         report: Write what became of each row to a file, which ends in .csv or .json.
     """
 
-    journal: Path | None = None
+    journal: OptionalPath = None
     overwrite: Flag = False
     max_in_flight: Annotated[int | None, Parameter(validator=validators.Number(gte=1))] = None
     limit: _Count = None
@@ -69,7 +70,7 @@ class Plan:
     render_timeout: Annotated[float | None, Parameter(validator=validators.Number(gt=0), show_default=False)] = (
         DEFAULT_RENDER_TIMEOUT
     )
-    report: Path | None = None
+    report: OptionalPath = None
 
     @property
     def flags(self) -> str:

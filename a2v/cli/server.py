@@ -11,7 +11,7 @@ import stat
 import sys
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
@@ -19,16 +19,29 @@ from attrs import frozen
 from cyclopts import Parameter
 
 from a2v import AsyncA2V, Job
+from a2v._core import arguments
 from a2v._core.settings import Secret
 from a2v._core.text import discreet
 from a2v._paths import existing
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Iterator, Sequence
+
+    from cyclopts import Token
 
 
 SIZE = 512
 Flag = Annotated[bool, Parameter(negative="", show_default=False)]
+
+
+def expand_home(_: type[Any], tokens: Sequence[Token]) -> Path:
+    """Convert an argument to a path, and expand a leading ``~``, which shells leave as it is in ``--option=~/file``."""
+    value = tokens[-1].value
+    return arguments.path("it", value) if value.startswith("~") else Path(value)
+
+
+FilePath = Annotated[Path, Parameter(converter=expand_home)]
+OptionalPath = Annotated[Path | None, Parameter(converter=expand_home)]
 TokenFile = Annotated[str | None, Parameter(allow_leading_hyphen=True)]
 
 
@@ -54,7 +67,7 @@ class Server:
     base_url: str | None = None
     token_file: TokenFile = None
     local: Flag = False
-    data_dir: Path | None = None
+    data_dir: OptionalPath = None
     size: int | None = None
     as_json: Annotated[Flag, Parameter(name="--json")] = False
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from a2v import A2VError, NotFoundError, Video, VideoStatus
+from a2v import A2VError, DownloadError, NotFoundError, Video, VideoStatus
 from a2v.cli.output import Output, Row, open_output
 from a2v.cli.printing import say
 
@@ -99,11 +99,19 @@ async def follow(
             output.show(video)
     await task.wait()
     row = output.rows[task.video_id]
+    problem: DownloadError | None = None
     if row.mask_target:
-        # First, as the video's own file means that nothing more is wanted.
-        row.mask_path = (await task.download(row.mask_target, overwrite=overwrite, mask=True)).absolute()
+        # First, because the video's own file means that nothing more is wanted; but it is saved without a mask, too.
+        try:
+            row.mask_path = await task.download(row.mask_target, overwrite=overwrite, mask=True)
+        except DownloadError as error:
+            problem = error
     if row.target:
         output.saved(task.video_id, await task.download(row.target, overwrite=overwrite))
+        if problem:
+            problem.add_note(f"The video itself is saved: {row.target}")
+    if problem:
+        raise problem
 
 
 def _pick_up(server: Server, output: Output, rows: list[Row]) -> list[str]:
@@ -120,6 +128,9 @@ def _pick_up(server: Server, output: Output, rows: list[Row]) -> list[str]:
         engine = f"The local engine stopped with this command, but keeps its tasks in {server.data_dir}."
         lines += [engine if server.local else "What was submitted goes on at the server.", "Pick it up with:"]
         lines += _commands(open_rows, server.flags)
+    without_mask = [row for row in rows if row.path and row.mask_target and not row.mask_path]
+    if masks := [row for row in without_mask if row.video and row.video.mask_video_url]:
+        lines += ["Download the mask with:", *_commands(masks, f" --overwrite{server.flags}")]
     return lines
 
 

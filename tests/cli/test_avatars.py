@@ -74,14 +74,41 @@ def test_a_mask_is_downloaded_later(here, service, tmp_path):
     assert (tmp_path / "m.mp4").read_bytes() == b"video of v1-mask"
 
 
-def test_a_video_without_a_mask_and_how_to_pick_it_up(here, service):
+def test_a_video_without_a_mask_is_saved_all_the_same(here, service, tmp_path):
     service.add_video("v1")
 
     code, _, err = here("download", "v1", "-o", "a.mp4", "--mask-output", "m.mp4")
 
     assert code == 1
-    assert "video v1 has no mask" in err
-    assert "a2v download v1 -o a.mp4 --mask-output m.mp4" in err
+    assert "video v1 has no mask; videos get one if they are submitted with" in err
+    assert "--with-mask" in err
+    assert "The video itself is saved: a.mp4" in err
+    assert "a2v download" not in err
+    assert (tmp_path / "a.mp4").read_bytes() == b"video of v1"
+    assert not (tmp_path / "m.mp4").exists()
+
+
+def test_a_mask_that_cannot_be_fetched_and_how_to_get_it(here, service, tmp_path):
+    service.add_video("v1", with_mask=True)
+    service.refuse("file", 410, times=2)  # the mask, once more with a new URL; then the video
+
+    code, _, err = here("download", "v1", "-o", "a.mp4", "--mask-output", "m.mp4")
+
+    assert code == 1
+    assert (tmp_path / "a.mp4").read_bytes() == b"video of v1"
+    (again,) = [line.split() for line in err.splitlines() if line.startswith("  a2v download")]
+    assert here(*again[1:])[0] == 0
+    assert (tmp_path / "m.mp4").read_bytes() == b"video of v1-mask"
+
+
+def test_a_mask_that_would_be_lost_is_refused(here):
+    """With the engine of --local, which forgets what it made."""
+    arguments = ["generate", AUDIO, "--pose-id", "eva_a0008", "--with-mask", "-o", "a.mp4", "--local"]
+
+    code, _, err = here(*arguments)
+
+    assert code == 2
+    assert "--mask-output FILE" in err
 
 
 @pytest.mark.parametrize(
