@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from collections.abc import Sequence
@@ -243,7 +244,8 @@ def ambiguity(work: Work, error: AmbiguousJobsError) -> UsageError:
 
 
 def as_options(text: str) -> str:
-    """What an error advises, as options of the command line."""
+    """What an error says, as on the command line: with options, and with paths as short as the user writes them."""
+    text = text.replace(f"{os.getcwd()}{os.sep}", "")  # noqa: PTH109  # a string, to be found in others
     text = re.sub(r"\b(overwrite|new_token|resubmit_failed)=True", lambda m: "--" + m[1].replace("_", "-"), text)
     text = re.sub(r'\brecordings="(same|new)"', r"--\1-recordings", text)
     return re.sub(r"\blimit=(\d+)", r"--limit \1", text)
