@@ -103,7 +103,7 @@ def test_a_server_that_cannot_be_asked(doctor, monkeypatch):
     code, checks, _ = doctor()
 
     assert (code, checks["server"][0]) == (1, "problem")
-    assert "the proxy that the environment asks for cannot be used" in checks["server"][1]
+    assert "the proxy in the environment variable HTTPS_PROXY cannot be used" in checks["server"][1]
 
 
 def test_a_server_that_fails(doctor, service):
