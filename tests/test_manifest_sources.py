@@ -272,6 +272,8 @@ class TestColumnsWithoutHeader:
 
         assert [column for _, column, _ in found] == ["cell 3"]
         assert "'0' stands under no header, as do 2 more cells of this column" in found[0][2]
+        found = faults(SOURCES[way](["model_id", "audio_url"], rows[:2], tmp_path))
+        assert "as does 1 more cell of this column" in found[0][2]
 
     def test_a_title_beside_the_table_is_a_fault(self, tmp_path) -> None:
         book = openpyxl.Workbook()
@@ -537,6 +539,18 @@ class TestSources:
         assert faults(lines) == [(1, None, problem)]
         (found,) = faults(written(tmp_path, "jobs.json", "[1, 2, 3]"))
         assert found[2].endswith("and not 1 (and so in 2 more rows)")
+
+    def test_the_named_index_of_a_frame_is_a_column(self) -> None:
+        class Indexed(PandasFrame):
+            index = SimpleNamespace(names=["model_id"])
+
+            def reset_index(self):
+                return PandasFrame(["model_id", *self.columns], [["eva", *row] for row in self._rows])
+
+        assert a2v.read_manifest(Indexed(["audio_url"], [[URL]])) == [JOB]
+        frame = PandasFrame(["model_id", "audio_url"], [["eva", URL]])
+        frame.index = SimpleNamespace(names=[None])
+        assert a2v.read_manifest(frame) == [JOB]
 
     def test_an_empty_frame_is_an_empty_batch(self) -> None:
         assert a2v.read_manifest(PandasFrame(["model_id", "audio_url"], [])) == []

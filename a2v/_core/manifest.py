@@ -13,7 +13,7 @@ import os
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
-from typing import Any
+from typing import Any, cast
 
 from attrs import define, field, frozen
 
@@ -36,7 +36,8 @@ _CHECKS: dict[str, Callable[[Any], Job]] = {
 }
 # From here on, a float does not hold each whole number.
 _ROUNDED = 10**15
-_MOST_DIGITS = 10**100
+# A decimal number may have a billion digits, which are not to be written out.
+_MOST_DIGITS = 100
 _MOST_LISTED = 10
 
 
@@ -99,6 +100,8 @@ def listed_rows(numbers: Sequence[int]) -> str:
 
 def rows_of(source: Iterable[Any]) -> Iterator[Row | Fault | Hidden]:
     """Rows of Python's own, counted from 1: of a data frame, or of an iterable of whatever ``read_rows`` takes for a row."""
+    if any(name is not None for name in getattr(getattr(source, "index", None), "names", ())):
+        source = cast("Any", source).reset_index()  # pandas keeps such columns apart
     for method, options in (("itertuples", {"index": False, "name": None}), ("iter_rows", {})):
         if hasattr(source, "columns") and hasattr(source, method):
             rows = [(0, source.columns), *enumerate(getattr(source, method)(**options), 1)]
@@ -202,7 +205,8 @@ class _Unnamed:
         """What is wrong with the column."""
         problem = f"{_shown(self.cell)} stands under no header"
         if self.count > 1:
-            problem += f", as do {self.count - 1} more cells of this column"
+            others = "does 1 more cell" if self.count == 2 else f"do {self.count - 1} more cells"
+            problem += f", as {others} of this column"
         if place == 1:
             problem += "; a data frame is written without its index with index=False"
         return Fault(self.row, f"cell {place}", problem)
@@ -425,9 +429,10 @@ def _plain_number(cell: Any) -> Any:
         return cell
     number: Any = cell
     try:
-        # A decimal number may have a billion digits.
-        return int(number) if abs(number) < _MOST_DIGITS and int(number) == number else number
-    except (ValueError, ArithmeticError):  # not a number
+        if isinstance(cell, Decimal) and cell.adjusted() > _MOST_DIGITS:
+            return cell
+        return int(number) if int(number) == number else number
+    except (ValueError, ArithmeticError):  # not a number, or infinite
         return number
 
 

@@ -81,7 +81,7 @@ class Sheet:
 
 
 def read_sheet(data: bytes) -> Sheet:
-    """Read the first visible sheet of a workbook.
+    """Read the first visible sheet of a workbook, passing over blank ones.
 
     Raises:
         WorkbookError: The file is not a workbook, is damaged, or exceeds a limit.
@@ -92,20 +92,26 @@ def read_sheet(data: bytes) -> Sheet:
     book_part = archive.related("").first("officeDocument") or "xl/workbook.xml"
     related = archive.related(book_part)
     book = archive.read(book_part, _BookPart())
-    name, part = _visible_sheet(book, related)
     strings = archive.read_optional(related.first("sharedStrings"), _StringsPart())
     styles = archive.read_optional(related.first("styles"), _StylesPart())
-    sheet = archive.read(part, _SheetPart(strings.strings, styles.formats, is_1904=book.is_1904))
-    return Sheet(name, sheet.rows, sheet.hidden)
+    blank = None
+    for name, part in _visible_sheets(book, related):
+        cells = archive.read(part, _SheetPart(strings.strings, styles.formats, is_1904=book.is_1904))
+        sheet = Sheet(name, cells.rows, cells.hidden)
+        if sheet.rows or sheet.hidden:
+            return sheet
+        blank = blank or sheet
+    if blank is None:
+        raise WorkbookError("it has no visible worksheet")
+    return blank
 
 
-def _visible_sheet(book: _BookPart, related: _RelationsPart) -> tuple[str, str]:
-    """The name and the part of the first sheet that is neither hidden nor a chart or a macro."""
+def _visible_sheets(book: _BookPart, related: _RelationsPart) -> Iterator[tuple[str, str]]:
+    """The names and the parts of the sheets that are neither hidden nor a chart or a macro."""
     for name, state, relation in book.sheets:
         kind, part = related.targets.get(relation, ("", ""))
         if kind == "worksheet" and state not in ("hidden", "veryHidden"):
-            return name, part
-    raise WorkbookError("it has no visible worksheet")
+            yield name, part
 
 
 def _damaged(reason: object) -> WorkbookError:

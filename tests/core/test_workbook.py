@@ -158,6 +158,21 @@ def test_other_programs_write_it_otherwise(change) -> None:
     assert [cells for _, cells in read_sheet(packed(changed)).rows] == [{1: "a"}]
 
 
+def test_blank_sheets_are_passed_over() -> None:
+    """A program that adds a sheet may leave the blank one that was there."""
+    sheets = '<sheet name="Sheet" r:id="r5"/><sheet name="Sheet2" r:id="r5"/><sheet name="jobs" r:id="r1"/>'
+    kind = "http://schemas.openxmlformats.org/officeDocument/2006/relationships/worksheet"
+    for rows, name in (
+        ("<row><c><v>1</v></c></row>", "jobs"),
+        ('<row hidden="1"><c><v>1</v></c></row>', "jobs"),
+        ("", "Sheet"),
+    ):
+        parts = by_hand(rows, sheets=sheets, **{"xl/worksheets/blank.xml": "<worksheet><sheetData/></worksheet>"})
+        relation = f'<Relationship Id="r5" Type="{kind}" Target="worksheets/blank.xml"/></Rel'
+        parts["xl/_rels/workbook.xml.rels"] = parts["xl/_rels/workbook.xml.rels"].replace("</Rel", relation)
+        assert read_sheet(packed(parts)).name == name
+
+
 def test_external_links_and_missing_parts_are_nothing() -> None:
     parts = by_hand("<row><c><v>1</v></c></row>")
     relations = parts["xl/_rels/workbook.xml.rels"]
