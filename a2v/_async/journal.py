@@ -232,13 +232,7 @@ class Journal:
         facts = dict(self._db.execute("SELECT name, value FROM facts").fetchall())
         self.salt = salt = facts.get("salt") or secrets.token_hex(16)
         mine = {"salt": salt, "base_url": base_url, "account": _fingerprint(salt, token)}
-        if _server(facts.get("base_url", base_url)) != _server(base_url):
-            raise JournalError(f"{self.path} is about another server: {facts['base_url']}, not {base_url}")
-        if facts.get("account", mine["account"]) != mine["account"] and not new_token:
-            raise JournalError(
-                f"{self.path} was written with another token. If the account is the same and has a new token, say so "
-                "with new_token=True; with another account's token its videos could not be found"
-            )
+        _check_account(self.path, facts, base_url, mine["account"], new_token=new_token)
         with self._transaction():
             self._db.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", mine.items())
             self._migrate()
@@ -311,13 +305,47 @@ def read_rows(path: Path) -> list[Row]:
     return _explained(path, partial(_read_file, path))
 
 
+def check_account(path: Path, *, base_url: str, token: Secret, new_token: bool) -> None:
+    """Check that a run with this server and token could use a journal, which is only read.
+
+    Raises:
+        JournalError: It could not.
+    """
+
+    def check() -> None:
+        with _reading(path) as db:
+            facts = dict(db.execute("SELECT name, value FROM facts").fetchall())
+        account = _fingerprint(facts["salt"], token) if "salt" in facts else ""
+        _check_account(path, facts, base_url, account, new_token=new_token)
+
+    _explained(path, check)
+
+
 def _read_file(path: Path) -> list[Row]:
+    with _reading(path) as db:
+        return [_read_row(row) for row in db.execute(f"{_ROWS} ORDER BY place IS NULL, place").fetchall()]
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[sqlite3.Connection]:
     if not path.is_file():
         raise JournalError(f"there is no journal {path}")
     uri = f"{sqlite_uri(path.absolute())}?mode=ro"
     with closing(sqlite3.connect(uri, timeout=_LOCKED_SECONDS, uri=True, isolation_level=None)) as db:
         _check_file(db, path)
-        return [_read_row(row) for row in db.execute(f"{_ROWS} ORDER BY place IS NULL, place").fetchall()]
+        yield db
+
+
+def _check_account(
+    path: Path | None, facts: Mapping[str, str], base_url: str, account: str, *, new_token: bool
+) -> None:
+    if _server(facts.get("base_url", base_url)) != _server(base_url):
+        raise JournalError(f"{path} is about another server: {facts['base_url']}, not {base_url}")
+    if facts.get("account", account) != account and not new_token:
+        raise JournalError(
+            f"{path} was written with another token. If the account is the same and has a new token, say so "
+            "with new_token=True; with another account's token its videos could not be found"
+        )
 
 
 def sqlite_uri(path: PurePath) -> str:

@@ -23,6 +23,7 @@ from a2v import (
     read_journal,
 )
 from a2v._async.intake import preview
+from a2v._async.journal import check_account
 from a2v._async.sidefile import is_in_use
 from a2v._core.planning import Choices, places_of, repeated
 from a2v._paths import existing
@@ -159,11 +160,17 @@ class _Run:
         _warn_of_repeated(self.work, jobs)
         with self._beginning():
             try:
+                self._check_account()
                 found = preview(jobs, places_of(jobs, self.folder), self.journal, self.choices)
             except A2VError:
                 out.remark("A run would submit 0 videos.")
                 raise
         out.remark(*foretell(self.work, found))
+
+    def _check_account(self) -> None:
+        account = self.server.account()
+        if account and self.journal.exists():
+            check_account(self.journal, base_url=account[0], token=account[1], new_token=self.plan.new_token)
 
     @contextmanager
     def _beginning(self) -> Iterator[None]:

@@ -20,7 +20,7 @@ from cyclopts import Parameter
 
 from a2v import AsyncA2V, Job
 from a2v._core import arguments
-from a2v._core.settings import Secret
+from a2v._core.settings import Secret, read_base_url
 from a2v._core.text import discreet
 from a2v._paths import existing
 
@@ -104,6 +104,19 @@ class Server:
         }
         local = " --local" if self.local else ""
         return local + "".join(f" {name} {shlex.quote(str(value))}" for name, value in given.items() if value)
+
+    def account(self) -> tuple[str, Secret] | None:
+        """The server and the token that ``connect`` would use; ``None`` if there is no token yet.
+
+        Raises:
+            UsageError: The token cannot be read.
+            ConfigurationError: ``base_url`` cannot be right.
+        """
+        if self.local:
+            kept = self.data_dir / "token" if self.data_dir else None
+            return ("http://127.0.0.1", Secret(kept.read_text(encoding="ascii"))) if kept and kept.is_file() else None
+        token = read_token(self.token_file)
+        return (read_base_url(self.base_url, os.environ.get("A2V_BASE_URL")), Secret(token)) if token else None
 
     @asynccontextmanager
     async def connect(self, files: list[Path]) -> AsyncIterator[AsyncA2V]:

@@ -124,6 +124,25 @@ def test_a_submission_that_a_crash_broke_off_is_uncertain(here, batch, tmp_path)
     assert out.splitlines()[-1] == "A run would submit 1 video."
 
 
+def test_it_knows_whose_journal_it_is(here, batch, monkeypatch) -> None:
+    batch(["https://x/1"])
+    command = ["batch", "jobs.csv", "-o", "videos"]
+    for name, value, told in [
+        ("A2V_TOKEN", "another-token", "--new-token"),
+        ("A2V_BASE_URL", "https://other.example", "is about another server"),
+    ]:
+        with monkeypatch.context() as patch:
+            patch.setenv(name, value)
+            code, out, err = here(*command, "--dry-run")
+            assert (code, out) == (2, "A run would submit 0 videos.\n")
+            assert told in err
+            assert here(*command)[2] == err
+    monkeypatch.setenv("A2V_TOKEN", "another-token")
+    assert here(*command, "--dry-run", "--new-token")[0] == 0
+    monkeypatch.delenv("A2V_TOKEN")
+    assert here(*command, "--dry-run")[0] == 0  # it needs none
+
+
 def test_the_recordings_are_the_same_or_new(here, batch) -> None:
     batch(["https://x/1"])
     code, _, err = here("batch", "jobs.csv", "-o", "videos", "--same-recordings", "--new-recordings")
@@ -190,7 +209,7 @@ class TestFilesOfThisMachine:
             return store.Place("s3://bucket/prefix").sign(name, timedelta(seconds=60))
 
         self.submitted(service, folder, url_of)
-        self.check(here, folder, "--stage-to", "s3://bucket/prefix")
+        self.check(here, folder, "--stage-to", "s3://bucket/prefix", "--new-token")
 
     def test_a_file_that_cannot_be_read(self, here, service, folder) -> None:
         (folder / "table" / "take 2.flac").unlink()
