@@ -46,7 +46,7 @@ from a2v.cli.server import (
     read_job,
     read_token,
 )
-from a2v.cli.session import follow, session, submit
+from a2v.cli.session import TimeIsUpError, follow, session, submit, time_limit
 from a2v.cli.staging import Staging
 from a2v.cli.targets import check_targets, make_folder, recording_of
 
@@ -61,7 +61,7 @@ _EPILOGUE = """Exit codes:
   1  a render, a download or a request failed
   2  the command was not given what it needs; nothing was done
   3  a submission may or may not have been accepted
-  4  the time of --timeout is over; the render goes on
+  4  --timeout expired; a render that was submitted continues at the server
   130  interrupted by Ctrl-C, SIGTERM or SIGHUP; renders go on at the server
 
 Environment: A2V_TOKEN, the token; A2V_BASE_URL, the server; A2V_STAGE_TO, where to upload recordings of this machine.
@@ -91,7 +91,10 @@ VideoId = Annotated[str, Parameter(help="The id that `a2v generate` printed.", v
 Target = Annotated[FilePath, _SAVE, Parameter(help="Where to save the video.")]
 Timeout = Annotated[
     float | None,
-    Parameter(help="Seconds to wait at most; as long as it takes if left out.", validator=validators.Number(gt=0)),
+    Parameter(
+        help="Seconds for everything the command does. If left out, it waits for videos for 24 hours at most.",
+        validator=validators.Number(gt=0),
+    ),
 ]
 Overwrite = Annotated[Flag, Parameter(help="Replace a file that is there already.")]
 Mask = Annotated[OptionalPath, Parameter(help="Where to save the mask, too; implies --with-mask.")]
@@ -118,23 +121,26 @@ async def demo(
 
     make_folder(output)
     server = Server(local=True, size=size, as_json=as_json)
-    async with session(server, [clip.path for clip in CLIPS]) as (client, out):
-        made = await make_videos(client, out, output)
-        out.remark(*advice(made, output))
+    with time_limit(None) as limit:
+        async with session(server, limit, [clip.path for clip in CLIPS]) as (client, out):
+            made = await make_videos(client, out, output)
+            out.remark(*advice(made, output))
 
 
 @app.command(sort_key=2)
-async def characters(*, server: Server = Server()) -> None:  # noqa: B008  # frozen
+async def characters(*, timeout: Timeout = None, server: Server = Server()) -> None:  # noqa: B008  # frozen
     """List the characters who can speak: model_id, name, gender, preview picture."""
-    async with session(server) as (client, out):
-        out.characters(await client.characters.list())
+    with time_limit(timeout) as limit:
+        async with session(server, limit) as (client, out):
+            out.characters(await client.characters.list())
 
 
 @app.command(sort_key=2)
-async def avatars(*, server: Server = Server()) -> None:  # noqa: B008  # frozen
+async def avatars(*, timeout: Timeout = None, server: Server = Server()) -> None:  # noqa: B008  # frozen
     """List the poses of the avatars, where the server has them: pose_id, avatar, pose, gender, preview picture."""
-    async with session(server) as (client, out):
-        out.avatars(await client.avatars.list())
+    with time_limit(timeout) as limit:
+        async with session(server, limit) as (client, out):
+            out.avatars(await client.avatars.list())
 
 
 @app.command(sort_key=3)
@@ -169,17 +175,19 @@ async def generate(
         )
     if not output and not server.is_kept:
         raise UsageError("with --local the video would be gone at the end: say where to save it, with -o FILE")
-    async with staging.open(server, audio_url) as reach, session(server, files) as (client, out):
-        job = job_for(await reach(audio_url, out))
-        task = await submit(client, out, job, target=output, mask_target=mask_output)
-        await follow(task, out, overwrite=overwrite, timeout=timeout)
+    with time_limit(timeout) as limit:
+        async with staging.open(server, audio_url) as reach, session(server, limit, files) as (client, out):
+            job = job_for(await reach(audio_url, out))
+            task = await submit(client, out, job, target=output, mask_target=mask_output)
+            await follow(task, out, overwrite=overwrite, timeout=limit.for_videos)
 
 
 @app.command(sort_key=4)
-async def get(video_id: VideoId, /, *, server: Server = Server()) -> None:  # noqa: B008  # frozen
+async def get(video_id: VideoId, /, *, timeout: Timeout = None, server: Server = Server()) -> None:  # noqa: B008  # frozen
     """Look at a video once: its id, status, and URL or what went wrong."""
-    async with session(server) as (client, out):
-        out.answer(await client.videos.get(video_id))
+    with time_limit(timeout) as limit:
+        async with session(server, limit) as (client, out):
+            out.answer(await client.videos.get(video_id))
 
 
 @app.command(sort_key=5)
@@ -191,14 +199,15 @@ async def watch(
     """Follow videos until all have ended; each change is shown once."""
     if not video_ids:
         raise UsageError("watch needs the id of at least one video")
-    async with session(server) as (client, out):
-        for video_id in video_ids:
-            out.expect(video_id)
-        failed = []
-        async with aclosing(client.videos.watch(*video_ids, timeout=timeout)) as looks:
-            async for video in looks:
-                out.show(video)
-                failed += [video] if video.status is VideoStatus.FAILED else []
+    failed = []
+    with time_limit(timeout) as limit:
+        async with session(server, limit) as (client, out):
+            for video_id in video_ids:
+                out.expect(video_id)
+            async with aclosing(client.videos.watch(*video_ids, timeout=limit.for_videos)) as looks:
+                async for video in looks:
+                    out.show(video)
+                    failed += [video] if video.status is VideoStatus.FAILED else []
     if failed:
         raise VideoFailedError(f"{len(failed)} of {number(len(set(video_ids)), 'video')} failed", video=failed[0])
 
@@ -216,9 +225,10 @@ async def download(
 ) -> None:
     """Save a video, after waiting for it if need be."""
     check_targets(output, mask_output, overwrite=overwrite)
-    async with session(server) as (client, out):
-        out.expect(video_id, target=output, mask_target=mask_output)
-        await follow(client.videos.task(video_id), out, overwrite=overwrite, timeout=timeout)
+    with time_limit(timeout) as limit:
+        async with session(server, limit) as (client, out):
+            out.expect(video_id, target=output, mask_target=mask_output)
+            await follow(client.videos.task(video_id), out, overwrite=overwrite, timeout=limit.for_videos)
 
 
 @app.command(sort_key=7)
@@ -229,6 +239,7 @@ async def batch(
     /,
     *,
     output: Annotated[FilePath, _SAVE, Parameter(help="The folder for the videos; made if need be.")],
+    timeout: Timeout = None,
     plan: Plan = Plan(),  # noqa: B008  # frozen
     staging: Staging = Staging(),  # noqa: B008  # frozen
     server: Server = Server(),  # noqa: B008  # frozen
@@ -242,7 +253,8 @@ async def batch(
     manifest, output = existing(manifest), existing(output)
     if not plan.dry_run:
         make_folder(output)
-    await make_batch(manifest, output, plan, staging, server)
+    with time_limit(timeout):
+        await make_batch(manifest, output, plan, staging, server)
 
 
 @app.command(sort_key=8)
@@ -401,7 +413,7 @@ def run(arguments: list[str]) -> int:
         return FAILED
     except (KeyboardInterrupt, asyncio.CancelledError):
         return INTERRUPTED
-    except (A2VError, CycloptsError, UsageError, OSError) as error:
+    except (A2VError, CycloptsError, UsageError, TimeIsUpError, OSError) as error:
         say(f"a2v: {_words(error)}", *getattr(error, "__notes__", ()), *map("  {}".format, _faults(error)))
         return _exit_code(error)
     return 0
@@ -435,7 +447,7 @@ def _exit_code(error: Exception) -> int:
         return USAGE
     if isinstance(error, SubmissionUnknownError):
         return UNKNOWN
-    return TIMED_OUT if isinstance(error, WaitTimeoutError) else FAILED
+    return TIMED_OUT if isinstance(error, (WaitTimeoutError, TimeIsUpError)) else FAILED
 
 
 def _words(error: Exception) -> str:

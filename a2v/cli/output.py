@@ -210,7 +210,7 @@ class TerminalOutput(TerminalPrinter, Output):
         """The videos under way."""
         moving = [row for row in list(self.rows.values()) if not row.ended]
         if not moving:
-            return Group(self._line(clean(self._notes[-1]))) if not self.rows else Text("")
+            return Group(self._line(clean(self.note))) if not self.rows else Text("")
         room = max(1, self._console.height - 3)
         table = Table.grid(padding=(0, 2, 0, 0))
         for row in moving[:room]:
@@ -234,9 +234,9 @@ def open_output(*, as_json: bool, note: str) -> Output:
         note: What a terminal shows until there is something to show.
     """
     if as_json:
-        return JsonOutput()
+        return JsonOutput(note)
     console = open_terminal()
-    return TerminalOutput(console, note) if console else Output()
+    return TerminalOutput(console, note) if console else Output(note)
 
 
 def announce(base_url: str, *, token: Secret, is_secret: bool, is_kept: bool, as_json: bool) -> None:

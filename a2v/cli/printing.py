@@ -86,6 +86,11 @@ class Printer:
     ) -> None:
         """Nothing to put back."""
 
+    @property
+    def note(self) -> str:
+        """What is being done while there is nothing else to show."""
+        return self._notes[-1]
+
     @contextmanager
     def noting(self, note: str) -> Iterator[None]:
         """While there is nothing else to show, a terminal shows this."""
@@ -134,7 +139,7 @@ class TerminalPrinter(Printer):
 
     def moving(self) -> RenderableType:
         """What is to be seen at the bottom just now."""
-        return Text(clean(self._notes[-1]), "dim")
+        return Text(clean(self.note), "dim")
 
     def remark(self, *lines: str) -> None:
         """Print something for people."""

@@ -3,25 +3,77 @@
 from __future__ import annotations
 
 import shlex
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import anyio
+from attrs import define, field
 
 from a2v import A2VError, DownloadError, NotFoundError, Video, VideoStatus
+from a2v._core.models import DEFAULT_RENDER_TIMEOUT
 from a2v.cli.output import Output, Row, open_output
 from a2v.cli.printing import say
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
     from a2v import AsyncA2V, AsyncVideoTask, Job
     from a2v.cli.server import Server
 
 
+class TimeIsUpError(Exception):
+    """``--timeout`` expired before the command was done."""
+
+
+@define(eq=False)
+class TimeLimit:
+    """The time that a command may take, with everything that it does: ``--timeout``.
+
+    Attributes:
+        seconds: How long; ``None`` if the option was left out.
+        scope: What ends the command.
+        waiting: What the command was waiting for when the time was up, as a sentence without a full stop.
+        notes: How to go on.
+    """
+
+    seconds: float | None
+    scope: anyio.CancelScope
+    waiting: str = ""
+    notes: list[str] = field(factory=list)
+
+    @property
+    def for_videos(self) -> float | None:
+        """Seconds to wait for videos: with ``--timeout`` no limit of their own, and 24 hours without."""
+        return DEFAULT_RENDER_TIMEOUT if self.seconds is None else None
+
+    @property
+    def is_up(self) -> bool:
+        """Whether the time is up, so that a cancellation is no interruption by the user."""
+        return self.scope.cancel_called
+
+
+@contextmanager
+def time_limit(seconds: float | None) -> Iterator[TimeLimit]:
+    """Around all that a command does.
+
+    Raises:
+        TimeIsUpError: It was not done in time.
+    """
+    with anyio.move_on_after(seconds) as scope:
+        limit = TimeLimit(seconds, scope)
+        yield limit
+    if scope.cancelled_caught:
+        error = TimeIsUpError(f"{limit.waiting or 'the command is not done'} after {seconds:g} s (--timeout)")
+        for note in limit.notes:
+            error.add_note(note)
+        raise error
+
+
 @asynccontextmanager
-async def session(server: Server, files: list[Path] | None = None) -> AsyncIterator[tuple[AsyncA2V, Output]]:
+async def session(
+    server: Server, limit: TimeLimit, files: list[Path] | None = None
+) -> AsyncIterator[tuple[AsyncA2V, Output]]:
     """A client and an output for the length of a command.
 
     If the command ends early, the user is told what goes on at the server and how to pick it up: here when it is
@@ -29,6 +81,7 @@ async def session(server: Server, files: list[Path] | None = None) -> AsyncItera
 
     Args:
         server: Which server to talk to.
+        limit: The time that the command may take.
         files: What an engine of ``--local`` may read.
     """
     note = "starting the engine" if server.local else "asking the server"
@@ -36,8 +89,16 @@ async def session(server: Server, files: list[Path] | None = None) -> AsyncItera
     try:
         with output:
             async with server.connect(files or []) as client:
-                yield client, output
+                try:
+                    yield client, output
+                except anyio.get_cancelled_exc_class():
+                    limit.waiting = await _waiting(client, output)
+                    raise
     except anyio.get_cancelled_exc_class():
+        if limit.is_up:
+            limit.waiting = limit.waiting or f"{output.note}: not done"
+            limit.notes += _pick_up(server, output, [row for row in output.rows.values() if row.video])
+            raise
         say("a2v: interrupted", *_pick_up(server, output, list(output.rows.values())))
         raise
     except (A2VError, OSError) as error:
@@ -46,6 +107,19 @@ async def session(server: Server, files: list[Path] | None = None) -> AsyncItera
         if isinstance(error, NotFoundError) and not server.is_kept:
             error.add_note("The engine of --local starts empty; with --data-dir DIR it keeps its videos.")
         raise
+
+
+async def _waiting(client: AsyncA2V, output: Output) -> str:
+    """What the command is waiting for. Awaits nothing, because it is asked when the command is being cancelled."""
+    row = next((row for row in output.rows.values() if not row.ended), None)
+    if row is None:
+        waiting = "the video has not been accepted" if output.submitting else f"{output.note}: not done"
+    else:
+        waiting = f"video {row.video_id} has not {'been saved' if row.video and row.video.is_terminal else 'ended'}"
+    with suppress(A2VError):
+        if (await client.batch([]).pace()).left == 0:
+            waiting = f"waiting for the rate limit: {waiting}"
+    return waiting
 
 
 async def submit(
@@ -86,7 +160,7 @@ async def submit(
 
 
 async def follow(
-    task: AsyncVideoTask, output: Output, *, overwrite: bool = False, timeout: float | None = None
+    task: AsyncVideoTask, output: Output, *, overwrite: bool = False, timeout: float | None = DEFAULT_RENDER_TIMEOUT
 ) -> None:
     """Show how a video comes along, and save it where its row says.
 

@@ -1,0 +1,107 @@
+"""`--timeout` covers everything a command does: exit code 4, and a line on what it was waiting for."""
+
+from __future__ import annotations
+
+import time
+
+import anyio
+import pytest
+
+from a2v.engine import LocalEngine
+from a2v.testing import Reply
+
+URL = "https://example.com/hello.wav"
+GENERATE = ["generate", URL, "--model-id", "eva_a0008"]
+REFUSED = Reply(429, "error code: 1015", {"retry-after": "100"})
+
+
+@pytest.fixture
+def ended(here):
+    """Runs a command that must end in time; gives the line it ends with, and the others."""
+
+    def run(*arguments: str) -> tuple[str, list[str]]:
+        began = time.monotonic()
+        code, _, errors = here(*arguments, "--timeout", "0.5")
+        assert code == 4
+        assert time.monotonic() - began < 50  # and not the 100 s that the server asks for
+        first, *others = errors.splitlines()
+        return first, others
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("arguments", "call", "words"),
+    [
+        (["characters"], "character.list", "asking the server: not done"),
+        (["avatars"], "avatar.list", "asking the server: not done"),
+        (["get", "v1"], "video.get", "asking the server: not done"),
+        (["watch", "v1"], "video.get", "video v1 has not ended"),
+        (["download", "v1", "-o", "v.mp4"], "video.get", "video v1 has not ended"),
+        (GENERATE, "video.generate", "the video has not been accepted"),
+    ],
+)
+def test_waiting_for_the_rate_limit(ended, service, arguments, call, words):
+    service.reply(call, REFUSED, times=None)
+
+    line, _ = ended(*arguments)
+
+    assert line == f"a2v: waiting for the rate limit: {words} after 0.5 s (--timeout)"
+    assert len(service.seen(call)) == 1
+
+
+def test_a_server_that_does_not_answer(ended, service):
+    service.delay("character.list", 60)
+
+    line, others = ended("characters")
+
+    assert (line, others) == ("a2v: asking the server: not done after 0.5 s (--timeout)", [])
+
+
+def test_a_submission_without_an_answer_is_said_to_be_in_doubt(ended, service):
+    service.delay("video.generate", 60)
+
+    line, others = ended(*GENERATE)
+
+    assert line == "a2v: the video has not been accepted after 0.5 s (--timeout)"
+    assert any("may or may not have been accepted" in other for other in others)
+
+
+def test_a_video_that_is_being_rendered_can_be_picked_up(ended, service):
+    service.add_video("v1", "pending")
+
+    line, others = ended("watch", "v1")
+
+    assert line == "a2v: video v1 has not ended after 0.5 s (--timeout)"
+    assert "  a2v watch v1" in others
+
+
+def test_a_file_that_does_not_come(ended, service):
+    service.add_video("v1", "finished")
+    service.delay("file", 60)
+
+    line, others = ended("download", "v1", "-o", "v.mp4")
+
+    assert line == "a2v: video v1 has not been saved after 0.5 s (--timeout)"
+    assert "  a2v download v1 -o v.mp4" in others
+
+
+def test_a_local_engine_that_does_not_start(ended, monkeypatch):
+    async def never(_: LocalEngine) -> None:
+        await anyio.sleep_forever()
+
+    monkeypatch.setattr(LocalEngine, "__aenter__", never)
+
+    line, _ = ended("characters", "--local")
+
+    assert line == "a2v: starting the engine: not done after 0.5 s (--timeout)"
+
+
+def test_a_batch(ended, service, tmp_path):
+    (tmp_path / "jobs.csv").write_text(f"audio_url,model_id\n{URL},eva_a0008\n")
+    service.reply("video.generate", REFUSED, times=None)
+
+    _, others = ended("batch", "jobs.csv", "-o", "videos")
+
+    assert others[-1] == "a2v: the command is not done after 0.5 s (--timeout)"
+    assert any(other.strip() == "a2v batch jobs.csv -o videos" for other in others)
