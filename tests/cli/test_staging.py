@@ -70,7 +70,7 @@ def test_a_url_passes_as_it_is(a2v, service, store):
 
 def test_it_stays_where_a_render_may_need_it(a2v, service, store, speech):
     service.looks = ["pending"]
-    options = ["--stage-to", store.place, "--remove-staged", "--timeout", "0.2"]
+    options = ["--stage-to", store.place, "--remove-staged", "--timeout", "3"]
 
     done = a2v("generate", speech, "--model-id", "eva_a0008", *options)
 
