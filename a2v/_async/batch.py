@@ -136,8 +136,8 @@ class AsyncBatch(HoldsSecret):
         self._freed, self._doubted, self._ended = anyio.Event(), anyio.Event(), anyio.Event()
         self._scope = anyio.CancelScope()
         self._saver = Saver(self._journal, overwrite=self._choices.overwrite, spared=intake.spared)
-        self._submitter = Submitter(self._session, self._journal, intake.video_ids)
-        self._finder = Finder(self._session, self._journal, self._submitter.busy)
+        self._finder = Finder(self._session, self._journal)
+        self._submitter = Submitter(self._session, self._journal, intake.video_ids, self._finder)
         for item, facts in intake.endings:
             self._end(item, **facts)
 
@@ -178,6 +178,7 @@ class AsyncBatch(HoldsSecret):
                 signal.raise_signal(signal.SIGINT)  # trio raised it here by chance, and it is the main task's
         finally:
             self._send.close()
+            self._finder.close()
             self._span.end()
             self._ended.set()
 
@@ -276,7 +277,9 @@ class AsyncBatch(HoldsSecret):
             await self._submitter.submit(item)
         except SubmissionUnknownError as error:
             self._doubt(item, error)
-            await self._submitter.recover(wire.video_list() if self._finder.works else wire.character_list())
+            await self._submitter.recover(
+                self._session.sightings.video_list() if self._finder.works else wire.character_list()
+            )
         except Exception as error:  # noqa: BLE001  # whatever it is, it is about this item and not about the others
             told = as_a2v_error(error, item.job)
             if item.state is not JobState.UNKNOWN:

@@ -149,19 +149,21 @@ class Journal:
                 jobs,
             )
 
-    def learn(self, video_ids: Iterable[str], run: int) -> None:
-        """Remember that videos are there since a run, or 0 for those of this batch."""
+    def learn(self, seen: Iterable[tuple[str, int]]) -> None:
+        """Remember when videos were first seen, or 0 for those that are accounted for; ``finder.py`` explains it."""
         with self._transaction():
-            self._db.executemany("INSERT OR IGNORE INTO known VALUES (?, ?)", [(v, run) for v in video_ids])
+            self._db.executemany(
+                "INSERT INTO known VALUES (?, ?) ON CONFLICT (video_id) DO UPDATE SET run = min(run, excluded.run)",
+                seen,
+            )
 
-    def doubts(self) -> tuple[dict[str, int], dict[str, int]]:
-        """In which run each of the items in doubt was submitted, and since which run each video is known."""
+    def doubts(self) -> tuple[dict[str, int | None], dict[str, int]]:
+        """When each of the items in doubt was submitted, and when each video was first seen."""
         unknown = self._db.execute(
-            "SELECT identity, run FROM items WHERE state = 'unknown' AND typeof(run) = 'integer'"
+            "SELECT identity, iif(typeof(run) = 'integer', run, NULL) FROM items WHERE state = 'unknown'"
         )
-        return dict(unknown.fetchall()), dict(
-            self._db.execute("SELECT video_id, iif(typeof(run) = 'integer', run, 0) FROM known").fetchall()
-        )
+        known = self._db.execute("SELECT video_id, iif(typeof(run) = 'integer', run, 0) FROM known")
+        return dict(unknown.fetchall()), dict(known.fetchall())
 
     # -- later --------------------------------------------------------------------------------------------------------
 
@@ -177,7 +179,7 @@ class Journal:
             JournalError: It was somewhere else than the batch thought.
         """
         error = facts.get("error")
-        facts = {"run": self.run_number, "error": None, "reported": 0} | facts
+        facts = {"error": None, "reported": 0} | facts
         if error:
             facts["error"] = json.dumps(error)
         before = BEFORE[state]
@@ -263,6 +265,8 @@ class Journal:
             self._db.execute("INSERT OR REPLACE INTO facts VALUES ('run', ?)", (run,))
         if note and self._side:
             self._side.clear()
+        if not 0 < int(run) < 2**30:
+            raise JournalError(f"{self.path} is damaged: it says that this is run {run}")
         return int(run)
 
     @contextmanager

@@ -80,8 +80,11 @@ class Watcher(Waiter):
 class Pacer:
     """The turns of one client in one event loop."""
 
-    def __init__(self, exchange: Exchange, budget: LoopBudget) -> None:
+    def __init__(
+        self, exchange: Exchange, budget: LoopBudget, video_list: Callable[[], Call[list[Video]]] = wire.video_list
+    ) -> None:
         self._exchange = exchange
+        self._video_list = video_list
         self._budget = budget
         self._in_flight = 0
         self._schedule = Schedule()
@@ -233,7 +236,7 @@ class Pacer:
             await self._look(turn, ticket)
 
     async def _look(self, turn: Turn, ticket: int) -> None:
-        call: Call[Any] = wire.video_get(turn.video_id) if turn.video_id else wire.video_list()
+        call: Call[Any] = wire.video_get(turn.video_id) if turn.video_id else self._video_list()
         try:
             with self._whose(turn).active():
                 answer = await self._send(call, ticket)

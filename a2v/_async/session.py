@@ -16,24 +16,30 @@ from attrs import define, field
 from a2v._async import telemetry
 from a2v._async.limiter import LoopBudget, SharedBudget
 from a2v._async.pacer import Pacer
+from a2v._async.sightings import Sightings
 from a2v._async.transport import Transport
 from a2v._core import arguments, wire
 from a2v._core.budget import Budget
+from a2v._core.items import JobState, state_after
 from a2v._core.retry import Again, backoff, judge
 from a2v._core.settings import HoldsSecret, Secret, read_base_url, read_token
-from a2v.errors import ClientClosedError, ConfigurationError, RateLimitError
+from a2v.errors import ClientClosedError, ConfigurationError, RateLimitError, SubmissionUnknownError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
     import httpx
 
-    from a2v._core.models import Video
+    from a2v._core.models import Job, Video
     from a2v._core.retry import Failure
-    from a2v._core.wire import Call, Reply
+    from a2v._core.wire import Call, Reply, Sending
 
 T = TypeVar("T")
 
+_IN_DOUBT = (
+    "the request was sent, so the server may have accepted the render, and it may cost money: look at your account's videos "
+    "before you submit it again"
+)
 _LOST = 60.0  # seconds beyond its timeout after which a request was lost with its event loop
 
 
@@ -96,6 +102,7 @@ class Session(HoldsSecret):
         )
         if transport is not None and not hasattr(transport, "handle_async_request"):
             raise ConfigurationError(f"transport must be an asynchronous httpx transport, got {transport!r}")
+        self.sightings: Sightings = Sightings()
         self._custom_transport = transport
         self._pid = os.getpid()
         self._closed = False
@@ -200,11 +207,31 @@ class Session(HoldsSecret):
         Raises:
             A2VError: What came of it is final.
         """
+        if call.job and call.sending:
+            return await self._submit(call, call.job, call.sending)
+        return await self._ask(call)
+
+    async def _ask(self, call: Call[T]) -> T | Again:
         with self.in_use() as run:
             answer = await run.pacer.request(call)
-        outcome = judge(call, answer)
-        if call.job and not isinstance(outcome, Again):
-            telemetry.logger.info("video %s: submitted for %s", outcome, call.job.model_id or call.job.pose_id)
+        return judge(call, answer)
+
+    async def _submit(self, call: Call[T], job: Job, sending: Sending) -> T | Again:
+        sending.begun = sending.sent = False
+        try:
+            outcome = await self._ask(call)
+        except BaseException as error:
+            if state_after(error, sent=sending.sent) is JobState.UNKNOWN:
+                self.sightings.doubt(sending)
+                _warn_of_doubt(error)
+            else:
+                self.sightings.end(sending)
+            raise
+        if isinstance(outcome, Again):
+            self.sightings.end(sending)
+        else:
+            self.sightings.end(sending, str(outcome))
+            telemetry.logger.info("video %s: submitted for %s", outcome, job.model_id or job.pose_id)
         return outcome
 
     async def look(self, video_id: str) -> Video:
@@ -242,7 +269,9 @@ class Session(HoldsSecret):
 
         async def exchange(call: Call[Any]) -> Reply | Failure:
             if call.sending:
-                await call.sending.before()
+                sightings.begin(call.sending)
+                if call.sending.before:
+                    await call.sending.before()
                 call.sending.begun = True
             with telemetry.request_span(base_url, call) as span:
                 answer = await transport.exchange(base_url, token, call, timeout)
@@ -250,13 +279,20 @@ class Session(HoldsSecret):
                 return answer
 
         # The run must not keep the session alive, which is the key that it is found by.
-        base_url, token, timeout = self.base_url, self.token, self.timeout
+        base_url, token, timeout, sightings = self.base_url, self.token, self.timeout, self.sightings
         # In a forked process, the lock may be held by a thread that exists in the parent only.
         if self._shared.pid != os.getpid():
             self._shared = SharedBudget(self._budget())
-        run = _Run(transport, Pacer(exchange, LoopBudget(self._shared)))
+        run = _Run(transport, Pacer(exchange, LoopBudget(self._shared), sightings.video_list))
         self._all_runs.append(ref(run, self._all_runs.remove))
         return run
+
+
+def _warn_of_doubt(error: BaseException) -> None:
+    """Tell those who see a submission end in the middle that it may cost money; ``SubmissionUnknownError`` says so itself."""
+    if not isinstance(error, SubmissionUnknownError):
+        error.add_note(_IN_DOUBT)
+        telemetry.logger.warning("video.generate: %s: %s", type(error).__name__, _IN_DOUBT)
 
 
 def _budget(rate_limit: int | str | None, timeout: float) -> Budget:

@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
+from anyio.lowlevel import checkpoint_if_cancelled
 
 from a2v._async import telemetry
 from a2v._core import wire
@@ -20,6 +21,7 @@ from a2v.errors import A2VError, ClientClosedError, JournalError, RateLimitError
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from a2v._async.finder import Finder
     from a2v._async.item import Item
     from a2v._async.journal import Journal
     from a2v._async.session import Session
@@ -40,13 +42,11 @@ class Submitter:
         session: Whose requests and patience to use.
         journal: Where each step is written down.
         video_ids: The videos of the batch so far: no other item can be one of them.
-
-    Attributes:
-        busy: Held while something is submitted.
+        finder: Looks for what is in doubt, and numbers submissions.
     """
 
-    def __init__(self, session: Session, journal: Journal, video_ids: set[str]) -> None:
-        self.busy = anyio.Lock()
+    def __init__(self, session: Session, journal: Journal, video_ids: set[str], finder: Finder) -> None:
+        self._finder = finder
         self._session = session
         self._journal = journal
         self._video_ids = video_ids
@@ -115,6 +115,8 @@ class Submitter:
     async def _attempt(self, item: Item) -> Again | None:
         if self._refused:
             raise copy(self._refused)  # each job's own, or one traceback would grow with every job
+        # Whatever follows may come without a pause to the point from which on it is shielded.
+        await checkpoint_if_cancelled()
         again = None
         with anyio.CancelScope() as self._on_its_way:
             again = await self._exchange(item, self._on_its_way)
@@ -125,7 +127,10 @@ class Submitter:
     async def _exchange(self, item: Item, scope: anyio.CancelScope) -> Again | None:
         async def intend() -> None:
             try:
-                await item.move(self._journal, JobState.SUBMITTING)
+                await self._finder.write_down()
+                assert sending.moment is not None  # noqa: S101  # for the type checker: it begins
+                number = self._finder.submitted_at(sending.moment)
+                await item.move(self._journal, JobState.SUBMITTING, run=number)
             except BaseException:
                 # It may be on disk all the same. Nothing was sent, so it need not end in doubt.
                 with suppress(JournalError):
@@ -133,20 +138,19 @@ class Submitter:
                 raise
             scope.shield = True
 
-        sending = wire.Sending(intend)
-        async with self.busy:
-            try:
-                outcome = await self._session.attempt(wire.video_generate(item.job, sending))
-                self._refuse_twin(item.job, outcome)
-            except BaseException as error:
-                if sending.begun:
-                    state = state_after(error, sent=sending.sent)
-                    await item.move(self._journal, state, error=facts_of(error, item.job))
-                raise
-            if isinstance(outcome, Again):
-                await item.move(self._journal, JobState.PENDING)
-                return outcome
-            await self._journal.do(partial(self._journal.submitted, item.identity, outcome))
+        sending = wire.Sending(intend, owner=self._finder.owner)
+        try:
+            outcome = await self._session.attempt(wire.video_generate(item.job, sending))
+            self._refuse_twin(item.job, outcome)
+        except BaseException as error:
+            if sending.begun:
+                state = state_after(error, sent=sending.sent)
+                await item.move(self._journal, state, error=facts_of(error, item.job))
+            raise
+        if isinstance(outcome, Again):
+            await item.move(self._journal, JobState.PENDING)
+            return outcome
+        await self._journal.do(partial(self._journal.submitted, item.identity, outcome))
         self.accepted(item, outcome)
         return None
 

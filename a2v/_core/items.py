@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from enum import StrEnum
+from math import inf
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -23,6 +23,7 @@ from a2v.errors import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from collections.abc import Set as AbstractSet
 
 _PAYMENT_REQUIRED = 402
@@ -191,29 +192,49 @@ def without_query(url: str) -> str:
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment=""))
 
 
-def adoptable(unknown: Mapping[str, int], known: Mapping[str, int], listed: AbstractSet[str]) -> dict[str, str]:
+RUN = 2**32
+"""The number at which a journal's second run begins; see ``adoptable``."""
+
+
+def adoptable(
+    unknown: Mapping[str, int | None],
+    known: Mapping[str, int],
+    listed: AbstractSet[str],
+    elsewhere: Sequence[int] = (),
+) -> dict[str, str]:
     """Which of the account's videos must be those whose submission is in doubt.
 
-    A video that was not there when a run began, and that nobody is known to have submitted, is the one in doubt if there is
-    only one such video and only one such doubt. Everything else is left in doubt: a guess could be wrong.
+    Times are numbers: that of a run times ``RUN``, plus how many submissions the run had begun; the videos that are there
+    when a run begins are first seen at its beginning. A video that was first seen after a submission may be its result.
 
     Args:
-        unknown: In which run each item in doubt was submitted.
-        known: Since which run each video has been known: since that run's beginning, or 0 for those of this journal.
+        unknown: When each item in doubt was submitted; ``None`` if nobody knows which videos are older.
+        known: When each video was first seen, or 0 if it is accounted for. A video that is missing was never seen before.
         listed: The account's videos now.
+        elsewhere: When other submissions of the client began whose result is not known.
 
     Returns:
         For each item that is found again its ``video_id``.
     """
-    possible = {
-        item: {video_id for video_id in listed if known.get(video_id, run + 1) > run} for item, run in unknown.items()
-    }
-    claims = Counter(video_id for videos in possible.values() for video_id in videos)
-    return {
-        item: next(iter(videos))
-        for item, videos in possible.items()
-        if len(videos) == 1 and claims[next(iter(videos))] == 1
-    }
+    claims = [*(number or 0 for number in unknown.values()), *elsewhere]
+
+    def claimed(seen: float) -> int:
+        return sum(seen > claim for claim in claims)
+
+    possible = {video_id: seen for video_id in listed if (seen := known.get(video_id, inf)) > min(claims, default=inf)}
+    strangers = [seen for seen in known.values() if seen and not claimed(seen)]
+    found = {}
+    for item, number in unknown.items():
+        if number is None:
+            continue
+        videos = [video_id for video_id, seen in possible.items() if seen > number]
+        if len(videos) != 1 or claimed(possible[videos[0]]) != 1:
+            continue
+        # Somebody else has submitted in this run, so it may be theirs. (The first version kept the run's number alone.)
+        began = number if number < RUN else number // RUN * RUN
+        if not any(began < seen <= number for seen in strangers):
+            found[item] = videos[0]
+    return found
 
 
 # -- errors ------------------------------------------------------------------------------------------------------------

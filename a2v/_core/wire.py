@@ -6,7 +6,7 @@ This is the one place that knows how the protocol looks. The client reads replie
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
 from functools import cache
 from typing import Any, Generic, Literal, TypeVar, cast
 
@@ -46,11 +46,15 @@ class Sending:
 
     Attributes:
         before: Awaited when the request's turn has come, before any of it is sent. If it fails, nothing is sent.
+        owner: Who submits, if the client is to know whose submission it is.
+        moment: When it began, counted in submissions of the client.
         begun: Whether ``before`` is through.
         sent: Whether any of the request may have reached the server; known at the end, also if it is cancelled.
     """
 
-    before: Callable[[], Awaitable[None]]
+    before: Callable[[], Awaitable[None]] | None = None
+    owner: Hashable = None
+    moment: int | None = None
     begun: bool = False
     sent: bool = False
 
@@ -124,7 +128,7 @@ def character_list() -> Call[list[Character]]:
 
 def video_generate(job: Job, sending: Sending | None = None) -> Call[str]:
     """Submit a job; the value is the new video's id."""
-    return Call("POST", VIDEO_GENERATE, _read_video_id, job=job, sending=sending)
+    return Call("POST", VIDEO_GENERATE, _read_video_id, job=job, sending=sending or Sending())
 
 
 def video_get(video_id: str) -> Call[Video]:
