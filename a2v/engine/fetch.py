@@ -266,7 +266,8 @@ async def _save(response: httpx.Response, destination: Path) -> None:
         raise AudioError("audio_url could not be fetched: its server sent it compressed without being asked")
     size, enough = 0, DRIP_BYTES
     async with anyio.wrap_file(await anyio.to_thread.run_sync(_opened, destination)) as file:
-        # Leaving the loop would leave httpx's generators to the garbage collector; a cancelled read unwinds them.
+        # Leaving the loop would leave httpx's generators to the garbage collector; a cancelled read unwinds them. So only
+        # the reading may be cancelled.
         with anyio.move_on_after(DRIP_SECONDS) as reading:
             async for block in response.aiter_raw():
                 size += len(block)
@@ -276,7 +277,8 @@ async def _save(response: httpx.Response, destination: Path) -> None:
                 if size >= enough:
                     enough = size + DRIP_BYTES
                     reading.deadline = anyio.current_time() + DRIP_SECONDS
-                await file.write(block)
+                with anyio.CancelScope(shield=True):
+                    await file.write(block)
     _check_size(size)
     if reading.cancelled_caught:
         raise AudioError(f"audio_url: its server sent less than {DRIP_BYTES // 1024} KiB in {DRIP_SECONDS:.0f} s")

@@ -76,7 +76,8 @@ def _with_causes(error: BaseException) -> Iterator[BaseException]:
             continue
         seen.add(id(one))
         yield one
-        waiting += [one.__cause__ or (None if one.__suppress_context__ else one.__context__)]
+        # Also a context that is suppressed: httpcore does that to the errors of the system.
+        waiting += [one.__cause__, one.__context__]
         waiting += one.exceptions if isinstance(one, BaseExceptionGroup) else ()
 
 
