@@ -5,8 +5,11 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import shutil
 import socket
 import sqlite3
+import subprocess
+import sys
 from contextlib import contextmanager
 
 import anyio
@@ -224,3 +227,77 @@ async def test_no_task_fails_and_all_go_on_by_themselves(engine, what, caplog):
         " nothing is started or accepted until that is over"
     ]
     assert not troubles[0].exc_info
+
+
+# -- a disk that is full in earnest -----------------------------------------------------------------------------------
+
+ON_A_SMALL_DISK = """
+import os, sys, time
+from pathlib import Path
+import anyio, httpx
+from a2v.engine import LocalEngine, renderer, shortage
+renderer.WORKER = tuple(sys.argv[2:])
+shortage.FIRST_PAUSE, shortage.LONGEST_PAUSE = 0.05, 0.1
+disk, recording = Path(sys.argv[1]), Path(sys.argv[1]) / "recording"
+recording.write_text("hello")
+
+async def main():
+    async with (
+        LocalEngine(disk / "data", "t", workers=2, allow_files=recording) as engine,
+        httpx.AsyncClient(base_url=engine.base_url, headers={"Authorization": "t"}) as client,
+    ):
+        async def submit():
+            job = {"model_id": "eva_a0008", "audio_url": recording.as_uri()}
+            return (await client.post("/v1/a2v/video.generate", json=job)).status_code
+        async def statuses():
+            return [one["status"] for one in (await client.get("/v1/a2v/video.list")).json()["data"]]
+        assert [await submit() for _ in range(4)] == [200] * 4
+        hog = os.open(disk / "hog", os.O_WRONLY | os.O_CREAT)
+        for size in (65536, 512, 1):
+            try:
+                while True:
+                    os.write(hog, b"x" * size)
+            except OSError:
+                pass
+        with anyio.fail_after(30):
+            while await submit() != 429:
+                await anyio.sleep(0.01)
+            for _ in range(50):
+                assert (await client.get("/health")).status_code == 503
+                await anyio.sleep(0.01)
+        assert "error" not in await statuses()
+        os.truncate(disk / "hog", 0)
+        with anyio.fail_after(30):
+            while set(await statuses()) != {"finished"}:
+                await anyio.sleep(0.02)
+            assert (await client.get("/health")).status_code == 200
+            assert await submit() == 200
+        print(set(await statuses()))
+
+anyio.run(main)
+"""
+IN_A_NAMESPACE = 'mount -t tmpfs -o size=8m none /mnt && exec "$@"'
+
+
+@pytest.mark.extended
+@pytest.mark.skipif(
+    not shutil.which("unshare")
+    or subprocess.run(["unshare", "-rm", "true"], check=False, capture_output=True).returncode,
+    reason="needs Linux's user namespaces",
+)
+def test_a_disk_that_is_really_full(stand_in):
+    command = [
+        "unshare",
+        "-rm",
+        "sh",
+        "-c",
+        IN_A_NAMESPACE,
+        "sh",
+        sys.executable,
+        "-c",
+        ON_A_SMALL_DISK,
+        "/mnt",
+        *stand_in,
+    ]
+    ran = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
+    assert ran.returncode == 0, ran.stderr
