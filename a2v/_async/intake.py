@@ -16,6 +16,7 @@ from a2v._async.download import digest_of, on_disk
 from a2v._async.item import Item
 from a2v._async.journal import read_rows
 from a2v._async.saver import is_saved, spared_files
+from a2v._async.sidefile import read_note
 from a2v._core.items import JobState, JournalEntry, restored
 from a2v._core.manifest import same_file
 from a2v._core.models import Job, Video, VideoStatus
@@ -94,7 +95,7 @@ def preview(jobs: list[Job], places: list[Path | None], journal: Path, choices: 
     """
     if not choices.overwrite:
         refuse_a_lost_journal(journal, places)
-    rows = [_after_a_crash(row) for row in read_rows(journal)] if journal.exists() else []
+    rows = _rows_after_a_crash(journal) if journal.exists() else []
     matching = match(jobs, rows, places, choices.recordings)
     plan = decide(matching, _look(matching), choices)
     _check_places(plan, spared_files(jobs, journal), overwrite=choices.overwrite, only_existing=True)
@@ -115,9 +116,18 @@ def refuse_a_lost_journal(journal: Path, places: list[Path | None]) -> None:
         )
 
 
-def _after_a_crash(row: Row) -> Row:
-    """As the journal has it once it is opened: nobody knows what became of a submission that was under way."""
-    return evolve(row, state=JobState.UNKNOWN) if row.state is JobState.SUBMITTING else row
+def _rows_after_a_crash(journal: Path) -> list[Row]:
+    """The rows as a run finds them when it has opened the journal: see ``Journal`` for submissions that were under way."""
+    note = read_note(journal) or {}
+    found = []
+    for row in read_rows(journal):
+        if row.state is not JobState.SUBMITTING:
+            found.append(row)
+        elif row.identity == note.get("identity"):
+            found.append(evolve(row, state=JobState.SUBMITTED, video_id=note["video_id"]))
+        else:
+            found.append(evolve(row, state=JobState.UNKNOWN))
+    return found
 
 
 def _look(matching: Matching) -> Files:

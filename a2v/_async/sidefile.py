@@ -80,17 +80,7 @@ class SideFile:
             JournalError: The file holds something else.
         """
         os.lseek(self._file, 0, os.SEEK_SET)
-        noted = os.read(self._file, _NOTE_SIZE)
-        if not noted.strip():
-            return None
-        try:
-            facts = json.loads(noted)
-            note = {name: facts[name] for name in ("identity", "video_id")}
-        except (ValueError, TypeError, KeyError, RecursionError):
-            note = {}
-        if not note or not all(isinstance(value, str) and _is_text(value) for value in note.values()):
-            raise JournalError(f"{self.path} is damaged: it should name a video that was submitted, or be empty")
-        return note
+        return _parsed(self.path, os.read(self._file, _NOTE_SIZE))
 
     def clear(self) -> None:
         """Remove the note, and allocate the blocks for the next one."""
@@ -153,6 +143,38 @@ def is_in_use(journal: Path) -> bool:
         return False
     finally:
         os.close(file)
+
+
+def read_note(journal: Path) -> dict[str, str] | None:
+    """The note beside a journal, without the lock: for readers that change nothing.
+
+    Raises:
+        JournalError: The file holds something else, or cannot be read.
+    """
+    path = _path_of(journal)
+    try:
+        file = os.open(path, os.O_RDONLY | _CAREFULLY)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise JournalError(f"{path} cannot be read: {error.strerror}") from None
+    try:
+        return _parsed(path, os.read(file, _NOTE_SIZE))
+    finally:
+        os.close(file)
+
+
+def _parsed(path: Path, noted: bytes) -> dict[str, str] | None:
+    if not noted.strip():
+        return None
+    try:
+        facts = json.loads(noted)
+        note = {name: facts[name] for name in ("identity", "video_id")}
+    except (ValueError, TypeError, KeyError, RecursionError):
+        note = {}
+    if not note or not all(isinstance(value, str) and _is_text(value) for value in note.values()):
+        raise JournalError(f"{path} is damaged: it should name a video that was submitted, or be empty")
+    return note
 
 
 def _path_of(journal: Path) -> Path:
