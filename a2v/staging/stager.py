@@ -195,11 +195,19 @@ class Stage(_Leaving, _AsyncLeaving):
 
 @define(eq=False)
 class _Object:
-    """An object in a store, as all of this process sees it."""
+    """An object in a store that some stager of this process uses, so that removing it takes it from nobody.
+
+    Attributes:
+        lock: Held while it is uploaded or removed.
+        uses: How many stagers use it, or are about to.
+        is_ours: Whether this process uploaded it.
+        is_kept: Whether a stager wants it to stay.
+    """
 
     lock: threading.Lock = field(factory=threading.Lock)
     uses: int = 0
     is_ours: bool = False
+    is_kept: bool = False
 
 
 _objects: dict[object, _Object] = {}
@@ -236,14 +244,16 @@ class _Staging:
             recording = look(file, source, stop)
             # First, for where no URL can be signed there is no use in an upload.
             url = Secret(self._place.sign(recording.name, self._expires_in))
-            with _objects_lock:
-                known = _objects.setdefault(self._place.identity(recording.name), _Object())
-            # Whoever else in this process stages the same recording waits until it is there.
-            with known.lock:
-                stop.check()
-                known.is_ours |= self._place.put(file, recording, stop)
-                known.uses += recording.name not in self._used
-                self._used[recording.name] = known
+            known = self._claim(recording.name)
+            is_there = False
+            try:
+                # Whoever else in this process stages the same recording waits until it is there.
+                with known.lock:
+                    stop.check()
+                    known.is_ours |= self._place.put(file, recording, stop)
+                    is_there = True
+            finally:
+                self._settle(recording.name, known, is_there=is_there)
         return url.value  # type: ignore[no-any-return]  # a string
 
     def sign(self, path: StrPath, stop: Stop) -> str:
@@ -252,14 +262,39 @@ class _Staging:
         with open_file(source) as file:
             return self._place.sign(look(file, source, stop).name, self._expires_in)
 
+    def _claim(self, name: str) -> _Object:
+        with _objects_lock:
+            known = _objects.setdefault(self._place.identity(name), _Object())
+            known.uses += 1
+        return known
+
+    def _settle(self, name: str, known: _Object, *, is_there: bool) -> None:
+        """Remember what is to be removed, and nothing else: a stager may live as long as a server."""
+        with _objects_lock:
+            if is_there and self._removes and not self._closed and name not in self._used:
+                self._used[name] = known
+                return
+            known.is_kept |= is_there and not self._removes
+            self._drop(name, known)
+
+    def _drop(self, name: str, known: _Object) -> None:
+        """Give up a claim, with the lock held; what nobody uses and nobody may remove is forgotten."""
+        known.uses -= 1
+        if not known.uses and (known.is_kept or not known.is_ours):
+            _objects.pop(self._place.identity(name), None)
+
     def close(self, *, keep: bool) -> bool:
         """Be of no more use; tells whether something is to be removed.
 
-        What is kept counts as used for ever, so that nothing else in this process removes it.
+        Args:
+            keep: Leave all in the store, and let nothing else in this process remove it.
         """
-        self._closed = True
-        if keep or not self._removes:
-            self._used = {}
+        with _objects_lock:
+            self._closed = True
+            while keep and self._used:
+                name, known = self._used.popitem()
+                known.is_kept = True
+                self._drop(name, known)
         return bool(self._used)
 
     def remove(self, stop: Stop) -> None:
@@ -269,13 +304,14 @@ class _Staging:
             stop.check()
             name, known = self._used.popitem()
             with known.lock:
-                known.uses -= 1
                 try:
-                    if known.is_ours and not known.uses:
+                    if known.is_ours and not known.is_kept and known.uses == 1:
                         self._place.remove(name)
                         known.is_ours = False
                 except StagingError as error:
                     errors.append(error)
+                with _objects_lock:
+                    self._drop(name, known)
         if errors:
             raise errors[0]
 
