@@ -165,7 +165,9 @@ def _csv_cells(
     number = first
     try:
         for cells in reader:
-            yield number, cells
+            if any(cells[MAX_COLUMNS:]) and not failed:
+                failed.append(_too_wide(number))
+            yield number, cells[:MAX_COLUMNS]
             number = reader.line_num + first  # a row may go over several lines, and counts by its first
     except csv.Error as error:
         # What follows cannot be told apart: the quote may have swallowed it.
@@ -198,7 +200,7 @@ def table(rows: Iterator[tuple[int, Mapping[int, Any]]], where: str = "the first
 
 def _header_faults(number: int, header: list[str], where: str) -> Iterator[Fault]:
     if len(header) > MAX_COLUMNS:
-        yield Fault(number or None, None, f"it is too big for a manifest: more than {MAX_COLUMNS:,} columns")
+        yield _too_wide(number or None)
         return
     twice = Counter(column_of(name) or name for name in header)
     for name, count in twice.items():
@@ -207,6 +209,10 @@ def _header_faults(number: int, header: list[str], where: str) -> Iterator[Fault
     missing = missing_columns(twice)
     if missing:
         yield Fault(number or None, None, f"{where} must name the columns, and lacks {missing}: {listed(header)}")
+
+
+def _too_wide(number: int | None) -> Fault:
+    return Fault(number, None, f"it is too big for a manifest: more than {MAX_COLUMNS:,} columns")
 
 
 def missing_columns(columns: Iterable[str]) -> str:

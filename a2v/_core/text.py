@@ -74,7 +74,7 @@ def find_unwritable(text: str) -> str | None:
     Returns:
         A description of the first such character; ``None`` if there is none.
     """
-    if text.isascii() and text.isprintable():
+    if text.isprintable():
         return None
     for at, character in enumerate(text):
         if unicodedata.category(character) in ("Cc", "Cs") and character not in "\t\n\r":

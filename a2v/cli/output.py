@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from attrs import asdict, define, field
 from rich.console import Console, Group, RenderableType
@@ -14,6 +15,7 @@ from rich.text import Text
 
 from a2v import Avatar, Character, Video, VideoStatus
 from a2v._core import wire
+from a2v._core.settings import is_loopback
 from a2v.cli.printing import (
     JsonPrinter,
     Printer,
@@ -252,12 +254,21 @@ def announce(base_url: str, *, token: Secret, is_secret: bool, is_kept: bool, as
     if as_json:
         print_json({"base_url": base_url, "token": None if is_secret else token.value})
         return
+    shown = "…" if is_secret else token.value
+    usage = [
+        "To use it from another terminal:",
+        f"  export A2V_BASE_URL={base_url} A2V_TOKEN={shown}",
+        "  a2v characters",
+    ]
+    if not is_loopback(urlsplit(base_url).hostname or ""):
+        usage = [
+            "a2v sends a token over plain HTTP to its own machine only: put a proxy with TLS in front of the engine, and use",
+            f"  export A2V_BASE_URL=https://… A2V_TOKEN={shown}",
+        ]
     print(
         f"The engine is ready at {base_url} (also a page to look at). Ctrl-C stops it.",
         *([] if is_kept else ["Its videos will be gone then; --data-dir DIR keeps them."]),
-        "To use it from another terminal:",
-        f"  export A2V_BASE_URL={base_url} A2V_TOKEN={'…' if is_secret else token.value}",
-        "  a2v characters",
+        *usage,
         sep="\n",
         flush=True,
     )

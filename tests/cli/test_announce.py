@@ -1,0 +1,36 @@
+"""What `a2v serve` tells people to use is something that a2v itself accepts."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+import a2v
+from a2v._core.settings import Secret, read_base_url
+from a2v.cli.output import announce
+
+
+@pytest.mark.parametrize(
+    ("url", "is_usable"),
+    [
+        ("http://127.0.0.1:8000", True),
+        ("http://[::1]:8000", True),
+        ("http://localhost:8000", True),
+        ("http://10.0.0.5:8000", False),
+        ("http://[fe80::1]:8000", False),
+    ],
+)
+def test_the_url_to_export(capsys, url, is_usable) -> None:
+    announce(url, token=Secret("canary-token-1234"), is_secret=False, is_kept=True, as_json=False)
+    said = capsys.readouterr().out
+
+    assert url in said
+    (exported,) = re.findall(r"export A2V_BASE_URL=(\S+) A2V_TOKEN=canary-token-1234", said)
+    if is_usable:
+        assert read_base_url(exported, None) == url
+    else:
+        with pytest.raises(a2v.ConfigurationError):
+            read_base_url(url, None)
+        assert exported == "https://…"
+        assert "put a proxy with TLS in front" in said
