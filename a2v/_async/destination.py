@@ -139,11 +139,12 @@ class PartialFile:
         keep: Whether to go on with a file that is there. Otherwise there must be none.
 
     Attributes:
+        path: Where it is.
         owned: Whether the file on disk is this object's, which may remove it.
     """
 
     def __init__(self, path: Path, *, keep: bool) -> None:
-        self._path = path
+        self.path = path
         self._keep = keep
         self._lock = threading.Lock()
         self._file: BinaryIO | None = None
@@ -167,10 +168,10 @@ class PartialFile:
             if self._over:
                 raise InterruptedError
             if self._keep:
-                _remove_unless_plain(self._path)
-            self._file = open(self._path, "r+b" if self._keep else "xb", opener=_opener)  # noqa: SIM115  # closed by `close`
+                _remove_unless_plain(self.path)
+            self._file = open(self.path, "r+b" if self._keep else "xb", opener=_opener)  # noqa: SIM115  # closed by `close`
             if not _locked(self._file):
-                raise DownloadError(f"another process writes to {self._path}; try again when it has ended")
+                raise DownloadError(f"another process writes to {self.path}; try again when it has ended")
             self.owned = True
 
     def settle(self, size: int) -> None:
@@ -185,9 +186,9 @@ class PartialFile:
         """
         self.file.flush()
         sync(self.file.fileno())
-        mine, there = os.fstat(self.file.fileno()), _status(self._path)
+        mine, there = os.fstat(self.file.fileno()), _status(self.path)
         if there is None or (mine.st_size, mine.st_dev, mine.st_ino) != (size, there.st_dev, there.st_ino):
-            raise DownloadError(f"the video could not be stored: another program has changed {self._path}")
+            raise DownloadError(f"the video could not be stored: another program has changed {self.path}")
 
     def close(self) -> None:
         """Close it; what it holds stays."""

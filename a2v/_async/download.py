@@ -22,7 +22,7 @@ from attrs import define
 from a2v import _threads
 from a2v._async.destination import Destination, PartialFile
 from a2v._async.session import Session
-from a2v._core.filetype import NotAVideoError, VideoReader, coding_of
+from a2v._core.filetype import NotAVideoError, VideoReader, coding_of, is_cut_mp4
 from a2v._core.retry import Again, Failure
 from a2v._core.settings import Secret
 from a2v._core.wire import Reply
@@ -189,7 +189,7 @@ class _Fetch:
             elif not refreshed and self._is_expired(answer.status_code):
                 redirects, refreshed, self.url = 0, True, await self.fresh_url()
             else:
-                return self._judge(answer.status_code)
+                return await self._judge(answer.status_code)
 
     def _is_expired(self, status: int) -> bool:
         # Google's storage answers 400; but a URL that never worked is wrong in another way then.
@@ -264,9 +264,9 @@ class _Fetch:
             raise DownloadError("the video's URL redirects too often or to something that is not fetched")
         self.url = target
 
-    def _judge(self, status: int) -> Again | None:
+    async def _judge(self, status: int) -> Again | None:
         if status in (200, 206):
-            return self._judge_body()
+            return await self._judge_body()
         if status == 416:
             self.etag = None  # there is no such rest: anew
         error = DownloadError(f"the video could not be fetched: HTTP {status}")
@@ -274,15 +274,23 @@ class _Fetch:
             return Again(error)
         raise error
 
-    def _judge_body(self) -> Again | None:
+    async def _judge_body(self) -> Again | None:
         if self.reply is None:
             return Again(DownloadError("the video could not be fetched: the server sent a part that does not fit"))
-        is_whole = self.size == self.whole if self.whole is not None else self.size > 0
+        if self.whole is not None:
+            is_whole = self.size == self.whole
+        else:  # the body has ended with the connection, which may have broken
+            is_whole = self.size > 0 and not await on_disk(self._is_cut)
         if is_whole and (self.reader is None or (self.begun and self.reader.is_whole)):
             return None
         if self.whole is not None and self.size > self.whole:
             self.etag = None
         return Again(DownloadError(f"the video broke off after {self.size} of {self.whole or 'unknown'} bytes"))
+
+    def _is_cut(self) -> bool:
+        self.part.file.flush()
+        with self.part.path.open("rb") as file:
+            return is_cut_mp4(file)
 
     def _limit(self, size: int) -> None:
         limit = self.session.max_download_bytes

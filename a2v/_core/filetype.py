@@ -8,9 +8,10 @@ a list of what is allowed.
 
 from __future__ import annotations
 
+import os
 import re
 import zlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from a2v.errors import DownloadError
 
@@ -35,6 +36,7 @@ _VIDEO = re.compile(
     rb"|\x30\x26\xb2\x75\x8e\x66\xcf\x11",  # ASF
     re.DOTALL,
 )
+_BOX = re.compile(rb"ftyp|styp|moov|moof|mdat|mfra|sidx|free|skip|wide|uuid|meta|emsg|pdin|udta")
 _DOCUMENT = re.compile(rb'<[!?/a-z]|[{\[]\s*["{}\[\]\-0-9tfn]', re.IGNORECASE)
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f]")
 _UTF16 = {b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be", b"<\0": "utf-16-le", b"\0<": "utf-16-be"}
@@ -161,6 +163,24 @@ class _Inflater:
         else:
             return
         raise DownloadError(f"{problem}; fetch its video_url with another program")
+
+
+def is_cut_mp4(file: BinaryIO) -> bool:
+    """Whether a file is an MP4 that breaks off within a box. Of other files this cannot be told.
+
+    It is for replies without a length, which end when the connection ends, for whatever reason.
+    """
+    end, place, found = file.seek(0, os.SEEK_END), 0, 0
+    while place < end:
+        file.seek(place)
+        header = file.read(16)
+        size, kind = int.from_bytes(header[:4]), header[4:8]
+        if size == 1:
+            size = int.from_bytes(header[8:])
+        if (not place and kind != b"ftyp") or not _BOX.fullmatch(kind) or 0 < size < 8:
+            return False  # no MP4, or something that was appended to one
+        found, place = found + 1, place + size if size else end
+    return place > end and found > 1
 
 
 def is_video(head: bytes, content_type: str) -> bool:

@@ -203,6 +203,21 @@ async def test_lengths_that_are_none(fetch, length) -> None:
     assert await fetch(lambda _: httpx.Response(200, headers=headers, stream=httpx.ByteStream(VIDEO))) == VIDEO
 
 
+async def test_a_connection_that_ends_early_without_a_word(service, fetch, tmp_path) -> None:
+    """There is no length, so the end of the connection is that of the file; the boxes of an MP4 tell."""
+    mp4 = b"\0\0\0\x0cftypisom" + b"\0\0\0\x08moov" + (8 + SIZE).to_bytes(4) + b"mdat" + VIDEO
+
+    def ended(upto: int):
+        return lambda _: httpx.Response(200, headers={"etag": '"m"'}, stream=httpx.ByteStream(mp4[:upto]))
+
+    span = {"content-range": f"bytes {HALF}-{len(mp4) - 1}/{len(mp4)}"}
+    assert await fetch(ended(HALF), ended(len(mp4))) == mp4
+    assert await fetch(ended(HALF), httpx.Response(206, headers=span, content=mp4[HALF:])) == mp4
+    (tmp_path / "v.mp4").unlink()
+    with pytest.raises(a2v.DownloadError, match="broke off"):
+        await fetch(ended(HALF), max_retries=1)
+
+
 async def test_a_length_beyond_the_limit_is_refused_at_once(service, fetch, check, tmp_path) -> None:
     class Untouched(httpx.AsyncByteStream):
         async def __aiter__(self):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import gzip
+import io
 import random
 import zlib
 
 import pytest
 
 import a2v
-from a2v._core.filetype import NotAVideoError, VideoReader
+from a2v._core.filetype import NotAVideoError, VideoReader, is_cut_mp4
 
 NOISE = random.Random(7).randbytes(20_000)
 MP4 = b"\0\0\0\x20ftypisom" + NOISE
@@ -136,3 +137,32 @@ def test_a_compressed_body_that_is_cut(cut: int) -> None:
     list(reader.read(gzip.compress(MP4)[:-cut]))
     list(reader.end())
     assert not reader.is_whole
+
+
+def box(kind: bytes, content: bytes = b"", *, wide: bool = False) -> bytes:
+    if wide:
+        return (1).to_bytes(4) + kind + (16 + len(content)).to_bytes(8) + content
+    return (8 + len(content)).to_bytes(4) + kind + content
+
+
+FAST = box(b"ftyp", b"isom") + box(b"moov", bytes(300)) + box(b"mdat", NOISE)
+SLOW = box(b"ftyp", b"isom") + box(b"free") + box(b"mdat", NOISE, wide=True) + box(b"moov", bytes(300))
+PIECES = box(b"ftyp", b"iso5") + (box(b"moof", bytes(50)) + box(b"mdat", NOISE[:900])) * 5
+
+
+@pytest.mark.parametrize("video", [FAST, SLOW, PIECES], ids=["index first", "index last", "fragments"])
+def test_an_mp4_that_breaks_off(video: bytes) -> None:
+    assert not is_cut_mp4(io.BytesIO(video))
+    for size in (len(video) // 2, len(video) - 100, len(video) - 1):
+        assert is_cut_mp4(io.BytesIO(video[:size]))
+
+
+def test_an_mp4_that_ends_with_something_else() -> None:
+    assert not is_cut_mp4(io.BytesIO(FAST + b"\xff\xff\xff\xffjunk"))
+    assert not is_cut_mp4(io.BytesIO(FAST + b"\0\0\0\x02mdat"))
+    assert not is_cut_mp4(io.BytesIO(box(b"ftyp") + box(b"moov") + b"\0\0\0\0mdat" + NOISE))  # "up to the end"
+
+
+def test_of_other_files_nobody_can_tell() -> None:
+    for content in (b"", b"x", NOISE, VIDEOS["WebM"], MP4):
+        assert not is_cut_mp4(io.BytesIO(content))
