@@ -16,7 +16,6 @@ import anyio
 
 from a2v._async import telemetry
 from a2v._async.pacer import Watcher
-from a2v._core.schedule import is_change
 from a2v._core.text import escape
 from a2v.errors import A2VError, ClientClosedError, WaitTimeoutError
 
@@ -69,7 +68,8 @@ class Watch:
             if isinstance(news, A2VError):
                 self._open.pop(video_id, None)
                 self._failed[video_id] = news
-            elif self._see(news):
+            else:
+                self._see(news)
                 return news
         if self._failed:
             raise self._failure()
@@ -94,16 +94,11 @@ class Watch:
         if scope.cancelled_caught:
             raise self._timed_out()
 
-    def _see(self, video: Video) -> bool:
-        """Remember a look; tell whether it is new to this watcher."""
+    def _see(self, video: Video) -> None:
         if video.is_terminal:
             self._open.pop(video.video_id, None)
-        before = self._seen.get(video.video_id)
         self._seen[video.video_id] = video
-        is_news = before is None or is_change(before, video)
-        if is_news:
-            self._span.event("a2v.video", {"a2v.video_id": video.video_id, "a2v.status": video.status.value})
-        return is_news
+        self._span.event("a2v.video", {"a2v.video_id": video.video_id, "a2v.status": video.status.value})
 
     def _failure(self) -> A2VError:
         video_id, first = next(iter(self._failed.items()))
