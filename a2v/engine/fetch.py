@@ -38,8 +38,11 @@ MAX_REDIRECTS = 5
 DRIP_SECONDS = 30.0
 DRIP_BYTES = 4 * 1024
 """A server that sends less than this in ``DRIP_SECONDS`` is not waited for."""
-HTTP_URL = r"[Hh][Tt][Tt][Pp][Ss]?://[A-Za-z0-9._\-]+(:[0-9]{1,5})?([/?#][^\x00-\x20\x7f]*)?"
-"""What an ``audio_url`` looks like; beside it ``http://[…]`` for the few who use addresses of IPv6."""
+_HOST = r"[Hh][Tt][Tt][Pp][Ss]?://[A-Za-z0-9._\-]+(:[0-9]{1,5})?"
+HTTP_URL = _HOST + r"([/?#][\x21-\x7e]*)?"
+"""What an ``audio_url`` should look like. ``check_url`` also takes other letters that are not percent-encoded, and addresses of
+IPv6 in brackets."""
+_NAMED_URL = _HOST + r"([/?#][^\x00-\x20\x7f]*)?"
 _IPV6_URL = r"[Hh][Tt][Tt][Pp][Ss]?://\[[0-9A-Fa-f:.]+\](:[0-9]{1,5})?([/?#][^\x00-\x20\x7f]*)?"
 
 # Beyond what `is_global` says of IPv4: protocol assignments, the 6to4 relay, a cloud's metadata on a public address.
@@ -64,7 +67,7 @@ def check_url(audio_url: str) -> None:
         return
     if "@" in parts.netloc:
         raise AudioError("audio_url must not contain a user name or a password")
-    if not re.fullmatch(HTTP_URL, audio_url) and not re.fullmatch(_IPV6_URL, audio_url):
+    if not re.fullmatch(_NAMED_URL, audio_url) and not re.fullmatch(_IPV6_URL, audio_url):
         reason = "its host is written in the letters a–z, digits, dots and hyphens (xn--… for others)"
         raise AudioError(f"audio_url must be an http(s):// URL; {reason}")
 

@@ -90,7 +90,8 @@ _REFUSALS = {
     413: "The body is longer than 64 KiB.",
     415: "The body is not JSON.",
     421: "The engine does not go by that name (`Host`).",
-    429: "Too many requests, or the queue is full; `code` is 1009, and nothing was submitted.",
+    429: "Too many requests, the queue is full, or the machine lacks something; `code` is 1009, and nothing was submitted.",
+    503: "The machine lacks something, such as disk space; `message` says what.",
 }
 
 
@@ -105,7 +106,7 @@ def _call(
     reply: Json | None = None,
 ) -> Json:
     parameters = [{"name": query, "in": "query", "required": True, "schema": like}] if query else []
-    refused = {401, 403, 421, 429, *refusals, *((400, 404) if query else ())}
+    refused = {401, 403, 421, 429, *(refusals or (503,)), *((400, 404) if query else ())}
     return {
         "operationId": operation,
         "summary": summary,
