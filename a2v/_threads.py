@@ -16,9 +16,12 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import socket
+import sys
 import threading
 from collections import deque
 from contextlib import suppress
+from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -203,3 +206,31 @@ def _caller() -> Callable[[Callable[[], object]], object]:
     if isinstance(token, asyncio.AbstractEventLoop):
         return token.call_soon_threadsafe
     return token.run_sync_soon  # type: ignore[no-any-return]  # of trio, which is no dependency
+
+
+class _EventLoop(asyncio.ProactorEventLoop if sys.platform == "win32" else asyncio.SelectorEventLoop):  # type: ignore[misc]  # either has it
+    """Resolves host names in threads of ours. Python waits for those of the default executor at the end of a loop."""
+
+    async def getaddrinfo(self, host: Any, port: Any, **hints: Any) -> Any:
+        return await run(partial(socket.getaddrinfo, host, port, **hints), limiter=_resolvers(), patience=0)
+
+    async def getnameinfo(self, address: Any, flags: int = 0) -> Any:
+        return await run(partial(socket.getnameinfo, address, flags), limiter=_resolvers(), patience=0)
+
+
+def new_event_loop() -> asyncio.AbstractEventLoop:
+    """An event loop for a thread or a program of ours, whose end does not wait for name servers."""
+    return _EventLoop()
+
+
+_limiters: RunVar[anyio.CapacityLimiter] = RunVar("a2v resolvers")
+
+
+def _resolvers() -> anyio.CapacityLimiter:
+    """Not the limiter of the files: a name server that does not answer holds a thread for half a minute."""
+    try:
+        return _limiters.get()
+    except LookupError:
+        limiter = anyio.CapacityLimiter(_AT_ONCE)
+        _limiters.set(limiter)
+        return limiter

@@ -7,6 +7,7 @@ import ssl
 import sys
 import threading
 from functools import lru_cache, partial
+from importlib import import_module
 from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import getproxies, getproxies_environment, proxy_bypass
@@ -21,6 +22,12 @@ from a2v.errors import ConfigurationError
 
 # How many sets of certificates are kept in memory, of about 1 MB each.
 _CONTEXTS = 4
+
+
+def load() -> None:
+    """Import what the libraries for networks would import when they are first used."""
+    for name in ("anyio._backends._asyncio", "anyio.streams.tls", "certifi", "encodings.idna", "h11", "httpcore"):
+        import_module(name)
 
 
 async def proxy_for(url: str) -> Secret | None:

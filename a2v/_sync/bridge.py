@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, SupportsInd
 
 import anyio
 
-from a2v._sync.loop import PATIENCE, SLICE, LoopThread
+from a2v._sync.loop import PATIENCE, LoopThread, acquire
 from a2v.errors import ClientClosedError, InvalidStateError
 
 if TYPE_CHECKING:
@@ -62,9 +62,8 @@ class _Request(Generic[T]):
         self._gate.release()
 
     def wait(self, seconds: float = inf) -> None:
-        end = monotonic() + seconds
-        while not self.done and (left := end - monotonic()) > 0:
-            self._gate.acquire(timeout=min(left, SLICE))
+        if not self.done:
+            acquire(self._gate, monotonic() + seconds)
 
 
 class _Farewell(_Request[None]):
@@ -110,6 +109,9 @@ class _Worker:
             raise
         if request.error is None:
             return request.value
+        if loop.at_exit and threading.current_thread().daemon:
+            # The interpreter is about to stop this thread; anything else that it raises would be printed.
+            raise SystemExit
         try:
             raise request.error
         finally:

@@ -16,22 +16,29 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from contextvars import Context, copy_context
+from functools import partial
 from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import anyio
 
+from a2v import _threads
+from a2v._async import network
 from a2v.errors import ClientClosedError, InvalidStateError
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
     from contextlib import AbstractAsyncContextManager
+    from threading import Lock
 
 # How many seconds work that has to end may take to clean up after itself.
 PATIENCE = 5.0
 # On Windows a wait for a lock cannot be interrupted, so Ctrl-C is noticed between two waits.
-SLICE = 0.2
+SLICE = inf if os.name == "posix" else 0.2
+
+# Before there is a thread: a process that is forked while another thread imports inherits Python's import locks.
+network.load()
 
 
 class LoopThread:
@@ -48,6 +55,10 @@ class LoopThread:
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._over = False
+        self._begun = False
+        self._ended = threading.Lock()
+        self._ended.acquire()
+        self.at_exit: bool = False
 
     # In any thread
 
@@ -56,7 +67,12 @@ class LoopThread:
         # A Ctrl-C in here may start a thread too many, which then ends at once; a lock could stay locked. Not started from
         # here, because `Thread.start` holds such a lock while it waits, and Ctrl-C comes to the main thread only.
         if self._thread is None:
-            _thread.start_new_thread(self._launch, ())
+            try:
+                self._begun = True
+                _thread.start_new_thread(self._launch, ())
+            except BaseException:
+                self._begun = False
+                raise
 
     def is_here(self) -> bool:
         """Whether the thread is of this process: after a fork the child has none of the parent's threads."""
@@ -85,10 +101,12 @@ class LoopThread:
         self.post(self._stop)
 
     def join(self, seconds: float = inf) -> None:
-        """Wait for the end of the thread."""
+        """Wait for the end of the thread, also if it has only been asked to start."""
         end = monotonic() + seconds
-        while self._thread and self._thread.is_alive() and (left := end - monotonic()) > 0:
-            self._thread.join(min(left, SLICE))
+        if self._begun and acquire(self._ended, end):
+            self._ended.release()
+            while self._thread and self._thread.is_alive() and (left := end - monotonic()) > 0:
+                self._thread.join(None if min(left, SLICE) == inf else min(left, SLICE))
 
     def refusal(self) -> BaseException:
         """What to answer when it is too late to ask."""
@@ -131,6 +149,7 @@ class LoopThread:
         self.error = error
         self.stopping = self._over = True
         self._read()
+        self._ended.release()
 
     def _run(self) -> None:
         if not self._only_one.acquire(blocking=False):
@@ -140,7 +159,8 @@ class LoopThread:
         error: BaseException | None = None
         try:
             # In an empty context, because since 3.14 a thread may begin with a copy of its starter's.
-            Context().run(anyio.run, self._main)
+            options = {"loop_factory": _threads.new_event_loop}
+            Context().run(partial(anyio.run, self._main, backend="asyncio", backend_options=options))
         except BaseException as caught:  # noqa: BLE001  # told to those who ask, there is nobody else
             error = caught
         atexit.unregister(self._exit)
@@ -160,5 +180,15 @@ class LoopThread:
     def _exit(self) -> None:
         # Without this the interpreter would freeze the thread wherever it is: no clean-up, and warnings about sockets.
         if self.is_here():
+            self.at_exit = True
             self.stop()
             self.join(PATIENCE)
+
+
+def acquire(lock: Lock, end: float) -> bool:
+    """Acquire a lock until a time of the monotonic clock, so that Ctrl-C can interrupt it; tell whether that worked."""
+    while (left := end - monotonic()) > 0:
+        pause = min(left, SLICE)
+        if lock.acquire(timeout=-1 if pause == inf else min(pause, threading.TIMEOUT_MAX)):
+            return True
+    return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import inspect
 import io
 import os
 import re
@@ -26,6 +27,7 @@ from a2v import (
     VideoStatus,
     WaitTimeoutError,
     __version__,
+    _threads,
 )
 from a2v._core.settings import Secret
 from a2v._paths import existing
@@ -404,7 +406,7 @@ def run(arguments: list[str]) -> int:
     _end_orderly_on_signals()
     try:
         _refuse_empty(arguments)
-        app(arguments)
+        _run_command(arguments)
     except BrokenPipeError as error:
         # The reader of our output has seen enough. The notes say what continues at the server.
         say(*getattr(error, "__notes__", ()))
@@ -417,6 +419,16 @@ def run(arguments: list[str]) -> int:
         say(f"a2v: {_words(error)}", *getattr(error, "__notes__", ()), *map("  {}".format, _faults(error)))
         return _exit_code(error)
     return 0
+
+
+def _run_command(arguments: list[str]) -> None:
+    """As ``app(arguments)``, in an event loop whose end does not wait for name servers that do not answer."""
+    command, bound, _ = app.parse_args(arguments)
+    if inspect.iscoroutinefunction(command):
+        with asyncio.Runner(loop_factory=_threads.new_event_loop) as runner:
+            runner.run(command(*bound.args, **bound.kwargs))
+    else:
+        command(*bound.args, **bound.kwargs)
 
 
 def _end_orderly_on_signals() -> None:
