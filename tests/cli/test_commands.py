@@ -161,18 +161,18 @@ def test_a_submission_that_may_have_arrived_has_a_code_of_its_own(a2v, service):
     assert len(service.seen("video.generate")) == 1
 
 
-def test_patience_ends_but_not_the_render(a2v, service):
+def test_patience_ends_but_not_the_render(here, service):
     service.looks = ["pending"]
 
     url, model_id = "https://example.com/hello.wav", "eva_a0008"
-    done = a2v(
-        "generate", url, "--model-id", model_id, "-o", "my video.mp4", "--timeout", 3, "--base-url", service.files_url
+    code, _, errors = here(
+        "generate", url, "--model-id", model_id, "-o", "my video.mp4", "--timeout", "3", "--base-url", service.files_url
     )
 
-    assert done.returncode == 4
-    assert "has not ended after 3 s" in done.stderr
-    assert f"  a2v watch v1 --base-url {service.files_url}\n" in done.stderr
-    assert f"  a2v download v1 -o 'my video.mp4' --base-url {service.files_url}\n" in done.stderr
+    assert code == 4
+    assert "has not ended after 3 s" in errors
+    assert f"  a2v watch v1 --base-url {service.files_url}\n" in errors
+    assert f"  a2v download v1 -o 'my video.mp4' --base-url {service.files_url}\n" in errors
 
 
 def test_a_video_that_cannot_be_saved_can_be_fetched_later(a2v, service):
