@@ -377,7 +377,7 @@ def _paths(
             if row and row.path and file_of(row) not in reserved:
                 path = path.with_name(Path(row.path).name)  # noqa: PLW2901  # the same path, more exactly
             else:
-                while same_file(path.name) in saved | reserved:
+                while (name := same_file(path.name)) in saved or name in reserved:
                     path = path.with_name(f"{next(numbers):04d}.mp4")  # noqa: PLW2901  # as above
             reserved.add(same_file(path.name))
         yield path

@@ -102,6 +102,8 @@ def unsigned(url: str) -> str:
         url: Any URL.
     """
     parts = urlsplit(url)
+    if not parts.query:
+        return urlunsplit(parts)
     pairs = [(_name(pair), pair) for pair in parts.query.split("&")]
     times = Counter(name for name, _ in pairs)
     values = {name: unquote(pair.partition("=")[2]) for name, pair in pairs if times[name] == 1}
