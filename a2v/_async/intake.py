@@ -76,7 +76,8 @@ async def take_in(journal: Journal, jobs: list[Job], places: list[Path | None], 
         items,
         [(item, ending) for item, step in zip(items, plan.steps, strict=True) if (ending := _ending(item, step))],
         tuple(row.entry for row in plan.gone),
-        {row.video_id for row in rows if row.video_id},
+        # Without those of jobs that are submitted again: a server that lost its data may begin again with the same ids.
+        {one.video_id for one in (*items, *plan.gone) if one.video_id},
         spared,
     )
 

@@ -258,3 +258,20 @@ async def test_a_gateway_that_answers_404_loses_nothing(service, make_client, tm
         outcome = await anext(batch)
     assert isinstance(outcome.error, a2v.NotFoundError)
     assert a2v.read_journal(tmp_path / "j.db")[0].state is a2v.JobState.SUBMITTED
+
+
+async def test_a_server_that_lost_its_data_may_give_the_same_id_again(service, make_client, tmp_path) -> None:
+    service.plans = {"v1": [(0, {"status": "pending"})]}
+    async with make_client() as client:
+        async with client.batch(jobs("a"), journal=tmp_path / "j.db"):
+            await anyio.sleep(60)
+        gone = httpx.Response(404, json={"code": 10001, "message": "file not found", "data": None})
+        service.replies["video.get"] = [gone]
+        async with client.batch(jobs("a"), journal=tmp_path / "j.db") as batch:
+            assert isinstance((await anext(batch)).error, a2v.NotFoundError)
+        service.replies.clear()
+        service.plans.clear()
+        same = httpx.Response(200, json={"code": 0, "message": "success", "data": {"video_id": "v1"}})
+        service.replies["video.generate"] = [same]
+        async with client.batch(jobs("a"), journal=tmp_path / "j.db", resubmit_failed=True) as batch:
+            assert (await anext(batch)).ok
