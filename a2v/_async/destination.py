@@ -169,7 +169,7 @@ class PartialFile:
                 raise InterruptedError
             if self._keep:
                 _remove_unless_plain(self.path)
-            self._file = open(self.path, "r+b" if self._keep else "xb", opener=_opener)  # noqa: SIM115  # closed by `close`
+            self._file = open(self.path, "r+b" if self._keep else "x+b", opener=_opener)  # noqa: SIM115  # closed by `close`
             if not _locked(self._file):
                 raise DownloadError(f"another process writes to {self.path}; try again when it has ended")
             self.owned = True

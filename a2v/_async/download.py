@@ -288,9 +288,10 @@ class _Fetch:
         return Again(DownloadError(f"the video broke off after {self.size} of {self.whole or 'unknown'} bytes"))
 
     def _is_cut(self) -> bool:
-        self.part.file.flush()
-        with self.part.path.open("rb") as file:
-            return is_cut_mp4(file)
+        try:
+            return is_cut_mp4(self.part.file)
+        finally:
+            self.part.file.seek(0, os.SEEK_END)
 
     def _limit(self, size: int) -> None:
         limit = self.session.max_download_bytes
