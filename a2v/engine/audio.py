@@ -27,7 +27,7 @@ from av.error import FFmpegError
 
 from a2v.engine import formats
 from a2v.engine.errors import AudioError
-from a2v.engine.mixing import SILENT, Meter, Segment, cleaned, samples_of
+from a2v.engine.mixing import HUGE, SILENT, Meter, Segment, cleaned, samples_of
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -53,6 +53,7 @@ _File = io.BytesIO | io.BufferedReader
 
 _RATES = range(4_000, 384_001)
 _MAX_CHANNELS = 16
+_MOST_TRACKS = 16  # that are looked at
 _EXACT = {"flac", "mp4", "aiff", "caf", "au", "w64"}  # kinds that say reliably how much sound they hold
 _DECODERS = (
     "aac,aac_fixed,aac_latm,ac3,ac3_fixed,adpcm_g722,adpcm_g726,adpcm_g726le,adpcm_ima_qt,adpcm_ima_wav,adpcm_ms,alac,amrnb,"
@@ -170,7 +171,7 @@ class Recording:
         self.clock = Clock()
         self._max_seconds = max_seconds
         self._track: int | None = None  # index of the audio track among those of the file
-        self._scale = 1.0  # to bring samples of floating-point files that exceed full scale back into it
+        self._scale = 1.0  # for the analysis: brings floating-point samples that exceed full scale back into it
         self._meter: Meter | None = None  # what was measured, once all of it was
 
     @property
@@ -198,7 +199,7 @@ class Recording:
             total += block.shape[1]
             if total > limit:
                 raise self._too_long()
-            yield cleaned(block[0] if self._scale == 1 else block[0] * np.float32(self._scale), 1.0)
+            yield cleaned(cleaned(block[0], HUGE) * np.float32(self._scale), 1.0)
         if not total:
             raise AudioError("The recording is empty: it holds no sound at all.")
         if total < MIN_SECONDS * RATE:
@@ -212,9 +213,9 @@ class Recording:
             stereo: Whether there are two channels; by default what suits the recording.
         """
         rows = 1 + (self.stereo if stereo is None else stereo)
-        gain, position = np.float32(self._scale * self.meter.gain), 0
+        gain, position = np.float32(self.meter.gain), 0
         for block in self._resampled(SOUNDTRACK_RATE, rows):
-            samples = np.ascontiguousarray(cleaned(block * gain, Meter.CEILING))
+            samples = np.ascontiguousarray(cleaned(cleaned(block, HUGE) * gain, Meter.CEILING))
             frame = av.AudioFrame.from_ndarray(samples, "fltp", "stereo" if rows == 2 else "mono")
             frame.sample_rate = SOUNDTRACK_RATE
             frame.pts, frame.time_base = position, Fraction(1, SOUNDTRACK_RATE)
@@ -226,7 +227,7 @@ class Recording:
         segment: Segment | None = None
         for frame in self._frames():
             if meter is not None:
-                meter.add(frame, self._scale)
+                meter.add(frame)
             if segment is None or not segment.fits(frame):
                 if segment is not None:
                     yield from segment.add(None)
@@ -293,7 +294,7 @@ class Recording:
         if self._track is not None:
             return next((track for track in tracks if track.index == self._track), tracks[0])
         chosen = tracks[0]
-        if len(tracks) > 1:
+        if 1 < len(tracks) <= _MOST_TRACKS:
             chosen = next((track for track in tracks if self._is_audible(track.index, window)), chosen)
             if chosen is not tracks[0]:
                 logger.info("the recording's first audio track is silent; another one is rendered")
@@ -307,7 +308,8 @@ class Recording:
         return chosen
 
     def _is_audible(self, index: int, window: _Window) -> bool:
-        powers = (samples_of(frame).var(axis=1).max() for frame in self._probed(index, window) if frame.samples)
+        frames = self._probed(index, window)
+        powers = (cleaned(samples_of(frame), HUGE).var(axis=1).max() for frame in frames)
         return any(power > SILENT for power in powers)
 
     def _probed(self, index: int, window: _Window) -> Iterator[av.AudioFrame]:
@@ -410,7 +412,7 @@ def _explained(window: _Window) -> Iterator[None]:
 
 def _unreadable(window: _Window) -> AudioError:
     if window.is_protected:
-        return AudioError("The recording is protected (DRM), so nothing but its own player can read it.")
+        return AudioError("The recording is protected (DRM): only the player that it was sold for can read it.")
     name = formats.NAMES[window.kind]
     return AudioError(f"The recording cannot be decoded: the {name} file is damaged or not what it claims to be.")
 

@@ -197,8 +197,8 @@ def _is_latm(head: bytes) -> bool:
 
 
 def _refusal(name: str, extension: str) -> str:
-    advice = f" Convert it: ffmpeg -i recording.{extension} recording.flac" if extension else ""
-    return f"This is {name} file, not a recording of a known kind. The engine can render {SUPPORTED}.{advice}"
+    advice = f" Convert it: ffmpeg -i recording.{extension} recording.flac (" if extension else " ("
+    return f"This is {name} file, not a recording of a known kind.{advice}The engine can render {SUPPORTED}.)"
 
 
 # -- tags and frames --------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ import numpy as np
 from av.error import FFmpegError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
@@ -27,12 +27,13 @@ _LOST, _BACK = 10**-1.2, 10**-0.6  # power of a mix against that of its loudest 
 _LOUDER = 4.0  # how much more power another channel must have to be chosen instead
 _ONE_SIDED = 10**2.4  # power of one side against that of the other
 _PLANES = 8  # PyAV reads beyond the planes of frames with so many channels
-_HUGE = 1e12  # more than integers of 32 bits that were taken for floating-point numbers
+HUGE = 1e12
+"""More than integers of 32 bits that were taken for floating-point numbers, and little enough to be worked with."""
 _WINDOW = 1024 / 48_000  # seconds that the encoder works on at once
 
 
 def samples_of(frame: av.AudioFrame) -> Samples:
-    """The samples of a decoded frame: a row for each channel, full scale at 1, all of them finite."""
+    """The samples of a decoded frame: a row for each channel, full scale at 1."""
     channels = frame.layout.nb_channels
     if frame.format.is_planar and channels >= _PLANES:
         (frame,) = av.AudioResampler("flt", frame.layout, frame.sample_rate).resample(frame)
@@ -40,9 +41,10 @@ def samples_of(frame: av.AudioFrame) -> Samples:
     rows = raw if frame.format.is_planar else raw.reshape(-1, channels).T
     if raw.dtype.kind == "f":
         with np.errstate(over="ignore"):
-            return cleaned(rows.astype(np.float32), _HUGE)
-    full = 2.0 ** (8 * raw.dtype.itemsize - 1)
-    return np.asarray((rows.astype(np.float32) - (full if raw.dtype.kind == "u" else 0)) / np.float32(full), np.float32)
+            return rows.astype(np.float32, copy=False)
+    full = np.float32(2.0 ** (8 * raw.dtype.itemsize - 1))
+    numbers = rows.astype(np.float32)
+    return np.asarray(numbers / full - 1 if raw.dtype.kind == "u" else numbers / full, np.float32)
 
 
 def cleaned(samples: Samples, most: float) -> Samples:
@@ -71,7 +73,7 @@ class Segment:
         self._rows, self._side = rows, side
         self._resampler = av.AudioResampler("flt", frame.layout, rate)
         self._downmix = _Downmix(rate) if loudspeakers and self._channels > 2 else None
-        self._mixer = Mixer(rate)
+        self._mixer = Mixer(rate, self._mixed)
 
     def fits(self, frame: av.AudioFrame) -> bool:
         """Whether a frame has that format."""
@@ -79,19 +81,18 @@ class Segment:
 
     def add(self, frame: av.AudioFrame | None) -> Iterator[Samples]:
         """Yield what is ready after a frame, or after the last one, the rest."""
-        mix = self._downmix.add(frame) if self._downmix else None
         parts = [samples_of(part) for part in self._resampler.resample(frame)]
         if self._channels == 1:
             for part in parts:
-                yield np.repeat(part, self._rows, axis=0)
+                yield part if self._rows == 1 else np.repeat(part, self._rows, axis=0)
             return
-        if parts:
-            channels = np.concatenate(parts, axis=1)
-            yield from self._mixer.add(self._mixed(channels, mix), channels)
+        mixes = self._downmix.add(frame) if self._downmix else []
+        yield from self._mixer.add(parts, mixes)
         if frame is None:
             yield from self._mixer.end()
 
     def _mixed(self, channels: Samples, mix: Samples | None) -> Samples:
+        """The mix of all channels, in as many rows as are wanted."""
         if mix is None and self._channels == 2:
             mix = channels
         if mix is None or (self._rows == 1 and self._side is None):
@@ -108,16 +109,20 @@ class _Downmix:
     def __init__(self, rate: int) -> None:
         self._resampler: av.AudioResampler | None = av.AudioResampler("flt", "stereo", rate)
 
-    def add(self, frame: av.AudioFrame | None) -> Samples | None:
-        """Two rows, or nothing if FFmpeg does not know what the channels are for."""
+    @property
+    def is_known(self) -> bool:
+        """Whether FFmpeg knows what the channels are for."""
+        return self._resampler is not None
+
+    def add(self, frame: av.AudioFrame | None) -> list[Samples]:
+        """Two rows of what is ready after a frame; none if it does not know."""
         if self._resampler is None:
-            return None
+            return []
         try:
-            parts = self._resampler.resample(frame)
+            return [samples_of(part) for part in self._resampler.resample(frame)]
         except FFmpegError:
             self._resampler = None
-            return None
-        return np.concatenate([np.zeros((2, 0), np.float32), *map(samples_of, parts)], axis=1)
+            return []
 
 
 def _format(frame: av.AudioFrame) -> tuple[str, str, int]:
@@ -129,48 +134,50 @@ class Mixer:
 
     Args:
         rate: Samples a second.
+        mixed: Makes the mix, of the channels and of what FFmpeg made of them, if anything.
     """
 
-    def __init__(self, rate: int) -> None:
+    def __init__(self, rate: int, mixed: Callable[[Samples, Samples | None], Samples]) -> None:
         self._window, self._fade = rate // 4, rate // 200
-        self._mixes: list[Samples] = []
+        self._mixed = mixed
         self._channels: list[Samples] = []
+        self._mixes: list[Samples] = []
         self._waiting = 0
         self._chosen: int | None = None  # the channel that is taken instead of the mix
 
-    def add(self, mix: Samples, channels: Samples) -> Iterator[Samples]:
-        """Take the same moment of the mix and of the channels, a row for each; yield what became of earlier ones."""
-        self._mixes.append(mix)
-        self._channels.append(channels)
-        self._waiting += mix.shape[1]
-        if self._waiting < self._window:
-            return
-        mix, channels = self._all()
-        whole = self._waiting // self._window * self._window
-        for start in range(0, whole, self._window):
-            part = slice(start, start + self._window)
-            yield self._mixed(mix[:, part], channels[:, part])
-        self._mixes, self._channels = [mix[:, whole:]], [channels[:, whole:]]
-        self._waiting -= whole
+    def add(self, channels: list[Samples], mixes: list[Samples]) -> Iterator[Samples]:
+        """Take some more of the channels and of FFmpeg's mix, if there is one; yield what became of whole windows."""
+        self._channels += channels
+        self._mixes += mixes
+        self._waiting += sum(part.shape[1] for part in channels)
+        if self._waiting >= self._window:
+            yield from self._windows(self._waiting // self._window * self._window)
 
     def end(self) -> Iterator[Samples]:
         """Yield the rest."""
         if self._waiting:
-            yield self._mixed(*self._all())
-        self._mixes, self._channels, self._waiting = [], [], 0
+            yield from self._windows(self._waiting)
 
-    def _all(self) -> tuple[Samples, Samples]:
-        return np.concatenate(self._mixes, axis=1), np.concatenate(self._channels, axis=1)
+    def _windows(self, count: int) -> Iterator[Samples]:
+        channels = np.concatenate(self._channels, axis=1)
+        mixes = np.concatenate(self._mixes, axis=1) if self._mixes else None
+        for start in range(0, count, self._window):
+            part = slice(start, min(start + self._window, count))
+            own = cleaned(channels[:, part], HUGE)
+            yield self._taken(self._mixed(own, None if mixes is None else cleaned(mixes[:, part], HUGE)), own)
+        self._channels, self._waiting = [channels[:, count:]], self._waiting - count
+        self._mixes = [] if mixes is None else [mixes[:, count:]]
 
-    def _mixed(self, mix: Samples, channels: Samples) -> Samples:
+    def _taken(self, mix: Samples, channels: Samples) -> Samples:
         before, self._chosen = self._chosen, self._choose(mix, channels)
-        out = _taken(mix, channels, self._chosen)
+        if before == self._chosen is None:
+            return mix
+        out = _channel(mix, channels, self._chosen)
         if before != self._chosen:
             # No click where one takes the place of the other.
             ramp = np.linspace(0, 1, min(self._fade, mix.shape[1]), dtype=np.float32)
             count = len(ramp)
-            old = _taken(mix, channels, before)
-            out[:, :count] = out[:, :count] * ramp + old[:, :count] * (1 - ramp)
+            out[:, :count] = out[:, :count] * ramp + _channel(mix, channels, before)[:, :count] * (1 - ramp)
         return out
 
     def _choose(self, mix: Samples, channels: Samples) -> int | None:
@@ -186,7 +193,7 @@ class Mixer:
         return self._chosen
 
 
-def _taken(mix: Samples, channels: Samples, chosen: int | None) -> Samples:
+def _channel(mix: Samples, channels: Samples, chosen: int | None) -> Samples:
     return mix.copy() if chosen is None else np.repeat(channels[chosen : chosen + 1], len(mix), axis=0)
 
 
@@ -208,50 +215,57 @@ class Meter:
 
     def __init__(self) -> None:
         self.channels = 0
-        self.peak = 0.0
-        """The largest sample, but for single glitches of floating-point files."""
+        self._peak = 0.0
         self._strongest = 0.0  # amplitude of the strongest line
         self._power = np.zeros(2)
         self._windows: dict[int, Samples] = {}
         self._format: object = None
         self._downmix = _Downmix(1)
+        self._waiting: list[Samples] = []
+        self._rate = 1
 
-    def add(self, frame: av.AudioFrame, scale: float = 1.0) -> None:
-        """Take a frame as it was decoded, and what it is multiplied with."""
+    def add(self, frame: av.AudioFrame) -> None:
+        """Take a frame as it was decoded."""
+        if _format(frame) != self._format:
+            self._look()
+            self._format, self._downmix = _format(frame), _Downmix(frame.sample_rate)
         channels = frame.layout.nb_channels
         self.channels = max(self.channels, channels)
-        samples = samples_of(frame) if channels <= 2 else self._downmixed(frame)
+        parts = self._downmix.add(frame) if channels > 2 else [samples_of(frame)]
+        if not self._downmix.is_known:
+            parts = [cleaned(samples_of(frame), HUGE).mean(axis=0, keepdims=True)]
+        self._waiting += parts
+        self._rate = frame.sample_rate
+        if len(self._waiting) * frame.samples >= self._rate // 2:
+            self._look()
+
+    def _look(self) -> None:
+        """Measure what has come in the last half second."""
+        samples = cleaned(np.concatenate(self._waiting or [np.zeros((1, 0), np.float32)], axis=1), HUGE)
+        self._waiting = []
         if not samples.size:
             return
-        if scale != 1:
-            samples = samples * np.float32(scale)
         peak = float(np.abs(samples).max())
         if peak > 1 and (usual := self._without_glitch(samples)) * self._GLITCH < peak:
             peak = max(usual, 1.0)
             samples = np.clip(samples, -peak, peak)
-        self.peak = max(self.peak, peak)
+        self._peak = max(self._peak, peak)
         # No line is larger than that of a square wave, 4/pi times the peak.
         if peak > self._LINE * 0.78:
-            self._strongest = max(self._strongest, self._line(samples, frame.sample_rate))
+            self._strongest = max(self._strongest, self._line(samples, self._rate))
         if len(samples) == 2:
             self._power += np.square(samples, dtype=np.float64).sum(axis=1)
-
-    def _downmixed(self, frame: av.AudioFrame) -> Samples:
-        if _format(frame) != self._format:
-            self._format, self._downmix = _format(frame), _Downmix(frame.sample_rate)
-        mix = self._downmix.add(frame)
-        return samples_of(frame).mean(axis=0, keepdims=True) if mix is None else mix
 
     def _line(self, samples: Samples, rate: int) -> float:
         """The amplitude of the strongest sine, by windows as long as the encoder's."""
         size = max(64, int(rate * _WINDOW) // 2 * 2)
         count = max(1, samples.shape[1] // size)
         padded = np.pad(samples[:, : count * size], ((0, 0), (0, max(0, count * size - samples.shape[1]))))
+        parts = padded.reshape(-1, size)
+        loud = parts[np.abs(parts).max(axis=1) > self._LINE * 0.78]
         window = self._windows.setdefault(size, np.hanning(size).astype(np.float32))
-        spectrum = np.fft.rfft(
-            padded.reshape(-1, size) * window, 2 * size, axis=1
-        )  # twice as fine: a line may lie between
-        return float(np.abs(spectrum).max() * 4 / size)
+        spectrum = np.fft.rfft(loud * window, 2 * size, axis=1)  # twice as fine: a line may lie between
+        return float(np.abs(spectrum).max(initial=0.0) * 4 / size)
 
     @staticmethod
     def _without_glitch(samples: Samples) -> float:
@@ -259,9 +273,16 @@ class Meter:
         count = samples.size // 100 + 1
         return float(np.partition(np.abs(samples).ravel(), -count)[-count])
 
+    @property
+    def peak(self) -> float:
+        """The largest sample, but for single glitches of floating-point files."""
+        self._look()
+        return self._peak
+
     def _levels(self) -> tuple[float, float]:
         """What the recording is multiplied with, and the strongest line afterwards."""
-        gain = self.CEILING / self.peak if self.peak > self._LOUD else 1.0
+        peak = self.peak
+        gain = self.CEILING / peak if peak > self._LOUD else 1.0
         line = self._strongest * gain
         if self._LINE < line <= self._STRONG_LINE:
             return gain * self._LINE / line, self._LINE

@@ -36,6 +36,10 @@ KINDS = [
     ("webm", "libopus"),
     ("wav", "pcm_s16le"),
     ("wav", "pcm_f32le"),
+    ("aiff", "pcm_s16be"),
+    ("caf", "pcm_s16le"),
+    ("au", "pcm_s16be"),
+    ("w64", "pcm_s16le"),
 ]
 MUTATIONS = 20
 """Of each kind. The seeds are fixed, so a failure comes back; raise it to look further."""
