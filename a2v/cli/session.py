@@ -60,8 +60,9 @@ def time_limit(seconds: float | None) -> Iterator[TimeLimit]:
     Raises:
         TimeIsUpError: It was not done in time.
     """
-    with anyio.move_on_after(seconds) as scope:
-        limit = TimeLimit(seconds, scope)
+    scope = anyio.move_on_after(seconds)
+    limit = TimeLimit(seconds, scope)
+    with scope:
         yield limit
     if scope.cancelled_caught:
         error = TimeIsUpError(f"{limit.waiting or 'the command is not done'} after {seconds:g} s (--timeout)")

@@ -17,6 +17,7 @@ import pytest
 import a2v
 from a2v import testing
 from a2v._async.limiter import LoopBudget, SharedBudget
+from a2v._async.session import _Run
 from a2v._core.budget import Budget
 
 BACKENDS = ["asyncio", "trio"]
@@ -312,7 +313,7 @@ def test_closing_the_client_does_not_mind_loops_that_have_ended() -> None:
     closed.run_until_complete(client.characters.list())
     closed.close()
 
-    async def run() -> object:
+    async def run() -> _Run:
         await client.characters.list()
         return client._session._run
 
