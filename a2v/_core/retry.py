@@ -13,6 +13,7 @@ from attrs import frozen
 
 from a2v._core import wire
 from a2v._core.budget import asked_to_wait, retry_after
+from a2v._core.gateways import quote
 from a2v._core.wire import Call, Envelope, Reply
 from a2v.errors import (
     A2VError,
@@ -128,7 +129,7 @@ def _judge_failure(call: Call[T], failure: Failure) -> Again:
 
 
 def _judge_rate_limit(reply: Reply, envelope: Envelope | ProtocolError) -> Again:
-    message, code = _message(envelope, "too many requests"), _code(envelope)
+    message, code = _message(reply, envelope, "too many requests"), _code(envelope)
     wait = retry_after(reply.headers)
     return Again(RateLimitError(message, code=code, status_code=reply.status_code, retry_after=wait))
 
@@ -139,7 +140,8 @@ def _judge_success(call: Call[T], reply: Reply, envelope: Envelope | ProtocolErr
     try:
         if isinstance(envelope, Envelope):
             return call.read(envelope.data)
-        problem = envelope
+        said = "" if _is_cut(call, reply) else quote(reply)
+        problem = ProtocolError(f"{envelope}; {said}") if said else envelope
     except ProtocolError as error:
         problem = error
     if call.job:
@@ -173,7 +175,7 @@ def _api_error(reply: Reply, envelope: Envelope | ProtocolError) -> APIError:
     kind = ServerError if status >= 500 else _BY_STATUS.get(status, APIError)
     if code == wire.NOT_FOUND and kind is APIError:
         kind = NotFoundError
-    error = kind(_message(envelope, "the server refused"), code=code, status_code=status)
+    error = kind(_message(reply, envelope, "the server refused"), code=code, status_code=status)
     if isinstance(error, ServerError) and status == 503:
         error.retry_after = asked_to_wait(reply.headers)
     return error
@@ -190,12 +192,15 @@ def _not_found(call: Call[Any], reply: Reply, envelope: Envelope | ProtocolError
         hint = (
             "" if code == wire.NOT_FOUND else f"this server does not know the {call.about}, or not the call {call.name}"
         )
-    return NotFoundError(_message(envelope, "not found"), code=code, status_code=reply.status_code, hint=hint)
+    return NotFoundError(_message(reply, envelope, "not found"), code=code, status_code=reply.status_code, hint=hint)
 
 
 def _code(envelope: Envelope | ProtocolError) -> int | None:
     return envelope.code if isinstance(envelope, Envelope) else None
 
 
-def _message(envelope: Envelope | ProtocolError, otherwise: str) -> str:
-    return (isinstance(envelope, Envelope) and envelope.message) or otherwise
+def _message(reply: Reply, envelope: Envelope | ProtocolError, otherwise: str) -> str:
+    if isinstance(envelope, Envelope):
+        return envelope.message or otherwise
+    said = quote(reply)
+    return f"{otherwise}; {said}" if said else otherwise

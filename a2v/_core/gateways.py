@@ -1,0 +1,43 @@
+"""What a response says that is not from the API: a gateway's page, or the JSON of another API."""
+
+from __future__ import annotations
+
+import html
+import re
+from typing import TYPE_CHECKING
+
+from a2v._core.text import escape
+
+if TYPE_CHECKING:
+    from a2v._core.wire import Reply
+
+_READ = 16384
+_SHOWN = 200
+_UNSEEN = re.compile(r"(?is)<(script|style)\b.*?(</\1\s*>|\Z)|<!--.*?(-->|\Z)|<[^>]*(>|\Z)")
+# What may give access: the user and the query of a URL, and values that are named like secrets.
+_URL = re.compile(r"(?i)(\b[a-z][a-z0-9+.-]*://)([^\s/?#@\"'<>]*@)?([^\s?#\"'<>]*)([?#][^\s\"'<>]*)?")
+_NAMED = re.compile(
+    r"(?i)\b([\w-]*(?:token|secret|password|passwd|signature|credential|api[_-]?key|authorization|cookie)[\w-]*"
+    r"[\"']?\s*[:=]\s*)([\"']?)(?:bearer\s+|basic\s+)?[^\s\"'&,;}<>]+"
+)
+
+
+def quote(reply: Reply) -> str:
+    """Who answered in place of the API, with the first words of what it said, on one line and without what gives access.
+
+    Returns:
+        An empty string if it said nothing.
+    """
+    text = reply.body[:_READ].decode(errors="replace")
+    page = "html" in reply.headers.get("content-type", "").lower() or text.lstrip("\ufeff \t\r\n").startswith("<")
+    if page:
+        text = html.unescape(_UNSEEN.sub(" ", text))
+    text = _URL.sub(
+        lambda url: f"{url[1]}{'…@' if url[2] else ''}{url[3]}{'?…' if url[4] else ''}", " ".join(text.split())
+    )
+    text = escape(_NAMED.sub(r"\1\2…", text)).strip()
+    if len(text) > _SHOWN:
+        text = f"{text[:_SHOWN].rstrip()}…"
+    if page:
+        return f"a web page answered, not the API: {text}" if text else "a web page answered, not the API"
+    return f"something other than the API answered: {text}" if text else ""
