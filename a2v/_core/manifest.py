@@ -13,7 +13,7 @@ import os
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
-from typing import Any, cast
+from typing import Any
 
 from attrs import define, field, frozen
 
@@ -98,10 +98,10 @@ def listed_rows(numbers: Sequence[int]) -> str:
     return ", ".join(map(str, numbers[:_MOST_LISTED])) + more
 
 
-def rows_of(source: Iterable[Any]) -> Iterator[Row | Fault | Hidden]:
+def rows_of(source: Any) -> Iterator[Row | Fault | Hidden]:
     """Rows of Python's own, counted from 1: of a data frame, or of an iterable of whatever ``read_rows`` takes for a row."""
     if any(name is not None for name in getattr(getattr(source, "index", None), "names", ())):
-        source = cast("Any", source).reset_index()  # pandas keeps such columns apart
+        source = source.reset_index()  # pandas keeps such columns apart
     for method, options in (("itertuples", {"index": False, "name": None}), ("iter_rows", {})):
         if hasattr(source, "columns") and hasattr(source, method):
             rows = [(0, source.columns), *enumerate(getattr(source, method)(**options), 1)]
