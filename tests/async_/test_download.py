@@ -487,11 +487,11 @@ def test_cancelled_while_a_slow_disk_opens_the_file(service, make_client, tmp_pa
         begun.set()
         try:
             if moment == "before":
-                go.wait(20)
+                go.wait(1)
             return really(*args)
         finally:
             if moment == "after":
-                go.wait(20)
+                go.wait(1)
             through.set()
 
     monkeypatch.setattr(destination.PartialFile, "open", slowly)
