@@ -101,7 +101,7 @@ def plant(trouble: Trouble) -> None:
     around(Journal, "keep", lambda self, identity, **facts: "reporting" if "reported" in facts else "keeping", database)
     around_async(_Fetch, "write", "a piece")
     around_async(_Keeper, "whole", "whole")
-    around(Destination, "complete", lambda self, part: "naming", disk)
+    around(Destination, "complete", lambda *_: "naming", disk)
 
 
 async def run(order: dict[str, Any], trouble: Trouble) -> dict[str, Any]:
