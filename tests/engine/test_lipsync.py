@@ -8,6 +8,7 @@ import pytest
 
 import a2v.cli
 from a2v.engine import lipsync
+from a2v.engine.animate import poses
 from a2v.engine.audio import decode
 from a2v.engine.lipsync import analyse, loudness
 from a2v.engine.pose import VISEMES
@@ -203,3 +204,63 @@ def test_samples_may_lie_in_a_file(tmp_path: Path) -> None:
     sound.tofile(tmp_path / "samples")
     mapped = np.memmap(tmp_path / "samples", np.float32, "r")
     assert np.array_equal(analyse(mapped), analyse(sound))
+
+
+# -- what is in a recording beside the voice --------------------------------------------------------------------------
+
+
+def in_a_quiet_room(name: str) -> np.ndarray:
+    samples = decode(CLIPS / f"{name}.flac")
+    # With a second of a quiet room behind it.
+    room = np.random.default_rng(0).normal(0, 1e-4, RATE).astype(np.float32)
+    return np.concatenate([samples * 0.6 / np.abs(samples).max(), room])
+
+
+def opening(samples: np.ndarray) -> np.ndarray:
+    return np.array([pose.mouth.open for pose in poses(lipsync.analyse(samples), lipsync.loudness(samples), seed=1)])
+
+
+def hum(hertz: float, decibels: float, count: int) -> np.ndarray:
+    return 10 ** (decibels / 20) * np.sin(2 * np.pi * hertz * np.arange(count) / RATE)
+
+
+@pytest.mark.parametrize(
+    "name", ["slt", *(pytest.param(one, marks=pytest.mark.extended) for one in ("awb", "june", "carlo"))]
+)
+@pytest.mark.parametrize(
+    "noise",
+    [
+        pytest.param(lambda _: 0.1, id="DC 0.1"),
+        pytest.param(lambda _: -0.3, id="DC -0.3"),
+        pytest.param(lambda count: hum(50, -20, count), id="50 Hz"),
+        pytest.param(lambda count: hum(60, -20, count), id="60 Hz"),
+        pytest.param(lambda count: hum(50, -20, count) - 0.05, id="50 Hz and DC"),
+        pytest.param(lambda count: hum(20, -15, count), id="20 Hz"),
+    ],
+)
+def test_an_offset_and_hum_do_not_open_the_mouth(name: str, noise) -> None:
+    samples = in_a_quiet_room(name)
+    clean = opening(samples)
+    noisy = opening((samples + noise(len(samples))).astype(np.float32))
+    at_rest = clean < 0.05
+    assert at_rest.sum() > 20
+    assert (noisy[at_rest] > 0.15).mean() < 0.02
+    assert np.corrcoef(clean, noisy)[0, 1] > 0.99
+
+
+def test_an_offset_alone_is_silence() -> None:
+    samples = np.full(2 * RATE, 0.3, np.float32)
+    assert opening(samples).max() < 0.05
+
+
+@pytest.mark.parametrize("count", [1, 100, 160, 400, 1000])
+def test_short_recordings_with_an_offset_are_analysed(count: int) -> None:
+    assert np.isfinite(lipsync.loudness(np.full(count, 0.3, np.float32))).all()
+    assert len(lipsync.analyse(np.full(count, 0.3, np.float32))) == -(-count // lipsync.HOP)
+
+
+def test_recordings_without_hum_are_not_filtered(monkeypatch: pytest.MonkeyPatch) -> None:
+    samples = in_a_quiet_room("june")
+    found = lipsync.analyse(samples)
+    monkeypatch.setattr(lipsync, "has_hum", lambda _: False)
+    assert (lipsync.analyse(samples) == found).all()

@@ -202,7 +202,10 @@ async def test_it_inherits_no_descriptors(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("path", [None, "", ".", os.pathsep, f"relative{os.pathsep}"])
+@pytest.mark.parametrize(
+    "path",
+    [None, os.pathsep, *(pytest.param(one, marks=pytest.mark.extended) for one in ("", ".", f"relative{os.pathsep}"))],
+)
 async def test_it_imports_nothing_from_the_current_folder(
     path: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
