@@ -61,10 +61,10 @@ INTERRUPTED = 130
 _EPILOGUE = """Exit codes:
   0  done
   1  a render, a download or a request failed
-  2  the command was not given what it needs; nothing was done
+  2  usage error: a missing or invalid argument; nothing was done
   3  a submission may or may not have been accepted
   4  --timeout expired; a render that was submitted continues at the server
-  130  interrupted by Ctrl-C, SIGTERM or SIGHUP; renders go on at the server
+  130  interrupted by Ctrl-C, SIGTERM or SIGHUP; renders continue at the server
 
 Environment: A2V_TOKEN, the token; A2V_BASE_URL, the server; A2V_STAGE_TO, where to upload recordings of this machine.
 They are not used with --local."""
