@@ -328,7 +328,7 @@ def _base_url(request: Request) -> str:
 
     Not ``request.base_url``, which leaves out the prefixes of ``Mount``.
     """
-    prefix = quote(request.scope.get("root_path", ""))
+    prefix = quote(request.scope.get("root_path", "").rstrip("/"))
     return f"{request.url.scheme}://{request.headers['host']}{prefix}/"
 
 
