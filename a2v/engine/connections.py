@@ -23,7 +23,7 @@ import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from a2v.engine.pool import FETCHED_AHEAD
-from a2v.engine.shortage import reason_of
+from a2v.engine.shortage import OncePerMinute, reason_of
 
 if TYPE_CHECKING:
     import socket
@@ -41,10 +41,23 @@ RETRY_SECONDS = 1.0
 _FULL_SECONDS = 0.05
 _OTHER_FILES, _FILES_OF_A_RENDER, _FILES_OF_A_FETCH = 50, 6, 2
 
-# What uvicorn logs of a connection is either what a stranger can make it log as often as he likes, such as a request that is
-# not HTTP, or what the guard has logged already.
-_silent = logging.getLogger("a2v.engine.http")
-_silent.setLevel(logging.CRITICAL)
+
+class _NotHttpOncePerMinute(logging.Filter):
+    """Of what uvicorn logs about connections, passes only that a request was not HTTP, and that once a minute.
+
+    The rest is what the guard has logged already, and advice about WebSockets. A stranger can cause either as often as he likes.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._log = OncePerMinute()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return record.getMessage().startswith("Invalid HTTP") and self._log.is_due()
+
+
+_logger = logging.getLogger("a2v.engine.connections")
+_logger.addFilter(_NotHttpOncePerMinute())
 
 
 def most_connections(workers: int) -> int:
@@ -69,7 +82,7 @@ class Connection(H11Protocol):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.logger = _silent
+        self.logger = _logger
         self.waiting_since = self.loop.time()
         """Since when there is no request."""
         self._phase: tuple[object, ...] | None = None

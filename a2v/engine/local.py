@@ -280,7 +280,7 @@ def _listen(settings: Settings) -> socket.socket:
 
 def _base_url(sock: socket.socket) -> str:
     """The URL for clients on this machine."""
-    host, port = sock.getsockname()[:2]
+    host, port = str(sock.getsockname()[0]), sock.getsockname()[1]
     # All addresses of this machine are no address to connect to.
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -12,7 +12,6 @@ import tempfile
 import time
 import traceback
 from contextlib import AsyncExitStack, ExitStack, suppress
-from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -291,7 +290,10 @@ class Pool:
         await self._insist_on(do)
 
     async def _insist_in_thread(self, step: Callable[[Path, Path], None], made: Path, place: Path) -> None:
-        await self._insist_on(partial(anyio.to_thread.run_sync, step, made, place))
+        async def do() -> None:
+            await anyio.to_thread.run_sync(step, made, place)
+
+        await self._insist_on(do)
 
     async def _insist_on(self, step: Callable[[], Awaitable[None]]) -> None:
         while True:
