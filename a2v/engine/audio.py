@@ -124,8 +124,9 @@ class Clock:
         self._since: float | None = None
 
     def start(self, size: int) -> None:
-        """Begin anew, for a file of so many bytes."""
-        self._limit, self._spent = _OPEN_SECONDS + _SECONDS_A_MIB * size / (1 << 20), 0.0
+        """Begin, for a file of so many bytes; reading it once more goes on counting."""
+        if self._limit == float("inf"):
+            self._limit = _OPEN_SECONDS + _SECONDS_A_MIB * size / (1 << 20)
 
     def allow(self, seconds: float) -> None:
         """Count sound that was decoded."""
