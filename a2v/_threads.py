@@ -214,8 +214,8 @@ class _EventLoop(asyncio.ProactorEventLoop if sys.platform == "win32" else async
     async def getaddrinfo(self, host: Any, port: Any, **hints: Any) -> Any:
         return await run(partial(socket.getaddrinfo, host, port, **hints), limiter=_resolvers(), patience=0)
 
-    async def getnameinfo(self, address: Any, flags: int = 0) -> Any:
-        return await run(partial(socket.getnameinfo, address, flags), limiter=_resolvers(), patience=0)
+    async def getnameinfo(self, sockaddr: Any, flags: int = 0) -> Any:
+        return await run(partial(socket.getnameinfo, sockaddr, flags), limiter=_resolvers(), patience=0)
 
 
 def new_event_loop() -> asyncio.AbstractEventLoop:

@@ -19,7 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from attrs import field, frozen
+from attrs import Factory, field, frozen
 
 from a2v._async import telemetry
 from a2v.errors import DownloadError
@@ -51,11 +51,7 @@ class Destination:
     overwrite: bool
     spared: frozenset[FileId] = frozenset()
     key: str = field(factory=lambda: secrets.token_hex(8))
-    _target: Path = field(init=False)
-
-    @_target.default
-    def _resolved(self) -> Path:
-        return Path(os.path.realpath(self.path))
+    _target: Path = field(init=False, default=Factory(lambda self: Path(os.path.realpath(self.path)), takes_self=True))
 
     @property
     def part(self) -> Path:

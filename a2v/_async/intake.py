@@ -77,7 +77,7 @@ async def take_in(journal: Journal, jobs: list[Job], places: list[Path | None], 
         [(item, ending) for item, step in zip(items, plan.steps, strict=True) if (ending := _ending(item, step))],
         tuple(row.entry for row in plan.gone),
         # Without those of jobs that are submitted again: a server that lost its data may begin again with the same ids.
-        {one.video_id for one in (*items, *plan.gone) if one.video_id},
+        {video_id for video_id in (*(i.video_id for i in items), *(row.video_id for row in plan.gone)) if video_id},
         spared,
     )
 

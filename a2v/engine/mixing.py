@@ -97,10 +97,12 @@ class Segment:
             mix = channels
         if mix is None or (self._rows == 1 and self._side is None):
             # Not the sum: it would exceed full scale.
-            mix = (channels if mix is None else mix).mean(axis=0, keepdims=True)
+            mixed: Samples = (channels if mix is None else mix).mean(axis=0, keepdims=True)
         elif self._side is not None:
-            mix = mix[self._side : self._side + 1]
-        return mix if len(mix) == self._rows else np.repeat(mix, self._rows, axis=0)
+            mixed = mix[self._side : self._side + 1]
+        else:
+            mixed = mix
+        return mixed if len(mixed) == self._rows else np.repeat(mixed, self._rows, axis=0)
 
 
 class _Downmix:

@@ -43,7 +43,10 @@ def _check_offset(_: object, __: object, value: Any) -> None:
     arguments.number("offset", value)
 
 
-def _check_reset(_: object, __: object, value: Any) -> None:
+Reset = Literal["seconds", "milliseconds", "delta"]
+
+
+def _check_reset(_: object, __: object, value: Reset | None) -> None:
     if value not in ("seconds", "milliseconds", "delta", None):
         raise InvalidArgumentError(
             f'reset must be "seconds", "milliseconds", "delta" or None, got {arguments.shown(value)}'
@@ -63,7 +66,7 @@ class RateLimit(ABC):
 
     requests: int = field(default=30, validator=_check_requests)
     per: float = field(default=60.0, validator=_check_per)
-    reset: Literal["seconds", "milliseconds", "delta"] | None = field(default="seconds", validator=_check_reset)
+    reset: Reset | None = field(default="seconds", validator=_check_reset)
 
     @abstractmethod
     def arrive(self, now: float) -> Standing:

@@ -13,6 +13,7 @@ import pytest
 import a2v
 from a2v import staging, testing
 from a2v._core.settings import Secret
+from tests.labels import label
 
 from .conftest import CANARY, shown
 
@@ -124,7 +125,7 @@ BAD: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("make", [a2v.AsyncA2V, a2v.A2V])
-@pytest.mark.parametrize("bad", BAD, ids=str)
+@pytest.mark.parametrize("bad", BAD, ids=label)
 def test_a_client_that_cannot_be_made_shows_no_token(make, bad) -> None:
     with pytest.raises(a2v.ConfigurationError) as caught:
         make(**{"token": CANARY, **bad})
