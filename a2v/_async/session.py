@@ -36,10 +36,11 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_IN_DOUBT = (
+IN_DOUBT = (
     "the request was sent, so the server may have accepted the render, and it may cost money: look at your account's videos "
     "before you submit it again"
 )
+"""The note of an error, or of a cancellation, that ended a submission after it was sent."""
 _LOST = 60.0  # seconds beyond its timeout after which a request was lost with its event loop
 
 
@@ -291,8 +292,8 @@ class Session(HoldsSecret):
 def _warn_of_doubt(error: BaseException) -> None:
     """Tell those who see a submission end in the middle that it may cost money; ``SubmissionUnknownError`` says so itself."""
     if not isinstance(error, SubmissionUnknownError):
-        error.add_note(_IN_DOUBT)
-        telemetry.logger.warning("video.generate: %s: %s", type(error).__name__, _IN_DOUBT)
+        error.add_note(IN_DOUBT)
+        telemetry.logger.warning("video.generate: %s: %s", type(error).__name__, IN_DOUBT)
 
 
 def _budget(rate_limit: int | str | None, timeout: float) -> Budget:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from math import inf, isfinite
+from math import inf, isfinite, isnan
 from pathlib import Path
 from typing import Any
 
 from a2v.errors import A2VError, InvalidArgumentError
 
 _SHOWN = 200
+_TOO_LARGE = 2**63
 
 
 def shown(value: object) -> str:
@@ -20,15 +21,21 @@ def shown(value: object) -> str:
 
 
 def whole(name: str, value: Any, *, least: int, error: type[A2VError] = InvalidArgumentError) -> int:
-    """A whole number that is not too small. ``True`` and ``False`` are not numbers here."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise error(f"{name} must be a whole number, {least} or more, got {shown(value)}")
+    """A whole number that is not too small, and fits into 64 bits. ``True`` and ``False`` are not numbers here."""
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value < _TOO_LARGE:
+        below = f" and less than {_TOO_LARGE}" if isinstance(value, int) and value >= _TOO_LARGE else ""
+        raise error(f"{name} must be a whole number, {least} or more{below}, got {shown(value)}")
     return value
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value is an integer or a float, but neither a truth value nor NaN."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and value == value  # noqa: PLR0124  # NaN
+    """Whether a value is an integer that fits into a float, or a float, but neither a truth value nor NaN."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return not isnan(value)
+    except OverflowError:
+        return False
 
 
 def number(name: str, value: Any, *, least: float = -inf, most: float = inf) -> float:

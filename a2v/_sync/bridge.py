@@ -45,6 +45,8 @@ class _Request(Generic[T]):
         self.context = copy_context()
         self.done = False
         self.error: BaseException | None = None
+        # Of the cancellation that ended it, which the caller does not see.
+        self.notes: list[str] = []
         # A bare lock and not an Event: Ctrl-C in the middle of an Event's methods can leave its inner lock locked.
         self._gate = threading.Lock()
         self._gate.acquire()
@@ -102,10 +104,12 @@ class _Worker:
         try:
             loop.post(partial(self._take, loop, request))
             request.wait()
-        except BaseException:
+        except BaseException as error:
             farewell = _Farewell()
             loop.post(partial(self._interrupt, farewell))
             farewell.wait(PATIENCE)
+            for note in request.notes:
+                error.add_note(note)
             raise
         if request.error is None:
             return request.value
@@ -188,7 +192,11 @@ class _Worker:
         request, farewells = self._request, self._farewells
         self._request, self._farewells = None, []
         if request:
-            request.fail(self._refusal() if loop.stopping or error is None else error)
+            answer = self._refusal() if loop.stopping or error is None else error
+            if answer is not error:
+                for note in request.notes:
+                    answer.add_note(note)
+            request.fail(answer)
         for farewell in farewells:
             farewell.succeed(None) if error is None else farewell.fail(error)
 
@@ -208,7 +216,8 @@ class _Worker:
     async def _do(self, request: _Request[Any]) -> None:
         try:
             value = await request.function()
-        except anyio.get_cancelled_exc_class():
+        except anyio.get_cancelled_exc_class() as error:
+            request.notes = list(getattr(error, "__notes__", ()))
             raise  # answered when the clean-up is done
         except BaseException as error:  # noqa: BLE001  # even SystemExit is the caller's, not the loop's
             self._request = None

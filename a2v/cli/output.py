@@ -98,6 +98,7 @@ class Output(Printer):
         super().__init__(note)
         self.rows: dict[str, Row] = {}
         self.submitting = 0
+        self.in_doubt = 0  # submissions that ended after they were sent, and before they were answered
 
     def expect(
         self, video_id: str, *, label: str = "", target: Path | None = None, mask_target: Path | None = None

@@ -10,6 +10,7 @@ import anyio
 from attrs import define, field
 
 from a2v import A2VError, DownloadError, NotFoundError, Video, VideoStatus
+from a2v._async.session import IN_DOUBT
 from a2v._core.models import DEFAULT_RENDER_TIMEOUT
 from a2v.cli.output import Output, Row, open_output
 from a2v.cli.printing import say
@@ -153,7 +154,10 @@ async def submit(
     except A2VError:
         output.submitting -= 1
         raise
-    # Not in a `finally`: whoever is interrupted in between must be told that it may have been accepted.
+    except anyio.get_cancelled_exc_class() as error:
+        # It may have waited for the rate limit only.
+        output.in_doubt += IN_DOUBT in getattr(error, "__notes__", ())
+        raise
     output.submitting -= 1
     output.expect(task.video_id, label=label, target=target, mask_target=mask_target)
     output.show(Video(video_id=task.video_id, status=VideoStatus.PENDING))
@@ -197,7 +201,7 @@ def _pick_up(server: Server, output: Output, rows: list[Row]) -> list[str]:
             ["The local engine stopped with this command: nothing goes on."] if open_rows or output.submitting else []
         )
     lines = []
-    if output.submitting:
+    if output.in_doubt:
         lines += ["A video was being submitted: it may or may not have been accepted. Look before you submit it again."]
     if open_rows:
         engine = f"The local engine stopped with this command, but keeps its tasks in {server.data_dir}."

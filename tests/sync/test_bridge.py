@@ -321,6 +321,19 @@ class TestCtrlC:
         assert core.noted[-1] == "cleaned up"
         assert bridge.call(core.add, 1, second=2) == 3
 
+    def test_it_tells_what_the_cancellation_tells(self, bridge, core, ctrl_c):
+        async def submit():
+            try:
+                await core.forever()
+            except anyio.get_cancelled_exc_class() as error:
+                error.add_note("it may have been accepted")
+                raise
+
+        ctrl_c()
+        with pytest.raises(KeyboardInterrupt) as caught:
+            bridge.call(submit)
+        assert caught.value.__notes__ == ["it may have been accepted"]
+
     def test_a_second_one_does_not_wait_for_the_clean_up(self, bridge, core, ctrl_c):
         released = threading.Event()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import anyio
 import pytest
 
 import a2v
@@ -32,3 +33,20 @@ def test_closing_while_another_thread_waits(sync_client, service):
         sync_client.close()
         with pytest.raises(a2v.ClientClosedError):
             waiting.result(LIMIT)
+
+
+def test_a_submission_that_the_client_is_closed_in_may_have_been_accepted(sync_client, service):
+    sent = threading.Event()
+
+    async def hold(_):
+        sent.set()
+        await anyio.sleep_forever()
+
+    service.reply("video.generate", hold)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(sync_client.videos.generate, model_id="eva_a0008", audio_url=AUDIO)
+        assert sent.wait(LIMIT)
+        sync_client.close()
+        with pytest.raises(a2v.ClientClosedError) as caught:
+            waiting.result(LIMIT)
+    assert "may have accepted the render" in caught.value.__notes__[0]
