@@ -22,6 +22,7 @@ from attrs import define
 from a2v import _threads
 from a2v._async.destination import Destination, PartialFile
 from a2v._async.session import Session
+from a2v._core.budget import file_pause
 from a2v._core.filetype import NotAVideoError, VideoReader, coding_of, is_cut_mp4
 from a2v._core.retry import Again, Failure
 from a2v._core.settings import Secret
@@ -145,6 +146,8 @@ class _Fetch:
     reply: Reply | None = None
     reader: VideoReader | None = None
     begun: bool = False
+    # The last response, which may ask to wait.
+    answer: Reply | None = None
 
     @property
     def resumable(self) -> bool:
@@ -168,18 +171,20 @@ class _Fetch:
             attempt, furthest = (0 if self.size >= furthest + _FURTHER else attempt), max(furthest, self.size)
             if attempt == self.session.max_retries:
                 raise outcome.error
-            await self.session.pause(attempt)
+            asked = file_pause(self.answer.status_code, self.answer.headers, attempt) if self.answer else 0.0
+            await self.session.pause(attempt, asked)
             attempt += 1
 
     async def _attempt(self) -> Again | None:
         redirects, refreshed = 0, False
         while True:
-            self.reply, self.reader, self.begun = None, None, False
+            self.reply, self.reader, self.begun, self.answer = None, None, False, None
             try:
                 with self.session.in_use() as run:
                     answer = await run.transport.fetch(self.url, self._wanted(), self.session.timeout, self)
                 if isinstance(answer, Failure):
                     return Again(DownloadError(f"the video could not be fetched: {answer.reason}"))
+                self.answer = answer
                 await self._end()
             except NotAVideoError as error:
                 return Again(DownloadError(str(error)))

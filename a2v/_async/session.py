@@ -241,14 +241,16 @@ class Session(HoldsSecret):
         self._run.pacer.looked(video)
         return video
 
-    async def pause(self, attempt: int) -> None:
+    async def pause(self, attempt: int, asked: float = 0.0) -> None:
         """Wait before trying again.
 
         Args:
             attempt: How many tries there were, from 0.
+            asked: Seconds that the server asks to wait at least.
         """
+        jitter = random.random()  # noqa: S311  # spreads siblings, guards nothing
         with self.in_use():
-            await anyio.sleep(backoff(attempt, random.random()))  # noqa: S311  # spreads siblings, guards nothing
+            await anyio.sleep(max(backoff(attempt, jitter), asked and asked + jitter))
 
     @property
     def _is_foreign(self) -> bool:

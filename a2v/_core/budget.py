@@ -311,6 +311,23 @@ def asked_to_wait(headers: Mapping[str, str]) -> float | None:
     return min(until - date, _LONGEST_RETRY_AFTER)
 
 
+def file_pause(status: int, headers: Mapping[str, str], attempt: int) -> float:
+    """Seconds to wait before a file is asked for again: storage limits requests, too, and has no window to learn from.
+
+    Args:
+        status: The response's HTTP status.
+        headers: Its headers, names in lower case.
+        attempt: How many tries there were, from 0.
+
+    Returns:
+        Seconds, at most 120; 0.0 if the response asks for no wait.
+    """
+    if status == 429:
+        asked = retry_after(headers)
+        return min(_FIRST_PAUSE * 2.0 ** min(attempt, 9), _WINDOW) if asked is None else min(asked, LONGEST_PAUSE)
+    return min(asked_to_wait(headers) or 0.0, LONGEST_PAUSE) if status == 503 else 0.0
+
+
 def reset_in(headers: Mapping[str, str]) -> float | None:
     """Seconds until the server's window ends, by the server's own clock.
 

@@ -336,3 +336,22 @@ async def test_without_a_timeout_it_takes_as_long_as_it_takes(service, make_clie
     async with make_client() as client:
         path = await client.videos.task("v").download(tmp_path / "v.mp4", timeout=None)
     assert path.read_bytes() == b"a video"
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "least", "most"),
+    [
+        (429, {"retry-after": "7"}, 7, 9),
+        (429, {"retry-after": "500"}, 120, 130),
+        (429, {}, 2, 4),
+        (429, {"retry-after": "3", "x-ratelimit-reset": "20"}, 20, 24),
+        (503, {"retry-after": "Fri, 31 Dec 1999 23:59:30 GMT", "date": "Fri, 31 Dec 1999 23:59:00 GMT"}, 30, 34),
+        (503, {"retry-after": "9"}, 9, 12),
+        (503, {}, 0, 1),
+        (500, {"retry-after": "9"}, 0, 1),
+    ],
+)
+async def test_storage_is_asked_again_when_it_says(fetch, status, headers, least, most) -> None:
+    began = anyio.current_time()
+    assert await fetch(httpx.Response(status, headers=headers), whole) == VIDEO
+    assert least <= anyio.current_time() - began <= most

@@ -269,7 +269,11 @@ async def test_a_rate_limit_is_waited_out(service, make_client, reset, date, sec
         (httpx.Response(200, json={"code": 7}), a2v.APIError, (200, 7, "the server refused")),
         (httpx.Response(200, json={"code": 7, "message": ["no"]}), a2v.APIError, (200, 7, "the server refused")),
         (envelope(0, {"video_id": "the-id"}, status=400), a2v.APIError, (400, 0, "as scripted")),
-        (httpx.Response(422, text="<html>"), a2v.APIError, (422, None, "the server refused")),
+        (
+            httpx.Response(422, text="<html>"),
+            a2v.APIError,
+            (422, None, "the server refused; a web page answered, not the API"),
+        ),
     ],
 )
 async def test_a_refusal_is_final(service, make_client, check, *, outcome, kind, facts) -> None:
