@@ -19,7 +19,7 @@ from contextlib import closing, contextmanager, suppress
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import av
 import numpy as np
@@ -61,6 +61,8 @@ _DECODERS = (
     "mp3float,opus,pcm_alaw,pcm_f32be,pcm_f32le,pcm_f64be,pcm_f64le,pcm_mulaw,pcm_s16be,pcm_s16le,pcm_s24be,pcm_s24le,"
     "pcm_s32be,pcm_s32le,pcm_s8,pcm_u8,speex,vorbis"
 )
+# Tags may be in any encoding, and are not used here. PyAV 19 always accepts them and has no such argument.
+_ANY_TAGS: dict[str, Any] = {"metadata_errors": "ignore"} if int(av.__version__.split(".")[0]) < 19 else {}
 _LEAST_MP3 = 1000  # bytes a second
 _OPEN_SECONDS, _SECONDS_A_MIB, _REAL_TIME = 20.0, 1.0, 60.0
 
@@ -429,9 +431,8 @@ def _opened(window: _Window) -> Iterator[InputContainer]:
             "r",
             format=window.kind,
             container_options=options,
-            # Nobody here reads tags, which may be of any encoding.
-            metadata_errors="ignore",
             io_open=_refuse,
+            **_ANY_TAGS,
         )
     with container:
         yield container

@@ -12,7 +12,7 @@ import pytest
 
 import a2v.cli
 from a2v.engine import film
-from a2v.engine.audio import Recording
+from a2v.engine.audio import _ANY_TAGS, Recording
 from a2v.engine.render import render
 
 CLIPS = {path.stem: path for path in sorted((Path(a2v.cli.__file__).parent / "clips").glob("*.flac"))}
@@ -21,7 +21,7 @@ RATE = 48_000
 
 def decoded(source, layout: str = "mono") -> np.ndarray:
     """What FFmpeg makes of a file: a row for each channel, 48,000 samples a second."""
-    with av.open(source, metadata_errors="ignore") as container:
+    with av.open(source, **_ANY_TAGS) as container:
         resampler = av.AudioResampler("fltp", layout, RATE)
         frames = [part for frame in container.decode(audio=0) for part in resampler.resample(frame)]
         frames += resampler.resample(None)
