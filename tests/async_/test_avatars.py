@@ -15,7 +15,9 @@ AUDIO = "https://example.com/hello.wav"
 STANDING = {"pose_id": "p1", "name": "standing", "preview_url": "https://x/p1.png"}
 SITTING = {"pose_id": "p2", "name": "sitting", "preview_url": "https://x/p2.png"}
 MIA = {"id": "a1", "avatar_type": "human", "name": "mia", "display_name": "Mia", "poses": [STANDING, SITTING, STANDING]}
-PLAIN_404 = httpx.Response(404, text="<h1>Not Found</h1>")
+PAGE_404 = httpx.Response(404, text="<h1>Not Found</h1>")
+PLAIN_404 = httpx.Response(404, text="Not Found")  # as Starlette answers for an unknown path
+EMPTY_404 = httpx.Response(404)
 
 
 def envelope(code: object, data: object = None, message: str = "as scripted", status: int = 200):
@@ -74,9 +76,18 @@ async def missing(service, make_client, check, call: str, reply: httpx.Response)
 
 
 @pytest.mark.parametrize("call", CALLS)
-async def test_a_404_that_is_not_of_the_api_means_the_call(service, make_client, check, call) -> None:
-    error = await missing(service, make_client, check, call, PLAIN_404)
-    assert str(error) == f"this server does not have the call {call}: not found (HTTP 404)"
+@pytest.mark.parametrize(
+    ("reply", "told"),
+    [
+        (PAGE_404, "not found; a web page answered, not the API: Not Found"),
+        (PLAIN_404, "not found; something other than the API answered: Not Found"),
+        (EMPTY_404, "not found"),
+    ],
+    ids=["page", "plain", "empty"],
+)
+async def test_a_404_that_is_not_of_the_api_means_the_call(service, make_client, check, call, reply, told) -> None:
+    error = await missing(service, make_client, check, call, reply)
+    assert str(error) == f"this server does not have the call {call}: {told} (HTTP 404)"
     assert (error.code, error.status_code) == (None, 404)
 
 
