@@ -339,15 +339,29 @@ async def test_a_video_that_somebody_submitted_earlier(client) -> None:
 
 
 async def test_a_download_that_breaks_off_goes_on_where_it_was(client, tmp_path) -> None:
-    service = Service(content=bytes(range(256)))
-    service.break_off(100)
+    content = bytes(range(256)) * 8
+    service = Service(content=content)
+    service.break_off(1000)
     service.break_off(50)
     async with client(service) as a2v_client:
         task = await a2v_client.videos.generate(**JOB)
         path = await task.download(tmp_path / "v.mp4")
-    assert path.read_bytes() == bytes(range(256))
+    assert path.read_bytes() == content
     assert [call.status for call in service.seen("file")] == [200, 206, 206]
-    assert [call.headers.get("range") for call in service.seen("file")] == [None, "bytes=100-", "bytes=150-"]
+    assert [call.headers.get("range") for call in service.seen("file")] == [None, "bytes=1000-", "bytes=1050-"]
+
+
+async def test_a_download_that_breaks_off_at_once_begins_again(client, tmp_path) -> None:
+    """Nothing is stored before the first 512 bytes tell that it is a video."""
+    service = Service(content=bytes(range(256)))
+    service.break_off(100)
+    service.break_off(0)
+    async with client(service) as a2v_client:
+        task = await a2v_client.videos.generate(**JOB)
+        path = await task.download(tmp_path / "v.mp4")
+    assert path.read_bytes() == bytes(range(256))
+    assert [call.status for call in service.seen("file")] == [200, 200, 200]
+    assert [call.headers.get("range") for call in service.seen("file")] == [None, None, None]
 
 
 async def test_a_url_that_has_expired_is_asked_for_anew(client, tmp_path) -> None:
