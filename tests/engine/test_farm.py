@@ -16,6 +16,9 @@ import anyio
 import av
 import pytest
 
+pytest.importorskip("distributed", reason="needs the dependency group `extended`")
+psutil = pytest.importorskip("psutil", reason="needs the dependency group `extended`")
+
 import a2v
 import a2v.cli
 from a2v import Job, VideoStatus
@@ -28,7 +31,6 @@ from a2v.engine.store import Store
 from a2v.errors import ConfigurationError
 from tests.sockets import claim
 
-psutil = pytest.importorskip("psutil", reason="needs the dependency group `extended`")
 pytestmark = [
     pytest.mark.extended,
     pytest.mark.skipif(sys.platform == "win32", reason="kills processes the POSIX way"),
