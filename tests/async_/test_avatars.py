@@ -85,7 +85,7 @@ async def missing(service, make_client, check, call: str, reply: httpx.Response)
     ],
     ids=["page", "plain", "empty"],
 )
-async def test_a_404_that_is_not_of_the_api_means_the_call(service, make_client, check, call, reply, told) -> None:
+async def test_a_404_that_is_not_of_the_api_means_the_call(service, make_client, check, call, *, reply, told) -> None:
     error = await missing(service, make_client, check, call, reply)
     assert str(error) == f"this server does not have the call {call}: {told} (HTTP 404)"
     assert (error.code, error.status_code) == (None, 404)
