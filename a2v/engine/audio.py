@@ -54,6 +54,7 @@ _File = io.BytesIO | io.BufferedReader
 _RATES = range(4_000, 384_001)
 _MAX_CHANNELS = 16
 _MOST_TRACKS = 16  # that are looked at
+_SPEECH, _HEARD_SECONDS = 10**-4.5, 0.2  # a track that is louder than that for so long has more than hiss
 _EXACT = {"flac", "mp4", "aiff", "caf", "au", "w64"}  # kinds that say reliably how much sound they hold
 _DECODERS = (
     "aac,aac_fixed,aac_latm,ac3,ac3_fixed,adpcm_g722,adpcm_g726,adpcm_g726le,adpcm_ima_qt,adpcm_ima_wav,adpcm_ms,alac,amrnb,"
@@ -64,6 +65,7 @@ _DECODERS = (
 # Tags may be in any encoding, and are not used here. PyAV 19 always accepts them and has no such argument.
 _ANY_TAGS: dict[str, Any] = {"metadata_errors": "ignore"} if int(av.__version__.split(".")[0]) < 19 else {}
 _LEAST_MP3 = 1000  # bytes a second
+_UNKNOWN_DURATION = (1 << 31) - 1  # or more: a program did not know it
 _OPEN_SECONDS, _SECONDS_A_MIB, _REAL_TIME = 20.0, 1.0, 60.0
 
 
@@ -282,7 +284,8 @@ class Recording:
                 end = max(end, (frame.time or 0.0) + frame.samples / frame.sample_rate)
                 frame.pts = None  # joined recordings begin anew, which a resampler refuses
                 yield frame
-            if window.kind in _EXACT and announced is not None and max(heard, end) < 0.9 * announced - 0.5:
+            is_exact = window.kind in _EXACT and not window.is_fragmented
+            if is_exact and announced is not None and max(heard, end) < 0.9 * announced - 0.5:
                 raise AudioError(
                     f"The recording is cut off: it announces {announced:.1f} seconds and holds {heard:.1f}."
                 )
@@ -290,15 +293,22 @@ class Recording:
     def _chosen(self, container: InputContainer, window: _Window) -> av.AudioStream:
         """The track that is rendered; decides at first which it is, and how large its samples are.
 
-        The first track may be silent: some screen recorders write the sound of the programs and that of the microphone to one
-        each. And some programs write floating-point samples as large as integers.
+        The first track may be silent, or hold no more than hiss: some screen recorders write the sound of the programs and that
+        of the microphone to one each. And some programs write floating-point samples as large as integers.
         """
         tracks = _tracks(container)
         if self._track is not None:
             return next((track for track in tracks if track.index == self._track), tracks[0])
         chosen = tracks[0]
-        if 1 < len(tracks) <= _MOST_TRACKS:
-            chosen = next((track for track in tracks if self._is_audible(track.index, window)), chosen)
+        if len(tracks) > 1:
+            looked_at = tracks[:_MOST_TRACKS]
+            fitting = (
+                track
+                for level, seconds in ((_SPEECH, _HEARD_SECONDS), (SILENT, 0.0))
+                for track in looked_at
+                if self._is_heard(track.index, window, level, seconds)
+            )
+            chosen = next(fitting, chosen)
             if chosen is not tracks[0]:
                 logger.info("the recording's first audio track is silent; another one is rendered")
         self._track = chosen.index
@@ -310,10 +320,15 @@ class Recording:
                 self._scale = 1 / meter.peak
         return chosen
 
-    def _is_audible(self, index: int, window: _Window) -> bool:
-        frames = self._probed(index, window)
-        powers = (cleaned(samples_of(frame), HUGE).var(axis=1).max() for frame in frames)
-        return any(power > SILENT for power in powers)
+    def _is_heard(self, index: int, window: _Window, level: float, seconds: float) -> bool:
+        """Whether a track is louder than a level (mean power) for longer than so many seconds in all."""
+        heard = 0.0
+        for frame in self._probed(index, window):
+            if cleaned(samples_of(frame), HUGE).var(axis=1).max() > level:
+                heard += frame.samples / frame.sample_rate
+                if heard > seconds:
+                    return True
+        return False
 
     def _probed(self, index: int, window: _Window) -> Iterator[av.AudioFrame]:
         """A track, read on its own."""
@@ -356,6 +371,11 @@ class _Window:
     def size(self) -> int:
         """How many bytes there are."""
         return self._end - self._start
+
+    @property
+    def is_fragmented(self) -> bool:
+        """Whether it was written in fragments, as streams are."""
+        return formats.is_fragmented(self._file, self.kind, self._start)
 
     @property
     def is_protected(self) -> bool:
@@ -518,6 +538,8 @@ def _announced(container: InputContainer, track: av.AudioStream, size: int) -> f
     Nothing if that cannot be true for so many bytes: some programs do not know the length when they write it.
     """
     if track.duration is not None and track.time_base is not None:
+        if track.duration >= _UNKNOWN_DURATION:
+            return None
         seconds = float(track.duration * track.time_base)
     elif container.duration is not None:
         seconds = container.duration / av.time_base

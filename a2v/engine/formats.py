@@ -3,11 +3,12 @@
 FFmpeg's own guessing is never used: it also recognises playlists, which make it open other files. Most kinds have a fixed
 signature. MP3 and AAC (ADTS) have none, only frame headers; those are accepted when three of them follow each other at the
 distance that each one announces, anywhere in the first 256 KiB, because recordings of radio streams and files written to a
-pipe do not begin with a frame.
+pipe do not begin with a frame. Signatures are looked for there, too: behind zeros, tags, and the head of an HTTP reply.
 """
 
 from __future__ import annotations
 
+import codecs
 import io
 import re
 import struct
@@ -66,10 +67,10 @@ def recognise(file: IO[bytes]) -> Found:
     Raises:
         AudioError: The file is empty or of a kind that is not accepted; the message says which and how to convert it.
     """
-    start = _behind_id3(file)
-    for at in dict.fromkeys((start, 0)):
-        head = _read(file, at, 16)
-        kind = _signature(head)
+    start = _behind_tags(file)
+    starts = dict.fromkeys((start, _behind_zeros(file, start), _behind_zeros(file, 0), 0, _behind_unsafe_id3(file)))
+    for at in starts:
+        kind = _signature(_read(file, at, 16))
         if kind:
             return Found(kind, at)
     if not _read(file, 0, 1):
@@ -77,11 +78,22 @@ def recognise(file: IO[bytes]) -> Found:
     foreign = _foreign(_read(file, start, 4096)) or (_foreign(_read(file, 0, 4096)) if start else None)
     if foreign:
         raise AudioError(_refusal(*foreign))
-    for at in dict.fromkeys((start, 0)):
+    for at in starts:
         found = _first_frame(_read(file, at, _SCANNED), at)
         if found:
             return found
-    raise AudioError(f"This is not a recording of a known kind. The engine can render {SUPPORTED}.")
+    for at in starts:
+        # The size of an MP4's first box begins with zeros.
+        begin = max(0, at - 3)
+        found = _first_signature(_read(file, begin, _SCANNED), begin)
+        if found:
+            return found
+    what = (
+        "a text file, not a recording of a known kind"
+        if _is_text(_read(file, 0, 4096))
+        else "not a recording of a known kind"
+    )
+    raise AudioError(f"This is {what}. The engine can render {SUPPORTED}.")
 
 
 def _read(file: IO[bytes], at: int, size: int) -> bytes:
@@ -106,12 +118,15 @@ _RIFF = (b"RIFF", b"RF64", b"BW64", b"RIFX")
 _BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot", b"styp")
 
 
+_PICTURES = (b"ftyphei", b"ftyphev", b"ftypmif1", b"ftypmsf1", b"ftypavif", b"ftypavis")
+
+
 def _signature(head: bytes) -> str | None:
     if head[:4] in _RIFF and head[8:12] == b"WAVE":
         return "wav"
     if head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC"):
         return "aiff"
-    if head[4:8] in _BOXES:
+    if head[4:8] in _BOXES and not head.startswith(_PICTURES, 4):
         return "mp4"
     return next((kind for magic, kind in _MAGIC if head.startswith(magic)), None)
 
@@ -160,10 +175,32 @@ _FOREIGN: tuple[tuple[int, bytes, str, str], ...] = (
     (0, b"\xff\xd8\xff", "a JPEG picture", ""),
     (0, b"GIF8", "a GIF picture", ""),
     (8, b"WEBP", "a WebP picture", ""),
+    *((4, brand, "a HEIF or AVIF picture", "") for brand in _PICTURES),
     (0, b"PK\x03\x04", "a ZIP (also DOCX, XLSX or APK)", ""),
     (0, b"Rar!", "a RAR", ""),
     (0, b"7z\xbc\xaf\x27\x1c", "a 7-Zip", ""),
     (0, b"\x1f\x8b", "a gzip", ""),
+    (0, b"BZh", "a bzip2", ""),
+    (0, b"\xfd7zXZ", "an XZ", ""),
+    (0, b"\x28\xb5\x2f\xfd", "a Zstandard", ""),
+    (257, b"ustar", "a TAR", ""),
+    (0, b"\xd0\xcf\x11\xe0", "a Microsoft Office", ""),
+    (0, b"{\\rtf", "an RTF", ""),
+    (0, b"II*\0", "a TIFF picture", ""),
+    (0, b"MM\0*", "a TIFF picture", ""),
+    (0, b"SQLite format 3", "an SQLite", ""),
+    (0, b"\x7fELF", "an ELF program", ""),
+    (4, b"\x57\x90\x75\x36", "an Audible (AA)", ""),
+    (1, b"dss", "a DSS (dictation)", "dss"),
+    (1, b"ds2", "a DS2 (dictation)", ""),
+    (0, b"ea3\x03", "an ATRAC (OMA)", "oma"),
+    (0, b"EA3\x01", "an ATRAC (OMA)", "oma"),
+    (4, b"\xf8\x72\x6f", "a Dolby TrueHD or MLP", "thd"),
+    (0, b"\x64\xa3", "an IRCAM", "sf"),
+    (8, b"RMID", "a MIDI", "mid"),
+    (8, b"CDDA", "a CD audio shortcut (CDA)", ""),
+    (0, b"FWS", "a Flash", ""),
+    (0, b"CWS", "a Flash", ""),
 )
 
 
@@ -172,12 +209,14 @@ def _foreign(head: bytes) -> tuple[str, str] | None:
     for at, magic, name, extension in _FOREIGN:
         if head.startswith(magic, at):
             return name, extension
-    text = head.lstrip(b"\xef\xbb\xbf \t\r\n")[:64].lower()
+    text = head.lstrip(b"\xef\xbb\xbf \t\r\n")[:512].lower()
     others = (
         (_repeats(head, 0, 188), ("an MPEG transport stream (TS)", "ts")),
         (_repeats(head, 4, 192), ("an MPEG transport stream (M2TS)", "m2ts")),
         (_is_latm(head), ("an AAC (LATM)", "latm")),
-        (text.startswith((b"<!doctype html", b"<html")), ("an HTML", "")),
+        (b"<html" in text or text.startswith((b"<!doctype html", b"<head", b"<body", b"<script")), ("an HTML", "")),
+        (text.startswith((b"<?xml", b"<error", b"<svg")), ("an XML", "")),
+        (re.match(rb"[\[{]\s*[\"{\[}\]]", text) is not None, ("a JSON", "")),
         (text.startswith((b"#extm3u", b"[playlist]", b"ffconcat", b"<asx", b"<smil")), ("a playlist", "")),
     )
     return next((found for matches, found in others if matches), None)
@@ -204,7 +243,7 @@ def _refusal(name: str, extension: str) -> str:
 # -- tags and frames --------------------------------------------------------------------------------------------------
 
 
-def _behind_id3(file: IO[bytes]) -> int:
+def _behind_tags(file: IO[bytes]) -> int:
     """The offset behind all ID3v2 tags at the beginning; their length is written in seven bits a byte."""
     at = 0
     for _ in range(_MOST_TAGS):
@@ -215,6 +254,45 @@ def _behind_id3(file: IO[bytes]) -> int:
         footer = 10 if head[5] & 0x10 else 0
         at += 10 + (a << 21 | b << 14 | c << 7 | d) + footer
     return at
+
+
+def _behind_unsafe_id3(file: IO[bytes]) -> int:
+    """The offset behind an ID3v2 tag whose length was written in eight bits a byte, as some programs do by mistake."""
+    head = _read(file, 0, 10)
+    return 10 + int.from_bytes(head[6:], "big") if head[:3] == b"ID3" and len(head) == 10 else 0
+
+
+def _behind_zeros(file: IO[bytes], at: int) -> int:
+    """The offset of the first byte that is not zero: downloads that were resumed may begin with many."""
+    file.seek(at)
+    while block := file.read(_BLOCK):
+        rest = block.lstrip(b"\0")
+        if rest:
+            return at + len(block) - len(rest)
+        at += len(block)
+    return at
+
+
+_SIGNATURES = re.compile(
+    rb"(?:RIFF|RF64|BW64|RIFX)....WAVE|FORM....AIF[FC]|fLaC[\x00\x80]\x00\x00\x22|OggS\x00\x02|\x1aE\xdf\xa3.{1,12}\x42\x86"
+    rb"|\x00\x00\x00.ftyp|caff\x00\x01|\.snd\x00\x00|#!AMR(?:-WB)?\n",
+    re.DOTALL,
+)
+
+
+def _first_signature(data: bytes, start: int) -> Found | None:
+    """A signature behind what a server or a program put before the file: a head of HTTP, say."""
+    match = _SIGNATURES.search(data)
+    kind = _signature(match[0][:16]) if match else None
+    return Found(kind, start + match.start()) if match and kind else None
+
+
+def _is_text(head: bytes) -> bool:
+    try:
+        text = codecs.getincrementaldecoder("utf-8")().decode(head)  # the last character may be cut
+    except UnicodeDecodeError:
+        return False
+    return not re.search(r"[\x00-\x08\x0e-\x1a\x1c-\x1f]", text)
 
 
 def _first_frame(data: bytes, start: int) -> Found | None:
@@ -285,47 +363,95 @@ def corrections(file: IO[bytes], found: Found) -> dict[int, bytes]:
     """What FFmpeg should read at some offsets instead of sizes that a program did not know when it wrote them.
 
     Raises:
-        AudioError: A WAV file is cut off, or has thousands of chunks before the sound.
+        AudioError: The file is cut off, or has thousands of chunks before the sound.
     """
-    correct = {"wav": _wav_corrections, "aiff": _aiff_corrections, "w64": _w64_corrections}.get(found.kind)
+    correct = _CORRECTIONS.get(found.kind)
     return correct(file, found.start) if correct else {}
 
 
+def _is_known(announced: int, there: int) -> bool:
+    """Whether a file says how many bytes of sound it holds, rather than 0 or a huge number for want of knowledge.
+
+    Raises:
+        AudioError: It holds less than it says.
+    """
+    if not 0 < announced < MOST_BYTES:
+        return False
+    if there < 0.9 * announced:
+        raise AudioError(f"The recording is cut off: it announces {announced} bytes of sound and holds {there}.")
+    return True
+
+
+def _end(file: IO[bytes]) -> int:
+    return file.seek(0, io.SEEK_END)
+
+
 def _wav_corrections(file: IO[bytes], start: int) -> dict[int, bytes]:
-    """FFmpeg takes a WAV file for as long as what is there, so what it announces is compared with that here."""
-    end = file.seek(0, io.SEEK_END)
-    long_size = 0
+    """FFmpeg takes a WAV file for as long as what is there, but believes the 64 bits of RF64 and BW64."""
+    end, is_long, long_size = _end(file), _read(file, start, 4) in (b"RF64", b"BW64"), 0
     for name, size, at in _chunks(file, start):
         if name == b"ds64":
             # The sizes of RF64 and BW64: of the whole, and of the sound.
             long_size = int.from_bytes(_read(file, at + 8, 8), "little")
         if name == b"data":
-            is_long = _read(file, start, 4) in (b"RF64", b"BW64") and size == 0xFFFF_FFFF
-            announced, there = long_size if is_long else size, end - at
-            if announced < MOST_BYTES and there < 0.9 * announced:
-                raise AudioError(
-                    f"The recording is cut off: it announces {announced} bytes of sound and holds {there}."
-                )
-            # As a file of 32 bits that has no size, for FFmpeg believes the 64 bits.
-            return {start: b"RIFF"} if is_long and not 0 < announced < MOST_BYTES else {}
+            _is_known(long_size if is_long and size == 0xFFFF_FFFF else size, end - at)
+            # As a file of 32 bits.
+            return {start: b"RIFF"} if is_long and not 0 < long_size < MOST_BYTES else {}
     return {}
 
 
 def _aiff_corrections(file: IO[bytes], start: int) -> dict[int, bytes]:
-    """FFmpeg refuses numbers of samples with the highest bit set."""
-    for name, _, at in _chunks(file, start):
-        if name == b"COMM":
-            return {at + 2: b"\x7f\xff\xff\xff"} if _read(file, at + 2, 1) >= b"\x80" else {}
-    return {}
+    """FFmpeg wants a size of the whole and of the sound, and refuses numbers of samples with the highest bit set."""
+    end, correct = _end(file), {}
+    if not 0 < int.from_bytes(_read(file, start + 4, 4), "big") < MOST_BYTES:
+        correct[start + 4] = min(end - start - 8, MOST_BYTES).to_bytes(4, "big")
+    for name, size, at in _chunks(file, start):
+        if name == b"COMM" and _read(file, at + 2, 1) >= b"\x80":
+            correct[at + 2] = b"\x7f\xff\xff\xff"
+        # Eight bytes stand before the sound.
+        if name == b"SSND" and not _is_known(size - 8, end - at - 8):
+            correct[at - 4] = min(end - at, MOST_BYTES).to_bytes(4, "big")
+            break
+    return correct
 
 
 def _w64_corrections(file: IO[bytes], start: int) -> dict[int, bytes]:
-    end = file.seek(0, io.SEEK_END)
+    end, correct = _end(file), {}
     head = _read(file, start, _SCANNED)
+    if not 0 < int.from_bytes(head[16:24], "little") < MOST_BYTES:
+        correct[start + 16] = (end - start).to_bytes(8, "little")
     at = head.find(b"data\xf3\xac\xd3\x11\x8c\xd1\x00\xc0\x4f\x8e\xdb\x8a") + 16
-    if at < 16 or 0 < int.from_bytes(head[at : at + 8], "little") < MOST_BYTES:
-        return {}
-    return {start + at: (end - start - at + 16).to_bytes(8, "little")}  # the size counts the name and itself
+    # The size counts the name and itself: 24 bytes.
+    if at >= 16 and not _is_known(int.from_bytes(head[at : at + 8], "little") - 24, end - start - at - 8):
+        correct[start + at] = (end - start - at + 16).to_bytes(8, "little")
+    return correct
+
+
+def _au_corrections(file: IO[bytes], start: int) -> dict[int, bytes]:
+    offset, size = struct.unpack(">II", _read(file, start + 4, 8).ljust(8, b"\0"))
+    return {} if _is_known(size, _end(file) - start - offset) else {start + 8: b"\xff" * 4}
+
+
+def _caf_corrections(file: IO[bytes], start: int) -> dict[int, bytes]:
+    end, at = _end(file), start + 8
+    for _ in range(_MOST_CHUNKS):
+        name, size = struct.unpack(">4sq", _read(file, at, 12).ljust(12, b"\0"))
+        if name == b"data":
+            # Four bytes stand before the sound; -1 says that it goes on to the end.
+            return {} if _is_known(size - 4, end - at - 16) else {at + 4: b"\xff" * 8}
+        at += 12 + size
+        if size < 0 or at >= end:
+            break
+    return {}
+
+
+_CORRECTIONS: dict[str, Callable[[IO[bytes], int], dict[int, bytes]]] = {
+    "wav": _wav_corrections,
+    "aiff": _aiff_corrections,
+    "w64": _w64_corrections,
+    "au": _au_corrections,
+    "caf": _caf_corrections,
+}
 
 
 def _chunks(file: IO[bytes], start: int) -> Iterator[tuple[bytes, int, int]]:
@@ -348,6 +474,21 @@ def has_length(file: IO[bytes], kind: str, start: int) -> bool:
         return kind not in ("aac", "amr")
     frame = _read(file, start, 192)
     return b"Xing" in frame or b"Info" in frame or b"VBRI" in frame
+
+
+def is_fragmented(file: IO[bytes], kind: str, start: int) -> bool:
+    """Whether an MP4 was written in fragments, as streams are: then the durations in its head say little."""
+    at = start
+    for _ in range(_MOST_CHUNKS if kind == "mp4" else 0):
+        size, name = struct.unpack(">I4s", _read(file, at, 8).ljust(8, b"\0"))
+        if name == b"moof":
+            return True
+        if size == 1:
+            size = int.from_bytes(_read(file, at + 8, 8), "big")
+        if size < 8:
+            break
+        at += size
+    return False
 
 
 def is_protected(file: IO[bytes], kind: str) -> bool:

@@ -732,3 +732,157 @@ def test_a_file_that_cannot_be_read_is_not_called_a_damaged_one(tmp_path) -> Non
         patch.setattr("a2v.engine.audio.io.BytesIO", Broken)
         with pytest.raises(OSError, match="Input/output"):
             decode(encode(speech(), "flac", "flac", 16_000))
+
+
+# -- sizes, durations and beginnings that mean nothing -----------------------------------------------------------------
+
+BE_PCM = (speech() * 32767).astype(">i2").tobytes()
+LE_PCM = (speech() * 32767).astype("<i2").tobytes()
+FMT = struct.pack("<HHIIHH", 1, 1, RATE, RATE * 2, 2, 16)
+W64 = {name: name + bytes.fromhex("f3acd3118cd100c04f8edb8a") for name in (b"wave", b"fmt ", b"data")}
+
+
+def rf64(long_size: int, size: int) -> bytes:
+    sizes = chunk(b"ds64", struct.pack("<QQQI", 0, long_size, len(LE_PCM) // 2, 0))
+    return b"RF64\xff\xff\xff\xffWAVE" + sizes + chunk(b"fmt ", FMT) + b"data" + struct.pack("<I", size) + LE_PCM
+
+
+def w64(size: int, whole: int) -> bytes:
+    riff = b"riff" + bytes.fromhex("2e91cf11a5d628db04c10000") + struct.pack("<Q", whole)
+    return (
+        riff
+        + W64[b"wave"]
+        + W64[b"fmt "]
+        + struct.pack("<Q", 40)
+        + FMT
+        + W64[b"data"]
+        + struct.pack("<Q", size)
+        + LE_PCM
+    )
+
+
+def aiff(frames: int, sound: int, form: int) -> bytes:
+    common = struct.pack(">hIh", 1, frames, 16) + bytes.fromhex("400CFA00000000000000")
+    chunks = b"COMM" + struct.pack(">I", len(common)) + common + b"SSND" + struct.pack(">III", sound, 0, 0) + BE_PCM
+    return b"FORM" + struct.pack(">I", form) + b"AIFF" + chunks
+
+
+def au(size: int) -> bytes:
+    return b".snd" + struct.pack(">IIIII", 24, size, 3, RATE, 1) + BE_PCM
+
+
+def caf(size: int) -> bytes:
+    description = struct.pack(">d4sIIIII", RATE, b"lpcm", 0, 2, 1, 1, 16)
+    head = b"caff" + struct.pack(">HH", 1, 0) + b"desc" + struct.pack(">q", 32) + description
+    return head + b"data" + struct.pack(">q", size) + bytes(4) + BE_PCM
+
+
+COUNT, SIZE = len(BE_PCM) // 2, len(BE_PCM)
+UNKNOWN = {
+    "RF64, long size 0, short one right": rf64(0, SIZE),
+    "RF64, both 0": rf64(0, 0),
+    "RF64, all bits": rf64(2**64 - 1, 0),
+    "W64, whole 0": w64(SIZE + 24, 0),
+    "W64, whole and sound 0": w64(0, 0),
+    "W64, sound is its head alone": w64(24, 2**63 - 1),
+    "AIFF, whole 0": aiff(COUNT, SIZE + 8, 0),
+    "AIFF, all 0": aiff(0, 0, 0),
+    "AIFF, sound is its head alone": aiff(0, 8, 2**32 - 1),
+    "AIFF, highest bits": aiff(2**31, 2**31, 2**31),
+    "AIFF, as sox writes to a pipe": aiff(0x7F00_0000, 0x7F00_0008, 0x7F00_0000),
+    "AU, highest bit": au(2**31),
+    "CAF, all bits but the sign": caf(2**63 - 1),
+    "CAF, no sound": caf(4),
+}
+
+
+@pytest.mark.parametrize("name", cells(UNKNOWN, "RF64, both 0", "W64, whole 0", "AIFF, all 0", "AU, highest bit"))
+def test_whichever_of_the_sizes_is_unknown_the_sound_is_read_to_the_end(name: str) -> None:
+    assert_is_speech(UNKNOWN[name])
+
+
+@pytest.mark.parametrize(
+    "data",
+    [rf64(SIZE, 2**32 - 1), w64(SIZE + 24, 0), aiff(COUNT, SIZE + 8, 0), au(SIZE), caf(SIZE + 4)],
+    ids=["RF64", "W64", "AIFF", "AU", "CAF"],
+)
+def test_a_size_that_is_known_tells_that_a_recording_was_cut_off(data: bytes) -> None:
+    decode(data)
+    with pytest.raises(AudioError, match="cut off"):
+        decode(data[: -SIZE // 2])
+
+
+def test_a_flac_file_that_claims_to_be_weeks_long_is_read() -> None:
+    data = bytearray(encode(speech(), "flac", "flac", 16_000))
+    known = int.from_bytes(data[18:26], "big")
+    data[18:26] = (known | (1 << 36) - 1).to_bytes(8, "big")
+    assert_is_speech(bytes(data))
+
+
+def test_sound_that_begins_late_in_a_film_of_fragments_is_not_cut_off() -> None:
+    out = io.BytesIO()
+    with av.open(out, "w", format="mp4", options={"movflags": "frag_keyframe+delay_moov"}) as file:
+        picture, sound = file.add_stream("mpeg4", rate=10), file.add_stream("aac", rate=48_000, layout="mono")
+        picture.width, picture.height, picture.pix_fmt = 32, 32, "yuv420p"
+        for number in range(400):
+            frame = av.VideoFrame(32, 32, "yuv420p")
+            frame.pts, frame.time_base = number, Fraction(1, 10)
+            file.mux(picture.encode(frame))
+            if number == 100:
+                put(file, sound, np.atleast_2d(speech()), "mono", 48_000, start=10)
+        file.mux(picture.encode(None))
+    assert_is_speech(out.getvalue())
+
+
+def id3(size: bytes, content: bytes) -> bytes:
+    return b"ID3\x03\0\0" + size + content
+
+
+BEFORE = {
+    "much that is zero": bytes(600_000),
+    "head of HTTP": b"HTTP/1.1 200 OK\r\nContent-Type: audio/x\r\n\r\n",
+    "part of a form": b'--x\r\nContent-Disposition: form-data; name="f"\r\n\r\n',
+    "line": b"\r\n",
+    "tag and zeros": id3(b"\0\0\0\x20", bytes(32 + 5000)),
+    "tag that is too long": id3(b"\x7f\x7f\x7f\x7f", bytes(50)),
+    "tag with a length of eight bits a byte": id3(b"\0\x09\0\0", b"\xaa" * 0x9_0000),
+}
+
+
+@pytest.mark.parametrize("before", cells(BEFORE, "head of HTTP", "tag with a length of eight bits a byte"))
+@pytest.mark.parametrize("kind", cells(("mp3", "adts", "wav", "flac", "ogg", "mp4", "aiff"), "mp3", "wav"))
+def test_what_stands_before_a_recording_is_passed_over(kind: str, before: str) -> None:
+    codec = {"mp3": "libmp3lame", "wav": "pcm_s16le", "flac": "flac", "ogg": "libopus", "aiff": "pcm_s16be"}
+    rate = 48_000 if kind == "ogg" else 16_000
+    assert_is_speech(BEFORE[before] + encode(speech(), kind, codec.get(kind, "aac"), rate))
+
+
+@pytest.mark.parametrize("hiss", [-60.0, -75.0])
+def test_a_first_track_that_only_hisses_is_passed_over(hiss: float) -> None:
+    noise = np.random.default_rng(0).normal(0, 10 ** (hiss / 20), len(speech())).astype(np.float32)
+    out = io.BytesIO()
+    with av.open(out, "w", format="mov") as file:
+        streams = [file.add_stream("pcm_s16le", rate=16_000, layout="mono") for _ in range(2)]
+        for stream, samples in zip(streams, (noise, speech()), strict=True):
+            put(file, stream, np.atleast_2d(samples), "mono", 16_000)
+    assert_is_speech(out.getvalue())
+
+
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [
+        (b'<?xml version="1.0"?>\n<Error><Code>AccessDenied</Code></Error>', "XML"),
+        (b'{"code": 1004, "message": "no"}', "JSON"),
+        (b"\n<html lang='en'>", "HTML"),
+        (b"<!-- a proxy --><html>", "HTML"),
+        ("version 1: ça va".encode(), "text"),
+        (b"\0\0\0\x18ftypheic" + bytes(16), "HEIF"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "Microsoft Office"),
+        (b"\x02dss" + bytes(64), "DSS"),
+        (b"RIFF\0\0\0\0RMIDdata", "MIDI"),
+        (b"\x28\xb5\x2f\xfd", "Zstandard"),
+    ],
+)
+def test_documents_and_pictures_are_named(data: bytes, name: str) -> None:
+    with pytest.raises(AudioError, match=f"This is an? {name}"):
+        decode(data)
