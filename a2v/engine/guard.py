@@ -41,8 +41,9 @@ NOT_JSON = b'{"code": 1009, "message": "too many requests",}'
 BUSY_SECONDS = 10
 """When a client should try again if nothing is accepted at the moment."""
 _HOST = re.compile(r"(?:\[(?P<ipv6>[0-9A-Fa-f:.]+)\]|(?P<name>[A-Za-z0-9._-]+))(?::[0-9]{1,5})?")
-_FORWARDED = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip")
-"""Headers that proxies add: such a request may come from anywhere, whatever its Host says."""
+_FORWARDED = ("forwarded", "via", "x-", "cf-", "true-client-ip", "fastly-")
+"""How the names of headers begin that proxies add: such a request may come from anywhere, whatever its Host says. A browser
+that opens a page sends none that begins with ``x-``."""
 
 
 def refuse(
@@ -204,7 +205,8 @@ class Guard:
         """Whether a request was made on this machine: by a loopback name, over loopback, not through a proxy."""
         host, _ = scope.get("client") or ("", 0)
         direct = self._settings.is_local and _is_address(host) and ip_address(host).is_loopback
-        return direct and _name_in(headers["host"]) in LOOPBACK and not any(header in headers for header in _FORWARDED)
+        is_forwarded = any(name.startswith(_FORWARDED) for name in headers)
+        return direct and _name_in(headers["host"]) in LOOPBACK and not is_forwarded
 
     def _is_authorised(self, sent: Secret, *, is_page: bool) -> bool:
         scheme, _, rest = sent.value.strip().partition(" ")

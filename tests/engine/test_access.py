@@ -17,7 +17,7 @@ from a2v.engine import Settings, create_app
 pytestmark = pytest.mark.anyio
 
 TOKEN = "t0k3n"
-PREFIXES = ["plain", "mounted", "mounted twice", "root path", "mounted below a root path"]
+PREFIXES = ["plain", "mounted", "mounted twice", "below a parameter", "root path", "mounted below a root path"]
 WRONG = {
     "no token": {},
     "wrong token": {"Authorization": "Bearer wrong"},
@@ -36,11 +36,15 @@ PUBLIC = {
 async def client_of(settings: Settings, kind: str, peer: str = "127.0.0.1") -> AsyncIterator[httpx.AsyncClient]:
     """A client of an engine that is mounted in some way, with the base URL of the engine."""
     app = inner = create_app(settings)
-    prefix = {"plain": "", "mounted": "/engine", "mounted twice": "/a/b"}.get(kind, "/a2v")
+    prefix = {"plain": "", "mounted": "/engine", "mounted twice": "/a/b", "below a parameter": "/acme"}.get(
+        kind, "/a2v"
+    )
     if kind == "mounted":
         app = Starlette(routes=[Mount("/engine", inner)])
     elif kind == "mounted twice":
         app = Starlette(routes=[Mount("/a", routes=[Mount("/b", inner)])])
+    elif kind == "below a parameter":
+        app = Starlette(routes=[Mount("/{tenant}", inner)])
     elif kind == "mounted below a root path":
         app, prefix = Starlette(routes=[Mount("/engine", inner)]), "/a2v/engine"
     root = "/a2v" if "root path" in kind else ""
@@ -139,7 +143,12 @@ async def test_the_page_behind_a_proxy_needs_the_password(kind):
         assert (await client.get("/", headers={"Host": "engine.example"} | wrong)).status_code == 401
 
 
-@pytest.mark.parametrize("header", ["Forwarded", "Via", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-IP"])
+PROXIES = ["Forwarded", "Via", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-IP", "X-Forwarded-Port", "X-Client-IP"]
+
+
+@pytest.mark.parametrize(
+    "header", [*PROXIES, "X-Original-URL", "X-Amzn-Trace-Id", "CF-Connecting-IP", "True-Client-IP"]
+)
 async def test_a_proxy_that_calls_us_localhost_does_not_open_the_page(header):
     async with client_of(PROXIED, "plain") as client:
         assert (await client.get("/", headers={header: "203.0.113.9"})).status_code == 401
