@@ -1,7 +1,7 @@
 """Confines the process that decodes untrusted recordings, as far as the system can.
 
-On Linux, Landlock (5.13) leaves it the files that it needs, and a seccomp filter refuses to make connections and processes and
-to reach into others. Both are entered by a few system calls, made here with ``ctypes``: of the libraries that would make them,
+On Linux, Landlock (5.13) leaves it the files that it needs, and a seccomp filter refuses to make connections and processes, to
+reach into others, to change the modes and times of files, and to set up the machine. Both are entered by a few system calls, made here with ``ctypes``: of the libraries that would make them,
 none is maintained and works without a system library (``landlock`` is a development version of 2025, ``pyseccomp`` needs
 libseccomp and is of 2021). What a kernel or a container does not offer is left out; elsewhere the limits of ``worker`` are all.
 """
@@ -123,6 +123,25 @@ _REFUSED = {
     "keyctl": (250, 219), "add_key": (248, 217), "request_key": (249, 218),
     "unshare": (272, 97), "setns": (308, 268), "mount": (165, 40), "umount2": (166, 39), "pivot_root": (155, 41),
     "chroot": (161, 51), "personality": (135, 92),
+    "fsopen": (430, 430), "fspick": (433, 433), "fsmount": (432, 432), "open_tree": (428, 428), "move_mount": (429, 429),
+    # Landlock leaves the modes, owners, times and attributes of all files.
+    "chmod": (90, None), "fchmod": (91, 52), "fchmodat": (268, 53), "fchmodat2": (452, 452),
+    "chown": (92, None), "lchown": (94, None), "fchown": (93, 55), "fchownat": (260, 54),
+    "utime": (132, None), "utimes": (235, None), "futimesat": (261, None), "utimensat": (280, 88),
+    "setxattr": (188, 5), "lsetxattr": (189, 6), "fsetxattr": (190, 7),
+    "removexattr": (197, 14), "lremovexattr": (198, 15), "fremovexattr": (199, 16),
+    # What other processes of the user do and have.
+    "setpriority": (141, 140), "ioprio_set": (251, 30), "sched_setparam": (142, 118), "sched_setscheduler": (144, 119),
+    "sched_setaffinity": (203, 122), "sched_setattr": (314, 274), "migrate_pages": (256, 238), "move_pages": (279, 239),
+    "kcmp": (312, 272), "shmget": (29, 194), "shmat": (30, 196), "msgget": (68, 186), "semget": (64, 190),
+    "mq_open": (240, 180), "inotify_init": (253, None), "inotify_init1": (294, 26), "fanotify_init": (300, 262),
+    "name_to_handle_at": (303, 264),
+    # What root may do, for engines in containers often are.
+    "sethostname": (170, 161), "setdomainname": (171, 162), "settimeofday": (164, 170), "clock_settime": (227, 112),
+    "adjtimex": (159, 171), "clock_adjtime": (305, 266), "reboot": (169, 142), "swapon": (167, 224), "swapoff": (168, 225),
+    "acct": (163, 89), "syslog": (103, 116), "quotactl": (179, 60), "init_module": (175, 105),
+    "finit_module": (313, 273), "delete_module": (176, 106), "kexec_load": (246, 104), "kexec_file_load": (320, 294),
+    "iopl": (172, None), "ioperm": (173, None),
 }  # fmt: skip
 _CLONE, _CLONE3, _TGKILL, _PRLIMIT = (56, 220), 435, (234, 131), (302, 261)
 _CLONE_THREAD = 0x10000

@@ -49,6 +49,14 @@ def clone_process():
     if pid < 0:
         raise OSError(ctypes.get_errno(), "clone")
 
+def checked(numbers, *arguments):
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.syscall(numbers[os.uname().machine], *arguments) < 0:
+        raise OSError(ctypes.get_errno(), "refused")
+
+def watch():
+    checked({"x86_64": 294, "aarch64": 26}, 0)
+
 attempts = {
     "read the recording": lambda: open(recording, "rb").read(),
     "write beside it": lambda: open(folder + "/new", "w").write("x"),
@@ -69,6 +77,16 @@ attempts = {
     "run a program": lambda: subprocess.run([sys.executable, "-c", ""], check=True),
     "replace itself": lambda: os.execv(sys.executable, [sys.executable, "-c", ""]),
     "signal the parent": lambda: os.kill(int(parent), 0),
+    "slow the parent down": lambda: os.setpriority(os.PRIO_PROCESS, int(parent), os.getpriority(os.PRIO_PROCESS, 0)),
+    "hold the parent up": lambda: os.sched_setaffinity(int(parent), os.sched_getaffinity(0)),
+    "open another file to all": lambda: os.chmod(secret, 0o600),
+    "give another file away": lambda: os.chown(secret, os.getuid(), os.getgid()),
+    "date another file": lambda: os.utime(secret),
+    "mark another file": lambda: os.setxattr(secret, "user.a2v", b"1"),
+    "empty another file": lambda: os.truncate(secret, 0),
+    "watch a folder": watch,
+    "share memory": lambda: checked({"x86_64": 29, "aarch64": 194}, 4711, 4096, 0o1600),
+    "make a file system": lambda: checked({"x86_64": 430, "aarch64": 430}, b"tmpfs", 0),
 }
 found = {}
 for name, attempt in attempts.items():
