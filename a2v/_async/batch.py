@@ -101,6 +101,7 @@ class AsyncBatch(HoldsSecret):
         self._gone: tuple[JournalEntry, ...] = ()
         self._under_way: dict[int, str] = {}
         self._doubts: dict[str, tuple[Item, SubmissionUnknownError]] = {}
+        self._sought: set[str] = set()
         self._missing = len(self._jobs)
         self._delivered: Item | None = None
         self._entered = self._asking = False
@@ -268,7 +269,8 @@ class AsyncBatch(HoldsSecret):
         if any(not item.ended for item in self._items):
             await self._begin_finding()
         for item in pending:
-            while self._max_in_flight and len(self._under_way) >= self._max_in_flight:
+            # What is in doubt may be under way as well, until it was looked for.
+            while self._max_in_flight and len(self._under_way) + len(self._sought) >= self._max_in_flight:
                 await self._freed.wait()
             await self._submit(item)
 
@@ -354,6 +356,7 @@ class AsyncBatch(HoldsSecret):
         """Tell that nobody knows whether an item was accepted, but not before it was looked for at the server."""
         if self._finder.works:
             self._doubts[item.identity] = (item, error)
+            self._sought.add(item.identity)
             self._doubted.set()
         else:
             self._end(item, error=error)
@@ -365,6 +368,7 @@ class AsyncBatch(HoldsSecret):
             doubts, self._doubts = self._doubts, {}
             found = await self._finder.find(doubts)
             for identity, (item, error) in doubts.items():
+                self._sought.remove(identity)
                 if identity in found:
                     self._submitter.accepted(item, found[identity])
                     self._follow(item)

@@ -441,7 +441,8 @@ class A2V(Twin[AsyncA2V]):
             overwrite: Whether files that are there already may be replaced. Without it, a job whose recording has changed
                 while its name stayed ends with a ``DownloadError`` and is not submitted; with it, that job alone is rendered
                 again, which is paid for.
-            max_in_flight: How many videos may be under way at once; ``None``: all.
+            max_in_flight: How many videos may be under way at once; ``None``: all. A submission in doubt counts as one until
+                it was looked for.
             limit: How many jobs may be submitted in this run; the others wait for a later one. ``None``: all.
             quota: How many submissions the account has left: if there are more to make, none is made. ``None``: not known.
             resubmit_unknown: Submit jobs again of which an earlier run could not tell whether they were accepted: all

@@ -366,3 +366,33 @@ async def test_a_submission_that_did_not_arrive_tells_nothing(service, make_clie
         with caplog.at_level(logging.WARNING, "a2v.client"), anyio.move_on_after(1):
             await client.videos.generate(model_id="eva_a0008", audio_url="https://example.com/a.wav")
     assert not caplog.records
+
+
+@pytest.mark.parametrize("arrived", [True, False])
+async def test_what_is_in_doubt_counts_as_under_way(listing, make_client, journal, arrived) -> None:
+    """It may be under way, so the next submission waits until it was looked for."""
+    doubtful = "lost" if arrived else "never"
+    under_way: list[int] = []
+    finished: set[str] = set()
+
+    def look(request):
+        reply = listing.well(request)
+        if reply.json()["data"]["status"] == "finished":
+            finished.add(request.url.params["video_id"])
+        return reply
+
+    [generate] = listing.replies["video.generate"]
+
+    def submit(request):
+        under_way.append(len(listing.submits) - len(finished))
+        return generate(request)
+
+    listing.plan = [
+        (0, {"status": "pending"}),
+        (900, {"status": "finished", "video_url": "https://files.example/v.mp4"}),
+    ]
+    listing.replies |= {"video.get": [look], "video.generate": [submit]}
+    async with make_client() as client:
+        seen = await run(client, journal, doubtful, "b", "c", max_in_flight=1)
+    assert [name for name, outcome in seen.items() if outcome.ok] == ([doubtful] if arrived else []) + ["b", "c"]
+    assert under_way == [0, 0, 0]
