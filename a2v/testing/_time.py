@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
-PATIENCE = 0.1
+PATIENCE = 1.0
 """Real seconds that work in threads (files are written there) is waited for before the clock goes on without it."""
 
 
