@@ -14,8 +14,17 @@ from anyio.from_thread import start_blocking_portal
 
 # What the recording says is what happens.
 STAND_IN = """
-import json, os, pathlib, sys, time
+import errno, json, os, pathlib, sys, time
 audio, model_id, destination, option, size, *others = sys.argv[1:]
+
+def explain(kind, error, traceback):
+    # It was started while the disk was full, and may end when that is over: then only it can tell.
+    if getattr(error, "errno", None) == errno.EFBIG:
+        print(json.dumps({"ok": False, "lacking": "the disk cannot be used"}), flush=True)
+        os._exit(0)
+    sys.__excepthook__(kind, error, traceback)
+
+sys.excepthook = explain
 said = pathlib.Path(audio).read_text()
 pathlib.Path(destination + ".part").write_text("half a video")
 if said != "liar": pathlib.Path(destination).write_text("half a video")
