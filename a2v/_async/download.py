@@ -36,6 +36,8 @@ T = TypeVar("T")
 
 _REDIRECT = {301, 302, 303, 307, 308}
 _REDIRECTS = 5
+# A proxy that changed something about the response says 203.
+_WHOLE = {200, 203}
 # A try that brought at least so many bytes got further; with less, a server that drips would be asked for days.
 _FURTHER = 4096
 # What object storage answers to a pre-signed URL that has expired.
@@ -207,7 +209,7 @@ class _Fetch:
 
     async def begin(self, reply: Reply) -> bool:
         """Look at a reply's head; tell whether its body is wanted."""
-        if reply.status_code == 200:
+        if reply.status_code in _WHOLE or _all_of(reply):
             self._limit(_length(reply) or 0)
             self.reply, self.reader = reply, VideoReader(reply.headers)
         elif reply.status_code == 206 and self._continues(reply):
@@ -270,7 +272,7 @@ class _Fetch:
         self.url = target
 
     async def _judge(self, status: int) -> Again | None:
-        if status in (200, 206):
+        if status in _WHOLE or status == 206:
             return await self._judge_body()
         if status == 416:
             self.etag = None  # there is no such rest: anew
@@ -319,7 +321,18 @@ def strong_etag(etag: str | None) -> str | None:
     return etag if etag and re.fullmatch(r'"[\x21\x23-\x7e]{1,1000}"', etag) else None
 
 
+def _all_of(reply: Reply) -> int | None:
+    """The length of the file if a partial reply brings all of it, as some servers answer a request for no range."""
+    span = re.fullmatch(r"bytes 0-([0-9]{1,18})/([0-9]{1,18})", reply.headers.get("content-range", ""))
+    if reply.status_code == 206 and span and int(span[1]) + 1 == int(span[2]):
+        return int(span[2])
+    return None
+
+
 def _length(reply: Reply | None) -> int | None:
+    """How long the file is that a reply brings from its first byte, if it tells."""
+    if reply and (whole := _all_of(reply)):
+        return whole
     length = reply.headers.get("content-length", "") if reply else ""
     return int(length) if re.fullmatch(r"[0-9]{1,18}", length) else None
 

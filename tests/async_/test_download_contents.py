@@ -355,3 +355,11 @@ async def test_storage_is_asked_again_when_it_says(fetch, status, headers, least
     began = anyio.current_time()
     assert await fetch(httpx.Response(status, headers=headers), whole) == VIDEO
     assert least <= anyio.current_time() - began <= most
+
+
+@pytest.mark.parametrize(
+    ("status", "headers"), [(203, {}), (206, {"content-range": f"bytes 0-{SIZE - 1}/{SIZE}", "etag": '"abc"'})]
+)
+async def test_other_statuses_that_bring_the_whole_file(fetch, status, headers) -> None:
+    assert await fetch(httpx.Response(status, headers=headers, content=VIDEO)) == VIDEO
+    assert await fetch(cut(HALF), httpx.Response(status, headers=headers, content=VIDEO)) == VIDEO
