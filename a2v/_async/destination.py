@@ -97,7 +97,7 @@ class Destination:
         return True
 
     def _check(self, problem: str) -> None:
-        status = _status(self._target)
+        status = _status(self._target) or _followed(self.path)
         if status is None:
             return
         if stat.S_ISDIR(status.st_mode):
@@ -112,6 +112,13 @@ class Destination:
             )
         if not self.overwrite:
             raise DownloadError(f"{self.path} {problem}")
+
+
+def _followed(path: Path) -> os.stat_result | None:
+    """What a path leads to. ``/dev/stdout`` may lead to a pipe, which has no path of its own."""
+    with suppress(OSError):
+        return path.stat()
+    return None
 
 
 def file_ids(paths: Iterable[Path | None]) -> frozenset[FileId]:

@@ -290,7 +290,6 @@ def _problem(ones: Sequence[Standing], again: str) -> A2VError | None:
     missing = [one for one in ones if one.state != "done" and (one.error or one.state != "pending")]
     if not missing:
         return None
-    states = {one.state for one in missing}
     doubts = [one for one in missing if one.state == "unknown"]
     all_jobs, others = number(len(ones), "job"), len(missing) - len(doubts)
     problem: A2VError
@@ -302,18 +301,31 @@ def _problem(ones: Sequence[Standing], again: str) -> A2VError | None:
         problem = A2VError(f"{others} of {all_jobs} {_are(others)} not done:")
     for one in missing:
         problem.add_note(f"  {one}")
+    kinds = {_kind(one) for one in missing}
     advice = {
         "unknown": ("To submit one again, and perhaps pay for it twice, name its row:", " --resubmit-unknown ROW"),
         "failed": ("To submit those again whose render failed or that the server refused:", " --resubmit-failed"),
         "lost": ("To submit those again whose video the server no longer knows:", " --resubmit-failed"),
-        "": ("To go on with those that are neither:", ""),
+        "in the way": (
+            "To replace the files named above; what has changed is rendered again and paid for:",
+            " --overwrite",
+        ),
+        "": ("To go on with the others:" if len(kinds) > 1 else "To go on:", ""),
     }
-    kinds = {"failed" if state == "rejected" else state if state in advice else "" for state in states}
     for kind, (words, option) in advice.items():
         if kind in kinds:
             problem.add_note(words)
             problem.add_note(again + option)
     return problem
+
+
+def _kind(one: Standing) -> str:
+    """What can be done about a job that is not done; empty: the same command again."""
+    if one.state in ("unknown", "failed", "lost"):
+        return one.state
+    if one.state == "rejected":
+        return "failed"
+    return "in the way" if one.error and "--overwrite" in one.error else ""
 
 
 def _are(how_many: int) -> str:

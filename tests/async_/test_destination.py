@@ -93,6 +93,19 @@ async def test_what_is_no_file_is_not_replaced(service, save, batch, tmp_path, k
     assert not service.requests
 
 
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="files that are open have no paths here")
+async def test_a_pipe_without_a_path_of_its_own_is_not_replaced(service, save) -> None:
+    """As ``/dev/stdout`` in a pipeline."""
+    reader, writer = os.pipe()
+    try:
+        with pytest.raises(a2v.DownloadError, match="a device, a pipe or a socket"):
+            await save(Path(f"/proc/self/fd/{writer}"))
+    finally:
+        os.close(reader)
+        os.close(writer)
+    assert not service.requests
+
+
 async def test_a_link_stays_and_what_it_leads_to_is_written(save, batch, tmp_path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "videos").mkdir()

@@ -554,3 +554,19 @@ def test_a_video_that_takes_too_long_is_still_under_way(a2v, service, tmp_path) 
     looks[:] = ["finished"]  # of the same video
     assert a2v(*BATCH, "--render-timeout", "none").returncode == 0
     assert len(service.submits) == 1
+
+
+def test_a_changed_recording_is_told_with_the_option_that_helps(a2v, service, tmp_path) -> None:
+    (tmp_path / "jobs.csv").write_text(HEAD + "eva,https://x/1.wav,one,\n")
+    assert a2v(*BATCH).returncode == 0
+    (tmp_path / "jobs.csv").write_text(HEAD + "eva,https://x/changed.wav,one,\neva,https://x/2.wav,two,\n")
+
+    ran = a2v(*BATCH)
+
+    assert ran.returncode == 1
+    assert ran.stderr.splitlines()[-2:] == [
+        "To replace the files named above; what has changed is rendered again and paid for:",
+        "  a2v batch jobs.csv -o videos --overwrite",
+    ]
+    assert a2v(*BATCH, "--overwrite").returncode == 0
+    assert len(service.submits) == 3
