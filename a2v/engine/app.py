@@ -157,7 +157,8 @@ def _engine(request: Request) -> Engine:
 async def _envelope(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101  # registered for nothing else
     headers = dict(error.headers or {})
-    plain = {404: f"there is no {request.url.path}", 405: f"{request.url.path} takes {headers.get('Allow')} only"}
+    path = quote(request.url.path)  # may have control characters
+    plain = {404: f"there is no {path}", 405: f"{path} takes {headers.get('Allow')} only"}
     return refuse(error.status_code, plain.get(error.status_code, error.detail), headers=headers)
 
 

@@ -126,7 +126,7 @@ class Stager(_Leaving):
         return self
 
     def __repr__(self) -> str:
-        return f"<a2v.staging.Stager {self._staging}>"
+        return f"<a2v.staging.Stager {_shown(self)}>"
 
 
 class AsyncStager(_AsyncLeaving):
@@ -173,7 +173,7 @@ class AsyncStager(_AsyncLeaving):
         return self
 
     def __repr__(self) -> str:
-        return f"<a2v.staging.AsyncStager {self._staging}>"
+        return f"<a2v.staging.AsyncStager {_shown(self)}>"
 
 
 class Stage(_Leaving, _AsyncLeaving):
@@ -190,7 +190,12 @@ class Stage(_Leaving, _AsyncLeaving):
         return await in_thread(partial(self._staging.url, self._path))
 
     def __repr__(self) -> str:
-        return f"<a2v.staging.Stage {str(self._path)!r} {self._staging}>"
+        return f"<a2v.staging.Stage {str(getattr(self, '_path', ''))!r} {_shown(self)}>"
+
+
+def _shown(one: Stager | AsyncStager | Stage) -> str:
+    # An error report may show one that could not be made.
+    return str(getattr(one, "_staging", "not made"))
 
 
 @define(eq=False)

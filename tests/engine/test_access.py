@@ -96,6 +96,14 @@ async def test_public_routes_need_no_token_below_every_prefix(kind):
         assert (await client.get("/openapi.json")).json()["servers"][0]["url"] == str(client.base_url).rstrip("/")
 
 
+@pytest.mark.parametrize("path", ["/v1/%00", "/v1/%1B[31m", "/%7F", "/%C2%85", "/%ED%A0%80"])
+async def test_a_reply_that_names_a_path_holds_no_control_character(path):
+    async with client_of(Settings(token=TOKEN), "plain") as client:
+        reply = await client.get(path, headers={"Authorization": TOKEN})
+    assert reply.status_code == 404
+    assert reply.json()["message"].isprintable()
+
+
 async def test_a_websocket_is_refused():
     sent = []
 

@@ -144,3 +144,17 @@ def test_a_stager_that_cannot_be_made_tells_no_secret(arguments) -> None:
     with pytest.raises(a2v.A2VError) as caught:
         staging.Stager(**arguments)
     assert CANARY not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", [staging.Stager, staging.AsyncStager])
+@pytest.mark.parametrize("to", ["", "s3://", "bucket", None])
+def test_a_stager_that_could_not_be_made_can_be_shown_in_a_traceback(kind: Any, to: Any) -> None:
+    with pytest.raises(a2v.A2VError) as caught:
+        kind(to)
+    assert "not made" in shown(caught.value)
+
+
+def test_so_can_a_staged_file() -> None:
+    with pytest.raises(a2v.A2VError) as caught:
+        staging.stage("\0", "s3://bucket/prefix")
+    assert "s3://bucket" in shown(caught.value)
