@@ -84,21 +84,28 @@ class _Worker:
         self._handed.release()
 
     def _live(self) -> None:
-        while self._handed.acquire(timeout=_IDLE) or not self._retires():
+        while self._is_handed_a_job():
             job, self._job = self._job, None
-            if job:
+            if job:  # pragma: no branch
                 job.run()
                 # Before anybody is told: so one call after another needs one thread.
                 _idle.append(self)
                 job.done()
             del job
 
-    def _retires(self) -> bool:
-        """Whether no job can come any more; one may be on its way."""
-        with suppress(ValueError, IndexError):  # it was taken out already, or others are taken out just now
-            _idle.remove(self)
+    def _is_handed_a_job(self) -> bool:
+        """Wait for the next job. False if none came for a while, and none can come any more."""
+        if self._handed.acquire(timeout=_IDLE):
             return True
-        return False
+        while True:
+            try:
+                _idle.remove(self)
+            except ValueError:
+                # `start` has taken this thread out: its job is on the way, and must not be run before it is handed over.
+                return self._handed.acquire()
+            except IndexError:  # pragma: no cover  # others were taken out just now
+                continue
+            return False
 
 
 # Threads without a job. A deque needs no lock, which a fork could leave locked.

@@ -7,6 +7,9 @@ import os
 import sys
 import threading
 import time
+from collections import deque
+from functools import partial
+from types import SimpleNamespace
 
 import anyio
 import anyio.from_thread
@@ -192,3 +195,45 @@ async def test_the_virtual_clock_waits_for_our_threads() -> None:
     with anyio.fail_after(3600):
         await _threads.run(lambda: time.sleep(0.02))
     assert anyio.current_time() == begun
+
+
+def test_a_job_is_done_once_although_its_thread_is_about_to_end(monkeypatch) -> None:
+    """A thread gives up waiting at the very moment at which a job is handed to it."""
+
+    class Handed:
+        """The lock on which a thread waits: its wait ends without a job while the next one is on its way."""
+
+        def __init__(self) -> None:
+            self.lock, self.waits = threading.Lock(), 0
+
+        def acquire(self, timeout: float | None = None) -> bool:
+            if timeout is None:
+                return self.lock.acquire()
+            self.waits += 1
+            if self.waits == 2:
+                waiting.set()
+                assert taken.wait(60)
+                return False
+            return self.lock.acquire()
+
+        def release(self) -> None:
+            if waiting.is_set() and not taken.is_set():
+                taken.set()  # the thread goes on before the job is handed over
+                hurried.wait(0.2)
+            self.lock.release()
+
+    waiting, taken, hurried = threading.Event(), threading.Event(), threading.Event()
+    monkeypatch.setattr(_threads, "_idle", deque())
+    monkeypatch.setattr(_threads, "threading", SimpleNamespace(Lock=Handed, Thread=threading.Thread))
+    done = []
+
+    def hand_over(number: int) -> None:
+        ended = threading.Event()
+        _threads.start(partial(done.append, number), ended.set)
+        assert ended.wait(60)
+
+    hand_over(1)
+    assert waiting.wait(60)
+    for number in (2, 3, 4):
+        hand_over(number)
+    assert done == [1, 2, 3, 4]
