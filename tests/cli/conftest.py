@@ -38,37 +38,69 @@ def environment(service: Service) -> dict[str, str]:
 
 
 @pytest.fixture
-def a2v(environment: dict[str, str], tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Run a command to its end, in an empty folder."""
+def restored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What a command changes in its process is put back: the current folder, the signal handlers and the loggers."""
+    monkeypatch.chdir(tmp_path)
+    numbers = [number for name in ("SIGTERM", "SIGHUP", "SIGINT") if (number := getattr(signal, name, None))]
+    handlers = {number: signal.getsignal(number) for number in numbers}
+    loggers = {name: logging.getLogger(name) for name in ("a2v", "a2v.engine.access", "asyncio", "uvicorn")}
+    before = {name: (logger.level, list(logger.handlers)) for name, logger in loggers.items()}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    for name, logger in loggers.items():
+        level, logger.handlers = before[name]
+        logger.setLevel(level)
 
-    def run(*arguments: object, **more: Any) -> subprocess.CompletedProcess[str]:
+
+@pytest.fixture
+def a2v(
+    environment: dict[str, str],
+    tmp_path: Path,
+    restored: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run a command to its end, in an empty folder.
+
+    It runs in this process, which saves the second that a start of Python takes; with ``process=True``, or an argument of
+    ``subprocess.run`` such as ``input``, it runs in one of its own.
+    """
+    from a2v.cli.app import run
+
+    def in_process(arguments: list[str]) -> subprocess.CompletedProcess[str]:
+        with monkeypatch.context() as patch:
+            for name in os.environ.keys() - environment.keys():
+                patch.delenv(name)
+            for name, value in environment.items():
+                patch.setenv(name, value)
+            capfd.readouterr()
+            code = run(arguments)
+        return subprocess.CompletedProcess(arguments, code, *capfd.readouterr())
+
+    def start(*arguments: object, process: bool = False, **more: Any) -> subprocess.CompletedProcess[str]:
+        words = list(map(str, arguments))
+        if not process and not more:
+            return in_process(words)
         settings: dict[str, Any] = {"cwd": tmp_path, "env": environment, "timeout": 60, "encoding": "utf-8"}
-        command = [*PROGRAM, *map(str, arguments)]
         # Never the terminal the tests were started from.
         standard = {"stdin": subprocess.DEVNULL} if "input" not in more else {}
+        command = [*PROGRAM, *words]
         return subprocess.run(command, capture_output=True, check=False, **(settings | standard | more))
 
-    return run
+    return start
 
 
 @pytest.fixture
 def here(
-    environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Callable[..., tuple[int, str, str]]]:
-    """Run a command in this process: its code, output and errors. For the many cases that a process each is too slow for."""
+    environment: dict[str, str], restored: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """Run a command in this process: its code, output and errors."""
     from a2v.cli.app import run
 
-    monkeypatch.chdir(tmp_path)
     for name in ("A2V_BASE_URL", "A2V_TOKEN"):
         monkeypatch.setenv(name, environment[name])
-    handler = signal.getsignal(signal.SIGTERM)
-    loggers = {name: logging.getLogger(name) for name in ("a2v", "a2v.engine.access", "uvicorn")}
-    before = {name: (logger.level, list(logger.handlers)) for name, logger in loggers.items()}
-    yield lambda *arguments: (run(list(arguments)), *capsys.readouterr())
-    signal.signal(signal.SIGTERM, handler)
-    for name, logger in loggers.items():
-        level, logger.handlers = before[name]
-        logger.setLevel(level)
+    return lambda *arguments: (run(list(arguments)), *capsys.readouterr())
 
 
 @pytest.fixture
