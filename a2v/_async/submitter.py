@@ -146,6 +146,8 @@ class Submitter:
             if sending.begun:
                 state = state_after(error, sent=sending.sent)
                 await item.move(self._journal, state, error=facts_of(error, item.job))
+                if state is JobState.UNKNOWN and isinstance(error, TransportError):  # of a caller's transport
+                    raise in_doubt(item.job, str(error)) from error
             raise
         if isinstance(outcome, Again):
             await item.move(self._journal, JobState.PENDING)

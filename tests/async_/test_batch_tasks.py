@@ -204,6 +204,22 @@ async def test_a_transport_that_fails_in_an_unforeseen_way_after_it_sent(make_cl
     assert service.posts == 2
 
 
+async def test_a_transport_that_raises_an_error_of_a2v_after_it_sent(make_client, service) -> None:
+    """The job is in doubt. It is not submitted again, as a job would be whose request could not be sent."""
+
+    def fail(request):
+        service.well(request)
+        raise a2v.TransportError("the proxy is gone")
+
+    service.replies["video.generate"] = [fail, service.well]
+    async with make_client() as client, client.batch(jobs("a", "b")) as batch:
+        first = await anext(batch)
+        assert isinstance(first.error, a2v.SubmissionUnknownError)
+        assert "the proxy is gone" in str(first.error)
+        assert (await anext(batch)).ok
+    assert service.posts == 2
+
+
 async def test_a_video_the_server_no_longer_knows_is_lost(service, make_client, tmp_path, check) -> None:
     """Each run asks for it again; it is submitted again by choice only."""
     service.plans = {"v1": [(0, {"status": "pending"})]}
