@@ -25,7 +25,7 @@ from a2v._core.models import Job, VideoStatus
 from a2v.engine.errors import RenderCrashedError, RenderError
 from a2v.engine.fetch import fetch
 from a2v.engine.folder import finish_file, private_folder
-from a2v.engine.renderer import Order, Renderer, log_crash, render_in_child
+from a2v.engine.renderer import Order, Renderer, log_crash, open_process, render_in_child
 from a2v.engine.shortage import LONGEST_PAUSE, NO_MEMORY, OncePerMinute, Shortage, reason_of
 from a2v.errors import ConfigurationError
 
@@ -317,12 +317,10 @@ class Pool:
         await anyio.to_thread.run_sync(self._probe_disk)
         self._store.check()
         if sys.executable:
-            await anyio.run_process(
-                [sys.executable, "-I", "-S", "-c", ""],
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                check=False,
-            )
+            null = subprocess.DEVNULL
+            command = [sys.executable, "-I", "-S", "-c", ""]
+            async with await open_process(command, stdin=null, stdout=null, stderr=null) as child:
+                await child.wait()
         for leftover in self._scratch.iterdir():
             if leftover.name not in self._active:
                 shutil.rmtree(leftover, ignore_errors=True)

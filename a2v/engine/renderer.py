@@ -15,9 +15,10 @@ import subprocess
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio
+from anyio.lowlevel import checkpoint_if_cancelled
 from attrs import frozen
 
 from a2v.engine.errors import RenderCrashedError, RenderError, ShortageError
@@ -25,7 +26,7 @@ from a2v.engine.settings import Format
 from a2v.engine.shortage import NO_MEMORY
 
 if TYPE_CHECKING:
-    from anyio.abc import ByteReceiveStream
+    from anyio.abc import ByteReceiveStream, Process
 
 logger: logging.Logger = logging.getLogger("a2v.engine")
 
@@ -101,10 +102,21 @@ def _command(order: Order) -> list[str]:
     return command + (["--mask", str(order.mask)] if order.mask else [])
 
 
+async def open_process(command: list[str], **options: Any) -> Process:
+    """Start a process, as ``anyio.open_process`` does; a cancellation waits until it is started.
+
+    asyncio would leave a process behind, running and without an owner, if it is cancelled while it connects the pipes.
+    """
+    await checkpoint_if_cancelled()
+    with anyio.CancelScope(shield=True):
+        child = await anyio.open_process(command, **options)
+    return child  # noqa: RET504  # to type checkers, a scope may suppress what is raised in it, so no return within it
+
+
 async def _run(command: list[str]) -> tuple[int, bytes, str]:
     # A session of its own: a Ctrl-C at the terminal is for the server, which then stops its children in order.
     # A pipe to it: however this process ends, the pipe does too, and the child notices.
-    child = await anyio.open_process(
+    child = await open_process(
         command,
         stdin=subprocess.PIPE,
         start_new_session=True,

@@ -10,11 +10,13 @@ import sys
 import wave
 from pathlib import Path
 
+import anyio
+import anyio.lowlevel
 import av
 import numpy as np
 import pytest
 
-from a2v.engine import lipsync
+from a2v.engine import lipsync, renderer
 from a2v.engine import render as render_module
 from a2v.engine.errors import AudioError, RenderError
 from a2v.engine.pose import VISEMES
@@ -378,3 +380,29 @@ def test_a_renderer_ends_when_its_server_is_killed(backend: str, tmp_path) -> No
         finally:
             os.close(renderer)
     assert not video.exists()
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_no_process_is_left_behind_whenever_a_render_is_cancelled(backend: str, monkeypatch) -> None:
+    """Not even by an event loop that ends while the process is being started."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    class Popen(subprocess.Popen):
+        def __init__(self, *args, **options) -> None:
+            super().__init__(*args, **options)
+            started.append(self)
+
+    async def main(steps: int) -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(renderer.render_in_child, order)
+            for _ in range(steps):
+                await anyio.lowlevel.checkpoint()
+            group.cancel_scope.cancel()
+
+    monkeypatch.setattr(renderer, "WORKER", (sys.executable, "-S", "-E", "-c", "import time; time.sleep(600)"))
+    monkeypatch.setattr(subprocess, "Popen", Popen)
+    order = renderer.Order(audio=Path("audio"), who="eva_a0008", destination=Path("video"), size=96)
+    for steps in range(0, 10, 2):
+        anyio.run(main, steps, backend=backend)
+    assert started
+    assert [process for process in started if process.returncode is None] == []

@@ -145,7 +145,6 @@ def no_processes():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("anyio.open_process", refuse)
-        patch.setattr("anyio.run_process", refuse)
         yield
 
 
