@@ -233,3 +233,11 @@ def test_a_path_that_no_file_system_takes_is_refused_before_anything_is_sent() -
         assert not service.calls
 
     anyio.run(main)
+
+
+@pytest.mark.parametrize(
+    "value", [10**5000, type("Odd", (), {"__repr__": lambda self: 1 / 0})()], ids=["digits", "odd"]
+)
+def test_a_value_that_cannot_be_shown(value) -> None:
+    with pytest.raises(a2v.InvalidArgumentError, match="limit must be a whole number"):
+        a2v.AsyncA2V("token").batch([JOB], limit=value)

@@ -16,7 +16,10 @@ _TOO_LARGE = 2**63
 
 def shown(value: object) -> str:
     """The ``repr`` of a value, cut to a length that fits an error message."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except Exception:  # noqa: BLE001  # of a class of the caller's, or of an integer with thousands of digits
+        text = object.__repr__(value)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
