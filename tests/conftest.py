@@ -18,9 +18,12 @@ settings.load_profile("a2v")
 # What a shell starts with `&` ignores Ctrl-C, and so would all the processes started here; many tests press it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Coverage measures the workers of pytest-xdist; in the many processes that tests start it would only cost time.
-for name in [name for name in os.environ if name.startswith("COVERAGE_PROCESS_")]:
-    del os.environ[name]
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Coverage measures the workers of pytest-xdist; in the many processes that tests start it would only cost time."""
+    if hasattr(config, "workerinput") or not config.getoption("numprocesses", default=None):
+        for name in [name for name in os.environ if name.startswith("COVERAGE_PROCESS_")]:
+            del os.environ[name]
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
