@@ -173,7 +173,7 @@ class Recording:
 
     def __init__(self, source: Source, *, max_seconds: float = MAX_SECONDS) -> None:
         self.source = source
-        self.clock = Clock()
+        self.clock: Clock = Clock()
         self._max_seconds = max_seconds
         self._track: int | None = None  # index of the audio track among those of the file
         self._scale = 1.0  # for the analysis: brings floating-point samples that exceed full scale back into it

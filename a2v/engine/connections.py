@@ -82,8 +82,8 @@ class Connection(H11Protocol):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.logger = _logger
-        self.waiting_since = self.loop.time()
+        self.logger: logging.Logger = _logger
+        self.waiting_since: float = self.loop.time()
         """Since when there is no request."""
         self._phase: tuple[object, ...] | None = None
         self._deadline: asyncio.TimerHandle | None = None

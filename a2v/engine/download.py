@@ -33,6 +33,7 @@ class VideoResponse(Response):
 
     def __init__(self, file: anyio.AsyncFile[bytes]) -> None:
         super().__init__()
+        self.status_code: int = 200
         self._file = file
         status = os.fstat(file.wrapped.fileno())
         self._size = status.st_size

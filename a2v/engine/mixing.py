@@ -216,7 +216,7 @@ class Meter:
     _GLITCH = 8.0  # times what is usual around it
 
     def __init__(self) -> None:
-        self.channels = 0
+        self.channels: int = 0
         self._peak = 0.0
         self._strongest = 0.0  # amplitude of the strongest line
         self._power = np.zeros(2)

@@ -77,7 +77,7 @@ class Pool:
     """
 
     def __init__(self, store: Store, folder: Path, settings: Settings, renderer: Renderer = render_in_child) -> None:
-        self.shortage = Shortage(self._probe)
+        self.shortage: Shortage = Shortage(self._probe)
         self._store = store
         self._settings = settings
         self._renderer = renderer
