@@ -26,9 +26,38 @@ def pytest_configure(config: pytest.Config) -> None:
             del os.environ[name]
 
 
+# Where the backend can matter: cancellation, task groups, threads, several event loops, the clock of the test kit.
+ON_BOTH_BACKENDS = {
+    "test_arguments.py",
+    "test_batch_tasks.py",
+    "test_both_clients.py",
+    "test_bridge.py",
+    "test_client.py",
+    "test_event_loops.py",
+    "test_interpreter.py",
+    "test_local.py",
+    "test_pacer.py",
+    "test_page.py",
+    "test_soak.py",
+    "test_threads.py",
+    "test_time.py",
+    "test_tls.py",
+    "test_toxics.py",
+    "test_watch_many.py",
+}
+
+
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Tests that talk to an object store are extended; the code of docs/staging.md does so in the default set."""
-    if {"bucket", "blobs"} & set(getattr(item, "fixturenames", ())):
+    """Mark what belongs to the extended set by its kind.
+
+    Tests that talk to an object store; the code of docs/staging.md does so in the default set. And tests on trio, except in
+    the modules above.
+    """
+    parameters = getattr(getattr(item, "callspec", None), "params", {})
+    on_trio = any(isinstance(value, str) and value == "trio" for value in parameters.values())
+    if {"bucket", "blobs"} & set(getattr(item, "fixturenames", ())) or (
+        on_trio and item.path.name not in ON_BOTH_BACKENDS
+    ):
         item.add_marker("extended")
 
 
