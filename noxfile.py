@@ -55,6 +55,7 @@ MEASURED = [
     "tests/sync",
     "tests/faults",
     "tests/testing",
+    "tests/cli",
     "tests/test_arguments.py",
     "tests/test_manifest.py",
     "tests/test_manifest_sources.py",

@@ -110,7 +110,7 @@ async def ssl_context(trust: Trust | None) -> ssl.SSLContext:
 _lock = threading.Lock()
 
 
-def _renew_lock() -> None:
+def _renew_lock() -> None:  # pragma: no cover  # runs in forked children only
     """Give a forked child an open lock: the thread that held it stayed in the parent."""
     global _lock  # noqa: PLW0603  # nobody else has it
     _lock = threading.Lock()

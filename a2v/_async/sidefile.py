@@ -119,13 +119,13 @@ class SideFile:
 _open_files: WeakSet[SideFile] = WeakSet()
 
 
-def _after_fork() -> None:
+def _after_fork() -> None:  # pragma: no cover  # runs in forked children only
     # The lock belongs to the open file, which parent and child share: it would last until all children have ended.
     for side in list(_open_files):
         side.close()
 
 
-if hasattr(os, "register_at_fork"):
+if hasattr(os, "register_at_fork"):  # pragma: no branch
     os.register_at_fork(after_in_child=_after_fork)
 
 

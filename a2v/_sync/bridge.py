@@ -113,7 +113,7 @@ class _Worker:
             raise
         if request.error is None:
             return request.value
-        if loop.at_exit and threading.current_thread().daemon:
+        if loop.at_exit and threading.current_thread().daemon:  # pragma: no cover  # when the interpreter ends
             # The interpreter is about to stop this thread; anything else that it raises would be printed.
             raise SystemExit
         try:

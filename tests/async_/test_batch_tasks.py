@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 import a2v
+from a2v._async import background
 from a2v._async.saver import Saver
 
 pytestmark = [pytest.mark.anyio, pytest.mark.virtual_time]
@@ -291,3 +292,18 @@ async def test_a_server_that_lost_its_data_may_give_the_same_id_again(service, m
         service.replies["video.generate"] = [same]
         async with client.batch(jobs("a"), journal=tmp_path / "j.db", resubmit_failed=True) as batch:
             assert (await anext(batch)).ok
+
+
+async def test_a_wait_for_the_end_holds_off_a_cancellation_by_asyncio_itself(anyio_backend_name) -> None:
+    if anyio_backend_name != "asyncio":
+        return
+    ended = anyio.Event()
+    waiting = asyncio.ensure_future(background.wait_for_end(ended))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert not waiting.done()
+    ended.set()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting

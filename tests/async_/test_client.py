@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import ssl
+import sys
 
 import anyio
 import httpx
 import pytest
 
 import a2v
+from a2v._async import network
+from a2v._core.settings import Secret
 from tests.labels import label
 
 JOB = {"model_id": "eva_a0008", "audio_url": "https://example.com/hello.wav"}
@@ -397,3 +401,13 @@ async def test_a_transport_of_the_callers_is_not_used_in_a_forked_child(
 def test_an_empty_variable_counts_as_not_set(monkeypatch) -> None:
     monkeypatch.setenv("A2V_BASE_URL", "")
     assert repr(a2v.AsyncA2V("token")) == "<AsyncA2V https://openapi.surreal-ai.com>"
+
+
+@pytest.mark.parametrize(
+    ("proxy", "reason"), [("socks5://127.0.0.1:1", r"httpx\[socks\]"), ("gopher://u:s3cret@127.0.0.1", "not valid")]
+)
+def test_a_proxy_that_cannot_be_used_shows_no_password(monkeypatch, proxy, reason) -> None:
+    monkeypatch.setitem(sys.modules, "socksio", None)
+    with pytest.raises(a2v.ConfigurationError, match=reason) as caught:
+        network.make_pool(ssl.create_default_context(), Secret(proxy), idle=None)
+    assert "s3cret" not in str(caught.value)

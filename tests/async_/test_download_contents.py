@@ -363,3 +363,20 @@ async def test_storage_is_asked_again_when_it_says(fetch, status, headers, least
 async def test_other_statuses_that_bring_the_whole_file(fetch, status, headers) -> None:
     assert await fetch(httpx.Response(status, headers=headers, content=VIDEO)) == VIDEO
     assert await fetch(cut(HALF), httpx.Response(status, headers=headers, content=VIDEO)) == VIDEO
+
+
+@pytest.mark.virtual_time
+async def test_a_body_that_drips_is_given_up(service, fetch) -> None:
+    """Less than 4 KiB in the time-out of the client: the server may be alive, and the download would take for ever."""
+
+    class Drip(httpx.AsyncByteStream):
+        async def __aiter__(self):
+            while True:
+                await anyio.sleep(7)
+                yield b"x"
+
+    def drips(_: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, headers={"content-length": str(SIZE), "content-type": "video/mp4"}, stream=Drip())
+
+    with pytest.raises(a2v.DownloadError, match="less than 4096 bytes within 30 s"):
+        await fetch(drips, timeout=30, max_retries=0)

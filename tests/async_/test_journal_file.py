@@ -312,3 +312,42 @@ async def test_a_folder_whose_name_is_no_text_is_refused(service, make_client, t
         with pytest.raises(a2v.InvalidArgumentError, match=next(iter(settings))):
             make_client().batch(jobs("a"), **settings)
     assert service.posts == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("CREATE VIEW v AS SELECT 1", "changed by another program"),
+        ("UPDATE facts SET value = 1 << 40 WHERE name = 'run'", "damaged: it says that this is run"),
+    ],
+)
+async def test_a_journal_that_cannot_be_right_is_refused(service, run, journal, change, message) -> None:
+    await run("a")
+    with closing(sqlite3.connect(journal, isolation_level=None)) as db:
+        db.execute(change)
+    with pytest.raises(a2v.JournalError, match=message):
+        await run("a", "b")
+    assert service.posts == 1
+
+
+async def test_a_journal_that_stays_locked_says_what_to_close(service, run, journal, monkeypatch) -> None:
+    await run("a")
+    monkeypatch.setattr("a2v._async.journal._LOCKED_SECONDS", 0.05)
+    with closing(sqlite3.connect(journal, isolation_level=None)) as browser:
+        browser.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(a2v.JournalError, match="close the program that has it open"):
+            await run("a", "b")
+    assert service.posts == 1
+
+
+async def test_a_folder_in_the_place_of_the_lock_file_is_refused(service, run, journal) -> None:
+    journal.with_name("batch.db.lock").mkdir()
+    with pytest.raises(a2v.JournalError, match=r"batch\.db"):
+        await run("a")
+    assert service.posts == 0
+
+
+def test_a_lock_file_that_is_closed_twice_stays_closed(journal) -> None:
+    with sidefile.SideFile(journal) as side:
+        side.close()
+        assert not sidefile.is_in_use(journal)

@@ -350,3 +350,10 @@ def test_it_is_silent_by_default() -> None:
     code = "import logging, a2v; logging.getLogger('a2v.engine').error('told to nobody')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_message_with_named_arguments_passes(caplog) -> None:
+    """An application may log through the logger of the client, in any of the ways of ``logging``."""
+    with caplog.at_level("INFO", "a2v.client"):
+        logging.getLogger("a2v.client").info("%(what)s", {"what": "one\ntwo"})
+    assert caplog.messages == ["one\ntwo"]
