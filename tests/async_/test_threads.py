@@ -214,7 +214,7 @@ def test_a_job_is_done_once_although_its_thread_is_about_to_end(monkeypatch) -> 
                 waiting.set()
                 assert taken.wait(60)
                 return False
-            return self.lock.acquire()
+            return self.lock.acquire(timeout=timeout)
 
         def release(self) -> None:
             if waiting.is_set() and not taken.is_set():
@@ -222,6 +222,7 @@ def test_a_job_is_done_once_although_its_thread_is_about_to_end(monkeypatch) -> 
                 hurried.wait(0.2)
             self.lock.release()
 
+    before = set(workers())
     waiting, taken, hurried = threading.Event(), threading.Event(), threading.Event()
     monkeypatch.setattr(_threads, "_idle", deque())
     monkeypatch.setattr(_threads, "threading", SimpleNamespace(Lock=Handed, Thread=threading.Thread))
@@ -237,3 +238,5 @@ def test_a_job_is_done_once_although_its_thread_is_about_to_end(monkeypatch) -> 
     for number in (2, 3, 4):
         hand_over(number)
     assert done == [1, 2, 3, 4]
+    for thread in set(workers()) - before:
+        thread.join(60)
