@@ -154,14 +154,15 @@ def read_note(journal: Path) -> dict[str, str] | None:
     path = _path_of(journal)
     try:
         file = os.open(path, os.O_RDONLY | _CAREFULLY)
+        try:
+            noted = os.read(file, _NOTE_SIZE)
+        finally:
+            os.close(file)
     except FileNotFoundError:
         return None
     except OSError as error:
         raise JournalError(f"{path} cannot be read: {error.strerror}") from None
-    try:
-        return _parsed(path, os.read(file, _NOTE_SIZE))
-    finally:
-        os.close(file)
+    return _parsed(path, noted)
 
 
 def _parsed(path: Path, noted: bytes) -> dict[str, str] | None:

@@ -105,8 +105,9 @@ class LoopThread:
         end = monotonic() + seconds
         if self._begun and acquire(self._ended, end):
             self._ended.release()
-            while self._thread and self._thread.is_alive() and (left := end - monotonic()) > 0:
-                self._thread.join(None if min(left, SLICE) == inf else min(left, SLICE))
+            while self._thread and self._thread.is_alive() and (left := end - monotonic()) > 0:  # pragma: no branch
+                # It is about to end, and mostly has.
+                self._thread.join(None if min(left, SLICE) == inf else min(left, SLICE))  # pragma: no cover
 
     def refusal(self) -> BaseException:
         """What to answer when it is too late to ask."""

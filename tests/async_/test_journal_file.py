@@ -330,11 +330,13 @@ async def test_a_journal_that_cannot_be_right_is_refused(service, run, journal, 
     assert service.posts == 1
 
 
-async def test_a_journal_that_stays_locked_says_what_to_close(service, run, journal, monkeypatch) -> None:
+@pytest.mark.parametrize("held", [["BEGIN EXCLUSIVE"], ["BEGIN", "SELECT * FROM items"]], ids=["written", "read"])
+async def test_a_journal_that_stays_locked_says_what_to_close(service, run, journal, monkeypatch, held) -> None:
     await run("a")
     monkeypatch.setattr("a2v._async.journal._LOCKED_SECONDS", 0.05)
     with closing(sqlite3.connect(journal, isolation_level=None)) as browser:
-        browser.execute("BEGIN EXCLUSIVE")
+        cursors = [browser.execute(statement) for statement in held]
+        assert len(cursors[-1].fetchmany(1)) == (len(held) > 1)
         with pytest.raises(a2v.JournalError, match="close the program that has it open"):
             await run("a", "b")
     assert service.posts == 1
@@ -344,6 +346,8 @@ async def test_a_folder_in_the_place_of_the_lock_file_is_refused(service, run, j
     journal.with_name("batch.db.lock").mkdir()
     with pytest.raises(a2v.JournalError, match=r"batch\.db"):
         await run("a")
+    with pytest.raises(a2v.JournalError, match="cannot be read"):
+        sidefile.read_note(journal)
     assert service.posts == 0
 
 
