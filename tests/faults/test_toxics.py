@@ -20,7 +20,7 @@ import a2v
 
 from .conftest import CANARY, check
 from .server import VIDEO, VIDEO_ID, Connection, FaultServer, Port, Request
-from .toxics import GET, OK, POISONS, UNKNOWN, Poison
+from .toxics import GET, OK, POISONS, UNKNOWN, Outcome, Poison
 
 JOB = {"model_id": "eva_a0008", "audio_url": "https://example.com/hello.wav"}
 AFTERWARDS = {"model_id": "eva_a0008", "audio_url": "https://example.com/afterwards.wav"}
@@ -142,7 +142,7 @@ async def file_first(cell: Cell, call: str) -> None:
         task = client.videos.task(VIDEO_ID)
         await task.refresh()
         cell.strike(call)
-        await _is_fetched(task, cell)
+        await _is_fetched(task, cell, cell.poison.file)
 
 
 async def file_amid(cell: Cell, call: str) -> None:
@@ -154,12 +154,14 @@ async def file_amid(cell: Cell, call: str) -> None:
 
     async with cell.client() as client:
         cell.port.poison("file", half)
-        await _is_fetched(client.videos.task(VIDEO_ID), cell)
+        await _is_fetched(
+            client.videos.task(VIDEO_ID), cell, expected=None if cell.poison.expires else cell.poison.file
+        )
 
 
-async def _is_fetched(task: a2v.AsyncVideoTask, cell: Cell) -> None:
+async def _is_fetched(task: a2v.AsyncVideoTask, cell: Cell, expected: Outcome) -> None:
     path = cell.folder / f"{cell.port.number}.mp4"
-    fetched = await ends(task.download(path), cell.poison.file)
+    fetched = await ends(task.download(path), expected)
     assert not cell.port.poisoned
     left = [each.name for each in cell.folder.iterdir() if str(cell.port.number) in each.name]
     assert left == ([path.name] if fetched == path else [])

@@ -39,6 +39,7 @@ class Poison:
         at: Where it strikes: at a ``request``, whose head was read, or at the ``connection`` before anything is read.
         calls: Which calls it makes sense for.
         stalls: Whether only the client's ``timeout`` ends it.
+        expires: Whether it means that the URL of a file has expired, if that has worked before; it is exchanged then.
         holds: Whether the client has to wait a minute afterwards: too long for a test in real time.
     """
 
@@ -50,6 +51,7 @@ class Poison:
     at: str = "request"
     calls: tuple[str, ...] = ALL
     stalls: bool = False
+    expires: bool = False
     holds: bool = False
 
 
@@ -272,7 +274,8 @@ replies("nested 500 deep", lambda body: body[:-1] + b', "x": ' + b"[" * 500 + b"
 replies("an integer of 5,000 digits", lambda body: body[:-1] + b', "x": ' + b"9" * 5000 + b"}")
 replies("NaN", lambda body: body[:-1] + b', "x": NaN}')
 replies("a key twice", lambda body: b'{"code": 1009, ' + body[1:])
-replies("longer than a mebibyte", lambda body: b" " * 2**20 + body)
+# Lists may be longer.
+replies("longer than a mebibyte", lambda body: b" " * 2**20 + body, calls=("video.get", "video.generate"))
 replies("gzip", gzip.compress)
 replies("gzip bomb", lambda _: gzip.compress(b" " * 20_000_000))
 replies("truncated gzip", lambda body: gzip.compress(body)[:-9])
@@ -327,7 +330,7 @@ _refused("502", "502 Bad Gateway", a2v.ServerError, **SERVER)
 _refused("503 with Retry-After", "503 Busy\r\nRetry-After: 1", a2v.ServerError, **SERVER)
 _refused("408", "408 Request Timeout", a2v.ServerError, **SERVER)
 _refused("409", "409 Conflict", a2v.APIError, post=(UNKNOWN,))
-_refused("400", "400 Bad Request", a2v.APIError, b'{"code": "5", "message": "no", "data": null}')
+_refused("400", "400 Bad Request", a2v.APIError, b'{"code": "5", "message": "no", "data": null}', expires=True)
 # Object storage says so of a URL that has expired, and a service of a video that it does not know yet.
 _refused("401", "401 Unauthorized", a2v.AuthenticationError, file=None)
 _refused("403", "403 Forbidden", a2v.PermissionDeniedError, file=None)
