@@ -38,7 +38,7 @@ MAX_REDIRECTS = 5
 DRIP_SECONDS = 30.0
 DRIP_BYTES = 4 * 1024
 """A server that sends less than this in ``DRIP_SECONDS`` is not waited for."""
-_HOST = r"[Hh][Tt][Tt][Pp][Ss]?://[A-Za-z0-9._\-]+(:[0-9]{1,5})?"
+_HOST = r"[Hh][Tt][Tt][Pp][Ss]?://[A-Za-z0-9._\-]+(:(0|[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]))?"
 HTTP_URL = _HOST + r"([/?#][\x21-\x7e]*)?"
 """What an ``audio_url`` should look like. ``check_url`` also takes other letters that are not percent-encoded, and addresses of
 IPv6 in brackets."""
