@@ -342,6 +342,14 @@ async def test_a_journal_that_stays_locked_says_what_to_close(service, run, jour
     assert service.posts == 1
 
 
+async def test_without_a_lock_file_there_is_no_note(run, journal) -> None:
+    assert sidefile.read_note(journal) is None
+    await run("a")
+    journal.with_name("batch.db.lock").unlink()
+    assert sidefile.read_note(journal) is None
+    assert [entry.state for entry in a2v.read_journal(journal)] == ["done"]
+
+
 async def test_a_folder_in_the_place_of_the_lock_file_is_refused(service, run, journal) -> None:
     journal.with_name("batch.db.lock").mkdir()
     with pytest.raises(a2v.JournalError, match=r"batch\.db"):
