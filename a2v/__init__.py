@@ -31,9 +31,9 @@ from a2v.errors import (
 )
 
 if TYPE_CHECKING:
-    from a2v._async.batch import AsyncBatch
+    from a2v._async.batch.batch import AsyncBatch
+    from a2v._async.batch.journal import read_journal
     from a2v._async.client import AsyncA2V
-    from a2v._async.journal import read_journal
     from a2v._async.task import AsyncVideoTask
     from a2v._sync.client import A2V, Batch, VideoTask
     from a2v.manifest import read_manifest
@@ -89,11 +89,11 @@ __all__ = [
 _LATER = {
     "A2V": "a2v._sync.client",
     "AsyncA2V": "a2v._async.client",
-    "AsyncBatch": "a2v._async.batch",
+    "AsyncBatch": "a2v._async.batch.batch",
     "AsyncVideoTask": "a2v._async.task",
     "Batch": "a2v._sync.client",
     "VideoTask": "a2v._sync.client",
-    "read_journal": "a2v._async.journal",
+    "read_journal": "a2v._async.batch.journal",
     "read_manifest": "a2v.manifest",
 }
 

@@ -8,8 +8,8 @@ from random import Random
 
 from attrs import frozen
 
-from a2v._core.budget import Kind
 from a2v._core.models import Job, Video
+from a2v._core.rate_limiter import Kind
 from a2v.testing import FixedWindow, RateLimit, Service, SlidingWindow, TokenBucket
 from a2v.testing._account import Render, Value
 

@@ -36,7 +36,7 @@ ON_BOTH_BACKENDS = {
     "test_event_loops.py",
     "test_interpreter.py",
     "test_local.py",
-    "test_pacer.py",
+    "test_dispatcher.py",
     "test_page.py",
     "test_soak.py",
     "test_threads.py",

@@ -10,7 +10,7 @@ from a2v._core.settings import HoldsSecret
 if TYPE_CHECKING:
     import builtins
 
-    from a2v._async.session import Session
+    from a2v._async.requests.session import Session
     from a2v._core.models import Avatar, Pose
 
 

@@ -8,7 +8,7 @@ from a2v._core import wire
 from a2v._core.settings import HoldsSecret
 
 if TYPE_CHECKING:
-    from a2v._async.session import Session
+    from a2v._async.requests.session import Session
     from a2v._core.models import Character
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, Self
 
 from a2v._async.avatars import AsyncAvatars
-from a2v._async.batch import AsyncBatch
+from a2v._async.batch.batch import AsyncBatch
 from a2v._async.characters import AsyncCharacters
-from a2v._async.session import Session
+from a2v._async.requests.session import Session
 from a2v._async.videos import AsyncVideos
 from a2v._core.models import DEFAULT_RENDER_TIMEOUT
 from a2v._core.settings import HoldsSecret, Secret

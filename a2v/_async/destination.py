@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from attrs import Factory, field, frozen
 
-from a2v._async import telemetry
+from a2v._async.requests import telemetry
 from a2v.errors import DownloadError
 
 if TYPE_CHECKING:

@@ -21,10 +21,10 @@ from attrs import define
 
 from a2v import _threads
 from a2v._async.destination import Destination, PartialFile
-from a2v._async.session import Session
-from a2v._core.budget import file_pause
+from a2v._async.requests.session import Session
 from a2v._core.filetype import NotAVideoError, VideoReader, coding_of, is_cut_mp4
-from a2v._core.retry import Again, Failure
+from a2v._core.rate_limiter import file_pause
+from a2v._core.responses import Again, Failure
 from a2v._core.settings import Secret
 from a2v._core.wire import Reply
 from a2v.errors import DownloadError

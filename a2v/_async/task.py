@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from a2v._async import telemetry
 from a2v._async.destination import Destination, file_ids
 from a2v._async.download import download, on_disk
-from a2v._async.watch import Watch
+from a2v._async.requests import telemetry
+from a2v._async.requests.subscription import Watch
 from a2v._core import arguments
 from a2v._core.models import DEFAULT_RENDER_TIMEOUT, Video, VideoStatus
 from a2v._core.settings import HoldsSecret, Secret
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from a2v._async.download import Keeper
-    from a2v._async.session import Session
+    from a2v._async.requests.session import Session
 
 
 class AsyncVideoTask(HoldsSecret):

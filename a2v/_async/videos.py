@@ -13,7 +13,7 @@ from a2v._core.settings import HoldsSecret
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    from a2v._async.session import Session
+    from a2v._async.requests.session import Session
 
 
 class AsyncVideos(HoldsSecret):

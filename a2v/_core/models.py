@@ -11,9 +11,10 @@ from urllib.parse import urlsplit
 
 from attrs import field, fields_dict, frozen
 
-from a2v._core import arguments, html
-from a2v._core.html import Shown
+from a2v import _html
+from a2v._core import arguments
 from a2v._core.text import describe, discreet, find_invisible, find_unwritable
+from a2v._html import Shown
 from a2v.errors import A2VError, InvalidArgumentError
 
 T = TypeVar("T")
@@ -60,7 +61,7 @@ class _Visible(_Value):
     def _shown(self) -> Shown: ...
 
     def _repr_html_(self) -> str:
-        return html.card(self._shown())
+        return _html.card(self._shown())
 
 
 class Listing(list[T]):
@@ -68,7 +69,7 @@ class Listing(list[T]):
 
     def _repr_html_(self) -> str | None:
         rows = [value._shown() for value in self if isinstance(value, _Visible)]  # noqa: SLF001  # of this module
-        return html.table(rows) if len(rows) == len(self) else None
+        return _html.table(rows) if len(rows) == len(self) else None
 
 
 class VideoStatus(StrEnum):

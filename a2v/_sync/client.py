@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, overload
 
 from a2v._async.avatars import AsyncAvatars
-from a2v._async.batch import AsyncBatch
+from a2v._async.batch.batch import AsyncBatch
 from a2v._async.characters import AsyncCharacters
 from a2v._async.client import AsyncA2V
 from a2v._async.task import AsyncVideoTask

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from a2v import _threads
-from a2v._async import network
+from a2v._async.requests import network
 from a2v.errors import ClientClosedError, InvalidStateError
 
 if TYPE_CHECKING:

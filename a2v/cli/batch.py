@@ -22,10 +22,10 @@ from a2v import (
     SubmissionUnknownError,
     read_journal,
 )
-from a2v._async.intake import preview
-from a2v._async.journal import check_account
-from a2v._async.sidefile import is_in_use
-from a2v._core.planning import Choices, places_of, repeated
+from a2v._async.batch.journal import check_account
+from a2v._async.batch.lock_file import is_in_use
+from a2v._async.batch.prepare import preview
+from a2v._core.batch_plan import Choices, places_of, repeated
 from a2v._paths import existing
 from a2v.cli.plan import Plan, Work, ambiguity, as_options, foretell
 from a2v.cli.printing import number, say

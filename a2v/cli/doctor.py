@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from attrs import frozen
 
 from a2v import A2VError, __version__
-from a2v._async.transport import Transport
+from a2v._async.requests.transport import Transport
 from a2v._core import wire
-from a2v._core.budget import reset_in
-from a2v._core.retry import Again, Failure, judge
+from a2v._core.rate_limiter import reset_in
+from a2v._core.responses import Again, Failure, judge
 from a2v._core.settings import HOSTED, Secret, read_base_url
 from a2v._core.settings import read_token as check_token
 from a2v.cli.printing import number

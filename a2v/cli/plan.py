@@ -12,7 +12,7 @@ from attrs import evolve, frozen
 from cyclopts import Parameter, validators
 
 from a2v import Job, JobState, ManifestError, SubmissionUnknownError, WaitTimeoutError
-from a2v._core import planning
+from a2v._core import batch_plan
 from a2v._core.items import is_lost, without_query
 from a2v._core.manifest import file_names, listed_rows
 from a2v._core.models import DEFAULT_RENDER_TIMEOUT
@@ -82,7 +82,7 @@ class Plan:
             flags += f" --render-timeout {self.render_timeout or 'none'}"
         return flags + (" --overwrite" if self.overwrite else "")
 
-    def choices(self, rows: Sequence[int]) -> planning.Choices:
+    def choices(self, rows: Sequence[int]) -> batch_plan.Choices:
         """The options that decide what a run does with each job.
 
         Args:
@@ -93,7 +93,7 @@ class Plan:
         """
         if self.same_recordings and self.new_recordings:
             raise UsageError("--same-recordings and --new-recordings exclude each other")
-        return planning.Choices(
+        return batch_plan.Choices(
             overwrite=self.overwrite,
             limit=self.limit,
             quota=self.quota,
@@ -213,7 +213,7 @@ class Work:
         ]
 
 
-def foretell(work: Work, found: planning.Plan) -> list[str]:
+def foretell(work: Work, found: batch_plan.Plan) -> list[str]:
     """What a run would do.
 
     Args:
@@ -236,7 +236,7 @@ def foretell(work: Work, found: planning.Plan) -> list[str]:
 def ambiguity(work: Work, error: AmbiguousJobsError) -> UsageError:
     """What an ambiguous batch is told about, by the rows of its manifest."""
     labels = [f"row {work.rows[place]} ({work.names[place]})" for place, _ in error.pairs]
-    first, *others = planning.ambiguity(labels, [entry for _, entry in error.pairs])
+    first, *others = batch_plan.ambiguity(labels, [entry for _, entry in error.pairs])
     problem = UsageError(first)
     for line in others:
         problem.add_note(as_options(line))

@@ -10,7 +10,7 @@ import anyio
 from attrs import define, field
 
 from a2v import A2VError, DownloadError, NotFoundError, Video, VideoStatus
-from a2v._async.session import IN_DOUBT
+from a2v._async.requests.session import IN_DOUBT
 from a2v._core.models import DEFAULT_RENDER_TIMEOUT
 from a2v.cli.output import Output, Row, open_output
 from a2v.cli.printing import say

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from a2v import DownloadError
 from a2v._async.destination import Destination, FileId, file_ids
+from a2v._core.batch_plan import mask_of, places_of
 from a2v._core.paths import file_of
-from a2v._core.planning import mask_of, places_of
 from a2v.cli.plan import Work, as_options
 from a2v.cli.server import UsageError
 

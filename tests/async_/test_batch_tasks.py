@@ -11,8 +11,8 @@ import httpx
 import pytest
 
 import a2v
-from a2v._async import background
-from a2v._async.saver import Saver
+from a2v._async.batch import background
+from a2v._async.batch.files import Saver
 
 pytestmark = [pytest.mark.anyio, pytest.mark.virtual_time]
 

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 import a2v
-from a2v._async import network
+from a2v._async.requests import network
 from a2v._core.settings import Secret
 from tests.labels import label
 

@@ -16,9 +16,9 @@ import pytest
 
 import a2v
 from a2v import testing
-from a2v._async.limiter import LoopBudget, SharedBudget
-from a2v._async.session import _Run
-from a2v._core.budget import Budget
+from a2v._async.requests.session import _Run
+from a2v._async.requests.shared_limiter import LoopBudget, SharedBudget
+from a2v._core.rate_limiter import Budget
 
 BACKENDS = ["asyncio", "trio"]
 JOB = {"model_id": "eva_a0008", "audio_url": "https://example.com/a.wav"}

@@ -16,10 +16,10 @@ import httpx
 import pytest
 
 import a2v
-from a2v._async import saver
+from a2v._async.batch import files
+from a2v._async.batch.journal import Journal
+from a2v._async.batch.lock_file import SideFile
 from a2v._async.destination import Destination
-from a2v._async.journal import Journal
-from a2v._async.sidefile import SideFile
 
 pytestmark = [pytest.mark.anyio, pytest.mark.virtual_time]
 
@@ -643,7 +643,7 @@ def part_of(path: Path, journal: Path) -> Path:
     with closing(sqlite3.connect(journal)) as db:
         (salt,) = db.execute("SELECT value FROM facts WHERE name = 'salt'").fetchone()
         (video_id,) = db.execute("SELECT video_id FROM items").fetchone()
-    return Destination(path, overwrite=False, key=saver.part_key(salt, video_id)).part
+    return Destination(path, overwrite=False, key=files.part_key(salt, video_id)).part
 
 
 async def test_another_run_goes_on_with_a_file(service, go, tmp_path) -> None:

@@ -16,8 +16,8 @@ import httpx
 import pytest
 
 import a2v
-from a2v._async import sidefile
-from a2v._async.journal import sqlite_uri
+from a2v._async.batch import lock_file
+from a2v._async.batch.journal import sqlite_uri
 
 pytestmark = [pytest.mark.anyio, pytest.mark.virtual_time]
 
@@ -221,7 +221,7 @@ async def test_a_forked_child_does_not_keep_the_lock(make_client, run, journal) 
             os._exit(0)
     try:
         await run("a")
-        assert not sidefile.is_in_use(journal)
+        assert not lock_file.is_in_use(journal)
     finally:
         os.close(began)
         os.waitpid(child, 0)  # noqa: ASYNC222  # it ends at once
@@ -233,7 +233,7 @@ async def test_a_file_system_without_locks(service, run, monkeypatch, code) -> N
     def refuse(*_):
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr(sidefile, "_lock", refuse)
+    monkeypatch.setattr(lock_file, "_lock", refuse)
     with pytest.raises(a2v.JournalError, match=r"does not support locks.*journal=PATH") as caught:
         await run("a")
     assert "running" not in str(caught.value)
@@ -241,10 +241,10 @@ async def test_a_file_system_without_locks(service, run, monkeypatch, code) -> N
 
 
 async def test_whether_a_batch_runs_is_seen_from_outside(make_client, journal) -> None:
-    assert not sidefile.is_in_use(journal)
+    assert not lock_file.is_in_use(journal)
     async with make_client() as client, client.batch(jobs("a"), journal=journal):
-        assert sidefile.is_in_use(journal)
-    assert not sidefile.is_in_use(journal)
+        assert lock_file.is_in_use(journal)
+    assert not lock_file.is_in_use(journal)
 
 
 async def test_a_journal_that_another_program_has_locked_for_a_while_is_waited_for(service, run, journal) -> None:
@@ -333,7 +333,7 @@ async def test_a_journal_that_cannot_be_right_is_refused(service, run, journal, 
 @pytest.mark.parametrize("held", [["BEGIN EXCLUSIVE"], ["BEGIN", "SELECT * FROM items"]], ids=["written", "read"])
 async def test_a_journal_that_stays_locked_says_what_to_close(service, run, journal, monkeypatch, held) -> None:
     await run("a")
-    monkeypatch.setattr("a2v._async.journal._LOCKED_SECONDS", 0.05)
+    monkeypatch.setattr("a2v._async.batch.journal._LOCKED_SECONDS", 0.05)
     with closing(sqlite3.connect(journal, isolation_level=None)) as browser:
         cursors = [browser.execute(statement) for statement in held]
         assert len(cursors[-1].fetchmany(1)) == (len(held) > 1)
@@ -355,11 +355,11 @@ async def test_a_folder_in_the_place_of_the_lock_file_is_refused(service, run, j
     with pytest.raises(a2v.JournalError, match=r"batch\.db"):
         await run("a")
     with pytest.raises(a2v.JournalError, match="cannot be read"):
-        sidefile.read_note(journal)
+        lock_file.read_note(journal)
     assert service.posts == 0
 
 
 def test_a_lock_file_that_is_closed_twice_stays_closed(journal) -> None:
-    with sidefile.SideFile(journal) as side:
+    with lock_file.SideFile(journal) as side:
         side.close()
-        assert not sidefile.is_in_use(journal)
+        assert not lock_file.is_in_use(journal)

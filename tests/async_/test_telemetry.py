@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 import a2v
-from a2v._async import telemetry
+from a2v._async.requests import telemetry
 
 pytestmark = [pytest.mark.anyio, pytest.mark.virtual_time]
 

@@ -7,7 +7,7 @@ import pytest
 import a2v
 from a2v._core import wire
 from a2v._core.gateways import quote
-from a2v._core.retry import Again, judge
+from a2v._core.responses import Again, judge
 from a2v._core.wire import Reply
 
 JOB = a2v.Job("eva_a0008", "https://example.com/a.wav")

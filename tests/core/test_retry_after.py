@@ -7,7 +7,7 @@ from email.utils import formatdate
 
 import pytest
 
-from a2v._core.budget import Budget, asked_to_wait, retry_after
+from a2v._core.rate_limiter import Budget, asked_to_wait, retry_after
 
 NOW = 1_700_000_000
 DATE = {"date": formatdate(NOW, usegmt=True)}

@@ -165,7 +165,7 @@ async def test_a_refused_connection_is_tried_again(closed_port) -> None:
 
 
 async def test_certificates_that_cannot_be_loaded(monkeypatch, tmp_path) -> None:
-    from a2v._async import network
+    from a2v._async.requests import network
 
     network._new_ssl_context.cache_clear()
     bad = tmp_path / "bad.pem"

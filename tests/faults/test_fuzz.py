@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 import a2v
 from a2v._core import wire
-from a2v._core.budget import Budget, Kind
 from a2v._core.models import Character, Job, Video
-from a2v._core.retry import Again, judge
+from a2v._core.rate_limiter import Budget, Kind
+from a2v._core.responses import Again, judge
 from a2v._core.wire import Reply
 
 from .conftest import CANARY, check

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 import a2v
 from a2v import testing
-from a2v._async import network
+from a2v._async.requests import network
 from tests.faults.conftest import CANARY
 
 CHARACTERS = {"code": 0, "message": "success", "data": [{"model_id": "eva_a0008"}]}

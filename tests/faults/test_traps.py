@@ -173,7 +173,7 @@ async def test_a_connection_that_closes_when_it_is_used_again(dial, port) -> Non
 @pytest.mark.anyio
 async def test_many_clients_make_one_tls_context(faults, monkeypatch) -> None:
     """In however many threads and event loops they begin at once: one takes tens of milliseconds."""
-    from a2v._async import network
+    from a2v._async.requests import network
 
     made: list[object] = []
     make = httpx.create_ssl_context

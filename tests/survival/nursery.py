@@ -23,13 +23,14 @@ from typing import Any
 import anyio
 
 import a2v
-from a2v._async import client, finder, journal, sidefile, submitter  # noqa: F401  # what a child needs is here before it is
+from a2v._async import client  # noqa: F401  # what a child needs is here before it is
+from a2v._async.batch import journal, lock_file, reconciler, submitter  # noqa: F401  # what a child needs is here before it is
+from a2v._async.batch.files import _Keeper
+from a2v._async.batch.journal import Journal
 from a2v._async.download import Destination, _Fetch
-from a2v._async.journal import Journal
-from a2v._async.saver import _Keeper
 
 # What is waited for in seconds while somebody could look on is waited for in moments here.
-finder._SETTLED = finder._TWICE = 0.05
+reconciler._SETTLED = reconciler._TWICE = 0.05
 submitter._AGAIN = 0.05
 
 

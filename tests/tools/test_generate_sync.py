@@ -11,7 +11,7 @@ import pytest
 
 import a2v
 from a2v._async.avatars import AsyncAvatars
-from a2v._async.batch import AsyncBatch
+from a2v._async.batch.batch import AsyncBatch
 from a2v._async.characters import AsyncCharacters
 from a2v._async.videos import AsyncVideos
 from a2v._sync import client as generated

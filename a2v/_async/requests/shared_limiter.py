@@ -22,7 +22,7 @@ import anyio
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from a2v._core.budget import Budget
+    from a2v._core.rate_limiter import Budget
 
 # Clocks of loops that tick alike differ by less, in seconds: some are read once for each round of their loop.
 _JITTER = 1.0

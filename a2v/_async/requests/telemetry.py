@@ -12,7 +12,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import urlsplit
 
-from a2v._core.retry import Failure
+from a2v._core.responses import Failure
 from a2v._core.text import escape
 
 if TYPE_CHECKING:

@@ -10,21 +10,21 @@ from typing import TYPE_CHECKING, Any
 import anyio
 from anyio.lowlevel import checkpoint_if_cancelled
 
-from a2v._async import telemetry
+from a2v._async.requests import telemetry
 from a2v._core import wire
 from a2v._core.items import JobState, facts_of, in_doubt, refuses_all, state_after
-from a2v._core.retry import Again
-from a2v._core.schedule import PATIENCE
+from a2v._core.poll_scheduler import PATIENCE
+from a2v._core.responses import Again
 from a2v._core.text import escape
 from a2v.errors import A2VError, ClientClosedError, JournalError, RateLimitError, ServerError, TransportError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from a2v._async.finder import Finder
-    from a2v._async.item import Item
-    from a2v._async.journal import Journal
-    from a2v._async.session import Session
+    from a2v._async.batch.item import Item
+    from a2v._async.batch.journal import Journal
+    from a2v._async.batch.reconciler import Finder
+    from a2v._async.requests.session import Session
     from a2v._core.models import Job
 
 _AGAIN = 10.0

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import anyio
 from attrs import define
 
+from a2v._async.batch.journal import Journal
 from a2v._async.destination import Destination, FileId, file_ids
 from a2v._async.download import digest_of, on_disk
-from a2v._async.journal import Journal
 from a2v._async.task import AsyncVideoTask, save
 from a2v._core.paths import file_of
 from a2v.errors import DownloadError

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from a2v._core.signatures import unsigned
+from a2v._core.url_signatures import unsigned
 
 AUDIO = "https://storage.example/hello.wav"
 SAS = "sv=2024-11-04&sr=b&sig=Ab%2F%3D"

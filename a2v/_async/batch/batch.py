@@ -16,20 +16,21 @@ from typing import TYPE_CHECKING, Any, Self
 
 import anyio
 
-from a2v._async import telemetry
-from a2v._async.background import is_asyncio, spawn, wait_for_end
+from a2v import _html
+from a2v._async.batch.background import is_asyncio, spawn, wait_for_end
+from a2v._async.batch.files import Saver
+from a2v._async.batch.item import Item
+from a2v._async.batch.journal import Journal
+from a2v._async.batch.prepare import refuse_a_lost_journal, take_in
+from a2v._async.batch.reconciler import Finder
+from a2v._async.batch.submitter import Submitter
 from a2v._async.download import on_disk
-from a2v._async.finder import Finder
-from a2v._async.intake import refuse_a_lost_journal, take_in
-from a2v._async.item import Item
-from a2v._async.journal import Journal
-from a2v._async.saver import Saver
-from a2v._async.submitter import Submitter
+from a2v._async.requests import telemetry
 from a2v._async.task import AsyncVideoTask
-from a2v._core import arguments, html, wire
+from a2v._core import arguments, wire
+from a2v._core.batch_plan import Choices, Recordings, places_of
 from a2v._core.items import JobState, JournalEntry, Pace, Progress, as_a2v_error, facts_of, in_doubt, is_lost
 from a2v._core.models import Job, Outcome
-from a2v._core.planning import Choices, Recordings, places_of
 from a2v._core.settings import HoldsSecret
 from a2v.errors import (
     A2VError,
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-    from a2v._async.session import Session
+    from a2v._async.requests.session import Session
 
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -187,7 +188,7 @@ class AsyncBatch(HoldsSecret):
         """How far it has come, for notebooks."""
         p = self.progress
         counts = {"finished": p.done, "failed": p.failed, "in doubt": p.unknown, "under way": p.under_way}
-        return html.progress({**counts, **({"lost": p.lost} if p.lost else {}), "waiting": p.waiting})
+        return _html.progress({**counts, **({"lost": p.lost} if p.lost else {}), "waiting": p.waiting})
 
     def __aiter__(self) -> Self:
         return self

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import define
 
+from a2v._core.batch_plan import mask_of
 from a2v._core.items import JobState
 from a2v._core.models import Job
-from a2v._core.planning import mask_of
 
 if TYPE_CHECKING:
-    from a2v._async.journal import Journal
+    from a2v._async.batch.journal import Journal
 
 
 @define(eq=False)

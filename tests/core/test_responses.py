@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from a2v._core.retry import backoff
+from a2v._core.responses import backoff
 
 
 @pytest.mark.parametrize("attempt", [*range(50), 5000])

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from a2v._core.budget import Budget, Kind
 from a2v._core.models import Video, VideoStatus
-from a2v._core.schedule import PATIENCE, Schedule, gap, is_change
+from a2v._core.poll_scheduler import PATIENCE, Schedule, gap, is_change
+from a2v._core.rate_limiter import Budget, Kind
 from a2v.errors import (
     AuthenticationError,
     NotFoundError,

@@ -23,7 +23,7 @@ from urllib.parse import quote, urlsplit
 import anyio
 
 from a2v import _threads
-from a2v._async.sidefile import SideFile
+from a2v._async.batch.lock_file import SideFile
 from a2v._core import arguments
 from a2v._core.items import BEFORE, JobState, JournalEntry, Row, without_query
 from a2v._core.models import Job
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path, PurePath
 
-    from a2v._core.planning import Match
+    from a2v._core.batch_plan import Match
     from a2v._core.settings import Secret
 
 T = TypeVar("T")

@@ -28,7 +28,7 @@ from attrs import evolve, frozen
 from a2v._core.items import JobState, Row, without_query
 from a2v._core.manifest import file_names, mask_name, same_file
 from a2v._core.models import Fault, Job
-from a2v._core.signatures import unsigned
+from a2v._core.url_signatures import unsigned
 from a2v.errors import AmbiguousJobsError, ConfigurationError, ManifestError
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from a2v._core.budget import Budget, Kind, reset_in, retry_after
+from a2v._core.rate_limiter import Budget, Kind, reset_in, retry_after
 
 NOW = 1_700_000_000
 

@@ -14,18 +14,18 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from a2v._async import telemetry
-from a2v._async.pacer import Watcher
+from a2v._async.requests import telemetry
+from a2v._async.requests.dispatcher import Watcher
 from a2v._core.text import escape
 from a2v.errors import A2VError, ClientClosedError, WaitTimeoutError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from a2v._async.pacer import Pacer
-    from a2v._async.session import Session
+    from a2v._async.requests.dispatcher import Pacer
+    from a2v._async.requests.session import Session
     from a2v._core.models import Video
-    from a2v._core.schedule import News
+    from a2v._core.poll_scheduler import News
 
 _SHOWN = 10
 

@@ -13,15 +13,15 @@ import anyio
 from anyio.lowlevel import RunVar, current_token
 from attrs import define, field
 
-from a2v._async import telemetry
-from a2v._async.limiter import LoopBudget, SharedBudget
-from a2v._async.pacer import Pacer
-from a2v._async.sightings import Sightings
-from a2v._async.transport import Transport
+from a2v._async.requests import telemetry
+from a2v._async.requests.dispatcher import Pacer
+from a2v._async.requests.known_videos import Sightings
+from a2v._async.requests.shared_limiter import LoopBudget, SharedBudget
+from a2v._async.requests.transport import Transport
 from a2v._core import arguments, wire
-from a2v._core.budget import Budget
 from a2v._core.items import JobState, state_after
-from a2v._core.retry import Again, backoff, judge
+from a2v._core.rate_limiter import Budget
+from a2v._core.responses import Again, backoff, judge
 from a2v._core.settings import HoldsSecret, Secret, read_base_url, read_token
 from a2v.errors import ClientClosedError, ConfigurationError, RateLimitError, SubmissionUnknownError
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import httpx
 
     from a2v._core.models import Job, Video
-    from a2v._core.retry import Failure
+    from a2v._core.responses import Failure
     from a2v._core.wire import Call, Reply, Sending
 
 T = TypeVar("T")
@@ -173,7 +173,7 @@ class Session(HoldsSecret):
         """Ask the server when it is our turn, again if need be and allowed.
 
         Raises:
-            A2VError: As the outcome means; see ``a2v._core.retry``.
+            A2VError: As the outcome means; see ``a2v._core.responses``.
         """
         with telemetry.call_span(call) as span:
             outcome = await self.persist(call.name, lambda: self.attempt(call))

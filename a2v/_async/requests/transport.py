@@ -20,8 +20,8 @@ from urllib.parse import urlsplit
 import anyio
 import httpx
 
-from a2v._async import network, telemetry
-from a2v._core.retry import Failure
+from a2v._async.requests import network, telemetry
+from a2v._core.responses import Failure
 from a2v._core.wire import Call, Reply
 from a2v.errors import ConfigurationError
 

@@ -20,16 +20,16 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from a2v._async.sightings import ACCOUNTED
+from a2v._async.requests.known_videos import ACCOUNTED
 from a2v._core.items import RUN, adoptable
-from a2v._core.schedule import PATIENCE
+from a2v._core.poll_scheduler import PATIENCE
 from a2v.errors import A2VError, ProtocolError, RateLimitError, ServerError, TransportError
 
 if TYPE_CHECKING:
     from collections.abc import Container, Hashable
 
-    from a2v._async.journal import Journal
-    from a2v._async.session import Session
+    from a2v._async.batch.journal import Journal
+    from a2v._async.requests.session import Session
 
 _SETTLED = 120.0
 """Seconds after which a submission that arrived is expected to show in `video.list`."""

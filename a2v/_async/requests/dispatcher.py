@@ -15,21 +15,21 @@ from typing import TYPE_CHECKING, Any
 import anyio
 from attrs import define, field
 
-from a2v._async.telemetry import NOTHING, Span, logger
+from a2v._async.requests.telemetry import NOTHING, Span, logger
 from a2v._core import wire
-from a2v._core.budget import Kind
 from a2v._core.items import Pace
-from a2v._core.retry import Again, Failure, is_rate_limited, judge
-from a2v._core.schedule import News, Schedule, Turn
+from a2v._core.poll_scheduler import News, Schedule, Turn
+from a2v._core.rate_limiter import Kind
+from a2v._core.responses import Again, Failure, is_rate_limited, judge
 from a2v._core.wire import Call, Reply
 from a2v.errors import A2VError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from a2v._async.limiter import LoopBudget
-    from a2v._core.budget import Budget
+    from a2v._async.requests.shared_limiter import LoopBudget
     from a2v._core.models import Video
+    from a2v._core.rate_limiter import Budget
 
 _ELSEWHERE = 0.1  # seconds until the budget is looked at again while another event loop waits for an answer
 _INSTANT = 1e-6

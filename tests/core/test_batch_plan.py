@@ -11,18 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import a2v
+from a2v._core.batch_plan import Action, Choices, Files, decide, mask_of, match, places_of, recording, repeated
 from a2v._core.items import JobState, Row, without_query
-from a2v._core.planning import (
-    Action,
-    Choices,
-    Files,
-    decide,
-    mask_of,
-    match,
-    places_of,
-    recording,
-    repeated,
-)
 
 AUDIO = "https://example.com/a.wav"
 FOLDER = Path("/videos")

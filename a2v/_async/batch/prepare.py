@@ -1,6 +1,6 @@
 """What a batch begins with: the plan for its jobs, made of the journal and of what is in the folder.
 
-``take_in`` is for a run, ``preview`` for a dry run. Both make the same plan (``a2v._core.planning``) from the same facts; a
+``take_in`` is for a run, ``preview`` for a dry run. Both make the same plan (``a2v._core.batch_plan``) from the same facts; a
 run then notes it in the journal, after everything that could keep the batch from beginning.
 """
 
@@ -11,23 +11,23 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import evolve, frozen
 
+from a2v._async.batch.files import is_saved, spared_files
+from a2v._async.batch.item import Item
+from a2v._async.batch.journal import read_rows
+from a2v._async.batch.lock_file import read_note
 from a2v._async.destination import Destination, FileId
 from a2v._async.download import digest_of, on_disk
-from a2v._async.item import Item
-from a2v._async.journal import read_rows
-from a2v._async.saver import is_saved, spared_files
-from a2v._async.sidefile import read_note
+from a2v._core.batch_plan import Action, Choices, Files, Match, Matching, Plan, Step, decide, match
 from a2v._core.items import JobState, JournalEntry, restored
 from a2v._core.manifest import same_file
 from a2v._core.models import Job, Video, VideoStatus
-from a2v._core.planning import Action, Choices, Files, Match, Matching, Plan, Step, decide, match
 from a2v.errors import DownloadError, JournalError, VideoFailedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from a2v._async.journal import Journal
+    from a2v._async.batch.journal import Journal
     from a2v._core.items import Row
 
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from attrs import frozen
 
 from a2v._core import wire
-from a2v._core.budget import asked_to_wait, retry_after
 from a2v._core.gateways import quote
+from a2v._core.rate_limiter import asked_to_wait, retry_after
 from a2v._core.wire import Call, Envelope, Reply
 from a2v.errors import (
     A2VError,

@@ -29,14 +29,14 @@ from typing import TYPE_CHECKING
 
 from attrs import define, evolve, frozen
 
-from a2v._core.budget import Kind
 from a2v._core.models import Video, VideoStatus
+from a2v._core.rate_limiter import Kind
 from a2v.errors import A2VError, AuthenticationError, NotFoundError, ProtocolError, RateLimitError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from a2v._core.budget import Budget
+    from a2v._core.rate_limiter import Budget
 
 News = tuple[str, Video | A2VError]
 """A video's id and what its watchers get: a look that differs from the one before, or the error that ends the watch."""

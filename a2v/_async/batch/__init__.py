@@ -1,0 +1,1 @@
+"""Batches: many videos, each submitted once, with every step in a journal."""
