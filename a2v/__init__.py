@@ -5,7 +5,7 @@ from logging import NullHandler, getLogger
 from typing import TYPE_CHECKING, Any
 
 from a2v._core.items import JobState, JournalEntry, Pace, Progress
-from a2v._core.models import Avatar, Character, Fault, Job, Outcome, Pose, Video, VideoStatus
+from a2v._core.models import Avatar, Character, Job, Outcome, Pose, RowError, Video, VideoStatus
 from a2v.errors import (
     A2VError,
     AmbiguousJobsError,
@@ -55,7 +55,6 @@ __all__ = [
     "ClientClosedError",
     "ConfigurationError",
     "DownloadError",
-    "Fault",
     "InvalidArgumentError",
     "InvalidStateError",
     "Job",
@@ -71,6 +70,7 @@ __all__ = [
     "Progress",
     "ProtocolError",
     "RateLimitError",
+    "RowError",
     "ServerError",
     "StagingError",
     "SubmissionUnknownError",

@@ -23,7 +23,7 @@ _CELL = "text-align:left;vertical-align:middle;padding:2px 12px 2px 0"
 
 
 @frozen
-class Shown:
+class HtmlView:
     """What is to be seen of a value.
 
     Attributes:
@@ -40,10 +40,10 @@ class Shown:
     picture: str = ""
     player: str = ""
     links: Mapping[str, str] = field(factory=dict)
-    parts: Sequence[Shown] = ()
+    parts: Sequence[HtmlView] = ()
 
 
-def card(shown: Shown) -> str:
+def card(shown: HtmlView) -> str:
     """A value by itself: a portrait or a player, and below it what is known."""
     film = _player(shown.player)
     facts = "".join(f"<div>{_fact(key, value)}</div>" for key, value in shown.facts.items() if value)
@@ -55,7 +55,7 @@ def card(shown: Shown) -> str:
     return f'<div style="display:inline-block;vertical-align:top;margin:4px 12px 4px 0">{own}{beside}</div>'
 
 
-def table(rows: Sequence[Shown]) -> str:
+def table(rows: Sequence[HtmlView]) -> str:
     """Many values, one below the other."""
     if not rows:
         return "<em>none</em>"
@@ -124,7 +124,7 @@ def _fact(key: str, value: str) -> str:
     return f"{escape(key)}: <code>{escape(value)}</code>"
 
 
-def _value(row: Shown, name: str) -> str:
+def _value(row: HtmlView, name: str) -> str:
     value = row.facts.get(name)
     return f"<code>{escape(value)}</code>" if value else ""
 
@@ -133,10 +133,10 @@ def _cell(html: str) -> str:
     return f'<td style="{_CELL}">{html}</td>'
 
 
-def _looks(row: Shown) -> str:
+def _looks(row: HtmlView) -> str:
     return _picture(row.picture, row.name, _SMALL)
 
 
-def _extras(row: Shown) -> str:
+def _extras(row: HtmlView) -> str:
     parts = [" ".join(filter(None, [_looks(part), *(_value(part, name) for name in part.facts)])) for part in row.parts]
     return "<br>".join([*parts, *_links(row.links)])

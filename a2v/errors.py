@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from a2v._core.items import JournalEntry
-    from a2v._core.models import Fault, Job, Video
+    from a2v._core.models import Job, RowError, Video
 
 __all__ = [
     "A2VError",
@@ -108,7 +108,7 @@ class ManifestError(A2VError, ValueError):
         faults: All that is wrong, in the order of the rows.
     """
 
-    def __init__(self, manifest: str, *, faults: tuple[Fault, ...]) -> None:
+    def __init__(self, manifest: str, *, faults: tuple[RowError, ...]) -> None:
         shown = [f"  {fault}" for fault in faults[:_SHOWN_FAULTS]]
         more = [f"  … and {len(faults) - _SHOWN_FAULTS} more"] if len(faults) > _SHOWN_FAULTS else []
         counted = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"

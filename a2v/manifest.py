@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from a2v import _paths
 from a2v._core import arguments, manifest, tables
-from a2v._core.models import Fault, Job
+from a2v._core.models import Job, RowError
 from a2v.errors import InvalidArgumentError, ManifestError
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def read_manifest(
     except OSError as error:
         if not isinstance(source, (str, os.PathLike)):
             raise  # it comes from the caller's own rows
-        fault = Fault(None, None, f"it cannot be read: {error.strerror or error}")
+        fault = RowError(None, None, f"it cannot be read: {error.strerror or error}")
         raise ManifestError(what, faults=(fault,)) from None
     if found.faults:
         raise ManifestError(what, faults=found.faults)
@@ -116,4 +116,4 @@ def _load_file(path: Path, resolve: Callable[[str], str] | None) -> manifest.Man
 
 
 def _faulty(problem: str) -> manifest.Manifest:
-    return manifest.Manifest([], [], (Fault(None, None, problem),))
+    return manifest.Manifest([], [], (RowError(None, None, problem),))

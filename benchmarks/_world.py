@@ -9,14 +9,19 @@ from random import Random
 from attrs import frozen
 
 from a2v._core.models import Job, Video
-from a2v._core.rate_limiter import Kind
+from a2v._core.rate_limiter import RequestKind
 from a2v.testing import FixedWindow, RateLimit, Service, SlidingWindow, TokenBucket
 from a2v.testing._account import Render, Value
 
 LIMIT, WINDOW = 30, 60.0
 LATENCY = 0.2
 _JOB = Job("eva_a0008", "https://example.com/hello.wav")
-_CALLS = {Kind.CALL: "character.list", Kind.SUBMIT: "video.generate", Kind.GET: "video.get", Kind.LIST: "video.list"}
+_CALLS = {
+    RequestKind.CALL: "character.list",
+    RequestKind.SUBMIT: "video.generate",
+    RequestKind.GET: "video.get",
+    RequestKind.LIST: "video.list",
+}
 
 
 def fixed_window(random: Random) -> RateLimit:
@@ -114,11 +119,11 @@ class WorldService(Service):
         """What was submitted."""
         return self._renders
 
-    def arrive(self, now: float, kind: Kind, video_id: str | None = None) -> Reply:
+    def arrive(self, now: float, kind: RequestKind, video_id: str | None = None) -> Reply:
         """Answer a request that arrives now."""
         self.advance(now)
         headers, refusal = self.admit(now)
-        answer = refusal or self.answer(now, _CALLS[kind], video_id, _JOB if kind is Kind.SUBMIT else None)
+        answer = refusal or self.answer(now, _CALLS[kind], video_id, _JOB if kind is RequestKind.SUBMIT else None)
         self._arrivals.append((now, _CALLS[kind], video_id, answer.status))
         return Reply(answer.status, headers, answer.value)
 

@@ -40,8 +40,8 @@ from attrs import Factory, define, frozen
 
 import a2v
 from a2v._core.models import Video
-from a2v._core.poll_scheduler import Schedule, Turn
-from a2v._core.rate_limiter import Budget, Kind
+from a2v._core.poll_scheduler import PollScheduler, ScheduledRequest
+from a2v._core.rate_limiter import RateLimiter, RequestKind
 from a2v.errors import NotFoundError, ServerError
 
 SEEDS = 5
@@ -74,7 +74,7 @@ class Simulation(Run):
             self.now, _, what = heapq.heappop(self._events)
             what()
 
-    def send(self, kind: Kind, video_id: str | None, then: Callable[[Reply], None]) -> None:
+    def send(self, kind: RequestKind, video_id: str | None, then: Callable[[Reply], None]) -> None:
         def arrive() -> None:
             reply = self.service.arrive(self.now, kind, video_id)
             self.at(self.now + LATENCY / 2, lambda: then(reply))
@@ -91,8 +91,8 @@ class Ours:
 
     def __init__(self, simulation: Simulation, jobs: int, seed: int) -> None:
         self.simulation, self.jobs = simulation, jobs
-        self.budget = Budget(jitter=Random(seed).random)
-        self.schedule = Schedule()
+        self.budget = RateLimiter(jitter=Random(seed).random)
+        self.schedule = PollScheduler()
         self._wakes_at = math.inf
         simulation.at(0.0, self.pump)
 
@@ -104,7 +104,7 @@ class Ours:
         if turn and math.isfinite(turn.at):
             self.wake(turn.at)
 
-    def next(self, now: float) -> Turn | None:
+    def next(self, now: float) -> ScheduledRequest | None:
         return self.schedule.next(now, self.budget, submits=self.jobs)
 
     def wake(self, when: float) -> None:
@@ -115,25 +115,25 @@ class Ours:
         self._wakes_at = when
         self.simulation.at(when, wake)
 
-    def begin(self, turn: Turn) -> None:
+    def begin(self, turn: ScheduledRequest) -> None:
         now = self.simulation.now
-        self.jobs -= turn.kind is Kind.SUBMIT
+        self.jobs -= turn.kind is RequestKind.SUBMIT
         self.schedule.begin(turn, now)
         ticket = self.budget.sent(now)
         self.simulation.send(turn.kind, turn.video_id, lambda reply: self.finish(turn, ticket, reply))
 
-    def finish(self, turn: Turn, ticket: int, reply: Reply) -> None:
+    def finish(self, turn: ScheduledRequest, ticket: int, reply: Reply) -> None:
         now = self.simulation.now
         if reply.status_code == 429:
             self.budget.refused(ticket, now, reply.headers)
-            self.jobs += turn.kind is Kind.SUBMIT
+            self.jobs += turn.kind is RequestKind.SUBMIT
             self.schedule.missed(turn)
         else:
             self.budget.answered(ticket, now, reply.headers, good=reply.status_code == 200)
             self.learn(turn, reply, now)
         self.pump()
 
-    def learn(self, turn: Turn, reply: Reply, now: float) -> None:
+    def learn(self, turn: ScheduledRequest, reply: Reply, now: float) -> None:
         if reply.status_code == 404:
             self.schedule.failed(turn, NotFoundError("not found", status_code=404), now, final=True)
         elif reply.status_code != 200:
@@ -154,18 +154,18 @@ class Oracle(Ours):
         self.ends: list[tuple[float, str]] = []
         self.unknown: dict[str, None] = {}  # ordered, unlike a set
 
-    def begin(self, turn: Turn) -> None:
-        if turn.kind is Kind.GET:
+    def begin(self, turn: ScheduledRequest) -> None:
+        if turn.kind is RequestKind.GET:
             heapq.heappop(self.ends)
         super().begin(turn)
 
-    def next(self, now: float) -> Turn | None:
+    def next(self, now: float) -> ScheduledRequest | None:
         self.simulation.service.advance(now)
         for video_id in list(self.unknown):
             self.place(video_id)
         when = now + self.budget.wait(now)
-        submit = Turn(Kind.SUBMIT, when) if self.jobs else None
-        get = Turn(Kind.GET, max(when, self.ends[0][0]), self.ends[0][1]) if self.ends else None
+        submit = ScheduledRequest(RequestKind.SUBMIT, when) if self.jobs else None
+        get = ScheduledRequest(RequestKind.GET, max(when, self.ends[0][0]), self.ends[0][1]) if self.ends else None
         return min((turn for turn in (submit, get) if turn), key=lambda turn: turn.at, default=None)
 
     def place(self, video_id: str) -> None:
@@ -176,7 +176,7 @@ class Oracle(Ours):
         else:
             self.unknown[video_id] = None
 
-    def learn(self, turn: Turn, reply: Reply, now: float) -> None:
+    def learn(self, turn: ScheduledRequest, reply: Reply, now: float) -> None:
         if isinstance(reply.data, str):
             self.place(reply.data)
         elif isinstance(reply.data, Video):
@@ -194,12 +194,12 @@ class FixedInterval:
     def __init__(self, simulation: Simulation, jobs: int, _: int, *, interval: float) -> None:
         self.simulation, self.interval = simulation, interval
         for _job in range(jobs):
-            simulation.at(0.0, lambda: self.send(Kind.SUBMIT, None, 0))
+            simulation.at(0.0, lambda: self.send(RequestKind.SUBMIT, None, 0))
 
-    def send(self, kind: Kind, video_id: str | None, refusals: int) -> None:
+    def send(self, kind: RequestKind, video_id: str | None, refusals: int) -> None:
         self.simulation.send(kind, video_id, lambda reply: self.finish(kind, video_id, refusals, reply))
 
-    def finish(self, kind: Kind, video_id: str | None, refusals: int, reply: Reply) -> None:
+    def finish(self, kind: RequestKind, video_id: str | None, refusals: int, reply: Reply) -> None:
         pause = self.interval
         if reply.status_code == 429:
             pause = max(pause, min(0.5 * 2**refusals, 8.0))
@@ -207,7 +207,7 @@ class FixedInterval:
         else:
             refusals = 0
         if isinstance(reply.data, str):
-            kind, video_id = Kind.GET, reply.data
+            kind, video_id = RequestKind.GET, reply.data
         if isinstance(reply.data, Video):
             self.simulation.notice(reply.data)
         if video_id not in self.simulation.noticed:

@@ -294,9 +294,9 @@ class TestFaults:
         assert places(found) == [(3 if second else 2, "name")]
 
     def test_a_fault_says_where_it_is(self) -> None:
-        assert str(a2v.Fault(3, "name", "it is odd")) == "row 3, name: it is odd"
-        assert str(a2v.Fault(3, None, "it is odd")) == "row 3: it is odd"
-        assert str(a2v.Fault(None, None, "it is odd")) == "it is odd"
+        assert str(a2v.RowError(3, "name", "it is odd")) == "row 3, name: it is odd"
+        assert str(a2v.RowError(3, None, "it is odd")) == "row 3: it is odd"
+        assert str(a2v.RowError(None, None, "it is odd")) == "it is odd"
 
 
 class TestWorkbooks:

@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import NoReturn
 
 ROOT = Path(__file__).resolve().parent.parent
-SOURCES = tuple(
-    ROOT / "a2v" / "_async" / f"{name}.py"
-    for name in ("characters", "avatars", "videos", "task", "batch/batch", "client")
-)
+SOURCES = {
+    f"a2v._async.{name}": ROOT / "a2v" / "_async" / f"{name.replace('.', '/')}.py"
+    for name in ("characters", "avatars", "videos", "task", "batch.batch", "client")
+}
 TARGET = ROOT / "a2v" / "_sync" / "client.py"
 
 HEADER = '''"""The blocking client: the async one, driven in a thread of its own.
@@ -469,7 +469,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 if it would change")
     options = parser.parse_args(arguments)
     try:
-        text = generate([read(path, ".".join(path.relative_to(ROOT).with_suffix("").parts)) for path in SOURCES])
+        text = generate([read(path, module) for module, path in SOURCES.items()])
     except GeneratorError as error:
         print(error, file=sys.stderr)
         return 2

@@ -24,9 +24,9 @@ from a2v._async.destination import Destination, PartialFile
 from a2v._async.requests.session import Session
 from a2v._core.filetype import NotAVideoError, VideoReader, coding_of, is_cut_mp4
 from a2v._core.rate_limiter import file_pause
-from a2v._core.responses import Again, Failure
+from a2v._core.responses import NoResponse, Retry
 from a2v._core.settings import Secret
-from a2v._core.wire import Reply
+from a2v._core.wire import Response
 from a2v.errors import DownloadError
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ _FURTHER = 4096
 _EXPIRED = {401, 403, 404, 410}
 
 
-class Keeper(Protocol):
+class ResumeStore(Protocol):
     """Remembers a download, so that another process can go on with it.
 
     Attributes:
@@ -69,7 +69,7 @@ async def download(
     url: Secret,
     destination: Destination,
     fresh_url: Callable[[], Awaitable[Secret]],
-    keeper: Keeper | None = None,
+    keeper: ResumeStore | None = None,
 ) -> Path:
     """Fetch a file and save it.
 
@@ -92,7 +92,7 @@ async def download(
     fetch = _Fetch(session, url, fresh_url, keeper, part)
     try:
         await _fill(destination, fetch)
-        await on_disk(destination.complete)
+        await in_thread(destination.complete)
     except BaseException:
         if fetch.part.owned and not fetch.resumable:
             with anyio.CancelScope(shield=True), suppress(OSError):
@@ -103,10 +103,10 @@ async def download(
 
 async def _fill(destination: Destination, fetch: _Fetch) -> None:
     try:
-        await on_disk(fetch.part.open)
+        await in_thread(fetch.part.open)
         await fetch.run()
         if fetch.keeper:
-            digest = await on_disk(lambda: digest_of(destination.part))
+            digest = await in_thread(lambda: digest_of(destination.part))
             await fetch.keeper.whole(fetch.size, digest)
     finally:
         fetch.part.close()
@@ -136,7 +136,7 @@ class _Fetch:
     session: Session
     url: Secret
     fresh_url: Callable[[], Awaitable[Secret]]
-    keeper: Keeper | None
+    keeper: ResumeStore | None
     part: PartialFile
     etag: str | None = None
     coding: str | None = None
@@ -145,11 +145,11 @@ class _Fetch:
     broken: bool = False
     # Of the request under way: its reply if that is wanted, the reader of one that brings the whole file, and whether any
     # of that is stored.
-    reply: Reply | None = None
+    reply: Response | None = None
     reader: VideoReader | None = None
     begun: bool = False
     # The last response, which may ask to wait.
-    answer: Reply | None = None
+    answer: Response | None = None
 
     @property
     def resumable(self) -> bool:
@@ -160,7 +160,7 @@ class _Fetch:
         """Ask until the file is whole and on the disk."""
         if self.keeper and (etag := strong_etag(self.keeper.etag)):
             # Go on where another process broke off.
-            self.size = await on_disk(lambda: self.part.file.seek(0, os.SEEK_END))
+            self.size = await in_thread(lambda: self.part.file.seek(0, os.SEEK_END))
             self.etag, self.whole = (etag, self.keeper.size) if self.size else (None, None)
         if not self.size or self.size != self.whole:
             await self._ask()
@@ -168,7 +168,7 @@ class _Fetch:
 
     async def _ask(self) -> None:
         attempt, furthest = 0, self.size
-        while isinstance(outcome := await self._attempt(), Again):
+        while isinstance(outcome := await self._attempt(), Retry):
             # Further than ever, or a server that breaks off now here, now there would be asked for good.
             attempt, furthest = (0 if self.size >= furthest + _FURTHER else attempt), max(furthest, self.size)
             if attempt == self.session.max_retries:
@@ -177,19 +177,19 @@ class _Fetch:
             await self.session.pause(attempt, asked)
             attempt += 1
 
-    async def _attempt(self) -> Again | None:
+    async def _attempt(self) -> Retry | None:
         redirects, refreshed = 0, False
         while True:
             self.reply, self.reader, self.begun, self.answer = None, None, False, None
             try:
                 with self.session.in_use() as run:
                     answer = await run.transport.fetch(self.url, self._wanted(), self.session.timeout, self)
-                if isinstance(answer, Failure):
-                    return Again(DownloadError(f"the video could not be fetched: {answer.reason}"))
+                if isinstance(answer, NoResponse):
+                    return Retry(DownloadError(f"the video could not be fetched: {answer.reason}"))
                 self.answer = answer
                 await self._end()
             except NotAVideoError as error:
-                return Again(DownloadError(str(error)))
+                return Retry(DownloadError(str(error)))
             if answer.status_code in _REDIRECT:
                 redirects += 1
                 self._redirect(answer, redirects)
@@ -207,7 +207,7 @@ class _Fetch:
             return {}
         return {"range": f"bytes={self.size}-", "if-range": self.etag}
 
-    async def begin(self, reply: Reply) -> bool:
+    async def begin(self, reply: Response) -> bool:
         """Look at a reply's head; tell whether its body is wanted."""
         if reply.status_code in _WHOLE or _all_of(reply):
             self._limit(_length(reply) or 0)
@@ -231,14 +231,14 @@ class _Fetch:
             if self.reader and not self.begun:
                 await self._restart(self.reader)
             self._limit(self.size + len(piece))
-            await on_disk(partial(self.part.file.write, piece))
+            await in_thread(partial(self.part.file.write, piece))
             self.size += len(piece)
 
     async def _restart(self, reader: VideoReader) -> None:
         """Begin the file anew with the reply that is being read."""
         headers: Mapping[str, str] = self.reply.headers if self.reply else {}
         self.begun, self.etag, self.whole, self.coding = True, None, None, headers.get("content-encoding")
-        await on_disk(lambda: (self.part.file.seek(0), self.part.file.truncate()))
+        await in_thread(lambda: (self.part.file.seek(0), self.part.file.truncate()))
         self.size = 0
         if not reader.is_compressed:  # otherwise both are about other bytes than those that are stored
             self.etag, self.whole = strong_etag(headers.get("etag")), _length(self.reply)
@@ -247,7 +247,7 @@ class _Fetch:
             await self._settle()
             await self.keeper.began(self.etag, self.whole)
 
-    def _continues(self, reply: Reply) -> bool:
+    def _continues(self, reply: Response) -> bool:
         """Whether a partial reply is all that is missing; otherwise the next try starts from the first byte."""
         headers = reply.headers
         span = re.fullmatch(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})", headers.get("content-range", ""))
@@ -261,7 +261,7 @@ class _Fetch:
         self.etag = None
         return False
 
-    def _redirect(self, reply: Reply, redirects: int) -> None:
+    def _redirect(self, reply: Response, redirects: int) -> None:
         try:
             target = Secret(urljoin(self.url.value, reply.headers.get("location", "")))
         except ValueError:
@@ -271,28 +271,28 @@ class _Fetch:
             raise DownloadError("the video's URL redirects too often or to something that is not fetched")
         self.url = target
 
-    async def _judge(self, status: int) -> Again | None:
+    async def _judge(self, status: int) -> Retry | None:
         if status in _WHOLE or status == 206:
             return await self._judge_body()
         if status == 416:
             self.etag = None  # there is no such rest: anew
         error = DownloadError(f"the video could not be fetched: HTTP {status}")
         if status in (408, 416, 429) or status >= 500:
-            return Again(error)
+            return Retry(error)
         raise error
 
-    async def _judge_body(self) -> Again | None:
+    async def _judge_body(self) -> Retry | None:
         if self.reply is None:
-            return Again(DownloadError("the video could not be fetched: the server sent a part that does not fit"))
+            return Retry(DownloadError("the video could not be fetched: the server sent a part that does not fit"))
         if self.whole is not None:
             is_whole = self.size == self.whole
         else:  # the body has ended with the connection, which may have broken
-            is_whole = self.size > 0 and not await on_disk(self._is_cut)
+            is_whole = self.size > 0 and not await in_thread(self._is_cut)
         if is_whole and (self.reader is None or (self.begun and self.reader.is_whole)):
             return None
         if self.whole is not None and self.size > self.whole:
             self.etag = None
-        return Again(DownloadError(f"the video broke off after {self.size} of {self.whole or 'unknown'} bytes"))
+        return Retry(DownloadError(f"the video broke off after {self.size} of {self.whole or 'unknown'} bytes"))
 
     def _is_cut(self) -> bool:
         try:
@@ -310,7 +310,7 @@ class _Fetch:
 
     async def _settle(self) -> None:
         try:
-            await on_disk(partial(self.part.settle, self.size))
+            await in_thread(partial(self.part.settle, self.size))
         except DownloadError:
             self.broken = True
             raise
@@ -321,7 +321,7 @@ def strong_etag(etag: str | None) -> str | None:
     return etag if etag and re.fullmatch(r'"[\x21\x23-\x7e]{1,1000}"', etag) else None
 
 
-def _all_of(reply: Reply) -> int | None:
+def _all_of(reply: Response) -> int | None:
     """The length of the file if a partial reply brings all of it, as some servers answer a request for no range."""
     span = re.fullmatch(r"bytes 0-([0-9]{1,18})/([0-9]{1,18})", reply.headers.get("content-range", ""))
     if reply.status_code == 206 and span and int(span[1]) + 1 == int(span[2]):
@@ -329,7 +329,7 @@ def _all_of(reply: Reply) -> int | None:
     return None
 
 
-def _length(reply: Reply | None) -> int | None:
+def _length(reply: Response | None) -> int | None:
     """How long the file is that a reply brings from its first byte, if it tells."""
     if reply and (whole := _all_of(reply)):
         return whole
@@ -337,7 +337,7 @@ def _length(reply: Reply | None) -> int | None:
     return int(length) if re.fullmatch(r"[0-9]{1,18}", length) else None
 
 
-async def on_disk(work: Callable[[], T]) -> T:
+async def in_thread(work: Callable[[], T]) -> T:
     """Do something with files, off the event loop.
 
     Raises:

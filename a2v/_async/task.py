@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from a2v._async.destination import Destination, file_ids
-from a2v._async.download import download, on_disk
+from a2v._async.download import download, in_thread
 from a2v._async.requests import telemetry
 from a2v._async.requests.subscription import Watch
 from a2v._core import arguments
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
     from pathlib import Path
 
-    from a2v._async.download import Keeper
+    from a2v._async.download import ResumeStore
     from a2v._async.requests.session import Session
 
 
@@ -152,7 +152,7 @@ class AsyncVideoTask(HoldsSecret):
         mask, overwrite = arguments.flag("mask", mask), arguments.flag("overwrite", overwrite)
         timeout = arguments.timeout("timeout", timeout)
         prepared = partial(_prepare, target, overwrite=overwrite, recording=recording)
-        return await save(self, await on_disk(prepared), mask=mask, timeout=timeout)
+        return await save(self, await in_thread(prepared), mask=mask, timeout=timeout)
 
 
 def _prepare(path: Path, *, overwrite: bool, recording: Path | None) -> Destination:
@@ -181,7 +181,7 @@ async def follow(
 async def save(
     task: AsyncVideoTask,
     destination: Destination,
-    keeper: Keeper | None = None,
+    keeper: ResumeStore | None = None,
     *,
     mask: bool = False,
     timeout: float | None = DEFAULT_RENDER_TIMEOUT,
@@ -215,7 +215,7 @@ async def save(
     )
 
 
-async def _save(task: AsyncVideoTask, destination: Destination, keeper: Keeper | None, *, mask: bool) -> Path:
+async def _save(task: AsyncVideoTask, destination: Destination, keeper: ResumeStore | None, *, mask: bool) -> Path:
     url = _url(await task.wait(timeout=None), mask=mask)
 
     async def fresh_url() -> Secret:

@@ -25,9 +25,9 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 
 from attrs import evolve, frozen
 
-from a2v._core.items import JobState, Row, without_query
+from a2v._core.items import JobState, JournalRow, without_query
 from a2v._core.manifest import file_names, mask_name, same_file
-from a2v._core.models import Fault, Job
+from a2v._core.models import Job, RowError
 from a2v._core.url_signatures import unsigned
 from a2v.errors import AmbiguousJobsError, ConfigurationError, ManifestError
 
@@ -46,7 +46,7 @@ Recordings = Literal["same", "new"]
 
 
 @frozen(kw_only=True)
-class Choices:
+class BatchOptions:
     """The options of a batch that decide what it does with each job; see ``AsyncA2V.batch``."""
 
     overwrite: bool = False
@@ -109,7 +109,7 @@ class Match:
     index: int
     job: Job
     identity: str
-    row: Row | None
+    row: JournalRow | None
     path: Path | None = None
 
     @property
@@ -128,10 +128,10 @@ class Matching:
     """
 
     matches: Sequence[Match]
-    gone: Sequence[Row]
+    gone: Sequence[JournalRow]
 
     @property
-    def contested(self) -> Mapping[str, Row]:
+    def contested(self) -> Mapping[str, JournalRow]:
         """The names of saved files that are not the one of their own job now, each with the row that it was saved for.
 
         Names and not paths, as a folder may have been moved, and has more than one spelling.
@@ -176,7 +176,7 @@ class Step:
 
 
 @frozen(kw_only=True)
-class Plan:
+class BatchPlan:
     """What a run does.
 
     Attributes:
@@ -185,7 +185,7 @@ class Plan:
     """
 
     steps: Sequence[Step]
-    gone: Sequence[Row]
+    gone: Sequence[JournalRow]
 
     @property
     def submissions(self) -> int:
@@ -215,7 +215,7 @@ def repeated(jobs: Iterable[Job]) -> list[tuple[int, ...]]:
 
 
 def match(
-    jobs: Sequence[Job], rows: Iterable[Row], places: Sequence[Path | None], recordings: Recordings | None = None
+    jobs: Sequence[Job], rows: Iterable[JournalRow], places: Sequence[Path | None], recordings: Recordings | None = None
 ) -> Matching:
     """Find the row of each job.
 
@@ -251,9 +251,11 @@ def match(
     return Matching(matches=matches, gone=gone)
 
 
-def _paired(jobs: Iterable[tuple[int, K]], rows: Iterable[tuple[K, Row]], all_jobs: Sequence[Job]) -> dict[int, Row]:
+def _paired(
+    jobs: Iterable[tuple[int, K]], rows: Iterable[tuple[K, JournalRow]], all_jobs: Sequence[Job]
+) -> dict[int, JournalRow]:
     """Pair jobs and rows with equal keys: first those with equal names, then the others in their order."""
-    found: dict[int, Row] = {}
+    found: dict[int, JournalRow] = {}
     rows_of = _grouped(rows)
     for key, indices in _grouped((key, index) for index, key in jobs).items():
         free = rows_of.get(key, [])
@@ -271,7 +273,7 @@ def _grouped(pairs: Iterable[tuple[K, T]]) -> dict[K, list[T]]:
     return groups
 
 
-def _without(rows: Iterable[Row], taken: Iterable[Row]) -> list[Row]:
+def _without(rows: Iterable[JournalRow], taken: Iterable[JournalRow]) -> list[JournalRow]:
     identities = {row.identity for row in taken}
     return [row for row in rows if row.identity not in identities]
 
@@ -280,7 +282,7 @@ def _but_for_query(job: Job) -> tuple[object, ...]:
     return job.model_id, job.pose_id, job.with_mask, without_query(job.audio_url)
 
 
-def _identities(digests: Sequence[str], found: Mapping[int, Row], rows: Iterable[Row]) -> Iterator[str]:
+def _identities(digests: Sequence[str], found: Mapping[int, JournalRow], rows: Iterable[JournalRow]) -> Iterator[str]:
     """The key of each job's row: the one it has, or else the digest and the first number that is free."""
     taken = {row.identity for row in rows}
     numbers: defaultdict[str, Iterator[int]] = defaultdict(count)
@@ -292,7 +294,7 @@ def _identities(digests: Sequence[str], found: Mapping[int, Row], rows: Iterable
             yield next(key for number in numbers[digest] if (key := f"{digest}-{number}") not in taken)
 
 
-def _ambiguous(jobs: Sequence[Job], alike: Mapping[int, Row]) -> AmbiguousJobsError:
+def _ambiguous(jobs: Sequence[Job], alike: Mapping[int, JournalRow]) -> AmbiguousJobsError:
     pairs = tuple((index, alike[index].entry) for index in sorted(alike))
     labels = [f"job {index + 1}" + (f" ({jobs[index].name})" if jobs[index].name else "") for index, _ in pairs]
     return AmbiguousJobsError("\n".join(ambiguity(labels, [entry for _, entry in pairs])), pairs=pairs)
@@ -349,11 +351,11 @@ def places_of(jobs: Sequence[Job], folder: Path | None) -> list[Path | None]:
     uses = _grouped((same_file(path.name), path.stem) for path in (*paths, *masks))
     if twice := sorted(stems[0] for stems in uses.values() if len(stems) > 1):
         problem = "each job needs a name of its own, and the mask of NAME is NAME.mask; used more than once: "
-        raise ManifestError("the batch", faults=tuple(Fault(None, "name", problem + name) for name in twice))
+        raise ManifestError("the batch", faults=tuple(RowError(None, "name", problem + name) for name in twice))
     return [*paths]
 
 
-def file_of(row: Row) -> str | None:
+def file_of(row: JournalRow) -> str | None:
     """The name of a row's saved file, as file systems compare names."""
     return same_file(Path(row.path).name) if row.path else None
 
@@ -364,7 +366,7 @@ def mask_of(path: Path) -> Path:
 
 
 def _paths(
-    jobs: Sequence[Job], places: Sequence[Path | None], found: Mapping[int, Row], rows: Iterable[Row]
+    jobs: Sequence[Job], places: Sequence[Path | None], found: Mapping[int, JournalRow], rows: Iterable[JournalRow]
 ) -> Iterator[Path | None]:
     """Where each job's video goes. A job without a name keeps the file it has, wherever it stands in the batch now."""
     named = [path for path, job in zip(places, jobs, strict=True) if path and job.name]
@@ -386,7 +388,7 @@ def _paths(
 # -- what a run does --------------------------------------------------------------------------------------------------
 
 
-def decide(matching: Matching, files: Files, choices: Choices) -> Plan:
+def decide(matching: Matching, files: Files, choices: BatchOptions) -> BatchPlan:
     """Decide what a run does with each job.
 
     Args:
@@ -402,7 +404,7 @@ def decide(matching: Matching, files: Files, choices: Choices) -> Plan:
     pending = [index for index, step in enumerate(steps) if step.action is Action.SUBMIT]
     for index in [] if choices.limit is None else pending[choices.limit :]:
         steps[index] = evolve(steps[index], action=Action.DEFER)
-    plan = Plan(steps=steps, gone=matching.gone)
+    plan = BatchPlan(steps=steps, gone=matching.gone)
     if choices.quota is not None and plan.submissions > choices.quota:
         videos = "1 video" if plan.submissions == 1 else f"{plan.submissions} videos"
         raise ConfigurationError(
@@ -412,7 +414,7 @@ def decide(matching: Matching, files: Files, choices: Choices) -> Plan:
     return plan
 
 
-def _step(match: Match, contested: Mapping[str, Row], files: Files, choices: Choices) -> Step:
+def _step(match: Match, contested: Mapping[str, JournalRow], files: Files, choices: BatchOptions) -> Step:
     row = match.row
     found = row.state if row else JobState.PENDING
     if found is JobState.DONE and match.path and match.index not in files.saved:
@@ -431,12 +433,12 @@ def _stores(match: Match, state: JobState, files: Files) -> tuple[Path, ...]:
     return (match.path, mask) if mask else (match.path,)
 
 
-def _is_submitted_again(match: Match, found: JobState, choices: Choices) -> bool:
+def _is_submitted_again(match: Match, found: JobState, choices: BatchOptions) -> bool:
     chosen: bool | Collection[int] = found in _RESUBMITTED_BY and getattr(choices, _RESUBMITTED_BY[found])
     return chosen if isinstance(chosen, bool) else match.index in chosen
 
 
-def _problem(match: Match, state: JobState, contested: Mapping[str, Row], files: Files) -> str | None:
+def _problem(match: Match, state: JobState, contested: Mapping[str, JournalRow], files: Files) -> str | None:
     """Why a job's file cannot be stored, if that is the affair of this job alone.
 
     A file that a2v knows nothing of is another matter: the batch does not begin.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from a2v._core.text import escape
 
 if TYPE_CHECKING:
-    from a2v._core.wire import Reply
+    from a2v._core.wire import Response
 
 _READ = 16384
 _SHOWN = 200
@@ -22,7 +22,7 @@ _NAMED = re.compile(
 )
 
 
-def quote(reply: Reply) -> str:
+def quote(reply: Response) -> str:
     """Who answered in place of the API, with the first words of what it said, on one line and without what gives access.
 
     Returns:

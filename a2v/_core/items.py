@@ -95,7 +95,7 @@ class JournalEntry:
 
 
 @frozen(kw_only=True)
-class Row:
+class JournalRow:
     """All that a journal knows of one job.
 
     Attributes:
@@ -270,7 +270,7 @@ def is_lost(error: BaseException) -> bool:
     return isinstance(error, NotFoundError) and error.code is not None
 
 
-def in_doubt(job: Job, reason: str) -> SubmissionUnknownError:
+def submission_unknown(job: Job, reason: str) -> SubmissionUnknownError:
     """The error of a job of which nobody knows whether it was accepted."""
     return SubmissionUnknownError(
         f"the server may or may not have accepted this render, so it is not submitted again: {reason}", job=job
@@ -286,7 +286,7 @@ def as_a2v_error(error: Exception, job: Job) -> A2VError:
     return unexpected
 
 
-def facts_of(error: BaseException, job: Job) -> dict[str, Any] | None:
+def error_record(error: BaseException, job: Job) -> dict[str, Any] | None:
     """An error as the journal keeps it."""
     if not isinstance(error, A2VError):
         return None
@@ -301,7 +301,7 @@ def _without_access(text: str, job: Job) -> str:
 
 
 def restored(facts: Mapping[str, Any]) -> A2VError:
-    """The error of which ``facts_of`` told: that of a job that the server refused."""
+    """The error of which ``error_record`` told: that of a job that the server refused."""
     kind = getattr(errors, facts["kind"], None)
     if isinstance(kind, type) and issubclass(kind, APIError) and facts.get("status_code") is not None:
         return kind(facts["message"], code=facts.get("code"), status_code=facts["status_code"])

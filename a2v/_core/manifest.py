@@ -17,7 +17,7 @@ from typing import Any
 
 from attrs import define, field, frozen
 
-from a2v._core.models import Fault, Job
+from a2v._core.models import Job, RowError
 from a2v._core.tables import COLUMNS, Hidden, Row, column_of, is_blank, listed, table
 from a2v._core.text import discreet, escape, find_invisible, find_unwritable, hide_access, strip
 from a2v._core.workbook import MAX_CELLS, CellError
@@ -54,12 +54,12 @@ class Manifest:
 
     jobs: list[Job]
     rows: list[int]
-    faults: tuple[Fault, ...]
+    faults: tuple[RowError, ...]
     hidden: list[int] = field(factory=list)
 
 
 def read_rows(
-    rows: Iterable[Row | Fault | Hidden], resolve: Resolve | None = None, *, is_file: bool = False
+    rows: Iterable[Row | RowError | Hidden], resolve: Resolve | None = None, *, is_file: bool = False
 ) -> Manifest:
     """Make a job of each row.
 
@@ -75,20 +75,22 @@ def read_rows(
         if isinstance(row, Hidden):
             hidden = row.numbers
             continue
-        if isinstance(row, Fault):
+        if isinstance(row, RowError):
             reader.faults.append(row)
             continue
         cells += max(1, len(row.content) if isinstance(row.content, dict) else 1)
         if is_file and cells > MAX_CELLS:
             reader.faults.append(
-                Fault(row.number, None, f"it is too big for a manifest: more than {MAX_CELLS:,} cells (columns × rows)")
+                RowError(
+                    row.number, None, f"it is too big for a manifest: more than {MAX_CELLS:,} cells (columns × rows)"
+                )
             )
             break
         reader.read(row)
     faults = reader.all_faults()
     if not reader.jobs and not faults and (is_file or reader.unfilled):
         among = f" but in hidden rows, which are left out: {listed_rows(hidden)}" if hidden else ""
-        faults = [Fault(None, None, f"there is no job in it{among}")]
+        faults = [RowError(None, None, f"there is no job in it{among}")]
     return Manifest(reader.jobs, reader.rows, tuple(faults), hidden)
 
 
@@ -98,7 +100,7 @@ def listed_rows(numbers: Sequence[int]) -> str:
     return ", ".join(map(str, numbers[:_MOST_LISTED])) + more
 
 
-def rows_of(source: Any) -> Iterator[Row | Fault | Hidden]:
+def rows_of(source: Any) -> Iterator[Row | RowError | Hidden]:
     """Rows of Python's own, counted from 1: of a data frame, or of an iterable of whatever ``read_rows`` takes for a row."""
     if any(name is not None for name in getattr(getattr(source, "index", None), "names", ())):
         source = source.reset_index()  # pandas keeps such columns apart
@@ -201,7 +203,7 @@ class _Unnamed:
         self.is_index = self.is_index and number > self.last
         self.last = number
 
-    def fault(self, place: int) -> Fault:
+    def fault(self, place: int) -> RowError:
         """What is wrong with the column."""
         problem = f"{_shown(self.cell)} stands under no header"
         if self.count > 1:
@@ -209,7 +211,7 @@ class _Unnamed:
             problem += f", as {others} of this column"
         if place == 1:
             problem += "; a data frame is written without its index with index=False"
-        return Fault(self.row, f"cell {place}", problem)
+        return RowError(self.row, f"cell {place}", problem)
 
 
 @define
@@ -217,16 +219,16 @@ class _Reader:
     resolve: Resolve | None
     jobs: list[Job] = field(factory=list)
     rows: list[int] = field(factory=list)
-    faults: list[Fault] = field(factory=list)
+    faults: list[RowError] = field(factory=list)
     names: list[_Name] = field(factory=list)
     # Rows that name no job, until one follows that does: they may be what a spreadsheet leaves below a table.
     unfilled: list[tuple[Row, Mapping[Any, Any], _Layout, dict[str, Any]]] = field(factory=list)
     layouts: dict[tuple[Any, ...], _Layout] = field(factory=dict)
     unnamed: dict[int, _Unnamed] = field(factory=dict)
     # Faults with one cause: the first of them, and how many rows have it.
-    shared: dict[Any, tuple[Fault, int]] = field(factory=dict)
+    shared: dict[Any, tuple[RowError, int]] = field(factory=dict)
     # Faults of rows that do not have a column at all, by the columns of which one is needed.
-    without: dict[tuple[str, ...], list[Fault]] = field(factory=dict)
+    without: dict[tuple[str, ...], list[RowError]] = field(factory=dict)
     place: int = 0
 
     def read(self, row: Row) -> None:
@@ -234,7 +236,7 @@ class _Reader:
         content = _mapping(row.content)
         if content is None:
             self._add_shared(
-                "", Fault(row.number, None, f"a row is a mapping of columns to cells, and not {_shown(row.content)}")
+                "", RowError(row.number, None, f"a row is a mapping of columns to cells, and not {_shown(row.content)}")
             )
             return
         keys = tuple(content)
@@ -251,7 +253,7 @@ class _Reader:
         self.unfilled.clear()
         self._take(row, content, layout, cells)
 
-    def all_faults(self) -> list[Fault]:
+    def all_faults(self) -> list[RowError]:
         """All that is wrong, in the order of the rows."""
         faults = [
             *(column.fault(place) for place, column in self.unnamed.items() if not column.is_index),
@@ -264,22 +266,22 @@ class _Reader:
 
     def _take(self, row: Row, content: Mapping[Any, Any], layout: _Layout, cells: Mapping[str, Any]) -> None:
         for header, problem in layout.problems:
-            self._add_shared((header, problem), Fault(row.number, header, problem))
+            self._add_shared((header, problem), RowError(row.number, header, problem))
         self._take_unnamed(row, content, layout)
         is_whole = self._check_presence(row, cells, layout)
-        found: list[Fault] = []
+        found: list[RowError] = []
         values: dict[str, Any] = {}
         for column, cell in cells.items():
             try:
                 values[column] = self._value(column, cell)
             except ValueError as error:
-                found.append(Fault(row.number, layout.ours[column][1], str(error)))
+                found.append(RowError(row.number, layout.ours[column][1], str(error)))
         extra: dict[str, Any] = {}
         for key, header in layout.extra:
             extra[header] = cell = content[key]
             if isinstance(cell, str) and not (cell.isascii() and cell.isprintable() and type(cell) is str):
                 extra[header] = str(cell)
-                found += [Fault(row.number, escape(header), problem) for problem in _unwritable(cell)]
+                found += [RowError(row.number, escape(header), problem) for problem in _unwritable(cell)]
         if is_whole and not found and not layout.problems:
             self._make(row, values, extra, layout)
         else:
@@ -294,7 +296,7 @@ class _Reader:
             self.rows.append(row.number)
         except ValueError as error:
             # Each cell may be right and two of them not go together.
-            self.faults += _wrong(row, values, layout) or [Fault(row.number, None, str(error))]
+            self.faults += _wrong(row, values, layout) or [RowError(row.number, None, str(error))]
 
     def _take_unnamed(self, row: Row, content: Mapping[Any, Any], layout: _Layout) -> None:
         cells = [(place, place < row.first, cell) for place, cell in row.stray.items()]
@@ -311,11 +313,11 @@ class _Reader:
             if cells.keys().isdisjoint(columns):
                 is_whole = False
                 headers = [layout.ours[column][1] for column in columns if column in layout.ours]
-                fault = Fault(row.number, " or ".join(headers or columns[:1]), "it is missing or empty")
+                fault = RowError(row.number, " or ".join(headers or columns[:1]), "it is missing or empty")
                 (self.faults if headers else self.without.setdefault(columns, [])).append(fault)
         return is_whole
 
-    def _lacking(self) -> Iterator[Fault]:
+    def _lacking(self) -> Iterator[RowError]:
         """What is missing because the row has no such column: one fault if no row has it."""
         found = {column for layout in self.layouts.values() for column in layout.ours}
         headers = dict.fromkeys(header for layout in self.layouts.values() for header in layout.headers)
@@ -323,7 +325,7 @@ class _Reader:
             if len(faults) > 1 and found.isdisjoint(columns):
                 others = f"; the columns are {listed(headers)}" if headers else ", and no column has a header"
                 problem = f"no row has this column{others}"
-                yield Fault(None, " or ".join(columns), problem)
+                yield RowError(None, " or ".join(columns), problem)
             else:
                 yield from faults
 
@@ -342,11 +344,11 @@ class _Reader:
         if values.get("with_mask") is True:
             self.names.append(_Name(row.number, mask_name(name), header, "mask"))
 
-    def _add_shared(self, cause: Any, fault: Fault) -> None:
+    def _add_shared(self, cause: Any, fault: RowError) -> None:
         first, count = self.shared.get(cause, (fault, 0))
         self.shared[cause] = first, count + 1
 
-    def _collisions(self) -> Iterator[Fault]:
+    def _collisions(self) -> Iterator[RowError]:
         """Files that would be saved under one name."""
         taken: dict[str, _Name] = {}
         for name in self.names:
@@ -365,7 +367,7 @@ class _Reader:
                     else repr(changed.name)
                 )
                 problem = f"{what} is the name of the {kept.what} of {owner} too"
-                yield Fault(changed.row, changed.header, problem)
+                yield RowError(changed.row, changed.header, problem)
 
 
 def _mapping(content: Any) -> Mapping[Any, Any] | None:
@@ -389,21 +391,21 @@ def _is_empty(row: Row, content: Mapping[Any, Any]) -> bool:
     )
 
 
-def _of_several(fault: Fault, count: int) -> Fault:
+def _of_several(fault: RowError, count: int) -> RowError:
     if count == 1:
         return fault
-    return Fault(
+    return RowError(
         fault.row, fault.column, f"{fault.problem} (and so in {count - 1} more {'row' if count == 2 else 'rows'})"
     )
 
 
-def _wrong(row: Row, values: Mapping[str, Any], layout: _Layout) -> list[Fault]:
+def _wrong(row: Row, values: Mapping[str, Any], layout: _Layout) -> list[RowError]:
     found = []
     for column in values:
         try:
             _CHECKS[column](values[column])
         except ValueError as error:
-            found.append(Fault(row.number, layout.ours[column][1], str(error)))
+            found.append(RowError(row.number, layout.ours[column][1], str(error)))
     return found
 
 

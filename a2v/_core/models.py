@@ -14,7 +14,7 @@ from attrs import field, fields_dict, frozen
 from a2v import _html
 from a2v._core import arguments
 from a2v._core.text import describe, discreet, find_invisible, find_unwritable
-from a2v._html import Shown
+from a2v._html import HtmlView
 from a2v.errors import A2VError, InvalidArgumentError
 
 T = TypeVar("T")
@@ -52,23 +52,23 @@ def _rebuild(kind: type[Any], state: dict[str, Any]) -> Any:
     return kind(**state)
 
 
-class _Visible(_Value):
+class _HtmlRepr(_Value):
     """What a notebook shows as more than its ``repr``."""
 
     __slots__ = ()
 
     @abstractmethod
-    def _shown(self) -> Shown: ...
+    def _shown(self) -> HtmlView: ...
 
     def _repr_html_(self) -> str:
         return _html.card(self._shown())
 
 
-class Listing(list[T]):
+class ResultList(list[T]):
     """A list of values, which a notebook shows as a table. In every other respect it is a list."""
 
     def _repr_html_(self) -> str | None:
-        rows = [value._shown() for value in self if isinstance(value, _Visible)]  # noqa: SLF001  # of this module
+        rows = [value._shown() for value in self if isinstance(value, _HtmlRepr)]  # noqa: SLF001  # of this module
         return _html.table(rows) if len(rows) == len(self) else None
 
 
@@ -93,7 +93,7 @@ class VideoStatus(StrEnum):
 
 
 @frozen(kw_only=True)
-class Character(_Visible):
+class Character(_HtmlRepr):
     """Somebody who can speak.
 
     Attributes:
@@ -112,13 +112,13 @@ class Character(_Visible):
     preview_url: str = ""
     raw: Mapping[str, Any] = field(factory=dict, converter=_read_only, eq=False, repr=False)
 
-    def _shown(self) -> Shown:
+    def _shown(self) -> HtmlView:
         facts = {"model_id": self.model_id, "gender": self.gender}
-        return Shown(self.display_name or self.name, facts, picture=self.preview_url)
+        return HtmlView(self.display_name or self.name, facts, picture=self.preview_url)
 
 
 @frozen(kw_only=True)
-class Pose(_Visible):
+class Pose(_HtmlRepr):
     """A way in which an avatar can be shown. Servers of the service's later revision have them.
 
     Attributes:
@@ -133,12 +133,12 @@ class Pose(_Visible):
     preview_url: str = ""
     raw: Mapping[str, Any] = field(factory=dict, converter=_read_only, eq=False, repr=False)
 
-    def _shown(self) -> Shown:
-        return Shown(self.name, {"pose_id": self.pose_id}, picture=self.preview_url)
+    def _shown(self) -> HtmlView:
+        return HtmlView(self.name, {"pose_id": self.pose_id}, picture=self.preview_url)
 
 
 @frozen(kw_only=True)
-class Avatar(_Visible):
+class Avatar(_HtmlRepr):
     """Somebody who can speak, in one pose or another. Servers of the service's later revision have them.
 
     Attributes:
@@ -161,14 +161,14 @@ class Avatar(_Visible):
     poses: tuple[Pose, ...] = ()
     raw: Mapping[str, Any] = field(factory=dict, converter=_read_only, eq=False, repr=False)
 
-    def _shown(self) -> Shown:
+    def _shown(self) -> HtmlView:
         facts = {"avatar_id": self.avatar_id, "gender": self.gender}
         parts = [pose._shown() for pose in self.poses]  # noqa: SLF001  # of this module
-        return Shown(self.display_name or self.name, facts, picture=self.preview_url, parts=parts)
+        return HtmlView(self.display_name or self.name, facts, picture=self.preview_url, parts=parts)
 
 
 @frozen(kw_only=True)
-class Video(_Visible):
+class Video(_HtmlRepr):
     """One look at a video. Its ``repr`` does not show what signs a URL.
 
     Attributes:
@@ -193,12 +193,12 @@ class Video(_Visible):
         """
         return self.status is VideoStatus.FAILED or (self.status is VideoStatus.FINISHED and bool(self.video_url))
 
-    def _shown(self) -> Shown:
+    def _shown(self) -> HtmlView:
         word = str(self.raw.get("status", "")) if self.status is VideoStatus.UNKNOWN else self.status.value
         message = self.raw.get("message")
         links = {"video": self.video_url or "", "mask": self.mask_video_url or ""}
         facts = {"video_id": self.video_id, "status": word, "message": message if isinstance(message, str) else ""}
-        return Shown("", facts, player=self.video_url or "", links=links)
+        return HtmlView("", facts, player=self.video_url or "", links=links)
 
 
 def _check_text(what: str, value: str) -> None:
@@ -387,7 +387,7 @@ class Outcome:
 
 
 @frozen
-class Fault:
+class RowError:
     """Something that is wrong with a manifest.
 
     Attributes:

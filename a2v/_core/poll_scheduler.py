@@ -30,18 +30,18 @@ from typing import TYPE_CHECKING
 from attrs import define, evolve, frozen
 
 from a2v._core.models import Video, VideoStatus
-from a2v._core.rate_limiter import Kind
+from a2v._core.rate_limiter import RequestKind
 from a2v.errors import A2VError, AuthenticationError, NotFoundError, ProtocolError, RateLimitError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from a2v._core.rate_limiter import Budget
+    from a2v._core.rate_limiter import RateLimiter
 
-News = tuple[str, Video | A2VError]
+PollEvent = tuple[str, Video | A2VError]
 """A video's id and what its watchers get: a look that differs from the one before, or the error that ends the watch."""
 
-PATIENCE = 600.0
+MAX_OUTAGE = 600.0
 """How long a video may fail to be seen, in seconds, before its watch ends."""
 
 _UNKNOWN_YET = 120.0  # a video that was just submitted may not be known everywhere
@@ -59,13 +59,13 @@ _INSTANT = 1e-6
 _NOWHERE = (-math.inf, 0)
 
 
-def gap(age: float) -> float:
+def poll_interval(age: float) -> float:
     """After how many seconds a video is looked at again that has been under way for so long."""
     return max(0.5, min(age / 3, math.sqrt(max(age, 0.0) / 2), 60.0))
 
 
 @frozen
-class Turn:
+class ScheduledRequest:
     """What to send, and when.
 
     Attributes:
@@ -74,7 +74,7 @@ class Turn:
         video_id: Which video, for a ``GET``.
     """
 
-    kind: Kind
+    kind: RequestKind
     at: float
     video_id: str | None = None
 
@@ -90,7 +90,7 @@ class _Entry:
     # As of when it was last seen, be it by inference, and when it was last asked.
     looked: float
     asked: float
-    gap: float
+    poll_interval: float
     # Its place among what this client submitted; that of one that was picked up is before everything.
     place: tuple[float, int]
     video: Video | None = None
@@ -139,7 +139,7 @@ class _Queue:
         return None
 
 
-class Schedule:
+class PollScheduler:
     """Who is looked at next."""
 
     def __init__(self) -> None:
@@ -201,8 +201,10 @@ class Schedule:
         began = now if since is None else min(since, now)
         place = _NOWHERE if since is None else (began, self._added)
         # One that was just submitted cannot have ended; one that was picked up may have, hours ago.
-        looked = now - gap(0.0) if since is None else began
-        entry = _Entry(video_id, now, self._added, since=began, looked=looked, asked=looked, gap=0.0, place=place)
+        looked = now - poll_interval(0.0) if since is None else began
+        entry = _Entry(
+            video_id, now, self._added, since=began, looked=looked, asked=looked, poll_interval=0.0, place=place
+        )
         self._entries[video_id] = entry
         self._put(entry)
 
@@ -235,12 +237,12 @@ class Schedule:
     def next(
         self,
         now: float,
-        budget: Budget,
+        budget: RateLimiter,
         *,
         submits: int = 0,
         calls: int = 0,
         awaited: Callable[[str], bool] = lambda _: True,
-    ) -> Turn | None:
+    ) -> ScheduledRequest | None:
         """What to send next.
 
         Calls go first, but no two in a row while others could go; then submits, but every tenth request may be a poll.
@@ -258,20 +260,20 @@ class Schedule:
         """
         turns = [self._poll(now, awaited)]
         if submits:
-            turns.insert(self._since_poll >= _POLL_EVERY - 1, Turn(Kind.SUBMIT, now))
+            turns.insert(self._since_poll >= _POLL_EVERY - 1, ScheduledRequest(RequestKind.SUBMIT, now))
         if calls:
-            turns.insert(len(turns) if self._after_call else 0, Turn(Kind.CALL, now))
+            turns.insert(len(turns) if self._after_call else 0, ScheduledRequest(RequestKind.CALL, now))
         turns = [evolve(turn, at=max(turn.at, now + budget.wait(now, turn.kind))) for turn in turns]
         turn = min(turns, key=lambda turn: turn.at)
         return turn if math.isfinite(turn.at) else None
 
-    def begin(self, turn: Turn, now: float) -> None:
+    def begin(self, turn: ScheduledRequest, now: float) -> None:
         """Note that a turn is taken now."""
-        self._after_call = turn.kind is Kind.CALL
-        self._since_poll = 0 if turn.kind in (Kind.GET, Kind.LIST) else self._since_poll + 1
-        if turn.kind is Kind.LIST:
+        self._after_call = turn.kind is RequestKind.CALL
+        self._since_poll = 0 if turn.kind in (RequestKind.GET, RequestKind.LIST) else self._since_poll + 1
+        if turn.kind is RequestKind.LIST:
             self._listing, self._listed = now, self._added
-        elif turn.kind is Kind.GET and (entry := self._entries.get(turn.video_id or "")):
+        elif turn.kind is RequestKind.GET and (entry := self._entries.get(turn.video_id or "")):
             self._gets_first = max(0, self._gets_first - 1)
             self._since_oldest += 1
             if entry is self._oldest.first():
@@ -279,7 +281,7 @@ class Schedule:
             self._remove(entry)
             entry.flying = now
 
-    def _poll(self, now: float, awaited: Callable[[str], bool]) -> Turn:
+    def _poll(self, now: float, awaited: Callable[[str], bool]) -> ScheduledRequest:
         while True:
             best, due = self._most_overdue(now)
             oldest, at = self._asked_least_recently(now)
@@ -290,10 +292,14 @@ class Schedule:
                 break
             self._set_aside(idle)
         if best and is_due and self._can_list(best, now) and self._are_several_awaited(awaited):
-            return Turn(Kind.LIST, now)
+            return ScheduledRequest(RequestKind.LIST, now)
         if oldest and is_old and (not is_due or self._since_oldest >= _OLDEST_EVERY - 1):
-            return Turn(Kind.GET, now, oldest.video_id)
-        return Turn(Kind.GET, now, best.video_id) if best and is_due else Turn(Kind.GET, min(due, at))
+            return ScheduledRequest(RequestKind.GET, now, oldest.video_id)
+        return (
+            ScheduledRequest(RequestKind.GET, now, best.video_id)
+            if best and is_due
+            else ScheduledRequest(RequestKind.GET, min(due, at))
+        )
 
     def _are_several_awaited(self, awaited: Callable[[str], bool]) -> bool:
         """Whether a list is worth it: what is in line, or was seen with the last list, may not have become due itself."""
@@ -321,8 +327,8 @@ class Schedule:
             entry = lane.first()
             if entry is None or (self._listing is not None and entry.video_id not in self._unlisted):
                 continue
-            due = min(due, entry.looked + entry.gap)
-            if (ratio := (now - entry.looked) / entry.gap) >= overdue:
+            due = min(due, entry.looked + entry.poll_interval)
+            if (ratio := (now - entry.looked) / entry.poll_interval) >= overdue:
                 overdue, best = ratio, entry
         return best, due
 
@@ -331,7 +337,7 @@ class Schedule:
         oldest = self._oldest.first()
         if oldest is None or self._can_list(oldest, now):
             return None, math.inf
-        return oldest, max(oldest.asked + gap(oldest.asked - oldest.since), self._oldest_turn + _OLDEST_GAP)
+        return oldest, max(oldest.asked + poll_interval(oldest.asked - oldest.since), self._oldest_turn + _OLDEST_GAP)
 
     def _can_list(self, entry: _Entry, now: float) -> bool:
         if now < self._lists_from or self._gets_first or entry.video_id in self._unlisted:
@@ -340,7 +346,7 @@ class Schedule:
 
     # -- what came of it ----------------------------------------------------------------------------------------------
 
-    def looked(self, videos: Iterable[Video], now: float, turn: Turn | None = None) -> list[News]:
+    def looked(self, videos: Iterable[Video], now: float, turn: ScheduledRequest | None = None) -> list[PollEvent]:
         """Learn from a good reply.
 
         Args:
@@ -354,7 +360,7 @@ class Schedule:
         self._outage_since = math.inf
         shown = {video.video_id: video for video in videos}
         asked = self._land(turn, now) if turn else now
-        if turn and turn.kind is Kind.LIST:
+        if turn and turn.kind is RequestKind.LIST:
             self._list_failures = self._list_refusals = 0
             self._has_listed = True
             missing = self._entries.keys() - shown.keys()
@@ -367,7 +373,7 @@ class Schedule:
             for news in self._see(entry, video, asked)
         ]
 
-    def failed(self, turn: Turn, error: A2VError, now: float, *, final: bool) -> list[News]:
+    def failed(self, turn: ScheduledRequest, error: A2VError, now: float, *, final: bool) -> list[PollEvent]:
         """Learn from a bad reply, or from none.
 
         Args:
@@ -390,15 +396,15 @@ class Schedule:
             self._outage_since = math.inf
         if not final:
             self._outage_since, self._outage_seen = min(self._outage_since, now), now
-        if turn.kind is Kind.LIST:
+        if turn.kind is RequestKind.LIST:
             self._list_failed(now, final=final)
         elif (entry := self._entries.get(turn.video_id or "")) and self._get_failed(entry, error, now, final=final):
             # An outage ends all watches together: it is not about one video.
-            others = [each.video_id for each in self._entries.values() if self._outage(each, now) > PATIENCE]
+            others = [each.video_id for each in self._entries.values() if self._outage(each, now) > MAX_OUTAGE]
             return self._end(dict.fromkeys([entry.video_id, *others]), error)
         return []
 
-    def _end(self, video_ids: Iterable[str], error: A2VError) -> list[News]:
+    def _end(self, video_ids: Iterable[str], error: A2VError) -> list[PollEvent]:
         ended = [(video_id, error) for video_id in video_ids]
         for video_id, _ in ended:
             self.discard(video_id)
@@ -408,17 +414,17 @@ class Schedule:
         """For how long the server has been out of reach while a video was followed."""
         return now - max(self._outage_since, entry.added)
 
-    def missed(self, turn: Turn) -> None:
+    def missed(self, turn: ScheduledRequest) -> None:
         """A turn ended without an answer that says anything: it was cancelled, or never sent."""
         self._land(turn, 0.0)
 
-    def _land(self, turn: Turn, now: float) -> float:
+    def _land(self, turn: ScheduledRequest, now: float) -> float:
         """End a turn.
 
         Returns:
             When it began, for what the server showed is no newer than that.
         """
-        if turn.kind is Kind.LIST:
+        if turn.kind is RequestKind.LIST:
             now, self._listing = now if self._listing is None else self._listing, None
         elif (entry := self._entries.get(turn.video_id or "")) and entry.flying is not None:
             now, entry.flying = entry.flying, None
@@ -449,7 +455,7 @@ class Schedule:
             ends = now - entry.place[0] > _UNKNOWN_YET
         elif not final:
             failing = now - entry.failing_since if entry.failures >= _FEWEST_FAILURES else 0.0
-            ends = max(self._outage(entry, now), failing) > PATIENCE
+            ends = max(self._outage(entry, now), failing) > MAX_OUTAGE
         else:
             ends = True
         entry.looked = entry.asked = now
@@ -459,7 +465,7 @@ class Schedule:
 
     # -- what a look teaches ------------------------------------------------------------------------------------------
 
-    def _see(self, entry: _Entry, video: Video, asked: float) -> list[News]:
+    def _see(self, entry: _Entry, video: Video, asked: float) -> list[PollEvent]:
         if asked < entry.asked and not video.is_terminal:
             return []  # a newer look came in first
         self._remove(entry)
@@ -505,7 +511,7 @@ class Schedule:
             self._begun = max(self._begun, entry.place)
         self._step_down(entry)
 
-    def _without_url(self, entry: _Entry, video: Video) -> list[News]:
+    def _without_url(self, entry: _Entry, video: Video) -> list[PollEvent]:
         entry.without_url += 1
         if entry.without_url <= _NO_URL_YET:
             self._put(entry)
@@ -526,8 +532,10 @@ class Schedule:
             entry.lane = self._line
             self._line.put(entry, *entry.place)
             return
-        entry.gap = 2.0 ** (entry.without_url - 1) if entry.without_url else gap(entry.looked - entry.since)
-        entry.lane = self._lanes.setdefault(round(10 * math.log(entry.gap)), _Queue())
+        entry.poll_interval = (
+            2.0 ** (entry.without_url - 1) if entry.without_url else poll_interval(entry.looked - entry.since)
+        )
+        entry.lane = self._lanes.setdefault(round(10 * math.log(entry.poll_interval)), _Queue())
         entry.lane.put(entry, entry.looked)
 
     def _remove(self, entry: _Entry) -> None:

@@ -54,7 +54,7 @@ _LONGEST_RETRY_AFTER = 365 * 86_400.0  # what `retry_after` reports at most: som
 _SECONDS = re.compile(r"\d+(\.\d*)?", re.ASCII)
 
 
-class Kind(StrEnum):
+class RequestKind(StrEnum):
     """What a request is for."""
 
     CALL = "call"
@@ -68,10 +68,10 @@ class Kind(StrEnum):
 
 # Up to this share of a window goes out at once; what is beyond is spread over the rest of it. So polls leave room for
 # submits, and both for calls, which then wait seconds for a free place and not for the window's end.
-_BURST = {Kind.CALL: 1.0, Kind.SUBMIT: 0.8, Kind.GET: 1 / 3, Kind.LIST: 1 / 3}
+_BURST = {RequestKind.CALL: 1.0, RequestKind.SUBMIT: 0.8, RequestKind.GET: 1 / 3, RequestKind.LIST: 1 / 3}
 
 
-class Budget:
+class RateLimiter:
     """The requests that one token may send.
 
     Args:
@@ -123,7 +123,7 @@ class Budget:
         own = self.limit - len(self._flying) - len(self._log)
         return max(0, own if self._left is None else min(own, self._left))
 
-    def wait(self, now: float, kind: Kind = Kind.CALL) -> float:
+    def wait(self, now: float, kind: RequestKind = RequestKind.CALL) -> float:
         """How long a request of this kind must wait still.
 
         Returns:
@@ -240,7 +240,7 @@ class Budget:
             return 0.0
         return self._log[over] + _WINDOW + _MARGIN - now if over < len(self._log) else math.inf
 
-    def _spread(self, now: float, kind: Kind) -> float:
+    def _spread(self, now: float, kind: RequestKind) -> float:
         """How long until a send would no longer be part of a burst."""
         if self.limit is None:
             return 0.0

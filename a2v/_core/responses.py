@@ -14,7 +14,7 @@ from attrs import frozen
 from a2v._core import wire
 from a2v._core.gateways import quote
 from a2v._core.rate_limiter import asked_to_wait, retry_after
-from a2v._core.wire import Call, Envelope, Reply
+from a2v._core.wire import ApiRequest, Envelope, Response
 from a2v.errors import (
     A2VError,
     APIError,
@@ -44,7 +44,7 @@ _MAY_BE_LIMITED = re.compile(rb'"code"\s*:\s*"?0*%d\b' % wire.TOO_MANY_REQUESTS)
 
 
 @frozen
-class Failure:
+class NoResponse:
     """A request that brought no reply.
 
     Attributes:
@@ -57,7 +57,7 @@ class Failure:
 
 
 @frozen
-class Again:
+class Retry:
     """The request may be repeated; if patience has ended, this is the error.
 
     Attributes:
@@ -67,7 +67,7 @@ class Again:
     error: A2VError
 
 
-def judge(call: Call[T], answer: Reply | Failure) -> T | Again:
+def classify(call: ApiRequest[T], answer: Response | NoResponse) -> T | Retry:
     """Tell what an answer means for the call that was made.
 
     Args:
@@ -80,7 +80,7 @@ def judge(call: Call[T], answer: Reply | Failure) -> T | Again:
     Raises:
         A2VError: The answer is final.
     """
-    if isinstance(answer, Failure):
+    if isinstance(answer, NoResponse):
         return _judge_failure(call, answer)
     envelope = _open(call, answer)
     if is_rate_limited(call, answer):
@@ -100,7 +100,7 @@ def backoff(attempt: int, jitter: float) -> float:
     return min(8.0, 0.5 * 2.0 ** min(attempt, 9)) * (0.5 + jitter / 2)
 
 
-def is_rate_limited(call: Call[Any], reply: Reply) -> bool:
+def is_rate_limited(call: ApiRequest[Any], reply: Response) -> bool:
     """Whether a reply says that there were too many requests: HTTP 429, or code 1009 at any status."""
     if reply.status_code == 429:
         return True
@@ -109,7 +109,7 @@ def is_rate_limited(call: Call[Any], reply: Reply) -> bool:
     return isinstance(envelope, Envelope) and envelope.code == wire.TOO_MANY_REQUESTS
 
 
-def _open(call: Call[Any], reply: Reply) -> Envelope | ProtocolError:
+def _open(call: ApiRequest[Any], reply: Response) -> Envelope | ProtocolError:
     if _is_cut(call, reply):
         return ProtocolError(f"the response to {call.name} is longer than {call.max_body} bytes")
     try:
@@ -118,23 +118,23 @@ def _open(call: Call[Any], reply: Reply) -> Envelope | ProtocolError:
         return error
 
 
-def _is_cut(call: Call[Any], reply: Reply) -> bool:
+def _is_cut(call: ApiRequest[Any], reply: Response) -> bool:
     return len(reply.body) > call.max_body
 
 
-def _judge_failure(call: Call[T], failure: Failure) -> Again:
+def _judge_failure(call: ApiRequest[T], failure: NoResponse) -> Retry:
     if call.job and failure.sent:
         raise _unknown(call.job, failure.reason)
-    return Again(TransportError(failure.reason))
+    return Retry(TransportError(failure.reason))
 
 
-def _judge_rate_limit(reply: Reply, envelope: Envelope | ProtocolError) -> Again:
+def _judge_rate_limit(reply: Response, envelope: Envelope | ProtocolError) -> Retry:
     message, code = _message(reply, envelope, "too many requests"), _code(envelope)
     wait = retry_after(reply.headers)
-    return Again(RateLimitError(message, code=code, status_code=reply.status_code, retry_after=wait))
+    return Retry(RateLimitError(message, code=code, status_code=reply.status_code, retry_after=wait))
 
 
-def _judge_success(call: Call[T], reply: Reply, envelope: Envelope | ProtocolError) -> T | Again:
+def _judge_success(call: ApiRequest[T], reply: Response, envelope: Envelope | ProtocolError) -> T | Retry:
     if isinstance(envelope, Envelope) and envelope.code != wire.OK:
         raise _api_error(reply, envelope)
     try:
@@ -148,10 +148,10 @@ def _judge_success(call: Call[T], reply: Reply, envelope: Envelope | ProtocolErr
         raise _unknown(call.job, str(problem))
     if _is_cut(call, reply) and call.max_body > wire.MAX_BODY:
         raise problem  # the same list again would be cut again, after as many megabytes
-    return Again(problem)
+    return Retry(problem)
 
 
-def _judge_refusal(call: Call[T], reply: Reply, envelope: Envelope | ProtocolError) -> Again:
+def _judge_refusal(call: ApiRequest[T], reply: Response, envelope: Envelope | ProtocolError) -> Retry:
     status = reply.status_code
     if status < 400:
         raise ProtocolError(f"the server answered {call.method} {call.path} with HTTP {status}, which is not followed")
@@ -160,7 +160,7 @@ def _judge_refusal(call: Call[T], reply: Reply, envelope: Envelope | ProtocolErr
     if call.job and (status in (408, 409) or status >= 500):
         raise _unknown(call.job, str(error))
     if isinstance(error, ServerError):
-        return Again(error)
+        return Retry(error)
     raise error
 
 
@@ -170,7 +170,7 @@ def _unknown(job: Job, reason: str) -> SubmissionUnknownError:
     )
 
 
-def _api_error(reply: Reply, envelope: Envelope | ProtocolError) -> APIError:
+def _api_error(reply: Response, envelope: Envelope | ProtocolError) -> APIError:
     status, code = reply.status_code, _code(envelope)
     kind = ServerError if status >= 500 else _BY_STATUS.get(status, APIError)
     if code == wire.NOT_FOUND and kind is APIError:
@@ -181,7 +181,7 @@ def _api_error(reply: Reply, envelope: Envelope | ProtocolError) -> APIError:
     return error
 
 
-def _not_found(call: Call[Any], reply: Reply, envelope: Envelope | ProtocolError) -> NotFoundError:
+def _not_found(call: ApiRequest[Any], reply: Response, envelope: Envelope | ProtocolError) -> NotFoundError:
     """HTTP 404 means a missing thing or a missing call, as not all servers have all calls.
 
     Code 10001 tells the two apart, and without an envelope it was no part of the API that answered. Any other code leaves
@@ -199,7 +199,7 @@ def _code(envelope: Envelope | ProtocolError) -> int | None:
     return envelope.code if isinstance(envelope, Envelope) else None
 
 
-def _message(reply: Reply, envelope: Envelope | ProtocolError, otherwise: str) -> str:
+def _message(reply: Response, envelope: Envelope | ProtocolError, otherwise: str) -> str:
     if isinstance(envelope, Envelope):
         return envelope.message or otherwise
     said = quote(reply)

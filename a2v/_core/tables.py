@@ -14,7 +14,7 @@ from typing import Any
 
 from attrs import field, frozen
 
-from a2v._core.models import Fault
+from a2v._core.models import RowError
 from a2v._core.text import escape, is_invisible, strip
 from a2v._core.workbook import CellError, WorkbookError, read_sheet
 
@@ -64,7 +64,7 @@ class Hidden:
     numbers: list[int]
 
 
-Rows = Iterator[Row | Fault | Hidden]
+Rows = Iterator[Row | RowError | Hidden]
 
 
 @lru_cache(maxsize=1024)
@@ -108,7 +108,7 @@ def read_xlsx(data: bytes) -> Rows:
     try:
         sheet = read_sheet(data)
     except WorkbookError as error:
-        yield Fault(None, None, str(error))
+        yield RowError(None, None, str(error))
         return
     yield from table(iter(sheet.rows), f"the first row of the sheet {escape(sheet.name)!r}")
     if sheet.hidden:
@@ -123,7 +123,7 @@ def _of_text(data: bytes, read: Callable[[str], Rows]) -> Rows:
         at = error.start + len(data) - len(error.object)  # one of the codecs does not count the BOM
         line = data[:at].decode(encoding, "ignore").count("\n") + 1
         byte = f"the byte 0x{data[at]:02x} (number {at + 1} of the file)"
-        yield Fault(
+        yield RowError(
             line,
             None,
             f"{byte} is not {encoding.removesuffix('-sig').upper()}: save the file as UTF-8"
@@ -132,7 +132,7 @@ def _of_text(data: bytes, read: Callable[[str], Rows]) -> Rows:
         return
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
-        yield Fault(line, None, "there is a NUL character: save the file as text, in UTF-8")
+        yield RowError(line, None, "there is a NUL character: save the file as text, in UTF-8")
         return
     yield from read(text.lstrip("\ufeff"))
 
@@ -144,7 +144,7 @@ def _csv_rows(text: str) -> Rows:
     if lines and (found := _SEPARATOR_LINE.fullmatch(lines[0])):
         skipped, delimiter = 1, found[1]
     del lines[:skipped]
-    failed: list[Fault] = []
+    failed: list[RowError] = []
     cells = _csv_cells(lines, delimiter or _delimiter(lines), failed, skipped + 1)
     yield from table((number, dict(enumerate(row, 1))) for number, row in cells)
     yield from failed
@@ -159,7 +159,7 @@ def _delimiter(lines: list[str]) -> str:
 
 
 def _csv_cells(
-    lines: list[str], delimiter: str, failed: list[Fault], first: int = 1
+    lines: list[str], delimiter: str, failed: list[RowError], first: int = 1
 ) -> Iterator[tuple[int, list[str]]]:
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
     number = first
@@ -172,7 +172,7 @@ def _csv_cells(
     except csv.Error as error:
         # What follows cannot be told apart: the quote may have swallowed it.
         problem = "a quote is opened and never closed" if "unexpected end" in str(error) else f"it is not CSV: {error}"
-        failed.append(Fault(number, None, problem))
+        failed.append(RowError(number, None, problem))
 
 
 def table(rows: Iterator[tuple[int, Mapping[int, Any]]], where: str = "the first row") -> Rows:
@@ -198,21 +198,21 @@ def table(rows: Iterator[tuple[int, Mapping[int, Any]]], where: str = "the first
         yield Row(number, {name: cells.get(place, "") for place, name in header.items()}, stray, first)
 
 
-def _header_faults(number: int, header: list[str], where: str) -> Iterator[Fault]:
+def _header_faults(number: int, header: list[str], where: str) -> Iterator[RowError]:
     if len(header) > MAX_COLUMNS:
         yield _too_wide(number or None)
         return
     twice = Counter(column_of(name) or name for name in header)
     for name, count in twice.items():
         if count > 1:
-            yield Fault(number or None, escape(name), "the header names this column more than once")
+            yield RowError(number or None, escape(name), "the header names this column more than once")
     missing = missing_columns(twice)
     if missing:
-        yield Fault(number or None, None, f"{where} must name the columns, and lacks {missing}: {listed(header)}")
+        yield RowError(number or None, None, f"{where} must name the columns, and lacks {missing}: {listed(header)}")
 
 
-def _too_wide(number: int | None) -> Fault:
-    return Fault(number, None, f"it is too big for a manifest: more than {MAX_COLUMNS:,} columns")
+def _too_wide(number: int | None) -> RowError:
+    return RowError(number, None, f"it is too big for a manifest: more than {MAX_COLUMNS:,} columns")
 
 
 def missing_columns(columns: Iterable[str]) -> str:
@@ -237,7 +237,7 @@ def _json_lines(text: str) -> Rows:
             try:
                 yield Row(number, _DECODER.decode(line))
             except (ValueError, RecursionError) as error:
-                yield Fault(number, None, _not_json(error))
+                yield RowError(number, None, _not_json(error))
 
 
 def _json_array(text: str) -> Rows:
@@ -246,7 +246,7 @@ def _json_array(text: str) -> Rows:
     if at == len(text):
         return
     if text[at] != "[":
-        yield Fault(1, None, "a .json manifest is one array of objects; with an object in each line it is .jsonl")
+        yield RowError(1, None, "a .json manifest is one array of objects; with an object in each line it is .jsonl")
         return
     number, counted = 1, 0
     try:
@@ -265,7 +265,7 @@ def _json_array(text: str) -> Rows:
             raise json.JSONDecodeError("Extra data", text, at)
     except (ValueError, RecursionError) as error:
         line = error.lineno if isinstance(error, json.JSONDecodeError) else number
-        yield Fault(line, None, _not_json(error))
+        yield RowError(line, None, _not_json(error))
 
 
 def _skip(text: str, at: int) -> int:

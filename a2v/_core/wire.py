@@ -14,7 +14,7 @@ import cattrs
 from attrs import define, field, frozen
 from cattrs.gen import make_dict_structure_fn, override
 
-from a2v._core.models import Avatar, Character, Job, Listing, Pose, Video, VideoStatus
+from a2v._core.models import Avatar, Character, Job, Pose, ResultList, Video, VideoStatus
 from a2v._core.text import escape
 from a2v.errors import ProtocolError
 
@@ -41,7 +41,7 @@ _DEEPEST = 50
 
 
 @define(eq=False)
-class Sending:
+class SubmissionAttempt:
     """One try to submit, while it is on its way.
 
     Attributes:
@@ -60,7 +60,7 @@ class Sending:
 
 
 @frozen
-class Call(Generic[T]):
+class ApiRequest(Generic[T]):
     """One call of the API.
 
     Attributes:
@@ -78,7 +78,7 @@ class Call(Generic[T]):
     read: Callable[[object], T]
     params: Mapping[str, str] | None = None
     job: Job | None = None
-    sending: Sending | None = None
+    sending: SubmissionAttempt | None = None
     max_body: int = MAX_BODY
 
     @property
@@ -100,7 +100,7 @@ class Call(Generic[T]):
 
 
 @frozen
-class Reply:
+class Response:
     """What came back: header names in lower case, the body whole."""
 
     status_code: int
@@ -121,17 +121,17 @@ class Envelope:
 # -- calls ------------------------------------------------------------------------------------------------------------
 
 
-def character_list() -> Call[list[Character]]:
+def character_list() -> ApiRequest[list[Character]]:
     """All characters of the service."""
-    return Call("GET", CHARACTER_LIST, lambda data: _read_list(data, Character), max_body=MAX_LIST)
+    return ApiRequest("GET", CHARACTER_LIST, lambda data: _read_list(data, Character), max_body=MAX_LIST)
 
 
-def video_generate(job: Job, sending: Sending | None = None) -> Call[str]:
+def video_generate(job: Job, sending: SubmissionAttempt | None = None) -> ApiRequest[str]:
     """Submit a job; the value is the new video's id."""
-    return Call("POST", VIDEO_GENERATE, _read_video_id, job=job, sending=sending or Sending())
+    return ApiRequest("POST", VIDEO_GENERATE, _read_video_id, job=job, sending=sending or SubmissionAttempt())
 
 
-def video_get(video_id: str) -> Call[Video]:
+def video_get(video_id: str) -> ApiRequest[Video]:
     """Look at one video."""
 
     def read(data: object) -> Video:
@@ -140,22 +140,22 @@ def video_get(video_id: str) -> Call[Video]:
             raise ProtocolError(f"asked for video {video_id!r}, was told about {video.video_id!r}")
         return video
 
-    return Call("GET", VIDEO_GET, read, params={"video_id": video_id})
+    return ApiRequest("GET", VIDEO_GET, read, params={"video_id": video_id})
 
 
-def video_list() -> Call[list[Video]]:
+def video_list() -> ApiRequest[list[Video]]:
     """Look at every video of the account."""
-    return Call("GET", VIDEO_LIST, lambda data: _read_list(data, Video), max_body=MAX_LIST)
+    return ApiRequest("GET", VIDEO_LIST, lambda data: _read_list(data, Video), max_body=MAX_LIST)
 
 
-def avatar_list() -> Call[list[Avatar]]:
+def avatar_list() -> ApiRequest[list[Avatar]]:
     """All avatars of the service, with their poses."""
-    return Call("GET", AVATAR_LIST, lambda data: _read_list(data, Avatar), max_body=MAX_LIST)
+    return ApiRequest("GET", AVATAR_LIST, lambda data: _read_list(data, Avatar), max_body=MAX_LIST)
 
 
-def avatar_pose_list(avatar_id: str) -> Call[list[Pose]]:
+def avatar_pose_list(avatar_id: str) -> ApiRequest[list[Pose]]:
     """The poses of one avatar, each once."""
-    return Call(
+    return ApiRequest(
         "GET",
         AVATAR_POSE_LIST,
         lambda data: _once(_read_list(data, Pose)),
@@ -238,7 +238,7 @@ def _read_code(code: object) -> int:
 def _read_list(data: object, kind: type[T]) -> list[T]:
     if not isinstance(data, list):
         raise ProtocolError(f"expected a list, got {type(data).__name__}")
-    return Listing(_structure(item, kind) for item in cast("list[object]", data))
+    return ResultList(_structure(item, kind) for item in cast("list[object]", data))
 
 
 def _read_video_id(data: object) -> str:
@@ -283,7 +283,7 @@ def _once(poses: list[Pose]) -> list[Pose]:
     first: dict[str, Pose] = {}
     for pose in poses:
         first.setdefault(pose.pose_id, pose)
-    return Listing(first.values())
+    return ResultList(first.values())
 
 
 def _string(value: object, _: object) -> str:

@@ -20,8 +20,8 @@ from cyclopts import App, CycloptsError, Parameter, validators
 from a2v import (
     A2VError,
     ConfigurationError,
-    Fault,
     ManifestError,
+    RowError,
     SubmissionUnknownError,
     VideoFailedError,
     VideoStatus,
@@ -471,5 +471,5 @@ def _words(error: Exception) -> str:
     return words.partition("\n")[0] if isinstance(error, ManifestError) else words
 
 
-def _faults(error: Exception) -> tuple[Fault, ...]:
+def _faults(error: Exception) -> tuple[RowError, ...]:
     return error.faults if isinstance(error, ManifestError) else ()

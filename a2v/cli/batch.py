@@ -25,7 +25,7 @@ from a2v import (
 from a2v._async.batch.journal import check_account
 from a2v._async.batch.lock_file import is_in_use
 from a2v._async.batch.prepare import preview
-from a2v._core.batch_plan import Choices, places_of, repeated
+from a2v._core.batch_plan import BatchOptions, places_of, repeated
 from a2v._paths import existing
 from a2v.cli.plan import Plan, Work, ambiguity, as_options, foretell
 from a2v.cli.printing import number, say
@@ -109,7 +109,7 @@ def show_journal(path: Path, *, as_json: bool) -> None:
 class _Run:
     work: Work
     plan: Plan
-    choices: Choices
+    choices: BatchOptions
     staging: Staging
     server: Server
     folder: Path

@@ -16,7 +16,7 @@ from a2v import A2VError, __version__
 from a2v._async.requests.transport import Transport
 from a2v._core import wire
 from a2v._core.rate_limiter import reset_in
-from a2v._core.responses import Again, Failure, judge
+from a2v._core.responses import NoResponse, Retry, classify
 from a2v._core.settings import HOSTED, Secret, read_base_url
 from a2v._core.settings import read_token as check_token
 from a2v.cli.printing import number
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from a2v import Character
-    from a2v._core.wire import Call, Reply
+    from a2v._core.wire import ApiRequest, Response
 
 State = Literal["ok", "note", "problem"]
 
@@ -132,7 +132,7 @@ def _base_url(base_url: str | None) -> tuple[str | None, Check]:
 async def _server(url: str, token: Secret) -> list[Check]:
     transport, call = Transport(None), wire.character_list()
     began = time.monotonic()
-    answer: wire.Reply | Failure | None = None
+    answer: wire.Response | NoResponse | None = None
     try:
         answer = await transport.exchange(url, token, call, _TIMEOUT)
     except A2VError as error:
@@ -140,24 +140,24 @@ async def _server(url: str, token: Secret) -> list[Check]:
     finally:
         await transport.aclose()
     seconds = time.monotonic() - began
-    if isinstance(answer, Failure):
+    if isinstance(answer, NoResponse):
         return [Check("server", "problem", f"cannot be reached: {answer.reason}")]
     # What a server that says no tells of its clock and of the budget may be the very reason.
     return [_judged(call, answer, seconds), *_clock(answer), *_budget(answer)]
 
 
-def _judged(call: Call[list[Character]], answer: Reply, seconds: float) -> Check:
+def _judged(call: ApiRequest[list[Character]], answer: Response, seconds: float) -> Check:
     try:
-        outcome = judge(call, answer)
+        outcome = classify(call, answer)
     except A2VError as error:
         return Check("server", "problem", f"says no: {error}")
-    if isinstance(outcome, Again):
+    if isinstance(outcome, Retry):
         return Check("server", "problem", f"says no: {outcome.error}")
     words = f"accepts the token and has {number(len(outcome), 'character')}; answered in {seconds:.1f} s"
     return Check("server", "ok", words)
 
 
-def _clock(reply: Reply) -> Iterator[Check]:
+def _clock(reply: Response) -> Iterator[Check]:
     try:
         skew = time.time() - parsedate_to_datetime(reply.headers["date"]).timestamp()
     except (KeyError, ValueError, OverflowError):  # the last for a year that a clock cannot have
@@ -171,7 +171,7 @@ def _clock(reply: Reply) -> Iterator[Check]:
         yield Check("clock", "problem", words)
 
 
-def _budget(reply: Reply) -> Iterator[Check]:
+def _budget(reply: Response) -> Iterator[Check]:
     left, total = (reply.headers.get(f"x-ratelimit-{name}", "") for name in ("left", "total"))
     if not re.fullmatch(r"[0-9]{1,15}", left):
         yield Check("budget", "note", "the server does not tell how many requests are left")

@@ -82,7 +82,7 @@ class Plan:
             flags += f" --render-timeout {self.render_timeout or 'none'}"
         return flags + (" --overwrite" if self.overwrite else "")
 
-    def choices(self, rows: Sequence[int]) -> batch_plan.Choices:
+    def choices(self, rows: Sequence[int]) -> batch_plan.BatchOptions:
         """The options that decide what a run does with each job.
 
         Args:
@@ -93,7 +93,7 @@ class Plan:
         """
         if self.same_recordings and self.new_recordings:
             raise UsageError("--same-recordings and --new-recordings exclude each other")
-        return batch_plan.Choices(
+        return batch_plan.BatchOptions(
             overwrite=self.overwrite,
             limit=self.limit,
             quota=self.quota,
@@ -213,7 +213,7 @@ class Work:
         ]
 
 
-def foretell(work: Work, found: batch_plan.Plan) -> list[str]:
+def foretell(work: Work, found: batch_plan.BatchPlan) -> list[str]:
     """What a run would do.
 
     Args:

@@ -12,7 +12,7 @@ import pytest
 
 import a2v
 from a2v._async.batch import background
-from a2v._async.batch.files import Saver
+from a2v._async.batch.files import BatchFiles
 
 pytestmark = [pytest.mark.anyio, pytest.mark.virtual_time]
 
@@ -140,14 +140,14 @@ class OddError(LookupError):
 
 @pytest.mark.parametrize("kept", [True, False], ids=["journal", "no journal"])
 async def test_an_unforeseen_error_is_the_outcome_of_one_job(make_client, tmp_path, monkeypatch, check, kept) -> None:
-    real = Saver.save
+    real = BatchFiles.save
 
     async def save(saver, task, *args):
         if task.video_id == "v2":
             raise OddError("https://example.com/b.wav?")
         return await real(saver, task, *args)
 
-    monkeypatch.setattr(Saver, "save", save)
+    monkeypatch.setattr(BatchFiles, "save", save)
     settings = {"save_to": tmp_path / "videos", "journal": tmp_path / "j.db" if kept else None}
     async with make_client() as client, client.batch(jobs("a", "b", "c"), **settings) as batch:
         seen = {outcome.job.name: outcome async for outcome in batch}

@@ -17,8 +17,8 @@ import pytest
 import a2v
 from a2v import testing
 from a2v._async.requests.session import _Run
-from a2v._async.requests.shared_limiter import LoopBudget, SharedBudget
-from a2v._core.rate_limiter import Budget
+from a2v._async.requests.shared_limiter import LoopRateLimiter, SharedRateLimiter
+from a2v._core.rate_limiter import RateLimiter
 
 BACKENDS = ["asyncio", "trio"]
 JOB = {"model_id": "eva_a0008", "audio_url": "https://example.com/a.wav"}
@@ -128,7 +128,7 @@ def test_a_request_elsewhere_counts_while_it_is_in_flight(backend) -> None:
 
 
 def test_a_request_that_was_lost_with_its_loop_does_not_count_for_ever() -> None:
-    budget = Budget(longest=90)
+    budget = RateLimiter(longest=90)
     lost = budget.sent(0.0)
     assert budget.wait(89.0) > 60
     assert budget.wait(91.0) == 0
@@ -157,10 +157,10 @@ def test_a_clock_that_jumps_elsewhere_holds_nothing_up() -> None:
 
 
 def test_the_budgets_clock_never_goes_back() -> None:
-    shared = SharedBudget(Budget())
+    shared = SharedRateLimiter(RateLimiter())
 
     async def main() -> None:
-        loop = LoopBudget(shared)
+        loop = LoopRateLimiter(shared)
         before = loop.now()
         shared.now = before + 0.5  # another loop's clock is a little ahead
         assert loop.now() == before + 0.5

@@ -18,7 +18,7 @@ import pytest
 import a2v
 from a2v._async.batch import files
 from a2v._async.batch.journal import Journal
-from a2v._async.batch.lock_file import SideFile
+from a2v._async.batch.lock_file import LockFile
 from a2v._async.destination import Destination
 
 pytestmark = [pytest.mark.anyio, pytest.mark.virtual_time]
@@ -536,7 +536,7 @@ async def test_a_full_disk_when_the_id_comes(service, go, disk, journal) -> None
 async def test_a_disk_that_keeps_no_note_either(service, go, disk, journal, monkeypatch) -> None:
     """Then the error is all there is, and it names the id; the next run calls it what it is, in doubt."""
     disk.full_at = "submitted"
-    monkeypatch.setattr(SideFile, "note", lambda *_: False)
+    monkeypatch.setattr(LockFile, "note", lambda *_: False)
     seen = await go(jobs("a"))
     assert "video v1 was submitted: note it" in str(seen["a"].error)
     seen = await go(jobs("a"))
@@ -549,7 +549,7 @@ def test_a_side_file_that_cannot_be_made(tmp_path, monkeypatch) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(OSError, match="No space"), SideFile(tmp_path / "batch.db"):
+    with pytest.raises(OSError, match="No space"), LockFile(tmp_path / "batch.db"):
         pytest.fail("entered")
 
 
@@ -557,7 +557,7 @@ def test_a_note_on_a_disk_that_fails(tmp_path, monkeypatch) -> None:
     def fail(*_):
         raise OSError(errno.EIO, "Input/output error")
 
-    with SideFile(tmp_path / "batch.db") as side:
+    with LockFile(tmp_path / "batch.db") as side:
         assert side.note({"identity": "i", "video_id": "v"})
         assert side.read() == {"identity": "i", "video_id": "v"}
         monkeypatch.setattr(os, "fsync", fail)

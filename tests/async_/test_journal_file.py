@@ -360,6 +360,6 @@ async def test_a_folder_in_the_place_of_the_lock_file_is_refused(service, run, j
 
 
 def test_a_lock_file_that_is_closed_twice_stays_closed(journal) -> None:
-    with lock_file.SideFile(journal) as side:
+    with lock_file.LockFile(journal) as side:
         side.close()
         assert not lock_file.is_in_use(journal)

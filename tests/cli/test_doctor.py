@@ -9,7 +9,7 @@ from importlib import metadata
 import attrs
 import pytest
 
-from a2v._core.wire import Reply
+from a2v._core.wire import Response
 from a2v.cli.doctor import _budget, _clock
 from a2v.testing import FixedWindow
 
@@ -192,7 +192,7 @@ def test_the_completion_of_the_shell_can_be_installed(a2v, environment, tmp_path
 )
 def test_absurd_headers_are_taken_for_none(header, value) -> None:
     headers = {"date": "Tue, 14 Nov 2023 22:13:20 GMT", "x-ratelimit-left": "3", "x-ratelimit-total": "30"}
-    reply = Reply(200, headers | {header: value}, b"")
+    reply = Response(200, headers | {header: value}, b"")
 
     checks = [*_clock(reply), *_budget(reply)]
 

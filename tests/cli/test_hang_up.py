@@ -83,10 +83,10 @@ def test_nohup_is_heeded(started, service) -> None:
 
 @pytest.mark.parametrize("local", [(), ("--local",)], ids=["server", "local"])
 def test_a_batch_that_runs_already_is_told_as_such(a2v, tmp_path, local, submitting) -> None:
-    from a2v._async.batch.lock_file import SideFile
+    from a2v._async.batch.lock_file import LockFile
 
     (tmp_path / "videos").mkdir()
-    with SideFile(tmp_path / "videos" / "a2v-batch.db"):
+    with LockFile(tmp_path / "videos" / "a2v-batch.db"):
         ran = a2v(*BATCH, *local)
     assert ran.returncode == 2
     assert ran.stderr.startswith("a2v: this batch is already running: another process works on videos/a2v-batch.db")

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import a2v
-from a2v._core.batch_plan import Action, Choices, Files, decide, mask_of, match, places_of, recording, repeated
-from a2v._core.items import JobState, Row, without_query
+from a2v._core.batch_plan import Action, BatchOptions, Files, decide, mask_of, match, places_of, recording, repeated
+from a2v._core.items import JobState, JournalRow, without_query
 
 AUDIO = "https://example.com/a.wav"
 FOLDER = Path("/videos")
@@ -23,11 +23,11 @@ def job(url: str = AUDIO, name: str | None = None, **more: object) -> a2v.Job:
     return a2v.Job("eva_a0008", url, name, **more)
 
 
-def known(*jobs: a2v.Job, state: JobState = JobState.DONE, **facts: object) -> list[Row]:
+def known(*jobs: a2v.Job, state: JobState = JobState.DONE, **facts: object) -> list[JournalRow]:
     """A journal in which an earlier run has got that far with each of some jobs."""
     matches = match(jobs, [], places_of(jobs, FOLDER)).matches
     return [
-        Row(
+        JournalRow(
             identity=one.identity,
             place=place,
             job=evolve(one.job, audio_url=without_query(one.job.audio_url)),
@@ -181,7 +181,7 @@ class TestAmbiguity:
 def planned(jobs, rows, files=None, **choices):
     matching = match(jobs, rows, places_of(jobs, FOLDER), choices.get("recordings"))
     saved = {one.index for one in matching.matches if one.row and one.row.path}
-    return decide(matching, files or Files(saved=saved), Choices(**choices))
+    return decide(matching, files or Files(saved=saved), BatchOptions(**choices))
 
 
 def actions(jobs, rows, files=None, **choices) -> list[Action]:
@@ -242,7 +242,7 @@ class TestActions:
 
     def test_without_a_folder_no_file_is_missing(self) -> None:
         matching = match([job()], known(job()), [None])
-        assert [step.action for step in decide(matching, Files(), Choices()).steps] == [Action.REPORT]
+        assert [step.action for step in decide(matching, Files(), BatchOptions()).steps] == [Action.REPORT]
 
 
 class TestFilesInTheWay:

@@ -18,7 +18,7 @@ EXAMPLES = [
     a2v.InvalidArgumentError("timeout must be a number"),
     a2v.InvalidStateError("a batch runs once"),
     a2v.ConfigurationError("no token"),
-    a2v.ManifestError("jobs.csv", faults=(a2v.Fault(3, "audio_url", "it is missing or empty"),)),
+    a2v.ManifestError("jobs.csv", faults=(a2v.RowError(3, "audio_url", "it is missing or empty"),)),
     a2v.AmbiguousJobsError("which?", pairs=((0, a2v.JournalEntry(job=JOB, state=a2v.JobState.DONE)),)),
     a2v.TransportError("refused"),
     a2v.APIError("no", code=7, status_code=400),

@@ -7,22 +7,22 @@ import pytest
 import a2v
 from a2v._core import wire
 from a2v._core.gateways import quote
-from a2v._core.responses import Again, judge
-from a2v._core.wire import Reply
+from a2v._core.responses import Retry, classify
+from a2v._core.wire import Response
 
 JOB = a2v.Job("eva_a0008", "https://example.com/a.wav")
 
 
-def reply(status: int, body: bytes, **headers: str) -> Reply:
-    return Reply(status, {name.replace("_", "-"): value for name, value in headers.items()}, body)
+def reply(status: int, body: bytes, **headers: str) -> Response:
+    return Response(status, {name.replace("_", "-"): value for name, value in headers.items()}, body)
 
 
-def told(call, answer: Reply) -> str:
+def told(call, answer: Response) -> str:
     try:
-        outcome = judge(call, answer)
+        outcome = classify(call, answer)
     except a2v.A2VError as error:
         return str(error)
-    assert isinstance(outcome, Again)
+    assert isinstance(outcome, Retry)
     return str(outcome.error)
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import copy
 import pickle
+from html.parser import HTMLParser
 
 import pytest
-from _html.parser import HTMLParser
 
 from a2v import Avatar, Character, Pose, Video, VideoStatus, _html
-from a2v._core.models import Listing
+from a2v._core.models import ResultList
 
 EVIL = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>"
 NOT_WEB = [
@@ -113,7 +113,7 @@ def values(text: str, url: str) -> list[object]:
 
 
 @pytest.mark.parametrize("value", values(EVIL, "https://x/p?" + EVIL), ids=lambda value: type(value).__name__)
-@pytest.mark.parametrize("wrap", [lambda value: value, lambda value: Listing([value])], ids=["card", "table"])
+@pytest.mark.parametrize("wrap", [lambda value: value, lambda value: ResultList([value])], ids=["card", "table"])
 def test_nothing_of_a_server_becomes_markup(value, wrap):
     shown = page(wrap(value))
     assert EVIL in shown.text
@@ -127,16 +127,16 @@ def test_nothing_of_a_server_becomes_markup(value, wrap):
 @pytest.mark.parametrize("url", NOT_WEB)
 def test_only_web_urls_are_fetched_or_followed(url):
     for value in values("x", url):
-        for shown in (page(value), page(Listing([value]))):
+        for shown in (page(value), page(ResultList([value]))):
             assert not [tag for tag, _ in shown.tags if tag in ("img", "video", "a")]
 
 
 def test_a_list_is_a_table_and_still_a_list():
-    characters = Listing([EVA, Character(model_id="leo", name="Leo")])
+    characters = ResultList([EVA, Character(model_id="leo", name="Leo")])
     assert characters == [EVA, Character(model_id="leo", name="Leo")]
     assert isinstance(characters, list)
     for twin in (pickle.loads(pickle.dumps(characters)), copy.copy(characters)):
-        assert (twin, type(twin)) == (characters, Listing)
+        assert (twin, type(twin)) == (characters, ResultList)
     shown = page(characters)
     assert len(shown.all("tr")) == 3
     assert [picture["src"] for picture in shown.all("img")] == ["https://x/eva.png?a=1&b=2"]
@@ -144,28 +144,28 @@ def test_a_list_is_a_table_and_still_a_list():
 
 
 def test_columns_that_say_nothing_are_left_out():
-    shown = page(Listing([Video(video_id="v", status=VideoStatus.PENDING)]))
+    shown = page(ResultList([Video(video_id="v", status=VideoStatus.PENDING)]))
     assert len(shown.all("th")) == 2  # video_id and status
 
 
 def test_a_table_of_avatars_and_of_videos():
-    avatars = page(Listing([MIA]))
+    avatars = page(ResultList([MIA]))
     assert [picture["src"] for picture in avatars.all("img")] == ["https://x/mia.png", "https://x/p1.png"]
     assert "p2" in avatars.text
-    videos = page(Listing([DONE, Video(video_id="v2", status=VideoStatus.PENDING)]))
+    videos = page(ResultList([DONE, Video(video_id="v2", status=VideoStatus.PENDING)]))
     assert not videos.all("video")
     assert [link["href"] for link in videos.all("a")] == ["https://x/v.mp4?sig=1", "https://x/m.mp4"]
 
 
 def test_a_long_list_is_cut_off():
-    shown = page(Listing([EVA] * 130))
+    shown = page(ResultList([EVA] * 130))
     assert len(shown.all("tr")) == 101
     assert "and 30 more" in shown.text
 
 
 def test_an_empty_list_and_one_with_something_else_in_it():
-    assert page(Listing()).text == "none"
-    assert Listing([EVA, "something else"])._repr_html_() is None
+    assert page(ResultList()).text == "none"
+    assert ResultList([EVA, "something else"])._repr_html_() is None
 
 
 def test_progress():

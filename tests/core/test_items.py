@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import a2v
-from a2v._core.items import BEFORE, JobState, adoptable, facts_of, restored, state_after, without_query
+from a2v._core.items import BEFORE, JobState, adoptable, error_record, restored, state_after, without_query
 
 AUDIO = "https://example.com/a.wav"
 
@@ -67,13 +67,13 @@ def test_nothing_leads_from_doubt_to_submitting_but_a_choice() -> None:
 
 @pytest.mark.parametrize("error", [a2v.NotFoundError("gone", code=10001, status_code=404), a2v.ProtocolError("odd")])
 def test_an_error_comes_back_as_it_was(error) -> None:
-    again = restored(facts_of(error, job()))
+    again = restored(error_record(error, job()))
     assert (type(again), str(again)) == (type(error), str(error))
     assert vars(again) == vars(error)
 
 
 def test_what_gives_access_is_not_written_down() -> None:
     secret = job(AUDIO + "?token=s3cret")
-    facts = facts_of(a2v.APIError(f"cannot fetch {secret.audio_url}", status_code=400), secret)
+    facts = error_record(a2v.APIError(f"cannot fetch {secret.audio_url}", status_code=400), secret)
     assert facts["message"] == f"cannot fetch {AUDIO}"
-    assert facts_of(KeyboardInterrupt(), secret) is None
+    assert error_record(KeyboardInterrupt(), secret) is None

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from a2v._core.models import Video, VideoStatus
-from a2v._core.poll_scheduler import PATIENCE, Schedule, gap, is_change
-from a2v._core.rate_limiter import Budget, Kind
+from a2v._core.poll_scheduler import MAX_OUTAGE, PollScheduler, is_change, poll_interval
+from a2v._core.rate_limiter import RateLimiter, RequestKind
 from a2v.errors import (
     AuthenticationError,
     NotFoundError,
@@ -44,7 +44,7 @@ class Driver:
     """Takes turns with a schedule: no budget to speak of, no latency, no service but what a test says."""
 
     def __init__(self, *, lists=False):
-        self.schedule, self.budget, self.now = Schedule(), Budget(None), 0.0
+        self.schedule, self.budget, self.now = PollScheduler(), RateLimiter(None), 0.0
         self.lists = lists
         if not lists:
             self.forget_lists()
@@ -52,7 +52,7 @@ class Driver:
     def forget_lists(self):
         for video_id in "ab":
             self.schedule.add(video_id, self.now)
-        assert self.next().kind is Kind.LIST
+        assert self.next().kind is RequestKind.LIST
         self.refuse_list()
         for video_id in "ab":
             self.schedule.discard(video_id)
@@ -72,7 +72,7 @@ class Driver:
     def take(self, **waiting):
         """Sleep until the next turn, and begin it."""
         turn = self.next(**waiting)
-        while turn.at > self.now or (turn.kind is Kind.LIST and not self.lists):
+        while turn.at > self.now or (turn.kind is RequestKind.LIST and not self.lists):
             if turn.at <= self.now:
                 self.refuse_list()
             self.now = max(self.now, turn.at)
@@ -105,7 +105,7 @@ class Driver:
 
 @pytest.mark.parametrize(("age", "seconds"), [(-1, 0.5), (0, 0.5), (2, 2 / 3), (50, 5), (900, 21.2), (10_000, 60)])
 def test_the_older_a_video_the_longer_until_the_next_look(age, seconds):
-    assert gap(age) == pytest.approx(seconds, abs=0.1)
+    assert poll_interval(age) == pytest.approx(seconds, abs=0.1)
 
 
 def test_a_submitted_video_is_looked_at_after_half_a_second_and_a_picked_up_one_at_once():
@@ -125,7 +125,7 @@ def test_looks_are_a_gap_apart():
         driver.see(v=IN_PROGRESS)
         times.append(driver.now)
     for before, after in pairwise(times):
-        assert after - before == pytest.approx(gap(before), abs=1e-3)
+        assert after - before == pytest.approx(poll_interval(before), abs=1e-3)
 
 
 def test_a_look_shows_what_was_so_when_it_was_asked_for():
@@ -169,32 +169,32 @@ def test_submits_go_first_but_every_tenth_request_is_a_poll():
     driver = Driver()
     driver.submit("v")
     kinds = order(driver, 30, submits=5)
-    assert kinds.count(Kind.GET) == 3
-    assert kinds[9] is kinds[19] is kinds[29] is Kind.GET
+    assert kinds.count(RequestKind.GET) == 3
+    assert kinds[9] is kinds[19] is kinds[29] is RequestKind.GET
 
 
 def test_calls_go_first_but_not_twice_in_a_row():
     driver = Driver()
-    assert order(driver, 4, submits=1, calls=1) == [Kind.CALL, Kind.SUBMIT] * 2
+    assert order(driver, 4, submits=1, calls=1) == [RequestKind.CALL, RequestKind.SUBMIT] * 2
     driver.submit("v")
-    assert order(driver, 4, calls=1) == [Kind.CALL, Kind.GET] * 2
+    assert order(driver, 4, calls=1) == [RequestKind.CALL, RequestKind.GET] * 2
 
 
 def test_a_call_follows_a_call_where_nobody_else_waits():
     driver = Driver()
-    assert order(driver, 3, calls=1) == [Kind.CALL] * 3
+    assert order(driver, 3, calls=1) == [RequestKind.CALL] * 3
 
 
 def test_nobody_starves_when_everybody_waits():
     driver = Driver()
     driver.submit("v")
     kinds = order(driver, 100, submits=9, calls=9)
-    assert [kinds.count(kind) for kind in (Kind.CALL, Kind.SUBMIT, Kind.GET)] == [50, 40, 10]
+    assert [kinds.count(kind) for kind in (RequestKind.CALL, RequestKind.SUBMIT, RequestKind.GET)] == [50, 40, 10]
 
 
 def test_the_turn_waits_for_the_budget():
     driver = Driver()
-    driver.budget = Budget(1)
+    driver.budget = RateLimiter(1)
     driver.budget.answered(driver.budget.sent(0.0), 0.0, {"x-ratelimit-total": "1"})
     assert driver.next(submits=1).at == pytest.approx(60.5)
     driver.budget.sent(60.5)
@@ -340,24 +340,24 @@ def test_one_list_looks_at_all():
     driver = Driver(lists=True)
     driver.submit("a", "b", "c")
     turn = driver.take()
-    assert turn.kind is Kind.LIST
+    assert turn.kind is RequestKind.LIST
     driver.now += 1
     assert driver.next() is None, "one list is enough"
     news = driver.schedule.looked([look(each, PENDING) for each in "abc"], driver.now, turn)
     assert [video_id for video_id, _ in news] == ["a", "b", "c"]
-    assert driver.take().kind is Kind.LIST
+    assert driver.take().kind is RequestKind.LIST
 
 
 def test_one_video_needs_no_list():
     driver = Driver(lists=True)
     driver.submit("a")
-    assert driver.take().kind is Kind.GET
+    assert driver.take().kind is RequestKind.GET
 
 
 def test_a_server_without_a_list_is_asked_for_it_once():
     driver = Driver()
     driver.submit("a", "b")
-    assert {driver.take().kind, driver.take().kind} == {Kind.GET}
+    assert {driver.take().kind, driver.take().kind} == {RequestKind.GET}
 
 
 def test_a_video_that_the_list_leaves_out_is_asked_for_by_itself():
@@ -370,7 +370,7 @@ def test_a_video_that_the_list_leaves_out_is_asked_for_by_itself():
         kinds.setdefault(turn.kind, set()).add(turn.video_id)
         shown = [turn.video_id] if turn.video_id else ["a", "b"]
         driver.schedule.looked([look(each, PENDING) for each in shown], driver.now, turn)
-    assert kinds == {Kind.LIST: {None}, Kind.GET: {"c"}}
+    assert kinds == {RequestKind.LIST: {None}, RequestKind.GET: {"c"}}
 
 
 def test_a_video_that_appears_in_the_list_later_is_asked_for_with_the_others():
@@ -380,7 +380,7 @@ def test_a_video_that_appears_in_the_list_later_is_asked_for_with_the_others():
     for _ in range(20):
         driver.see(a=PENDING, b=PENDING, c=PENDING)
     kinds = [driver.take().kind]
-    assert kinds == [Kind.LIST]
+    assert kinds == [RequestKind.LIST]
 
 
 def test_a_list_that_leaves_out_all_is_not_asked_for_again_in_the_same_instant():
@@ -402,7 +402,7 @@ def test_a_video_submitted_while_the_list_is_under_way_is_not_missing_from_it(la
     driver.now += later
     driver.submit("c")
     driver.schedule.looked([look("a", IN_PROGRESS), look("b", IN_PROGRESS)], driver.now, turn)
-    assert driver.take().kind is Kind.LIST
+    assert driver.take().kind is RequestKind.LIST
 
 
 def test_a_list_that_fails_gives_way_to_gets_and_is_tried_again():
@@ -412,11 +412,11 @@ def test_a_list_that_fails_gives_way_to_gets_and_is_tried_again():
     for _ in range(20):
         turn = driver.take()
         kinds.append(turn.kind)
-        if turn.kind is Kind.LIST:
+        if turn.kind is RequestKind.LIST:
             assert driver.schedule.failed(turn, BROKEN, driver.now, final=False) == []
         else:
             driver.schedule.looked([look(turn.video_id, IN_PROGRESS)], driver.now, turn)
-    lists = [index for index, kind in enumerate(kinds) if kind is Kind.LIST]
+    lists = [index for index, kind in enumerate(kinds) if kind is RequestKind.LIST]
     assert lists == [0, 3, 8, 17], "2, 4 and 8 gets between"
 
 
@@ -426,7 +426,7 @@ def test_a_list_that_works_again_is_forgiven():
 
     def gets_until_the_next_list():
         gets = 0
-        while (turn := driver.take()).kind is Kind.GET:
+        while (turn := driver.take()).kind is RequestKind.GET:
             driver.schedule.looked([look(turn.video_id, PENDING)], driver.now, turn)
             gets += 1
         return turn, gets
@@ -445,7 +445,7 @@ def test_a_list_that_was_cancelled_is_taken_by_another():
     driver = Driver(lists=True)
     driver.submit("a", "b")
     driver.schedule.missed(driver.take())
-    assert driver.take().kind is Kind.LIST
+    assert driver.take().kind is RequestKind.LIST
 
 
 # -- the line ---------------------------------------------------------------------------------------------------------
@@ -522,7 +522,7 @@ def test_the_next_one_was_waiting_as_of_when_the_first_was():
     driver.schedule.looked([look("a", FINISHED)], driver.now)
     while (turn := driver.take()).video_id != "b":
         driver.schedule.looked([look(turn.video_id, PENDING)], driver.now, turn)
-    assert driver.now == pytest.approx(100 + gap(100))
+    assert driver.now == pytest.approx(100 + poll_interval(100))
 
 
 def test_where_the_first_cannot_be_seen_the_next_leads():
@@ -550,7 +550,7 @@ def test_its_age_counts_from_when_it_was_last_known_to_wait():
     began = driver.now
     assert began - waited > 20
     driver.see(v=IN_PROGRESS)
-    assert driver.now - began == pytest.approx(gap(began - waited), abs=1e-3)
+    assert driver.now - began == pytest.approx(poll_interval(began - waited), abs=1e-3)
 
 
 def test_those_left_out_of_the_list_do_not_wait_in_the_line():
@@ -643,7 +643,7 @@ def test_an_outage_without_end_ends_the_watches():
     while not ended:
         ended = driver.fail(BROKEN)
     assert ended[0][1] is BROKEN
-    assert PATIENCE < driver.now < PATIENCE + 60
+    assert MAX_OUTAGE < driver.now < MAX_OUTAGE + 60
     assert ended == [("v", BROKEN), ("w", BROKEN)]
     assert len(driver.schedule) == 0
 
@@ -656,9 +656,9 @@ def test_a_watch_that_begins_in_an_outage_has_all_of_its_patience():
     driver.submit("w")
     began = driver.now
     while "w" in driver.schedule:
-        assert driver.now < began + 2 * PATIENCE
+        assert driver.now < began + 2 * MAX_OUTAGE
         driver.fail(BROKEN)
-    assert driver.now > began + PATIENCE
+    assert driver.now > began + MAX_OUTAGE
 
 
 def test_one_video_that_cannot_be_seen_ends_alone():
@@ -672,7 +672,7 @@ def test_one_video_that_cannot_be_seen_ends_alone():
             driver.schedule.failed(turn, BROKEN, driver.now, final=False)
         else:
             driver.schedule.looked([look("good", IN_PROGRESS)], driver.now, turn)
-    assert driver.now > PATIENCE
+    assert driver.now > MAX_OUTAGE
     assert failures >= 5
     assert "good" in driver.schedule
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from a2v._core.models import Video, VideoStatus
-from a2v._core.poll_scheduler import Schedule
-from a2v._core.rate_limiter import Budget, Kind
+from a2v._core.poll_scheduler import PollScheduler
+from a2v._core.rate_limiter import RateLimiter, RequestKind
 from a2v.errors import APIError, NotFoundError, ServerError
 
 MISSING = NotFoundError("no such thing", status_code=404)
@@ -18,7 +18,7 @@ class Driver:
     """Takes the turns of a schedule without a limit; ``awaited`` are those that somebody waits for."""
 
     def __init__(self, count, *, lists=True):
-        self.schedule, self.budget, self.now = Schedule(), Budget(None), 0.0
+        self.schedule, self.budget, self.now = PollScheduler(), RateLimiter(None), 0.0
         self.ids = [f"v{n}" for n in range(count)]
         self.awaited = set(self.ids)
         self.status = dict.fromkeys(self.ids, VideoStatus.PENDING)
@@ -43,7 +43,7 @@ class Driver:
     def _take(self, turn):
         self.schedule.begin(turn, self.now)
         self.asked.append(turn.video_id or "list")
-        if turn.kind is Kind.LIST and self.list_error:
+        if turn.kind is RequestKind.LIST and self.list_error:
             self.schedule.failed(turn, self.list_error, self.now, final=isinstance(self.list_error, NotFoundError))
             return
         shown = [turn.video_id] if turn.video_id else self.ids

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from a2v._core.rate_limiter import Budget, Kind, reset_in, retry_after
+from a2v._core.rate_limiter import RateLimiter, RequestKind, reset_in, retry_after
 
 NOW = 1_700_000_000
 
@@ -27,12 +27,12 @@ def headers(*, total=30, left=29, reset=60.0, date=NOW):
 
 def taught(limit=30, at=0.0, **said):
     """A budget after its first reply."""
-    budget = Budget(limit, jitter=lambda: 0.0)
+    budget = RateLimiter(limit, jitter=lambda: 0.0)
     budget.answered(budget.sent(at), at, headers(**said))
     return budget
 
 
-def send_all(budget, now, kind=Kind.CALL):
+def send_all(budget, now, kind=RequestKind.CALL):
     """How many may go at this instant, each answered at once."""
     count = 0
     while budget.wait(now, kind) == 0.0:
@@ -85,7 +85,10 @@ class TokenBucket:
     skew=st.integers(-200, 200),
     steps=st.lists(
         st.tuples(
-            st.sampled_from(Kind), st.sampled_from([0.0, 0.0, 0.0, 0.3, 5.0, 100.0]), st.floats(0, 3), st.floats(0, 1)
+            st.sampled_from(RequestKind),
+            st.sampled_from([0.0, 0.0, 0.0, 0.3, 5.0, 100.0]),
+            st.floats(0, 3),
+            st.floats(0, 1),
         ),
         min_size=80,
         max_size=150,
@@ -93,7 +96,7 @@ class TokenBucket:
 )
 def test_no_server_ever_refuses_a_lone_client(limiter, phase, start, skew, steps):
     """Whatever is sent, however long it takes, whenever in that time it arrives."""
-    server, budget, now = limiter(phase), Budget(), start
+    server, budget, now = limiter(phase), RateLimiter(), start
     arrivals, answers = [], []
 
     def pass_until(then):
@@ -120,8 +123,8 @@ def test_no_server_ever_refuses_a_lone_client(limiter, phase, start, skew, steps
 
 
 def test_a_steady_stream_uses_nearly_all_there_is():
-    for kind in Kind:
-        server, budget, now, sent = FixedWindow(17.0), Budget(), 0.0, 0
+    for kind in RequestKind:
+        server, budget, now, sent = FixedWindow(17.0), RateLimiter(), 0.0, 0
         while now < 3600:
             now += budget.wait(now, kind)
             ticket = budget.sent(now)
@@ -142,7 +145,7 @@ def test_a_send_counts_until_a_minute_after_its_answer():
     assert budget.wait(170.5) == 0.0
 
 
-@pytest.mark.parametrize("kind", Kind)
+@pytest.mark.parametrize("kind", RequestKind)
 @given(now=st.integers(10**15, 10**18).map(lambda number: number / 10**9 / 3))
 def test_after_the_wait_there_is_no_wait(kind, now):
     """However coarse the clock's numbers are: a driver that sleeps for it must not sleep again and again."""
@@ -158,18 +161,18 @@ def test_after_the_wait_there_is_no_wait(kind, now):
 
 def test_polls_leave_room_for_submits_and_both_for_calls():
     budget = taught()
-    assert send_all(budget, 0.0, Kind.GET) == 9
-    assert send_all(budget, 0.0, Kind.LIST) == 0
-    assert send_all(budget, 0.0, Kind.SUBMIT) == 14
-    assert send_all(budget, 0.0, Kind.CALL) == 6
+    assert send_all(budget, 0.0, RequestKind.GET) == 9
+    assert send_all(budget, 0.0, RequestKind.LIST) == 0
+    assert send_all(budget, 0.0, RequestKind.SUBMIT) == 14
+    assert send_all(budget, 0.0, RequestKind.CALL) == 6
 
 
 def test_what_is_beyond_a_burst_is_spread_over_the_rest_of_the_minute():
     budget = taught()
-    send_all(budget, 0.0, Kind.SUBMIT)
-    assert budget.wait(0.0, Kind.SUBMIT) == pytest.approx(60.5 / 7)
-    assert budget.wait(0.0, Kind.GET) == pytest.approx(60.5 / 7)
-    assert budget.wait(0.0, Kind.CALL) == 0.0
+    send_all(budget, 0.0, RequestKind.SUBMIT)
+    assert budget.wait(0.0, RequestKind.SUBMIT) == pytest.approx(60.5 / 7)
+    assert budget.wait(0.0, RequestKind.GET) == pytest.approx(60.5 / 7)
+    assert budget.wait(0.0, RequestKind.CALL) == 0.0
 
 
 def test_no_more_than_a_third_is_in_flight():
@@ -187,7 +190,7 @@ def test_no_more_than_a_third_is_in_flight():
 
 
 def test_the_first_request_goes_alone():
-    budget = Budget()
+    budget = RateLimiter()
     ticket = budget.sent(0.0)
     assert budget.wait(0.1) == math.inf
     budget.answered(ticket, 0.2, headers())
@@ -196,18 +199,18 @@ def test_the_first_request_goes_alone():
 
 
 def test_a_first_good_reply_without_headers_means_no_limit():
-    budget = Budget()
+    budget = RateLimiter()
     budget.answered(budget.sent(0.0), 0.1, {"content-type": "application/json"})
     assert budget.limit is None
     for _ in range(50):
-        assert budget.wait(0.1, Kind.GET) == 0.0
+        assert budget.wait(0.1, RequestKind.GET) == 0.0
         budget.sent(0.1)
     assert budget.wait(0.1) == math.inf, "the connections of a pool are not endless"
 
 
 @pytest.mark.parametrize("reply", [None, {}])
 def test_an_error_or_a_bad_reply_teaches_nothing_of_limits(reply):
-    budget = Budget()
+    budget = RateLimiter()
     budget.answered(budget.sent(0.0), 0.1, reply, good=False)
     assert budget.limit == 30
     budget.sent(0.1)
@@ -221,7 +224,7 @@ def test_a_later_reply_without_headers_changes_nothing():
 
 
 def test_without_a_limit_several_go_at_once_until_a_reply_brings_one():
-    budget = Budget(None)
+    budget = RateLimiter(None)
     tickets = [budget.sent(0.0) for _ in range(40) if budget.wait(0.0) == 0.0]
     assert len(tickets) == 40
     for ticket in tickets:
@@ -241,14 +244,14 @@ def test_the_limit_is_what_the_server_says(total, limit):
 
 
 def test_left_alone_keeps_the_limit():
-    budget = Budget()
+    budget = RateLimiter()
     budget.answered(budget.sent(0.0), 0.1, {"x-ratelimit-left": "5", "x-ratelimit-reset": "40"})
     assert budget.limit == 30
     assert send_all(budget, 0.1) == 5
 
 
 def test_total_alone_is_enough_to_send_several_at_once():
-    budget = Budget()
+    budget = RateLimiter()
     budget.answered(budget.sent(0.0), 0.1, {"x-ratelimit-total": "20"})
     budget.sent(0.1)
     assert budget.wait(0.1) == 0.0
@@ -264,13 +267,13 @@ def test_total_alone_is_enough_to_send_several_at_once():
     refused=st.booleans(),
 )
 def test_garbage_in_headers_does_no_harm(texts, refused):
-    budget = Budget()
+    budget = RateLimiter()
     ticket = budget.sent(0.0)
     if refused:
         assert 1 <= budget.refused(ticket, 0.1, texts) <= 134
     else:
         budget.answered(ticket, 0.1, texts)
-    for kind in Kind:
+    for kind in RequestKind:
         assert 0.0 <= budget.wait(0.1, kind) <= 135.0
 
 
@@ -302,7 +305,7 @@ def test_after_a_shared_window_one_goes_ahead():
 def test_polls_share_out_what_is_left_of_a_shared_window():
     budget = taught(left=10, reset=50)
     budget.answered(budget.sent(0.0), 0.0, headers(left=9, reset=50))
-    assert budget.wait(0.0, Kind.GET) == pytest.approx(51 / 9)
+    assert budget.wait(0.0, RequestKind.GET) == pytest.approx(51 / 9)
 
 
 def test_replies_in_flight_at_the_time_count_as_used():
@@ -347,7 +350,7 @@ def refuse(budget, now, reset):
 def test_a_refusal_holds_everything_until_the_reset():
     budget = taught()
     assert refuse(budget, 10.0, reset=25) == 25
-    for kind in Kind:
+    for kind in RequestKind:
         assert budget.wait(10.0, kind) == 25
     assert budget.wait(35.0) == 0.0
     budget.sent(35.0)
@@ -357,7 +360,7 @@ def test_a_refusal_holds_everything_until_the_reset():
 def test_siblings_do_not_come_back_together():
     pauses = set()
     for number in (0.0, 0.5, 0.99):
-        budget = Budget(jitter=lambda number=number: number)
+        budget = RateLimiter(jitter=lambda number=number: number)
         pauses.add(refuse(budget, 0.0, reset=30))
     assert len(pauses) == 3
     assert all(30 <= pause <= 34 for pause in pauses)
@@ -381,7 +384,7 @@ def test_several_refused_together_are_one_refusal():
 
 
 def test_a_refusal_where_no_limit_was_known_brings_one():
-    budget = Budget(None, jitter=lambda: 0.0)
+    budget = RateLimiter(None, jitter=lambda: 0.0)
     assert budget.refused(budget.sent(0.0), 0.1, {}) == 2
     assert budget.limit == 30
 
@@ -420,19 +423,19 @@ def test_how_long_to_wait_after_a_refusal(reset, seconds):
 
 
 def test_what_is_left() -> None:
-    budget = Budget(30)
+    budget = RateLimiter(30)
     assert budget.left(0.0) == 30
     tickets = [budget.sent(0.0) for _ in range(3)]
     assert budget.left(0.0) == 27
     budget.answered(tickets[0], 0.1, {"x-ratelimit-total": "30", "x-ratelimit-left": "12", "x-ratelimit-reset": "40"})
     assert budget.left(0.2) == 10  # somebody else uses the token; two are on their way
     assert budget.left(100.0) == 28
-    assert Budget(None).left(0.0) is None
+    assert RateLimiter(None).left(0.0) is None
 
 
 def test_refusals_for_days_do_not_add_up():
     """A server that refuses each request, whatever it says: the pause has a limit, and nothing overflows."""
-    budget, now = Budget(30, jitter=lambda: 0.0), 0.0
+    budget, now = RateLimiter(30, jitter=lambda: 0.0), 0.0
     for _ in range(1500):
         now += budget.refused(budget.sent(now), now, {}) + 1
     assert budget.refused(budget.sent(now), now, {}) == 60

@@ -7,7 +7,7 @@ from email.utils import formatdate
 
 import pytest
 
-from a2v._core.rate_limiter import Budget, asked_to_wait, retry_after
+from a2v._core.rate_limiter import RateLimiter, asked_to_wait, retry_after
 
 NOW = 1_700_000_000
 DATE = {"date": formatdate(NOW, usegmt=True)}
@@ -60,13 +60,13 @@ def refuse(budget, now, **headers):
 
 @pytest.mark.parametrize(("asked", "pause"), [("3", 3), ("110", 110), ("3600", 120), ("9" * 5000, 120), ("0", 1)])
 def test_a_refused_client_pauses_as_asked_up_to_two_minutes(asked, pause):
-    budget = Budget(jitter=lambda: 0.0)
+    budget = RateLimiter(jitter=lambda: 0.0)
     assert refuse(budget, 0.0, retry_after=asked) == pause
     assert budget.wait(0.0) == pause
 
 
 def test_refusals_that_ask_for_nothing_are_repeated_after_two_seconds_doubling():
-    budget, now, pauses = Budget(jitter=lambda: 0.0), 0.0, []
+    budget, now, pauses = RateLimiter(jitter=lambda: 0.0), 0.0, []
     for _ in range(8):
         pauses.append(refuse(budget, now))
         now += budget.wait(now)
@@ -84,7 +84,7 @@ def test_refusals_that_ask_for_nothing_are_repeated_after_two_seconds_doubling()
     ],
 )
 def test_an_unavailable_server_is_left_alone_as_long_as_it_asks(headers, pause):
-    budget = Budget(jitter=lambda: 0.0)
+    budget = RateLimiter(jitter=lambda: 0.0)
     budget.unavailable(budget.sent(0.0), 0.0, headers)
     assert budget.wait(0.0) == pause
 
@@ -93,7 +93,7 @@ def test_an_unavailable_server_is_left_alone_as_long_as_it_asks(headers, pause):
 
 
 def bounded(ceiling, **headers):
-    budget = Budget(ceiling, ceiling=ceiling, jitter=lambda: 0.0)
+    budget = RateLimiter(ceiling, ceiling=ceiling, jitter=lambda: 0.0)
     budget.answered(budget.sent(0.0), 0.0, {f"x-ratelimit-{name}": value for name, value in headers.items()})
     return budget
 
@@ -126,4 +126,4 @@ def test_a_bound_may_be_above_the_usual_limit():
 
 
 def test_without_a_known_limit_a_bound_is_the_limit():
-    assert Budget(None, ceiling=10).limit == 10
+    assert RateLimiter(None, ceiling=10).limit == 10

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 import a2v
 from a2v._core import wire
 from a2v._core.models import Character, Job, Video
-from a2v._core.rate_limiter import Budget, Kind
-from a2v._core.responses import Again, judge
-from a2v._core.wire import Reply
+from a2v._core.rate_limiter import RateLimiter, RequestKind
+from a2v._core.responses import Retry, classify
+from a2v._core.wire import Response
 
 from .conftest import CANARY, check
 from .server import Connection, Port
@@ -89,13 +89,13 @@ def test_every_reply_means_something(name) -> None:
     @EXACTLY
     @given(status=STATUS, headers=HEADERS, body=bodies())
     def judges(status: int, headers: dict[str, str], body: bytes) -> None:
-        reply = Reply(status, headers, body.replace(CANARY.encode(), b"[token]"))
+        reply = Response(status, headers, body.replace(CANARY.encode(), b"[token]"))
         try:
-            value = judge(call, reply)
+            value = classify(call, reply)
         except a2v.A2VError as error:
             check(error)
             return
-        if isinstance(value, Again):
+        if isinstance(value, Retry):
             check(value.error)
             assert not call.job or isinstance(value.error, a2v.RateLimitError)
         else:
@@ -112,10 +112,10 @@ def test_every_reply_means_something(name) -> None:
 @given(exchanges=st.lists(st.tuples(HEADERS, st.booleans(), st.floats(0, 200)), min_size=1, max_size=8))
 def test_no_header_stops_the_budget(exchanges: list[tuple[dict[str, str], bool, float]]) -> None:
     """Whatever a server says of its limit: every kind of request is sent again within two windows and a bit."""
-    budget, now = Budget(30, jitter=lambda: 0.5), 0.0
+    budget, now = RateLimiter(30, jitter=lambda: 0.5), 0.0
     for headers, refused, later in exchanges:
         now += later
-        delay = max(budget.wait(now, kind) for kind in Kind)
+        delay = max(budget.wait(now, kind) for kind in RequestKind)
         assert 0 <= delay <= 150
         now += delay
         ticket = budget.sent(now)

@@ -25,7 +25,7 @@ import anyio
 import a2v
 from a2v._async import client  # noqa: F401  # what a child needs is here before it is
 from a2v._async.batch import journal, lock_file, reconciler, submitter  # noqa: F401  # what a child needs is here before it is
-from a2v._async.batch.files import _Keeper
+from a2v._async.batch.files import _JournalResumeStore
 from a2v._async.batch.journal import Journal
 from a2v._async.download import Destination, _Fetch
 
@@ -101,7 +101,7 @@ def plant(trouble: Trouble) -> None:
     around(Journal, "move", lambda self, identity, state, **facts: state.value, database)
     around(Journal, "keep", lambda self, identity, **facts: "reporting" if "reported" in facts else "keeping", database)
     around_async(_Fetch, "write", "a piece")
-    around_async(_Keeper, "whole", "whole")
+    around_async(_JournalResumeStore, "whole", "whole")
     around(Destination, "complete", lambda *_: "naming", disk)
 
 

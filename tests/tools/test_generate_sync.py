@@ -332,7 +332,7 @@ class TestTheCommand:
         bad.write_text(SAMPLE.replace('"""Stop."""', "pass"))
         target = tmp_path / "client.py"
         target.write_text("as it was")
-        monkeypatch.setattr(tool, "SOURCES", (bad,))
+        monkeypatch.setattr(tool, "SOURCES", {"bad": bad})
         monkeypatch.setattr(tool, "TARGET", target)
         assert tool.main([]) == 2
         assert "bad.py:27" in capsys.readouterr().err

@@ -18,18 +18,27 @@ import anyio
 
 from a2v import _html
 from a2v._async.batch.background import is_asyncio, spawn, wait_for_end
-from a2v._async.batch.files import Saver
+from a2v._async.batch.files import BatchFiles
 from a2v._async.batch.item import Item
 from a2v._async.batch.journal import Journal
-from a2v._async.batch.prepare import refuse_a_lost_journal, take_in
-from a2v._async.batch.reconciler import Finder
+from a2v._async.batch.prepare import prepare, refuse_a_lost_journal
+from a2v._async.batch.reconciler import Reconciler
 from a2v._async.batch.submitter import Submitter
-from a2v._async.download import on_disk
+from a2v._async.download import in_thread
 from a2v._async.requests import telemetry
 from a2v._async.task import AsyncVideoTask
 from a2v._core import arguments, wire
-from a2v._core.batch_plan import Choices, Recordings, places_of
-from a2v._core.items import JobState, JournalEntry, Pace, Progress, as_a2v_error, facts_of, in_doubt, is_lost
+from a2v._core.batch_plan import BatchOptions, Recordings, places_of
+from a2v._core.items import (
+    JobState,
+    JournalEntry,
+    Pace,
+    Progress,
+    as_a2v_error,
+    error_record,
+    is_lost,
+    submission_unknown,
+)
 from a2v._core.models import Job, Outcome
 from a2v._core.settings import HoldsSecret
 from a2v.errors import (
@@ -87,7 +96,7 @@ class AsyncBatch(HoldsSecret):
         if self._journal_path and not self._journal_path.name:
             raise InvalidArgumentError(f"journal must be the path of a file, got {arguments.shown(journal)}")
         self._max_in_flight = _at_least(1, "max_in_flight", max_in_flight)
-        self._choices = Choices(
+        self._choices = BatchOptions(
             overwrite=arguments.flag("overwrite", overwrite),
             limit=_at_least(0, "limit", limit),
             quota=_at_least(0, "quota", quota),
@@ -114,7 +123,7 @@ class AsyncBatch(HoldsSecret):
         if self._entered:
             raise InvalidStateError("a batch runs once: entered again, it might pay for things again; make another one")
         if self._journal_path and not self._choices.overwrite:
-            await on_disk(partial(refuse_a_lost_journal, self._journal_path, self._paths))
+            await in_thread(partial(refuse_a_lost_journal, self._journal_path, self._paths))
         session = self._session
         self._journal = await Journal.open(
             self._journal_path, base_url=session.base_url, token=session.token, new_token=self._new_token
@@ -131,14 +140,14 @@ class AsyncBatch(HoldsSecret):
         return self
 
     async def _prepare(self) -> None:
-        intake = await take_in(self._journal, self._jobs, self._paths, self._choices)
+        intake = await prepare(self._journal, self._jobs, self._paths, self._choices)
         self._items, self._gone = intake.items, intake.gone
         self._missing = sum(not item.ended for item in self._items)
         self._send, self._outcomes = anyio.create_memory_object_stream[tuple[Item, Outcome]](inf)
         self._freed, self._doubted, self._ended = anyio.Event(), anyio.Event(), anyio.Event()
         self._scope = anyio.CancelScope()
-        self._saver = Saver(self._journal, overwrite=self._choices.overwrite, spared=intake.spared)
-        self._finder = Finder(self._session, self._journal)
+        self._saver = BatchFiles(self._journal, overwrite=self._choices.overwrite, spared=intake.spared)
+        self._finder = Reconciler(self._session, self._journal)
         self._submitter = Submitter(self._session, self._journal, intake.video_ids, self._finder)
         for item, facts in intake.endings:
             self._end(item, **facts)
@@ -288,7 +297,7 @@ class AsyncBatch(HoldsSecret):
             if item.state is not JobState.UNKNOWN:
                 self._end(item, error=told)
                 return
-            doubt = in_doubt(item.job, str(told))
+            doubt = submission_unknown(item.job, str(told))
             doubt.__cause__ = error
             self._end(item, error=doubt)
             if not isinstance(error, A2VError):
@@ -327,9 +336,9 @@ class AsyncBatch(HoldsSecret):
         told = as_a2v_error(error, item.job)
         try:
             if isinstance(error, VideoFailedError):
-                await item.move(self._journal, JobState.FAILED, error=facts_of(error, item.job))
+                await item.move(self._journal, JobState.FAILED, error=error_record(error, item.job))
             elif is_lost(error) and item.state is not JobState.LOST:
-                await item.move(self._journal, JobState.LOST, error=facts_of(error, item.job))
+                await item.move(self._journal, JobState.LOST, error=error_record(error, item.job))
         except JournalError as problem:
             told = problem
         return told
@@ -351,7 +360,7 @@ class AsyncBatch(HoldsSecret):
             self._group.start_soon(self._find)
         for item in self._items:
             if item.state is JobState.UNKNOWN and not item.ended:
-                self._doubt(item, in_doubt(item.job, "an earlier run was ended while it was submitted"))
+                self._doubt(item, submission_unknown(item.job, "an earlier run was ended while it was submitted"))
 
     def _doubt(self, item: Item, error: SubmissionUnknownError) -> None:
         """Tell that nobody knows whether an item was accepted, but not before it was looked for at the server."""

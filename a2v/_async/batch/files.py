@@ -11,7 +11,7 @@ from attrs import define
 
 from a2v._async.batch.journal import Journal
 from a2v._async.destination import Destination, FileId, file_ids
-from a2v._async.download import digest_of, on_disk
+from a2v._async.download import digest_of, in_thread
 from a2v._async.task import AsyncVideoTask, save
 from a2v._core.paths import file_of
 from a2v.errors import DownloadError
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from a2v._core.items import Row
+    from a2v._core.items import JournalRow
     from a2v._core.models import Job
 
 _AT_ONCE = 4
 """How many files are fetched at once: more would not be faster, and would all be in the middle when something breaks."""
 
 
-class Saver:
+class BatchFiles:
     """Saves a batch's videos, a few at a time.
 
     Args:
@@ -72,20 +72,20 @@ class Saver:
         return saved
 
     async def _save_mask(self, task: AsyncVideoTask, path: Path) -> None:
-        if self._overwrite or not await on_disk(path.exists):
-            destination = await on_disk(partial(Destination, path, self._overwrite, self._spared))
+        if self._overwrite or not await in_thread(path.exists):
+            destination = await in_thread(partial(Destination, path, self._overwrite, self._spared))
             async with self._room:
                 await save(task, destination, mask=True)
 
     async def _save_video(self, task: AsyncVideoTask, identity: str, path: Path) -> Path:
         row = await self._journal.do(partial(self._journal.row, identity))
         if self._journal.path is None:
-            destination, keeper = await on_disk(partial(Destination, path, self._overwrite, self._spared)), None
+            destination, keeper = await in_thread(partial(Destination, path, self._overwrite, self._spared)), None
         else:
             key = part_key(self._journal.salt, task.video_id)
-            destination = await on_disk(partial(Destination, path, self._overwrite, self._spared, key))
-            keeper = _Keeper(self._journal, identity, row.etag, row.size)
-            if await on_disk(partial(_settle, destination, row)):
+            destination = await in_thread(partial(Destination, path, self._overwrite, self._spared, key))
+            keeper = _JournalResumeStore(self._journal, identity, row.etag, row.size)
+            if await in_thread(partial(_settle, destination, row)):
                 return path
         async with self._room:
             return await save(task, destination, keeper)
@@ -97,7 +97,7 @@ def part_key(salt: str, video_id: str) -> str:
 
 
 @define(eq=False)
-class _Keeper:
+class _JournalResumeStore:
     """Remembers a download in the journal."""
 
     journal: Journal
@@ -115,7 +115,7 @@ class _Keeper:
         await self.journal.do(partial(self.journal.keep, self.identity, size=size, sha256=sha256))
 
 
-def _settle(destination: Destination, row: Row) -> bool:
+def _settle(destination: Destination, row: JournalRow) -> bool:
     """Whether all of a video is on disk; if only its name is missing it gets that."""
     if row.sha256 is None:
         return False
@@ -129,12 +129,12 @@ def _settle(destination: Destination, row: Row) -> bool:
     return False
 
 
-def is_saved(path: Path, row: Row) -> bool:
+def is_saved(path: Path, row: JournalRow) -> bool:
     """Whether a file is there that looks like the one that was saved."""
     return path.is_file() and path.stat().st_size == row.size
 
 
-def spared_files(jobs: Iterable[Job], journal: Path | None) -> frozenset[FileId]:
+def protected_files(jobs: Iterable[Job], journal: Path | None) -> frozenset[FileId]:
     """The files that a batch needs and must never replace: recordings that are files, and its journal."""
     recordings = {file_of(job.audio_url) for job in jobs}
     ours = [journal.with_name(journal.name + suffix) for suffix in ("", ".lock", "-wal", "-shm")] if journal else []

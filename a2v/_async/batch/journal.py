@@ -23,9 +23,9 @@ from urllib.parse import quote, urlsplit
 import anyio
 
 from a2v import _threads
-from a2v._async.batch.lock_file import SideFile
+from a2v._async.batch.lock_file import LockFile
 from a2v._core import arguments
-from a2v._core.items import BEFORE, JobState, JournalEntry, Row, without_query
+from a2v._core.items import BEFORE, JobState, JournalEntry, JournalRow, without_query
 from a2v._core.models import Job
 from a2v._core.settings import is_loopback
 from a2v._core.text import escape
@@ -87,7 +87,7 @@ class Journal:
         self._working = threading.Lock()
         with ExitStack() as stack:
             # Beside the file itself, so that two links to one journal have one lock.
-            self._side = stack.enter_context(SideFile(path.resolve())) if path else None
+            self._side = stack.enter_context(LockFile(path.resolve())) if path else None
             if path and not path.exists():
                 _create(path)
             if path and not path.is_file():
@@ -129,7 +129,7 @@ class Journal:
 
     # -- at the beginning ---------------------------------------------------------------------------------------------
 
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[JournalRow]:
         """All that is known, also of jobs that the batch does not have."""
         # Fetched at once: a query that is left half read, for a row that is damaged, would keep the journal locked.
         return [_read_row(row) for row in self._db.execute(_ROWS).fetchall()]
@@ -221,7 +221,7 @@ class Journal:
         with self._transaction():
             self._db.execute(f"UPDATE items SET {columns} WHERE identity = ?", (*facts.values(), identity))  # noqa: S608
 
-    def row(self, identity: str) -> Row:
+    def row(self, identity: str) -> JournalRow:
         """What is known of an item."""
         return _read_row(self._db.execute(f"{_ROWS} WHERE identity = ?", (identity,)).fetchone())
 
@@ -304,7 +304,7 @@ def read_journal(path: str | os.PathLike[str]) -> list[JournalEntry]:
     return [row.entry for row in read_rows(arguments.path("path", path))]
 
 
-def read_rows(path: Path) -> list[Row]:
+def read_rows(path: Path) -> list[JournalRow]:
     """As ``read_journal``, with all that the journal keeps."""
     return _explained(path, partial(_read_file, path))
 
@@ -325,7 +325,7 @@ def check_account(path: Path, *, base_url: str, token: Secret, new_token: bool) 
     _explained(path, check)
 
 
-def _read_file(path: Path) -> list[Row]:
+def _read_file(path: Path) -> list[JournalRow]:
     with _reading(path) as db:
         return [_read_row(row) for row in db.execute(f"{_ROWS} ORDER BY place IS NULL, place").fetchall()]
 
@@ -465,7 +465,7 @@ _STRONG_TAG = re.compile(r'"[\x21\x23-\x7e]*"')
 _WITH_VIDEO = (JobState.SUBMITTED, JobState.FINISHED, JobState.DONE, JobState.FAILED, JobState.LOST)
 
 
-def _read_row(row: Sequence[Any]) -> Row:
+def _read_row(row: Sequence[Any]) -> JournalRow:
     """Read a row.
 
     Raises:
@@ -480,7 +480,7 @@ def _read_row(row: Sequence[Any]) -> Row:
     _expect(size is None or (isinstance(size, int) and size >= 0), "size", size)
     _expect(sha256 is None or isinstance(sha256, str), "sha256", sha256)
     _expect(path is None or (isinstance(path, str) and "\0" not in path), "path", path)
-    return Row(
+    return JournalRow(
         identity=identity,
         place=place,
         job=_read_job(job),

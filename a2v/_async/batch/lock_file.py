@@ -26,7 +26,7 @@ _CLOSED = -1
 _CAREFULLY = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
-class SideFile:
+class LockFile:
     """The file beside a journal: it is locked while a batch runs, and stores one note when the disk is full.
 
     Args:
@@ -116,7 +116,7 @@ class SideFile:
         sync(self._file)
 
 
-_open_files: WeakSet[SideFile] = WeakSet()
+_open_files: WeakSet[LockFile] = WeakSet()
 
 
 def _after_fork() -> None:  # pragma: no cover  # runs in forked children only

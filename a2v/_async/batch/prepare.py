@@ -1,6 +1,6 @@
 """What a batch begins with: the plan for its jobs, made of the journal and of what is in the folder.
 
-``take_in`` is for a run, ``preview`` for a dry run. Both make the same plan (``a2v._core.batch_plan``) from the same facts; a
+``prepare`` is for a run, ``preview`` for a dry run. Both make the same plan (``a2v._core.batch_plan``) from the same facts; a
 run then notes it in the journal, after everything that could keep the batch from beginning.
 """
 
@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import evolve, frozen
 
-from a2v._async.batch.files import is_saved, spared_files
+from a2v._async.batch.files import is_saved, protected_files
 from a2v._async.batch.item import Item
 from a2v._async.batch.journal import read_rows
 from a2v._async.batch.lock_file import read_note
 from a2v._async.destination import Destination, FileId
-from a2v._async.download import digest_of, on_disk
-from a2v._core.batch_plan import Action, Choices, Files, Match, Matching, Plan, Step, decide, match
+from a2v._async.download import digest_of, in_thread
+from a2v._core.batch_plan import Action, BatchOptions, BatchPlan, Files, Match, Matching, Step, decide, match
 from a2v._core.items import JobState, JournalEntry, restored
 from a2v._core.manifest import same_file
 from a2v._core.models import Job, Video, VideoStatus
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from a2v._async.batch.journal import Journal
-    from a2v._core.items import Row
+    from a2v._core.items import JournalRow
 
 
 @frozen
-class Intake:
+class PreparedBatch:
     """What a run begins with.
 
     Attributes:
@@ -50,7 +50,7 @@ class Intake:
     spared: frozenset[FileId]
 
 
-async def take_in(journal: Journal, jobs: list[Job], places: list[Path | None], choices: Choices) -> Intake:
+async def prepare(journal: Journal, jobs: list[Job], places: list[Path | None], choices: BatchOptions) -> PreparedBatch:
     """Plan a run and note in the journal what it begins with. Nothing is sent.
 
     Args:
@@ -67,12 +67,12 @@ async def take_in(journal: Journal, jobs: list[Job], places: list[Path | None], 
     """
     rows = await journal.do(journal.rows)
     matching = match(jobs, rows, places, choices.recordings)
-    plan = decide(matching, await on_disk(partial(_look, matching)), choices)
-    spared = await on_disk(partial(spared_files, jobs, journal.path))
-    await on_disk(partial(_check_places, plan, spared, overwrite=choices.overwrite))
+    plan = decide(matching, await in_thread(partial(_look, matching)), choices)
+    spared = await in_thread(partial(protected_files, jobs, journal.path))
+    await in_thread(partial(_check_places, plan, spared, overwrite=choices.overwrite))
     await journal.do(partial(journal.take, [step.match for step in plan.steps]))
     items = [await _begun(journal, step) for step in plan.steps]
-    return Intake(
+    return PreparedBatch(
         items,
         [(item, ending) for item, step in zip(items, plan.steps, strict=True) if (ending := _ending(item, step))],
         tuple(row.entry for row in plan.gone),
@@ -82,7 +82,7 @@ async def take_in(journal: Journal, jobs: list[Job], places: list[Path | None], 
     )
 
 
-def preview(jobs: list[Job], places: list[Path | None], journal: Path, choices: Choices) -> Plan:
+def preview(jobs: list[Job], places: list[Path | None], journal: Path, choices: BatchOptions) -> BatchPlan:
     """Make the plan of a run and change nothing.
 
     Args:
@@ -99,7 +99,7 @@ def preview(jobs: list[Job], places: list[Path | None], journal: Path, choices: 
     rows = _rows_after_a_crash(journal) if journal.exists() else []
     matching = match(jobs, rows, places, choices.recordings)
     plan = decide(matching, _look(matching), choices)
-    _check_places(plan, spared_files(jobs, journal), overwrite=choices.overwrite, only_existing=True)
+    _check_places(plan, protected_files(jobs, journal), overwrite=choices.overwrite, only_existing=True)
     return plan
 
 
@@ -117,7 +117,7 @@ def refuse_a_lost_journal(journal: Path, places: list[Path | None]) -> None:
         )
 
 
-def _rows_after_a_crash(journal: Path) -> list[Row]:
+def _rows_after_a_crash(journal: Path) -> list[JournalRow]:
     """The rows as a run finds them when it has opened the journal: see ``Journal`` for submissions that were under way."""
     note = read_note(journal) or {}
     found = []
@@ -149,7 +149,7 @@ def _has_video(match: Match, contested: Iterable[str]) -> bool:
     return same_file(path.name) not in contested or digest_of(path) == row.sha256
 
 
-def _check_places(plan: Plan, spared: frozenset[FileId], *, overwrite: bool, only_existing: bool = False) -> None:
+def _check_places(plan: BatchPlan, spared: frozenset[FileId], *, overwrite: bool, only_existing: bool = False) -> None:
     """Find out before anything is sent whether each video can be saved.
 
     Args:
@@ -187,7 +187,7 @@ def _ending(item: Item, step: Step) -> dict[str, Any] | None:
     return _reported(item, step.match.row) if step.action is Action.REPORT and step.match.row else None
 
 
-def _reported(item: Item, row: Row) -> dict[str, Any]:
+def _reported(item: Item, row: JournalRow) -> dict[str, Any]:
     """An outcome's facts, as the journal remembers them."""
     message = row.error["message"] if row.error else ""
     if row.state is JobState.REJECTED:

@@ -22,7 +22,7 @@ import anyio
 
 from a2v._async.requests.known_videos import ACCOUNTED
 from a2v._core.items import RUN, adoptable
-from a2v._core.poll_scheduler import PATIENCE
+from a2v._core.poll_scheduler import MAX_OUTAGE
 from a2v.errors import A2VError, ProtocolError, RateLimitError, ServerError, TransportError
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ _PASSING = (TransportError, ServerError, RateLimitError, ProtocolError)
 """Errors after which the list may work later. A list that is too long is a ``ProtocolError``."""
 
 
-class Finder:
+class Reconciler:
     """Finds what is in doubt, where the server has ``video.list`` and nothing else can be meant.
 
     Args:
@@ -136,7 +136,7 @@ class Finder:
             try:
                 return await self._list()
             except _PASSING:
-                if anyio.current_time() + _AGAIN - since > PATIENCE:
+                if anyio.current_time() + _AGAIN - since > MAX_OUTAGE:
                     raise
                 await anyio.sleep(_AGAIN)
 

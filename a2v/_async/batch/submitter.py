@@ -12,9 +12,9 @@ from anyio.lowlevel import checkpoint_if_cancelled
 
 from a2v._async.requests import telemetry
 from a2v._core import wire
-from a2v._core.items import JobState, facts_of, in_doubt, refuses_all, state_after
-from a2v._core.poll_scheduler import PATIENCE
-from a2v._core.responses import Again
+from a2v._core.items import JobState, error_record, refuses_all, state_after, submission_unknown
+from a2v._core.poll_scheduler import MAX_OUTAGE
+from a2v._core.responses import Retry
 from a2v._core.text import escape
 from a2v.errors import A2VError, ClientClosedError, JournalError, RateLimitError, ServerError, TransportError
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from a2v._async.batch.item import Item
     from a2v._async.batch.journal import Journal
-    from a2v._async.batch.reconciler import Finder
+    from a2v._async.batch.reconciler import Reconciler
     from a2v._async.requests.session import Session
     from a2v._core.models import Job
 
@@ -45,7 +45,7 @@ class Submitter:
         finder: Looks for what is in doubt, and numbers submissions.
     """
 
-    def __init__(self, session: Session, journal: Journal, video_ids: set[str], finder: Finder) -> None:
+    def __init__(self, session: Session, journal: Journal, video_ids: set[str], finder: Reconciler) -> None:
         self._finder = finder
         self._session = session
         self._journal = journal
@@ -73,7 +73,7 @@ class Submitter:
             raise
         self._pause = _AGAIN
 
-    async def recover(self, free: wire.Call[Any]) -> None:
+    async def recover(self, free: wire.ApiRequest[Any]) -> None:
         """After a doubt: one for each outage is enough, so wait until the server answers what costs nothing.
 
         Args:
@@ -105,14 +105,14 @@ class Submitter:
             except (TransportError, ServerError, RateLimitError):
                 now = anyio.current_time()
                 self._outage_since = now if self._outage_since is None else self._outage_since
-                if now + _AGAIN - self._outage_since > PATIENCE:
+                if now + _AGAIN - self._outage_since > MAX_OUTAGE:
                     raise
                 await anyio.sleep(_AGAIN)
             else:
                 self._outage_since = None
                 return
 
-    async def _attempt(self, item: Item) -> Again | None:
+    async def _attempt(self, item: Item) -> Retry | None:
         if self._refused:
             raise copy(self._refused)  # each job's own, or one traceback would grow with every job
         # Whatever follows may come without a pause to the point from which on it is shielded.
@@ -124,7 +124,7 @@ class Submitter:
             await anyio.sleep_forever()  # the batch was told to end, and the answer did not come in time
         return again
 
-    async def _exchange(self, item: Item, scope: anyio.CancelScope) -> Again | None:
+    async def _exchange(self, item: Item, scope: anyio.CancelScope) -> Retry | None:
         async def intend() -> None:
             try:
                 await self._finder.write_down()
@@ -138,24 +138,26 @@ class Submitter:
                 raise
             scope.shield = True
 
-        sending = wire.Sending(intend, owner=self._finder.owner)
+        sending = wire.SubmissionAttempt(intend, owner=self._finder.owner)
         try:
             outcome = await self._session.attempt(wire.video_generate(item.job, sending))
             self._refuse_twin(item.job, outcome)
         except BaseException as error:
             if sending.begun:
                 state = state_after(error, sent=sending.sent)
-                await item.move(self._journal, state, error=facts_of(error, item.job))
+                await item.move(self._journal, state, error=error_record(error, item.job))
                 if state is JobState.UNKNOWN and isinstance(error, TransportError):  # of a caller's transport
-                    raise in_doubt(item.job, str(error)) from error
+                    raise submission_unknown(item.job, str(error)) from error
             raise
-        if isinstance(outcome, Again):
+        if isinstance(outcome, Retry):
             await item.move(self._journal, JobState.PENDING)
             return outcome
         await self._journal.do(partial(self._journal.submitted, item.identity, outcome))
         self.accepted(item, outcome)
         return None
 
-    def _refuse_twin(self, job: Job, outcome: str | Again) -> None:
-        if not isinstance(outcome, Again) and outcome in self._video_ids:
-            raise in_doubt(job, f"the server says that it is video {escape(outcome)}, and that is another job's")
+    def _refuse_twin(self, job: Job, outcome: str | Retry) -> None:
+        if not isinstance(outcome, Retry) and outcome in self._video_ids:
+            raise submission_unknown(
+                job, f"the server says that it is video {escape(outcome)}, and that is another job's"
+            )

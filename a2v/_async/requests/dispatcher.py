@@ -18,23 +18,23 @@ from attrs import define, field
 from a2v._async.requests.telemetry import NOTHING, Span, logger
 from a2v._core import wire
 from a2v._core.items import Pace
-from a2v._core.poll_scheduler import News, Schedule, Turn
-from a2v._core.rate_limiter import Kind
-from a2v._core.responses import Again, Failure, is_rate_limited, judge
-from a2v._core.wire import Call, Reply
+from a2v._core.poll_scheduler import PollEvent, PollScheduler, ScheduledRequest
+from a2v._core.rate_limiter import RequestKind
+from a2v._core.responses import NoResponse, Retry, classify, is_rate_limited
+from a2v._core.wire import ApiRequest, Response
 from a2v.errors import A2VError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from a2v._async.requests.shared_limiter import LoopBudget
+    from a2v._async.requests.shared_limiter import LoopRateLimiter
     from a2v._core.models import Video
-    from a2v._core.rate_limiter import Budget
+    from a2v._core.rate_limiter import RateLimiter
 
 _ELSEWHERE = 0.1  # seconds until the budget is looked at again while another event loop waits for an answer
 _INSTANT = 1e-6
 
-Exchange = Callable[[Call[Any]], Awaitable[Reply | Failure]]
+Exchange = Callable[[ApiRequest[Any]], Awaitable[Response | NoResponse]]
 
 
 @define(eq=False)
@@ -74,21 +74,24 @@ class Watcher(Waiter):
 
     span: Span = NOTHING
     waiting: bool = field(default=False, init=False)
-    news: list[News] = field(factory=list, init=False)
+    news: list[PollEvent] = field(factory=list, init=False)
 
 
-class Pacer:
+class RequestDispatcher:
     """The turns of one client in one event loop."""
 
     def __init__(
-        self, exchange: Exchange, budget: LoopBudget, video_list: Callable[[], Call[list[Video]]] = wire.video_list
+        self,
+        exchange: Exchange,
+        budget: LoopRateLimiter,
+        video_list: Callable[[], ApiRequest[list[Video]]] = wire.video_list,
     ) -> None:
         self._exchange = exchange
         self._video_list = video_list
         self._budget = budget
         self._in_flight = 0
-        self._schedule = Schedule()
-        self._senders: dict[Kind, dict[_Sender, None]] = {Kind.SUBMIT: {}, Kind.CALL: {}}
+        self._schedule = PollScheduler()
+        self._senders: dict[RequestKind, dict[_Sender, None]] = {RequestKind.SUBMIT: {}, RequestKind.CALL: {}}
         self._watchers: dict[str, dict[Watcher, None]] = {}
         self._conducting = False
         self._told = -inf
@@ -97,9 +100,9 @@ class Pacer:
 
     # -- what waiters do ----------------------------------------------------------------------------------------------
 
-    async def request(self, call: Call[Any]) -> Reply | Failure:
+    async def request(self, call: ApiRequest[Any]) -> Response | NoResponse:
         """Send a request when its turn comes."""
-        kind = Kind.SUBMIT if call.job else Kind.CALL
+        kind = RequestKind.SUBMIT if call.job else RequestKind.CALL
         sender = _Sender()
         self._senders[kind][sender] = None
         self._changed.set()
@@ -134,7 +137,7 @@ class Pacer:
             if not watchers:
                 self._forget(video_id)
 
-    async def news(self, watcher: Watcher, video_ids: Mapping[str, float | None]) -> list[News]:
+    async def news(self, watcher: Watcher, video_ids: Mapping[str, float | None]) -> list[PollEvent]:
         """Wait for news of the videos that a watcher follows."""
         self._schedule.resume(video_ids)
         watcher.waiting, watcher.ready = True, bool(watcher.news)
@@ -215,16 +218,16 @@ class Pacer:
             self._told = until
             logger.info("the budget is used up: the next request is sent in %.0f s", until - now)
 
-    def _next(self, budget: Budget, now: float) -> Turn | None:
+    def _next(self, budget: RateLimiter, now: float) -> ScheduledRequest | None:
         waiting = {kind: len(senders) for kind, senders in self._senders.items()}
         return self._schedule.next(
-            now, budget, submits=waiting[Kind.SUBMIT], calls=waiting[Kind.CALL], awaited=self._is_awaited
+            now, budget, submits=waiting[RequestKind.SUBMIT], calls=waiting[RequestKind.CALL], awaited=self._is_awaited
         )
 
     def _is_awaited(self, video_id: str) -> bool:
         return any(watcher.waiting for watcher in self._watchers.get(video_id, ()))
 
-    async def _take(self, turn: Turn, ticket: int) -> None:
+    async def _take(self, turn: ScheduledRequest, ticket: int) -> None:
         if turn.kind in self._senders:
             sender = next(iter(self._senders[turn.kind]))
             del self._senders[turn.kind][sender]
@@ -235,8 +238,8 @@ class Pacer:
             self._hand_on()
             await self._look(turn, ticket)
 
-    async def _look(self, turn: Turn, ticket: int) -> None:
-        call: Call[Any] = wire.video_get(turn.video_id) if turn.video_id else self._video_list()
+    async def _look(self, turn: ScheduledRequest, ticket: int) -> None:
+        call: ApiRequest[Any] = wire.video_get(turn.video_id) if turn.video_id else self._video_list()
         try:
             with self._whose(turn).active():
                 answer = await self._send(call, ticket)
@@ -245,35 +248,35 @@ class Pacer:
             raise
         self._deliver(self._learn(turn, call, answer))
 
-    def _whose(self, turn: Turn) -> Span:
+    def _whose(self, turn: ScheduledRequest) -> Span:
         """A look is sent by anybody and for many; to those who trace, it is a part of the first one's watch."""
         followed = (
             self._watchers.get(turn.video_id, {}) if turn.video_id else chain.from_iterable(self._watchers.values())
         )
         return next((watcher.span for watcher in followed), NOTHING)
 
-    async def _send(self, call: Call[Any], ticket: int) -> Reply | Failure:
-        answer: Reply | Failure | None = None
+    async def _send(self, call: ApiRequest[Any], ticket: int) -> Response | NoResponse:
+        answer: Response | NoResponse | None = None
         try:
             answer = await self._exchange(call)
             return answer
         finally:
             self._answered(call, ticket, answer)
 
-    def _learn(self, turn: Turn, call: Call[Any], answer: Reply | Failure) -> list[News]:
+    def _learn(self, turn: ScheduledRequest, call: ApiRequest[Any], answer: Response | NoResponse) -> list[PollEvent]:
         now = self.now()
         try:
-            outcome = judge(call, answer)
+            outcome = classify(call, answer)
         except A2VError as error:
             return self._schedule.failed(turn, error, now, final=True)
-        if isinstance(outcome, Again):
+        if isinstance(outcome, Retry):
             return self._schedule.failed(turn, outcome.error, now, final=False)
-        return self._schedule.looked(outcome if turn.kind is Kind.LIST else [outcome], now, turn)
+        return self._schedule.looked(outcome if turn.kind is RequestKind.LIST else [outcome], now, turn)
 
-    def _answered(self, call: Call[Any], ticket: int, answer: Reply | Failure | None) -> None:
+    def _answered(self, call: ApiRequest[Any], ticket: int, answer: Response | NoResponse | None) -> None:
         self._in_flight -= 1
         with self._budget.locked() as (budget, now):
-            if not isinstance(answer, Reply):
+            if not isinstance(answer, Response):
                 budget.answered(ticket, now)
             elif is_rate_limited(call, answer):
                 budget.refused(ticket, now, answer.headers)
@@ -283,7 +286,7 @@ class Pacer:
                 budget.answered(ticket, now, answer.headers, good=answer.status_code < 400)
         self._changed.set()
 
-    def _deliver(self, all_news: list[News]) -> None:
+    def _deliver(self, all_news: list[PollEvent]) -> None:
         for video_id, news in all_news:
             word = type(news).__name__ if isinstance(news, A2VError) else news.status.value
             logger.info("video %s: %s", video_id, word)

@@ -19,7 +19,7 @@ from a2v._core import wire
 
 if TYPE_CHECKING:
     from a2v._core.models import Video
-    from a2v._core.wire import Call, Sending
+    from a2v._core.wire import ApiRequest, SubmissionAttempt
 
 ACCOUNTED = -1
 """Instead of a time: nobody needs to ask where this video comes from."""
@@ -33,7 +33,7 @@ class _Submission:
     in_flight: bool = True
 
 
-class Sightings:
+class KnownVideos:
     """The notes of one client; see above. They may be used in several threads."""
 
     def __init__(self) -> None:
@@ -49,21 +49,21 @@ class Sightings:
 
     # -- what the client tells ----------------------------------------------------------------------------------------
 
-    def begin(self, sending: Sending) -> None:
+    def begin(self, sending: SubmissionAttempt) -> None:
         """A submission is about to be sent."""
         with self._lock:
             sending.moment = self._now
             self._open[self._now] = _Submission(sending.owner)
             self._now += 1
 
-    def end(self, sending: Sending, video_id: str | None = None) -> None:
+    def end(self, sending: SubmissionAttempt, video_id: str | None = None) -> None:
         """The result of a submission is known: a video, or that there is none."""
         if sending.moment is not None:
             self.settle(sending.moment)
         if video_id is not None:
             self.account(video_id)
 
-    def doubt(self, sending: Sending) -> None:
+    def doubt(self, sending: SubmissionAttempt) -> None:
         """A submission has ended, and its result is unknown."""
         with self._lock:
             if sending.moment in self._open:  # pragma: no branch  # its video may have been found already
@@ -75,7 +75,7 @@ class Sightings:
             self._recent.append(video_id)
             self._note(video_id, ACCOUNTED)
 
-    def video_list(self) -> Call[list[Video]]:
+    def video_list(self) -> ApiRequest[list[Video]]:
         """The call ``video.list``, whose reply is noted as of now."""
         call, sent = wire.video_list(), self._now
 

@@ -14,14 +14,14 @@ from anyio.lowlevel import RunVar, current_token
 from attrs import define, field
 
 from a2v._async.requests import telemetry
-from a2v._async.requests.dispatcher import Pacer
-from a2v._async.requests.known_videos import Sightings
-from a2v._async.requests.shared_limiter import LoopBudget, SharedBudget
+from a2v._async.requests.dispatcher import RequestDispatcher
+from a2v._async.requests.known_videos import KnownVideos
+from a2v._async.requests.shared_limiter import LoopRateLimiter, SharedRateLimiter
 from a2v._async.requests.transport import Transport
 from a2v._core import arguments, wire
 from a2v._core.items import JobState, state_after
-from a2v._core.rate_limiter import Budget
-from a2v._core.responses import Again, backoff, judge
+from a2v._core.rate_limiter import RateLimiter
+from a2v._core.responses import Retry, backoff, classify
 from a2v._core.settings import HoldsSecret, Secret, read_base_url, read_token
 from a2v.errors import ClientClosedError, ConfigurationError, RateLimitError, SubmissionUnknownError
 
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     import httpx
 
     from a2v._core.models import Job, Video
-    from a2v._core.responses import Failure
-    from a2v._core.wire import Call, Reply, Sending
+    from a2v._core.responses import NoResponse
+    from a2v._core.wire import ApiRequest, Response, SubmissionAttempt
 
 T = TypeVar("T")
 
@@ -49,7 +49,7 @@ class _Run:
     """What a session has in one event loop; it ends with the loop."""
 
     transport: Transport
-    pacer: Pacer
+    pacer: RequestDispatcher
     scopes: set[anyio.CancelScope] = field(factory=set)
     # How many ``async with`` are open, and whether the last one was left.
     contexts: int = 0
@@ -95,7 +95,7 @@ class Session(HoldsSecret):
         self.timeout: float = arguments.seconds("timeout", timeout, error=ConfigurationError)
         self.max_retries: int = arguments.whole("max_retries", max_retries, least=0, error=ConfigurationError)
         self._budget = partial(_budget, rate_limit, self.timeout)
-        self._shared = SharedBudget(self._budget())
+        self._shared = SharedRateLimiter(self._budget())
         self.max_download_bytes: int | None = (
             None
             if max_download_bytes is None
@@ -103,7 +103,7 @@ class Session(HoldsSecret):
         )
         if transport is not None and not hasattr(transport, "handle_async_request"):
             raise ConfigurationError(f"transport must be an asynchronous httpx transport, got {transport!r}")
-        self.sightings: Sightings = Sightings()
+        self.sightings: KnownVideos = KnownVideos()
         self._custom_transport = transport
         self._pid = os.getpid()
         self._closed = False
@@ -169,7 +169,7 @@ class Session(HoldsSecret):
         if scope.cancelled_caught:
             raise ClientClosedError("the client was closed during the call")
 
-    async def call(self, call: Call[T]) -> T:
+    async def call(self, call: ApiRequest[T]) -> T:
         """Ask the server when it is our turn, again if need be and allowed.
 
         Raises:
@@ -181,7 +181,7 @@ class Session(HoldsSecret):
                 span.note({"a2v.video_id": str(outcome)})
             return outcome
 
-    async def persist(self, name: str, attempt: Callable[[], Awaitable[T | Again]]) -> T:
+    async def persist(self, name: str, attempt: Callable[[], Awaitable[T | Retry]]) -> T:
         """Do something again if need be and allowed.
 
         Args:
@@ -192,7 +192,7 @@ class Session(HoldsSecret):
             A2VError: Patience has ended, or as ``attempt`` raises.
         """
         tries = 0
-        while isinstance(outcome := await attempt(), Again):
+        while isinstance(outcome := await attempt(), Retry):
             if tries == self.max_retries:
                 raise outcome.error
             # Not the error's text, which may quote the server, which may quote what is secret.
@@ -202,7 +202,7 @@ class Session(HoldsSecret):
             tries += 1
         return outcome
 
-    async def attempt(self, call: Call[T]) -> T | Again:
+    async def attempt(self, call: ApiRequest[T]) -> T | Retry:
         """Ask the server once, when it is our turn.
 
         Raises:
@@ -212,12 +212,12 @@ class Session(HoldsSecret):
             return await self._submit(call, call.job, call.sending)
         return await self._ask(call)
 
-    async def _ask(self, call: Call[T]) -> T | Again:
+    async def _ask(self, call: ApiRequest[T]) -> T | Retry:
         with self.in_use() as run:
             answer = await run.pacer.request(call)
-        return judge(call, answer)
+        return classify(call, answer)
 
-    async def _submit(self, call: Call[T], job: Job, sending: Sending) -> T | Again:
+    async def _submit(self, call: ApiRequest[T], job: Job, sending: SubmissionAttempt) -> T | Retry:
         sending.begun = sending.sent = False
         try:
             outcome = await self._ask(call)
@@ -228,7 +228,7 @@ class Session(HoldsSecret):
             else:
                 self.sightings.end(sending)
             raise
-        if isinstance(outcome, Again):
+        if isinstance(outcome, Retry):
             self.sightings.end(sending)
         else:
             self.sightings.end(sending, str(outcome))
@@ -270,7 +270,7 @@ class Session(HoldsSecret):
         # What a child process inherited is its parent's to use and to close.
         transport = Transport(None if self._is_foreign else self._custom_transport)
 
-        async def exchange(call: Call[Any]) -> Reply | Failure:
+        async def exchange(call: ApiRequest[Any]) -> Response | NoResponse:
             if call.sending:
                 sightings.begin(call.sending)
                 if call.sending.before:
@@ -285,8 +285,8 @@ class Session(HoldsSecret):
         base_url, token, timeout, sightings = self.base_url, self.token, self.timeout, self.sightings
         # In a forked process, the lock may be held by a thread that exists in the parent only.
         if self._shared.pid != os.getpid():
-            self._shared = SharedBudget(self._budget())
-        run = _Run(transport, Pacer(exchange, LoopBudget(self._shared), sightings.video_list))
+            self._shared = SharedRateLimiter(self._budget())
+        run = _Run(transport, RequestDispatcher(exchange, LoopRateLimiter(self._shared), sightings.video_list))
         self._all_runs.append(ref(run, self._all_runs.remove))
         return run
 
@@ -298,11 +298,11 @@ def _warn_of_doubt(error: BaseException) -> None:
         telemetry.logger.warning("video.generate: %s: %s", type(error).__name__, IN_DOUBT)
 
 
-def _budget(rate_limit: int | str | None, timeout: float) -> Budget:
+def _budget(rate_limit: int | str | None, timeout: float) -> RateLimiter:
     longest = timeout + _LOST
     if rate_limit is None:
-        return Budget(None, longest=longest)
+        return RateLimiter(None, longest=longest)
     if rate_limit == "auto":
-        return Budget(longest=longest)
+        return RateLimiter(longest=longest)
     limit = arguments.whole("rate_limit", rate_limit, least=1, error=ConfigurationError)
-    return Budget(limit, ceiling=limit, longest=longest)
+    return RateLimiter(limit, ceiling=limit, longest=longest)

@@ -22,20 +22,20 @@ import anyio
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from a2v._core.rate_limiter import Budget
+    from a2v._core.rate_limiter import RateLimiter
 
 # Clocks of loops that tick alike differ by less, in seconds: some are read once for each round of their loop.
 _JITTER = 1.0
 
 
-class SharedBudget:
+class SharedRateLimiter:
     """What the event loops of a client share.
 
     Args:
-        budget: The budget; to be used within ``LoopBudget.locked`` alone.
+        budget: The budget; to be used within ``LoopRateLimiter.locked`` alone.
     """
 
-    def __init__(self, budget: Budget) -> None:
+    def __init__(self, budget: RateLimiter) -> None:
         self.budget = budget
         self.pid = os.getpid()
         self.lock = Lock()
@@ -44,17 +44,17 @@ class SharedBudget:
         self.read_at = 0.0
 
 
-class LoopBudget:
+class LoopRateLimiter:
     """The budget of a client, as one event loop sees it. Made and used within that loop."""
 
-    def __init__(self, shared: SharedBudget) -> None:
+    def __init__(self, shared: SharedRateLimiter) -> None:
         self._shared = shared
         with shared.lock:
             now = anyio.current_time()
             self._offset = 0.0 if shared.now is None else shared.now + monotonic() - shared.read_at - now
 
     @contextmanager
-    def locked(self) -> Iterator[tuple[Budget, float]]:
+    def locked(self) -> Iterator[tuple[RateLimiter, float]]:
         """The budget and its time. While this lasts, other event loops wait: do not await."""
         shared = self._shared
         with shared.lock:

@@ -22,10 +22,10 @@ from a2v.errors import A2VError, ClientClosedError, WaitTimeoutError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from a2v._async.requests.dispatcher import Pacer
+    from a2v._async.requests.dispatcher import RequestDispatcher
     from a2v._async.requests.session import Session
     from a2v._core.models import Video
-    from a2v._core.poll_scheduler import News
+    from a2v._core.poll_scheduler import PollEvent
 
 _SHOWN = 10
 
@@ -46,12 +46,12 @@ class Watch:
         self._started = anyio.current_time()
         self._deadline = inf if timeout is None else self._started + timeout
         self._seen: dict[str, Video] = {}
-        self._news: deque[News] = deque()
+        self._news: deque[PollEvent] = deque()
         self._failed: dict[str, A2VError] = {}
         one = {"a2v.video_id": next(iter(since))} if len(since) == 1 else {}
         self._span = telemetry.start("a2v.watch", {"a2v.videos": len(since), **one})
         self._watcher = Watcher(self._span)
-        self._pacer: Pacer | None = None
+        self._pacer: RequestDispatcher | None = None
 
     async def next(self) -> Video | None:
         """The next event, or ``None`` once all have ended.

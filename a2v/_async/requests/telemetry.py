@@ -12,7 +12,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import urlsplit
 
-from a2v._core.responses import Failure
+from a2v._core.responses import NoResponse
 from a2v._core.text import escape
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from opentelemetry import trace
 
-    from a2v._core.wire import Call, Reply
+    from a2v._core.wire import ApiRequest, Response
 
 Facts: TypeAlias = "Mapping[str, str | int]"
 
@@ -108,12 +108,12 @@ def span(name: str, facts: Facts) -> AbstractContextManager[Span]:
     return _within(start(name, facts)) if _is_used() else _NOWHERE
 
 
-def call_span(call: Call[Any]) -> AbstractContextManager[Span]:
+def call_span(call: ApiRequest[Any]) -> AbstractContextManager[Span]:
     """Around a call of the API, with its wait for the budget and all its tries."""
     return span(f"a2v.{call.name}", _ids(call)) if _is_used() else _NOWHERE
 
 
-def request_span(url: str, call: Call[Any] | None = None) -> AbstractContextManager[Span]:
+def request_span(url: str, call: ApiRequest[Any] | None = None) -> AbstractContextManager[Span]:
     """Around one HTTP request, by the semantic conventions for clients.
 
     Args:
@@ -129,9 +129,9 @@ def request_span(url: str, call: Call[Any] | None = None) -> AbstractContextMana
     return _within(Span(_tracer().start_span(name, kind=SpanKind.CLIENT, attributes=facts)))
 
 
-def tell_reply(request: Span, answer: Reply | Failure) -> None:
+def tell_reply(request: Span, answer: Response | NoResponse) -> None:
     """What came of a request."""
-    if isinstance(answer, Failure):
+    if isinstance(answer, NoResponse):
         request.failed("TransportError")
         return
     request.note({"http.response.status_code": answer.status_code})
@@ -139,7 +139,7 @@ def tell_reply(request: Span, answer: Reply | Failure) -> None:
         request.failed(str(answer.status_code))
 
 
-def _request_facts(url: str, call: Call[Any] | None) -> tuple[str, dict[str, str | int]]:
+def _request_facts(url: str, call: ApiRequest[Any] | None) -> tuple[str, dict[str, str | int]]:
     method = call.method if call else "GET"
     facts: dict[str, str | int] = {"http.request.method": method}
     # What a server gives as a file's URL may be none. To say so is not the business of those who watch.
@@ -153,7 +153,7 @@ def _request_facts(url: str, call: Call[Any] | None) -> tuple[str, dict[str, str
     return f"{method} {call.path}", facts | where | _ids(call)
 
 
-def _ids(call: Call[Any]) -> dict[str, str | int]:
+def _ids(call: ApiRequest[Any]) -> dict[str, str | int]:
     """What a call is about. The recording's URL is not among it: it may be signed."""
     ids = {"model_id": call.job.model_id, "pose_id": call.job.pose_id} if call.job else call.params or {}
     return {f"a2v.{name}": value for name, value in ids.items() if value}

@@ -21,8 +21,8 @@ import anyio
 import httpx
 
 from a2v._async.requests import network, telemetry
-from a2v._core.responses import Failure
-from a2v._core.wire import Call, Reply
+from a2v._core.responses import NoResponse
+from a2v._core.wire import ApiRequest, Response
 from a2v.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ _LEAST = 4096
 _LONGEST_LABEL = 63
 
 
-class _Witness:
+class _SendObserver:
     """Watches a request go out: httpx's trace tells what connection it takes and whether any of it was sent."""
 
     def __init__(self) -> None:
@@ -104,7 +104,7 @@ class _Witness:
 _ours: ContextVar[bool] = ContextVar("a2v_request", default=False)
 
 
-class _Discretion(logging.Filter):
+class _RedactingFilter(logging.Filter):
     """httpcore logs the heads of replies, and what is wrong with them: servers quote tokens there and sign URLs."""
 
     def filter(self, record: logging.LogRecord) -> bool:
@@ -115,11 +115,11 @@ class _Discretion(logging.Filter):
 
 
 @cache
-def _hush() -> None:
-    logging.getLogger("httpcore.http11").addFilter(_Discretion())
+def _install_redacting_filter() -> None:
+    logging.getLogger("httpcore.http11").addFilter(_RedactingFilter())
 
 
-class _Discreet:
+class _RedactErrors:
     """Around a request: what it comes to is not logged, and what ends it early does not show what httpcore held."""
 
     def __enter__(self) -> None:
@@ -182,7 +182,7 @@ class _Content(httpx.AsyncByteStream):
 class Sink(Protocol):
     """Where a fetched file goes."""
 
-    async def begin(self, reply: Reply) -> bool:
+    async def begin(self, reply: Response) -> bool:
         """Look at a reply's head; tell whether its body is wanted."""
         ...
 
@@ -216,7 +216,9 @@ class Transport:
         self._fresh.clear()
         self._kept.clear()
 
-    async def exchange(self, base_url: str, token: Secret, call: Call[Any], timeout: float) -> Reply | Failure:
+    async def exchange(
+        self, base_url: str, token: Secret, call: ApiRequest[Any], timeout: float
+    ) -> Response | NoResponse:
         """Make one request of the API.
 
         Args:
@@ -232,23 +234,23 @@ class Transport:
             A2VError: The request cannot be made.
             Exception: The transport has a bug.
         """
-        witness = _Witness()
+        witness = _SendObserver()
         request = _api_request(base_url, token, call, timeout)
         error: Exception | None = None
         try:
-            with _Discreet(), anyio.move_on_after(timeout):
+            with _RedactErrors(), anyio.move_on_after(timeout):
                 try:
                     reply = await self._ask(request, witness, fresh=call.job is not None, limit=call.max_body)
-                    return Reply(reply.status_code, reply.headers, token.blot(reply.body))
+                    return Response(reply.status_code, reply.headers, token.blot(reply.body))
                 except _NETWORK as caught:
                     error = caught
         finally:
             if call.sending:
                 call.sending.sent = witness.sent(error)
         reason = f"{base_url}: " + (_describe(error) if error else f"no whole reply within {timeout:g} s")
-        return Failure(token.blot(reason.encode(errors="replace")).decode(), witness.sent(error))
+        return NoResponse(token.blot(reason.encode(errors="replace")).decode(), witness.sent(error))
 
-    async def _ask(self, request: httpx.Request, witness: _Witness, *, fresh: bool, limit: int) -> Reply:
+    async def _ask(self, request: httpx.Request, witness: _SendObserver, *, fresh: bool, limit: int) -> Response:
         try:
             return await self._ask_once(request, witness, fresh=fresh, limit=limit)
         except Exception as error:
@@ -257,11 +259,11 @@ class Transport:
         # Most likely it was not read; and nothing that costs anything is sent over a kept connection.
         return await self._ask_once(request, witness, fresh=True, limit=limit)
 
-    async def _ask_once(self, request: httpx.Request, witness: _Witness, *, fresh: bool, limit: int) -> Reply:
+    async def _ask_once(self, request: httpx.Request, witness: _SendObserver, *, fresh: bool, limit: int) -> Response:
         async with self._send(request, witness, fresh=fresh) as (response, body):
-            return Reply(response.status_code, _dated(_lower(response.headers)), await _read(body, limit))
+            return Response(response.status_code, _dated(_lower(response.headers)), await _read(body, limit))
 
-    async def fetch(self, url: Secret, headers: Mapping[str, str], timeout: float, sink: Sink) -> Reply | Failure:
+    async def fetch(self, url: Secret, headers: Mapping[str, str], timeout: float, sink: Sink) -> Response | NoResponse:
         """Get a file from wherever it is, without the token.
 
         Args:
@@ -278,27 +280,29 @@ class Transport:
             telemetry.tell_reply(span, answer)
             return answer
 
-    async def _fetch(self, url: Secret, headers: Mapping[str, str], timeout: float, sink: Sink) -> Reply | Failure:
-        with _Discreet():
+    async def _fetch(
+        self, url: Secret, headers: Mapping[str, str], timeout: float, sink: Sink
+    ) -> Response | NoResponse:
+        with _RedactErrors():
             try:
                 _check_url(url)
                 # In no variable, as it shows the whole URL.
                 async with self._send(
                     httpx.Request("GET", url.value, headers=_identity(headers), extensions=_timeouts(timeout)),
-                    _Witness(),
+                    _SendObserver(),
                     fresh=True,
                     patience=timeout,
                 ) as (response, body):
-                    reply = Reply(response.status_code, _lower(response.headers), b"")
+                    reply = Response(response.status_code, _lower(response.headers), b"")
                     if await sink.begin(reply) and not await _pour(body, sink, timeout):
-                        return Failure(f"less than {_LEAST} bytes within {timeout:g} s", sent=True)
+                        return NoResponse(f"less than {_LEAST} bytes within {timeout:g} s", sent=True)
                     return reply
             except (*_NETWORK, httpx.InvalidURL) as error:
-                return Failure(_describe(error), sent=True)
+                return NoResponse(_describe(error), sent=True)
 
     @asynccontextmanager
     async def _send(
-        self, request: httpx.Request, witness: _Witness, *, fresh: bool, patience: float | None = None
+        self, request: httpx.Request, witness: _SendObserver, *, fresh: bool, patience: float | None = None
     ) -> AsyncIterator[tuple[httpx.Response, AsyncIterator[bytes]]]:
         """The reply, and its body as it comes."""
         transport = await self._transport(str(request.url), fresh=fresh)
@@ -336,12 +340,12 @@ class Transport:
                 context = await network.ssl_context(trust)
             # Many calls may come here at once; a second pool would be lost, and its connections left open.
             if (proxy, trust) not in pools:
-                _hush()
+                _install_redacting_filter()
                 pools[proxy, trust] = network.make_pool(context, proxy, idle=0 if pools is self._fresh else None)
         return pools[proxy, trust]
 
 
-def _api_request(base_url: str, token: Secret, call: Call[Any], timeout: float) -> httpx.Request:
+def _api_request(base_url: str, token: Secret, call: ApiRequest[Any], timeout: float) -> httpx.Request:
     try:
         return httpx.Request(
             call.method,
