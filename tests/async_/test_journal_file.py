@@ -343,10 +343,10 @@ async def test_a_journal_that_stays_locked_says_what_to_close(service, run, jour
 
 
 async def test_without_a_lock_file_there_is_no_note(run, journal) -> None:
-    assert sidefile.read_note(journal) is None
+    assert lock_file.read_note(journal) is None
     await run("a")
     journal.with_name("batch.db.lock").unlink()
-    assert sidefile.read_note(journal) is None
+    assert lock_file.read_note(journal) is None
     assert [entry.state for entry in a2v.read_journal(journal)] == ["done"]
 
 
