@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from a2v import _paths
-from a2v._core import arguments, manifest, tables
+from a2v._core import arguments, manifest_jobs, manifest_rows
 from a2v._core.models import Job, RowError
 from a2v.errors import InvalidArgumentError, ManifestError
 
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 
 __all__ = ["read_manifest"]
 
-_READERS: dict[str, Callable[[bytes], tables.Rows]] = {
-    ".csv": tables.read_csv,
-    ".tsv": tables.read_csv,
-    ".txt": tables.read_csv,
-    ".jsonl": tables.read_json_lines,
-    ".ndjson": tables.read_json_lines,
-    ".json": tables.read_json,
-    ".xlsx": tables.read_xlsx,
-    ".xlsm": tables.read_xlsx,
+_READERS: dict[str, Callable[[bytes], manifest_rows.Rows]] = {
+    ".csv": manifest_rows.read_csv,
+    ".tsv": manifest_rows.read_csv,
+    ".txt": manifest_rows.read_csv,
+    ".jsonl": manifest_rows.read_json_lines,
+    ".ndjson": manifest_rows.read_json_lines,
+    ".json": manifest_rows.read_json,
+    ".xlsx": manifest_rows.read_xlsx,
+    ".xlsm": manifest_rows.read_xlsx,
 }
 
 
@@ -82,7 +82,7 @@ def read_manifest(
     return found.jobs
 
 
-def load(source: Any, resolve: Callable[[str], str] | None = None) -> manifest.Manifest:
+def load(source: Any, resolve: Callable[[str], str] | None = None) -> manifest_jobs.Manifest:
     """As ``read_manifest``, with the number of each row and the faults as they are.
 
     Raises:
@@ -97,10 +97,10 @@ def load(source: Any, resolve: Callable[[str], str] | None = None) -> manifest.M
         return _faulty(
             f"it is the path of a file, a data frame, or an iterable of rows, and not an object of type {kind}"
         )
-    return manifest.read_rows(manifest.rows_of(source), resolve)
+    return manifest_jobs.read_rows(manifest_jobs.rows_of(source), resolve)
 
 
-def _load_file(path: Path, resolve: Callable[[str], str] | None) -> manifest.Manifest:
+def _load_file(path: Path, resolve: Callable[[str], str] | None) -> manifest_jobs.Manifest:
     read = _READERS.get(path.suffix.lower())
     if read is None:
         return _faulty(
@@ -109,11 +109,11 @@ def _load_file(path: Path, resolve: Callable[[str], str] | None) -> manifest.Man
     if "\0" in str(path):
         return _faulty("there is a NUL character in its path")
     with path.open("rb") as file:
-        data = file.read(tables.MAX_BYTES + 1)
-    if len(data) > tables.MAX_BYTES:
-        return _faulty(f"it is too big for a manifest: more than {tables.MAX_BYTES >> 20} MiB")
-    return manifest.read_rows(read(data), resolve, is_file=True)
+        data = file.read(manifest_rows.MAX_BYTES + 1)
+    if len(data) > manifest_rows.MAX_BYTES:
+        return _faulty(f"it is too big for a manifest: more than {manifest_rows.MAX_BYTES >> 20} MiB")
+    return manifest_jobs.read_rows(read(data), resolve, is_file=True)
 
 
-def _faulty(problem: str) -> manifest.Manifest:
-    return manifest.Manifest([], [], (RowError(None, None, problem),))
+def _faulty(problem: str) -> manifest_jobs.Manifest:
+    return manifest_jobs.Manifest([], [], (RowError(None, None, problem),))

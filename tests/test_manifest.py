@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import a2v
-from a2v._core import manifest, tables, text
+from a2v._core import manifest_jobs, manifest_rows, text
 
 URL = "https://example.com/a.wav"
 JOB = a2v.Job("eva", URL)
@@ -316,19 +316,19 @@ class TestWorkbooks:
 
 
 def test_file_names() -> None:
-    assert manifest.file_names([JOB, a2v.Job("eva", URL, "hello"), JOB]) == ["0001", "hello", "0003"]
+    assert manifest_jobs.file_names([JOB, a2v.Job("eva", URL, "hello"), JOB]) == ["0001", "hello", "0003"]
 
 
 TEXT = st.text(st.characters(exclude_categories=["Cs", "Cc"], include_characters="\t\r\n"), max_size=20)
 NAME = st.from_regex(r"[a-zäß日][a-z0-9 ,;'é日]{0,8}[a-z]", fullmatch=True)
-HEADER = TEXT.filter(lambda header: header == text.strip(header) != "" and not tables.column_of(header))
+HEADER = TEXT.filter(lambda header: header == text.strip(header) != "" and not manifest_rows.column_of(header))
 
 
 @st.composite
 def jobs_of_one_table(draw):
     headers = draw(st.lists(HEADER, max_size=2, unique=True))
     jobs = []
-    for name in draw(st.lists(NAME, min_size=1, max_size=8, unique_by=manifest.same_file)):
+    for name in draw(st.lists(NAME, min_size=1, max_size=8, unique_by=manifest_jobs.same_file)):
         more = {"name": name, "extra": {header: draw(TEXT) for header in headers}}
         if draw(st.booleans()):
             jobs.append(a2v.Job("eva,;", f"https://example.com/{name.replace(' ', '+')}?a=1,2;3", **more))
@@ -338,7 +338,7 @@ def jobs_of_one_table(draw):
 
 
 def cells_of(job):
-    columns = {column: getattr(job, column) for column in tables.COLUMNS}
+    columns = {column: getattr(job, column) for column in manifest_rows.COLUMNS}
     return {column: "" if value is None else value for column, value in columns.items()} | dict(job.extra)
 
 
@@ -355,21 +355,24 @@ def as_csv(jobs, delimiter):
 def test_what_was_written_is_read(jobs, delimiter) -> None:
     written = [cells_of(job) for job in jobs]
     for rows in (
-        tables.read_csv(as_csv(jobs, delimiter)),
-        tables.read_json_lines("\n".join(map(json.dumps, written)).encode()),
-        tables.read_json(json.dumps(written, indent=1).encode()),
-        manifest.rows_of(written),
+        manifest_rows.read_csv(as_csv(jobs, delimiter)),
+        manifest_rows.read_json_lines("\n".join(map(json.dumps, written)).encode()),
+        manifest_rows.read_json(json.dumps(written, indent=1).encode()),
+        manifest_jobs.rows_of(written),
     ):
-        found = manifest.read_rows(rows)
+        found = manifest_jobs.read_rows(rows)
         assert found.faults == ()
         assert found.jobs == jobs
         assert [job.extra for job in found.jobs] == [job.extra for job in jobs]
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.binary(max_size=200), st.sampled_from([tables.read_csv, tables.read_json_lines, tables.read_json]))
+@given(
+    st.binary(max_size=200),
+    st.sampled_from([manifest_rows.read_csv, manifest_rows.read_json_lines, manifest_rows.read_json]),
+)
 def test_any_bytes_are_jobs_or_faults(data, read) -> None:
     for prefix in (b"", b"model_id,audio_url\n", b"\xff\xfe", b"[{"):
-        found = manifest.read_rows(read(prefix + data))
+        found = manifest_jobs.read_rows(read(prefix + data))
         assert len(found.jobs) == len(found.rows)
         assert all(fault.problem for fault in found.faults)

@@ -18,7 +18,7 @@ import openpyxl
 import pytest
 
 import a2v
-from a2v._core import manifest, tables, workbook
+from a2v._core import manifest_jobs, manifest_rows, workbook
 from tests.workbooks import by_hand, packed, saved
 
 URL = "https://example.com/a.wav"
@@ -403,7 +403,7 @@ class TestCells:
 
     @pytest.mark.parametrize(("first", "second"), [("\u0345\u0301", "\u0301\u0345"), ("ῼ", "ωι")])
     def test_names_that_are_canonically_equal(self, first, second) -> None:
-        assert manifest.same_file(f"a{first}") == manifest.same_file(f"a{second}")
+        assert manifest_jobs.same_file(f"a{first}") == manifest_jobs.same_file(f"a{second}")
 
 
 class TestWorkbooks:
@@ -474,13 +474,13 @@ class TestBounds:
             extra = ",".join(f"c{number}" for number in range(columns - 2))
             return written(tmp_path, "jobs.csv", f"model_id,audio_url,{extra}\neva,{URL}\n")
 
-        assert len(a2v.read_manifest(table(tables.MAX_COLUMNS))[0].extra) == 16_382
-        assert "more than 16,384 columns" in faults(table(tables.MAX_COLUMNS + 1))[0][2]
+        assert len(a2v.read_manifest(table(manifest_rows.MAX_COLUMNS))[0].extra) == 16_382
+        assert "more than 16,384 columns" in faults(table(manifest_rows.MAX_COLUMNS + 1))[0][2]
         assert "more than 16,384 columns" in faults(PandasFrame([str(one) for one in range(16_385)], []))[0][2]
 
     @pytest.mark.parametrize("way", ["csv", "json", "jsonl", "xlsx"])
     def test_columns_times_rows(self, tmp_path, way, monkeypatch) -> None:
-        monkeypatch.setattr(manifest, "MAX_CELLS", 30)
+        monkeypatch.setattr(manifest_jobs, "MAX_CELLS", 30)
         header = ["model_id", "audio_url", "note"]
         assert len(a2v.read_manifest(SOURCES[way](header, [["eva", URL, ""]] * 10, tmp_path))) == 10
         found = faults(SOURCES[way](header, [["eva", URL, ""]] * 11, tmp_path))
@@ -489,14 +489,14 @@ class TestBounds:
         assert len(a2v.read_manifest(records(header, [["eva", URL, ""]] * 11))) == 11
 
     def test_rows_that_are_none_count_too(self, tmp_path, monkeypatch) -> None:
-        monkeypatch.setattr(manifest, "MAX_CELLS", 30)
+        monkeypatch.setattr(manifest_jobs, "MAX_CELLS", 30)
         assert "more than 30 cells" in faults(written(tmp_path, "jobs.json", "[" + "1," * 30 + "1]"))[-1][2]
 
     @pytest.mark.extended
     def test_the_documented_number_of_cells(self, tmp_path) -> None:
         header = "model_id,audio_url," + ",".join(f"c{number}" for number in range(4998))
-        assert tables.MAX_BYTES == 100 << 20
-        assert manifest.MAX_CELLS == workbook.MAX_CELLS == 2_000_000
+        assert manifest_rows.MAX_BYTES == 100 << 20
+        assert manifest_jobs.MAX_CELLS == workbook.MAX_CELLS == 2_000_000
         path = written(tmp_path, "jobs.csv", f"{header}\n" + f"eva,{URL}\n" * 400)
         assert len(a2v.read_manifest(path)) == 400
         path = written(tmp_path, "jobs.csv", f"{header}\n" + f"eva,{URL}\n" * 401)
@@ -504,15 +504,15 @@ class TestBounds:
 
     def test_a_file_that_is_too_big(self, tmp_path, monkeypatch) -> None:
         path = written(tmp_path, "jobs.csv", f"model_id,audio_url\neva,{URL}\n")
-        monkeypatch.setattr(tables, "MAX_BYTES", path.stat().st_size)
+        monkeypatch.setattr(manifest_rows, "MAX_BYTES", path.stat().st_size)
         assert a2v.read_manifest(path) == [JOB]
-        monkeypatch.setattr(tables, "MAX_BYTES", path.stat().st_size - 1)
+        monkeypatch.setattr(manifest_rows, "MAX_BYTES", path.stat().st_size - 1)
         assert "too big for a manifest" in faults(path)[0][2]
 
     def test_a_file_of_more_than_100_mib(self, tmp_path) -> None:
         path = tmp_path / "jobs.csv"
         with path.open("wb") as file:
-            file.truncate(tables.MAX_BYTES + 1)
+            file.truncate(manifest_rows.MAX_BYTES + 1)
         assert faults(path) == [(None, None, "it is too big for a manifest: more than 100 MiB")]
 
 
@@ -573,4 +573,4 @@ class TestSources:
 
 
 def test_of_many_rows_the_first_are_listed() -> None:
-    assert manifest.listed_rows(range(2, 22)) == "2, 3, 4, 5, 6, 7, 8, 9, 10, 11 and 10 more"
+    assert manifest_jobs.listed_rows(range(2, 22)) == "2, 3, 4, 5, 6, 7, 8, 9, 10, 11 and 10 more"

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 from attrs import evolve, frozen
 
 from a2v._core.items import JobState, JournalRow, without_query
-from a2v._core.manifest import file_names, mask_name, same_file
+from a2v._core.manifest_jobs import file_names, mask_name, same_file
 from a2v._core.models import Job, RowError
 from a2v._core.url_signatures import unsigned
 from a2v.errors import AmbiguousJobsError, ConfigurationError, ManifestError

@@ -12,7 +12,7 @@ def main() -> None:
     """The program ``a2v``."""
     try:
         # Here and not above, so that a missing extra gets a sentence instead of a traceback.
-        from a2v.cli.app import run  # noqa: PLC0415
+        from a2v.cli.commands import run  # noqa: PLC0415
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in ("cyclopts", "rich"):
             raise

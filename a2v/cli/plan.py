@@ -14,7 +14,7 @@ from cyclopts import Parameter, validators
 from a2v import Job, JobState, ManifestError, SubmissionUnknownError, WaitTimeoutError
 from a2v._core import batch_plan
 from a2v._core.items import is_lost, without_query
-from a2v._core.manifest import file_names, listed_rows
+from a2v._core.manifest_jobs import file_names, listed_rows
 from a2v._core.models import DEFAULT_RENDER_TIMEOUT
 from a2v.cli.printing import number, say
 from a2v.cli.server import Flag, OptionalPath, Server, UsageError, read_audio

@@ -11,7 +11,7 @@ import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from a2v._core.manifest import same_file
+from a2v._core.manifest_jobs import same_file
 from a2v.cli.printing import clean
 from a2v.cli.server import UsageError
 

@@ -66,7 +66,7 @@ def a2v(
     It runs in this process, which saves the second that a start of Python takes; with ``process=True``, or an argument of
     ``subprocess.run`` such as ``input``, it runs in one of its own.
     """
-    from a2v.cli.app import run
+    from a2v.cli.commands import run
 
     def in_process(arguments: list[str]) -> subprocess.CompletedProcess[str]:
         with monkeypatch.context() as patch:
@@ -96,7 +96,7 @@ def here(
     environment: dict[str, str], restored: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., tuple[int, str, str]]:
     """Run a command in this process: its code, output and errors."""
-    from a2v.cli.app import run
+    from a2v.cli.commands import run
 
     for name in ("A2V_BASE_URL", "A2V_TOKEN"):
         monkeypatch.setenv(name, environment[name])

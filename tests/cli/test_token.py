@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from a2v.cli.app import run
+from a2v.cli.commands import run
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="makes links and pipes the POSIX way")
 

@@ -234,7 +234,7 @@ async def test_a_client_that_cannot_be_accepted_is_accepted_later(engine, connec
 SERVER = """
 import resource, sys
 resource.setrlimit(resource.RLIMIT_NOFILE, (190, 190))
-from a2v.cli.app import run
+from a2v.cli.commands import run
 sys.exit(run(["serve", "--port", "0", "--json", "--log-json", "--workers", "1"]))
 """
 

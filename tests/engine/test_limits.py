@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 import a2v.cli
-from a2v.cli.app import serve
+from a2v.cli.commands import serve
 from a2v.engine import LocalEngine, Settings
 from a2v.engine.errors import RenderError
 from a2v.engine.renderer import Order, render_in_child
@@ -123,6 +123,6 @@ def test_what_the_command_line_is_given_arrives(monkeypatch, dask):
     if dask:
         options["dask"] = dask
     words = [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", value)]
-    assert a2v.cli.app.run(["serve", *words, "--allow-private-urls", "--like-hosted"]) == 0
+    assert a2v.cli.commands.run(["serve", *words, "--allow-private-urls", "--like-hosted"]) == 0
     assert set(told) == set(SETTINGS)
     assert [name for name, value in told.items() if value == SETTINGS[name]] == ([] if dask else ["dask"])

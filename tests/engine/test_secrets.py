@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.traceback import Traceback
 
 import a2v.engine
-from a2v.cli import app as cli
+from a2v.cli import commands as cli
 from a2v.engine import LocalEngine, Settings, store
 from a2v.errors import ConfigurationError
 

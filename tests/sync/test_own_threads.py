@@ -40,7 +40,7 @@ def test_a_name_server_that_does_not_answer_does_not_hold_up_the_end() -> None:
 def test_nor_does_it_on_the_command_line(monkeypatch) -> None:
     monkeypatch.setenv("A2V_TOKEN", "token")
     done = run(
-        DEAD_DNS + "from a2v.cli.app import run\n"
+        DEAD_DNS + "from a2v.cli.commands import run\n"
         "sys.exit(run(['watch', 'v1', '--timeout', '0.5', '--base-url', 'https://api.example']))\n"
     )
     assert done.returncode == 4, done.stderr

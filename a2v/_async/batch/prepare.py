@@ -19,7 +19,7 @@ from a2v._async.destination import Destination, FileId
 from a2v._async.download import digest_of, in_thread
 from a2v._core.batch_plan import Action, BatchOptions, BatchPlan, Files, Match, Matching, Step, decide, match
 from a2v._core.items import JobState, JournalEntry, restored
-from a2v._core.manifest import same_file
+from a2v._core.manifest_jobs import same_file
 from a2v._core.models import Job, Video, VideoStatus
 from a2v.errors import DownloadError, JournalError, VideoFailedError
 
