@@ -9,6 +9,7 @@ from a2v._async.batch.batch import AsyncBatch
 from a2v._async.characters import AsyncCharacters
 from a2v._async.requests.session import Session
 from a2v._async.videos import AsyncVideos
+from a2v._core.batch_options import BatchOptions
 from a2v._core.models import DEFAULT_RENDER_TIMEOUT
 from a2v._core.settings import HoldsSecret, Secret
 
@@ -171,9 +172,7 @@ class AsyncA2V(HoldsSecret):
             ManifestError: Two files would be saved under one name.
             InvalidArgumentError: Another argument cannot be right.
         """
-        return AsyncBatch(
-            self._session,
-            jobs,
+        options = BatchOptions(
             save_to=save_to,
             journal=journal,
             overwrite=overwrite,
@@ -187,3 +186,4 @@ class AsyncA2V(HoldsSecret):
             render_timeout=render_timeout,
             recordings=recordings,
         )
+        return AsyncBatch(self._session, jobs, options)

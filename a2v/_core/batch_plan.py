@@ -21,7 +21,7 @@ from collections.abc import Set as AbstractSet
 from enum import Enum, auto
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from attrs import evolve, frozen
 
@@ -34,6 +34,7 @@ from a2v.errors import AmbiguousJobsError, ConfigurationError, ManifestError
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Iterator, Mapping
 
+    from a2v._core.batch_options import BatchOptions, Recordings
     from a2v._core.items import JournalEntry
 
 # What still fits a screen; `pairs` has them all.
@@ -41,21 +42,6 @@ _SHOWN_PAIRS = 100
 
 K = TypeVar("K", bound="Hashable")
 T = TypeVar("T")
-
-Recordings = Literal["same", "new"]
-
-
-@frozen(kw_only=True)
-class BatchOptions:
-    """The options of a batch that decide what it does with each job; see ``AsyncA2V.batch``."""
-
-    overwrite: bool = False
-    limit: int | None = None
-    quota: int | None = None
-    resubmit_unknown: bool | Collection[int] = False
-    resubmit_failed: bool = False
-    repeat: bool = False
-    recordings: Recordings | None = None
 
 
 class Action(Enum):
@@ -388,41 +374,41 @@ def _paths(
 # -- what a run does --------------------------------------------------------------------------------------------------
 
 
-def decide(matching: Matching, files: Files, choices: BatchOptions) -> BatchPlan:
+def decide(matching: Matching, files: Files, options: BatchOptions) -> BatchPlan:
     """Decide what a run does with each job.
 
     Args:
         matching: The jobs and their rows.
         files: What is in the folder.
-        choices: The options.
+        options: The options of the batch.
 
     Raises:
         ConfigurationError: The quota does not suffice.
     """
     contested = matching.contested
-    steps = [_step(match, contested, files, choices) for match in matching.matches]
+    steps = [_step(match, contested, files, options) for match in matching.matches]
     pending = [index for index, step in enumerate(steps) if step.action is Action.SUBMIT]
-    for index in [] if choices.limit is None else pending[choices.limit :]:
+    for index in [] if options.limit is None else pending[options.limit :]:
         steps[index] = evolve(steps[index], action=Action.DEFER)
     plan = BatchPlan(steps=steps, gone=matching.gone)
-    if choices.quota is not None and plan.submissions > choices.quota:
+    if options.quota is not None and plan.submissions > options.quota:
         videos = "1 video" if plan.submissions == 1 else f"{plan.submissions} videos"
         raise ConfigurationError(
-            f"this batch would submit {videos}, and the quota is {choices.quota}. Nothing was submitted. "
-            f"Pass limit={choices.quota} to submit no more than that now, or a larger quota"
+            f"this batch would submit {videos}, and the quota is {options.quota}. Nothing was submitted. "
+            f"Pass limit={options.quota} to submit no more than that now, or a larger quota"
         )
     return plan
 
 
-def _step(match: Match, contested: Mapping[str, JournalRow], files: Files, choices: BatchOptions) -> Step:
+def _step(match: Match, contested: Mapping[str, JournalRow], files: Files, options: BatchOptions) -> Step:
     row = match.row
     found = row.state if row else JobState.PENDING
     if found is JobState.DONE and match.path and match.index not in files.saved:
         found = JobState.FINISHED  # its file was removed, or never wanted before
-    state = JobState.PENDING if _is_submitted_again(match, found, choices) else found
-    if problem := None if choices.overwrite else _problem(match, state, contested, files):
+    state = JobState.PENDING if _is_submitted_again(match, found, options) else found
+    if problem := None if options.overwrite else _problem(match, state, contested, files):
         return Step(match=match, found=found, state=found, action=Action.REFUSE, problem=problem)
-    action = _ACTIONS.get(state, Action.SKIP if row and row.reported and not choices.repeat else Action.REPORT)
+    action = _ACTIONS.get(state, Action.SKIP if row and row.reported and not options.repeat else Action.REPORT)
     return Step(match=match, found=found, state=state, action=action, stores=_stores(match, state, files))
 
 
@@ -433,8 +419,8 @@ def _stores(match: Match, state: JobState, files: Files) -> tuple[Path, ...]:
     return (match.path, mask) if mask else (match.path,)
 
 
-def _is_submitted_again(match: Match, found: JobState, choices: BatchOptions) -> bool:
-    chosen: bool | Collection[int] = found in _RESUBMITTED_BY and getattr(choices, _RESUBMITTED_BY[found])
+def _is_submitted_again(match: Match, found: JobState, options: BatchOptions) -> bool:
+    chosen: bool | Collection[int] = found in _RESUBMITTED_BY and getattr(options, _RESUBMITTED_BY[found])
     return chosen if isinstance(chosen, bool) else match.index in chosen
 
 

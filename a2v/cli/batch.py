@@ -25,7 +25,8 @@ from a2v import (
 from a2v._async.batch.journal import check_account
 from a2v._async.batch.lock_file import is_in_use
 from a2v._async.batch.prepare import preview
-from a2v._core.batch_plan import BatchOptions, places_of, repeated
+from a2v._core.batch_options import BatchOptions
+from a2v._core.batch_plan import repeated
 from a2v._paths import existing
 from a2v.cli.plan import Plan, Work, ambiguity, as_options, foretell
 from a2v.cli.printing import number, say
@@ -161,7 +162,7 @@ class _Run:
         with self._beginning():
             try:
                 self._check_account()
-                found = preview(jobs, places_of(jobs, self.folder), self.journal, self.choices)
+                found = preview(jobs, evolve(self.choices, save_to=self.folder, journal=self.journal))
             except A2VError:
                 out.remark("A run would submit 0 videos.")
                 raise

@@ -13,6 +13,7 @@ from cyclopts import Parameter, validators
 
 from a2v import Job, JobState, ManifestError, SubmissionUnknownError, WaitTimeoutError
 from a2v._core import batch_plan
+from a2v._core.batch_options import BatchOptions
 from a2v._core.items import is_lost, without_query
 from a2v._core.manifest_jobs import file_names, listed_rows
 from a2v._core.models import DEFAULT_RENDER_TIMEOUT
@@ -82,7 +83,7 @@ class Plan:
             flags += f" --render-timeout {self.render_timeout or 'none'}"
         return flags + (" --overwrite" if self.overwrite else "")
 
-    def choices(self, rows: Sequence[int]) -> batch_plan.BatchOptions:
+    def choices(self, rows: Sequence[int]) -> BatchOptions:
         """The options that decide what a run does with each job.
 
         Args:
@@ -93,7 +94,7 @@ class Plan:
         """
         if self.same_recordings and self.new_recordings:
             raise UsageError("--same-recordings and --new-recordings exclude each other")
-        return batch_plan.BatchOptions(
+        return BatchOptions(
             overwrite=self.overwrite,
             limit=self.limit,
             quota=self.quota,

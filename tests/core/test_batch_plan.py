@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import a2v
-from a2v._core.batch_plan import Action, BatchOptions, Files, decide, mask_of, match, places_of, recording, repeated
+from a2v._core.batch_options import BatchOptions
+from a2v._core.batch_plan import Action, Files, decide, mask_of, match, places_of, recording, repeated
 from a2v._core.items import JobState, JournalRow, without_query
 
 AUDIO = "https://example.com/a.wav"

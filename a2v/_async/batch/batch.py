@@ -6,10 +6,8 @@ Without a path the journal is kept in memory, and the way is the same.
 
 from __future__ import annotations
 
-import re
 import signal
 from collections import Counter
-from collections.abc import Collection
 from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any, Self
@@ -28,7 +26,7 @@ from a2v._async.download import in_thread
 from a2v._async.requests import telemetry
 from a2v._async.task import AsyncVideoTask
 from a2v._core import arguments, wire
-from a2v._core.batch_plan import BatchOptions, Recordings, places_of
+from a2v._core.batch_plan import places_of
 from a2v._core.items import (
     JobState,
     JournalEntry,
@@ -52,15 +50,12 @@ from a2v.errors import (
 )
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Iterable
     from pathlib import Path
     from types import TracebackType
 
     from a2v._async.requests.session import Session
-
-
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+    from a2v._core.batch_options import BatchOptions
 
 
 class AsyncBatch(HoldsSecret):
@@ -68,45 +63,14 @@ class AsyncBatch(HoldsSecret):
 
     _instead = "pass its jobs, and make another batch of them there; a journal= tells it what is done already"
 
-    def __init__(
-        self,
-        session: Session,
-        jobs: Iterable[Job],
-        *,
-        save_to: str | os.PathLike[str] | None,
-        journal: str | os.PathLike[str] | None,
-        overwrite: bool,
-        max_in_flight: int | None,
-        limit: int | None,
-        quota: int | None,
-        resubmit_unknown: bool | Collection[int],
-        resubmit_failed: bool,
-        repeat: bool,
-        new_token: bool,
-        render_timeout: float | None,
-        recordings: Recordings | None,
-    ) -> None:
+    def __init__(self, session: Session, jobs: Iterable[Job], options: BatchOptions) -> None:
         self._session = session
         self._jobs = list(arguments.iterable("jobs", jobs, "an iterable of a2v.Job values"))
         for job in self._jobs:
             if not isinstance(job, Job):
                 raise InvalidArgumentError(f"a batch is made of a2v.Job values, got {arguments.shown(job)}")
-        self._paths = places_of(self._jobs, None if save_to is None else _path_as_text("save_to", save_to))
-        self._journal_path = None if journal is None else _path_as_text("journal", journal)
-        if self._journal_path and not self._journal_path.name:
-            raise InvalidArgumentError(f"journal must be the path of a file, got {arguments.shown(journal)}")
-        self._max_in_flight = _at_least(1, "max_in_flight", max_in_flight)
-        self._choices = BatchOptions(
-            overwrite=arguments.flag("overwrite", overwrite),
-            limit=_at_least(0, "limit", limit),
-            quota=_at_least(0, "quota", quota),
-            resubmit_unknown=_chosen(resubmit_unknown),
-            resubmit_failed=arguments.flag("resubmit_failed", resubmit_failed),
-            repeat=arguments.flag("repeat", repeat),
-            recordings=_checked_recordings(recordings),
-        )
-        self._new_token = arguments.flag("new_token", new_token)
-        self._render_timeout = None if render_timeout is None else arguments.seconds("render_timeout", render_timeout)
+        self._options = options
+        self._paths = places_of(self._jobs, options.save_to)
         self._items: list[Item] = []
         self._gone: tuple[JournalEntry, ...] = ()
         self._under_way: dict[int, str] = {}
@@ -122,11 +86,11 @@ class AsyncBatch(HoldsSecret):
     async def __aenter__(self) -> Self:
         if self._entered:
             raise InvalidStateError("a batch runs once: entered again, it might pay for things again; make another one")
-        if self._journal_path and not self._choices.overwrite:
-            await in_thread(partial(refuse_a_lost_journal, self._journal_path, self._paths))
+        if self._options.journal and not self._options.overwrite:
+            await in_thread(partial(refuse_a_lost_journal, self._options.journal, self._paths))
         session = self._session
         self._journal = await Journal.open(
-            self._journal_path, base_url=session.base_url, token=session.token, new_token=self._new_token
+            self._options.journal, base_url=session.base_url, token=session.token, new_token=self._options.new_token
         )
         try:
             await self._prepare()
@@ -140,13 +104,13 @@ class AsyncBatch(HoldsSecret):
         return self
 
     async def _prepare(self) -> None:
-        intake = await prepare(self._journal, self._jobs, self._paths, self._choices)
+        intake = await prepare(self._journal, self._jobs, self._paths, self._options)
         self._items, self._gone = intake.items, intake.gone
         self._missing = sum(not item.ended for item in self._items)
         self._send, self._outcomes = anyio.create_memory_object_stream[tuple[Item, Outcome]](inf)
         self._freed, self._doubted, self._ended = anyio.Event(), anyio.Event(), anyio.Event()
         self._scope = anyio.CancelScope()
-        self._saver = BatchFiles(self._journal, overwrite=self._choices.overwrite, spared=intake.spared)
+        self._saver = BatchFiles(self._journal, overwrite=self._options.overwrite, spared=intake.spared)
         self._finder = Reconciler(self._session, self._journal)
         self._submitter = Submitter(self._session, self._journal, intake.video_ids, self._finder)
         for item, facts in intake.endings:
@@ -280,7 +244,9 @@ class AsyncBatch(HoldsSecret):
             await self._begin_finding()
         for item in pending:
             # What is in doubt may be under way as well, until it was looked for.
-            while self._max_in_flight and len(self._under_way) + len(self._sought) >= self._max_in_flight:
+            while (
+                self._options.max_in_flight and len(self._under_way) + len(self._sought) >= self._options.max_in_flight
+            ):
                 await self._freed.wait()
             await self._submit(item)
 
@@ -324,7 +290,7 @@ class AsyncBatch(HoldsSecret):
             self._end(item, video=task.video, path=path, mask_path=item.mask_path)
 
     async def _complete(self, item: Item, task: AsyncVideoTask) -> Path | None:
-        await task.wait(timeout=self._render_timeout)
+        await task.wait(timeout=self._options.render_timeout)
         if item.state is not JobState.FINISHED:
             await item.move(self._journal, JobState.FINISHED)
         path = await self._saver.save(task, item.identity, item.path, item.mask_path) if item.path else None
@@ -354,7 +320,7 @@ class AsyncBatch(HoldsSecret):
     # -- what is in doubt ---------------------------------------------------------------------------------------------
 
     async def _begin_finding(self) -> None:
-        if self._journal_path:
+        if self._options.journal:
             await self._finder.begin()
         if self._finder.works:
             self._group.start_soon(self._find)
@@ -388,36 +354,3 @@ class AsyncBatch(HoldsSecret):
 
 def _first(error: BaseException) -> BaseException:
     return _first(error.exceptions[0]) if isinstance(error, BaseExceptionGroup) else error
-
-
-def _at_least(least: int, name: str, value: Any) -> int | None:
-    return None if value is None else arguments.whole(name, value, least=least)
-
-
-def _path_as_text(name: str, value: Any) -> Path:
-    """An absolute path that can be written down: a later ``os.chdir`` does not change it, and the journal can store it."""
-    path = arguments.path(name, value).absolute()
-    text = str(path)
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise InvalidArgumentError(f"{name} must be a path in valid UTF-8, got {arguments.shown(text)}") from None
-    if _CONTROL.search(text):
-        raise InvalidArgumentError(f"{name} must not contain control characters, got {arguments.shown(text)}")
-    return path
-
-
-def _checked_recordings(value: Recordings | None) -> Recordings | None:
-    if value not in (None, "same", "new"):
-        raise InvalidArgumentError(f'recordings must be "same", "new" or None, got {value!r}')
-    return value
-
-
-def _chosen(value: Any) -> bool | Collection[int]:
-    if isinstance(value, bool):
-        return value
-    if isinstance(value, Collection) and all(type(place) is int for place in value):
-        return frozenset(value)
-    raise InvalidArgumentError(
-        f"resubmit_unknown must be True, False or places of jobs in the batch, got {arguments.shown(value)}"
-    )

@@ -17,7 +17,7 @@ from a2v._async.batch.journal import read_rows
 from a2v._async.batch.lock_file import read_note
 from a2v._async.destination import Destination, FileId
 from a2v._async.download import digest_of, in_thread
-from a2v._core.batch_plan import Action, BatchOptions, BatchPlan, Files, Match, Matching, Step, decide, match
+from a2v._core.batch_plan import Action, BatchPlan, Files, Match, Matching, Step, decide, match, places_of
 from a2v._core.items import JobState, JournalEntry, restored
 from a2v._core.manifest_jobs import same_file
 from a2v._core.models import Job, Video, VideoStatus
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from a2v._async.batch.journal import Journal
+    from a2v._core.batch_options import BatchOptions
     from a2v._core.items import JournalRow
 
 
@@ -50,14 +51,14 @@ class PreparedBatch:
     spared: frozenset[FileId]
 
 
-async def prepare(journal: Journal, jobs: list[Job], places: list[Path | None], choices: BatchOptions) -> PreparedBatch:
+async def prepare(journal: Journal, jobs: list[Job], places: list[Path | None], options: BatchOptions) -> PreparedBatch:
     """Plan a run and note in the journal what it begins with. Nothing is sent.
 
     Args:
         journal: The batch's journal.
         jobs: What the batch asks for.
         places: Where each video would go if this was the first run.
-        choices: The options.
+        options: The options of the batch.
 
     Raises:
         AmbiguousJobsError: New jobs may be jobs of the journal.
@@ -66,10 +67,10 @@ async def prepare(journal: Journal, jobs: list[Job], places: list[Path | None], 
         ConfigurationError: The quota does not suffice.
     """
     rows = await journal.do(journal.rows)
-    matching = match(jobs, rows, places, choices.recordings)
-    plan = decide(matching, await in_thread(partial(_look, matching)), choices)
+    matching = match(jobs, rows, places, options.recordings)
+    plan = decide(matching, await in_thread(partial(_look, matching)), options)
     spared = await in_thread(partial(protected_files, jobs, journal.path))
-    await in_thread(partial(_check_places, plan, spared, overwrite=choices.overwrite))
+    await in_thread(partial(_check_places, plan, spared, overwrite=options.overwrite))
     await journal.do(partial(journal.take, [step.match for step in plan.steps]))
     items = [await _begun(journal, step) for step in plan.steps]
     return PreparedBatch(
@@ -82,24 +83,23 @@ async def prepare(journal: Journal, jobs: list[Job], places: list[Path | None], 
     )
 
 
-def preview(jobs: list[Job], places: list[Path | None], journal: Path, choices: BatchOptions) -> BatchPlan:
-    """Make the plan of a run and change nothing.
+def preview(jobs: list[Job], options: BatchOptions) -> BatchPlan:
+    """Make the plan of a run without changing or sending anything.
 
     Args:
-        jobs: What the batch asks for.
-        places: Where each video would go if this was the first run.
-        journal: The journal's file, which need not exist.
-        choices: The options.
+        jobs: The jobs of the batch.
+        options: The options of the batch. The journal's file need not exist.
 
     Raises:
         A2VError: A run would not begin, for the same reason.
     """
-    if not choices.overwrite:
+    journal, places = options.journal, places_of(jobs, options.save_to)
+    if journal and not options.overwrite:
         refuse_a_lost_journal(journal, places)
-    rows = _rows_after_a_crash(journal) if journal.exists() else []
-    matching = match(jobs, rows, places, choices.recordings)
-    plan = decide(matching, _look(matching), choices)
-    _check_places(plan, protected_files(jobs, journal), overwrite=choices.overwrite, only_existing=True)
+    rows = _rows_after_a_crash(journal) if journal and journal.exists() else []
+    matching = match(jobs, rows, places, options.recordings)
+    plan = decide(matching, _look(matching), options)
+    _check_places(plan, protected_files(jobs, journal), overwrite=options.overwrite, only_existing=True)
     return plan
 
 

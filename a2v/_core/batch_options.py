@@ -1,0 +1,105 @@
+"""The options of a batch, as one validated value that the client, the planner and the runner share."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from attrs import Attribute, field, frozen
+
+from a2v._core import arguments
+from a2v._core.models import DEFAULT_RENDER_TIMEOUT
+from a2v.errors import InvalidArgumentError
+
+if TYPE_CHECKING:
+    import os
+
+Recordings: TypeAlias = Literal["same", "new"]
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+
+def _save_to(value: str | os.PathLike[str] | None) -> Path | None:
+    return None if value is None else _storable_path("save_to", value)
+
+
+def _journal(value: str | os.PathLike[str] | None) -> Path | None:
+    if value is None:
+        return None
+    path = _storable_path("journal", value)
+    if not path.name:
+        raise InvalidArgumentError(f"journal must be the path of a file, got {arguments.shown(value)}")
+    return path
+
+
+def _storable_path(name: str, value: Any) -> Path:
+    """Return an absolute path, so that ``os.chdir`` does not change it, that a journal and an error message can hold."""
+    path = arguments.path(name, value).absolute()
+    text = str(path)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InvalidArgumentError(f"{name} must be a path in valid UTF-8, got {arguments.shown(text)}") from None
+    if _CONTROL.search(text):
+        raise InvalidArgumentError(f"{name} must not contain control characters, got {arguments.shown(text)}")
+    return path
+
+
+def _resubmit_unknown(value: Any) -> bool | frozenset[int]:
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, Collection) and all(type(place) is int for place in value):
+        return frozenset(value)
+    raise InvalidArgumentError(
+        f"resubmit_unknown must be True, False or places of jobs in the batch, got {arguments.shown(value)}"
+    )
+
+
+def _is_flag(_: object, attribute: Attribute[Any], value: object) -> None:
+    arguments.flag(attribute.name, value)
+
+
+def _is_count(_: object, attribute: Attribute[Any], value: object) -> None:
+    if value is not None:
+        arguments.whole(attribute.name, value, least=0)
+
+
+def _is_positive(_: object, attribute: Attribute[Any], value: object) -> None:
+    if value is not None:
+        arguments.whole(attribute.name, value, least=1)
+
+
+def _is_duration(_: object, attribute: Attribute[Any], value: object) -> None:
+    if value is not None:
+        arguments.seconds(attribute.name, value)
+
+
+def _is_recordings(_: object, attribute: Attribute[Any], value: object) -> None:
+    if value not in (None, "same", "new"):
+        raise InvalidArgumentError(f'{attribute.name} must be "same", "new" or None, got {value!r}')
+
+
+@frozen(kw_only=True)
+class BatchOptions:
+    """The options of a batch. ``AsyncA2V.batch`` describes them; each attribute has the name of its keyword.
+
+    ``save_to`` and ``journal`` are absolute paths here.
+
+    Raises:
+        InvalidArgumentError: An option has a wrong type or value.
+    """
+
+    save_to: Path | None = field(default=None, converter=_save_to)
+    journal: Path | None = field(default=None, converter=_journal)
+    overwrite: bool = field(default=False, validator=_is_flag)
+    max_in_flight: int | None = field(default=None, validator=_is_positive)
+    limit: int | None = field(default=None, validator=_is_count)
+    quota: int | None = field(default=None, validator=_is_count)
+    resubmit_unknown: bool | frozenset[int] = field(default=False, converter=_resubmit_unknown)
+    resubmit_failed: bool = field(default=False, validator=_is_flag)
+    repeat: bool = field(default=False, validator=_is_flag)
+    new_token: bool = field(default=False, validator=_is_flag)
+    render_timeout: float | None = field(default=DEFAULT_RENDER_TIMEOUT, validator=_is_duration)
+    recordings: Recordings | None = field(default=None, validator=_is_recordings)
