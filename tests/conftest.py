@@ -12,8 +12,9 @@ from hypothesis import HealthCheck, settings
 from tests.sockets import claim
 
 # How fast a machine is, and what else it does just now, is not what is tested.
-settings.register_profile("a2v", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("a2v")
+settings.register_profile("long", deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=500)
+settings.register_profile("default set", settings.get_profile("long"), max_examples=25)
+settings.load_profile("default set")
 
 # What a shell starts with `&` ignores Ctrl-C, and so would all the processes started here; many tests press it.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -20,18 +20,28 @@ def jobs(*names: str) -> list[a2v.Job]:
     return [a2v.Job("eva_a0008", f"https://example.com/{name}.wav", name) for name in names]
 
 
-@pytest.mark.parametrize("look", [STUCK, ODD, {}], ids=["stuck", "unknown status", "no status"])
-async def test_a_video_that_never_ends_has_an_outcome(service, make_client, tmp_path, check, look) -> None:
+@pytest.mark.parametrize(
+    ("look", "hours"),
+    [
+        pytest.param(STUCK, 24, id="stuck"),
+        pytest.param(ODD, 2, id="unknown status"),
+        pytest.param({}, 2, id="no status"),
+        pytest.param(ODD, 24, id="unknown status for a day", marks=pytest.mark.extended),
+        pytest.param({}, 24, id="no status for a day", marks=pytest.mark.extended),
+    ],
+)
+async def test_a_video_that_never_ends_has_an_outcome(service, make_client, tmp_path, check, *, look, hours) -> None:
     service.plans = {"v1": [(0, look)]}
     began = anyio.current_time()
-    async with make_client() as client, client.batch(jobs("a", "b"), journal=tmp_path / "j.db") as batch:
+    limit = {} if hours == 24 else {"render_timeout": hours * HOUR}  # a day is the default
+    async with make_client() as client, client.batch(jobs("a", "b"), journal=tmp_path / "j.db", **limit) as batch:
         seen = {outcome.job.name: outcome async for outcome in batch}
         assert (batch.progress.done, batch.progress.under_way, batch.progress.failed) == (1, 1, 0)
-    assert anyio.current_time() - began == pytest.approx(24 * HOUR, abs=10)
+    assert anyio.current_time() - began == pytest.approx(hours * HOUR, abs=10)
     assert seen["b"].ok
     error = seen["a"].error
     assert isinstance(error, a2v.WaitTimeoutError)
-    assert (error.video_id, error.waited) == ("v1", pytest.approx(24 * HOUR, abs=1))
+    assert (error.video_id, error.waited) == ("v1", pytest.approx(hours * HOUR, abs=1))
     check(error)
     assert {entry.video_id: entry.state for entry in a2v.read_journal(tmp_path / "j.db")} == {
         "v1": a2v.JobState.SUBMITTED,
@@ -51,8 +61,9 @@ async def test_the_next_run_waits_for_it_again_and_pays_for_nothing(service, mak
     assert service.posts == 1
 
 
-async def test_without_a_limit_it_waits_as_long_as_it_takes(service, make_client) -> None:
-    service.plans = {"v1": [(0, STUCK), (80 * HOUR, service.plan[-1][1])]}
+@pytest.mark.parametrize("hours", [25, pytest.param(80, marks=pytest.mark.extended)])
+async def test_without_a_limit_it_waits_as_long_as_it_takes(service, make_client, hours) -> None:
+    service.plans = {"v1": [(0, STUCK), (hours * HOUR, service.plan[-1][1])]}
     async with make_client() as client, client.batch(jobs("a"), render_timeout=None) as batch:
         assert (await anext(batch)).ok
 

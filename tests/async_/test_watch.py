@@ -103,7 +103,9 @@ async def test_what_has_ended_is_looked_at_once(service, make_client) -> None:
         # an error with a URL is an error
         ([(0, {"status": "error", "video_url": URL})], ["error"]),
         # for a day
-        ([(0, {"status": "pending"}), (86400, finished())], ["pending", "finished"]),
+        pytest.param(
+            [(0, {"status": "pending"}), (86400, finished())], ["pending", "finished"], marks=pytest.mark.extended
+        ),
     ],
 )
 async def test_courses(service, make_client, plan, seen) -> None:

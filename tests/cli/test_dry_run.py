@@ -88,6 +88,15 @@ def test_it_refuses_what_the_run_refuses(batch, tmp_path, then, options, told) -
     assert told in dry[2]
 
 
+def test_a_folder_that_is_not_there_yet_stays_so(here, service, tmp_path) -> None:
+    (tmp_path / "jobs.csv").write_text(HEAD + "eva,https://x/1,one\n")
+    code, out, err = here("batch", "jobs.csv", "-o", "new/videos", "--dry-run")
+    assert (code, err) == (0, "")
+    assert out.splitlines()[-1] == "A run would submit 1 video."
+    assert not (tmp_path / "new").exists()
+    assert not service.calls
+
+
 def test_ambiguous_rows_are_named(batch) -> None:
     batch(["https://x/a?secret=1,hello", "https://x/a?secret=2"])
     _, _, dry, _ = batch(["https://x/a?secret=3,hello", "https://x/a?secret=4"])

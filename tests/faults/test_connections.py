@@ -35,6 +35,21 @@ async def test_first_calls_at_once_make_one_pool(dial, port) -> None:
     await port.emptied()
 
 
+async def test_a_connection_that_closes_when_it_is_used_again(dial, port) -> None:
+    """As if the server had closed it a moment before: a look goes out on a fresh one at once, and is no retry."""
+
+    async def once(conn: Connection) -> None:
+        await conn.answer(await conn.request())
+        await conn.reader.readuntil(b"\r\n\r\n")
+
+    port.behave = once
+    async with dial(max_retries=0) as client:
+        for number in range(20):
+            assert (await client.videos.get(f"v{number}")).is_terminal
+            await client.videos.generate(**JOB)
+    assert len(port.requests) == 40
+
+
 # -- where none may lead ---------------------------------------------------------------------------------------------
 
 

@@ -155,22 +155,6 @@ async def test_a_stale_connection_before_a_submission(dial, port) -> None:
 
 
 @pytest.mark.anyio
-async def test_a_connection_that_closes_when_it_is_used_again(dial, port) -> None:
-    """As if the server had closed it a moment before: a look goes out on a fresh one at once, and is no retry."""
-
-    async def once(conn: Connection) -> None:
-        await conn.answer(await conn.request())
-        await conn.reader.readuntil(b"\r\n\r\n")
-
-    port.behave = once
-    async with dial(max_retries=0) as client:
-        for number in range(20):
-            assert (await client.videos.get(f"v{number}")).is_terminal
-            await client.videos.generate(**JOB)
-    assert len(port.requests) == 40
-
-
-@pytest.mark.anyio
 async def test_many_clients_make_one_tls_context(faults, monkeypatch) -> None:
     """In however many threads and event loops they begin at once: one takes tens of milliseconds."""
     from a2v._async.requests import network

@@ -121,9 +121,11 @@ client.close()
         assert python.line() == "interrupted"
         assert python.end()[::2] == (0, "")
 
-    def test_hundreds_at_any_instant_leave_nothing_behind(self, interpreter):
+    @pytest.mark.parametrize("times", [50, pytest.param(500, marks=pytest.mark.extended)])
+    def test_many_at_any_instant_leave_nothing_behind(self, interpreter, times):
         python = interpreter(
-            """
+            f"""
+            times = {times}
             import random, threading
             from service import *
             import signal
@@ -138,7 +140,7 @@ client.close()
                 with client.batch([a2v.Job("m", "https://example.com/a.wav")]) as batch:
                     list(batch)
 
-            for _ in range(500):
+            for _ in range(times):
                 try:
                     try:
                         # Once more a little later, as one that hits a finalizer is lost: Python can only print it.
@@ -159,17 +161,19 @@ client.close()
             """
         )
         code, out, err = python.end()
-        assert (code, out) == (0, "500 0 eva_a0008\n"), err
+        assert (code, out) == (0, f"{times} 0 eva_a0008\n"), err
 
-    def test_before_the_first_call_is_through_leaves_the_client_usable(self, interpreter):
+    @pytest.mark.parametrize("times", [25, pytest.param(100, marks=pytest.mark.extended)])
+    def test_before_the_first_call_is_through_leaves_the_client_usable(self, interpreter, times):
         python = interpreter(
-            """
+            f"""
+            times = {times}
             import random
             from service import *
             from service import client as make
             import signal
             signal.signal(signal.SIGALRM, signal.default_int_handler)
-            for _ in range(100):
+            for _ in range(times):
                 client = make()
                 try:
                     try:
