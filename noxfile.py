@@ -44,7 +44,7 @@ WITH_LOWEST = [
     "tests/async_",
     "tests/test_manifest.py",
     "tests/cli/test_local.py",
-    "tests/engine/test_local.py",
+    "tests/engine/test_server.py",
 ]
 # Work stealing keeps neighbours together, which share the servers of their module.
 IN_PARALLEL = ["-n", "auto", "--dist", "worksteal"]

@@ -333,7 +333,7 @@ def serve(
 
         run_engine, settings_of = engine.serve, engine.Settings
         if dask:
-            from a2v.engine import farm  # noqa: F401, PLC0415  # before the log is set up, because Dask sets up its own
+            from a2v.engine import dask_renderer  # noqa: F401, PLC0415  # before the log is set up, because Dask sets up its own
     token = Secret(read_token(token_file))
     settings = settings_of(
         host=host,

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from a2v.engine.app import create_app
-    from a2v.engine.local import LocalEngine, serve
+    from a2v.engine.server import LocalEngine, serve
     from a2v.engine.settings import Settings
 
 __all__ = ["LocalEngine", "Settings", "create_app", "serve"]
 
-_HOMES = {"LocalEngine": "local", "Settings": "settings", "create_app": "app", "serve": "local"}
+_HOMES = {"LocalEngine": "server", "Settings": "settings", "create_app": "app", "serve": "server"}
 _EXTRA = ("av", "numpy", "starlette", "thorvg_cython", "uvicorn")
 
 

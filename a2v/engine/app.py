@@ -22,17 +22,17 @@ from starlette.routing import Route
 from a2v._core import wire
 from a2v._core.models import Avatar, Character, Job, Pose, Video, VideoStatus
 from a2v.engine import cast
-from a2v.engine.download import VideoResponse
+from a2v.engine.data_folder import open_data_folder
 from a2v.engine.errors import AudioError, RenderError
-from a2v.engine.fetch import check_url
-from a2v.engine.folder import open_data_folder
-from a2v.engine.guard import Guard, busy, refuse, unavailable
-from a2v.engine.openapi import describe
-from a2v.engine.page import PAGE_HEADERS, page
-from a2v.engine.pool import BusyError, Pool
+from a2v.engine.middleware import AccessMiddleware, busy_response, error_response, unavailable_response
+from a2v.engine.openapi import openapi_document
+from a2v.engine.page import PAGE_HEADERS, page_html
+from a2v.engine.recording_fetcher import check_audio_url
+from a2v.engine.render_queue import BusyError, RenderQueue
 from a2v.engine.renderer import Renderer, render_in_child
 from a2v.engine.settings import Revision, Settings
-from a2v.engine.store import Store, Task
+from a2v.engine.task_store import Task, TaskStore
+from a2v.engine.video_response import VideoResponse
 from a2v.errors import ConfigurationError, ProtocolError
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from starlette.requests import Request
 
-    from a2v.engine.farm import Farm
+    from a2v.engine.dask_renderer import DaskRenderer
 
 MAX_BODY = 64 * 1024
 LISTED = 2000
@@ -75,17 +75,17 @@ def create_app(settings: Settings | None = None, *, renderer: Renderer | None = 
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        with _data_folder(settings.data_dir) as folder, Store(folder / "tasks.sqlite3") as store:
+        with _data_folder(settings.data_dir) as folder, TaskStore(folder / "tasks.sqlite3") as store:
             if farm:
                 await farm.check(settings.workers)
-            async with Pool(store, folder, settings, farm or renderer or render_in_child) as pool:
-                app.state.engine = Engine(store, pool, settings)
+            async with RenderQueue(store, folder, settings, farm or renderer or render_in_child) as queue:
+                app.state.engine = Engine(store, queue, settings)
                 yield
 
     public, page_route = _public_routes(), Route("/", front_page)
     app = Starlette(
         routes=[*_calls(settings.revision), *public, page_route],
-        middleware=[Middleware(Guard, settings, public, page_route)],
+        middleware=[Middleware(AccessMiddleware, settings, public, page_route)],
         exception_handlers={HTTPException: _envelope},
         lifespan=lifespan,
     )
@@ -94,14 +94,14 @@ def create_app(settings: Settings | None = None, *, renderer: Renderer | None = 
     return app
 
 
-def _farm(address: str, renderer: Renderer | None) -> Farm:
+def _farm(address: str, renderer: Renderer | None) -> DaskRenderer:
     if renderer:
         raise ConfigurationError(
             "the settings send renders to a Dask cluster, and there is a renderer, too: leave one out"
         )
-    from a2v.engine.farm import Farm  # noqa: PLC0415  # an extra
+    from a2v.engine.dask_renderer import DaskRenderer  # noqa: PLC0415  # an extra
 
-    return Farm(address)
+    return DaskRenderer(address)
 
 
 def _public_routes() -> list[Route]:
@@ -142,8 +142,8 @@ def _data_folder(path: Path | None) -> Iterator[Path]:
 class Engine:
     """What the calls work with while the application runs."""
 
-    store: Store
-    pool: Pool
+    store: TaskStore
+    queue: RenderQueue
     settings: Settings
     drawing: anyio.CapacityLimiter = field(factory=partial(anyio.CapacityLimiter, 1))
 
@@ -159,7 +159,7 @@ async def _envelope(request: Request, error: Exception) -> Response:
     headers = dict(error.headers or {})
     path = quote(request.url.path)  # may have control characters
     plain = {404: f"there is no {path}", 405: f"{path} takes {headers.get('Allow')} only"}
-    return refuse(error.status_code, plain.get(error.status_code, error.detail), headers=headers)
+    return error_response(error.status_code, plain.get(error.status_code, error.detail), headers=headers)
 
 
 # -- the calls --------------------------------------------------------------------------------------------------------
@@ -179,7 +179,7 @@ async def avatar_pose_list(request: Request) -> Response:
     """The poses of one avatar."""
     avatar_id = _query(request, "avatar_id")
     if avatar_id not in cast.characters():
-        return refuse(404, f"there is no avatar {avatar_id!r}", code=wire.NOT_FOUND)
+        return error_response(404, f"there is no avatar {avatar_id!r}", code=wire.NOT_FOUND)
     return _success([wire.pose_data(one) for one in _poses(request, avatar_id)])
 
 
@@ -189,9 +189,9 @@ async def video_generate(request: Request) -> Response:
     job = await _read_job(request)
     _check_who(job, engine.settings)
     try:
-        task = engine.pool.submit(job)
+        task = engine.queue.submit(job)
     except BusyError as error:
-        return busy(str(error))
+        return busy_response(str(error))
     status = {"status": task.status.value} if engine.settings.revision == "later" else {}
     return _success({"video_id": task.video_id} | status)
 
@@ -218,7 +218,7 @@ async def _read_job(request: Request) -> Job:
     body = await _read_body(request)
     try:
         job = wire.read_job(body)
-        check_url(job.audio_url)
+        check_audio_url(job.audio_url)
     except (ValueError, ProtocolError, AudioError) as error:
         raise HTTPException(400, str(error)) from None
     return job
@@ -248,7 +248,7 @@ async def video_get(request: Request) -> Response:
     if task is None:
         kept = engine.settings.keep_days
         hint = "" if kept is None else f"; videos are kept for {kept:g} days"
-        return refuse(404, f"there is no video {video_id!r}{hint}", code=wire.NOT_FOUND)
+        return error_response(404, f"there is no video {video_id!r}{hint}", code=wire.NOT_FOUND)
     data = _video_data(request, task)
     if engine.settings.revision == "later":
         return _success(data)
@@ -342,18 +342,18 @@ def _preview_url(request: Request, who: str) -> str:
 
 async def video_file(request: Request) -> Response:
     """A finished video. The URL alone gives access, like the pre-signed ones of the hosted service."""
-    return await _file(request, _engine(request).pool.path)
+    return await _file(request, _engine(request).queue.path)
 
 
 async def mask_file(request: Request) -> Response:
     """The mask of a finished video."""
-    return await _file(request, _engine(request).pool.mask_path)
+    return await _file(request, _engine(request).queue.mask_path)
 
 
 async def _file(request: Request, path_of: Callable[[str], Path]) -> Response:
     # Only what is a task's name becomes part of a path.
     task = _engine(request).store.get(request.path_params["video_id"])
-    missing = refuse(404, "there is no such file", code=wire.NOT_FOUND)
+    missing = error_response(404, "there is no such file", code=wire.NOT_FOUND)
     if task is None or task.status is not VideoStatus.FINISHED:
         return missing
     try:
@@ -368,7 +368,7 @@ async def preview_file(request: Request) -> Response:
     try:
         who = cast.pose(request.path_params["who"]).pose_id
     except RenderError:
-        return refuse(404, "there is no such file", code=wire.NOT_FOUND)
+        return error_response(404, "there is no such file", code=wire.NOT_FOUND)
     picture = await anyio.to_thread.run_sync(_preview, who, limiter=_engine(request).drawing)
     return Response(picture, media_type="image/png", headers={"Cache-Control": "max-age=3600"})
 
@@ -383,18 +383,18 @@ def _preview(who: str) -> bytes:
 async def health(request: Request) -> Response:
     """Whether the engine works; 503 while the machine lacks something."""
     engine = _engine(request)
-    engine.store.waiting()
-    reason = engine.pool.shortage.reason
-    return _success({"status": "ok"}) if reason is None else unavailable(reason)
+    engine.store.pending_count()
+    reason = engine.queue.resources.exhausted
+    return _success({"status": "ok"}) if reason is None else unavailable_response(reason)
 
 
 async def openapi(request: Request) -> Response:
     """The calls, in the language of OpenAPI; needs no token."""
-    return JSONResponse(describe(_engine(request).settings, _base_url(request).rstrip("/")))
+    return JSONResponse(openapi_document(_engine(request).settings, _base_url(request).rstrip("/")))
 
 
 async def front_page(request: Request) -> Response:
     """A page for people."""
     newest = _engine(request).store.newest(ON_PAGE)
     videos = [(task, _video(request, task)) for task in newest]
-    return HTMLResponse(page(_avatars(request), videos), headers=PAGE_HEADERS)
+    return HTMLResponse(page_html(_avatars(request), videos), headers=PAGE_HEADERS)

@@ -17,5 +17,5 @@ class RenderCrashedError(A2VError):
     """The renderer ended without a verdict. That says nothing about the request, which may be tried again."""
 
 
-class ShortageError(A2VError):
+class ResourceExhaustedError(A2VError):
     """The machine lacks something just now: memory, disk space, processes. The request is rendered when that is over."""

@@ -8,7 +8,7 @@ from a2v import __version__
 from a2v._core import wire
 from a2v._core.models import VideoStatus
 from a2v.engine import cast
-from a2v.engine.fetch import HTTP_URL
+from a2v.engine.recording_fetcher import HTTP_URL
 
 if TYPE_CHECKING:
     from a2v.engine.settings import Settings
@@ -30,7 +30,7 @@ _INTRODUCTION = """A character and the URL of a speech recording become a video 
 envelope `{"code", "message", "data"}`; `code` 0 is success."""
 
 
-def describe(settings: Settings, base_url: str) -> Json:
+def openapi_document(settings: Settings, base_url: str) -> Json:
     """The description that ``GET /openapi.json`` serves.
 
     Args:

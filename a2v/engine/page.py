@@ -13,7 +13,7 @@ from a2v._core.models import Avatar, Pose, Video, VideoStatus
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from a2v.engine.store import Task
+    from a2v.engine.task_store import Task
 
 _WORDS = {
     VideoStatus.PENDING: "waits in line",
@@ -80,7 +80,7 @@ PAGE_HEADERS = {
 }
 
 
-def page(avatars: Sequence[Avatar], videos: Sequence[tuple[Task, Video]]) -> str:
+def page_html(avatars: Sequence[Avatar], videos: Sequence[tuple[Task, Video]]) -> str:
     """The HTML.
 
     Args:

@@ -1,7 +1,7 @@
 """The seam between the engine and whatever renders: by default a child process of this machine for each video.
 
-A renderer is an async function. Calling it submits an order; that it returns, raises, or does neither yet is the order's
-status; cancelling the call cancels the render. ``farm.Farm`` is another one, for a Dask cluster; whoever has machines of
+A renderer is an async function. Calling it submits a render request; that it returns, raises, or does neither yet is its
+status; cancelling the call cancels the render. ``dask_renderer.DaskRenderer`` is another one, for a Dask cluster; whoever has machines of
 another kind gives ``create_app`` a renderer of their own.
 """
 
@@ -21,9 +21,9 @@ import anyio
 from anyio.lowlevel import checkpoint_if_cancelled
 from attrs import frozen
 
-from a2v.engine.errors import RenderCrashedError, RenderError, ShortageError
+from a2v.engine.errors import RenderCrashedError, RenderError, ResourceExhaustedError
+from a2v.engine.exhaustion import OUT_OF_MEMORY
 from a2v.engine.settings import Format
-from a2v.engine.shortage import NO_MEMORY
 
 if TYPE_CHECKING:
     from anyio.abc import ByteReceiveStream, Process
@@ -36,7 +36,7 @@ _MAX_OUTPUT = 64 * 1024
 
 
 @frozen(kw_only=True)
-class Order:
+class RenderRequest:
     """One render.
 
     Attributes:
@@ -64,42 +64,47 @@ class Order:
     max_render_mib: int = 2048
 
 
-Renderer = Callable[[Order], Awaitable[None]]
-"""Returns when the files of the order are complete. Raises ``RenderError`` for what is wrong with the order and stays wrong,
-``RenderCrashedError`` for what may succeed if it is tried again, ``ShortageError`` for what the machine lacks just now."""
+Renderer = Callable[[RenderRequest], Awaitable[None]]
+"""Returns when the requested files are complete. Raises ``RenderError`` for what is wrong with the request and stays wrong,
+``RenderCrashedError`` for what may succeed if it is tried again, ``ResourceExhaustedError`` for what the machine lacks just now."""
 
 
-async def render_in_child(order: Order) -> None:
+async def render_in_child(request: RenderRequest) -> None:
     """Render in a child process, which dies with the call.
 
     Raises:
         RenderError: The recording cannot be used, or the render took too long or too much memory.
         RenderCrashedError: The child ended without a verdict.
-        ShortageError: The child was killed, or says that the machine lacks something.
+        ResourceExhaustedError: The child was killed, or says that the machine lacks something.
     """
     try:
-        with anyio.fail_after(order.max_render_seconds):
-            status, output, errors = await _run(_command(order))
+        with anyio.fail_after(request.max_render_seconds):
+            status, output, errors = await _run(_command(request))
     except TimeoutError:
-        raise RenderError(_took_too_long(order)) from None
+        raise RenderError(_took_too_long(request)) from None
     if status == -getattr(signal, "SIGXCPU", 0) != 0:
-        raise RenderError(_took_too_long(order))
+        raise RenderError(_took_too_long(request))
     if status == -getattr(signal, "SIGKILL", 0) != 0:
         # Not by us: by the system, which does so when it has no memory left.
-        raise ShortageError(f"{NO_MEMORY} (a render was killed)")
+        raise ResourceExhaustedError(f"{OUT_OF_MEMORY} (a render was killed)")
     _check(status, output, errors)
 
 
-def _took_too_long(order: Order) -> str:
-    return f"the render took longer than {order.max_render_seconds:g} s"
+def _took_too_long(request: RenderRequest) -> str:
+    return f"the render took longer than {request.max_render_seconds:g} s"
 
 
-def _command(order: Order) -> list[str]:
-    command = [*WORKER, str(order.audio), order.who, str(order.destination), "--size", str(order.size)]
-    command += ["--format", order.format, "--fps", str(order.fps), "--end-with-stdin"]
-    command += ["--max-seconds", str(order.max_audio_seconds)]
-    command += ["--max-render-seconds", str(order.max_render_seconds), "--max-render-mib", str(order.max_render_mib)]
-    return command + (["--mask", str(order.mask)] if order.mask else [])
+def _command(request: RenderRequest) -> list[str]:
+    command = [*WORKER, str(request.audio), request.who, str(request.destination), "--size", str(request.size)]
+    command += ["--format", request.format, "--fps", str(request.fps), "--end-with-stdin"]
+    command += ["--max-seconds", str(request.max_audio_seconds)]
+    command += [
+        "--max-render-seconds",
+        str(request.max_render_seconds),
+        "--max-render-mib",
+        str(request.max_render_mib),
+    ]
+    return command + (["--mask", str(request.mask)] if request.mask else [])
 
 
 async def open_process(command: list[str], **options: Any) -> Process:
@@ -114,7 +119,7 @@ async def open_process(command: list[str], **options: Any) -> Process:
 
 
 async def _run(command: list[str]) -> tuple[int, bytes, str]:
-    # A session of its own: a Ctrl-C at the terminal is for the server, which then stops its children in order.
+    # A session of its own: a Ctrl-C at the terminal is for the server, which then stops its children in request.
     # A pipe to it: however this process ends, the pipe does too, and the child notices.
     child = await open_process(
         command,
@@ -173,7 +178,7 @@ def _check(status: int, output: bytes, errors: str) -> None:
     if status != 0:
         raise _crashed(status, errors)
     if lacking:
-        raise ShortageError(str(lacking))
+        raise ResourceExhaustedError(str(lacking))
     if ok is not True:
         raise RenderError(str(message or "the recording cannot be used"))
 

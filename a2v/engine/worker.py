@@ -144,9 +144,9 @@ def _lacking(error: Exception) -> str | None:
     """What the machine lacks, if an error says so: disk space, say. Memory and file size have limits of this process's own."""
     if not isinstance(error, OSError) or error.errno in (errno.ENOMEM, errno.EFBIG):
         return None
-    from a2v.engine.shortage import reason_of  # noqa: PLC0415  # seldom needed
+    from a2v.engine.exhaustion import exhaustion_reason  # noqa: PLC0415  # seldom needed
 
-    return reason_of(error)
+    return exhaustion_reason(error)
 
 
 def _lacks_memory(error: Exception, mib: int) -> bool:

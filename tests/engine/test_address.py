@@ -7,15 +7,15 @@ import socket
 import pytest
 
 from a2v._core.settings import read_base_url
-from a2v.engine import Settings, local
+from a2v.engine import Settings, server
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0.0.0.0", "::1", "::"])
 def test_whatever_host_it_listens_on(host) -> None:
     if ":" in host and not socket.has_ipv6:
         return
-    with local._listen(Settings(host=host, port=0)) as sock:
-        url = local._base_url(sock)
+    with server._listen(Settings(host=host, port=0)) as sock:
+        url = server._base_url(sock)
         assert read_base_url(url, None) == url
         name, _, port = url.removeprefix("http://").rpartition(":")
         socket.create_connection((name.strip("[]"), int(port)), timeout=5).close()

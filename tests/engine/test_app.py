@@ -18,7 +18,7 @@ import pytest
 from a2v import APIError, AsyncA2V, VideoStatus
 from a2v._core import wire
 from a2v.engine import LocalEngine, Settings, create_app
-from a2v.engine.store import Task
+from a2v.engine.task_store import Task
 
 GENERATE = "/v1/a2v/video.generate"
 GET = "/v1/a2v/video.get"
@@ -141,7 +141,7 @@ def test_without_a_mask_there_is_none(http, engine, finished):
 def test_a_long_list_fits_a_reply(http, engine, monkeypatch):
     # Each of them is as long as it can get: a message of letters that take four bytes each.
     task = Task("f" * 32, "eva_a0008", False, "", VideoStatus.FAILED, "\U0001d504" * 300, 0.0)
-    monkeypatch.setattr("a2v.engine.store.Store.newest", lambda _, limit: [task] * limit)
+    monkeypatch.setattr("a2v.engine.task_store.TaskStore.newest", lambda _, limit: [task] * limit)
     reply = http.get("/v1/a2v/video.list")
     assert 0.9 * wire.MAX_BODY < len(reply.content) <= wire.MAX_BODY
     assert wire.read_envelope(reply.content).code == 0
@@ -273,7 +273,7 @@ def test_a_crash_has_an_envelope_and_a_log(http, monkeypatch, caplog):
     def crash(*_: object) -> None:
         raise RuntimeError("secret details")
 
-    monkeypatch.setattr("a2v.engine.store.Store.newest", crash)
+    monkeypatch.setattr("a2v.engine.task_store.TaskStore.newest", crash)
     reply = http.get("/v1/a2v/video.list")
     assert (reply.status_code, reply.json()["code"]) == (500, 500)
     assert "secret details" not in reply.text

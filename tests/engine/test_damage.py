@@ -11,7 +11,7 @@ import pytest
 
 from a2v import Job, VideoStatus
 from a2v.engine import Settings, create_app
-from a2v.engine.store import Store
+from a2v.engine.task_store import TaskStore
 from a2v.errors import ConfigurationError
 
 TOKEN = "t0k3n"
@@ -28,11 +28,11 @@ def path(data_dir):
     """A database with thirty tasks, some of each status."""
     data_dir.mkdir()
     path = data_dir / "tasks.sqlite3"
-    with Store(path) as store:
+    with TaskStore(path) as store:
         for number in range(30):
             task = store.add(JOB)
             if status := (VideoStatus.FINISHED, VideoStatus.FAILED, None)[number % 3]:
-                store.mark(task.video_id, status, "no recording" * 20)
+                store.set_status(task.video_id, status, "no recording" * 20)
     return path
 
 
@@ -46,7 +46,7 @@ async def use(path) -> set[int]:
         httpx.AsyncClient(transport=transport, base_url="http://localhost", headers=headers) as client,
     ):
         replies = [await client.get(path) for path in ("/v1/a2v/video.list", "/", "/health")]
-        names = [task.video_id for task in Store.newest(app.state.engine.store, 40)]
+        names = [task.video_id for task in TaskStore.newest(app.state.engine.store, 40)]
         replies += [await client.get("/v1/a2v/video.get", params={"video_id": name}) for name in names]
         body = {"model_id": "eva_a0008", "audio_url": JOB.audio_url}
         replies.append(await client.post("/v1/a2v/video.generate", json=body))
@@ -124,8 +124,8 @@ def test_an_odd_row_is_a_failed_video(path):
         db.execute("UPDATE tasks SET status = 'pending', audio_url = x'00' WHERE number = 5")
         db.execute("UPDATE tasks SET status = 'soon' WHERE number = 6")
         db.commit()
-    with Store(path) as store:
-        taken_up = store.take_up()
+    with TaskStore(path) as store:
+        taken_up = store.recover()
         odd = [task for task in store.newest(40) if task.message and "damaged" in task.message]
     assert [task.status for task in odd] == [VideoStatus.FAILED] * 2
     assert not {task.video_id for task in odd} & {task.video_id for task in taken_up}

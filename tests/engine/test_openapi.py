@@ -46,7 +46,7 @@ def described(request, stand_in):
 
     with pytest.MonkeyPatch.context() as patch, start_blocking_portal() as portal:
         patch.setattr("a2v.engine.renderer.WORKER", stand_in)
-        patch.setattr("a2v.engine.pool.fetch", fetch)
+        patch.setattr("a2v.engine.render_queue.fetch_recording", fetch)
         running = LocalEngine(token="t", revision=request.param, requests_per_minute=100_000)
         with portal.wrap_async_context_manager(running) as engine:
             yield request.param, schemathesis.openapi.from_url(f"{engine.base_url}/openapi.json")

@@ -11,8 +11,8 @@ import pytest
 
 from a2v import Avatar, Pose, Video, VideoStatus
 from a2v.engine import Settings, create_app
-from a2v.engine.page import page
-from a2v.engine.store import Task
+from a2v.engine.page import page_html
+from a2v.engine.task_store import Task
 
 
 class Elements(HTMLParser):
@@ -58,7 +58,7 @@ def test_what_others_wrote_is_text():
         Video(video_id="id", status=VideoStatus.FAILED),
         Video(video_id="id", status=VideoStatus.FINISHED, video_url=nasty, mask_video_url=nasty),
     ]
-    found = Elements(page([avatar], [(task, look) for look in looks])).found
+    found = Elements(page_html([avatar], [(task, look) for look in looks])).found
     assert "script" not in {tag for tag, _ in found}
     assert {attributes["src"] for tag, attributes in found if tag in ("img", "video")} == {nasty}
     assert nasty in [attributes["href"] for tag, attributes in found if tag == "a"]
@@ -67,11 +67,11 @@ def test_what_others_wrote_is_text():
 @pytest.mark.parametrize("status", [one for one in VideoStatus if one is not VideoStatus.UNKNOWN])
 def test_every_status_has_its_words(status):
     task = Task("id", "eva_a0008", False, "", status, None, 0.0)
-    assert "eva_a0008" in page([], [(task, Video(video_id="id", status=status))])
+    assert "eva_a0008" in page_html([], [(task, Video(video_id="id", status=status))])
 
 
 def test_without_videos_it_says_so():
-    assert "None yet" in page([], [])
+    assert "None yet" in page_html([], [])
 
 
 @pytest.mark.anyio

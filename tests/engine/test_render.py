@@ -353,8 +353,8 @@ async def main(audio, video):
         return child
 
     started, anyio.open_process = anyio.open_process, open_process
-    order = renderer.Order(audio=Path(audio), who="eva_a0008", destination=Path(video), size=1080)
-    await renderer.render_in_child(order)
+    request = renderer.RenderRequest(audio=Path(audio), who="eva_a0008", destination=Path(video), size=1080)
+    await renderer.render_in_child(request)
 
 anyio.run(main, *sys.argv[1:], backend={backend!r})
 """
@@ -394,14 +394,14 @@ def test_no_process_is_left_behind_whenever_a_render_is_cancelled(backend: str, 
 
     async def main(steps: int) -> None:
         async with anyio.create_task_group() as group:
-            group.start_soon(renderer.render_in_child, order)
+            group.start_soon(renderer.render_in_child, request)
             for _ in range(steps):
                 await anyio.lowlevel.checkpoint()
             group.cancel_scope.cancel()
 
     monkeypatch.setattr(renderer, "WORKER", (sys.executable, "-S", "-E", "-c", "import time; time.sleep(600)"))
     monkeypatch.setattr(subprocess, "Popen", Popen)
-    order = renderer.Order(audio=Path("audio"), who="eva_a0008", destination=Path("video"), size=96)
+    request = renderer.RenderRequest(audio=Path("audio"), who="eva_a0008", destination=Path("video"), size=96)
     for steps in range(0, 10, 2):
         anyio.run(main, steps, backend=backend)
     assert started

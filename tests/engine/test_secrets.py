@@ -16,7 +16,7 @@ from rich.traceback import Traceback
 
 import a2v.engine
 from a2v.cli import commands as cli
-from a2v.engine import LocalEngine, Settings, store
+from a2v.engine import LocalEngine, Settings, task_store
 from a2v.errors import ConfigurationError
 
 pytestmark = pytest.mark.usefixtures("quick_renders")
@@ -143,9 +143,9 @@ def reported(monkeypatch):
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("form", ["Bearer {}", "{}"])
-@pytest.mark.parametrize("where", ["newest", "spend"])
+@pytest.mark.parametrize("where", ["newest", "consume_quota"])
 async def test_a_bug_while_a_request_is_answered_does_not_show_the_token(monkeypatch, reported, form, where):
-    monkeypatch.setattr(store.Store, where, bug)
+    monkeypatch.setattr(task_store.TaskStore, where, bug)
     async with LocalEngine(token=canary(), quota=5) as engine:
         headers = {"Authorization": form.format(canary())}
         async with httpx.AsyncClient(base_url=engine.base_url, headers=headers) as client:
@@ -184,7 +184,7 @@ async def test_nor_does_a_bug_in_the_midst_of_a_reply(monkeypatch, reported, cli
     async def bug(*_: object):
         raise ZeroDivisionError
 
-    monkeypatch.setattr("a2v.engine.download.VideoResponse._send_until_hung_up", bug)
+    monkeypatch.setattr("a2v.engine.video_response.VideoResponse._send_until_hung_up", bug)
     video = await ended()
     with pytest.raises(httpx.RemoteProtocolError):
         await client.get(video["video_url"])
@@ -193,7 +193,14 @@ async def test_nor_does_a_bug_in_the_midst_of_a_reply(monkeypatch, reported, cli
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("where", ["a2v.engine.pool.fetch", "a2v.engine.fetch._copy", "a2v.engine.pool.finish_file"])
+@pytest.mark.parametrize(
+    "where",
+    [
+        "a2v.engine.render_queue.fetch_recording",
+        "a2v.engine.recording_fetcher._copy",
+        "a2v.engine.render_queue.move_durably",
+    ],
+)
 async def test_a_bug_while_a_task_is_worked_on_does_not_show_its_url(monkeypatch, reported, where, ended):
     monkeypatch.setattr(where, bug)
     assert (await ended())["message"] == "the engine failed; its log says why"
@@ -203,7 +210,7 @@ async def test_a_bug_while_a_task_is_worked_on_does_not_show_its_url(monkeypatch
 
 @pytest.mark.anyio
 async def test_nor_does_a_bug_when_it_is_submitted(monkeypatch, reported, ended):
-    monkeypatch.setattr("a2v.engine.store.secrets.token_hex", bug)
+    monkeypatch.setattr("a2v.engine.task_store.secrets.token_hex", bug)
     with pytest.raises(TypeError):
         await ended()
     assert "ZeroDivisionError" in "".join(reported)

@@ -23,8 +23,8 @@ import anyio
 import anyio.to_thread
 import httpx
 
-from a2v.engine.errors import AudioError, ShortageError
-from a2v.engine.shortage import reason_of
+from a2v.engine.errors import AudioError, ResourceExhaustedError
+from a2v.engine.exhaustion import exhaustion_reason
 
 if TYPE_CHECKING:
     import ssl
@@ -35,12 +35,12 @@ if TYPE_CHECKING:
 MAX_BYTES = 100 * 1024 * 1024
 MAX_SECONDS = 120.0
 MAX_REDIRECTS = 5
-DRIP_SECONDS = 30.0
-DRIP_BYTES = 4 * 1024
-"""A server that sends less than this in ``DRIP_SECONDS`` is not waited for."""
+PROGRESS_SECONDS = 30.0
+MIN_PROGRESS_BYTES = 4 * 1024
+"""A server that sends less than this in ``PROGRESS_SECONDS`` is not waited for."""
 _HOST = r"[Hh][Tt][Tt][Pp][Ss]?://[A-Za-z0-9._\-]+(:(0|[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]))?"
 HTTP_URL = _HOST + r"([/?#][\x21-\x7e]*)?"
-"""What an ``audio_url`` should look like. ``check_url`` also takes other letters that are not percent-encoded, and addresses of
+"""What an ``audio_url`` should look like. ``check_audio_url`` also takes other letters that are not percent-encoded, and addresses of
 IPv6 in brackets."""
 _NAMED_URL = _HOST + r"([/?#][^\x00-\x20\x7f]*)?"
 _IPV6_URL = r"[Hh][Tt][Tt][Pp][Ss]?://\[[0-9A-Fa-f:.]+\](:[0-9]{1,5})?([/?#][^\x00-\x20\x7f]*)?"
@@ -53,7 +53,7 @@ _NOT_PUBLIC_V6 = [ip_network(text) for text in ("2001::/23", "2001:db8::/32", "2
 _NAT64 = ip_network("64:ff9b::/96")
 
 
-def check_url(audio_url: str) -> None:
+def check_audio_url(audio_url: str) -> None:
     """Find out whether there is any point in asking.
 
     Raises:
@@ -72,7 +72,7 @@ def check_url(audio_url: str) -> None:
         raise AudioError(f"audio_url must be an http(s):// URL; {reason}")
 
 
-async def fetch(audio_url: str, destination: Path, settings: Settings) -> None:
+async def fetch_recording(audio_url: str, destination: Path, settings: Settings) -> None:
     """Store what the URL points to in a file.
 
     Args:
@@ -82,10 +82,10 @@ async def fetch(audio_url: str, destination: Path, settings: Settings) -> None:
 
     Raises:
         AudioError: It is not allowed, not there, too big (100 MiB) or too slow (2 minutes, or less than 4 KiB in 30 s).
-        ShortageError: The machine lacks something just now.
+        ResourceExhaustedError: The machine lacks something just now.
         OSError: So too, or the destination cannot be written.
     """
-    check_url(audio_url)
+    check_audio_url(audio_url)
     try:
         with anyio.fail_after(MAX_SECONDS):
             if urlsplit(audio_url).scheme.lower() == "file":
@@ -159,7 +159,7 @@ def _explained() -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: of `resolve`, for a loop of links before 3.13
-        if reason_of(error):
+        if exhaustion_reason(error):
             raise
         reason = error.strerror if isinstance(error, OSError) else str(error).partition("\n")[0]
         raise AudioError(f"audio_url: the file cannot be read: {reason}") from None
@@ -195,9 +195,9 @@ async def _download(audio_url: str, destination: Path, *, allow_private: bool) -
     raise AudioError(f"audio_url was redirected more than {MAX_REDIRECTS} times")
 
 
-def _explain(error: Exception) -> AudioError | ShortageError:
-    if reason := reason_of(error):
-        return ShortageError(reason)
+def _explain(error: Exception) -> AudioError | ResourceExhaustedError:
+    if reason := exhaustion_reason(error):
+        return ResourceExhaustedError(reason)
     if isinstance(error, httpx.TimeoutException):
         return AudioError("audio_url: its server does not answer")
     if isinstance(error, httpx.HTTPError):
@@ -228,7 +228,7 @@ async def _one_hop(
     _check_port(url.port, allow_private=allow_private)
     response = None
     # As a whole: the transport's time-out begins again with each byte of the head.
-    with anyio.move_on_after(DRIP_SECONDS):
+    with anyio.move_on_after(PROGRESS_SECONDS):
         response = await _connect(transport, url, await _resolve(url, allow_private=allow_private))
     if response is None:
         raise AudioError("audio_url: its server does not answer")
@@ -267,24 +267,26 @@ async def _save(response: httpx.Response, destination: Path) -> None:
         raise AudioError(f"audio_url could not be fetched: its server answered HTTP {response.status_code}")
     if response.headers.get("content-encoding", "identity") != "identity":
         raise AudioError("audio_url could not be fetched: its server sent it compressed without being asked")
-    size, enough = 0, DRIP_BYTES
+    size, enough = 0, MIN_PROGRESS_BYTES
     async with anyio.wrap_file(await anyio.to_thread.run_sync(_opened, destination)) as file:
         # Leaving the loop would leave httpx's generators to the garbage collector; a cancelled read unwinds them. So only
         # the reading may be cancelled.
-        with anyio.move_on_after(DRIP_SECONDS) as reading:
+        with anyio.move_on_after(PROGRESS_SECONDS) as reading:
             async for block in response.aiter_raw():
                 size += len(block)
                 if size > MAX_BYTES:
                     reading.cancel()
                     continue
                 if size >= enough:
-                    enough = size + DRIP_BYTES
-                    reading.deadline = anyio.current_time() + DRIP_SECONDS
+                    enough = size + MIN_PROGRESS_BYTES
+                    reading.deadline = anyio.current_time() + PROGRESS_SECONDS
                 with anyio.CancelScope(shield=True):
                     await file.write(block)
     _check_size(size)
     if reading.cancelled_caught:
-        raise AudioError(f"audio_url: its server sent less than {DRIP_BYTES // 1024} KiB in {DRIP_SECONDS:.0f} s")
+        raise AudioError(
+            f"audio_url: its server sent less than {MIN_PROGRESS_BYTES // 1024} KiB in {PROGRESS_SECONDS:.0f} s"
+        )
 
 
 async def _resolve(url: httpx.URL, *, allow_private: bool) -> list[str]:
@@ -294,8 +296,8 @@ async def _resolve(url: httpx.URL, *, allow_private: bool) -> list[str]:
     try:
         found = await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
-        if reason := reason_of(error):
-            raise ShortageError(reason) from None
+        if reason := exhaustion_reason(error):
+            raise ResourceExhaustedError(reason) from None
         # The resolver says no more than that a name is unknown when it cannot open a file or a socket.
         await anyio.to_thread.run_sync(_check_descriptors)
         raise AudioError(f"audio_url: there is no host {host!r}") from None
@@ -318,11 +320,11 @@ def is_public(address: str) -> bool:
     ip = ip_address(address)
     if isinstance(ip, IPv4Address):
         return ip.is_global and not ip.is_multicast and not any(ip in network for network in _NOT_PUBLIC_V4)
-    inner = _inner(ip)
+    inner = _embedded_ipv4(ip)
     if inner is not None:
         return is_public(str(inner))
     return ip.scope_id is None and ip in _PUBLIC_V6 and not any(ip in network for network in _NOT_PUBLIC_V6)
 
 
-def _inner(ip: IPv6Address) -> IPv4Address | None:
+def _embedded_ipv4(ip: IPv6Address) -> IPv4Address | None:
     return IPv4Address(int(ip) & 0xFFFFFFFF) if ip in _NAT64 else ip.ipv4_mapped

@@ -14,8 +14,8 @@ import anyio
 import httpx
 import pytest
 
-from a2v.engine import LocalEngine, connections
-from a2v.engine.connections import most_connections
+from a2v.engine import LocalEngine, http_connections
+from a2v.engine.http_connections import max_connections
 
 GENERATE = "/v1/a2v/video.generate"
 HEAD = b"GET /health HTTP/1.1\r\nHost: localhost\r\n"
@@ -36,7 +36,7 @@ def anyio_backend():
 def short(monkeypatch):
     """Deadlines that a test can wait for."""
     for name in ("HEAD_SECONDS", "BODY_SECONDS", "STALLED_SECONDS"):
-        monkeypatch.setattr(connections, name, 0.2)
+        monkeypatch.setattr(http_connections, name, 0.2)
 
 
 @pytest.fixture
@@ -138,8 +138,8 @@ async def large(engine, say, look_until, data_dir):
 
 @pytest.mark.anyio
 async def test_a_slow_download_is_not_closed(connect, large, monkeypatch):
-    monkeypatch.setattr(connections, "HEAD_SECONDS", 0.1)
-    monkeypatch.setattr(connections, "BODY_SECONDS", 0.1)
+    monkeypatch.setattr(http_connections, "HEAD_SECONDS", 0.1)
+    monkeypatch.setattr(http_connections, "BODY_SECONDS", 0.1)
     sock = connect()
     sock.sendall(large)
     assert sock.recv(12) == OK
@@ -161,8 +161,8 @@ async def test_who_takes_nothing_of_a_reply_is_hung_up_on(connect, large):
 
 @pytest.fixture
 def few(monkeypatch):
-    monkeypatch.setattr(connections, "GRACE_SECONDS", 0.05)
-    monkeypatch.setattr("a2v.engine.local.most_connections", lambda _: 3)
+    monkeypatch.setattr(http_connections, "GRACE_SECONDS", 0.05)
+    monkeypatch.setattr("a2v.engine.server.max_connections", lambda _: 3)
 
 
 @pytest.mark.anyio
@@ -178,7 +178,7 @@ async def test_whoever_asks_for_something_takes_the_place_of_who_does_not(few, c
 
 @pytest.mark.anyio
 async def test_who_is_being_answered_keeps_the_connection(few, connect, large, monkeypatch):
-    monkeypatch.setattr(connections, "GRACE_SECONDS", 10)
+    monkeypatch.setattr(http_connections, "GRACE_SECONDS", 10)
     busy = [connect() for _ in range(3)]
     for sock in busy:
         sock.sendall(large)
@@ -200,7 +200,7 @@ def test_their_number_stays_below_the_limit_of_files():
     try:
         for files in (64, 256, 1024):
             resource.setrlimit(resource.RLIMIT_NOFILE, (files, hard))
-            found[files] = most_connections(workers=2)
+            found[files] = max_connections(workers=2)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (before, hard))
     assert found == {64: 8, 256: 81, 1024: 465}
@@ -210,23 +210,26 @@ def test_their_number_stays_below_the_limit_of_files():
 async def test_a_client_that_cannot_be_accepted_is_accepted_later(engine, connect, monkeypatch):
     """Also when the files of this process are used up by others."""
     resource = pytest.importorskip("resource")
-    monkeypatch.setattr(connections, "RETRY_SECONDS", 0.05)
-    monkeypatch.setattr("a2v.engine.shortage.FIRST_PAUSE", 0.05)
+    monkeypatch.setattr(http_connections, "RETRY_SECONDS", 0.05)
+    monkeypatch.setattr("a2v.engine.exhaustion.INITIAL_BACKOFF", 0.05)
     known = connect()
     known.sendall(WHOLE)
     assert await in_thread(known.recv, 12) == OK
-    late = connect()
+    late = socket.socket()
     before, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
     try:
-        late.sendall(WHOLE)
         late.settimeout(0.3)
+        # Not earlier: the server accepts whatever connects as soon as it can.
+        late.connect(known.getpeername())
+        late.sendall(WHOLE)
         with pytest.raises(TimeoutError):
             await in_thread(late.recv, 12)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (before, hard))
     late.settimeout(20)
-    assert await in_thread(partial(late.recv, 9)) == OK[:9]
+    with late:
+        assert await in_thread(partial(late.recv, 9)) == OK[:9]
 
 
 # -- the log of a real server -----------------------------------------------------------------------------------------

@@ -12,8 +12,8 @@ import anyio
 import httpx
 import pytest
 
-from a2v.engine import LocalEngine, Settings, fetch
-from a2v.engine.errors import AudioError, ShortageError
+from a2v.engine import LocalEngine, Settings, recording_fetcher
+from a2v.engine.errors import AudioError, ResourceExhaustedError
 
 pytestmark = pytest.mark.anyio
 OPEN = Settings(allow_private_urls=True)
@@ -57,7 +57,7 @@ def answering(*answers: bytes, every: float = 0.02):
 
 async def refused(url: str, tmp_path, settings: Settings = OPEN) -> str:
     with anyio.fail_after(20), pytest.raises(AudioError) as caught:
-        await fetch.fetch(url, tmp_path / "audio", settings)
+        await recording_fetcher.fetch_recording(url, tmp_path / "audio", settings)
     return str(caught.value)
 
 
@@ -72,17 +72,17 @@ async def refused(url: str, tmp_path, settings: Settings = OPEN) -> str:
     ids=["nothing", "half a head", "a head", "half a body"],
 )
 async def test_a_server_that_drips_is_not_waited_for(answers, said, tmp_path, monkeypatch):
-    monkeypatch.setattr(fetch, "DRIP_SECONDS", 0.3)
+    monkeypatch.setattr(recording_fetcher, "PROGRESS_SECONDS", 0.3)
     with answering(*answers) as url:
         assert said in await refused(url, tmp_path)
 
 
 async def test_a_slow_server_is_waited_for(tmp_path, monkeypatch):
     """As long as it sends enough in each stretch of time."""
-    monkeypatch.setattr(fetch, "DRIP_SECONDS", 0.5)
-    monkeypatch.setattr(fetch, "DRIP_BYTES", 4)
+    monkeypatch.setattr(recording_fetcher, "PROGRESS_SECONDS", 0.5)
+    monkeypatch.setattr(recording_fetcher, "MIN_PROGRESS_BYTES", 4)
     with answering(HEAD.replace(b"100000", b"60")) as url, anyio.fail_after(20):
-        await fetch.fetch(url, tmp_path / "audio", OPEN)
+        await recording_fetcher.fetch_recording(url, tmp_path / "audio", OPEN)
     assert (tmp_path / "audio").read_bytes() == b"x" * 60
 
 
@@ -154,7 +154,7 @@ async def test_a_folder_that_becomes_a_link_in_the_midst_of_it_does_not_lead_out
     outside = tmp_path.joinpath("outside", *["inner"] * (deep - 1))
     outside.mkdir(parents=True)
     (outside / "file.wav").write_text("secret")
-    resolve = fetch.Path.resolve
+    resolve = recording_fetcher.Path.resolve
 
     def resolve_and_swap(path, **options):
         found = resolve(path, **options)
@@ -163,7 +163,7 @@ async def test_a_folder_that_becomes_a_link_in_the_midst_of_it_does_not_lead_out
             (folder / "inner").symlink_to(tmp_path / "outside")
         return found
 
-    monkeypatch.setattr(fetch.Path, "resolve", resolve_and_swap)
+    monkeypatch.setattr(recording_fetcher.Path, "resolve", resolve_and_swap)
     assert "cannot be read" in await refused((inner / "file.wav").as_uri(), tmp_path, Settings(allow_files=folder))
     assert not (tmp_path / "audio").exists()
 
@@ -174,7 +174,7 @@ async def test_links_inside_an_allowed_folder_are_followed(folder, tmp_path):
     (folder / "real" / "file.wav").write_text("allowed")
     (folder / "link").symlink_to(folder / "real")
     for settings in (Settings(allow_files=folder), Settings(allow_files=folder / "real" / "file.wav")):
-        await fetch.fetch((folder / "link" / "file.wav").as_uri(), tmp_path / "audio", settings)
+        await recording_fetcher.fetch_recording((folder / "link" / "file.wav").as_uri(), tmp_path / "audio", settings)
         assert (tmp_path / "audio").read_text() == "allowed"
 
 
@@ -196,6 +196,8 @@ def no_descriptors():
 async def test_a_lack_of_descriptors_is_not_the_urls_fault(url, folder, tmp_path):
     (folder / "file.wav").write_text("allowed")
     url = (folder / "file.wav").as_uri() if url == "file" else url
-    with no_descriptors(), pytest.raises((ShortageError, OSError)) as caught:
-        await fetch.fetch(url, tmp_path / "audio", Settings(allow_private_urls=True, allow_files=folder))
-    assert isinstance(caught.value, ShortageError) or caught.value.errno == errno.EMFILE
+    with no_descriptors(), pytest.raises((ResourceExhaustedError, OSError)) as caught:
+        await recording_fetcher.fetch_recording(
+            url, tmp_path / "audio", Settings(allow_private_urls=True, allow_files=folder)
+        )
+    assert isinstance(caught.value, ResourceExhaustedError) or caught.value.errno == errno.EMFILE

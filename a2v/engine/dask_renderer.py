@@ -24,9 +24,9 @@ import anyio.to_thread
 import attrs
 from attrs import frozen
 
-from a2v.engine.errors import RenderCrashedError, RenderError, ShortageError
-from a2v.engine.renderer import Order, log_crash, render_in_child
-from a2v.engine.shortage import reason_of
+from a2v.engine.errors import RenderCrashedError, RenderError, ResourceExhaustedError
+from a2v.engine.exhaustion import exhaustion_reason
+from a2v.engine.renderer import RenderRequest, log_crash, render_in_child
 from a2v.errors import ConfigurationError
 
 try:
@@ -47,16 +47,16 @@ logger: logging.Logger = logging.getLogger("a2v.engine")
 CONNECT_SECONDS = 10.0
 RETRY_SECONDS = 5.0
 """After that long a scheduler that did not answer is asked again."""
-LOOK_SECONDS = 0.5
+POLL_SECONDS = 0.5
 """How often a render on a worker looks whether it is still wanted; that costs no request."""
 CLOSE_SECONDS = 5.0
 
-Made = dict[str, Any]
+WorkerResult = dict[str, Any]
 """What comes back from a worker, in types that need no class of ours: ``video`` and ``mask``, or ``refused``, ``crashed`` or ``lacking``."""
 
 
 @frozen
-class Farm:
+class DaskRenderer:
     """A renderer that hands its orders to a Dask cluster. Needs asyncio.
 
     Attributes:
@@ -83,26 +83,26 @@ class Farm:
         there = f"{len(threads)} workers with {sum(threads.values())} threads"
         logger.info("the Dask cluster of %s has %s; up to %d renders are sent to it", self.address, there, workers)
 
-    async def __call__(self, order: Order) -> None:
+    async def __call__(self, request: RenderRequest) -> None:
         """Render on some worker; waits as long as there is no scheduler or no worker.
 
         Raises:
             RenderError: As ``render_in_child`` does.
-            ShortageError: This machine or the worker's lacks something just now.
+            ResourceExhaustedError: This machine or the worker's lacks something just now.
             RenderCrashedError: As ``render_in_child`` does; and if the scheduler was lost meanwhile, or Dask gave up.
         """
-        recording = await anyio.to_thread.run_sync(order.audio.read_bytes)
+        recording = await anyio.to_thread.run_sync(request.audio.read_bytes)
         async with self._connected(patient=True) as client:
-            made = await _submit(client, recording, order)
+            made = await _submit(client, recording, request)
         if "refused" in made:
             raise RenderError(made["refused"])
         if "crashed" in made:
             raise RenderCrashedError(made["crashed"])
         if "lacking" in made:
-            raise ShortageError(made["lacking"])
-        if order.mask:
-            await anyio.to_thread.run_sync(_write, order.mask, made["mask"])
-        await anyio.to_thread.run_sync(_write, order.destination, made["video"])
+            raise ResourceExhaustedError(made["lacking"])
+        if request.mask:
+            await anyio.to_thread.run_sync(_write, request.mask, made["mask"])
+        await anyio.to_thread.run_sync(_write, request.destination, made["video"])
 
     @asynccontextmanager
     async def _connected(self, *, patient: bool = False) -> AsyncIterator[Client]:
@@ -144,15 +144,15 @@ async def _close(client: Client) -> None:
         await client.close()  # pyright: ignore[reportGeneralTypeIssues]  # it is None only where nobody can await it
 
 
-async def _submit(client: Client, recording: bytes, order: Order) -> Made:
+async def _submit(client: Client, recording: bytes, request: RenderRequest) -> WorkerResult:
     # With the task and not scattered: then the scheduler can give it to another worker when one is lost.
     with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1 GiB"}):
-        future = client.submit(render_here, recording, order, key=f"a2v-{uuid.uuid4().hex}", pure=False)
+        future = client.submit(render_on_worker, recording, request, key=f"a2v-{uuid.uuid4().hex}", pure=False)
     try:
-        made: Made = await future
+        made: WorkerResult = await future
     except Exception as error:
-        if reason := reason_of(error):
-            raise ShortageError(reason) from None
+        if reason := exhaustion_reason(error):
+            raise ResourceExhaustedError(reason) from None
         # What was raised there, or what befell Dask: the scheduler is gone, or worker after worker died of this render.
         logger.error("Dask gave a render up: %s: %s", type(error).__name__, error)  # noqa: TRY400  # the traceback is Dask's
         raise RenderCrashedError("the Dask cluster lost the render") from error
@@ -172,51 +172,51 @@ def _write(path: Path, content: bytes) -> None:
 # -- on a worker ------------------------------------------------------------------------------------------------------
 
 
-def render_here(recording: bytes, order: Order) -> Made:
+def render_on_worker(recording: bytes, request: RenderRequest) -> WorkerResult:
     """Runs in a thread of a Dask worker.
 
     Raises:
         Reschedule: The worker is being closed, or nobody wants the render any more.
     """
     worker = get_worker()
-    return anyio.run(_render, worker, worker.get_current_task(), recording, order)
+    return anyio.run(_render, worker, worker.get_current_task(), recording, request)
 
 
-async def _render(worker: Worker, key: Key, recording: bytes, order: Order) -> Made:
+async def _render(worker: Worker, key: Key, recording: bytes, request: RenderRequest) -> WorkerResult:
     with tempfile.TemporaryDirectory(dir=worker.local_directory, ignore_cleanup_errors=True) as folder:
-        order = _moved(order, Path(folder))
-        order.audio.write_bytes(recording)
+        request = _relocated(request, Path(folder))
+        request.audio.write_bytes(recording)
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(_cancel_when_unwanted, tasks.cancel_scope, worker, key)
-            made = await _verdict(order)
+            tasks.start_soon(_cancel_when_forgotten, tasks.cancel_scope, worker, key)
+            made = await _result(request)
             tasks.cancel_scope.cancel()
             return made
     raise Reschedule
 
 
-def _moved(order: Order, folder: Path) -> Order:
-    mask = folder / "mask.mp4" if order.mask else None
-    return attrs.evolve(order, audio=folder / "recording", destination=folder / "video.mp4", mask=mask)
+def _relocated(request: RenderRequest, folder: Path) -> RenderRequest:
+    mask = folder / "mask.mp4" if request.mask else None
+    return attrs.evolve(request, audio=folder / "recording", destination=folder / "video.mp4", mask=mask)
 
 
-async def _cancel_when_unwanted(scope: anyio.CancelScope, worker: Worker, key: Key) -> None:
+async def _cancel_when_forgotten(scope: anyio.CancelScope, worker: Worker, key: Key) -> None:
     """Dask does not stop what runs already, but the worker knows what is not wanted any more."""
     while worker.status not in (Status.closing, Status.closed, Status.failed):
         task = worker.state.tasks.get(key)
         if task is None or task.state == "cancelled":
             break
-        await anyio.sleep(LOOK_SECONDS)
+        await anyio.sleep(POLL_SECONDS)
     scope.cancel()
 
 
-async def _verdict(order: Order) -> Made:
+async def _result(request: RenderRequest) -> WorkerResult:
     try:
-        await render_in_child(order)
+        await render_in_child(request)
     except RenderError as error:
         return {"refused": str(error)}
     except RenderCrashedError as error:
         log_crash(error)
         return {"crashed": str(error)}
-    except ShortageError as error:
+    except ResourceExhaustedError as error:
         return {"lacking": str(error)}
-    return {"video": order.destination.read_bytes(), "mask": order.mask.read_bytes() if order.mask else None}
+    return {"video": request.destination.read_bytes(), "mask": request.mask.read_bytes() if request.mask else None}

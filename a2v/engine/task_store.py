@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Self
 from attrs import field, frozen
 
 from a2v._core.models import Job, VideoStatus
-from a2v.engine.folder import private_file
+from a2v.engine.data_folder import ensure_private_file
 from a2v.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-_CHANGES = [
+_MIGRATIONS = [
     """
 CREATE TABLE tasks (
     number INTEGER PRIMARY KEY,
@@ -75,7 +75,7 @@ class Task:
     created: float
 
 
-class Store:
+class TaskStore:
     """The tasks of one data folder; as a context manager it closes the file at the end.
 
     Args:
@@ -90,7 +90,7 @@ class Store:
             try:
                 for suffix in ("", "-wal", "-shm", "-journal"):
                     # SQLite gives the files beside the database its mode.
-                    private_file(path.with_name(path.name + suffix), make=not suffix)
+                    ensure_private_file(path.with_name(path.name + suffix), make=not suffix)
                 self._db = stack.enter_context(closing(sqlite3.connect(path, timeout=0.2, isolation_level=None)))
                 self._open()
             # UnicodeError: SQLite's message may quote a damaged schema.
@@ -108,13 +108,13 @@ class Store:
         self._db.execute("PRAGMA synchronous = FULL")
         self._db.execute("PRAGMA fullfsync = ON")
         (version,) = self._db.execute("PRAGMA user_version").fetchone()
-        if version > len(_CHANGES):
+        if version > len(_MIGRATIONS):
             raise ConfigurationError("the data folder was written by a newer version of a2v")
         if version < 0:
             raise sqlite3.DatabaseError(f"its version is {version}")
         # Also where nothing changes: the writing takes the lock.
-        changes = "".join(_CHANGES[version:])
-        self._db.executescript(f"BEGIN IMMEDIATE; {changes} PRAGMA user_version = {len(_CHANGES)}; COMMIT;")
+        changes = "".join(_MIGRATIONS[version:])
+        self._db.executescript(f"BEGIN IMMEDIATE; {changes} PRAGMA user_version = {len(_MIGRATIONS)}; COMMIT;")
         self.check(whole=True)
 
     def check(self, *, whole: bool = False) -> None:
@@ -152,7 +152,7 @@ class Store:
         )
         return task
 
-    def mark(self, video_id: str, status: VideoStatus, message: str | None = None) -> None:
+    def set_status(self, video_id: str, status: VideoStatus, message: str | None = None) -> None:
         """Remember how far a task is."""
         ended = time.time() if status.is_terminal else None
         self._db.execute(
@@ -168,12 +168,12 @@ class Store:
         """The tasks submitted last, the newest first."""
         return self._select("ORDER BY number DESC LIMIT ?", limit)
 
-    def waiting(self) -> int:
+    def pending_count(self) -> int:
         """How many tasks wait in line."""
         (count,) = self._db.execute("SELECT count(*) FROM tasks WHERE status = 'pending'").fetchone()
         return int(count)
 
-    def take_up(self) -> list[Task]:
+    def recover(self) -> list[Task]:
         """All that is not done, the oldest first; what was interrupted waits in line again."""
         self._db.execute(
             "UPDATE tasks SET status = 'error', message = ?, ended = ? "
@@ -186,10 +186,10 @@ class Store:
         tasks = self._select("WHERE status = ? ORDER BY number", VideoStatus.PENDING.value)
         for task in tasks:
             if task.status is VideoStatus.FAILED:
-                self.mark(task.video_id, VideoStatus.FAILED, task.message)
+                self.set_status(task.video_id, VideoStatus.FAILED, task.message)
         return [task for task in tasks if task.status is VideoStatus.PENDING]
 
-    def put_back(self, video_id: str) -> None:
+    def requeue(self, video_id: str) -> None:
         """A render that is stopped in order waits in line again; that is no interruption to be counted."""
         self._db.execute(
             "UPDATE tasks SET status = 'pending' WHERE video_id = ? AND status = 'in_progressing'", (video_id,)
@@ -200,11 +200,11 @@ class Store:
         names = [row[0] for row in self._db.execute("SELECT video_id FROM tasks WHERE ended < ?", (moment,))]
         return [name for name in names if _is_name(name)]
 
-    def forget(self, video_id: str) -> None:
+    def delete(self, video_id: str) -> None:
         """Remove a task."""
         self._db.execute("DELETE FROM tasks WHERE video_id = ?", (video_id,))
 
-    def spend(self, quota: int) -> bool:
+    def consume_quota(self, quota: int) -> bool:
         """Count a call; ``False`` if so many have been made in the life of the data folder."""
         return bool(self._db.execute("UPDATE spending SET calls = calls + 1 WHERE calls < ?", (quota,)).rowcount)
 

@@ -18,7 +18,7 @@ import pytest
 
 from a2v.engine import LocalEngine
 from a2v.engine.errors import RenderCrashedError, RenderError
-from a2v.engine.shortage import OncePerMinute, reason_of
+from a2v.engine.exhaustion import LogThrottle, exhaustion_reason
 
 resource = pytest.importorskip("resource", reason="takes resources away the POSIX way")
 pytestmark = pytest.mark.usefixtures("quick_renders", "short_pauses")
@@ -29,8 +29,8 @@ LISTED = "/v1/a2v/video.list"
 
 @pytest.fixture
 def short_pauses(monkeypatch):
-    monkeypatch.setattr("a2v.engine.shortage.FIRST_PAUSE", 0.05)
-    monkeypatch.setattr("a2v.engine.shortage.LONGEST_PAUSE", 0.1)
+    monkeypatch.setattr("a2v.engine.exhaustion.INITIAL_BACKOFF", 0.05)
+    monkeypatch.setattr("a2v.engine.exhaustion.MAX_BACKOFF", 0.1)
 
 
 # -- which errors are the machine's -----------------------------------------------------------------------------------
@@ -59,7 +59,7 @@ NUMBERS = ["EMFILE", "ENFILE", "ENOMEM", "ENOBUFS", "EAGAIN", "ENOSPC", "EDQUOT"
 @pytest.mark.parametrize("number", NUMBERS)
 def test_what_the_machine_lacks_is_told_however_it_is_wrapped(number, wrap):
     code = getattr(errno, number)
-    reason = reason_of(wrap(OSError(code, os.strerror(code), "/data/secret.wav")))
+    reason = exhaustion_reason(wrap(OSError(code, os.strerror(code), "/data/secret.wav")))
     assert os.strerror(code) in reason
     assert "secret" not in reason
 
@@ -76,7 +76,7 @@ def test_what_the_machine_lacks_is_told_however_it_is_wrapped(number, wrap):
     ],
 )
 def test_errors_without_a_number(error):
-    assert reason_of(error)
+    assert exhaustion_reason(error)
 
 
 @pytest.mark.parametrize(
@@ -95,12 +95,12 @@ def test_errors_without_a_number(error):
     ],
 )
 def test_other_errors_are_not_the_machines(error):
-    assert reason_of(error) is None
+    assert exhaustion_reason(error) is None
 
 
 def test_a_line_a_minute():
     now = 0.0
-    log = OncePerMinute(lambda: now)
+    log = LogThrottle(lambda: now)
     assert [log.is_due(), log.is_due()] == [True, False]
     now = 59.9
     assert not log.is_due()
@@ -234,9 +234,9 @@ ON_A_SMALL_DISK = """
 import os, sys, time
 from pathlib import Path
 import anyio, httpx
-from a2v.engine import LocalEngine, renderer, shortage
+from a2v.engine import LocalEngine, exhaustion, renderer
 renderer.WORKER = tuple(sys.argv[2:])
-shortage.FIRST_PAUSE, shortage.LONGEST_PAUSE = 0.05, 0.1
+exhaustion.INITIAL_BACKOFF, exhaustion.MAX_BACKOFF = 0.05, 0.1
 disk, recording = Path(sys.argv[1]), Path(sys.argv[1]) / "recording"
 recording.write_text("hello")
 

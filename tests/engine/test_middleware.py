@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from a2v.engine.guard import Budget
+from a2v.engine.middleware import RequestLimiter
 
 
 class Clock:
@@ -14,7 +14,7 @@ class Clock:
 
 
 def test_so_many_in_a_minute_and_then_no_more():
-    budget = Budget(2, Clock())
+    budget = RequestLimiter(2, Clock())
     assert [budget.take() for _ in range(3)] == [True, True, False]
     assert budget.headers() == {
         "X-Ratelimit-Total": "2",
@@ -25,7 +25,7 @@ def test_so_many_in_a_minute_and_then_no_more():
 
 def test_the_reset_is_kept():
     clock = Clock()
-    budget = Budget(2, clock)
+    budget = RequestLimiter(2, clock)
     budget.take()
     clock.now = 1_000_000_079.9
     assert budget.headers()["X-Ratelimit-Left"] == "1"

@@ -1,7 +1,7 @@
 """What the engine does while the machine lacks something: file descriptors, memory, disk space, processes.
 
-None of that is the fault of a task, and none of it lasts for ever. ``reason_of`` tells such an error from others. While a
-``Shortage`` lasts, nothing new is started and nothing is accepted. A probe, which opens files, writes to the disk and the
+None of that is the fault of a task, and none of it lasts for ever. ``exhaustion_reason`` tells such an error from others. While a
+``ResourceMonitor`` lasts, nothing new is started and nothing is accepted. A probe, which opens files, writes to the disk and the
 database, and starts a process, is repeated after a pause until it succeeds. The pause doubles from 1 s to 60 s, and is 1 s
 again only after a task was finished, because a probe needs less than a render does.
 """
@@ -17,26 +17,26 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from a2v.engine.errors import ShortageError
+from a2v.engine.errors import ResourceExhaustedError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
 logger: logging.Logger = logging.getLogger("a2v.engine")
 
-FIRST_PAUSE = 1.0
-LONGEST_PAUSE = 60.0
-LOG_SECONDS = 60.0
+INITIAL_BACKOFF = 1.0
+MAX_BACKOFF = 60.0
+LOG_INTERVAL = 60.0
 """A shortage is logged at most once in that time."""
 
-NO_MEMORY = "the machine is out of memory"
+OUT_OF_MEMORY = "the machine is out of memory"
 _DESCRIPTORS = "too many files are open"
 _DISK, _PROCESSES = "the disk cannot be used", "no process can be started"
 _REASONS = {
     errno.EMFILE: _DESCRIPTORS,
     errno.ENFILE: _DESCRIPTORS,
-    errno.ENOMEM: NO_MEMORY,
-    errno.ENOBUFS: NO_MEMORY,
+    errno.ENOMEM: OUT_OF_MEMORY,
+    errno.ENOBUFS: OUT_OF_MEMORY,
     errno.EAGAIN: _PROCESSES,
     errno.ENOSPC: _DISK,
     errno.EIO: _DISK,
@@ -46,16 +46,16 @@ _REASONS = {
 _NO_THREAD = "can't start new thread"
 
 
-def reason_of(error: BaseException) -> str | None:
+def exhaustion_reason(error: BaseException) -> str | None:
     """What the machine lacks, if that is what an error, or one that caused it, says; never a path or a URL."""
     return next(filter(None, map(_reason, _with_causes(error))), None)
 
 
 def _reason(error: BaseException) -> str | None:
-    if isinstance(error, ShortageError):
+    if isinstance(error, ResourceExhaustedError):
         return str(error)
     if isinstance(error, MemoryError):
-        return NO_MEMORY
+        return OUT_OF_MEMORY
     if isinstance(error, RuntimeError) and str(error) == _NO_THREAD:
         return _PROCESSES
     if isinstance(error, sqlite3.DatabaseError):
@@ -81,68 +81,68 @@ def _with_causes(error: BaseException) -> Iterator[BaseException]:
         waiting += one.exceptions if isinstance(one, BaseExceptionGroup) else ()
 
 
-class Shortage:
+class ResourceMonitor:
     """Whether the machine lacks something just now.
 
     Args:
-        probe: Finds out; raises an error that ``reason_of`` knows if something is still lacking.
+        probe: Finds out; raises an error that ``exhaustion_reason`` knows if something is still lacking.
 
     Attributes:
         reason: What is lacking; ``None`` if nothing is.
     """
 
     def __init__(self, probe: Callable[[], Awaitable[None]]) -> None:
-        self.reason: str | None = None
+        self.exhausted: str | None = None
         self._probe = probe
-        self._pause = FIRST_PAUSE
+        self._pause = INITIAL_BACKOFF
         self._begun, self._over = anyio.Event(), anyio.Event()
-        self._log = OncePerMinute()
+        self._log = LogThrottle()
         self._is_logged = False
 
-    def begin(self, reason: str) -> None:
+    def report(self, reason: str) -> None:
         """From now on something is lacking."""
-        if self.reason is None:
+        if self.exhausted is None:
             self._begun.set()
-        self.reason = reason
+        self.exhausted = reason
         if self._log.is_due():
             self._is_logged = True
             logger.error("%s; nothing is started or accepted until that is over", reason)
 
-    def relax(self) -> None:
+    def reset_backoff(self) -> None:
         """A task was finished, so the next shortage is a new one."""
-        self._pause = FIRST_PAUSE
+        self._pause = INITIAL_BACKOFF
 
-    async def examine(self) -> str | None:
+    async def check(self) -> str | None:
         """The reason, if something is lacking; probes if that is not known yet."""
-        return self.reason or await self._examine()
+        return self.exhausted or await self._run_probe()
 
-    async def _examine(self) -> str | None:
+    async def _run_probe(self) -> str | None:
         try:
             await self._probe()
         except Exception as error:  # noqa: BLE001  # whatever it is, tasks would meet it too
-            reason = reason_of(error) or f"the data folder cannot be used ({type(error).__name__})"
-            self.begin(reason)
+            reason = exhaustion_reason(error) or f"the data folder cannot be used ({type(error).__name__})"
+            self.report(reason)
             return reason
         return None
 
-    async def over(self) -> None:
+    async def wait_until_available(self) -> None:
         """Wait until nothing is lacking."""
-        while self.reason is not None:
+        while self.exhausted is not None:
             await self._over.wait()
 
-    async def watch(self) -> None:
+    async def run(self) -> None:
         """Find out when each shortage is over; never returns."""
         while True:
             await self._begun.wait()
             while True:
                 await anyio.sleep(self._pause)
-                self._pause = min(2 * self._pause, LONGEST_PAUSE)
-                if await self._examine() is None:
+                self._pause = min(2 * self._pause, MAX_BACKOFF)
+                if await self._run_probe() is None:
                     break
             self._end()
 
     def _end(self) -> None:
-        over, self.reason = self._over, None
+        over, self.exhausted = self._over, None
         self._begun, self._over = anyio.Event(), anyio.Event()
         over.set()
         if self._is_logged:
@@ -150,7 +150,7 @@ class Shortage:
             logger.info("nothing is lacking any more")
 
 
-class OncePerMinute:
+class LogThrottle:
     """Says when something that happens often may be logged again."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
@@ -162,5 +162,5 @@ class OncePerMinute:
         now = self._now()
         if now < self._next:
             return False
-        self._next = now + LOG_SECONDS
+        self._next = now + LOG_INTERVAL
         return True

@@ -24,8 +24,8 @@ from starlette.routing import Match
 
 from a2v._core import wire
 from a2v._core.settings import Secret
+from a2v.engine.exhaustion import exhaustion_reason
 from a2v.engine.settings import LOOPBACK, Settings
-from a2v.engine.shortage import reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -46,27 +46,27 @@ _FORWARDED = ("forwarded", "via", "x-", "cf-", "true-client-ip", "fastly-")
 that opens a page sends none that begins with ``x-``."""
 
 
-def refuse(
+def error_response(
     status: int, message: str, *, code: int | None = None, headers: dict[str, str] | None = None
 ) -> JSONResponse:
     """A reply that refuses a request; where the protocol has no code for the reason, it is the HTTP status."""
     return JSONResponse(wire.refusal(status if code is None else code, message), status, headers)
 
 
-def busy(reason: str) -> JSONResponse:
+def busy_response(reason: str) -> JSONResponse:
     """Nothing was submitted, and a client should know: by the protocol a 5xx leaves that open, a 429 does not."""
     headers = {"Retry-After": str(BUSY_SECONDS), "X-Ratelimit-Reset": str(int(time.time()) + BUSY_SECONDS)}
-    return refuse(429, f"{reason}; try again later", code=wire.TOO_MANY_REQUESTS, headers=headers)
+    return error_response(429, f"{reason}; try again later", code=wire.TOO_MANY_REQUESTS, headers=headers)
 
 
-def unavailable(reason: str) -> JSONResponse:
+def unavailable_response(reason: str) -> JSONResponse:
     """The machine lacks something just now."""
-    return refuse(503, reason, headers={"Retry-After": str(BUSY_SECONDS)})
+    return error_response(503, reason, headers={"Retry-After": str(BUSY_SECONDS)})
 
 
-def _lacking(scope: Scope, reason: str) -> JSONResponse:
+def _exhausted_response(scope: Scope, reason: str) -> JSONResponse:
     # Submitting is the last thing that a POST does: what raised an error did not submit.
-    return busy(reason) if scope["method"] == "POST" else unavailable(reason)
+    return busy_response(reason) if scope["method"] == "POST" else unavailable_response(reason)
 
 
 class _Access(Enum):
@@ -78,7 +78,7 @@ class _Access(Enum):
     TOKEN = auto()
 
 
-class Guard:
+class AccessMiddleware:
     """ASGI middleware: checks Host, Origin, token and limits, and turns exceptions into replies.
 
     Args:
@@ -101,7 +101,7 @@ class Guard:
         self._settings = settings
         self._public = public
         self._page = page
-        self._budget = Budget(settings.request_limit, now) if settings.request_limit else None
+        self._budget = RequestLimiter(settings.request_limit, now) if settings.request_limit else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or let it through."""
@@ -132,22 +132,26 @@ class Guard:
             logger.info("%(method)s %(path)s: the client hung up", facts, extra=facts)
             return
         except Exception as error:
-            reason = reason_of(error)
+            reason = exhaustion_reason(error)
             if reason is not None:
-                scope["app"].state.engine.pool.shortage.begin(reason)
+                scope["app"].state.engine.queue.resources.report(reason)
             else:
                 logger.exception("%(method)s %(path)s failed", facts, extra=facts)
             if status:
                 raise
-            failed = refuse(500, "the engine failed; its log says why") if reason is None else _lacking(scope, reason)
+            failed = (
+                error_response(500, "the engine failed; its log says why")
+                if reason is None
+                else _exhausted_response(scope, reason)
+            )
             await failed(scope, receive, send_with_headers)
         facts |= {"status": status, "seconds": round(time.perf_counter() - start, 4)}
         access.info("%(method)s %(path)s %(status)s %(seconds)s s", facts, extra=facts)
 
     def _access(self, scope: Scope) -> _Access:
-        if any(_leads_to(route, scope) for route in self._public):
+        if any(_matches(route, scope) for route in self._public):
             return _Access.PUBLIC
-        return _Access.PAGE if _leads_to(self._page, scope) else _Access.TOKEN
+        return _Access.PAGE if _matches(self._page, scope) else _Access.TOKEN
 
     def _add_headers(self, wanted: _Access, headers: MutableHeaders) -> None:
         headers["X-Content-Type-Options"] = "nosniff"
@@ -168,32 +172,34 @@ class Guard:
     def _not_for_us(self, scope: Scope, headers: Headers) -> Response | None:
         host = headers.get("host", "")
         if not self._is_our_name(_name_in(host)):
-            return refuse(421, f"this engine does not go by the name {host!r}; add it to allowed_hosts if it should")
+            return error_response(
+                421, f"this engine does not go by the name {host!r}; add it to allowed_hosts if it should"
+            )
         if "content-length" in headers and "transfer-encoding" in headers:
             reason = "a request must not have both Content-Length and Transfer-Encoding"
-            return refuse(400, reason, headers={"Connection": "close"})
+            return error_response(400, reason, headers={"Connection": "close"})
         origin = headers.get("origin")
         if origin is not None and origin.lower() != f"{scope['scheme']}://{host}".lower():
-            return refuse(403, "web pages of other origins may not use this engine")
+            return error_response(403, "web pages of other origins may not use this engine")
         return None
 
     def _not_allowed(self, scope: Scope, headers: Headers, wanted: _Access, token: Secret) -> Response | None:
         is_page = wanted is _Access.PAGE
         if _is_cross_site(headers, is_page=is_page):
-            return refuse(403, "web pages of other sites may not use this engine")
+            return error_response(403, "web pages of other sites may not use this engine")
         if (is_page and self._is_on_this_machine(scope, headers)) or self._is_authorised(token, is_page=is_page):
             return None
         reason = "the token is missing or wrong; send it as 'Authorization: Bearer <token>'"
-        return refuse(401, reason, headers={"WWW-Authenticate": "Basic" if is_page else "Bearer"})
+        return error_response(401, reason, headers={"WWW-Authenticate": "Basic" if is_page else "Bearer"})
 
     def _over_limit(self, scope: Scope) -> Response | None:
         if self._budget and not self._budget.take():
             if self._settings.like_hosted:
                 return Response(NOT_JSON, 429, media_type="application/json")
-            return refuse(429, "too many requests", code=wire.TOO_MANY_REQUESTS)
+            return error_response(429, "too many requests", code=wire.TOO_MANY_REQUESTS)
         quota = self._settings.quota
-        if quota is not None and not scope["app"].state.engine.store.spend(quota):
-            return refuse(403, f"the quota of {quota} requests is spent; there are no more to be had")
+        if quota is not None and not scope["app"].state.engine.store.consume_quota(quota):
+            return error_response(403, f"the quota of {quota} requests is spent; there are no more to be had")
         return None
 
     def _is_our_name(self, name: str) -> bool:
@@ -225,7 +231,7 @@ def _take_token(scope: Scope) -> Secret:
     return sent
 
 
-def _leads_to(route: Route, scope: Scope) -> bool:
+def _matches(route: Route, scope: Scope) -> bool:
     return route.matches(scope)[0] is not Match.NONE
 
 
@@ -258,7 +264,7 @@ def _password(credentials: str) -> str:
         return ""
 
 
-class Budget:
+class RequestLimiter:
     """So many requests in each minute of the clock, as the hosted service counts them.
 
     Args:

@@ -17,7 +17,7 @@ import uvicorn
 from a2v._core.settings import Secret
 from a2v.engine import sandbox
 from a2v.engine.app import create_app
-from a2v.engine.connections import KEEP_ALIVE_SECONDS, Connection, accept, most_connections
+from a2v.engine.http_connections import KEEP_ALIVE_SECONDS, HttpConnection, accept_connections, max_connections
 from a2v.engine.settings import Format, Revision, Settings
 from a2v.errors import ConfigurationError
 
@@ -219,10 +219,10 @@ class _Server(uvicorn.Server):
         self._socket = sock
         self._ready = ready
         self._patience = patience
-        self._most = most_connections(settings.workers)
+        self._most = max_connections(settings.workers)
         config = uvicorn.Config(
             self._app,
-            http=Connection,
+            http=HttpConnection,
             log_config=None,
             access_log=False,
             lifespan="off",
@@ -246,10 +246,12 @@ class _Server(uvicorn.Server):
         self._ready()
 
     async def _accept(self) -> None:
-        begin = self._app.state.engine.pool.shortage.begin
-        make = partial(Connection, config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
+        begin = self._app.state.engine.queue.resources.report
+        make = partial(
+            HttpConnection, config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
         with self._accepting:
-            await accept(self._socket, make, self.server_state.connections, self._most, begin)
+            await accept_connections(self._socket, make, self.server_state.connections, self._most, begin)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._accepting.cancel()

@@ -1,12 +1,12 @@
 """Bounds what strangers can hold: the time that a connection may take, and the number of connections.
 
-Uvicorn closes a connection that was answered and then is idle. ``Connection`` also closes one
+Uvicorn closes a connection that was answered and then is idle. ``HttpConnection`` also closes one
 
 * whose request has no complete head within ``HEAD_SECONDS``, counted from when it was opened or, later, from the first byte;
 * whose request has no complete body within ``BODY_SECONDS`` after that;
 * that takes nothing of its reply for ``STALLED_SECONDS``; a slow download goes on.
 
-``accept`` opens connections one by one, and no more than ``most_connections``. If there are that many, the one that has been
+``accept_connections`` opens connections one by one, and no more than ``max_connections``. If there are that many, the one that has been
 without a request for longest makes room, after ``GRACE_SECONDS`` at the earliest. If all are busy, new ones wait in the
 backlog of the socket.
 """
@@ -22,8 +22,8 @@ import anyio.lowlevel
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from a2v.engine.pool import FETCHED_AHEAD
-from a2v.engine.shortage import OncePerMinute, reason_of
+from a2v.engine.exhaustion import LogThrottle, exhaustion_reason
+from a2v.engine.render_queue import MAX_PREFETCHED
 
 if TYPE_CHECKING:
     import socket
@@ -33,7 +33,7 @@ HEAD_SECONDS = 10.0
 BODY_SECONDS = 30.0
 STALLED_SECONDS = 300.0
 KEEP_ALIVE_SECONDS = 60
-MOST_CONNECTIONS = 1000
+MAX_CONNECTIONS = 1000
 GRACE_SECONDS = 0.5
 """A client that has just connected is about to send its request."""
 RETRY_SECONDS = 1.0
@@ -42,7 +42,7 @@ _FULL_SECONDS = 0.05
 _OTHER_FILES, _FILES_OF_A_RENDER, _FILES_OF_A_FETCH = 50, 6, 2
 
 
-class _NotHttpOncePerMinute(logging.Filter):
+class _ThrottledNotHttpFilter(logging.Filter):
     """Of what uvicorn logs about connections, passes only that a request was not HTTP, and that once a minute.
 
     The rest is what the guard has logged already, and advice about WebSockets. A stranger can cause either as often as he likes.
@@ -50,17 +50,17 @@ class _NotHttpOncePerMinute(logging.Filter):
 
     def __init__(self) -> None:
         super().__init__()
-        self._log = OncePerMinute()
+        self._log = LogThrottle()
 
     def filter(self, record: logging.LogRecord) -> bool:
         return record.getMessage().startswith("Invalid HTTP") and self._log.is_due()
 
 
 _logger = logging.getLogger("a2v.engine.connections")
-_logger.addFilter(_NotHttpOncePerMinute())
+_logger.addFilter(_ThrottledNotHttpFilter())
 
 
-def most_connections(workers: int) -> int:
+def max_connections(workers: int) -> int:
     """How many connections there may be: each may need two files, and renders and fetches need some.
 
     Args:
@@ -69,15 +69,15 @@ def most_connections(workers: int) -> int:
     try:
         import resource  # noqa: PLC0415  # not on Windows
     except ImportError:
-        return MOST_CONNECTIONS
+        return MAX_CONNECTIONS
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if files == resource.RLIM_INFINITY:
-        return MOST_CONNECTIONS
-    others = _OTHER_FILES + _FILES_OF_A_RENDER * workers + _FILES_OF_A_FETCH * FETCHED_AHEAD
-    return max(8, min(MOST_CONNECTIONS, (files - others) // 2))
+        return MAX_CONNECTIONS
+    others = _OTHER_FILES + _FILES_OF_A_RENDER * workers + _FILES_OF_A_FETCH * MAX_PREFETCHED
+    return max(8, min(MAX_CONNECTIONS, (files - others) // 2))
 
 
-class Connection(H11Protocol):
+class HttpConnection(H11Protocol):
     """One connection of a client."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -176,9 +176,9 @@ class Connection(H11Protocol):
             timer.cancel()
 
 
-async def accept(
+async def accept_connections(
     sock: socket.socket,
-    make: Callable[[], Connection],
+    make: Callable[[], HttpConnection],
     connections: Collection[Any],
     most: int,
     begin_shortage: Callable[[str], None],
@@ -196,19 +196,19 @@ async def accept(
     loop = asyncio.get_running_loop()
     sock.setblocking(False)
     while True:
-        if len(connections) >= most and not _make_room(cast("Collection[Connection]", connections), loop.time()):
+        if len(connections) >= most and not _make_room(cast("Collection[HttpConnection]", connections), loop.time()):
             await anyio.sleep(_FULL_SECONDS)
             continue
         try:
             await _accept_one(loop, sock, make)
         except OSError as error:
             # Without a reason the client was gone before it was accepted.
-            if reason := reason_of(error):
+            if reason := exhaustion_reason(error):
                 begin_shortage(reason)
             await anyio.sleep(RETRY_SECONDS if reason else 0)
 
 
-async def _accept_one(loop: asyncio.AbstractEventLoop, sock: socket.socket, make: Callable[[], Connection]) -> None:
+async def _accept_one(loop: asyncio.AbstractEventLoop, sock: socket.socket, make: Callable[[], HttpConnection]) -> None:
     accepted, _ = await loop.sock_accept(sock)
     try:
         await loop.connect_accepted_socket(make, accepted)
@@ -217,7 +217,7 @@ async def _accept_one(loop: asyncio.AbstractEventLoop, sock: socket.socket, make
         raise
 
 
-def _make_room(connections: Collection[Connection], now: float) -> bool:
+def _make_room(connections: Collection[HttpConnection], now: float) -> bool:
     """Close the connection that has waited for longest, those first that never asked for anything."""
     waiting = [one for one in connections if one.is_waiting and now - one.waiting_since >= GRACE_SECONDS]
     if not waiting:

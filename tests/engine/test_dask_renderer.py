@@ -23,11 +23,11 @@ import a2v
 import a2v.cli
 from a2v import Job, VideoStatus
 from a2v.engine import LocalEngine, Settings, create_app
+from a2v.engine.dask_renderer import DaskRenderer
 from a2v.engine.errors import RenderError
-from a2v.engine.farm import Farm
-from a2v.engine.pool import Pool
-from a2v.engine.renderer import Order, render_in_child
-from a2v.engine.store import Store
+from a2v.engine.render_queue import RenderQueue
+from a2v.engine.renderer import RenderRequest, render_in_child
+from a2v.engine.task_store import TaskStore
 from a2v.errors import ConfigurationError
 from tests.sockets import claim
 
@@ -106,32 +106,32 @@ def cluster(tmp_path_factory, stand_in):
 
 
 @pytest.fixture
-def order(tmp_path):
-    """``order("hello")``: a render of what the recording says; its video goes to a folder of its own."""
+def render_of(tmp_path):
+    """``render_of("hello")``: a render of what the recording says; its video goes to a folder of its own."""
     (tmp_path / "out").mkdir()
 
-    def order(said: str | bytes, **more) -> Order:
+    def render_of(said: str | bytes, **more) -> RenderRequest:
         content = said.encode() if isinstance(said, str) else said
         audio = tmp_path / hashlib.sha256(content).hexdigest()
         audio.write_bytes(content)
-        return Order(audio=audio, who="eva_a0008", destination=tmp_path / "out" / "video.mp4", **more)
+        return RenderRequest(audio=audio, who="eva_a0008", destination=tmp_path / "out" / "video.mp4", **more)
 
-    return order
+    return render_of
 
 
 @pytest.fixture
-def open_pool(cluster, data_dir, recordings):
-    """A pool, and its store, whose renders are the cluster's."""
+def open_queue(cluster, data_dir, recordings):
+    """A render queue and its store, whose renders are the cluster's."""
     data_dir.mkdir()
 
     @asynccontextmanager
-    async def open_pool():
-        with Store(data_dir / "tasks.sqlite3") as store:
+    async def open_queue():
+        with TaskStore(data_dir / "tasks.sqlite3") as store:
             settings = Settings(allow_files=recordings, workers=2)
-            async with Pool(store, data_dir, settings, Farm(cluster.address)) as pool:
-                yield pool, store
+            async with RenderQueue(store, data_dir, settings, DaskRenderer(cluster.address)) as queue:
+                yield queue, store
 
-    return open_pool
+    return open_queue
 
 
 @pytest.fixture
@@ -185,10 +185,10 @@ def test_a_video_and_its_mask_come_from_there(cluster, tmp_path):
 
 
 @pytest.mark.anyio
-async def test_renders_run_side_by_side_and_end_with_the_server(cluster, open_pool, say, tmp_path, data_dir):
+async def test_renders_run_side_by_side_and_end_with_the_server(cluster, open_queue, say, tmp_path, data_dir):
     notes = [tmp_path / "one", tmp_path / "other"]
-    async with open_pool() as (pool, store):
-        tasks = [pool.submit(Job("eva_a0008", say(f"note {note}"))).video_id for note in notes]
+    async with open_queue() as (queue, store):
+        tasks = [queue.submit(Job("eva_a0008", say(f"note {note}"))).video_id for note in notes]
         children = [await written(note) for note in notes]
         workers = {psutil.Process(child).ppid() for child in children}
         assert len(workers) == 2
@@ -196,16 +196,16 @@ async def test_renders_run_side_by_side_and_end_with_the_server(cluster, open_po
     for child in children:
         await gone(child)
     assert [path for folder in ("videos", "work") for path in (data_dir / folder).iterdir()] == []
-    with Store(data_dir / "tasks.sqlite3") as store:
+    with TaskStore(data_dir / "tasks.sqlite3") as store:
         assert [store.get(task).status for task in tasks] == [VideoStatus.PENDING] * 2
 
 
 @pytest.mark.anyio
-async def test_no_token_and_nothing_else_of_the_environment_travels(cluster, order, monkeypatch):
+async def test_no_token_and_nothing_else_of_the_environment_travels(cluster, render_of, monkeypatch):
     """Nor is that of the worker's machine handed to the render. And workers are free again after what was cancelled."""
     monkeypatch.setenv("A2V_TOKEN", "canary")
-    hello = order("hello")
-    await Farm(cluster.address)(hello)
+    hello = render_of("hello")
+    await DaskRenderer(cluster.address)(hello)
     assert hello.destination.read_text() == "eva_a0008 --size 512: hello"
     assert cluster.leftovers == []
 
@@ -214,9 +214,9 @@ async def test_no_token_and_nothing_else_of_the_environment_travels(cluster, ord
 async def test_a_render_ends_with_a_server_that_is_killed(cluster, tmp_path):
     (tmp_path / "recording").write_text(f"note {tmp_path / 'note'}")
     program = (
-        "import anyio, sys; from pathlib import Path; from a2v.engine.farm import Farm; "
-        "from a2v.engine.renderer import Order; address, audio = sys.argv[1:]; "
-        "anyio.run(Farm(address), Order(audio=Path(audio), who='eva_a0008', destination=Path('nowhere')))"
+        "import anyio, sys; from pathlib import Path; from a2v.engine.dask_renderer import DaskRenderer; "
+        "from a2v.engine.renderer import RenderRequest; address, audio = sys.argv[1:]; "
+        "anyio.run(DaskRenderer(address), RenderRequest(audio=Path(audio), who='eva_a0008', destination=Path('nowhere')))"
     )
     command = [sys.executable, "-c", program, cluster.address, str(tmp_path / "recording")]
     with subprocess.Popen(command) as server:  # noqa: ASYNC220  # it is waited for by what it does
@@ -228,25 +228,25 @@ async def test_a_render_ends_with_a_server_that_is_killed(cluster, tmp_path):
 
 
 @pytest.mark.anyio
-async def test_wrong_recordings_and_long_renders_are_told_as_they_are_here(cluster, order, tmp_path):
-    for wrong in (order(b"fLaC, and then nonsense"), order(CLIP.read_bytes(), max_audio_seconds=0.5)):
+async def test_wrong_recordings_and_long_renders_are_told_as_they_are_here(cluster, render_of, tmp_path):
+    for wrong in (render_of(b"fLaC, and then nonsense"), render_of(CLIP.read_bytes(), max_audio_seconds=0.5)):
         with pytest.raises(RenderError) as here:
             await render_in_child(wrong)
         with pytest.raises(RenderError) as there:
-            await Farm(cluster.address)(wrong)
+            await DaskRenderer(cluster.address)(wrong)
         assert (type(there.value), str(there.value)) == (type(here.value), str(here.value))
     with pytest.raises(RenderError, match="took longer than 2 s"):
-        await Farm(cluster.address)(order(f"note {tmp_path / 'note'}", max_render_seconds=2))
+        await DaskRenderer(cluster.address)(render_of(f"note {tmp_path / 'note'}", max_render_seconds=2))
     await gone(await written(tmp_path / "note"))
     assert list((tmp_path / "out").iterdir()) == []
     assert cluster.leftovers == []
 
 
 @pytest.mark.anyio
-async def test_a_render_whose_worker_is_killed_is_run_by_another(cluster, order, tmp_path):
+async def test_a_render_whose_worker_is_killed_is_run_by_another(cluster, render_of, tmp_path):
     async with asyncio.TaskGroup() as tasks:
-        wanted = order(f"sleep once {tmp_path / 'note'}")
-        tasks.create_task(Farm(cluster.address)(wanted))
+        wanted = render_of(f"sleep once {tmp_path / 'note'}")
+        tasks.create_task(DaskRenderer(cluster.address)(wanted))
         child = await written(tmp_path / "note")
         os.kill(psutil.Process(child).ppid(), signal.SIGKILL)
         await gone(child)
@@ -256,11 +256,11 @@ async def test_a_render_whose_worker_is_killed_is_run_by_another(cluster, order,
 
 
 @pytest.mark.anyio
-async def test_a_lost_scheduler_costs_a_try_and_no_video(cluster, open_pool, say, tmp_path, monkeypatch):
-    monkeypatch.setattr("a2v.engine.farm.CONNECT_SECONDS", 0.5)
-    monkeypatch.setattr("a2v.engine.farm.RETRY_SECONDS", 0.1)
-    async with open_pool() as (pool, store):
-        task = pool.submit(Job("eva_a0008", say(f"sleep once {tmp_path / 'note'}")))
+async def test_a_lost_scheduler_costs_a_try_and_no_video(cluster, open_queue, say, tmp_path, monkeypatch):
+    monkeypatch.setattr("a2v.engine.dask_renderer.CONNECT_SECONDS", 0.5)
+    monkeypatch.setattr("a2v.engine.dask_renderer.RETRY_SECONDS", 0.1)
+    async with open_queue() as (queue, store):
+        task = queue.submit(Job("eva_a0008", say(f"sleep once {tmp_path / 'note'}")))
         child = await written(tmp_path / "note")
         cluster.stop()
         await gone(child)
@@ -269,18 +269,18 @@ async def test_a_lost_scheduler_costs_a_try_and_no_video(cluster, open_pool, say
             while not (seen := store.get(task.video_id)).status.is_terminal:  # noqa: ASYNC110  # as a client would look
                 await anyio.sleep(0.05)
         assert (seen.status, seen.message) == (VideoStatus.FINISHED, None)
-        assert pool.path(task.video_id).read_text().startswith("eva_a0008 --size 512: sleep once")
+        assert queue.path(task.video_id).read_text().startswith("eva_a0008 --size 512: sleep once")
 
 
 @pytest.mark.anyio
 async def test_an_address_without_a_scheduler(monkeypatch, closed_port):
-    monkeypatch.setattr("a2v.engine.farm.CONNECT_SECONDS", 0.5)
+    monkeypatch.setattr("a2v.engine.dask_renderer.CONNECT_SECONDS", 0.5)
     address = f"tcp://127.0.0.1:{closed_port}"
     with pytest.raises(ConfigurationError, match=f"no Dask scheduler answers at '{address}'"):
         async with LocalEngine(dask=address):
             pass
     with pytest.raises(ConfigurationError, match=r"answers at 'scheduler'.*port"):
-        await Farm("scheduler").check(1)
+        await DaskRenderer("scheduler").check(1)
 
 
 def test_the_program_says_so_in_a_line():
@@ -293,10 +293,10 @@ def test_the_program_says_so_in_a_line():
 @pytest.mark.anyio
 async def test_a_port_where_something_else_answers(monkeypatch):
     """That of Dask's dashboard, say."""
-    monkeypatch.setattr("a2v.engine.farm.CONNECT_SECONDS", 0.5)
+    monkeypatch.setattr("a2v.engine.dask_renderer.CONNECT_SECONDS", 0.5)
     async with LocalEngine() as web:
         with pytest.raises(ConfigurationError, match="no Dask scheduler answers"):
-            await Farm(web.base_url.replace("http", "tcp")).check(1)
+            await DaskRenderer(web.base_url.replace("http", "tcp")).check(1)
 
 
 def test_what_dask_has_to_say_stands_in_the_log_like_all_else():
@@ -320,4 +320,4 @@ def test_what_cannot_be():
     with pytest.raises(ConfigurationError, match="leave one out"):
         create_app(Settings(dask="tcp://127.0.0.1:8786"), renderer=render_in_child)
     with pytest.raises(ConfigurationError, match="asyncio"):
-        anyio.run(Farm("tcp://127.0.0.1:8786").check, 1, backend="trio")
+        anyio.run(DaskRenderer("tcp://127.0.0.1:8786").check, 1, backend="trio")

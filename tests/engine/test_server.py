@@ -19,8 +19,8 @@ import pytest
 
 import a2v
 import a2v.engine
-from a2v.engine import LocalEngine, Settings, local, serve
-from a2v.engine.store import Store
+from a2v.engine import LocalEngine, Settings, serve, server
+from a2v.engine.task_store import TaskStore
 from a2v.errors import ConfigurationError
 
 GENERATE = "/v1/a2v/video.generate"
@@ -203,7 +203,7 @@ async def test_a_port_in_use_is_refused():
 def test_replies_do_not_wait_for_company():
     """A reply's second packet is not held back until the first is acknowledged (Nagle's algorithm)."""
     with (
-        local._listen(Settings()) as listening,
+        server._listen(Settings()) as listening,
         socket.create_connection(listening.getsockname()),
         listening.accept()[0] as accepted,
     ):
@@ -293,7 +293,7 @@ async def test_a_signal_stops_it_in_order(program, say, data_dir, number, child)
         out, err = await anyio.to_thread.run_sync(process.communicate)
     assert (process.returncode, out, err) == (0, "stopped\n", "")
     assert not child.is_alive(pid)
-    with Store(data_dir / "tasks.sqlite3") as store:
+    with TaskStore(data_dir / "tasks.sqlite3") as store:
         assert store.get(video_id).status is a2v.VideoStatus.PENDING
 
 

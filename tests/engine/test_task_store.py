@@ -12,7 +12,7 @@ from contextlib import closing
 import pytest
 
 from a2v import Job, VideoStatus
-from a2v.engine.store import MAX_INTERRUPTIONS, Store
+from a2v.engine.task_store import MAX_INTERRUPTIONS, TaskStore
 from a2v.errors import ConfigurationError
 
 JOB = Job("eva_a0008", "https://example.com/hello.wav")
@@ -24,41 +24,41 @@ def path(tmp_path):
 
 
 def test_a_new_task_waits(path):
-    with Store(path) as store:
+    with TaskStore(path) as store:
         task = store.add(JOB)
         assert (task.who, task.audio_url, task.with_mask, task.message) == ("eva_a0008", JOB.audio_url, False, None)
         assert task.status is VideoStatus.PENDING
         assert store.get(task.video_id) == task
-        assert store.waiting() == 1
+        assert store.pending_count() == 1
 
 
 def test_a_pose_and_its_mask_are_remembered(path):
-    with Store(path) as store:
+    with TaskStore(path) as store:
         video_id = store.add(Job(pose_id="eva_a0008_closeup", audio_url=JOB.audio_url, with_mask=True)).video_id
-    with Store(path) as store:
+    with TaskStore(path) as store:
         task = store.get(video_id)
     assert (task.who, task.with_mask) == ("eva_a0008_closeup", True)
 
 
 def test_names_are_128_bits_and_never_the_same(path):
-    with Store(path) as store:
+    with TaskStore(path) as store:
         names = {store.add(JOB).video_id for _ in range(50)}
     assert len(names) == 50
     assert all(re.fullmatch("[0-9a-f]{32}", name) for name in names)
 
 
 def test_what_was_never_added_is_not_there(path):
-    with Store(path) as store:
+    with TaskStore(path) as store:
         assert store.get("nothing") is None
         assert store.newest(10) == []
 
 
 def test_everything_is_there_after_a_restart(path):
-    with Store(path) as store:
+    with TaskStore(path) as store:
         tasks = [store.add(JOB) for _ in range(3)]
-        store.mark(tasks[0].video_id, VideoStatus.FINISHED)
-        store.mark(tasks[1].video_id, VideoStatus.FAILED, "no recording")
-    with Store(path) as store:
+        store.set_status(tasks[0].video_id, VideoStatus.FINISHED)
+        store.set_status(tasks[1].video_id, VideoStatus.FAILED, "no recording")
+    with TaskStore(path) as store:
         states = [(task.video_id, task.status, task.message) for task in store.newest(10)]
     assert states == [
         (tasks[2].video_id, VideoStatus.PENDING, None),
@@ -68,72 +68,72 @@ def test_everything_is_there_after_a_restart(path):
 
 
 def test_what_was_interrupted_is_taken_up_in_its_old_order(path):
-    with Store(path) as store:
+    with TaskStore(path) as store:
         tasks = [store.add(JOB) for _ in range(4)]
-        store.mark(tasks[0].video_id, VideoStatus.FINISHED)
-        store.mark(tasks[1].video_id, VideoStatus.IN_PROGRESS)
-        store.mark(tasks[3].video_id, VideoStatus.IN_PROGRESS)
-    with Store(path) as store:
-        assert [task.video_id for task in store.take_up()] == [task.video_id for task in tasks[1:]]
-        assert store.waiting() == 3
+        store.set_status(tasks[0].video_id, VideoStatus.FINISHED)
+        store.set_status(tasks[1].video_id, VideoStatus.IN_PROGRESS)
+        store.set_status(tasks[3].video_id, VideoStatus.IN_PROGRESS)
+    with TaskStore(path) as store:
+        assert [task.video_id for task in store.recover()] == [task.video_id for task in tasks[1:]]
+        assert store.pending_count() == 3
 
 
 def test_what_was_stopped_in_order_waits_in_its_old_place(path):
-    with Store(path) as store:
+    with TaskStore(path) as store:
         tasks = [store.add(JOB) for _ in range(2)]
         for task in tasks:
-            store.mark(task.video_id, VideoStatus.IN_PROGRESS)
-        store.put_back(tasks[0].video_id)
+            store.set_status(task.video_id, VideoStatus.IN_PROGRESS)
+        store.requeue(tasks[0].video_id)
         assert store.get(tasks[0].video_id).status is VideoStatus.PENDING
-        store.mark(tasks[1].video_id, VideoStatus.FINISHED)
-        store.put_back(tasks[1].video_id)
+        store.set_status(tasks[1].video_id, VideoStatus.FINISHED)
+        store.requeue(tasks[1].video_id)
         assert store.get(tasks[1].video_id).status is VideoStatus.FINISHED
 
 
 def test_a_task_that_the_engine_keeps_dying_over_is_given_up(path):
-    with Store(path) as store:
+    with TaskStore(path) as store:
         deadly, harmless = store.add(JOB).video_id, store.add(JOB).video_id
     for _ in range(MAX_INTERRUPTIONS - 1):
-        with Store(path) as store:
-            assert [task.video_id for task in store.take_up()] == [deadly, harmless]
-            store.mark(deadly, VideoStatus.IN_PROGRESS)
-    with Store(path) as store:
-        assert [task.video_id for task in store.take_up()] == [deadly, harmless]
-        store.mark(deadly, VideoStatus.IN_PROGRESS)
-    with Store(path) as store:
-        assert [task.video_id for task in store.take_up()] == [harmless]
+        with TaskStore(path) as store:
+            assert [task.video_id for task in store.recover()] == [deadly, harmless]
+            store.set_status(deadly, VideoStatus.IN_PROGRESS)
+    with TaskStore(path) as store:
+        assert [task.video_id for task in store.recover()] == [deadly, harmless]
+        store.set_status(deadly, VideoStatus.IN_PROGRESS)
+    with TaskStore(path) as store:
+        assert [task.video_id for task in store.recover()] == [harmless]
         assert store.get(deadly).status is VideoStatus.FAILED
         assert "10 times" in store.get(deadly).message
 
 
 def test_what_ended_before_a_moment(path):
-    with Store(path) as store:
+    with TaskStore(path) as store:
         finished, failed, waiting = (store.add(JOB).video_id for _ in range(3))
-        store.mark(finished, VideoStatus.FINISHED)
-        store.mark(failed, VideoStatus.FAILED, "no recording")
+        store.set_status(finished, VideoStatus.FINISHED)
+        store.set_status(failed, VideoStatus.FAILED, "no recording")
         assert store.ended_before(time.time() - 60) == []
         assert store.ended_before(time.time() + 60) == [finished, failed]
-        store.forget(finished)
+        store.delete(finished)
         assert store.get(finished) is None
         assert store.ended_before(time.time() + 60) == [failed]
         assert store.get(waiting)
 
 
 def test_a_quota_lasts_over_restarts(path):
-    with Store(path) as store:
-        assert store.spend(2)
-    with Store(path) as store:
-        assert [store.spend(2), store.spend(2), store.spend(3)] == [True, False, True]
+    with TaskStore(path) as store:
+        assert store.consume_quota(2)
+    with TaskStore(path) as store:
+        assert [store.consume_quota(2), store.consume_quota(2), store.consume_quota(3)] == [True, False, True]
 
 
 KILLED = """
 import os, signal, sys
 from pathlib import Path
 from a2v import Job, VideoStatus
-from a2v.engine.store import MAX_INTERRUPTIONS, Store
+from a2v.engine.task_store import MAX_INTERRUPTIONS, Store
 store = Store(Path(sys.argv[1]))
 task = store.add(Job("eva_a0008", "https://example.com/hello.wav"))
-store.mark(task.video_id, VideoStatus.IN_PROGRESS)
+store.set_status(task.video_id, VideoStatus.IN_PROGRESS)
 print(task.video_id, flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -142,35 +142,35 @@ os.kill(os.getpid(), signal.SIGKILL)
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL")
 def test_a_kill_loses_nothing_and_leaves_no_lock(path):
     ran = subprocess.run([sys.executable, "-c", KILLED, str(path)], capture_output=True, text=True, check=False)
-    with Store(path) as store:
-        assert [task.video_id for task in store.take_up()] == [ran.stdout.strip()]
+    with TaskStore(path) as store:
+        assert [task.video_id for task in store.recover()] == [ran.stdout.strip()]
 
 
 def test_two_engines_cannot_share_a_folder(path):
-    with Store(path), pytest.raises(ConfigurationError, match="another engine"):
-        Store(path)
-    with Store(path) as store:
-        assert store.waiting() == 0
+    with TaskStore(path), pytest.raises(ConfigurationError, match="another engine"):
+        TaskStore(path)
+    with TaskStore(path) as store:
+        assert store.pending_count() == 0
 
 
 def test_a_damaged_file_is_told_not_overwritten(path):
     path.write_text("this is not a database, and somebody may want it back" * 20)
     with pytest.raises(ConfigurationError, match=r"tasks\.sqlite3"):
-        Store(path)
+        TaskStore(path)
     assert path.read_text().startswith("this is not a database")
 
 
 def test_the_file_of_an_earlier_version_is_brought_up_to_date(path):
     with closing(sqlite3.connect(path)) as db:
         db.executescript(FIRST_VERSION)
-    with Store(path) as store:
+    with TaskStore(path) as store:
         assert [(task.video_id, task.who, task.with_mask, task.status.value) for task in store.newest(9)] == [
             ("b" * 32, "leo_a0047", False, "pending"),
             ("a" * 32, "eva_a0008", False, "finished"),
         ]
         assert store.ended_before(101) == ["a" * 32]
-        assert store.spend(1)
-    with Store(path) as store:
+        assert store.consume_quota(1)
+    with TaskStore(path) as store:
         assert len(store.newest(9)) == 2
 
 
@@ -190,10 +190,10 @@ def test_a_newer_file_is_left_alone(path):
     with closing(sqlite3.connect(path)) as db:
         db.execute("PRAGMA user_version = 99")
     with pytest.raises(ConfigurationError, match="newer version"):
-        Store(path)
+        TaskStore(path)
 
 
 def test_a_file_that_cannot_be_opened(path):
     path.mkdir()
     with pytest.raises(ConfigurationError, match=r"tasks\.sqlite3"):
-        Store(path)
+        TaskStore(path)

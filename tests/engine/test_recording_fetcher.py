@@ -16,9 +16,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import httpx
 import pytest
 
-from a2v.engine import Settings, fetch
+from a2v.engine import Settings, recording_fetcher
 from a2v.engine.errors import AudioError
-from a2v.engine.fetch import is_public
+from a2v.engine.recording_fetcher import is_public
 
 pytestmark = pytest.mark.anyio
 
@@ -127,7 +127,7 @@ def public(monkeypatch):
     """A server of its own on an address that counts as public for the test; nothing else does."""
     if sys.platform != "linux":
         pytest.skip("needs the whole of 127.0.0.0/8")
-    monkeypatch.setattr(fetch, "is_public", lambda address: address == "127.0.0.2")
+    monkeypatch.setattr(recording_fetcher, "is_public", lambda address: address == "127.0.0.2")
     with running(Server("127.0.0.2")) as one:
         yield one
 
@@ -144,7 +144,7 @@ def names(monkeypatch):
             return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in book[host]]
 
-    monkeypatch.setattr(fetch.anyio, "getaddrinfo", getaddrinfo)
+    monkeypatch.setattr(recording_fetcher.anyio, "getaddrinfo", getaddrinfo)
     return book, asked
 
 
@@ -158,7 +158,7 @@ OPEN = Settings(allow_private_urls=True)
 
 async def refused(url: str, target, settings: Settings = OPEN) -> str:
     with pytest.raises(AudioError) as caught:
-        await fetch.fetch(url, target, settings)
+        await recording_fetcher.fetch_recording(url, target, settings)
     return str(caught.value)
 
 
@@ -166,27 +166,27 @@ async def refused(url: str, target, settings: Settings = OPEN) -> str:
 
 
 async def test_a_recording(server, target):
-    await fetch.fetch(f"http://localhost:{server.port}/ok", target, OPEN)
+    await recording_fetcher.fetch_recording(f"http://localhost:{server.port}/ok", target, OPEN)
     assert target.read_bytes() == SAID
     assert server.seen == [("/ok", f"localhost:{server.port}")]
 
 
 async def test_the_proxy_of_the_environment_is_not_asked(server, target, monkeypatch):
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
-    await fetch.fetch(f"http://127.0.0.1:{server.port}/ok", target, OPEN)
+    await recording_fetcher.fetch_recording(f"http://127.0.0.1:{server.port}/ok", target, OPEN)
     assert target.read_bytes() == SAID
 
 
 async def test_redirects_are_followed(server, target):
-    await fetch.fetch(f"http://127.0.0.1:{server.port}/to//to//ok", target, OPEN)
+    await recording_fetcher.fetch_recording(f"http://127.0.0.1:{server.port}/to//to//ok", target, OPEN)
     assert target.read_bytes() == SAID
     assert [path for path, _ in server.seen] == ["/to//to//ok", "/to//ok", "/ok"]
 
 
 async def test_the_next_address_is_tried(public, target, names, monkeypatch):
-    monkeypatch.setattr(fetch, "is_public", lambda _: True)
+    monkeypatch.setattr(recording_fetcher, "is_public", lambda _: True)
     names[0]["public.example"] = ["127.0.0.3", "127.0.0.2"]
-    await fetch.fetch(f"http://public.example:{public.port}/ok", target, Settings())
+    await recording_fetcher.fetch_recording(f"http://public.example:{public.port}/ok", target, Settings())
     assert target.read_bytes() == SAID
 
 
@@ -217,18 +217,18 @@ async def test_redirects_end(server, target):
 
 
 async def test_size_is_bounded(server, target, monkeypatch):
-    monkeypatch.setattr(fetch, "MAX_BYTES", 1024 * 1024)
+    monkeypatch.setattr(recording_fetcher, "MAX_BYTES", 1024 * 1024)
     assert "1 MiB" in await refused(f"http://127.0.0.1:{server.port}/endless", target)
     assert target.stat().st_size < 2 * 1024 * 1024
 
 
 async def test_time_is_bounded(server, target, monkeypatch):
-    monkeypatch.setattr(fetch, "MAX_SECONDS", 0.2)
+    monkeypatch.setattr(recording_fetcher, "MAX_SECONDS", 0.2)
     assert "within 0 s" in await refused(f"http://127.0.0.1:{server.port}/never", target)
 
 
 async def test_a_server_that_does_not_answer(server, target, monkeypatch):
-    monkeypatch.setattr(fetch, "_PATIENCE", httpx.Timeout(0.2))
+    monkeypatch.setattr(recording_fetcher, "_PATIENCE", httpx.Timeout(0.2))
     assert "does not answer" in await refused(f"http://127.0.0.1:{server.port}/never", target)
 
 
@@ -245,12 +245,14 @@ async def test_no_such_host(target, names):
 async def test_signed_queries_stay_out_of_messages_and_of_the_log(server, target, caplog):
     caplog.set_level(logging.INFO)
     assert "canary" not in await refused(f"http://127.0.0.1:{server.port}/status/403?signature=canary", target)
-    await fetch.fetch(f"http://127.0.0.1:{server.port}/ok/?signature=canary", target, OPEN)
+    await recording_fetcher.fetch_recording(f"http://127.0.0.1:{server.port}/ok/?signature=canary", target, OPEN)
     assert "canary" not in caplog.text
 
 
 async def test_no_cookie_goes_from_one_server_to_the_next(server, target):
-    await fetch.fetch(f"http://127.0.0.1:{server.port}/cookie/http://127.0.0.1:{server.port}/ok", target, OPEN)
+    await recording_fetcher.fetch_recording(
+        f"http://127.0.0.1:{server.port}/cookie/http://127.0.0.1:{server.port}/ok", target, OPEN
+    )
     assert server.cookies == [None, None]
 
 
@@ -308,7 +310,7 @@ def no_connection(monkeypatch):
     async def connect(*_: object):
         raise AssertionError("a connection was made")
 
-    monkeypatch.setattr(fetch, "_connect", connect)
+    monkeypatch.setattr(recording_fetcher, "_connect", connect)
 
 
 def test_the_corpus_is_large():
@@ -326,7 +328,7 @@ async def test_what_is_not_public_is_refused(url, target, names, no_connection):
 @pytest.fixture
 def partly_public(public, monkeypatch):
     """As ``public``, beside what really is public."""
-    monkeypatch.setattr(fetch, "is_public", lambda address: address == "127.0.0.2" or is_public(address))
+    monkeypatch.setattr(recording_fetcher, "is_public", lambda address: address == "127.0.0.2" or is_public(address))
     return public
 
 
@@ -347,8 +349,8 @@ async def test_a_name_that_changes_its_address_is_asked_for_once(server, public,
     """What was checked is what is connected to, whatever the name says a moment later."""
     asked = names[1]
     answers = iter([["127.0.0.2"], ["127.0.0.1"]])
-    monkeypatch.setattr(fetch.anyio, "getaddrinfo", _changing(answers, asked))
-    await fetch.fetch(f"http://rebinding.example:{public.port}/ok", target, Settings())
+    monkeypatch.setattr(recording_fetcher.anyio, "getaddrinfo", _changing(answers, asked))
+    await recording_fetcher.fetch_recording(f"http://rebinding.example:{public.port}/ok", target, Settings())
     assert (target.read_bytes(), asked) == (SAID, ["rebinding.example"])
     # And when it has changed, the next look at it is a look at what it says now.
     assert "public internet" in await refused(f"http://rebinding.example:{server.port}/ok", target, Settings())
@@ -358,7 +360,7 @@ async def test_a_name_that_changes_its_address_is_asked_for_once(server, public,
 async def test_a_name_that_changes_between_redirects_is_checked_again(public, target, names, monkeypatch):
     asked = names[1]
     answers = iter([["127.0.0.2"], ["127.0.0.1"]])
-    monkeypatch.setattr(fetch.anyio, "getaddrinfo", _changing(answers, asked))
+    monkeypatch.setattr(recording_fetcher.anyio, "getaddrinfo", _changing(answers, asked))
     again = f"http://rebinding.example:{public.port}/ok"
     message = await refused(f"http://rebinding.example:{public.port}/to/{again}", target, Settings())
     assert "public internet" in message
@@ -376,7 +378,7 @@ def _changing(answers, asked):
 
 @pytest.mark.parametrize("address", ["8.8.8.8", "2606:4700::1111", "64:ff9b::808:808", "::ffff:8.8.8.8"])
 def test_public_addresses_are_public(address):
-    assert fetch.is_public(address)
+    assert recording_fetcher.is_public(address)
 
 
 async def test_one_private_address_among_public_ones_is_enough(target, names, no_connection):
@@ -394,7 +396,7 @@ async def test_a_redirect_into_the_private_network_is_refused(server, public, ta
 async def test_a_name_is_resolved_once_and_kept(public, target, names):
     book, asked = names
     book["public.example"] = ["127.0.0.2"]
-    await fetch.fetch(f"http://public.example:{public.port}/ok", target, Settings())
+    await recording_fetcher.fetch_recording(f"http://public.example:{public.port}/ok", target, Settings())
     assert asked == ["public.example"]
     assert public.seen == [("/ok", f"public.example:{public.port}")]
 
@@ -405,10 +407,10 @@ async def test_tls_checks_the_name_not_the_address(target, names, monkeypatch, t
     serving = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     serving.load_cert_chain(certificate, key)
     trusting = ssl.create_default_context(cafile=str(certificate))
-    monkeypatch.setattr(fetch, "_tls", lambda: trusting)
+    monkeypatch.setattr(recording_fetcher, "_tls", lambda: trusting)
     names[0].update({name: ["127.0.0.1"] for name in ("public.example", "other.example")})
     with running(Server("127.0.0.1", serving)) as server:
-        await fetch.fetch(f"https://public.example:{server.port}/ok", target, OPEN)
+        await recording_fetcher.fetch_recording(f"https://public.example:{server.port}/ok", target, OPEN)
         assert target.read_bytes() == SAID
         message = await refused(f"https://other.example:{server.port}/ok", target)
     assert "could not be fetched" in message
@@ -443,14 +445,14 @@ def secret(tmp_path):
 
 
 async def test_an_allowed_file(folder, target):
-    await fetch.fetch((folder / "hello.wav").as_uri(), target, Settings(allow_files=folder))
+    await recording_fetcher.fetch_recording((folder / "hello.wav").as_uri(), target, Settings(allow_files=folder))
     assert target.read_bytes() == SAID
 
 
 async def test_a_single_file_can_be_allowed(folder, target):
     (folder / "other.wav").write_bytes(SAID)
     settings = Settings(allow_files=[str(folder / "hello.wav")])
-    await fetch.fetch((folder / "hello.wav").as_uri(), target, settings)
+    await recording_fetcher.fetch_recording((folder / "hello.wav").as_uri(), target, settings)
     assert "may not read" in await refused((folder / "other.wav").as_uri(), target, settings)
 
 
@@ -471,7 +473,9 @@ async def test_ways_out_of_the_folder(folder, secret, target, way):
 
 async def test_the_allowed_folder_may_be_a_link(folder, tmp_path, target):
     (tmp_path / "link").symlink_to(folder)
-    await fetch.fetch((folder / "hello.wav").as_uri(), target, Settings(allow_files=tmp_path / "link"))
+    await recording_fetcher.fetch_recording(
+        (folder / "hello.wav").as_uri(), target, Settings(allow_files=tmp_path / "link")
+    )
     assert target.read_bytes() == (folder / "hello.wav").read_bytes()
 
 
@@ -495,5 +499,5 @@ async def test_files_of_other_machines(folder, target):
 
 
 async def test_the_size_of_files_is_bounded(folder, target, monkeypatch):
-    monkeypatch.setattr(fetch, "MAX_BYTES", 100)
+    monkeypatch.setattr(recording_fetcher, "MAX_BYTES", 100)
     assert "MiB" in await refused((folder / "hello.wav").as_uri(), target, Settings(allow_files=folder))

@@ -37,13 +37,13 @@ def open_data_folder(path: Path) -> Path:
         if all(entry.name in _OURS or entry.name.startswith(_OURS_BEGIN) for entry in path.iterdir()):
             _chmod(path, 0o700)
         if (path / "recordings").exists():  # from the command line's --local
-            private_folder(path / "recordings")
+            ensure_private_folder(path / "recordings")
     except OSError as error:
         raise ConfigurationError(f"the data folder {str(path)!r} cannot be made: {error.strerror}") from None
     return path
 
 
-def private_folder(path: Path) -> None:
+def ensure_private_folder(path: Path) -> None:
     """Make a folder that only this user can read, with its files; an existing one is closed to others.
 
     Raises:
@@ -60,7 +60,7 @@ def private_folder(path: Path) -> None:
             _chmod(file, 0o600)
 
 
-def private_file(path: Path, *, make: bool) -> None:
+def ensure_private_file(path: Path, *, make: bool) -> None:
     """Check a file before other code opens it by its name, and close it to other users.
 
     An existing file is not opened for that: closing it would take away the locks that this process holds on it.
@@ -90,7 +90,7 @@ def _chmod(path: Path, mode: int) -> None:
             path.chmod(mode)
 
 
-def finish_file(made: Path, place: Path) -> None:
+def move_durably(made: Path, place: Path) -> None:
     """Give a complete file its name, durably and readable for this user only; also if an earlier try failed half-way.
 
     Raises:
@@ -98,19 +98,19 @@ def finish_file(made: Path, place: Path) -> None:
     """
     if made.exists() or not place.exists():
         with made.open("rb+") as file:
-            _to_disk(file.fileno())
+            _sync(file.fileno())
         _chmod(made, 0o600)
         made.replace(place)
     if os.name == "posix":
         folder = os.open(place.parent, os.O_RDONLY)
         try:
             with _not_everywhere(errno.EINVAL):
-                _to_disk(folder)
+                _sync(folder)
         finally:
             os.close(folder)
 
 
-def _to_disk(descriptor: int) -> None:
+def _sync(descriptor: int) -> None:
     if sys.platform == "darwin":
         import fcntl  # noqa: PLC0415  # not on Windows
 

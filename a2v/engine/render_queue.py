@@ -22,11 +22,11 @@ import anyio.to_thread
 from attrs import frozen
 
 from a2v._core.models import Job, VideoStatus
+from a2v.engine.data_folder import ensure_private_folder, move_durably
 from a2v.engine.errors import RenderCrashedError, RenderError
-from a2v.engine.fetch import fetch
-from a2v.engine.folder import finish_file, private_folder
-from a2v.engine.renderer import Order, Renderer, log_crash, open_process, render_in_child
-from a2v.engine.shortage import LONGEST_PAUSE, NO_MEMORY, OncePerMinute, Shortage, reason_of
+from a2v.engine.exhaustion import MAX_BACKOFF, OUT_OF_MEMORY, LogThrottle, ResourceMonitor, exhaustion_reason
+from a2v.engine.recording_fetcher import fetch_recording
+from a2v.engine.renderer import Renderer, RenderRequest, log_crash, open_process, render_in_child
 from a2v.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -34,17 +34,17 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from a2v.engine.settings import Settings
-    from a2v.engine.store import Store, Task
+    from a2v.engine.task_store import Task, TaskStore
 
 logger: logging.Logger = logging.getLogger("a2v.engine")
 
-FETCHED_AHEAD = 16
+MAX_PREFETCHED = 16
 """How many recordings are fetched, or wait for a render, beside those that are rendered."""
-MAX_TRIES = 2
+MAX_ATTEMPTS = 2
 """A render that crashes is tried again, in case it was the machine's fault: it may have been out of memory."""
 SWEEP_SECONDS = 60.0
 """How often videos that were kept long enough are looked for."""
-MAX_SHORTAGES = 10
+MAX_REQUEUES = 10
 """A task that lacks something so often in a row while a probe finds nothing lacking is failed: it asks for too much."""
 _DAY = 86_400.0
 _MAX_MESSAGE = 300
@@ -60,7 +60,7 @@ class QueueFullError(BusyError):
     """So many videos wait already that no more are accepted."""
 
 
-class Pool:
+class RenderQueue:
     """Works on tasks while it is open; the next one takes up what is unfinished then.
 
     A task fetches its recording, which is kept in the data folder until the task ends, and then waits for one of
@@ -76,8 +76,10 @@ class Pool:
         shortage: Whether the machine lacks something just now.
     """
 
-    def __init__(self, store: Store, folder: Path, settings: Settings, renderer: Renderer = render_in_child) -> None:
-        self.shortage: Shortage = Shortage(self._probe)
+    def __init__(
+        self, store: TaskStore, folder: Path, settings: Settings, renderer: Renderer = render_in_child
+    ) -> None:
+        self.resources: ResourceMonitor = ResourceMonitor(self._probe)
         self._store = store
         self._settings = settings
         self._renderer = renderer
@@ -87,7 +89,7 @@ class Pool:
         self._active: set[str] = set()
         self._renders = anyio.CapacityLimiter(settings.workers)
         # A slow server of recordings holds up the fetching of a few, not the rendering of what has been fetched.
-        self._underway = anyio.CapacityLimiter(settings.workers + FETCHED_AHEAD)
+        self._underway = anyio.CapacityLimiter(settings.workers + MAX_PREFETCHED)
 
     async def __aenter__(self) -> Self:
         unfinished = self._take_up()
@@ -96,7 +98,7 @@ class Pool:
             scratch = tempfile.TemporaryDirectory(dir=self._work, ignore_cleanup_errors=True)
             self._scratch = Path(stack.enter_context(scratch))
             self._tasks = await stack.enter_async_context(anyio.create_task_group())
-            self._tasks.start_soon(self.shortage.watch)
+            self._tasks.start_soon(self.resources.run)
             for task in unfinished:
                 self._tasks.start_soon(self._make, task)
             self._tasks.start_soon(self._sweep)
@@ -105,9 +107,9 @@ class Pool:
 
     def _take_up(self) -> list[Task]:
         try:
-            unfinished = self._store.take_up()
+            unfinished = self._store.recover()
             for folder in (self._videos, self._recordings, self._work):
-                private_folder(folder)
+                ensure_private_folder(folder)
             shutil.rmtree(self._work, ignore_errors=True)
             # What an orphan writes to meanwhile may still be there.
             self._work.mkdir(mode=0o700, exist_ok=True)
@@ -131,17 +133,17 @@ class Pool:
         Raises:
             BusyError: The line is too long, or the machine lacks something just now. Nothing was submitted.
         """
-        if self.shortage.reason is not None:
-            raise BusyError(self.shortage.reason)
+        if self.resources.exhausted is not None:
+            raise BusyError(self.resources.exhausted)
         try:
-            if self._store.waiting() >= self._settings.queue_limit:
+            if self._store.pending_count() >= self._settings.queue_limit:
                 raise QueueFullError("the queue is full")
             task = self._store.add(job)
         except (sqlite3.Error, MemoryError) as error:
-            reason = reason_of(error)
+            reason = exhaustion_reason(error)
             if reason is None:
                 raise
-            self.shortage.begin(reason)
+            self.resources.report(reason)
             raise BusyError(reason) from None
         self._tasks.start_soon(self._make, task)
         return task
@@ -162,23 +164,23 @@ class Pool:
             try:
                 failure = await self._attempt(task)
                 break
-            except _PutBack as put_back:
-                if not put_back.is_seen and tries == MAX_SHORTAGES:
+            except _Requeue as put_back:
+                if not put_back.is_seen and tries == MAX_REQUEUES:
                     failure = f"the engine could not render this {tries} times in a row: {put_back.reason}"
                     break
-                await self._insist(self._store.put_back, task.video_id)
-                await anyio.sleep(0 if put_back.is_seen else min(2.0 ** (tries - 1), LONGEST_PAUSE))
+                await self._insist(self._store.requeue, task.video_id)
+                await anyio.sleep(0 if put_back.is_seen else min(2.0 ** (tries - 1), MAX_BACKOFF))
         await self._end(task, failure)
 
     async def _attempt(self, task: Task) -> str | None:
         """Make the video, or tell why that is impossible."""
         try:
             async with self._underway:
-                await self.shortage.over()
+                await self.resources.wait_until_available()
                 await self._fetch_and_render(task)
         except (RenderError, RenderCrashedError) as error:
             return str(error)
-        except _PutBack:
+        except _Requeue:
             raise
         except Exception:  # noqa: BLE001  # this task's misfortune, not the server's
             # As text: error reporters show the variables of a traceback, and the audio_url may be signed.
@@ -189,13 +191,13 @@ class Pool:
 
     async def _end(self, task: Task, failure: str | None) -> None:
         status = VideoStatus.FAILED if failure else VideoStatus.FINISHED
-        await self._insist(self._store.mark, task.video_id, status, failure and failure[:_MAX_MESSAGE])
-        _tell(task, failure or "finished")
+        await self._insist(self._store.set_status, task.video_id, status, failure and failure[:_MAX_MESSAGE])
+        _log_task(task, failure or "finished")
         with suppress(OSError):
             # The next start looks for it, too.
             self._recording(task).unlink(missing_ok=True)
         if not failure:
-            self.shortage.relax()
+            self.resources.reset_backoff()
 
     async def _fetch_and_render(self, task: Task) -> None:
         # A folder of its own, because a render that is killed leaves files there of which nobody here knows.
@@ -205,14 +207,14 @@ class Pool:
             files.folder.mkdir(mode=0o700, exist_ok=True)
             await self._fetch(task, files.part)
             async with self._renders:
-                await self.shortage.over()
-                self._store.mark(task.video_id, VideoStatus.IN_PROGRESS)
-                _tell(task, "is being rendered")
-                await self._try(task, self._order(task, files))
+                await self.resources.wait_until_available()
+                self._store.set_status(task.video_id, VideoStatus.IN_PROGRESS)
+                _log_task(task, "is being rendered")
+                await self._try(task, self._request(task, files))
             await self._keep(task, files)
         except anyio.get_cancelled_exc_class():
             with suppress(sqlite3.Error):
-                self._store.put_back(task.video_id)
+                self._store.requeue(task.video_id)
             raise
         except RenderError:
             raise
@@ -225,30 +227,30 @@ class Pool:
             shutil.rmtree(files.folder, ignore_errors=True)
 
     async def _blame_the_machine(self, error: Exception) -> None:
-        reason = reason_of(error)
+        reason = exhaustion_reason(error)
         if reason is None and not isinstance(error, RenderCrashedError):
             return
         # A child that crashed may have lacked something without being able to say so.
-        seen = await self.shortage.examine()
-        if reason and reason.startswith(NO_MEMORY):
+        seen = await self.resources.check()
+        if reason and reason.startswith(OUT_OF_MEMORY):
             # That cannot be probed without making it worse.
-            self.shortage.begin(reason)
+            self.resources.report(reason)
         if reason or seen:
-            raise _PutBack(seen or reason or "", is_seen=seen is not None) from None
+            raise _Requeue(seen or reason or "", is_seen=seen is not None) from None
 
     async def _fetch(self, task: Task, part: Path) -> None:
         """Get the recording, unless an earlier try or an earlier start did: its URL may have expired meanwhile."""
         recording = self._recording(task)
         if not recording.is_file():
-            await fetch(task.audio_url, part, self._settings)
-            await anyio.to_thread.run_sync(finish_file, part, recording)
+            await fetch_recording(task.audio_url, part, self._settings)
+            await anyio.to_thread.run_sync(move_durably, part, recording)
 
     def _recording(self, task: Task) -> Path:
         return self._recordings / task.video_id
 
-    def _order(self, task: Task, files: _Files) -> Order:
+    def _request(self, task: Task, files: _Files) -> RenderRequest:
         settings = self._settings
-        return Order(
+        return RenderRequest(
             audio=self._recording(task),
             who=task.who,
             destination=files.video,
@@ -261,25 +263,25 @@ class Pool:
             max_render_mib=settings.max_render_mib,
         )
 
-    async def _try(self, task: Task, order: Order) -> None:
-        for tries_left in reversed(range(MAX_TRIES)):
+    async def _try(self, task: Task, request: RenderRequest) -> None:
+        for tries_left in reversed(range(MAX_ATTEMPTS)):
             try:
-                await self._renderer(order)
+                await self._renderer(request)
             except RenderCrashedError as error:
-                if await self.shortage.examine():
+                if await self.resources.check():
                     raise
                 log_crash(error)
                 if not tries_left:
                     raise
-                _tell(task, "the renderer crashed; it is tried again")
+                _log_task(task, "the renderer crashed; it is tried again")
             else:
                 return
 
     async def _keep(self, task: Task, files: _Files) -> None:
         """Put the videos where they stay. The mask comes first: a video that is there is whole."""
         if files.mask:
-            await self._insist_in_thread(finish_file, files.mask, self.mask_path(task.video_id))
-        await self._insist_in_thread(finish_file, files.video, self.path(task.video_id))
+            await self._insist_in_thread(move_durably, files.mask, self.mask_path(task.video_id))
+        await self._insist_in_thread(move_durably, files.video, self.path(task.video_id))
 
     async def _insist(self, step: Callable[..., None], *arguments: object) -> None:
         """Do the last step of something, however long the machine lacks what it takes: the work before it is not lost."""
@@ -300,11 +302,11 @@ class Pool:
             try:
                 return await step()
             except Exception as error:
-                reason = reason_of(error)
+                reason = exhaustion_reason(error)
                 if reason is None:
                     raise
-                self.shortage.begin(reason)
-            await self.shortage.over()
+                self.resources.report(reason)
+            await self.resources.wait_until_available()
 
     # -- what the machine lacks ---------------------------------------------------------------------------------------
 
@@ -339,7 +341,7 @@ class Pool:
         """Remove what ended too long ago."""
         if self._settings.keep_days is None:
             return
-        keep_seconds, log = self._settings.keep_days * _DAY, OncePerMinute()
+        keep_seconds, log = self._settings.keep_days * _DAY, LogThrottle()
         while True:
             kept = 0
             try:
@@ -357,14 +359,14 @@ class Pool:
         try:
             self.path(video_id).unlink(missing_ok=True)
             self.mask_path(video_id).unlink(missing_ok=True)
-            self._store.forget(video_id)
+            self._store.delete(video_id)
         except (OSError, sqlite3.Error):
             return False
         logger.info("video %s: removed, its time was over", video_id, extra={"video_id": video_id})
         return True
 
 
-class _PutBack(Exception):  # noqa: N818  # no error: the task waits in line again
+class _Requeue(Exception):  # noqa: N818  # no error: the task waits in line again
     """The machine could not do its part of a task. ``is_seen``: something is lacking for the other tasks, too."""
 
     def __init__(self, reason: str, *, is_seen: bool) -> None:
@@ -386,5 +388,5 @@ class _Files:
         return cls(folder, folder / "recording", folder / "video.mp4", folder / "mask.mp4" if task.with_mask else None)
 
 
-def _tell(task: Task, what: str) -> None:
+def _log_task(task: Task, what: str) -> None:
     logger.info("video %s: %s", task.video_id, what, extra={"video_id": task.video_id})
