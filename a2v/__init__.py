@@ -4,8 +4,9 @@ from importlib import import_module
 from logging import NullHandler, getLogger
 from typing import TYPE_CHECKING, Any
 
-from a2v._core.items import JobState, JournalEntry, Pace, Progress
+from a2v._core.items import JobState, JournalEntry, Progress
 from a2v._core.models import Avatar, Character, Job, Outcome, Pose, RowError, Video, VideoStatus
+from a2v._core.rate_limiter import Pace
 from a2v.errors import (
     A2VError,
     AmbiguousJobsError,

@@ -92,7 +92,7 @@ class Ours:
     def __init__(self, simulation: Simulation, jobs: int, seed: int) -> None:
         self.simulation, self.jobs = simulation, jobs
         self.budget = RateLimiter(jitter=Random(seed).random)
-        self.schedule = PollScheduler()
+        self.scheduler = PollScheduler()
         self._wakes_at = math.inf
         simulation.at(0.0, self.pump)
 
@@ -105,7 +105,7 @@ class Ours:
             self.wake(turn.at)
 
     def next(self, now: float) -> ScheduledRequest | None:
-        return self.schedule.next(now, self.budget, submits=self.jobs)
+        return self.scheduler.next(now, self.budget, submits=self.jobs)
 
     def wake(self, when: float) -> None:
         def wake() -> None:
@@ -118,30 +118,30 @@ class Ours:
     def begin(self, turn: ScheduledRequest) -> None:
         now = self.simulation.now
         self.jobs -= turn.kind is RequestKind.SUBMIT
-        self.schedule.begin(turn, now)
-        ticket = self.budget.sent(now)
-        self.simulation.send(turn.kind, turn.video_id, lambda reply: self.finish(turn, ticket, reply))
+        self.scheduler.start(turn, now)
+        reservation = self.budget.acquire(now)
+        self.simulation.send(turn.kind, turn.video_id, lambda reply: self.finish(turn, reservation, reply))
 
-    def finish(self, turn: ScheduledRequest, ticket: int, reply: Reply) -> None:
+    def finish(self, turn: ScheduledRequest, reservation: int, reply: Reply) -> None:
         now = self.simulation.now
         if reply.status_code == 429:
-            self.budget.refused(ticket, now, reply.headers)
+            self.budget.throttled(reservation, now, reply.headers)
             self.jobs += turn.kind is RequestKind.SUBMIT
-            self.schedule.missed(turn)
+            self.scheduler.abandoned(turn)
         else:
-            self.budget.answered(ticket, now, reply.headers, good=reply.status_code == 200)
+            self.budget.release(reservation, now, reply.headers, good=reply.status_code == 200)
             self.learn(turn, reply, now)
         self.pump()
 
     def learn(self, turn: ScheduledRequest, reply: Reply, now: float) -> None:
         if reply.status_code == 404:
-            self.schedule.failed(turn, NotFoundError("not found", status_code=404), now, final=True)
+            self.scheduler.failed(turn, NotFoundError("not found", status_code=404), now, final=True)
         elif reply.status_code != 200:
-            self.schedule.failed(turn, ServerError("failed", status_code=reply.status_code), now, final=False)
+            self.scheduler.failed(turn, ServerError("failed", status_code=reply.status_code), now, final=False)
         elif isinstance(reply.data, str):
-            self.schedule.add(reply.data, now, since=now - LATENCY)
+            self.scheduler.add(reply.data, now, since=now - LATENCY)
         else:
-            for _, news in self.schedule.looked(looks(reply.data), now, turn):
+            for _, news in self.scheduler.observe(looks(reply.data), now, turn):
                 assert isinstance(news, Video), news
                 self.simulation.notice(news)
 
@@ -163,7 +163,7 @@ class Oracle(Ours):
         self.simulation.service.advance(now)
         for video_id in list(self.unknown):
             self.place(video_id)
-        when = now + self.budget.wait(now)
+        when = now + self.budget.delay(now)
         submit = ScheduledRequest(RequestKind.SUBMIT, when) if self.jobs else None
         get = ScheduledRequest(RequestKind.GET, max(when, self.ends[0][0]), self.ends[0][1]) if self.ends else None
         return min((turn for turn in (submit, get) if turn), key=lambda turn: turn.at, default=None)

@@ -182,8 +182,8 @@ class _Fetch:
         while True:
             self.reply, self.reader, self.begun, self.answer = None, None, False, None
             try:
-                with self.session.in_use() as run:
-                    answer = await run.transport.fetch(self.url, self._wanted(), self.session.timeout, self)
+                with self.session.in_use() as state:
+                    answer = await state.transport.fetch(self.url, self._wanted(), self.session.timeout, self)
                 if isinstance(answer, NoResponse):
                     return Retry(DownloadError(f"the video could not be fetched: {answer.reason}"))
                 self.answer = answer

@@ -112,7 +112,7 @@ class AsyncVideoTask(HoldsSecret):
             NotFoundError: The server does not know the video.
             A2VError: The server said no or could not be asked.
         """
-        self._video = await self._session.look(self._video_id)
+        self._video = await self._session.get_video(self._video_id)
         return self._video
 
     async def download(

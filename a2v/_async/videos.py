@@ -73,7 +73,7 @@ class AsyncVideos(HoldsSecret):
             NotFoundError: The server does not know it.
             A2VError: The server said no or could not be asked.
         """
-        return await self._session.look(self._known(video_id))
+        return await self._session.get_video(self._known(video_id))
 
     async def list(self) -> list[Video]:
         """Look at every video of the account in one request. Servers of the first revision do not have this call.
@@ -85,7 +85,7 @@ class AsyncVideos(HoldsSecret):
             NotFoundError: This server does not have the call.
             A2VError: The server said no or could not be asked.
         """
-        return await self._session.call(self._session.sightings.video_list())
+        return await self._session.call(self._session.known_videos.video_list())
 
     def task(self, video_id: str) -> AsyncVideoTask:
         """Pick up a task by its id, in another process too. Asks nothing of the server.
@@ -126,5 +126,5 @@ class AsyncVideos(HoldsSecret):
     def _known(self, video_id: str) -> str:
         """Check an id, and note that the caller knows the video: a batch must not take it for one of its own."""
         arguments.identifier("video_id", video_id, "a video")
-        self._session.sightings.account(video_id)
+        self._session.known_videos.add(video_id)
         return video_id

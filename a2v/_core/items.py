@@ -171,21 +171,6 @@ class Progress:
     lost: int = 0
 
 
-@frozen(kw_only=True)
-class Pace:
-    """How a client's requests go just now.
-
-    Attributes:
-        limit: Requests a minute that the server allows, as far as is known; ``None``: it has no limit.
-        left: How many of them may be sent still in the minute that runs; ``None``: it has no limit.
-        next_in: Seconds until the next request is sent; ``None``: none is to be sent until something changes.
-    """
-
-    limit: int | None
-    left: int | None
-    next_in: float | None
-
-
 def without_query(url: str) -> str:
     """A URL as it may be written down: what gives access stands in the query, or before the host."""
     parts = urlsplit(url)

@@ -3,22 +3,22 @@
 No clock and no I/O: ``now`` is the event loop's clock in seconds, the one that the budget gets. A driver keeps its
 waiting submits and calls in two first-in-first-out queues, and whoever's turn it is sends::
 
-    turn = schedule.next(now, budget, submits=len(submits), calls=len(calls))
+    turn = scheduler.next(now, budget, submits=len(submits), calls=len(calls))
     # None: nothing to send until something changes (a waiter comes or goes, a request is answered).
     # turn.at > now: sleep until then, or until something changes, and ask again. Otherwise, without an await:
-    schedule.begin(turn, now)
-    ticket = budget.sent(now)
+    scheduler.start(turn, now)
+    reservation = budget.acquire(now)
     # SUBMIT, CALL: the first of that queue sends its own request. GET: look at turn.video_id. LIST: look at all.
     # At the end of a GET or LIST exactly one of these; each of the first two returns what is to be delivered:
-    news = schedule.looked(videos, now, turn)
-    news = schedule.failed(turn, error, now, final=...)
-    schedule.missed(turn)  # cancelled, or never sent
+    news = scheduler.observe(videos, now, turn)
+    news = scheduler.failed(turn, error, now, final=...)
+    scheduler.abandoned(turn)  # cancelled, or never sent
 
 ``add`` a video when its first watcher comes and ``discard`` it when the last one goes; a watcher that comes later begins
-with ``last``. What has ended is forgotten by itself. Looks from elsewhere (a ``videos.get``) are welcome in ``looked``.
+with ``last``. What has ended is forgotten by itself. Looks from elsewhere (a ``videos.get``) are welcome in ``observe``.
 
 A watcher whose consumer is busy costs no requests: a video that becomes due while ``next`` is told that nobody awaits it
-is set aside, with all that is known of it, until ``resume``. A response to ``video.list`` updates it all the same.
+is paused, with all that is known of it, until ``resume``. A response to ``video.list`` updates it all the same.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ MAX_OUTAGE = 600.0
 """How long a video may fail to be seen, in seconds, before its watch ends."""
 
 _UNKNOWN_YET = 120.0  # a video that was just submitted may not be known everywhere
-_NO_URL_YET = 5  # how often a finished video is asked for its URL again
+_NO_URL_YET = 5  # how often a finished video is polled for its URL again
 _POLL_EVERY = 10  # of so many requests one may be a poll while submits wait
-_OLDEST_EVERY = 3  # of so many polls one goes to the video asked least recently,
+_OLDEST_EVERY = 3  # of so many polls one goes to the video polled least recently,
 _OLDEST_GAP = 6.0  # but no more often than this, in seconds
 _FEWEST_FAILURES = 5
 _UNSEEN = 300.0  # seconds without a failed poll after which the next one is the first of another outage
-# Seconds until a server that answered `video.list` with 404 or the like is asked for it again, doubled each time.
+# Seconds until a server that answered `video.list` with 404 or the like is polled for it again, doubled each time.
 _LIST_AGAIN = 60.0  # it has had the call before
 _LIST_AGAIN_UNKNOWN = 900.0  # it has never answered it, and most likely does not have it
 _LIST_AGAIN_MOST = 4 * 3600.0
@@ -60,7 +60,7 @@ _NOWHERE = (-math.inf, 0)
 
 
 def poll_interval(age: float) -> float:
-    """After how many seconds a video is looked at again that has been under way for so long."""
+    """After how many seconds a video is polled again that has been under way for so long."""
     return max(0.5, min(age / 3, math.sqrt(max(age, 0.0) / 2), 60.0))
 
 
@@ -87,20 +87,20 @@ class _Entry:
     number: int
     # Its age counts from here: when it was submitted, later when it was last known to wait in line.
     since: float
-    # As of when it was last seen, be it by inference, and when it was last asked.
-    looked: float
-    asked: float
+    # As of when it was last seen, be it by inference, and when it was last polled.
+    observed: float
+    polled: float
     poll_interval: float
     # Its place among what this client submitted; that of one that was picked up is before everything.
     place: tuple[float, int]
     video: Video | None = None
     waiting: bool = True
     waited: float = -math.inf
-    lane: _Queue | None = None
-    # Became due while nobody awaited it, and is not asked until somebody does.
-    aside: bool = False
+    bucket: _Queue | None = None
+    # Became due while nobody awaited it, and is not polled until somebody does.
+    paused: bool = False
     # Since when a request about it is under way.
-    flying: float | None = None
+    in_flight_since: float | None = None
     failures: int = 0
     failing_since: float = 0.0
     without_url: int = 0
@@ -140,30 +140,30 @@ class _Queue:
 
 
 class PollScheduler:
-    """Who is looked at next."""
+    """Who is polled next."""
 
     def __init__(self) -> None:
         self._entries: dict[str, _Entry] = {}
         self._added = 0
-        # Those that may be asked. Whose turn it is would need all of them looked through, for it depends on the time:
-        # (now - looked) / gap. So there is a lane for each tenth that the gap grows, kept by `looked`: only the first
-        # of each lane counts. And all of them, by when they were asked.
-        self._lanes: dict[int, _Queue] = {}
+        # Those that may be polled. Whose turn it is would need all of them searched, for it depends on the time:
+        # (now - observed) / gap. So there is a bucket for each tenth that the gap grows, kept by `observed`: only the first
+        # of each bucket counts. And all of them, by when they were polled.
+        self._age_buckets: dict[int, _Queue] = {}
         self._oldest = _Queue()
         # Servers begin videos roughly in the order of their submission: while the scout is seen waiting, those in the
-        # line behind it wait too and need not be asked. Whoever was overtaken (another one behind it was seen to have
+        # line behind it wait too and need not be polled. Whoever was overtaken (another one behind it was seen to have
         # begun) is not in the line.
-        self._line = _Queue()
-        self._scout: _Entry | None = None
-        self._scouted = -math.inf
+        self._followers = _Queue()
+        self._head: _Entry | None = None
+        self._head_polled_at = -math.inf
         self._begun = _NOWHERE
-        # video.list: when it may be asked, how often it was refused in a row, whether it ever worked; which ids it leaves
+        # video.list: when it may be polled, how often it was refused in a row, whether it ever worked; which ids it leaves
         # out, and how many gets to make before the next.
         self._lists_from = -math.inf
         self._list_refusals = 0
         self._has_listed = False
         self._unlisted: set[str] = set()
-        self._aside: dict[str, _Entry] = {}
+        self._paused: dict[str, _Entry] = {}
         self._listing: float | None = None
         self._listed = 0
         self._list_failures = 0
@@ -182,7 +182,7 @@ class PollScheduler:
     def __contains__(self, video_id: object) -> bool:
         return video_id in self._entries
 
-    def last(self, video_id: str) -> Video | None:
+    def snapshot(self, video_id: str) -> Video | None:
         """The last look that was delivered, if the video is followed and was seen."""
         entry = self._entries.get(video_id)
         return entry.video if entry else None
@@ -201,9 +201,9 @@ class PollScheduler:
         began = now if since is None else min(since, now)
         place = _NOWHERE if since is None else (began, self._added)
         # One that was just submitted cannot have ended; one that was picked up may have, hours ago.
-        looked = now - poll_interval(0.0) if since is None else began
+        observed = now - poll_interval(0.0) if since is None else began
         entry = _Entry(
-            video_id, now, self._added, since=began, looked=looked, asked=looked, poll_interval=0.0, place=place
+            video_id, now, self._added, since=began, observed=observed, polled=observed, poll_interval=0.0, place=place
         )
         self._entries[video_id] = entry
         self._put(entry)
@@ -212,22 +212,22 @@ class PollScheduler:
         """Follow a video no longer. It need not have been."""
         if entry := self._entries.pop(video_id, None):
             self._unlisted.discard(video_id)
-            self._aside.pop(video_id, None)
+            self._paused.pop(video_id, None)
             self._remove(entry)
             self._step_down(entry)
 
     def resume(self, video_ids: Mapping[str, object]) -> None:
-        """Ask again about those that were set aside, as somebody awaits them now."""
-        back = [self._aside.pop(video_id) for video_id in self._aside.keys() & video_ids.keys()]
+        """Ask again about those that were paused, as somebody awaits them now."""
+        back = [self._paused.pop(video_id) for video_id in self._paused.keys() & video_ids.keys()]
         back.sort(key=lambda entry: entry.number)  # the same requests in each run, whatever the order of a set
         for entry in back:
-            entry.aside = False
+            entry.paused = False
             entry.failures = 0
-        # The first that was known to wait in line leads it again, so that the others need not be asked one by one.
+        # The first that was known to wait in line leads it again, so that the others need not be polled one by one.
         line = [entry for entry in back if entry.waiting and entry.waited > -math.inf and entry.place > self._begun]
         first = min(line, key=lambda entry: entry.place, default=None)
-        if first and (self._scout is None or first.place < self._scout.place):
-            former, self._scout, self._scouted = self._scout, first, first.waited
+        if first and (self._head is None or first.place < self._head.place):
+            former, self._head, self._head_polled_at = self._head, first, first.waited
             back += [former] if former else []
         for entry in back:
             self._put(entry)
@@ -253,7 +253,7 @@ class PollScheduler:
             submits: How many submits wait.
             calls: How many calls wait.
             awaited: Whether somebody waits for news of a video just now. One that becomes due and is not awaited is set
-                aside.
+                paused.
 
         Returns:
             The turn, which may be in the future; ``None`` if there is none until something changes.
@@ -263,11 +263,11 @@ class PollScheduler:
             turns.insert(self._since_poll >= _POLL_EVERY - 1, ScheduledRequest(RequestKind.SUBMIT, now))
         if calls:
             turns.insert(len(turns) if self._after_call else 0, ScheduledRequest(RequestKind.CALL, now))
-        turns = [evolve(turn, at=max(turn.at, now + budget.wait(now, turn.kind))) for turn in turns]
+        turns = [evolve(turn, at=max(turn.at, now + budget.delay(now, turn.kind))) for turn in turns]
         turn = min(turns, key=lambda turn: turn.at)
         return turn if math.isfinite(turn.at) else None
 
-    def begin(self, turn: ScheduledRequest, now: float) -> None:
+    def start(self, turn: ScheduledRequest, now: float) -> None:
         """Note that a turn is taken now."""
         self._after_call = turn.kind is RequestKind.CALL
         self._since_poll = 0 if turn.kind in (RequestKind.GET, RequestKind.LIST) else self._since_poll + 1
@@ -279,7 +279,7 @@ class PollScheduler:
             if entry is self._oldest.first():
                 self._since_oldest, self._oldest_turn = 0, now
             self._remove(entry)
-            entry.flying = now
+            entry.in_flight_since = now
 
     def _poll(self, now: float, awaited: Callable[[str], bool]) -> ScheduledRequest:
         while True:
@@ -290,7 +290,7 @@ class PollScheduler:
             idle = next((entry for entry in candidates if not awaited(entry.video_id)), None)
             if idle is None:
                 break
-            self._set_aside(idle)
+            self._pause(idle)
         if best and is_due and self._can_list(best, now) and self._are_several_awaited(awaited):
             return ScheduledRequest(RequestKind.LIST, now)
         if oldest and is_old and (not is_due or self._since_oldest >= _OLDEST_EVERY - 1):
@@ -305,61 +305,61 @@ class PollScheduler:
         """Whether a list is worth it: what is in line, or was seen with the last list, may not have become due itself."""
         several = 0
         for entry in self._entries.values():
-            if entry.aside or entry.video_id in self._unlisted:
+            if entry.paused or entry.video_id in self._unlisted:
                 continue
             if not awaited(entry.video_id):
-                self._set_aside(entry)
+                self._pause(entry)
                 continue
             several += 1
             if several == 2:
                 return True
         return False
 
-    def _set_aside(self, entry: _Entry) -> None:
+    def _pause(self, entry: _Entry) -> None:
         self._remove(entry)
-        entry.aside, self._aside[entry.video_id] = True, entry
+        entry.paused, self._paused[entry.video_id] = True, entry
         self._step_down(entry)
 
     def _most_overdue(self, now: float) -> tuple[_Entry | None, float]:
         """Who waits the longest by the measure of its gap, and when the first of all is due."""
         due, overdue, best = math.inf, 0.0, None
-        for lane in self._lanes.values():
-            entry = lane.first()
+        for bucket in self._age_buckets.values():
+            entry = bucket.first()
             if entry is None or (self._listing is not None and entry.video_id not in self._unlisted):
                 continue
-            due = min(due, entry.looked + entry.poll_interval)
-            if (ratio := (now - entry.looked) / entry.poll_interval) >= overdue:
+            due = min(due, entry.observed + entry.poll_interval)
+            if (ratio := (now - entry.observed) / entry.poll_interval) >= overdue:
                 overdue, best = ratio, entry
         return best, due
 
     def _asked_least_recently(self, now: float) -> tuple[_Entry | None, float]:
-        """Who has been inferred about for the longest time, and when it may be asked, lest the inference was wrong."""
+        """Who has been inferred about for the longest time, and when it may be polled, lest the inference was wrong."""
         oldest = self._oldest.first()
         if oldest is None or self._can_list(oldest, now):
             return None, math.inf
-        return oldest, max(oldest.asked + poll_interval(oldest.asked - oldest.since), self._oldest_turn + _OLDEST_GAP)
+        return oldest, max(oldest.polled + poll_interval(oldest.polled - oldest.since), self._oldest_turn + _OLDEST_GAP)
 
     def _can_list(self, entry: _Entry, now: float) -> bool:
         if now < self._lists_from or self._gets_first or entry.video_id in self._unlisted:
             return False
-        return len(self._entries) - len(self._aside) - len(self._unlisted - self._aside.keys()) >= 2
+        return len(self._entries) - len(self._paused) - len(self._unlisted - self._paused.keys()) >= 2
 
     # -- what came of it ----------------------------------------------------------------------------------------------
 
-    def looked(self, videos: Iterable[Video], now: float, turn: ScheduledRequest | None = None) -> list[PollEvent]:
+    def observe(self, videos: Iterable[Video], now: float, turn: ScheduledRequest | None = None) -> list[PollEvent]:
         """Learn from a good reply.
 
         Args:
             videos: What the server showed; videos that nobody follows are ignored.
             now: The time.
-            turn: Whose answer it is; ``None`` if it was no turn of this schedule.
+            turn: Whose answer it is; ``None`` if it was no turn of this scheduler.
 
         Returns:
             What is new. A video that has ended is forgotten.
         """
         self._outage_since = math.inf
         shown = {video.video_id: video for video in videos}
-        asked = self._land(turn, now) if turn else now
+        polled = self._complete(turn, now) if turn else now
         if turn and turn.kind is RequestKind.LIST:
             self._list_failures = self._list_refusals = 0
             self._has_listed = True
@@ -370,7 +370,7 @@ class PollScheduler:
             news
             for video in shown.values()
             if (entry := self._entries.get(video.video_id))
-            for news in self._see(entry, video, asked)
+            for news in self._see(entry, video, polled)
         ]
 
     def failed(self, turn: ScheduledRequest, error: A2VError, now: float, *, final: bool) -> list[PollEvent]:
@@ -386,7 +386,7 @@ class PollScheduler:
         Returns:
             Which watches end with this error.
         """
-        self._land(turn, now)
+        self._complete(turn, now)
         if isinstance(error, AuthenticationError):
             return self._end(list(self._entries), error)
         if isinstance(error, RateLimitError):
@@ -414,11 +414,11 @@ class PollScheduler:
         """For how long the server has been out of reach while a video was followed."""
         return now - max(self._outage_since, entry.added)
 
-    def missed(self, turn: ScheduledRequest) -> None:
+    def abandoned(self, turn: ScheduledRequest) -> None:
         """A turn ended without an answer that says anything: it was cancelled, or never sent."""
-        self._land(turn, 0.0)
+        self._complete(turn, 0.0)
 
-    def _land(self, turn: ScheduledRequest, now: float) -> float:
+    def _complete(self, turn: ScheduledRequest, now: float) -> float:
         """End a turn.
 
         Returns:
@@ -426,8 +426,8 @@ class PollScheduler:
         """
         if turn.kind is RequestKind.LIST:
             now, self._listing = now if self._listing is None else self._listing, None
-        elif (entry := self._entries.get(turn.video_id or "")) and entry.flying is not None:
-            now, entry.flying = entry.flying, None
+        elif (entry := self._entries.get(turn.video_id or "")) and entry.in_flight_since is not None:
+            now, entry.in_flight_since = entry.in_flight_since, None
             self._put(entry)
         return now
 
@@ -443,7 +443,7 @@ class PollScheduler:
         self._list_failures += 1
         self._gets_first = min(2**self._list_failures, 64)
         for entry in self._entries.values():
-            entry.looked = now
+            entry.observed = now
             self._put(entry)
 
     def _get_failed(self, entry: _Entry, error: A2VError, now: float, *, final: bool) -> bool:
@@ -458,23 +458,23 @@ class PollScheduler:
             ends = max(self._outage(entry, now), failing) > MAX_OUTAGE
         else:
             ends = True
-        entry.looked = entry.asked = now
+        entry.observed = entry.polled = now
         self._step_down(entry)
         self._put(entry)
         return ends
 
     # -- what a look teaches ------------------------------------------------------------------------------------------
 
-    def _see(self, entry: _Entry, video: Video, asked: float) -> list[PollEvent]:
-        if asked < entry.asked and not video.is_terminal:
+    def _see(self, entry: _Entry, video: Video, polled: float) -> list[PollEvent]:
+        if polled < entry.polled and not video.is_terminal:
             return []  # a newer look came in first
         self._remove(entry)
-        entry.looked = entry.asked = asked
+        entry.observed = entry.polled = polled
         entry.failures = 0
         if video.is_terminal:
             self.discard(entry.video_id)
         if video.status is VideoStatus.PENDING:
-            self._waits(entry, asked)
+            self._waits(entry, polled)
         else:
             self._has_begun(entry, video)
         if video.status is VideoStatus.FINISHED and not video.is_terminal:
@@ -486,21 +486,21 @@ class PollScheduler:
             self._put(entry)
         return [(entry.video_id, video)] if changed else []
 
-    def _waits(self, entry: _Entry, asked: float) -> None:
-        entry.waiting, entry.waited = True, asked
-        if entry.place <= self._begun or entry.aside:
+    def _waits(self, entry: _Entry, polled: float) -> None:
+        entry.waiting, entry.waited = True, polled
+        if entry.place <= self._begun or entry.paused:
             return
-        if self._scout is None:
-            self._scout = entry
+        if self._head is None:
+            self._head = entry
             for other in self._entries.values():
                 if self._is_behind(other):
                     self._put(other)
-        elif entry.place < self._scout.place:
+        elif entry.place < self._head.place:
             # Somebody further ahead stands for the line from now on.
-            former, self._scout = self._scout, entry
+            former, self._head = self._head, entry
             self._put(former)
-        if self._scout is entry:
-            self._scouted = asked
+        if self._head is entry:
+            self._head_polled_at = polled
 
     def _has_begun(self, entry: _Entry, video: Video) -> None:
         if entry.waiting:
@@ -525,41 +525,41 @@ class PollScheduler:
 
     def _put(self, entry: _Entry) -> None:
         self._remove(entry)
-        if entry.flying is not None or entry.aside:
+        if entry.in_flight_since is not None or entry.paused:
             return
-        self._oldest.put(entry, entry.asked)
+        self._oldest.put(entry, entry.polled)
         if self._is_behind(entry):
-            entry.lane = self._line
-            self._line.put(entry, *entry.place)
+            entry.bucket = self._followers
+            self._followers.put(entry, *entry.place)
             return
         entry.poll_interval = (
-            2.0 ** (entry.without_url - 1) if entry.without_url else poll_interval(entry.looked - entry.since)
+            2.0 ** (entry.without_url - 1) if entry.without_url else poll_interval(entry.observed - entry.since)
         )
-        entry.lane = self._lanes.setdefault(round(10 * math.log(entry.poll_interval)), _Queue())
-        entry.lane.put(entry, entry.looked)
+        entry.bucket = self._age_buckets.setdefault(round(10 * math.log(entry.poll_interval)), _Queue())
+        entry.bucket.put(entry, entry.observed)
 
     def _remove(self, entry: _Entry) -> None:
         self._oldest.remove(entry)
-        if entry.lane:
-            entry.lane.remove(entry)
-            entry.lane = None
+        if entry.bucket:
+            entry.bucket.remove(entry)
+            entry.bucket = None
 
     def _is_behind(self, entry: _Entry) -> bool:
-        return self._scout is not None and entry.waiting and entry.place > max(self._scout.place, self._begun)
+        return self._head is not None and entry.waiting and entry.place > max(self._head.place, self._begun)
 
     def _step_down(self, entry: _Entry) -> None:
         """Let others go on from the line if this one led it, or if it overtook them."""
-        if entry is self._scout or (self._scout and self._scout.place < self._begun):
-            self._scout = None
-        while first := self._line.first():
+        if entry is self._head or (self._head and self._head.place < self._begun):
+            self._head = None
+        while first := self._followers.first():
             overtaken = first.place < self._begun
-            if self._scout and not overtaken:
+            if self._head and not overtaken:
                 return
             self._remove(first)
-            first.looked = max(first.looked, self._scouted)
-            first.waited = max(first.waited, self._scouted)
+            first.observed = max(first.observed, self._head_polled_at)
+            first.waited = max(first.waited, self._head_polled_at)
             if not overtaken:
-                self._scout = first
+                self._head = first
             self._put(first)
 
 

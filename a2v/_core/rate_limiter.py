@@ -8,13 +8,13 @@ window is shared out by it.
 No clock and no I/O: ``now`` is any steady clock in seconds, the same for every call. A driver does this for *every*
 request, retries and other people's errors included::
 
-    delay = budget.wait(now, Kind.SUBMIT)  # 0.0: now; inf: ask again when something is answered
-    ticket = budget.sent(now)  # right before sending, with no await since wait() said 0.0
+    delay = budget.delay(now, Kind.SUBMIT)  # 0.0: now; inf: ask again when something is answered
+    reservation = budget.acquire(now)  # right before sending, with no await since wait() said 0.0
     # ... and then exactly one of these, whatever happened:
-    budget.answered(ticket, now, headers)  # a reply; good=False for 4xx and 5xx
-    budget.answered(ticket, now)  # no reply: an error, a timeout, a cancellation
-    seconds = budget.refused(ticket, now, headers)  # HTTP 429 or code 1009: nothing is sent for so long
-    budget.unavailable(ticket, now, headers)  # HTTP 503: nothing is sent for as long as Retry-After asks
+    budget.release(reservation, now, headers)  # a reply; good=False for 4xx and 5xx
+    budget.release(reservation, now)  # no reply: an error, a timeout, a cancellation
+    seconds = budget.throttled(reservation, now, headers)  # HTTP 429 or code 1009: nothing is sent for so long
+    budget.unavailable(reservation, now, headers)  # HTTP 503: nothing is sent for as long as Retry-After asks
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ from collections import deque
 from email.utils import parsedate
 from enum import StrEnum
 from typing import TYPE_CHECKING
+
+from attrs import frozen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -66,6 +68,21 @@ class RequestKind(StrEnum):
     """A look at all videos."""
 
 
+@frozen(kw_only=True)
+class Pace:
+    """How fast a client may send requests at this moment.
+
+    Attributes:
+        limit: Requests per minute that the server allows, as far as is known; ``None``: no limit.
+        left: Requests that may still be sent in the current minute; ``None``: no limit.
+        next_in: Seconds until the next request is sent; ``None``: no request is waiting.
+    """
+
+    limit: int | None
+    left: int | None
+    next_in: float | None
+
+
 # Up to this share of a window goes out at once; what is beyond is spread over the rest of it. So polls leave room for
 # submits, and both for calls, which then wait seconds for a free place and not for the window's end.
 _BURST = {RequestKind.CALL: 1.0, RequestKind.SUBMIT: 0.8, RequestKind.GET: 1 / 3, RequestKind.LIST: 1 / 3}
@@ -77,7 +94,7 @@ class RateLimiter:
     Args:
         limit: Requests per minute until a response tells the server's limit; ``None`` for no limit.
         ceiling: Upper bound of the limit, whatever responses say; ``None`` for no bound.
-        longest: Seconds after which a request is given up: an event loop that was closed amid one never tells.
+        abandon_after: Seconds after which a request is given up: an event loop that was closed amid one never tells.
         jitter: Gives numbers in [0, 1), so that clients that were refused together do not come back together.
     """
 
@@ -86,24 +103,24 @@ class RateLimiter:
         limit: int | None = DEFAULT_LIMIT,
         *,
         ceiling: int | None = None,
-        longest: float = math.inf,
+        abandon_after: float = math.inf,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self._ceiling = math.inf if ceiling is None else ceiling
         self.limit: int | None = ceiling if limit is None else self._capped(limit)
         self._believed = self._capped(limit or DEFAULT_LIMIT)
-        self._longest = longest
+        self._abandon_after = abandon_after
         self._jitter = jitter
-        self._tickets = 0
-        self._flying: dict[int, float] = {}
+        self._reservations = 0
+        self._in_flight: dict[int, float] = {}
         # When each send of the last window was answered, for the server counted it no later than that.
         self._log: deque[float] = deque()
         self._last_sent = -math.inf
         self._held_until = -math.inf
-        self._refusals = 0
-        self._refused_at = -math.inf
+        self._throttled_count = 0
+        self._throttled_at = -math.inf
         # What the newest reply said about the server's window.
-        self._newest = 0
+        self._newest_reservation = 0
         self._left: int | None = None
         self._resets_at = -math.inf
         # Whether a reply has taught anything yet, and when the last one told of others who use the token.
@@ -113,17 +130,17 @@ class RateLimiter:
     @property
     def in_flight(self) -> int:
         """How many requests were sent and not answered yet."""
-        return len(self._flying)
+        return len(self._in_flight)
 
     def left(self, now: float) -> int | None:
         """How many requests the next minute has room for, as far as is known; ``None``: there is no limit."""
         self._expire(now)
         if self.limit is None:
             return None
-        own = self.limit - len(self._flying) - len(self._log)
+        own = self.limit - len(self._in_flight) - len(self._log)
         return max(0, own if self._left is None else min(own, self._left))
 
-    def wait(self, now: float, kind: RequestKind = RequestKind.CALL) -> float:
+    def delay(self, now: float, kind: RequestKind = RequestKind.CALL) -> float:
         """How long a request of this kind must wait still.
 
         Returns:
@@ -134,50 +151,52 @@ class RateLimiter:
         # What a pause leaves to spread is known only after it: the server's window may be another one then.
         return max(held, room) if held > 0 else max(0.0, room, self._spread(now, kind))
 
-    def sent(self, now: float) -> int:
+    def acquire(self, now: float) -> int:
         """Note that a request is sent now.
 
         Returns:
-            The ticket that ``answered`` or ``refused`` wants.
+            The reservation that ``answered`` or ``refused`` wants.
         """
-        self._tickets += 1
-        self._flying[self._tickets] = self._last_sent = now
+        self._reservations += 1
+        self._in_flight[self._reservations] = self._last_sent = now
         if self._left is not None:
             self._left -= 1
-        return self._tickets
+        return self._reservations
 
-    def answered(self, ticket: int, now: float, headers: Mapping[str, str] | None = None, *, good: bool = True) -> None:
+    def release(
+        self, reservation: int, now: float, headers: Mapping[str, str] | None = None, *, good: bool = True
+    ) -> None:
         """Note that a request was answered, failed or was given up.
 
         Args:
-            ticket: What ``sent`` returned.
+            reservation: What ``sent`` returned.
             now: The time.
             headers: The reply's, names in lower case; ``None`` if there was no reply.
             good: Whether the server did what was asked.
         """
-        if self._flying.pop(ticket, None) is not None:
+        if self._in_flight.pop(reservation, None) is not None:
             self._log.append(now)
         self._expire(now)
         if headers is None:
             return
         if good:
-            self._refusals = 0
-        if ticket > self._newest:
-            self._newest = ticket
+            self._throttled_count = 0
+        if reservation > self._newest_reservation:
+            self._newest_reservation = reservation
             self._learn(headers, now, good=good)
 
-    def refused(self, ticket: int, now: float, headers: Mapping[str, str]) -> float:
+    def throttled(self, reservation: int, now: float, headers: Mapping[str, str]) -> float:
         """Note that a request was one too many (HTTP 429, or code 1009).
 
         Returns:
             For how many seconds nothing will be sent.
         """
-        if self._flying.get(ticket, now) >= self._refused_at:  # not one of several that were refused together
-            self._refusals += 1
-            self._refused_at = now
-        self.answered(ticket, now, headers, good=False)
+        if self._in_flight.get(reservation, now) >= self._throttled_at:  # not one of several that were refused together
+            self._throttled_count += 1
+            self._throttled_at = now
+        self.release(reservation, now, headers, good=False)
         self.limit = self.limit or self._believed
-        asked, doublings = retry_after(headers), 2.0 ** min(self._refusals - 1, 9)
+        asked, doublings = retry_after(headers), 2.0 ** min(self._throttled_count - 1, 9)
         if asked is None:
             pause = min(_FIRST_PAUSE * doublings, _WINDOW)
         else:
@@ -188,9 +207,9 @@ class RateLimiter:
         self._left, self._resets_at = 0, self._held_until
         return self._held_until - now
 
-    def unavailable(self, ticket: int, now: float, headers: Mapping[str, str]) -> None:
+    def unavailable(self, reservation: int, now: float, headers: Mapping[str, str]) -> None:
         """Note that the server is unavailable (HTTP 503). Nothing is sent for as long as ``Retry-After`` asks."""
-        self.answered(ticket, now, headers, good=False)
+        self.release(reservation, now, headers, good=False)
         asked = asked_to_wait(headers)
         if asked is not None:
             self._hold(min(asked, LONGEST_PAUSE), now)
@@ -203,8 +222,10 @@ class RateLimiter:
         return int(min(limit, self._ceiling))
 
     def _expire(self, now: float) -> None:
-        for ticket in [ticket for ticket, sent in self._flying.items() if sent < now - self._longest]:
-            del self._flying[ticket]
+        for reservation in [
+            reservation for reservation, sent in self._in_flight.items() if sent < now - self._abandon_after
+        ]:
+            del self._in_flight[reservation]
             self._log.append(now)
         while self._log and self._log[0] <= now - _WINDOW - _MARGIN + _INSTANT:
             self._log.popleft()
@@ -213,29 +234,29 @@ class RateLimiter:
 
     def _room(self, now: float) -> float:
         """How long until the windows, ours and the server's, have a place."""
-        flying = len(self._flying)
-        if flying >= _MOST_IN_FLIGHT:
+        in_flight = len(self._in_flight)
+        if in_flight >= _MOST_IN_FLIGHT:
             return math.inf
         if self.limit is None:
             return 0.0
-        if flying and self._is_risky(now, flying, self.limit):
+        if in_flight and self._is_risky(now, in_flight, self.limit):
             return math.inf
         own = self._own_room(now, self.limit)
         if self._left is not None and self._left <= 0:
             return max(self._resets_at - now, own)
         return own
 
-    def _is_risky(self, now: float, flying: int, limit: int) -> bool:
+    def _is_risky(self, now: float, in_flight: int, limit: int) -> bool:
         """Whether to see first what becomes of those in flight, because others may have taken the last places."""
-        if not self._taught or 3 * flying >= limit:
+        if not self._taught or 3 * in_flight >= limit:
             return True
-        return self._is_shared(now) and (self._left is None or self._left <= 2 * flying)
+        return self._is_shared(now) and (self._left is None or self._left <= 2 * in_flight)
 
     def _is_shared(self, now: float) -> bool:
         return now - self._others_seen < _MEMORY
 
     def _own_room(self, now: float, limit: int) -> float:
-        over = len(self._flying) + len(self._log) - limit
+        over = len(self._in_flight) + len(self._log) - limit
         if over < 0:
             return 0.0
         return self._log[over] + _WINDOW + _MARGIN - now if over < len(self._log) else math.inf
@@ -244,7 +265,7 @@ class RateLimiter:
         """How long until a send would no longer be part of a burst."""
         if self.limit is None:
             return 0.0
-        left = self.limit - len(self._flying) - len(self._log)
+        left = self.limit - len(self._in_flight) - len(self._log)
         oldest = self._log[0] + _WINDOW + _MARGIN if self._log else now
         gap = (_WINDOW + _MARGIN) / self.limit
         if left > 0:
@@ -268,9 +289,9 @@ class RateLimiter:
         self.limit = self._capped(int(total)) if total and total >= 1 else self.limit or self._believed
         if left is None:
             return
-        if left < self.limit - len(self._flying) - len(self._log):
+        if left < self.limit - len(self._in_flight) - len(self._log):
             self._others_seen = now
-        self._left = int(left) - len(self._flying)
+        self._left = int(left) - len(self._in_flight)
         reset = reset_in(headers)
         # Where the reset is in the past or unreadable, the own log is all there is to go by.
         self._resets_at = now if reset is None else now + min(reset, _WINDOW) + _ROUNDING

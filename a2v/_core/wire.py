@@ -45,17 +45,17 @@ class SubmissionAttempt:
     """One try to submit, while it is on its way.
 
     Attributes:
-        before: Awaited when the request's turn has come, before any of it is sent. If it fails, nothing is sent.
+        before_send: Awaited when the request's turn has come, before any of it is sent. If it fails, nothing is sent.
         owner: Who submits, if the client is to know whose submission it is.
-        moment: When it began, counted in submissions of the client.
-        begun: Whether ``before`` is through.
+        number: When it began, counted in submissions of the client.
+        started: Whether ``before_send`` is through.
         sent: Whether any of the request may have reached the server; known at the end, also if it is cancelled.
     """
 
-    before: Callable[[], Awaitable[None]] | None = None
+    before_send: Callable[[], Awaitable[None]] | None = None
     owner: Hashable = None
-    moment: int | None = None
-    begun: bool = False
+    number: int | None = None
+    started: bool = False
     sent: bool = False
 
 

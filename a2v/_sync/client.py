@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 
     import httpx
 
-    from a2v._core.items import JournalEntry, Pace, Progress
+    from a2v._core.items import JournalEntry, Progress
     from a2v._core.models import Avatar, Character, Job, Outcome, Pose, Video
+    from a2v._core.rate_limiter import Pace
 
 __all__ = ["A2V", "Avatars", "Batch", "Characters", "VideoTask", "Videos"]
 

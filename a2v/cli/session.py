@@ -10,7 +10,7 @@ import anyio
 from attrs import define, field
 
 from a2v import A2VError, DownloadError, NotFoundError, Video, VideoStatus
-from a2v._async.requests.session import IN_DOUBT
+from a2v._async.requests.session import OUTCOME_UNKNOWN
 from a2v._core.models import DEFAULT_RENDER_TIMEOUT
 from a2v.cli.output import Output, Row, open_output
 from a2v.cli.printing import say
@@ -156,7 +156,7 @@ async def submit(
         raise
     except anyio.get_cancelled_exc_class() as error:
         # It may have waited for the rate limit only.
-        output.in_doubt += IN_DOUBT in getattr(error, "__notes__", ())
+        output.in_doubt += OUTCOME_UNKNOWN in getattr(error, "__notes__", ())
         raise
     output.submitting -= 1
     output.expect(task.video_id, label=label, target=target, mask_target=mask_target)

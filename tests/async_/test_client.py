@@ -374,8 +374,8 @@ def test_a_place_is_given_back_at_whatever_moment_its_holder_is_cancelled(servic
                 await asyncio.gather(*calls)
                 await client.characters.list()
                 await client.videos.generate(**JOB)
-            pacer = client._session._run.pacer
-            assert not pacer._in_flight
+            dispatcher = client._session._loop_state.dispatcher
+            assert not dispatcher._in_flight
 
     answered = anyio.Event()
     asyncio.run(main())

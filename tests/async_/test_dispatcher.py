@@ -59,16 +59,16 @@ def limited(service, make_client):
     return make
 
 
-def pacer_of(client):
-    return client._session._run.pacer
+def dispatcher_of(client):
+    return client._session._loop_state.dispatcher
 
 
 def assert_nothing_is_left(client) -> None:
-    pacer = pacer_of(client)
-    left = [pacer._watchers, pacer._idle, *pacer._senders.values()]
+    dispatcher = dispatcher_of(client)
+    left = [dispatcher._watchers, dispatcher._idle, *dispatcher._senders.values()]
     assert [len(each) for each in left] == [0, 0, 0, 0]
-    assert len(pacer._schedule) == 0
-    assert pacer._in_flight == 0
+    assert len(dispatcher._scheduler) == 0
+    assert dispatcher._in_flight == 0
 
 
 async def looks_for(count: int, service, make_client) -> int:

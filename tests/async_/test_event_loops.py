@@ -16,7 +16,7 @@ import pytest
 
 import a2v
 from a2v import testing
-from a2v._async.requests.session import _Run
+from a2v._async.requests.session import LoopState
 from a2v._async.requests.shared_limiter import LoopRateLimiter, SharedRateLimiter
 from a2v._core.rate_limiter import RateLimiter
 
@@ -128,13 +128,13 @@ def test_a_request_elsewhere_counts_while_it_is_in_flight(backend) -> None:
 
 
 def test_a_request_that_was_lost_with_its_loop_does_not_count_for_ever() -> None:
-    budget = RateLimiter(longest=90)
-    lost = budget.sent(0.0)
-    assert budget.wait(89.0) > 60
-    assert budget.wait(91.0) == 0
+    budget = RateLimiter(abandon_after=90)
+    lost = budget.acquire(0.0)
+    assert budget.delay(89.0) > 60
+    assert budget.delay(91.0) == 0
     assert budget.in_flight == 0
-    budget.answered(lost, 201.0, {})  # late
-    assert budget.refused(budget.sent(202.0), 203.0, {}) > 0
+    budget.release(lost, 201.0, {})  # late
+    assert budget.throttled(budget.acquire(202.0), 203.0, {}) > 0
 
 
 def test_a_clock_that_jumps_elsewhere_holds_nothing_up() -> None:
@@ -197,7 +197,7 @@ def test_a_finished_loop_is_not_kept_alive(backend) -> None:
     loop = anyio.run(main, backend=backend)
     gc.collect()
     assert loop() is None
-    assert client._session._all_runs == []
+    assert client._session._all_states == []
 
 
 # -- each leaves the others alone -------------------------------------------------------------------------------------
@@ -312,9 +312,9 @@ def test_closing_the_client_does_not_mind_loops_that_have_ended() -> None:
     closed.run_until_complete(client.characters.list())
     closed.close()
 
-    async def run() -> _Run:
+    async def run() -> LoopState:
         await client.characters.list()
-        return client._session._run
+        return client._session._loop_state
 
     kept = asyncio.run(run())
     gc.collect()

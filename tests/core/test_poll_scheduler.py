@@ -44,30 +44,30 @@ class Driver:
     """Takes turns with a schedule: no budget to speak of, no latency, no service but what a test says."""
 
     def __init__(self, *, lists=False):
-        self.schedule, self.budget, self.now = PollScheduler(), RateLimiter(None), 0.0
+        self.scheduler, self.budget, self.now = PollScheduler(), RateLimiter(None), 0.0
         self.lists = lists
         if not lists:
             self.forget_lists()
 
     def forget_lists(self):
         for video_id in "ab":
-            self.schedule.add(video_id, self.now)
+            self.scheduler.add(video_id, self.now)
         assert self.next().kind is RequestKind.LIST
         self.refuse_list()
         for video_id in "ab":
-            self.schedule.discard(video_id)
+            self.scheduler.discard(video_id)
 
     def refuse_list(self):
         turn = self.next()
-        self.schedule.begin(turn, self.now)
-        assert self.schedule.failed(turn, MISSING, self.now, final=True) == []
+        self.scheduler.start(turn, self.now)
+        assert self.scheduler.failed(turn, MISSING, self.now, final=True) == []
 
     def submit(self, *video_ids):
         for video_id in video_ids:
-            self.schedule.add(video_id, self.now, since=self.now)
+            self.scheduler.add(video_id, self.now, since=self.now)
 
     def next(self, **waiting):
-        return self.schedule.next(self.now, self.budget, **waiting)
+        return self.scheduler.next(self.now, self.budget, **waiting)
 
     def take(self, **waiting):
         """Sleep until the next turn, and begin it."""
@@ -77,7 +77,7 @@ class Driver:
                 self.refuse_list()
             self.now = max(self.now, turn.at)
             turn = self.next(**waiting)
-        self.schedule.begin(turn, self.now)
+        self.scheduler.start(turn, self.now)
         return turn
 
     def see(self, **words):
@@ -85,10 +85,10 @@ class Driver:
         turn = self.take()
         assert turn.video_id is None or turn.video_id in words
         shown = [turn.video_id] if turn.video_id else list(words)
-        return self.schedule.looked([look(each, words[each]) for each in shown], self.now, turn)
+        return self.scheduler.observe([look(each, words[each]) for each in shown], self.now, turn)
 
     def fail(self, error, *, final=False):
-        return self.schedule.failed(self.take(), error, self.now, final=final)
+        return self.scheduler.failed(self.take(), error, self.now, final=final)
 
     def asked(self, times, **words):
         """The videos that are asked in so many turns, while nothing changes."""
@@ -96,7 +96,7 @@ class Driver:
         for _ in range(times):
             turn = self.take()
             asked.append(turn.video_id)
-            self.schedule.looked([look(turn.video_id, words[turn.video_id])], self.now, turn)
+            self.scheduler.observe([look(turn.video_id, words[turn.video_id])], self.now, turn)
         return asked
 
 
@@ -112,7 +112,7 @@ def test_a_submitted_video_is_looked_at_after_half_a_second_and_a_picked_up_one_
     driver = Driver()
     driver.submit("submitted")
     assert driver.next().at == 0.5
-    driver.schedule.add("picked up", driver.now)
+    driver.scheduler.add("picked up", driver.now)
     assert driver.next().at == driver.now
     assert driver.take().video_id == "picked up"
 
@@ -133,14 +133,14 @@ def test_a_look_shows_what_was_so_when_it_was_asked_for():
     driver.submit("v")
     turn = driver.take()
     driver.now += 10
-    driver.schedule.looked([look("v", IN_PROGRESS)], driver.now, turn)
+    driver.scheduler.observe([look("v", IN_PROGRESS)], driver.now, turn)
     assert driver.next().at <= driver.now
 
 
 def test_nothing_to_follow_nothing_to_send():
     driver = Driver()
     assert driver.next() is None
-    assert len(driver.schedule) == 0
+    assert len(driver.scheduler) == 0
 
 
 def test_who_is_being_asked_is_not_asked_again():
@@ -161,7 +161,7 @@ def order(driver, times, **waiting):
         driver.now += 100
         turn = driver.take(**waiting)
         kinds.append(turn.kind)
-        driver.schedule.missed(turn)
+        driver.scheduler.abandoned(turn)
     return kinds
 
 
@@ -195,9 +195,9 @@ def test_nobody_starves_when_everybody_waits():
 def test_the_turn_waits_for_the_budget():
     driver = Driver()
     driver.budget = RateLimiter(1)
-    driver.budget.answered(driver.budget.sent(0.0), 0.0, {"x-ratelimit-total": "1"})
+    driver.budget.release(driver.budget.acquire(0.0), 0.0, {"x-ratelimit-total": "1"})
     assert driver.next(submits=1).at == pytest.approx(60.5)
-    driver.budget.sent(60.5)
+    driver.budget.acquire(60.5)
     driver.now = 60.5
     assert driver.next(submits=1) is None, "until what is in flight is answered"
 
@@ -252,18 +252,18 @@ def test_what_has_ended_is_delivered_and_forgotten(word):
     driver.submit("v")
     [(video_id, video)] = driver.see(v=word)
     assert (video_id, video.status) == ("v", word)
-    assert "v" not in driver.schedule
+    assert "v" not in driver.scheduler
     assert driver.next() is None
 
 
 def test_the_last_look_is_there_for_who_comes_later():
     driver = Driver()
     driver.submit("v")
-    assert driver.schedule.last("v") is None
+    assert driver.scheduler.snapshot("v") is None
     driver.see(v=PENDING)
-    driver.schedule.add("v", driver.now)
-    assert driver.schedule.last("v") == look("v", PENDING)
-    assert driver.schedule.last("w") is None
+    driver.scheduler.add("v", driver.now)
+    assert driver.scheduler.snapshot("v") == look("v", PENDING)
+    assert driver.scheduler.snapshot("w") is None
 
 
 def test_finished_without_a_url_is_asked_for_it_a_few_times():
@@ -274,7 +274,7 @@ def test_finished_without_a_url_is_asked_for_it_a_few_times():
     while not news:
         turn = driver.take()
         times.append(driver.now)
-        news = driver.schedule.looked([look("v", FINISHED, url=None)], driver.now, turn)
+        news = driver.scheduler.observe([look("v", FINISHED, url=None)], driver.now, turn)
     [(video_id, error)] = news
     assert isinstance(error, ProtocolError)
     assert "'v'" in str(error)
@@ -288,7 +288,7 @@ def test_a_url_that_comes_a_moment_later_is_in_time():
     driver = Driver()
     driver.submit("v")
     turn = driver.take()
-    assert driver.schedule.looked([look("v", FINISHED, url=None)], driver.now, turn) == []
+    assert driver.scheduler.observe([look("v", FINISHED, url=None)], driver.now, turn) == []
     assert driver.next().at == pytest.approx(driver.now + 1)
     [(_, video)] = driver.see(v=FINISHED)
     assert video.video_url
@@ -299,15 +299,17 @@ def test_a_url_may_be_missing_again_later():
     driver.submit("v")
     for word in [FINISHED, FINISHED, FINISHED, IN_PROGRESS, FINISHED, FINISHED, FINISHED]:
         turn = driver.take()
-        for _, news in driver.schedule.looked([look("v", word, url=None)], driver.now, turn):
+        for _, news in driver.scheduler.observe([look("v", word, url=None)], driver.now, turn):
             assert news.status == IN_PROGRESS
-    assert "v" in driver.schedule
+    assert "v" in driver.scheduler
 
 
 def test_a_look_from_elsewhere_is_as_good():
     driver = Driver()
     driver.submit("v")
-    assert driver.schedule.looked([look("v", PENDING), look("stranger", FINISHED)], 0.3) == [("v", look("v", PENDING))]
+    assert driver.scheduler.observe([look("v", PENDING), look("stranger", FINISHED)], 0.3) == [
+        ("v", look("v", PENDING))
+    ]
     assert driver.next().at == pytest.approx(0.8)
 
 
@@ -315,7 +317,7 @@ def test_a_look_from_elsewhere_does_not_double_the_one_under_way():
     driver = Driver()
     driver.submit("v")
     driver.take()
-    driver.schedule.looked([look("v", IN_PROGRESS)], driver.now)
+    driver.scheduler.observe([look("v", IN_PROGRESS)], driver.now)
     driver.now += 100
     assert driver.next() is None
 
@@ -325,8 +327,8 @@ def test_a_reply_that_was_overtaken_by_a_newer_one_is_no_news():
     driver.submit("v")
     turn = driver.take()
     driver.now += 5
-    driver.schedule.looked([look("v", IN_PROGRESS)], driver.now)
-    assert driver.schedule.looked([look("v", PENDING)], driver.now + 1, turn) == []
+    driver.scheduler.observe([look("v", IN_PROGRESS)], driver.now)
+    assert driver.scheduler.observe([look("v", PENDING)], driver.now + 1, turn) == []
 
 
 def test_urls_that_are_signed_anew_are_no_change():
@@ -343,7 +345,7 @@ def test_one_list_looks_at_all():
     assert turn.kind is RequestKind.LIST
     driver.now += 1
     assert driver.next() is None, "one list is enough"
-    news = driver.schedule.looked([look(each, PENDING) for each in "abc"], driver.now, turn)
+    news = driver.scheduler.observe([look(each, PENDING) for each in "abc"], driver.now, turn)
     assert [video_id for video_id, _ in news] == ["a", "b", "c"]
     assert driver.take().kind is RequestKind.LIST
 
@@ -369,7 +371,7 @@ def test_a_video_that_the_list_leaves_out_is_asked_for_by_itself():
         turn = driver.take()
         kinds.setdefault(turn.kind, set()).add(turn.video_id)
         shown = [turn.video_id] if turn.video_id else ["a", "b"]
-        driver.schedule.looked([look(each, PENDING) for each in shown], driver.now, turn)
+        driver.scheduler.observe([look(each, PENDING) for each in shown], driver.now, turn)
     assert kinds == {RequestKind.LIST: {None}, RequestKind.GET: {"c"}}
 
 
@@ -386,7 +388,7 @@ def test_a_video_that_appears_in_the_list_later_is_asked_for_with_the_others():
 def test_a_list_that_leaves_out_all_is_not_asked_for_again_in_the_same_instant():
     driver = Driver(lists=True)
     for video_id in "ab":
-        driver.schedule.add(video_id, driver.now)
+        driver.scheduler.add(video_id, driver.now)
     assert driver.see() == []
     turns = [driver.take(), driver.take()]
     assert driver.now == 0.0
@@ -401,7 +403,7 @@ def test_a_video_submitted_while_the_list_is_under_way_is_not_missing_from_it(la
     turn = driver.take()
     driver.now += later
     driver.submit("c")
-    driver.schedule.looked([look("a", IN_PROGRESS), look("b", IN_PROGRESS)], driver.now, turn)
+    driver.scheduler.observe([look("a", IN_PROGRESS), look("b", IN_PROGRESS)], driver.now, turn)
     assert driver.take().kind is RequestKind.LIST
 
 
@@ -413,9 +415,9 @@ def test_a_list_that_fails_gives_way_to_gets_and_is_tried_again():
         turn = driver.take()
         kinds.append(turn.kind)
         if turn.kind is RequestKind.LIST:
-            assert driver.schedule.failed(turn, BROKEN, driver.now, final=False) == []
+            assert driver.scheduler.failed(turn, BROKEN, driver.now, final=False) == []
         else:
-            driver.schedule.looked([look(turn.video_id, IN_PROGRESS)], driver.now, turn)
+            driver.scheduler.observe([look(turn.video_id, IN_PROGRESS)], driver.now, turn)
     lists = [index for index, kind in enumerate(kinds) if kind is RequestKind.LIST]
     assert lists == [0, 3, 8, 17], "2, 4 and 8 gets between"
 
@@ -427,16 +429,16 @@ def test_a_list_that_works_again_is_forgiven():
     def gets_until_the_next_list():
         gets = 0
         while (turn := driver.take()).kind is RequestKind.GET:
-            driver.schedule.looked([look(turn.video_id, PENDING)], driver.now, turn)
+            driver.scheduler.observe([look(turn.video_id, PENDING)], driver.now, turn)
             gets += 1
         return turn, gets
 
     turn, _ = gets_until_the_next_list()
     for _ in range(3):
-        driver.schedule.failed(turn, BROKEN, driver.now, final=False)
+        driver.scheduler.failed(turn, BROKEN, driver.now, final=False)
         turn, gets = gets_until_the_next_list()
         assert gets == 2
-        driver.schedule.looked([look(each, PENDING) for each in "ab"], driver.now, turn)
+        driver.scheduler.observe([look(each, PENDING) for each in "ab"], driver.now, turn)
         turn, gets = gets_until_the_next_list()
         assert gets == 0
 
@@ -444,7 +446,7 @@ def test_a_list_that_works_again_is_forgiven():
 def test_a_list_that_was_cancelled_is_taken_by_another():
     driver = Driver(lists=True)
     driver.submit("a", "b")
-    driver.schedule.missed(driver.take())
+    driver.scheduler.abandoned(driver.take())
     assert driver.take().kind is RequestKind.LIST
 
 
@@ -467,7 +469,7 @@ def test_when_the_first_begins_the_next_is_looked_at():
     for _ in range(10):
         driver.see(a=PENDING, b=PENDING, c=PENDING)
     driver.now += 10
-    driver.schedule.looked([look("a", IN_PROGRESS)], driver.now)
+    driver.scheduler.observe([look("a", IN_PROGRESS)], driver.now)
     assert driver.take().video_id == "b"
 
 
@@ -482,16 +484,16 @@ def test_those_submitted_meanwhile_are_behind_too():
 def test_one_further_ahead_stands_for_the_line():
     driver = Driver()
     driver.submit("a", "b", "c")
-    driver.schedule.looked([look("b", PENDING)], driver.now)
-    driver.schedule.looked([look("a", PENDING)], driver.now)
+    driver.scheduler.observe([look("b", PENDING)], driver.now)
+    driver.scheduler.observe([look("a", PENDING)], driver.now)
     assert driver.asked(6, a=PENDING, b=PENDING, c=PENDING).count("a") >= 3
 
 
 def test_who_was_overtaken_is_looked_at_by_itself():
     driver = Driver()
     driver.submit("a", "b", "c", "d")
-    driver.schedule.looked([look("a", PENDING)], driver.now)
-    driver.schedule.looked([look("c", IN_PROGRESS)], driver.now)
+    driver.scheduler.observe([look("a", PENDING)], driver.now)
+    driver.scheduler.observe([look("c", IN_PROGRESS)], driver.now)
     asked = driver.asked(24, a=PENDING, b=PENDING, c=IN_PROGRESS, d=PENDING)
     assert min(asked.count(each) for each in "abcd") >= 4
 
@@ -499,29 +501,29 @@ def test_who_was_overtaken_is_looked_at_by_itself():
 def test_a_bad_input_refused_out_of_turn_overtakes_nobody():
     driver = Driver()
     driver.submit("a", "b", "c", "d")
-    driver.schedule.looked([look("a", PENDING)], driver.now)
-    driver.schedule.looked([look("c", FAILED)], driver.now)
+    driver.scheduler.observe([look("a", PENDING)], driver.now)
+    driver.scheduler.observe([look("c", FAILED)], driver.now)
     assert driver.asked(10, a=PENDING, b=PENDING, d=PENDING).count("a") >= 6
 
 
 def test_where_the_first_is_forgotten_the_next_leads():
     driver = Driver()
     driver.submit("a", "b", "c")
-    driver.schedule.looked([look("a", PENDING)], driver.now)
-    driver.schedule.discard("a")
+    driver.scheduler.observe([look("a", PENDING)], driver.now)
+    driver.scheduler.discard("a")
     assert driver.asked(6, b=PENDING, c=PENDING).count("b") >= 3
 
 
 def test_the_next_one_was_waiting_as_of_when_the_first_was():
     driver = Driver()
     driver.submit(*"abcdefgh")
-    driver.schedule.looked([look("a", PENDING)], driver.now)
-    driver.schedule.looked([look("b", PENDING)], 50.0)
+    driver.scheduler.observe([look("a", PENDING)], driver.now)
+    driver.scheduler.observe([look("b", PENDING)], 50.0)
     driver.now = 100.0
-    driver.schedule.looked([look("a", PENDING)], driver.now)
-    driver.schedule.looked([look("a", FINISHED)], driver.now)
+    driver.scheduler.observe([look("a", PENDING)], driver.now)
+    driver.scheduler.observe([look("a", FINISHED)], driver.now)
     while (turn := driver.take()).video_id != "b":
-        driver.schedule.looked([look(turn.video_id, PENDING)], driver.now, turn)
+        driver.scheduler.observe([look(turn.video_id, PENDING)], driver.now, turn)
     assert driver.now == pytest.approx(100 + poll_interval(100))
 
 
@@ -534,9 +536,9 @@ def test_where_the_first_cannot_be_seen_the_next_leads():
         turn = driver.take()
         asked.append(turn.video_id)
         if turn.video_id == "a":
-            driver.schedule.failed(turn, BROKEN, driver.now, final=False)
+            driver.scheduler.failed(turn, BROKEN, driver.now, final=False)
         else:
-            driver.schedule.looked([look(turn.video_id, PENDING)], driver.now, turn)
+            driver.scheduler.observe([look(turn.video_id, PENDING)], driver.now, turn)
     assert asked.count("b") >= 2 * asked.count("c")
 
 
@@ -561,7 +563,7 @@ def test_those_left_out_of_the_list_do_not_wait_in_the_line():
         turn = driver.take()
         asked_for.append(turn.video_id)
         shown = [turn.video_id] if turn.video_id else ["a", "b"]
-        driver.schedule.looked([look(each, PENDING) for each in shown], driver.now, turn)
+        driver.scheduler.observe([look(each, PENDING) for each in shown], driver.now, turn)
     assert "c" in asked_for
 
 
@@ -582,10 +584,10 @@ def test_nobody_starves_whatever_the_servers_order(following):
             working += 1
         turn = driver.next()
         if turn and turn.at <= driver.now:
-            driver.schedule.begin(turn, driver.now)
+            driver.scheduler.start(turn, driver.now)
             end = ends.get(turn.video_id, math.inf)
             word = PENDING if end == math.inf else IN_PROGRESS if end > driver.now else FINISHED
-            for video_id, video in driver.schedule.looked([look(turn.video_id, word)], driver.now, turn):
+            for video_id, video in driver.scheduler.observe([look(turn.video_id, word)], driver.now, turn):
                 if video.is_terminal:
                     noticed[video_id] = driver.now - ends[video_id]
     assert noticed.keys() == ends.keys()
@@ -599,7 +601,7 @@ def test_a_refusal_is_no_look():
     driver = Driver()
     driver.submit("v")
     first = driver.take()
-    assert driver.schedule.failed(first, REFUSED, driver.now, final=False) == []
+    assert driver.scheduler.failed(first, REFUSED, driver.now, final=False) == []
     again = driver.take()
     assert (again.video_id, again.at) == (first.video_id, first.at)
 
@@ -609,7 +611,7 @@ def test_a_cancelled_look_is_taken_by_another():
     driver.submit("v")
     turn = driver.take()
     assert driver.next() is None
-    driver.schedule.missed(turn)
+    driver.scheduler.abandoned(turn)
     assert driver.take().video_id == "v"
 
 
@@ -645,7 +647,7 @@ def test_an_outage_without_end_ends_the_watches():
     assert ended[0][1] is BROKEN
     assert MAX_OUTAGE < driver.now < MAX_OUTAGE + 60
     assert ended == [("v", BROKEN), ("w", BROKEN)]
-    assert len(driver.schedule) == 0
+    assert len(driver.scheduler) == 0
 
 
 def test_a_watch_that_begins_in_an_outage_has_all_of_its_patience():
@@ -655,7 +657,7 @@ def test_a_watch_that_begins_in_an_outage_has_all_of_its_patience():
         driver.fail(BROKEN)
     driver.submit("w")
     began = driver.now
-    while "w" in driver.schedule:
+    while "w" in driver.scheduler:
         assert driver.now < began + 2 * MAX_OUTAGE
         driver.fail(BROKEN)
     assert driver.now > began + MAX_OUTAGE
@@ -665,28 +667,28 @@ def test_one_video_that_cannot_be_seen_ends_alone():
     driver = Driver()
     driver.submit("good", "bad")
     failures = 0
-    while "bad" in driver.schedule:
+    while "bad" in driver.scheduler:
         turn = driver.take()
         if turn.video_id == "bad":
             failures += 1
-            driver.schedule.failed(turn, BROKEN, driver.now, final=False)
+            driver.scheduler.failed(turn, BROKEN, driver.now, final=False)
         else:
-            driver.schedule.looked([look("good", IN_PROGRESS)], driver.now, turn)
+            driver.scheduler.observe([look("good", IN_PROGRESS)], driver.now, turn)
     assert driver.now > MAX_OUTAGE
     assert failures >= 5
-    assert "good" in driver.schedule
+    assert "good" in driver.scheduler
 
 
 def test_two_failures_far_apart_are_no_outage():
     driver = Driver()
     driver.submit("v", "w")
     turn = driver.take()
-    driver.schedule.failed(turn, BROKEN, driver.now, final=False)
+    driver.scheduler.failed(turn, BROKEN, driver.now, final=False)
     other = {"v": "w", "w": "v"}[turn.video_id]
     driver.now += 2000  # many others were asked meanwhile, and answered
-    driver.schedule.looked([look(other, IN_PROGRESS)], driver.now)
+    driver.scheduler.observe([look(other, IN_PROGRESS)], driver.now)
     assert driver.take().video_id == turn.video_id
-    assert driver.schedule.failed(turn, BROKEN, driver.now, final=False) == []
+    assert driver.scheduler.failed(turn, BROKEN, driver.now, final=False) == []
 
 
 def test_a_video_may_be_unknown_for_a_while_after_its_submission():
@@ -701,7 +703,7 @@ def test_a_video_may_be_unknown_for_a_while_after_its_submission():
 
 def test_a_video_that_was_picked_up_must_be_known():
     driver = Driver()
-    driver.schedule.add("v", driver.now)
+    driver.scheduler.add("v", driver.now)
     assert driver.fail(MISSING, final=True) == [("v", MISSING)]
     assert driver.next() is None
 
@@ -721,8 +723,8 @@ def test_one_that_is_forbidden_ends_alone():
     driver.submit("v", "w")
     error = PermissionDeniedError("not yours", status_code=403)
     [(video_id, _)] = driver.fail(error, final=True)
-    assert len(driver.schedule) == 1
-    assert video_id not in driver.schedule
+    assert len(driver.scheduler) == 1
+    assert video_id not in driver.scheduler
 
 
 @pytest.mark.parametrize("how", ["looked", "failed", "missed"])
@@ -730,12 +732,12 @@ def test_an_answer_about_one_that_is_followed_no_longer_is_nothing(how):
     driver = Driver()
     driver.submit("v")
     turn = driver.take()
-    driver.schedule.discard("v")
-    driver.schedule.discard("v")
+    driver.scheduler.discard("v")
+    driver.scheduler.discard("v")
     news = {
-        "looked": lambda: driver.schedule.looked([look("v", FINISHED)], driver.now, turn),
-        "failed": lambda: driver.schedule.failed(turn, BROKEN, driver.now, final=False),
-        "missed": lambda: driver.schedule.missed(turn),
+        "looked": lambda: driver.scheduler.observe([look("v", FINISHED)], driver.now, turn),
+        "failed": lambda: driver.scheduler.failed(turn, BROKEN, driver.now, final=False),
+        "missed": lambda: driver.scheduler.abandoned(turn),
     }[how]()
     assert not news
     assert driver.next() is None
@@ -750,13 +752,13 @@ def come_and_go(driver, random, seen):
     """Watchers of new videos come, others leave."""
     if random.random() < 0.05 and len(seen) < 10:
         name = f"v{driver.now}"
-        driver.schedule.add(
+        driver.scheduler.add(
             name, driver.now, since=random.choice([None, driver.now, driver.now - 50 * random.random()])
         )
         seen[name] = driver.now
     if random.random() < 0.02 and seen:
         name = random.choice(list(seen))
-        driver.schedule.discard(name)
+        driver.scheduler.discard(name)
         del seen[name]
 
 
@@ -767,12 +769,12 @@ def answer(driver, random, seen, turn):
     how = random.choices(["looked", "failed", "missed"], [8, 1, 1])[0]
     if how == "looked":
         word = random.choice([PENDING, PENDING, PENDING, IN_PROGRESS, "odd"])
-        news = driver.schedule.looked([look(name, word) for name in names], driver.now, turn)
+        news = driver.scheduler.observe([look(name, word) for name in names], driver.now, turn)
         assert {video_id for video_id, _ in news} <= seen.keys()
     elif how == "failed":
-        assert driver.schedule.failed(turn, random.choice([BROKEN, REFUSED]), driver.now, final=False) == []
+        assert driver.scheduler.failed(turn, random.choice([BROKEN, REFUSED]), driver.now, final=False) == []
     else:
-        driver.schedule.missed(turn)
+        driver.scheduler.abandoned(turn)
 
 
 @given(seed=st.integers(0, 2**32), lists=st.booleans())
@@ -786,10 +788,10 @@ def test_everybody_is_asked_again_and_again_whatever_happens(seed, lists):
         turn = driver.next()
         if turn and turn.at <= driver.now:
             assert turn.video_id is None or turn.video_id in seen
-            driver.schedule.begin(turn, driver.now)
+            driver.scheduler.start(turn, driver.now)
             flying.append(turn)
         if flying and random.random() < 0.9:
             answer(driver, random, seen, flying.pop(random.randrange(len(flying))))
-        assert len(driver.schedule) == len(seen)
+        assert len(driver.scheduler) == len(seen)
         for name in seen.keys() - {turn.video_id for turn in flying}:
             assert driver.now - seen[name] < 250, name

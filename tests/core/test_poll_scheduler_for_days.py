@@ -18,17 +18,17 @@ class Driver:
     """Takes the turns of a schedule without a limit; ``awaited`` are those that somebody waits for."""
 
     def __init__(self, count, *, lists=True):
-        self.schedule, self.budget, self.now = PollScheduler(), RateLimiter(None), 0.0
+        self.scheduler, self.budget, self.now = PollScheduler(), RateLimiter(None), 0.0
         self.ids = [f"v{n}" for n in range(count)]
         self.awaited = set(self.ids)
         self.status = dict.fromkeys(self.ids, VideoStatus.PENDING)
         self.list_error = None if lists else MISSING
         self.asked = []
         for n, video_id in enumerate(self.ids):
-            self.schedule.add(video_id, n * 0.001, since=n * 0.001)
+            self.scheduler.add(video_id, n * 0.001, since=n * 0.001)
 
     def next(self):
-        return self.schedule.next(self.now, self.budget, awaited=self.awaited.__contains__)
+        return self.scheduler.next(self.now, self.budget, awaited=self.awaited.__contains__)
 
     def run(self, seconds):
         """Take all turns of a while; tell what was asked for."""
@@ -41,13 +41,13 @@ class Driver:
         return self.asked
 
     def _take(self, turn):
-        self.schedule.begin(turn, self.now)
+        self.scheduler.start(turn, self.now)
         self.asked.append(turn.video_id or "list")
         if turn.kind is RequestKind.LIST and self.list_error:
-            self.schedule.failed(turn, self.list_error, self.now, final=isinstance(self.list_error, NotFoundError))
+            self.scheduler.failed(turn, self.list_error, self.now, final=isinstance(self.list_error, NotFoundError))
             return
         shown = [turn.video_id] if turn.video_id else self.ids
-        self.schedule.looked([Video(video_id=each, status=self.status[each]) for each in shown], self.now, turn)
+        self.scheduler.observe([Video(video_id=each, status=self.status[each]) for each in shown], self.now, turn)
 
 
 # -- memory -----------------------------------------------------------------------------------------------------------
@@ -58,7 +58,7 @@ def test_memory_stays_flat_while_videos_are_pending(lists):
     driver = Driver(100, lists=lists)
     for _ in range(10):
         driver.run(DAY / 50)
-        queues = [driver.schedule._line, driver.schedule._oldest, *driver.schedule._lanes.values()]
+        queues = [driver.scheduler._followers, driver.scheduler._oldest, *driver.scheduler._age_buckets.values()]
         assert sum(len(queue._heap) for queue in queues) < 10 * 100
 
 
@@ -73,7 +73,7 @@ def test_what_nobody_awaits_is_not_asked_and_what_is_known_of_it_is_kept():
     driver.awaited = {"v0"}
     assert set(driver.run(1800)) - {"list"} == {"v0"}
     driver.awaited = set(driver.ids)
-    driver.schedule.resume(dict.fromkeys(driver.ids))
+    driver.scheduler.resume(dict.fromkeys(driver.ids))
     asked = driver.run(1800)
     # As rarely as is right for videos of an hour and a half, and not as if they had just been added.
     assert all(30 <= asked.count(video_id) <= 65 for video_id in driver.ids)
@@ -97,7 +97,7 @@ def test_a_line_that_was_set_aside_is_one_again():
     driver.run(600)
     assert driver.next() is None
     driver.awaited = set(driver.ids)
-    driver.schedule.resume(dict.fromkeys(driver.ids))
+    driver.scheduler.resume(dict.fromkeys(driver.ids))
     assert len(driver.run(60)) < 20  # the first in line, and each few seconds the one asked least recently
 
 
@@ -107,7 +107,7 @@ def test_the_first_in_line_leads_it_again_when_it_comes_back():
     driver.awaited = set(driver.ids[1:])
     driver.run(600)
     driver.awaited = set(driver.ids)
-    driver.schedule.resume({"v0": None})
+    driver.scheduler.resume({"v0": None})
     asked = driver.run(600)
     assert asked.count("v0") > max(asked.count(video_id) for video_id in driver.ids[1:])
 
@@ -121,12 +121,12 @@ def test_a_list_updates_what_is_set_aside_and_is_not_asked_for_it():
     assert set(driver.run(600)) == {"list"}
     driver.status["v2"] = VideoStatus.PENDING  # of a server that begins anew
     driver.run(600)
-    assert driver.schedule.last("v2").status is VideoStatus.PENDING
+    assert driver.scheduler.snapshot("v2").status is VideoStatus.PENDING
     driver.awaited = {"v0"}
     assert set(driver.run(600)) == {"v0"}
-    driver.schedule.discard("v2")
-    driver.schedule.resume(dict.fromkeys(driver.ids))
-    assert len(driver.schedule) == 2
+    driver.scheduler.discard("v2")
+    driver.scheduler.resume(dict.fromkeys(driver.ids))
+    assert len(driver.scheduler) == 2
 
 
 # -- outages ----------------------------------------------------------------------------------------------------------
@@ -136,9 +136,9 @@ def test_an_outage_is_counted_only_while_it_is_seen():
     driver = Driver(2, lists=False)
     driver.run(10)
     turn = driver.next()
-    driver.schedule.failed(turn, BROKEN, driver.now, final=False)
+    driver.scheduler.failed(turn, BROKEN, driver.now, final=False)
     driver.now += 3000  # the only consumer was busy
-    assert driver.schedule.failed(driver.next(), BROKEN, driver.now, final=False) == []
+    assert driver.scheduler.failed(driver.next(), BROKEN, driver.now, final=False) == []
 
 
 # -- video.list -------------------------------------------------------------------------------------------------------

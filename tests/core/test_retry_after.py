@@ -55,21 +55,23 @@ def test_of_both_headers_the_later_one_counts(asked, reset, seconds):
 
 
 def refuse(budget, now, **headers):
-    return budget.refused(budget.sent(now), now, {name.replace("_", "-"): value for name, value in headers.items()})
+    return budget.throttled(
+        budget.acquire(now), now, {name.replace("_", "-"): value for name, value in headers.items()}
+    )
 
 
 @pytest.mark.parametrize(("asked", "pause"), [("3", 3), ("110", 110), ("3600", 120), ("9" * 5000, 120), ("0", 1)])
 def test_a_refused_client_pauses_as_asked_up_to_two_minutes(asked, pause):
     budget = RateLimiter(jitter=lambda: 0.0)
     assert refuse(budget, 0.0, retry_after=asked) == pause
-    assert budget.wait(0.0) == pause
+    assert budget.delay(0.0) == pause
 
 
 def test_refusals_that_ask_for_nothing_are_repeated_after_two_seconds_doubling():
     budget, now, pauses = RateLimiter(jitter=lambda: 0.0), 0.0, []
     for _ in range(8):
         pauses.append(refuse(budget, now))
-        now += budget.wait(now)
+        now += budget.delay(now)
     assert pauses == [2, 4, 8, 16, 32, 60, 60, 60]
 
 
@@ -85,8 +87,8 @@ def test_refusals_that_ask_for_nothing_are_repeated_after_two_seconds_doubling()
 )
 def test_an_unavailable_server_is_left_alone_as_long_as_it_asks(headers, pause):
     budget = RateLimiter(jitter=lambda: 0.0)
-    budget.unavailable(budget.sent(0.0), 0.0, headers)
-    assert budget.wait(0.0) == pause
+    budget.unavailable(budget.acquire(0.0), 0.0, headers)
+    assert budget.delay(0.0) == pause
 
 
 # -- rate_limit as an upper bound -------------------------------------------------------------------------------------
@@ -94,7 +96,7 @@ def test_an_unavailable_server_is_left_alone_as_long_as_it_asks(headers, pause):
 
 def bounded(ceiling, **headers):
     budget = RateLimiter(ceiling, ceiling=ceiling, jitter=lambda: 0.0)
-    budget.answered(budget.sent(0.0), 0.0, {f"x-ratelimit-{name}": value for name, value in headers.items()})
+    budget.release(budget.acquire(0.0), 0.0, {f"x-ratelimit-{name}": value for name, value in headers.items()})
     return budget
 
 
@@ -107,17 +109,17 @@ def test_a_bound_holds_where_the_server_has_no_limit():
     budget = bounded(10)
     assert budget.limit == 10
     sent = 1
-    while budget.wait(1.0) == 0.0:
-        budget.answered(budget.sent(1.0), 1.0, {})
+    while budget.delay(1.0) == 0.0:
+        budget.release(budget.acquire(1.0), 1.0, {})
         sent += 1
     assert sent == 10
-    assert 59 < budget.wait(1.0) < math.inf
+    assert 59 < budget.delay(1.0) < math.inf
 
 
 def test_a_bound_holds_after_a_refusal_too():
     budget = bounded(10, total="4")
     refuse(budget, 1.0)
-    budget.answered(budget.sent(300.0), 300.0, {"x-ratelimit-total": "60", "x-ratelimit-left": "59"})
+    budget.release(budget.acquire(300.0), 300.0, {"x-ratelimit-total": "60", "x-ratelimit-left": "59"})
     assert budget.limit == 10
 
 

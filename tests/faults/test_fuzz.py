@@ -115,14 +115,14 @@ def test_no_header_stops_the_budget(exchanges: list[tuple[dict[str, str], bool, 
     budget, now = RateLimiter(30, jitter=lambda: 0.5), 0.0
     for headers, refused, later in exchanges:
         now += later
-        delay = max(budget.wait(now, kind) for kind in RequestKind)
+        delay = max(budget.delay(now, kind) for kind in RequestKind)
         assert 0 <= delay <= 150
         now += delay
-        ticket = budget.sent(now)
+        reservation = budget.acquire(now)
         if refused:
-            budget.refused(ticket, now, headers)
+            budget.throttled(reservation, now, headers)
         else:
-            budget.answered(ticket, now, headers)
+            budget.release(reservation, now, headers)
 
 
 def mutated(dice: random.Random, said: bytes) -> bytes:

@@ -30,7 +30,6 @@ from a2v._core.batch_plan import places_of
 from a2v._core.items import (
     JobState,
     JournalEntry,
-    Pace,
     Progress,
     as_a2v_error,
     error_record,
@@ -56,6 +55,7 @@ if TYPE_CHECKING:
 
     from a2v._async.requests.session import Session
     from a2v._core.batch_options import BatchOptions
+    from a2v._core.rate_limiter import Pace
 
 
 class AsyncBatch(HoldsSecret):
@@ -225,8 +225,8 @@ class AsyncBatch(HoldsSecret):
         Raises:
             ClientClosedError: The client is closed.
         """
-        with self._session.in_use() as run:
-            return run.pacer.pace()
+        with self._session.in_use() as state:
+            return state.dispatcher.pace()
 
     @property
     def gone(self) -> tuple[JournalEntry, ...]:
@@ -256,7 +256,7 @@ class AsyncBatch(HoldsSecret):
         except SubmissionUnknownError as error:
             self._doubt(item, error)
             await self._submitter.recover(
-                self._session.sightings.video_list() if self._finder.works else wire.character_list()
+                self._session.known_videos.video_list() if self._finder.works else wire.character_list()
             )
         except Exception as error:  # noqa: BLE001  # whatever it is, it is about this item and not about the others
             told = as_a2v_error(error, item.job)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from a2v._async.requests.known_videos import ACCOUNTED
+from a2v._async.requests.known_videos import KNOWN
 from a2v._core.items import RUN, adoptable
 from a2v._core.poll_scheduler import MAX_OUTAGE
 from a2v.errors import A2VError, ProtocolError, RateLimitError, ServerError, TransportError
@@ -57,15 +57,15 @@ class Reconciler:
         self.works = False
         self.owner: Hashable = str(journal.path.resolve()) if journal.path else self
         self._session = session
-        self._sightings = session.sightings
+        self._sightings = session.known_videos
         self._journal = journal
-        self._began = self._sightings.follow()
-        self._lists = self._sightings.lists
+        self._began = self._sightings.start_recording()
+        self._lists = self._sightings.list_count
         self._read = 0
 
     def close(self) -> None:
         """Note nothing any more."""
-        self._sightings.leave()
+        self._sightings.stop_recording()
 
     async def begin(self) -> None:
         """List the videos before anything is submitted, for only a new one can be one in doubt."""
@@ -80,10 +80,10 @@ class Reconciler:
 
     async def write_down(self) -> None:
         """Keep what was seen. What is seen later is later than what is submitted next."""
-        seen = self._sightings.since(self._read)
+        seen = self._sightings.log_from(self._read)
         if seen and self._journal.path:
             end = self._read + len(seen)
-            numbers = [(video_id, 0 if when == ACCOUNTED else self.number(when)) for video_id, when in seen]
+            numbers = [(video_id, 0 if when == KNOWN else self.number(when)) for video_id, when in seen]
             await self._journal.do(partial(self._journal.learn, numbers))
             self._read = max(self._read, end)
 
@@ -93,7 +93,7 @@ class Reconciler:
 
     def submitted_at(self, moment: int) -> int | None:
         """When a submission begins, as the journal keeps it; ``None`` if it is not known which videos are older."""
-        return self.number(moment) if self._sightings.lists > self._lists else None
+        return self.number(moment) if self._sightings.list_count > self._lists else None
 
     async def find(self, identities: Container[str]) -> dict[str, str]:
         """Look for items in doubt, and note those that are found as submitted.
@@ -103,12 +103,12 @@ class Reconciler:
         """
         await anyio.sleep(_SETTLED)
         try:
-            sent = self._sightings.now
+            sent = self._sightings.submission_count
             first = await self._outlive_list()
             await anyio.sleep(_TWICE)
             listed = first & await self._outlive_list()
             # What is being submitted may be one of them.
-            while self._sightings.in_flight(before=sent):  # noqa: ASYNC110  # each ends with its own time-out
+            while self._sightings.has_in_flight(before=sent):  # noqa: ASYNC110  # each ends with its own time-out
                 await anyio.sleep(1)
             return await self._adopt(identities, listed)
         except A2VError:
@@ -118,15 +118,15 @@ class Reconciler:
         await self.write_down()
         unknown, known = await self._journal.do(self._journal.doubts)
         # Any video may be the result of one of before this run began: the journal has no number for that time.
-        moments = self._sightings.elsewhere(self.owner)
+        moments = self._sightings.unresolved_elsewhere(self.owner)
         elsewhere = [self.number(moment) if moment >= self._began else 0 for moment in moments]
         found = {item: new for item, new in adoptable(unknown, known, listed, elsewhere).items() if item in identities}
         for item, video_id in found.items():
             await self._journal.do(partial(self._journal.submitted, item, video_id))
-            self._sightings.account(video_id)
+            self._sightings.add(video_id)
             run, moment = divmod(unknown[item] or 0, RUN)
             if run == self._journal.run_number:
-                self._sightings.settle(self._began + moment)
+                self._sightings.resolve(self._began + moment)
         return found
 
     async def _outlive_list(self) -> set[str]:

@@ -65,7 +65,7 @@ class Submitter:
         try:
             call = wire.video_generate(item.job)
             with telemetry.call_span(call) as span:
-                await self._outlive(partial(self._session.persist, call.name, partial(self._attempt, item)))
+                await self._outlive(partial(self._session.retry, call.name, partial(self._attempt, item)))
                 span.note({"a2v.video_id": str(item.video_id)})
         except A2VError as error:
             if isinstance(error, JournalError | ClientClosedError) or refuses_all(error):
@@ -128,8 +128,8 @@ class Submitter:
         async def intend() -> None:
             try:
                 await self._finder.write_down()
-                assert sending.moment is not None  # noqa: S101  # for the type checker: it begins
-                number = self._finder.submitted_at(sending.moment)
+                assert sending.number is not None  # noqa: S101  # for the type checker: it begins
+                number = self._finder.submitted_at(sending.number)
                 await item.move(self._journal, JobState.SUBMITTING, run=number)
             except BaseException:
                 # It may be on disk all the same. Nothing was sent, so it need not end in doubt.
@@ -143,7 +143,7 @@ class Submitter:
             outcome = await self._session.attempt(wire.video_generate(item.job, sending))
             self._refuse_twin(item.job, outcome)
         except BaseException as error:
-            if sending.begun:
+            if sending.started:
                 state = state_after(error, sent=sending.sent)
                 await item.move(self._journal, state, error=error_record(error, item.job))
                 if state is JobState.UNKNOWN and isinstance(error, TransportError):  # of a caller's transport

@@ -1,4 +1,4 @@
-"""Whose turn it is: all requests of a client in one event loop, paced by the client's budget and the loop's schedule.
+"""Whose turn it is: all requests of a client in one event loop, paced by the client's budget and the loop's scheduler.
 
 There is no task in the background. Everybody who waits here is ready to *conduct*: to sleep until the next request is due
 and to give the turn to whom it belongs. A submission or a call is sent by its own waiter; a look at a video by whoever
@@ -17,9 +17,8 @@ from attrs import define, field
 
 from a2v._async.requests.telemetry import NOTHING, Span, logger
 from a2v._core import wire
-from a2v._core.items import Pace
 from a2v._core.poll_scheduler import PollEvent, PollScheduler, ScheduledRequest
-from a2v._core.rate_limiter import RequestKind
+from a2v._core.rate_limiter import Pace, RequestKind
 from a2v._core.responses import NoResponse, Retry, classify, is_rate_limited
 from a2v._core.wire import ApiRequest, Response
 from a2v.errors import A2VError
@@ -59,7 +58,7 @@ class Waiter:
 class _Sender(Waiter):
     """Waits to send a request of its own."""
 
-    ticket: int = field(default=0, init=False)
+    reservation: int = field(default=0, init=False)
 
 
 @define(eq=False)
@@ -88,9 +87,9 @@ class RequestDispatcher:
     ) -> None:
         self._exchange = exchange
         self._video_list = video_list
-        self._budget = budget
+        self._limiter = budget
         self._in_flight = 0
-        self._schedule = PollScheduler()
+        self._scheduler = PollScheduler()
         self._senders: dict[RequestKind, dict[_Sender, None]] = {RequestKind.SUBMIT: {}, RequestKind.CALL: {}}
         self._watchers: dict[str, dict[Watcher, None]] = {}
         self._conducting = False
@@ -111,9 +110,9 @@ class RequestDispatcher:
         except BaseException:
             self._senders[kind].pop(sender, None)
             if sender.ready:
-                self._answered(call, sender.ticket, None)
+                self._answered(call, sender.reservation, None)
             raise
-        return await self._send(call, sender.ticket)
+        return await self._send(call, sender.reservation)
 
     def follow(self, watcher: Watcher, since: Mapping[str, float | None]) -> None:
         """Begin to watch videos.
@@ -125,9 +124,9 @@ class RequestDispatcher:
         now = self.now()
         for video_id, submitted in since.items():
             self._watchers.setdefault(video_id, {})[watcher] = None
-            if video := self._schedule.last(video_id):
+            if video := self._scheduler.snapshot(video_id):
                 watcher.news.append((video_id, video))
-            self._schedule.add(video_id, now, since=submitted)
+            self._scheduler.add(video_id, now, since=submitted)
 
     def leave(self, watcher: Watcher, video_ids: list[str]) -> None:
         """Watch videos no longer."""
@@ -139,7 +138,7 @@ class RequestDispatcher:
 
     async def news(self, watcher: Watcher, video_ids: Mapping[str, float | None]) -> list[PollEvent]:
         """Wait for news of the videos that a watcher follows."""
-        self._schedule.resume(video_ids)
+        self._scheduler.resume(video_ids)
         watcher.waiting, watcher.ready = True, bool(watcher.news)
         self._changed.set()
         try:
@@ -151,18 +150,18 @@ class RequestDispatcher:
 
     def looked(self, video: Video) -> None:
         """Tell the watchers of a look that somebody took for himself."""
-        self._deliver(self._schedule.looked([video], self.now()))
+        self._deliver(self._scheduler.observe([video], self.now()))
 
     def pace(self) -> Pace:
         """How it goes just now."""
-        with self._budget.locked() as (budget, now):
+        with self._limiter.locked() as (budget, now):
             turn = self._next(budget, now)
             next_in = max(0.0, turn.at - now) if turn else None
             return Pace(limit=budget.limit, left=budget.left(now), next_in=next_in)
 
     def now(self) -> float:
         """The client's time: that of its budget, in seconds, the same in all its event loops."""
-        return self._budget.now()
+        return self._limiter.now()
 
     # -- conducting ---------------------------------------------------------------------------------------------------
 
@@ -187,18 +186,18 @@ class RequestDispatcher:
 
     async def _conduct(self) -> None:
         """Take the next turn if it is due, otherwise sleep until it is or until something changes."""
-        ticket = None
-        with self._budget.locked() as (budget, now):
+        reservation = None
+        with self._limiter.locked() as (budget, now):
             turn = self._next(budget, now)
             # Being a little early does no harm, and two clocks do not add up exactly.
             if turn and turn.at <= now + _INSTANT:
-                self._schedule.begin(turn, now)
-                ticket = budget.sent(now)
+                self._scheduler.start(turn, now)
+                reservation = budget.acquire(now)
                 self._in_flight += 1
             # What an answer in another event loop changes is not told here.
             elsewhere = budget.in_flight > self._in_flight
-        if turn and ticket is not None:
-            await self._take(turn, ticket)
+        if turn and reservation is not None:
+            await self._take(turn, reservation)
             return
         if turn and turn.kind in self._senders:
             self._tell_wait(turn.at, now)
@@ -220,31 +219,31 @@ class RequestDispatcher:
 
     def _next(self, budget: RateLimiter, now: float) -> ScheduledRequest | None:
         waiting = {kind: len(senders) for kind, senders in self._senders.items()}
-        return self._schedule.next(
+        return self._scheduler.next(
             now, budget, submits=waiting[RequestKind.SUBMIT], calls=waiting[RequestKind.CALL], awaited=self._is_awaited
         )
 
     def _is_awaited(self, video_id: str) -> bool:
         return any(watcher.waiting for watcher in self._watchers.get(video_id, ()))
 
-    async def _take(self, turn: ScheduledRequest, ticket: int) -> None:
+    async def _take(self, turn: ScheduledRequest, reservation: int) -> None:
         if turn.kind in self._senders:
             sender = next(iter(self._senders[turn.kind]))
             del self._senders[turn.kind][sender]
-            sender.ticket = ticket
+            sender.reservation = reservation
             sender.satisfy()
         else:
             # Others conduct while this request is under way.
             self._hand_on()
-            await self._look(turn, ticket)
+            await self._look(turn, reservation)
 
-    async def _look(self, turn: ScheduledRequest, ticket: int) -> None:
+    async def _look(self, turn: ScheduledRequest, reservation: int) -> None:
         call: ApiRequest[Any] = wire.video_get(turn.video_id) if turn.video_id else self._video_list()
         try:
             with self._whose(turn).active():
-                answer = await self._send(call, ticket)
+                answer = await self._send(call, reservation)
         except BaseException:
-            self._schedule.missed(turn)
+            self._scheduler.abandoned(turn)
             raise
         self._deliver(self._learn(turn, call, answer))
 
@@ -255,35 +254,35 @@ class RequestDispatcher:
         )
         return next((watcher.span for watcher in followed), NOTHING)
 
-    async def _send(self, call: ApiRequest[Any], ticket: int) -> Response | NoResponse:
+    async def _send(self, call: ApiRequest[Any], reservation: int) -> Response | NoResponse:
         answer: Response | NoResponse | None = None
         try:
             answer = await self._exchange(call)
             return answer
         finally:
-            self._answered(call, ticket, answer)
+            self._answered(call, reservation, answer)
 
     def _learn(self, turn: ScheduledRequest, call: ApiRequest[Any], answer: Response | NoResponse) -> list[PollEvent]:
         now = self.now()
         try:
             outcome = classify(call, answer)
         except A2VError as error:
-            return self._schedule.failed(turn, error, now, final=True)
+            return self._scheduler.failed(turn, error, now, final=True)
         if isinstance(outcome, Retry):
-            return self._schedule.failed(turn, outcome.error, now, final=False)
-        return self._schedule.looked(outcome if turn.kind is RequestKind.LIST else [outcome], now, turn)
+            return self._scheduler.failed(turn, outcome.error, now, final=False)
+        return self._scheduler.observe(outcome if turn.kind is RequestKind.LIST else [outcome], now, turn)
 
-    def _answered(self, call: ApiRequest[Any], ticket: int, answer: Response | NoResponse | None) -> None:
+    def _answered(self, call: ApiRequest[Any], reservation: int, answer: Response | NoResponse | None) -> None:
         self._in_flight -= 1
-        with self._budget.locked() as (budget, now):
+        with self._limiter.locked() as (budget, now):
             if not isinstance(answer, Response):
-                budget.answered(ticket, now)
+                budget.release(reservation, now)
             elif is_rate_limited(call, answer):
-                budget.refused(ticket, now, answer.headers)
+                budget.throttled(reservation, now, answer.headers)
             elif answer.status_code == 503:
-                budget.unavailable(ticket, now, answer.headers)
+                budget.unavailable(reservation, now, answer.headers)
             else:
-                budget.answered(ticket, now, answer.headers, good=answer.status_code < 400)
+                budget.release(reservation, now, answer.headers, good=answer.status_code < 400)
         self._changed.set()
 
     def _deliver(self, all_news: list[PollEvent]) -> None:
@@ -293,10 +292,10 @@ class RequestDispatcher:
             for watcher in self._watchers.get(video_id, ()):
                 watcher.news.append((video_id, news))
                 watcher.satisfy()
-            if video_id not in self._schedule:
+            if video_id not in self._scheduler:
                 self._forget(video_id)
         self._changed.set()
 
     def _forget(self, video_id: str) -> None:
         self._watchers.pop(video_id, None)
-        self._schedule.discard(video_id)
+        self._scheduler.discard(video_id)

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-IN_DOUBT = (
+OUTCOME_UNKNOWN = (
     "the request was sent, so the server may have accepted the render, and it may cost money: look at your account's videos "
     "before you submit it again"
 )
@@ -45,11 +45,11 @@ _LOST = 60.0  # seconds beyond its timeout after which a request was lost with i
 
 
 @define(eq=False)
-class _Run:
+class LoopState:
     """What a session has in one event loop; it ends with the loop."""
 
     transport: Transport
-    pacer: RequestDispatcher
+    dispatcher: RequestDispatcher
     scopes: set[anyio.CancelScope] = field(factory=set)
     # How many ``async with`` are open, and whether the last one was left.
     contexts: int = 0
@@ -72,7 +72,7 @@ class _Run:
 
 
 # Connections and clocks belong to one event loop each, a client may live through several.
-_runs: RunVar[WeakKeyDictionary[Session, _Run]] = RunVar("a2v_runs")
+_loop_states: RunVar[WeakKeyDictionary[Session, LoopState]] = RunVar("a2v_loop_states")
 
 
 class Session(HoldsSecret):
@@ -94,8 +94,8 @@ class Session(HoldsSecret):
         self.base_url: str = read_base_url(base_url, os.environ.get("A2V_BASE_URL"))
         self.timeout: float = arguments.seconds("timeout", timeout, error=ConfigurationError)
         self.max_retries: int = arguments.whole("max_retries", max_retries, least=0, error=ConfigurationError)
-        self._budget = partial(_budget, rate_limit, self.timeout)
-        self._shared = SharedRateLimiter(self._budget())
+        self._limiter = partial(_limiter, rate_limit, self.timeout)
+        self._shared = SharedRateLimiter(self._limiter())
         self.max_download_bytes: int | None = (
             None
             if max_download_bytes is None
@@ -103,57 +103,57 @@ class Session(HoldsSecret):
         )
         if transport is not None and not hasattr(transport, "handle_async_request"):
             raise ConfigurationError(f"transport must be an asynchronous httpx transport, got {transport!r}")
-        self.sightings: KnownVideos = KnownVideos()
+        self.known_videos: KnownVideos = KnownVideos()
         self._custom_transport = transport
         self._pid = os.getpid()
         self._closed = False
         # Those of all event loops; a list, because appending and removing need no lock.
-        self._all_runs: list[ReferenceType[_Run]] = []
+        self._all_states: list[ReferenceType[LoopState]] = []
 
     def open(self) -> None:
         """Enter the client's context in this event loop, and keep connections there."""
-        run = self._run
-        self._closed = run.closed = False
-        run.contexts += 1
-        run.transport.open()
+        state = self._loop_state
+        self._closed = state.closed = False
+        state.contexts += 1
+        state.transport.open()
 
     async def leave(self) -> None:
         """Leave the client's context in this event loop. The last one to leave ends what waits there; others go on."""
-        run = self._run
-        run.contexts -= 1
-        if run.contexts <= 0:
-            await self._end(run)
+        state = self._loop_state
+        state.contexts -= 1
+        if state.contexts <= 0:
+            await self._end(state)
 
     async def aclose(self) -> None:
         """Close the client: end what waits in any event loop, and the connections of this one."""
         self._closed = True
-        own = self._run
-        for run in [found for each in self._all_runs if (found := each())]:
-            if run is not own:
-                run.end_soon()
+        own = self._loop_state
+        for state in [found for each in self._all_states if (found := each())]:
+            if state is not own:
+                state.end_soon()
         await self._end(own)
 
-    async def _end(self, run: _Run) -> None:
-        run.contexts = 0
-        run.end()
-        others = any((other := each()) and other is not run and other.contexts for each in list(self._all_runs))
+    async def _end(self, state: LoopState) -> None:
+        state.contexts = 0
+        state.end()
+        others = any((other := each()) and other is not state and other.contexts for each in list(self._all_states))
         with anyio.CancelScope(shield=True):
-            await run.transport.aclose(shared=others)
+            await state.transport.aclose(shared=others)
 
     def now(self) -> float:
         """The client's time in seconds, the same in all its event loops."""
-        return self._run.pacer.now()
+        return self._loop_state.dispatcher.now()
 
     @contextmanager
-    def in_use(self) -> Iterator[_Run]:
+    def in_use(self) -> Iterator[LoopState]:
         """Everything that waits does so in here, so that closing the client ends it.
 
         Raises:
             ClientClosedError: The client is closed, or was meanwhile.
             ConfigurationError: The transport given to it belongs to another process.
         """
-        run = self._run
-        if self._closed or run.closed:
+        state = self._loop_state
+        if self._closed or state.closed:
             raise ClientClosedError("the client is closed")
         if self._is_foreign:
             raise ConfigurationError(
@@ -161,11 +161,11 @@ class Session(HoldsSecret):
                 "make a client with a transport of its own in the child"
             )
         with anyio.CancelScope() as scope:
-            run.scopes.add(scope)
+            state.scopes.add(scope)
             try:
-                yield run
+                yield state
             finally:
-                run.scopes.discard(scope)
+                state.scopes.discard(scope)
         if scope.cancelled_caught:
             raise ClientClosedError("the client was closed during the call")
 
@@ -176,12 +176,12 @@ class Session(HoldsSecret):
             A2VError: As the outcome means; see ``a2v._core.responses``.
         """
         with telemetry.call_span(call) as span:
-            outcome = await self.persist(call.name, lambda: self.attempt(call))
+            outcome = await self.retry(call.name, lambda: self.attempt(call))
             if call.job:
                 span.note({"a2v.video_id": str(outcome)})
             return outcome
 
-    async def persist(self, name: str, attempt: Callable[[], Awaitable[T | Retry]]) -> T:
+    async def retry(self, name: str, attempt: Callable[[], Awaitable[T | Retry]]) -> T:
         """Do something again if need be and allowed.
 
         Args:
@@ -213,32 +213,32 @@ class Session(HoldsSecret):
         return await self._ask(call)
 
     async def _ask(self, call: ApiRequest[T]) -> T | Retry:
-        with self.in_use() as run:
-            answer = await run.pacer.request(call)
+        with self.in_use() as state:
+            answer = await state.dispatcher.request(call)
         return classify(call, answer)
 
     async def _submit(self, call: ApiRequest[T], job: Job, sending: SubmissionAttempt) -> T | Retry:
-        sending.begun = sending.sent = False
+        sending.started = sending.sent = False
         try:
             outcome = await self._ask(call)
         except BaseException as error:
             if state_after(error, sent=sending.sent) is JobState.UNKNOWN:
-                self.sightings.doubt(sending)
+                self.known_videos.mark_unknown(sending)
                 _warn_of_doubt(error)
             else:
-                self.sightings.end(sending)
+                self.known_videos.finish(sending)
             raise
         if isinstance(outcome, Retry):
-            self.sightings.end(sending)
+            self.known_videos.finish(sending)
         else:
-            self.sightings.end(sending, str(outcome))
+            self.known_videos.finish(sending, str(outcome))
             telemetry.logger.info("video %s: submitted for %s", outcome, job.model_id or job.pose_id)
         return outcome
 
-    async def look(self, video_id: str) -> Video:
+    async def get_video(self, video_id: str) -> Video:
         """Look at a video for somebody, and let those who watch it know."""
         video = await self.call(wire.video_get(video_id))
-        self._run.pacer.looked(video)
+        self._loop_state.dispatcher.looked(video)
         return video
 
     async def pause(self, attempt: int, asked: float = 0.0) -> None:
@@ -257,52 +257,54 @@ class Session(HoldsSecret):
         return self._custom_transport is not None and self._pid != os.getpid()
 
     @property
-    def _run(self) -> _Run:
-        runs = _runs.get(None)
-        if runs is None:
-            runs = WeakKeyDictionary[Session, _Run]()
-            _runs.set(runs)
-        if self not in runs:
-            runs[self] = self._new_run()
-        return runs[self]
+    def _loop_state(self) -> LoopState:
+        states = _loop_states.get(None)
+        if states is None:
+            states = WeakKeyDictionary[Session, LoopState]()
+            _loop_states.set(states)
+        if self not in states:
+            states[self] = self._new_loop_state()
+        return states[self]
 
-    def _new_run(self) -> _Run:
+    def _new_loop_state(self) -> LoopState:
         # What a child process inherited is its parent's to use and to close.
         transport = Transport(None if self._is_foreign else self._custom_transport)
 
         async def exchange(call: ApiRequest[Any]) -> Response | NoResponse:
             if call.sending:
-                sightings.begin(call.sending)
-                if call.sending.before:
-                    await call.sending.before()
-                call.sending.begun = True
+                known_videos.start(call.sending)
+                if call.sending.before_send:
+                    await call.sending.before_send()
+                call.sending.started = True
             with telemetry.request_span(base_url, call) as span:
                 answer = await transport.exchange(base_url, token, call, timeout)
                 telemetry.tell_reply(span, answer)
                 return answer
 
-        # The run must not keep the session alive, which is the key that it is found by.
-        base_url, token, timeout, sightings = self.base_url, self.token, self.timeout, self.sightings
+        # The state must not keep the session alive, which is the key that it is found by.
+        base_url, token, timeout, known_videos = self.base_url, self.token, self.timeout, self.known_videos
         # In a forked process, the lock may be held by a thread that exists in the parent only.
         if self._shared.pid != os.getpid():
-            self._shared = SharedRateLimiter(self._budget())
-        run = _Run(transport, RequestDispatcher(exchange, LoopRateLimiter(self._shared), sightings.video_list))
-        self._all_runs.append(ref(run, self._all_runs.remove))
-        return run
+            self._shared = SharedRateLimiter(self._limiter())
+        state = LoopState(
+            transport, RequestDispatcher(exchange, LoopRateLimiter(self._shared), known_videos.video_list)
+        )
+        self._all_states.append(ref(state, self._all_states.remove))
+        return state
 
 
 def _warn_of_doubt(error: BaseException) -> None:
     """Tell those who see a submission end in the middle that it may cost money; ``SubmissionUnknownError`` says so itself."""
     if not isinstance(error, SubmissionUnknownError):
-        error.add_note(IN_DOUBT)
-        telemetry.logger.warning("video.generate: %s: %s", type(error).__name__, IN_DOUBT)
+        error.add_note(OUTCOME_UNKNOWN)
+        telemetry.logger.warning("video.generate: %s: %s", type(error).__name__, OUTCOME_UNKNOWN)
 
 
-def _budget(rate_limit: int | str | None, timeout: float) -> RateLimiter:
-    longest = timeout + _LOST
+def _limiter(rate_limit: int | str | None, timeout: float) -> RateLimiter:
+    abandon_after = timeout + _LOST
     if rate_limit is None:
-        return RateLimiter(None, longest=longest)
+        return RateLimiter(None, abandon_after=abandon_after)
     if rate_limit == "auto":
-        return RateLimiter(longest=longest)
+        return RateLimiter(abandon_after=abandon_after)
     limit = arguments.whole("rate_limit", rate_limit, least=1, error=ConfigurationError)
-    return RateLimiter(limit, ceiling=limit, longest=longest)
+    return RateLimiter(limit, ceiling=limit, abandon_after=abandon_after)

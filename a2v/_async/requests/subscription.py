@@ -51,7 +51,7 @@ class Watch:
         one = {"a2v.video_id": next(iter(since))} if len(since) == 1 else {}
         self._span = telemetry.start("a2v.watch", {"a2v.videos": len(since), **one})
         self._watcher = Watcher(self._span)
-        self._pacer: RequestDispatcher | None = None
+        self._dispatcher: RequestDispatcher | None = None
 
     async def next(self) -> Video | None:
         """The next event, or ``None`` once all have ended.
@@ -77,18 +77,18 @@ class Watch:
 
     def close(self) -> None:
         """Watch no longer."""
-        if self._pacer:
-            self._pacer.leave(self._watcher, list(self._open))
+        if self._dispatcher:
+            self._dispatcher.leave(self._watcher, list(self._open))
         self._span.end()
 
     async def _wait(self) -> None:
         with anyio.CancelScope(deadline=self._deadline) as scope:
             try:
-                with self._session.in_use() as run:
-                    if self._pacer is None:
-                        self._pacer = run.pacer
-                        run.pacer.follow(self._watcher, self._open)
-                    self._news.extend(await run.pacer.news(self._watcher, self._open))
+                with self._session.in_use() as state:
+                    if self._dispatcher is None:
+                        self._dispatcher = state.dispatcher
+                        state.dispatcher.follow(self._watcher, self._open)
+                    self._news.extend(await state.dispatcher.news(self._watcher, self._open))
             except ClientClosedError as error:
                 raise self._with_facts(error, next(iter(self._open))) from None
         if scope.cancelled_caught:
