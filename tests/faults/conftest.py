@@ -11,6 +11,7 @@ import anyio
 import pytest
 
 import a2v
+from tests.chains import foreign
 
 from .server import FaultServer, Port
 
@@ -36,7 +37,7 @@ def shown(error: BaseException) -> str:
 
 
 def check(error: a2v.A2VError) -> None:
-    """What holds for every error: it can be pickled, copied and printed, and shows no secret to anybody."""
+    """What holds for every error: it can be pickled, copied and printed, shows no secret, and hides the libraries below."""
     for twin in (pickle.loads(pickle.dumps(error)), copy.copy(error), copy.deepcopy(error)):
         assert (type(twin), str(twin), repr(vars(twin))) == (type(error), str(error), repr(vars(error)))
     assert str(error).encode()
@@ -44,6 +45,7 @@ def check(error: a2v.A2VError) -> None:
     report = shown(error)
     assert CANARY not in report, report
     assert SECRET not in str(error)
+    assert foreign(error) == []
 
 
 @pytest.fixture(scope="package")

@@ -167,7 +167,13 @@ class Session(HoldsSecret):
             finally:
                 state.scopes.discard(scope)
         if scope.cancelled_caught:
-            raise ClientClosedError("the client was closed during the call")
+            closed = ClientClosedError("the client was closed during the call")
+            try:
+                raise closed
+            finally:
+                # Drop the event loop's cancellation: trio's can be an exception group, which tblib cannot unpickle.
+                closed.__context__ = None
+                del closed  # the traceback refers to this frame
 
     async def call(self, call: ApiRequest[T]) -> T:
         """Ask the server when it is our turn, again if need be and allowed.
