@@ -4,9 +4,11 @@ from importlib import import_module
 from logging import NullHandler, getLogger
 from typing import TYPE_CHECKING, Any
 
-from a2v._core.items import JobState, JournalEntry, Progress
-from a2v._core.models import Avatar, Character, Job, Outcome, Pose, RowError, Video, VideoStatus
+from a2v._core.items import Progress
+from a2v._core.outcomes import Outcome
 from a2v._core.rate_limiter import Pace
+from a2v._values.jobs import Job, JobState, JournalEntry
+from a2v._values.models import Avatar, Character, Pose, RowError, Video, VideoStatus
 from a2v.errors import (
     A2VError,
     AmbiguousJobsError,

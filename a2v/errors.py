@@ -1,4 +1,4 @@
-"""Everything that can go wrong, in one tree.
+"""All errors of a2v, in one tree.
 
     A2VError
     ├── InvalidArgumentError (also ValueError)
@@ -22,18 +22,20 @@
     ├── StagingError
     └── ClientClosedError
 
-An error that ends a wait for a video also carries ``video_id``, the last ``video`` seen and the time ``waited``, so that
-the caller can pick the task up again with ``client.videos.task(error.video_id)``. Every error can be pickled; none holds
-an object of the HTTP library or a secret.
+An error that ends a wait for a video also has its ``video_id``, its last snapshot as ``video``, and the time ``waited``, so
+that the caller can resume with ``client.videos.task(error.video_id)``. All errors can be pickled. None holds a secret or an
+object of the HTTP library.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from a2v._values.base_errors import A2VError, InvalidArgumentError, InvalidStateError
 
 if TYPE_CHECKING:
-    from a2v._core.items import JournalEntry
-    from a2v._core.models import Job, RowError, Video
+    from a2v._values.jobs import Job, JournalEntry
+    from a2v._values.models import RowError, Video
 
 __all__ = [
     "A2VError",
@@ -59,53 +61,19 @@ __all__ = [
     "WaitTimeoutError",
 ]
 
-# What still fits a screen; `faults` has them all.
+# As many as fit on a screen; `faults` has all of them.
 _SHOWN_FAULTS = 10
 
 
-def _restore(kind: type[A2VError], args: tuple[Any, ...], facts: dict[str, Any]) -> A2VError:
-    error = kind.__new__(kind)
-    # Set by hand, as `OSError.__new__`, which a time-out inherits, drops them.
-    error.args = args
-    error.__dict__.update(facts)
-    return error
-
-
-class A2VError(Exception):
-    """The base of every error that a2v raises.
-
-    Attributes:
-        video_id: The task a wait was about when it ended with this error, otherwise ``None``.
-        video: The last look at that task, if there was one.
-        waited: How long the wait had lasted, in seconds.
-    """
-
-    video_id: str | None = None
-    video: Video | None = None
-    waited: float | None = None
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        # The default calls the class with `args` alone, which fails for errors that take keyword-only facts.
-        return _restore, (type(self), self.args, self.__dict__)
-
-
-class InvalidArgumentError(A2VError, ValueError):
-    """An argument has a wrong type or value; the message names both. Nothing was sent."""
-
-
-class InvalidStateError(A2VError, RuntimeError):
-    """The object cannot be used in this way at this time, such as a batch outside its ``async with`` block."""
-
-
 class ConfigurationError(A2VError, ValueError):
-    """The client cannot work as it was set up: a bad token, a bad ``base_url``, a token over plain HTTP."""
+    """The client is misconfigured: for example an invalid token or ``base_url``, or a token over plain HTTP."""
 
 
 class ManifestError(A2VError, ValueError):
-    """The jobs of a batch cannot be read as they are written. Nothing was submitted.
+    """A manifest has errors. Nothing was submitted.
 
     Attributes:
-        faults: All that is wrong, in the order of the rows.
+        faults: All errors, in the order of the rows.
     """
 
     def __init__(self, manifest: str, *, faults: tuple[RowError, ...]) -> None:
@@ -117,13 +85,13 @@ class ManifestError(A2VError, ValueError):
 
 
 class AmbiguousJobsError(A2VError):
-    """New jobs of a batch may be jobs of its journal: only the query of the ``audio_url`` differs. Nothing was submitted.
+    """New jobs of a batch differ from jobs in its journal only in the query of the ``audio_url``. Nothing was submitted.
 
-    A new query can be a new signature of the same recording, or another recording. ``client.batch(recordings="same")``
-    or ``recordings="new"`` says which.
+    A new query can be a new signature of the same recording, or a different recording. Pass ``recordings="same"`` or
+    ``recordings="new"`` to ``client.batch`` to say which.
 
     Attributes:
-        pairs: For each such job its place in the batch, from 0, and the entry of the journal that it may be.
+        pairs: Each such job's position in the batch, from 0, with the journal entry that it may be.
     """
 
     def __init__(self, message: str, *, pairs: tuple[tuple[int, JournalEntry], ...]) -> None:
@@ -132,15 +100,15 @@ class AmbiguousJobsError(A2VError):
 
 
 class TransportError(A2VError):
-    """The server could not be talked to. Nothing was submitted."""
+    """The server cannot be reached, or the connection failed. Nothing was submitted."""
 
 
 class APIError(A2VError):
-    """The server said no.
+    """The server rejected the request.
 
     Attributes:
-        code: The code in the reply's envelope; ``None`` if the reply had no readable envelope.
-        message: What the server said.
+        code: The code in the response's envelope; ``None`` if the response had no readable envelope.
+        message: The server's message.
         status_code: The HTTP status.
     """
 
@@ -152,18 +120,18 @@ class APIError(A2VError):
 
 
 class AuthenticationError(APIError):
-    """The server does not accept the token (HTTP 401)."""
+    """The server rejected the token (HTTP 401)."""
 
 
 class PermissionDeniedError(APIError):
-    """The token is good, but not for this (HTTP 403)."""
+    """The token is valid but lacks the permission (HTTP 403)."""
 
 
 class NotFoundError(APIError):
-    """The server knows no such thing (HTTP 404, code 10001), or does not have the call at all (HTTP 404).
+    """The thing does not exist (HTTP 404, code 10001), or the server does not have the call (HTTP 404).
 
-    Not all servers have all calls: those for avatars, poses and ``videos.list`` came with the service's later revision.
-    The error's text tells which of the two it is, as far as the reply does.
+    The calls for avatars, poses and ``videos.list`` came with a later revision of the service, so some servers lack them.
+    The message says which of the two it is if the response does.
     """
 
     def __init__(self, message: str, *, code: int | None = None, status_code: int, hint: str = "") -> None:
@@ -172,10 +140,10 @@ class NotFoundError(APIError):
 
 
 class RateLimitError(APIError):
-    """Too many requests for longer than we were willing to wait (HTTP 429, code 1009).
+    """The server rejected the request for exceeding its rate limit, after all retries (HTTP 429, code 1009).
 
     Attributes:
-        retry_after: Seconds until the server accepts requests again; ``None`` if it did not say.
+        retry_after: Seconds until the server accepts requests again, if the response says so.
     """
 
     def __init__(
@@ -186,26 +154,26 @@ class RateLimitError(APIError):
 
 
 class ServerError(APIError):
-    """The server failed (HTTP 5xx or 408) and went on failing when asked again.
+    """The server failed (HTTP 5xx or 408), after all retries.
 
     Attributes:
-        retry_after: Seconds until the server expects to be available again, if it was unavailable (HTTP 503) and said so.
+        retry_after: Seconds until the server expects to be available again, if it responded with HTTP 503 and says so.
     """
 
     retry_after: float | None = None
 
 
 class ProtocolError(A2VError):
-    """The reply is not what the protocol promises: not JSON, no envelope, a wrong type, a redirect."""
+    """The response violates the protocol: not JSON, no envelope, a wrong type, a redirect."""
 
 
 class SubmissionUnknownError(A2VError):
-    """A render may or may not have been accepted, and may cost money; it is never submitted again by itself.
+    """The server may or may not have accepted a job, which may cost money. a2v never submits it again automatically.
 
-    The protocol has no idempotency key, so nothing short of looking at the account's videos can tell.
+    The protocol has no idempotency key, so only the list of the account's videos can show whether the job was accepted.
 
     Attributes:
-        job: What was submitted.
+        job: The submitted job.
     """
 
     def __init__(self, message: str, *, job: Job) -> None:
@@ -214,10 +182,10 @@ class SubmissionUnknownError(A2VError):
 
 
 class VideoFailedError(A2VError):
-    """The render ended in ``error``.
+    """The render failed: the video's status is ``error``.
 
     Attributes:
-        video: The video as the server last showed it; ``video.raw`` may say why.
+        video: The last snapshot of the video; ``video.raw`` may contain the reason.
     """
 
     video_id: str
@@ -230,12 +198,14 @@ class VideoFailedError(A2VError):
 
 
 class WaitTimeoutError(A2VError, TimeoutError):
-    """Our patience ended. The task goes on at the server; pick it up with ``client.videos.task(error.video_id)``.
+    """The timeout passed before the video reached a final status. The render continues on the server.
+
+    Resume with ``client.videos.task(error.video_id)``.
 
     Attributes:
-        video_id: The task waited for; with several, one that had not ended.
-        video: The last look at it, if there was one.
-        waited: How long the wait lasted, in seconds.
+        video_id: The id of the video; of several videos, one that has no final status yet.
+        video: The last snapshot of the video, if there was one.
+        waited: How long the call had waited, in seconds.
     """
 
     video_id: str
@@ -249,15 +219,15 @@ class WaitTimeoutError(A2VError, TimeoutError):
 
 
 class DownloadError(A2VError):
-    """A finished video could not be fetched or stored whole. Nothing is left under the final name."""
+    """A finished video could not be downloaded or saved completely. No file was left under the final name."""
 
 
 class JournalError(A2VError):
-    """A batch's journal cannot be used, so nothing is submitted."""
+    """The journal of a batch cannot be used. Nothing was submitted."""
 
 
 class StagingError(A2VError):
-    """A local recording could not be uploaded for the server, or not be removed afterwards. Nothing half is left there."""
+    """A local recording could not be uploaded, or the upload could not be deleted. No partial upload was left."""
 
 
 class ClientClosedError(A2VError):

@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from a2v import _paths
-from a2v._core import arguments, manifest_jobs, manifest_rows
-from a2v._core.models import Job, RowError
+from a2v._core import manifest_jobs, manifest_rows
+from a2v._values import arguments
+from a2v._values.models import RowError
 from a2v.errors import InvalidArgumentError, ManifestError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+
+    from a2v._values.jobs import Job
 
 __all__ = ["read_manifest"]
 

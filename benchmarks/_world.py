@@ -8,8 +8,9 @@ from random import Random
 
 from attrs import frozen
 
-from a2v._core.models import Job, Video
 from a2v._core.rate_limiter import RequestKind
+from a2v._values.jobs import Job
+from a2v._values.models import Video
 from a2v.testing import FixedWindow, RateLimit, Service, SlidingWindow, TokenBucket
 from a2v.testing._account import Render, Value
 

@@ -39,9 +39,9 @@ from _world import (
 from attrs import Factory, define, frozen
 
 import a2v
-from a2v._core.models import Video
 from a2v._core.poll_scheduler import PollScheduler, ScheduledRequest
 from a2v._core.rate_limiter import RateLimiter, RequestKind
+from a2v._values.models import Video
 from a2v.errors import NotFoundError, ServerError
 
 SEEDS = 5

@@ -15,7 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import a2v
-from a2v._core import manifest_jobs, manifest_rows, text
+from a2v._core import manifest_jobs, manifest_rows
+from a2v._values import text
 
 URL = "https://example.com/a.wav"
 JOB = a2v.Job("eva", URL)

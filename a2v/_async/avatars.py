@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from a2v._core import arguments, wire
+from a2v._core import wire
 from a2v._core.settings import HoldsSecret
+from a2v._values import arguments
 
 if TYPE_CHECKING:
     import builtins
 
     from a2v._async.requests.session import Session
-    from a2v._core.models import Avatar, Pose
+    from a2v._values.models import Avatar, Pose
 
 
 class AsyncAvatars(HoldsSecret):

@@ -9,7 +9,7 @@ from a2v._core.settings import HoldsSecret
 
 if TYPE_CHECKING:
     from a2v._async.requests.session import Session
-    from a2v._core.models import Character
+    from a2v._values.models import Character
 
 
 class AsyncCharacters(HoldsSecret):

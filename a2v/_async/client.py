@@ -10,8 +10,8 @@ from a2v._async.characters import AsyncCharacters
 from a2v._async.requests.session import Session
 from a2v._async.videos import AsyncVideos
 from a2v._core.batch_options import BatchOptions
-from a2v._core.models import DEFAULT_RENDER_TIMEOUT
 from a2v._core.settings import HoldsSecret, Secret
+from a2v._values.models import DEFAULT_RENDER_TIMEOUT
 
 if TYPE_CHECKING:
     import os
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     import httpx
 
-    from a2v._core.models import Job
+    from a2v._values.jobs import Job
 
 
 class AsyncA2V(HoldsSecret):

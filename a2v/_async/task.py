@@ -12,10 +12,10 @@ from a2v._async.destination import Destination, file_ids
 from a2v._async.download import download, in_thread
 from a2v._async.requests import telemetry
 from a2v._async.requests.subscription import Watch
-from a2v._core import arguments
-from a2v._core.models import DEFAULT_RENDER_TIMEOUT, Video, VideoStatus
 from a2v._core.settings import HoldsSecret, Secret
-from a2v._core.text import escape
+from a2v._values import arguments
+from a2v._values.models import DEFAULT_RENDER_TIMEOUT, Video, VideoStatus
+from a2v._values.text import escape
 from a2v.errors import DownloadError, ProtocolError, VideoFailedError, WaitTimeoutError
 
 if TYPE_CHECKING:

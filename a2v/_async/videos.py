@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, overload
 
 from a2v._async.task import AsyncVideoTask, follow
-from a2v._core import arguments, wire
-from a2v._core.models import DEFAULT_RENDER_TIMEOUT, Job, Video
+from a2v._core import wire
 from a2v._core.paths import file_of
 from a2v._core.settings import HoldsSecret
+from a2v._values import arguments
+from a2v._values.jobs import Job
+from a2v._values.models import DEFAULT_RENDER_TIMEOUT, Video
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator

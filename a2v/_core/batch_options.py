@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from attrs import Attribute, field, frozen
 
-from a2v._core import arguments
-from a2v._core.models import DEFAULT_RENDER_TIMEOUT
+from a2v._values import arguments
+from a2v._values.models import DEFAULT_RENDER_TIMEOUT
 from a2v.errors import InvalidArgumentError
 
 if TYPE_CHECKING:

@@ -25,17 +25,18 @@ from typing import TYPE_CHECKING, TypeVar
 
 from attrs import evolve, frozen
 
-from a2v._core.items import JobState, JournalRow, without_query
+from a2v._core.items import JournalRow, without_query
 from a2v._core.manifest_jobs import file_names, mask_name, same_file
-from a2v._core.models import Job, RowError
 from a2v._core.url_signatures import unsigned
+from a2v._values.jobs import Job, JobState
+from a2v._values.models import RowError
 from a2v.errors import AmbiguousJobsError, ConfigurationError, ManifestError
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Iterator, Mapping
 
     from a2v._core.batch_options import BatchOptions, Recordings
-    from a2v._core.items import JournalEntry
+    from a2v._values.jobs import JournalEntry
 
 # What still fits a screen; `pairs` has them all.
 _SHOWN_PAIRS = 100

@@ -6,7 +6,7 @@ import html
 import re
 from typing import TYPE_CHECKING
 
-from a2v._core.text import escape
+from a2v._values.text import escape
 
 if TYPE_CHECKING:
     from a2v._core.wire import Response

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from enum import StrEnum
 from math import inf
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
@@ -11,7 +10,7 @@ from urllib.parse import urlsplit, urlunsplit
 from attrs import frozen
 
 from a2v import errors
-from a2v._core.models import Job
+from a2v._values.jobs import Job, JobState, JournalEntry
 from a2v.errors import (
     A2VError,
     APIError,
@@ -29,34 +28,6 @@ if TYPE_CHECKING:
 _PAYMENT_REQUIRED = 402
 
 
-class JobState(StrEnum):
-    """How far a job of a batch is, as its journal keeps it."""
-
-    PENDING = "pending"
-    """It has not been submitted."""
-    SUBMITTING = "submitting"
-    """Its submission is under way; after a crash nobody knows whether it arrived."""
-    UNKNOWN = "unknown"
-    """It may or may not have been accepted. It is not submitted again but by explicit choice."""
-    SUBMITTED = "submitted"
-    """The server has it."""
-    FINISHED = "finished"
-    """It is rendered and not saved yet."""
-    DONE = "done"
-    """It is rendered, and saved if it was to be."""
-    FAILED = "failed"
-    """The render ended in error."""
-    REJECTED = "rejected"
-    """The server refused it."""
-    LOST = "lost"
-    """It was submitted, and the server no longer knows its video. Each run asks for it again, in case it reappears."""
-
-    @property
-    def is_terminal(self) -> bool:
-        """Whether a batch does nothing more about it by itself."""
-        return self in (JobState.DONE, JobState.FAILED, JobState.REJECTED)
-
-
 BEFORE: Mapping[JobState, tuple[JobState, ...]] = {
     # Withdrawn, as nothing was sent or it was provably refused; or submitted again by explicit choice.
     JobState.PENDING: (JobState.SUBMITTING, JobState.UNKNOWN, JobState.FAILED, JobState.REJECTED, JobState.LOST),
@@ -71,27 +42,6 @@ BEFORE: Mapping[JobState, tuple[JobState, ...]] = {
     JobState.LOST: (JobState.SUBMITTED, JobState.FINISHED),
 }
 """For each state those that it may follow."""
-
-
-@frozen(kw_only=True)
-class JournalEntry:
-    """What a journal knows of one job.
-
-    Attributes:
-        job: The job. Its ``audio_url`` is without query, which may be a secret, and it has no ``extra``.
-        state: How far it is.
-        video_id: Its video, if it was submitted.
-        path: Where the video was saved, if it was.
-        error: What went wrong, if something did.
-        place: Its place in the last run of the batch, from 0; ``None``: that run did not have it.
-    """
-
-    job: Job
-    state: JobState
-    video_id: str | None = None
-    path: str | None = None
-    error: str | None = None
-    place: int | None = None
 
 
 @frozen(kw_only=True)

@@ -18,9 +18,10 @@ from typing import Any
 from attrs import define, field, frozen
 
 from a2v._core.manifest_rows import COLUMNS, Hidden, Row, column_of, is_blank, listed, table
-from a2v._core.models import Job, RowError
-from a2v._core.text import discreet, escape, find_invisible, find_unwritable, hide_access, strip
 from a2v._core.workbook import MAX_CELLS, CellError
+from a2v._values.jobs import Job
+from a2v._values.models import RowError
+from a2v._values.text import discreet, escape, find_invisible, find_unwritable, hide_access, strip
 
 Resolve = Callable[[str], str]
 

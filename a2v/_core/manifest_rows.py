@@ -14,9 +14,9 @@ from typing import Any
 
 from attrs import field, frozen
 
-from a2v._core.models import RowError
-from a2v._core.text import escape, is_invisible, strip
 from a2v._core.workbook import CellError, WorkbookError, read_sheet
+from a2v._values.models import RowError
+from a2v._values.text import escape, is_invisible, strip
 
 MAX_BYTES = 100 << 20
 """The most bytes of a manifest's file."""

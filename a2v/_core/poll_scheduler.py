@@ -29,8 +29,8 @@ from typing import TYPE_CHECKING
 
 from attrs import define, evolve, frozen
 
-from a2v._core.models import Video, VideoStatus
 from a2v._core.rate_limiter import RequestKind
+from a2v._values.models import Video, VideoStatus
 from a2v.errors import A2VError, AuthenticationError, NotFoundError, ProtocolError, RateLimitError
 
 if TYPE_CHECKING:

@@ -29,7 +29,7 @@ from a2v.errors import (
 )
 
 if TYPE_CHECKING:
-    from a2v._core.models import Job
+    from a2v._values.jobs import Job
 
 T = TypeVar("T")
 

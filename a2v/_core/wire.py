@@ -14,8 +14,9 @@ import cattrs
 from attrs import define, field, frozen
 from cattrs.gen import make_dict_structure_fn, override
 
-from a2v._core.models import Avatar, Character, Job, Pose, ResultList, Video, VideoStatus
-from a2v._core.text import escape
+from a2v._values.jobs import Job
+from a2v._values.models import Avatar, Character, Pose, ResultList, Video, VideoStatus
+from a2v._values.text import escape
 from a2v.errors import ProtocolError
 
 T = TypeVar("T")

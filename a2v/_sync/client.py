@@ -13,8 +13,8 @@ from a2v._async.characters import AsyncCharacters
 from a2v._async.client import AsyncA2V
 from a2v._async.task import AsyncVideoTask
 from a2v._async.videos import AsyncVideos
-from a2v._core.models import DEFAULT_RENDER_TIMEOUT
 from a2v._sync.bridge import Bridge, SyncContext, SyncIterator, Twin, consumed, core_of
+from a2v._values.models import DEFAULT_RENDER_TIMEOUT
 
 if TYPE_CHECKING:
     import builtins
@@ -26,9 +26,11 @@ if TYPE_CHECKING:
 
     import httpx
 
-    from a2v._core.items import JournalEntry, Progress
-    from a2v._core.models import Avatar, Character, Job, Outcome, Pose, Video
+    from a2v._core.items import Progress
+    from a2v._core.outcomes import Outcome
     from a2v._core.rate_limiter import Pace
+    from a2v._values.jobs import Job, JournalEntry
+    from a2v._values.models import Avatar, Character, Pose, Video
 
 __all__ = ["A2V", "Avatars", "Batch", "Characters", "VideoTask", "Videos"]
 

@@ -16,7 +16,7 @@ from a2v._core import batch_plan
 from a2v._core.batch_options import BatchOptions
 from a2v._core.items import is_lost, without_query
 from a2v._core.manifest_jobs import file_names, listed_rows
-from a2v._core.models import DEFAULT_RENDER_TIMEOUT
+from a2v._values.models import DEFAULT_RENDER_TIMEOUT
 from a2v.cli.printing import number, say
 from a2v.cli.server import Flag, OptionalPath, Server, UsageError, read_audio
 from a2v.cli.table import Standing, count_stages, in_words

@@ -17,7 +17,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from a2v._core.text import escape
+from a2v._values.text import escape
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -19,10 +19,10 @@ from attrs import frozen
 from cyclopts import Parameter
 
 from a2v import AsyncA2V, Job
-from a2v._core import arguments
 from a2v._core.settings import Secret, read_base_url
-from a2v._core.text import discreet
 from a2v._paths import existing
+from a2v._values import arguments
+from a2v._values.text import discreet
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence

@@ -11,7 +11,7 @@ from attrs import define, field
 
 from a2v import A2VError, DownloadError, NotFoundError, Video, VideoStatus
 from a2v._async.requests.session import OUTCOME_UNKNOWN
-from a2v._core.models import DEFAULT_RENDER_TIMEOUT
+from a2v._values.models import DEFAULT_RENDER_TIMEOUT
 from a2v.cli.output import Output, Row, open_output
 from a2v.cli.printing import say
 

@@ -20,7 +20,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from a2v._core import wire
-from a2v._core.models import Avatar, Character, Job, Pose, Video, VideoStatus
+from a2v._values.models import Avatar, Character, Pose, Video, VideoStatus
 from a2v.engine import cast
 from a2v.engine.data_folder import open_data_folder
 from a2v.engine.errors import AudioError, RenderError
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
     from starlette.requests import Request
 
+    from a2v._values.jobs import Job
     from a2v.engine.dask_renderer import DaskRenderer
 
 MAX_BODY = 64 * 1024

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from a2v import __version__
 from a2v._core import wire
-from a2v._core.models import VideoStatus
+from a2v._values.models import VideoStatus
 from a2v.engine import cast
 from a2v.engine.recording_fetcher import HTTP_URL
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from html import escape
 from typing import TYPE_CHECKING
 
-from a2v._core.models import Avatar, Pose, Video, VideoStatus
+from a2v._values.models import Avatar, Pose, Video, VideoStatus
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -21,7 +21,7 @@ import anyio.lowlevel
 import anyio.to_thread
 from attrs import frozen
 
-from a2v._core.models import Job, VideoStatus
+from a2v._values.models import VideoStatus
 from a2v.engine.data_folder import ensure_private_folder, move_durably
 from a2v.engine.errors import RenderCrashedError, RenderError
 from a2v.engine.exhaustion import MAX_BACKOFF, OUT_OF_MEMORY, LogThrottle, ResourceMonitor, exhaustion_reason
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from types import TracebackType
 
+    from a2v._values.jobs import Job
     from a2v.engine.settings import Settings
     from a2v.engine.task_store import Task, TaskStore
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, TypeVar, get_arg
 from attrs import Attribute, field, frozen
 from attrs.validators import optional
 
-from a2v._core import arguments
 from a2v._core.settings import Secret
+from a2v._values import arguments
 from a2v.errors import ConfigurationError
 
 if TYPE_CHECKING:

@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Self
 
 from attrs import field, frozen
 
-from a2v._core.models import Job, VideoStatus
+from a2v._values.models import VideoStatus
 from a2v.engine.data_folder import ensure_private_file
 from a2v.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
+
+    from a2v._values.jobs import Job
 
 _MIGRATIONS = [
     """

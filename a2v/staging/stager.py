@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from attrs import define, field
 
-from a2v._core import arguments
 from a2v._core.settings import HoldsSecret, Secret
+from a2v._values import arguments
 from a2v.errors import ConfigurationError, StagingError
 from a2v.staging.recording import look, open_file
 from a2v.staging.store import Place

@@ -10,17 +10,21 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from email.utils import formatdate
 from random import Random
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from attrs import define, field, frozen
 from attrs.setters import frozen as frozen_
 from attrs.validators import optional
 
-from a2v._core import arguments, wire
-from a2v._core.models import Avatar, Character, Job, Pose, Video, VideoStatus
+from a2v._core import wire
+from a2v._values import arguments
+from a2v._values.models import Avatar, Character, Pose, Video, VideoStatus
 from a2v.errors import InvalidArgumentError
 from a2v.testing._limits import EPOCH, RateLimit
 from a2v.testing._values import Submit
+
+if TYPE_CHECKING:
+    from a2v._values.jobs import Job
 
 T = TypeVar("T")
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from attrs import define, field, frozen
 
-from a2v._core import arguments
+from a2v._values import arguments
 from a2v.errors import InvalidArgumentError
 
 EPOCH = 1_700_000_000.0

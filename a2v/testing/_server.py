@@ -14,7 +14,7 @@ from anyio.abc import SocketAttribute
 from anyio.from_thread import start_blocking_portal
 from anyio.streams.buffered import BufferedByteReceiveStream
 
-from a2v._core import arguments
+from a2v._values import arguments
 from a2v.errors import InvalidArgumentError
 from a2v.testing._values import Reply
 

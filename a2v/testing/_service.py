@@ -18,8 +18,9 @@ import httpx
 from anyio.lowlevel import RunVar
 from attrs import define, field
 
-from a2v._core import arguments, wire
-from a2v._core.models import Avatar, Character, Pose, Video, VideoStatus
+from a2v._core import wire
+from a2v._values import arguments
+from a2v._values.models import Avatar, Character, Pose, Video, VideoStatus
 from a2v.errors import InvalidArgumentError, ProtocolError
 from a2v.testing._account import Account, Answer, Render
 from a2v.testing._server import Server

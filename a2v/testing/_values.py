@@ -10,7 +10,8 @@ from typing import Any, Literal, Self
 
 from attrs import field, frozen
 
-from a2v._core import arguments, wire
+from a2v._core import wire
+from a2v._values import arguments
 from a2v.errors import InvalidArgumentError
 
 _LEAST_STATUS, _LARGEST_STATUS = 100, 999

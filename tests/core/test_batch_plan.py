@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 import a2v
 from a2v._core.batch_options import BatchOptions
 from a2v._core.batch_plan import Action, Files, decide, mask_of, match, places_of, recording, repeated
-from a2v._core.items import JobState, JournalRow, without_query
+from a2v._core.items import JournalRow, without_query
+from a2v._values.jobs import JobState
 
 AUDIO = "https://example.com/a.wav"
 FOLDER = Path("/videos")

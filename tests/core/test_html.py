@@ -8,8 +8,9 @@ from html.parser import HTMLParser
 
 import pytest
 
-from a2v import Avatar, Character, Pose, Video, VideoStatus, _html
-from a2v._core.models import ResultList
+from a2v import Avatar, Character, Pose, Video, VideoStatus
+from a2v._values import html
+from a2v._values.models import ResultList
 
 EVIL = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>"
 NOT_WEB = [
@@ -169,7 +170,7 @@ def test_an_empty_list_and_one_with_something_else_in_it():
 
 
 def test_progress():
-    shown = Page(_html.progress({"finished": 3, "failed": 1, "under way": 0, "wait<b>ing": 4}))
+    shown = Page(html.progress({"finished": 3, "failed": 1, "under way": 0, "wait<b>ing": 4}))
     assert shown.text == "3 finished, 1 failed, 4 wait<b>ing of 8"
     widths = [
         attributes["style"].partition(";")[0]
@@ -177,4 +178,4 @@ def test_progress():
         if "width" in attributes.get("style", "")
     ]
     assert [width for width in widths if width.startswith("width")] == ["width:37.50%", "width:12.50%", "width:50.00%"]
-    assert Page(_html.progress({"waiting": 0})).text == "nothing to do"
+    assert Page(html.progress({"waiting": 0})).text == "nothing to do"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 import a2v
-from a2v._core.items import BEFORE, JobState, adoptable, error_record, restored, state_after, without_query
+from a2v._core.items import BEFORE, adoptable, error_record, restored, state_after, without_query
+from a2v._values.jobs import JobState
 
 AUDIO = "https://example.com/a.wav"
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 import a2v
-from a2v._core.arguments import path as checked_path
 from a2v._core.paths import file_of
+from a2v._values.arguments import path as checked_path
 
 
 def test_a_relative_path_is_resolved_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from a2v._core.models import Video, VideoStatus
 from a2v._core.poll_scheduler import MAX_OUTAGE, PollScheduler, is_change, poll_interval
 from a2v._core.rate_limiter import RateLimiter, RequestKind
+from a2v._values.models import Video, VideoStatus
 from a2v.errors import (
     AuthenticationError,
     NotFoundError,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from a2v._core.models import Video, VideoStatus
 from a2v._core.poll_scheduler import PollScheduler
 from a2v._core.rate_limiter import RateLimiter, RequestKind
+from a2v._values.models import Video, VideoStatus
 from a2v.errors import APIError, NotFoundError, ServerError
 
 MISSING = NotFoundError("no such thing", status_code=404)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from a2v._core import text
+from a2v._values import text
 
 
 @pytest.mark.parametrize(

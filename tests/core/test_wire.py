@@ -7,7 +7,8 @@ import json
 import pytest
 
 from a2v._core import wire
-from a2v._core.models import Avatar, Character, Job, Pose, Video, VideoStatus
+from a2v._values.jobs import Job
+from a2v._values.models import Avatar, Character, Pose, Video, VideoStatus
 from a2v.errors import ProtocolError
 
 

@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 
 import a2v
 from a2v._core import wire
-from a2v._core.models import Character, Job, Video
 from a2v._core.rate_limiter import RateLimiter, RequestKind
 from a2v._core.responses import Retry, classify
 from a2v._core.wire import Response
+from a2v._values.jobs import Job
+from a2v._values.models import Character, Video
 
 from .conftest import CANARY, check
 from .server import Connection, Port

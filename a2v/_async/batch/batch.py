@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Self
 
 import anyio
 
-from a2v import _html
 from a2v._async.batch.background import is_asyncio, spawn, wait_for_end
 from a2v._async.batch.files import BatchFiles
 from a2v._async.batch.item import Item
@@ -25,19 +24,13 @@ from a2v._async.batch.submitter import Submitter
 from a2v._async.download import in_thread
 from a2v._async.requests import telemetry
 from a2v._async.task import AsyncVideoTask
-from a2v._core import arguments, wire
+from a2v._core import wire
 from a2v._core.batch_plan import places_of
-from a2v._core.items import (
-    JobState,
-    JournalEntry,
-    Progress,
-    as_a2v_error,
-    error_record,
-    is_lost,
-    submission_unknown,
-)
-from a2v._core.models import Job, Outcome
+from a2v._core.items import Progress, as_a2v_error, error_record, is_lost, submission_unknown
+from a2v._core.outcomes import Outcome
 from a2v._core.settings import HoldsSecret
+from a2v._values import arguments, html
+from a2v._values.jobs import Job, JobState, JournalEntry
 from a2v.errors import (
     A2VError,
     InvalidArgumentError,
@@ -161,7 +154,7 @@ class AsyncBatch(HoldsSecret):
         """How far it has come, for notebooks."""
         p = self.progress
         counts = {"finished": p.done, "failed": p.failed, "in doubt": p.unknown, "under way": p.under_way}
-        return _html.progress({**counts, **({"lost": p.lost} if p.lost else {}), "waiting": p.waiting})
+        return html.progress({**counts, **({"lost": p.lost} if p.lost else {}), "waiting": p.waiting})
 
     def __aiter__(self) -> Self:
         return self

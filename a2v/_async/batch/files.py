@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from a2v._core.items import JournalRow
-    from a2v._core.models import Job
+    from a2v._values.jobs import Job
 
 _AT_ONCE = 4
 """How many files are fetched at once: more would not be faster, and would all be in the middle when something breaks."""

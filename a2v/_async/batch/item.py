@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import define
 
 from a2v._core.batch_plan import mask_of
-from a2v._core.items import JobState
-from a2v._core.models import Job
+from a2v._values.jobs import Job, JobState
 
 if TYPE_CHECKING:
     from a2v._async.batch.journal import Journal

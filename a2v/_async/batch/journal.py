@@ -24,11 +24,11 @@ import anyio
 
 from a2v import _threads
 from a2v._async.batch.lock_file import LockFile
-from a2v._core import arguments
-from a2v._core.items import BEFORE, JobState, JournalEntry, JournalRow, without_query
-from a2v._core.models import Job
+from a2v._core.items import BEFORE, JournalRow, without_query
 from a2v._core.settings import is_loopback
-from a2v._core.text import escape
+from a2v._values import arguments
+from a2v._values.jobs import Job, JobState, JournalEntry
+from a2v._values.text import escape
 from a2v.errors import A2VError, JournalError
 
 if TYPE_CHECKING:

@@ -18,9 +18,10 @@ from a2v._async.batch.lock_file import read_note
 from a2v._async.destination import Destination, FileId
 from a2v._async.download import digest_of, in_thread
 from a2v._core.batch_plan import Action, BatchPlan, Files, Match, Matching, Step, decide, match, places_of
-from a2v._core.items import JobState, JournalEntry, restored
+from a2v._core.items import restored
 from a2v._core.manifest_jobs import same_file
-from a2v._core.models import Job, Video, VideoStatus
+from a2v._values.jobs import Job, JobState, JournalEntry
+from a2v._values.models import Video, VideoStatus
 from a2v.errors import DownloadError, JournalError, VideoFailedError
 
 if TYPE_CHECKING:

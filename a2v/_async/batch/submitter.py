@@ -12,10 +12,11 @@ from anyio.lowlevel import checkpoint_if_cancelled
 
 from a2v._async.requests import telemetry
 from a2v._core import wire
-from a2v._core.items import JobState, error_record, refuses_all, state_after, submission_unknown
+from a2v._core.items import error_record, refuses_all, state_after, submission_unknown
 from a2v._core.poll_scheduler import MAX_OUTAGE
 from a2v._core.responses import Retry
-from a2v._core.text import escape
+from a2v._values.jobs import JobState
+from a2v._values.text import escape
 from a2v.errors import A2VError, ClientClosedError, JournalError, RateLimitError, ServerError, TransportError
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from a2v._async.batch.journal import Journal
     from a2v._async.batch.reconciler import Reconciler
     from a2v._async.requests.session import Session
-    from a2v._core.models import Job
+    from a2v._values.jobs import Job
 
 _AGAIN = 10.0
 """Seconds between attempts to reach a server that is out of reach, and after the first doubt."""

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from a2v._async.requests.shared_limiter import LoopRateLimiter
-    from a2v._core.models import Video
     from a2v._core.rate_limiter import RateLimiter
+    from a2v._values.models import Video
 
 _ELSEWHERE = 0.1  # seconds until the budget is looked at again while another event loop waits for an answer
 _INSTANT = 1e-6

@@ -18,8 +18,8 @@ from attrs import define, evolve
 from a2v._core import wire
 
 if TYPE_CHECKING:
-    from a2v._core.models import Video
     from a2v._core.wire import ApiRequest, SubmissionAttempt
+    from a2v._values.models import Video
 
 KNOWN = -1
 """Instead of a time: nobody needs to ask where this video comes from."""

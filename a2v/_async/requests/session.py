@@ -18,11 +18,13 @@ from a2v._async.requests.dispatcher import RequestDispatcher
 from a2v._async.requests.known_videos import KnownVideos
 from a2v._async.requests.shared_limiter import LoopRateLimiter, SharedRateLimiter
 from a2v._async.requests.transport import Transport
-from a2v._core import arguments, wire
-from a2v._core.items import JobState, state_after
+from a2v._core import wire
+from a2v._core.items import state_after
 from a2v._core.rate_limiter import RateLimiter
 from a2v._core.responses import Retry, backoff, classify
 from a2v._core.settings import HoldsSecret, Secret, read_base_url, read_token
+from a2v._values import arguments
+from a2v._values.jobs import JobState
 from a2v.errors import ClientClosedError, ConfigurationError, RateLimitError, SubmissionUnknownError
 
 if TYPE_CHECKING:
@@ -30,9 +32,10 @@ if TYPE_CHECKING:
 
     import httpx
 
-    from a2v._core.models import Job, Video
     from a2v._core.responses import NoResponse
     from a2v._core.wire import ApiRequest, Response, SubmissionAttempt
+    from a2v._values.jobs import Job
+    from a2v._values.models import Video
 
 T = TypeVar("T")
 

@@ -16,7 +16,7 @@ import anyio
 
 from a2v._async.requests import telemetry
 from a2v._async.requests.dispatcher import Watcher
-from a2v._core.text import escape
+from a2v._values.text import escape
 from a2v.errors import A2VError, ClientClosedError, WaitTimeoutError
 
 if TYPE_CHECKING:
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     from a2v._async.requests.dispatcher import RequestDispatcher
     from a2v._async.requests.session import Session
-    from a2v._core.models import Video
     from a2v._core.poll_scheduler import PollEvent
+    from a2v._values.models import Video
 
 _SHOWN = 10
 

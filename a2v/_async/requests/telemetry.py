@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import urlsplit
 
 from a2v._core.responses import NoResponse
-from a2v._core.text import escape
+from a2v._values.text import escape
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -8,7 +8,7 @@ from math import inf, isfinite, isnan
 from pathlib import Path
 from typing import Any
 
-from a2v.errors import A2VError, InvalidArgumentError
+from a2v._values.base_errors import A2VError, InvalidArgumentError
 
 _SHOWN = 200
 _TOO_LARGE = 2**63

@@ -1,0 +1,35 @@
+"""The outcomes of a batch's jobs."""
+
+from pathlib import Path
+
+from attrs import frozen
+
+from a2v._values.jobs import Job
+from a2v._values.models import Video
+from a2v.errors import A2VError
+
+
+@frozen(kw_only=True)
+class Outcome:
+    """The outcome of a job in a batch.
+
+    Attributes:
+        index: The position of the job in the input, from 0.
+        job: The job.
+        video: The last snapshot of its video, if it was submitted.
+        path: The path of the saved video, if it was saved.
+        mask_path: The path of the saved mask, if it was saved.
+        error: The error that ended the job, if it failed.
+    """
+
+    index: int
+    job: Job
+    video: Video | None = None
+    path: Path | None = None
+    mask_path: Path | None = None
+    error: A2VError | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether the video is finished and, if the batch saves videos, saved."""
+        return self.error is None

@@ -1,0 +1,231 @@
+"""Jobs: what users ask for, the states of a job in a batch, and a journal's record of one."""
+
+import re
+from collections.abc import Iterator, Mapping
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Any, overload
+from urllib.parse import urlsplit
+
+from attrs import field, frozen
+
+from a2v._values.base_errors import InvalidArgumentError
+from a2v._values.models import Picklable, read_only
+from a2v._values.text import describe, discreet, find_invisible, find_unwritable
+
+_SCHEMES = {"http", "https", "file"}
+# Windows does not allow these, and a manifest written on one machine should work on another.
+_UNSAFE_IN_NAMES = re.compile(r'[/\\:*?"<>|]')
+_DEVICES = re.compile(
+    r"(con|prn|aux|nul|clock\$|conin\$|conout\$|(com|lpt)[0-9¹²³]) *(\..*)?", re.IGNORECASE | re.DOTALL
+)
+# Leaves room for an extension and ".part" within the 255 bytes that file systems allow.
+_LONGEST_NAME = 200
+
+
+def _check_text(what: str, value: str) -> None:
+    found = find_invisible(value)
+    if not found and " " in value:
+        found = describe(value, value.index(" "))
+    if found:
+        raise InvalidArgumentError(f"{what} must not contain {found}, got {discreet(value)}")
+
+
+def _check_id(what: str, value: Any) -> None:
+    if not isinstance(value, str) or not value:
+        raise InvalidArgumentError(f"{what}, got {discreet(value)}")
+    _check_text(what.partition(" ")[0], value)
+
+
+def _check_model_id(job: "Job", _: object, value: Any) -> None:
+    if job.pose_id is not None and value is not None:
+        raise InvalidArgumentError("a job has a model_id or a pose_id, not both")
+    if job.pose_id is None:
+        _check_id("model_id must be a character's id such as 'eva_a0008'", value)
+
+
+def _check_pose_id(_: object, __: object, value: Any) -> None:
+    if value is not None:
+        _check_id("pose_id must be the id of an avatar's pose", value)
+
+
+def _check_with_mask(job: "Job", _: object, value: Any) -> None:
+    if not isinstance(value, bool):
+        raise InvalidArgumentError(f"with_mask must be True or False, got {discreet(value)}")
+    if value and job.pose_id is None:
+        raise InvalidArgumentError("with_mask goes with a pose_id: servers make no mask for a model_id")
+
+
+def _check_audio_url(_: object, __: object, value: Any) -> None:
+    # The parser's own messages quote the URL, including its signature.
+    if not isinstance(value, str) or not value:
+        raise InvalidArgumentError(f"audio_url must be the URL of a speech recording, got {discreet(value)}")
+    _check_text("audio_url", value)
+    try:
+        parts = urlsplit(value)
+        _ = parts.port
+    except ValueError:
+        raise InvalidArgumentError(f"audio_url is not a valid URL, got {discreet(value)}") from None
+    if parts.scheme.lower() not in _SCHEMES:
+        raise InvalidArgumentError(
+            f"audio_url must be a URL that the server can download (https://…), got {discreet(value)}; "
+            "a local file works only with a local engine that may read its folder (file:///…)"
+        )
+    if parts.scheme.lower() != "file" and not parts.hostname:
+        raise InvalidArgumentError(f"audio_url has no host, got {discreet(value)}")
+
+
+def _check_name(_: object, __: object, value: Any) -> None:
+    if value is None:
+        return
+    if not isinstance(value, str) or not value:
+        raise InvalidArgumentError(f"name must be the name of a file without its extension, got {discreet(value)}")
+    if problem := _unsafe(value):
+        raise InvalidArgumentError(f"name must be usable as a file name: {problem}, got {discreet(value)}")
+
+
+def _unsafe(name: str) -> str | None:
+    if found := find_invisible(name, is_name=True):
+        return f"it contains {found}"
+    if refused := _UNSAFE_IN_NAMES.search(name):
+        return f"it contains {refused[0]!r}"
+    if name.startswith("."):
+        return "it begins with a dot"
+    if name != name.strip().rstrip("."):
+        return "it begins or ends with a space, or ends with a dot"
+    if _DEVICES.fullmatch(name):
+        return "Windows reserves it for a device"
+    size = len(name.encode())
+    return f"it has {size} bytes in UTF-8, and {_LONGEST_NAME} are allowed" if size > _LONGEST_NAME else None
+
+
+def _extra(value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise InvalidArgumentError(f"extra must be a mapping, got {discreet(value)}")
+    return read_only(value)
+
+
+def _check_extra(_: object, __: object, value: Mapping[str, Any]) -> None:
+    for key, cell in value.items():
+        for what, text in (("the name of an extra column", key), (f"the extra column {key!r}", cell)):
+            if character := next(filter(None, map(find_unwritable, _texts(text))), None):
+                raise InvalidArgumentError(f"{what} contains {character}")
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Yield all strings in a value that may be nested like JSON."""
+    values = [value]
+    while values:
+        one = values.pop()
+        if isinstance(one, str):
+            yield one
+        elif isinstance(one, Mapping):
+            values += [*one.keys(), *one.values()]
+        elif isinstance(one, list | tuple):
+            values += one
+
+
+@frozen(init=False)
+class Job(Picklable):
+    """A video to make: ``Job(model_id, audio_url)``, or ``Job(pose_id=…, audio_url=…)`` on servers that have poses.
+
+    Its ``repr`` hides the signatures of URLs.
+
+    Attributes:
+        model_id: The character that speaks; ``None`` if the job has a ``pose_id``.
+        audio_url: The URL of the speech recording. The server downloads it.
+        name: The name of the output file in a batch, without extension; ``None``: the job's position in the batch.
+        pose_id: The pose of the avatar that speaks; ``None`` if the job has a ``model_id``.
+        with_mask: Whether to make a mask that separates the speaker from the background. Requires a ``pose_id``.
+        extra: Further information about the job, such as the other columns of a manifest. It is not sent to the server.
+
+    Raises:
+        InvalidArgumentError: An argument is invalid; the message names the argument and the reason. Text with invisible
+            characters, which often come with text pasted from a browser or a chat, is invalid too.
+    """
+
+    model_id: str | None = field(validator=_check_model_id)
+    audio_url: str = field(validator=_check_audio_url, repr=discreet)
+    name: str | None = field(validator=_check_name)
+    pose_id: str | None = field(validator=_check_pose_id)
+    with_mask: bool = field(validator=_check_with_mask)
+    extra: Mapping[str, Any] = field(converter=_extra, validator=_check_extra, eq=False, repr=False)
+
+    @overload
+    def __init__(
+        self, model_id: str, audio_url: str, name: str | None = None, *, extra: Mapping[str, Any] = ...
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self,
+        *,
+        pose_id: str,
+        audio_url: str,
+        name: str | None = None,
+        with_mask: bool = False,
+        extra: Mapping[str, Any] = ...,
+    ) -> None: ...
+
+    def __init__(
+        self,
+        model_id: str | None = None,
+        audio_url: str = "",
+        name: str | None = None,
+        *,
+        pose_id: str | None = None,
+        with_mask: bool = False,
+        extra: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
+        self.__attrs_init__(  # pyright: ignore[reportAttributeAccessIssue]  # made by attrs
+            model_id, audio_url, name, pose_id, with_mask, extra
+        )
+
+
+class JobState(StrEnum):
+    """The state of a job in a batch, as recorded in the journal."""
+
+    PENDING = "pending"
+    """Not submitted."""
+    SUBMITTING = "submitting"
+    """The submission is in progress. After a crash in this state the outcome is unknown."""
+    UNKNOWN = "unknown"
+    """The server may or may not have accepted the job. It is only submitted again if the user says so."""
+    SUBMITTED = "submitted"
+    """The server accepted the job."""
+    FINISHED = "finished"
+    """The video is rendered, but not saved yet."""
+    DONE = "done"
+    """The video is rendered, and saved if the batch saves videos."""
+    FAILED = "failed"
+    """The render failed."""
+    REJECTED = "rejected"
+    """The server rejected the job."""
+    LOST = "lost"
+    """The job was submitted, but the server no longer knows its video. Each run polls it again, in case it reappears."""
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether a batch does nothing more with the job unless the user says so."""
+        return self in (JobState.DONE, JobState.FAILED, JobState.REJECTED)
+
+
+@frozen(kw_only=True)
+class JournalEntry:
+    """The public part of a journal's record of a job.
+
+    Attributes:
+        job: The job. Its ``audio_url`` has no query, which may be a secret, and it has no ``extra``.
+        state: The state of the job.
+        video_id: The id of its video, if it was submitted.
+        path: The path of the saved video, if it was saved.
+        error: The error message, if the job failed.
+        place: The position of the job in the last run of the batch, from 0; ``None``: that run did not include the job.
+    """
+
+    job: Job
+    state: JobState
+    video_id: str | None = None
+    path: str | None = None
+    error: str | None = None
+    place: int | None = None

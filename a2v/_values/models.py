@@ -1,0 +1,211 @@
+"""The values that the server sends, as frozen attrs classes, and the errors in the rows of a manifest."""
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+from attrs import field, fields_dict, frozen
+
+from a2v._values import html
+from a2v._values.html import HtmlView
+from a2v._values.text import discreet
+
+T = TypeVar("T")
+
+DEFAULT_RENDER_TIMEOUT: float = 86400.0
+"""Default timeout for a render, in seconds: 24 hours."""
+
+
+def read_only(mapping: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a read-only copy of a mapping."""
+    if not isinstance(mapping, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]  # users may pass anything
+        raise TypeError(f"raw must be a mapping, got a value of type {type(mapping).__name__}")
+    return MappingProxyType(dict(mapping))
+
+
+class Picklable:
+    """Base of values that can be pickled although they hold a read-only mapping."""
+
+    __slots__ = ()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        kind: Any = type(self)
+        state = {name: getattr(self, name) for name in fields_dict(kind)}
+        plain = {name: dict(value) if isinstance(value, MappingProxyType) else value for name, value in state.items()}
+        return _rebuild, (kind, plain)
+
+
+def _rebuild(kind: type[Any], state: dict[str, Any]) -> Any:
+    return kind(**state)
+
+
+class HtmlReprMixin(Picklable):
+    """Base of values that notebooks display as HTML."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def _to_html_view(self) -> HtmlView: ...
+
+    def _repr_html_(self) -> str:
+        return html.card(self._to_html_view())
+
+
+class ResultList(list[T]):
+    """A list of values that notebooks display as a table. It behaves like any other list."""
+
+    def _repr_html_(self) -> str | None:
+        rows = [value._to_html_view() for value in self if isinstance(value, HtmlReprMixin)]  # noqa: SLF001  # same module
+        return html.table(rows) if len(rows) == len(self) else None
+
+
+class VideoStatus(StrEnum):
+    """The status of a video, in the protocol's own words."""
+
+    PENDING = "pending"
+    """The video waits in the server's queue."""
+    IN_PROGRESS = "in_progressing"
+    """The video is being rendered. Servers without statuses are in this state until they send a URL."""
+    FINISHED = "finished"
+    """The video can be downloaded."""
+    FAILED = "error"
+    """The render failed. This is final."""
+    UNKNOWN = "unknown"
+    """A status that this version of a2v does not know; ``video.raw["status"]`` has the server's word."""
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether the status is final."""
+        return self in (VideoStatus.FINISHED, VideoStatus.FAILED)
+
+
+@frozen(kw_only=True)
+class Character(HtmlReprMixin):
+    """A character that can speak in a video.
+
+    Attributes:
+        model_id: The id to pass to ``videos.generate``.
+        name: The service's internal name.
+        display_name: The name to show to people.
+        gender: The gender as the service states it, usually ``"female"`` or ``"male"``.
+        preview_url: The URL of a picture. It may be pre-signed and expire.
+        raw: Everything that the server sent.
+    """
+
+    model_id: str
+    name: str = ""
+    display_name: str = ""
+    gender: str = ""
+    preview_url: str = ""
+    raw: Mapping[str, Any] = field(factory=dict, converter=read_only, eq=False, repr=False)
+
+    def _to_html_view(self) -> HtmlView:
+        facts = {"model_id": self.model_id, "gender": self.gender}
+        return HtmlView(self.display_name or self.name, facts, picture=self.preview_url)
+
+
+@frozen(kw_only=True)
+class Pose(HtmlReprMixin):
+    """A pose of an avatar. Only servers of the service's later revision have poses.
+
+    Attributes:
+        pose_id: The id to pass to ``videos.generate``.
+        name: The service's name for the pose.
+        preview_url: The URL of a picture. It may be pre-signed and expire.
+        raw: Everything that the server sent.
+    """
+
+    pose_id: str
+    name: str = ""
+    preview_url: str = ""
+    raw: Mapping[str, Any] = field(factory=dict, converter=read_only, eq=False, repr=False)
+
+    def _to_html_view(self) -> HtmlView:
+        return HtmlView(self.name, {"pose_id": self.pose_id}, picture=self.preview_url)
+
+
+@frozen(kw_only=True)
+class Avatar(HtmlReprMixin):
+    """A speaker with one or more poses. Only servers of the service's later revision have avatars.
+
+    Attributes:
+        avatar_id: The id to pass to ``avatars.poses``.
+        avatar_type: ``"human"`` or ``"cg_human"``, as the service states it.
+        name: The service's internal name.
+        display_name: The name to show to people.
+        gender: The gender as the service states it, usually ``"female"`` or ``"male"``.
+        preview_url: The URL of a picture. It may be pre-signed and expire.
+        poses: The poses, without duplicates.
+        raw: Everything that the server sent.
+    """
+
+    avatar_id: str
+    avatar_type: str = ""
+    name: str = ""
+    display_name: str = ""
+    gender: str = ""
+    preview_url: str = ""
+    poses: tuple[Pose, ...] = ()
+    raw: Mapping[str, Any] = field(factory=dict, converter=read_only, eq=False, repr=False)
+
+    def _to_html_view(self) -> HtmlView:
+        facts = {"avatar_id": self.avatar_id, "gender": self.gender}
+        parts = [pose._to_html_view() for pose in self.poses]  # noqa: SLF001  # same module
+        return HtmlView(self.display_name or self.name, facts, picture=self.preview_url, parts=parts)
+
+
+@frozen(kw_only=True)
+class Video(HtmlReprMixin):
+    """A snapshot of a video. Its ``repr`` hides the signatures of URLs.
+
+    Attributes:
+        video_id: The server's id of the video.
+        status: The status when the snapshot was taken.
+        video_url: The URL to download the finished video from. Usually pre-signed: it expires, and anyone who has it can
+            download the video.
+        mask_video_url: The URL of the mask, if one was requested.
+        raw: Everything that the server sent.
+    """
+
+    video_id: str
+    status: VideoStatus
+    video_url: str | None = field(default=None, repr=discreet)
+    mask_video_url: str | None = field(default=None, repr=discreet)
+    raw: Mapping[str, Any] = field(factory=dict, converter=read_only, eq=False, repr=False)
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether the video has failed, or is finished *and* has a URL.
+
+        A server may report ``finished`` a moment before it has the URL; the video is not ready until then.
+        """
+        return self.status is VideoStatus.FAILED or (self.status is VideoStatus.FINISHED and bool(self.video_url))
+
+    def _to_html_view(self) -> HtmlView:
+        status = str(self.raw.get("status", "")) if self.status is VideoStatus.UNKNOWN else self.status.value
+        message = self.raw.get("message")
+        links = {"video": self.video_url or "", "mask": self.mask_video_url or ""}
+        facts = {"video_id": self.video_id, "status": status, "message": message if isinstance(message, str) else ""}
+        return HtmlView("", facts, player=self.video_url or "", links=links)
+
+
+@frozen
+class RowError:
+    """A problem in a manifest.
+
+    Attributes:
+        row: The line of the file or the row of the sheet, counted from 1 as editors do; ``None``: the whole manifest.
+        column: The header of the cell's column, as written in the file; ``None``: the whole row.
+        problem: What is wrong, and what would be right.
+    """
+
+    row: int | None
+    column: str | None
+    problem: str
+
+    def __str__(self) -> str:
+        place = [f"row {self.row}"] if self.row is not None else []
+        place += [self.column] if self.column is not None else []
+        return f"{', '.join(place)}: {self.problem}" if place else self.problem
