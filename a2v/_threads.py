@@ -41,7 +41,7 @@ _AT_ONCE = 8
 _IDLE = 0.5
 
 
-class Job(Generic[T]):
+class WorkItem(Generic[T]):
     """A function for a thread of ours to call, and what comes of it."""
 
     _value: T
@@ -74,12 +74,12 @@ class _Worker:
     """A daemon thread, and the job that was handed to it."""
 
     def __init__(self) -> None:
-        self._job: Job[Any] | None = None
+        self._job: WorkItem[Any] | None = None
         self._handed = threading.Lock()
         self._handed.acquire()
         threading.Thread(target=self._live, name="a2v worker", daemon=True).start()
 
-    def take(self, job: Job[Any]) -> None:
+    def take(self, job: WorkItem[Any]) -> None:
         self._job = job
         self._handed.release()
 
@@ -115,7 +115,7 @@ if hasattr(os, "register_at_fork"):  # pragma: no branch
     os.register_at_fork(after_in_child=_idle.clear)
 
 
-def start(work: Callable[[], T], done: Callable[[], object]) -> Job[T]:
+def start(work: Callable[[], T], done: Callable[[], object]) -> WorkItem[T]:
     """Have a function called in a thread.
 
     Args:
@@ -125,7 +125,7 @@ def start(work: Callable[[], T], done: Callable[[], object]) -> Job[T]:
     Raises:
         OSError: The system has no more threads.
     """
-    job = Job(work, done)
+    job = WorkItem(work, done)
     try:
         try:
             worker = _idle.pop()
@@ -138,7 +138,7 @@ def start(work: Callable[[], T], done: Callable[[], object]) -> Job[T]:
 
 
 @define(eq=False)
-class _Work:
+class _LoopState:
     """What threads do for one event loop.
 
     Attributes:
@@ -150,16 +150,16 @@ class _Work:
     running: int = 0
 
 
-_works: RunVar[_Work] = RunVar("a2v threads")
+_loop_states: RunVar[_LoopState] = RunVar("a2v threads")
 
 
-def work_of_this_loop() -> _Work:
+def current_loop_state() -> _LoopState:
     """What threads do for the current event loop, as a clock for tests needs to know."""
     try:
-        return _works.get()
+        return _loop_states.get()
     except LookupError:
-        work = _Work()
-        _works.set(work)
+        work = _LoopState()
+        _loop_states.set(work)
         return work
 
 
@@ -167,21 +167,21 @@ async def run(
     function: Callable[[], T],
     *,
     limiter: anyio.CapacityLimiter | None = None,
-    patience: float = inf,
-    stop: Callable[[], object] = lambda: None,
+    grace: float = inf,
+    on_cancel: Callable[[], object] = lambda: None,
 ) -> T:
     """Call a function in a thread and wait for it.
 
     Args:
         function: The function.
         limiter: Bounds the jobs under way; ``None``: the limiter for files.
-        patience: How many seconds a cancellation waits for the function to return before it leaves it alone.
-        stop: Called when the wait is cancelled, if patience is limited.
+        grace: Seconds that a cancellation waits for the function to return before it abandons the thread.
+        on_cancel: Called when the wait is cancelled, if ``grace`` is limited.
 
     Raises:
         OSError: The system has no more threads.
     """
-    work = work_of_this_loop()
+    work = current_loop_state()
     async with limiter or work.limiter:
         ended = anyio.Event()
         soon = _caller()
@@ -197,11 +197,11 @@ async def run(
         job = start(function, done)
         work.running += 1
         try:
-            with anyio.CancelScope(shield=patience == inf):
+            with anyio.CancelScope(shield=grace == inf):
                 await ended.wait()
         except anyio.get_cancelled_exc_class():
-            stop()
-            with anyio.move_on_after(patience, shield=True):
+            on_cancel()
+            with anyio.move_on_after(grace, shield=True):
                 await ended.wait()
             raise
         return job.result()
@@ -219,10 +219,10 @@ class _EventLoop(asyncio.ProactorEventLoop if sys.platform == "win32" else async
     """Resolves host names in threads of ours. Python waits for those of the default executor at the end of a loop."""
 
     async def getaddrinfo(self, host: Any, port: Any, **hints: Any) -> Any:
-        return await run(partial(socket.getaddrinfo, host, port, **hints), limiter=_resolvers(), patience=0)
+        return await run(partial(socket.getaddrinfo, host, port, **hints), limiter=_resolvers(), grace=0)
 
     async def getnameinfo(self, sockaddr: Any, flags: int = 0) -> Any:
-        return await run(partial(socket.getnameinfo, sockaddr, flags), limiter=_resolvers(), patience=0)
+        return await run(partial(socket.getnameinfo, sockaddr, flags), limiter=_resolvers(), grace=0)
 
 
 def new_event_loop() -> asyncio.AbstractEventLoop:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from a2v import _paths
+from a2v import _unicode_paths
 from a2v._core import manifest_jobs, manifest_rows
 from a2v._values import arguments
 from a2v._values.models import RowError
@@ -92,9 +92,9 @@ def load(source: Any, resolve: Callable[[str], str] | None = None) -> manifest_j
         OSError: The file cannot be read.
     """
     if resolve is not None and not callable(resolve):
-        raise InvalidArgumentError(f"resolve must be a function or None, got {arguments.shown(resolve)}")
+        raise InvalidArgumentError(f"resolve must be a function or None, got {arguments.short_repr(resolve)}")
     if isinstance(source, (str, os.PathLike)):
-        return _load_file(_paths.existing(Path(source)), resolve)
+        return _load_file(_unicode_paths.find_existing(Path(source)), resolve)
     if isinstance(source, (bytes, Mapping)) or not hasattr(source, "__iter__"):
         kind = type(source).__name__
         return _faulty(

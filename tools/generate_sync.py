@@ -150,7 +150,7 @@ class Writer:
         self._check_class(source, node, methods)
         self.runtime.add(f"from {source.module} import {node.name}")
         members = [self._init(source, node, methods)] if node.name == CLIENT else []
-        base = "Twin"
+        base = "SyncWrapper"
         if node.name != CLIENT and "__aenter__" in names:
             base = "SyncContext"
         self._bridge(base)
@@ -299,7 +299,7 @@ class Writer:
         if arguments.vararg:
             name = arguments.vararg.arg
             mapped = arguments.vararg.annotation and self._mentions(arguments.vararg.annotation)
-            parts.append(f"*map({self._bridge('core_of')}, {name})" if mapped else f"*{name}")
+            parts.append(f"*map({self._bridge('unwrap')}, {name})" if mapped else f"*{name}")
         parts += [f"{argument.arg}={self._handed(source, argument)}" for argument in arguments.kwonlyargs]
         if arguments.kwarg:
             parts.append(f"**{arguments.kwarg.arg}")
@@ -312,13 +312,13 @@ class Writer:
         if iterable:
             # Here and not in the loop thread: it is the caller's code, and may itself use the client.
             return (
-                f"[{self._bridge('core_of')}(item) for item in {name}]"
+                f"[{self._bridge('unwrap')}(item) for item in {name}]"
                 if mentions
-                else f"{self._bridge('consumed')}({name})"
+                else f"{self._bridge('to_list')}({name})"
             )
         if annotation is not None and any(_name(part) in ITERABLES for part in ast.walk(annotation)):
             source.fail(argument, f"no twin is known for the parameter {name}: an iterable among other things")
-        return f"{self._bridge('core_of')}({name})" if mentions else name
+        return f"{self._bridge('unwrap')}({name})" if mentions else name
 
     def _returns(self, source: Source, function: Function) -> str:
         if function.returns is None:

@@ -43,13 +43,13 @@ class Destination:
     Attributes:
         path: Its absolute path, as the caller knows it. If that is a symbolic link, the file it leads to is written.
         overwrite: Whether a file that exists may be replaced.
-        spared: Files that are never replaced, such as the recording that the video is made from.
+        protected: Files that are never replaced, such as the recording that the video is made from.
         key: Names the partial file.
     """
 
     path: Path
     overwrite: bool
-    spared: frozenset[FileId] = frozenset()
+    protected: frozenset[FileId] = frozenset()
     key: str = field(factory=lambda: secrets.token_hex(8))
     _target: Path = field(init=False, default=Factory(lambda self: Path(os.path.realpath(self.path)), takes_self=True))
 
@@ -106,7 +106,7 @@ class Destination:
             raise DownloadError(f"{self.path} is a symbolic link that leads in a circle")
         if not stat.S_ISREG(status.st_mode):
             raise DownloadError(f"{self.path} cannot be replaced by a video: {_SPECIAL}")
-        if (status.st_dev, status.st_ino) in self.spared:
+        if (status.st_dev, status.st_ino) in self.protected:
             raise DownloadError(
                 f"{self.path} is a file that this video or batch needs, such as its recording; save the video elsewhere"
             )

@@ -22,7 +22,7 @@ from attrs import define
 from a2v import _threads
 from a2v._async.destination import Destination, PartialFile
 from a2v._async.requests.session import Session
-from a2v._core.filetype import NotAVideoError, VideoReader, coding_of, is_cut_mp4
+from a2v._core.filetype import NotAVideoError, VideoReader, content_coding, is_cut_mp4
 from a2v._core.rate_limiter import file_pause
 from a2v._core.responses import NoResponse, Retry
 from a2v._core.settings import Secret
@@ -55,11 +55,11 @@ class ResumeStore(Protocol):
     etag: str | None
     size: int | None
 
-    async def began(self, etag: str | None, size: int | None) -> None:
+    async def start(self, etag: str | None, size: int | None) -> None:
         """A file is about to be stored, from its first byte."""
         ...
 
-    async def whole(self, size: int, sha256: str) -> None:
+    async def complete(self, size: int, sha256: str) -> None:
         """All of it is on disk, and only its name is missing."""
         ...
 
@@ -69,7 +69,7 @@ async def download(
     url: Secret,
     destination: Destination,
     fresh_url: Callable[[], Awaitable[Secret]],
-    keeper: ResumeStore | None = None,
+    resume_store: ResumeStore | None = None,
 ) -> Path:
     """Fetch a file and save it.
 
@@ -78,7 +78,7 @@ async def download(
         url: The file's URL. It is a secret: whoever has it can fetch the file.
         destination: Where to save it.
         fresh_url: Asks for a new URL when this one has expired.
-        keeper: Remembers the progress, so that the partial file of a download that fails is kept for a later one. Without
+        resume_store: Remembers the progress, so that the partial file of a download that fails is kept for a later one. Without
             it the partial file is removed.
 
     Returns:
@@ -86,10 +86,10 @@ async def download(
 
     Raises:
         DownloadError: The file cannot be had or stored.
-        A2VError: As ``fresh_url`` or ``keeper`` raises.
+        A2VError: As ``fresh_url`` or ``resume_store`` raises.
     """
-    part = PartialFile(destination.part, keep=keeper is not None)
-    fetch = _Fetch(session, url, fresh_url, keeper, part)
+    part = PartialFile(destination.part, keep=resume_store is not None)
+    fetch = _Fetch(session, url, fresh_url, resume_store, part)
     try:
         await _fill(destination, fetch)
         await in_thread(destination.complete)
@@ -105,14 +105,14 @@ async def _fill(destination: Destination, fetch: _Fetch) -> None:
     try:
         await in_thread(fetch.part.open)
         await fetch.run()
-        if fetch.keeper:
-            digest = await in_thread(lambda: digest_of(destination.part))
-            await fetch.keeper.whole(fetch.size, digest)
+        if fetch.resume_store:
+            digest = await in_thread(lambda: sha256_of(destination.part))
+            await fetch.resume_store.complete(fetch.size, digest)
     finally:
         fetch.part.close()
 
 
-def digest_of(path: Path) -> str:
+def sha256_of(path: Path) -> str:
     """The SHA-256 of a file, in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -136,7 +136,7 @@ class _Fetch:
     session: Session
     url: Secret
     fresh_url: Callable[[], Awaitable[Secret]]
-    keeper: ResumeStore | None
+    resume_store: ResumeStore | None
     part: PartialFile
     etag: str | None = None
     coding: str | None = None
@@ -154,14 +154,14 @@ class _Fetch:
     @property
     def resumable(self) -> bool:
         """Whether another process can go on with what is stored."""
-        return bool(self.keeper and self.keeper.etag) and not self.broken
+        return bool(self.resume_store and self.resume_store.etag) and not self.broken
 
     async def run(self) -> None:
         """Ask until the file is whole and on the disk."""
-        if self.keeper and (etag := strong_etag(self.keeper.etag)):
+        if self.resume_store and (etag := strong_etag(self.resume_store.etag)):
             # Go on where another process broke off.
             self.size = await in_thread(lambda: self.part.file.seek(0, os.SEEK_END))
-            self.etag, self.whole = (etag, self.keeper.size) if self.size else (None, None)
+            self.etag, self.whole = (etag, self.resume_store.size) if self.size else (None, None)
         if not self.size or self.size != self.whole:
             await self._ask()
         await self._settle()
@@ -242,16 +242,16 @@ class _Fetch:
         self.size = 0
         if not reader.is_compressed:  # otherwise both are about other bytes than those that are stored
             self.etag, self.whole = strong_etag(headers.get("etag")), _length(self.reply)
-        if self.keeper:
+        if self.resume_store:
             # The old part is off the disk before the new one's tag is on it, or the two could be taken for one file.
             await self._settle()
-            await self.keeper.began(self.etag, self.whole)
+            await self.resume_store.start(self.etag, self.whole)
 
     def _continues(self, reply: Response) -> bool:
         """Whether a partial reply is all that is missing; otherwise the next try starts from the first byte."""
         headers = reply.headers
         span = re.fullmatch(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})", headers.get("content-range", ""))
-        same_coding = coding_of(headers) is None or headers.get("content-encoding") == self.coding
+        same_coding = content_coding(headers) is None or headers.get("content-encoding") == self.coding
         if span and self.size and self.etag and headers.get("etag", self.etag) == self.etag and same_coding:
             start, end, whole = map(int, span.groups())
             if (start, end + 1) == (self.size, whole) and self.whole in (None, whole):

@@ -149,7 +149,7 @@ class AsyncVideoTask(HoldsSecret):
             A2VError: As for ``watch``.
         """
         target, recording = arguments.path("path", path), self._recording
-        mask, overwrite = arguments.flag("mask", mask), arguments.flag("overwrite", overwrite)
+        mask, overwrite = arguments.boolean("mask", mask), arguments.boolean("overwrite", overwrite)
         timeout = arguments.timeout("timeout", timeout)
         prepared = partial(_prepare, target, overwrite=overwrite, recording=recording)
         return await save(self, await in_thread(prepared), mask=mask, timeout=timeout)
@@ -181,7 +181,7 @@ async def follow(
 async def save(
     task: AsyncVideoTask,
     destination: Destination,
-    keeper: ResumeStore | None = None,
+    resume_store: ResumeStore | None = None,
     *,
     mask: bool = False,
     timeout: float | None = DEFAULT_RENDER_TIMEOUT,
@@ -191,7 +191,7 @@ async def save(
     Args:
         task: The task.
         destination: Where to save the file.
-        keeper: Remembers the progress of the download, if it is to be resumed by a later one.
+        resume_store: Remembers the progress of the download, if it is to be resumed by a later one.
         mask: Whether to download the mask instead of the video.
         timeout: Seconds for all of this; ``None``: no limit.
 
@@ -204,7 +204,7 @@ async def save(
     """
     started = anyio.current_time()
     with anyio.move_on_after(timeout):
-        return await _save(task, destination, keeper, mask=mask)
+        return await _save(task, destination, resume_store, mask=mask)
     waited = anyio.current_time() - started
     what = "was not downloaded" if task.video and task.video.is_terminal else "has not ended"
     raise WaitTimeoutError(
@@ -215,14 +215,16 @@ async def save(
     )
 
 
-async def _save(task: AsyncVideoTask, destination: Destination, keeper: ResumeStore | None, *, mask: bool) -> Path:
+async def _save(
+    task: AsyncVideoTask, destination: Destination, resume_store: ResumeStore | None, *, mask: bool
+) -> Path:
     url = _url(await task.wait(timeout=None), mask=mask)
 
     async def fresh_url() -> Secret:
         return _url(await task.refresh(), mask=mask)
 
     with telemetry.span("a2v.download", {"a2v.video_id": task.video_id}):
-        saved = await download(task._session, url, destination, fresh_url, keeper)  # noqa: SLF001  # its module
+        saved = await download(task._session, url, destination, fresh_url, resume_store)  # noqa: SLF001  # its module
     telemetry.logger.info("video %s: saved", task.video_id)
     return saved
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, overload
 
 from a2v._async.task import AsyncVideoTask, follow
 from a2v._core import wire
-from a2v._core.paths import file_of
+from a2v._core.file_urls import path_from_url
 from a2v._core.settings import HoldsSecret
 from a2v._values import arguments
 from a2v._values.jobs import Job
@@ -59,7 +59,7 @@ class AsyncVideos(HoldsSecret):
         # The overloads forbid what a job forbids; callers without a type checker hear of it from the job.
         job = Job(model_id, audio_url, pose_id=pose_id, with_mask=with_mask)  # type: ignore[call-overload]
         video_id = await self._session.call(wire.video_generate(job))
-        now, recording = self._session.now(), file_of(audio_url)
+        now, recording = self._session.now(), path_from_url(audio_url)
         return AsyncVideoTask(self._session, video_id, submitted_at=now, recording=recording)
 
     async def get(self, video_id: str) -> Video:

@@ -30,7 +30,7 @@ def _journal(value: str | os.PathLike[str] | None) -> Path | None:
         return None
     path = _storable_path("journal", value)
     if not path.name:
-        raise InvalidArgumentError(f"journal must be the path of a file, got {arguments.shown(value)}")
+        raise InvalidArgumentError(f"journal must be the path of a file, got {arguments.short_repr(value)}")
     return path
 
 
@@ -41,9 +41,9 @@ def _storable_path(name: str, value: Any) -> Path:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise InvalidArgumentError(f"{name} must be a path in valid UTF-8, got {arguments.shown(text)}") from None
+        raise InvalidArgumentError(f"{name} must be a path in valid UTF-8, got {arguments.short_repr(text)}") from None
     if _CONTROL.search(text):
-        raise InvalidArgumentError(f"{name} must not contain control characters, got {arguments.shown(text)}")
+        raise InvalidArgumentError(f"{name} must not contain control characters, got {arguments.short_repr(text)}")
     return path
 
 
@@ -53,22 +53,22 @@ def _resubmit_unknown(value: Any) -> bool | frozenset[int]:
     if isinstance(value, Collection) and all(type(place) is int for place in value):
         return frozenset(value)
     raise InvalidArgumentError(
-        f"resubmit_unknown must be True, False or places of jobs in the batch, got {arguments.shown(value)}"
+        f"resubmit_unknown must be True, False or places of jobs in the batch, got {arguments.short_repr(value)}"
     )
 
 
 def _is_flag(_: object, attribute: Attribute[Any], value: object) -> None:
-    arguments.flag(attribute.name, value)
+    arguments.boolean(attribute.name, value)
 
 
 def _is_count(_: object, attribute: Attribute[Any], value: object) -> None:
     if value is not None:
-        arguments.whole(attribute.name, value, least=0)
+        arguments.integer(attribute.name, value, minimum=0)
 
 
 def _is_positive(_: object, attribute: Attribute[Any], value: object) -> None:
     if value is not None:
-        arguments.whole(attribute.name, value, least=1)
+        arguments.integer(attribute.name, value, minimum=1)
 
 
 def _is_duration(_: object, attribute: Attribute[Any], value: object) -> None:

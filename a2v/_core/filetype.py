@@ -196,7 +196,7 @@ def is_video(head: bytes, content_type: str) -> bool:
     return not _is_document(head) and (kind in _OPAQUE or kind.startswith(("video/", "image/")))
 
 
-def coding_of(headers: Mapping[str, str]) -> str | None:
+def content_coding(headers: Mapping[str, str]) -> str | None:
     """How a body is compressed by its headers. Other tokens, such as ``aws-chunked`` or ``utf-8``, change no bytes."""
     tokens = [token.strip().lower().removeprefix("x-") for token in headers.get("content-encoding", "").split(",")]
     known = [token for token in tokens if token in _CODINGS]
@@ -205,7 +205,7 @@ def coding_of(headers: Mapping[str, str]) -> str | None:
 
 def _coding(head: bytes, headers: Mapping[str, str]) -> str | None:
     by_bytes = [coding for magic, coding in _MAGIC.items() if head.startswith(magic)]
-    return by_bytes[0] if by_bytes else coding_of(headers)
+    return by_bytes[0] if by_bytes else content_coding(headers)
 
 
 def _is_document(head: bytes) -> bool:

@@ -22,7 +22,7 @@ _NAMED = re.compile(
 )
 
 
-def quote(reply: Response) -> str:
+def describe(reply: Response) -> str:
     """Who answered in place of the API, with the first words of what it said, on one line and without what gives access.
 
     Returns:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from attrs import frozen
 
 from a2v._core import wire
-from a2v._core.gateways import quote
+from a2v._core.gateways import describe
 from a2v._core.rate_limiter import asked_to_wait, retry_after
 from a2v._core.wire import ApiRequest, Envelope, Response
 from a2v.errors import (
@@ -140,7 +140,7 @@ def _judge_success(call: ApiRequest[T], reply: Response, envelope: Envelope | Pr
     try:
         if isinstance(envelope, Envelope):
             return call.read(envelope.data)
-        said = "" if _is_cut(call, reply) else quote(reply)
+        said = "" if _is_cut(call, reply) else describe(reply)
         problem = ProtocolError(f"{envelope}; {said}") if said else envelope
     except ProtocolError as error:
         problem = error
@@ -202,5 +202,5 @@ def _code(envelope: Envelope | ProtocolError) -> int | None:
 def _message(reply: Response, envelope: Envelope | ProtocolError, otherwise: str) -> str:
     if isinstance(envelope, Envelope):
         return envelope.message or otherwise
-    said = quote(reply)
+    said = describe(reply)
     return f"{otherwise}; {said}" if said else otherwise

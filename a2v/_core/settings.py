@@ -47,7 +47,7 @@ class Secret:
     def __reduce_ex__(self, _: SupportsIndex, /) -> NoReturn:
         raise TypeError("a secret can be neither pickled nor copied: pass it in another way, such as a variable")
 
-    def blot(self, said: bytes) -> bytes:
+    def redact(self, said: bytes) -> bytes:
         """What somebody said, without this: servers quote it, and what they say ends up in errors and logs."""
         secret = (self.value or "").encode()
         if len(secret) < _SHORTEST_SECRET:
@@ -73,7 +73,7 @@ def _escaped(secret: bytes) -> re.Pattern[bytes]:
     return re.compile(b"".join(either))
 
 
-def read_token(given: Secret, otherwise: Secret) -> Secret:
+def resolve_token(given: Secret, otherwise: Secret) -> Secret:
     """The token given, or that of ``A2V_TOKEN``.
 
     Raises:
@@ -88,7 +88,7 @@ def read_token(given: Secret, otherwise: Secret) -> Secret:
     return found
 
 
-def read_base_url(given: str | None, otherwise: str | None) -> str:
+def resolve_base_url(given: str | None, otherwise: str | None) -> str:
     """The server's URL given, or that of ``A2V_BASE_URL``, or the hosted service's; without a slash at its end.
 
     Raises:

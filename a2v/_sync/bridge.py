@@ -301,7 +301,7 @@ def _inner(error: BaseException, frames: int) -> BaseException:
     return error.with_traceback(traceback)
 
 
-class Twin(Generic[C]):
+class SyncWrapper(Generic[C]):
     """The base of the generated classes: an object of the async client, and the way to it."""
 
     def __init__(self, core: C, bridge: Bridge) -> None:
@@ -318,17 +318,17 @@ class Twin(Generic[C]):
         return repr(core).replace(type(core).__name__, type(self).__name__, 1) if core else object.__repr__(self)
 
 
-def core_of(value: Any) -> Any:
+def unwrap(value: Any) -> Any:
     """What the core is to be given for an argument: its own object for a twin, anything else as it is."""
-    return value._core if isinstance(value, Twin) else value  # noqa: SLF001  # the twin of this module
+    return value._core if isinstance(value, SyncWrapper) else value  # noqa: SLF001  # the twin of this module
 
 
-def consumed(value: Any) -> Any:
+def to_list(value: Any) -> Any:
     """The values of an iterable, produced now, in the caller's thread. Anything else as it is: the core refuses it."""
     return list(value) if isinstance(value, Iterable) else value
 
 
-class SyncContext(Twin[M]):
+class SyncContext(SyncWrapper[M]):
     """The base of the generated context managers: the core's is entered and left in one task."""
 
     def __init__(self, core: M, bridge: Bridge) -> None:

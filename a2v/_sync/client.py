@@ -13,7 +13,7 @@ from a2v._async.characters import AsyncCharacters
 from a2v._async.client import AsyncA2V
 from a2v._async.task import AsyncVideoTask
 from a2v._async.videos import AsyncVideos
-from a2v._sync.bridge import Bridge, SyncContext, SyncIterator, Twin, consumed, core_of
+from a2v._sync.bridge import Bridge, SyncContext, SyncIterator, SyncWrapper, to_list, unwrap
 from a2v._values.models import DEFAULT_RENDER_TIMEOUT
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["A2V", "Avatars", "Batch", "Characters", "VideoTask", "Videos"]
 
 
-class Characters(Twin[AsyncCharacters]):
+class Characters(SyncWrapper[AsyncCharacters]):
     """The characters of the service."""
 
     def list(self) -> list[Character]:
@@ -51,7 +51,7 @@ class Characters(Twin[AsyncCharacters]):
         return self._bridge.call(self._core.list)
 
 
-class Avatars(Twin[AsyncAvatars]):
+class Avatars(SyncWrapper[AsyncAvatars]):
     """The avatars of the service, each with its poses. Servers of the first revision do not have them."""
 
     def list(self) -> list[Avatar]:
@@ -83,7 +83,7 @@ class Avatars(Twin[AsyncAvatars]):
         return self._bridge.call(self._core.poses, avatar_id)
 
 
-class Videos(Twin[AsyncVideos]):
+class Videos(SyncWrapper[AsyncVideos]):
     """The videos of an account."""
 
     @overload
@@ -182,10 +182,10 @@ class Videos(Twin[AsyncVideos]):
             WaitTimeoutError: Not all have ended in time. The server continues with them.
             A2VError: Some could not be followed for another reason; ``error.video_id`` is the first of them.
         """
-        return SyncIterator(self._core.watch(*map(core_of, tasks_or_ids), timeout=timeout), self._bridge)
+        return SyncIterator(self._core.watch(*map(unwrap, tasks_or_ids), timeout=timeout), self._bridge)
 
 
-class VideoTask(Twin[AsyncVideoTask]):
+class VideoTask(SyncWrapper[AsyncVideoTask]):
     """A video on its way: made by ``videos.generate``, or picked up by its id with ``videos.task``.
 
     Giving up on a task stops only the waiting. The server has no call to cancel a render, so it goes on and can be picked
@@ -324,7 +324,7 @@ class Batch(SyncContext[AsyncBatch]):
         return self._core.gone
 
 
-class A2V(Twin[AsyncA2V]):
+class A2V(SyncWrapper[AsyncA2V]):
     """A client of one account on one server, for code that waits.
 
     It is cheap to make, and does nothing until it is used. Its connections, and the thread in which it works, end with
@@ -472,7 +472,7 @@ class A2V(Twin[AsyncA2V]):
         """
         return Batch(
             self._core.batch(
-                consumed(jobs),
+                to_list(jobs),
                 save_to=save_to,
                 journal=journal,
                 overwrite=overwrite,

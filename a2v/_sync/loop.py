@@ -38,7 +38,7 @@ PATIENCE = 5.0
 SLICE = inf if os.name == "posix" else 0.2
 
 # Before there is a thread: a process that is forked while another thread imports inherits Python's import locks.
-network.load()
+network.preload()
 
 
 class LoopThread:

@@ -14,7 +14,7 @@ _SHOWN = 200
 _TOO_LARGE = 2**63
 
 
-def shown(value: object) -> str:
+def short_repr(value: object) -> str:
     """The ``repr`` of a value, cut to a length that fits an error message."""
     try:
         text = repr(value)
@@ -23,11 +23,11 @@ def shown(value: object) -> str:
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
-def whole(name: str, value: Any, *, least: int, error: type[A2VError] = InvalidArgumentError) -> int:
+def integer(name: str, value: Any, *, minimum: int, error: type[A2VError] = InvalidArgumentError) -> int:
     """A whole number that is not too small, and fits into 64 bits. ``True`` and ``False`` are not numbers here."""
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value < _TOO_LARGE:
+    if isinstance(value, bool) or not isinstance(value, int) or not minimum <= value < _TOO_LARGE:
         below = f" and less than {_TOO_LARGE}" if isinstance(value, int) and value >= _TOO_LARGE else ""
-        raise error(f"{name} must be a whole number, {least} or more{below}, got {shown(value)}")
+        raise error(f"{name} must be a whole number, {minimum} or more{below}, got {short_repr(value)}")
     return value
 
 
@@ -41,46 +41,52 @@ def is_number(value: Any) -> bool:
         return False
 
 
-def number(name: str, value: Any, *, least: float = -inf, most: float = inf) -> float:
+def number(name: str, value: Any, *, minimum: float = -inf, maximum: float = inf) -> float:
     """A finite number within bounds."""
-    if not is_number(value) or not isfinite(value) or not least <= value <= most:
-        bounds = f" from {least:g} to {most:g}" if isfinite(most) else f", {least:g} or more" if isfinite(least) else ""
-        raise InvalidArgumentError(f"{name} must be a number{bounds}, got {shown(value)}")
+    if not is_number(value) or not isfinite(value) or not minimum <= value <= maximum:
+        bounds = (
+            f" from {minimum:g} to {maximum:g}"
+            if isfinite(maximum)
+            else f", {minimum:g} or more"
+            if isfinite(minimum)
+            else ""
+        )
+        raise InvalidArgumentError(f"{name} must be a number{bounds}, got {short_repr(value)}")
     return float(value)
 
 
 def seconds(name: str, value: Any, *, error: type[A2VError] = InvalidArgumentError) -> float:
     """A positive, finite number of seconds."""
     if not is_number(value) or not 0 < value < inf:
-        raise error(f"{name} must be a number of seconds, more than 0, got {shown(value)}")
+        raise error(f"{name} must be a number of seconds, more than 0, got {short_repr(value)}")
     return value  # type: ignore[no-any-return]  # checked above
 
 
 def timeout(name: str, value: Any) -> float | None:
     """Seconds to wait, or ``None`` for no limit. A limit of 0 or less has passed already."""
     if value is not None and not is_number(value):
-        raise InvalidArgumentError(f"{name} must be a number of seconds or None, got {shown(value)}")
+        raise InvalidArgumentError(f"{name} must be a number of seconds or None, got {short_repr(value)}")
     return value  # type: ignore[no-any-return]  # checked above
 
 
-def flag(name: str, value: Any) -> bool:
+def boolean(name: str, value: Any) -> bool:
     """``True`` or ``False`` and nothing else: the string "no" would count as true."""
     if not isinstance(value, bool):
-        raise InvalidArgumentError(f"{name} must be True or False, got {shown(value)}")
+        raise InvalidArgumentError(f"{name} must be True or False, got {short_repr(value)}")
     return value
 
 
 def text(name: str, value: Any, *, error: type[A2VError] = InvalidArgumentError) -> str:
     """A string."""
     if not isinstance(value, str):
-        raise error(f"{name} must be a string, got {shown(value)}")
+        raise error(f"{name} must be a string, got {short_repr(value)}")
     return value
 
 
 def identifier(name: str, value: Any, what: str) -> str:
     """An id, such as that of a video: a string that is not blank."""
     if not isinstance(value, str) or not value.strip():
-        raise InvalidArgumentError(f"{name} must be the id of {what}, got {shown(value)}")
+        raise InvalidArgumentError(f"{name} must be the id of {what}, got {short_repr(value)}")
     return value
 
 
@@ -108,18 +114,18 @@ def path(name: str, value: Any, *, error: type[A2VError] = InvalidArgumentError)
                 return Path(expanded).absolute()
             except FileNotFoundError:
                 reason = "the current directory does not exist any more; pass an absolute path"
-    raise error(f"{name} must be the path of a file or a folder, got {shown(value)}: {reason}")
+    raise error(f"{name} must be the path of a file or a folder, got {short_repr(value)}: {reason}")
 
 
 def iterable(name: str, value: Any, of: str, *, error: type[A2VError] = InvalidArgumentError) -> Iterable[Any]:
     """Something to iterate over, which a single string is not meant to be."""
     if isinstance(value, str | bytes) or not isinstance(value, Iterable):
-        raise error(f"{name} must be {of}, got {shown(value)}")
+        raise error(f"{name} must be {of}, got {short_repr(value)}")
     return value
 
 
 def mapping(name: str, value: Any) -> Mapping[Any, Any]:
     """A mapping."""
     if not isinstance(value, Mapping):
-        raise InvalidArgumentError(f"{name} must be a mapping, got {shown(value)}")
+        raise InvalidArgumentError(f"{name} must be a mapping, got {short_repr(value)}")
     return value

@@ -27,7 +27,7 @@ from a2v._async.batch.lock_file import is_in_use
 from a2v._async.batch.prepare import preview
 from a2v._core.batch_options import BatchOptions
 from a2v._core.batch_plan import repeated
-from a2v._paths import existing
+from a2v._unicode_paths import find_existing
 from a2v.cli.plan import Plan, Work, ambiguity, as_options, foretell
 from a2v.cli.printing import number, say
 from a2v.cli.report import check_report, write_report
@@ -66,7 +66,7 @@ async def make_batch(manifest: Path, folder: Path, plan: Plan, staging: Staging,
         # An engine that forgets would lose what an interrupted batch has made so far.
         server = evolve(server, data_dir=folder / ENGINE)
     work = Work.read(manifest, server, staged=bool(staging.place(server)))
-    journal = existing(plan.journal) if plan.journal else folder / JOURNAL
+    journal = find_existing(plan.journal) if plan.journal else folder / JOURNAL
     if journal.is_dir():
         raise UsageError(f"--journal: {journal} is a folder; give the name of a file in it")
     if plan.report:

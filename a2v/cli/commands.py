@@ -30,7 +30,7 @@ from a2v import (
     _threads,
 )
 from a2v._core.settings import Secret
-from a2v._paths import existing
+from a2v._unicode_paths import find_existing
 from a2v.cli.batch import make_batch, show_journal
 from a2v.cli.output import announce, print_checks
 from a2v.cli.plan import Plan
@@ -252,7 +252,7 @@ async def batch(
     beside the table if its path is relative: with --local, or with --stage-to for a server elsewhere.
     """
     # The same folder, however its name is composed: another one would have no journal, and all be paid for again.
-    manifest, output = existing(manifest), existing(output)
+    manifest, output = find_existing(manifest), find_existing(output)
     if not plan.dry_run:
         make_folder(output)
     with time_limit(timeout):
@@ -267,7 +267,7 @@ def journal(
     as_json: Annotated[Flag, _JSON] = False,
 ) -> None:
     """Show how far each job of a batch is, also while it runs."""
-    show_journal(existing(path), as_json=as_json)
+    show_journal(find_existing(path), as_json=as_json)
 
 
 @app.command(sort_key=9)

@@ -17,8 +17,8 @@ from a2v._async.requests.transport import Transport
 from a2v._core import wire
 from a2v._core.rate_limiter import reset_in
 from a2v._core.responses import NoResponse, Retry, classify
-from a2v._core.settings import HOSTED, Secret, read_base_url
-from a2v._core.settings import read_token as check_token
+from a2v._core.settings import HOSTED, Secret, resolve_base_url
+from a2v._core.settings import resolve_token as check_token
 from a2v.cli.printing import number
 from a2v.cli.server import UsageError, read_token
 
@@ -123,7 +123,7 @@ def _token(token_file: str | None) -> tuple[Secret | None, Check]:
 def _base_url(base_url: str | None) -> tuple[str | None, Check]:
     given = "--base-url" if base_url is not None else "A2V_BASE_URL"
     try:
-        url = read_base_url(base_url, os.environ.get("A2V_BASE_URL"))
+        url = resolve_base_url(base_url, os.environ.get("A2V_BASE_URL"))
     except A2VError as error:
         return None, Check("base_url", "problem", f"{error}; it is that of {given}")
     return url, Check("base_url", "ok", f"{url} ({'the hosted service' if url == HOSTED else f'from {given}'})")

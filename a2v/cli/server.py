@@ -19,8 +19,8 @@ from attrs import frozen
 from cyclopts import Parameter
 
 from a2v import AsyncA2V, Job
-from a2v._core.settings import Secret, read_base_url
-from a2v._paths import existing
+from a2v._core.settings import Secret, resolve_base_url
+from a2v._unicode_paths import find_existing
 from a2v._values import arguments
 from a2v._values.text import discreet
 
@@ -116,7 +116,7 @@ class Server:
             kept = self.data_dir / "token" if self.data_dir else None
             return ("http://127.0.0.1", Secret(kept.read_text(encoding="ascii"))) if kept and kept.is_file() else None
         token = read_token(self.token_file)
-        return (read_base_url(self.base_url, os.environ.get("A2V_BASE_URL")), Secret(token)) if token else None
+        return (resolve_base_url(self.base_url, os.environ.get("A2V_BASE_URL")), Secret(token)) if token else None
 
     @asynccontextmanager
     async def connect(self, files: list[Path]) -> AsyncIterator[AsyncA2V]:
@@ -177,7 +177,7 @@ def read_token(token_file: str | None) -> str | None:
         if token_file == "-":  # noqa: S105  # a file's name
             token = sys.stdin.readline().strip()
         else:
-            path = existing(Path(token_file))
+            path = find_existing(Path(token_file))
             _check_private(path)
             token = path.read_text(encoding="ascii").strip()
     except (OSError, ValueError) as error:
@@ -243,7 +243,7 @@ def read_audio(audio: str, server: Server, *, staged: bool = False) -> tuple[str
     is_file_url = audio.lower().startswith("file://")
     if "://" in audio and not (is_file_url and (server.local or staged)):
         return audio, []
-    path = existing(Path(url2pathname(urlsplit(audio).path) if is_file_url else audio).absolute())
+    path = find_existing(Path(url2pathname(urlsplit(audio).path) if is_file_url else audio).absolute())
     # Unlike the methods of a path, these take a text that is too long for one.
     if not os.path.isfile(path):  # noqa: PTH113
         what = "is a folder" if os.path.isdir(path) else "is neither a URL (https://…) nor a file that exists"  # noqa: PTH112

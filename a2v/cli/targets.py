@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from a2v import DownloadError
 from a2v._async.destination import Destination, FileId, file_ids
 from a2v._core.batch_plan import mask_of, places_of
-from a2v._core.paths import file_of
+from a2v._core.file_urls import path_from_url
 from a2v.cli.plan import Work, as_options
 from a2v.cli.server import UsageError
 
@@ -55,7 +55,7 @@ _OTHER_FORMATS = frozenset(
 
 def recording_of(audio: str) -> Path | None:
     """The file that the user means by AUDIO, if it is one on this machine."""
-    return file_of(audio) if "://" in audio else Path(audio)
+    return path_from_url(audio) if "://" in audio else Path(audio)
 
 
 def check_targets(
@@ -126,7 +126,7 @@ def check_videos(work: Work, folder: Path, needed: Iterable[Path]) -> None:
     Raises:
         UsageError: One would.
     """
-    spared = file_ids([*needed, *map(file_of, work.files)])
+    spared = file_ids([*needed, *map(path_from_url, work.files)])
     for path in filter(None, places_of(work.jobs, folder)):
         for target in (path, mask_of(path)):
             if file_ids([target]) & spared:

@@ -94,7 +94,7 @@ def _check_fps(_: object, __: Attribute[int], value: int) -> None:
 
 def _check_flag(_: object, attribute: Attribute[bool], value: Any) -> None:
     if not isinstance(value, bool):  # the string "no" would count as true
-        raise ConfigurationError(f"{attribute.name} must be True or False, got {arguments.shown(value)}")
+        raise ConfigurationError(f"{attribute.name} must be True or False, got {arguments.short_repr(value)}")
 
 
 def _check_port(_: object, __: Attribute[int], value: int) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from attrs import frozen
 
-from a2v._paths import existing
+from a2v._unicode_paths import find_existing
 from a2v.errors import StagingError
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def open_file(path: Path) -> BinaryIO:
     Raises:
         StagingError: It is none that can be read.
     """
-    path = existing(path)
+    path = find_existing(path)
     try:
         mode = path.stat().st_mode
         if stat.S_ISREG(mode):  # opening a pipe would wait for somebody to write

@@ -236,7 +236,7 @@ class _Staging:
     def __init__(self, to: str, expires_in: float, *, remove: bool) -> None:
         self._place = Place(arguments.text("to", to))
         self._expires_in = _check_expiry(expires_in)
-        self._removes = arguments.flag("remove", remove)
+        self._removes = arguments.boolean("remove", remove)
         self._closed = False
         self._used: dict[str, _Object] = {}
 

@@ -69,4 +69,4 @@ async def in_thread(work: Callable[[Stop], T]) -> T:
         limiter = anyio.CapacityLimiter(_AT_ONCE)
         _limiters.set(limiter)
     stop = Stop()
-    return await _threads.run(partial(work, stop), limiter=limiter, patience=_PATIENCE, stop=stop.set)
+    return await _threads.run(partial(work, stop), limiter=limiter, grace=_PATIENCE, on_cancel=stop.set)

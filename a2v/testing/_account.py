@@ -82,33 +82,33 @@ def _are_looks(_: object, __: Any, looks: Any) -> None:
         or not all(isinstance(look, str) for look in looks)
     ):
         raise InvalidArgumentError(
-            f'looks must be a list of statuses such as ["pending", "finished"], got {arguments.shown(looks)}'
+            f'looks must be a list of statuses such as ["pending", "finished"], got {arguments.short_repr(looks)}'
         )
 
 
 def _are_seconds(_: object, attribute: Any, seconds: Any) -> None:
     may_be = {"render_seconds": callable(seconds), "url_seconds": seconds is None}.get(attribute.name, False)
     if not may_be and not (arguments.is_number(seconds) and seconds >= 0):
-        raise InvalidArgumentError(f"{attribute.name} must be 0 or more seconds, got {arguments.shown(seconds)}")
+        raise InvalidArgumentError(f"{attribute.name} must be 0 or more seconds, got {arguments.short_repr(seconds)}")
 
 
 def _is_limit(_: object, __: Any, limit: object) -> None:
     if limit is not None and not isinstance(limit, RateLimit):
         raise InvalidArgumentError(
-            f"limit must be a FixedWindow, SlidingWindow, TokenBucket or None, got {arguments.shown(limit)}"
+            f"limit must be a FixedWindow, SlidingWindow, TokenBucket or None, got {arguments.short_repr(limit)}"
         )
 
 
 def _check_renderers(_: object, __: object, value: Any) -> None:
-    arguments.whole("renderers", value, least=1)
+    arguments.integer("renderers", value, minimum=1)
 
 
 def _check_quota(_: object, __: object, value: Any) -> None:
-    arguments.whole("quota", value, least=0)
+    arguments.integer("quota", value, minimum=0)
 
 
 def _check_flag(_: object, attribute: Any, value: Any) -> None:
-    arguments.flag(attribute.name, value)
+    arguments.boolean(attribute.name, value)
 
 
 def _check_token(_: object, __: object, value: Any) -> None:
@@ -118,11 +118,11 @@ def _check_token(_: object, __: object, value: Any) -> None:
 
 def _check_content(_: object, __: object, value: Any) -> None:
     if not isinstance(value, bytes):
-        raise InvalidArgumentError(f"content must be bytes or None, got {arguments.shown(value)}")
+        raise InvalidArgumentError(f"content must be bytes or None, got {arguments.short_repr(value)}")
 
 
 def _check_share(_: object, attribute: Any, value: Any) -> None:
-    arguments.number(attribute.name, value, least=0.0, most=1.0)
+    arguments.number(attribute.name, value, minimum=0.0, maximum=1.0)
 
 
 def _check_number(_: object, attribute: Any, value: Any) -> None:
@@ -135,7 +135,7 @@ def _all_of(name: str, kind: type[T], given: Iterable[T] | None) -> tuple[T, ...
     values = tuple(arguments.iterable(name, given, f"{kind.__name__} values"))
     for value in values:
         if not isinstance(value, kind):
-            raise InvalidArgumentError(f"{name} must be {kind.__name__} values, got {arguments.shown(value)}")
+            raise InvalidArgumentError(f"{name} must be {kind.__name__} values, got {arguments.short_repr(value)}")
     return values
 
 

@@ -32,7 +32,7 @@ class Standing:
 
 
 def _check_requests(_: object, __: object, value: Any) -> None:
-    arguments.whole("requests", value, least=1)
+    arguments.integer("requests", value, minimum=1)
 
 
 def _check_per(_: object, __: object, value: Any) -> None:
@@ -49,7 +49,7 @@ Reset = Literal["seconds", "milliseconds", "delta"]
 def _check_reset(_: object, __: object, value: Reset | None) -> None:
     if value not in ("seconds", "milliseconds", "delta", None):
         raise InvalidArgumentError(
-            f'reset must be "seconds", "milliseconds", "delta" or None, got {arguments.shown(value)}'
+            f'reset must be "seconds", "milliseconds", "delta" or None, got {arguments.short_repr(value)}'
         )
 
 

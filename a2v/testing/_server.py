@@ -47,7 +47,7 @@ class Server:
     base_url: str
 
     def __init__(self, service: Service, port: int = 0) -> None:
-        if arguments.whole("port", port, least=0) > _LAST_PORT:
+        if arguments.integer("port", port, minimum=0) > _LAST_PORT:
             raise InvalidArgumentError(f"port must be 0 (any free one) to {_LAST_PORT}, got {port}")
         self.service: Service = service
         self.token: str = "token" if service.token is None else service.token

@@ -47,9 +47,9 @@ class _Told(Generic[T]):
 
 
 def _told(what: T, nth: int, times: int | None) -> _Told[T]:
-    arguments.whole("nth", nth, least=1)
+    arguments.integer("nth", nth, minimum=1)
     if times is not None:
-        arguments.whole("times", times, least=1)
+        arguments.integer("times", times, minimum=1)
     return _Told(nth - 1, math.inf if times is None else times, what)
 
 
@@ -231,7 +231,7 @@ class Service(Account):
         """
         if not isinstance(answer, Reply | Exception) and not callable(answer):
             raise InvalidArgumentError(
-                f"answer must be a Reply, an exception or a function, got {arguments.shown(answer)}"
+                f"answer must be a Reply, an exception or a function, got {arguments.short_repr(answer)}"
             )
 
         async def effect(call: Call, as_usual: _AsUsual) -> Reply:
@@ -280,7 +280,7 @@ class Service(Account):
             times: How many in a row; ``None``: all from there on.
         """
         if not arguments.is_number(seconds) or seconds < 0:
-            raise InvalidArgumentError(f"seconds must be a number, 0 or more, got {arguments.shown(seconds)}")
+            raise InvalidArgumentError(f"seconds must be a number, 0 or more, got {arguments.short_repr(seconds)}")
 
         async def effect(_: Call, as_usual: _AsUsual) -> Reply:
             reply = as_usual()
@@ -309,7 +309,7 @@ class Service(Account):
             nth: Which of the requests for a file, counted from now.
             times: How many in a row; ``None``: all from there on.
         """
-        arguments.whole("after", after, least=0)
+        arguments.integer("after", after, minimum=0)
 
         async def effect(_: Call, as_usual: _AsUsual) -> Reply:
             return attrs.evolve(as_usual(), breaks_after=after)

@@ -53,7 +53,7 @@ class Threads:
 
     def __init__(self) -> None:
         self._limiter = anyio.to_thread.current_default_thread_limiter()
-        self._work = _threads.work_of_this_loop()
+        self._work = _threads.current_loop_state()
 
     def at_work(self) -> bool:
         """Whether there is one."""

@@ -83,12 +83,12 @@ def _as_bytes(body: object) -> bytes:
     except (TypeError, ValueError, RecursionError) as error:
         reason = str(error)
     raise InvalidArgumentError(
-        f"body must be bytes, a string or what JSON can say, got {arguments.shown(body)} ({reason})"
+        f"body must be bytes, a string or what JSON can say, got {arguments.short_repr(body)} ({reason})"
     )
 
 
 def _check_status(_: object, __: object, value: Any) -> None:
-    if not _LEAST_STATUS <= arguments.whole("status", value, least=0) <= _LARGEST_STATUS:
+    if not _LEAST_STATUS <= arguments.integer("status", value, minimum=0) <= _LARGEST_STATUS:
         raise InvalidArgumentError(
             f"status must be an HTTP status from {_LEAST_STATUS} to {_LARGEST_STATUS}, got {value}"
         )
@@ -96,7 +96,7 @@ def _check_status(_: object, __: object, value: Any) -> None:
 
 def _check_breaks_after(_: object, __: object, value: Any) -> None:
     if value is not None:
-        arguments.whole("breaks_after", value, least=0)
+        arguments.integer("breaks_after", value, minimum=0)
 
 
 @frozen

@@ -141,7 +141,7 @@ async def test_a_cancellation_waits_for_the_file(tmp_path) -> None:
 async def test_a_cancellation_leaves_what_has_no_patience() -> None:
     go, stopped = threading.Event(), []
     with anyio.move_on_after(0.01):
-        await _threads.run(lambda: go.wait(30), patience=0, stop=lambda: stopped.append(True))
+        await _threads.run(lambda: go.wait(30), grace=0, on_cancel=lambda: stopped.append(True))
     assert stopped
     go.set()
 
@@ -155,7 +155,7 @@ def test_a_thread_that_outlives_its_event_loop_ends_in_peace(anyio_backend_name)
 
     async def main() -> None:
         with anyio.move_on_after(0.01):
-            await _threads.run(work, patience=0)
+            await _threads.run(work, grace=0)
 
     anyio.run(main, backend=anyio_backend_name)
     assert began.wait(30)

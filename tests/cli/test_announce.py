@@ -7,7 +7,7 @@ import re
 import pytest
 
 import a2v
-from a2v._core.settings import Secret, read_base_url
+from a2v._core.settings import Secret, resolve_base_url
 from a2v.cli.output import announce
 
 
@@ -28,9 +28,9 @@ def test_the_url_to_export(capsys, url, is_usable) -> None:
     assert url in said
     (exported,) = re.findall(r"export A2V_BASE_URL=(\S+) A2V_TOKEN=canary-token-1234", said)
     if is_usable:
-        assert read_base_url(exported, None) == url
+        assert resolve_base_url(exported, None) == url
     else:
         with pytest.raises(a2v.ConfigurationError):
-            read_base_url(url, None)
+            resolve_base_url(url, None)
         assert exported == "https://…"
         assert "put a proxy with TLS in front" in said

@@ -6,7 +6,7 @@ import pytest
 
 import a2v
 from a2v._core import wire
-from a2v._core.gateways import quote
+from a2v._core.gateways import describe
 from a2v._core.responses import Retry, classify
 from a2v._core.wire import Response
 
@@ -67,13 +67,13 @@ def test_nothing_is_added_to_what_the_api_says(status) -> None:
     ],
 )
 def test_what_may_give_access_is_left_out(text) -> None:
-    said = quote(reply(403, text.encode()))
+    said = describe(reply(403, text.encode()))
     assert "s3cr3t" not in said
     assert "…" in said
 
 
 def test_a_quote_is_one_short_line_of_visible_characters() -> None:
-    said = quote(reply(502, b"\x1b[31mred\r\n\tand\x00 " + "\u202e".encode() + b"\xff" + b"x" * 100_000))
+    said = describe(reply(502, b"\x1b[31mred\r\n\tand\x00 " + "\u202e".encode() + b"\xff" + b"x" * 100_000))
     assert said.startswith("something other than the API answered: \\x1b[31mred and\\x00 \\u202e\ufffdxx")
     assert said.isprintable()
     assert len(said) < 300

@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from a2v._core.settings import read_base_url
+from a2v._core.settings import resolve_base_url
 from a2v.engine import Settings, server
 
 
@@ -16,6 +16,6 @@ def test_whatever_host_it_listens_on(host) -> None:
         return
     with server._listen(Settings(host=host, port=0)) as sock:
         url = server._base_url(sock)
-        assert read_base_url(url, None) == url
+        assert resolve_base_url(url, None) == url
         name, _, port = url.removeprefix("http://").rpartition(":")
         socket.create_connection((name.strip("[]"), int(port)), timeout=5).close()

@@ -15,7 +15,7 @@ import pytest
 from a2v import ClientClosedError, InvalidStateError
 from a2v._sync import bridge as module
 from a2v._sync import loop as loop_module
-from a2v._sync.bridge import Bridge, SyncContext, SyncIterator, Twin, core_of
+from a2v._sync.bridge import Bridge, SyncContext, SyncIterator, SyncWrapper, unwrap
 
 LIMIT = 30
 
@@ -308,7 +308,7 @@ class TestClosing:
         assert threading.active_count() <= threads
 
     def test_what_came_from_a_client_keeps_it_alive(self, core):
-        twin = Twin(core, Bridge(core))
+        twin = SyncWrapper(core, Bridge(core))
         gc.collect()
         assert twin._bridge.call(core.add, 1, second=2) == 3
 
@@ -724,11 +724,11 @@ class TestTwins:
             def __repr__(self):
                 return f"<{type(self).__name__} 7>"
 
-        class Thing(Twin[AsyncThing]):
+        class Thing(SyncWrapper[AsyncThing]):
             pass
 
         assert repr(Thing(AsyncThing(), bridge)) == "<Thing 7>"
 
     def test_the_core_is_handed_its_own_objects(self, bridge, core):
-        assert core_of(Twin(core, bridge)) is core
-        assert core_of("id") == "id"
+        assert unwrap(SyncWrapper(core, bridge)) is core
+        assert unwrap("id") == "id"

@@ -176,14 +176,14 @@ class TestWhatIsWritten:
                 "with_others",
                 [
                     "def with_others(self, *others: Thing, one: Thing | None=None) -> Helper:",
-                    "self._bridge.call(self._core.with_others, *map(core_of, others), one=core_of(one))",
+                    "self._bridge.call(self._core.with_others, *map(unwrap, others), one=unwrap(one))",
                 ],
             ),
             (
                 "all_of",
                 [
                     "def all_of(self, others: Iterable[Thing], numbers: Iterable[int]) -> list[int]:",
-                    "self._bridge.call(self._core.all_of, [core_of(item) for item in others], consumed(numbers))",
+                    "self._bridge.call(self._core.all_of, [unwrap(item) for item in others], to_list(numbers))",
                 ],
             ),
             (

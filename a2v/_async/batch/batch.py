@@ -61,7 +61,7 @@ class AsyncBatch(HoldsSecret):
         self._jobs = list(arguments.iterable("jobs", jobs, "an iterable of a2v.Job values"))
         for job in self._jobs:
             if not isinstance(job, Job):
-                raise InvalidArgumentError(f"a batch is made of a2v.Job values, got {arguments.shown(job)}")
+                raise InvalidArgumentError(f"a batch is made of a2v.Job values, got {arguments.short_repr(job)}")
         self._options = options
         self._paths = places_of(self._jobs, options.save_to)
         self._items: list[Item] = []
@@ -91,8 +91,8 @@ class AsyncBatch(HoldsSecret):
             await self._journal.aclose()
             raise
         self._entered = True
-        self._span = telemetry.start("a2v.batch", {"a2v.jobs": len(self._jobs)})
-        with self._span.active():
+        self._span = telemetry.start_span("a2v.batch", {"a2v.jobs": len(self._jobs)})
+        with self._span.activate():
             spawn(self._live)
         return self
 

@@ -11,9 +11,9 @@ from attrs import define
 
 from a2v._async.batch.journal import Journal
 from a2v._async.destination import Destination, FileId, file_ids
-from a2v._async.download import digest_of, in_thread
+from a2v._async.download import in_thread, sha256_of
 from a2v._async.task import AsyncVideoTask, save
-from a2v._core.paths import file_of
+from a2v._core.file_urls import path_from_url
 from a2v.errors import DownloadError
 
 if TYPE_CHECKING:
@@ -80,15 +80,15 @@ class BatchFiles:
     async def _save_video(self, task: AsyncVideoTask, identity: str, path: Path) -> Path:
         row = await self._journal.do(partial(self._journal.row, identity))
         if self._journal.path is None:
-            destination, keeper = await in_thread(partial(Destination, path, self._overwrite, self._spared)), None
+            destination, resume_store = await in_thread(partial(Destination, path, self._overwrite, self._spared)), None
         else:
             key = part_key(self._journal.salt, task.video_id)
             destination = await in_thread(partial(Destination, path, self._overwrite, self._spared, key))
-            keeper = _JournalResumeStore(self._journal, identity, row.etag, row.size)
+            resume_store = _JournalResumeStore(self._journal, identity, row.etag, row.size)
             if await in_thread(partial(_settle, destination, row)):
                 return path
         async with self._room:
-            return await save(task, destination, keeper)
+            return await save(task, destination, resume_store)
 
 
 def part_key(salt: str, video_id: str) -> str:
@@ -105,12 +105,12 @@ class _JournalResumeStore:
     etag: str | None
     size: int | None
 
-    async def began(self, etag: str | None, size: int | None) -> None:
+    async def start(self, etag: str | None, size: int | None) -> None:
         """A file is about to be stored, from its first byte."""
         self.etag, self.size = etag, size
         await self.journal.do(partial(self.journal.keep, self.identity, etag=etag, size=size, sha256=None))
 
-    async def whole(self, size: int, sha256: str) -> None:
+    async def complete(self, size: int, sha256: str) -> None:
         """All of it is on disk, and only its name is missing."""
         await self.journal.do(partial(self.journal.keep, self.identity, size=size, sha256=sha256))
 
@@ -120,10 +120,10 @@ def _settle(destination: Destination, row: JournalRow) -> bool:
     if row.sha256 is None:
         return False
     path, part = destination.path, destination.part
-    if is_saved(path, row) and digest_of(path) == row.sha256:
+    if is_saved(path, row) and sha256_of(path) == row.sha256:
         part.unlink(missing_ok=True)
         return True
-    if is_saved(part, row) and not part.is_symlink() and digest_of(part) == row.sha256:
+    if is_saved(part, row) and not part.is_symlink() and sha256_of(part) == row.sha256:
         destination.complete()
         return True
     return False
@@ -136,6 +136,6 @@ def is_saved(path: Path, row: JournalRow) -> bool:
 
 def protected_files(jobs: Iterable[Job], journal: Path | None) -> frozenset[FileId]:
     """The files that a batch needs and must never replace: recordings that are files, and its journal."""
-    recordings = {file_of(job.audio_url) for job in jobs}
+    recordings = {path_from_url(job.audio_url) for job in jobs}
     ours = [journal.with_name(journal.name + suffix) for suffix in ("", ".lock", "-wal", "-shm")] if journal else []
     return file_ids([*recordings, *ours])

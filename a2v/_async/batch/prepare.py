@@ -16,7 +16,7 @@ from a2v._async.batch.item import Item
 from a2v._async.batch.journal import read_rows
 from a2v._async.batch.lock_file import read_note
 from a2v._async.destination import Destination, FileId
-from a2v._async.download import digest_of, in_thread
+from a2v._async.download import in_thread, sha256_of
 from a2v._core.batch_plan import Action, BatchPlan, Files, Match, Matching, Step, decide, match, places_of
 from a2v._core.items import restored
 from a2v._core.manifest_jobs import same_file
@@ -147,7 +147,7 @@ def _has_video(match: Match, contested: Iterable[str]) -> bool:
     if path is None or row is None or not (row.sha256 or row.state is JobState.DONE) or not is_saved(path, row):
         return False
     # What was saved there for another job may have the same size.
-    return same_file(path.name) not in contested or digest_of(path) == row.sha256
+    return same_file(path.name) not in contested or sha256_of(path) == row.sha256
 
 
 def _check_places(plan: BatchPlan, spared: frozenset[FileId], *, overwrite: bool, only_existing: bool = False) -> None:

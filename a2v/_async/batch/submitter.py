@@ -67,7 +67,7 @@ class Submitter:
             call = wire.video_generate(item.job)
             with telemetry.call_span(call) as span:
                 await self._outlive(partial(self._session.retry, call.name, partial(self._attempt, item)))
-                span.note({"a2v.video_id": str(item.video_id)})
+                span.set_attributes({"a2v.video_id": str(item.video_id)})
         except A2VError as error:
             if isinstance(error, JournalError | ClientClosedError) or refuses_all(error):
                 self._refused = error  # so will be the next ones

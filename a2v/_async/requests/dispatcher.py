@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 from attrs import define, field
 
-from a2v._async.requests.telemetry import NOTHING, Span, logger
+from a2v._async.requests.telemetry import NO_SPAN, Span, logger
 from a2v._core import wire
 from a2v._core.poll_scheduler import PollEvent, PollScheduler, ScheduledRequest
 from a2v._core.rate_limiter import Pace, RequestKind
@@ -71,7 +71,7 @@ class Watcher(Waiter):
         news: What has come: looks, and errors that end the watching of a video.
     """
 
-    span: Span = NOTHING
+    span: Span = NO_SPAN
     waiting: bool = field(default=False, init=False)
     news: list[PollEvent] = field(factory=list, init=False)
 
@@ -240,7 +240,7 @@ class RequestDispatcher:
     async def _look(self, turn: ScheduledRequest, reservation: int) -> None:
         call: ApiRequest[Any] = wire.video_get(turn.video_id) if turn.video_id else self._video_list()
         try:
-            with self._whose(turn).active():
+            with self._whose(turn).activate():
                 answer = await self._send(call, reservation)
         except BaseException:
             self._scheduler.abandoned(turn)
@@ -252,7 +252,7 @@ class RequestDispatcher:
         followed = (
             self._watchers.get(turn.video_id, {}) if turn.video_id else chain.from_iterable(self._watchers.values())
         )
-        return next((watcher.span for watcher in followed), NOTHING)
+        return next((watcher.span for watcher in followed), NO_SPAN)
 
     async def _send(self, call: ApiRequest[Any], reservation: int) -> Response | NoResponse:
         answer: Response | NoResponse | None = None

@@ -24,7 +24,7 @@ from a2v.errors import ConfigurationError
 _CONTEXTS = 4
 
 
-def load() -> None:
+def preload() -> None:
     """Import what the libraries for networks would import when they are first used."""
     for name in ("anyio._backends._asyncio", "anyio.streams.tls", "certifi", "encodings.idna", "h11", "httpcore"):
         import_module(name)
@@ -43,7 +43,7 @@ async def proxy_for(url: str) -> Secret | None:
     if not settings.value and sys.platform in ("win32", "darwin"):  # pragma: no cover  # the settings of the system
         settings = Secret(getproxies())
         # It may ask the name server which address a host has.
-        if settings.value and await _threads.run(partial(proxy_bypass, host), patience=0):
+        if settings.value and await _threads.run(partial(proxy_bypass, host), grace=0):
             return None
     return choose_proxy(url, settings)
 
@@ -104,7 +104,7 @@ async def ssl_context(trust: Trust | None) -> ssl.SSLContext:
     """
     if trust is None:
         return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    return await _threads.run(partial(_one_at_a_time, trust), patience=0)
+    return await _threads.run(partial(_one_at_a_time, trust), grace=0)
 
 
 _lock = threading.Lock()

@@ -22,7 +22,7 @@ from a2v._core import wire
 from a2v._core.items import state_after
 from a2v._core.rate_limiter import RateLimiter
 from a2v._core.responses import Retry, backoff, classify
-from a2v._core.settings import HoldsSecret, Secret, read_base_url, read_token
+from a2v._core.settings import HoldsSecret, Secret, resolve_base_url, resolve_token
 from a2v._values import arguments
 from a2v._values.jobs import JobState
 from a2v.errors import ClientClosedError, ConfigurationError, RateLimitError, SubmissionUnknownError
@@ -93,16 +93,16 @@ class Session(HoldsSecret):
         transport: httpx.AsyncBaseTransport | None,
     ) -> None:
         # Not the environment itself, which an error report would show.
-        self.token: Secret = read_token(token, Secret(os.environ.get("A2V_TOKEN")))
-        self.base_url: str = read_base_url(base_url, os.environ.get("A2V_BASE_URL"))
+        self.token: Secret = resolve_token(token, Secret(os.environ.get("A2V_TOKEN")))
+        self.base_url: str = resolve_base_url(base_url, os.environ.get("A2V_BASE_URL"))
         self.timeout: float = arguments.seconds("timeout", timeout, error=ConfigurationError)
-        self.max_retries: int = arguments.whole("max_retries", max_retries, least=0, error=ConfigurationError)
+        self.max_retries: int = arguments.integer("max_retries", max_retries, minimum=0, error=ConfigurationError)
         self._limiter = partial(_limiter, rate_limit, self.timeout)
         self._shared = SharedRateLimiter(self._limiter())
         self.max_download_bytes: int | None = (
             None
             if max_download_bytes is None
-            else arguments.whole("max_download_bytes", max_download_bytes, least=1, error=ConfigurationError)
+            else arguments.integer("max_download_bytes", max_download_bytes, minimum=1, error=ConfigurationError)
         )
         if transport is not None and not hasattr(transport, "handle_async_request"):
             raise ConfigurationError(f"transport must be an asynchronous httpx transport, got {transport!r}")
@@ -187,7 +187,7 @@ class Session(HoldsSecret):
         with telemetry.call_span(call) as span:
             outcome = await self.retry(call.name, lambda: self.attempt(call))
             if call.job:
-                span.note({"a2v.video_id": str(outcome)})
+                span.set_attributes({"a2v.video_id": str(outcome)})
             return outcome
 
     async def retry(self, name: str, attempt: Callable[[], Awaitable[T | Retry]]) -> T:
@@ -287,7 +287,7 @@ class Session(HoldsSecret):
                 call.sending.started = True
             with telemetry.request_span(base_url, call) as span:
                 answer = await transport.exchange(base_url, token, call, timeout)
-                telemetry.tell_reply(span, answer)
+                telemetry.record_response(span, answer)
                 return answer
 
         # The state must not keep the session alive, which is the key that it is found by.
@@ -315,5 +315,5 @@ def _limiter(rate_limit: int | str | None, timeout: float) -> RateLimiter:
         return RateLimiter(None, abandon_after=abandon_after)
     if rate_limit == "auto":
         return RateLimiter(abandon_after=abandon_after)
-    limit = arguments.whole("rate_limit", rate_limit, least=1, error=ConfigurationError)
+    limit = arguments.integer("rate_limit", rate_limit, minimum=1, error=ConfigurationError)
     return RateLimiter(limit, ceiling=limit, abandon_after=abandon_after)

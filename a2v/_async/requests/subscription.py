@@ -49,7 +49,7 @@ class Watch:
         self._news: deque[PollEvent] = deque()
         self._failed: dict[str, A2VError] = {}
         one = {"a2v.video_id": next(iter(since))} if len(since) == 1 else {}
-        self._span = telemetry.start("a2v.watch", {"a2v.videos": len(since), **one})
+        self._span = telemetry.start_span("a2v.watch", {"a2v.videos": len(since), **one})
         self._watcher = Watcher(self._span)
         self._dispatcher: RequestDispatcher | None = None
 
@@ -98,7 +98,7 @@ class Watch:
         if video.is_terminal:
             self._open.pop(video.video_id, None)
         self._seen[video.video_id] = video
-        self._span.event("a2v.video", {"a2v.video_id": video.video_id, "a2v.status": video.status.value})
+        self._span.add_event("a2v.video", {"a2v.video_id": video.video_id, "a2v.status": video.status.value})
 
     def _failure(self) -> A2VError:
         video_id, first = next(iter(self._failed.items()))
@@ -118,12 +118,12 @@ class Watch:
     def _with_facts(self, error: A2VError, video_id: str) -> A2VError:
         error.video_id, error.video = video_id, self._seen.get(video_id) or error.video
         error.waited = anyio.current_time() - self._started
-        self._span.failed(type(error).__name__)
+        self._span.set_error(type(error).__name__)
         return error
 
     def _timed_out(self) -> WaitTimeoutError:
         video_id, waited = next(iter(self._open)), anyio.current_time() - self._started
-        self._span.failed(WaitTimeoutError.__name__)
+        self._span.set_error(WaitTimeoutError.__name__)
         others = f" (one of {len(self._open)} that have not)" if len(self._open) > 1 else ""
         error = WaitTimeoutError(
             f"video {escape(video_id)} has not ended after {waited:.0f} s{others}; it goes on at the server",

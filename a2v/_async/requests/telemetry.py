@@ -9,6 +9,7 @@ import logging
 import sys
 from contextlib import contextmanager, nullcontext, suppress
 from functools import cache
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import urlsplit
 
@@ -52,17 +53,17 @@ class Span:
     def __init__(self, span: trace.Span | None = None) -> None:
         self._span = span
 
-    def note(self, facts: Facts) -> None:
+    def set_attributes(self, facts: Facts) -> None:
         """Tell more of it."""
         if self._span:
             self._span.set_attributes(facts)
 
-    def event(self, name: str, facts: Facts) -> None:
+    def add_event(self, name: str, facts: Facts) -> None:
         """Tell what has happened just now."""
         if self._span:
             self._span.add_event(name, facts)
 
-    def failed(self, kind: str) -> None:
+    def set_error(self, kind: str) -> None:
         """Tell that it failed, and in which way. Not more: the text of an error may quote what is secret."""
         if self._span:
             from opentelemetry.trace import StatusCode  # noqa: PLC0415  # it is there, and only then
@@ -75,7 +76,7 @@ class Span:
         if self._span:
             self._span.end()
 
-    def active(self) -> AbstractContextManager[object]:
+    def activate(self) -> AbstractContextManager[object]:
         """Within this, what begins is a part of it: also what is begun by tasks that are started within."""
         if not self._span:
             return nullcontext()
@@ -84,18 +85,18 @@ class Span:
         return use_span(self._span, record_exception=False, set_status_on_exception=False)
 
 
-NOTHING = Span()
-_NOWHERE = nullcontext(NOTHING)
+NO_SPAN = Span()
+_NOWHERE = nullcontext(NO_SPAN)
 
 
-def start(name: str, facts: Facts) -> Span:
+def start_span(name: str, facts: Facts) -> Span:
     """Begin something that ends elsewhere: whoever starts it calls ``end``.
 
     Args:
         name: What it is; the same for all of its kind.
         facts: What is known of it.
     """
-    return Span(_tracer().start_span(name, attributes=facts)) if _is_used() else NOTHING
+    return Span(_tracer().start_span(name, attributes=facts)) if _is_used() else NO_SPAN
 
 
 def span(name: str, facts: Facts) -> AbstractContextManager[Span]:
@@ -105,7 +106,7 @@ def span(name: str, facts: Facts) -> AbstractContextManager[Span]:
         name: What it is; the same for all of its kind.
         facts: What is known of it.
     """
-    return _within(start(name, facts)) if _is_used() else _NOWHERE
+    return _within(start_span(name, facts)) if _is_used() else _NOWHERE
 
 
 def call_span(call: ApiRequest[Any]) -> AbstractContextManager[Span]:
@@ -129,14 +130,14 @@ def request_span(url: str, call: ApiRequest[Any] | None = None) -> AbstractConte
     return _within(Span(_tracer().start_span(name, kind=SpanKind.CLIENT, attributes=facts)))
 
 
-def tell_reply(request: Span, answer: Response | NoResponse) -> None:
+def record_response(request: Span, answer: Response | NoResponse) -> None:
     """What came of a request."""
     if isinstance(answer, NoResponse):
-        request.failed("TransportError")
+        request.set_error("TransportError")
         return
-    request.note({"http.response.status_code": answer.status_code})
+    request.set_attributes({"http.response.status_code": answer.status_code})
     if answer.status_code >= 400:
-        request.failed(str(answer.status_code))
+        request.set_error(str(answer.status_code))
 
 
 def _request_facts(url: str, call: ApiRequest[Any] | None) -> tuple[str, dict[str, str | int]]:
@@ -162,11 +163,11 @@ def _ids(call: ApiRequest[Any]) -> dict[str, str | int]:
 @contextmanager
 def _within(started: Span) -> Iterator[Span]:
     try:
-        with started.active():
+        with started.activate():
             yield started
     except Exception as error:
         # A cancellation is none: somebody has lost interest.
-        started.failed(type(error).__qualname__)
+        started.set_error(type(error).__qualname__)
         raise
     finally:
         started.end()
@@ -181,6 +182,4 @@ def _is_used() -> bool:
 def _tracer() -> trace.Tracer:
     from opentelemetry import trace  # noqa: PLC0415  # as above
 
-    from a2v import __version__  # noqa: PLC0415  # this module is imported by way of it
-
-    return trace.get_tracer("a2v", __version__, schema_url=_SCHEMA)
+    return trace.get_tracer("a2v", version("a2v"), schema_url=_SCHEMA)

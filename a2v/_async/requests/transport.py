@@ -179,7 +179,7 @@ class _Content(httpx.AsyncByteStream):
         return self._left.pop()
 
 
-class Sink(Protocol):
+class ResponseSink(Protocol):
     """Where a fetched file goes."""
 
     async def begin(self, reply: Response) -> bool:
@@ -241,14 +241,14 @@ class Transport:
             with _RedactErrors(), anyio.move_on_after(timeout):
                 try:
                     reply = await self._ask(request, witness, fresh=call.job is not None, limit=call.max_body)
-                    return Response(reply.status_code, reply.headers, token.blot(reply.body))
+                    return Response(reply.status_code, reply.headers, token.redact(reply.body))
                 except _NETWORK as caught:
                     error = caught
         finally:
             if call.sending:
                 call.sending.sent = witness.sent(error)
         reason = f"{base_url}: " + (_describe(error) if error else f"no whole reply within {timeout:g} s")
-        return NoResponse(token.blot(reason.encode(errors="replace")).decode(), witness.sent(error))
+        return NoResponse(token.redact(reason.encode(errors="replace")).decode(), witness.sent(error))
 
     async def _ask(self, request: httpx.Request, witness: _SendObserver, *, fresh: bool, limit: int) -> Response:
         try:
@@ -263,7 +263,9 @@ class Transport:
         async with self._send(request, witness, fresh=fresh) as (response, body):
             return Response(response.status_code, _dated(_lower(response.headers)), await _read(body, limit))
 
-    async def fetch(self, url: Secret, headers: Mapping[str, str], timeout: float, sink: Sink) -> Response | NoResponse:
+    async def fetch(
+        self, url: Secret, headers: Mapping[str, str], timeout: float, sink: ResponseSink
+    ) -> Response | NoResponse:
         """Get a file from wherever it is, without the token.
 
         Args:
@@ -277,11 +279,11 @@ class Transport:
         """
         with telemetry.request_span(url.value) as span:
             answer = await self._fetch(url, headers, timeout, sink)
-            telemetry.tell_reply(span, answer)
+            telemetry.record_response(span, answer)
             return answer
 
     async def _fetch(
-        self, url: Secret, headers: Mapping[str, str], timeout: float, sink: Sink
+        self, url: Secret, headers: Mapping[str, str], timeout: float, sink: ResponseSink
     ) -> Response | NoResponse:
         with _RedactErrors():
             try:
@@ -438,7 +440,7 @@ async def _read(body: AsyncIterator[bytes], limit: int) -> bytes:
     return bytes(read)
 
 
-async def _pour(body: AsyncIterator[bytes], sink: Sink, timeout: float) -> bool:
+async def _pour(body: AsyncIterator[bytes], sink: ResponseSink, timeout: float) -> bool:
     """Write a body to where it goes; tell whether it came fast enough."""
     came, waited, asked = 0, 0.0, anyio.current_time()
     async for chunk in body:

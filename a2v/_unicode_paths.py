@@ -7,7 +7,7 @@ import unicodedata
 from pathlib import Path
 
 
-def existing(path: Path) -> Path:
+def find_existing(path: Path) -> Path:
     """Find the file that a path means, if its name is composed in another way on the disk.
 
     macOS and programs from there write ``é`` as two characters (NFD), most others as one (NFC). The two look the same, and

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import a2v
-from a2v._core.paths import file_of
+from a2v._core.file_urls import path_from_url
 from a2v._values.arguments import path as checked_path
 
 
@@ -51,6 +51,6 @@ def test_the_current_folder_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_the_file_of_a_url() -> None:
-    assert file_of("file:///a/b%20c.wav") == Path("/a/b c.wav")
-    assert file_of("FILE:///a.wav") == Path("/a.wav")
-    assert file_of("https://example.com/a.wav") is None
+    assert path_from_url("file:///a/b%20c.wav") == Path("/a/b c.wav")
+    assert path_from_url("FILE:///a.wav") == Path("/a.wav")
+    assert path_from_url("https://example.com/a.wav") is None
