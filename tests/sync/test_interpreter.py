@@ -31,11 +31,11 @@ BATCH = """
             say("ready")
 """
 ENTER = """
-    from a2v._async import intake as room
-    async def on_disk(work):
+    from a2v._async.batch import prepare
+    async def in_thread(work):
         say("ready")
         await anyio.sleep_forever()
-    room.on_disk = on_disk
+    prepare.in_thread = in_thread
     with client.batch([a2v.Job("eva_a0008", "https://example.com/a.wav")], save_to="nowhere"):
         pass
 """
