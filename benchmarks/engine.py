@@ -28,18 +28,18 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from a2v.engine import animate, audio, cast, film, render
+from a2v.engine import animation, audio, characters, render, video_writer
 from a2v.engine.drawing.bust import backdrop, bust
-from a2v.engine.drawing.painter import Painter
-from a2v.engine.drawing.shapes import vuya
+from a2v.engine.drawing.colours import uvya
+from a2v.engine.drawing.rasterizer import Rasterizer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from a2v.engine.pose import Pose
+    from a2v.engine.face_pose import FacePose
 
 CLIPS = Path(render.__file__).parents[1] / "cli" / "clips"
-WHO = "eva_a0008"
+MODEL_ID = "eva_a0008"
 FPS = 25
 BOUNDS = {512: 2.0, 720: 1.6}
 MOST_MB, MORE_MB, TWO = 200, 50, 1.15
@@ -77,10 +77,10 @@ class Stages:
 @contextmanager
 def usual_sound() -> Iterator[None]:
     """Sound that is added inside is encoded as anybody would."""
-    ours = film._AAC  # noqa: SLF001
-    film._AAC = {}  # noqa: SLF001
+    ours = video_writer._AAC  # noqa: SLF001
+    video_writer._AAC = {}  # noqa: SLF001
     yield
-    film._AAC = ours  # noqa: SLF001
+    video_writer._AAC = ours  # noqa: SLF001
 
 
 def measure_stages(recording: Path, size: int) -> dict[str, float]:
@@ -91,9 +91,9 @@ def measure_stages(recording: Path, size: int) -> dict[str, float]:
     with stages.of("analyse"):
         likely, loudness = render._hear(pieces)  # noqa: SLF001
     with stages.of("animate"):
-        performance = list(animate.poses(likely, loudness, seed=1, fps=FPS))
+        frames = list(animation.animate(likely, loudness, seed=1, fps=FPS))
     with tempfile.TemporaryDirectory() as folder:
-        film_frames(stages, performance, size, Path(folder))
+        film_frames(stages, frames, size, Path(folder))
         with stages.of("sound"):
             film_sound(recording, Path(folder))
         with usual_sound(), stages.of("floor"):
@@ -102,20 +102,23 @@ def measure_stages(recording: Path, size: int) -> dict[str, float]:
     return {**seconds, "floor": seconds["floor"] + seconds["decode"]}
 
 
-def film_frames(stages: Stages, performance: list[Pose], size: int, folder: Path) -> None:
+def film_frames(stages: Stages, animation_frames: list[FacePose], size: int, folder: Path) -> None:
     """Draw each frame, and encode it twice."""
-    person = cast.look(WHO)
-    painter, frame = Painter(size, size, cast.pose(WHO).views["square"], vuya), film.Frame(size, size)
-    painter.paint(backdrop(person))
-    painter.set_backdrop(render._grained(painter.pixels, 1))  # noqa: SLF001
+    pose = characters.get_camera_pose(MODEL_ID)
+    rasterizer = Rasterizer(size, size, pose.framings["square"], uvya)
+    frame = video_writer.FrameBuffer(size, size)
+    rasterizer.paint(backdrop(pose.character))
+    rasterizer.set_backdrop(render._grained(rasterizer.pixels, 1))  # noqa: SLF001
     with ExitStack() as ours_open, ExitStack() as theirs_open:
-        ours = ours_open.enter_context(film.film(folder / "ours.mp4", size, size, FPS, film.DRAWING))
-        theirs = theirs_open.enter_context(film.film(folder / "usual.mp4", size, size, FPS, USUAL_X264))
-        for pose in performance:
+        ours = ours_open.enter_context(
+            video_writer.open_video(folder / "ours.mp4", size, size, FPS, video_writer.DRAWING_OPTIONS)
+        )
+        theirs = theirs_open.enter_context(video_writer.open_video(folder / "usual.mp4", size, size, FPS, USUAL_X264))
+        for face in animation_frames:
             with stages.of("draw"):
-                area = painter.paint(bust(person, pose))
+                area = rasterizer.paint(bust(pose.character, face))
             with stages.of("convert"):
-                frame.show(painter.pixels, area)
+                frame.show(rasterizer.pixels, area)
             with stages.of("encode"):
                 ours.add(frame)
             with stages.of("floor"):
@@ -130,9 +133,9 @@ def film_frames(stages: Stages, performance: list[Pose], size: int, folder: Path
 
 def film_sound(recording: Path, folder: Path) -> None:
     """Encode the sound, under one small picture."""
-    with film.film(folder / "sound.mp4", 16, 16, FPS, film.DRAWING) as sound:
+    with video_writer.open_video(folder / "sound.mp4", 16, 16, FPS, video_writer.DRAWING_OPTIONS) as sound:
         sound.add_sound(recording)
-        sound.add(film.Frame(16, 16))
+        sound.add(video_writer.FrameBuffer(16, 16))
 
 
 class Worker(NamedTuple):
@@ -149,7 +152,7 @@ def run_workers(recording: Path, size: int, *options: str, count: int = 1) -> Wo
         start = time.monotonic()
         children = []
         for number in range(count):
-            command = [sys.executable, "-m", "a2v.engine.worker", str(recording), WHO, f"{folder}/{number}.mp4"]
+            command = [sys.executable, "-m", "a2v.engine.worker", str(recording), MODEL_ID, f"{folder}/{number}.mp4"]
             extra = [option.format(folder=folder) for option in options]
             command += ["--size", str(size), "--max-seconds", "7200", *extra]
             children.append(subprocess.Popen(command, stdout=subprocess.DEVNULL))

@@ -21,7 +21,7 @@ from starlette.routing import Route
 
 from a2v._core import wire
 from a2v._values.models import Avatar, Character, Pose, Video, VideoStatus
-from a2v.engine import cast
+from a2v.engine import characters
 from a2v.engine.data_folder import open_data_folder
 from a2v.engine.errors import AudioError, RenderError
 from a2v.engine.middleware import AccessMiddleware, busy_response, error_response, unavailable_response
@@ -179,7 +179,7 @@ async def avatar_list(request: Request) -> Response:
 async def avatar_pose_list(request: Request) -> Response:
     """The poses of one avatar."""
     avatar_id = _query(request, "avatar_id")
-    if avatar_id not in cast.characters():
+    if avatar_id not in characters.all_characters():
         return error_response(404, f"there is no avatar {avatar_id!r}", code=wire.NOT_FOUND)
     return _success([wire.pose_data(one) for one in _poses(request, avatar_id)])
 
@@ -201,10 +201,10 @@ def _check_who(job: Job, settings: Settings) -> None:
     if job.pose_id and settings.revision == "seed":
         raise HTTPException(400, "model_id is missing: this revision of the API has characters, and no poses")
     if job.pose_id:
-        poses = [pose.pose_id for model_id in cast.characters() for pose in cast.poses(model_id)]
+        poses = [pose.pose_id for model_id in characters.all_characters() for pose in characters.camera_poses(model_id)]
         _check_known("pose", "pose_id", job.pose_id, poses)
     else:
-        _check_known("character", "model_id", job.model_id, cast.characters())
+        _check_known("character", "model_id", job.model_id, characters.all_characters())
 
 
 def _check_known(what: str, name: str, value: str | None, known: Collection[str]) -> None:
@@ -299,7 +299,7 @@ def _characters(request: Request) -> list[Character]:
             gender=look.gender,
             preview_url=_preview_url(request, model_id),
         )
-        for model_id, look in cast.characters().items()
+        for model_id, look in characters.all_characters().items()
     ]
 
 
@@ -321,7 +321,7 @@ def _avatars(request: Request) -> list[Avatar]:
 def _poses(request: Request, avatar_id: str) -> list[Pose]:
     return [
         Pose(pose_id=one.pose_id, name=one.name, preview_url=_preview_url(request, one.pose_id))
-        for one in cast.poses(avatar_id)
+        for one in characters.camera_poses(avatar_id)
     ]
 
 
@@ -367,7 +367,7 @@ async def _file(request: Request, path_of: Callable[[str], Path]) -> Response:
 async def preview_file(request: Request) -> Response:
     """The picture of a character, or of a pose."""
     try:
-        who = cast.pose(request.path_params["who"]).pose_id
+        who = characters.get_camera_pose(request.path_params["who"]).pose_id
     except RenderError:
         return error_response(404, "there is no such file", code=wire.NOT_FOUND)
     picture = await anyio.to_thread.run_sync(_preview, who, limiter=_engine(request).drawing)

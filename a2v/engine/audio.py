@@ -27,7 +27,8 @@ from av.error import FFmpegError
 
 from a2v.engine import formats
 from a2v.engine.errors import AudioError
-from a2v.engine.mixing import HUGE, SILENT, Meter, Segment, cleaned, samples_of
+from a2v.engine.levels import LevelMeter
+from a2v.engine.mixing import HUGE, SILENT, Segment, cleaned, samples_of
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -114,12 +115,12 @@ def soundtrack(source: Source, *, stereo: bool) -> Iterator[av.AudioFrame]:
     return Recording(source).soundtrack(stereo=stereo)
 
 
-class Clock:
+class DecodeTimeLimit:
     """CPU time taken to open and decode a file, and how much of it is allowed.
 
     A few hundred kilobytes can keep FFmpeg's parsers busy for hours. So the time is bounded: 20 s, 1 s for each MiB of the
     file, and 1 s for each minute of sound that was decoded. What takes longer raises ``AudioError``. While FFmpeg is
-    at work nothing can be raised, so ``worker`` looks at ``is_over`` from another thread.
+    at work nothing can be raised, so ``worker`` looks at ``exceeded`` from another thread.
     """
 
     def __init__(self) -> None:
@@ -137,7 +138,7 @@ class Clock:
         self._limit += seconds / _REAL_TIME
 
     @property
-    def is_over(self) -> bool:
+    def exceeded(self) -> bool:
         """Whether it takes too long."""
         since = self._since
         return self._spent + (0 if since is None else time.process_time() - since) > self._limit
@@ -159,7 +160,7 @@ class Clock:
             yield
         finally:
             self._spent, self._since = self._spent + time.process_time() - self._since, None
-        if self.is_over:
+        if self.exceeded:
             raise self.error
 
 
@@ -173,14 +174,14 @@ class Recording:
 
     def __init__(self, source: Source, *, max_seconds: float = MAX_SECONDS) -> None:
         self.source = source
-        self.clock: Clock = Clock()
+        self.time_limit: DecodeTimeLimit = DecodeTimeLimit()
         self._max_seconds = max_seconds
         self._track: int | None = None  # index of the audio track among those of the file
         self._scale = 1.0  # for the analysis: brings floating-point samples that exceed full scale back into it
-        self._meter: Meter | None = None  # what was measured, once all of it was
+        self._meter: LevelMeter | None = None  # what was measured, once all of it was
 
     @property
-    def meter(self) -> Meter:
+    def meter(self) -> LevelMeter:
         """What was measured; listens to the recording if nobody did yet."""
         while self._meter is None:
             for _ in self.pieces():
@@ -199,7 +200,7 @@ class Recording:
             AudioError: The recording cannot be used.
             OSError: The file cannot be read.
         """
-        meter, limit, total = Meter(), int(self._max_seconds * RATE), 0
+        meter, limit, total = LevelMeter(), int(self._max_seconds * RATE), 0
         for block in self._resampled(RATE, 1, meter):
             total += block.shape[1]
             if total > limit:
@@ -220,14 +221,14 @@ class Recording:
         rows = 1 + (self.stereo if stereo is None else stereo)
         gain, position = np.float32(self.meter.gain), 0
         for block in self._resampled(SOUNDTRACK_RATE, rows):
-            samples = np.ascontiguousarray(cleaned(cleaned(block, HUGE) * gain, Meter.CEILING))
+            samples = np.ascontiguousarray(cleaned(cleaned(block, HUGE) * gain, LevelMeter.CEILING))
             frame = av.AudioFrame.from_ndarray(samples, "fltp", "stereo" if rows == 2 else "mono")
             frame.sample_rate = SOUNDTRACK_RATE
             frame.pts, frame.time_base = position, Fraction(1, SOUNDTRACK_RATE)
             position += frame.samples
             yield frame
 
-    def _resampled(self, rate: int, rows: int, meter: Meter | None = None) -> Iterator[Samples]:
+    def _resampled(self, rate: int, rows: int, meter: LevelMeter | None = None) -> Iterator[Samples]:
         """The recording in one row or two: for the analysis if there is a meter to be shown it, else for the video."""
         segment: Segment | None = None
         for frame in self._frames():
@@ -252,16 +253,16 @@ class Recording:
         """All frames of the track, on the clock."""
         with closing(self._decoded()) as frames:
             while True:
-                with self.clock.running():
+                with self.time_limit.running():
                     frame = next(frames, None)
                 if frame is None:
                     return
-                self.clock.allow(frame.samples / frame.sample_rate)
+                self.time_limit.allow(frame.samples / frame.sample_rate)
                 yield frame
 
     def _decoded(self) -> Generator[av.AudioFrame]:
         with _reading(self.source) as file:
-            self.clock.start(file.seek(0, io.SEEK_END))
+            self.time_limit.start(file.seek(0, io.SEEK_END))
             found = formats.recognise(file)
             first, *others = _windows(file, found)
             yield from self._decoded_part(first)
@@ -313,7 +314,7 @@ class Recording:
                 logger.info("the recording's first audio track is silent; another one is rendered")
         self._track = chosen.index
         if chosen.codec_context.name.startswith("pcm_f"):
-            meter = Meter()
+            meter = LevelMeter()
             for frame in self._probed(chosen.index, window):
                 meter.add(frame)
             if meter.peak > 1:

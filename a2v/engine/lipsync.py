@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from a2v.engine.audio import RATE
-from a2v.engine.pose import VISEMES
+from a2v.engine.face_pose import VISEMES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from a2v import __version__
 from a2v._core import wire
 from a2v._values.models import VideoStatus
-from a2v.engine import cast
+from a2v.engine import characters
 from a2v.engine.recording_fetcher import HTTP_URL
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def _seed_paths(settings: Settings) -> dict[str, Json]:
 
 
 def _later_paths() -> dict[str, Json]:
-    avatar_id = {"type": "string", "enum": list(cast.characters())}
+    avatar_id = {"type": "string", "enum": list(characters.all_characters())}
     poses = _call("avatarPoseList", "The poses of one avatar.", _list("Pose"), query="avatar_id", like=avatar_id)
     return {
         wire.VIDEO_LIST: {"get": _call("videoList", "How far the videos are, the newest first.", _list("Video"))},
@@ -153,7 +153,7 @@ def _schemas(settings: Settings) -> Json:
         "Refusal": _object(refusal),
         "Character": _object({"model_id": _TEXT, **names}),
         "Job": _ref("JobOfCharacter"),
-        "JobOfCharacter": _job("model_id", list(cast.characters()), {}),
+        "JobOfCharacter": _job("model_id", list(characters.all_characters()), {}),
         "Submitted": _object({"video_id": _ID}),
         "Video": _object({"video_id": _ID, "video_url": {**_URL, "type": ["string", "null"]}}),
     }
@@ -164,12 +164,14 @@ def _later_schemas(names: Json) -> Json:
     status = {"type": "string", "enum": [one.value for one in VideoStatus if one is not VideoStatus.UNKNOWN]}
     video = {"video_id": _ID, "status": status, "video_url": {**_URL, "type": ["string", "null"]}}
     pose = {"pose_id": _TEXT, "name": _TEXT, "preview_url": _URL}
-    poses = [pose.pose_id for model_id in cast.characters() for pose in cast.poses(model_id)]
+    poses = [pose.pose_id for model_id in characters.all_characters() for pose in characters.camera_poses(model_id)]
     kinds = {"enum": ["human", "cg_human"]}
     nothing = {"type": "null"}
     return {
         "Job": {"oneOf": [_ref("JobOfCharacter"), _ref("JobOfPose")]},
-        "JobOfCharacter": _job("model_id", list(cast.characters()), {"pose_id": nothing, "with_mask": _flag(False)}),
+        "JobOfCharacter": _job(
+            "model_id", list(characters.all_characters()), {"pose_id": nothing, "with_mask": _flag(False)}
+        ),
         "JobOfPose": _job("pose_id", poses, {"model_id": nothing, "with_mask": _flag(False, True)}),
         "Submitted": _object({"video_id": _ID, "status": {"const": VideoStatus.PENDING.value}}),
         "Video": _object(video, {"mask_video_url": _URL, "message": _TEXT}),

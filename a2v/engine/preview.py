@@ -7,28 +7,27 @@ from functools import cache
 import av
 import numpy as np
 
-from a2v.engine import cast
+from a2v.engine import characters
 from a2v.engine.drawing.bust import backdrop, bust
-from a2v.engine.drawing.painter import Painter
-from a2v.engine.pose import Pose
+from a2v.engine.drawing.rasterizer import Rasterizer
+from a2v.engine.face_pose import FacePose
 
 
 @cache
-def preview(who: str, size: int = 512) -> bytes:
+def preview(subject_id: str, size: int = 512) -> bytes:
     """A PNG of a character, ``size`` pixels square.
 
     Args:
-        who: A ``pose_id``, or a ``model_id`` for the character's usual pose.
+        subject_id: A ``pose_id``, or a ``model_id`` for the character's usual pose.
         size: The side in pixels.
 
     Raises:
         RenderError: There is no such pose or character.
     """
-    stance = cast.pose(who)
-    person = cast.look(stance.model_id)
-    painter = Painter(size, size, stance.views["square"])
-    painter.paint([*backdrop(person), *bust(person, Pose())])
-    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(painter.pixels[..., :3]), format="rgb24")
+    pose = characters.get_camera_pose(subject_id)
+    rasterizer = Rasterizer(size, size, pose.framings["square"])
+    rasterizer.paint([*backdrop(pose.character), *bust(pose.character, FacePose())])
+    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(rasterizer.pixels[..., :3]), format="rgb24")
     encoder = av.VideoCodecContext.create("png", "w")
     encoder.width = encoder.height = size
     encoder.pix_fmt = "rgb24"

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from a2v.engine import audio, cast, lipsync
-from a2v.engine.animate import poses
-from a2v.engine.drawing.bust import backdrop, bust, nowhere, silhouette
-from a2v.engine.drawing.painter import Painter
-from a2v.engine.drawing.shapes import vuya
-from a2v.engine.film import DRAWING, SILHOUETTE, Film, Frame, film
+from a2v.engine import audio, characters, lipsync
+from a2v.engine.animation import animate
+from a2v.engine.drawing.bust import backdrop, black_backdrop, bust, silhouette
+from a2v.engine.drawing.colours import uvya
+from a2v.engine.drawing.rasterizer import Rasterizer
+from a2v.engine.video_writer import DRAWING_OPTIONS, MASK_OPTIONS, FrameBuffer, VideoWriter, open_video
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from a2v.engine.cast import View
-    from a2v.engine.drawing.sheet import Group, Mark
-    from a2v.engine.pose import Pose
+    from a2v.engine.characters import Framing
+    from a2v.engine.drawing.display_list import Item
+    from a2v.engine.face_pose import FacePose
     from a2v.engine.settings import Format
 
 _MINUTE = 6000  # rows that are listened to at once
@@ -45,7 +45,7 @@ def picture_size(size: int, format: Format) -> tuple[int, int]:
 
 def render(
     recording: audio.Recording | audio.Source,
-    who: str,
+    subject_id: str,
     destination: Path,
     *,
     mask: Path | None = None,
@@ -61,7 +61,7 @@ def render(
 
     Args:
         recording: A whole audio file, or where it is; see ``audio.decode``. Or an ``audio.Recording``, with a limit of its own.
-        who: A ``pose_id``, or a ``model_id`` for a character's usual pose.
+        subject_id: A ``pose_id``, or a ``model_id`` for a character's usual pose.
         destination: Where the video goes; what is there is replaced.
         mask: Where a second video goes, of the same size and length and without sound: the person white on black.
         size: The shorter side of the video in pixels; an even number.
@@ -76,26 +76,26 @@ def render(
         OSError: A video cannot be written.
     """
     width, height = picture_size(size, format)
-    stance = cast.pose(who)
-    person, view = cast.look(stance.model_id), stance.views[format]
+    pose = characters.get_camera_pose(subject_id)
+    character, framing = pose.character, pose.framings[format]
     if not isinstance(recording, audio.Recording):
         recording = audio.Recording(recording, max_seconds=max_seconds)
-    performance = _perform(recording, stance.model_id, fps)
+    performance = _perform(recording, character.model_id, fps)
     with _partials(destination, *([mask] if mask else [])) as partials:
-        video = film(partials[0], width, height, fps, DRAWING)
-        _shoot(video, performance(), view, backdrop(person), partial(bust, person), grain=1, sound=recording)
+        video = open_video(partials[0], width, height, fps, DRAWING_OPTIONS)
+        _shoot(video, performance(), framing, backdrop(character), partial(bust, character), grain=1, sound=recording)
         # The mask comes after it: two encoders at once would need the memory of two.
         for path in partials[1:]:
-            cover = film(path, width, height, fps, SILHOUETTE)
-            _shoot(cover, performance(), view, nowhere(), partial(silhouette, person))
+            cover = open_video(path, width, height, fps, MASK_OPTIONS)
+            _shoot(cover, performance(), framing, black_backdrop(), partial(silhouette, character))
 
 
 def _shoot(
-    empty: AbstractContextManager[Film],
-    performance: Iterable[Pose],
-    view: View,
-    behind: list[Mark | Group],
-    draw: Callable[[Pose], list[Mark | Group]],
+    empty: AbstractContextManager[VideoWriter],
+    performance: Iterable[FacePose],
+    framing: Framing,
+    behind: list[Item],
+    draw: Callable[[FacePose], list[Item]],
     *,
     grain: int = 0,
     sound: audio.Recording | None = None,
@@ -105,8 +105,8 @@ def _shoot(
     with empty as video:
         if sound is not None:
             video.add_sound(sound)
-        frame = Frame(video.width, video.height)
-        painter = Painter(video.width, video.height, view, vuya)
+        frame = FrameBuffer(video.width, video.height)
+        painter = Rasterizer(video.width, video.height, framing, uvya)
         painter.paint(behind)
         painter.set_backdrop(_grained(painter.pixels, grain))
         for pose in performance:
@@ -127,11 +127,11 @@ def _partials(*destinations: Path) -> Iterator[list[Path]]:
             path.unlink(missing_ok=True)
 
 
-def _perform(recording: audio.Recording, model_id: str, fps: int) -> Callable[[], Iterator[Pose]]:
+def _perform(recording: audio.Recording, model_id: str, fps: int) -> Callable[[], Iterator[FacePose]]:
     """What plays the recording, from its start each time it is called."""
     likely, loudness = _hear(recording.pieces())
     seed = hashlib.sha256(audio.digest(recording.source) + model_id.encode()).digest()
-    return partial(poses, likely, loudness, seed=int.from_bytes(seed[:8], "big"), fps=fps)
+    return partial(animate, likely, loudness, seed=int.from_bytes(seed[:8], "big"), fps=fps)
 
 
 def _hear(pieces: Iterable[NDArray[np.float32]]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

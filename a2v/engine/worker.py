@@ -24,7 +24,7 @@ from a2v.engine import sandbox
 from a2v.engine.settings import FRAME_RATES, Format
 
 if TYPE_CHECKING:
-    from a2v.engine.audio import Clock
+    from a2v.engine.audio import DecodeTimeLimit
 
 _WATCH_SECONDS = 0.25
 _FILE_SIZE = 2 << 30
@@ -100,11 +100,11 @@ def _end_with_stdin() -> None:
     os._exit(1)
 
 
-def _watch(clock: Clock) -> None:
+def _watch(limit: DecodeTimeLimit) -> None:
     """Ends this process when a recording takes too long to be read. FFmpeg cannot be interrupted meanwhile."""
-    while not clock.is_over:
+    while not limit.exceeded:
         time.sleep(_WATCH_SECONDS)
-    _answer({"ok": False, "message": str(clock.error)})
+    _answer({"ok": False, "message": str(limit.error)})
     os._exit(0)
 
 
@@ -118,7 +118,7 @@ def _outcome(options: argparse.Namespace) -> dict[str, object]:
 
     ffmpeg.set_level(None)
     recording = Recording(options.audio_file, max_seconds=options.max_seconds or MAX_SECONDS)
-    threading.Thread(target=_watch, args=(recording.clock,), daemon=True).start()
+    threading.Thread(target=_watch, args=(recording.time_limit,), daemon=True).start()
     try:
         render(
             recording,

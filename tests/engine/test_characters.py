@@ -8,19 +8,28 @@ import numpy as np
 import pytest
 from attrs import evolve
 
-from a2v.engine.cast import _FOLDER, Look, View, characters, look, pose, poses, read_look
+from a2v.engine.characters import (
+    _FOLDER,
+    CharacterSpec,
+    Framing,
+    all_characters,
+    camera_poses,
+    get_camera_pose,
+    get_character,
+    read_character,
+)
 from a2v.engine.drawing.bust import UNIT, backdrop, bust, silhouette
-from a2v.engine.drawing.painter import Painter
+from a2v.engine.drawing.rasterizer import Rasterizer
 from a2v.engine.errors import RenderError
-from a2v.engine.pose import MOUTHS, VISEMES, Pose
+from a2v.engine.face_pose import MOUTH_SHAPES, VISEMES, FacePose
 from a2v.engine.preview import preview
 
-EVERYBODY = sorted(characters())
+EVERYBODY = sorted(all_characters())
 SIZE = 240
 
 
-def picture(person: Look, pose: Pose = Pose()) -> np.ndarray:  # noqa: B008 - a value
-    painter = Painter(SIZE, SIZE, View(0, 0, UNIT))
+def picture(person: CharacterSpec, pose: FacePose = FacePose()) -> np.ndarray:  # noqa: B008 - a value
+    painter = Rasterizer(SIZE, SIZE, Framing(0, 0, UNIT))
     painter.paint([*backdrop(person), *bust(person, pose)])
     return painter.pixels[..., :3].astype(int)
 
@@ -39,24 +48,24 @@ def eyes_of(pixels: np.ndarray) -> np.ndarray:
 
 
 def test_there_are_at_least_four_and_two_of_them_female() -> None:
-    genders = Counter(person.gender for person in characters().values())
+    genders = Counter(person.gender for person in all_characters().values())
     assert sum(genders.values()) >= 4
     assert genders["female"] >= 2
     assert genders["male"] >= 1
 
 
 def test_eva_is_one_of_them() -> None:
-    eva = characters()["eva_a0008"]
+    eva = all_characters()["eva_a0008"]
     assert (eva.model_id, eva.display_name, eva.gender) == ("eva_a0008", "Eva 01", "female")
 
 
 def test_names_are_not_used_twice() -> None:
-    names = [person.display_name for person in characters().values()]
+    names = [person.display_name for person in all_characters().values()]
     assert len(set(names)) == len(names)
 
 
 def test_nobody_looks_like_another() -> None:
-    faces = {name: part(picture(person), 0.25, 0.1, 0.75, 0.7) for name, person in characters().items()}
+    faces = {name: part(picture(person), 0.25, 0.1, 0.75, 0.7) for name, person in all_characters().items()}
     for one in EVERYBODY:
         for other in EVERYBODY:
             if one < other:
@@ -65,7 +74,7 @@ def test_nobody_looks_like_another() -> None:
 
 def test_an_unknown_character_is_told_who_there_is() -> None:
     with pytest.raises(RenderError, match=r"no character 'bob'.*eva_a0008"):
-        look("bob")
+        get_character("bob")
 
 
 @pytest.mark.parametrize("model_id", EVERYBODY)
@@ -79,19 +88,19 @@ def test_a_preview_is_a_picture_of_the_size_asked_for(model_id: str) -> None:
 
 
 def test_everybody_can_stand_in_ways_of_their_own() -> None:
-    ids = [stance.pose_id for model_id in EVERYBODY for stance in poses(model_id)]
+    ids = [pose.pose_id for model_id in EVERYBODY for pose in camera_poses(model_id)]
     assert len(set(ids)) == len(ids) >= 2 * len(EVERYBODY)
     assert not set(ids) & set(EVERYBODY)
     for model_id in EVERYBODY:
-        assert {stance.model_id for stance in poses(model_id)} == {model_id}
-        assert len({stance.name for stance in poses(model_id)}) == len(poses(model_id))
+        assert {pose.character.model_id for pose in camera_poses(model_id)} == {model_id}
+        assert len({pose.name for pose in camera_poses(model_id)}) == len(camera_poses(model_id))
 
 
 def test_a_pose_is_found_by_its_id_and_the_usual_one_by_the_character() -> None:
-    front, closeup = poses("eva_a0008")[:2]
-    assert pose("eva_a0008_closeup") == closeup
-    assert pose("eva_a0008") == pose("eva_a0008_front") == front
-    for unknown in (pose, poses):
+    front, closeup = camera_poses("eva_a0008")[:2]
+    assert get_camera_pose("eva_a0008_closeup") == closeup
+    assert get_camera_pose("eva_a0008") == get_camera_pose("eva_a0008_front") == front
+    for unknown in (get_camera_pose, camera_poses):
         with pytest.raises(RenderError, match=r"no character 'eva_a0008_side'"):
             unknown("eva_a0008_side")
 
@@ -101,19 +110,19 @@ def test_each_pose_has_a_picture_of_its_own() -> None:
 
 
 TURNED = [
-    Pose(),
-    Pose(yaw=-1.6, roll=-4, pitch=-1.5, bob=-1, breath=1, mouth=MOUTHS["D"]),
-    Pose(yaw=1.6, roll=4, pitch=1.5, bob=1.2, breath=-1, mouth=MOUTHS["F"]),
+    FacePose(),
+    FacePose(yaw=-1.6, roll=-4, pitch=-1.5, bob=-1, breath=1, mouth=MOUTH_SHAPES["D"]),
+    FacePose(yaw=1.6, roll=4, pitch=1.5, bob=1.2, breath=-1, mouth=MOUTH_SHAPES["F"]),
 ]
 
 
 @pytest.mark.parametrize("turned", TURNED, ids=["front", "left", "right"])
 @pytest.mark.parametrize("model_id", EVERYBODY)
-def test_a_silhouette_covers_the_person_and_nothing_else(model_id: str, turned: Pose) -> None:
+def test_a_silhouette_covers_the_person_and_nothing_else(model_id: str, turned: FacePose) -> None:
     covers = []
     for draw in (bust, silhouette):
-        painter = Painter(SIZE, SIZE, View(0, 0, UNIT))
-        painter.paint(draw(look(model_id), turned))
+        painter = Rasterizer(SIZE, SIZE, Framing(0, 0, UNIT))
+        painter.paint(draw(get_character(model_id), turned))
         covers.append(painter.pixels[..., 3].astype(int))
     assert np.abs(covers[0] - covers[1]).max() < 80  # edges that several things share
     assert np.abs(covers[0] - covers[1]).mean() < 0.1
@@ -122,7 +131,7 @@ def test_a_silhouette_covers_the_person_and_nothing_else(model_id: str, turned: 
 
 @pytest.mark.parametrize("model_id", EVERYBODY)
 def test_every_mouth_looks_different(model_id: str) -> None:
-    mouths = {name: mouth_of(picture(look(model_id), Pose(mouth=MOUTHS[name]))) for name in VISEMES}
+    mouths = {name: mouth_of(picture(get_character(model_id), FacePose(mouth=MOUTH_SHAPES[name]))) for name in VISEMES}
     for one in VISEMES:
         for other in VISEMES:
             if one < other:
@@ -131,9 +140,9 @@ def test_every_mouth_looks_different(model_id: str) -> None:
 
 @pytest.mark.parametrize("model_id", EVERYBODY)
 def test_an_open_mouth_is_dark_inside_and_shows_teeth(model_id: str) -> None:
-    person = look(model_id)
-    closed = mouth_of(picture(person, Pose(mouth=MOUTHS["A"])))
-    opened = mouth_of(picture(person, Pose(mouth=MOUTHS["D"])))
+    person = get_character(model_id)
+    closed = mouth_of(picture(person, FacePose(mouth=MOUTH_SHAPES["A"])))
+    opened = mouth_of(picture(person, FacePose(mouth=MOUTH_SHAPES["D"])))
 
     def dark(pixels: np.ndarray) -> int:
         red, green = pixels[..., 0], pixels[..., 1]
@@ -148,10 +157,10 @@ def test_an_open_mouth_is_dark_inside_and_shows_teeth(model_id: str) -> None:
 
 @pytest.mark.parametrize("model_id", EVERYBODY)
 def test_closed_eyes_hide_the_white(model_id: str) -> None:
-    person = look(model_id)
+    person = get_character(model_id)
 
     def white(blink: float) -> int:
-        return int((eyes_of(picture(person, Pose(blink=blink))).min(-1) > 210).sum())
+        return int((eyes_of(picture(person, FacePose(blink=blink))).min(-1) > 210).sum())
 
     assert white(0) > 45
     assert white(1) < white(0) / 4
@@ -162,7 +171,7 @@ def test_closed_eyes_hide_the_white(model_id: str) -> None:
 def test_eyes_and_mouth_go_where_the_head_turns(model_id: str) -> None:
     def middle(yaw: float) -> float:
         """Where the whites of eyes and teeth are, in pixels from the left."""
-        pixels = picture(look(model_id), Pose(mouth=MOUTHS["D"], yaw=yaw))
+        pixels = picture(get_character(model_id), FacePose(mouth=MOUTH_SHAPES["D"], yaw=yaw))
         return float(np.nonzero(part(pixels, 0.36, 0.39, 0.64, 0.62).min(-1) > 215)[1].mean())
 
     assert middle(-1) + 3 < middle(0) < middle(1) - 3
@@ -172,15 +181,15 @@ def test_a_character_is_one_file_of_data(tmp_path) -> None:
     source = (_FOLDER / "eva_a0008.toml").read_text(encoding="utf-8")
     path = tmp_path / "ada_b0001.toml"
     path.write_text(source.replace("Eva 01", "Ada").replace('hair = "long"', 'hair = "bob"'), encoding="utf-8")
-    ada = read_look(path)
+    ada = read_character(path)
     assert (ada.model_id, ada.display_name) == ("ada_b0001", "Ada")
-    assert np.abs(picture(ada) - picture(look("eva_a0008"))).mean() > 1
+    assert np.abs(picture(ada) - picture(get_character("eva_a0008"))).mean() > 1
 
 
 @pytest.mark.parametrize("hair", ["long", "bob", "curls", "short", "tousled", "receding"])
 @pytest.mark.parametrize("outfit", ["blazer", "crew", "turtleneck", "hoodie", "shirt"])
 def test_any_hair_goes_with_any_clothes(hair: str, outfit: str) -> None:
-    eva = look("eva_a0008")
+    eva = get_character("eva_a0008")
     other = evolve(
         eva, features=evolve(eva.features, hair=hair, outfit=outfit, beard="stubble", glasses="square", age=0.6)
     )
@@ -205,5 +214,5 @@ def test_a_wrong_file_says_what_is_wrong_with_it(was: str, becomes: str, complai
     path = tmp_path / "new_a0001.toml"
     path.write_text(source.replace(was, becomes), encoding="utf-8")
     with pytest.raises(ValueError, match=r"new_a0001\.toml") as caught:
-        read_look(path)
+        read_character(path)
     assert complaint in str(caught.value)

@@ -4,36 +4,23 @@ import av
 import numpy as np
 import pytest
 
-from a2v.engine.cast import View, look
+from a2v.engine.characters import Framing, get_character
 from a2v.engine.drawing.bust import backdrop, bust
-from a2v.engine.drawing.painter import Painter
-from a2v.engine.drawing.shapes import (
-    Linear,
-    both_sides,
-    ellipse,
-    fade,
-    glow,
-    mix,
-    outline,
-    rectangle,
-    rgba,
-    scale,
-    shift,
-    turn,
-    vuya,
-)
-from a2v.engine.drawing.sheet import Group, Mark, Sheet, box_around, cover
-from a2v.engine.film import Frame
-from a2v.engine.pose import MOUTHS, Pose
+from a2v.engine.drawing.colours import LinearGradient, glow, mix, rgba, uvya, with_alpha
+from a2v.engine.drawing.display_list import DisplayList, Group, Shape, bounds_of, silhouette_of
+from a2v.engine.drawing.geometry import ellipse, mirror_points, rectangle, rotate, scale, svg_path, translate
+from a2v.engine.drawing.rasterizer import Rasterizer
+from a2v.engine.face_pose import MOUTH_SHAPES, FacePose
+from a2v.engine.video_writer import FrameBuffer
 
 UNIT, SIZE = 720, 72
-VIEW = View(0, 0, UNIT)
+VIEW = Framing(0, 0, UNIT)
 RED, BLUE = "#ff0000", "#0000ff"
 
 
-def paint(sheet: Sheet) -> np.ndarray:
-    painter = Painter(SIZE, SIZE, VIEW)
-    painter.paint(sheet.items)
+def paint(drawing: DisplayList) -> np.ndarray:
+    painter = Rasterizer(SIZE, SIZE, VIEW)
+    painter.paint(drawing.items)
     return painter.pixels
 
 
@@ -42,44 +29,44 @@ def at(pixels: np.ndarray, x: float, y: float) -> tuple[int, ...]:
 
 
 def test_a_fill_covers_its_path_and_nothing_else() -> None:
-    sheet = Sheet()
-    sheet.fill(rectangle(100, 100, 200, 100), RED)
-    pixels = paint(sheet)
+    drawing = DisplayList()
+    drawing.fill(rectangle(100, 100, 200, 100), RED)
+    pixels = paint(drawing)
     assert at(pixels, 200, 150) == (255, 0, 0, 255)
     assert at(pixels, 50, 150) == (0, 0, 0, 0)
     assert at(pixels, 350, 150) == (0, 0, 0, 0)
 
 
 def test_later_marks_cover_earlier_ones_and_opacity_lets_them_through() -> None:
-    sheet = Sheet()
-    sheet.fill(rectangle(0, 0, UNIT, UNIT), BLUE)
-    sheet.fill(rectangle(0, 0, 360, UNIT), RED, 0.5)
-    red, _, blue, alpha = at(paint(sheet), 100, 100)
+    drawing = DisplayList()
+    drawing.fill(rectangle(0, 0, UNIT, UNIT), BLUE)
+    drawing.fill(rectangle(0, 0, 360, UNIT), RED, 0.5)
+    red, _, blue, alpha = at(paint(drawing), 100, 100)
     assert red == pytest.approx(128, abs=3)
     assert blue == pytest.approx(127, abs=3)
     assert alpha == 255
 
 
 def test_groups_are_moved_and_clipped_together() -> None:
-    sheet = Sheet()
-    with sheet.moved(shift(200, 0).then(scale(2))), sheet.clipped(rectangle(0, 0, 50, 100)):
-        sheet.fill(rectangle(0, 0, 100, 100), RED)
-    pixels = paint(sheet)
+    drawing = DisplayList()
+    with drawing.transformed(translate(200, 0) @ scale(2)), drawing.clipped(rectangle(0, 0, 50, 100)):
+        drawing.fill(rectangle(0, 0, 100, 100), RED)
+    pixels = paint(drawing)
     assert at(pixels, 250, 100) == (255, 0, 0, 255)
     assert at(pixels, 350, 100) == (0, 0, 0, 0)
     assert at(pixels, 100, 100) == (0, 0, 0, 0)
 
 
 def test_a_fixed_group_may_be_drawn_many_times_in_a_frame_and_in_many_frames() -> None:
-    part = Sheet()
+    part = DisplayList()
     part.fill(rectangle(0, 0, 100, 100), RED)
-    group = part.fixed()
-    painter = Painter(SIZE, SIZE, VIEW)
+    group = part.static_group()
+    painter = Rasterizer(SIZE, SIZE, VIEW)
     for step in range(4):
-        sheet = Sheet()
-        sheet.add(group, shift(step * 100, 0))
-        sheet.add(group, shift(step * 100, 300))
-        painter.paint(sheet.items)
+        drawing = DisplayList()
+        drawing.add(group, translate(step * 100, 0))
+        drawing.add(group, translate(step * 100, 300))
+        painter.paint(drawing.items)
         pixels = painter.pixels
         assert at(pixels, step * 100 + 50, 50) == (255, 0, 0, 255)
         assert at(pixels, step * 100 + 50, 350) == (255, 0, 0, 255)
@@ -87,13 +74,13 @@ def test_a_fixed_group_may_be_drawn_many_times_in_a_frame_and_in_many_frames() -
 
 
 def test_a_backdrop_stays_behind_every_frame() -> None:
-    painter = Painter(SIZE, SIZE, VIEW)
-    sheet = Sheet()
-    sheet.fill(rectangle(0, 0, UNIT, UNIT), BLUE)
-    painter.paint(sheet.items)
+    painter = Rasterizer(SIZE, SIZE, VIEW)
+    drawing = DisplayList()
+    drawing.fill(rectangle(0, 0, UNIT, UNIT), BLUE)
+    painter.paint(drawing.items)
     painter.set_backdrop(painter.pixels.copy())
     for x in (0, 300):
-        mark = Sheet()
+        mark = DisplayList()
         mark.fill(rectangle(x, 0, 100, 100), RED)
         painter.paint(mark.items)
         pixels = painter.pixels
@@ -103,36 +90,36 @@ def test_a_backdrop_stays_behind_every_frame() -> None:
 
 
 def test_gradients_run_from_one_colour_to_the_other() -> None:
-    sheet = Sheet()
-    sheet.fill(rectangle(0, 0, UNIT, UNIT), Linear(0, 0, UNIT, 0, ((0, RED), (1, BLUE))))
-    pixels = paint(sheet)
+    drawing = DisplayList()
+    drawing.fill(rectangle(0, 0, UNIT, UNIT), LinearGradient(0, 0, UNIT, 0, ((0, RED), (1, BLUE))))
+    pixels = paint(drawing)
     assert at(pixels, 5, 300)[0] > 240
     assert at(pixels, 715, 300)[2] > 240
-    sheet = Sheet()
-    sheet.fill(ellipse(360, 360, 300), glow(360, 360, 300, RED, 1.0))
-    pixels = paint(sheet)
+    drawing = DisplayList()
+    drawing.fill(ellipse(360, 360, 300), glow(360, 360, 300, RED, 1.0))
+    pixels = paint(drawing)
     assert at(pixels, 360, 360)[3] > 240
     assert at(pixels, 640, 360)[3] < 40
 
 
 def test_strokes_have_a_width() -> None:
-    sheet = Sheet()
-    sheet.stroke(outline("M 100 360 L 600 360"), RED, 40)
-    pixels = paint(sheet)
+    drawing = DisplayList()
+    drawing.stroke(svg_path("M 100 360 L 600 360"), RED, 40)
+    pixels = paint(drawing)
     assert at(pixels, 300, 355) == (255, 0, 0, 255)
     assert at(pixels, 300, 395) == (0, 0, 0, 0)
 
 
 def test_outlines_are_read_as_they_are_written() -> None:
-    path = outline("M 0 0 L 10 0 C 1 2 3 4 5 -6.5 Z M 1,1 L 2,2 3,3")
+    path = svg_path("M 0 0 L 10 0 C 1 2 3 4 5 -6.5 Z M 1,1 L 2,2 3,3")
     assert path.points == ((0, 0), (10, 0), (1, 2), (3, 4), (5, -6.5), (1, 1), (2, 2), (3, 3))
     assert path.commands == (1, 2, 3, 0, 1, 2, 2)
 
 
 def test_maps_are_done_from_the_inside_out() -> None:
-    both = shift(10, 0).then(scale(2))
+    both = translate(10, 0) @ scale(2)
     assert (both.a, both.e) == (2, 10)
-    quarter = turn(90, 5, 5)
+    quarter = rotate(90, 5, 5)
     x, y = 6, 5
     assert (quarter.a * x + quarter.c * y + quarter.e, quarter.b * x + quarter.d * y + quarter.f) == pytest.approx(
         (5, 6)
@@ -141,21 +128,23 @@ def test_maps_are_done_from_the_inside_out() -> None:
 
 def test_colours() -> None:
     assert rgba("#ff8000") == (255, 128, 0, 255)
-    assert rgba(fade("#ff8000", 0.5)) == (255, 128, 0, 128)
+    assert rgba(with_alpha("#ff8000", 0.5)) == (255, 128, 0, 128)
     assert mix("#000000", "#ffffff", 0.5) == "#808080"
 
 
 def test_the_left_half_mirrors_the_right_one() -> None:
-    assert both_sides([(0, 0), (5, 5), (0, 10)]) == [(0, 0), (5, 5), (0, 10), (-5, 5)]
+    assert mirror_points([(0, 0), (5, 5), (0, 10)]) == [(0, 0), (5, 5), (0, 10), (-5, 5)]
 
 
-MOVING = [Pose(mouth=MOUTHS[name], yaw=0.02 * i, bob=0.1 * i, breath=0.01 * i) for i, name in enumerate("XDBFA")]
+MOVING = [
+    FacePose(mouth=MOUTH_SHAPES[name], yaw=0.02 * i, bob=0.1 * i, breath=0.01 * i) for i, name in enumerate("XDBFA")
+]
 
 
-@pytest.mark.parametrize("view", [VIEW, View(134, -12, 452)])
-def test_drawing_what_moved_comes_to_the_same_as_drawing_all(view: View) -> None:
-    person = look("amara_a0033")
-    moved, whole = Painter(180, 320, view), Painter(180, 320, view)
+@pytest.mark.parametrize("view", [VIEW, Framing(134, -12, 452)])
+def test_drawing_what_moved_comes_to_the_same_as_drawing_all(view: Framing) -> None:
+    person = get_character("amara_a0033")
+    moved, whole = Rasterizer(180, 320, view), Rasterizer(180, 320, view)
     moved.paint(backdrop(person))
     moved.set_backdrop(moved.pixels.copy())
     areas = []
@@ -171,10 +160,10 @@ def test_drawing_what_moved_comes_to_the_same_as_drawing_all(view: View) -> None
 
 
 def test_what_appears_and_vanishes_is_drawn_and_erased() -> None:
-    painter = Painter(SIZE, SIZE, VIEW)
-    square = Sheet()
+    painter = Rasterizer(SIZE, SIZE, VIEW)
+    square = DisplayList()
     square.fill(rectangle(100, 100, 100, 100), RED)
-    group = square.fixed()
+    group = square.static_group()
     painter.paint([group])
     assert painter.paint([]) == (8, 8, 22, 22)
     assert not painter.pixels.any()
@@ -183,38 +172,38 @@ def test_what_appears_and_vanishes_is_drawn_and_erased() -> None:
 
 
 def test_more_groups_than_are_kept_can_be_drawn() -> None:
-    painter = Painter(SIZE, SIZE, VIEW)
+    painter = Rasterizer(SIZE, SIZE, VIEW)
     for number in range(250):
-        sheet = Sheet()
-        sheet.fill(rectangle(number, 0, 100, 100), RED)
-        painter.paint([sheet.fixed()])
+        drawing = DisplayList()
+        drawing.fill(rectangle(number, 0, 100, 100), RED)
+        painter.paint([drawing.static_group()])
         assert at(painter.pixels, number + 50, 50) == (255, 0, 0, 255)
-    assert len(painter._kept) <= 100
+    assert len(painter._scenes) <= 100
 
 
 def test_a_box_is_around_strokes_clips_and_what_is_moved() -> None:
-    sheet = Sheet()
-    sheet.stroke(outline("M 10 10 L 20 10"), RED, 4)
-    with sheet.moved(shift(100, 0)), sheet.clipped(rectangle(0, 0, 5, 5)):
-        sheet.fill(rectangle(0, 0, 500, 500), RED)
-    assert box_around(sheet.items) == (8, 0, 105, 12)
-    assert box_around([]) is None
+    drawing = DisplayList()
+    drawing.stroke(svg_path("M 10 10 L 20 10"), RED, 4)
+    with drawing.transformed(translate(100, 0)), drawing.clipped(rectangle(0, 0, 5, 5)):
+        drawing.fill(rectangle(0, 0, 500, 500), RED)
+    assert bounds_of(drawing.items) == (8, 0, 105, 12)
+    assert bounds_of([]) is None
 
 
 def test_a_cover_is_white_and_leaves_out_what_light_passes() -> None:
-    inner, sheet = Sheet(), Sheet()
+    inner, drawing = DisplayList(), DisplayList()
     inner.fill(rectangle(0, 0, 10, 10), BLUE)
-    sheet.fill(rectangle(0, 0, 100, 100), Linear(0, 0, 1, 1, ((0, RED), (1, BLUE))))
-    sheet.fill(rectangle(0, 0, 300, 100), fade(RED, 0.5))
-    sheet.fill(rectangle(0, 0, 300, 100), RED, 0.5)
-    sheet.add(inner.fixed(), shift(50, 0))
-    with sheet.clipped(rectangle(0, 0, 5, 5)):
-        sheet.fill(rectangle(0, 0, 500, 500), RED)
-    mark, group = cover(sheet.fixed()).items
-    assert isinstance(mark, Mark)
+    drawing.fill(rectangle(0, 0, 100, 100), LinearGradient(0, 0, 1, 1, ((0, RED), (1, BLUE))))
+    drawing.fill(rectangle(0, 0, 300, 100), with_alpha(RED, 0.5))
+    drawing.fill(rectangle(0, 0, 300, 100), RED, 0.5)
+    drawing.add(inner.static_group(), translate(50, 0))
+    with drawing.clipped(rectangle(0, 0, 5, 5)):
+        drawing.fill(rectangle(0, 0, 500, 500), RED)
+    mark, group = silhouette_of(drawing.static_group()).items
+    assert isinstance(mark, Shape)
     assert mark.paint == "#ffffff"
     assert isinstance(group, Group)
-    assert group.map == shift(50, 0)
+    assert group.transform == translate(50, 0)
 
 
 @pytest.mark.parametrize("colour", [RED, BLUE, "#00ff00", "#000000", "#ffffff", "#F2B998", "#2D3A63", "#8A5237"])
@@ -223,22 +212,22 @@ def test_colours_of_videos_are_those_that_ffmpeg_makes(colour: str) -> None:
     frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
     frame = frame.reformat(format="yuv444p", dst_colorspace="ITU709", dst_color_range="MPEG")
     y, u, v = frame.to_ndarray()[:, 8, 8]
-    ours = vuya(colour)
+    ours = uvya(colour)
     assert ours[:3] == pytest.approx((u, v, y), abs=1)
-    assert vuya(fade(colour, 0.5))[3] == 128
+    assert uvya(with_alpha(colour, 0.5))[3] == 128
 
 
 def test_a_frame_shows_what_was_painted_and_averages_colour_over_four_pixels() -> None:
-    painter = Painter(SIZE, SIZE, VIEW, vuya)
-    sheet = Sheet()
-    sheet.fill(rectangle(0, 0, UNIT, UNIT), "#808080")
-    sheet.fill(rectangle(0, 0, 130, 300), RED)  # ends in the middle of a pair of pixels
-    frame = Frame(SIZE, SIZE)
-    frame.show(painter.pixels, painter.paint(sheet.items))
+    painter = Rasterizer(SIZE, SIZE, VIEW, uvya)
+    drawing = DisplayList()
+    drawing.fill(rectangle(0, 0, UNIT, UNIT), "#808080")
+    drawing.fill(rectangle(0, 0, 130, 300), RED)  # ends in the middle of a pair of pixels
+    frame = FrameBuffer(SIZE, SIZE)
+    frame.show(painter.pixels, painter.paint(drawing.items))
     picture = frame.video.to_ndarray(format="yuv420p")
-    _, v, y, _ = vuya(RED)
+    _, v, y, _ = uvya(RED)
     assert (picture[:30, :13] == y).all()
-    assert abs(int(picture[40, 40]) - vuya("#808080")[2]) <= 1
+    assert abs(int(picture[40, 40]) - uvya("#808080")[2]) <= 1
     reds = picture[SIZE + SIZE // 4 :].reshape(SIZE // 2, SIZE // 2)
     assert reds[5, 2] == v
     assert reds[5, 6] == pytest.approx((v + 128) / 2, abs=1)

@@ -8,10 +8,10 @@ import pytest
 
 import a2v.cli
 from a2v.engine import lipsync
-from a2v.engine.animate import poses
+from a2v.engine.animation import animate
 from a2v.engine.audio import decode
+from a2v.engine.face_pose import VISEMES
 from a2v.engine.lipsync import analyse, loudness
-from a2v.engine.pose import VISEMES
 
 RATE = 16_000
 SPEECH = Path(__file__).parent / "speech"
@@ -217,7 +217,7 @@ def in_a_quiet_room(name: str) -> np.ndarray:
 
 
 def opening(samples: np.ndarray) -> np.ndarray:
-    return np.array([pose.mouth.open for pose in poses(lipsync.analyse(samples), lipsync.loudness(samples), seed=1)])
+    return np.array([pose.mouth.open for pose in animate(lipsync.analyse(samples), lipsync.loudness(samples), seed=1)])
 
 
 def hum(hertz: float, decibels: float, count: int) -> np.ndarray:

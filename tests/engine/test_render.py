@@ -19,7 +19,7 @@ import pytest
 from a2v.engine import lipsync, renderer
 from a2v.engine import render as render_module
 from a2v.engine.errors import AudioError, RenderError
-from a2v.engine.pose import VISEMES
+from a2v.engine.face_pose import VISEMES
 from a2v.engine.render import picture_size, render
 from a2v.engine.settings import Settings
 from a2v.errors import ConfigurationError

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import a2v.cli
-from a2v.engine import film
+from a2v.engine import video_writer
 from a2v.engine.audio import _ANY_TAGS, Recording
 from a2v.engine.render import render
 
@@ -40,9 +40,9 @@ def wav(samples: np.ndarray, rate: int = RATE) -> bytes:
 
 def filmed(recording: bytes, path: Path, layout: str = "mono") -> np.ndarray:
     """The sound of a film of one small picture."""
-    with film.film(path, 16, 16, 25, film.DRAWING) as video:
+    with video_writer.open_video(path, 16, 16, 25, video_writer.DRAWING_OPTIONS) as video:
         video.add_sound(recording)
-        video.add(film.Frame(16, 16))
+        video.add(video_writer.FrameBuffer(16, 16))
     return decoded(str(path), layout)
 
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from a2v.engine.face_pose import VISEMES
 from a2v.engine.lipsync import loudness, runs
-from a2v.engine.pose import VISEMES
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -26,7 +26,7 @@ from speech import write
 from voices import RATE, Speech, espeak_ipa
 
 from a2v.engine import lipsync
-from a2v.engine.pose import VISEMES
+from a2v.engine.face_pose import VISEMES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

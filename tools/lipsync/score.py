@@ -19,9 +19,9 @@ from phones import OPENNESS, mouths, rows
 from speech import read
 
 from a2v.engine import lipsync
-from a2v.engine.animate import _SHARP, _labels
+from a2v.engine.animation import LABEL_WEIGHT, most_likely_visemes
 from a2v.engine.audio import RATE
-from a2v.engine.pose import VISEMES
+from a2v.engine.face_pose import VISEMES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,12 +55,12 @@ class Counts(NamedTuple):
 
 def compare(likely: NDArray[np.float32], right: Labels) -> Counts:
     """Counts for one recording, from probabilities and right answers of each row."""
-    labels = _labels(likely)
+    labels = most_likely_visemes(likely)
     near_truth = np.stack([_about(right == v) for v in range(len(VISEMES))], axis=1)
     rest, closed = VISEMES.index("X"), VISEMES.index("A")
     closures = [(a, b) for a, b, v in lipsync.runs(right) if v == closed and b - a > 1]
     closings = [(a, b) for a, b, v in lipsync.runs(labels) if v == closed and b - a > 1]
-    drawn = _SHARP * OPENNESS[labels] + (1 - _SHARP) * likely @ OPENNESS
+    drawn = LABEL_WEIGHT * OPENNESS[labels] + (1 - LABEL_WEIGHT) * likely @ OPENNESS
     openness = [np.convolve(values, _SYLLABLE, "same") for values in (drawn, OPENNESS[right])]
     return Counts(
         len(right),

@@ -29,8 +29,8 @@ from speech import read
 from torch import Tensor, distributed, multiprocessing, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from a2v.engine.face_pose import VISEMES
 from a2v.engine.lipsync import BANDS, FEATURES, Network, Voice, features, spectrum, voice
-from a2v.engine.pose import VISEMES
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

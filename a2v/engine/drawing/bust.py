@@ -7,14 +7,16 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from a2v.engine.drawing import clothes, eyes, face, hair
+from a2v.engine.drawing.colours import LinearGradient, RadialGradient, glow, mix, with_alpha
+from a2v.engine.drawing.display_list import WHITE, DisplayList, Group, bounds_of, silhouette_of
+from a2v.engine.drawing.geometry import Transform, ellipse, rectangle, rotate, scale, translate
 from a2v.engine.drawing.mouth import draw_mouth
-from a2v.engine.drawing.shapes import Linear, Map, Radial, ellipse, fade, glow, mix, rectangle, scale, shift, turn
-from a2v.engine.drawing.sheet import WHITE, Group, Mark, Sheet, box_around, cover
-from a2v.engine.pose import Mouth, Pose
+from a2v.engine.face_pose import FacePose, MouthShape
 
 if TYPE_CHECKING:
-    from a2v.engine.cast import Look
-    from a2v.engine.drawing.shapes import Box
+    from a2v.engine.characters import CharacterSpec
+    from a2v.engine.drawing.display_list import Item
+    from a2v.engine.drawing.geometry import Box
 
 UNIT = 720
 """The side of the square that a character is drawn for; wider and higher pictures show more of it."""
@@ -31,143 +33,152 @@ _BUBBLES = (
 )  # fmt: skip
 
 
-def backdrop(look: Look) -> list[Mark | Group]:
+def backdrop(character: CharacterSpec) -> list[Item]:
     """What is behind the character and never moves."""
-    sheet = Sheet()
-    top, bottom = look.palette.backdrop
+    drawing = DisplayList()
+    top, bottom = character.palette.backdrop
     whole = rectangle(-UNIT, -UNIT, 3 * UNIT, 3 * UNIT)
-    sheet.fill(whole, Linear(0, 0, 0, UNIT, ((0, top), (1, bottom))))
+    drawing.fill(whole, LinearGradient(0, 0, 0, UNIT, ((0, top), (1, bottom))))
     # Light falls in from the upper left, as it does on the face.
-    sheet.fill(whole, glow(120, 40, 620, "#ffffff", 0.42))
-    disc = look.palette.disc
-    sheet.fill(ellipse(_MIDDLE, 330, 268), Linear(120, 60, 560, 600, ((0, fade(disc, 1.0)), (1, fade(disc, 0.5)))))
-    sheet.stroke(ellipse(_MIDDLE, 330, 292), fade("#ffffff", 0.34), 2.5)
+    drawing.fill(whole, glow(120, 40, 620, "#ffffff", 0.42))
+    disc = character.palette.disc
+    drawing.fill(
+        ellipse(_MIDDLE, 330, 268),
+        LinearGradient(120, 60, 560, 600, ((0, with_alpha(disc, 1.0)), (1, with_alpha(disc, 0.5)))),
+    )
+    drawing.stroke(ellipse(_MIDDLE, 330, 292), with_alpha("#ffffff", 0.34), 2.5)
     for x, y, radius, alpha in _BUBBLES:
-        light = Radial(
+        light = RadialGradient(
             x - radius * 0.3,
             y - radius * 0.3,
             radius * 1.3,
-            ((0, fade("#ffffff", alpha)), (1, fade("#ffffff", alpha * 0.35))),
+            ((0, with_alpha("#ffffff", alpha)), (1, with_alpha("#ffffff", alpha * 0.35))),
         )
-        sheet.fill(ellipse(x, y, radius), light)
+        drawing.fill(ellipse(x, y, radius), light)
     # What the person keeps from the disc: a soft shade, so that they stand before it.
-    sheet.fill(whole, glow(_MIDDLE + 26, 420, 300, mix(bottom, "#20203A", 0.5), 0.30))
-    return sheet.items
+    drawing.fill(whole, glow(_MIDDLE + 26, 420, 300, mix(bottom, "#20203A", 0.5), 0.30))
+    return drawing.items
 
 
-def nowhere() -> list[Mark | Group]:
+def black_backdrop() -> list[Item]:
     """What is behind a silhouette: nothing, which is black."""
-    sheet = Sheet()
-    sheet.fill(rectangle(-UNIT, -UNIT, 3 * UNIT, 3 * UNIT), "#000000")
-    return sheet.items
+    drawing = DisplayList()
+    drawing.fill(rectangle(-UNIT, -UNIT, 3 * UNIT, 3 * UNIT), "#000000")
+    return drawing.items
 
 
-def bust(look: Look, pose: Pose) -> list[Mark | Group]:
+def bust(character: CharacterSpec, pose: FacePose) -> list[Item]:
     """The character in a pose, without the backdrop."""
-    sheet = Sheet()
-    behind, body, head = _places(pose)
-    sheet.add(hair.back(look), behind)
-    sheet.add(clothes.torso(look), body)
-    with sheet.moved(head, _head_box(look)):
-        _draw_head(sheet, look, pose)
-    return sheet.items
+    drawing = DisplayList()
+    behind, body, head = _layer_transforms(pose)
+    drawing.add(hair.back(character), behind)
+    drawing.add(clothes.torso(character), body)
+    with drawing.transformed(head, _head_bounds(character)):
+        _draw_head(drawing, character, pose)
+    return drawing.items
 
 
-def silhouette(look: Look, pose: Pose) -> list[Mark | Group]:
+def silhouette(character: CharacterSpec, pose: FacePose) -> list[Item]:
     """What covers the same pixels as the character in a pose, all white and with nothing inside."""
-    back, torso, ear, front, glasses = _covers(look)
-    sheet = Sheet()
-    behind, body, head = _places(pose)
-    sheet.add(back, behind)
-    sheet.add(torso, body)
-    with sheet.moved(head, _head_box(look)):
+    back, torso, ear, front, glasses = _silhouettes_of_parts(character)
+    drawing = DisplayList()
+    behind, body, head = _layer_transforms(pose)
+    drawing.add(back, behind)
+    drawing.add(torso, body)
+    with drawing.transformed(head, _head_bounds(character)):
         for side in (-1, 1):
-            sheet.add(ear, _ear_place(pose, side))
-        with sheet.moved(_face_place(pose)):
-            sheet.fill(face.face_outline(look, pose.mouth.open), WHITE)
-        sheet.add(front, _hair_place(pose))
-        sheet.add(glasses, _glasses_place(pose))
-    return sheet.items
+            drawing.add(ear, _ear_transform(pose, side))
+        with drawing.transformed(_face_transform(pose)):
+            drawing.fill(face.face_outline(character, pose.mouth.open), WHITE)
+        drawing.add(front, _hair_transform(pose))
+        drawing.add(glasses, _glasses_transform(pose))
+    return drawing.items
 
 
 @lru_cache(maxsize=64)
-def _covers(look: Look) -> tuple[Group, ...]:
-    parts = hair.back(look), clothes.torso(look), face.ear(look), hair.front(look), eyes.glasses(look)
-    return tuple(map(cover, parts))
+def _silhouettes_of_parts(character: CharacterSpec) -> tuple[Group, ...]:
+    parts = (
+        hair.back(character),
+        clothes.torso(character),
+        face.ear(character),
+        hair.front(character),
+        eyes.glasses(character),
+    )
+    return tuple(map(silhouette_of, parts))
 
 
-def _places(pose: Pose) -> tuple[Map, Map, Map]:
+def _layer_transforms(pose: FacePose) -> tuple[Transform, Transform, Transform]:
     """Where the hair behind the head, the torso and the head go."""
-    lean = shift(pose.yaw * 4, pose.bob * 5)
+    lean = translate(pose.yaw * 4, pose.bob * 5)
     back, front = (
-        lean.then(turn(pose.roll * share, _MIDDLE, _NECK_Y)).then(shift(_MIDDLE, _HEAD_Y)) for share in (0.7, 1)
+        lean @ rotate(pose.roll * share, _MIDDLE, _NECK_Y) @ translate(_MIDDLE, _HEAD_Y) for share in (0.7, 1)
     )
     # In steps too small to be seen, so that most of the time it need not be drawn, or encoded, anew.
-    body = shift(round(pose.yaw * 6) / 3, round(-pose.breath * 6) / 3)
-    return back.then(shift(-pose.yaw * 5, 0)), body, front
+    body = translate(round(pose.yaw * 6) / 3, round(-pose.breath * 6) / 3)
+    return back @ translate(-pose.yaw * 5, 0), body, front
 
 
-def _ear_place(pose: Pose, side: int) -> Map:
-    return shift(side * 109 - pose.yaw * 3, -pose.pitch * 3).then(scale(side, 1))
+def _ear_transform(pose: FacePose, side: int) -> Transform:
+    return translate(side * 109 - pose.yaw * 3, -pose.pitch * 3) @ scale(side, 1)
 
 
-def _face_place(pose: Pose) -> Map:
-    return shift(pose.yaw * 2.5, 0)
+def _face_transform(pose: FacePose) -> Transform:
+    return translate(pose.yaw * 2.5, 0)
 
 
-def _hair_place(pose: Pose) -> Map:
-    return shift(pose.yaw * 2.5, pose.pitch * 2)
+def _hair_transform(pose: FacePose) -> Transform:
+    return translate(pose.yaw * 2.5, pose.pitch * 2)
 
 
-def _glasses_place(pose: Pose) -> Map:
-    return _at(pose, 0, 0).then(shift(pose.yaw, 0))
+def _glasses_transform(pose: FacePose) -> Transform:
+    return _at(pose, 0, 0) @ translate(pose.yaw, 0)
 
 
 @lru_cache(maxsize=64)
-def _head_box(look: Look) -> Box | None:
+def _head_bounds(character: CharacterSpec) -> Box | None:
     """A box around the head, its jewellery and its glasses, however it turns and speaks."""
-    sheet = Sheet()
+    drawing = DisplayList()
     for yaw in (-1.7, 1.7):
-        _draw_head(sheet, look, Pose(mouth=Mouth(open=1.1), yaw=yaw, pitch=math.copysign(2, yaw)))
-    return box_around(sheet.items)
+        _draw_head(drawing, character, FacePose(mouth=MouthShape(open=1.1), yaw=yaw, pitch=math.copysign(2, yaw)))
+    return bounds_of(drawing.items)
 
 
-def _at(pose: Pose, x: float, y: float) -> Map:
+def _at(pose: FacePose, x: float, y: float) -> Transform:
     """Where a feature at ``x``, ``y`` of a face seen from the front goes when the head turns, and how it narrows."""
     angle = math.asin(x / _RADIUS)
     turned = angle + pose.yaw * _FURTHEST
-    return shift(_RADIUS * math.sin(turned), y + pose.pitch * 8).then(scale(math.cos(turned) / math.cos(angle), 1))
+    return translate(_RADIUS * math.sin(turned), y + pose.pitch * 8) @ scale(math.cos(turned) / math.cos(angle), 1)
 
 
-def _draw_head(sheet: Sheet, look: Look, pose: Pose) -> None:
+def _draw_head(drawing: DisplayList, character: CharacterSpec, pose: FacePose) -> None:
     jaw = pose.mouth.open
     for side in (-1, 1):
-        sheet.add(face.ear(look), _ear_place(pose, side))
-    with sheet.moved(_face_place(pose)):
-        shape = face.face_outline(look, jaw)
-        sheet.fill(shape, face.skin_paint(look))
-        with sheet.clipped(shape):
-            sheet.add(face.skin_shade(look))
-            sheet.add(hair.shadow(look))
+        drawing.add(face.ear(character), _ear_transform(pose, side))
+    with drawing.transformed(_face_transform(pose)):
+        shape = face.face_outline(character, jaw)
+        drawing.fill(shape, face.skin_gradient(character))
+        with drawing.clipped(shape):
+            drawing.add(face.skin_shade(character))
+            drawing.add(hair.shadow(character))
             # Within the face, of which a turn brings one cheek to the edge.
-            sheet.add(face.complexion(look), Map(e=-_face_place(pose).e).then(_at(pose, 0, 0)))
-            face.draw_beard(sheet, look, jaw)
-    _draw_features(sheet, look, pose)
-    sheet.add(hair.front(look), _hair_place(pose))
+            drawing.add(face.complexion(character), Transform(e=-_face_transform(pose).e) @ _at(pose, 0, 0))
+            face.draw_beard(drawing, character, jaw)
+    _draw_features(drawing, character, pose)
+    drawing.add(hair.front(character), _hair_transform(pose))
 
 
-def _draw_features(sheet: Sheet, look: Look, pose: Pose) -> None:
+def _draw_features(drawing: DisplayList, character: CharacterSpec, pose: FacePose) -> None:
     for side in (-1, 1):
-        with sheet.moved(_at(pose, side * eyes.EYE_X, eyes.EYE_Y).then(scale(side * 1.14, 1.14))):
-            sheet.add(eyes.socket(look))
-            sheet.add(eyes.eye(look, pose, side))
-            sheet.add(eyes.brow(look), eyes.brow_place(pose))
+        with drawing.transformed(_at(pose, side * eyes.EYE_X, eyes.EYE_Y) @ scale(side * 1.14, 1.14)):
+            drawing.add(eyes.socket(character))
+            drawing.add(eyes.eye(character, pose, side))
+            drawing.add(eyes.brow(character), eyes.brow_transform(pose))
     # The nose stands out, so it goes further than the face it stands on.
-    sheet.add(face.nose(look), _at(pose, 0, 0).then(shift(pose.yaw * 5, pose.pitch * 2)))
-    with sheet.moved(_at(pose, 0, face.MOUTH_Y).then(shift(pose.yaw * 1.5, pose.pitch * 1.5))):
-        draw_mouth(sheet, look, pose.mouth)
-    frame = _glasses_place(pose)
+    drawing.add(face.nose(character), _at(pose, 0, 0) @ translate(pose.yaw * 5, pose.pitch * 2))
+    with drawing.transformed(_at(pose, 0, face.MOUTH_Y) @ translate(pose.yaw * 1.5, pose.pitch * 1.5)):
+        draw_mouth(drawing, character, pose.mouth)
+    frame = _glasses_transform(pose)
     hinges, ears = (frame.e - 92, frame.e + 92), (-110 - pose.yaw * 3, 110 - pose.yaw * 3)
-    with sheet.moved(shift(0, frame.f)):
-        eyes.draw_temples(sheet, look, hinges, ears)
-    sheet.add(eyes.glasses(look), frame)
+    with drawing.transformed(translate(0, frame.f)):
+        eyes.draw_temples(drawing, character, hinges, ears)
+    drawing.add(eyes.glasses(character), frame)

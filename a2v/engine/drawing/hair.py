@@ -6,56 +6,45 @@ import math
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from a2v.engine.drawing.shapes import (
-    Linear,
-    Path,
-    both_sides,
-    down,
-    ellipse,
-    fade,
-    joined,
-    mirrored,
-    mix,
-    outline,
-    smooth,
-)
-from a2v.engine.drawing.sheet import Group, Sheet
+from a2v.engine.drawing.colours import LinearGradient, mix, vertical_gradient, with_alpha
+from a2v.engine.drawing.display_list import DisplayList, Group
+from a2v.engine.drawing.geometry import Path, closed_spline, ellipse, join_paths, mirror_path, mirror_points, svg_path
 
 if TYPE_CHECKING:
-    from a2v.engine.cast import Look, Tones
+    from a2v.engine.characters import CharacterSpec, Tones
 
 
 @lru_cache(maxsize=64)
-def back(look: Look) -> Group:
+def back(character: CharacterSpec) -> Group:
     """The hair behind the neck and the ears."""
-    sheet = Sheet()
-    if draw := _BACKS.get(look.features.hair):
-        draw(sheet, look.palette.hair)
-    return sheet.fixed()
+    drawing = DisplayList()
+    if draw := _BACKS.get(character.features.hair):
+        draw(drawing, character.palette.hair)
+    return drawing.static_group()
 
 
 @lru_cache(maxsize=64)
-def front(look: Look) -> Group:
+def front(character: CharacterSpec) -> Group:
     """The hair before the face."""
-    sheet = Sheet()
-    _FRONTS[look.features.hair](sheet, look.palette.hair)
-    return sheet.fixed()
+    drawing = DisplayList()
+    _FRONTS[character.features.hair](drawing, character.palette.hair)
+    return drawing.static_group()
 
 
 @lru_cache(maxsize=64)
-def shadow(look: Look) -> Group:
+def shadow(character: CharacterSpec) -> Group:
     """What the hair's shadow covers; to be clipped to the face."""
-    sheet = Sheet()
-    colour = mix(look.palette.skin.shade, "#5A2628", 0.25)
-    sheet.fill(outline(_SHADOWS[look.features.hair]), fade(colour, 0.40))
-    return sheet.fixed()
+    drawing = DisplayList()
+    colour = mix(character.palette.skin.shade, "#5A2628", 0.25)
+    drawing.fill(svg_path(_SHADOWS[character.features.hair]), with_alpha(colour, 0.40))
+    return drawing.static_group()
 
 
 def _sheen(hair: Tones) -> str:
     return mix(hair.light, "#E0A888", 0.18)
 
 
-def _long_back(sheet: Sheet, hair: Tones) -> None:
+def _long_back(drawing: DisplayList, hair: Tones) -> None:
     right = [
         (0, -196),
         (86, -182),
@@ -68,35 +57,39 @@ def _long_back(sheet: Sheet, hair: Tones) -> None:
         (60, 240),
         (0, 226),
     ]
-    sheet.fill(smooth(both_sides(right)), down(-190, 250, hair.base, hair.shade, hair.shade))
-    strands = outline("M 142 -20 C 150 60 160 130 146 214 M 128 40 C 132 110 140 160 118 230")
-    sheet.stroke(joined(strands, mirrored(strands)), fade(hair.light, 0.32), 4.5)
+    drawing.fill(closed_spline(mirror_points(right)), vertical_gradient(-190, 250, hair.base, hair.shade, hair.shade))
+    strands = svg_path("M 142 -20 C 150 60 160 130 146 214 M 128 40 C 132 110 140 160 118 230")
+    drawing.stroke(join_paths(strands, mirror_path(strands)), with_alpha(hair.light, 0.32), 4.5)
 
 
-def _long_front(sheet: Sheet, hair: Tones) -> None:
+def _long_front(drawing: DisplayList, hair: Tones) -> None:
     right = "M -44 -172 C -6 -150 64 -128 100 -62 C 116 -30 116 10 118 60 C 120 104 128 150 120 196 C 146 190 166 150 162 96 C 160 40 166 -40 146 -104 C 122 -178 60 -214 0 -208 C -28 -206 -44 -190 -44 -172 Z"
     left = "M -40 -174 C -62 -150 -92 -110 -106 -58 C -114 -24 -116 10 -118 62 C -120 106 -130 150 -120 198 C -148 190 -168 150 -162 92 C -158 30 -168 -46 -146 -108 C -126 -168 -84 -200 -44 -206 C -30 -206 -30 -188 -40 -174 Z"
-    sheet.fill(outline(right), Linear(-100, -200, 120, 140, ((0, hair.light), (0.3, hair.base), (1, hair.shade))))
-    sheet.fill(
-        outline(left),
-        Linear(-150, -190, -90, 160, ((0, hair.base), (0.35, hair.light), (0.7, hair.base), (1, hair.shade))),
+    drawing.fill(
+        svg_path(right), LinearGradient(-100, -200, 120, 140, ((0, hair.light), (0.3, hair.base), (1, hair.shade)))
+    )
+    drawing.fill(
+        svg_path(left),
+        LinearGradient(-150, -190, -90, 160, ((0, hair.base), (0.35, hair.light), (0.7, hair.base), (1, hair.shade))),
     )
     strands = "M -36 -182 C 20 -178 96 -150 124 -70 M -20 -196 C 50 -196 118 -150 138 -60 M 128 -40 C 136 30 136 90 140 150 M -52 -186 C -96 -150 -126 -110 -132 -40 M -136 -10 C -142 60 -142 100 -142 150"
-    sheet.stroke(outline(strands), fade(_sheen(hair), 0.38), 4)
+    drawing.stroke(svg_path(strands), with_alpha(_sheen(hair), 0.38), 4)
 
 
-def _bob_back(sheet: Sheet, hair: Tones) -> None:
+def _bob_back(drawing: DisplayList, hair: Tones) -> None:
     right = [(0, -200), (88, -186), (146, -120), (160, -30), (164, 50), (156, 112), (118, 142), (60, 120), (0, 110)]
-    sheet.fill(smooth(both_sides(right)), down(-190, 140, hair.base, hair.shade, hair.shade))
+    drawing.fill(closed_spline(mirror_points(right)), vertical_gradient(-190, 140, hair.base, hair.shade, hair.shade))
 
 
-def _bob_front(sheet: Sheet, hair: Tones) -> None:
+def _bob_front(drawing: DisplayList, hair: Tones) -> None:
     cap = "M 42 -176 C 8 -138 -58 -108 -98 -62 C -112 -30 -112 10 -112 52 C -114 86 -124 112 -122 136 C -152 132 -172 92 -166 40 C -164 -20 -164 -70 -146 -114 C -118 -182 -56 -216 6 -212 C 84 -212 136 -168 152 -104 C 166 -50 164 0 167 44 C 171 94 152 134 122 138 C 122 110 112 84 112 50 C 112 8 114 -34 104 -70 C 92 -112 66 -142 42 -176 Z"
-    sheet.fill(outline(cap), Linear(-120, -200, 130, 130, ((0, hair.light), (0.4, hair.base), (1, hair.shade))))
+    drawing.fill(
+        svg_path(cap), LinearGradient(-120, -200, 130, 130, ((0, hair.light), (0.4, hair.base), (1, hair.shade)))
+    )
     strands = "M 34 -186 C -20 -150 -94 -116 -124 -60 M 20 -198 C -50 -176 -118 -140 -142 -70 M -138 -30 C -144 30 -142 70 -142 110 M 56 -184 C 96 -156 122 -110 130 -50 M 136 -10 C 142 40 142 80 140 112"
-    sheet.stroke(outline(strands), fade(hair.light, 0.75), 4)
-    sheet.stroke(
-        outline("M -126 -20 C -128 30 -128 60 -132 96 M 122 -60 C 128 0 126 60 130 96"), fade(hair.shade, 0.6), 3
+    drawing.stroke(svg_path(strands), with_alpha(hair.light, 0.75), 4)
+    drawing.stroke(
+        svg_path("M -126 -20 C -128 30 -128 60 -132 96 M 122 -60 C 128 0 126 60 130 96"), with_alpha(hair.shade, 0.6), 3
     )
 
 
@@ -106,28 +99,29 @@ def _cloud(y: float, rx: float, ry: float, *, start: float, end: float, count: i
     for i in range(count):
         angle = math.radians(start + (end - start) * i / (count - 1))
         curls.append(ellipse(rx * math.cos(angle), y + ry * math.sin(angle), size * (1.0 if i % 2 else 0.84)))
-    return joined(*curls)
+    return join_paths(*curls)
 
 
-def _curls_back(sheet: Sheet, hair: Tones) -> None:
-    shape = joined(ellipse(0, -58, 168, 160), _cloud(-58, 160, 150, start=120, end=420, count=19, size=44))
-    sheet.fill(shape, down(-230, 120, hair.base, hair.shade, hair.shade))
+def _curls_back(drawing: DisplayList, hair: Tones) -> None:
+    shape = join_paths(ellipse(0, -58, 168, 160), _cloud(-58, 160, 150, start=120, end=420, count=19, size=44))
+    drawing.fill(shape, vertical_gradient(-230, 120, hair.base, hair.shade, hair.shade))
 
 
-def _curls_front(sheet: Sheet, hair: Tones) -> None:
-    crown = joined(
+def _curls_front(drawing: DisplayList, hair: Tones) -> None:
+    crown = join_paths(
         _cloud(-60, 118, 92, start=172, end=368, count=11, size=31),
         _cloud(-74, 134, 112, start=170, end=370, count=13, size=33),
         _cloud(-80, 112, 104, start=200, end=340, count=9, size=36),
     )
-    sheet.fill(
-        crown, Linear(-110, -230, 110, 0, ((0, mix(hair.base, hair.light, 0.55)), (0.45, hair.base), (1, hair.shade)))
+    drawing.fill(
+        crown,
+        LinearGradient(-110, -230, 110, 0, ((0, mix(hair.base, hair.light, 0.55)), (0.45, hair.base), (1, hair.shade))),
     )
     for i, (x, y, r) in enumerate(_RINGLETS):
-        curl = outline(
+        curl = svg_path(
             f"M {x - r} {y + r * 0.4:.1f} C {x - r} {y - r} {x + r * 0.8:.1f} {y - r} {x + r * 0.8:.1f} {y + r * 0.2:.1f}"
         )
-        sheet.stroke(curl, fade(hair.light, 0.55 if i % 2 else 0.38), 3.4)
+        drawing.stroke(curl, with_alpha(hair.light, 0.55 if i % 2 else 0.38), 3.4)
 
 
 _RINGLETS = (
@@ -137,19 +131,21 @@ _RINGLETS = (
 )  # fmt: skip
 
 
-def _short_front(sheet: Sheet, hair: Tones) -> None:
+def _short_front(drawing: DisplayList, hair: Tones) -> None:
     cap = "M -113 -18 C -120 -60 -124 -120 -92 -160 C -70 -196 -10 -214 44 -204 C 96 -196 126 -150 122 -96 C 122 -66 118 -40 113 -18 C 110 -50 106 -72 96 -92 C 84 -108 60 -112 34 -118 C -10 -126 -50 -128 -78 -112 C -98 -98 -108 -62 -113 -18 Z"
-    sheet.fill(outline(cap), Linear(-60, -210, 60, -40, ((0, hair.light), (0.35, hair.base), (1, hair.shade))))
+    drawing.fill(
+        svg_path(cap), LinearGradient(-60, -210, 60, -40, ((0, hair.light), (0.35, hair.base), (1, hair.shade)))
+    )
     top = "M -92 -150 C -60 -190 20 -204 80 -176 C 40 -182 -20 -176 -56 -150 C -70 -140 -84 -136 -92 -150 Z"
-    sheet.fill(outline(top), fade(hair.light, 0.55))
-    sheet.stroke(
-        outline("M -80 -128 C -40 -160 30 -168 92 -140 M -60 -122 C -20 -142 40 -146 98 -116"),
-        fade(hair.light, 0.45),
+    drawing.fill(svg_path(top), with_alpha(hair.light, 0.55))
+    drawing.stroke(
+        svg_path("M -80 -128 C -40 -160 30 -168 92 -140 M -60 -122 C -20 -142 40 -146 98 -116"),
+        with_alpha(hair.light, 0.45),
         3.2,
     )
 
 
-def _tousled_front(sheet: Sheet, hair: Tones) -> None:
+def _tousled_front(drawing: DisplayList, hair: Tones) -> None:
     cap = (
         "M -114 -14 C -126 -52 -132 -96 -114 -134 C -126 -146 -128 -160 -122 -172 C -108 -170 -98 -176 -88 -186 "
         "C -92 -202 -84 -214 -70 -220 C -58 -212 -44 -212 -30 -214 C -22 -226 -4 -234 12 -230 C 20 -220 34 -216 48 -216 "
@@ -158,29 +154,33 @@ def _tousled_front(sheet: Sheet, hair: Tones) -> None:
         "C 28 -108 28 -118 22 -126 C 6 -106 -22 -94 -50 -92 C -42 -102 -40 -112 -44 -120 C -62 -106 -84 -92 -98 -72 "
         "C -108 -54 -112 -36 -114 -14 Z"
     )
-    sheet.fill(outline(cap), Linear(-70, -225, 70, -30, ((0, hair.light), (0.42, hair.base), (1, hair.shade))))
+    drawing.fill(
+        svg_path(cap), LinearGradient(-70, -225, 70, -30, ((0, hair.light), (0.42, hair.base), (1, hair.shade)))
+    )
     light = "M -86 -176 C -66 -196 -36 -202 -14 -198 M -30 -200 C 0 -216 36 -208 60 -196 M 48 -196 C 76 -192 100 -176 108 -154 M -104 -130 C -98 -150 -84 -162 -66 -166 M 74 -160 C 92 -150 106 -128 112 -100"
-    sheet.stroke(outline(light), fade(_sheen(hair), 0.7), 5)
+    drawing.stroke(svg_path(light), with_alpha(_sheen(hair), 0.7), 5)
     dark = "M 66 -128 C 78 -142 84 -152 84 -166 M 22 -126 C 36 -138 42 -152 42 -168 M -44 -120 C -28 -132 -20 -146 -20 -162 M -98 -84 C -98 -108 -92 -124 -80 -140"
-    sheet.stroke(outline(dark), fade(hair.shade, 0.6), 3.4)
+    drawing.stroke(svg_path(dark), with_alpha(hair.shade, 0.6), 3.4)
 
 
-def _receding_front(sheet: Sheet, hair: Tones) -> None:
+def _receding_front(drawing: DisplayList, hair: Tones) -> None:
     side = "M 112 0 C 124 -40 128 -92 112 -132 C 98 -162 70 -178 44 -182 C 62 -168 78 -152 88 -128 C 100 -98 104 -52 112 0 Z"
     top = "M -48 -181 C -22 -196 24 -198 52 -180 C 78 -170 96 -150 104 -126 C 86 -146 54 -158 20 -160 C -14 -162 -54 -156 -84 -132 C -100 -120 -102 -118 -106 -120 C -98 -146 -76 -170 -48 -181 Z"
-    paint = Linear(-60, -200, 60, -30, ((0, hair.light), (0.45, hair.base), (1, hair.shade)))
-    sheet.fill(joined(outline(side), mirrored(outline(side))), paint)
-    sheet.fill(outline(top), paint)
-    sheet.stroke(
-        outline("M -84 -148 C -50 -176 20 -184 76 -158 M -60 -160 C -30 -176 16 -180 52 -170"), fade(hair.light, 0.8), 3
+    paint = LinearGradient(-60, -200, 60, -30, ((0, hair.light), (0.45, hair.base), (1, hair.shade)))
+    drawing.fill(join_paths(svg_path(side), mirror_path(svg_path(side))), paint)
+    drawing.fill(svg_path(top), paint)
+    drawing.stroke(
+        svg_path("M -84 -148 C -50 -176 20 -184 76 -158 M -60 -160 C -30 -176 16 -180 52 -170"),
+        with_alpha(hair.light, 0.8),
+        3,
     )
-    greying = outline("M 116 -30 C 120 -60 118 -90 108 -116 M 110 -20 C 114 -50 110 -80 100 -106")
-    sheet.stroke(joined(greying, mirrored(greying)), fade(mix(hair.light, "#ffffff", 0.35), 0.7), 3)
+    greying = svg_path("M 116 -30 C 120 -60 118 -90 108 -116 M 110 -20 C 114 -50 110 -80 100 -106")
+    drawing.stroke(join_paths(greying, mirror_path(greying)), with_alpha(mix(hair.light, "#ffffff", 0.35), 0.7), 3)
 
 
-def _cropped_back(sheet: Sheet, hair: Tones) -> None:
+def _cropped_back(drawing: DisplayList, hair: Tones) -> None:
     right = [(0, -186), (70, -172), (112, -122), (117, -50), (108, 6), (0, 0)]
-    sheet.fill(smooth(both_sides(right)), down(-180, 0, hair.base, hair.shade))
+    drawing.fill(closed_spline(mirror_points(right)), vertical_gradient(-180, 0, hair.base, hair.shade))
 
 
 _BACKS = {"long": _long_back, "bob": _bob_back, "curls": _curls_back, "receding": _cropped_back}

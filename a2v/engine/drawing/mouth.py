@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from a2v.engine.drawing.shapes import Path, between, curves, down, ellipse, fade, glow, joined, mirrored, mix, outline
+from a2v.engine.drawing.colours import glow, mix, vertical_gradient, with_alpha
+from a2v.engine.drawing.geometry import Path, cubic_path, ellipse, join_paths, lerp, mirror_path, svg_path
 
 if TYPE_CHECKING:
-    from a2v.engine.cast import Look
-    from a2v.engine.drawing.shapes import Point
-    from a2v.engine.drawing.sheet import Sheet
-    from a2v.engine.pose import Mouth
+    from a2v.engine.characters import CharacterSpec
+    from a2v.engine.drawing.display_list import DisplayList
+    from a2v.engine.drawing.geometry import Point
+    from a2v.engine.face_pose import MouthShape
 
 _DARK, _THROAT = "#330B14", "#6B1C28"
 _TEETH, _GAPS = "#FFFDFA", "#CDBDB8"
@@ -37,7 +38,7 @@ class _Lips(NamedTuple):
         return self.bottom - self.top
 
 
-def _measure(mouth: Mouth, fullness: float) -> _Lips:
+def _measure(mouth: MouthShape, fullness: float) -> _Lips:
     opened = max(0.0, mouth.open)
     top = -2.0 - 6.5 * min(1.0, opened * 1.1) - 3.0 * mouth.round
     bottom = top if opened < _SHUT else top + opened * 48 + 4 * mouth.round
@@ -46,20 +47,20 @@ def _measure(mouth: Mouth, fullness: float) -> _Lips:
     return _Lips(
         width=45 * mouth.wide * (1 - 0.16 * mouth.round),
         # Rounded lips are a ring, with the corners half way down.
-        corner=between(corner, (top + bottom) / 2 + 1, mouth.round),
+        corner=lerp(corner, (top + bottom) / 2 + 1, mouth.round),
         top=top,
         bottom=bottom,
-        upper=between(4.6, 10.4, fullness) * (1 + 0.30 * mouth.round) * pressed,
-        lower=between(7.2, 12.6, fullness) * (1 + 0.34 * mouth.round) * pressed,
+        upper=lerp(4.6, 10.4, fullness) * (1 + 0.30 * mouth.round) * pressed,
+        lower=lerp(7.2, 12.6, fullness) * (1 + 0.34 * mouth.round) * pressed,
         round=min(1.0, 0.35 + 0.65 * mouth.round + 0.25 * opened) * min(1.0, opened / 0.12),
     )
 
 
 def _half(lips: _Lips, middle: float, flat: float, swell: float) -> tuple[Point, Point]:
     """The handles of the edge from the right corner to ``middle`` on the axis."""
-    near = lips.width * between(flat, 1.0, lips.round)
-    far = lips.width * between(0.36, 0.56, lips.round)
-    return (near, lips.corner + (middle - lips.corner) * between(swell, 0.62, lips.round)), (far, middle)
+    near = lips.width * lerp(flat, 1.0, lips.round)
+    far = lips.width * lerp(0.36, 0.56, lips.round)
+    return (near, lips.corner + (middle - lips.corner) * lerp(swell, 0.62, lips.round)), (far, middle)
 
 
 def _edge(lips: _Lips, middle: float, flat: float, swell: float) -> tuple[Point, ...]:
@@ -71,15 +72,15 @@ def _edge(lips: _Lips, middle: float, flat: float, swell: float) -> tuple[Point,
 def _opening(lips: _Lips) -> Path:
     upper = _edge(lips, lips.top, 0.66, 0.45)
     lower = _edge(lips, lips.bottom, 0.82, 0.62)
-    return curves(*upper, *lower[-2::-1])
+    return cubic_path(*upper, *lower[-2::-1])
 
 
 def _outer_upper(lips: _Lips) -> tuple[Point, ...]:
     """The upper lip's edge from the left corner to the right, with a cupid's bow."""
     end, peak, crest = lips.width + 4.0, lips.width * (0.14 + 0.12 * lips.round), lips.top - lips.upper
     dip = lips.top - lips.upper * 0.74
-    side_x = lips.width * between(0.70, 0.98, lips.round)
-    side_y = between(crest + lips.upper * 0.55, between(lips.corner, crest, 0.55), lips.round)
+    side_x = lips.width * lerp(0.70, 0.98, lips.round)
+    side_y = lerp(crest + lips.upper * 0.55, lerp(lips.corner, crest, 0.55), lips.round)
     right = ((peak * 0.45, dip), (peak * 0.55, crest), (peak, crest), (peak * 2.4, crest), (side_x, side_y))
     left = tuple((-x, y) for x, y in reversed(right))
     return (-end, lips.corner), *left, (0, dip), *right, (end, lips.corner)
@@ -88,35 +89,35 @@ def _outer_upper(lips: _Lips) -> tuple[Point, ...]:
 def _outer_lower(lips: _Lips) -> tuple[Point, ...]:
     """The lower lip's edge from the right corner to the left."""
     end, floor = lips.width + 4.0, lips.bottom + lips.lower
-    side_x = lips.width * between(0.80, 1.04, lips.round)
-    side_y = between(lips.corner + (floor - lips.corner) * 0.86, lips.corner + (floor - lips.corner) * 0.62, lips.round)
-    far = lips.width * between(0.46, 0.58, lips.round)
+    side_x = lips.width * lerp(0.80, 1.04, lips.round)
+    side_y = lerp(lips.corner + (floor - lips.corner) * 0.86, lips.corner + (floor - lips.corner) * 0.62, lips.round)
+    far = lips.width * lerp(0.46, 0.58, lips.round)
     return (side_x, side_y), (far, floor), (0, floor), (-far, floor), (-side_x, side_y), (-end, lips.corner)
 
 
-def draw_mouth(sheet: Sheet, look: Look, mouth: Mouth) -> None:
+def draw_mouth(drawing: DisplayList, character: CharacterSpec, mouth: MouthShape) -> None:
     """Draws the mouth with its lips, teeth, tongue and the shade under it."""
-    lips = _measure(mouth, look.features.lips)
-    skin = look.palette.skin
+    lips = _measure(mouth, character.features.lips)
+    skin = character.palette.skin
     floor = lips.bottom + lips.lower + 7
-    if look.features.beard != "full":
-        sheet.fill(ellipse(0, floor, lips.width * 0.55, 6), glow(0, floor, lips.width * 0.55, skin.shade, 0.5))
-    if look.features.beard in ("full", "moustache"):
-        _draw_moustache(sheet, look, lips)
-    _draw_lips(sheet, look, lips)
+    if character.features.beard != "full":
+        drawing.fill(ellipse(0, floor, lips.width * 0.55, 6), glow(0, floor, lips.width * 0.55, skin.shade, 0.5))
+    if character.features.beard in ("full", "moustache"):
+        _draw_moustache(drawing, character, lips)
+    _draw_lips(drawing, character, lips)
     if mouth.open > _SHUT:
-        _draw_inside(sheet, lips, mouth)
+        _draw_inside(drawing, lips, mouth)
     else:
-        _draw_seam(sheet, look, lips, mouth)
+        _draw_seam(drawing, character, lips, mouth)
     if mouth.tuck > 0.05:
-        _draw_bite(sheet, lips, mouth.tuck)
-    if look.features.beard != "full":
-        _draw_corners(sheet, look, lips, mouth)
+        _draw_bite(drawing, lips, mouth.tuck)
+    if character.features.beard != "full":
+        _draw_corners(drawing, character, lips, mouth)
 
 
-def _draw_moustache(sheet: Sheet, look: Look, lips: _Lips) -> None:
+def _draw_moustache(drawing: DisplayList, character: CharacterSpec, lips: _Lips) -> None:
     """It spreads with the lips, rides on the upper one, and ends beside the corners."""
-    hair, alone = look.palette.hair, look.features.beard == "moustache"
+    hair, alone = character.palette.hair, character.features.beard == "moustache"
     bushy = 1.25 if alone else 1.0
     w, y, end = 28 + lips.width * 0.62, lips.top + 2, lips.corner + 6
     right = (
@@ -124,59 +125,59 @@ def _draw_moustache(sheet: Sheet, look: Look, lips: _Lips) -> None:
         (w * 1.02, end - 3), (w * 0.98, end + 1), (w * 0.92, end - 2),
         (w * 0.64, (end + y) / 2 - 10), (w * 0.28, -10 + y), (0, -9.5 + y),
     )  # fmt: skip
-    shape = curves(*right, *((-x, py) for x, py in right[-2::-1]))
-    paint = down(-30 + y, 4 + y, mix(hair.base, hair.light, 0.25), hair.base, hair.shade)
-    sheet.fill(shape, paint, 1.0 if alone else 0.92)
-    strand = curves(
+    shape = cubic_path(*right, *((-x, py) for x, py in right[-2::-1]))
+    paint = vertical_gradient(-30 + y, 4 + y, mix(hair.base, hair.light, 0.25), hair.base, hair.shade)
+    drawing.fill(shape, paint, 1.0 if alone else 0.92)
+    strand = cubic_path(
         (w * 0.16, y - 20), (w * 0.36, y - 21), (w * 0.6, y - 14), (w * 0.78, (y + end) / 2 - 9), close=False
     )
-    sheet.stroke(joined(strand, mirrored(strand)), fade(hair.light, 0.3), 2.0)
+    drawing.stroke(join_paths(strand, mirror_path(strand)), with_alpha(hair.light, 0.3), 2.0)
 
 
-def _draw_lips(sheet: Sheet, look: Look, lips: _Lips) -> None:
-    tones = look.palette.lips
+def _draw_lips(drawing: DisplayList, character: CharacterSpec, lips: _Lips) -> None:
+    tones = character.palette.lips
     upper, lower = _outer_upper(lips), _outer_lower(lips)
-    shine = mix(tones.base, tones.light, between(0.35, 1.0, look.features.lips))
+    shine = mix(tones.base, tones.light, lerp(0.35, 1.0, character.features.lips))
     floor = lips.bottom + lips.lower
-    sheet.fill(curves(*upper, *lower), down(lips.bottom - 1, floor, tones.base, shine, tones.base))
+    drawing.fill(cubic_path(*upper, *lower), vertical_gradient(lips.bottom - 1, floor, tones.base, shine, tones.base))
     middle = _edge(lips, max(lips.top, lips.corner - 40), 0.66, 0.45)
     end = upper[-1]
     # Back along the opening's upper edge: its handles suit the wider outline too.
     back = (middle[5], middle[4], (0, lips.top + 1.2), middle[2], middle[1], upper[0])
-    upper_lip = curves(*upper[:-1], end, *back)
-    sheet.fill(upper_lip, down(lips.top - lips.upper, lips.top + 2, tones.base, tones.shade))
+    upper_lip = cubic_path(*upper[:-1], end, *back)
+    drawing.fill(upper_lip, vertical_gradient(lips.top - lips.upper, lips.top + 2, tones.base, tones.shade))
     gleam = lips.bottom + lips.lower * 0.48
-    alpha = between(0.10, 0.32, look.features.lips)
-    sheet.fill(ellipse(-lips.width * 0.10, gleam, lips.width * 0.30, lips.lower * 0.19), fade("#ffffff", alpha))
+    alpha = lerp(0.10, 0.32, character.features.lips)
+    drawing.fill(ellipse(-lips.width * 0.10, gleam, lips.width * 0.30, lips.lower * 0.19), with_alpha("#ffffff", alpha))
 
 
-def _draw_inside(sheet: Sheet, lips: _Lips, mouth: Mouth) -> None:
+def _draw_inside(drawing: DisplayList, lips: _Lips, mouth: MouthShape) -> None:
     shape = _opening(lips)
-    sheet.fill(shape, down(lips.top, max(lips.bottom, lips.top + 8), _DARK, _THROAT))
-    with sheet.clipped(shape):
-        _draw_tongue(sheet, lips, mouth)
+    drawing.fill(shape, vertical_gradient(lips.top, max(lips.bottom, lips.top + 8), _DARK, _THROAT))
+    with drawing.clipped(shape):
+        _draw_tongue(drawing, lips, mouth)
         if mouth.lower_teeth > 0.02:
-            _draw_lower_teeth(sheet, lips, mouth)
+            _draw_lower_teeth(drawing, lips, mouth)
         if mouth.upper_teeth > 0.02:
-            _draw_upper_teeth(sheet, lips, mouth)
+            _draw_upper_teeth(drawing, lips, mouth)
         # The upper lip's shadow keeps the teeth inside the mouth.
         upper = _edge(lips, lips.top, 0.66, 0.45)
-        sheet.stroke(curves(*upper, close=False), fade("#2A0A10", 0.32), 5)
+        drawing.stroke(cubic_path(*upper, close=False), with_alpha("#2A0A10", 0.32), 5)
 
 
-def _draw_tongue(sheet: Sheet, lips: _Lips, mouth: Mouth) -> None:
+def _draw_tongue(drawing: DisplayList, lips: _Lips, mouth: MouthShape) -> None:
     low = lips.bottom - (5 + 14 * mouth.tongue) * min(1.0, mouth.open * 1.6)
     raised = lips.top + 9
     # Above 0.6 the tip leaves the floor and goes for the teeth.
-    y = between(low, raised, min(1.0, max(0.0, (mouth.tongue - 0.6) / 0.3)))
+    y = lerp(low, raised, min(1.0, max(0.0, (mouth.tongue - 0.6) / 0.3)))
     width = lips.width * 0.66
-    sheet.fill(ellipse(0, y + 22, width, 23), down(y - 2, y + 26, "#EF9090", "#C2535C"))
+    drawing.fill(ellipse(0, y + 22, width, 23), vertical_gradient(y - 2, y + 26, "#EF9090", "#C2535C"))
     if mouth.open > 0.25:
-        line = outline(f"M 0 {y + 5:.2f} C 0.8 {y + 10:.2f} 0.8 {y + 15:.2f} 0 {y + 20:.2f}")
-        sheet.stroke(line, fade("#A8434E", 0.45), 1.6)
+        line = svg_path(f"M 0 {y + 5:.2f} C 0.8 {y + 10:.2f} 0.8 {y + 15:.2f} 0 {y + 20:.2f}")
+        drawing.stroke(line, with_alpha("#A8434E", 0.45), 1.6)
 
 
-def _draw_upper_teeth(sheet: Sheet, lips: _Lips, mouth: Mouth) -> None:
+def _draw_upper_teeth(drawing: DisplayList, lips: _Lips, mouth: MouthShape) -> None:
     edge = lips.top + (4.0 + 8.5 * min(1.0, mouth.open * 1.7)) * mouth.upper_teeth + 4 * mouth.tuck
     w, roof = lips.width, min(lips.top, lips.corner) - 14
     points = (
@@ -185,11 +186,11 @@ def _draw_upper_teeth(sheet: Sheet, lips: _Lips, mouth: Mouth) -> None:
         (w * 0.34, edge + 1.2), (w * 0.70, edge + 0.6), (w * 0.9, edge - 6),
         (w * 0.9, edge - 6), (w * 0.9, roof), (w * 0.9, roof),
     )  # fmt: skip
-    sheet.fill(curves(*points), down(lips.top, edge + 2, "#E2D5CF", _TEETH, "#F6EDE8"))
-    _draw_gaps(sheet, w, lips.top - 2, edge - 0.8, (-0.42, -0.2, 0.0, 0.2, 0.42))
+    drawing.fill(cubic_path(*points), vertical_gradient(lips.top, edge + 2, "#E2D5CF", _TEETH, "#F6EDE8"))
+    _draw_gaps(drawing, w, lips.top - 2, edge - 0.8, (-0.42, -0.2, 0.0, 0.2, 0.42))
 
 
-def _draw_lower_teeth(sheet: Sheet, lips: _Lips, mouth: Mouth) -> None:
+def _draw_lower_teeth(drawing: DisplayList, lips: _Lips, mouth: MouthShape) -> None:
     edge = lips.bottom - (2.5 + 5.2 * min(1.0, mouth.open * 2.4)) * mouth.lower_teeth
     w, floor = lips.width * 0.74, lips.bottom + 8
     points = (
@@ -197,24 +198,24 @@ def _draw_lower_teeth(sheet: Sheet, lips: _Lips, mouth: Mouth) -> None:
         (-w * 0.55, edge - 0.6), (w * 0.55, edge - 0.6), (w, edge + 3.5),
         (w, edge + 3.5), (w, floor), (w, floor),
     )  # fmt: skip
-    sheet.fill(curves(*points), "#EFE4DF")
-    _draw_gaps(sheet, lips.width, edge + 1.4, lips.bottom + 2, (-0.3, -0.1, 0.1, 0.3))
+    drawing.fill(cubic_path(*points), "#EFE4DF")
+    _draw_gaps(drawing, lips.width, edge + 1.4, lips.bottom + 2, (-0.3, -0.1, 0.1, 0.3))
 
 
-def _draw_gaps(sheet: Sheet, width: float, top: float, bottom: float, places: tuple[float, ...]) -> None:
+def _draw_gaps(drawing: DisplayList, width: float, top: float, bottom: float, places: tuple[float, ...]) -> None:
     lines = [((width * x, top), (width * x, bottom)) for x in places]
     path = Path((1, 2) * len(lines), tuple(point for line in lines for point in line))
-    sheet.stroke(path, fade(_GAPS, 0.4), 1.0)
+    drawing.stroke(path, with_alpha(_GAPS, 0.4), 1.0)
 
 
-def _draw_seam(sheet: Sheet, look: Look, lips: _Lips, mouth: Mouth) -> None:
+def _draw_seam(drawing: DisplayList, character: CharacterSpec, lips: _Lips, mouth: MouthShape) -> None:
     (_, *inner, _) = _edge(lips, lips.top + 1.2, 0.60, 0.62)
     end = lips.width + 3.6
-    path = curves((-end, lips.corner), *inner, (end, lips.corner), close=False)
-    sheet.stroke(path, fade(mix(look.palette.lips.shade, "#3A0F18", 0.55), 0.85), 2.2 + 0.5 * mouth.press)
+    path = cubic_path((-end, lips.corner), *inner, (end, lips.corner), close=False)
+    drawing.stroke(path, with_alpha(mix(character.palette.lips.shade, "#3A0F18", 0.55), 0.85), 2.2 + 0.5 * mouth.press)
 
 
-def _draw_bite(sheet: Sheet, lips: _Lips, tuck: float) -> None:
+def _draw_bite(drawing: DisplayList, lips: _Lips, tuck: float) -> None:
     """The upper teeth on the lower lip, as for f and v."""
     w, y, depth = lips.width, lips.bottom, 4.4 * tuck
     points = (
@@ -222,16 +223,16 @@ def _draw_bite(sheet: Sheet, lips: _Lips, tuck: float) -> None:
         (w * 0.54, y + depth * 0.7), (w * 0.24, y + depth), (0, y + depth),
         (-w * 0.24, y + depth), (-w * 0.54, y + depth * 0.7), (-w * 0.58, y - 3),
     )  # fmt: skip
-    sheet.fill(curves(*points), _TEETH, min(1.0, tuck * 1.5))
-    _draw_gaps(sheet, w, y - 3, y + depth * 0.7, (-0.3, -0.1, 0.1, 0.3))
+    drawing.fill(cubic_path(*points), _TEETH, min(1.0, tuck * 1.5))
+    _draw_gaps(drawing, w, y - 3, y + depth * 0.7, (-0.3, -0.1, 0.1, 0.3))
 
 
-def _draw_corners(sheet: Sheet, look: Look, lips: _Lips, mouth: Mouth) -> None:
-    skin, x, y = look.palette.skin, lips.width + 4.5, lips.corner
-    dark = mix(skin.shade, look.palette.lips.shade, 0.5)
+def _draw_corners(drawing: DisplayList, character: CharacterSpec, lips: _Lips, mouth: MouthShape) -> None:
+    skin, x, y = character.palette.skin, lips.width + 4.5, lips.corner
+    dark = mix(skin.shade, character.palette.lips.shade, 0.5)
     for side in (-1, 1):
-        sheet.fill(ellipse(side * x, y, 2.4, 2.0), fade(dark, 0.5))
+        drawing.fill(ellipse(side * x, y, 2.4, 2.0), with_alpha(dark, 0.5))
         if mouth.smile > 0.05:
             points = ((x + 5, y - 9), (x + 9, y - 4), (x + 9, y + 3), (x + 5.5, y + 7))
-            dimple = curves(*((side * px, py) for px, py in points), close=False)
-            sheet.stroke(dimple, fade(skin.shade, 0.4 * min(1.0, mouth.smile)), 2.0)
+            dimple = cubic_path(*((side * px, py) for px, py in points), close=False)
+            drawing.stroke(dimple, with_alpha(skin.shade, 0.4 * min(1.0, mouth.smile)), 2.0)

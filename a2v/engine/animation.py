@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from a2v.engine.face_pose import MOUTH_SHAPES, VISEMES, FacePose, MouthShape
 from a2v.engine.lipsync import runs
-from a2v.engine.pose import MOUTHS, VISEMES, Mouth, Pose
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,14 +21,16 @@ _ROWS = 100  # rows a second
 _BEATS = 25  # a second: how finely all but the mouth is planned
 _LEAD = 0.045  # seconds that lips are ahead of the sound they make
 _SWITCH = 1.6  # what a change of viseme costs; keeps labels from flickering
-_SHARP = 0.35  # how much the label counts beside the probabilities; more of it opens the mouth less rightly
+LABEL_WEIGHT = 0.35  # how much the label counts beside the probabilities; more of it opens the mouth less rightly
 _COARTICULATION = 110  # ms
-_TABLE = np.array([MOUTHS[name] for name in VISEMES], np.float32)
+_TABLE = np.array([MOUTH_SHAPES[name] for name in VISEMES], np.float32)
 _CLOSED, _TUCKED = VISEMES.index("A"), VISEMES.index("G")
 _LEAST = 3.0  # half of the rows that a closure lasts at least: 60 ms
 
 
-def poses(likely: NDArray[np.float32], loudness: NDArray[np.float32], *, seed: int, fps: int = 25) -> Iterator[Pose]:
+def animate(
+    likely: NDArray[np.float32], loudness: NDArray[np.float32], *, seed: int, fps: int = 25
+) -> Iterator[FacePose]:
     """A pose for each frame of the video, one after the other.
 
     Args:
@@ -39,7 +41,7 @@ def poses(likely: NDArray[np.float32], loudness: NDArray[np.float32], *, seed: i
     """
     if not len(likely):
         return
-    labels = _labels(likely)
+    labels = most_likely_visemes(likely)
     effort = _effort(loudness)
     frame_times = np.arange(math.ceil(len(likely) * fps / _ROWS)) / fps
     mouths = _sampled(_mouths(likely, labels, effort), _ROWS, frame_times + _LEAD)
@@ -50,10 +52,10 @@ def poses(likely: NDArray[np.float32], loudness: NDArray[np.float32], *, seed: i
     # Both stand in the middle of their time.
     life = _sampled(life, _BEATS, frame_times + 0.5 / fps)
     for mouth, rest in zip(mouths, life, strict=True):
-        yield Pose(Mouth(*mouth.tolist()), *rest.tolist())
+        yield FacePose(MouthShape(*mouth.tolist()), *rest.tolist())
 
 
-def _labels(likely: NDArray[np.float32]) -> NDArray[np.int64]:
+def most_likely_visemes(likely: NDArray[np.float32]) -> NDArray[np.int64]:
     """The likeliest sequence of visemes when a change has its price (Viterbi)."""
     costs = np.log(likely + 1e-6)
     count, kinds = costs.shape
@@ -80,7 +82,7 @@ def _effort(loudness: NDArray[np.float32]) -> Array:
 
 def _mouths(likely: NDArray[np.float32], labels: NDArray[np.int64], effort: Array) -> Array:
     """The mouth of each row: blended over a syllable, wider when louder, shut where lips must meet."""
-    blend = _SHARP * np.eye(len(VISEMES), dtype=np.float32)[labels] + (1 - _SHARP) * likely
+    blend = LABEL_WEIGHT * np.eye(len(VISEMES), dtype=np.float32)[labels] + (1 - LABEL_WEIGHT) * likely
     wanted = blend @ _TABLE
     mouths = np.stack([_blurred(column, _COARTICULATION // 10) for column in wanted.T], axis=1)
     mouths[:, 0] *= 0.62 + 0.50 * effort
@@ -127,7 +129,7 @@ class _Life:
         self._talk = _blurred((~silent).astype(float), 25)
 
     def columns(self) -> Array:
-        """The fields of a ``Pose`` after the mouth, a row for each beat."""
+        """The fields of a ``FacePose`` after the mouth, a row for each beat."""
         nod, brow = self._accents()
         lively = 0.45 + 0.75 * self._talk
         yaw = (self._sway(0.16, 0.55) + self._sway(0.45, 0.14)) * lively

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from a2v.engine.animate import poses
-from a2v.engine.pose import MOUTHS, VISEMES, Pose
+from a2v.engine.animation import animate
+from a2v.engine.face_pose import MOUTH_SHAPES, VISEMES, FacePose
 
 
 def rows(script: str, sure: float = 0.9) -> np.ndarray:
@@ -19,8 +19,8 @@ def levels(script: str) -> np.ndarray:
     return np.array([-80.0 if name == "X" else -20.0 for name in script], np.float32)
 
 
-def play(script: str, seed: int = 1) -> list[Pose]:
-    return list(poses(rows(script), levels(script), seed=seed))
+def play(script: str, seed: int = 1) -> list[FacePose]:
+    return list(animate(rows(script), levels(script), seed=seed))
 
 
 def test_there_is_a_pose_for_every_frame() -> None:
@@ -68,7 +68,7 @@ def test_louder_speech_opens_the_mouth_wider() -> None:
     script = "C" * 200
     level = np.full(200, -20.0, np.float32)
     level[:100] -= 18
-    performance = list(poses(rows(script), level, seed=1))
+    performance = list(animate(rows(script), level, seed=1))
     assert performance[10].mouth.open < 0.85 * performance[40].mouth.open
 
 
@@ -77,7 +77,7 @@ def test_doubt_between_two_mouths_does_not_make_them_flicker() -> None:
     likely[:, VISEMES.index("C")] += 0.2
     likely[:, VISEMES.index("B")] += 0.2
     likely /= likely.sum(1, keepdims=True)
-    performance = list(poses(likely, np.full(len(likely), -20.0, np.float32), seed=1))
+    performance = list(animate(likely, np.full(len(likely), -20.0, np.float32), seed=1))
     assert np.ptp([pose.mouth.open for pose in performance[4:-4]]) < 0.06
 
 
@@ -111,5 +111,5 @@ def test_the_head_moves_and_breathes_even_in_silence() -> None:
 
 
 def test_a_closed_mouth_is_one_of_the_nine() -> None:
-    assert set(MOUTHS) == set(VISEMES)
-    assert MOUTHS["A"].open == MOUTHS["X"].open == 0
+    assert set(MOUTH_SHAPES) == set(VISEMES)
+    assert MOUTH_SHAPES["A"].open == MOUTH_SHAPES["X"].open == 0

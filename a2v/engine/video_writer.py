@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from av.container import OutputContainer
     from numpy.typing import NDArray
 
-    from a2v.engine.drawing.painter import Area
+    from a2v.engine.drawing.rasterizer import Area
 
-DRAWING = {
+DRAWING_OPTIONS = {
     "preset": "superfast",
     "tune": "animation",
     "crf": "19",
@@ -33,7 +33,7 @@ is a frame more in memory, and so is a pyramid of B-frames. Even and dark parts 
 gradients smooth. There are no cuts to look for, the same number of B-frames suits all of it, and small transforms suit drawings.
 """
 
-SILHOUETTE = {"preset": "ultrafast", "crf": "26"}
+MASK_OPTIONS = {"preset": "ultrafast", "crf": "26"}
 """How x264 is to encode white on black, which any setting does well."""
 
 _AAC = {
@@ -53,7 +53,7 @@ _BITS_A_CHANNEL = 192_000
 _BAND = 64  # rows; even
 
 
-class Film:
+class VideoWriter:
     """An MP4 that is being written; frames come one after the other."""
 
     def __init__(self, container: OutputContainer, width: int, height: int, fps: int, x264: dict[str, str]) -> None:
@@ -91,7 +91,7 @@ class Film:
         )
         self._track = recording.soundtrack()
 
-    def add(self, frame: Frame) -> None:
+    def add(self, frame: FrameBuffer) -> None:
         """Appends a picture, and the sound that goes with it, so that little of it waits in memory."""
         frame.video.pts, frame.video.time_base = self._frames, Fraction(1, self._fps)
         self._frames += 1
@@ -115,16 +115,16 @@ class Film:
 
 
 @contextmanager
-def film(path: Path, width: int, height: int, fps: int, x264: dict[str, str]) -> Iterator[Film]:
+def open_video(path: Path, width: int, height: int, fps: int, x264: dict[str, str]) -> Iterator[VideoWriter]:
     """A new file at ``path``, complete when the block ends."""
     # A real file: moving the index to the front means reading back what was written.
     with av.open(path, "w", format="mp4", options={"movflags": "faststart"}) as container:
-        film = Film(container, width, height, fps, x264)
-        yield film
-        film.end()
+        open_video = VideoWriter(container, width, height, fps, x264)
+        yield open_video
+        open_video.end()
 
 
-class Frame:
+class FrameBuffer:
     """A picture as the encoder takes it, written over again and again: the encoder copies what it wants to keep.
 
     Brightness has a plane of its own; the two values of colour stand side by side, one pair for four pixels (NV12).
@@ -140,7 +140,7 @@ class Frame:
         self._colour[:] = 128 << 8 | 128
 
     def show(self, pixels: NDArray[np.uint8], area: Area) -> None:
-        """Takes over a part of a picture that was painted with the colours of ``shapes.vuya``."""
+        """Takes over a part of a picture that was painted with the colours of ``shapes.uvya``."""
         left, top, right, bottom = area
         # A band at a time: what is worked out on the way stays small, and in the cache.
         for start in range(top, bottom, _BAND):

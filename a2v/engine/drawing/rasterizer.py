@@ -1,0 +1,213 @@
+"""Turns display lists into pixels. The only module that uses the drawing library, ThorVG.
+
+A frame of an animation differs little from the one before, and drawing is the largest cost of a render beside encoding. So the
+rasterizer saves work in two ways:
+
+* *Dirty rectangle.* ``paint`` compares its items with those of the frame before and redraws only the bounding box of those that
+  differ: mostly the head. The invariant: outside the returned area, ``pixels`` already shows the new frame.
+* *Cached groups.* ThorVG objects are costly to make from Python. Those of a static group are kept from frame to frame, in a
+  least-recently-used cache, by the identity of the group. The cache holds the group too: its ``id`` cannot be reused meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from functools import cache, lru_cache
+from itertools import zip_longest
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import thorvg_cython as tv
+
+from a2v.engine.drawing.colours import LinearGradient, rgba
+from a2v.engine.drawing.display_list import Group, Shape
+from a2v.engine.drawing.geometry import Transform, scale, translate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from a2v.engine.characters import Framing
+    from a2v.engine.drawing.colours import ColourBytes, RadialGradient
+    from a2v.engine.drawing.display_list import Item
+    from a2v.engine.drawing.geometry import Path
+
+Area = tuple[int, int, int, int]
+"""A part of a picture in pixels: left, top, right, bottom; the last two are exclusive."""
+_CACHE_SIZE = 100  # groups; more than a frame has
+
+
+@cache
+def _start_thorvg() -> tv.Engine:
+    # Once per process, and never stopped: ThorVG's objects must not outlive it. No threads: the frames are too small for them.
+    return tv.Engine(0)
+
+
+class Rasterizer:
+    """Draws display lists on a canvas of ``width`` × ``height`` pixels.
+
+    Args:
+        width: In pixels; even.
+        height: In pixels; even.
+        framing: The part of the drawing to show.
+        encode_colour: Returns the four bytes of a colour as they are in ``pixels``.
+    """
+
+    def __init__(
+        self, width: int, height: int, framing: Framing, encode_colour: Callable[[str], ColourBytes] = rgba
+    ) -> None:
+        _start_thorvg()
+        self._size = width, height
+        self._encode_colour = encode_colour
+        self._transform = scale(width / framing.width) @ translate(-framing.left, -framing.top)
+        self._canvas = tv.SwCanvas(width, height, engine_option=int(tv.EngineOption.NONE))
+        buffer = self._canvas.buffer
+        if buffer is None:  # pragma: no cover - only when memory is out
+            raise MemoryError(f"no canvas of {width} × {height} pixels")
+        # ThorVG's type stub declares the buffer with a Cython type.
+        self._words: NDArray[np.uint32] = np.frombuffer(buffer, np.uint32).reshape(height, width)  # pyright: ignore[reportCallIssue,reportArgumentType]
+        self.pixels: NDArray[np.uint8] = self._words.view(np.uint8).reshape(height, width, 4)
+        """The picture, which ``paint`` updates: three bytes of colour and one of alpha per pixel, premultiplied."""
+        self._backdrop = np.zeros((height, width), np.uint32)
+        self._root: tv.Scene | None = None
+        self._previous: list[Item] | None = None
+        # By the group's id and its number of uses in the frame: a ThorVG scene has one parent, so a group that is drawn twice
+        # in a frame (an ear, say) needs two scenes.
+        self._scenes: OrderedDict[tuple[int, int], tuple[Group, tv.Scene]] = OrderedDict()
+        self._uses: dict[int, int] = {}
+        self._colour_stops = lru_cache(maxsize=1024)(self._make_colour_stops)
+
+    def set_backdrop(self, pixels: NDArray[np.uint8]) -> None:
+        """Draw all further frames over a picture, which has the layout of ``pixels``."""
+        self._backdrop = np.ascontiguousarray(pixels).view(np.uint32)[..., 0]
+        self._previous = None
+
+    def paint(self, items: list[Item]) -> Area:
+        """Draw the items over the backdrop into ``pixels``; return the area that may have changed."""
+        area = self._changed_area(items)
+        self._previous = items
+        left, top, right, bottom = area
+        if left < right and top < bottom:
+            self._words[top:bottom, left:right] = self._backdrop[top:bottom, left:right]
+            self._draw(items, area)
+        return area
+
+    def _changed_area(self, items: list[Item]) -> Area:
+        width, height = self._size
+        if self._previous is None:
+            return 0, 0, width, height
+        boxes = []
+        for item, previous in zip_longest(items, self._previous):
+            if item == previous:
+                continue
+            for changed in (item, previous):
+                if changed is None:
+                    continue
+                if isinstance(changed, Shape) or changed.bounds is None:
+                    return 0, 0, width, height
+                transform = self._transform @ (changed.transform or Transform())
+                boxes.append(transform.transform_box(changed.bounds))
+        if not boxes:
+            return 0, 0, 0, 0
+        left, top = (min(box[i] for box in boxes) for i in (0, 1))
+        right, bottom = (max(box[i] for box in boxes) for i in (2, 3))
+        # One more pixel for anti-aliased edges, and even coordinates, because 2 × 2 pixels share their colour in a video.
+        return (
+            max(0, int(left - 1) & ~1),
+            max(0, int(top - 1) & ~1),
+            min(width, int(right + 3) & ~1),
+            min(height, int(bottom + 3) & ~1),
+        )
+
+    def _draw(self, items: list[Item], area: Area) -> None:
+        left, top, right, bottom = area
+        # Set the viewport first: a canvas accepts a new one only before the first change after a draw.
+        self._canvas.set_viewport(left, top, right - left, bottom - top)
+        if self._root is not None:
+            # Frees the scene and everything in it except the cached scenes, which hold a reference of their own.
+            self._canvas.remove(self._root)
+        alive: list[Any] = []
+        self._uses.clear()
+        self._root = self._make_scene(Group(items, self._transform), alive)
+        self._canvas.add(self._root)
+        self._canvas.draw(False)
+        self._canvas.sync()
+
+    # -- ThorVG objects -----------------------------------------------------------------------------------------------
+
+    def _make_scene(self, group: Group, alive: list[Any]) -> tv.Scene:
+        # `alive` keeps the Python wrappers until the frame is drawn: ThorVG does not hold references to them.
+        scene = tv.Scene()
+        alive.append(scene)
+        if group.clip is not None:
+            clip = _make_path(group.clip)
+            clip.set_fill_color(255, 255, 255, 255)
+            scene.set_clip(clip)
+            alive.append(clip)
+        if group.transform is not None:
+            scene.set_transform(_make_matrix(group.transform))
+        for item in group.items:
+            scene.add(self._make_paint(item, alive))
+        return scene
+
+    def _make_paint(self, item: Item, alive: list[Any]) -> tv.Paint:
+        if isinstance(item, Shape):
+            shape = self._make_shape(item)
+            alive.append(shape)
+            return shape
+        return self._cached_scene(item) if item.static else self._make_scene(item, alive)
+
+    def _cached_scene(self, group: Group) -> tv.Scene:
+        use = self._uses[id(group)] = self._uses.get(id(group), 0) + 1
+        key = id(group), use
+        if key not in self._scenes:
+            scene = self._make_scene(group, [])
+            scene.ref()
+            self._scenes[key] = (group, scene)
+            if len(self._scenes) > _CACHE_SIZE:
+                _, (_, oldest) = self._scenes.popitem(last=False)
+                oldest.deref(free=True)
+        self._scenes.move_to_end(key)
+        return self._scenes[key][1]
+
+    def _make_shape(self, item: Shape) -> tv.Shape:
+        shape = _make_path(item.path)
+        paint = item.paint
+        if item.width is None:
+            if isinstance(paint, str):
+                shape.set_fill_color(*self._encode_colour(paint))
+            else:
+                shape.set_gradient(self._make_gradient(paint))
+        else:
+            shape.set_stroke_width(item.width)
+            shape.set_stroke_cap(tv.StrokeCap.ROUND)
+            shape.set_stroke_join(tv.StrokeJoin.ROUND)
+            if isinstance(paint, str):
+                shape.set_stroke_color(*self._encode_colour(paint))
+            else:
+                shape.set_stroke_gradient(self._make_gradient(paint))
+        if item.opacity < 1:
+            shape.set_opacity(round(255 * item.opacity))
+        return shape
+
+    def _make_gradient(self, paint: LinearGradient | RadialGradient) -> tv.Gradient:
+        if isinstance(paint, LinearGradient):
+            gradient: tv.Gradient = tv.LinearGradient(paint.x1, paint.y1, paint.x2, paint.y2)
+        else:
+            gradient = tv.RadialGradient(paint.x, paint.y, paint.radius, paint.x, paint.y, 0)
+        gradient.set_color_stops(self._colour_stops(paint.stops))
+        return gradient
+
+    def _make_colour_stops(self, stops: tuple[tuple[float, str], ...]) -> list[tv.ColorStop]:
+        return [tv.ColorStop(offset, *self._encode_colour(colour)) for offset, colour in stops]
+
+
+def _make_matrix(transform: Transform) -> tv.Matrix:
+    return tv.Matrix(transform.a, transform.c, transform.e, transform.b, transform.d, transform.f, 0, 0, 1)
+
+
+def _make_path(path: Path) -> tv.Shape:
+    shape = tv.Shape()
+    shape.append_path(path.commands, path.points)
+    return shape

@@ -1,0 +1,60 @@
+"""Animation data: the state of a face in one frame. ``animation`` produces it, ``drawing`` turns it into shapes."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+VISEMES = "XABCDEFGH"
+"""The visemes (mouth shapes) of the Preston Blair set; the order of the columns of every table of visemes.
+
+X rest · A p/b/m, closed · B teeth (k s t i) · C open (eh ae ah) · D wide open (aa) · E rounded (ao er) · F pucker (uw w) ·
+G lip on teeth (f v) · H tongue up (l)
+"""
+
+
+class MouthShape(NamedTuple):
+    """The shape of a mouth. Each field runs from 0 to about 1; shapes can be interpolated."""
+
+    open: float = 0.0
+    wide: float = 1.0
+    round: float = 0.0
+    upper_teeth: float = 0.0
+    lower_teeth: float = 0.0
+    tongue: float = 0.15
+    press: float = 0.0
+    tuck: float = 0.0
+    smile: float = 0.6
+
+
+class FacePose(NamedTuple):
+    """The animated parameters of a character in one frame.
+
+    Angles and offsets run from -1 to 1, the ends of the natural range; positive means to the right of the picture, or down.
+    """
+
+    mouth: MouthShape = MouthShape()
+    blink: float = 0.0
+    squint: float = 0.1
+    gaze_x: float = 0.0
+    gaze_y: float = 0.0
+    brow: float = 0.0
+    yaw: float = 0.0
+    pitch: float = 0.0
+    roll: float = 0.0
+    bob: float = 0.0
+    breath: float = 0.0
+
+
+#                      open  wide  round upper lower tongue press tuck smile
+MOUTH_SHAPES = {
+    "X": MouthShape(0.00, 1.00, 0.00, 0.0, 0.0, 0.15, 0.00, 0.0, 0.80),
+    "A": MouthShape(0.00, 0.95, 0.06, 0.0, 0.0, 0.15, 0.85, 0.0, 0.55),
+    "B": MouthShape(0.22, 1.06, 0.00, 1.0, 0.9, 0.30, 0.00, 0.0, 0.80),
+    "C": MouthShape(0.54, 1.02, 0.00, 1.0, 0.0, 0.35, 0.00, 0.0, 0.70),
+    "D": MouthShape(0.95, 0.98, 0.08, 1.0, 0.0, 0.45, 0.00, 0.0, 0.55),
+    "E": MouthShape(0.58, 0.70, 0.60, 0.5, 0.0, 0.30, 0.00, 0.0, 0.12),
+    "F": MouthShape(0.27, 0.46, 1.00, 0.0, 0.0, 0.20, 0.00, 0.0, 0.00),
+    "G": MouthShape(0.15, 0.98, 0.00, 1.0, 0.0, 0.10, 0.00, 1.0, 0.55),
+    "H": MouthShape(0.48, 1.00, 0.00, 1.0, 0.0, 0.95, 0.00, 0.0, 0.65),
+}
+"""The shape of each viseme when it is spoken clearly."""
