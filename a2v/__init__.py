@@ -4,8 +4,7 @@ from importlib import import_module
 from logging import NullHandler, getLogger
 from typing import TYPE_CHECKING, Any
 
-from a2v._core.items import Progress
-from a2v._core.outcomes import Outcome
+from a2v._core.outcomes import Outcome, Progress
 from a2v._core.rate_limiter import Pace
 from a2v._values.jobs import Job, JobState, JournalEntry
 from a2v._values.models import Avatar, Character, Pose, RowError, Video, VideoStatus

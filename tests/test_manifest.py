@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import a2v
-from a2v._core import manifest_jobs, manifest_rows
+from a2v._core import file_names, manifest_jobs, manifest_rows
 from a2v._values import text
 
 URL = "https://example.com/a.wav"
@@ -317,7 +317,7 @@ class TestWorkbooks:
 
 
 def test_file_names() -> None:
-    assert manifest_jobs.file_names([JOB, a2v.Job("eva", URL, "hello"), JOB]) == ["0001", "hello", "0003"]
+    assert file_names.file_names([JOB, a2v.Job("eva", URL, "hello"), JOB]) == ["0001", "hello", "0003"]
 
 
 TEXT = st.text(st.characters(exclude_categories=["Cs", "Cc"], include_characters="\t\r\n"), max_size=20)
@@ -329,7 +329,7 @@ HEADER = TEXT.filter(lambda header: header == text.strip(header) != "" and not m
 def jobs_of_one_table(draw):
     headers = draw(st.lists(HEADER, max_size=2, unique=True))
     jobs = []
-    for name in draw(st.lists(NAME, min_size=1, max_size=8, unique_by=manifest_jobs.same_file)):
+    for name in draw(st.lists(NAME, min_size=1, max_size=8, unique_by=file_names.name_key)):
         more = {"name": name, "extra": {header: draw(TEXT) for header in headers}}
         if draw(st.booleans()):
             jobs.append(a2v.Job("eva,;", f"https://example.com/{name.replace(' ', '+')}?a=1,2;3", **more))

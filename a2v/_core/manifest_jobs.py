@@ -10,13 +10,13 @@ import datetime as dt
 import math
 import numbers
 import os
-import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
 from attrs import define, field, frozen
 
+from a2v._core.file_names import default_name, mask_name, name_key
 from a2v._core.manifest_rows import COLUMNS, Hidden, Row, column_of, is_blank, listed, table
 from a2v._core.workbook import MAX_CELLS, CellError
 from a2v._values.jobs import Job
@@ -112,25 +112,6 @@ def rows_of(source: Any) -> Iterator[Row | RowError | Hidden]:
             return
     for number, content in enumerate(source, 1):
         yield Row(number, content)
-
-
-def file_names(jobs: Iterable[Job]) -> list[str]:
-    """The name of each job's file, without extension: its own, or its place in the batch, the first being ``0001``."""
-    return [job.name or _default_name(place) for place, job in enumerate(jobs)]
-
-
-def mask_name(name: str) -> str:
-    """The name of the mask's file, without extension, of the video NAME."""
-    return f"{name}.mask"
-
-
-def same_file(name: str) -> str:
-    """What two names have in common that some file system does not tell apart: case, and how accents are composed."""
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFD", name).casefold())
-
-
-def _default_name(place: int) -> str:
-    return f"{place + 1:04d}"
 
 
 @frozen
@@ -339,7 +320,7 @@ class _Reader:
         return self.resolve(text) if column == "audio_url" and self.resolve else text
 
     def _name(self, row: Row, values: Mapping[str, Any], layout: _Layout) -> None:
-        name = values.get("name") or _default_name(self.place)
+        name = values.get("name") or default_name(self.place)
         header = layout.ours["name"][1] if "name" in values else None
         self.names.append(_Name(row.number, name, header))
         if values.get("with_mask") is True:
@@ -353,7 +334,7 @@ class _Reader:
         """Files that would be saved under one name."""
         taken: dict[str, _Name] = {}
         for name in self.names:
-            other = taken.setdefault(same_file(name.name), name)
+            other = taken.setdefault(name_key(name.name), name)
             if other is not name:
                 # One of the two has a cell to be changed, as default names differ from each other.
                 changed, kept = (name, other) if name.header else (other, name)

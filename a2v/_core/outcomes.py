@@ -1,4 +1,4 @@
-"""The outcomes of a batch's jobs."""
+"""The outcomes of a batch's jobs, and its progress."""
 
 from pathlib import Path
 
@@ -33,3 +33,26 @@ class Outcome:
     def ok(self) -> bool:
         """Whether the video is finished and, if the batch saves videos, saved."""
         return self.error is None
+
+
+@frozen(kw_only=True)
+class Progress:
+    """The number of jobs of a batch at each stage. The numbers below ``total`` add up to it.
+
+    Attributes:
+        total: All jobs.
+        waiting: Not submitted yet.
+        under_way: Being submitted, rendered or saved.
+        done: Rendered, and saved if the batch saves videos.
+        failed: Ended with an error.
+        unknown: The server may or may not have accepted them.
+        lost: Submitted, and the server no longer knows the video.
+    """
+
+    total: int
+    waiting: int
+    under_way: int
+    done: int
+    failed: int
+    unknown: int
+    lost: int = 0

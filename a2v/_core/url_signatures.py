@@ -112,6 +112,12 @@ def unsigned(url: str) -> str:
     return urlunsplit(parts._replace(query=query))
 
 
+def without_query(url: str) -> str:
+    """Return a URL without the parts that may give access: user and password, query and fragment."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment=""))
+
+
 def _name(pair: str) -> str:
     return unquote(pair.partition("=")[0]).lower()
 

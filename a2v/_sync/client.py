@@ -26,8 +26,7 @@ if TYPE_CHECKING:
 
     import httpx
 
-    from a2v._core.items import Progress
-    from a2v._core.outcomes import Outcome
+    from a2v._core.outcomes import Outcome, Progress
     from a2v._core.rate_limiter import Pace
     from a2v._values.jobs import Job, JournalEntry
     from a2v._values.models import Avatar, Character, Pose, Video

@@ -26,7 +26,7 @@ from a2v._async.batch.journal import check_account
 from a2v._async.batch.lock_file import is_in_use
 from a2v._async.batch.prepare import preview
 from a2v._core.batch_options import BatchOptions
-from a2v._core.batch_plan import repeated
+from a2v._core.job_matching import repeated_jobs
 from a2v._unicode_paths import find_existing
 from a2v.cli.plan import Plan, Work, ambiguity, as_options, foretell
 from a2v.cli.printing import number, say
@@ -338,7 +338,7 @@ def _path(file_url: str) -> Path:
 
 
 def _warn_of_repeated(work: Work, jobs: Sequence[Job]) -> None:
-    same = repeated(jobs)
+    same = repeated_jobs(jobs)
     for places in same[:_SHOWN]:
         rows = [str(work.rows[place]) for place in places]
         shown = f"{', '.join(rows[:-1])} and {rows[-1]}"

@@ -12,10 +12,12 @@ from attrs import evolve, frozen
 from cyclopts import Parameter, validators
 
 from a2v import Job, JobState, ManifestError, SubmissionUnknownError, WaitTimeoutError
-from a2v._core import batch_plan
 from a2v._core.batch_options import BatchOptions
-from a2v._core.items import is_lost, without_query
-from a2v._core.manifest_jobs import file_names, listed_rows
+from a2v._core.file_names import file_names
+from a2v._core.job_errors import is_lost
+from a2v._core.job_matching import ambiguity_lines
+from a2v._core.manifest_jobs import listed_rows
+from a2v._core.url_signatures import without_query
 from a2v._values.models import DEFAULT_RENDER_TIMEOUT
 from a2v.cli.printing import number, say
 from a2v.cli.server import Flag, OptionalPath, Server, UsageError, read_audio
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from a2v import A2VError, AmbiguousJobsError, JournalEntry, Outcome
+    from a2v._core.batch_plan import BatchPlan
 
 _IN_DOUBT = "nobody knows whether the server accepted it"
 
@@ -214,7 +217,7 @@ class Work:
         ]
 
 
-def foretell(work: Work, found: batch_plan.BatchPlan) -> list[str]:
+def foretell(work: Work, found: BatchPlan) -> list[str]:
     """What a run would do.
 
     Args:
@@ -237,7 +240,7 @@ def foretell(work: Work, found: batch_plan.BatchPlan) -> list[str]:
 def ambiguity(work: Work, error: AmbiguousJobsError) -> UsageError:
     """What an ambiguous batch is told about, by the rows of its manifest."""
     labels = [f"row {work.rows[place]} ({work.names[place]})" for place, _ in error.pairs]
-    first, *others = batch_plan.ambiguity(labels, [entry for _, entry in error.pairs])
+    first, *others = ambiguity_lines(labels, [entry for _, entry in error.pairs])
     problem = UsageError(first)
     for line in others:
         problem.add_note(as_options(line))

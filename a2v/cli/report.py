@@ -11,7 +11,7 @@ import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from a2v._core.manifest_jobs import same_file
+from a2v._core.file_names import name_key
 from a2v.cli.printing import clean
 from a2v.cli.server import UsageError
 
@@ -54,7 +54,7 @@ def _is_same_file(one: Path, other: Path) -> bool:
         return one.samefile(other)
     except OSError:
         one, other = Path(os.path.realpath(one)), Path(os.path.realpath(other))
-        return one.parent == other.parent and same_file(one.name) == same_file(other.name)
+        return one.parent == other.parent and name_key(one.name) == name_key(other.name)
 
 
 def write_report(path: Path, ones: Sequence[Standing]) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from a2v import DownloadError
 from a2v._async.destination import Destination, FileId, file_ids
-from a2v._core.batch_plan import mask_of, places_of
+from a2v._core.file_names import default_paths, mask_path
 from a2v._core.file_urls import path_from_url
 from a2v.cli.plan import Work, as_options
 from a2v.cli.server import UsageError
@@ -127,8 +127,8 @@ def check_videos(work: Work, folder: Path, needed: Iterable[Path]) -> None:
         UsageError: One would.
     """
     spared = file_ids([*needed, *map(path_from_url, work.files)])
-    for path in filter(None, places_of(work.jobs, folder)):
-        for target in (path, mask_of(path)):
+    for path in filter(None, default_paths(work.jobs, folder)):
+        for target in (path, mask_path(path)):
             if file_ids([target]) & spared:
                 raise UsageError(
                     f"--output: {target} is the manifest or a recording, which a video would replace: "

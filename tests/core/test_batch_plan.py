@@ -12,8 +12,11 @@ from hypothesis import strategies as st
 
 import a2v
 from a2v._core.batch_options import BatchOptions
-from a2v._core.batch_plan import Action, Files, decide, mask_of, match, places_of, recording, repeated
-from a2v._core.items import JournalRow, without_query
+from a2v._core.batch_plan import Action, FolderState, plan_batch
+from a2v._core.file_names import default_paths, mask_path
+from a2v._core.job_matching import job_digest, match_jobs, repeated_jobs
+from a2v._core.journal_rows import JournalRow
+from a2v._core.url_signatures import without_query
 from a2v._values.jobs import JobState
 
 AUDIO = "https://example.com/a.wav"
@@ -27,7 +30,7 @@ def job(url: str = AUDIO, name: str | None = None, **more: object) -> a2v.Job:
 
 def known(*jobs: a2v.Job, state: JobState = JobState.DONE, **facts: object) -> list[JournalRow]:
     """A journal in which an earlier run has got that far with each of some jobs."""
-    matches = match(jobs, [], places_of(jobs, FOLDER)).matches
+    matches = match_jobs(jobs, [], default_paths(jobs, FOLDER)).matches
     return [
         JournalRow(
             identity=one.identity,
@@ -44,7 +47,7 @@ def known(*jobs: a2v.Job, state: JobState = JobState.DONE, **facts: object) -> l
 
 def videos(jobs, rows, recordings=None) -> list[str | None]:
     """The video that each job has already."""
-    matching = match(jobs, rows, [None] * len(jobs), recordings)
+    matching = match_jobs(jobs, rows, [None] * len(jobs), recordings)
     assert len({one.identity for one in matching.matches}) == len(jobs)
     return [one.row.video_id if one.row else None for one in matching.matches]
 
@@ -59,11 +62,11 @@ class TestIdentity:
         jobs = [job(f"{AUDIO}?n={n}") for n in numbers]
         before = known(*jobs)
         shuffled = random.Random(seed).sample(jobs, len(jobs))
-        matching = match(shuffled, before, [None] * len(jobs))
+        matching = match_jobs(shuffled, before, [None] * len(jobs))
         assert not matching.gone
         for one in matching.matches:
             assert one.row
-            assert one.row.recording == recording(one.job)
+            assert one.row.digest == job_digest(one.job)
 
     def test_parameters_that_look_like_part_of_a_signature(self) -> None:
         english, german = (job(f"https://tts.example/say?text=hello&sv={language}") for language in ("en", "de"))
@@ -75,7 +78,7 @@ class TestIdentity:
     def test_what_is_not_submitted_does_not_count(self) -> None:
         assert videos([job(name="a", extra={"row": 1})], known(job(name="b"))) == ["v1"]
         poses = [a2v.Job(pose_id="front", audio_url=AUDIO, with_mask=mask) for mask in (True, False)]
-        assert len({recording(one) for one in (*poses, job())}) == 3
+        assert len({job_digest(one) for one in (*poses, job())}) == 3
 
     def test_equal_jobs_are_told_apart_by_name(self) -> None:
         before = known(job(name="two"), job("https://example.com/3.wav", "three"))
@@ -109,8 +112,8 @@ class TestIdentity:
         pose, masked = a2v.Job(pose_id="eva", audio_url=AUDIO), a2v.Job(pose_id="eva", audio_url=AUDIO, with_mask=True)
         named, signed = a2v.Job("eva", AUDIO, "again", extra={"x": 1}), a2v.Job("leo", AUDIO + SIGNED.format(1))
 
-        assert repeated([a, b, pose, named, masked, signed, a]) == [(0, 3, 6), (1, 5)]
-        assert repeated([a, b]) == []
+        assert repeated_jobs([a, b, pose, named, masked, signed, a]) == [(0, 3, 6), (1, 5)]
+        assert repeated_jobs([a, b]) == []
 
 
 class TestAmbiguity:
@@ -151,7 +154,7 @@ class TestAmbiguity:
 
     def test_as_the_same_they_are_known_by_their_new_urls(self) -> None:
         (row,) = known(self.OLD)
-        (one,) = match([self.NEW], [row], [None], "same").matches
+        (one,) = match_jobs([self.NEW], [row], [None], "same").matches
         taken = evolve(row, identity=one.identity)
         assert videos([self.NEW], [taken]) == ["v1"]
 
@@ -181,9 +184,9 @@ class TestAmbiguity:
 
 
 def planned(jobs, rows, files=None, **choices):
-    matching = match(jobs, rows, places_of(jobs, FOLDER), choices.get("recordings"))
+    matching = match_jobs(jobs, rows, default_paths(jobs, FOLDER), choices.get("recordings"))
     saved = {one.index for one in matching.matches if one.row and one.row.path}
-    return decide(matching, files or Files(saved=saved), BatchOptions(**choices))
+    return plan_batch(matching, files or FolderState(saved=saved), BatchOptions(**choices))
 
 
 def actions(jobs, rows, files=None, **choices) -> list[Action]:
@@ -195,7 +198,7 @@ class TestActions:
         ("state", "action"),
         [
             (JobState.PENDING, Action.SUBMIT),
-            (JobState.UNKNOWN, Action.FIND),
+            (JobState.UNKNOWN, Action.RECONCILE),
             (JobState.SUBMITTED, Action.FOLLOW),
             (JobState.FINISHED, Action.FOLLOW),
             (JobState.DONE, Action.REPORT),
@@ -239,18 +242,18 @@ class TestActions:
             planned(jobs, rows, limit=1, quota=0)
 
     def test_a_missing_file_is_fetched_again(self) -> None:
-        (step,) = planned([job(name="a")], known(job(name="a")), Files()).steps
-        assert (step.found, step.action, step.stores) == (JobState.FINISHED, Action.FOLLOW, (FOLDER / "a.mp4",))
+        (step,) = planned([job(name="a")], known(job(name="a")), FolderState()).steps
+        assert (step.found, step.action, step.outputs) == (JobState.FINISHED, Action.FOLLOW, (FOLDER / "a.mp4",))
 
     def test_without_a_folder_no_file_is_missing(self) -> None:
-        matching = match([job()], known(job()), [None])
-        assert [step.action for step in decide(matching, Files(), BatchOptions()).steps] == [Action.REPORT]
+        matching = match_jobs([job()], known(job()), [None])
+        assert [step.action for step in plan_batch(matching, FolderState(), BatchOptions()).steps] == [Action.REPORT]
 
 
 class TestFilesInTheWay:
     ZERO, ONE = job("https://example.com/0.wav", "zero"), job("https://example.com/1.wav", "one")
     AGAIN = job("https://example.com/0-again.wav", "zero")
-    THERE = Files(existing={FOLDER / "zero.mp4", FOLDER / "one.mp4"}, saved={1})
+    THERE = FolderState(existing={FOLDER / "zero.mp4", FOLDER / "one.mp4"}, saved={1})
 
     def test_a_changed_recording_concerns_its_own_job(self) -> None:
         rows = known(self.ZERO, self.ONE)
@@ -260,7 +263,7 @@ class TestFilesInTheWay:
         assert "the recording of 'zero' has changed" in changed.problem
         assert "overwrite=True" in changed.problem
         assert "one more video" in changed.problem
-        assert changed.stores == ()
+        assert changed.outputs == ()
         assert planned([self.AGAIN, self.ONE], rows, self.THERE, quota=0).submissions == 0
         assert planned([self.AGAIN, self.ONE], rows, self.THERE, overwrite=True).submissions == 1
 
@@ -279,34 +282,34 @@ class TestFilesInTheWay:
         one, other = (
             a2v.Job(pose_id="p", audio_url=f"https://example.com/{n}.wav", name="zero", with_mask=True) for n in (1, 2)
         )
-        files = Files(existing={FOLDER / "zero.mask.mp4"})
+        files = FolderState(existing={FOLDER / "zero.mask.mp4"})
         (changed,) = planned([other], known(one), files).steps
         assert "since /videos/zero.mask.mp4 was made" in changed.problem
         (fresh,) = planned([other], []).steps
-        assert fresh.stores == (FOLDER / "zero.mp4", FOLDER / "zero.mask.mp4")
+        assert fresh.outputs == (FOLDER / "zero.mp4", FOLDER / "zero.mask.mp4")
 
     @pytest.mark.parametrize("state", [JobState.UNKNOWN, JobState.SUBMITTED, JobState.FINISHED])
     def test_a_video_that_is_paid_for_already(self, state) -> None:
-        files = Files(existing={FOLDER / "zero.mp4"})
+        files = FolderState(existing={FOLDER / "zero.mp4"})
         (step,) = planned([self.ZERO], known(self.ZERO, state=state), files).steps
         assert (step.action, step.state) == (Action.REFUSE, state)
         assert "exists already" in step.problem
         assert "nothing is paid for again" in step.problem
-        assert planned([self.ZERO], known(self.ZERO, state=state), files, overwrite=True).steps[0].stores
+        assert planned([self.ZERO], known(self.ZERO, state=state), files, overwrite=True).steps[0].outputs
 
     def test_an_uncertain_one_has_no_video_to_name(self) -> None:
-        files = Files(existing={FOLDER / "zero.mp4"})
+        files = FolderState(existing={FOLDER / "zero.mp4"})
         rows = [evolve(row, video_id=None) for row in known(self.ZERO, state=JobState.UNKNOWN)]
         (step,) = planned([self.ZERO], rows, files).steps
         assert step.problem.endswith("overwrite=True to replace it")
 
     def test_what_the_journal_knows_nothing_of_is_left_to_the_caller(self) -> None:
-        (step,) = planned([self.ZERO], [], Files(existing={FOLDER / "zero.mp4"})).steps
-        assert (step.action, step.stores) == (Action.SUBMIT, (FOLDER / "zero.mp4",))
+        (step,) = planned([self.ZERO], [], FolderState(existing={FOLDER / "zero.mp4"})).steps
+        assert (step.action, step.outputs) == (Action.SUBMIT, (FOLDER / "zero.mp4",))
 
 
 def places(jobs, rows) -> list[str]:
-    return [one.path.name for one in match(jobs, rows, places_of(jobs, FOLDER)).matches]
+    return [one.path.name for one in match_jobs(jobs, rows, default_paths(jobs, FOLDER)).matches]
 
 
 class TestPlaces:
@@ -344,8 +347,8 @@ class TestPlaces:
             for place, name in enumerate(names)
         ]
         with pytest.raises(a2v.ManifestError, match="used more than once"):
-            places_of(jobs, FOLDER)
-        assert places_of(jobs, None) == [None, None]
+            default_paths(jobs, FOLDER)
+        assert default_paths(jobs, None) == [None, None]
 
     def test_masks(self) -> None:
-        assert mask_of(FOLDER / "a.b.mp4") == FOLDER / "a.b.mask.mp4"
+        assert mask_path(FOLDER / "a.b.mp4") == FOLDER / "a.b.mask.mp4"

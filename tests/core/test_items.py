@@ -5,7 +5,10 @@ from __future__ import annotations
 import pytest
 
 import a2v
-from a2v._core.items import BEFORE, adoptable, error_record, restored, state_after, without_query
+from a2v._core.job_errors import error_record, restored, state_after
+from a2v._core.job_transitions import PREDECESSORS
+from a2v._core.reconciliation import match_unknown
+from a2v._core.url_signatures import without_query
 from a2v._values.jobs import JobState
 
 AUDIO = "https://example.com/a.wav"
@@ -39,7 +42,7 @@ def test_a_url_as_it_may_be_written_down() -> None:
     ],
 )
 def test_only_what_cannot_be_anything_else_is_adopted(unknown, known, listed, found) -> None:
-    assert adoptable(unknown, known, listed) == found
+    assert match_unknown(unknown, known, listed) == found
 
 
 ERRORS = [
@@ -62,7 +65,7 @@ def test_what_a_try_leaves_behind(error, sent, state) -> None:
 
 
 def test_nothing_leads_from_doubt_to_submitting_but_a_choice() -> None:
-    assert JobState.UNKNOWN not in BEFORE[JobState.SUBMITTING]
+    assert JobState.UNKNOWN not in PREDECESSORS[JobState.SUBMITTING]
     assert [state for state in JobState if state.is_terminal] == [JobState.DONE, JobState.FAILED, JobState.REJECTED]
 
 

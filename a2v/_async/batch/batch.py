@@ -1,6 +1,6 @@
 """Many videos: submitted one after another, their outcomes as they complete, and all of it remembered.
 
-Each item goes through the states of ``a2v._core.items``, and every step is in the journal before the next one is taken.
+Each item goes through the states of ``a2v._values.jobs``, and every step is in the journal before the next one is taken.
 Without a path the journal is kept in memory, and the way is the same.
 """
 
@@ -25,9 +25,9 @@ from a2v._async.download import in_thread
 from a2v._async.requests import telemetry
 from a2v._async.task import AsyncVideoTask
 from a2v._core import wire
-from a2v._core.batch_plan import places_of
-from a2v._core.items import Progress, as_a2v_error, error_record, is_lost, submission_unknown
-from a2v._core.outcomes import Outcome
+from a2v._core.file_names import default_paths
+from a2v._core.job_errors import as_a2v_error, error_record, is_lost, submission_unknown
+from a2v._core.outcomes import Outcome, Progress
 from a2v._core.settings import HoldsSecret
 from a2v._values import arguments, html
 from a2v._values.jobs import Job, JobState, JournalEntry
@@ -63,7 +63,7 @@ class AsyncBatch(HoldsSecret):
             if not isinstance(job, Job):
                 raise InvalidArgumentError(f"a batch is made of a2v.Job values, got {arguments.short_repr(job)}")
         self._options = options
-        self._paths = places_of(self._jobs, options.save_to)
+        self._paths = default_paths(self._jobs, options.save_to)
         self._items: list[Item] = []
         self._gone: tuple[JournalEntry, ...] = ()
         self._under_way: dict[int, str] = {}

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from a2v._core.items import JournalRow
+    from a2v._core.journal_rows import JournalRow
     from a2v._values.jobs import Job
 
 _AT_ONCE = 4

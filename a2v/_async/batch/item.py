@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import define
 
-from a2v._core.batch_plan import mask_of
+from a2v._core.file_names import mask_path
 from a2v._values.jobs import Job, JobState
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class Item:
     @property
     def mask_path(self) -> Path | None:
         """Where its mask shall be."""
-        return mask_of(self.path) if self.path and self.job.with_mask else None
+        return mask_path(self.path) if self.path and self.job.with_mask else None
 
     @property
     def stage(self) -> str:

@@ -24,8 +24,10 @@ import anyio
 
 from a2v import _threads
 from a2v._async.batch.lock_file import LockFile
-from a2v._core.items import BEFORE, JournalRow, without_query
+from a2v._core.job_transitions import PREDECESSORS
+from a2v._core.journal_rows import JournalRow
 from a2v._core.settings import is_loopback
+from a2v._core.url_signatures import without_query
 from a2v._values import arguments
 from a2v._values.jobs import Job, JobState, JournalEntry
 from a2v._values.text import escape
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path, PurePath
 
-    from a2v._core.batch_plan import Match
+    from a2v._core.job_matching import Match
     from a2v._core.settings import Secret
 
 T = TypeVar("T")
@@ -182,7 +184,7 @@ class Journal:
         facts = {"error": None, "reported": 0} | facts
         if error:
             facts["error"] = json.dumps(error)
-        before = BEFORE[state]
+        before = PREDECESSORS[state]
         columns = "".join(f", {name} = ?" for name in facts)
         places = ", ".join("?" * len(before))
         with self._transaction():

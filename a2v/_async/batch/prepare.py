@@ -17,9 +17,10 @@ from a2v._async.batch.journal import read_rows
 from a2v._async.batch.lock_file import read_note
 from a2v._async.destination import Destination, FileId
 from a2v._async.download import in_thread, sha256_of
-from a2v._core.batch_plan import Action, BatchPlan, Files, Match, Matching, Step, decide, match, places_of
-from a2v._core.items import restored
-from a2v._core.manifest_jobs import same_file
+from a2v._core.batch_plan import Action, BatchPlan, FolderState, Step, plan_batch
+from a2v._core.file_names import default_paths, name_key
+from a2v._core.job_errors import restored
+from a2v._core.job_matching import Match, Matching, match_jobs
 from a2v._values.jobs import Job, JobState, JournalEntry
 from a2v._values.models import Video, VideoStatus
 from a2v.errors import DownloadError, JournalError, VideoFailedError
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
     from a2v._async.batch.journal import Journal
     from a2v._core.batch_options import BatchOptions
-    from a2v._core.items import JournalRow
+    from a2v._core.journal_rows import JournalRow
 
 
 @frozen
@@ -68,8 +69,8 @@ async def prepare(journal: Journal, jobs: list[Job], places: list[Path | None], 
         ConfigurationError: The quota does not suffice.
     """
     rows = await journal.do(journal.rows)
-    matching = match(jobs, rows, places, options.recordings)
-    plan = decide(matching, await in_thread(partial(_look, matching)), options)
+    matching = match_jobs(jobs, rows, places, options.recordings)
+    plan = plan_batch(matching, await in_thread(partial(_look, matching)), options)
     spared = await in_thread(partial(protected_files, jobs, journal.path))
     await in_thread(partial(_check_places, plan, spared, overwrite=options.overwrite))
     await journal.do(partial(journal.take, [step.match for step in plan.steps]))
@@ -94,12 +95,12 @@ def preview(jobs: list[Job], options: BatchOptions) -> BatchPlan:
     Raises:
         A2VError: A run would not begin, for the same reason.
     """
-    journal, places = options.journal, places_of(jobs, options.save_to)
+    journal, places = options.journal, default_paths(jobs, options.save_to)
     if journal and not options.overwrite:
         refuse_a_lost_journal(journal, places)
     rows = _rows_after_a_crash(journal) if journal and journal.exists() else []
-    matching = match(jobs, rows, places, options.recordings)
-    plan = decide(matching, _look(matching), options)
+    matching = match_jobs(jobs, rows, places, options.recordings)
+    plan = plan_batch(matching, _look(matching), options)
     _check_places(plan, protected_files(jobs, journal), overwrite=options.overwrite, only_existing=True)
     return plan
 
@@ -132,22 +133,22 @@ def _rows_after_a_crash(journal: Path) -> list[JournalRow]:
     return found
 
 
-def _look(matching: Matching) -> Files:
+def _look(matching: Matching) -> FolderState:
     """What of a batch is in the folder already."""
-    matches, contested = matching.matches, matching.contested
-    paths = (path for match in matches for path in (match.path, match.mask_path) if path)
-    return Files(
+    matches, other_files = matching.matches, matching.other_files
+    paths = (path for match_jobs in matches for path in (match_jobs.path, match_jobs.mask_path) if path)
+    return FolderState(
         existing={path for path in paths if path.exists()},
-        saved={match.index for match in matches if _has_video(match, contested)},
+        saved={match_jobs.index for match_jobs in matches if _has_video(match_jobs, other_files)},
     )
 
 
-def _has_video(match: Match, contested: Iterable[str]) -> bool:
+def _has_video(match: Match, other_files: Iterable[str]) -> bool:
     path, row = match.path, match.row
     if path is None or row is None or not (row.sha256 or row.state is JobState.DONE) or not is_saved(path, row):
         return False
     # What was saved there for another job may have the same size.
-    return same_file(path.name) not in contested or sha256_of(path) == row.sha256
+    return name_key(path.name) not in other_files or sha256_of(path) == row.sha256
 
 
 def _check_places(plan: BatchPlan, spared: frozenset[FileId], *, overwrite: bool, only_existing: bool = False) -> None:
@@ -160,15 +161,15 @@ def _check_places(plan: BatchPlan, spared: frozenset[FileId], *, overwrite: bool
         only_existing: Make no folder: what is not there yet is not looked at.
     """
     for step in plan.steps:
-        for path in step.stores:
+        for path in step.outputs:
             if path.parent.is_dir() or not only_existing:
                 Destination(path, overwrite, spared).prepare()
 
 
 async def _begun(journal: Journal, step: Step) -> Item:
     """The item of a step, in the state in which the run begins with it."""
-    match, row = step.match, step.match.row
-    item = Item(match.index, match.job, match.identity, match.path, JobState.PENDING, None)
+    match_jobs, row = step.match, step.match.row
+    item = Item(match_jobs.index, match_jobs.job, match_jobs.identity, match_jobs.path, JobState.PENDING, None)
     if row:
         item.state, item.video_id = row.state, row.video_id
     if step.found is not item.state:

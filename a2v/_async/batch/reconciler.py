@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING
 import anyio
 
 from a2v._async.requests.known_videos import KNOWN
-from a2v._core.items import RUN, adoptable
 from a2v._core.poll_scheduler import MAX_OUTAGE
+from a2v._core.reconciliation import MOMENTS_PER_RUN, match_unknown
 from a2v.errors import A2VError, ProtocolError, RateLimitError, ServerError, TransportError
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class Reconciler:
 
     def number(self, moment: int) -> int:
         """A time of this run, as the journal keeps it."""
-        return self._journal.run_number * RUN + max(0, moment - self._began)
+        return self._journal.run_number * MOMENTS_PER_RUN + max(0, moment - self._began)
 
     def submitted_at(self, moment: int) -> int | None:
         """When a submission begins, as the journal keeps it; ``None`` if it is not known which videos are older."""
@@ -120,11 +120,13 @@ class Reconciler:
         # Any video may be the result of one of before this run began: the journal has no number for that time.
         moments = self._sightings.unresolved_elsewhere(self.owner)
         elsewhere = [self.number(moment) if moment >= self._began else 0 for moment in moments]
-        found = {item: new for item, new in adoptable(unknown, known, listed, elsewhere).items() if item in identities}
+        found = {
+            item: new for item, new in match_unknown(unknown, known, listed, elsewhere).items() if item in identities
+        }
         for item, video_id in found.items():
             await self._journal.do(partial(self._journal.submitted, item, video_id))
             self._sightings.add(video_id)
-            run, moment = divmod(unknown[item] or 0, RUN)
+            run, moment = divmod(unknown[item] or 0, MOMENTS_PER_RUN)
             if run == self._journal.run_number:
                 self._sightings.resolve(self._began + moment)
         return found

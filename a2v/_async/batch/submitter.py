@@ -12,7 +12,7 @@ from anyio.lowlevel import checkpoint_if_cancelled
 
 from a2v._async.requests import telemetry
 from a2v._core import wire
-from a2v._core.items import error_record, refuses_all, state_after, submission_unknown
+from a2v._core.job_errors import error_record, refuses_all, state_after, submission_unknown
 from a2v._core.poll_scheduler import MAX_OUTAGE
 from a2v._core.responses import Retry
 from a2v._values.jobs import JobState

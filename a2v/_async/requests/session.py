@@ -19,7 +19,7 @@ from a2v._async.requests.known_videos import KnownVideos
 from a2v._async.requests.shared_limiter import LoopRateLimiter, SharedRateLimiter
 from a2v._async.requests.transport import Transport
 from a2v._core import wire
-from a2v._core.items import state_after
+from a2v._core.job_errors import state_after
 from a2v._core.rate_limiter import RateLimiter
 from a2v._core.responses import Retry, backoff, classify
 from a2v._core.settings import HoldsSecret, Secret, resolve_base_url, resolve_token

@@ -1,0 +1,97 @@
+"""The names of a batch's files.
+
+A video is named by its job's ``name``, or by the job's place in the batch, ``0001.mp4`` being the first; the mask of NAME is
+``NAME.mask.mp4``. File systems differ in which names they distinguish, so names are compared by ``name_key``.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from a2v._values.models import RowError
+from a2v.errors import ManifestError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from a2v._core.journal_rows import JournalRow
+    from a2v._values.jobs import Job
+
+
+def file_names(jobs: Iterable[Job]) -> list[str]:
+    """Return the name of each job's file without extension: its own, or its place in the batch, the first being ``0001``."""
+    return [job.name or default_name(place) for place, job in enumerate(jobs)]
+
+
+def default_name(place: int) -> str:
+    """Return the name, without extension, of the file of a job without a name."""
+    return f"{place + 1:04d}"
+
+
+def mask_name(name: str) -> str:
+    """Return the name, without extension, of the mask of a video with this name."""
+    return f"{name}.mask"
+
+
+def mask_path(path: Path) -> Path:
+    """Return the path of the mask of a video."""
+    return path.with_name(f"{mask_name(path.stem)}.mp4")
+
+
+def name_key(name: str) -> str:
+    """Return a key that is equal for names that some file system does not distinguish: by case, or by composed accents."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFD", name).casefold())
+
+
+def saved_name(row: JournalRow) -> str | None:
+    """Return the ``name_key`` of a row's saved file; ``None`` if there is none."""
+    return name_key(Path(row.path).name) if row.path else None
+
+
+def default_paths(jobs: Sequence[Job], folder: Path | None) -> list[Path | None]:
+    """Return the path of each job's video in a first run; ``None`` for each if nothing is saved.
+
+    Raises:
+        ManifestError: Two files would have the same name.
+    """
+    if folder is None:
+        return [None] * len(jobs)
+    paths = [folder / f"{name}.mp4" for name in file_names(jobs)]
+    masks = [mask_path(path) for path, job in zip(paths, jobs, strict=True) if job.with_mask]
+    stems: dict[str, list[str]] = {}
+    for path in (*paths, *masks):
+        stems.setdefault(name_key(path.name), []).append(path.stem)
+    if twice := sorted(same[0] for same in stems.values() if len(same) > 1):
+        problem = "each job needs a name of its own, and the mask of NAME is NAME.mask; used more than once: "
+        raise ManifestError("the batch", faults=tuple(RowError(None, "name", problem + name) for name in twice))
+    return [*paths]
+
+
+def assign_paths(
+    jobs: Sequence[Job], defaults: Sequence[Path | None], found: Mapping[int, JournalRow], rows: Iterable[JournalRow]
+) -> Iterator[Path | None]:
+    """Yield the path of each job's video. A job without a name keeps the file that it has, whatever its place is now.
+
+    Args:
+        jobs: The jobs of the batch.
+        defaults: Their ``default_paths``.
+        found: The journal's row of each job that has one.
+        rows: All rows of the journal.
+    """
+    named = [path for path, job in zip(defaults, jobs, strict=True) if path and job.name]
+    reserved = {name_key(path.name) for path in (*named, *map(mask_path, named))}
+    saved = {saved_name(row) for row in rows}
+    numbers = count(len(jobs))
+    for index, (path, job) in enumerate(zip(defaults, jobs, strict=True)):
+        if path and not job.name:
+            row = found.get(index)
+            if row and row.path and saved_name(row) not in reserved:
+                path = path.with_name(Path(row.path).name)  # noqa: PLW2901  # the same path, more exactly
+            else:
+                while (key := name_key(path.name)) in saved or key in reserved:
+                    path = path.with_name(f"{default_name(next(numbers))}.mp4")  # noqa: PLW2901  # as above
+            reserved.add(name_key(path.name))
+        yield path

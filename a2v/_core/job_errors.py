@@ -1,0 +1,93 @@
+"""The errors of jobs: the state in which a failed submission leaves a job, and the errors that outcomes and journals hold."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from a2v import errors
+from a2v._core.url_signatures import without_query
+from a2v._values.jobs import JobState
+from a2v.errors import (
+    A2VError,
+    APIError,
+    AuthenticationError,
+    NotFoundError,
+    PermissionDeniedError,
+    ProtocolError,
+    SubmissionUnknownError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from a2v._values.jobs import Job
+
+_PAYMENT_REQUIRED = 402
+
+
+def refuses_all(error: BaseException) -> bool:
+    """Return whether an error concerns the account, so that the server would refuse every other job, too."""
+    about_account = (AuthenticationError, PermissionDeniedError)
+    return isinstance(error, about_account) or (isinstance(error, APIError) and error.status_code == _PAYMENT_REQUIRED)
+
+
+def state_after(error: BaseException, *, sent: bool) -> JobState:
+    """Return the state in which a failed submission leaves its job.
+
+    Args:
+        error: The error, or the cancellation, that ended the submission.
+        sent: Whether any of the request may have reached the server.
+    """
+    if isinstance(error, SubmissionUnknownError):
+        return JobState.UNKNOWN
+    if isinstance(error, APIError | ProtocolError) and not refuses_all(error):
+        return JobState.REJECTED
+    if isinstance(error, APIError) or not sent:
+        return JobState.PENDING
+    return JobState.UNKNOWN
+
+
+def is_lost(error: BaseException) -> bool:
+    """Return whether an error of a wait says that the server no longer knows the video.
+
+    A 404 without the API's envelope does not: it may come from a gateway in front of the API.
+    """
+    return isinstance(error, NotFoundError) and error.code is not None
+
+
+def submission_unknown(job: Job, reason: str) -> SubmissionUnknownError:
+    """Return the error of a job whose submission has an unknown outcome."""
+    return SubmissionUnknownError(
+        f"the server may or may not have accepted this render, so it is not submitted again: {reason}", job=job
+    )
+
+
+def as_a2v_error(error: Exception, job: Job) -> A2VError:
+    """Return the error for a job's outcome. An unexpected exception, such as a bug in a custom transport, becomes its cause."""
+    if isinstance(error, A2VError):
+        return error
+    unexpected = A2VError(_without_access(f"unexpected {type(error).__name__}: {error}", job))
+    unexpected.__cause__ = error
+    return unexpected
+
+
+def error_record(error: BaseException, job: Job) -> dict[str, Any] | None:
+    """An error as the journal keeps it."""
+    if not isinstance(error, A2VError):
+        return None
+    message = error.message if isinstance(error, APIError) else str(error)
+    facts = {"kind": type(error).__name__, "message": _without_access(message, job)}
+    return facts | ({"code": error.code, "status_code": error.status_code} if isinstance(error, APIError) else {})
+
+
+def _without_access(text: str, job: Job) -> str:
+    # Servers and exceptions may quote the audio_url, whose query may be a secret.
+    return text.replace(job.audio_url, without_query(job.audio_url))
+
+
+def restored(facts: Mapping[str, Any]) -> A2VError:
+    """The error of which ``error_record`` told: that of a job that the server refused."""
+    kind = getattr(errors, facts["kind"], None)
+    if isinstance(kind, type) and issubclass(kind, APIError) and facts.get("status_code") is not None:
+        return kind(facts["message"], code=facts.get("code"), status_code=facts["status_code"])
+    return ProtocolError(facts["message"])

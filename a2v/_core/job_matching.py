@@ -1,0 +1,230 @@
+"""Finds the journal's row of each job, so that a batch that is run again pays for nothing twice.
+
+A job is identified by everything that is submitted for it: character or pose, mask, and the full ``audio_url`` without a
+complete signature (``url_signatures.py``). Several jobs may have the same identity, because asking for one video twice is
+allowed. They are matched by ``name`` first and then by order, so that a second job inserted above the first one does not get
+the first one's video.
+
+The query of a URL may be a signature that ``url_signatures.py`` does not recognise. A new job that differs only in the query
+from a row without a job may therefore be the same recording under a new signature, or another recording. Only the caller
+knows which, so the batch does not begin until ``recordings`` says so.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from attrs import frozen
+
+from a2v._core.file_names import assign_paths, mask_path, name_key, saved_name
+from a2v._core.journal_rows import JournalRow
+from a2v._core.url_signatures import unsigned, without_query
+from a2v._values.jobs import Job, JobState
+from a2v.errors import AmbiguousJobsError
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Iterable, Iterator, Mapping
+
+    from a2v._core.batch_options import Recordings
+    from a2v._values.jobs import JournalEntry
+
+# As many as fit on a screen; `pairs` has all of them.
+_SHOWN_PAIRS = 100
+
+K = TypeVar("K", bound="Hashable")
+T = TypeVar("T")
+
+
+@frozen(kw_only=True)
+class Match:
+    """A job and its journal row.
+
+    Attributes:
+        index: The job's place in the batch.
+        job: The job.
+        identity: The key of its row from now on.
+        row: Its row as it is now; ``None`` if the job is new.
+        path: The path of its video; ``None`` if it is not saved.
+    """
+
+    index: int
+    job: Job
+    identity: str
+    row: JournalRow | None
+    path: Path | None = None
+
+    @property
+    def mask_path(self) -> Path | None:
+        """The path of its mask, if it has one."""
+        return mask_path(self.path) if self.path and self.job.with_mask else None
+
+
+@frozen(kw_only=True)
+class Matching:
+    """The jobs of a batch with the rows of its journal.
+
+    Attributes:
+        matches: One for each job, in their order.
+        gone: The rows without a job.
+    """
+
+    matches: Sequence[Match]
+    gone: Sequence[JournalRow]
+
+    @property
+    def other_files(self) -> Mapping[str, JournalRow]:
+        """The ``name_key`` of each saved file that belongs to no job or to a job with another path now, with its row.
+
+        Paths would not do: a folder may have been moved, and has more than one spelling.
+        """
+        rows = [(match.row, match.path) for match in self.matches if match.row]
+        left = [row for row, path in rows if not path or saved_name(row) != name_key(path.name)]
+        return {name: row for row in (*left, *self.gone) if (name := saved_name(row))}
+
+
+def job_digest(job: Job) -> str:
+    """Return a digest of everything that is submitted for a job, without the URL's signature."""
+    from a2v._core import wire  # noqa: PLC0415  # with a converter that `import a2v` has no use for
+
+    request = wire.job_data(job) | {"audio_url": unsigned(job.audio_url)}
+    return hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
+
+
+def repeated_jobs(jobs: Iterable[Job]) -> list[tuple[int, ...]]:
+    """Find the jobs that ask for the same video, whatever their names. Each of them is rendered, and paid for.
+
+    Returns:
+        For each such video, the places of its jobs, from 0.
+    """
+    places = _grouped((job_digest(job), place) for place, job in enumerate(jobs))
+    return [tuple(same) for same in places.values() if len(same) > 1]
+
+
+def match_jobs(
+    jobs: Sequence[Job],
+    rows: Iterable[JournalRow],
+    default_paths: Sequence[Path | None],
+    recordings: Recordings | None = None,
+) -> Matching:
+    """Find the row of each job.
+
+    Args:
+        jobs: The jobs of the batch.
+        rows: The rows of the journal.
+        default_paths: The paths of their videos in a first run.
+        recordings: Whether new jobs that differ from a row without a job only in the query are the ``"same"`` recordings
+            or ``"new"`` ones.
+
+    Raises:
+        AmbiguousJobsError: There are such jobs, and ``recordings`` is ``None``.
+    """
+    in_order = sorted(rows, key=lambda row: (row.place is None, row.place, row.number))
+    digests = [job_digest(job) for job in jobs]
+    found = _paired(enumerate(digests), ((row.digest, row) for row in in_order), jobs)
+    gone = _without(in_order, found.values())
+    if recordings != "new":
+        # A row that was never submitted is no reason to ask: submitting its job cannot pay for anything twice.
+        submitted = [row for row in gone if row.state is not JobState.PENDING]
+        new = [(index, _without_query(job)) for index, job in enumerate(jobs) if index not in found]
+        alike = _paired(new, ((_without_query(row.job), row) for row in submitted), jobs)
+        if alike and recordings is None:
+            raise _ambiguous(jobs, alike)
+        found |= alike
+        gone = _without(gone, alike.values())
+    identities = _identities(digests, found, in_order)
+    paths = assign_paths(jobs, default_paths, found, in_order)
+    matches = [
+        Match(index=index, job=job, identity=identity, row=found.get(index), path=path)
+        for index, (job, identity, path) in enumerate(zip(jobs, identities, paths, strict=True))
+    ]
+    return Matching(matches=matches, gone=gone)
+
+
+def _paired(
+    jobs: Iterable[tuple[int, K]], rows: Iterable[tuple[K, JournalRow]], all_jobs: Sequence[Job]
+) -> dict[int, JournalRow]:
+    """Pair jobs and rows with equal keys: first those with equal names, then the others in their order."""
+    found: dict[int, JournalRow] = {}
+    rows_of = _grouped(rows)
+    for key, indices in _grouped((key, index) for index, key in jobs).items():
+        free = rows_of.get(key, [])
+        named = _grouped((row.job.name, row) for row in free)
+        by_name = {index: same.pop(0) for index in indices if (same := named.get(all_jobs[index].name))}
+        others = [index for index in indices if index not in by_name]
+        found |= by_name | dict(zip(others, _without(free, by_name.values()), strict=False))
+    return found
+
+
+def _grouped(pairs: Iterable[tuple[K, T]]) -> dict[K, list[T]]:
+    groups: defaultdict[K, list[T]] = defaultdict(list)
+    for key, value in pairs:
+        groups[key].append(value)
+    return groups
+
+
+def _without(rows: Iterable[JournalRow], removed: Iterable[JournalRow]) -> list[JournalRow]:
+    identities = {row.identity for row in removed}
+    return [row for row in rows if row.identity not in identities]
+
+
+def _without_query(job: Job) -> tuple[object, ...]:
+    return job.model_id, job.pose_id, job.with_mask, without_query(job.audio_url)
+
+
+def _identities(digests: Sequence[str], found: Mapping[int, JournalRow], rows: Iterable[JournalRow]) -> Iterator[str]:
+    """Yield the key of each job's row: its present one, or else the digest and the first free number."""
+    taken = {row.identity for row in rows}
+    numbers: defaultdict[str, Iterator[int]] = defaultdict(count)
+    for index, digest in enumerate(digests):
+        row = found.get(index)
+        if row and row.digest == digest:
+            yield row.identity
+        else:
+            yield next(key for number in numbers[digest] if (key := f"{digest}-{number}") not in taken)
+
+
+def _ambiguous(jobs: Sequence[Job], alike: Mapping[int, JournalRow]) -> AmbiguousJobsError:
+    pairs = tuple((index, alike[index].entry) for index in sorted(alike))
+    labels = [f"job {index + 1}" + (f" ({jobs[index].name})" if jobs[index].name else "") for index, _ in pairs]
+    return AmbiguousJobsError("\n".join(ambiguity_lines(labels, [entry for _, entry in pairs])), pairs=pairs)
+
+
+def ambiguity_lines(labels: Sequence[str], entries: Sequence[JournalEntry]) -> list[str]:
+    """Return the lines of the message of an ``AmbiguousJobsError``.
+
+    Args:
+        labels: The names of the jobs.
+        entries: For each job, the entry that may be the same.
+    """
+    shown = [
+        f"  {label} may be {_described(entry)}: {entry.job.audio_url}"
+        for label, entry in zip(labels, entries, strict=True)
+    ][:_SHOWN_PAIRS]
+    more = [f"  … and {len(entries) - _SHOWN_PAIRS} more"] if len(entries) > _SHOWN_PAIRS else []
+    many = len(entries) > 1
+    return [
+        (
+            f"{len(entries)} new job{'s differ' if many else ' differs'} only in the query of the audio_url from "
+            f"{'jobs' if many else 'a job'} of the journal that {'are' if many else 'is'} no longer in the batch: the same "
+            "recording with a new signature, or another recording? Nothing was submitted."
+        ),
+        *shown,
+        *more,
+        (
+            'Pass recordings="same" if they are the same recordings: nothing is paid for again. '
+            'Pass recordings="new" if they are new recordings: each is submitted, and paid for.'
+        ),
+    ]
+
+
+def _described(entry: JournalEntry) -> str:
+    name = entry.job.name or (Path(entry.path).stem if entry.path else None)
+    place = f"job {entry.place + 1} of the last run" if entry.place is not None else None
+    facts = [place if name else None, entry.state.value, f"video {entry.video_id}" if entry.video_id else None]
+    return f"{name or place or 'an earlier job'} ({', '.join(fact for fact in facts if fact)})"

@@ -1,0 +1,64 @@
+"""The rows of a journal, one per job."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from attrs import frozen
+
+from a2v._values.jobs import Job, JobState, JournalEntry
+
+
+@frozen(kw_only=True)
+class JournalRow:
+    """All that a journal keeps about one job.
+
+    Attributes:
+        identity: Its key: a digest of what is submitted, and a number that distinguishes equal jobs.
+        place: Its place in the last run; ``None`` if that run did not have it.
+        job: The job, its ``audio_url`` without query.
+        state: Its state.
+        video_id: Its video, if it was submitted.
+        error: The error that ended it, if any.
+        etag: The strong ETag of the file being downloaded, if the server sent one.
+        size: The size of the file in bytes, if known.
+        sha256: The digest of the complete file, once it is on disk.
+        path: The file of its video, if that was saved.
+        reported: Whether the caller has processed its outcome.
+    """
+
+    identity: str
+    place: int | None
+    job: Job
+    state: JobState
+    video_id: str | None = None
+    error: Mapping[str, Any] | None = None
+    etag: str | None = None
+    size: int | None = None
+    sha256: str | None = None
+    path: str | None = None
+    reported: bool = False
+
+    @property
+    def digest(self) -> str:
+        """The digest in its key."""
+        return self.identity.rpartition("-")[0]
+
+    @property
+    def number(self) -> int:
+        """The number in its key."""
+        number = self.identity.rpartition("-")[2]
+        return int(number) if number.isdecimal() else 0
+
+    @property
+    def entry(self) -> JournalEntry:
+        """Its public content."""
+        return JournalEntry(
+            job=self.job,
+            state=self.state,
+            video_id=self.video_id,
+            path=self.path,
+            error=self.error["message"] if self.error else None,
+            place=self.place,
+        )
