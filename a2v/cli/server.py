@@ -144,7 +144,10 @@ class Server:
         token = Secret(_kept_token(self.data_dir) if self.data_dir else None)
         async with (
             LocalEngine(
-                self.data_dir, token.value, size=SIZE if self.size is None else self.size, allow_files=[*files, *kept]
+                data_dir=self.data_dir,
+                token=token.value,
+                size=SIZE if self.size is None else self.size,
+                allow_files=[*files, *kept],
             ) as engine,
             AsyncA2V(engine.token, base_url=engine.base_url) as client,
         ):

@@ -1,4 +1,14 @@
-"""Runs the engine: beside other code for as long as a block lasts, or as a program until it is told to stop."""
+"""Run the engine: ``LocalEngine`` for the length of an ``async with`` block, ``serve`` until the process is told to stop.
+
+Both run uvicorn on asyncio with the socket, the connections and the shutdown of this module:
+
+* ``LocalEngine`` runs it in a thread of its own, so that the block may run on asyncio or trio.
+* The application's lifespan surrounds the server instead of running inside it: an error while starting, such as a data
+  folder in use, reaches the caller as the exception it is, where uvicorn would log it and exit.
+* Connections come from ``http_connections.accept_connections``, which bounds their number.
+* At shutdown uvicorn waits for the responses in progress. After ``grace_seconds`` the remaining connections are closed,
+  so that every request still ends through its own code; uvicorn's own limit would cancel the requests without waiting.
+"""
 
 from __future__ import annotations
 
@@ -8,120 +18,68 @@ import threading
 from concurrent.futures import Future
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, Unpack
 
 import anyio
 import anyio.to_thread
 import uvicorn
 
-from a2v._core.settings import Secret
+from a2v._core import arguments
 from a2v.engine import sandbox
 from a2v.engine.app import create_app
 from a2v.engine.http_connections import KEEP_ALIVE_SECONDS, HttpConnection, accept_connections, max_connections
-from a2v.engine.settings import Format, Revision, Settings
+from a2v.engine.settings import Settings, SettingsOptions, wrap_token
 from a2v.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    import os
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
     from types import FrameType, TracebackType
 
     from starlette.applications import Starlette
 
 
 class LocalEngine:
-    """An engine of one's own on this machine, for the length of an ``async with`` block.
+    """An engine on this machine for the length of an ``async with`` block.
 
-    It runs in a thread, so the block may be asyncio's or trio's:
+    It runs in a thread of its own, so the block may run on asyncio or trio:
 
         async with LocalEngine() as engine, AsyncA2V(engine.token, base_url=engine.base_url) as client: ...
 
     Args:
-        data_dir: Where tasks and videos are kept. ``None``: a temporary folder, gone at the end of the block.
-        token: What clients must send. ``None``: a random one.
-        size: The shorter side of the videos in pixels: 512, 720 or 1080.
-        format: ``"square"``, or ``"portrait"``: 16 high to 9 wide.
-        fps: Frames a second: 25 or 30.
-        workers: How many renders run at once. ``None``: one for each core of this machine, also with ``dask``.
-        dask: The scheduler of a Dask cluster that renders in this machine's place, ``tcp://host:8786`` say.
-        port: Where to listen on 127.0.0.1; 0 takes a free port.
-        queue_limit: How many videos may wait before ``video.generate`` refuses more.
-        allow_files: Folders (or single files) that an ``audio_url`` of the form ``file:///…`` may read.
-        allow_private_urls: Whether an ``audio_url`` may point into private networks and to this machine.
-        revision: Which revision of the API to speak: ``"seed"`` has three calls and no status, ``"later"`` has all.
-        like_hosted: Whether to be as strict as the hosted service: 30 requests a minute and 1 minute of audio, unless
-            other numbers are given, and a refusal over the limit whose body is not valid JSON.
-        requests_per_minute: How many requests are answered each minute; ``None``: no limit.
-        quota: How many requests are answered in the life of the data folder; ``None``: no limit.
-        max_audio_seconds: The longest recording that is rendered. ``None``: 30 minutes.
-        max_render_seconds: How long a render may take.
-        max_render_mib: How much memory a render may take, in MiB (address space); 400 or more.
-        keep_days: How long videos are kept after their render, and the tasks with them. ``None``: for ever.
-        allowed_hosts: Names beside those of loopback by which clients may address the engine.
+        settings: The settings, with a loopback ``host``. ``None``: the defaults, changed by ``options``.
+        **options: The settings by keyword, instead of ``settings``: all of ``Settings`` except ``host``.
 
     Raises:
-        ConfigurationError: A setting cannot be right; on entering: the port or the data folder is taken, or
-            no Dask scheduler answers.
+        ConfigurationError: A setting is invalid; on entering: the port or the data folder is in use, or the Dask
+            scheduler does not answer.
+        TypeError: Both ``settings`` and ``options`` are given, or an option is unknown.
 
     Attributes:
-        base_url: Where clients find it, while the block lasts.
-        token: What they must send.
+        base_url: The engine's URL, valid within the block.
+        token: The token that clients must send.
     """
 
     base_url: str
 
-    def __init__(
-        self,
-        data_dir: str | os.PathLike[str] | None = None,
-        token: str | None = None,
-        *,
-        size: int = 512,
-        format: Format = "square",
-        fps: int = 25,
-        workers: int | None = None,
-        dask: str | None = None,
-        port: int = 0,
-        queue_limit: int = 1000,
-        allow_files: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] = (),
-        allow_private_urls: bool = False,
-        revision: Revision = "later",
-        like_hosted: bool = False,
-        requests_per_minute: int | None = None,
-        quota: int | None = None,
-        max_audio_seconds: float | None = None,
-        max_render_seconds: float = 3600.0,
-        max_render_mib: int = 2048,
-        keep_days: float | None = None,
-        allowed_hosts: str | Iterable[str] = (),
-    ) -> None:
-        secret = Secret(token)
-        del token  # a traceback that shows variables would show it
-        self._settings = Settings(
-            data_dir=data_dir,
-            token=secret,
-            size=size,
-            format=format,
-            fps=fps,
-            workers=workers,
-            dask=dask,
-            port=port,
-            queue_limit=queue_limit,
-            allow_files=allow_files,
-            allow_private_urls=allow_private_urls,
-            revision=revision,
-            like_hosted=like_hosted,
-            requests_per_minute=requests_per_minute,
-            quota=quota,
-            max_audio_seconds=max_audio_seconds,
-            max_render_seconds=max_render_seconds,
-            max_render_mib=max_render_mib,
-            keep_days=keep_days,
-            allowed_hosts=allowed_hosts,
-        )
+    def __init__(self, settings: Settings | None = None, **options: Unpack[SettingsOptions]) -> None:
+        wrap_token(options)
+        if settings is None:
+            settings = Settings(**options)
+        elif not isinstance(settings, Settings):
+            raise ConfigurationError(
+                f"settings must be a2v.engine.Settings, got {arguments.shown(settings)}; pass single settings by keyword"
+            )
+        elif options:
+            raise TypeError(f"pass {', '.join(options)} as part of settings: LocalEngine takes settings or keywords")
+        if not settings.is_local:
+            raise ConfigurationError(
+                f"LocalEngine listens on loopback only, not on host={settings.host!r}; use serve(..., allow_remote=True)"
+            )
+        self._settings = settings
 
     @property
     def token(self) -> str:
-        """What clients must send."""
+        """The token that clients must send."""
         return self._settings.token
 
     async def __aenter__(self) -> Self:
@@ -129,7 +87,7 @@ class LocalEngine:
         app = create_app(self._settings)
         sock = _listen(self._settings)
         self.base_url = _base_url(sock)
-        self._server = _Server(app, self._settings, sock, partial(started.set_result, None), patience=1)
+        self._server = _Server(app, self._settings, sock, partial(started.set_result, None), grace_seconds=1)
         self._thread = threading.Thread(target=_run, args=(self._server, started), name="a2v engine", daemon=True)
         self._thread.start()
         try:
@@ -152,9 +110,9 @@ class LocalEngine:
 
 def _run(server: _Server, started: Future[None]) -> None:
     try:
-        anyio.run(server.work, backend="asyncio")
+        anyio.run(server.run_app, backend="asyncio")
     except BaseException as error:
-        # Before the start it belongs to whoever waits for it; after, to nobody: threading's hook shows it.
+        # Before the start, `__aenter__` raises it; later, `threading.excepthook` reports it.
         if started.done():
             raise
         started.set_exception(error)
@@ -163,35 +121,37 @@ def _run(server: _Server, started: Future[None]) -> None:
 def serve(
     settings: Settings | None = None, *, allow_remote: bool = False, ready: Callable[[str], object] | None = None
 ) -> None:
-    """Run an engine until the process gets SIGINT or SIGTERM; only from the main thread.
+    """Run an engine until the process receives SIGINT or SIGTERM. Call it in the main thread.
 
-    Renders that are under way when it stops are taken up by the next engine with the same ``data_dir``.
+    Renders in progress when it stops are continued by the next engine with the same ``data_dir``.
 
     Args:
-        settings: What the engine can be told; ``Settings()`` if ``None``.
-        allow_remote: Must be set for a ``host`` that others can reach.
-        ready: Is called with the engine's URL once it answers.
+        settings: The settings. ``None``: ``Settings()``.
+        allow_remote: Required for a ``host`` that other machines can reach.
+        ready: Called with the engine's URL once it accepts requests.
 
     Raises:
-        ConfigurationError: The host is not loopback and ``allow_remote`` is not set, the port or data folder is taken, or
-            no Dask scheduler answers.
+        ConfigurationError: The host is not loopback and ``allow_remote`` is not set, the port or the data folder is in
+            use, or the Dask scheduler does not answer.
     """
     settings = settings or Settings()
     if not settings.is_local and not allow_remote:
-        raise ConfigurationError(f"{settings.host!r} can be reached from elsewhere; say explicitly that this is meant")
-    # The processes that decode recordings are of the same user, and this one has the token in its environment.
+        raise ConfigurationError(
+            f"host {settings.host!r} can be reached from other machines; pass allow_remote=True (--allow-remote) to confirm"
+        )
+    # The processes that decode recordings run as the same user, and this one may have the token in its environment.
     sandbox.hide_memory()
     app = create_app(settings)
     sock = _listen(settings)
     url = _base_url(sock)
-    server = _Server(app, settings, sock, partial(ready, url) if ready else lambda: None, patience=10)
+    server = _Server(app, settings, sock, partial(ready, url) if ready else lambda: None, grace_seconds=10)
     with _stopped_by_signals(server):
-        anyio.run(server.work, backend="asyncio")
+        anyio.run(server.run_app, backend="asyncio")
 
 
 @contextmanager
 def _stopped_by_signals(server: uvicorn.Server) -> Iterator[None]:
-    # Uvicorn has handlers of its own while it serves; when it has stopped it raises what it got once more, for these.
+    # Uvicorn installs its own handlers while it serves. Once stopped, it raises the captured signals again, for these.
     def stop(_: int, __: FrameType | None) -> None:
         server.force_exit = server.should_exit
         server.should_exit = True
@@ -205,21 +165,30 @@ def _stopped_by_signals(server: uvicorn.Server) -> Iterator[None]:
 
 
 class _Server(uvicorn.Server):
-    """Uvicorn with a socket and connections of ours.
+    """Uvicorn with this module's socket, connections and shutdown.
 
-    The application's lifespan is around it, so that its errors reach the caller.
-
-    ``patience``: how many seconds a download may go on after the engine was told to stop.
+    Args:
+        app: The application.
+        settings: The settings.
+        sock: The listening socket; closed at the end.
+        ready: Called when requests are accepted.
+        grace_seconds: How long responses in progress may continue after the server was told to stop.
     """
 
     def __init__(
-        self, app: Starlette, settings: Settings, sock: socket.socket, ready: Callable[[], object], *, patience: int
+        self,
+        app: Starlette,
+        settings: Settings,
+        sock: socket.socket,
+        ready: Callable[[], object],
+        *,
+        grace_seconds: int,
     ) -> None:
         self._app = app
         self._socket = sock
         self._ready = ready
-        self._patience = patience
-        self._most = max_connections(settings.workers)
+        self._grace_seconds = grace_seconds
+        self._max_connections = max_connections(settings.workers)
         config = uvicorn.Config(
             self._app,
             http=HttpConnection,
@@ -232,13 +201,13 @@ class _Server(uvicorn.Server):
         )
         super().__init__(config)
 
-    async def work(self) -> None:
+    async def run_app(self) -> None:
         with self._socket:
             async with self._app.router.lifespan_context(self._app), anyio.create_task_group() as self._tasks:
                 await self.serve(sockets=[self._socket])
 
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:  # noqa: ARG002  # as uvicorn has it
-        # Instead of uvicorn's, which lets asyncio accept as many connections as there are.
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:  # noqa: ARG002  # uvicorn's signature
+        # Replaces uvicorn's method, which lets asyncio accept any number of connections.
         self.servers = []
         self.started = True
         self._accepting = anyio.CancelScope()
@@ -246,23 +215,22 @@ class _Server(uvicorn.Server):
         self._ready()
 
     async def _accept(self) -> None:
-        begin = self._app.state.engine.queue.resources.report
+        report = self._app.state.engine.queue.resources.report
         make = partial(
             HttpConnection, config=self.config, server_state=self.server_state, app_state=self.lifespan.state
         )
         with self._accepting:
-            await accept_connections(self._socket, make, self.server_state.connections, self._most, begin)
+            await accept_connections(self._socket, make, self.server_state.connections, self._max_connections, report)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._accepting.cancel()
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._lose_patience)
+            tasks.start_soon(self._abort_after_grace)
             await super().shutdown(sockets)
             tasks.cancel_scope.cancel()
 
-    async def _lose_patience(self) -> None:
-        # Hanging up lets every request end in order; uvicorn's own time limit would cancel them and not wait.
-        await anyio.sleep(self._patience)
+    async def _abort_after_grace(self) -> None:
+        await anyio.sleep(self._grace_seconds)
         for connection in list(self.server_state.connections):
             connection.transport.abort()
 
@@ -272,10 +240,10 @@ def _listen(settings: Settings) -> socket.socket:
         found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, *_, address = found[0]
         sock = socket.create_server((str(address[0]), int(address[1])), family=family, backlog=1024)
-    except (OSError, ValueError) as error:  # ValueError: of what can be no host's name
+    except (OSError, ValueError) as error:  # ValueError: not a valid host name
         where, reason = f"{settings.host}:{settings.port}", getattr(error, "strerror", None) or error
         raise ConfigurationError(f"the engine cannot listen on {where}: {reason}") from None
-    # Connections inherit it. asyncio sets it only where it made the socket, and without it a reply takes 40 ms.
+    # Accepted connections inherit it. asyncio only sets it on sockets it creates; without it, a response takes 40 ms.
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return sock
 
@@ -283,6 +251,6 @@ def _listen(settings: Settings) -> socket.socket:
 def _base_url(sock: socket.socket) -> str:
     """The URL for clients on this machine."""
     host, port = str(sock.getsockname()[0]), sock.getsockname()[1]
-    # All addresses of this machine are no address to connect to.
+    # The wildcard addresses cannot be connected to.
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -1,4 +1,4 @@
-"""What an engine can be told."""
+"""The settings of an engine: defined and checked here, once, and passed around as one value."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 import secrets
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, TypedDict, TypeVar, get_args
 
 from attrs import Attribute, field, frozen
 from attrs.validators import optional
@@ -21,14 +21,39 @@ if TYPE_CHECKING:
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 SIZES = (512, 720, 1080)
-"""The shorter side of a video in pixels."""
+"""Allowed lengths of a video's shorter side, in pixels."""
 FRAME_RATES = (25, 30)
-LEAST_MIB = 400
-"""Of memory for a render: with less, not even its libraries can be loaded."""
+MIN_RENDER_MIB = 400
+"""The least memory that a render can be limited to: its libraries cannot be loaded with less."""
 Format = Literal["square", "portrait"]
-"""The shape of a video: as high as wide, or 16 high to 9 wide, as telephones are held."""
+"""The shape of a video: square, or 9:16 as phones are held."""
 Revision = Literal["seed", "later"]
-"""Of the API: the first three calls, or also statuses, `video.list`, avatars with poses, and masks."""
+"""The revision of the API: the first three calls, or also statuses, `video.list`, avatars with poses, and masks."""
+
+
+class SettingsOptions(TypedDict, total=False):
+    """The keyword arguments of ``Settings`` that ``LocalEngine`` also takes: all but ``host``."""
+
+    data_dir: str | os.PathLike[str] | None
+    port: int
+    token: str | Secret | None
+    size: int
+    format: Format
+    fps: int
+    workers: int | None
+    dask: str | None
+    queue_limit: int
+    allow_files: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
+    allow_private_urls: bool
+    revision: Revision
+    like_hosted: bool
+    requests_per_minute: int | None
+    quota: int | None
+    max_audio_seconds: float | None
+    max_render_seconds: float
+    max_render_mib: int
+    keep_days: float | None
+    allowed_hosts: str | Iterable[str]
 
 
 def _path(value: str | os.PathLike[str] | None) -> Path | None:
@@ -42,26 +67,26 @@ def _paths(value: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> 
     return tuple(arguments.path("allow_files", path, error=ConfigurationError) for path in paths)
 
 
-def _names(value: str | Iterable[str]) -> tuple[str, ...]:
+def _hosts(value: str | Iterable[str]) -> tuple[str, ...]:
     if isinstance(value, str):
         value = (value,)
-    return tuple(map(_name, arguments.iterable("allowed_hosts", value, "host names", error=ConfigurationError)))
+    return tuple(map(_host, arguments.iterable("allowed_hosts", value, "host names", error=ConfigurationError)))
 
 
-def _name(value: Any) -> str:
+def _host(value: Any) -> str:
     name = arguments.text("allowed_hosts", value, error=ConfigurationError)
     if not re.fullmatch(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]|[0-9A-Fa-f]*:[0-9A-Fa-f:.]*", name) or re.fullmatch(
         r"\w+:\d+", name
     ):
-        reason = "without port, scheme or path, and with xn--… for other letters"
-        raise ConfigurationError(f"allowed_hosts must be names such as engine.example, {reason}; got {name!r}")
+        rule = "without port, scheme or path, and with xn--… for non-ASCII letters"
+        raise ConfigurationError(f"allowed_hosts must be names such as engine.example, {rule}; got {name!r}")
     return name.strip("[]").lower()
 
 
-def _token(given: str | Secret | None) -> str:
-    # Never a variable of its own: a traceback with variables would show it. Nor a part of the message: it may be a secret
-    # with a typing error.
-    secret = given if isinstance(given, Secret) else Secret(given)
+def _token(value: str | Secret | None) -> str:
+    # The plain token is never a local variable, which a traceback could show, and never part of the message: it may be
+    # a mistyped secret.
+    secret = value if isinstance(value, Secret) else Secret(value)
     if secret.value is None:
         return secrets.token_urlsafe(24)
     if not isinstance(secret.value, str) or not re.fullmatch(r"[\x21-\x7e]{1,512}", secret.value):
@@ -114,7 +139,7 @@ def _check_amount(_: object, attribute: Attribute[Any], value: Any) -> None:
 
 
 def _check_memory(_: object, attribute: Attribute[Any], value: Any) -> None:
-    _check_count(_, attribute, value, LEAST_MIB)
+    _check_count(_, attribute, value, MIN_RENDER_MIB)
 
 
 def _check_revision(_: object, __: Attribute[Any], value: Any) -> None:
@@ -124,7 +149,7 @@ def _check_revision(_: object, __: Attribute[Any], value: Any) -> None:
 
 def _check_address(_: object, __: Attribute[Any], value: Any) -> None:
     if not isinstance(value, str) or not value.strip():
-        raise ConfigurationError(f"dask must be the address of a scheduler, tcp://host:8786 say; got {value!r}")
+        raise ConfigurationError(f"dask must be the address of a scheduler, such as tcp://host:8786; got {value!r}")
 
 
 def _check_files(_: object, __: Attribute[Any], value: tuple[Path, ...]) -> None:
@@ -133,62 +158,68 @@ def _check_files(_: object, __: Attribute[Any], value: tuple[Path, ...]) -> None
             raise ConfigurationError(f"allow_files: there is no {str(path)!r}")
 
 
+def wrap_token(options: SettingsOptions | dict[str, Any]) -> None:
+    """Replace the token among keyword arguments by a ``Secret``, so that tracebacks with local variables do not show it."""
+    if "token" in options and not isinstance(options["token"], Secret):
+        options["token"] = Secret(options["token"])
+
+
 T = TypeVar("T")
 
 
-def _careful(settings: type[T]) -> type[T]:
-    """For tracebacks that show variables: the token is wrapped before anything can fail, and what was refused has a ``repr``."""
-    make, show = settings.__init__, settings.__repr__
+def _safe_in_tracebacks(cls: type[T]) -> type[T]:
+    """Wrap the token before any check can fail, and give an instance whose ``__init__`` failed a ``repr``."""
+    init, represent = cls.__init__, cls.__repr__
 
-    @wraps(make)
-    def init(self: T, **given: Any) -> None:
-        if "token" in given and not isinstance(given["token"], Secret):
-            given["token"] = Secret(given["token"])
-        make(self, **given)
+    @wraps(init)
+    def safe_init(self: T, **options: Any) -> None:
+        wrap_token(options)
+        init(self, **options)
 
-    @wraps(show)
-    def represent(self: T) -> str:
+    @wraps(represent)
+    def safe_repr(self: T) -> str:
         try:
-            return show(self)
+            return represent(self)
         except AttributeError:
-            return f"<{type(self).__name__}, refused>"
+            return f"<{type(self).__name__}, not initialised>"
 
-    # With the same signatures.
-    settings.__init__, settings.__repr__ = init, represent  # type: ignore[assignment, method-assign]
-    return settings
+    # The signatures are the same.
+    cls.__init__, cls.__repr__ = safe_init, safe_repr  # type: ignore[assignment, method-assign]
+    return cls
 
 
-@_careful
+@_safe_in_tracebacks
 @frozen(kw_only=True)
 class Settings:
-    """What an engine can be told; all of it can be left out.
+    """The settings of an engine. All are optional.
 
     Attributes:
-        data_dir: Where tasks and videos are kept over restarts. ``None``: a temporary folder, gone when the engine stops.
-        host: The address to listen on. Anything but loopback is open to others.
-        port: The port to listen on; 0 takes a free one.
-        token: What clients must send. ``None``: a random one, to be read here.
-        size: The shorter side of the videos in pixels: 512, 720 or 1080.
-        format: ``"square"``, or ``"portrait"``: 16 high to 9 wide (720 × 1280, say).
-        fps: Frames a second: 25 or 30.
-        workers: How many renders run at once. ``None``: one for each core of this machine, also with ``dask``.
-        dask: The scheduler of a Dask cluster that renders in this machine's place, ``tcp://host:8786`` say.
-        queue_limit: How many videos may wait before ``video.generate`` refuses more.
-        allow_files: Folders (or single files) that an ``audio_url`` of the form ``file:///…`` may read; none by default.
+        data_dir: The folder that keeps tasks and videos across restarts. ``None``: a temporary folder, deleted when the
+            engine stops.
+        host: The address to listen on. Anything but loopback is reachable from other machines.
+        port: The port to listen on; 0 picks a free one.
+        token: The token that clients must send. ``None``: a random one; read it from this attribute.
+        size: The shorter side of the videos, in pixels: 512, 720 or 1080.
+        format: ``"square"``, or ``"portrait"`` for 9:16 (720 × 1280, for example).
+        fps: Frames per second: 25 or 30.
+        workers: The number of renders at a time. ``None``: the number of cores of this machine, also with ``dask``.
+        dask: The address of the scheduler of a Dask cluster that renders instead of this machine: ``tcp://host:8786``.
+        queue_limit: The number of videos that may be pending before ``video.generate`` refuses more.
+        allow_files: Folders or single files that an ``audio_url`` of the form ``file:///…`` may read; none by default.
         allow_private_urls: Whether an ``audio_url`` may point into private networks and to this machine.
-        revision: Which revision of the API to speak: ``"seed"`` has three calls and no status, ``"later"`` has all.
+        revision: The revision of the API to serve: ``"seed"`` has three calls and no status, ``"later"`` has everything.
         like_hosted: Whether to be as strict as the hosted service: 30 requests a minute and 1 minute of audio, unless
-            other numbers are given, and a refusal over the limit whose body is not valid JSON.
-        requests_per_minute: How many requests are answered each minute; ``None``: no limit.
-        quota: How many requests are answered in the life of the data folder; ``None``: no limit.
-        max_audio_seconds: The longest recording that is rendered. ``None``: 30 minutes.
-        max_render_seconds: How long a render may take.
-        max_render_mib: How much memory a render may take, in MiB (address space); 400 or more.
-        keep_days: How long videos are kept after their render, and the tasks with them. ``None``: for ever.
-        allowed_hosts: Names beside ``host`` and those of loopback by which clients may address the engine.
+            you set other numbers, and a refusal over the limit whose body is not valid JSON.
+        requests_per_minute: The number of requests allowed per minute; ``None``: no limit.
+        quota: The number of requests allowed over the lifetime of the data folder; ``None``: no limit.
+        max_audio_seconds: The longest recording to render. ``None``: 30 minutes.
+        max_render_seconds: The time limit of a render.
+        max_render_mib: The memory limit of a render, in MiB of address space; at least 400.
+        keep_days: The number of days after which a finished video and its task are deleted. ``None``: never.
+        allowed_hosts: Names, besides ``host`` and those of loopback, that requests may have in their ``Host`` header.
 
     Raises:
-        ConfigurationError: A setting cannot be right; the message says which and why.
+        ConfigurationError: A setting is invalid; the message says which one and why.
     """
 
     data_dir: Path | None = field(default=None, converter=_path)
@@ -211,10 +242,10 @@ class Settings:
     max_render_seconds: float = field(default=3600.0, validator=_check_amount)
     max_render_mib: int = field(default=2048, validator=_check_memory)
     keep_days: float | None = field(default=None, validator=optional(_check_amount))
-    allowed_hosts: tuple[str, ...] = field(default=(), converter=_names)
+    allowed_hosts: tuple[str, ...] = field(default=(), converter=_hosts)
 
     def __reduce__(self) -> NoReturn:
-        """Refuse to be pickled: whoever got the pickle would have the token."""
+        """Refuse to be pickled: the pickle would contain the token."""
         raise TypeError("Settings cannot be pickled, because they hold the token; make new ones where they are needed")
 
     def __copy__(self) -> Self:
@@ -230,10 +261,10 @@ class Settings:
 
     @property
     def request_limit(self) -> int | None:
-        """How many requests are answered each minute, all told."""
+        """The number of requests allowed per minute, with ``like_hosted`` taken into account."""
         return 30 if self.requests_per_minute is None and self.like_hosted else self.requests_per_minute
 
     @property
     def audio_limit(self) -> float:
-        """The longest recording that is rendered in seconds, all told."""
+        """The longest recording to render in seconds, with ``like_hosted`` taken into account."""
         return self.max_audio_seconds or (60.0 if self.like_hosted else 1800.0)

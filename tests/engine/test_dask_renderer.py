@@ -302,7 +302,7 @@ async def test_a_port_where_something_else_answers(monkeypatch):
 def test_what_dask_has_to_say_stands_in_the_log_like_all_else():
     program = """
 import logging
-from a2v.engine import farm
+from a2v.engine import dask_renderer
 from a2v.cli.printing import log_to_stderr
 log_to_stderr(as_json=True)
 for name in ("distributed", "distributed.client"):

@@ -32,7 +32,7 @@ def open_umask():
 def use(data_dir, recordings, say, look_until):
     async def use():
         async with (
-            LocalEngine(data_dir, "t", allow_files=recordings, workers=1) as engine,
+            LocalEngine(data_dir=data_dir, token="t", allow_files=recordings, workers=1) as engine,
             httpx.AsyncClient(base_url=engine.base_url, headers={"Authorization": "t"}) as client,
         ):
 
@@ -65,7 +65,7 @@ async def test_nor_of_one_that_was_there_with_all_its_files(use, data_dir):
     await use()
     for path in [data_dir, *data_dir.rglob("*")]:
         path.chmod(0o777 if path.is_dir() else 0o666)
-    async with LocalEngine(data_dir):
+    async with LocalEngine(data_dir=data_dir):
         assert open_to_others(data_dir) == {}
 
 

@@ -190,7 +190,7 @@ class Engine:
 async def engine(recordings, say, data_dir):
     limits = httpx.Limits(max_connections=1)
     async with (
-        LocalEngine(data_dir, workers=2, allow_files=recordings) as local,
+        LocalEngine(data_dir=data_dir, workers=2, allow_files=recordings) as local,
         httpx.AsyncClient(
             base_url=local.base_url, headers={"Authorization": local.token}, limits=limits, timeout=30
         ) as client,
@@ -242,7 +242,7 @@ recording.write_text("hello")
 
 async def main():
     async with (
-        LocalEngine(disk / "data", "t", workers=2, allow_files=recording) as engine,
+        LocalEngine(data_dir=disk / "data", token="t", workers=2, allow_files=recording) as engine,
         httpx.AsyncClient(base_url=engine.base_url, headers={"Authorization": "t"}) as client,
     ):
         async def submit():

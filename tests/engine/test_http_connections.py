@@ -41,7 +41,7 @@ def short(monkeypatch):
 
 @pytest.fixture
 async def engine(quick_renders, recordings, data_dir):
-    async with LocalEngine(data_dir, "t", allow_files=recordings) as running:
+    async with LocalEngine(data_dir=data_dir, token="t", allow_files=recordings) as running:
         yield running
 
 

@@ -137,7 +137,7 @@ async def test_the_end_does_not_wait_for_a_client_that_does_not_read(
     quick_renders, recordings, say, look_until, data_dir
 ):
     with socket.socket() as lazy:
-        async with LocalEngine(data_dir, allow_files=recordings) as engine, client_of(engine) as client:
+        async with LocalEngine(data_dir=data_dir, allow_files=recordings) as engine, client_of(engine) as client:
             video = await look_until(client, await submit(client, say("hello")), "finished")
             path = data_dir / "videos" / f"{video['video_id']}.mp4"
             with path.open("wb") as file:
@@ -168,18 +168,18 @@ async def test_cancelling_the_start_ends_the_engine():
 
 @pytest.mark.anyio
 async def test_a_data_folder_keeps_everything(quick_renders, recordings, say, look_until, data_dir):
-    async with LocalEngine(data_dir, "t", allow_files=recordings) as engine, client_of(engine) as client:
+    async with LocalEngine(data_dir=data_dir, token="t", allow_files=recordings) as engine, client_of(engine) as client:
         video_id = (await look_until(client, await submit(client, say("hello")), "finished"))["video_id"]
-    async with LocalEngine(data_dir, "t") as engine, client_of(engine) as client:
+    async with LocalEngine(data_dir=data_dir, token="t") as engine, client_of(engine) as client:
         video = (await client.get("/v1/a2v/video.get", params={"video_id": video_id})).json()["data"]
         assert (await client.get(video["video_url"])).text == "eva_a0008 --size 512: hello"
 
 
 @pytest.mark.anyio
 async def test_a_data_folder_in_use_is_refused(data_dir):
-    async with LocalEngine(data_dir):
+    async with LocalEngine(data_dir=data_dir):
         with pytest.raises(ConfigurationError, match="another engine"):
-            async with LocalEngine(data_dir):
+            async with LocalEngine(data_dir=data_dir):
                 pass
 
 
@@ -187,7 +187,7 @@ async def test_a_data_folder_in_use_is_refused(data_dir):
 async def test_a_data_folder_that_cannot_be(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigurationError, match="cannot be made"):
-        async with LocalEngine(tmp_path / "file" / "data"):
+        async with LocalEngine(data_dir=tmp_path / "file" / "data"):
             pass
 
 
@@ -235,6 +235,18 @@ def test_replies_do_not_wait_for_company():
 def test_wrong_settings_are_told_at_once(wrong, said):
     with pytest.raises(ConfigurationError, match=said):
         LocalEngine(**wrong)
+
+
+def test_a_local_engine_listens_on_loopback_only():
+    with pytest.raises(ConfigurationError, match=r"on loopback only, not on host='0\.0\.0\.0'"):
+        LocalEngine(Settings(host="0.0.0.0"))
+
+
+def test_a_local_engine_takes_settings_or_keywords():
+    with pytest.raises(TypeError, match="pass size, fps as part of settings"):
+        LocalEngine(Settings(), size=720, fps=30)
+    with pytest.raises(ConfigurationError, match=r"settings must be a2v\.engine\.Settings, got 'data'"):
+        LocalEngine("data")
 
 
 def test_the_token_is_not_shown():
@@ -323,7 +335,7 @@ async def test_a_killed_engine_loses_nothing(program, say, look_until, child):
 
 
 def test_others_are_let_in_only_when_asked_to():
-    with pytest.raises(ConfigurationError, match="explicitly"):
+    with pytest.raises(ConfigurationError, match="allow_remote=True"):
         serve(Settings(host="0.0.0.0"))
 
 

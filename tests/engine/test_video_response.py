@@ -61,7 +61,7 @@ def test_a_part_is_of_the_same_video(finished):
 async def test_a_video_that_is_removed_is_sent_whole_or_not_found(recordings, say, look_until, data_dir, caplog):
     """Never broken off, and never told as an error of the engine."""
     async with (
-        LocalEngine(data_dir, "t", allow_files=recordings, keep_days=1000) as engine,
+        LocalEngine(data_dir=data_dir, token="t", allow_files=recordings, keep_days=1000) as engine,
         httpx.AsyncClient(base_url=engine.base_url, headers={"Authorization": "t"}) as client,
     ):
         job = {"model_id": "eva_a0008", "audio_url": say("hello")}

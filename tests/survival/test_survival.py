@@ -175,7 +175,7 @@ async def test_twelve_recordings_through_the_engine(nursery, tmp_path) -> None:
     clips = sorted(CLIPS.glob("*.flac"))
     recordings = [_short_copy(clips[n % len(clips)], tmp_path / f"{n:02d}.wav", start=n / 10) for n in range(12)]
     order = {"folder": str(tmp_path), "jobs": [path.stem for path in recordings]}
-    async with LocalEngine(tmp_path / "engine", allow_files=recordings, size=512) as engine:
+    async with LocalEngine(data_dir=tmp_path / "engine", allow_files=recordings, size=512) as engine:
         order |= {"base_url": engine.base_url, "token": engine.token}
         order["urls"] = {path.stem: path.as_uri() for path in recordings}
         for instant in ("after submitted", "after done"):
