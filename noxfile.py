@@ -47,7 +47,8 @@ WITH_LOWEST = [
     "tests/engine/test_server.py",
 ]
 # Work stealing keeps neighbours together, which share the servers of their module.
-IN_PARALLEL = ["-n", "auto", "--dist", "worksteal"]
+STEALING = ["--dist", "worksteal"]
+IN_PARALLEL = ["-n", "auto", *STEALING]
 LARGEST_WHEEL = 2_000_000
 EXTRAS = [name for name in PYPROJECT["project"]["optional-dependencies"] if name != "all"]
 COVERED_IN_FULL = ["*/_core/*", "*/_async/*", "*/_sync/*", "*/_values/*", "*/errors.py"]
@@ -128,11 +129,12 @@ def tests(session: nox.Session) -> None:
         session.run("pytest", *session.posargs)
         return
     session.run("coverage", "erase")
-    # Most of the time goes into waiting for processes and sockets, so two runs share the processors well.
+    # Those that are not measured mostly wait, for processes and sockets, so more of them than processors are run at once.
+    processors = os.cpu_count() or 1
     _run_in_parallel(
         session,
-        ["coverage", "run", "-m", "pytest", *IN_PARALLEL, *MEASURED],
-        ["pytest", *IN_PARALLEL, *(f"--ignore={path}" for path in MEASURED)],
+        ["coverage", "run", "-m", "pytest", "-n", str(processors), *STEALING, *MEASURED],
+        ["pytest", "-n", str(2 * processors), *STEALING, *(f"--ignore={path}" for path in MEASURED)],
     )
     session.run("coverage", "combine", "--quiet")
     session.run("coverage", "report", f"--include={','.join(COVERED_IN_FULL)}", "--fail-under=100")
@@ -204,6 +206,8 @@ def extended(session: nox.Session) -> None:
     matrix, fuzz = "tests/faults/test_toxics.py", "tests/faults/test_fuzz.py"
     _run_in_parallel(session, [*pytest, matrix], [*pytest, *IN_PARALLEL, f"--ignore={matrix}"], env=WHEEL)
     session.run("pytest", fuzz, env=WHEEL | {"A2V_FUZZ_CASES": "4000"})
+    properties = ["-m", "hypothesis and not extended", "--hypothesis-profile", "long"]
+    session.run("pytest", *IN_PARALLEL, *properties, "tests/core", env=WHEEL)
 
 
 @nox.session(requires=["build"], default=False)

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, settings
 from tests.sockets import claim
 
 # How fast a machine is, and what else it does just now, is not what is tested.
-settings.register_profile("long", deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=500)
+settings.register_profile("long", deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=200)
 settings.register_profile("default set", settings.get_profile("long"), max_examples=25)
 settings.load_profile("default set")
 
