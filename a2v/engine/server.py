@@ -24,7 +24,7 @@ import anyio
 import anyio.to_thread
 import uvicorn
 
-from a2v._core import arguments
+from a2v._values import arguments
 from a2v.engine import sandbox
 from a2v.engine.app import create_app
 from a2v.engine.http_connections import KEEP_ALIVE_SECONDS, HttpConnection, accept_connections, max_connections
@@ -67,7 +67,7 @@ class LocalEngine:
             settings = Settings(**options)
         elif not isinstance(settings, Settings):
             raise ConfigurationError(
-                f"settings must be a2v.engine.Settings, got {arguments.shown(settings)}; pass single settings by keyword"
+                f"settings must be a2v.engine.Settings, got {arguments.short_repr(settings)}; pass single settings by keyword"
             )
         elif options:
             raise TypeError(f"pass {', '.join(options)} as part of settings: LocalEngine takes settings or keywords")
