@@ -297,9 +297,15 @@ async def test_limits_that_are_none(make_client, limit) -> None:
 
 
 async def test_the_timeout_covers_the_wait(service, make_client, tmp_path, check) -> None:
+    async def slowly(request):
+        await anyio.sleep(40_000)
+        return service.well(request)
+
     service.plan = [(0, {"status": "pending"})]
-    async with make_client() as client:
+    async with make_client(timeout=50_000) as client:
         for options, least in (({"timeout": 100}, 100), ({}, 86_400)):
+            # Half a day for each answer, so a day takes few of them.
+            service.replies["video.get"] = [slowly if least == 86_400 else service.well]
             started = anyio.current_time()
             with pytest.raises(a2v.WaitTimeoutError, match="v has not ended after") as caught:
                 await client.videos.task("v").download(tmp_path / "v.mp4", **options)
@@ -333,7 +339,13 @@ async def test_the_timeout_covers_the_transfer(service, make_client, tmp_path) -
 async def test_without_a_timeout_it_takes_as_long_as_it_takes(service, make_client, tmp_path: Path) -> None:
     late = {"status": "finished", "video_url": "https://files.example/v.mp4"}
     service.plan = [(0, {"status": "pending"}), (90_000, late)]
-    async with make_client() as client:
+
+    async def slowly(request):
+        await anyio.sleep(40_000)
+        return service.well(request)
+
+    service.replies["video.get"] = [slowly]
+    async with make_client(timeout=50_000) as client:
         path = await client.videos.task("v").download(tmp_path / "v.mp4", timeout=None)
     assert path.read_bytes() == b"a video"
 

@@ -204,8 +204,14 @@ async def test_our_patience_ends(service, make_client, check, timeout) -> None:
 
 
 async def test_a_day_unless_told_otherwise(service, make_client) -> None:
+    async def slowly(request):
+        await anyio.sleep(40_000)
+        return service.well(request)
+
+    # Each answer takes half a day, so a day takes few of them.
+    service.replies["video.get"] = [slowly]
     service.plan = [(0, {"status": "pending"}), (86_500, finished())]
-    async with make_client() as client:
+    async with make_client(timeout=50_000) as client:
         with pytest.raises(a2v.WaitTimeoutError) as caught:
             await client.videos.task("v").wait()
         assert caught.value.waited == pytest.approx(86_400)
