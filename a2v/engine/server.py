@@ -205,6 +205,8 @@ class _Server(uvicorn.Server):
         with self._socket:
             async with self._app.router.lifespan_context(self._app), anyio.create_task_group() as self._tasks:
                 await self.serve(sockets=[self._socket])
+                # Uvicorn 0.34 calls no `shutdown` if it was told to stop before it had started.
+                self._accepting.cancel()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:  # noqa: ARG002  # uvicorn's signature
         # Replaces uvicorn's method, which lets asyncio accept any number of connections.
