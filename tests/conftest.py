@@ -27,6 +27,11 @@ def pytest_configure(config: pytest.Config) -> None:
             del os.environ[name]
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Keep long bytes out of the names of tests: those of a workbook hold the time, and workers must agree on the names."""
+    return argname if isinstance(val, bytes) and len(val) > 40 else None
+
+
 # Where the backend can matter: cancellation, task groups, threads, several event loops, the clock of the test kit.
 ON_BOTH_BACKENDS = {
     "test_arguments.py",
@@ -39,6 +44,7 @@ ON_BOTH_BACKENDS = {
     "test_local.py",
     "test_dispatcher.py",
     "test_page.py",
+    "test_server.py",
     "test_soak.py",
     "test_threads.py",
     "test_time.py",

@@ -38,11 +38,11 @@ def parts_of(data: bytes) -> dict[str, bytes]:
 
 
 def packed(parts: dict[str, Any], compression: int = zipfile.ZIP_DEFLATED) -> bytes:
-    """An archive of these parts: the same bytes each time, because they are in the names of tests."""
+    """An archive of these parts."""
     stored = io.BytesIO()
-    with zipfile.ZipFile(stored, "w") as archive:
+    with zipfile.ZipFile(stored, "w", compression) as archive:
         for name, content in parts.items():
-            archive.writestr(zipfile.ZipInfo(name), content, compression)
+            archive.writestr(name, content)
     return stored.getvalue()
 
 
