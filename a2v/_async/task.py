@@ -1,8 +1,7 @@
-"""A video on its way."""
+"""Tasks: a video that is being rendered, its waits and its download."""
 
 from __future__ import annotations
 
-from contextlib import aclosing
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -11,7 +10,7 @@ import anyio
 from a2v._async.destination import Destination, file_ids
 from a2v._async.download import download, in_thread
 from a2v._async.requests import telemetry
-from a2v._async.requests.subscription import Watch
+from a2v._async.requests.subscription import Subscription
 from a2v._core.settings import HoldsSecret, Secret
 from a2v._values import arguments
 from a2v._values.models import DEFAULT_RENDER_TIMEOUT, Video, VideoStatus
@@ -75,7 +74,7 @@ class AsyncVideoTask(HoldsSecret):
             InvalidArgumentError: ``timeout`` is not a number of seconds.
             A2VError: The server cannot be asked: a refused token, ten minutes without a usable reply, …
         """
-        return follow(self._session, [self], arguments.timeout("timeout", timeout))
+        return watch_tasks(self._session, [self], arguments.timeout("timeout", timeout))
 
     async def wait(self, timeout: float | None = DEFAULT_RENDER_TIMEOUT) -> Video:
         """Wait until the video is finished.
@@ -92,11 +91,12 @@ class AsyncVideoTask(HoldsSecret):
             A2VError: As for ``watch``.
         """
         if self._video is None or not self._video.is_terminal:
-            async with aclosing(self.watch(timeout)) as looks:
-                async for _ in looks:
-                    pass
+            timeout = arguments.timeout("timeout", timeout)
+            with Subscription(self._session, {self._video_id: self._submitted_at}, timeout) as subscription:
+                while video := await subscription.next():
+                    self._video = video
         video = self._video
-        if video is None:  # pragma: no cover  # a watch yields at least once or raises
+        if video is None:  # pragma: no cover  # a subscription returns a snapshot or raises
             raise AssertionError
         if video.status is VideoStatus.FAILED:
             raise VideoFailedError(_failure(video), video=video)
@@ -161,21 +161,19 @@ def _prepare(path: Path, *, overwrite: bool, recording: Path | None) -> Destinat
     return destination
 
 
-async def follow(
+async def watch_tasks(
     session: Session, tasks: Sequence[AsyncVideoTask], timeout: float | None
 ) -> AsyncGenerator[Video, None]:
-    """Follow tasks, each remembering what is seen of it."""
+    """Yield the changed snapshots of the tasks' videos. Each task keeps its last one."""
     by_id: dict[str, list[AsyncVideoTask]] = {}
     for task in tasks:
         by_id.setdefault(task.video_id, []).append(task)
-    watch = Watch(session, {video_id: same[0]._submitted_at for video_id, same in by_id.items()}, timeout)  # noqa: SLF001
-    try:
-        while video := await watch.next():
+    submitted_at = {video_id: same[0]._submitted_at for video_id, same in by_id.items()}  # noqa: SLF001  # its module
+    with Subscription(session, submitted_at, timeout) as subscription:
+        while video := await subscription.next():
             for task in by_id[video.video_id]:
-                task._video = video  # noqa: SLF001  # a task's own module
+                task._video = video  # noqa: SLF001  # its module
             yield video
-    finally:
-        watch.close()
 
 
 async def save(

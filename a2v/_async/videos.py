@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, overload
 
-from a2v._async.task import AsyncVideoTask, follow
-from a2v._core import wire
+from a2v._async.task import AsyncVideoTask, watch_tasks
 from a2v._core.file_urls import path_from_url
 from a2v._core.settings import HoldsSecret
 from a2v._values import arguments
@@ -58,7 +57,7 @@ class AsyncVideos(HoldsSecret):
         """
         # The overloads forbid what a job forbids; callers without a type checker hear of it from the job.
         job = Job(model_id, audio_url, pose_id=pose_id, with_mask=with_mask)  # type: ignore[call-overload]
-        video_id = await self._session.call(wire.video_generate(job))
+        video_id = await self._session.generate(job)
         now, recording = self._session.now(), path_from_url(audio_url)
         return AsyncVideoTask(self._session, video_id, submitted_at=now, recording=recording)
 
@@ -123,7 +122,7 @@ class AsyncVideos(HoldsSecret):
             A2VError: Some could not be followed for another reason; ``error.video_id`` is the first of them.
         """
         tasks = [task if isinstance(task, AsyncVideoTask) else self.task(task) for task in tasks_or_ids]
-        return follow(self._session, tasks, arguments.timeout("timeout", timeout))
+        return watch_tasks(self._session, tasks, arguments.timeout("timeout", timeout))
 
     def _known(self, video_id: str) -> str:
         """Check an id, and note that the caller knows the video: a batch must not take it for one of its own."""

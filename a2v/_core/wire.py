@@ -6,12 +6,12 @@ This is the one place that knows how the protocol looks. The client reads replie
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from typing import Any, Generic, Literal, TypeVar, cast
 
 import cattrs
-from attrs import define, field, frozen
+from attrs import field, frozen
 from cattrs.gen import make_dict_structure_fn, override
 
 from a2v._values.jobs import Job
@@ -41,37 +41,17 @@ MAX_LIST = 32 * 1024 * 1024
 _DEEPEST = 50
 
 
-@define(eq=False)
-class SubmissionAttempt:
-    """One try to submit, while it is on its way.
-
-    Attributes:
-        before_send: Awaited when the request's turn has come, before any of it is sent. If it fails, nothing is sent.
-        owner: Who submits, if the client is to know whose submission it is.
-        number: When it began, counted in submissions of the client.
-        started: Whether ``before_send`` is through.
-        sent: Whether any of the request may have reached the server; known at the end, also if it is cancelled.
-    """
-
-    before_send: Callable[[], Awaitable[None]] | None = None
-    owner: Hashable = None
-    number: int | None = None
-    started: bool = False
-    sent: bool = False
-
-
 @frozen
 class ApiRequest(Generic[T]):
-    """One call of the API.
+    """A request of the API.
 
     Attributes:
-        method: ``GET`` can be repeated at will; ``POST`` costs money each time it arrives.
-        path: Where, below ``base_url``.
-        read: Makes the value out of a successful reply's ``data``, or raises ``ProtocolError``.
+        method: ``GET`` can be repeated freely; ``POST`` costs money each time it arrives.
+        path: The path below ``base_url``.
+        read: Converts the ``data`` of a successful response to the result, or raises ``ProtocolError``.
         params: The query.
-        job: What is submitted, for the one call that submits.
-        sending: Who wants to know what becomes of that, if somebody does.
-        max_body: Longest response that is read, in bytes.
+        job: The job, if this is ``video.generate``.
+        max_body: The longest response to read, in bytes.
     """
 
     method: Literal["GET", "POST"]
@@ -79,17 +59,16 @@ class ApiRequest(Generic[T]):
     read: Callable[[object], T]
     params: Mapping[str, str] | None = None
     job: Job | None = None
-    sending: SubmissionAttempt | None = None
     max_body: int = MAX_BODY
 
     @property
     def name(self) -> str:
-        """What the protocol calls it, such as ``video.get``."""
+        """The protocol's name of the method, such as ``video.get``."""
         return self.path.rpartition("/")[2]
 
     @property
     def about(self) -> str | None:
-        """What names the thing it is about, such as ``video_id``; ``None`` if it is about all there are."""
+        """The field that names the resource, such as ``video_id``; ``None`` if the request is about all of them."""
         if self.job:
             return "pose_id" if self.job.pose_id else "model_id"
         return next(iter(self.params), None) if self.params else None
@@ -102,17 +81,17 @@ class ApiRequest(Generic[T]):
 
 @frozen
 class Response:
-    """What came back: header names in lower case, the body whole."""
+    """A response: header names in lower case, and the complete body."""
 
     status_code: int
-    # Neither is to be shown by error reports: servers quote tokens there, and sign URLs.
+    # Kept out of error reports: servers echo tokens in headers and put signed URLs into bodies.
     headers: Mapping[str, str] = field(repr=False)
     body: bytes = field(repr=False)
 
 
 @frozen
 class Envelope:
-    """What every reply is wrapped in."""
+    """The JSON object that wraps every response."""
 
     code: int
     message: str
@@ -127,9 +106,9 @@ def character_list() -> ApiRequest[list[Character]]:
     return ApiRequest("GET", CHARACTER_LIST, lambda data: _read_list(data, Character), max_body=MAX_LIST)
 
 
-def video_generate(job: Job, sending: SubmissionAttempt | None = None) -> ApiRequest[str]:
+def video_generate(job: Job) -> ApiRequest[str]:
     """Submit a job; the value is the new video's id."""
-    return ApiRequest("POST", VIDEO_GENERATE, _read_video_id, job=job, sending=sending or SubmissionAttempt())
+    return ApiRequest("POST", VIDEO_GENERATE, _read_video_id, job=job)
 
 
 def video_get(video_id: str) -> ApiRequest[Video]:

@@ -179,7 +179,7 @@ def test_a_forked_process_has_a_budget_of_its_own(monkeypatch) -> None:
         asyncio.run(client.characters.list())
         parent = os.getpid()
         monkeypatch.setattr(os, "getpid", lambda: parent + 1)
-        with client._session._shared.lock:
+        with client._session._limiter.lock:
             asyncio.run(client.characters.list())
 
 

@@ -332,8 +332,8 @@ async def test_waits_for_the_budget_are_told(service, log, make_client) -> None:
             tasks.start_soon(client.characters.list)
             tasks.start_soon(client.characters.list)
     first, second = log()  # one line for each request that waits, and not for each time that somebody looks
-    assert first.startswith("the budget is used up: the next request is sent in 2")
-    assert second.startswith("the budget is used up")
+    assert first.startswith("rate limit reached: the next request is sent in 2")
+    assert second.startswith("rate limit reached")
 
 
 async def test_repeated_requests_and_ended_watches_are_told(service, log, make_client) -> None:

@@ -196,7 +196,7 @@ async def test_our_patience_ends(service, make_client, check, timeout) -> None:
         assert error.waited == pytest.approx(timeout)
         assert (error.video_id, error.video) == (task.video_id, task.video)
         assert (error.video is None) == (timeout == 0)
-        assert "goes on at the server" in str(error)
+        assert "continues to render" in str(error)
         check(error)
         # It is picked up again where it was.
         service.plan = [(0, finished())]

@@ -11,6 +11,7 @@ import anyio
 from anyio.lowlevel import checkpoint_if_cancelled
 
 from a2v._async.requests import telemetry
+from a2v._async.requests.known_videos import SubmissionAttempt
 from a2v._core import wire
 from a2v._core.job_errors import error_record, refuses_all, state_after, submission_unknown
 from a2v._core.poll_scheduler import MAX_OUTAGE
@@ -139,9 +140,9 @@ class Submitter:
                 raise
             scope.shield = True
 
-        sending = wire.SubmissionAttempt(intend, owner=self._finder.owner)
+        sending = SubmissionAttempt(intend, owner=self._finder.owner)
         try:
-            outcome = await self._session.attempt(wire.video_generate(item.job, sending))
+            outcome = await self._session.submit(item.job, sending)
             self._refuse_twin(item.job, outcome)
         except BaseException as error:
             if sending.started:

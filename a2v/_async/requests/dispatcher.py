@@ -1,301 +1,351 @@
-"""Whose turn it is: all requests of a client in one event loop, paced by the client's budget and the loop's scheduler.
+"""The driver of one event loop: sends every request of a client there, when the rate limiter and the scheduler allow it.
 
-There is no task in the background. Everybody who waits here is ready to *conduct*: to sleep until the next request is due
-and to give the turn to whom it belongs. A submission or a call is sent by its own waiter; a look at a video by whoever
-conducts, for all who watch it. Whoever leaves, also by cancellation, hands the conducting on.
+`RateLimiter` and `PollScheduler` decide which request is next and when, but they have no clock and send nothing. The
+dispatcher supplies both, without a background task: a client that is not used costs nothing, and nothing outlives the
+caller that waits.
+
+* **One driver.** Everything that waits here, a queued request or a subscription, is a *waiter*. At any time at most one of
+  them drives: it sleeps until the next request is due or until something changes (``_changed``), and then either gives
+  the reservation to the request at the head of a queue or sends the due poll itself. All others sleep on an event of their
+  own (``_idle``).
+* **The driver may leave at any time**: it got what it waited for, it was cancelled, or it is busy sending a poll. Each time
+  it wakes another waiter, which then drives. So while there are waiters, one of them is driving or about to.
+* **Requests are sent by their own callers**, in their own task, so cancelling a caller cancels its request and nothing else.
+  A poll is sent by the current driver for all subscriptions to that video. If the driver is cancelled meanwhile, the poll is
+  abandoned and the next driver sends it again.
+* **Each reservation is released exactly once**, whether there was a response, an error or a cancellation, in ``_exchange``
+  or, if a caller is cancelled between reservation and sending, in ``send``.
+* **Each response is classified once**, in ``_exchange``. The limiter and the caller, or the scheduler, use that result.
+
+A background task that polls would be simpler to write. But it needs an owner that ends it, survives no
+``asyncio.run`` that ends, and, started lazily, belongs to the cancel scopes of whichever caller happened to come first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from itertools import chain
 from math import inf
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import anyio
-from attrs import define, field
+from attrs import define, field, frozen
 
-from a2v._async.requests.telemetry import NO_SPAN, Span, logger
+from a2v._async.requests import telemetry
+from a2v._async.requests.known_videos import KnownVideos
+from a2v._async.requests.transport import Transport
 from a2v._core import wire
 from a2v._core.poll_scheduler import PollEvent, PollScheduler, ScheduledRequest
 from a2v._core.rate_limiter import Pace, RequestKind
-from a2v._core.responses import NoResponse, Retry, classify, is_rate_limited
+from a2v._core.responses import NoResponse, Retry, classify
+from a2v._core.settings import Secret
 from a2v._core.wire import ApiRequest, Response
-from a2v.errors import A2VError
+from a2v.errors import A2VError, APIError, ProtocolError, RateLimitError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections import deque
 
+    from a2v._async.requests.known_videos import SubmissionAttempt
     from a2v._async.requests.shared_limiter import LoopRateLimiter
+    from a2v._async.requests.telemetry import Span
     from a2v._core.rate_limiter import RateLimiter
     from a2v._values.models import Video
 
-_ELSEWHERE = 0.1  # seconds until the budget is looked at again while another event loop waits for an answer
-_INSTANT = 1e-6
+T = TypeVar("T")
 
-Exchange = Callable[[ApiRequest[Any]], Awaitable[Response | NoResponse]]
+_OTHER_LOOPS_INTERVAL = 0.1  # seconds between checks of the limiter while another event loop waits for a response
+_EPSILON = 1e-6  # seconds; a request may be sent this early, because two clocks do not add up exactly
+_MIN_ANNOUNCED_DELAY = 1.0  # seconds; shorter waits for the rate limit are not logged
 
 
-@define(eq=False)
-class Waiter:
-    """Somebody who waits here.
+@frozen
+class Connection:
+    """What it takes to send a request in one event loop.
 
     Attributes:
-        event: Set to wake it.
-        ready: Whether what it waits for has come.
+        transport: The connections of that event loop.
+        base_url: The server.
+        token: The account's token.
+        timeout: Seconds for one exchange.
+        known_videos: The client's record of submissions and listed videos.
     """
 
-    event: anyio.Event = field(factory=anyio.Event, init=False)
-    ready: bool = field(default=False, init=False)
+    transport: Transport
+    base_url: str
+    token: Secret
+    timeout: float
+    known_videos: KnownVideos
 
-    def satisfy(self) -> None:
-        """What it waits for has come."""
-        self.ready = True
-        self.event.set()
+
+class Waiter(Protocol):
+    """A caller that waits in the dispatcher."""
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it has what it waits for."""
+        ...
+
+
+class Subscriber(Waiter, Protocol):
+    """What the dispatcher needs of a ``Subscription``."""
+
+    open: dict[str, float | None]
+    events: deque[PollEvent]
+    paused: bool
+    span: Span
 
 
 @define(eq=False)
-class _Sender(Waiter):
-    """Waits to send a request of its own."""
+class _QueuedRequest:
+    """A request of a caller that waits for permission to send it."""
 
+    # 0 until the driver grants one.
     reservation: int = field(default=0, init=False)
 
-
-@define(eq=False)
-class Watcher(Waiter):
-    """Waits for news of videos.
-
-    Attributes:
-        span: What its looks are a part of.
-        waiting: Whether it does so now; a watcher whose caller is busy elsewhere costs no requests.
-        news: What has come: looks, and errors that end the watching of a video.
-    """
-
-    span: Span = NO_SPAN
-    waiting: bool = field(default=False, init=False)
-    news: list[PollEvent] = field(factory=list, init=False)
+    @property
+    def is_ready(self) -> bool:
+        return self.reservation > 0
 
 
 class RequestDispatcher:
-    """The turns of one client in one event loop."""
+    """Sends the requests of one client in one event loop.
 
-    def __init__(
-        self,
-        exchange: Exchange,
-        budget: LoopRateLimiter,
-        video_list: Callable[[], ApiRequest[list[Video]]] = wire.video_list,
-    ) -> None:
-        self._exchange = exchange
-        self._video_list = video_list
-        self._limiter = budget
-        self._in_flight = 0
+    Args:
+        connection: Where and how to send.
+        limiter: The client's rate limiter.
+    """
+
+    def __init__(self, connection: Connection, limiter: LoopRateLimiter) -> None:
+        self._connection = connection
+        self._limiter = limiter
         self._scheduler = PollScheduler()
-        self._senders: dict[RequestKind, dict[_Sender, None]] = {RequestKind.SUBMIT: {}, RequestKind.CALL: {}}
-        self._watchers: dict[str, dict[Watcher, None]] = {}
-        self._conducting = False
-        self._told = -inf
-        self._idle: dict[Waiter, None] = {}
+        # Requests of this event loop alone; the limiter counts those of all.
+        self._in_flight = 0
+        # Dictionaries serve as ordered sets: first in, first out, and removal from the middle.
+        self._queues: dict[RequestKind, dict[_QueuedRequest, None]] = {RequestKind.SUBMIT: {}, RequestKind.CALL: {}}
+        self._subscribers: dict[str, dict[Subscriber, None]] = {}
+        self._has_driver = False
+        self._idle: dict[Waiter, anyio.Event] = {}
+        # Set when the driver must ask the limiter and the scheduler again.
         self._changed = anyio.Event()
+        self._announced = -inf
 
-    # -- what waiters do ----------------------------------------------------------------------------------------------
-
-    async def request(self, call: ApiRequest[Any]) -> Response | NoResponse:
-        """Send a request when its turn comes."""
-        kind = RequestKind.SUBMIT if call.job else RequestKind.CALL
-        sender = _Sender()
-        self._senders[kind][sender] = None
-        self._changed.set()
-        try:
-            await self._until_ready(sender)
-        except BaseException:
-            self._senders[kind].pop(sender, None)
-            if sender.ready:
-                self._answered(call, sender.reservation, None)
-            raise
-        return await self._send(call, sender.reservation)
-
-    def follow(self, watcher: Watcher, since: Mapping[str, float | None]) -> None:
-        """Begin to watch videos.
+    async def send(self, request: ApiRequest[T], attempt: SubmissionAttempt | None = None) -> T | Retry:
+        """Send a request as soon as the rate limit allows.
 
         Args:
-            watcher: Who wants the news; what is known already comes at once.
-            since: For each video's id when it was submitted, by ``now``, or ``None`` if it was picked up.
+            request: The request.
+            attempt: The record of the submission, if it is one.
+
+        Returns:
+            The value of the response, or ``Retry`` if the request may be sent again.
+
+        Raises:
+            A2VError: The outcome is final; see ``a2v._core.responses``.
         """
-        now = self.now()
-        for video_id, submitted in since.items():
-            self._watchers.setdefault(video_id, {})[watcher] = None
-            if video := self._scheduler.snapshot(video_id):
-                watcher.news.append((video_id, video))
-            self._scheduler.add(video_id, now, since=submitted)
-
-    def leave(self, watcher: Watcher, video_ids: list[str]) -> None:
-        """Watch videos no longer."""
-        for video_id in video_ids:
-            watchers = self._watchers.get(video_id, {})
-            watchers.pop(watcher, None)
-            if not watchers:
-                self._forget(video_id)
-
-    async def news(self, watcher: Watcher, video_ids: Mapping[str, float | None]) -> list[PollEvent]:
-        """Wait for news of the videos that a watcher follows."""
-        self._scheduler.resume(video_ids)
-        watcher.waiting, watcher.ready = True, bool(watcher.news)
+        queue, queued = self._queues[RequestKind.SUBMIT if request.job else RequestKind.CALL], _QueuedRequest()
+        queue[queued] = None
         self._changed.set()
         try:
-            await self._until_ready(watcher)
-        finally:
-            watcher.waiting = False
-        news, watcher.news = watcher.news, []
-        return news
+            await self._wait(queued)
+        except BaseException:
+            queue.pop(queued, None)
+            if queued.is_ready:
+                self._release(queued.reservation, None)
+            raise
+        return await self._exchange(request, queued.reservation, attempt)
 
-    def looked(self, video: Video) -> None:
-        """Tell the watchers of a look that somebody took for himself."""
-        self._deliver(self._scheduler.observe([video], self.now()))
+    def subscribe(self, subscriber: Subscriber) -> None:
+        """Poll the open videos of a subscription. The last snapshots of those already polled are queued at once."""
+        now = self.now()
+        for video_id, submitted_at in subscriber.open.items():
+            self._subscribers.setdefault(video_id, {})[subscriber] = None
+            if snapshot := self._scheduler.snapshot(video_id):
+                subscriber.events.append((video_id, snapshot))
+            self._scheduler.add(video_id, now, since=submitted_at)
+
+    def unsubscribe(self, subscriber: Subscriber) -> None:
+        """Stop polling the videos that nothing else subscribes to."""
+        for video_id in subscriber.open:
+            subscribers = self._subscribers.get(video_id, {})
+            subscribers.pop(subscriber, None)
+            if not subscribers:
+                self._forget(video_id)
+
+    async def wait_for_events(self, subscriber: Subscriber) -> None:
+        """Return once the subscription has events. Its videos are polled meanwhile."""
+        self._scheduler.resume(subscriber.open)
+        subscriber.paused = False
+        self._changed.set()
+        try:
+            await self._wait(subscriber)
+        finally:
+            subscriber.paused = True
+
+    def observe(self, video: Video) -> None:
+        """Use a snapshot that a caller requested, as if it came from a poll."""
+        self._publish(self._scheduler.observe([video], self.now()))
 
     def pace(self) -> Pace:
-        """How it goes just now."""
-        with self._limiter.locked() as (budget, now):
-            turn = self._next(budget, now)
-            next_in = max(0.0, turn.at - now) if turn else None
-            return Pace(limit=budget.limit, left=budget.left(now), next_in=next_in)
+        """Return the rate limit and when the next request is sent."""
+        with self._limiter.locked() as (limiter, now):
+            scheduled = self._next(limiter, now)
+            next_in = max(0.0, scheduled.at - now) if scheduled else None
+            return Pace(limit=limiter.limit, left=limiter.left(now), next_in=next_in)
 
     def now(self) -> float:
-        """The client's time: that of its budget, in seconds, the same in all its event loops."""
+        """Return the client's time in seconds: the rate limiter's, the same in all event loops."""
         return self._limiter.now()
 
-    # -- conducting ---------------------------------------------------------------------------------------------------
+    # -- driving ------------------------------------------------------------------------------------------------------
 
-    async def _until_ready(self, waiter: Waiter) -> None:
+    async def _wait(self, waiter: Waiter) -> None:
         try:
-            while not waiter.ready:
-                await (self._rest(waiter) if self._conducting else self._conduct())
+            while not waiter.is_ready:
+                await (self._sleep(waiter) if self._has_driver else self._drive())
         finally:
-            self._hand_on()
+            self._wake_next_driver()
 
-    async def _rest(self, waiter: Waiter) -> None:
-        waiter.event = anyio.Event()
-        self._idle[waiter] = None
+    async def _sleep(self, waiter: Waiter) -> None:
+        self._idle[waiter] = wakeup = anyio.Event()
         try:
-            await waiter.event.wait()
+            await wakeup.wait()
         finally:
             del self._idle[waiter]
 
-    def _hand_on(self) -> None:
-        if self._idle and not self._conducting:
-            next(iter(self._idle)).event.set()
+    def _wake(self, waiter: Waiter) -> None:
+        if wakeup := self._idle.get(waiter):
+            wakeup.set()
 
-    async def _conduct(self) -> None:
-        """Take the next turn if it is due, otherwise sleep until it is or until something changes."""
-        reservation = None
-        with self._limiter.locked() as (budget, now):
-            turn = self._next(budget, now)
-            # Being a little early does no harm, and two clocks do not add up exactly.
-            if turn and turn.at <= now + _INSTANT:
-                self._scheduler.start(turn, now)
-                reservation = budget.acquire(now)
+    def _wake_next_driver(self) -> None:
+        if self._idle and not self._has_driver:
+            next(iter(self._idle.values())).set()
+
+    async def _drive(self) -> None:
+        """Start the next request if it is due; otherwise sleep until it is, or until something changes."""
+        reservation = 0
+        with self._limiter.locked() as (limiter, now):
+            scheduled = self._next(limiter, now)
+            if scheduled and scheduled.at <= now + _EPSILON:
+                self._scheduler.start(scheduled, now)
+                reservation = limiter.acquire(now)
                 self._in_flight += 1
-            # What an answer in another event loop changes is not told here.
-            elsewhere = budget.in_flight > self._in_flight
-        if turn and reservation is not None:
-            await self._take(turn, reservation)
-            return
-        if turn and turn.kind in self._senders:
-            self._tell_wait(turn.at, now)
-        pause = turn.at - now if turn else _ELSEWHERE if elsewhere else inf
+            # A response in another event loop may allow a request here, but cannot wake this driver.
+            others_in_flight = limiter.in_flight > self._in_flight
+        if not scheduled or not reservation:
+            delay = scheduled.at - now if scheduled else _OTHER_LOOPS_INTERVAL if others_in_flight else inf
+            if scheduled and scheduled.kind in self._queues:
+                self._announce(scheduled.at, delay)
+            await self._sleep_as_driver(delay)
+        elif scheduled.kind in self._queues:
+            queued = next(iter(self._queues[scheduled.kind]))
+            del self._queues[scheduled.kind][queued]
+            queued.reservation = reservation
+            self._wake(queued)
+        else:
+            self._wake_next_driver()
+            await self._poll(scheduled, reservation)
+
+    async def _sleep_as_driver(self, delay: float) -> None:
         self._changed = anyio.Event()
-        self._conducting = True
+        self._has_driver = True
         try:
-            with anyio.CancelScope(deadline=anyio.current_time() + pause):
+            with anyio.CancelScope(deadline=anyio.current_time() + delay):
                 await self._changed.wait()
         finally:
-            self._conducting = False
-            # The one that was waited for knows its event loop, and would keep it alive.
+            self._has_driver = False
+            # An event that was waited for refers to its event loop and would keep it alive.
             self._changed = anyio.Event()
 
-    def _tell_wait(self, until: float, now: float) -> None:
-        if until - now >= 1 and until != self._told:
-            self._told = until
-            logger.info("the budget is used up: the next request is sent in %.0f s", until - now)
+    def _announce(self, until: float, delay: float) -> None:
+        if delay >= _MIN_ANNOUNCED_DELAY and until != self._announced:
+            self._announced = until
+            telemetry.logger.info("rate limit reached: the next request is sent in %.0f s", delay)
 
-    def _next(self, budget: RateLimiter, now: float) -> ScheduledRequest | None:
-        waiting = {kind: len(senders) for kind, senders in self._senders.items()}
+    def _next(self, limiter: RateLimiter, now: float) -> ScheduledRequest | None:
         return self._scheduler.next(
-            now, budget, submits=waiting[RequestKind.SUBMIT], calls=waiting[RequestKind.CALL], awaited=self._is_awaited
+            now,
+            limiter,
+            submits=len(self._queues[RequestKind.SUBMIT]),
+            calls=len(self._queues[RequestKind.CALL]),
+            awaited=self._is_awaited,
         )
 
     def _is_awaited(self, video_id: str) -> bool:
-        return any(watcher.waiting for watcher in self._watchers.get(video_id, ()))
+        return any(not subscriber.paused for subscriber in self._subscribers.get(video_id, ()))
 
-    async def _take(self, turn: ScheduledRequest, reservation: int) -> None:
-        if turn.kind in self._senders:
-            sender = next(iter(self._senders[turn.kind]))
-            del self._senders[turn.kind][sender]
-            sender.reservation = reservation
-            sender.satisfy()
-        else:
-            # Others conduct while this request is under way.
-            self._hand_on()
-            await self._look(turn, reservation)
+    # -- sending ------------------------------------------------------------------------------------------------------
 
-    async def _look(self, turn: ScheduledRequest, reservation: int) -> None:
-        call: ApiRequest[Any] = wire.video_get(turn.video_id) if turn.video_id else self._video_list()
+    async def _poll(self, scheduled: ScheduledRequest, reservation: int) -> None:
+        video_id = scheduled.video_id
+        request: ApiRequest[Any] = wire.video_get(video_id) if video_id else self._connection.known_videos.video_list()
+        # A poll serves many subscriptions; in traces it belongs to the first.
+        served = self._subscribers.get(video_id, {}) if video_id else chain.from_iterable(self._subscribers.values())
+        span = next((subscriber.span for subscriber in served), telemetry.NO_SPAN)
         try:
-            with self._whose(turn).activate():
-                answer = await self._send(call, reservation)
+            with span.activate():
+                outcome = await self._exchange(request, reservation)
+        except (APIError, ProtocolError) as error:
+            events = self._scheduler.failed(scheduled, error, self.now(), final=True)
         except BaseException:
-            self._scheduler.abandoned(turn)
+            # A cancellation, or an error of the client such as its configuration, says nothing about the video.
+            self._scheduler.abandoned(scheduled)
             raise
-        self._deliver(self._learn(turn, call, answer))
-
-    def _whose(self, turn: ScheduledRequest) -> Span:
-        """A look is sent by anybody and for many; to those who trace, it is a part of the first one's watch."""
-        followed = (
-            self._watchers.get(turn.video_id, {}) if turn.video_id else chain.from_iterable(self._watchers.values())
-        )
-        return next((watcher.span for watcher in followed), NO_SPAN)
-
-    async def _send(self, call: ApiRequest[Any], reservation: int) -> Response | NoResponse:
-        answer: Response | NoResponse | None = None
-        try:
-            answer = await self._exchange(call)
-            return answer
-        finally:
-            self._answered(call, reservation, answer)
-
-    def _learn(self, turn: ScheduledRequest, call: ApiRequest[Any], answer: Response | NoResponse) -> list[PollEvent]:
-        now = self.now()
-        try:
-            outcome = classify(call, answer)
-        except A2VError as error:
-            return self._scheduler.failed(turn, error, now, final=True)
-        if isinstance(outcome, Retry):
-            return self._scheduler.failed(turn, outcome.error, now, final=False)
-        return self._scheduler.observe(outcome if turn.kind is RequestKind.LIST else [outcome], now, turn)
-
-    def _answered(self, call: ApiRequest[Any], reservation: int, answer: Response | NoResponse | None) -> None:
-        self._in_flight -= 1
-        with self._limiter.locked() as (budget, now):
-            if not isinstance(answer, Response):
-                budget.release(reservation, now)
-            elif is_rate_limited(call, answer):
-                budget.throttled(reservation, now, answer.headers)
-            elif answer.status_code == 503:
-                budget.unavailable(reservation, now, answer.headers)
+        else:
+            if isinstance(outcome, Retry):
+                events = self._scheduler.failed(scheduled, outcome.error, self.now(), final=False)
             else:
-                budget.release(reservation, now, answer.headers, good=answer.status_code < 400)
+                videos = [outcome] if video_id else outcome
+                events = self._scheduler.observe(videos, self.now(), scheduled)
+        self._publish(events)
+
+    async def _exchange(
+        self, request: ApiRequest[T], reservation: int, attempt: SubmissionAttempt | None = None
+    ) -> T | Retry:
+        """Send a request for which there is a reservation, classify the response, and release the reservation."""
+        connection = self._connection
+        response: Response | NoResponse | None = None
+        throttled = False
+        try:
+            if attempt:
+                connection.known_videos.start(attempt)
+                if attempt.before_send:
+                    await attempt.before_send()
+                attempt.started = True
+            with telemetry.request_span(connection.base_url, request) as span:
+                response = await connection.transport.exchange(
+                    connection.base_url, connection.token, request, connection.timeout, attempt
+                )
+                telemetry.record_response(span, response)
+            outcome = classify(request, response)
+            throttled = isinstance(outcome, Retry) and isinstance(outcome.error, RateLimitError)
+            return outcome
+        finally:
+            self._release(reservation, response, throttled=throttled)
+
+    def _release(self, reservation: int, response: Response | NoResponse | None, *, throttled: bool = False) -> None:
+        self._in_flight -= 1
+        with self._limiter.locked() as (limiter, now):
+            if not isinstance(response, Response):
+                limiter.release(reservation, now)
+            elif throttled:
+                limiter.throttled(reservation, now, response.headers)
+            elif response.status_code == 503:
+                limiter.unavailable(reservation, now, response.headers)
+            else:
+                limiter.release(reservation, now, response.headers, good=response.status_code < 400)
         self._changed.set()
 
-    def _deliver(self, all_news: list[PollEvent]) -> None:
-        for video_id, news in all_news:
-            word = type(news).__name__ if isinstance(news, A2VError) else news.status.value
-            logger.info("video %s: %s", video_id, word)
-            for watcher in self._watchers.get(video_id, ()):
-                watcher.news.append((video_id, news))
-                watcher.satisfy()
+    def _publish(self, events: list[PollEvent]) -> None:
+        for video_id, event in events:
+            description = type(event).__name__ if isinstance(event, A2VError) else event.status.value
+            telemetry.logger.info("video %s: %s", video_id, description)
+            for subscriber in self._subscribers.get(video_id, ()):
+                subscriber.events.append((video_id, event))
+                self._wake(subscriber)
             if video_id not in self._scheduler:
                 self._forget(video_id)
         self._changed.set()
 
     def _forget(self, video_id: str) -> None:
-        self._watchers.pop(video_id, None)
+        self._subscribers.pop(video_id, None)
         self._scheduler.discard(video_id)

@@ -1,16 +1,18 @@
-"""What a client knows about where the videos of its account come from.
+"""What a client knows about the origin of the videos in its account.
 
-A batch must not take a video for the result of an uncertain submission if it may be something else. So the client notes,
-for all its event loops: which videos it submitted or was given the id of; since when each other video is listed; and which
-of its submissions have no known result. Time is counted in submissions: what a request lists that was sent before a
-submission began cannot be the result of it.
+A batch must not match a video to an unknown submission if the video may come from anywhere else. So the client records, for
+all its event loops: which videos it submitted or was given the id of; when each other video was first listed; and which of
+its submissions have no known result.
+
+Times are submission numbers: how many submissions of this client had started. A clock would not do, because the order that
+matters is that of requests: a list that was requested before a submission started cannot contain its video.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Hashable
+from collections.abc import Awaitable, Callable, Hashable
 from typing import TYPE_CHECKING
 
 from attrs import define, evolve
@@ -18,98 +20,117 @@ from attrs import define, evolve
 from a2v._core import wire
 
 if TYPE_CHECKING:
-    from a2v._core.wire import ApiRequest, SubmissionAttempt
+    from a2v._core.wire import ApiRequest
     from a2v._values.models import Video
 
 KNOWN = -1
-"""Instead of a time: nobody needs to ask where this video comes from."""
-_RECENT = 10_000
-"""Own videos to remember while no batch runs. A server may list a video only some time after it was submitted."""
+"""In place of the number at which a video was first listed: its origin is known."""
+_MAX_RECENT = 10_000
+"""Own videos to remember while nothing is recorded. A server may list a video only some time after its submission."""
+
+
+@define(eq=False)
+class SubmissionAttempt:
+    """One attempt to send a submission.
+
+    Attributes:
+        before_send: Awaited once the rate limit allows the request, before any of it is sent. If it raises, nothing is sent.
+        owner: Identifies the submitter, so that it can be told from others.
+        number: The submission's number; ``None`` until it starts.
+        started: Whether ``before_send`` has returned.
+        sent: Whether any of the request may have reached the server. Known at the end, even after a cancellation.
+    """
+
+    before_send: Callable[[], Awaitable[None]] | None = None
+    owner: Hashable = None
+    number: int | None = None
+    started: bool = False
+    sent: bool = False
 
 
 @define
-class _Submission:
+class _Unresolved:
     owner: Hashable
     in_flight: bool = True
 
 
 class KnownVideos:
-    """The notes of one client; see above. They may be used in several threads."""
+    """The records of one client. Safe to use in several threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._submission_count = 0
-        self._open: dict[int, _Submission] = {}
-        self._recent: deque[str] = deque(maxlen=_RECENT)
-        # Only while somebody follows: when each video was first seen, and all of that in the order in which it was noted.
+        self._unresolved: dict[int, _Unresolved] = {}
+        self._recent: deque[str] = deque(maxlen=_MAX_RECENT)
+        # Only while there are recorders: when each video was first listed, and the same as a log in order of recording.
         self._recorders = 0
         self._first: dict[str, int] = {}
         self._log: list[tuple[str, int]] = []
         self._list_count = 0
 
-    # -- what the client tells ----------------------------------------------------------------------------------------
+    # -- written by the session and the dispatcher --------------------------------------------------------------------
 
-    def start(self, sending: SubmissionAttempt) -> None:
-        """A submission is about to be sent."""
+    def start(self, attempt: SubmissionAttempt) -> None:
+        """Record that a submission is about to be sent, and number it."""
         with self._lock:
-            sending.number = self._submission_count
-            self._open[self._submission_count] = _Submission(sending.owner)
+            attempt.number = self._submission_count
+            self._unresolved[self._submission_count] = _Unresolved(attempt.owner)
             self._submission_count += 1
 
-    def finish(self, sending: SubmissionAttempt, video_id: str | None = None) -> None:
-        """The result of a submission is known: a video, or that there is none."""
-        if sending.number is not None:
-            self.resolve(sending.number)
+    def finish(self, attempt: SubmissionAttempt, video_id: str | None = None) -> None:
+        """Record the result of a submission: its video, or that there is none."""
+        if attempt.number is not None:
+            self.resolve(attempt.number)
         if video_id is not None:
             self.add(video_id)
 
-    def mark_unknown(self, sending: SubmissionAttempt) -> None:
-        """A submission has ended, and its result is unknown."""
+    def mark_unknown(self, attempt: SubmissionAttempt) -> None:
+        """Record that a submission has ended with an unknown outcome."""
         with self._lock:
-            if sending.number in self._open:  # pragma: no branch  # its video may have been found already
-                self._open[sending.number].in_flight = False
+            if attempt.number in self._unresolved:  # pragma: no branch  # its video may have been found already
+                self._unresolved[attempt.number].in_flight = False
 
     def add(self, video_id: str) -> None:
-        """A video is known to be the result of something else than an uncertain submission."""
+        """Record that the origin of a video is known, and that it is not an unknown submission."""
         with self._lock:
             self._recent.append(video_id)
-            self._note(video_id, KNOWN)
+            self._record(video_id, KNOWN)
 
     def video_list(self) -> ApiRequest[list[Video]]:
-        """The call ``video.list``, whose reply is noted as of now."""
-        call, sent = wire.video_list(), self._submission_count
+        """Return a ``video.list`` request whose response is recorded as of now."""
+        request, number = wire.video_list(), self._submission_count
 
         def read(data: object) -> list[Video]:
-            videos = call.read(data)
+            videos = request.read(data)
             with self._lock:
                 self._list_count += 1
                 for video in videos:
-                    self._note(video.video_id, sent)
+                    self._record(video.video_id, number)
             return videos
 
-        return evolve(call, read=read)
+        return evolve(request, read=read)
 
-    def _note(self, video_id: str, when: int) -> None:
-        if self._recorders and when < self._first.get(video_id, when + 1):
-            self._first[video_id] = when
-            self._log.append((video_id, when))
+    def _record(self, video_id: str, number: int) -> None:
+        if self._recorders and number < self._first.get(video_id, number + 1):
+            self._first[video_id] = number
+            self._log.append((video_id, number))
 
-    # -- what a batch asks --------------------------------------------------------------------------------------------
+    # -- read by batches ----------------------------------------------------------------------------------------------
 
     def start_recording(self) -> int:
-        """Begin to note everything; ``leave`` when it is no longer needed.
+        """Record listed videos until ``stop_recording``.
 
         Returns:
-            The time.
+            How many submissions have started.
         """
         with self._lock:
             self._recorders += 1
             for video_id in self._recent:
-                self._note(video_id, KNOWN)
+                self._record(video_id, KNOWN)
             return self._submission_count
 
     def stop_recording(self) -> None:
-        """Note everything no longer, unless others follow."""
+        """Undo one ``start_recording``; the last one deletes the records."""
         with self._lock:
             self._recorders -= 1
             if not self._recorders:
@@ -117,31 +138,31 @@ class KnownVideos:
                 self._log.clear()
 
     def log_from(self, position: int) -> list[tuple[str, int]]:
-        """What was noted after the first entries: videos, and when each was first seen, or ``KNOWN``."""
+        """Return the records from a position on: video ids, each with the number of its first list, or ``KNOWN``."""
         with self._lock:
             return self._log[position:]
 
     @property
     def list_count(self) -> int:
-        """How many times the account's videos were listed."""
+        """How many times the videos were listed."""
         return self._list_count
 
     @property
     def submission_count(self) -> int:
-        """The time: how many submissions have begun."""
+        """How many submissions have started."""
         return self._submission_count
 
-    def resolve(self, moment: int) -> None:
-        """The result of the submission that began at a time is known."""
+    def resolve(self, number: int) -> None:
+        """Record that the result of a submission is known."""
         with self._lock:
-            self._open.pop(moment, None)
+            self._unresolved.pop(number, None)
 
     def has_in_flight(self, before: int) -> bool:
-        """Whether a submission that began before a time is still being sent."""
+        """Whether a submission with a lower number is still being sent."""
         with self._lock:
-            return any(one.in_flight for moment, one in self._open.items() if moment < before)
+            return any(one.in_flight for number, one in self._unresolved.items() if number < before)
 
     def unresolved_elsewhere(self, owner: Hashable) -> list[int]:
-        """When the submissions of others began that have no known result."""
+        """Return the numbers of the unresolved submissions of other owners."""
         with self._lock:
-            return [moment for moment, one in self._open.items() if one.owner != owner]
+            return [number for number, one in self._unresolved.items() if one.owner != owner]

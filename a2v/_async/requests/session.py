@@ -1,4 +1,4 @@
-"""What all calls of a client share: who we are, where the server is, how patiently we ask."""
+"""The state that all parts of a client share: token, base URL, retry policy, rate limiter, and connections per event loop."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from anyio.lowlevel import RunVar, current_token
 from attrs import define, field
 
 from a2v._async.requests import telemetry
-from a2v._async.requests.dispatcher import RequestDispatcher
-from a2v._async.requests.known_videos import KnownVideos
+from a2v._async.requests.dispatcher import Connection, RequestDispatcher
+from a2v._async.requests.known_videos import KnownVideos, SubmissionAttempt
 from a2v._async.requests.shared_limiter import LoopRateLimiter, SharedRateLimiter
 from a2v._async.requests.transport import Transport
 from a2v._core import wire
 from a2v._core.job_errors import state_after
 from a2v._core.rate_limiter import RateLimiter
-from a2v._core.responses import Retry, backoff, classify
+from a2v._core.responses import Retry, backoff
 from a2v._core.settings import HoldsSecret, Secret, resolve_base_url, resolve_token
 from a2v._values import arguments
 from a2v._values.jobs import JobState
@@ -32,54 +32,60 @@ if TYPE_CHECKING:
 
     import httpx
 
-    from a2v._core.responses import NoResponse
-    from a2v._core.wire import ApiRequest, Response, SubmissionAttempt
+    from a2v._core.wire import ApiRequest
     from a2v._values.jobs import Job
     from a2v._values.models import Video
 
 T = TypeVar("T")
 
 OUTCOME_UNKNOWN = (
-    "the request was sent, so the server may have accepted the render, and it may cost money: look at your account's videos "
+    "the request was sent, so the server may have accepted the render, and it may cost money: check your account's videos "
     "before you submit it again"
 )
-"""The note of an error, or of a cancellation, that ended a submission after it was sent."""
-_LOST = 60.0  # seconds beyond its timeout after which a request was lost with its event loop
+"""The note on an error or a cancellation that ended a submission after it was sent."""
+_LOST_AFTER = 60.0  # seconds beyond its timeout after which a request counts as lost with its event loop
 
 
 @define(eq=False)
 class LoopState:
-    """What a session has in one event loop; it ends with the loop."""
+    """The part of a session that belongs to one event loop and ends with it.
+
+    Attributes:
+        transport: The connections.
+        dispatcher: Sends the requests.
+        scopes: The cancel scopes of everything that waits.
+        contexts: How many ``async with`` blocks are open.
+        closed: Whether the last of them was left.
+    """
 
     transport: Transport
     dispatcher: RequestDispatcher
     scopes: set[anyio.CancelScope] = field(factory=set)
-    # How many ``async with`` are open, and whether the last one was left.
     contexts: int = 0
     closed: bool = False
     _loop: ReferenceType[Any] = field(factory=lambda: ref(current_token().native_token), init=False)
 
-    def end(self) -> None:
-        """End what waits. Called within the event loop."""
+    def close(self) -> None:
+        """Cancel everything that waits. Call it in the event loop."""
         self.closed = True
         for scope in list(self.scopes):
             scope.cancel()
 
-    def end_soon(self) -> None:
-        """End what waits, from another event loop, which may be one of another thread."""
+    def close_soon(self) -> None:
+        """Cancel everything that waits. Call it in another event loop, which may run in another thread."""
         loop = self._loop()
         if loop is not None:
-            soon = getattr(loop, "call_soon_threadsafe", None) or loop.run_sync_soon  # asyncio's, trio's
-            with suppress(RuntimeError):  # it has ended
-                soon(self.end)
+            call_soon = getattr(loop, "call_soon_threadsafe", None) or loop.run_sync_soon  # asyncio's, trio's
+            with suppress(RuntimeError):  # the loop has ended
+                call_soon(self.close)
 
 
-# Connections and clocks belong to one event loop each, a client may live through several.
+# Connections and clocks belong to one event loop each, and a client may be used in several.
 _loop_states: RunVar[WeakKeyDictionary[Session, LoopState]] = RunVar("a2v_loop_states")
 
 
 class Session(HoldsSecret):
-    """The client without its face: tasks and batches hold this, never the client."""
+    """The shared state of a client. Tasks and batches hold this instead of the client."""
 
     def __init__(
         self,
@@ -92,13 +98,13 @@ class Session(HoldsSecret):
         max_download_bytes: int | None,
         transport: httpx.AsyncBaseTransport | None,
     ) -> None:
-        # Not the environment itself, which an error report would show.
+        # Not the whole environment, which an error report would show.
         self.token: Secret = resolve_token(token, Secret(os.environ.get("A2V_TOKEN")))
         self.base_url: str = resolve_base_url(base_url, os.environ.get("A2V_BASE_URL"))
         self.timeout: float = arguments.seconds("timeout", timeout, error=ConfigurationError)
         self.max_retries: int = arguments.integer("max_retries", max_retries, minimum=0, error=ConfigurationError)
-        self._limiter = partial(_limiter, rate_limit, self.timeout)
-        self._shared = SharedRateLimiter(self._limiter())
+        self._new_limiter = partial(_new_limiter, rate_limit, self.timeout)
+        self._limiter = SharedRateLimiter(self._new_limiter())
         self.max_download_bytes: int | None = (
             None
             if max_download_bytes is None
@@ -113,47 +119,45 @@ class Session(HoldsSecret):
         # Those of all event loops; a list, because appending and removing need no lock.
         self._all_states: list[ReferenceType[LoopState]] = []
 
+    # -- opening and closing ------------------------------------------------------------------------------------------
+
     def open(self) -> None:
-        """Enter the client's context in this event loop, and keep connections there."""
+        """Enter the client's context in this event loop. Idle connections are kept from now on."""
         state = self._loop_state
         self._closed = state.closed = False
         state.contexts += 1
         state.transport.open()
 
     async def leave(self) -> None:
-        """Leave the client's context in this event loop. The last one to leave ends what waits there; others go on."""
+        """Leave the client's context in this event loop. Leaving the last one cancels everything that waits there."""
         state = self._loop_state
         state.contexts -= 1
         if state.contexts <= 0:
-            await self._end(state)
+            await self._close(state)
 
     async def aclose(self) -> None:
-        """Close the client: end what waits in any event loop, and the connections of this one."""
+        """Close the client: cancel everything that waits in any event loop, and close the connections of this one."""
         self._closed = True
         own = self._loop_state
         for state in [found for each in self._all_states if (found := each())]:
             if state is not own:
-                state.end_soon()
-        await self._end(own)
+                state.close_soon()
+        await self._close(own)
 
-    async def _end(self, state: LoopState) -> None:
+    async def _close(self, state: LoopState) -> None:
         state.contexts = 0
-        state.end()
+        state.close()
         others = any((other := each()) and other is not state and other.contexts for each in list(self._all_states))
         with anyio.CancelScope(shield=True):
             await state.transport.aclose(shared=others)
 
-    def now(self) -> float:
-        """The client's time in seconds, the same in all its event loops."""
-        return self._loop_state.dispatcher.now()
-
     @contextmanager
     def in_use(self) -> Iterator[LoopState]:
-        """Everything that waits does so in here, so that closing the client ends it.
+        """Make closing the client end what waits within this context.
 
         Raises:
-            ClientClosedError: The client is closed, or was meanwhile.
-            ConfigurationError: The transport given to it belongs to another process.
+            ClientClosedError: The client is closed, or was closed within the context.
+            ConfigurationError: ``transport=`` belongs to another process.
         """
         state = self._loop_state
         if self._closed or state.closed:
@@ -178,88 +182,125 @@ class Session(HoldsSecret):
                 closed.__context__ = None
                 del closed  # the traceback refers to this frame
 
-    async def call(self, call: ApiRequest[T]) -> T:
-        """Ask the server when it is our turn, again if need be and allowed.
+    def now(self) -> float:
+        """Return the client's time in seconds, the same in all its event loops."""
+        return self._loop_state.dispatcher.now()
+
+    # -- requests -----------------------------------------------------------------------------------------------------
+
+    async def call(self, request: ApiRequest[T]) -> T:
+        """Send a request, and again while that is allowed and may help.
 
         Raises:
-            A2VError: As the outcome means; see ``a2v._core.responses``.
+            A2VError: As ``send``, or the error of the last retry.
         """
-        with telemetry.call_span(call) as span:
-            outcome = await self.retry(call.name, lambda: self.attempt(call))
-            if call.job:
-                span.set_attributes({"a2v.video_id": str(outcome)})
-            return outcome
+        with telemetry.call_span(request):
+            return await self.retry(request.name, partial(self.send, request))
 
-    async def retry(self, name: str, attempt: Callable[[], Awaitable[T | Retry]]) -> T:
-        """Do something again if need be and allowed.
+    async def get_video(self, video_id: str) -> Video:
+        """Request a snapshot of a video. Subscriptions to the video receive it too.
+
+        Raises:
+            A2VError: As ``call``.
+        """
+        video = await self.call(wire.video_get(video_id))
+        self._loop_state.dispatcher.observe(video)
+        return video
+
+    async def generate(self, job: Job) -> str:
+        """Submit a job, and again while it provably was not accepted and that may help.
+
+        Returns:
+            The id of its video.
+
+        Raises:
+            A2VError: As ``submit``, or the error of the last retry.
+        """
+        request = wire.video_generate(job)
+        with telemetry.call_span(request) as span:
+            video_id = await self.retry(request.name, lambda: self.submit(job, SubmissionAttempt()))
+            span.set_attributes({"a2v.video_id": video_id})
+            return video_id
+
+    async def submit(self, job: Job, attempt: SubmissionAttempt) -> str | Retry:
+        """Submit a job once.
 
         Args:
-            name: What it is, for those who read the log.
-            attempt: Does it once.
+            job: The job.
+            attempt: The record of this attempt.
+
+        Returns:
+            The id of its video, or ``Retry`` if the server provably has not accepted the job.
 
         Raises:
-            A2VError: Patience has ended, or as ``attempt`` raises.
+            SubmissionUnknownError: The server may or may not have accepted the job.
+            A2VError: The server has refused the job, or it could not be sent.
+        """
+        try:
+            outcome = await self.send(wire.video_generate(job), attempt)
+        except BaseException as error:
+            if state_after(error, sent=attempt.sent) is JobState.UNKNOWN:
+                self.known_videos.mark_unknown(attempt)
+                _add_warning(error)
+            else:
+                self.known_videos.finish(attempt)
+            raise
+        if isinstance(outcome, Retry):
+            self.known_videos.finish(attempt)
+        else:
+            self.known_videos.finish(attempt, outcome)
+            telemetry.logger.info("video %s: submitted for %s", outcome, job.model_id or job.pose_id)
+        return outcome
+
+    async def send(self, request: ApiRequest[T], attempt: SubmissionAttempt | None = None) -> T | Retry:
+        """Send a request once, as soon as the rate limit allows.
+
+        Args:
+            request: The request.
+            attempt: The record of the submission, if it is one.
+
+        Returns:
+            The value of the response, or ``Retry`` if the request may be sent again.
+
+        Raises:
+            A2VError: The outcome is final.
+        """
+        with self.in_use() as state:
+            return await state.dispatcher.send(request, attempt)
+
+    async def retry(self, name: str, attempt: Callable[[], Awaitable[T | Retry]]) -> T:
+        """Call ``attempt`` until it returns something other than ``Retry``, at most ``max_retries`` times more.
+
+        Args:
+            name: The request's name, for the log.
+            attempt: Sends the request once.
+
+        Raises:
+            A2VError: The error of the last retry, or as ``attempt``.
         """
         tries = 0
         while isinstance(outcome := await attempt(), Retry):
             if tries == self.max_retries:
                 raise outcome.error
-            # Not the error's text, which may quote the server, which may quote what is secret.
+            # Not the error's text: it may quote the server, which may quote secrets.
             telemetry.logger.info("%s: %s, trying again", name, type(outcome.error).__name__)
-            if not isinstance(outcome.error, RateLimitError):  # after one, our turn comes when the limit allows
+            if not isinstance(outcome.error, RateLimitError):  # after which the rate limiter waits long enough
                 await self.pause(tries)
             tries += 1
         return outcome
 
-    async def attempt(self, call: ApiRequest[T]) -> T | Retry:
-        """Ask the server once, when it is our turn.
-
-        Raises:
-            A2VError: What came of it is final.
-        """
-        if call.job and call.sending:
-            return await self._submit(call, call.job, call.sending)
-        return await self._ask(call)
-
-    async def _ask(self, call: ApiRequest[T]) -> T | Retry:
-        with self.in_use() as state:
-            answer = await state.dispatcher.request(call)
-        return classify(call, answer)
-
-    async def _submit(self, call: ApiRequest[T], job: Job, sending: SubmissionAttempt) -> T | Retry:
-        sending.started = sending.sent = False
-        try:
-            outcome = await self._ask(call)
-        except BaseException as error:
-            if state_after(error, sent=sending.sent) is JobState.UNKNOWN:
-                self.known_videos.mark_unknown(sending)
-                _warn_of_doubt(error)
-            else:
-                self.known_videos.finish(sending)
-            raise
-        if isinstance(outcome, Retry):
-            self.known_videos.finish(sending)
-        else:
-            self.known_videos.finish(sending, str(outcome))
-            telemetry.logger.info("video %s: submitted for %s", outcome, job.model_id or job.pose_id)
-        return outcome
-
-    async def get_video(self, video_id: str) -> Video:
-        """Look at a video for somebody, and let those who watch it know."""
-        video = await self.call(wire.video_get(video_id))
-        self._loop_state.dispatcher.looked(video)
-        return video
-
-    async def pause(self, attempt: int, asked: float = 0.0) -> None:
-        """Wait before trying again.
+    async def pause(self, tries: int, at_least: float = 0.0) -> None:
+        """Wait before a retry.
 
         Args:
-            attempt: How many tries there were, from 0.
-            asked: Seconds that the server asks to wait at least.
+            tries: The number of earlier retries.
+            at_least: The seconds that the server asks for.
         """
-        jitter = random.random()  # noqa: S311  # spreads siblings, guards nothing
+        jitter = random.random()  # noqa: S311  # keeps clients apart, protects nothing
         with self.in_use():
-            await anyio.sleep(max(backoff(attempt, jitter), asked and asked + jitter))
+            await anyio.sleep(max(backoff(tries, jitter), at_least and at_least + jitter))
+
+    # -- per event loop -----------------------------------------------------------------------------------------------
 
     @property
     def _is_foreign(self) -> bool:
@@ -276,41 +317,27 @@ class Session(HoldsSecret):
         return states[self]
 
     def _new_loop_state(self) -> LoopState:
-        # What a child process inherited is its parent's to use and to close.
+        # After a fork, the lock may be held by a thread that exists only in the parent process.
+        if self._limiter.pid != os.getpid():
+            self._limiter = SharedRateLimiter(self._new_limiter())
+        # A custom transport that was made before a fork belongs to the parent process.
         transport = Transport(None if self._is_foreign else self._custom_transport)
-
-        async def exchange(call: ApiRequest[Any]) -> Response | NoResponse:
-            if call.sending:
-                known_videos.start(call.sending)
-                if call.sending.before_send:
-                    await call.sending.before_send()
-                call.sending.started = True
-            with telemetry.request_span(base_url, call) as span:
-                answer = await transport.exchange(base_url, token, call, timeout)
-                telemetry.record_response(span, answer)
-                return answer
-
-        # The state must not keep the session alive, which is the key that it is found by.
-        base_url, token, timeout, known_videos = self.base_url, self.token, self.timeout, self.known_videos
-        # In a forked process, the lock may be held by a thread that exists in the parent only.
-        if self._shared.pid != os.getpid():
-            self._shared = SharedRateLimiter(self._limiter())
-        state = LoopState(
-            transport, RequestDispatcher(exchange, LoopRateLimiter(self._shared), known_videos.video_list)
-        )
+        # The state must not refer to the session, its weak key, or neither would ever be freed.
+        connection = Connection(transport, self.base_url, self.token, self.timeout, self.known_videos)
+        state = LoopState(transport, RequestDispatcher(connection, LoopRateLimiter(self._limiter)))
         self._all_states.append(ref(state, self._all_states.remove))
         return state
 
 
-def _warn_of_doubt(error: BaseException) -> None:
-    """Tell those who see a submission end in the middle that it may cost money; ``SubmissionUnknownError`` says so itself."""
+def _add_warning(error: BaseException) -> None:
+    """Say that a submission may cost money if it ends after it was sent; ``SubmissionUnknownError`` says so already."""
     if not isinstance(error, SubmissionUnknownError):
         error.add_note(OUTCOME_UNKNOWN)
         telemetry.logger.warning("video.generate: %s: %s", type(error).__name__, OUTCOME_UNKNOWN)
 
 
-def _limiter(rate_limit: int | str | None, timeout: float) -> RateLimiter:
-    abandon_after = timeout + _LOST
+def _new_limiter(rate_limit: int | str | None, timeout: float) -> RateLimiter:
+    abandon_after = timeout + _LOST_AFTER
     if rate_limit is None:
         return RateLimiter(None, abandon_after=abandon_after)
     if rate_limit == "auto":

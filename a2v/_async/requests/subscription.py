@@ -1,7 +1,14 @@
-"""Following videos: each one's first look, then each change, until all have ended.
+"""Subscriptions: who listens to which videos.
 
-An error about one video does not end the watch of the others: it is raised once they have ended. An error about the
-server (a refused token, an outage) reaches all videos at the same time, and so ends the watch at once.
+A `Subscription` is one listener to one or many videos, and owns everything about it: which videos are still open, the last
+snapshot of each, the events that the dispatcher has queued for it, and whether it is paused because its consumer is busy.
+It decides nothing about polling. ``PollScheduler`` alone decides which videos are polled and which snapshots are changes,
+and ``RequestDispatcher`` appends an event only if something has changed; so a thousand subscriptions to one video cost as
+many requests as one.
+
+An error about one video does not end the subscription to the others: it is raised once they have ended. An error about the
+server, such as a refused token or an outage, reaches all videos at the same time and therefore ends the subscription at
+once.
 """
 
 from __future__ import annotations
@@ -10,12 +17,11 @@ from collections import deque
 from copy import copy
 from itertools import islice
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import anyio
 
 from a2v._async.requests import telemetry
-from a2v._async.requests.dispatcher import Watcher
 from a2v._values.text import escape
 from a2v.errors import A2VError, ClientClosedError, WaitTimeoutError
 
@@ -27,59 +33,80 @@ if TYPE_CHECKING:
     from a2v._core.poll_scheduler import PollEvent
     from a2v._values.models import Video
 
-_SHOWN = 10
+_MAX_LISTED = 10  # failures that an error message names
 
 
-class Watch:
-    """One watcher of one or many videos.
+class Subscription:
+    """One listener to one or many videos. A context manager: leaving it unsubscribes.
 
     Args:
-        session: Where to ask.
-        since: For each video's id when it was submitted, by the session's clock, or ``None`` if it was picked up.
-        timeout: Seconds for the whole watch; ``None``: as long as it takes.
+        session: The client's shared state.
+        submitted_at: For each video id the time of its submission by the session's clock, or ``None`` if unknown.
+        timeout: Seconds until ``next`` gives up, counted from now; ``None``: never.
+
+    Attributes:
+        open: The videos that have not ended, as in ``submitted_at``.
+        events: Events that ``next`` has not returned yet.
+        paused: Whether the consumer is busy. Videos without a subscription that waits are not polled.
+        seen: The last snapshot of each video.
+        span: The parent of the spans of polls.
     """
 
-    def __init__(self, session: Session, since: Mapping[str, float | None], timeout: float | None) -> None:
+    def __init__(self, session: Session, submitted_at: Mapping[str, float | None], timeout: float | None) -> None:
+        self.open = dict(submitted_at)
+        self.events: deque[PollEvent] = deque()
+        self.paused = True
+        self.seen: dict[str, Video] = {}
+        one = {"a2v.video_id": next(iter(submitted_at))} if len(submitted_at) == 1 else {}
+        self.span = telemetry.start_span("a2v.watch", {"a2v.videos": len(submitted_at), **one})
         self._session = session
-        self._open = dict(since)
-        self._number = len(since)
+        self._dispatcher: RequestDispatcher | None = None
+        self._count = len(submitted_at)
+        self._failures: dict[str, A2VError] = {}
         self._started = anyio.current_time()
         self._deadline = inf if timeout is None else self._started + timeout
-        self._seen: dict[str, Video] = {}
-        self._news: deque[PollEvent] = deque()
-        self._failed: dict[str, A2VError] = {}
-        one = {"a2v.video_id": next(iter(since))} if len(since) == 1 else {}
-        self._span = telemetry.start_span("a2v.watch", {"a2v.videos": len(since), **one})
-        self._watcher = Watcher(self._span)
-        self._dispatcher: RequestDispatcher | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._dispatcher:
+            self._dispatcher.unsubscribe(self)
+        self.span.end()
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether there is an event to return."""
+        return bool(self.events)
 
     async def next(self) -> Video | None:
-        """The next event, or ``None`` once all have ended.
+        """Wait for the next changed snapshot.
+
+        Returns:
+            The snapshot, or ``None`` once all videos have ended.
 
         Raises:
-            WaitTimeoutError: The timeout passed before all had ended.
-            A2VError: Some could not be followed to their end; the error says which, and what was known of the first.
+            WaitTimeoutError: The timeout passed before all videos had ended.
+            A2VError: All videos have ended, some of them in an error, or the server cannot be used. The error names the
+                videos, and carries the id and the last snapshot of the first one.
         """
-        while self._news or self._open:
-            if not self._news:
+        while self.events or self.open:
+            if not self.events:
                 await self._wait()
                 continue
-            video_id, news = self._news.popleft()
-            if isinstance(news, A2VError):
-                self._open.pop(video_id, None)
-                self._failed[video_id] = news
-            else:
-                self._see(news)
-                return news
-        if self._failed:
+            video_id, event = self.events.popleft()
+            if isinstance(event, A2VError):
+                self.open.pop(video_id, None)
+                self._failures[video_id] = event
+                continue
+            if event.is_terminal:
+                self.open.pop(video_id, None)
+            self.seen[video_id] = event
+            self.span.add_event("a2v.video", {"a2v.video_id": video_id, "a2v.status": event.status.value})
+            return event
+        if self._failures:
             raise self._failure()
         return None
-
-    def close(self) -> None:
-        """Watch no longer."""
-        if self._dispatcher:
-            self._dispatcher.leave(self._watcher, list(self._open))
-        self._span.end()
 
     async def _wait(self) -> None:
         with anyio.CancelScope(deadline=self._deadline) as scope:
@@ -87,50 +114,44 @@ class Watch:
                 with self._session.in_use() as state:
                     if self._dispatcher is None:
                         self._dispatcher = state.dispatcher
-                        state.dispatcher.follow(self._watcher, self._open)
-                    self._news.extend(await state.dispatcher.news(self._watcher, self._open))
+                        self._dispatcher.subscribe(self)
+                    await self._dispatcher.wait_for_events(self)
             except ClientClosedError as error:
-                raise self._with_facts(error, next(iter(self._open))) from None
+                raise self._with_facts(error, next(iter(self.open))) from None
         if scope.cancelled_caught:
             raise self._timed_out()
 
-    def _see(self, video: Video) -> None:
-        if video.is_terminal:
-            self._open.pop(video.video_id, None)
-        self._seen[video.video_id] = video
-        self._span.add_event("a2v.video", {"a2v.video_id": video.video_id, "a2v.status": video.status.value})
-
     def _failure(self) -> A2VError:
-        video_id, first = next(iter(self._failed.items()))
+        video_id, first = next(iter(self._failures.items()))
+        # Subscribers share the error; each needs its own facts and traceback.
         error = self._with_facts(copy(first), video_id)
-        if self._number > 1 and not self._is_about_the_server(first):
-            error.args = (self._failures(),)
+        # One error object for several videos is about the server, not about the videos.
+        is_about_server = len(self._failures) > 1 and all(each is first for each in self._failures.values())
+        if self._count > 1 and not is_about_server:
+            error.args = (self._list_failures(),)
         return error
 
-    def _is_about_the_server(self, error: A2VError) -> bool:
-        return len(self._failed) > 1 and all(each is error for each in self._failed.values())
-
-    def _failures(self) -> str:
-        shown = [f"{escape(video_id)}: {error}" for video_id, error in islice(self._failed.items(), _SHOWN)]
-        more = [f"and {len(self._failed) - _SHOWN} more"] if len(self._failed) > _SHOWN else []
-        return f"{len(self._failed)} of {self._number} videos could not be followed: " + "; ".join([*shown, *more])
+    def _list_failures(self) -> str:
+        named = [f"{escape(video_id)}: {error}" for video_id, error in islice(self._failures.items(), _MAX_LISTED)]
+        more = [f"and {len(self._failures) - _MAX_LISTED} more"] if len(self._failures) > _MAX_LISTED else []
+        return f"{len(self._failures)} of {self._count} videos could not be followed: " + "; ".join([*named, *more])
 
     def _with_facts(self, error: A2VError, video_id: str) -> A2VError:
-        error.video_id, error.video = video_id, self._seen.get(video_id) or error.video
+        error.video_id, error.video = video_id, self.seen.get(video_id) or error.video
         error.waited = anyio.current_time() - self._started
-        self._span.set_error(type(error).__name__)
+        self.span.set_error(type(error).__name__)
         return error
 
     def _timed_out(self) -> WaitTimeoutError:
-        video_id, waited = next(iter(self._open)), anyio.current_time() - self._started
-        self._span.set_error(WaitTimeoutError.__name__)
-        others = f" (one of {len(self._open)} that have not)" if len(self._open) > 1 else ""
+        video_id, waited = next(iter(self.open)), anyio.current_time() - self._started
+        self.span.set_error(WaitTimeoutError.__name__)
+        others = f" (one of {len(self.open)} that have not)" if len(self.open) > 1 else ""
         error = WaitTimeoutError(
-            f"video {escape(video_id)} has not ended after {waited:.0f} s{others}; it goes on at the server",
+            f"video {escape(video_id)} has not ended after {waited:.0f} s{others}; the server continues to render",
             video_id=video_id,
-            video=self._seen.get(video_id),
+            video=self.seen.get(video_id),
             waited=waited,
         )
-        if self._failed:
-            error.add_note(self._failures())
+        if self._failures:
+            error.add_note(self._list_failures())
         return error

@@ -28,6 +28,7 @@ from a2v.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
+    from a2v._async.requests.known_videos import SubmissionAttempt
     from a2v._core.settings import Secret
 
 # What a network does. Anything else that a transport raises is a bug, such as a failed assertion in a mock, and passes.
@@ -217,7 +218,12 @@ class Transport:
         self._kept.clear()
 
     async def exchange(
-        self, base_url: str, token: Secret, call: ApiRequest[Any], timeout: float
+        self,
+        base_url: str,
+        token: Secret,
+        call: ApiRequest[Any],
+        timeout: float,
+        attempt: SubmissionAttempt | None = None,
     ) -> Response | NoResponse:
         """Make one request of the API.
 
@@ -226,6 +232,7 @@ class Transport:
             token: Who we are.
             call: What to ask.
             timeout: Seconds for the whole exchange.
+            attempt: Is told whether any of the request may have reached the server, also if this is cancelled.
 
         Returns:
             What came back, or why nothing did; this does not raise for what goes wrong on the way.
@@ -245,8 +252,8 @@ class Transport:
                 except _NETWORK as caught:
                     error = caught
         finally:
-            if call.sending:
-                call.sending.sent = witness.sent(error)
+            if attempt:
+                attempt.sent = witness.sent(error)
         reason = f"{base_url}: " + (_describe(error) if error else f"no whole reply within {timeout:g} s")
         return NoResponse(token.redact(reason.encode(errors="replace")).decode(), witness.sent(error))
 
