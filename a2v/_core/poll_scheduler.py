@@ -1,24 +1,47 @@
-"""Which request is next: the one schedule of a client, for all the videos that somebody waits for.
+"""The poll scheduler of a client: which request is sent next, and what each snapshot means for those who follow the video.
 
-No clock and no I/O: ``now`` is the event loop's clock in seconds, the one that the budget gets. A driver keeps its
-waiting submits and calls in two first-in-first-out queues, and whoever's turn it is sends::
+It is pure: no clock, no I/O. ``now`` is a steady clock in seconds, the one that the rate limiter gets. A driver keeps its
+waiting submissions and calls in two first-in-first-out queues, and does this::
 
-    turn = scheduler.next(now, budget, submits=len(submits), calls=len(calls))
-    # None: nothing to send until something changes (a waiter comes or goes, a request is answered).
-    # turn.at > now: sleep until then, or until something changes, and ask again. Otherwise, without an await:
-    scheduler.start(turn, now)
-    reservation = budget.acquire(now)
-    # SUBMIT, CALL: the first of that queue sends its own request. GET: look at turn.video_id. LIST: look at all.
-    # At the end of a GET or LIST exactly one of these; each of the first two returns what is to be delivered:
-    news = scheduler.observe(videos, now, turn)
-    news = scheduler.failed(turn, error, now, final=...)
-    scheduler.abandoned(turn)  # cancelled, or never sent
+    scheduled = scheduler.next(now, limiter, submits=len(submits), calls=len(calls))
+    # None: nothing to send until something changes (a waiter comes or goes, a response arrives).
+    # scheduled.at > now: sleep until then, or until something changes, and call next() again.
+    # Otherwise, without an await in between:
+    scheduler.start(scheduled, now)
+    reservation = limiter.acquire(now)
+    # SUBMIT, CALL: the head of that queue sends its request. GET: poll scheduled.video_id. LIST: poll all videos.
+    # A GET or a LIST is completed by exactly one of these; the first two return the events to deliver:
+    events = scheduler.observe(videos, now, scheduled)
+    events = scheduler.failed(scheduled, error, now, final=...)
+    scheduler.abandoned(scheduled)  # cancelled, or never sent
 
-``add`` a video when its first watcher comes and ``discard`` it when the last one goes; a watcher that comes later begins
-with ``last``. What has ended is forgotten by itself. Looks from elsewhere (a ``videos.get``) are welcome in ``observe``.
+``add`` a video for its first follower and ``discard`` it after the last one leaves. Videos that have ended are discarded
+automatically. ``observe`` also takes snapshots from other requests, such as ``videos.get``.
 
-A watcher whose consumer is busy costs no requests: a video that becomes due while ``next`` is told that nobody awaits it
-is paused, with all that is known of it, until ``resume``. A response to ``video.list`` updates it all the same.
+**Which poll is next.** The interval between polls of a video grows with its age (``poll_interval``), and the most overdue
+video is polled first: the one with the highest ratio of the time since its last snapshot to its interval. These ratios
+change with time and at different rates, so no heap can keep videos in this order, and computing all of them for each
+request would be slow with thousands of videos. But among videos whose intervals are about equal, the order by ratio is the
+order by last snapshot. So videos are kept in *age buckets*, one for each 10 % that the interval grows, each a heap by last
+snapshot. Only the heads of the buckets, a few dozen, are compared.
+
+**Queue head and followers.** Servers start videos roughly in the order of their submission. So while the *queue head*, the
+earliest submission known to be pending, is still pending, the later ones (its *followers*) are assumed to be pending too
+and are not polled. When the head has started, or is discarded, the next follower takes its place. A video that was
+overtaken, because a later submission was seen to have started, is never a follower. The assumption may be wrong for a
+server with another order; therefore every third poll verifies the video that was polled least recently. No video is
+unpolled for longer than three polls for each followed video.
+
+**video.list** shows all videos in one request, so it replaces GETs when at least two videos are awaited. Videos that it
+does not show are polled one by one. If it fails, GETs take over for a while.
+
+**Pausing.** A consumer that is busy costs no requests: a video that becomes due while it is not awaited is paused, with
+everything known about it, until ``resume``. Discarding and adding it again would lose its age, and polling would start
+from the shortest interval each time.
+
+Invariants: a video is in exactly one queue, the followers or an age bucket, and in ``_by_last_poll``, unless a GET for it is
+in flight or it is paused: then it is in none. At most one LIST, and one GET for each video, is in flight. ``observe`` is
+the only place that decides whether a snapshot is a change.
 """
 
 from __future__ import annotations
@@ -39,39 +62,41 @@ if TYPE_CHECKING:
     from a2v._core.rate_limiter import RateLimiter
 
 PollEvent = tuple[str, Video | A2VError]
-"""A video's id and what its watchers get: a look that differs from the one before, or the error that ends the watch."""
+"""A video's id and a changed snapshot, or the error that ends its polling."""
 
 MAX_OUTAGE = 600.0
-"""How long a video may fail to be seen, in seconds, before its watch ends."""
+"""Seconds without a usable response after which the polling of a video ends."""
 
-_UNKNOWN_YET = 120.0  # a video that was just submitted may not be known everywhere
-_NO_URL_YET = 5  # how often a finished video is polled for its URL again
-_POLL_EVERY = 10  # of so many requests one may be a poll while submits wait
-_OLDEST_EVERY = 3  # of so many polls one goes to the video polled least recently,
-_OLDEST_GAP = 6.0  # but no more often than this, in seconds
-_FEWEST_FAILURES = 5
-_UNSEEN = 300.0  # seconds without a failed poll after which the next one is the first of another outage
-# Seconds until a server that answered `video.list` with 404 or the like is polled for it again, doubled each time.
-_LIST_AGAIN = 60.0  # it has had the call before
-_LIST_AGAIN_UNKNOWN = 900.0  # it has never answered it, and most likely does not have it
-_LIST_AGAIN_MOST = 4 * 3600.0
-_INSTANT = 1e-6
-_NOWHERE = (-math.inf, 0)
+_MAX_PROPAGATION = 120.0  # seconds after a submission during which a server may answer 404
+_MAX_POLLS_WITHOUT_URL = 5  # of a finished video
+_POLL_EVERY = 10  # while submissions wait, one in so many requests may be a poll
+_VERIFY_EVERY = 3  # one in so many polls goes to the video polled least recently,
+_VERIFY_INTERVAL = 6.0  # at least so many seconds apart
+_MIN_FAILURES = 5  # consecutive failed polls before a single video is given up
+_OUTAGE_MEMORY = 300.0  # seconds without a failed poll after which a failure starts another outage
+# Seconds until `video.list` is tried again after a 404 or another refusal, doubled each time: if it has worked before,
+_LIST_RETRY = 60.0
+# if it never has, so the server probably does not have it,
+_LIST_RETRY_UNKNOWN = 900.0
+# and at most.
+_MAX_LIST_RETRY = 4 * 3600.0
+_EPSILON = 1e-6  # seconds; shorter delays than a clock's resolution never pass
+_BEFORE_ALL = (-math.inf, 0)
 
 
 def poll_interval(age: float) -> float:
-    """After how many seconds a video is polled again that has been under way for so long."""
+    """Return the seconds between polls of a video that has been in progress for ``age`` seconds: 0.5 to 60."""
     return max(0.5, min(age / 3, math.sqrt(max(age, 0.0) / 2), 60.0))
 
 
 @frozen
 class ScheduledRequest:
-    """What to send, and when.
+    """A request and when to send it.
 
     Attributes:
-        kind: What it is.
-        at: Not before this time.
-        video_id: Which video, for a ``GET``.
+        kind: What it is for.
+        at: The earliest time to send it.
+        video_id: The video, for a ``GET``.
     """
 
     kind: RequestKind
@@ -81,37 +106,37 @@ class ScheduledRequest:
 
 @define(eq=False)
 class _Entry:
+    """A followed video."""
+
     video_id: str
-    # When it was added, and as which one.
-    added: float
-    number: int
-    # Its age counts from here: when it was submitted, later when it was last known to wait in line.
-    since: float
-    # As of when it was last seen, be it by inference, and when it was last polled.
-    observed: float
-    polled: float
+    added_at: float
+    number: int  # counts the entries
+    # Its age is counted from here: its submission, later the last time at which it was known to be pending.
+    born_at: float
+    # The time of its last snapshot, or as of which its status was inferred; and the time of its last poll.
+    observed_at: float
+    polled_at: float
     poll_interval: float
-    # Its place among what this client submitted; that of one that was picked up is before everything.
-    place: tuple[float, int]
-    video: Video | None = None
-    waiting: bool = True
-    waited: float = -math.inf
-    bucket: _Queue | None = None
-    # Became due while nobody awaited it, and is not polled until somebody does.
+    # Its place among the submissions of this client. A video that was picked up by id comes before all of them.
+    order: tuple[float, int]
+    snapshot: Video | None = None
+    pending: bool = True
+    pending_at: float = -math.inf
+    queue: _Queue | None = None
     paused: bool = False
-    # Since when a request about it is under way.
-    in_flight_since: float | None = None
+    # When the GET in flight was sent.
+    requested_at: float | None = None
     failures: int = 0
     failing_since: float = 0.0
-    without_url: int = 0
+    polls_without_url: int = 0
 
 
 class _Queue:
-    """Entries by a key. An entry is in it once; putting it again moves it."""
+    """A heap of entries with removal. An entry is in it at most once; putting it again moves it."""
 
     def __init__(self) -> None:
         self._heap: list[tuple[tuple[float, ...], int, _Entry]] = []
-        # What has been removed or moved stays in the heap until it comes up.
+        # Removing an item from the middle of a heap is slow, so stale items stay until they come up.
         self._valid: dict[str, int] = {}
         self._count = 0
 
@@ -126,8 +151,8 @@ class _Queue:
         self._valid.pop(entry.video_id, None)
 
     def _compact(self) -> None:
-        """What waits for days is moved with each look, and its former places would pile up."""
-        self._heap = [each for each in self._heap if self._valid.get(each[2].video_id) == each[1]]
+        """Drop stale items. A video that is pending for days is moved with each poll, and its old items would pile up."""
+        self._heap = [item for item in self._heap if self._valid.get(item[2].video_id) == item[1]]
         heapify(self._heap)
 
     def first(self) -> _Entry | None:
@@ -140,41 +165,39 @@ class _Queue:
 
 
 class PollScheduler:
-    """Who is polled next."""
+    """Schedules the polls of one client in one event loop, between its submissions and calls."""
 
     def __init__(self) -> None:
         self._entries: dict[str, _Entry] = {}
         self._added = 0
-        # Those that may be polled. Whose turn it is would need all of them searched, for it depends on the time:
-        # (now - observed) / gap. So there is a bucket for each tenth that the gap grows, kept by `observed`: only the first
-        # of each bucket counts. And all of them, by when they were polled.
+        self._paused: dict[str, _Entry] = {}
+        # By the logarithm of the interval; and all of them, by their last poll.
         self._age_buckets: dict[int, _Queue] = {}
-        self._oldest = _Queue()
-        # Servers begin videos roughly in the order of their submission: while the scout is seen waiting, those in the
-        # line behind it wait too and need not be polled. Whoever was overtaken (another one behind it was seen to have
-        # begun) is not in the line.
-        self._followers = _Queue()
+        self._by_last_poll = _Queue()
+        # The queue head, as of when it was known to be pending, and its followers by order. The latest submission
+        # that was seen to have started.
         self._head: _Entry | None = None
-        self._head_polled_at = -math.inf
-        self._begun = _NOWHERE
-        # video.list: when it may be polled, how often it was refused in a row, whether it ever worked; which ids it leaves
-        # out, and how many gets to make before the next.
-        self._lists_from = -math.inf
+        self._head_pending_at = -math.inf
+        self._followers = _Queue()
+        self._last_started = _BEFORE_ALL
+        # video.list: when it may be sent, how often it was refused in a row, and whether it has ever worked.
+        self._list_allowed_at = -math.inf
         self._list_refusals = 0
         self._has_listed = False
+        # When the LIST in flight was sent, and how many entries there were; then the videos that it did not show.
+        self._list_requested_at: float | None = None
+        self._added_before_list = 0
         self._unlisted: set[str] = set()
-        self._paused: dict[str, _Entry] = {}
-        self._listing: float | None = None
-        self._listed = 0
+        # Transient failures of video.list in a row, and how many GETs to send before the next one.
         self._list_failures = 0
-        self._gets_first = 0
+        self._gets_before_list = 0
         self._outage_since = math.inf
-        self._outage_seen = -math.inf
-        # Whose turn it was.
-        self._since_poll = 0
-        self._since_oldest = 0
-        self._oldest_turn = -math.inf
-        self._after_call = False
+        self._last_failure_at = -math.inf
+        # For fairness between the kinds of requests.
+        self._requests_since_poll = 0
+        self._polls_since_verification = 0
+        self._verified_at = -math.inf
+        self._last_was_call = False
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -183,131 +206,143 @@ class PollScheduler:
         return video_id in self._entries
 
     def snapshot(self, video_id: str) -> Video | None:
-        """The last look that was delivered, if the video is followed and was seen."""
+        """Return the last snapshot of a video, if it is followed and was polled."""
         entry = self._entries.get(video_id)
-        return entry.video if entry else None
+        return entry.snapshot if entry else None
 
     def add(self, video_id: str, now: float, *, since: float | None = None) -> None:
-        """Follow a video; nothing changes if it is followed already.
+        """Follow a video. Does nothing if it is followed already.
 
         Args:
-            video_id: Which.
+            video_id: The video.
             now: The time.
-            since: When this client submitted it, on the same clock; ``None`` if it was picked up by id.
+            since: When this client submitted it, by the same clock; ``None`` if it was picked up by id.
         """
         if video_id in self._entries:
             return
         self._added += 1
-        began = now if since is None else min(since, now)
-        place = _NOWHERE if since is None else (began, self._added)
-        # One that was just submitted cannot have ended; one that was picked up may have, hours ago.
-        observed = now - poll_interval(0.0) if since is None else began
+        born_at = now if since is None else min(since, now)
+        order = _BEFORE_ALL if since is None else (born_at, self._added)
+        # A video that was just submitted cannot have ended; one that was picked up may have, hours ago, so it is due now.
+        observed_at = now - poll_interval(0.0) if since is None else born_at
         entry = _Entry(
-            video_id, now, self._added, since=began, observed=observed, polled=observed, poll_interval=0.0, place=place
+            video_id,
+            now,
+            self._added,
+            born_at=born_at,
+            observed_at=observed_at,
+            polled_at=observed_at,
+            poll_interval=0.0,
+            order=order,
         )
         self._entries[video_id] = entry
-        self._put(entry)
+        self._enqueue(entry)
 
     def discard(self, video_id: str) -> None:
-        """Follow a video no longer. It need not have been."""
+        """Stop following a video, if it is followed."""
         if entry := self._entries.pop(video_id, None):
             self._unlisted.discard(video_id)
             self._paused.pop(video_id, None)
-            self._remove(entry)
-            self._step_down(entry)
+            self._dequeue(entry)
+            self._advance_head(entry)
 
     def resume(self, video_ids: Mapping[str, object]) -> None:
-        """Ask again about those that were paused, as somebody awaits them now."""
-        back = [self._paused.pop(video_id) for video_id in self._paused.keys() & video_ids.keys()]
-        back.sort(key=lambda entry: entry.number)  # the same requests in each run, whatever the order of a set
-        for entry in back:
+        """Poll paused videos again."""
+        resumed = [self._paused.pop(video_id) for video_id in self._paused.keys() & video_ids.keys()]
+        resumed.sort(key=lambda entry: entry.number)  # sets have no order, and runs are to be repeatable
+        for entry in resumed:
             entry.paused = False
             entry.failures = 0
-        # The first that was known to wait in line leads it again, so that the others need not be polled one by one.
-        line = [entry for entry in back if entry.waiting and entry.waited > -math.inf and entry.place > self._begun]
-        first = min(line, key=lambda entry: entry.place, default=None)
-        if first and (self._head is None or first.place < self._head.place):
-            former, self._head, self._head_polled_at = self._head, first, first.waited
-            back += [former] if former else []
-        for entry in back:
-            self._put(entry)
+        # The first of those known to be pending becomes the queue head again, so that the others need no polls.
+        pending = [
+            entry
+            for entry in resumed
+            if entry.pending and entry.pending_at > -math.inf and entry.order > self._last_started
+        ]
+        first = min(pending, key=lambda entry: entry.order, default=None)
+        if first and (self._head is None or first.order < self._head.order):
+            former, self._head, self._head_pending_at = self._head, first, first.pending_at
+            resumed += [former] if former else []
+        for entry in resumed:
+            self._enqueue(entry)
 
-    # -- whose turn it is ---------------------------------------------------------------------------------------------
+    # -- the next request ---------------------------------------------------------------------------------------------
 
     def next(
         self,
         now: float,
-        budget: RateLimiter,
+        limiter: RateLimiter,
         *,
         submits: int = 0,
         calls: int = 0,
-        awaited: Callable[[str], bool] = lambda _: True,
+        is_awaited: Callable[[str], bool] = lambda _: True,
     ) -> ScheduledRequest | None:
-        """What to send next.
+        """Return the next request to send.
 
-        Calls go first, but no two in a row while others could go; then submits, but every tenth request may be a poll.
+        Calls come first, but not twice in a row while others could be sent; then submissions, but every tenth request may
+        be a poll.
 
         Args:
             now: The time.
-            budget: Says when each kind may be sent.
-            submits: How many submits wait.
-            calls: How many calls wait.
-            awaited: Whether somebody waits for news of a video just now. One that becomes due and is not awaited is set
-                paused.
+            limiter: Decides when each kind of request may be sent.
+            submits: The number of waiting submissions.
+            calls: The number of waiting calls.
+            is_awaited: Whether a subscriber waits for events of a video. A video that is due and not awaited is paused.
 
         Returns:
-            The turn, which may be in the future; ``None`` if there is none until something changes.
+            The request, which may be due in the future; ``None`` if there is none until something changes.
         """
-        turns = [self._poll(now, awaited)]
+        requests = [self._next_poll(now, is_awaited)]
         if submits:
-            turns.insert(self._since_poll >= _POLL_EVERY - 1, ScheduledRequest(RequestKind.SUBMIT, now))
+            position = self._requests_since_poll >= _POLL_EVERY - 1
+            requests.insert(position, ScheduledRequest(RequestKind.SUBMIT, now))
         if calls:
-            turns.insert(len(turns) if self._after_call else 0, ScheduledRequest(RequestKind.CALL, now))
-        turns = [evolve(turn, at=max(turn.at, now + budget.delay(now, turn.kind))) for turn in turns]
-        turn = min(turns, key=lambda turn: turn.at)
-        return turn if math.isfinite(turn.at) else None
+            position = len(requests) if self._last_was_call else 0
+            requests.insert(position, ScheduledRequest(RequestKind.CALL, now))
+        requests = [evolve(each, at=max(each.at, now + limiter.delay(now, each.kind))) for each in requests]
+        scheduled = min(requests, key=lambda each: each.at)  # the first of those at the same time
+        return scheduled if math.isfinite(scheduled.at) else None
 
-    def start(self, turn: ScheduledRequest, now: float) -> None:
-        """Note that a turn is taken now."""
-        self._after_call = turn.kind is RequestKind.CALL
-        self._since_poll = 0 if turn.kind in (RequestKind.GET, RequestKind.LIST) else self._since_poll + 1
-        if turn.kind is RequestKind.LIST:
-            self._listing, self._listed = now, self._added
-        elif turn.kind is RequestKind.GET and (entry := self._entries.get(turn.video_id or "")):
-            self._gets_first = max(0, self._gets_first - 1)
-            self._since_oldest += 1
-            if entry is self._oldest.first():
-                self._since_oldest, self._oldest_turn = 0, now
-            self._remove(entry)
-            entry.in_flight_since = now
+    def start(self, scheduled: ScheduledRequest, now: float) -> None:
+        """Record that a request is sent now."""
+        self._last_was_call = scheduled.kind is RequestKind.CALL
+        is_poll = scheduled.kind in (RequestKind.GET, RequestKind.LIST)
+        self._requests_since_poll = 0 if is_poll else self._requests_since_poll + 1
+        if scheduled.kind is RequestKind.LIST:
+            self._list_requested_at, self._added_before_list = now, self._added
+        elif scheduled.kind is RequestKind.GET and (entry := self._entries.get(scheduled.video_id or "")):
+            self._gets_before_list = max(0, self._gets_before_list - 1)
+            self._polls_since_verification += 1
+            if entry is self._by_last_poll.first():
+                self._polls_since_verification, self._verified_at = 0, now
+            self._dequeue(entry)
+            entry.requested_at = now
 
-    def _poll(self, now: float, awaited: Callable[[str], bool]) -> ScheduledRequest:
+    def _next_poll(self, now: float, is_awaited: Callable[[str], bool]) -> ScheduledRequest:
         while True:
             best, due = self._most_overdue(now)
-            oldest, at = self._asked_least_recently(now)
-            is_due, is_old = due <= now + _INSTANT, at <= now + _INSTANT
-            candidates = ([best] if best and is_due else []) + ([oldest] if oldest and is_old else [])
-            idle = next((entry for entry in candidates if not awaited(entry.video_id)), None)
-            if idle is None:
+            stale, verify_at = self._least_recently_polled(now)
+            is_due, is_stale = due <= now + _EPSILON, verify_at <= now + _EPSILON
+            candidates = ([best] if best and is_due else []) + ([stale] if stale and is_stale else [])
+            unawaited = next((entry for entry in candidates if not is_awaited(entry.video_id)), None)
+            if unawaited is None:
                 break
-            self._pause(idle)
-        if best and is_due and self._can_list(best, now) and self._are_several_awaited(awaited):
+            self._pause(unawaited)
+        if best and is_due and self._can_list(best, now) and self._are_several_awaited(is_awaited):
             return ScheduledRequest(RequestKind.LIST, now)
-        if oldest and is_old and (not is_due or self._since_oldest >= _OLDEST_EVERY - 1):
-            return ScheduledRequest(RequestKind.GET, now, oldest.video_id)
-        return (
-            ScheduledRequest(RequestKind.GET, now, best.video_id)
-            if best and is_due
-            else ScheduledRequest(RequestKind.GET, min(due, at))
-        )
+        if stale and is_stale and (not is_due or self._polls_since_verification >= _VERIFY_EVERY - 1):
+            return ScheduledRequest(RequestKind.GET, now, stale.video_id)
+        if best and is_due:
+            return ScheduledRequest(RequestKind.GET, now, best.video_id)
+        return ScheduledRequest(RequestKind.GET, min(due, verify_at))
 
-    def _are_several_awaited(self, awaited: Callable[[str], bool]) -> bool:
-        """Whether a list is worth it: what is in line, or was seen with the last list, may not have become due itself."""
+    def _are_several_awaited(self, is_awaited: Callable[[str], bool]) -> bool:
+        """Whether a list is worthwhile. Followers, and videos that the last list showed, may never become due themselves."""
         several = 0
         for entry in self._entries.values():
             if entry.paused or entry.video_id in self._unlisted:
                 continue
-            if not awaited(entry.video_id):
+            if not is_awaited(entry.video_id):
                 self._pause(entry)
                 continue
             several += 1
@@ -316,257 +351,268 @@ class PollScheduler:
         return False
 
     def _pause(self, entry: _Entry) -> None:
-        self._remove(entry)
+        self._dequeue(entry)
         entry.paused, self._paused[entry.video_id] = True, entry
-        self._step_down(entry)
+        self._advance_head(entry)
 
     def _most_overdue(self, now: float) -> tuple[_Entry | None, float]:
-        """Who waits the longest by the measure of its gap, and when the first of all is due."""
-        due, overdue, best = math.inf, 0.0, None
+        """Return the most overdue video, if any is due, and when the first of all is due."""
+        due, highest, best = math.inf, 0.0, None
         for bucket in self._age_buckets.values():
             entry = bucket.first()
-            if entry is None or (self._listing is not None and entry.video_id not in self._unlisted):
+            # The list in flight will show it.
+            if entry is None or (self._list_requested_at is not None and entry.video_id not in self._unlisted):
                 continue
-            due = min(due, entry.observed + entry.poll_interval)
-            if (ratio := (now - entry.observed) / entry.poll_interval) >= overdue:
-                overdue, best = ratio, entry
+            due = min(due, entry.observed_at + entry.poll_interval)
+            if (ratio := (now - entry.observed_at) / entry.poll_interval) >= highest:
+                highest, best = ratio, entry
         return best, due
 
-    def _asked_least_recently(self, now: float) -> tuple[_Entry | None, float]:
-        """Who has been inferred about for the longest time, and when it may be polled, lest the inference was wrong."""
-        oldest = self._oldest.first()
-        if oldest is None or self._can_list(oldest, now):
+    def _least_recently_polled(self, now: float) -> tuple[_Entry | None, float]:
+        """Return the video whose last poll is the longest ago, and when to verify its status. None if a list will do it."""
+        stale = self._by_last_poll.first()
+        if stale is None or self._can_list(stale, now):
             return None, math.inf
-        return oldest, max(oldest.polled + poll_interval(oldest.polled - oldest.since), self._oldest_turn + _OLDEST_GAP)
+        due = stale.polled_at + poll_interval(stale.polled_at - stale.born_at)
+        return stale, max(due, self._verified_at + _VERIFY_INTERVAL)
 
     def _can_list(self, entry: _Entry, now: float) -> bool:
-        if now < self._lists_from or self._gets_first or entry.video_id in self._unlisted:
+        if now < self._list_allowed_at or self._gets_before_list or entry.video_id in self._unlisted:
             return False
         return len(self._entries) - len(self._paused) - len(self._unlisted - self._paused.keys()) >= 2
 
-    # -- what came of it ----------------------------------------------------------------------------------------------
+    # -- responses ----------------------------------------------------------------------------------------------------
 
-    def observe(self, videos: Iterable[Video], now: float, turn: ScheduledRequest | None = None) -> list[PollEvent]:
-        """Learn from a good reply.
+    def observe(
+        self, videos: Iterable[Video], now: float, scheduled: ScheduledRequest | None = None
+    ) -> list[PollEvent]:
+        """Process snapshots.
 
         Args:
-            videos: What the server showed; videos that nobody follows are ignored.
+            videos: The snapshots. Those of videos that are not followed are ignored.
             now: The time.
-            turn: Whose answer it is; ``None`` if it was no turn of this scheduler.
+            scheduled: The request that they answer; ``None`` if it was not one of this scheduler.
 
         Returns:
-            What is new. A video that has ended is forgotten.
+            The events: snapshots that differ from the previous one. Videos that have ended are discarded.
         """
         self._outage_since = math.inf
         shown = {video.video_id: video for video in videos}
-        polled = self._complete(turn, now) if turn else now
-        if turn and turn.kind is RequestKind.LIST:
+        requested_at = self._complete(scheduled, now) if scheduled else now
+        if scheduled and scheduled.kind is RequestKind.LIST:
             self._list_failures = self._list_refusals = 0
             self._has_listed = True
             missing = self._entries.keys() - shown.keys()
-            # Those added since it was sent may be in the next one. Their times cannot tell: a clock may stand still.
-            self._unlisted = {video_id for video_id in missing if self._entries[video_id].number <= self._listed}
+            # Videos added since it was sent may be in the next one. Times cannot tell: a clock may stand still.
+            self._unlisted = {
+                video_id for video_id in missing if self._entries[video_id].number <= self._added_before_list
+            }
         return [
-            news
+            event
             for video in shown.values()
             if (entry := self._entries.get(video.video_id))
-            for news in self._see(entry, video, polled)
+            for event in self._observe(entry, video, requested_at)
         ]
 
-    def failed(self, turn: ScheduledRequest, error: A2VError, now: float, *, final: bool) -> list[PollEvent]:
-        """Learn from a bad reply, or from none.
+    def failed(self, scheduled: ScheduledRequest, error: A2VError, now: float, *, final: bool) -> list[PollEvent]:
+        """Process an error, or a missing response.
 
         Args:
-            turn: Whose it was.
-            error: What happened. Too many requests are no look at all; other faults that may pass are one, so that the
-                next is later.
+            scheduled: The request.
+            error: The error. A ``RateLimitError`` does not count as a poll; other transient errors do, so that the interval
+                grows.
             now: The time.
-            final: Whether asking again would bring the same.
+            final: Whether the same request would fail in the same way.
 
         Returns:
-            Which watches end with this error.
+            The events: the error, for each video whose polling it ends.
         """
-        self._complete(turn, now)
+        self._complete(scheduled, now)
         if isinstance(error, AuthenticationError):
             return self._end(list(self._entries), error)
         if isinstance(error, RateLimitError):
             return []
-        # A server that says no is there. And while nobody waits, nobody sees whether an outage goes on.
-        if final or now - self._outage_seen > _UNSEEN:
+        # A server that refuses is reachable. And while nothing is polled, an outage may end unnoticed.
+        if final or now - self._last_failure_at > _OUTAGE_MEMORY:
             self._outage_since = math.inf
         if not final:
-            self._outage_since, self._outage_seen = min(self._outage_since, now), now
-        if turn.kind is RequestKind.LIST:
+            self._outage_since, self._last_failure_at = min(self._outage_since, now), now
+        if scheduled.kind is RequestKind.LIST:
             self._list_failed(now, final=final)
-        elif (entry := self._entries.get(turn.video_id or "")) and self._get_failed(entry, error, now, final=final):
-            # An outage ends all watches together: it is not about one video.
+        elif (entry := self._entries.get(scheduled.video_id or "")) and self._get_failed(
+            entry, error, now, final=final
+        ):
+            # An outage is not about one video, so it ends the polling of all that have been followed for so long.
             others = [each.video_id for each in self._entries.values() if self._outage(each, now) > MAX_OUTAGE]
             return self._end(dict.fromkeys([entry.video_id, *others]), error)
         return []
 
-    def _end(self, video_ids: Iterable[str], error: A2VError) -> list[PollEvent]:
-        ended = [(video_id, error) for video_id in video_ids]
-        for video_id, _ in ended:
-            self.discard(video_id)
-        return list(ended)
+    def abandoned(self, scheduled: ScheduledRequest) -> None:
+        """Process the end of a request that was cancelled, or never sent."""
+        self._complete(scheduled, 0.0)
 
-    def _outage(self, entry: _Entry, now: float) -> float:
-        """For how long the server has been out of reach while a video was followed."""
-        return now - max(self._outage_since, entry.added)
-
-    def abandoned(self, turn: ScheduledRequest) -> None:
-        """A turn ended without an answer that says anything: it was cancelled, or never sent."""
-        self._complete(turn, 0.0)
-
-    def _complete(self, turn: ScheduledRequest, now: float) -> float:
-        """End a turn.
+    def _complete(self, scheduled: ScheduledRequest, now: float) -> float:
+        """Take a request out of flight.
 
         Returns:
-            When it began, for what the server showed is no newer than that.
+            When it was sent: its response shows nothing newer than that.
         """
-        if turn.kind is RequestKind.LIST:
-            now, self._listing = now if self._listing is None else self._listing, None
-        elif (entry := self._entries.get(turn.video_id or "")) and entry.in_flight_since is not None:
-            now, entry.in_flight_since = entry.in_flight_since, None
-            self._put(entry)
+        if scheduled.kind is RequestKind.LIST:
+            now, self._list_requested_at = now if self._list_requested_at is None else self._list_requested_at, None
+        elif (entry := self._entries.get(scheduled.video_id or "")) and entry.requested_at is not None:
+            now, entry.requested_at = entry.requested_at, None
+            self._enqueue(entry)
         return now
+
+    def _end(self, video_ids: Iterable[str], error: A2VError) -> list[PollEvent]:
+        ended: list[PollEvent] = [(video_id, error) for video_id in video_ids]
+        for video_id, _ in ended:
+            self.discard(video_id)
+        return ended
+
+    def _outage(self, entry: _Entry, now: float) -> float:
+        """Return for how many seconds the server has been unreachable while a video was followed."""
+        return now - max(self._outage_since, entry.added_at)
 
     def _list_failed(self, now: float, *, final: bool) -> None:
         if final:
-            # Not for good: a gateway answers with 404, too, while the server behind it is replaced.
-            first = _LIST_AGAIN if self._has_listed else _LIST_AGAIN_UNKNOWN
-            self._lists_from = now + min(first * 2.0 ** min(self._list_refusals, 10), _LIST_AGAIN_MOST)
+            # Not for good: a gateway also answers 404 while the server behind it is being replaced.
+            first = _LIST_RETRY if self._has_listed else _LIST_RETRY_UNKNOWN
+            self._list_allowed_at = now + min(first * 2.0 ** min(self._list_refusals, 10), _MAX_LIST_RETRY)
             self._list_refusals += 1
             self._unlisted.clear()
             return
-        # A server may have a list that always fails: gets take over, for longer each time.
+        # Some servers have a list that always fails, so ever more GETs are sent before the next attempt.
         self._list_failures += 1
-        self._gets_first = min(2**self._list_failures, 64)
+        self._gets_before_list = min(2**self._list_failures, 64)
         for entry in self._entries.values():
-            entry.observed = now
-            self._put(entry)
+            entry.observed_at = now
+            self._enqueue(entry)
 
     def _get_failed(self, entry: _Entry, error: A2VError, now: float, *, final: bool) -> bool:
-        """Whether this ends the watch."""
+        """Process a failed GET, and return whether it ends the polling of the video."""
         if entry.failures == 0:
             entry.failing_since = now
         entry.failures += 1
         if isinstance(error, NotFoundError):
-            ends = now - entry.place[0] > _UNKNOWN_YET
+            ends = now - entry.order[0] > _MAX_PROPAGATION
         elif not final:
-            failing = now - entry.failing_since if entry.failures >= _FEWEST_FAILURES else 0.0
+            failing = now - entry.failing_since if entry.failures >= _MIN_FAILURES else 0.0
             ends = max(self._outage(entry, now), failing) > MAX_OUTAGE
         else:
             ends = True
-        entry.observed = entry.polled = now
-        self._step_down(entry)
-        self._put(entry)
+        entry.observed_at = entry.polled_at = now
+        self._advance_head(entry)
+        self._enqueue(entry)
         return ends
 
-    # -- what a look teaches ------------------------------------------------------------------------------------------
+    # -- snapshots ----------------------------------------------------------------------------------------------------
 
-    def _see(self, entry: _Entry, video: Video, polled: float) -> list[PollEvent]:
-        if polled < entry.polled and not video.is_terminal:
-            return []  # a newer look came in first
-        self._remove(entry)
-        entry.observed = entry.polled = polled
+    def _observe(self, entry: _Entry, video: Video, requested_at: float) -> list[PollEvent]:
+        if requested_at < entry.polled_at and not video.is_terminal:
+            return []  # the response to a later request arrived first
+        self._dequeue(entry)
+        entry.observed_at = entry.polled_at = requested_at
         entry.failures = 0
         if video.is_terminal:
             self.discard(entry.video_id)
         if video.status is VideoStatus.PENDING:
-            self._waits(entry, polled)
+            self._observe_pending(entry, requested_at)
         else:
-            self._has_begun(entry, video)
+            self._observe_started(entry, video)
         if video.status is VideoStatus.FINISHED and not video.is_terminal:
-            return self._without_url(entry, video)
-        entry.without_url = 0
-        changed = entry.video is None or is_change(entry.video, video)
-        entry.video = video
+            return self._observe_without_url(entry, video)
+        entry.polls_without_url = 0
+        changed = entry.snapshot is None or is_change(entry.snapshot, video)
+        entry.snapshot = video
         if entry.video_id in self._entries:
-            self._put(entry)
+            self._enqueue(entry)
         return [(entry.video_id, video)] if changed else []
 
-    def _waits(self, entry: _Entry, polled: float) -> None:
-        entry.waiting, entry.waited = True, polled
-        if entry.place <= self._begun or entry.paused:
+    def _observe_pending(self, entry: _Entry, requested_at: float) -> None:
+        entry.pending, entry.pending_at = True, requested_at
+        if entry.order <= self._last_started or entry.paused:
             return
         if self._head is None:
             self._head = entry
             for other in self._entries.values():
-                if self._is_behind(other):
-                    self._put(other)
-        elif entry.place < self._head.place:
-            # Somebody further ahead stands for the line from now on.
+                if self._is_follower(other):
+                    self._enqueue(other)
+        elif entry.order < self._head.order:
             former, self._head = self._head, entry
-            self._put(former)
+            self._enqueue(former)
         if self._head is entry:
-            self._head_polled_at = polled
+            self._head_pending_at = requested_at
 
-    def _has_begun(self, entry: _Entry, video: Video) -> None:
-        if entry.waiting:
-            entry.since = max(entry.since, entry.waited)
-        entry.waiting = False
-        # A bad input may be refused while it is in line: that says nothing about the others.
+    def _observe_started(self, entry: _Entry, video: Video) -> None:
+        if entry.pending:
+            entry.born_at = max(entry.born_at, entry.pending_at)
+        entry.pending = False
+        # A server may refuse a bad input out of order, which says nothing about the others.
         if video.status is not VideoStatus.FAILED:
-            self._begun = max(self._begun, entry.place)
-        self._step_down(entry)
+            self._last_started = max(self._last_started, entry.order)
+        self._advance_head(entry)
 
-    def _without_url(self, entry: _Entry, video: Video) -> list[PollEvent]:
-        entry.without_url += 1
-        if entry.without_url <= _NO_URL_YET:
-            self._put(entry)
+    def _observe_without_url(self, entry: _Entry, video: Video) -> list[PollEvent]:
+        entry.polls_without_url += 1
+        if entry.polls_without_url <= _MAX_POLLS_WITHOUT_URL:
+            self._enqueue(entry)
             return []
         self.discard(entry.video_id)
         error = ProtocolError(f"video {entry.video_id!r} is finished, but the server gives no URL for it")
         error.video_id, error.video = entry.video_id, video
         return [(entry.video_id, error)]
 
-    # -- the queues ---------------------------------------------------------------------------------------------------
+    # -- queues -------------------------------------------------------------------------------------------------------
 
-    def _put(self, entry: _Entry) -> None:
-        self._remove(entry)
-        if entry.in_flight_since is not None or entry.paused:
+    def _enqueue(self, entry: _Entry) -> None:
+        """Put an entry where it belongs now: to the followers, or into the age bucket of its interval."""
+        self._dequeue(entry)
+        if entry.requested_at is not None or entry.paused:
             return
-        self._oldest.put(entry, entry.polled)
-        if self._is_behind(entry):
-            entry.bucket = self._followers
-            self._followers.put(entry, *entry.place)
+        self._by_last_poll.put(entry, entry.polled_at)
+        if self._is_follower(entry):
+            entry.queue = self._followers
+            self._followers.put(entry, *entry.order)
             return
         entry.poll_interval = (
-            2.0 ** (entry.without_url - 1) if entry.without_url else poll_interval(entry.observed - entry.since)
+            2.0 ** (entry.polls_without_url - 1)
+            if entry.polls_without_url
+            else poll_interval(entry.observed_at - entry.born_at)
         )
-        entry.bucket = self._age_buckets.setdefault(round(10 * math.log(entry.poll_interval)), _Queue())
-        entry.bucket.put(entry, entry.observed)
+        entry.queue = self._age_buckets.setdefault(round(10 * math.log(entry.poll_interval)), _Queue())
+        entry.queue.put(entry, entry.observed_at)
 
-    def _remove(self, entry: _Entry) -> None:
-        self._oldest.remove(entry)
-        if entry.bucket:
-            entry.bucket.remove(entry)
-            entry.bucket = None
+    def _dequeue(self, entry: _Entry) -> None:
+        self._by_last_poll.remove(entry)
+        if entry.queue:
+            entry.queue.remove(entry)
+            entry.queue = None
 
-    def _is_behind(self, entry: _Entry) -> bool:
-        return self._head is not None and entry.waiting and entry.place > max(self._head.place, self._begun)
+    def _is_follower(self, entry: _Entry) -> bool:
+        return self._head is not None and entry.pending and entry.order > max(self._head.order, self._last_started)
 
-    def _step_down(self, entry: _Entry) -> None:
-        """Let others go on from the line if this one led it, or if it overtook them."""
-        if entry is self._head or (self._head and self._head.place < self._begun):
+    def _advance_head(self, entry: _Entry) -> None:
+        """Replace the queue head if this entry was it or has overtaken it, and release followers that were overtaken."""
+        if entry is self._head or (self._head and self._head.order < self._last_started):
             self._head = None
         while first := self._followers.first():
-            overtaken = first.place < self._begun
+            overtaken = first.order < self._last_started
             if self._head and not overtaken:
                 return
-            self._remove(first)
-            first.observed = max(first.observed, self._head_polled_at)
-            first.waited = max(first.waited, self._head_polled_at)
+            self._dequeue(first)
+            # While the head was pending, so were its followers.
+            first.observed_at = max(first.observed_at, self._head_pending_at)
+            first.pending_at = max(first.pending_at, self._head_pending_at)
             if not overtaken:
                 self._head = first
-            self._put(first)
+            self._enqueue(first)
 
 
 def is_change(before: Video, after: Video) -> bool:
-    """Whether a look differs from the one before. Two words that nobody has heard of are two statuses."""
-    return _word(before) != _word(after)
+    """Whether two snapshots differ. Two statuses that this version does not know differ if their words do."""
+    return _status(before) != _status(after)
 
 
-def _word(video: Video) -> tuple[VideoStatus, object]:
+def _status(video: Video) -> tuple[VideoStatus, object]:
     return video.status, video.raw.get("status") if video.status is VideoStatus.UNKNOWN else None

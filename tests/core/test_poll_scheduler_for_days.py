@@ -28,7 +28,7 @@ class Driver:
             self.scheduler.add(video_id, n * 0.001, since=n * 0.001)
 
     def next(self):
-        return self.scheduler.next(self.now, self.budget, awaited=self.awaited.__contains__)
+        return self.scheduler.next(self.now, self.budget, is_awaited=self.awaited.__contains__)
 
     def run(self, seconds):
         """Take all turns of a while; tell what was asked for."""
@@ -58,7 +58,7 @@ def test_memory_stays_flat_while_videos_are_pending(lists):
     driver = Driver(100, lists=lists)
     for _ in range(10):
         driver.run(DAY / 50)
-        queues = [driver.scheduler._followers, driver.scheduler._oldest, *driver.scheduler._age_buckets.values()]
+        queues = [driver.scheduler._followers, driver.scheduler._by_last_poll, *driver.scheduler._age_buckets.values()]
         assert sum(len(queue._heap) for queue in queues) < 10 * 100
 
 

@@ -267,7 +267,7 @@ class RequestDispatcher:
             limiter,
             submits=len(self._queues[RequestKind.SUBMIT]),
             calls=len(self._queues[RequestKind.CALL]),
-            awaited=self._is_awaited,
+            is_awaited=self._is_awaited,
         )
 
     def _is_awaited(self, video_id: str) -> bool:
