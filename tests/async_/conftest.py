@@ -8,7 +8,8 @@ import json
 import pickle
 import traceback
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
 
 import anyio
 import httpx
@@ -141,6 +142,19 @@ def make_client(service: Service) -> Callable[..., a2v.AsyncA2V]:
         return a2v.AsyncA2V(CANARY, **{"rate_limit": None, "transport": httpx.MockTransport(service), **settings})
 
     return make
+
+
+@asynccontextmanager
+async def closed_meanwhile(client: a2v.AsyncA2V) -> AsyncIterator[None]:
+    """Close a client 5 s after the block began."""
+
+    async def close() -> None:
+        await anyio.sleep(5)
+        await client.aclose()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(close)
+        yield
 
 
 # -- a server on a real socket ----------------------------------------------------------------------------------------

@@ -17,6 +17,8 @@ import a2v
 from a2v._async import destination
 from tests.labels import label
 
+from .conftest import closed_meanwhile
+
 pytestmark = [pytest.mark.anyio, pytest.mark.virtual_time]
 
 VIDEO = bytes(range(256)) * 1000
@@ -535,13 +537,7 @@ async def test_cancelled_in_the_middle(service, make_client, tmp_path) -> None:
 async def test_the_client_is_closed_in_the_middle(service, make_client, tmp_path, check) -> None:
     service.plan = [(0, {"video_url": "https://files.example/v.mp4"})]
     service.replies["v.mp4"] = [lambda _: anyio.sleep_forever()]
-    async with make_client() as client, anyio.create_task_group() as group:
-
-        async def close() -> None:
-            await anyio.sleep(5)
-            await client.aclose()
-
-        group.start_soon(close)
+    async with make_client() as client, closed_meanwhile(client):
         with pytest.raises(a2v.ClientClosedError) as caught:
             await client.videos.task("v").download(tmp_path / "v.mp4")
     check(caught.value)

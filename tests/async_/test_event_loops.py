@@ -154,6 +154,7 @@ def test_a_clock_that_jumps_elsewhere_holds_nothing_up() -> None:
                 await client.characters.list()
 
     anyio.run(main)
+    assert [call.status for call in service.calls] == [200] * 23
 
 
 def test_the_budgets_clock_never_goes_back() -> None:
@@ -174,13 +175,15 @@ def test_the_budgets_clock_never_goes_back() -> None:
 
 def test_a_forked_process_has_a_budget_of_its_own(monkeypatch) -> None:
     """The parent's may be locked by a thread that does not exist in the child."""
-    with testing.Service().server() as server:
+    service = testing.Service()
+    with service.server() as server:
         client = a2v.AsyncA2V(server.token, base_url=server.base_url)
         asyncio.run(client.characters.list())
         parent = os.getpid()
         monkeypatch.setattr(os, "getpid", lambda: parent + 1)
         with client._session._limiter.lock:
             asyncio.run(client.characters.list())
+    assert [call.status for call in service.calls] == [200, 200]
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -10,6 +10,8 @@ import pytest
 
 import a2v
 
+from .conftest import closed_meanwhile
+
 pytestmark = [pytest.mark.anyio, pytest.mark.virtual_time]
 
 LOST = httpx.ReadError("lost")
@@ -334,13 +336,7 @@ async def test_a_client_that_is_closed_meanwhile_tells_it_too(service, make_clie
         await anyio.sleep_forever()
 
     service.replies["video.generate"] = [hang]
-    async with make_client() as client, anyio.create_task_group() as group:
-
-        async def close() -> None:
-            await anyio.sleep(5)
-            await client.aclose()
-
-        group.start_soon(close)
+    async with make_client() as client, closed_meanwhile(client):
         with pytest.raises(a2v.ClientClosedError) as caught:
             await client.videos.generate(model_id="eva_a0008", audio_url="https://example.com/a.wav")
     assert "may have accepted the render" in caught.value.__notes__[0]

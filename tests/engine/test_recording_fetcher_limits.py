@@ -96,7 +96,7 @@ async def test_ten_dripping_servers_do_not_hold_up_a_good_recording(recordings, 
             for audio_url in [url] * 10 + [say("hello")]:
                 job = {"model_id": model_id, "audio_url": audio_url}
                 last = (await client.post("/v1/a2v/video.generate", json=job)).json()["data"]["video_id"]
-            await look_until(client, last, "finished")
+            assert (await look_until(client, last, "finished"))["video_id"] == last
 
 
 ODD_URLS = ["http://xn--a/", "http://xn--/", "http://a..b/", "http://" + "a" * 300 + "/", "http://xn--zz--zz/"]
