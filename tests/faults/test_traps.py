@@ -71,7 +71,8 @@ def _submit(client: a2v.AsyncA2V):
 
 
 @pytest.mark.anyio
-async def test_cancelled_downloads_take_nobodys_place(dial, port, tmp_path) -> None:
+@pytest.mark.parametrize("times", [2, pytest.param(6, marks=pytest.mark.extended)])
+async def test_cancelled_downloads_take_nobodys_place(dial, port, tmp_path, times) -> None:
     """As many as httpx has connections for, and some more: as many are served next time, and a submission too.
 
     A pool with a limit loses a place for good with each request that is cancelled when it was just given the place of another.
@@ -85,7 +86,7 @@ async def test_cancelled_downloads_take_nobodys_place(dial, port, tmp_path) -> N
     async with dial(max_retries=0) as client:
         task = client.videos.task("v1")
         await task.wait()
-        for moment in range(6):
+        for moment in range(times):
             async with anyio.create_task_group() as more, anyio.create_task_group() as first:
                 for number in range(100):
                     first.start_soon(task.download, tmp_path / f"{number}.mp4")
@@ -140,18 +141,19 @@ async def test_five_hundred_tasks_at_once(dial, port) -> None:
 
 
 @pytest.mark.anyio
-async def test_a_stale_connection_before_a_submission(dial, port) -> None:
-    """The server closes connections once they are idle: 0 of 500 submissions are in doubt, 0 of 500 looks fail."""
+@pytest.mark.parametrize("count", [100, pytest.param(500, marks=pytest.mark.extended)])
+async def test_a_stale_connection_before_a_submission(dial, port, count) -> None:
+    """The server closes connections once they are idle: no submission is in doubt, and no look fails."""
 
     async def once(conn: Connection) -> None:
         await conn.answer(await conn.request())
 
     port.behave = once
     async with dial(max_retries=0) as client:
-        for number in range(500):
+        for number in range(count):
             assert (await client.videos.get(f"v{number}")).is_terminal
             await client.videos.generate(**JOB)
-    assert len(port.submitted) == 500
+    assert len(port.submitted) == count
 
 
 @pytest.mark.anyio
