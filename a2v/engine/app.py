@@ -110,7 +110,7 @@ def _public_routes() -> list[Route]:
     return [
         Route("/files/{video_id:path}.mp4", video_file),
         Route("/masks/{video_id:path}.mp4", mask_file),
-        Route("/previews/{who:path}.png", preview_file),
+        Route("/previews/{subject_id:path}.png", preview_file),
         Route("/health", health),
         Route("/openapi.json", openapi),
     ]
@@ -167,12 +167,12 @@ async def _envelope(request: Request, error: Exception) -> Response:
 
 
 async def character_list(request: Request) -> Response:
-    """Everybody who can speak."""
+    """Everybody subject_id can speak."""
     return _success([wire.character_data(one) for one in _characters(request)])
 
 
 async def avatar_list(request: Request) -> Response:
-    """Everybody who can speak, with their poses."""
+    """Everybody subject_id can speak, with their poses."""
     return _success([wire.avatar_data(one) for one in _avatars(request)])
 
 
@@ -334,8 +334,8 @@ def _base_url(request: Request) -> str:
     return f"{request.url.scheme}://{request.headers['host']}{prefix}/"
 
 
-def _preview_url(request: Request, who: str) -> str:
-    return f"{_base_url(request)}previews/{who}.png"
+def _preview_url(request: Request, subject_id: str) -> str:
+    return f"{_base_url(request)}previews/{subject_id}.png"
 
 
 # -- beside the calls -------------------------------------------------------------------------------------------------
@@ -367,18 +367,18 @@ async def _file(request: Request, path_of: Callable[[str], Path]) -> Response:
 async def preview_file(request: Request) -> Response:
     """The picture of a character, or of a pose."""
     try:
-        who = characters.get_camera_pose(request.path_params["who"]).pose_id
+        subject_id = characters.get_camera_pose(request.path_params["subject_id"]).pose_id
     except RenderError:
         return error_response(404, "there is no such file", code=wire.NOT_FOUND)
-    picture = await anyio.to_thread.run_sync(_preview, who, limiter=_engine(request).drawing)
+    picture = await anyio.to_thread.run_sync(_preview, subject_id, limiter=_engine(request).drawing)
     return Response(picture, media_type="image/png", headers={"Cache-Control": "max-age=3600"})
 
 
-def _preview(who: str) -> bytes:
+def _preview(subject_id: str) -> bytes:
     # Brings the drawing packages with it, which a server that only renders needs in its children alone.
     from a2v.engine.preview import preview  # noqa: PLC0415
 
-    return preview(who, size=PREVIEW_SIZE)
+    return preview(subject_id, size=PREVIEW_SIZE)
 
 
 async def health(request: Request) -> Response:

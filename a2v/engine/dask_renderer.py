@@ -98,8 +98,8 @@ class DaskRenderer:
             raise RenderError(made["refused"])
         if "crashed" in made:
             raise RenderCrashedError(made["crashed"])
-        if "lacking" in made:
-            raise ResourceExhaustedError(made["lacking"])
+        if "exhausted" in made:
+            raise ResourceExhaustedError(made["exhausted"])
         if request.mask:
             await anyio.to_thread.run_sync(_write, request.mask, made["mask"])
         await anyio.to_thread.run_sync(_write, request.destination, made["video"])
@@ -218,5 +218,5 @@ async def _result(request: RenderRequest) -> WorkerResult:
         log_crash(error)
         return {"crashed": str(error)}
     except ResourceExhaustedError as error:
-        return {"lacking": str(error)}
+        return {"exhausted": str(error)}
     return {"video": request.destination.read_bytes(), "mask": request.mask.read_bytes() if request.mask else None}

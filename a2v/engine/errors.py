@@ -1,4 +1,4 @@
-"""What can go wrong with a render, in sentences that are fit for those who asked for it."""
+"""The errors of a render. Their messages are shown to the clients that requested it."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from a2v.errors import A2VError
 
 
 class RenderError(A2VError):
-    """This request cannot be rendered, however often it is tried."""
+    """The request can never be rendered; retrying does not help."""
 
 
 class AudioError(RenderError):
-    """The audio cannot be used: not a recording, damaged, of an unknown kind, too long."""
+    """The recording cannot be used: not fetchable, not audio, damaged, of an unsupported format, or too long."""
 
 
 class RenderCrashedError(A2VError):
-    """The renderer ended without a verdict. That says nothing about the request, which may be tried again."""
+    """The renderer died without a result. This says nothing about the request, so retrying may help."""
 
 
 class ResourceExhaustedError(A2VError):
-    """The machine lacks something just now: memory, disk space, processes. The request is rendered when that is over."""
+    """The machine has run out of memory, disk space, processes or the like. The request is retried when it has them."""

@@ -1,9 +1,15 @@
-"""What the engine does while the machine lacks something: file descriptors, memory, disk space, processes.
+"""Resource exhaustion: which errors mean that the machine has run out of something, and what the engine does about it.
 
-None of that is the fault of a task, and none of it lasts for ever. ``exhaustion_reason`` tells such an error from others. While a
-``ResourceMonitor`` lasts, nothing new is started and nothing is accepted. A probe, which opens files, writes to the disk and the
-database, and starts a process, is repeated after a pause until it succeeds. The pause doubles from 1 s to 60 s, and is 1 s
-again only after a task was finished, because a probe needs less than a render does.
+File descriptors, memory, disk space and processes run out for every task at once and become available again, so no task
+should fail because of them. Retrying each failed step on its own would not work: hundreds of tasks would retry against
+the same full disk, and new tasks would still be accepted.
+
+So there is one ``ResourceMonitor`` per engine, with two states. Normally ``exhausted`` is ``None``. Any code that meets an
+error for which ``exhaustion_reason`` has an answer calls ``report``; from then on tasks are requeued, ``video.generate``
+refuses new ones, and everything that needs the machine waits in ``wait_until_available``. ``run`` is the only code that
+ends this state. It probes the machine (open files, write to disk and database, start a process) until the probe succeeds,
+with a backoff that doubles from 1 s to 60 s. A probe needs less than a render, so it may succeed too early; hence the
+backoff restarts at 1 s only after a task has finished, not after a successful probe.
 """
 
 from __future__ import annotations
@@ -27,7 +33,7 @@ logger: logging.Logger = logging.getLogger("a2v.engine")
 INITIAL_BACKOFF = 1.0
 MAX_BACKOFF = 60.0
 LOG_INTERVAL = 60.0
-"""A shortage is logged at most once in that time."""
+"""The least time in seconds between two log records of a ``LogThrottle``."""
 
 OUT_OF_MEMORY = "the machine is out of memory"
 _DESCRIPTORS = "too many files are open"
@@ -47,7 +53,7 @@ _NO_THREAD = "can't start new thread"
 
 
 def exhaustion_reason(error: BaseException) -> str | None:
-    """What the machine lacks, if that is what an error, or one that caused it, says; never a path or a URL."""
+    """Return the exhausted resource if the error, or one of its causes, means that; never quotes a path or a URL."""
     return next(filter(None, map(_reason, _with_causes(error))), None)
 
 
@@ -59,106 +65,107 @@ def _reason(error: BaseException) -> str | None:
     if isinstance(error, RuntimeError) and str(error) == _NO_THREAD:
         return _PROCESSES
     if isinstance(error, sqlite3.DatabaseError):
-        # Misuse has other classes. What is left is the disk, the file on it, or memory.
+        # These classes are bugs in the caller; the others come from the disk, the database file or memory.
         is_misuse = isinstance(error, (sqlite3.DataError, sqlite3.NotSupportedError, sqlite3.ProgrammingError))
         return None if is_misuse else f"the database cannot be used ({error})"
-    # The numbers of `gaierror` are not those of `errno`.
+    # `gaierror.errno` is an EAI_ number, which means something else in `errno`.
     number = getattr(error, "errno", None) if type(error).__name__ not in ("gaierror", "herror") else None
     return f"{_REASONS[number]} ({os.strerror(number)})" if number in _REASONS else None
 
 
 def _with_causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield the error, its causes and contexts, and the members of groups, each once."""
     seen: set[int] = set()
-    waiting: list[BaseException | None] = [error]
-    while waiting:
-        one = waiting.pop()
+    pending: list[BaseException | None] = [error]
+    while pending:
+        one = pending.pop()
         if one is None or id(one) in seen:
             continue
         seen.add(id(one))
         yield one
-        # Also a context that is suppressed: httpcore does that to the errors of the system.
-        waiting += [one.__cause__, one.__context__]
-        waiting += one.exceptions if isinstance(one, BaseExceptionGroup) else ()
+        # Suppressed contexts too: httpcore raises its errors `from None` and so hides the OSError.
+        pending += [one.__cause__, one.__context__]
+        pending += one.exceptions if isinstance(one, BaseExceptionGroup) else ()
 
 
 class ResourceMonitor:
-    """Whether the machine lacks something just now.
+    """Whether the machine has run out of something, and the code that waits for the end of it.
 
     Args:
-        probe: Finds out; raises an error that ``exhaustion_reason`` knows if something is still lacking.
+        probe: Raises an error if a resource is exhausted.
 
     Attributes:
-        reason: What is lacking; ``None`` if nothing is.
+        exhausted: What has run out; ``None`` while nothing has.
     """
 
     def __init__(self, probe: Callable[[], Awaitable[None]]) -> None:
         self.exhausted: str | None = None
         self._probe = probe
-        self._pause = INITIAL_BACKOFF
-        self._begun, self._over = anyio.Event(), anyio.Event()
+        self._backoff = INITIAL_BACKOFF
+        self._reported, self._available = anyio.Event(), anyio.Event()
         self._log = LogThrottle()
         self._is_logged = False
 
     def report(self, reason: str) -> None:
-        """From now on something is lacking."""
+        """Record that a resource is exhausted."""
         if self.exhausted is None:
-            self._begun.set()
+            self._reported.set()
         self.exhausted = reason
         if self._log.is_due():
             self._is_logged = True
-            logger.error("%s; nothing is started or accepted until that is over", reason)
+            logger.error("%s; no video is started or accepted until this is over", reason)
 
     def reset_backoff(self) -> None:
-        """A task was finished, so the next shortage is a new one."""
-        self._pause = INITIAL_BACKOFF
+        """Restart the backoff: a task finished, so the next exhaustion is unrelated to the last one."""
+        self._backoff = INITIAL_BACKOFF
 
     async def check(self) -> str | None:
-        """The reason, if something is lacking; probes if that is not known yet."""
+        """Return what is exhausted; probe the machine if nothing is known to be."""
         return self.exhausted or await self._run_probe()
 
     async def _run_probe(self) -> str | None:
         try:
             await self._probe()
-        except Exception as error:  # noqa: BLE001  # whatever it is, tasks would meet it too
+        except Exception as error:  # noqa: BLE001  # tasks would run into it too, whatever it is
             reason = exhaustion_reason(error) or f"the data folder cannot be used ({type(error).__name__})"
             self.report(reason)
             return reason
         return None
 
     async def wait_until_available(self) -> None:
-        """Wait until nothing is lacking."""
+        """Wait until no resource is exhausted."""
         while self.exhausted is not None:
-            await self._over.wait()
+            await self._available.wait()
 
     async def run(self) -> None:
-        """Find out when each shortage is over; never returns."""
+        """Probe the machine whenever a resource is exhausted, until it is available again; never returns."""
         while True:
-            await self._begun.wait()
+            await self._reported.wait()
             while True:
-                await anyio.sleep(self._pause)
-                self._pause = min(2 * self._pause, MAX_BACKOFF)
+                await anyio.sleep(self._backoff)
+                self._backoff = min(2 * self._backoff, MAX_BACKOFF)
                 if await self._run_probe() is None:
                     break
-            self._end()
+            self._set_available()
 
-    def _end(self) -> None:
-        over, self.exhausted = self._over, None
-        self._begun, self._over = anyio.Event(), anyio.Event()
-        over.set()
+    def _set_available(self) -> None:
+        available, self.exhausted = self._available, None
+        self._reported, self._available = anyio.Event(), anyio.Event()
+        available.set()
         if self._is_logged:
             self._is_logged = False
-            logger.info("nothing is lacking any more")
+            logger.info("all resources are available again")
 
 
 class LogThrottle:
-    """Says when something that happens often may be logged again."""
+    """Limits log records that something can cause at will to one per ``LOG_INTERVAL``."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
         self._next = float("-inf")
 
     def is_due(self) -> bool:
-        """Whether it may be; counts as logged from then on."""
+        """Return whether to log now; if so, the next interval begins."""
         now = self._now()
         if now < self._next:
             return False

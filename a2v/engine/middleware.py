@@ -140,7 +140,7 @@ class AccessMiddleware:
             if status:
                 raise
             failed = (
-                error_response(500, "the engine failed; its log says why")
+                error_response(500, "internal error; see the engine's log")
                 if reason is None
                 else _exhausted_response(scope, reason)
             )

@@ -180,13 +180,13 @@ def _later_schemas(names: Json) -> Json:
     }
 
 
-def _job(who: str, known: list[str], more: Json) -> Json:
+def _job(id_field: str, known: list[str], more: Json) -> Json:
     audio_url = {
         **_TEXT,
         "pattern": f"^{HTTP_URL}$",
         "description": "Where the engine can fetch the recording; file:///… for the files that it may read.",
     }
-    return _object({who: {"type": "string", "enum": known}, "audio_url": audio_url}, more)
+    return _object({id_field: {"type": "string", "enum": known}, "audio_url": audio_url}, more)
 
 
 def _flag(*values: bool) -> Json:

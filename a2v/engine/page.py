@@ -1,4 +1,4 @@
-"""The page that people see at ``GET /``: who can speak, and what was made last."""
+"""The page that people see at ``GET /``: subject_id can speak, and what was made last."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def page_html(avatars: Sequence[Avatar], videos: Sequence[tuple[Task, Video]]) -
         for pose in avatar.poses
     }
     # A task may be older than the cast.
-    latest = "".join(_video(task, video, *faces.get(task.who, (task.who, ""))) for task, video in videos)
+    latest = "".join(_video(task, video, *faces.get(task.subject_id, (task.subject_id, ""))) for task, video in videos)
     nothing = "<p class=nothing>None yet. Submit one with <code>video.generate</code>, then reload this page.</p>"
     return (
         "<!doctype html><html lang=en><head><meta charset=utf-8><title>a2v engine</title>"

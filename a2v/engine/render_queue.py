@@ -1,4 +1,26 @@
-"""Makes the videos: fetches the recordings, has them rendered, so many at once, and survives whatever they do."""
+"""The queue of renders: takes tasks from submission to finished video.
+
+One asyncio task per unfinished engine task runs ``_process``, from submission, or from the start of the engine, to the end:
+
+1. wait for one of ``workers + MAX_PREFETCHED`` places, then fetch the recording into the data folder;
+2. wait for one of ``workers`` places, then render into the task's scratch folder;
+3. move the video to its final path, then set the status to finished.
+
+Two limits instead of one: with a single limit a slow recording server would block renders whose recordings are already
+here; without the first limit a long queue would be fetched at once. The limiters are fair, so the order of submission is
+kept. The state of a task is in the ``TaskStore`` alone; this module keeps only what does not outlive the process.
+
+Invariants that make a kill at any point safe:
+
+* A status is written after the files that it announces, and files appear complete, by a rename. So "finished" means that
+  the video is there, and a mask is there before its video.
+* A fetched recording is kept until its task ends, so a restart needs no ``audio_url`` that may have expired.
+* Scratch files are in a folder with a new name at each start, because a render orphaned by a kill may still be writing.
+
+Errors are the task's own unless ``exhaustion_reason`` or a probe says that the machine has run out of something. Then the
+task is requeued and waits for the ``ResourceMonitor``. Steps after a successful render are retried instead of repeating the
+render (``_retry_while_exhausted``).
+"""
 
 from __future__ import annotations
 
@@ -12,6 +34,7 @@ import tempfile
 import time
 import traceback
 from contextlib import AsyncExitStack, ExitStack, suppress
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -40,13 +63,13 @@ if TYPE_CHECKING:
 logger: logging.Logger = logging.getLogger("a2v.engine")
 
 MAX_PREFETCHED = 16
-"""How many recordings are fetched, or wait for a render, beside those that are rendered."""
+"""How many recordings may be fetched, or wait for a render, in addition to those being rendered."""
 MAX_ATTEMPTS = 2
-"""A render that crashes is tried again, in case it was the machine's fault: it may have been out of memory."""
+"""How often a render that crashes is attempted. The crash may have been the machine's fault."""
 SWEEP_SECONDS = 60.0
-"""How often videos that were kept long enough are looked for."""
+"""The interval at which expired videos are deleted."""
 MAX_REQUEUES = 10
-"""A task that lacks something so often in a row while a probe finds nothing lacking is failed: it asks for too much."""
+"""How often in a row a task may be requeued although a probe found no exhaustion. Then it fails: it needs too much."""
 _DAY = 86_400.0
 _MAX_MESSAGE = 300
 _PROBE_BYTES = 1024 * 1024
@@ -54,27 +77,24 @@ _PROBE_DESCRIPTORS = 16
 
 
 class BusyError(Exception):
-    """Nothing is accepted at the moment; its text says why. Nothing was submitted."""
+    """No video is accepted at the moment; the message says why. Nothing was submitted."""
 
 
 class QueueFullError(BusyError):
-    """So many videos wait already that no more are accepted."""
+    """The queue has reached its limit."""
 
 
 class RenderQueue:
-    """Works on tasks while it is open; the next one takes up what is unfinished then.
-
-    A task fetches its recording, which is kept in the data folder until the task ends, and then waits for one of
-    ``settings.workers`` renders. If the machine lacks something meanwhile, see ``shortage.py``, the task waits in line again.
+    """Processes tasks within its ``async with`` block. The next queue of the data folder continues the unfinished ones.
 
     Args:
         store: The tasks.
-        folder: Where to put the videos and what is needed on the way.
+        folder: The data folder.
         settings: The limits.
-        renderer: What renders.
+        renderer: The renderer.
 
     Attributes:
-        shortage: Whether the machine lacks something just now.
+        resources: Whether the machine has run out of something.
     """
 
     def __init__(
@@ -88,35 +108,33 @@ class RenderQueue:
         self._recordings = folder / "audio"
         self._work = folder / "work"
         self._active: set[str] = set()
-        self._renders = anyio.CapacityLimiter(settings.workers)
-        # A slow server of recordings holds up the fetching of a few, not the rendering of what has been fetched.
-        self._underway = anyio.CapacityLimiter(settings.workers + MAX_PREFETCHED)
+        self._started = anyio.CapacityLimiter(settings.workers + MAX_PREFETCHED)
+        self._rendering = anyio.CapacityLimiter(settings.workers)
 
     async def __aenter__(self) -> Self:
-        unfinished = self._take_up()
+        unfinished = self._recover()
         async with AsyncExitStack() as stack:
-            # A name of its own for each start: a render orphaned by a kill -9 may still write to its old place.
             scratch = tempfile.TemporaryDirectory(dir=self._work, ignore_cleanup_errors=True)
             self._scratch = Path(stack.enter_context(scratch))
             self._tasks = await stack.enter_async_context(anyio.create_task_group())
             self._tasks.start_soon(self.resources.run)
             for task in unfinished:
-                self._tasks.start_soon(self._make, task)
+                self._tasks.start_soon(self._process, task)
             self._tasks.start_soon(self._sweep)
             self._stack = stack.pop_all()
         return self
 
-    def _take_up(self) -> list[Task]:
+    def _recover(self) -> list[Task]:
         try:
             unfinished = self._store.recover()
             for folder in (self._videos, self._recordings, self._work):
                 ensure_private_folder(folder)
             shutil.rmtree(self._work, ignore_errors=True)
-            # What an orphan writes to meanwhile may still be there.
+            # It may still exist: files to which an orphaned render is writing cannot always be deleted.
             self._work.mkdir(mode=0o700, exist_ok=True)
-            wanted = {task.video_id for task in unfinished}
+            video_ids = {task.video_id for task in unfinished}
             for path in self._recordings.iterdir():
-                if path.name not in wanted:
+                if path.name not in video_ids:
                     path.unlink()
         except (OSError, sqlite3.Error) as error:
             raise ConfigurationError(f"the data folder {str(self._work.parent)!r} cannot be used: {error}") from None
@@ -129,10 +147,10 @@ class RenderQueue:
         await self._stack.__aexit__(kind, error, traceback)
 
     def submit(self, job: Job) -> Task:
-        """Put a job in line.
+        """Add a task for a job to the queue.
 
         Raises:
-            BusyError: The line is too long, or the machine lacks something just now. Nothing was submitted.
+            BusyError: The queue is full, or the machine has run out of something. Nothing was submitted.
         """
         if self.resources.exhausted is not None:
             raise BusyError(self.resources.exhausted)
@@ -146,73 +164,74 @@ class RenderQueue:
                 raise
             self.resources.report(reason)
             raise BusyError(reason) from None
-        self._tasks.start_soon(self._make, task)
+        self._tasks.start_soon(self._process, task)
         return task
 
     def path(self, video_id: str) -> Path:
-        """Where a finished video is."""
+        """Return the path of a finished video."""
         return self._videos / f"{video_id}.mp4"
 
     def mask_path(self, video_id: str) -> Path:
-        """Where its mask is, if one was asked for."""
+        """Return the path of its mask, which exists if one was requested."""
         return self._videos / f"{video_id}.mask.mp4"
 
     # -- one task -----------------------------------------------------------------------------------------------------
 
-    async def _make(self, task: Task) -> None:
+    async def _process(self, task: Task) -> None:
         failure: str | None = None
-        for tries in count(1):
+        for attempts in count(1):
             try:
                 failure = await self._attempt(task)
                 break
-            except _Requeue as put_back:
-                if not put_back.is_seen and tries == MAX_REQUEUES:
-                    failure = f"the engine could not render this {tries} times in a row: {put_back.reason}"
+            except _Requeue as requeue:
+                if not requeue.is_confirmed and attempts == MAX_REQUEUES:
+                    failure = f"the engine could not render this {attempts} times in a row: {requeue.reason}"
                     break
-                await self._insist(self._store.requeue, task.video_id)
-                await anyio.sleep(0 if put_back.is_seen else min(2.0 ** (tries - 1), MAX_BACKOFF))
-        await self._end(task, failure)
+                await self._retry_while_exhausted(partial(self._store.requeue, task.video_id))
+                # A confirmed exhaustion is waited for by the next attempt itself.
+                await anyio.sleep(0 if requeue.is_confirmed else min(2.0 ** (attempts - 1), MAX_BACKOFF))
+        await self._finish(task, failure)
 
     async def _attempt(self, task: Task) -> str | None:
-        """Make the video, or tell why that is impossible."""
+        """Make the video; return the reason if it cannot be made."""
         try:
-            async with self._underway:
+            async with self._started:
                 await self.resources.wait_until_available()
                 await self._fetch_and_render(task)
         except (RenderError, RenderCrashedError) as error:
             return str(error)
         except _Requeue:
             raise
-        except Exception:  # noqa: BLE001  # this task's misfortune, not the server's
-            # As text: error reporters show the variables of a traceback, and the audio_url may be signed.
-            reason, facts = traceback.format_exc(), {"video_id": task.video_id}
-            logger.error("video %s: the engine failed\n%s", task.video_id, reason, extra=facts)  # noqa: TRY400
-            return "the engine failed; its log says why"
+        except Exception:  # noqa: BLE001  # fails this task, not the engine
+            # Formatted here: error reporters show the local variables of a traceback, and the audio_url may be signed.
+            details, facts = traceback.format_exc(), {"video_id": task.video_id}
+            logger.error("video %s: internal error\n%s", task.video_id, details, extra=facts)  # noqa: TRY400
+            return "internal error; see the engine's log"
         return None
 
-    async def _end(self, task: Task, failure: str | None) -> None:
+    async def _finish(self, task: Task, failure: str | None) -> None:
         status = VideoStatus.FAILED if failure else VideoStatus.FINISHED
-        await self._insist(self._store.set_status, task.video_id, status, failure and failure[:_MAX_MESSAGE])
+        message = failure and failure[:_MAX_MESSAGE]
+        await self._retry_while_exhausted(partial(self._store.set_status, task.video_id, status, message))
         _log_task(task, failure or "finished")
-        with suppress(OSError):
-            # The next start looks for it, too.
+        with suppress(OSError):  # the next start of the engine deletes it otherwise
             self._recording(task).unlink(missing_ok=True)
         if not failure:
             self.resources.reset_backoff()
 
     async def _fetch_and_render(self, task: Task) -> None:
-        # A folder of its own, because a render that is killed leaves files there of which nobody here knows.
-        files = _Files.of(task, self._scratch / task.video_id)
+        # A folder per task: a render that is killed leaves temporary files with unknown names.
+        files = _ScratchFiles.of(task, self._scratch / task.video_id)
         self._active.add(task.video_id)
         try:
             files.folder.mkdir(mode=0o700, exist_ok=True)
-            await self._fetch(task, files.part)
-            async with self._renders:
+            await self._fetch(task, files.recording)
+            async with self._rendering:
                 await self.resources.wait_until_available()
                 self._store.set_status(task.video_id, VideoStatus.IN_PROGRESS)
-                _log_task(task, "is being rendered")
-                await self._try(task, self._request(task, files))
-            await self._keep(task, files)
+                _log_task(task, "rendering")
+                await self._render(task, self._request(task, files))
+            await self._publish(task, files)
         except anyio.get_cancelled_exc_class():
             with suppress(sqlite3.Error):
                 self._store.requeue(task.video_id)
@@ -220,27 +239,28 @@ class RenderQueue:
         except RenderError:
             raise
         except Exception as error:
-            # Before the files are removed, which may be what fills the disk.
-            await self._blame_the_machine(error)
+            # Before the scratch files are deleted: they may be what fills the disk.
+            await self._requeue_if_exhausted(error)
             raise
         finally:
             self._active.discard(task.video_id)
             shutil.rmtree(files.folder, ignore_errors=True)
 
-    async def _blame_the_machine(self, error: Exception) -> None:
+    async def _requeue_if_exhausted(self, error: Exception) -> None:
+        """Raise ``_Requeue`` if the machine, not the task, caused the error."""
         reason = exhaustion_reason(error)
         if reason is None and not isinstance(error, RenderCrashedError):
             return
-        # A child that crashed may have lacked something without being able to say so.
-        seen = await self.resources.check()
+        # A child process that crashed may have run out of something without being able to report it.
+        confirmed = await self.resources.check()
         if reason and reason.startswith(OUT_OF_MEMORY):
-            # That cannot be probed without making it worse.
+            # The probe does not allocate memory, which would make things worse, so trust the error.
             self.resources.report(reason)
-        if reason or seen:
-            raise _Requeue(seen or reason or "", is_seen=seen is not None) from None
+        if reason or confirmed:
+            raise _Requeue(confirmed or reason or "", is_confirmed=confirmed is not None) from None
 
     async def _fetch(self, task: Task, part: Path) -> None:
-        """Get the recording, unless an earlier try or an earlier start did: its URL may have expired meanwhile."""
+        """Fetch the recording, unless an earlier attempt or an earlier run of the engine did."""
         recording = self._recording(task)
         if not recording.is_file():
             await fetch_recording(task.audio_url, part, self._settings)
@@ -249,11 +269,11 @@ class RenderQueue:
     def _recording(self, task: Task) -> Path:
         return self._recordings / task.video_id
 
-    def _request(self, task: Task, files: _Files) -> RenderRequest:
+    def _request(self, task: Task, files: _ScratchFiles) -> RenderRequest:
         settings = self._settings
         return RenderRequest(
             audio=self._recording(task),
-            who=task.who,
+            subject_id=task.subject_id,
             destination=files.video,
             mask=files.mask,
             size=settings.size,
@@ -264,58 +284,51 @@ class RenderQueue:
             max_render_mib=settings.max_render_mib,
         )
 
-    async def _try(self, task: Task, request: RenderRequest) -> None:
-        for tries_left in reversed(range(MAX_ATTEMPTS)):
+    async def _render(self, task: Task, request: RenderRequest) -> None:
+        for attempts_left in reversed(range(MAX_ATTEMPTS)):
             try:
                 await self._renderer(request)
             except RenderCrashedError as error:
                 if await self.resources.check():
                     raise
                 log_crash(error)
-                if not tries_left:
+                if not attempts_left:
                     raise
-                _log_task(task, "the renderer crashed; it is tried again")
+                _log_task(task, "the renderer crashed; retrying")
             else:
                 return
 
-    async def _keep(self, task: Task, files: _Files) -> None:
-        """Put the videos where they stay. The mask comes first: a video that is there is whole."""
+    async def _publish(self, task: Task, files: _ScratchFiles) -> None:
+        """Move the video and its mask to their final paths, the mask first."""
+        moves = [(files.video, self.path(task.video_id))]
         if files.mask:
-            await self._insist_in_thread(move_durably, files.mask, self.mask_path(task.video_id))
-        await self._insist_in_thread(move_durably, files.video, self.path(task.video_id))
+            moves.insert(0, (files.mask, self.mask_path(task.video_id)))
+        for source, target in moves:
+            await self._retry_while_exhausted(partial(anyio.to_thread.run_sync, move_durably, source, target))
 
-    async def _insist(self, step: Callable[..., None], *arguments: object) -> None:
-        """Do the last step of something, however long the machine lacks what it takes: the work before it is not lost."""
-
-        async def do() -> None:
-            step(*arguments)
-
-        await self._insist_on(do)
-
-    async def _insist_in_thread(self, step: Callable[[Path, Path], None], made: Path, place: Path) -> None:
-        async def do() -> None:
-            await anyio.to_thread.run_sync(step, made, place)
-
-        await self._insist_on(do)
-
-    async def _insist_on(self, step: Callable[[], Awaitable[None]]) -> None:
+    async def _retry_while_exhausted(self, step: Callable[[], Awaitable[None] | None]) -> None:
+        """Run a step that must not fail because of exhaustion, since the work before it would be lost."""
         while True:
             try:
-                return await step()
+                result = step()
+                if result is not None:
+                    await result
             except Exception as error:
                 reason = exhaustion_reason(error)
                 if reason is None:
                     raise
                 self.resources.report(reason)
+            else:
+                return
             await self.resources.wait_until_available()
 
-    # -- what the machine lacks ---------------------------------------------------------------------------------------
+    # -- the probe of the resource monitor ----------------------------------------------------------------------------
 
     async def _probe(self) -> None:
-        """Use a little of everything that a task needs.
+        """Use a little of each resource that a task needs.
 
         Raises:
-            Exception: Something is lacking.
+            Exception: A resource is exhausted.
         """
         await anyio.to_thread.run_sync(self._probe_disk)
         self._store.check()
@@ -324,9 +337,9 @@ class RenderQueue:
             command = [sys.executable, "-I", "-S", "-c", ""]
             async with await open_process(command, stdin=null, stdout=null, stderr=null) as child:
                 await child.wait()
-        for leftover in self._scratch.iterdir():
-            if leftover.name not in self._active:
-                shutil.rmtree(leftover, ignore_errors=True)
+        for path in self._scratch.iterdir():
+            if path.name not in self._active:
+                shutil.rmtree(path, ignore_errors=True)
 
     def _probe_disk(self) -> None:
         with tempfile.TemporaryFile(dir=self._work) as file, ExitStack() as opened:
@@ -339,48 +352,48 @@ class RenderQueue:
     # -- retention ----------------------------------------------------------------------------------------------------
 
     async def _sweep(self) -> None:
-        """Remove what ended too long ago."""
+        """Delete expired videos, as ``keep_days`` says."""
         if self._settings.keep_days is None:
             return
         keep_seconds, log = self._settings.keep_days * _DAY, LogThrottle()
         while True:
-            kept = 0
+            failures = 0
             try:
                 for video_id in self._store.ended_before(time.time() - keep_seconds):
-                    kept += not self._remove(video_id)
+                    failures += not self._delete(video_id)
                     await anyio.lowlevel.checkpoint()
             except sqlite3.Error:
-                kept += 1
-            if kept and log.is_due():
-                logger.error("%d old videos could not be removed; the next sweep tries again", kept)
+                failures += 1
+            if failures and log.is_due():
+                logger.error("%d expired videos could not be deleted; the next sweep retries", failures)
             await anyio.sleep(min(SWEEP_SECONDS, keep_seconds))
 
-    def _remove(self, video_id: str) -> bool:
-        """First the files, then the row: a crash between the two leaves nothing behind that is not found again."""
+    def _delete(self, video_id: str) -> bool:
+        """Delete the files, then the row: after a crash in between, the row lets the next sweep find the rest."""
         try:
             self.path(video_id).unlink(missing_ok=True)
             self.mask_path(video_id).unlink(missing_ok=True)
             self._store.delete(video_id)
         except (OSError, sqlite3.Error):
             return False
-        logger.info("video %s: removed, its time was over", video_id, extra={"video_id": video_id})
+        logger.info("video %s: deleted after keep_days", video_id, extra={"video_id": video_id})
         return True
 
 
-class _Requeue(Exception):  # noqa: N818  # no error: the task waits in line again
-    """The machine could not do its part of a task. ``is_seen``: something is lacking for the other tasks, too."""
+class _Requeue(Exception):  # noqa: N818  # not an error of the task
+    """The machine ran out of something during an attempt. ``is_confirmed``: a probe found it, so all tasks are affected."""
 
-    def __init__(self, reason: str, *, is_seen: bool) -> None:
+    def __init__(self, reason: str, *, is_confirmed: bool) -> None:
         self.reason = reason
-        self.is_seen = is_seen
+        self.is_confirmed = is_confirmed
 
 
 @frozen
-class _Files:
-    """What a task needs on the way."""
+class _ScratchFiles:
+    """The temporary files of a task."""
 
     folder: Path
-    part: Path
+    recording: Path
     video: Path
     mask: Path | None
 
@@ -389,5 +402,5 @@ class _Files:
         return cls(folder, folder / "recording", folder / "video.mp4", folder / "mask.mp4" if task.with_mask else None)
 
 
-def _log_task(task: Task, what: str) -> None:
-    logger.info("video %s: %s", task.video_id, what, extra={"video_id": task.video_id})
+def _log_task(task: Task, message: str) -> None:
+    logger.info("video %s: %s", task.video_id, message, extra={"video_id": task.video_id})

@@ -41,7 +41,7 @@ class RenderRequest:
 
     Attributes:
         audio: The file with the recording.
-        who: A ``pose_id``, or a ``model_id`` for a character's usual pose.
+        subject_id: A ``pose_id``, or a ``model_id`` for a character's usual pose.
         destination: Where the video goes.
         mask: Where its mask goes, if there should be one.
         size: The shorter side in pixels.
@@ -53,7 +53,7 @@ class RenderRequest:
     """
 
     audio: Path
-    who: str
+    subject_id: str
     destination: Path
     mask: Path | None = None
     size: int = 512
@@ -95,7 +95,7 @@ def _took_too_long(request: RenderRequest) -> str:
 
 
 def _command(request: RenderRequest) -> list[str]:
-    command = [*WORKER, str(request.audio), request.who, str(request.destination), "--size", str(request.size)]
+    command = [*WORKER, str(request.audio), request.subject_id, str(request.destination), "--size", str(request.size)]
     command += ["--format", request.format, "--fps", str(request.fps), "--end-with-stdin"]
     command += ["--max-seconds", str(request.max_audio_seconds)]
     command += [
@@ -172,7 +172,7 @@ async def _tail(stream: ByteReceiveStream) -> bytes:
 def _check(status: int, output: bytes, errors: str) -> None:
     try:
         verdict = json.loads(output.splitlines()[-1])
-        ok, message, lacking = verdict["ok"], verdict.get("message"), verdict.get("lacking")
+        ok, message, lacking = verdict["ok"], verdict.get("message"), verdict.get("exhausted")
     except (ValueError, LookupError, TypeError, AttributeError):
         raise _crashed(status, errors) from None
     if status != 0:

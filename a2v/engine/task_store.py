@@ -1,4 +1,18 @@
-"""What the engine remembers: the tasks, in SQLite, so that a restart loses none."""
+"""The engine's tasks in SQLite: the only owner of a task's state.
+
+A row is the whole state of a task. Nothing caches it: the queue length, ``video.get`` and the decision what to render after
+a restart are all queries. The render queue is the only writer of statuses, and the API only reads. A status goes from
+``pending`` to ``in_progressing`` to ``finished`` or ``error``, and back to ``pending`` when a render is interrupted.
+
+* ``add`` commits before the client gets the ``video_id``, with ``synchronous = FULL``, so a restart or a power cut loses no
+  accepted task.
+* The database is locked for as long as it is open. Two engines with one data folder would render each task twice.
+* ``recover`` counts, per task, how often the engine died while rendering it, and fails the task at ``MAX_INTERRUPTIONS``:
+  otherwise one task that kills the engine would kill it after every restart. A render that is stopped in an orderly way is
+  put back with ``requeue`` and does not count.
+* Files can be damaged. A row with impossible values becomes a failed task instead of an error of every listing, and a row
+  whose ``video_id`` is not 32 hexadecimal digits is ignored, because the ``video_id`` becomes part of paths.
+"""
 
 from __future__ import annotations
 
@@ -46,30 +60,30 @@ CREATE TABLE spending (calls INTEGER NOT NULL);
 INSERT INTO spending VALUES (0);
 """,
 ]
-"""What made the database of each version out of the one before. A change is added, never edited."""
+"""The SQL that upgrades the database from each version to the next. Append to it; never edit an entry."""
 _COLUMNS = "video_id, who, with_mask, audio_url, status, message, created"
 _STATUSES = set(VideoStatus) - {VideoStatus.UNKNOWN}
 _YEAR_9999 = 253_370_764_800.0
 MAX_INTERRUPTIONS = 10
-"""A task that the engine was killed over so often is not taken up again: it may be the task that kills it."""
+"""How many deaths of the engine a task may survive; at this number it is failed, because it may be the cause."""
 
 
 @frozen
 class Task:
-    """One video to make, and how far it is.
+    """A snapshot of one task.
 
     Attributes:
-        video_id: Its name: 128 random bits, so that whoever has not been told it cannot guess the URL of the video.
-        who: Who speaks: a ``model_id``, or the ``pose_id`` of an avatar.
-        with_mask: Whether a mask is made too.
-        audio_url: What is said; not in the ``repr``, because it may be signed.
-        status: Where it is on its way.
-        message: Why it failed, if it did.
-        created: When it was submitted, in seconds since 1970.
+        video_id: 128 random bits in hexadecimal, so that the URL of the video cannot be guessed.
+        subject_id: The ``model_id`` of the character, or the ``pose_id`` of the avatar's pose.
+        with_mask: Whether to render a mask too.
+        audio_url: The URL of the recording; not in the ``repr``, because it may be signed.
+        status: The status, as ``video.get`` reports it.
+        message: The reason of a failure.
+        created: The time of the submission, in seconds since 1970.
     """
 
     video_id: str
-    who: str
+    subject_id: str
     with_mask: bool
     audio_url: str = field(repr=False)
     status: VideoStatus
@@ -78,62 +92,62 @@ class Task:
 
 
 class TaskStore:
-    """The tasks of one data folder; as a context manager it closes the file at the end.
+    """The tasks of one data folder. Closes the database on leaving the ``with`` block.
 
     Args:
-        path: The database file, made if it is not there.
+        path: The database file; created if it does not exist.
 
     Raises:
-        ConfigurationError: Another engine has it open, it is damaged, or of a newer version.
+        ConfigurationError: The database is open in another engine, damaged, or of a newer version of a2v.
     """
 
     def __init__(self, path: Path) -> None:
         with ExitStack() as stack:
             try:
                 for suffix in ("", "-wal", "-shm", "-journal"):
-                    # SQLite gives the files beside the database its mode.
+                    # SQLite creates its other files with the mode of the database.
                     ensure_private_file(path.with_name(path.name + suffix), make=not suffix)
                 self._db = stack.enter_context(closing(sqlite3.connect(path, timeout=0.2, isolation_level=None)))
                 self._open()
-            # UnicodeError: SQLite's message may quote a damaged schema.
+            # UnicodeError: the message of the SQLite error may quote a damaged schema.
             except (sqlite3.Error, OSError, UnicodeError) as error:
                 raise ConfigurationError(_explain(path, error)) from None
             stack.pop_all()
 
     def _open(self) -> None:
-        # Damaged text is shown, not raised.
+        # Damaged text is decoded to something instead of raising an error.
         self._db.text_factory = partial(str, encoding="utf-8", errors="replace")
-        # One engine for each folder: two would render the same tasks twice. The lock goes when the process does.
+        # Locked until the process ends, however it ends.
         self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
         self._db.execute("PRAGMA journal_mode = WAL")
-        # What a client was told has been accepted is still there after a power cut; the second is for macOS.
+        # An accepted task survives a power cut; on macOS, fsync is not enough for that.
         self._db.execute("PRAGMA synchronous = FULL")
         self._db.execute("PRAGMA fullfsync = ON")
         (version,) = self._db.execute("PRAGMA user_version").fetchone()
         if version > len(_MIGRATIONS):
             raise ConfigurationError("the data folder was written by a newer version of a2v")
         if version < 0:
-            raise sqlite3.DatabaseError(f"its version is {version}")
-        # Also where nothing changes: the writing takes the lock.
+            raise sqlite3.DatabaseError(f"invalid version {version}")
+        # Even if there is nothing to migrate: the write takes the lock.
         changes = "".join(_MIGRATIONS[version:])
         self._db.executescript(f"BEGIN IMMEDIATE; {changes} PRAGMA user_version = {len(_MIGRATIONS)}; COMMIT;")
-        self.check(whole=True)
+        self.check(full=True)
 
-    def check(self, *, whole: bool = False) -> None:
-        """Find out whether the database can be read and written.
+    def check(self, *, full: bool = False) -> None:
+        """Check that the database can be read and written.
 
         Args:
-            whole: Also compare the indexes with the tables.
+            full: Also compare the indexes with the tables.
 
         Raises:
             sqlite3.Error: It cannot, or it is damaged.
         """
-        ((verdict,),) = self._db.execute("PRAGMA integrity_check(1)" if whole else "PRAGMA quick_check(1)")
+        ((verdict,),) = self._db.execute("PRAGMA integrity_check(1)" if full else "PRAGMA quick_check(1)")
         if verdict != "ok":
             raise sqlite3.DatabaseError(str(verdict))
         self._select("LIMIT ?", 1)
         if self._db.execute("UPDATE spending SET calls = calls").rowcount != 1:
-            raise sqlite3.DatabaseError("the count of calls is missing")
+            raise sqlite3.DatabaseError("the count of requests is missing")
 
     def __enter__(self) -> Self:
         return self
@@ -144,18 +158,20 @@ class TaskStore:
         self._db.close()
 
     def add(self, job: Job) -> Task:
-        """Remember a new task, which waits from now on."""
-        who = job.pose_id or str(job.model_id)
-        task = Task(secrets.token_hex(16), who, job.with_mask, job.audio_url, VideoStatus.PENDING, None, time.time())
+        """Store a new pending task."""
+        subject_id = job.pose_id or str(job.model_id)
+        task = Task(
+            secrets.token_hex(16), subject_id, job.with_mask, job.audio_url, VideoStatus.PENDING, None, time.time()
+        )
         self._db.execute(
             f"INSERT INTO tasks ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)",  # noqa: S608  # constant
-            # Not a variable: tracebacks show those, and the URL may be signed.
-            (task.video_id, who, task.with_mask, task.audio_url, task.status.value, None, task.created),
+            # Not in a local variable, which tracebacks may show: the URL may be signed.
+            (task.video_id, subject_id, task.with_mask, task.audio_url, task.status.value, None, task.created),
         )
         return task
 
     def set_status(self, video_id: str, status: VideoStatus, message: str | None = None) -> None:
-        """Remember how far a task is."""
+        """Set the status of a task."""
         ended = time.time() if status.is_terminal else None
         self._db.execute(
             "UPDATE tasks SET status = ?, message = ?, ended = ? WHERE video_id = ?",
@@ -163,24 +179,24 @@ class TaskStore:
         )
 
     def get(self, video_id: str) -> Task | None:
-        """The task of that name, if there is one."""
+        """Return a task; ``None`` if it does not exist."""
         return next(iter(self._select("WHERE video_id = ?", video_id)), None)
 
     def newest(self, limit: int) -> list[Task]:
-        """The tasks submitted last, the newest first."""
+        """Return the most recently submitted tasks, newest first."""
         return self._select("ORDER BY number DESC LIMIT ?", limit)
 
     def pending_count(self) -> int:
-        """How many tasks wait in line."""
+        """Return the number of pending tasks."""
         (count,) = self._db.execute("SELECT count(*) FROM tasks WHERE status = 'pending'").fetchone()
         return int(count)
 
     def recover(self) -> list[Task]:
-        """All that is not done, the oldest first; what was interrupted waits in line again."""
+        """Make interrupted tasks pending again, and return all unfinished tasks, oldest first. Call it once, at the start."""
         self._db.execute(
             "UPDATE tasks SET status = 'error', message = ?, ended = ? "
             "WHERE status = 'in_progressing' AND interruptions >= ?",
-            (f"the engine ended {MAX_INTERRUPTIONS} times over this render", time.time(), MAX_INTERRUPTIONS - 1),
+            (f"the engine died {MAX_INTERRUPTIONS} times during this render", time.time(), MAX_INTERRUPTIONS - 1),
         )
         self._db.execute(
             "UPDATE tasks SET status = 'pending', interruptions = interruptions + 1 WHERE status = 'in_progressing'"
@@ -192,57 +208,63 @@ class TaskStore:
         return [task for task in tasks if task.status is VideoStatus.PENDING]
 
     def requeue(self, video_id: str) -> None:
-        """A render that is stopped in order waits in line again; that is no interruption to be counted."""
+        """Make a task pending again whose render was stopped; not counted as an interruption."""
         self._db.execute(
             "UPDATE tasks SET status = 'pending' WHERE video_id = ? AND status = 'in_progressing'", (video_id,)
         )
 
-    def ended_before(self, moment: float) -> list[str]:
-        """The names of the tasks that were finished or failed before then."""
-        names = [row[0] for row in self._db.execute("SELECT video_id FROM tasks WHERE ended < ?", (moment,))]
-        return [name for name in names if _is_name(name)]
+    def ended_before(self, when: float) -> list[str]:
+        """Return the video_ids of the tasks that ended before a time, in seconds since 1970."""
+        rows = self._db.execute("SELECT video_id FROM tasks WHERE ended < ?", (when,))
+        return [video_id for (video_id,) in rows if _is_video_id(video_id)]
 
     def delete(self, video_id: str) -> None:
-        """Remove a task."""
+        """Delete a task."""
         self._db.execute("DELETE FROM tasks WHERE video_id = ?", (video_id,))
 
     def consume_quota(self, quota: int) -> bool:
-        """Count a call; ``False`` if so many have been made in the life of the data folder."""
+        """Count a request against the quota of the data folder's lifetime; return whether it was still within it."""
         return bool(self._db.execute("UPDATE spending SET calls = calls + 1 WHERE calls < ?", (quota,)).rowcount)
 
     def _select(self, rest: str, value: str | int) -> list[Task]:
         rows = self._db.execute(f"SELECT {_COLUMNS} FROM tasks {rest}", (value,))  # noqa: S608  # constant
-        return [_read(*row) for row in rows if _is_name(row[0])]
+        return [_read(*row) for row in rows if _is_video_id(row[0])]
 
 
-def _is_name(video_id: object) -> bool:
-    """Only what ``add`` made: names become part of paths."""
+def _is_video_id(video_id: object) -> bool:
+    """Whether ``add`` may have created it."""
     return isinstance(video_id, str) and re.fullmatch("[0-9a-f]{32}", video_id) is not None
 
 
 def _read(  # noqa: PLR0917  # the columns
-    video_id: str, who: object, with_mask: object, audio_url: object, status: object, message: object, created: object
+    video_id: str,
+    subject_id: object,
+    with_mask: object,
+    audio_url: object,
+    status: object,
+    message: object,
+    created: object,
 ) -> Task:
-    """A task as it was stored; a row that somebody or something changed is a task that failed."""
-    told = VideoStatus(status) if isinstance(status, str) and status in _STATUSES else VideoStatus.UNKNOWN
-    when = created if isinstance(created, float) and 0 <= created < _YEAR_9999 else 0.0
-    is_whole = isinstance(who, str) and isinstance(audio_url, str) and told is not VideoStatus.UNKNOWN
-    if not is_whole:
-        told, message = VideoStatus.FAILED, "what the engine stored about this video is damaged"
+    """Return the task of a row; a failed one if the row is damaged."""
+    known = VideoStatus(status) if isinstance(status, str) and status in _STATUSES else VideoStatus.UNKNOWN
+    submitted = created if isinstance(created, float) and 0 <= created < _YEAR_9999 else 0.0
+    is_intact = isinstance(subject_id, str) and isinstance(audio_url, str) and known is not VideoStatus.UNKNOWN
+    if not is_intact:
+        known, message = VideoStatus.FAILED, "what the engine stored about this video is damaged"
     return Task(
         video_id=video_id,
-        who=str(who),
+        subject_id=str(subject_id),
         with_mask=bool(with_mask),
         audio_url=str(audio_url),
-        status=told,
+        status=known,
         message=message if isinstance(message, str) else None,
-        created=when,
+        created=submitted,
     )
 
 
 def _explain(path: Path, error: sqlite3.Error | OSError | UnicodeError) -> str:
     if "locked" in str(error):
-        return f"another engine uses the data folder {str(path.parent)!r}; stop it or choose another folder"
+        return f"another engine uses the data folder {str(path.parent)!r}; stop it or choose another data_dir"
     reason = error.strerror if isinstance(error, OSError) else error if isinstance(error, sqlite3.Error) else "damaged"
-    advice = "free its disk, restore it from a backup, or move it away to start with an empty one"
+    advice = "free disk space, restore it from a backup, or move it away to start with an empty database"
     return f"the engine's database {str(path)!r} cannot be used: {reason}; {advice}"

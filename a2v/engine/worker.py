@@ -1,7 +1,7 @@
 """One render in a process of its own: ``python -m a2v.engine.worker AUDIO_FILE WHO DESTINATION [--mask MASK_FILE] …``.
 
 ``WHO`` is a ``pose_id``, or a ``model_id`` for a character's usual pose. Prints one line of JSON and ends with 0: ``{"ok": true}``,
-``{"ok": false, "message": "…"}``, or ``{"ok": false, "lacking": "…"}`` if the machine is to blame. Any other end
+``{"ok": false, "message": "…"}``, or ``{"ok": false, "exhausted": "…"}`` if the machine is to blame. Any other end
 is a crash, and says nothing about the request. Decoding what strangers send is the riskiest thing that the engine does: this
 process first bounds its own memory, time and disk and confines itself (``sandbox``), and can be killed without harm to the server.
 """
@@ -55,7 +55,7 @@ def _answer(outcome: dict[str, object]) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m a2v.engine.worker", description="Renders one video.")
     parser.add_argument("audio_file", type=Path)
-    parser.add_argument("who", help="a pose_id, or a model_id for a character's usual pose")
+    parser.add_argument("subject_id", help="a pose_id, or a model_id for a character's usual pose")
     parser.add_argument("destination", type=Path)
     parser.add_argument("--mask", type=Path, help="where a second video goes: the person white on black")
     parser.add_argument("--size", type=int, default=512, help="shorter side of the video in pixels")
@@ -122,7 +122,7 @@ def _outcome(options: argparse.Namespace) -> dict[str, object]:
     try:
         render(
             recording,
-            options.who,
+            options.subject_id,
             options.destination,
             mask=options.mask,
             size=options.size,
@@ -133,7 +133,7 @@ def _outcome(options: argparse.Namespace) -> dict[str, object]:
         return {"ok": False, "message": str(error)}
     except Exception as error:
         if reason := _lacking(error):
-            return {"ok": False, "lacking": reason}
+            return {"ok": False, "exhausted": reason}
         if not _lacks_memory(error, options.max_render_mib):
             raise
         return {"ok": False, "message": f"the render needs more than {options.max_render_mib} MiB of memory"}

@@ -20,7 +20,7 @@ audio, model_id, destination, option, size, *others = sys.argv[1:]
 def explain(kind, error, traceback):
     # It was started while the disk was full, and may end when that is over: then only it can tell.
     if getattr(error, "errno", None) == errno.EFBIG:
-        print(json.dumps({"ok": False, "lacking": "the disk cannot be used"}), flush=True)
+        print(json.dumps({"ok": False, "exhausted": "the disk cannot be used"}), flush=True)
         os._exit(0)
     sys.__excepthook__(kind, error, traceback)
 
@@ -47,7 +47,7 @@ if said.startswith(("lack once ", "killed once ")):
     if not note.exists():
         note.write_text("")
         if kind == "killed": os.kill(os.getpid(), 9)
-        print(json.dumps({"ok": False, "lacking": "the disk is full"}))
+        print(json.dumps({"ok": False, "exhausted": "the disk is full"}))
         sys.exit()
 if said == "sleep": time.sleep(600)
 if said == "crash": os.abort()

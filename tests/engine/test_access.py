@@ -26,7 +26,7 @@ WRONG = {
 PUBLIC = {
     "/files/{video_id:path}.mp4",
     "/masks/{video_id:path}.mp4",
-    "/previews/{who:path}.png",
+    "/previews/{subject_id:path}.png",
     "/health",
     "/openapi.json",
 }

@@ -114,7 +114,7 @@ def render_of(tmp_path):
         content = said.encode() if isinstance(said, str) else said
         audio = tmp_path / hashlib.sha256(content).hexdigest()
         audio.write_bytes(content)
-        return RenderRequest(audio=audio, who="eva_a0008", destination=tmp_path / "out" / "video.mp4", **more)
+        return RenderRequest(audio=audio, subject_id="eva_a0008", destination=tmp_path / "out" / "video.mp4", **more)
 
     return render_of
 
@@ -216,7 +216,7 @@ async def test_a_render_ends_with_a_server_that_is_killed(cluster, tmp_path):
     program = (
         "import anyio, sys; from pathlib import Path; from a2v.engine.dask_renderer import DaskRenderer; "
         "from a2v.engine.renderer import RenderRequest; address, audio = sys.argv[1:]; "
-        "anyio.run(DaskRenderer(address), RenderRequest(audio=Path(audio), who='eva_a0008', destination=Path('nowhere')))"
+        "anyio.run(DaskRenderer(address), RenderRequest(audio=Path(audio), subject_id='eva_a0008', destination=Path('nowhere')))"
     )
     command = [sys.executable, "-c", program, cluster.address, str(tmp_path / "recording")]
     with subprocess.Popen(command) as server:  # noqa: ASYNC220  # it is waited for by what it does

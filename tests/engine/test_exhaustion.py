@@ -223,7 +223,7 @@ async def test_no_task_fails_and_all_go_on_by_themselves(engine, what, caplog):
     assert set(await engine.statuses()) == set(accepted)
     troubles = [record for record in caplog.records if record.levelno >= logging.WARNING]
     assert [record.getMessage().partition(";")[2] for record in troubles] == [
-        " nothing is started or accepted until that is over"
+        " no video is started or accepted until this is over"
     ]
     assert not troubles[0].exc_info
 

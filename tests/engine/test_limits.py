@@ -42,7 +42,9 @@ async def test_a_render_that_needs_more_memory_fails_and_the_engine_lives(look_u
 async def test_cpu_time_is_bounded_too(monkeypatch, tmp_path):
     """The clock on the wall is the server's to watch; a render that it cannot stop ends by itself, and is no crash."""
     monkeypatch.setattr("a2v.engine.renderer.WORKER", (sys.executable, "-c", SPIN))
-    request = RenderRequest(audio=CLIP, who="eva_a0008", destination=tmp_path / "video.mp4", max_render_seconds=30)
+    request = RenderRequest(
+        audio=CLIP, subject_id="eva_a0008", destination=tmp_path / "video.mp4", max_render_seconds=30
+    )
     with anyio.fail_after(20), pytest.raises(RenderError, match="took longer"):
         await render_in_child(request)
 

@@ -353,7 +353,7 @@ async def main(audio, video):
         return child
 
     started, anyio.open_process = anyio.open_process, open_process
-    request = renderer.RenderRequest(audio=Path(audio), who="eva_a0008", destination=Path(video), size=1080)
+    request = renderer.RenderRequest(audio=Path(audio), subject_id="eva_a0008", destination=Path(video), size=1080)
     await renderer.render_in_child(request)
 
 anyio.run(main, *sys.argv[1:], backend={backend!r})
@@ -401,7 +401,7 @@ def test_no_process_is_left_behind_whenever_a_render_is_cancelled(backend: str, 
 
     monkeypatch.setattr(renderer, "WORKER", (sys.executable, "-S", "-E", "-c", "import time; time.sleep(600)"))
     monkeypatch.setattr(subprocess, "Popen", Popen)
-    request = renderer.RenderRequest(audio=Path("audio"), who="eva_a0008", destination=Path("video"), size=96)
+    request = renderer.RenderRequest(audio=Path("audio"), subject_id="eva_a0008", destination=Path("video"), size=96)
     for steps in range(0, 10, 2):
         anyio.run(main, steps, backend=backend)
     assert started

@@ -66,7 +66,7 @@ async def test_a_video(open_queue, job, data_dir):
         ("crash", "the renderer crashed"),
         ("exit", "the renderer crashed"),
         ("babble", "the renderer crashed"),
-        ("liar", "the engine failed; its log says why"),
+        ("liar", "internal error; see the engine's log"),
     ],
 )
 async def test_a_render_that_fails_fails_alone(open_queue, job, data_dir, what, message):
@@ -84,7 +84,7 @@ async def test_a_render_that_crashes_is_tried_once_more(open_queue, job, tmp_pat
     async with open_queue() as (queue, store):
         task = await ended(store, queue.submit(job(f"crash once {tmp_path / 'note'}")).video_id)
     assert task.status is VideoStatus.FINISHED
-    assert caplog.text.count("tried again") == 1
+    assert caplog.text.count("crashed; retrying") == 1
 
 
 async def test_a_mask_is_kept_beside_its_video(open_queue, say, data_dir):
@@ -120,7 +120,7 @@ async def test_any_renderer_will_do(data_dir, say, model_id):
             await until(store, second.video_id, VideoStatus.IN_PROGRESS)
         assert store.get(second.video_id).status is VideoStatus.PENDING
     assert cancelled == requests[1:]
-    assert (requests[0].who, requests[0].fps, requests[0].format, requests[0].max_audio_seconds) == (
+    assert (requests[0].subject_id, requests[0].fps, requests[0].format, requests[0].max_audio_seconds) == (
         model_id,
         30,
         "portrait",
@@ -163,7 +163,7 @@ async def test_what_cannot_be_removed_is_the_next_sweeps_work(open_queue, job, m
         with anyio.fail_after(20):
             while store.get(stuck):  # noqa: ASYNC110  # as a client would look
                 await anyio.sleep(0.01)
-    assert caplog.text.count("could not be removed") == 1
+    assert caplog.text.count("could not be deleted") == 1
 
 
 async def test_the_log_says_why_a_renderer_crashed(open_queue, job, caplog):
@@ -176,7 +176,7 @@ async def test_a_renderer_that_cannot_even_start(open_queue, job, monkeypatch):
     monkeypatch.setattr("a2v.engine.renderer.WORKER", ("/nowhere/python",))
     async with open_queue() as (queue, store):
         task = await ended(store, queue.submit(job("hello")).video_id)
-    assert (task.status, task.message) == (VideoStatus.FAILED, "the engine failed; its log says why")
+    assert (task.status, task.message) == (VideoStatus.FAILED, "internal error; see the engine's log")
 
 
 async def test_a_finished_render_is_not_lost_because_its_end_cannot_be_stored(open_queue, job, monkeypatch):
@@ -248,7 +248,7 @@ async def test_an_unforeseen_error_does_not_show_a_signed_url(open_queue, model_
     async with open_queue() as (queue, store):
         monkeypatch.setattr(queue, "_renderer", renderer)
         task = queue.submit(Job(model_id, say("hello") + "?signature=canary"))
-        assert (await ended(store, task.video_id)).message == "the engine failed; its log says why"
+        assert (await ended(store, task.video_id)).message == "internal error; see the engine's log"
         assert "canary" not in repr(task)
     assert "ZeroDivisionError" in caplog.text
     assert "canary" not in caplog.text

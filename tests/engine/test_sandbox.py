@@ -170,7 +170,7 @@ sys.exit(worker.main(sys.argv[1:]))
 """
     monkeypatch.setattr("a2v.engine.renderer.WORKER", (sys.executable, "-c", taken_over))
     with pytest.raises(RenderCrashedError):
-        await render_in_child(RenderRequest(audio=CLIP, who="eva_a0008", destination=folder / "video.mp4"))
+        await render_in_child(RenderRequest(audio=CLIP, subject_id="eva_a0008", destination=folder / "video.mp4"))
     assert (folder / "found").read_text() == "nothing"
 
 
@@ -187,7 +187,7 @@ print(json.dumps({"ok": True}))
 
 async def look(monkeypatch: pytest.MonkeyPatch, path: Path) -> dict[str, object]:
     monkeypatch.setattr("a2v.engine.renderer.WORKER", (*renderer.WORKER[:-2], "-c", LOOK))
-    await render_in_child(RenderRequest(audio=CLIP, who="eva_a0008", destination=path / "seen"))
+    await render_in_child(RenderRequest(audio=CLIP, subject_id="eva_a0008", destination=path / "seen"))
     return json.loads((path / "seen").read_text())
 
 
@@ -232,7 +232,9 @@ async def test_it_imports_nothing_from_the_current_folder(
     monkeypatch.chdir(tmp_path)
     if path is not None:
         monkeypatch.setenv("PYTHONPATH", path)
-    await render_in_child(RenderRequest(audio=CLIP, who="eva_a0008", destination=tmp_path / "video.mp4", size=16))
+    await render_in_child(
+        RenderRequest(audio=CLIP, subject_id="eva_a0008", destination=tmp_path / "video.mp4", size=16)
+    )
     assert (tmp_path / "video.mp4").exists()
     assert not (tmp_path / "was_run").exists()
 
@@ -273,14 +275,16 @@ async def test_a_recording_that_takes_too_long_to_be_opened_is_refused(
     monkeypatch.setattr("a2v.engine.renderer.WORKER", (sys.executable, "-c", IMPATIENT))
     with anyio.fail_after(60), pytest.raises(RenderError, match=r"reading it takes longer than \d+ seconds"):
         await render_in_child(
-            RenderRequest(audio=tmp_path / "bomb", who="eva_a0008", destination=tmp_path / "video.mp4")
+            RenderRequest(audio=tmp_path / "bomb", subject_id="eva_a0008", destination=tmp_path / "video.mp4")
         )
 
 
 @pytest.mark.anyio
 async def test_analysing_and_drawing_do_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("a2v.engine.renderer.WORKER", (sys.executable, "-c", IMPATIENT))
-    await render_in_child(RenderRequest(audio=CLIP, who="eva_a0008", destination=tmp_path / "video.mp4", size=256))
+    await render_in_child(
+        RenderRequest(audio=CLIP, subject_id="eva_a0008", destination=tmp_path / "video.mp4", size=256)
+    )
     assert (tmp_path / "video.mp4").exists()
 
 

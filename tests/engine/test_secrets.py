@@ -203,7 +203,7 @@ async def test_nor_does_a_bug_in_the_midst_of_a_reply(monkeypatch, reported, cli
 )
 async def test_a_bug_while_a_task_is_worked_on_does_not_show_its_url(monkeypatch, reported, where, ended):
     monkeypatch.setattr(where, bug)
-    assert (await ended())["message"] == "the engine failed; its log says why"
+    assert (await ended())["message"] == "internal error; see the engine's log"
     assert "ZeroDivisionError" in "".join(reported)
     assert CANARY not in "".join(reported)
 

@@ -26,7 +26,12 @@ def path(tmp_path):
 def test_a_new_task_waits(path):
     with TaskStore(path) as store:
         task = store.add(JOB)
-        assert (task.who, task.audio_url, task.with_mask, task.message) == ("eva_a0008", JOB.audio_url, False, None)
+        assert (task.subject_id, task.audio_url, task.with_mask, task.message) == (
+            "eva_a0008",
+            JOB.audio_url,
+            False,
+            None,
+        )
         assert task.status is VideoStatus.PENDING
         assert store.get(task.video_id) == task
         assert store.pending_count() == 1
@@ -37,7 +42,7 @@ def test_a_pose_and_its_mask_are_remembered(path):
         video_id = store.add(Job(pose_id="eva_a0008_closeup", audio_url=JOB.audio_url, with_mask=True)).video_id
     with TaskStore(path) as store:
         task = store.get(video_id)
-    assert (task.who, task.with_mask) == ("eva_a0008_closeup", True)
+    assert (task.subject_id, task.with_mask) == ("eva_a0008_closeup", True)
 
 
 def test_names_are_128_bits_and_never_the_same(path):
@@ -130,8 +135,8 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from a2v import Job, VideoStatus
-from a2v.engine.task_store import MAX_INTERRUPTIONS, Store
-store = Store(Path(sys.argv[1]))
+from a2v.engine.task_store import TaskStore
+store = TaskStore(Path(sys.argv[1]))
 task = store.add(Job("eva_a0008", "https://example.com/hello.wav"))
 store.set_status(task.video_id, VideoStatus.IN_PROGRESS)
 print(task.video_id, flush=True)
@@ -164,7 +169,7 @@ def test_the_file_of_an_earlier_version_is_brought_up_to_date(path):
     with closing(sqlite3.connect(path)) as db:
         db.executescript(FIRST_VERSION)
     with TaskStore(path) as store:
-        assert [(task.video_id, task.who, task.with_mask, task.status.value) for task in store.newest(9)] == [
+        assert [(task.video_id, task.subject_id, task.with_mask, task.status.value) for task in store.newest(9)] == [
             ("b" * 32, "leo_a0047", False, "pending"),
             ("a" * 32, "eva_a0008", False, "finished"),
         ]
