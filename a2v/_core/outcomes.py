@@ -1,16 +1,19 @@
 """The outcomes of a batch's jobs, and its progress."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, Self
 
 from attrs import frozen
 
 from a2v._values.jobs import Job
 from a2v._values.models import Video
-from a2v.errors import A2VError
+from a2v._values.serialization import Value
+from a2v.errors import A2VError, SubmissionUnknownError
 
 
 @frozen(kw_only=True)
-class Outcome:
+class Outcome(Value):
     """The outcome of a job in a batch.
 
     Attributes:
@@ -34,9 +37,19 @@ class Outcome:
         """Whether the video is finished and, if the batch saves videos, saved."""
         return self.error is None
 
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Make an outcome from the result of ``to_dict``; see ``Value.from_dict``."""
+        outcome = super().from_dict(data)
+        if outcome.error:
+            outcome.error.video = outcome.video
+            if isinstance(outcome.error, SubmissionUnknownError):
+                outcome.error.job = outcome.job
+        return outcome
+
 
 @frozen(kw_only=True)
-class Progress:
+class Progress(Value):
     """The number of jobs of a batch at each stage. The numbers below ``total`` add up to it.
 
     Attributes:

@@ -294,7 +294,7 @@ class PollScheduler:
         """
         requests = [self._next_poll(now, is_awaited)]
         if submits:
-            position = self._requests_since_poll >= _POLL_EVERY - 1
+            position = int(self._requests_since_poll >= _POLL_EVERY - 1)
             requests.insert(position, ScheduledRequest(RequestKind.SUBMIT, now))
         if calls:
             position = len(requests) if self._last_was_call else 0

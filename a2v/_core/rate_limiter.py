@@ -30,6 +30,8 @@ from typing import TYPE_CHECKING
 
 from attrs import frozen
 
+from a2v._values.serialization import Value
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -69,7 +71,7 @@ class RequestKind(StrEnum):
 
 
 @frozen(kw_only=True)
-class Pace:
+class Pace(Value):
     """How fast a client may send requests at this moment.
 
     Attributes:

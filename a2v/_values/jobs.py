@@ -3,14 +3,14 @@
 import re
 from collections.abc import Iterator, Mapping
 from enum import StrEnum
-from types import MappingProxyType
 from typing import Any, overload
 from urllib.parse import urlsplit
 
 from attrs import field, frozen
 
 from a2v._values.base_errors import InvalidArgumentError
-from a2v._values.models import Picklable, read_only
+from a2v._values.models import read_only
+from a2v._values.serialization import ReadOnlyDict, Value
 from a2v._values.text import describe, discreet, find_invisible, find_unwritable
 
 _SCHEMES = {"http", "https", "file"}
@@ -126,7 +126,7 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 @frozen(init=False)
-class Job(Picklable):
+class Job(Value):
     """A video to make: ``Job(model_id, audio_url)``, or ``Job(pose_id=…, audio_url=…)`` on servers that have poses.
 
     Its ``repr`` hides the signatures of URLs.
@@ -175,7 +175,7 @@ class Job(Picklable):
         *,
         pose_id: str | None = None,
         with_mask: bool = False,
-        extra: Mapping[str, Any] = MappingProxyType({}),
+        extra: Mapping[str, Any] = ReadOnlyDict(),
     ) -> None:
         self.__attrs_init__(  # pyright: ignore[reportAttributeAccessIssue]  # made by attrs
             model_id, audio_url, name, pose_id, with_mask, extra
@@ -211,7 +211,7 @@ class JobState(StrEnum):
 
 
 @frozen(kw_only=True)
-class JournalEntry:
+class JournalEntry(Value):
     """The public part of a journal's record of a job.
 
     Attributes:

@@ -3,13 +3,13 @@
 from abc import abstractmethod
 from collections.abc import Mapping
 from enum import StrEnum
-from types import MappingProxyType
 from typing import Any, TypeVar
 
-from attrs import field, fields_dict, frozen
+from attrs import field, frozen
 
 from a2v._values import html
 from a2v._values.html import HtmlView
+from a2v._values.serialization import ReadOnlyDict, Value
 from a2v._values.text import discreet
 
 T = TypeVar("T")
@@ -18,30 +18,14 @@ DEFAULT_RENDER_TIMEOUT: float = 86400.0
 """Default timeout for a render, in seconds: 24 hours."""
 
 
-def read_only(mapping: Mapping[str, Any]) -> Mapping[str, Any]:
+def read_only(mapping: Mapping[str, Any]) -> ReadOnlyDict:
     """Return a read-only copy of a mapping."""
     if not isinstance(mapping, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]  # users may pass anything
         raise TypeError(f"raw must be a mapping, got a value of type {type(mapping).__name__}")
-    return MappingProxyType(dict(mapping))
+    return ReadOnlyDict(mapping)
 
 
-class Picklable:
-    """Base of values that can be pickled although they hold a read-only mapping."""
-
-    __slots__ = ()
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        kind: Any = type(self)
-        state = {name: getattr(self, name) for name in fields_dict(kind)}
-        plain = {name: dict(value) if isinstance(value, MappingProxyType) else value for name, value in state.items()}
-        return _rebuild, (kind, plain)
-
-
-def _rebuild(kind: type[Any], state: dict[str, Any]) -> Any:
-    return kind(**state)
-
-
-class HtmlReprMixin(Picklable):
+class HtmlReprMixin(Value):
     """Base of values that notebooks display as HTML."""
 
     __slots__ = ()
@@ -99,7 +83,7 @@ class Character(HtmlReprMixin):
     display_name: str = ""
     gender: str = ""
     preview_url: str = ""
-    raw: Mapping[str, Any] = field(factory=dict, converter=read_only, eq=False, repr=False)
+    raw: Mapping[str, Any] = field(factory=ReadOnlyDict, converter=read_only, eq=False, repr=False)
 
     def _to_html_view(self) -> HtmlView:
         facts = {"model_id": self.model_id, "gender": self.gender}
@@ -120,7 +104,7 @@ class Pose(HtmlReprMixin):
     pose_id: str
     name: str = ""
     preview_url: str = ""
-    raw: Mapping[str, Any] = field(factory=dict, converter=read_only, eq=False, repr=False)
+    raw: Mapping[str, Any] = field(factory=ReadOnlyDict, converter=read_only, eq=False, repr=False)
 
     def _to_html_view(self) -> HtmlView:
         return HtmlView(self.name, {"pose_id": self.pose_id}, picture=self.preview_url)
@@ -148,7 +132,7 @@ class Avatar(HtmlReprMixin):
     gender: str = ""
     preview_url: str = ""
     poses: tuple[Pose, ...] = ()
-    raw: Mapping[str, Any] = field(factory=dict, converter=read_only, eq=False, repr=False)
+    raw: Mapping[str, Any] = field(factory=ReadOnlyDict, converter=read_only, eq=False, repr=False)
 
     def _to_html_view(self) -> HtmlView:
         facts = {"avatar_id": self.avatar_id, "gender": self.gender}
@@ -173,7 +157,13 @@ class Video(HtmlReprMixin):
     status: VideoStatus
     video_url: str | None = field(default=None, repr=discreet)
     mask_video_url: str | None = field(default=None, repr=discreet)
-    raw: Mapping[str, Any] = field(factory=dict, converter=read_only, eq=False, repr=False)
+    raw: Mapping[str, Any] = field(factory=ReadOnlyDict, converter=read_only, eq=False, repr=False)
+
+    @property
+    def message(self) -> str | None:
+        """The server's message, such as the reason why the video failed; ``None`` if there is none."""
+        message = self.raw.get("message")
+        return message if isinstance(message, str) and message else None
 
     @property
     def is_terminal(self) -> bool:
@@ -185,14 +175,13 @@ class Video(HtmlReprMixin):
 
     def _to_html_view(self) -> HtmlView:
         status = str(self.raw.get("status", "")) if self.status is VideoStatus.UNKNOWN else self.status.value
-        message = self.raw.get("message")
         links = {"video": self.video_url or "", "mask": self.mask_video_url or ""}
-        facts = {"video_id": self.video_id, "status": status, "message": message if isinstance(message, str) else ""}
+        facts = {"video_id": self.video_id, "status": status, "message": self.message or ""}
         return HtmlView("", facts, player=self.video_url or "", links=links)
 
 
 @frozen
-class RowError:
+class RowError(Value):
     """A problem in a manifest.
 
     Attributes:
