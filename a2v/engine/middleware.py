@@ -1,8 +1,19 @@
-"""Decides before each request whether it may be answered: by Host, Origin, token and limits.
+"""Access control of the engine: an ASGI middleware that decides whether a request reaches the application.
 
-Access is denied by default. ``app.py`` names the routes that are public and the page; every other request needs the token,
-whether a route exists for it or not. A request is assigned to a route by that route's own ``matches``, so this check and
-the router cannot read different paths, below whatever prefix the application is mounted.
+Checks, in this order; the first that fails is the response:
+
+1. ``Host`` is a name of this engine (else 421). A web page can point its own domain at 127.0.0.1 (DNS rebinding), and then
+   is same-origin with the engine; its requests still carry the foreign name.
+2. ``Origin`` is absent or the engine's own, and ``Sec-Fetch-Site`` does not say cross-site (else 403).
+3. The token (else 401), unless the route is public, or is the page and the request comes from this machine.
+4. The rate limit (else 429) and the quota (else 403), for requests with the token.
+
+Access is denied by default: ``app.py`` lists the public routes, and every other request needs the token, whether or not a
+route exists for it. A request is matched by the routes' own ``matches``, so this module and the router cannot disagree about
+a path, below whatever prefix the application is mounted.
+
+The middleware also logs requests, and turns exceptions into responses: here, outside the router, it knows whether the
+response has begun, and it can remove the token from ``scope`` before an error reporter sees it.
 """
 
 from __future__ import annotations
@@ -33,39 +44,42 @@ if TYPE_CHECKING:
     from starlette.routing import Route
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+    from a2v.engine.exhaustion import ResourceMonitor
+    from a2v.engine.task_store import TaskStore
+
 logger: logging.Logger = logging.getLogger("a2v.engine")
-access: logging.Logger = logging.getLogger("a2v.engine.access")
+access_logger: logging.Logger = logging.getLogger("a2v.engine.access")
 
 NOT_JSON = b'{"code": 1009, "message": "too many requests",}'
-"""The hosted service's reply to too many requests; the trailing comma makes it invalid JSON."""
+"""The hosted service's response to too many requests; the trailing comma makes it invalid JSON."""
 BUSY_SECONDS = 10
-"""When a client should try again if nothing is accepted at the moment."""
+"""The ``Retry-After`` of responses that refuse a video for the moment."""
 _HOST = re.compile(r"(?:\[(?P<ipv6>[0-9A-Fa-f:.]+)\]|(?P<name>[A-Za-z0-9._-]+))(?::[0-9]{1,5})?")
 _FORWARDED = ("forwarded", "via", "x-", "cf-", "true-client-ip", "fastly-")
-"""How the names of headers begin that proxies add: such a request may come from anywhere, whatever its Host says. A browser
-that opens a page sends none that begins with ``x-``."""
+"""Prefixes of the headers that proxies add. A request with one may come from anywhere, whatever its Host says. Browsers
+opening a page send no header that begins with ``x-``."""
 
 
 def error_response(
     status: int, message: str, *, code: int | None = None, headers: dict[str, str] | None = None
 ) -> JSONResponse:
-    """A reply that refuses a request; where the protocol has no code for the reason, it is the HTTP status."""
+    """Return an error in the protocol's envelope. ``code`` defaults to the HTTP status, for errors the protocol has no code for."""
     return JSONResponse(wire.refusal(status if code is None else code, message), status, headers)
 
 
 def busy_response(reason: str) -> JSONResponse:
-    """Nothing was submitted, and a client should know: by the protocol a 5xx leaves that open, a 429 does not."""
+    """Return the refusal of a ``video.generate``: a 429, which means that nothing was submitted. A 5xx would leave that open."""
     headers = {"Retry-After": str(BUSY_SECONDS), "X-Ratelimit-Reset": str(int(time.time()) + BUSY_SECONDS)}
     return error_response(429, f"{reason}; try again later", code=wire.TOO_MANY_REQUESTS, headers=headers)
 
 
 def unavailable_response(reason: str) -> JSONResponse:
-    """The machine lacks something just now."""
+    """Return the response to a GET while the machine has run out of something."""
     return error_response(503, reason, headers={"Retry-After": str(BUSY_SECONDS)})
 
 
 def _exhausted_response(scope: Scope, reason: str) -> JSONResponse:
-    # Submitting is the last thing that a POST does: what raised an error did not submit.
+    # Storing the task is the last step of a POST, so a POST that raised submitted nothing.
     return busy_response(reason) if scope["method"] == "POST" else unavailable_response(reason)
 
 
@@ -74,16 +88,16 @@ class _Access(Enum):
 
     PUBLIC = auto()
     PAGE = auto()
-    """Browsers on this machine, and others with the token as password."""
+    """Everyone on this machine; others with the token as password."""
     TOKEN = auto()
 
 
 class AccessMiddleware:
-    """ASGI middleware: checks Host, Origin, token and limits, and turns exceptions into replies.
+    """ASGI middleware: checks access, logs requests, and turns exceptions into responses.
 
     Args:
-        app: The application that answers what is let through.
-        settings: The token, names and limits.
+        app: The application.
+        settings: The token, the names of the engine, and the limits.
         public: The routes that need no token.
         page: The route of the page, which needs no token on this machine.
         now: The clock, in seconds since 1970.
@@ -101,40 +115,40 @@ class AccessMiddleware:
         self._settings = settings
         self._public = public
         self._page = page
-        self._budget = RequestLimiter(settings.request_limit, now) if settings.request_limit else None
+        self._limiter = RequestLimiter(settings.request_limit, now) if settings.request_limit else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request, or let it through."""
+        """Refuse a request, or pass it to the application."""
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
         elif scope["type"] == "http":
             await self._answer(scope, receive, send)
         else:
-            # There are no WebSockets here.
+            # The engine has no WebSockets.
             await send({"type": "websocket.close", "code": 1008})
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         status, start = 0, time.perf_counter()
-        token, wanted = _take_token(scope), self._access(scope)
+        token, access = _take_token(scope), self._access(scope)
 
         async def send_with_headers(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                self._add_headers(wanted, MutableHeaders(scope=message))
+                self._add_headers(access, MutableHeaders(scope=message))
             await send(message)
 
-        # The query stays out of the log, and so does what could break its lines.
+        # Without the query, which may hold secrets, and quoted, so that a path cannot break lines.
         facts: dict[str, object] = {"method": scope["method"], "path": quote(scope["path"][:200])}
         try:
-            await (self._refusal(scope, wanted, token) or self._app)(scope, receive, send_with_headers)
+            await (self._refusal(scope, access, token) or self._app)(scope, receive, send_with_headers)
         except ClientDisconnect:
-            logger.info("%(method)s %(path)s: the client hung up", facts, extra=facts)
+            logger.info("%(method)s %(path)s: the client disconnected", facts, extra=facts)
             return
         except Exception as error:
             reason = exhaustion_reason(error)
             if reason is not None:
-                scope["app"].state.engine.queue.resources.report(reason)
+                _resources(scope).report(reason)
             else:
                 logger.exception("%(method)s %(path)s failed", facts, extra=facts)
             if status:
@@ -146,34 +160,35 @@ class AccessMiddleware:
             )
             await failed(scope, receive, send_with_headers)
         facts |= {"status": status, "seconds": round(time.perf_counter() - start, 4)}
-        access.info("%(method)s %(path)s %(status)s %(seconds)s s", facts, extra=facts)
+        access_logger.info("%(method)s %(path)s %(status)s %(seconds)s s", facts, extra=facts)
 
     def _access(self, scope: Scope) -> _Access:
         if any(_matches(route, scope) for route in self._public):
             return _Access.PUBLIC
         return _Access.PAGE if _matches(self._page, scope) else _Access.TOKEN
 
-    def _add_headers(self, wanted: _Access, headers: MutableHeaders) -> None:
+    def _add_headers(self, access: _Access, headers: MutableHeaders) -> None:
         headers["X-Content-Type-Options"] = "nosniff"
-        if wanted is not _Access.PUBLIC:
+        if access is not _Access.PUBLIC:
             headers["Cache-Control"] = "no-store"
-        if self._budget and wanted is _Access.TOKEN:
-            headers.update(self._budget.headers())
+        if self._limiter and access is _Access.TOKEN:
+            headers.update(self._limiter.headers())
 
-    def _refusal(self, scope: Scope, wanted: _Access, token: Secret) -> Response | None:
+    def _refusal(self, scope: Scope, access: _Access, token: Secret) -> Response | None:
+        """Return the response to a request that is refused; ``None`` if it is allowed."""
         headers = Headers(scope=scope)
-        refusal = self._not_for_us(scope, headers)
-        if refusal or wanted is _Access.PUBLIC:
+        refusal = self._check_addressee(scope, headers)
+        if refusal or access is _Access.PUBLIC:
             return refusal
-        return self._not_allowed(scope, headers, wanted, token) or (
-            self._over_limit(scope) if wanted is _Access.TOKEN else None
+        return self._check_sender(scope, headers, access, token) or (
+            self._check_limits(scope) if access is _Access.TOKEN else None
         )
 
-    def _not_for_us(self, scope: Scope, headers: Headers) -> Response | None:
+    def _check_addressee(self, scope: Scope, headers: Headers) -> Response | None:
         host = headers.get("host", "")
-        if not self._is_our_name(_name_in(host)):
+        if not self._is_own_name(_host_name(host)):
             return error_response(
-                421, f"this engine does not go by the name {host!r}; add it to allowed_hosts if it should"
+                421, f"{host!r} is not a name of this engine; add it to allowed_hosts if it should be"
             )
         if "content-length" in headers and "transfer-encoding" in headers:
             reason = "a request must not have both Content-Length and Transfer-Encoding"
@@ -183,8 +198,8 @@ class AccessMiddleware:
             return error_response(403, "web pages of other origins may not use this engine")
         return None
 
-    def _not_allowed(self, scope: Scope, headers: Headers, wanted: _Access, token: Secret) -> Response | None:
-        is_page = wanted is _Access.PAGE
+    def _check_sender(self, scope: Scope, headers: Headers, access: _Access, token: Secret) -> Response | None:
+        is_page = access is _Access.PAGE
         if _is_cross_site(headers, is_page=is_page):
             return error_response(403, "web pages of other sites may not use this engine")
         if (is_page and self._is_on_this_machine(scope, headers)) or self._is_authorised(token, is_page=is_page):
@@ -192,40 +207,51 @@ class AccessMiddleware:
         reason = "the token is missing or wrong; send it as 'Authorization: Bearer <token>'"
         return error_response(401, reason, headers={"WWW-Authenticate": "Basic" if is_page else "Bearer"})
 
-    def _over_limit(self, scope: Scope) -> Response | None:
-        if self._budget and not self._budget.take():
+    def _check_limits(self, scope: Scope) -> Response | None:
+        if self._limiter and not self._limiter.acquire():
             if self._settings.like_hosted:
                 return Response(NOT_JSON, 429, media_type="application/json")
             return error_response(429, "too many requests", code=wire.TOO_MANY_REQUESTS)
         quota = self._settings.quota
-        if quota is not None and not scope["app"].state.engine.store.consume_quota(quota):
-            return error_response(403, f"the quota of {quota} requests is spent; there are no more to be had")
+        if quota is not None and not _store(scope).consume_quota(quota):
+            return error_response(403, f"the quota of {quota} requests is used up")
         return None
 
-    def _is_our_name(self, name: str) -> bool:
-        """Whether a request was meant for us, and is not from a foreign web page whose name was pointed here."""
+    def _is_own_name(self, name: str) -> bool:
+        """Whether the engine answers to a name. One that others can reach also answers to any IP address."""
         names = (*LOOPBACK, self._settings.host.lower(), *self._settings.allowed_hosts)
         return name in names or (not self._settings.is_local and _is_address(name))
 
     def _is_on_this_machine(self, scope: Scope, headers: Headers) -> bool:
-        """Whether a request was made on this machine: by a loopback name, over loopback, not through a proxy."""
+        """Whether a request comes from this machine: over loopback, to a loopback name, not through a proxy."""
         host, _ = scope.get("client") or ("", 0)
         direct = self._settings.is_local and _is_address(host) and ip_address(host).is_loopback
         is_forwarded = any(name.startswith(_FORWARDED) for name in headers)
-        return direct and _name_in(headers["host"]) in LOOPBACK and not is_forwarded
+        return direct and _host_name(headers["host"]) in LOOPBACK and not is_forwarded
 
     def _is_authorised(self, sent: Secret, *, is_page: bool) -> bool:
         scheme, _, rest = sent.value.strip().partition(" ")
         given = {"bearer": rest.strip()}
         if is_page:
-            # For the page alone: a browser adds a password that it knows to whatever it requests from here.
+            # Only for the page: a browser adds the password to every later request to this origin, also to those that
+            # other sites cause.
             given["basic"] = _password(rest)
         token = Secret(given.get(scheme.lower(), "") if rest else scheme)
         return hmac.compare_digest(token.value.encode(), self._settings.token.encode())
 
 
+def _resources(scope: Scope) -> ResourceMonitor:
+    resources: ResourceMonitor = scope["app"].state.engine.queue.resources
+    return resources
+
+
+def _store(scope: Scope) -> TaskStore:
+    store: TaskStore = scope["app"].state.engine.store
+    return store
+
+
 def _take_token(scope: Scope) -> Secret:
-    """What a request has in ``Authorization``, which it has no more: error reporters show ``scope`` with all its headers."""
+    """Remove ``Authorization`` from the request and return it: error reporters show ``scope`` with all its headers."""
     sent = Secret(Headers(scope=scope).get("authorization", ""))
     scope["headers"] = [(name, value) for name, value in scope["headers"] if name.lower() != b"authorization"]
     return sent
@@ -235,14 +261,14 @@ def _matches(route: Route, scope: Scope) -> bool:
     return route.matches(scope)[0] is not Match.NONE
 
 
-def _name_in(host: str) -> str:
-    """The name or address in a ``Host`` header; empty if the header is anything but that and a port."""
+def _host_name(host: str) -> str:
+    """Return the name or address in a ``Host`` header; empty if the header is malformed."""
     found = _HOST.fullmatch(host)
     return (found["ipv6"] or found["name"]).lower() if found else ""
 
 
 def _is_cross_site(headers: Headers, *, is_page: bool) -> bool:
-    """Whether a web page of another site makes a browser request this; a link to the page may be followed."""
+    """Whether a page of another site made the browser send this request. Following a link to the engine's page is allowed."""
     if headers.get("sec-fetch-site", "none") in ("none", "same-origin"):
         return False
     follows = headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
@@ -265,10 +291,10 @@ def _password(credentials: str) -> str:
 
 
 class RequestLimiter:
-    """So many requests in each minute of the clock, as the hosted service counts them.
+    """Fixed-window limit on requests per minute of the clock, as in the hosted service.
 
     Args:
-        total: How many.
+        total: The number of requests allowed per minute.
         now: The clock, in seconds since 1970.
     """
 
@@ -278,20 +304,20 @@ class RequestLimiter:
         self._left = total
         self._reset = 0
 
-    def take(self) -> bool:
-        """Count a request; ``False`` if it is one too many."""
-        self._renew()
+    def acquire(self) -> bool:
+        """Count a request; return whether it is within the limit."""
+        self._start_window()
         allowed = self._left > 0
         self._left -= allowed
         return allowed
 
     def headers(self) -> dict[str, str]:
-        """What every reply says of it; the reset is a unix timestamp."""
-        self._renew()
+        """Return the ``X-Ratelimit-*`` headers of a response; the reset is a Unix timestamp."""
+        self._start_window()
         facts = {"Total": self._total, "Left": self._left, "Reset": self._reset}
         return {f"X-Ratelimit-{name}": str(value) for name, value in facts.items()}
 
-    def _renew(self) -> None:
+    def _start_window(self) -> None:
         now = self._now()
         if now >= self._reset:
             self._left = self._total

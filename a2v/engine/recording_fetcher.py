@@ -1,8 +1,19 @@
-"""Fetches what an ``audio_url`` points to, without being talked into fetching what it should not.
+"""Fetches the recording of an ``audio_url`` into the data folder, from the web or from an allowed folder.
 
-A client chooses the URL and the engine does the request, so the URL must not reach what only the engine can reach: names
-are resolved once, every address is checked, and the connection goes to the address that was checked. Each redirect is
-a new URL and is treated like one.
+The client chooses the URL and the engine sends the request, so without checks a client could read whatever the engine can
+reach: cloud metadata, services on this machine, files (SSRF). Checking the host name is not enough, because it may resolve
+to another address when the connection is made (DNS rebinding). Therefore, for ``http(s)://``:
+
+* each name is resolved once, all its addresses must be public, and the connection goes to a checked address, with the name
+  in ``Host`` and SNI;
+* each redirect is a new URL and gets the same checks;
+* proxies from the environment are ignored, because a proxy would resolve the name again.
+
+For ``file://`` a path check alone would race with someone who replaces a folder by a symbolic link, so the file is opened
+component by component, without following links.
+
+A hostile server can also waste resources: size, total time, redirects and the rate of progress are limited, and compressed
+responses, whose size is known only after decompression, are refused.
 """
 
 from __future__ import annotations
@@ -37,27 +48,27 @@ MAX_SECONDS = 120.0
 MAX_REDIRECTS = 5
 PROGRESS_SECONDS = 30.0
 MIN_PROGRESS_BYTES = 4 * 1024
-"""A server that sends less than this in ``PROGRESS_SECONDS`` is not waited for."""
+"""A server that sends less than this in ``PROGRESS_SECONDS`` is given up."""
 _HOST = r"[Hh][Tt][Tt][Pp][Ss]?://[A-Za-z0-9._\-]+(:(0|[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]))?"
 HTTP_URL = _HOST + r"([/?#][\x21-\x7e]*)?"
-"""What an ``audio_url`` should look like. ``check_audio_url`` also takes other letters that are not percent-encoded, and addresses of
-IPv6 in brackets."""
+"""The documented form of an ``audio_url``. ``check_audio_url`` also accepts unencoded non-ASCII characters in the path, and
+IPv6 addresses."""
 _NAMED_URL = _HOST + r"([/?#][^\x00-\x20\x7f]*)?"
 _IPV6_URL = r"[Hh][Tt][Tt][Pp][Ss]?://\[[0-9A-Fa-f:.]+\](:[0-9]{1,5})?([/?#][^\x00-\x20\x7f]*)?"
 
-# Beyond what `is_global` says of IPv4: protocol assignments, the 6to4 relay, a cloud's metadata on a public address.
+# Global according to `is_global`, and yet no host: protocol assignments, the 6to4 relay, Azure's platform service.
 _NOT_PUBLIC_V4 = [ip_network(text) for text in ("192.0.0.0/24", "192.88.99.0/24", "168.63.129.16/32")]
-# Of IPv6 only what is handed out to hosts, less the tunnels (Teredo, 6to4), which lead to IPv4 addresses unchecked.
+# The IPv6 range assigned to hosts, without tunnels (Teredo, 6to4), which lead to unchecked IPv4 addresses.
 _PUBLIC_V6 = ip_network("2000::/3")
 _NOT_PUBLIC_V6 = [ip_network(text) for text in ("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20")]
 _NAT64 = ip_network("64:ff9b::/96")
 
 
 def check_audio_url(audio_url: str) -> None:
-    """Find out whether there is any point in asking.
+    """Check the form of an ``audio_url``.
 
     Raises:
-        AudioError: The URL can never be fetched; the message says why.
+        AudioError: It can never be fetched; the message says why.
     """
     try:
         parts = urlsplit(audio_url)
@@ -68,22 +79,23 @@ def check_audio_url(audio_url: str) -> None:
     if "@" in parts.netloc:
         raise AudioError("audio_url must not contain a user name or a password")
     if not re.fullmatch(_NAMED_URL, audio_url) and not re.fullmatch(_IPV6_URL, audio_url):
-        reason = "its host is written in the letters a–z, digits, dots and hyphens (xn--… for others)"
-        raise AudioError(f"audio_url must be an http(s):// URL; {reason}")
+        rule = "its host may have letters a–z, digits, dots and hyphens (xn--… for other letters)"
+        raise AudioError(f"audio_url must be an http(s):// URL; {rule}")
 
 
 async def fetch_recording(audio_url: str, destination: Path, settings: Settings) -> None:
-    """Store what the URL points to in a file.
+    """Fetch a recording into a file.
 
     Args:
         audio_url: ``http(s)://`` or ``file://``.
-        destination: Where to; may be left incomplete when it fails.
-        settings: What is allowed.
+        destination: The file to write; may be left incomplete after an error.
+        settings: Which folders and networks are allowed.
 
     Raises:
-        AudioError: It is not allowed, not there, too big (100 MiB) or too slow (2 minutes, or less than 4 KiB in 30 s).
-        ResourceExhaustedError: The machine lacks something just now.
-        OSError: So too, or the destination cannot be written.
+        AudioError: The recording is not allowed, not there, too big (100 MiB), or too slow (more than 2 minutes, or less
+            than 4 KiB in 30 s).
+        ResourceExhaustedError: The machine has run out of something.
+        OSError: Likewise, or the destination cannot be written.
     """
     check_audio_url(audio_url)
     try:
@@ -102,22 +114,24 @@ async def fetch_recording(audio_url: str, destination: Path, settings: Settings)
 def _copy(audio_url: str, destination: Path, allowed: tuple[Path, ...]) -> None:
     parts = urlsplit(audio_url)
     if parts.netloc not in ("", "localhost"):
-        raise AudioError("audio_url: a file:// URL must name a file of the engine's own machine (file:///…)")
-    with _explained():
+        raise AudioError("audio_url: a file:// URL must name a file on the engine's machine (file:///…)")
+    with _translated_errors():
         source = _open_allowed(Path(url2pathname(parts.path)), allowed)
-    with source, _opened(destination) as target:
+    with source, _create(destination) as target:
         while block := _read_block(source):
             target.write(block)
             _check_size(target.tell())
 
 
 def _open_allowed(path: Path, allowed: tuple[Path, ...]) -> BinaryIO:
-    """Open a file in an allowed folder, also while somebody else replaces folders by links."""
+    """Open a file in an allowed folder, safe against folders being replaced by links at the same time."""
     path = path.resolve()
     folders = [folder.resolve() for folder in allowed]
     inside = next((folder for folder in folders if path.is_relative_to(folder)), None)
     if inside is None:
-        raise AudioError("audio_url: the engine may not read that file; start it with the file's folder allowed")
+        raise AudioError(
+            "audio_url: the engine may not read that file; allow its folder with allow_files (--allow-files)"
+        )
     descriptor = _open_without_links(inside, path.relative_to(inside).parts)
     try:
         _check_file(os.fstat(descriptor))
@@ -128,37 +142,37 @@ def _open_allowed(path: Path, allowed: tuple[Path, ...]) -> BinaryIO:
 
 
 def _open_without_links(folder: Path, names: tuple[str, ...]) -> int:
-    """Open a file below a folder, each name by itself, so that none on the way can have become a link meanwhile."""
-    # Nor may it be a pipe, which would block.
+    """Open a file below a folder component by component, following no link."""
+    # O_NONBLOCK: opening a pipe would block.
     plain = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     if os.open not in os.supports_dir_fd:  # Windows
         return os.open(folder.joinpath(*names), plain)
     descriptor = os.open(folder, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     for name in names:
-        above = descriptor
+        parent = descriptor
         try:
-            descriptor = os.open(name, plain, dir_fd=above)
+            descriptor = os.open(name, plain, dir_fd=parent)
         finally:
-            os.close(above)
+            os.close(parent)
     return descriptor
 
 
 def _read_block(source: BinaryIO) -> bytes:
-    with _explained():
+    with _translated_errors():
         return source.read(1024 * 1024)
 
 
-def _opened(destination: Path) -> BinaryIO:
+def _create(destination: Path) -> BinaryIO:
     return os.fdopen(
         os.open(destination, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0), 0o600), "wb"
     )
 
 
 @contextmanager
-def _explained() -> Iterator[None]:
+def _translated_errors() -> Iterator[None]:
     try:
         yield
-    except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: of `resolve`, for a loop of links before 3.13
+    except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: a loop of links, before Python 3.13
         if exhaustion_reason(error):
             raise
         reason = error.strerror if isinstance(error, OSError) else str(error).partition("\n")[0]
@@ -181,57 +195,55 @@ def _check_size(size: int) -> None:
 async def _download(audio_url: str, destination: Path, *, allow_private: bool) -> None:
     try:
         context = await anyio.to_thread.run_sync(_tls)
-        # The transport alone, without httpx's client, which writes URLs with their signatures to the log. And no proxy
-        # from the environment: it would resolve the name anew, behind the check.
+        # A bare transport, because httpx's client logs URLs, which may be signed.
         async with httpx.AsyncHTTPTransport(verify=context, trust_env=False) as transport:
             url = httpx.URL(audio_url)
             for _ in range(MAX_REDIRECTS + 1):
-                following = await _one_hop(transport, url, destination, allow_private=allow_private)
-                if following is None:
+                location = await _request(transport, url, destination, allow_private=allow_private)
+                if location is None:
                     return
-                url = following
+                url = location
     except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-        raise _explain(error) from None
+        raise _translate(error) from None
     raise AudioError(f"audio_url was redirected more than {MAX_REDIRECTS} times")
 
 
-def _explain(error: Exception) -> AudioError | ResourceExhaustedError:
+def _translate(error: Exception) -> AudioError | ResourceExhaustedError:
     if reason := exhaustion_reason(error):
         return ResourceExhaustedError(reason)
     if isinstance(error, httpx.TimeoutException):
-        return AudioError("audio_url: its server does not answer")
+        return AudioError("audio_url: its server does not respond")
     if isinstance(error, httpx.HTTPError):
         return AudioError(f"audio_url could not be fetched: {str(error) or 'the connection failed'}")
-    # Also from urlsplit and idna, for some redirects.
-    return AudioError("audio_url leads to something that is not a URL")
+    # Some malformed redirects raise ValueError from urlsplit or idna.
+    return AudioError("audio_url redirects to something that is not a URL")
 
 
-# Compressed replies would be bounded by what they unpack to; recordings are compressed already.
 _HEADERS = {"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": "a2v-engine"}
-_PATIENCE = httpx.Timeout(30, connect=10)
+_TIMEOUT = httpx.Timeout(30, connect=10)
 _WEB_PORTS = (80, 443)
-"""Below 1024 others belong to mail servers and the like, which a request could be made to look like their language to."""
+"""The only ports below 1024 that are allowed: a crafted HTTP request could pass for the protocol of a mail server or the like."""
 
 
 @cache
 def _tls() -> ssl.SSLContext:
-    """Reading the certificates takes long enough to be done once."""
+    """Load the trusted certificates once: that takes tens of milliseconds."""
     return httpx.create_ssl_context()
 
 
-async def _one_hop(
+async def _request(
     transport: httpx.AsyncHTTPTransport, url: httpx.URL, destination: Path, *, allow_private: bool
 ) -> httpx.URL | None:
-    """Store the reply's body, or tell where the redirect leads."""
+    """Send one request; save the body of the response, or return the URL of the redirect."""
     if url.scheme not in ("http", "https") or not url.host:
-        raise AudioError("audio_url is redirected to something that is not http(s)")
+        raise AudioError("audio_url redirects to something that is not http(s)")
     _check_port(url.port, allow_private=allow_private)
     response = None
-    # As a whole: the transport's time-out begins again with each byte of the head.
+    # A deadline for the whole head: the transport's own timeout restarts with each byte.
     with anyio.move_on_after(PROGRESS_SECONDS):
         response = await _connect(transport, url, await _resolve(url, allow_private=allow_private))
     if response is None:
-        raise AudioError("audio_url: its server does not answer")
+        raise AudioError("audio_url: its server does not respond")
     try:
         if response.has_redirect_location:
             return url.join(response.headers["location"])
@@ -245,12 +257,12 @@ def _check_port(port: int | None, *, allow_private: bool) -> None:
     if port is not None and not 0 < port < 65536:
         raise AudioError(f"audio_url: there is no port {port}")
     if not (allow_private or port is None or port in _WEB_PORTS or port >= 1024):
-        raise AudioError(f"audio_url: port {port} is not one of the web's")
+        raise AudioError(f"audio_url: port {port} is not allowed; below 1024, only 80 and 443 are")
 
 
 async def _connect(transport: httpx.AsyncHTTPTransport, url: httpx.URL, addresses: list[str]) -> httpx.Response:
-    """Ask the first address that can be reached, by the name in the URL."""
-    extensions = {"sni_hostname": url.raw_host.decode("ascii"), "timeout": _PATIENCE.as_dict()}
+    """Send the request to the first reachable address, under the host name of the URL."""
+    extensions = {"sni_hostname": url.raw_host.decode("ascii"), "timeout": _TIMEOUT.as_dict()}
     headers = _HEADERS | {"Host": url.netloc.decode("ascii")}
     for last, address in enumerate(addresses, start=1 - len(addresses)):
         request = httpx.Request("GET", url.copy_with(host=address), headers=headers, extensions=extensions)
@@ -266,19 +278,21 @@ async def _save(response: httpx.Response, destination: Path) -> None:
     if response.status_code != 200:
         raise AudioError(f"audio_url could not be fetched: its server answered HTTP {response.status_code}")
     if response.headers.get("content-encoding", "identity") != "identity":
-        raise AudioError("audio_url could not be fetched: its server sent it compressed without being asked")
-    size, enough = 0, MIN_PROGRESS_BYTES
-    async with anyio.wrap_file(await anyio.to_thread.run_sync(_opened, destination)) as file:
-        # Leaving the loop would leave httpx's generators to the garbage collector; a cancelled read unwinds them. So only
-        # the reading may be cancelled.
+        raise AudioError(
+            "audio_url could not be fetched: its server sent it compressed although identity was requested"
+        )
+    size, milestone = 0, MIN_PROGRESS_BYTES
+    async with anyio.wrap_file(await anyio.to_thread.run_sync(_create, destination)) as file:
+        # Breaking out of the loop would leave httpx's generators to the garbage collector, while cancelling a read unwinds
+        # them. So the loop ends by cancellation only, and only reads can be cancelled.
         with anyio.move_on_after(PROGRESS_SECONDS) as reading:
             async for block in response.aiter_raw():
                 size += len(block)
                 if size > MAX_BYTES:
                     reading.cancel()
                     continue
-                if size >= enough:
-                    enough = size + MIN_PROGRESS_BYTES
+                if size >= milestone:
+                    milestone = size + MIN_PROGRESS_BYTES
                     reading.deadline = anyio.current_time() + PROGRESS_SECONDS
                 with anyio.CancelScope(shield=True):
                     await file.write(block)
@@ -290,7 +304,7 @@ async def _save(response: httpx.Response, destination: Path) -> None:
 
 
 async def _resolve(url: httpx.URL, *, allow_private: bool) -> list[str]:
-    """The addresses to connect to; refused unless every one is public."""
+    """Resolve the host of a URL; refuse it unless all addresses are public."""
     host = url.raw_host.decode("ascii").strip("[]")
     port = url.port or (443 if url.scheme == "https" else 80)
     try:
@@ -298,13 +312,13 @@ async def _resolve(url: httpx.URL, *, allow_private: bool) -> list[str]:
     except (OSError, UnicodeError) as error:
         if reason := exhaustion_reason(error):
             raise ResourceExhaustedError(reason) from None
-        # The resolver says no more than that a name is unknown when it cannot open a file or a socket.
+        # The resolver also reports an unknown name when it cannot open a file or a socket.
         await anyio.to_thread.run_sync(_check_descriptors)
         raise AudioError(f"audio_url: there is no host {host!r}") from None
     addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
     if not allow_private and not all(is_public(address) for address in addresses):
         raise AudioError(
-            f"audio_url: {host!r} is not on the public internet, and this engine fetches from nowhere else"
+            f"audio_url: {host!r} is not on the public internet; allow_private_urls (--allow-private-urls) allows other hosts"
         )
     return addresses
 
@@ -316,13 +330,13 @@ def _check_descriptors() -> None:
 
 
 def is_public(address: str) -> bool:
-    """Whether an address belongs to a host on the public internet; also judges the IPv4 address inside an IPv6 one."""
+    """Whether an address belongs to a host on the public internet. An embedded IPv4 address decides for an IPv6 address."""
     ip = ip_address(address)
     if isinstance(ip, IPv4Address):
         return ip.is_global and not ip.is_multicast and not any(ip in network for network in _NOT_PUBLIC_V4)
-    inner = _embedded_ipv4(ip)
-    if inner is not None:
-        return is_public(str(inner))
+    embedded = _embedded_ipv4(ip)
+    if embedded is not None:
+        return is_public(str(embedded))
     return ip.scope_id is None and ip in _PUBLIC_V6 and not any(ip in network for network in _NOT_PUBLIC_V6)
 
 

@@ -14,9 +14,9 @@ class Clock:
 
 
 def test_so_many_in_a_minute_and_then_no_more():
-    budget = RequestLimiter(2, Clock())
-    assert [budget.take() for _ in range(3)] == [True, True, False]
-    assert budget.headers() == {
+    limiter = RequestLimiter(2, Clock())
+    assert [limiter.acquire() for _ in range(3)] == [True, True, False]
+    assert limiter.headers() == {
         "X-Ratelimit-Total": "2",
         "X-Ratelimit-Left": "0",
         "X-Ratelimit-Reset": "1000000080",
@@ -25,12 +25,12 @@ def test_so_many_in_a_minute_and_then_no_more():
 
 def test_the_reset_is_kept():
     clock = Clock()
-    budget = RequestLimiter(2, clock)
-    budget.take()
+    limiter = RequestLimiter(2, clock)
+    limiter.acquire()
     clock.now = 1_000_000_079.9
-    assert budget.headers()["X-Ratelimit-Left"] == "1"
+    assert limiter.headers()["X-Ratelimit-Left"] == "1"
     clock.now = 1_000_000_080.0
-    assert budget.headers() == {
+    assert limiter.headers() == {
         "X-Ratelimit-Total": "2",
         "X-Ratelimit-Left": "2",
         "X-Ratelimit-Reset": "1000000140",

@@ -228,8 +228,8 @@ async def test_time_is_bounded(server, target, monkeypatch):
 
 
 async def test_a_server_that_does_not_answer(server, target, monkeypatch):
-    monkeypatch.setattr(recording_fetcher, "_PATIENCE", httpx.Timeout(0.2))
-    assert "does not answer" in await refused(f"http://127.0.0.1:{server.port}/never", target)
+    monkeypatch.setattr(recording_fetcher, "_TIMEOUT", httpx.Timeout(0.2))
+    assert "does not respond" in await refused(f"http://127.0.0.1:{server.port}/never", target)
 
 
 async def test_nobody_there(target):
@@ -495,7 +495,7 @@ async def test_a_pipe_does_not_block(folder, target):
 
 async def test_files_of_other_machines(folder, target):
     url = f"file://elsewhere{folder.as_posix()}/hello.wav"
-    assert "own machine" in await refused(url, target, Settings(allow_files=folder))
+    assert "on the engine's machine" in await refused(url, target, Settings(allow_files=folder))
 
 
 async def test_the_size_of_files_is_bounded(folder, target, monkeypatch):

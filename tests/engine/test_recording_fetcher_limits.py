@@ -64,8 +64,8 @@ async def refused(url: str, tmp_path, settings: Settings = OPEN) -> str:
 @pytest.mark.parametrize(
     ("answers", "said"),
     [
-        ((), "does not answer"),
-        ((b"HTTP/1.1 200 OK\r\nX-Slow: ",), "does not answer"),
+        ((), "does not respond"),
+        ((b"HTTP/1.1 200 OK\r\nX-Slow: ",), "does not respond"),
         ((HEAD,), "less than 4 KiB in"),
         ((HEAD, b"x" * 50_000), "less than 4 KiB in"),
     ],
