@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class AsyncAvatars(HoldsSecret):
-    """The avatars of the service, each with its poses. Servers of the first revision do not have them."""
+    """The avatars that the service can render, each in several poses. Servers of the first revision do not have them."""
 
     _instead = "make another client there, which takes its token from A2V_TOKEN or token=…"
 
@@ -24,30 +24,30 @@ class AsyncAvatars(HoldsSecret):
         self._session = session
 
     async def list(self) -> list[Avatar]:
-        """All avatars that can speak, with their poses.
+        """List the avatars with their poses.
 
         Returns:
-            One value each; the ``pose_id`` of one of its ``poses`` is what ``videos.generate`` wants to know.
+            The avatars. Pass the ``pose_id`` of one of their ``poses`` to ``videos.generate``.
 
         Raises:
-            NotFoundError: This server does not have the call.
-            A2VError: The server said no or could not be asked.
+            NotFoundError: The server does not have this method.
+            A2VError: The server refused the request or could not be reached.
         """
         return await self._session.call(wire.avatar_list())
 
     async def poses(self, avatar_id: str) -> builtins.list[Pose]:
-        """The poses of one avatar.
+        """List the poses of an avatar.
 
         Args:
-            avatar_id: Which, as ``avatars.list`` names it.
+            avatar_id: The avatar, from ``avatars.list``.
 
         Returns:
-            One value each; ``pose_id`` is what ``videos.generate`` wants to know.
+            The poses. Pass the ``pose_id`` of one to ``videos.generate``.
 
         Raises:
-            InvalidArgumentError: ``avatar_id`` cannot be right. Nothing was sent.
-            NotFoundError: The server does not know the avatar, or does not have the call; the error tells which.
-            A2VError: The server said no or could not be asked.
+            InvalidArgumentError: ``avatar_id`` is invalid. Nothing was sent.
+            NotFoundError: The server does not know the avatar, or does not have this method. The message says which.
+            A2VError: The server refused the request or could not be reached.
         """
         return await self._session.call(
             wire.avatar_pose_list(arguments.identifier("avatar_id", avatar_id, "an avatar"))

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class AsyncCharacters(HoldsSecret):
-    """The characters of the service."""
+    """The characters that the service can render."""
 
     _instead = "make another client there, which takes its token from A2V_TOKEN or token=…"
 
@@ -21,13 +21,13 @@ class AsyncCharacters(HoldsSecret):
         self._session = session
 
     async def list(self) -> list[Character]:
-        """All characters that can speak.
+        """List the characters.
 
         Returns:
-            One value each; ``model_id`` is what ``videos.generate`` wants to know.
+            The characters. Pass the ``model_id`` of one to ``videos.generate``.
 
         Raises:
-            APIError: The server said no.
-            TransportError: The server could not be talked to.
+            APIError: The server refused the request.
+            TransportError: The server could not be reached.
         """
         return await self._session.call(wire.character_list())

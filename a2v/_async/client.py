@@ -1,4 +1,4 @@
-"""The front door."""
+"""The asynchronous client."""
 
 from __future__ import annotations
 
@@ -26,23 +26,24 @@ if TYPE_CHECKING:
 class AsyncA2V(HoldsSecret):
     """A client of one account on one server.
 
-    It is cheap to make, does nothing until it is used, and works with or without ``async with`` (within it, connections
-    are kept for reuse). The same object may be used in several event loops, one after another or at once. They share one
-    budget of requests, and a context that is left in one of them closes the client there, and goes on in the others.
+    Creating one is cheap and does no I/O. It works with or without ``async with``; within it, connections are kept for
+    reuse. The same object may be used in several event loops, one after another or at once. They share one rate limit.
+    Leaving a context closes the client in that event loop only.
 
     Args:
-        token: The account's token; that of the environment variable ``A2V_TOKEN`` if ``None``.
-        base_url: The server; that of ``A2V_BASE_URL`` if ``None``, and the hosted service if that is not set or empty.
-        timeout: Seconds for one exchange with the server, 30 by default. Waits for videos have time-outs of their own.
-        max_retries: How often a request is repeated that may be, 3 by default. A submission that may have arrived never is.
-        rate_limit: Upper bound of the requests per minute; responses may lower it, and never raise it. ``"auto"`` (the
-            default): what responses say, and 30 until the first one. ``None``: what responses say, and no limit until
-            the first one.
-        max_download_bytes: The largest file that is downloaded, in bytes; 2 GiB by default. ``None``: no limit.
+        token: The account's token; ``None``: that of the environment variable ``A2V_TOKEN``.
+        base_url: The server; ``None``: that of ``A2V_BASE_URL``, or the hosted service if that is not set or empty.
+        timeout: Seconds for one exchange with the server, 30 by default. Waits for videos have their own timeouts.
+        max_retries: How often a failed request is repeated, 3 by default. A submission that may have arrived is never
+            repeated.
+        rate_limit: Upper bound of the requests per minute; responses may lower it but never raise it. ``"auto"`` (the
+            default): the limit in the responses, and 30 until the first one. ``None``: the limit in the responses, and no
+            limit until the first one.
+        max_download_bytes: The largest file to download, in bytes; 2 GiB by default. ``None``: no limit.
         transport: An httpx transport to send through, for tests and special networks. It is closed with the client.
 
     Raises:
-        ConfigurationError: The token or another argument cannot be right.
+        ConfigurationError: The token or another argument is missing or invalid.
     """
 
     _instead = "make another client there, which takes its token from A2V_TOKEN or token=…"
@@ -59,7 +60,7 @@ class AsyncA2V(HoldsSecret):
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         secret = Secret(token)
-        del token  # lest a traceback that shows local variables shows it
+        del token  # error reports may show local variables
         self._session = Session(
             token=secret,
             base_url=base_url,
@@ -71,9 +72,9 @@ class AsyncA2V(HoldsSecret):
         )
 
     def __repr__(self) -> str:
-        # An error report may show a client that could not be made.
+        # An error report may show a client whose constructor failed.
         session = getattr(self, "_session", None)
-        return f"<{type(self).__name__} {session.base_url if session else 'not made'}>"
+        return f"<{type(self).__name__} {session.base_url if session else 'not initialized'}>"
 
     async def __aenter__(self) -> Self:
         self._session.open()
@@ -85,20 +86,20 @@ class AsyncA2V(HoldsSecret):
         await self._session.leave()
 
     async def aclose(self) -> None:
-        """Close the client: calls under way end with ``ClientClosedError``, in all its event loops; later ones are refused.
+        """Close the client in all its event loops: pending calls end with ``ClientClosedError``, and later ones raise it.
 
-        Leaving an ``async with`` does the same for its event loop alone. Renders go on at the server.
+        Leaving an ``async with`` block does the same for its event loop only. Renders continue on the server.
         """
         await self._session.aclose()
 
     @property
     def characters(self) -> AsyncCharacters:
-        """The characters of the service."""
+        """The characters that the service can render."""
         return AsyncCharacters(self._session)
 
     @property
     def avatars(self) -> AsyncAvatars:
-        """The avatars of the service, each with its poses. Servers of the first revision do not have them."""
+        """The avatars that the service can render, each in several poses. Servers of the first revision do not have them."""
         return AsyncAvatars(self._session)
 
     @property
@@ -123,54 +124,55 @@ class AsyncA2V(HoldsSecret):
         render_timeout: float | None = DEFAULT_RENDER_TIMEOUT,
         recordings: Literal["same", "new"] | None = None,
     ) -> AsyncBatch:
-        """Make many videos: ``async with client.batch(jobs) as batch: async for outcome in batch: …``.
+        """Render many videos: ``async with client.batch(jobs) as batch: async for outcome in batch: …``.
 
-        Jobs are submitted one after another, their outcomes come as they complete, and one failure never stops the others.
-        Leaving the context early stops the submitting and the waiting, not what was submitted. A submission that is on its
-        way then has three seconds to be answered.
+        Jobs are submitted one after another, outcomes are yielded as they complete, and one failure does not stop the
+        others. Leaving the context early stops submitting and waiting; submitted renders continue. A submission that is in
+        flight then has three seconds to get its response.
 
-        With a ``journal`` the batch survives everything: run the same batch with the same journal again, and it goes on
-        where it was. Nothing is submitted twice, what goes on at the server is followed, and files that broke off are
-        completed. Jobs may be added, removed and put in another order. Over all runs there is one outcome for each job
-        that ended; a run that is killed while its caller deals with an outcome is told that one again.
+        A ``journal`` makes the batch survive interruptions: run it again with the same journal, and it continues where it
+        stopped. Nothing is submitted twice, submitted videos are waited for, and partial downloads are resumed. Jobs may be
+        added, removed and reordered. Over all runs there is one outcome for each job that has ended; if a run is killed
+        while its caller processes an outcome, the next run yields that one again.
 
-        A job is identified by its character or pose, its mask and its whole ``audio_url``; the signature of a known object
-        store does not count. Jobs that are equal in this are told apart by ``name`` first, then by order.
+        A job is identified by its character or pose, its mask and its complete ``audio_url``, without the signature of a
+        known object store. Jobs that are equal in this are matched by ``name`` first, then by order.
 
         Args:
-            jobs: What to make. Equal jobs are several videos.
-            save_to: A folder to save the videos in, made if need be; ``None``: nothing is saved. A file is named by its
-                job's ``name``, otherwise by the job's place, ``0001.mp4`` being the first. A mask goes beside its video:
+            jobs: The jobs. Equal jobs are rendered as several videos.
+            save_to: The folder to save the videos in, created if missing; ``None``: nothing is saved. A file is named by its
+                job's ``name``, or else by the job's position: ``0001.mp4`` is the first. A mask is saved beside its video, as
                 ``0001.mask.mp4``.
-            journal: The file that remembers how far each job is, made if need be; ``None``: nothing outlives the run.
-            overwrite: Whether files that are there already may be replaced. Without it, a job whose recording has changed
-                while its name stayed ends with a ``DownloadError`` and is not submitted; with it, that job alone is rendered
-                again, which is paid for.
-            max_in_flight: How many videos may be under way at once; ``None``: all. A submission in doubt counts as one until
-                it was looked for.
-            limit: How many jobs may be submitted in this run; the others wait for a later one. ``None``: all.
-            quota: How many submissions the account has left: if there are more to make, none is made. ``None``: not known.
-            resubmit_unknown: Submit jobs again of which an earlier run could not tell whether they were accepted: all
-                (``True``), or those at these places in the batch. You may pay for them twice.
-            resubmit_failed: Submit jobs again whose render failed in an earlier run, which the server refused, or whose video
-                it no longer knows.
-            repeat: Whether outcomes are told again that an earlier run has told already.
-            new_token: Whether the account's token is another one than when the journal was last used.
-            render_timeout: Seconds to wait in this run for each submitted video to finish, 24 hours by default; ``None``:
-                no limit. When it expires, the outcome is a ``WaitTimeoutError`` with the ``video_id``; the render goes on
-                at the server, and the next run with the same journal waits for it again.
-            recordings: What new jobs are that differ only in the query of the ``audio_url`` from jobs that the journal has
-                and the batch has not: the ``"same"`` recordings with new signatures, which are not submitted again, or
-                ``"new"`` recordings. ``None``: a batch with such jobs does not begin.
+            journal: The file that records the state of each job, created if missing; ``None``: the state is lost when the
+                run ends.
+            overwrite: Whether existing files may be replaced. Without it, a job whose recording has changed while its name
+                has not ends with a ``DownloadError`` and is not submitted. With it, only that job is rendered again, which
+                costs money.
+            max_in_flight: How many videos may be in progress at once; ``None``: all. An unknown submission counts as one
+                until it has been searched for.
+            limit: How many jobs to submit in this run; the others wait for a later one. ``None``: all.
+            quota: How many submissions the account has left: if more are needed, none is made. ``None``: unknown.
+            resubmit_unknown: Submit jobs again whose submission in an earlier run has an unknown outcome: all (``True``), or
+                those at these positions in the batch. They may be paid for twice.
+            resubmit_failed: Submit jobs again whose render failed in an earlier run, that the server refused, or whose video
+                it no longer has.
+            repeat: Whether to yield outcomes again that an earlier run has yielded.
+            new_token: Whether the account's token differs from the one that the journal was last used with.
+            render_timeout: Seconds to wait in this run for each submitted video, 24 hours by default; ``None``: no limit.
+                When it expires, the outcome is a ``WaitTimeoutError`` with the ``video_id``. The render continues, and the
+                next run with the same journal waits for it again.
+            recordings: How to treat new jobs that differ only in the query of the ``audio_url`` from jobs that are in the
+                journal and not in the batch: as the ``"same"`` recordings with new signatures, which are not submitted again,
+                or as ``"new"`` recordings. ``None``: a batch with such jobs does not start.
 
         Returns:
-            The batch, which starts when its context is entered. It raises there ``JournalError`` if the journal cannot be
-            used or is another account's, ``AmbiguousJobsError`` if ``recordings`` is needed, ``DownloadError`` if a video
-            could not be saved, and ``ConfigurationError`` if the quota does not suffice; nothing was submitted then.
+            The batch, which starts when its context is entered. Entering raises ``JournalError`` if the journal cannot be
+            used or belongs to another account, ``AmbiguousJobsError`` if ``recordings`` is needed, ``DownloadError`` if a
+            video could not be saved, and ``ConfigurationError`` if the quota is too low. Nothing has been submitted then.
 
         Raises:
-            ManifestError: Two files would be saved under one name.
-            InvalidArgumentError: Another argument cannot be right.
+            ManifestError: Two files would have the same name.
+            InvalidArgumentError: Another argument is invalid.
         """
         options = BatchOptions(
             save_to=save_to,

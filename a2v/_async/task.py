@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
 
 class AsyncVideoTask(HoldsSecret):
-    """A video on its way: made by ``videos.generate``, or picked up by its id with ``videos.task``.
+    """A video that is being rendered, from ``videos.generate``, or from ``videos.task`` by its id.
 
-    Giving up on a task stops only the waiting. The server has no call to cancel a render, so it goes on and can be picked
-    up again.
+    Cancelling a wait does not cancel the render: the server has no method for that. The render continues and can be
+    picked up again.
     """
 
     _instead = "pass its video_id, and pick the video up there with client.videos.task(video_id)"
@@ -46,33 +46,33 @@ class AsyncVideoTask(HoldsSecret):
         self._recording = recording
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {escape(self._video_id)} {self._video.status.value if self._video else 'not looked at'}>"
+        return f"<{type(self).__name__} {escape(self._video_id)} {self._video.status.value if self._video else 'no status yet'}>"
 
     @property
     def video_id(self) -> str:
-        """What the server calls this video."""
+        """The server's id of the video."""
         return self._video_id
 
     @property
     def video(self) -> Video | None:
-        """The last look at it, or ``None`` if there was none yet."""
+        """The last known state of the video; ``None`` before the first response about it."""
         return self._video
 
     def watch(self, timeout: float | None = DEFAULT_RENDER_TIMEOUT) -> AsyncGenerator[Video, None]:
-        """Follow the video: its status now, then each change, until it is finished or has failed.
+        """Watch the video: yield its current state, then each change of status, until it is finished or has failed.
 
-        A failed render is yielded like any other status. Brief failures of the server do not end the watch.
+        A failed render is yielded like any other status. Short outages of the server do not end the iteration.
 
         Args:
-            timeout: Seconds for the whole watch, 24 hours by default. ``None``: no limit.
+            timeout: Seconds for the whole iteration, 24 hours by default. ``None``: no limit.
 
         Returns:
             An iterator over the video's states.
 
         Raises:
-            WaitTimeoutError: The video has not ended in time, or its status is none that a2v knows. The server continues.
+            WaitTimeoutError: The video has not ended in time, or its status is unknown to a2v. The render continues.
             InvalidArgumentError: ``timeout`` is not a number of seconds.
-            A2VError: The server cannot be asked: a refused token, ten minutes without a usable reply, …
+            A2VError: The server refused the requests, or gave no usable response for ten minutes.
         """
         return watch_tasks(self._session, [self], arguments.timeout("timeout", timeout))
 
@@ -87,7 +87,7 @@ class AsyncVideoTask(HoldsSecret):
 
         Raises:
             VideoFailedError: The render ended in error.
-            WaitTimeoutError: The video has not ended in time, or its status is none that a2v knows. The server continues.
+            WaitTimeoutError: The video has not ended in time, or its status is unknown to a2v. The render continues.
             A2VError: As for ``watch``.
         """
         if self._video is None or not self._video.is_terminal:
@@ -103,14 +103,14 @@ class AsyncVideoTask(HoldsSecret):
         return video
 
     async def refresh(self) -> Video:
-        """Look once, now.
+        """Request the current state of the video.
 
         Returns:
-            The video as it is; also remembered in ``video``.
+            The video, also available as ``video``.
 
         Raises:
             NotFoundError: The server does not know the video.
-            A2VError: The server said no or could not be asked.
+            A2VError: The server refused the request or could not be reached.
         """
         self._video = await self._session.get_video(self._video_id)
         return self._video
@@ -125,7 +125,7 @@ class AsyncVideoTask(HoldsSecret):
     ) -> Path:
         """Wait for the video if it is not finished, then download it.
 
-        The file appears under its name only when it is complete; a download that fails leaves nothing behind. Missing
+        The file appears under its name only when it is complete; a failed download leaves nothing behind. Missing
         folders are created.
 
         Args:
@@ -144,8 +144,8 @@ class AsyncVideoTask(HoldsSecret):
             DownloadError: The file cannot be downloaded or stored, it exists already, it is larger than the client's
                 ``max_download_bytes``, or the video has no mask.
             VideoFailedError: The render ended in error.
-            WaitTimeoutError: The timeout passed, or the video's status is one that a2v does not know. The render continues at
-                the server, and the video can be downloaded later.
+            WaitTimeoutError: The timeout passed, or the video's status is unknown to a2v. The render continues, and the
+                video can be downloaded later.
             A2VError: As for ``watch``.
         """
         target, recording = arguments.path("path", path), self._recording
@@ -189,9 +189,9 @@ async def save(
     Args:
         task: The task.
         destination: Where to save the file.
-        resume_store: Remembers the progress of the download, if it is to be resumed by a later one.
+        resume_store: Stores the progress of the download, so that a later one can resume it.
         mask: Whether to download the mask instead of the video.
-        timeout: Seconds for all of this; ``None``: no limit.
+        timeout: Seconds for waiting and downloading together; ``None``: no limit.
 
     Returns:
         The path of the file.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class AsyncVideos(HoldsSecret):
-    """The videos of an account."""
+    """The videos of the account."""
 
     _instead = "make another client there, which takes its token from A2V_TOKEN or token=…"
 
@@ -34,98 +34,100 @@ class AsyncVideos(HoldsSecret):
     async def generate(
         self, *, model_id: str | None = None, pose_id: str | None = None, audio_url: str, with_mask: bool = False
     ) -> AsyncVideoTask:
-        """Submit a render, of a character (``model_id``) or of an avatar in one of its poses (``pose_id``).
+        """Submit a render of a character (``model_id``), or of an avatar in one of its poses (``pose_id``).
 
-        It costs money, and is never submitted twice for one call.
+        Renders cost money. One call never submits more than one.
 
         Args:
-            model_id: Which character speaks, as ``characters.list`` names it; left out if a ``pose_id`` is given.
-            pose_id: Which pose of which avatar speaks, as ``avatars.list`` names it. Servers of the first revision do not
-                have poses.
-            audio_url: What it says: the URL of a recording that the server can download.
-            with_mask: Whether a mask is made too, which tells the speaker from the background; ``False`` by default.
-                Goes with a ``pose_id`` only. ``task.download(path, mask=True)`` fetches it.
+            model_id: The character, from ``characters.list``. Omit it with a ``pose_id``.
+            pose_id: The pose of an avatar, from ``avatars.list``. Servers of the first revision do not have poses.
+            audio_url: The URL of the recording. The server downloads it.
+            with_mask: Whether to render a mask as well, which separates the speaker from the background; ``False`` by
+                default. Requires a ``pose_id``. ``task.download(path, mask=True)`` downloads it.
 
         Returns:
-            The task, to be watched, waited for, or picked up later by its ``video_id``.
+            The task. Watch it, wait for it, or pick it up later by its ``video_id``.
 
         Raises:
-            InvalidArgumentError: An argument cannot be right. Nothing was sent.
-            SubmissionUnknownError: The server may or may not have accepted it; it was not sent again.
+            InvalidArgumentError: An argument is invalid. Nothing was sent.
+            SubmissionUnknownError: The server may or may not have accepted the render; it was not submitted again.
             TransportError: The server could not be reached. Nothing was submitted.
-            APIError: The server said no. Nothing was submitted.
+            APIError: The server refused the render. Nothing was submitted.
         """
-        # The overloads forbid what a job forbids; callers without a type checker hear of it from the job.
+        # The overloads rule out what a job rejects; without a type checker, the job raises the error.
         job = Job(model_id, audio_url, pose_id=pose_id, with_mask=with_mask)  # type: ignore[call-overload]
         video_id = await self._session.generate(job)
         now, recording = self._session.now(), path_from_url(audio_url)
         return AsyncVideoTask(self._session, video_id, submitted_at=now, recording=recording)
 
     async def get(self, video_id: str) -> Video:
-        """Look at one video, once.
+        """Request a video's current state.
 
         Args:
-            video_id: Which.
+            video_id: The video.
 
         Returns:
-            The video as it is now.
+            The video.
 
         Raises:
-            NotFoundError: The server does not know it.
-            A2VError: The server said no or could not be asked.
+            InvalidArgumentError: ``video_id`` is invalid. Nothing was sent.
+            NotFoundError: The server does not know the video.
+            A2VError: The server refused the request or could not be reached.
         """
-        return await self._session.get_video(self._known(video_id))
+        return await self._session.get_video(self._checked(video_id))
 
     async def list(self) -> list[Video]:
-        """Look at every video of the account in one request. Servers of the first revision do not have this call.
+        """Request the current states of all videos of the account. Servers of the first revision do not have this method.
 
         Returns:
-            The videos as they are now.
+            The videos.
 
         Raises:
-            NotFoundError: This server does not have the call.
-            A2VError: The server said no or could not be asked.
+            NotFoundError: The server does not have this method.
+            A2VError: The server refused the request or could not be reached.
         """
         return await self._session.call(self._session.known_videos.video_list())
 
     def task(self, video_id: str) -> AsyncVideoTask:
-        """Pick up a task by its id, in another process too. Asks nothing of the server.
+        """Pick up a task by its id, also in another process. Sends no request.
 
         Args:
-            video_id: Which.
+            video_id: The video.
 
         Returns:
             The task.
+
+        Raises:
+            InvalidArgumentError: ``video_id`` is invalid.
         """
-        return AsyncVideoTask(self._session, self._known(video_id))
+        return AsyncVideoTask(self._session, self._checked(video_id))
 
     def watch(
         self, *tasks_or_ids: AsyncVideoTask | str, timeout: float | None = DEFAULT_RENDER_TIMEOUT
     ) -> AsyncGenerator[Video, None]:
-        """Follow many videos at once: the status of each now, then each change, until all have ended.
+        """Watch several videos: yield the current state of each, then each change of status, until all have ended.
 
-        Failed renders are yielded like any other status. Brief failures of the server do not end the watch. A video that
-        cannot be followed, because the server does not know it, does not end the watch of the others: the error is raised
-        when they have ended, and names all such videos.
+        Failed renders are yielded like any other status. Short outages of the server do not end the iteration, nor does a
+        video that the server does not know: the error is raised when the others have ended, and names all such videos.
 
         Args:
-            *tasks_or_ids: What to follow; one given twice is followed once.
-            timeout: Seconds for the whole watch, 24 hours by default. ``None``: no limit.
+            *tasks_or_ids: The videos. Duplicates are watched once.
+            timeout: Seconds for the whole iteration, 24 hours by default. ``None``: no limit.
 
         Returns:
-            An iterator over the videos' states, as they are seen.
+            An iterator over the videos, each time one has changed.
 
         Raises:
-            InvalidArgumentError: Something given is no id of a video.
-            NotFoundError: The server does not know some of them. The others have ended.
-            WaitTimeoutError: Not all have ended in time. The server continues with them.
-            A2VError: Some could not be followed for another reason; ``error.video_id`` is the first of them.
+            InvalidArgumentError: An argument is invalid.
+            NotFoundError: The server does not know some of the videos. The others have ended.
+            WaitTimeoutError: Not all videos have ended in time. The server continues to render them.
+            A2VError: Some videos could not be watched for another reason; ``error.video_id`` is the first of them.
         """
         tasks = [task if isinstance(task, AsyncVideoTask) else self.task(task) for task in tasks_or_ids]
         return watch_tasks(self._session, tasks, arguments.timeout("timeout", timeout))
 
-    def _known(self, video_id: str) -> str:
-        """Check an id, and note that the caller knows the video: a batch must not take it for one of its own."""
+    def _checked(self, video_id: str) -> str:
+        """Check an id, and record that the caller knows the video, so that no batch matches it to one of its jobs."""
         arguments.identifier("video_id", video_id, "a video")
         self._session.known_videos.add(video_id)
         return video_id

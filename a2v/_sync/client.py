@@ -35,55 +35,55 @@ __all__ = ["A2V", "Avatars", "Batch", "Characters", "VideoTask", "Videos"]
 
 
 class Characters(SyncWrapper[AsyncCharacters]):
-    """The characters of the service."""
+    """The characters that the service can render."""
 
     def list(self) -> list[Character]:
-        """All characters that can speak.
+        """List the characters.
 
         Returns:
-            One value each; ``model_id`` is what ``videos.generate`` wants to know.
+            The characters. Pass the ``model_id`` of one to ``videos.generate``.
 
         Raises:
-            APIError: The server said no.
-            TransportError: The server could not be talked to.
+            APIError: The server refused the request.
+            TransportError: The server could not be reached.
         """
         return self._bridge.call(self._core.list)
 
 
 class Avatars(SyncWrapper[AsyncAvatars]):
-    """The avatars of the service, each with its poses. Servers of the first revision do not have them."""
+    """The avatars that the service can render, each in several poses. Servers of the first revision do not have them."""
 
     def list(self) -> list[Avatar]:
-        """All avatars that can speak, with their poses.
+        """List the avatars with their poses.
 
         Returns:
-            One value each; the ``pose_id`` of one of its ``poses`` is what ``videos.generate`` wants to know.
+            The avatars. Pass the ``pose_id`` of one of their ``poses`` to ``videos.generate``.
 
         Raises:
-            NotFoundError: This server does not have the call.
-            A2VError: The server said no or could not be asked.
+            NotFoundError: The server does not have this method.
+            A2VError: The server refused the request or could not be reached.
         """
         return self._bridge.call(self._core.list)
 
     def poses(self, avatar_id: str) -> builtins.list[Pose]:
-        """The poses of one avatar.
+        """List the poses of an avatar.
 
         Args:
-            avatar_id: Which, as ``avatars.list`` names it.
+            avatar_id: The avatar, from ``avatars.list``.
 
         Returns:
-            One value each; ``pose_id`` is what ``videos.generate`` wants to know.
+            The poses. Pass the ``pose_id`` of one to ``videos.generate``.
 
         Raises:
-            InvalidArgumentError: ``avatar_id`` cannot be right. Nothing was sent.
-            NotFoundError: The server does not know the avatar, or does not have the call; the error tells which.
-            A2VError: The server said no or could not be asked.
+            InvalidArgumentError: ``avatar_id`` is invalid. Nothing was sent.
+            NotFoundError: The server does not know the avatar, or does not have this method. The message says which.
+            A2VError: The server refused the request or could not be reached.
         """
         return self._bridge.call(self._core.poses, avatar_id)
 
 
 class Videos(SyncWrapper[AsyncVideos]):
-    """The videos of an account."""
+    """The videos of the account."""
 
     @overload
     def generate(self, *, model_id: str, audio_url: str) -> VideoTask: ...
@@ -94,26 +94,25 @@ class Videos(SyncWrapper[AsyncVideos]):
     def generate(
         self, *, model_id: str | None = None, pose_id: str | None = None, audio_url: str, with_mask: bool = False
     ) -> VideoTask:
-        """Submit a render, of a character (``model_id``) or of an avatar in one of its poses (``pose_id``).
+        """Submit a render of a character (``model_id``), or of an avatar in one of its poses (``pose_id``).
 
-        It costs money, and is never submitted twice for one call.
+        Renders cost money. One call never submits more than one.
 
         Args:
-            model_id: Which character speaks, as ``characters.list`` names it; left out if a ``pose_id`` is given.
-            pose_id: Which pose of which avatar speaks, as ``avatars.list`` names it. Servers of the first revision do not
-                have poses.
-            audio_url: What it says: the URL of a recording that the server can download.
-            with_mask: Whether a mask is made too, which tells the speaker from the background; ``False`` by default.
-                Goes with a ``pose_id`` only. ``task.download(path, mask=True)`` fetches it.
+            model_id: The character, from ``characters.list``. Omit it with a ``pose_id``.
+            pose_id: The pose of an avatar, from ``avatars.list``. Servers of the first revision do not have poses.
+            audio_url: The URL of the recording. The server downloads it.
+            with_mask: Whether to render a mask as well, which separates the speaker from the background; ``False`` by
+                default. Requires a ``pose_id``. ``task.download(path, mask=True)`` downloads it.
 
         Returns:
-            The task, to be watched, waited for, or picked up later by its ``video_id``.
+            The task. Watch it, wait for it, or pick it up later by its ``video_id``.
 
         Raises:
-            InvalidArgumentError: An argument cannot be right. Nothing was sent.
-            SubmissionUnknownError: The server may or may not have accepted it; it was not sent again.
+            InvalidArgumentError: An argument is invalid. Nothing was sent.
+            SubmissionUnknownError: The server may or may not have accepted the render; it was not submitted again.
             TransportError: The server could not be reached. Nothing was submitted.
-            APIError: The server said no. Nothing was submitted.
+            APIError: The server refused the render. Nothing was submitted.
         """
         generate: Any = self._core.generate
         return VideoTask(
@@ -122,100 +121,103 @@ class Videos(SyncWrapper[AsyncVideos]):
         )
 
     def get(self, video_id: str) -> Video:
-        """Look at one video, once.
+        """Request a video's current state.
 
         Args:
-            video_id: Which.
+            video_id: The video.
 
         Returns:
-            The video as it is now.
+            The video.
 
         Raises:
-            NotFoundError: The server does not know it.
-            A2VError: The server said no or could not be asked.
+            InvalidArgumentError: ``video_id`` is invalid. Nothing was sent.
+            NotFoundError: The server does not know the video.
+            A2VError: The server refused the request or could not be reached.
         """
         return self._bridge.call(self._core.get, video_id)
 
     def list(self) -> list[Video]:
-        """Look at every video of the account in one request. Servers of the first revision do not have this call.
+        """Request the current states of all videos of the account. Servers of the first revision do not have this method.
 
         Returns:
-            The videos as they are now.
+            The videos.
 
         Raises:
-            NotFoundError: This server does not have the call.
-            A2VError: The server said no or could not be asked.
+            NotFoundError: The server does not have this method.
+            A2VError: The server refused the request or could not be reached.
         """
         return self._bridge.call(self._core.list)
 
     def task(self, video_id: str) -> VideoTask:
-        """Pick up a task by its id, in another process too. Asks nothing of the server.
+        """Pick up a task by its id, also in another process. Sends no request.
 
         Args:
-            video_id: Which.
+            video_id: The video.
 
         Returns:
             The task.
+
+        Raises:
+            InvalidArgumentError: ``video_id`` is invalid.
         """
         return VideoTask(self._core.task(video_id), self._bridge)
 
     def watch(
         self, *tasks_or_ids: VideoTask | str, timeout: float | None = DEFAULT_RENDER_TIMEOUT
     ) -> SyncIterator[Video]:
-        """Follow many videos at once: the status of each now, then each change, until all have ended.
+        """Watch several videos: yield the current state of each, then each change of status, until all have ended.
 
-        Failed renders are yielded like any other status. Brief failures of the server do not end the watch. A video that
-        cannot be followed, because the server does not know it, does not end the watch of the others: the error is raised
-        when they have ended, and names all such videos.
+        Failed renders are yielded like any other status. Short outages of the server do not end the iteration, nor does a
+        video that the server does not know: the error is raised when the others have ended, and names all such videos.
 
         Args:
-            *tasks_or_ids: What to follow; one given twice is followed once.
-            timeout: Seconds for the whole watch, 24 hours by default. ``None``: no limit.
+            *tasks_or_ids: The videos. Duplicates are watched once.
+            timeout: Seconds for the whole iteration, 24 hours by default. ``None``: no limit.
 
         Returns:
-            An iterator over the videos' states, as they are seen.
+            An iterator over the videos, each time one has changed.
 
         Raises:
-            InvalidArgumentError: Something given is no id of a video.
-            NotFoundError: The server does not know some of them. The others have ended.
-            WaitTimeoutError: Not all have ended in time. The server continues with them.
-            A2VError: Some could not be followed for another reason; ``error.video_id`` is the first of them.
+            InvalidArgumentError: An argument is invalid.
+            NotFoundError: The server does not know some of the videos. The others have ended.
+            WaitTimeoutError: Not all videos have ended in time. The server continues to render them.
+            A2VError: Some videos could not be watched for another reason; ``error.video_id`` is the first of them.
         """
         return SyncIterator(self._core.watch(*map(unwrap, tasks_or_ids), timeout=timeout), self._bridge)
 
 
 class VideoTask(SyncWrapper[AsyncVideoTask]):
-    """A video on its way: made by ``videos.generate``, or picked up by its id with ``videos.task``.
+    """A video that is being rendered, from ``videos.generate``, or from ``videos.task`` by its id.
 
-    Giving up on a task stops only the waiting. The server has no call to cancel a render, so it goes on and can be picked
-    up again.
+    Cancelling a wait does not cancel the render: the server has no method for that. The render continues and can be
+    picked up again.
     """
 
     @property
     def video_id(self) -> str:
-        """What the server calls this video."""
+        """The server's id of the video."""
         return self._core.video_id
 
     @property
     def video(self) -> Video | None:
-        """The last look at it, or ``None`` if there was none yet."""
+        """The last known state of the video; ``None`` before the first response about it."""
         return self._core.video
 
     def watch(self, timeout: float | None = DEFAULT_RENDER_TIMEOUT) -> SyncIterator[Video]:
-        """Follow the video: its status now, then each change, until it is finished or has failed.
+        """Watch the video: yield its current state, then each change of status, until it is finished or has failed.
 
-        A failed render is yielded like any other status. Brief failures of the server do not end the watch.
+        A failed render is yielded like any other status. Short outages of the server do not end the iteration.
 
         Args:
-            timeout: Seconds for the whole watch, 24 hours by default. ``None``: no limit.
+            timeout: Seconds for the whole iteration, 24 hours by default. ``None``: no limit.
 
         Returns:
             An iterator over the video's states.
 
         Raises:
-            WaitTimeoutError: The video has not ended in time, or its status is none that a2v knows. The server continues.
+            WaitTimeoutError: The video has not ended in time, or its status is unknown to a2v. The render continues.
             InvalidArgumentError: ``timeout`` is not a number of seconds.
-            A2VError: The server cannot be asked: a refused token, ten minutes without a usable reply, …
+            A2VError: The server refused the requests, or gave no usable response for ten minutes.
         """
         return SyncIterator(self._core.watch(timeout), self._bridge)
 
@@ -230,20 +232,20 @@ class VideoTask(SyncWrapper[AsyncVideoTask]):
 
         Raises:
             VideoFailedError: The render ended in error.
-            WaitTimeoutError: The video has not ended in time, or its status is none that a2v knows. The server continues.
+            WaitTimeoutError: The video has not ended in time, or its status is unknown to a2v. The render continues.
             A2VError: As for ``watch``.
         """
         return self._bridge.call(self._core.wait, timeout)
 
     def refresh(self) -> Video:
-        """Look once, now.
+        """Request the current state of the video.
 
         Returns:
-            The video as it is; also remembered in ``video``.
+            The video, also available as ``video``.
 
         Raises:
             NotFoundError: The server does not know the video.
-            A2VError: The server said no or could not be asked.
+            A2VError: The server refused the request or could not be reached.
         """
         return self._bridge.call(self._core.refresh)
 
@@ -257,7 +259,7 @@ class VideoTask(SyncWrapper[AsyncVideoTask]):
     ) -> Path:
         """Wait for the video if it is not finished, then download it.
 
-        The file appears under its name only when it is complete; a download that fails leaves nothing behind. Missing
+        The file appears under its name only when it is complete; a failed download leaves nothing behind. Missing
         folders are created.
 
         Args:
@@ -276,8 +278,8 @@ class VideoTask(SyncWrapper[AsyncVideoTask]):
             DownloadError: The file cannot be downloaded or stored, it exists already, it is larger than the client's
                 ``max_download_bytes``, or the video has no mask.
             VideoFailedError: The render ended in error.
-            WaitTimeoutError: The timeout passed, or the video's status is one that a2v does not know. The render continues at
-                the server, and the video can be downloaded later.
+            WaitTimeoutError: The timeout passed, or the video's status is unknown to a2v. The render continues, and the
+                video can be downloaded later.
             A2VError: As for ``watch``.
         """
         return self._bridge.call(self._core.download, path, overwrite=overwrite, mask=mask, timeout=timeout)
@@ -333,18 +335,19 @@ class A2V(SyncWrapper[AsyncA2V]):
     ends a call before it is passed on, and the client stays usable; renders go on at the server.
 
     Args:
-        token: The account's token; that of the environment variable ``A2V_TOKEN`` if ``None``.
-        base_url: The server; that of ``A2V_BASE_URL`` if ``None``, and the hosted service if that is not set or empty.
-        timeout: Seconds for one exchange with the server, 30 by default. Waits for videos have time-outs of their own.
-        max_retries: How often a request is repeated that may be, 3 by default. A submission that may have arrived never is.
-        rate_limit: Upper bound of the requests per minute; responses may lower it, and never raise it. ``"auto"`` (the
-            default): what responses say, and 30 until the first one. ``None``: what responses say, and no limit until
-            the first one.
-        max_download_bytes: The largest file that is downloaded, in bytes; 2 GiB by default. ``None``: no limit.
+        token: The account's token; ``None``: that of the environment variable ``A2V_TOKEN``.
+        base_url: The server; ``None``: that of ``A2V_BASE_URL``, or the hosted service if that is not set or empty.
+        timeout: Seconds for one exchange with the server, 30 by default. Waits for videos have their own timeouts.
+        max_retries: How often a failed request is repeated, 3 by default. A submission that may have arrived is never
+            repeated.
+        rate_limit: Upper bound of the requests per minute; responses may lower it but never raise it. ``"auto"`` (the
+            default): the limit in the responses, and 30 until the first one. ``None``: the limit in the responses, and no
+            limit until the first one.
+        max_download_bytes: The largest file to download, in bytes; 2 GiB by default. ``None``: no limit.
         transport: An httpx transport to send through, for tests and special networks. It is closed with the client.
 
     Raises:
-        ConfigurationError: The token or another argument cannot be right.
+        ConfigurationError: The token or another argument is missing or invalid.
     """
 
     def __init__(
@@ -382,20 +385,20 @@ class A2V(SyncWrapper[AsyncA2V]):
         self.close()
 
     def close(self) -> None:
-        """Close the client: calls under way end with ``ClientClosedError``, in all its event loops; later ones are refused.
+        """Close the client in all its event loops: pending calls end with ``ClientClosedError``, and later ones raise it.
 
-        Leaving an ``with`` does the same for its event loop alone. Renders go on at the server.
+        Leaving an ``with`` block does the same for its event loop only. Renders continue on the server.
         """
         self._bridge.close()
 
     @property
     def characters(self) -> Characters:
-        """The characters of the service."""
+        """The characters that the service can render."""
         return Characters(self._core.characters, self._bridge)
 
     @property
     def avatars(self) -> Avatars:
-        """The avatars of the service, each with its poses. Servers of the first revision do not have them."""
+        """The avatars that the service can render, each in several poses. Servers of the first revision do not have them."""
         return Avatars(self._core.avatars, self._bridge)
 
     @property
@@ -420,54 +423,55 @@ class A2V(SyncWrapper[AsyncA2V]):
         render_timeout: float | None = DEFAULT_RENDER_TIMEOUT,
         recordings: Literal["same", "new"] | None = None,
     ) -> Batch:
-        """Make many videos: ``with client.batch(jobs) as batch: for outcome in batch: …``.
+        """Render many videos: ``with client.batch(jobs) as batch: for outcome in batch: …``.
 
-        Jobs are submitted one after another, their outcomes come as they complete, and one failure never stops the others.
-        Leaving the context early stops the submitting and the waiting, not what was submitted. A submission that is on its
-        way then has three seconds to be answered.
+        Jobs are submitted one after another, outcomes are yielded as they complete, and one failure does not stop the
+        others. Leaving the context early stops submitting and waiting; submitted renders continue. A submission that is in
+        flight then has three seconds to get its response.
 
-        With a ``journal`` the batch survives everything: run the same batch with the same journal again, and it goes on
-        where it was. Nothing is submitted twice, what goes on at the server is followed, and files that broke off are
-        completed. Jobs may be added, removed and put in another order. Over all runs there is one outcome for each job
-        that ended; a run that is killed while its caller deals with an outcome is told that one again.
+        A ``journal`` makes the batch survive interruptions: run it again with the same journal, and it continues where it
+        stopped. Nothing is submitted twice, submitted videos are waited for, and partial downloads are resumed. Jobs may be
+        added, removed and reordered. Over all runs there is one outcome for each job that has ended; if a run is killed
+        while its caller processes an outcome, the next run yields that one again.
 
-        A job is identified by its character or pose, its mask and its whole ``audio_url``; the signature of a known object
-        store does not count. Jobs that are equal in this are told apart by ``name`` first, then by order.
+        A job is identified by its character or pose, its mask and its complete ``audio_url``, without the signature of a
+        known object store. Jobs that are equal in this are matched by ``name`` first, then by order.
 
         Args:
-            jobs: What to make. Equal jobs are several videos.
-            save_to: A folder to save the videos in, made if need be; ``None``: nothing is saved. A file is named by its
-                job's ``name``, otherwise by the job's place, ``0001.mp4`` being the first. A mask goes beside its video:
+            jobs: The jobs. Equal jobs are rendered as several videos.
+            save_to: The folder to save the videos in, created if missing; ``None``: nothing is saved. A file is named by its
+                job's ``name``, or else by the job's position: ``0001.mp4`` is the first. A mask is saved beside its video, as
                 ``0001.mask.mp4``.
-            journal: The file that remembers how far each job is, made if need be; ``None``: nothing outlives the run.
-            overwrite: Whether files that are there already may be replaced. Without it, a job whose recording has changed
-                while its name stayed ends with a ``DownloadError`` and is not submitted; with it, that job alone is rendered
-                again, which is paid for.
-            max_in_flight: How many videos may be under way at once; ``None``: all. A submission in doubt counts as one until
-                it was looked for.
-            limit: How many jobs may be submitted in this run; the others wait for a later one. ``None``: all.
-            quota: How many submissions the account has left: if there are more to make, none is made. ``None``: not known.
-            resubmit_unknown: Submit jobs again of which an earlier run could not tell whether they were accepted: all
-                (``True``), or those at these places in the batch. You may pay for them twice.
-            resubmit_failed: Submit jobs again whose render failed in an earlier run, which the server refused, or whose video
-                it no longer knows.
-            repeat: Whether outcomes are told again that an earlier run has told already.
-            new_token: Whether the account's token is another one than when the journal was last used.
-            render_timeout: Seconds to wait in this run for each submitted video to finish, 24 hours by default; ``None``:
-                no limit. When it expires, the outcome is a ``WaitTimeoutError`` with the ``video_id``; the render goes on
-                at the server, and the next run with the same journal waits for it again.
-            recordings: What new jobs are that differ only in the query of the ``audio_url`` from jobs that the journal has
-                and the batch has not: the ``"same"`` recordings with new signatures, which are not submitted again, or
-                ``"new"`` recordings. ``None``: a batch with such jobs does not begin.
+            journal: The file that records the state of each job, created if missing; ``None``: the state is lost when the
+                run ends.
+            overwrite: Whether existing files may be replaced. Without it, a job whose recording has changed while its name
+                has not ends with a ``DownloadError`` and is not submitted. With it, only that job is rendered again, which
+                costs money.
+            max_in_flight: How many videos may be in progress at once; ``None``: all. An unknown submission counts as one
+                until it has been searched for.
+            limit: How many jobs to submit in this run; the others wait for a later one. ``None``: all.
+            quota: How many submissions the account has left: if more are needed, none is made. ``None``: unknown.
+            resubmit_unknown: Submit jobs again whose submission in an earlier run has an unknown outcome: all (``True``), or
+                those at these positions in the batch. They may be paid for twice.
+            resubmit_failed: Submit jobs again whose render failed in an earlier run, that the server refused, or whose video
+                it no longer has.
+            repeat: Whether to yield outcomes again that an earlier run has yielded.
+            new_token: Whether the account's token differs from the one that the journal was last used with.
+            render_timeout: Seconds to wait in this run for each submitted video, 24 hours by default; ``None``: no limit.
+                When it expires, the outcome is a ``WaitTimeoutError`` with the ``video_id``. The render continues, and the
+                next run with the same journal waits for it again.
+            recordings: How to treat new jobs that differ only in the query of the ``audio_url`` from jobs that are in the
+                journal and not in the batch: as the ``"same"`` recordings with new signatures, which are not submitted again,
+                or as ``"new"`` recordings. ``None``: a batch with such jobs does not start.
 
         Returns:
-            The batch, which starts when its context is entered. It raises there ``JournalError`` if the journal cannot be
-            used or is another account's, ``AmbiguousJobsError`` if ``recordings`` is needed, ``DownloadError`` if a video
-            could not be saved, and ``ConfigurationError`` if the quota does not suffice; nothing was submitted then.
+            The batch, which starts when its context is entered. Entering raises ``JournalError`` if the journal cannot be
+            used or belongs to another account, ``AmbiguousJobsError`` if ``recordings`` is needed, ``DownloadError`` if a
+            video could not be saved, and ``ConfigurationError`` if the quota is too low. Nothing has been submitted then.
 
         Raises:
-            ManifestError: Two files would be saved under one name.
-            InvalidArgumentError: Another argument cannot be right.
+            ManifestError: Two files would have the same name.
+            InvalidArgumentError: Another argument is invalid.
         """
         return Batch(
             self._core.batch(

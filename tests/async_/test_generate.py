@@ -40,7 +40,7 @@ async def refused(error, service, make_client, check, *replies, **settings):
 async def test_a_submission_gives_a_task(service, make_client) -> None:
     task = await submit(service, make_client, GOOD)
     assert (task.video_id, task.video) == ("the-id", None)
-    assert repr(task) == "<AsyncVideoTask the-id not looked at>"
+    assert repr(task) == "<AsyncVideoTask the-id no status yet>"
     (request,) = service.requests
     assert (request.method, request.url.path) == ("POST", "/v1/a2v/video.generate")
     assert request.content == httpx.Request("POST", "http://x", json=JOB).content

@@ -1,12 +1,14 @@
-"""The one budget of a client, shared by all its event loops.
+"""One rate limiter for all event loops of a client.
 
-A token has one rate limit, however many event loops use it, one after another (``asyncio.run``) or at once in several
-threads. So the budget belongs to the client, behind a lock that is held only while something is computed.
+A token has one rate limit, no matter how many event loops use it: one after another (``asyncio.run``) or several at once in
+threads. So the limiter belongs to the client. A lock protects it, and is held only while something is computed, never
+across an ``await``.
 
-Each event loop has a clock of its own, and they need not agree: trio's begins anywhere, and virtual ones jump. The budget
-has one clock, which never goes back. A loop that joins gets an offset to it: the budget's time when it was last read, and
-the real time since then. From then on only the loop's own clock counts, so that virtual time works. A loop that is found to
-be far behind, because the clock of another one has jumped, is moved up.
+Each event loop has its own clock, and they need not agree: trio's starts anywhere, and virtual clocks jump. The limiter
+has one clock that never goes back. When an event loop joins, it gets an offset to that clock: the limiter's time when it was
+last read, plus the real time since then. From then on only the event loop's own clock counts, so virtual time works. An event
+loop that falls far behind, because the clock of another one has jumped, is moved forward. ``time.monotonic`` would be
+simpler, but would make every test with virtual time wait for the rate limit in real time.
 """
 
 from __future__ import annotations
@@ -24,28 +26,28 @@ if TYPE_CHECKING:
 
     from a2v._core.rate_limiter import RateLimiter
 
-# Clocks of loops that tick alike differ by less, in seconds: some are read once for each round of their loop.
+# Seconds. Event loops whose clocks run alike differ by less: some read the clock once per iteration.
 _JITTER = 1.0
 
 
 class SharedRateLimiter:
-    """What the event loops of a client share.
+    """The rate limiter of a client with its lock and its clock. Only ``LoopRateLimiter`` uses it.
 
     Args:
-        budget: The budget; to be used within ``LoopRateLimiter.locked`` alone.
+        limiter: The rate limiter.
     """
 
-    def __init__(self, budget: RateLimiter) -> None:
-        self.budget = budget
+    def __init__(self, limiter: RateLimiter) -> None:
+        self.limiter = limiter
         self.pid = os.getpid()
         self.lock = Lock()
+        # The limiter's time when it was last read, and when that was by a real clock that all threads share.
         self.now: float | None = None
-        # When that was, on a real clock that all threads share.
         self.read_at = 0.0
 
 
 class LoopRateLimiter:
-    """The budget of a client, as one event loop sees it. Made and used within that loop."""
+    """A client's rate limiter for one event loop. Create and use it in that event loop."""
 
     def __init__(self, shared: SharedRateLimiter) -> None:
         self._shared = shared
@@ -55,7 +57,7 @@ class LoopRateLimiter:
 
     @contextmanager
     def locked(self) -> Iterator[tuple[RateLimiter, float]]:
-        """The budget and its time. While this lasts, other event loops wait: do not await."""
+        """Lock the limiter, and yield it with its time. Do not await within: other event loops are blocked."""
         shared = self._shared
         with shared.lock:
             now = anyio.current_time() + self._offset
@@ -64,9 +66,9 @@ class LoopRateLimiter:
                     self._offset += shared.now - now
                 now = shared.now
             shared.now, shared.read_at = now, monotonic()
-            yield shared.budget, now
+            yield shared.limiter, now
 
     def now(self) -> float:
-        """The budget's time."""
+        """Return the limiter's time in seconds."""
         with self.locked() as (_, now):
             return now
