@@ -342,7 +342,13 @@ class TestFork:
 
 class TestInsideOtherLoops:
     @pytest.mark.parametrize(
-        "run", ["asyncio.run(main())", "trio.run(main)", "anyio.run(main, backend='trio')", "anyio.run(main)"]
+        "run",
+        [
+            "asyncio.run(main())",
+            "trio.run(main)",
+            pytest.param("anyio.run(main, backend='trio')", marks=pytest.mark.extended),
+            pytest.param("anyio.run(main)", marks=pytest.mark.extended),
+        ],
     )
     def test_it_just_works(self, interpreter, run):
         python = interpreter(
