@@ -104,6 +104,8 @@ def load(source: Any, resolve: Callable[[str], str] | None = None) -> manifest_j
 
 
 def _load_file(path: Path, resolve: Callable[[str], str] | None) -> manifest_jobs.Manifest:
+    if path.is_dir():
+        return _faulty("it is a folder; give the name of a file in it")
     read = _READERS.get(path.suffix.lower())
     if read is None:
         return _faulty(

@@ -34,7 +34,7 @@ from a2v.cli.report import check_report, write_report
 from a2v.cli.server import Server, UsageError, keep, kept
 from a2v.cli.staging import Staging
 from a2v.cli.table import Standing, count_stages, in_words, open_batch_output, print_journal
-from a2v.cli.targets import check_videos
+from a2v.cli.targets import check_videos, make_folder
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
@@ -66,6 +66,8 @@ async def make_batch(manifest: Path, folder: Path, plan: Plan, staging: Staging,
         # An engine that forgets would lose what an interrupted batch has made so far.
         server = evolve(server, data_dir=folder / ENGINE)
     work = Work.read(manifest, server, staged=bool(staging.place(server)))
+    if not plan.dry_run:
+        make_folder(folder)
     journal = find_existing(plan.journal) if plan.journal else folder / JOURNAL
     if journal.is_dir():
         raise UsageError(f"--journal: {journal} is a folder; give the name of a file in it")

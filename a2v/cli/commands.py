@@ -253,8 +253,6 @@ async def batch(
     """
     # The same folder, however its name is composed: another one would have no journal, and all be paid for again.
     manifest, output = find_existing(manifest), find_existing(output)
-    if not plan.dry_run:
-        make_folder(output)
     with time_limit(timeout):
         await make_batch(manifest, output, plan, staging, server)
 

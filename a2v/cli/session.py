@@ -198,7 +198,9 @@ def _pick_up(server: Server, output: Output, rows: list[Row]) -> list[str]:
     open_rows = [row for row in rows if not row.ended]
     if not server.is_kept:
         return (
-            ["The local engine stopped with this command: nothing goes on."] if open_rows or output.submitting else []
+            ["The local engine stopped with this command, and its renders with it."]
+            if open_rows or output.submitting
+            else []
         )
     lines = []
     if output.in_doubt:

@@ -109,6 +109,8 @@ def make_folder(path: Path, option: str = "--output") -> None:
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise UsageError(f"{option}: {path} is not a folder") from None
     except OSError as error:
         raise UsageError(f"{option}: the folder {path} cannot be made: {error.strerror}") from None
     if not os.access(path, os.W_OK):

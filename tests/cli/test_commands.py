@@ -224,7 +224,7 @@ def test_an_unknown_video(a2v):
         (["download", "v1"], "--output"),
         (["download", "v1", "-o", "."], "is a folder"),
         (["download", "v1", "-o", "v.mp4", "--mask-output", "v.mp4"], "a file of its own"),
-        (["download", "v1", "-o", "/dev/null/v.mp4"], "cannot be made"),
+        (["download", "v1", "-o", "/dev/null/v.mp4"], "--output: /dev/null is not a folder"),
         (["generate", "https://example.com/a.wav"], "--model-id"),
         (["generate", "https://example.com/a.wav", "--model-id", "two words"], "model_id"),
         (["generate", "ftp://example.com/a.wav", "--model-id", "m"], "audio_url"),
@@ -250,6 +250,27 @@ def test_bad_usage_is_one_line_and_asks_nothing_of_the_server(here, service, arg
     assert len(errors.splitlines()) == 1
     assert words in errors
     assert service.calls == ()
+
+
+@pytest.mark.parametrize(
+    ("manifest", "output", "words"),
+    [
+        (".", "videos", "it is a folder; give the name of a file in it"),
+        ("nowhere.csv", "videos", "cannot be read: No such file"),
+        ("jobs.csv", "videos", "'nowhere.wav' is neither a URL (https://…) nor a file"),
+        ("good.csv", "good.csv", "--output: good.csv is not a folder"),
+        ("good.csv", "good.csv/videos", "--output: good.csv/videos is not a folder"),
+    ],
+)
+def test_a_batch_that_cannot_begin_says_why_and_makes_no_folder(here, service, tmp_path, *, manifest, output, words):
+    (tmp_path / "jobs.csv").write_text("model_id,audio_url\neva,nowhere.wav\n")
+    (tmp_path / "good.csv").write_text("model_id,audio_url\neva,https://example.com/a.wav\n")
+
+    code, _, errors = here("batch", manifest, "-o", output)
+
+    assert (code, service.calls) == (2, ())
+    assert words in errors
+    assert not (tmp_path / "videos").exists()
 
 
 def test_bad_usage_of_the_program(a2v):

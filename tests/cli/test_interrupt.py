@@ -82,7 +82,7 @@ def test_an_interrupted_local_render_is_gone_and_leaves_no_process(started, tmp_
     assert process.returncode == 130
     assert errors.splitlines() == [
         "a2v: interrupted",
-        "The local engine stopped with this command: nothing goes on.",
+        "The local engine stopped with this command, and its renders with it.",
     ]
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(ProcessLookupError):
