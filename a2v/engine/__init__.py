@@ -1,7 +1,7 @@
-"""The local engine: a server with the same API that really renders.
+"""The local engine: a server with the A2V API that renders on your own machine.
 
-``async with LocalEngine() as engine`` serves one on loopback for the length of a block, ``serve(Settings(…))`` until the
-process is told to stop, and ``create_app(Settings(…))`` is the ASGI application itself.
+``async with LocalEngine() as engine`` runs one on loopback for the length of a block, ``serve(Settings(…))`` runs one until the
+process is stopped, and ``create_app(Settings(…))`` returns the ASGI application.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
 
 __all__ = ["LocalEngine", "Settings", "create_app", "serve"]
 
-_HOMES = {"LocalEngine": "server", "Settings": "settings", "create_app": "app", "serve": "server"}
-_EXTRA = ("av", "numpy", "starlette", "thorvg_cython", "uvicorn")
+_MODULES = {"LocalEngine": "server", "Settings": "settings", "create_app": "app", "serve": "server"}
+_REQUIRED = ("av", "numpy", "starlette", "thorvg_cython", "uvicorn")
 
 
 def __getattr__(name: str) -> object:
-    # On demand: the processes that render import this package too, and have no use for a web server.
-    if name not in _HOMES:
+    # Imported on demand: the worker processes import this package too, and need no web server.
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    missing = [package for package in _EXTRA if find_spec(package) is None]
+    missing = [package for package in _REQUIRED if find_spec(package) is None]
     if missing:
-        reason = f'the local engine needs more packages ({", ".join(missing)}): pip install "a2v[engine]"'
+        reason = f'the local engine needs other packages ({", ".join(missing)}): pip install "a2v[engine]"'
         raise ImportError(reason, name=missing[0])
-    value: object = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    value: object = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
     return value

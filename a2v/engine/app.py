@@ -1,4 +1,9 @@
-"""The A2V API over HTTP, as an ASGI application that really renders."""
+"""The engine as an ASGI application: the calls of the A2V API, the files, and the page.
+
+A request passes ``AccessMiddleware`` first, so everything here may assume that it is allowed. ``video.generate`` stores a task
+and returns its ``video_id`` at once; the ``RenderQueue`` does the rest. All other calls only read, from the ``TaskStore``.
+JSON is written by ``wire``, the same module with which the client reads it.
+"""
 
 from __future__ import annotations
 
@@ -44,42 +49,43 @@ if TYPE_CHECKING:
     from a2v.engine.dask_renderer import DaskRenderer
 
 MAX_BODY = 64 * 1024
-LISTED = 2000
-"""How many videos `video.list` shows at most, the newest first, as far as they fit a reply."""
-ON_PAGE = 12
+MAX_LISTED = 2000
+"""The maximum number of videos in `video.list`, if they fit into a response."""
+VIDEOS_ON_PAGE = 12
 PREVIEW_SIZE = 512
 RENDER_FAILED = 500
-"""The code of a failed render where replies have no status; the protocol has none."""
+"""The code of a failed render in revision `seed`, whose responses have no status. The protocol defines none."""
 
 
 def create_app(settings: Settings | None = None, *, renderer: Renderer | None = None) -> Starlette:
-    """The engine as an ASGI application, for a server of your choice (one process: the tasks belong to it).
+    """Return the engine as an ASGI application, for a server of your choice. Run one process: it owns the data folder.
 
-    The calls: ``GET /v1/a2v/character.list``, ``POST /v1/a2v/video.generate``, ``GET /v1/a2v/video.get``, and of the later
-    revision ``GET /v1/a2v/video.list``, ``avatar.list`` and ``avatar-pose.list``; ``GET /openapi.json`` describes them.
-    Beside them ``GET /`` shows a page, ``GET /health`` tells whether the engine lives, and ``/files/``, ``/masks/`` and
-    ``/previews/`` serve what the replies point to, to whoever knows the URL.
+    The calls are ``GET /v1/a2v/character.list``, ``POST /v1/a2v/video.generate``, ``GET /v1/a2v/video.get`` and, in the later
+    revision, ``GET /v1/a2v/video.list``, ``avatar.list`` and ``avatar-pose.list``; ``GET /openapi.json`` describes them. In
+    addition, ``GET /`` is a page, ``GET /health`` reports whether the engine works, and ``/files/``, ``/masks/`` and
+    ``/previews/`` serve the URLs in responses to everyone who knows them.
 
     Args:
-        settings: What the engine can be told; ``Settings()`` if ``None``. Clients must send ``settings.token``.
-        renderer: What renders, see ``a2v.engine.renderer``. ``None``: ``settings.dask``, or child processes on this machine.
+        settings: The settings. ``None``: ``Settings()``. Clients must send ``settings.token``.
+        renderer: The renderer, see ``a2v.engine.renderer``. ``None``: the cluster of ``settings.dask``, or else child
+            processes on this machine.
 
     Returns:
-        The application. Its lifespan opens the data folder and starts the renders, and stops them at the end.
+        The application. Its lifespan opens the data folder, and starts and stops the renders.
 
     Raises:
-        ConfigurationError: There is both a ``renderer`` and a ``settings.dask``.
-        ImportError: The extra ``dask`` is needed and not installed.
+        ConfigurationError: Both ``renderer`` and ``settings.dask`` are given.
+        ImportError: ``settings.dask`` needs the extra ``dask``, which is not installed.
     """
     settings = settings or Settings()
-    farm = _farm(settings.dask, renderer) if settings.dask else None
+    dask_renderer = _dask_renderer(settings.dask, renderer) if settings.dask else None
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         with _data_folder(settings.data_dir) as folder, TaskStore(folder / "tasks.sqlite3") as store:
-            if farm:
-                await farm.check(settings.workers)
-            async with RenderQueue(store, folder, settings, farm or renderer or render_in_child) as queue:
+            if dask_renderer:
+                await dask_renderer.check(settings.workers)
+            async with RenderQueue(store, folder, settings, dask_renderer or renderer or render_in_child) as queue:
                 app.state.engine = Engine(store, queue, settings)
                 yield
 
@@ -87,26 +93,24 @@ def create_app(settings: Settings | None = None, *, renderer: Renderer | None = 
     app = Starlette(
         routes=[*_calls(settings.revision), *public, page_route],
         middleware=[Middleware(AccessMiddleware, settings, public, page_route)],
-        exception_handlers={HTTPException: _envelope},
+        exception_handlers={HTTPException: _http_error},
         lifespan=lifespan,
     )
-    # A redirect has no envelope, and a client with a token does not follow it.
+    # A redirect would have no envelope, and clients do not send their token along with it.
     app.router.redirect_slashes = False
     return app
 
 
-def _farm(address: str, renderer: Renderer | None) -> DaskRenderer:
+def _dask_renderer(address: str, renderer: Renderer | None) -> DaskRenderer:
     if renderer:
-        raise ConfigurationError(
-            "the settings send renders to a Dask cluster, and there is a renderer, too: leave one out"
-        )
+        raise ConfigurationError("both a renderer and settings.dask are given: leave one out")
     from a2v.engine.dask_renderer import DaskRenderer  # noqa: PLC0415  # an extra
 
     return DaskRenderer(address)
 
 
 def _public_routes() -> list[Route]:
-    """All that is answered without the token. A video's name is 128 random bits, so its URL is a secret itself."""
+    """Return the routes that need no token. A ``video_id`` is 128 random bits, so the URL of a video is a secret itself."""
     return [
         Route("/files/{video_id:path}.mp4", video_file),
         Route("/masks/{video_id:path}.mp4", mask_file),
@@ -141,43 +145,43 @@ def _data_folder(path: Path | None) -> Iterator[Path]:
 
 @frozen
 class Engine:
-    """What the calls work with while the application runs."""
+    """The state of the running application."""
 
     store: TaskStore
     queue: RenderQueue
     settings: Settings
-    drawing: anyio.CapacityLimiter = field(factory=partial(anyio.CapacityLimiter, 1))
+    preview_limiter: anyio.CapacityLimiter = field(factory=partial(anyio.CapacityLimiter, 1))
 
 
 def _engine(request: Request) -> Engine:
     engine = request.app.state.engine
-    assert isinstance(engine, Engine)  # noqa: S101  # for the type checker: the lifespan put it there
+    assert isinstance(engine, Engine)  # noqa: S101  # for type checkers; set by the lifespan
     return engine
 
 
-async def _envelope(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)  # noqa: S101  # registered for nothing else
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101  # only registered for this class
     headers = dict(error.headers or {})
-    path = quote(request.url.path)  # may have control characters
-    plain = {404: f"there is no {path}", 405: f"{path} takes {headers.get('Allow')} only"}
-    return error_response(error.status_code, plain.get(error.status_code, error.detail), headers=headers)
+    path = quote(request.url.path)  # it may contain control characters
+    messages = {404: f"there is no {path}", 405: f"{path} allows {headers.get('Allow')} only"}
+    return error_response(error.status_code, messages.get(error.status_code, error.detail), headers=headers)
 
 
 # -- the calls --------------------------------------------------------------------------------------------------------
 
 
 async def character_list(request: Request) -> Response:
-    """Everybody subject_id can speak."""
+    """List the characters."""
     return _success([wire.character_data(one) for one in _characters(request)])
 
 
 async def avatar_list(request: Request) -> Response:
-    """Everybody subject_id can speak, with their poses."""
+    """List the avatars with their poses."""
     return _success([wire.avatar_data(one) for one in _avatars(request)])
 
 
 async def avatar_pose_list(request: Request) -> Response:
-    """The poses of one avatar."""
+    """List the poses of one avatar."""
     avatar_id = _query(request, "avatar_id")
     if avatar_id not in characters.all_characters():
         return error_response(404, f"there is no avatar {avatar_id!r}", code=wire.NOT_FOUND)
@@ -185,10 +189,10 @@ async def avatar_pose_list(request: Request) -> Response:
 
 
 async def video_generate(request: Request) -> Response:
-    """Put a video in line."""
+    """Submit a video."""
     engine = _engine(request)
     job = await _read_job(request)
-    _check_who(job, engine.settings)
+    _check_subject(job, engine.settings)
     try:
         task = engine.queue.submit(job)
     except BusyError as error:
@@ -197,9 +201,9 @@ async def video_generate(request: Request) -> Response:
     return _success({"video_id": task.video_id} | status)
 
 
-def _check_who(job: Job, settings: Settings) -> None:
+def _check_subject(job: Job, settings: Settings) -> None:
     if job.pose_id and settings.revision == "seed":
-        raise HTTPException(400, "model_id is missing: this revision of the API has characters, and no poses")
+        raise HTTPException(400, "model_id is missing: this revision of the API has no poses")
     if job.pose_id:
         poses = [pose.pose_id for model_id in characters.all_characters() for pose in characters.camera_poses(model_id)]
         _check_known("pose", "pose_id", job.pose_id, poses)
@@ -242,28 +246,28 @@ def _query(request: Request, name: str) -> str:
 
 
 async def video_get(request: Request) -> Response:
-    """How far a video is."""
+    """Return the status of a video."""
     video_id = _query(request, "video_id")
     engine = _engine(request)
     task = engine.store.get(video_id)
     if task is None:
-        kept = engine.settings.keep_days
-        hint = "" if kept is None else f"; videos are kept for {kept:g} days"
+        keep_days = engine.settings.keep_days
+        hint = "" if keep_days is None else f"; videos are deleted after {keep_days:g} days"
         return error_response(404, f"there is no video {video_id!r}{hint}", code=wire.NOT_FOUND)
     data = _video_data(request, task)
     if engine.settings.revision == "later":
         return _success(data)
     if task.status is VideoStatus.FAILED:
-        # There is no status to say it with, and a client must not wait for ever.
+        # There is no status to report, and the client must not poll for ever.
         return JSONResponse(wire.refusal(RENDER_FAILED, task.message or "the render failed"))
     return _success({key: data[key] for key in ("video_id", "video_url")})
 
 
 async def video_list(request: Request) -> Response:
-    """How far the videos are, the newest first."""
+    """List the videos, newest first."""
     shown: list[object] = []
     room = wire.MAX_BODY - 1024
-    for task in _engine(request).store.newest(LISTED):
+    for task in _engine(request).store.newest(MAX_LISTED):
         data = _video_data(request, task)
         room -= len(json.dumps(data, ensure_ascii=False).encode()) + 1
         if room < 0:
@@ -326,9 +330,9 @@ def _poses(request: Request, avatar_id: str) -> list[Pose]:
 
 
 def _base_url(request: Request) -> str:
-    """Where the client finds the engine, with a slash at the end.
+    """Return the engine's URL as the client sees it, with a slash at the end.
 
-    Not ``request.base_url``, which leaves out the prefixes of ``Mount``.
+    ``request.base_url`` lacks the prefixes of ``Mount``.
     """
     prefix = quote(request.scope.get("root_path", "").rstrip("/"))
     return f"{request.url.scheme}://{request.headers['host']}{prefix}/"
@@ -338,21 +342,21 @@ def _preview_url(request: Request, subject_id: str) -> str:
     return f"{_base_url(request)}previews/{subject_id}.png"
 
 
-# -- beside the calls -------------------------------------------------------------------------------------------------
+# -- other routes -----------------------------------------------------------------------------------------------------
 
 
 async def video_file(request: Request) -> Response:
-    """A finished video. The URL alone gives access, like the pre-signed ones of the hosted service."""
+    """Send a finished video. The URL alone grants access, like the presigned URLs of the hosted service."""
     return await _file(request, _engine(request).queue.path)
 
 
 async def mask_file(request: Request) -> Response:
-    """The mask of a finished video."""
+    """Send the mask of a finished video."""
     return await _file(request, _engine(request).queue.mask_path)
 
 
 async def _file(request: Request, path_of: Callable[[str], Path]) -> Response:
-    # Only what is a task's name becomes part of a path.
+    # Only the video_id of a stored task becomes part of a path.
     task = _engine(request).store.get(request.path_params["video_id"])
     missing = error_response(404, "there is no such file", code=wire.NOT_FOUND)
     if task is None or task.status is not VideoStatus.FINISHED:
@@ -365,37 +369,37 @@ async def _file(request: Request, path_of: Callable[[str], Path]) -> Response:
 
 
 async def preview_file(request: Request) -> Response:
-    """The picture of a character, or of a pose."""
+    """Send the picture of a character or of a pose."""
     try:
         subject_id = characters.get_camera_pose(request.path_params["subject_id"]).pose_id
     except RenderError:
         return error_response(404, "there is no such file", code=wire.NOT_FOUND)
-    picture = await anyio.to_thread.run_sync(_preview, subject_id, limiter=_engine(request).drawing)
+    picture = await anyio.to_thread.run_sync(_preview, subject_id, limiter=_engine(request).preview_limiter)
     return Response(picture, media_type="image/png", headers={"Cache-Control": "max-age=3600"})
 
 
 def _preview(subject_id: str) -> bytes:
-    # Brings the drawing packages with it, which a server that only renders needs in its children alone.
+    # Imported late: it loads the drawing packages, which the server needs for previews only.
     from a2v.engine.preview import preview  # noqa: PLC0415
 
     return preview(subject_id, size=PREVIEW_SIZE)
 
 
 async def health(request: Request) -> Response:
-    """Whether the engine works; 503 while the machine lacks something."""
+    """Report whether the engine works: 503 while the machine has run out of something."""
     engine = _engine(request)
-    engine.store.pending_count()
+    engine.store.pending_count()  # fails if the database does
     reason = engine.queue.resources.exhausted
     return _success({"status": "ok"}) if reason is None else unavailable_response(reason)
 
 
 async def openapi(request: Request) -> Response:
-    """The calls, in the language of OpenAPI; needs no token."""
+    """Send the OpenAPI description."""
     return JSONResponse(openapi_document(_engine(request).settings, _base_url(request).rstrip("/")))
 
 
 async def front_page(request: Request) -> Response:
-    """A page for people."""
-    newest = _engine(request).store.newest(ON_PAGE)
+    """Send the page."""
+    newest = _engine(request).store.newest(VIDEOS_ON_PAGE)
     videos = [(task, _video(request, task)) for task in newest]
     return HTMLResponse(page_html(_avatars(request), videos), headers=PAGE_HEADERS)

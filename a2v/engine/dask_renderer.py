@@ -1,12 +1,15 @@
-"""Renders on other machines: hands orders to the workers of a Dask cluster (extra ``dask``).
+"""A renderer that runs renders on the workers of a Dask cluster (extra ``dask``).
 
-Recordings and videos travel as bytes through Dask's scheduler, so the machines share no disk and a server needs to reach
-nothing but the scheduler. On a worker a render runs as it does here, in a child process with its limits. What Dask promises,
-it does: a render whose worker is lost is run again by another one.
+A render is one Dask task. The recording is its argument and the video its result, as bytes through the scheduler: the
+machines share no disk, and the engine only needs to reach the scheduler. On the worker, the render runs in the same child
+process as without Dask. Dask runs the task again if its worker is lost.
 
-Each render has a connection of its own (20 ms). When that ends, however it does, the scheduler forgets the render; the
-worker's copy of it sees that it is not wanted any more, and kills its child. So nothing goes on rendering for a call that was
-cancelled, nor for a server that was killed.
+Cancelling needs two steps, because Dask does not stop a task that is already running:
+
+* Each render has its own connection to the scheduler (20 ms). The scheduler forgets the tasks of a client that has
+  disconnected, however that happened, so a killed engine is covered too.
+* The task on the worker polls the worker's state, which costs no request. Once the scheduler has forgotten the task, or the
+  worker is closing, it cancels the render and with it the child process.
 """
 
 from __future__ import annotations
@@ -33,7 +36,7 @@ try:
     import dask.config
     from distributed import Client, Reschedule, Status, get_worker
 except ImportError as _missing:
-    _NEEDS = 'renders on other machines need one more package (distributed): pip install "a2v[dask]"'
+    _NEEDS = 'renders on a Dask cluster need another package (distributed): pip install "a2v[dask]"'
     raise ImportError(_NEEDS, name=_missing.name) from None
 
 if TYPE_CHECKING:
@@ -46,79 +49,82 @@ logger: logging.Logger = logging.getLogger("a2v.engine")
 
 CONNECT_SECONDS = 10.0
 RETRY_SECONDS = 5.0
-"""After that long a scheduler that did not answer is asked again."""
+"""The pause between attempts to connect to the scheduler."""
 POLL_SECONDS = 0.5
-"""How often a render on a worker looks whether it is still wanted; that costs no request."""
+"""How often a render on a worker checks whether it has been cancelled."""
 CLOSE_SECONDS = 5.0
 
 WorkerResult = dict[str, Any]
-"""What comes back from a worker, in types that need no class of ours: ``video`` and ``mask``, or ``refused``, ``crashed`` or ``lacking``."""
+"""The result of the Dask task: ``video`` and ``mask``, or one of ``refused``, ``crashed`` and ``exhausted``. A plain dict, which
+Dask can serialise without classes of this package."""
 
 
 @frozen
 class DaskRenderer:
-    """A renderer that hands its orders to a Dask cluster. Needs asyncio.
+    """A renderer that uses a Dask cluster. Requires asyncio.
 
     Attributes:
-        address: Of the scheduler: ``tcp://host:8786``, or ``tls://…`` with the keys in Dask's own configuration.
+        address: The scheduler's address: ``tcp://host:8786``, or ``tls://…`` with the keys in Dask's configuration.
     """
 
     address: str
 
     async def check(self, workers: int) -> None:
-        """Find out whether the scheduler answers, and tell the log what it has.
+        """Check that the scheduler responds, and log the size of the cluster.
 
         Args:
-            workers: How many renders will run at once.
+            workers: The number of renders that the engine runs at a time.
 
         Raises:
-            ConfigurationError: It does not answer, or this is not asyncio.
+            ConfigurationError: The scheduler does not respond, or the event loop is not asyncio's.
         """
         try:
             asyncio.get_running_loop()
         except RuntimeError:
-            raise ConfigurationError("Dask works on asyncio alone") from None
+            raise ConfigurationError("Dask needs asyncio") from None
         async with self._connected() as client:
             threads = await client.nthreads()
-        there = f"{len(threads)} workers with {sum(threads.values())} threads"
-        logger.info("the Dask cluster of %s has %s; up to %d renders are sent to it", self.address, there, workers)
+        size = f"{len(threads)} workers with {sum(threads.values())} threads"
+        logger.info(
+            "the Dask cluster at %s has %s; up to %d renders are sent to it at a time", self.address, size, workers
+        )
 
     async def __call__(self, request: RenderRequest) -> None:
-        """Render on some worker; waits as long as there is no scheduler or no worker.
+        """Render on a worker; wait while there is no scheduler or no worker.
 
         Raises:
-            RenderError: As ``render_in_child`` does.
-            ResourceExhaustedError: This machine or the worker's lacks something just now.
-            RenderCrashedError: As ``render_in_child`` does; and if the scheduler was lost meanwhile, or Dask gave up.
+            RenderError: As for ``render_in_child``.
+            ResourceExhaustedError: This machine or the worker's has run out of something.
+            RenderCrashedError: As for ``render_in_child``; also if the scheduler was lost, or Dask gave up.
         """
         recording = await anyio.to_thread.run_sync(request.audio.read_bytes)
-        async with self._connected(patient=True) as client:
-            made = await _submit(client, recording, request)
-        if "refused" in made:
-            raise RenderError(made["refused"])
-        if "crashed" in made:
-            raise RenderCrashedError(made["crashed"])
-        if "exhausted" in made:
-            raise ResourceExhaustedError(made["exhausted"])
+        async with self._connected(retry=True) as client:
+            result = await _submit(client, recording, request)
+        if "refused" in result:
+            raise RenderError(result["refused"])
+        if "crashed" in result:
+            raise RenderCrashedError(result["crashed"])
+        if "exhausted" in result:
+            raise ResourceExhaustedError(result["exhausted"])
         if request.mask:
-            await anyio.to_thread.run_sync(_write, request.mask, made["mask"])
-        await anyio.to_thread.run_sync(_write, request.destination, made["video"])
+            await anyio.to_thread.run_sync(_write, request.mask, result["mask"])
+        await anyio.to_thread.run_sync(_write, request.destination, result["video"])
 
     @asynccontextmanager
-    async def _connected(self, *, patient: bool = False) -> AsyncIterator[Client]:
-        client = await (self._keep_trying() if patient else self._connect())
+    async def _connected(self, *, retry: bool = False) -> AsyncIterator[Client]:
+        client = await (self._connect_with_retries() if retry else self._connect())
         try:
             yield client
         finally:
             await _close(client)
 
-    async def _keep_trying(self) -> Client:
-        """A scheduler that is being restarted is no reason to fail all that wait for it."""
+    async def _connect_with_retries(self) -> Client:
+        # A restart of the scheduler must not fail the tasks that wait for it.
         while True:
             try:
                 return await self._connect()
             except ConfigurationError as error:
-                logger.warning("%s; it is asked again", error)
+                logger.warning("%s; retrying", error)
                 await anyio.sleep(RETRY_SECONDS)
 
     async def _connect(self) -> Client:
@@ -131,36 +137,36 @@ class DaskRenderer:
             if client:
                 await _close(client)
             if isinstance(error, Exception):
-                # Of any kind: what is no address, what does not answer, and whatever another program's answer looks like.
-                reason = str(error) or f"nothing was heard within {CONNECT_SECONDS:g} s"
-                raise ConfigurationError(f"no Dask scheduler answers at {self.address!r}: {reason}") from None
+                # Of many kinds: malformed addresses, timeouts, and protocol errors if another program listens there.
+                reason = str(error) or f"no response within {CONNECT_SECONDS:g} s"
+                raise ConfigurationError(f"no Dask scheduler responds at {self.address!r}: {reason}") from None
             raise
         return client
 
 
 async def _close(client: Client) -> None:
-    # What a connection has to complain of at its end must not cost the video that came through it.
+    # An error while closing must not lose the video that was received.
     with anyio.move_on_after(CLOSE_SECONDS, shield=True), suppress(OSError):
-        await client.close()  # pyright: ignore[reportGeneralTypeIssues]  # it is None only where nobody can await it
+        await client.close()  # pyright: ignore[reportGeneralTypeIssues]  # None only for synchronous clients
 
 
 async def _submit(client: Client, recording: bytes, request: RenderRequest) -> WorkerResult:
-    # With the task and not scattered: then the scheduler can give it to another worker when one is lost.
+    # The recording is an argument rather than scattered, so that the scheduler can run the task again elsewhere.
     with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1 GiB"}):
         future = client.submit(render_on_worker, recording, request, key=f"a2v-{uuid.uuid4().hex}", pure=False)
     try:
-        made: WorkerResult = await future
+        result: WorkerResult = await future
     except Exception as error:
         if reason := exhaustion_reason(error):
             raise ResourceExhaustedError(reason) from None
-        # What was raised there, or what befell Dask: the scheduler is gone, or worker after worker died of this render.
-        logger.error("Dask gave a render up: %s: %s", type(error).__name__, error)  # noqa: TRY400  # the traceback is Dask's
+        # An error in the task or in Dask: the scheduler was lost, or this render killed several workers in a row.
+        logger.error("Dask gave up a render: %s: %s", type(error).__name__, error)  # noqa: TRY400  # the traceback is Dask's
         raise RenderCrashedError("the Dask cluster lost the render") from error
-    return made
+    return result
 
 
 def _write(path: Path, content: bytes) -> None:
-    """It appears when it is complete."""
+    """Write a file so that it only ever exists complete."""
     part = path.with_name(f".{path.name}.part")
     try:
         part.write_bytes(content)
@@ -173,10 +179,10 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def render_on_worker(recording: bytes, request: RenderRequest) -> WorkerResult:
-    """Runs in a thread of a Dask worker.
+    """Render; runs in a thread of a Dask worker.
 
     Raises:
-        Reschedule: The worker is being closed, or nobody wants the render any more.
+        Reschedule: The worker is closing, or the render was cancelled.
     """
     worker = get_worker()
     return anyio.run(_render, worker, worker.get_current_task(), recording, request)
@@ -188,9 +194,9 @@ async def _render(worker: Worker, key: Key, recording: bytes, request: RenderReq
         request.audio.write_bytes(recording)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_cancel_when_forgotten, tasks.cancel_scope, worker, key)
-            made = await _result(request)
+            result = await _result(request)
             tasks.cancel_scope.cancel()
-            return made
+            return result
     raise Reschedule
 
 
@@ -200,7 +206,7 @@ def _relocated(request: RenderRequest, folder: Path) -> RenderRequest:
 
 
 async def _cancel_when_forgotten(scope: anyio.CancelScope, worker: Worker, key: Key) -> None:
-    """Dask does not stop what runs already, but the worker knows what is not wanted any more."""
+    """Cancel a render that the scheduler has forgotten, or whose worker is closing."""
     while worker.status not in (Status.closing, Status.closed, Status.failed):
         task = worker.state.tasks.get(key)
         if task is None or task.state == "cancelled":

@@ -1,4 +1,4 @@
-"""The data folder and its files: nobody else may read them, none is a link, and what is written is on the disk."""
+"""Files of the data folder: private to the engine's user, never links, and durable once they have their final name."""
 
 from __future__ import annotations
 
@@ -15,44 +15,44 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-_OURS = {"audio", "recordings", "token", "videos", "work"}
-_OURS_BEGIN = ("tasks.sqlite3", "token.")
+_OWN_NAMES = {"audio", "recordings", "token", "videos", "work"}
+_OWN_PREFIXES = ("tasks.sqlite3", "token.")
 
 
 def open_data_folder(path: Path) -> Path:
-    """Make the data folder, and close it to other users.
+    """Create the data folder, and make it private.
 
-    An existing folder that holds other things too, a home folder for instance, keeps its mode. The engine's files in it are
+    An existing folder that also has other contents, such as a home folder, keeps its mode; the engine's files in it are
     private all the same.
 
     Returns:
-        The folder, as an absolute path without links.
+        The absolute path, with links resolved.
 
     Raises:
-        ConfigurationError: It cannot be made or read.
+        ConfigurationError: The folder cannot be created or read.
     """
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         path = path.resolve()
-        if all(entry.name in _OURS or entry.name.startswith(_OURS_BEGIN) for entry in path.iterdir()):
+        if all(entry.name in _OWN_NAMES or entry.name.startswith(_OWN_PREFIXES) for entry in path.iterdir()):
             _chmod(path, 0o700)
         if (path / "recordings").exists():  # from the command line's --local
             ensure_private_folder(path / "recordings")
     except OSError as error:
-        raise ConfigurationError(f"the data folder {str(path)!r} cannot be made: {error.strerror}") from None
+        raise ConfigurationError(f"the data folder {str(path)!r} cannot be used: {error.strerror}") from None
     return path
 
 
 def ensure_private_folder(path: Path) -> None:
-    """Make a folder that only this user can read, with its files; an existing one is closed to others.
+    """Create a folder that only this user can read, or make an existing one and its files private.
 
     Raises:
-        ConfigurationError: A link or a file is in its place.
-        OSError: It cannot be made.
+        ConfigurationError: The path is a link or a file.
+        OSError: The folder cannot be created.
     """
     path.mkdir(mode=0o700, exist_ok=True)
     if not stat.S_ISDIR(path.lstat().st_mode):
-        raise ConfigurationError(f"{str(path)!r} must be a folder and not a link to one: remove it")
+        raise ConfigurationError(f"{str(path)!r} must be a folder, not a link to one: remove it")
     _chmod(path, 0o700)
     for file in path.iterdir():
         mode = file.lstat().st_mode
@@ -60,51 +60,53 @@ def ensure_private_folder(path: Path) -> None:
             _chmod(file, 0o600)
 
 
-def ensure_private_file(path: Path, *, make: bool) -> None:
-    """Check a file before other code opens it by its name, and close it to other users.
+def ensure_private_file(path: Path, *, create: bool) -> None:
+    """Make a file private before other code opens it by its name.
 
-    An existing file is not opened for that: closing it would take away the locks that this process holds on it.
+    An existing file is not opened: closing it would release the POSIX locks that this process holds on it.
 
     Args:
         path: The file.
-        make: Whether to make it if it does not exist.
+        create: Whether to create it if it does not exist.
 
     Raises:
-        ConfigurationError: A link, pipe or folder is in its place.
-        OSError: It cannot be made.
+        ConfigurationError: The path is a link, pipe or folder.
+        OSError: The file cannot be created.
     """
     try:
         mode = path.lstat().st_mode
     except FileNotFoundError:
-        if make:
+        if create:
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
         return
     if not stat.S_ISREG(mode):
-        raise ConfigurationError(f"{str(path)!r} must be a file and not a link, pipe or folder: remove it")
+        raise ConfigurationError(f"{str(path)!r} must be a file, not a link, pipe or folder: remove it")
     _chmod(path, 0o600)
 
 
 def _chmod(path: Path, mode: int) -> None:
     if os.name == "posix":
-        with _not_everywhere(errno.EPERM, errno.EROFS):
+        with _unsupported_ignored(errno.EPERM, errno.EROFS):
             path.chmod(mode)
 
 
-def move_durably(made: Path, place: Path) -> None:
-    """Give a complete file its name, durably and readable for this user only; also if an earlier try failed half-way.
+def move_durably(source: Path, target: Path) -> None:
+    """Move a complete file to its final name, so that it survives a power cut; private to this user.
+
+    Can be repeated after an error: if the file was moved already, only the folder is synced.
 
     Raises:
-        OSError: That is not possible just now, or there is no such file.
+        OSError: The file does not exist, or cannot be synced or moved.
     """
-    if made.exists() or not place.exists():
-        with made.open("rb+") as file:
+    if source.exists() or not target.exists():
+        with source.open("rb+") as file:
             _sync(file.fileno())
-        _chmod(made, 0o600)
-        made.replace(place)
+        _chmod(source, 0o600)
+        source.replace(target)
     if os.name == "posix":
-        folder = os.open(place.parent, os.O_RDONLY)
+        folder = os.open(target.parent, os.O_RDONLY)
         try:
-            with _not_everywhere(errno.EINVAL):
+            with _unsupported_ignored(errno.EINVAL):
                 _sync(folder)
         finally:
             os.close(folder)
@@ -114,16 +116,16 @@ def _sync(descriptor: int) -> None:
     if sys.platform == "darwin":
         import fcntl  # noqa: PLC0415  # not on Windows
 
-        # There fsync leaves the data in the disk's own cache, which a power cut empties.
-        with _not_everywhere():
+        # On macOS, fsync leaves the data in the disk's cache, which a power cut clears.
+        with _unsupported_ignored():
             fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
             return
     os.fsync(descriptor)
 
 
 @contextmanager
-def _not_everywhere(*numbers: int) -> Iterator[None]:
-    """Some file systems have no rights, cannot sync folders, or know no full sync."""
+def _unsupported_ignored(*numbers: int) -> Iterator[None]:
+    """Ignore errors of file systems that have no modes, cannot sync folders, or have no F_FULLFSYNC."""
     try:
         yield
     except OSError as error:

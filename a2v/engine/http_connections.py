@@ -1,14 +1,18 @@
-"""Bounds what strangers can hold: the time that a connection may take, and the number of connections.
+"""Connections of the engine's server, with limits on their number and on the time each may take.
 
-Uvicorn closes a connection that was answered and then is idle. ``HttpConnection`` also closes one
+Uvicorn only closes connections that are idle after a response. Without further limits a client could hold any number of
+connections open at no cost, until the engine runs out of file descriptors. ``HttpConnection`` also closes a connection
 
-* whose request has no complete head within ``HEAD_SECONDS``, counted from when it was opened or, later, from the first byte;
-* whose request has no complete body within ``BODY_SECONDS`` after that;
-* that takes nothing of its reply for ``STALLED_SECONDS``; a slow download goes on.
+* that has not sent a complete request head within ``HEAD_SECONDS`` of being opened or, later, of the first byte of the head;
+* that has not sent the complete body within ``BODY_SECONDS`` of the head;
+* that has received nothing of its response for ``STALLED_SECONDS``; a slow download may continue.
 
-``accept_connections`` opens connections one by one, and no more than ``max_connections``. If there are that many, the one that has been
-without a request for longest makes room, after ``GRACE_SECONDS`` at the earliest. If all are busy, new ones wait in the
-backlog of the socket.
+Each deadline belongs to a phase of a request and is set once, so sending a byte now and then does not extend it.
+
+``accept_connections`` replaces asyncio's accept loop, which takes every connection. At the maximum number, the connection
+that has been idle longest makes room, though not within its first ``GRACE_SECONDS``, when its request is probably on the way.
+If all connections are busy, new ones wait in the backlog of the socket. Uvicorn's ``limit_concurrency`` would answer 503
+instead, and would count idle connections as busy.
 """
 
 from __future__ import annotations
@@ -35,17 +39,18 @@ STALLED_SECONDS = 300.0
 KEEP_ALIVE_SECONDS = 60
 MAX_CONNECTIONS = 1000
 GRACE_SECONDS = 0.5
-"""A client that has just connected is about to send its request."""
+"""How long a connection counts as busy after it was opened or answered."""
 RETRY_SECONDS = 1.0
-"""When to accept again after a failure to."""
+"""The pause after a failed accept."""
 _FULL_SECONDS = 0.05
 _OTHER_FILES, _FILES_OF_A_RENDER, _FILES_OF_A_FETCH = 50, 6, 2
 
 
 class _ThrottledNotHttpFilter(logging.Filter):
-    """Of what uvicorn logs about connections, passes only that a request was not HTTP, and that once a minute.
+    """Passes one kind of uvicorn's log records about connections, invalid HTTP, once a minute.
 
-    The rest is what the guard has logged already, and advice about WebSockets. A stranger can cause either as often as he likes.
+    The other records repeat what the middleware logs, or advise to install WebSockets. Any client can cause all of them at
+    will.
     """
 
     def __init__(self) -> None:
@@ -61,10 +66,12 @@ _logger.addFilter(_ThrottledNotHttpFilter())
 
 
 def max_connections(workers: int) -> int:
-    """How many connections there may be: each may need two files, and renders and fetches need some.
+    """Return the maximum number of connections, given the limit of open files.
+
+    A connection may need two files, its socket and a video; renders and fetches need some too.
 
     Args:
-        workers: How many renders run at once.
+        workers: The number of renders at a time.
     """
     try:
         import resource  # noqa: PLC0415  # not on Windows
@@ -78,97 +85,97 @@ def max_connections(workers: int) -> int:
 
 
 class HttpConnection(H11Protocol):
-    """One connection of a client."""
+    """A client's connection with deadlines."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.logger: logging.Logger = _logger
-        self.waiting_since: float = self.loop.time()
-        """Since when there is no request."""
+        self.idle_since: float = self.loop.time()
+        """The time since which no request is in progress."""
         self._phase: tuple[object, ...] | None = None
-        self._deadline: asyncio.TimerHandle | None = None
-        self._stalled: asyncio.TimerHandle | None = None
+        self._deadline_timer: asyncio.TimerHandle | None = None
+        self._stall_timer: asyncio.TimerHandle | None = None
 
     @property
-    def is_waiting(self) -> bool:
-        """Whether no request is being answered."""
-        return not self.was_answered or self.cycle.response_complete
+    def is_idle(self) -> bool:
+        """Whether no request is in progress."""
+        return not self.had_request or self.cycle.response_complete
 
     @property
-    def was_answered(self) -> bool:
-        """Whether there was a request at all."""
-        return cast("object", self.cycle) is not None  # uvicorn begins with None, and does not say so
+    def had_request(self) -> bool:
+        """Whether the connection has sent a request at all."""
+        return cast("object", self.cycle) is not None  # initially None, contrary to uvicorn's annotation
 
-    def hang_up(self) -> None:
-        """Close it now; what was sent and not taken is lost."""
+    def close_now(self) -> None:
+        """Close the connection at once; unsent data is lost."""
         self.connections.discard(self)
         self.transport.abort()
 
-    # -- what asyncio and uvicorn call ------------------------------------------------------------------------------------
+    # -- callbacks of asyncio and uvicorn ---------------------------------------------------------------------------------
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
-        """Wait for the first head."""
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn's signature
+        """Start the deadline of the first head."""
         super().connection_made(transport)
-        self._watch()
+        self._update_deadline()
 
     def data_received(self, data: bytes) -> None:
-        """Go on with a request."""
+        """Update the deadline to the phase of the request."""
         super().data_received(data)
-        self._watch()
+        self._update_deadline()
 
     def on_response_complete(self) -> None:
-        """Wait for the next request, or go on with one that is here already."""
-        self.waiting_since = self.loop.time()
+        """Update the deadline: the next request may have begun already."""
+        self.idle_since = self.loop.time()
         super().on_response_complete()
-        self._watch()
+        self._update_deadline()
 
     def pause_writing(self) -> None:
-        """Give the client time to take what was sent."""
+        """Start the deadline for receiving the response."""
         super().pause_writing()
-        self._watch_reading()
+        self._watch_progress()
 
     def resume_writing(self) -> None:
-        """It has taken it."""
+        """Stop it: the client has received enough."""
         super().resume_writing()
-        self._stop(self._stalled)
+        self._stop(self._stall_timer)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the deadlines."""
-        self._stop(self._deadline)
-        self._stop(self._stalled)
+        """Stop all deadlines."""
+        self._stop(self._deadline_timer)
+        self._stop(self._stall_timer)
         super().connection_lost(exc)
         self._unset_keepalive_if_required()
 
     # -- deadlines --------------------------------------------------------------------------------------------------------
 
-    def _watch(self) -> None:
-        """A deadline belongs to a phase of a request; more bytes in the same phase do not move it."""
+    def _update_deadline(self) -> None:
+        """Restart the timer if the request has entered another phase."""
         phase, seconds = self._current_phase()
         if phase == self._phase:
             return
         self._phase = phase
-        self._stop(self._deadline)
+        self._stop(self._deadline_timer)
         if phase and not self.transport.is_closing():
-            self._deadline = self.loop.call_later(seconds, self.hang_up)
+            self._deadline_timer = self.loop.call_later(seconds, self.close_now)
 
     def _current_phase(self) -> tuple[tuple[object, ...] | None, float]:
         if self.conn.their_state is h11.SEND_BODY:
             return ("body", self.cycle), BODY_SECONDS
-        has_begun, _ = self.conn.trailing_data
-        if self.conn.their_state is h11.IDLE and (has_begun or not self.was_answered):
+        received, _ = self.conn.trailing_data
+        if self.conn.their_state is h11.IDLE and (received or not self.had_request):
             return ("head", self.cycle), HEAD_SECONDS
         return None, 0
 
-    def _watch_reading(self) -> None:
-        left = self.transport.get_write_buffer_size()
-        self._stop(self._stalled)
-        self._stalled = self.loop.call_later(STALLED_SECONDS, self._judge_reading, left)
+    def _watch_progress(self) -> None:
+        unsent = self.transport.get_write_buffer_size()
+        self._stop(self._stall_timer)
+        self._stall_timer = self.loop.call_later(STALLED_SECONDS, self._check_progress, unsent)
 
-    def _judge_reading(self, left: int) -> None:
-        if self.transport.get_write_buffer_size() < left:
-            self._watch_reading()
+    def _check_progress(self, unsent: int) -> None:
+        if self.transport.get_write_buffer_size() < unsent:
+            self._watch_progress()
         else:
-            self.hang_up()
+            self.close_now()
 
     @staticmethod
     def _stop(timer: asyncio.TimerHandle | None) -> None:
@@ -180,31 +187,31 @@ async def accept_connections(
     sock: socket.socket,
     make: Callable[[], HttpConnection],
     connections: Collection[Any],
-    most: int,
-    begin_shortage: Callable[[str], None],
+    maximum: int,
+    report_exhausted: Callable[[str], None],
 ) -> None:
-    """Open connections until cancelled.
+    """Accept connections until cancelled.
 
     Args:
-        sock: Listens.
-        make: Makes the protocol of a connection.
-        connections: Those that are open.
-        most: How many there may be.
-        begin_shortage: Is told why a connection cannot be accepted, if the machine lacks something.
+        sock: The listening socket.
+        make: Creates the protocol of a connection.
+        connections: The open connections.
+        maximum: The maximum number of open connections.
+        report_exhausted: Called with the reason if the machine has run out of something.
     """
     await anyio.lowlevel.checkpoint()
     loop = asyncio.get_running_loop()
     sock.setblocking(False)
     while True:
-        if len(connections) >= most and not _make_room(cast("Collection[HttpConnection]", connections), loop.time()):
+        if len(connections) >= maximum and not _make_room(cast("Collection[HttpConnection]", connections), loop.time()):
             await anyio.sleep(_FULL_SECONDS)
             continue
         try:
             await _accept_one(loop, sock, make)
         except OSError as error:
-            # Without a reason the client was gone before it was accepted.
+            # With no reason, the client has disconnected before it was accepted.
             if reason := exhaustion_reason(error):
-                begin_shortage(reason)
+                report_exhausted(reason)
             await anyio.sleep(RETRY_SECONDS if reason else 0)
 
 
@@ -218,9 +225,9 @@ async def _accept_one(loop: asyncio.AbstractEventLoop, sock: socket.socket, make
 
 
 def _make_room(connections: Collection[HttpConnection], now: float) -> bool:
-    """Close the connection that has waited for longest, those first that never asked for anything."""
-    waiting = [one for one in connections if one.is_waiting and now - one.waiting_since >= GRACE_SECONDS]
-    if not waiting:
+    """Close the connection that has been idle longest; one without any request before those that had one."""
+    idle = [one for one in connections if one.is_idle and now - one.idle_since >= GRACE_SECONDS]
+    if not idle:
         return False
-    min(waiting, key=lambda one: (one.was_answered, one.waiting_since)).hang_up()
+    min(idle, key=lambda one: (one.had_request, one.idle_since)).close_now()
     return True

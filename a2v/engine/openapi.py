@@ -1,4 +1,4 @@
-"""The engine's calls in the language of OpenAPI 3.1, for generators of clients, testers and the curious."""
+"""The OpenAPI 3.1 description of the engine's calls."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ _TEXT = {"type": "string"}
 _ID = {"type": "string", "pattern": "^[0-9a-f]{32}$", "description": "128 random bits."}
 _URL = {"type": "string", "format": "uri"}
 _HEADERS = {
-    "X-Ratelimit-Total": "Requests allowed in each minute. Sent where there is a limit.",
+    "X-Ratelimit-Total": "Requests allowed per minute. Sent if there is a limit.",
     "X-Ratelimit-Left": "Requests left in this minute.",
-    "X-Ratelimit-Reset": "When the next minute begins, in seconds since 1970.",
+    "X-Ratelimit-Reset": "Start of the next minute, in seconds since 1970.",
 }
 _INTRODUCTION = """A character and the URL of a speech recording become a video of that character speaking.
 
-`video.generate` answers at once with a `video_id`; look at it with `video.get` until it is finished. Every reply has the
-envelope `{"code", "message", "data"}`; `code` 0 is success."""
+`video.generate` returns a `video_id` at once; poll `video.get` until the video is finished. Every response has the envelope
+`{"code", "message", "data"}`; `code` 0 means success."""
 
 
 def openapi_document(settings: Settings, base_url: str) -> Json:
-    """The description that ``GET /openapi.json`` serves.
+    """Return the description that ``GET /openapi.json`` serves.
 
     Args:
-        settings: Which revision of the API the engine speaks, and with which limits.
-        base_url: Where the engine is.
+        settings: The revision of the API, and its limits.
+        base_url: The engine's URL.
     """
     paths = _seed_paths(settings) | (_later_paths() if settings.revision == "later" else {})
     return {
@@ -61,12 +61,12 @@ def openapi_document(settings: Settings, base_url: str) -> Json:
 
 
 def _seed_paths(settings: Settings) -> dict[str, Json]:
-    generate = _call("videoGenerate", "Put a video in line.", _ref("Submitted"), refusals=(400, 413, 415))
+    generate = _call("videoGenerate", "Submit a video.", _ref("Submitted"), errors=(400, 413, 415))
     generate["requestBody"] = {"required": True, "content": _json(_ref("Job"))}
     failed = {"oneOf": [_envelope(_ref("Video")), _ref("Refusal")]} if settings.revision == "seed" else None
-    get = _call("videoGet", "How far a video is.", _ref("Video"), query="video_id", like=_ID, reply=failed)
+    get = _call("videoGet", "Get the status of a video.", _ref("Video"), query="video_id", like=_ID, reply=failed)
     return {
-        wire.CHARACTER_LIST: {"get": _call("characterList", "Everybody who can speak.", _list("Character"))},
+        wire.CHARACTER_LIST: {"get": _call("characterList", "List the characters.", _list("Character"))},
         wire.VIDEO_GENERATE: {"post": generate},
         wire.VIDEO_GET: {"get": get},
     }
@@ -74,24 +74,24 @@ def _seed_paths(settings: Settings) -> dict[str, Json]:
 
 def _later_paths() -> dict[str, Json]:
     avatar_id = {"type": "string", "enum": list(characters.all_characters())}
-    poses = _call("avatarPoseList", "The poses of one avatar.", _list("Pose"), query="avatar_id", like=avatar_id)
+    poses = _call("avatarPoseList", "List the poses of an avatar.", _list("Pose"), query="avatar_id", like=avatar_id)
     return {
-        wire.VIDEO_LIST: {"get": _call("videoList", "How far the videos are, the newest first.", _list("Video"))},
-        wire.AVATAR_LIST: {"get": _call("avatarList", "Everybody who can speak, with poses.", _list("Avatar"))},
+        wire.VIDEO_LIST: {"get": _call("videoList", "List the videos, newest first.", _list("Video"))},
+        wire.AVATAR_LIST: {"get": _call("avatarList", "List the avatars with their poses.", _list("Avatar"))},
         wire.AVATAR_POSE_LIST: {"get": poses},
     }
 
 
-_REFUSALS = {
-    400: "The request cannot be right; `message` says why.",
+_ERRORS = {
+    400: "The request is invalid; `message` says why.",
     401: "The token is missing or wrong.",
-    403: "The quota is spent, or a web page of another origin asked.",
-    404: "There is none of that name; `code` is 10001.",
+    403: "The quota is used up, or the request comes from a web page of another origin.",
+    404: "Not found; `code` is 10001.",
     413: "The body is longer than 64 KiB.",
     415: "The body is not JSON.",
-    421: "The engine does not go by that name (`Host`).",
-    429: "Too many requests, the queue is full, or the machine lacks something; `code` is 1009, and nothing was submitted.",
-    503: "The machine lacks something, such as disk space; `message` says what.",
+    421: "`Host` is not a name of this engine.",
+    429: "Too many requests, the queue is full, or the machine has run out of something. `code` is 1009, and nothing was submitted.",
+    503: "The machine has run out of something, such as disk space; `message` says of what.",
 }
 
 
@@ -102,18 +102,18 @@ def _call(
     *,
     query: str | None = None,
     like: Json | None = None,
-    refusals: tuple[int, ...] = (),
+    errors: tuple[int, ...] = (),
     reply: Json | None = None,
 ) -> Json:
     parameters = [{"name": query, "in": "query", "required": True, "schema": like}] if query else []
-    refused = {401, 403, 421, 429, *(refusals or (503,)), *((400, 404) if query else ())}
+    statuses = {401, 403, 421, 429, *(errors or (503,)), *((400, 404) if query else ())}
     return {
         "operationId": operation,
         "summary": summary,
         "parameters": parameters,
         "responses": {
             "200": _response("Success.", reply or _envelope(data)),
-            **{str(status): _response(_REFUSALS[status], _ref("Refusal")) for status in sorted(refused)},
+            **{str(status): _response(_ERRORS[status], _ref("Refusal")) for status in sorted(statuses)},
         },
     }
 
@@ -184,10 +184,10 @@ def _job(id_field: str, known: list[str], more: Json) -> Json:
     audio_url = {
         **_TEXT,
         "pattern": f"^{HTTP_URL}$",
-        "description": "Where the engine can fetch the recording; file:///… for the files that it may read.",
+        "description": "The URL of the recording; file:///… for files that the engine may read.",
     }
     return _object({id_field: {"type": "string", "enum": known}, "audio_url": audio_url}, more)
 
 
 def _flag(*values: bool) -> Json:
-    return {"enum": [*values, None], "description": "Whether a mask is made too, which goes with a `pose_id`."}
+    return {"enum": [*values, None], "description": "Whether to render a mask too; requires a `pose_id`."}

@@ -1,4 +1,4 @@
-"""The page that people see at ``GET /``: subject_id can speak, and what was made last."""
+"""The HTML page at ``GET /``: the latest videos and the characters. It has no scripts and loads nothing from elsewhere."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from a2v.engine.task_store import Task
 
 _WORDS = {
-    VideoStatus.PENDING: "waits in line",
-    VideoStatus.IN_PROGRESS: "is being rendered",
+    VideoStatus.PENDING: "pending",
+    VideoStatus.IN_PROGRESS: "rendering",
     VideoStatus.FINISHED: "finished",
     VideoStatus.FAILED: "failed",
 }
@@ -72,7 +72,7 @@ footer { padding-top: 3rem; padding-bottom: 3rem; }
 """
 _HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
 PAGE_HEADERS = {
-    # Nothing on the page runs, nothing on it comes from elsewhere, and only the style that stands above applies.
+    # No scripts, nothing from other origins, and only the style above, by its hash.
     "Content-Security-Policy": f"default-src 'none'; img-src 'self'; media-src 'self'; style-src 'sha256-{_HASH}'; "
     "frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
     "Referrer-Policy": "no-referrer",
@@ -81,11 +81,11 @@ PAGE_HEADERS = {
 
 
 def page_html(avatars: Sequence[Avatar], videos: Sequence[tuple[Task, Video]]) -> str:
-    """The HTML.
+    """Return the page.
 
     Args:
-        avatars: Who can speak.
-        videos: The latest tasks, each with its last look.
+        avatars: The avatars.
+        videos: The latest tasks, each with its snapshot.
     """
     faces = {avatar.avatar_id: (avatar.display_name, avatar.preview_url) for avatar in avatars}
     faces |= {
@@ -93,9 +93,9 @@ def page_html(avatars: Sequence[Avatar], videos: Sequence[tuple[Task, Video]]) -
         for avatar in avatars
         for pose in avatar.poses
     }
-    # A task may be older than the cast.
+    # An old task may have a character that no longer exists.
     latest = "".join(_video(task, video, *faces.get(task.subject_id, (task.subject_id, ""))) for task, video in videos)
-    nothing = "<p class=nothing>None yet. Submit one with <code>video.generate</code>, then reload this page.</p>"
+    nothing = "<p class=nothing>None yet. Submit one with <code>video.generate</code>, then reload the page.</p>"
     return (
         "<!doctype html><html lang=en><head><meta charset=utf-8><title>a2v engine</title>"
         '<meta name=viewport content="width=device-width, initial-scale=1">'
@@ -106,7 +106,7 @@ def page_html(avatars: Sequence[Avatar], videos: Sequence[tuple[Task, Video]]) -
         f"{f'<ul class=grid>{latest}</ul>' if latest else nothing}</section>"
         "<section aria-labelledby=characters><h2 id=characters>Characters</h2>"
         f'<ul class="grid people">{"".join(map(_avatar, avatars))}</ul></section></main>'
-        "<footer class=soft>The calls: <a href=openapi.json>openapi.json</a> · <a href=health>health</a></footer>"
+        "<footer class=soft>API: <a href=openapi.json>openapi.json</a> · <a href=health>health</a></footer>"
         "</body></html>"
     )
 

@@ -1,8 +1,12 @@
-"""The seam between the engine and whatever renders: by default a child process of this machine for each video.
+"""The interface between the engine and its renderers, and the default renderer: one child process per render.
 
-A renderer is an async function. Calling it submits a render request; that it returns, raises, or does neither yet is its
-status; cancelling the call cancels the render. ``dask_renderer.DaskRenderer`` is another one, for a Dask cluster; whoever has machines of
-another kind gives ``create_app`` a renderer of their own.
+A renderer is an async function that takes a ``RenderRequest`` and returns when the files are there. Cancelling the call
+cancels the render, so a renderer has no identifiers, no status calls and nothing to clean up. ``dask_renderer.DaskRenderer``
+is another one; for other machinery pass your own to ``create_app``.
+
+Why a child process: decoding untrusted media must be confinable and killable, and a crash of FFmpeg must not take the engine
+along. The child gets its request on the command line and reports the result as one line of JSON; see ``worker``. The exit
+status decides whether the line is believed.
 """
 
 from __future__ import annotations
@@ -31,25 +35,25 @@ if TYPE_CHECKING:
 logger: logging.Logger = logging.getLogger("a2v.engine")
 
 WORKER = (sys.executable, "-P", "-m", "a2v.engine.worker")
-"""Imports nothing from the current folder (``-P``), which may belong to others. Is given AUDIO_FILE WHO DESTINATION --size PIXELS …, and prints ``{"ok": true}`` or what is wrong with the recording."""
+"""The command of the child process. ``-P``: import nothing from the current folder, which may belong to another user."""
 _MAX_OUTPUT = 64 * 1024
 
 
 @frozen(kw_only=True)
 class RenderRequest:
-    """One render.
+    """The inputs, outputs and limits of one render.
 
     Attributes:
         audio: The file with the recording.
-        subject_id: A ``pose_id``, or a ``model_id`` for a character's usual pose.
-        destination: Where the video goes.
-        mask: Where its mask goes, if there should be one.
-        size: The shorter side in pixels.
-        format: The shape of the picture.
-        fps: Frames a second.
+        subject_id: A ``pose_id``, or a ``model_id`` for the default pose of a character.
+        destination: The path of the video.
+        mask: The path of its mask; ``None``: no mask.
+        size: The shorter side of the video in pixels.
+        format: The shape of the video.
+        fps: Frames per second.
         max_audio_seconds: The longest recording to accept.
-        max_render_seconds: When to give up.
-        max_render_mib: How much memory it may take, in MiB.
+        max_render_seconds: The time limit.
+        max_render_mib: The memory limit in MiB.
     """
 
     audio: Path
@@ -65,17 +69,17 @@ class RenderRequest:
 
 
 Renderer = Callable[[RenderRequest], Awaitable[None]]
-"""Returns when the requested files are complete. Raises ``RenderError`` for what is wrong with the request and stays wrong,
-``RenderCrashedError`` for what may succeed if it is tried again, ``ResourceExhaustedError`` for what the machine lacks just now."""
+"""Returns when the requested files are complete. Raises ``RenderError`` if the request can never be rendered,
+``RenderCrashedError`` if a retry may help, and ``ResourceExhaustedError`` if the machine has run out of something."""
 
 
 async def render_in_child(request: RenderRequest) -> None:
-    """Render in a child process, which dies with the call.
+    """Render in a child process, which is killed if the call is cancelled.
 
     Raises:
-        RenderError: The recording cannot be used, or the render took too long or too much memory.
-        RenderCrashedError: The child ended without a verdict.
-        ResourceExhaustedError: The child was killed, or says that the machine lacks something.
+        RenderError: The recording cannot be used, or the render exceeded its time or memory.
+        RenderCrashedError: The child ended without a result.
+        ResourceExhaustedError: The system killed the child, or the child reports that something has run out.
     """
     try:
         with anyio.fail_after(request.max_render_seconds):
@@ -85,9 +89,9 @@ async def render_in_child(request: RenderRequest) -> None:
     if status == -getattr(signal, "SIGXCPU", 0) != 0:
         raise RenderError(_took_too_long(request))
     if status == -getattr(signal, "SIGKILL", 0) != 0:
-        # Not by us: by the system, which does so when it has no memory left.
+        # This process kills its children only after a cancellation, so it was the system's out-of-memory killer.
         raise ResourceExhaustedError(f"{OUT_OF_MEMORY} (a render was killed)")
-    _check(status, output, errors)
+    _raise_for_result(status, output, errors)
 
 
 def _took_too_long(request: RenderRequest) -> str:
@@ -108,25 +112,25 @@ def _command(request: RenderRequest) -> list[str]:
 
 
 async def open_process(command: list[str], **options: Any) -> Process:
-    """Start a process, as ``anyio.open_process`` does; a cancellation waits until it is started.
+    """Start a process like ``anyio.open_process``, but delay a cancellation until it has started.
 
-    asyncio would leave a process behind, running and without an owner, if it is cancelled while it connects the pipes.
+    Cancelled while connecting the pipes, asyncio would leave the process running without an owner.
     """
     await checkpoint_if_cancelled()
     with anyio.CancelScope(shield=True):
         return await anyio.open_process(command, **options)
-    raise AssertionError("nobody cancels this scope")  # type checkers do not know that
+    raise AssertionError("unreachable")  # type checkers assume that the scope may swallow an exception
 
 
 async def _run(command: list[str]) -> tuple[int, bytes, str]:
-    # A session of its own: a Ctrl-C at the terminal is for the server, which then stops its children in request.
-    # A pipe to it: however this process ends, the pipe does too, and the child notices.
+    # A new session: Ctrl-C at the terminal reaches the server only, which then stops its children.
+    # A pipe as stdin: it closes when this process ends, however that happens, and the child exits.
     child = await open_process(
         command,
         stdin=subprocess.PIPE,
         start_new_session=True,
         env=_environment(),
-        # What it makes is for us alone.
+        # Its files are private to this user.
         umask=0o077 if os.name == "posix" else -1,
     )
     output: dict[str, bytes] = {}
@@ -135,7 +139,7 @@ async def _run(command: list[str]) -> tuple[int, bytes, str]:
         if stream is not None:
             output[name] = await _tail(stream)
 
-    # Leaving the block early kills the child and waits for its end.
+    # Leaving the block early kills the child and waits for it.
     async with child:
         async with anyio.create_task_group() as readers:
             readers.start_soon(read, "out", child.stdout)
@@ -144,22 +148,22 @@ async def _run(command: list[str]) -> tuple[int, bytes, str]:
     return status, output["out"], output["err"].decode(errors="replace")
 
 
-_PASSED_ON = (
+_INHERITED = (
     {"PATH", "HOME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "TEMP", "TMP"}
     | {"LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "DYLD_FALLBACK_LIBRARY_PATH"}
     | {"SYSTEMROOT", "SYSTEMDRIVE", "WINDIR", "APPDATA", "LOCALAPPDATA", "USERPROFILE"}
     | {"PYTHONHOME", "PYTHONPATH", "PYTHONUSERBASE", "PYTHONNOUSERSITE", "PYTHONUTF8", "PYTHONIOENCODING"}
     | {"PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX", "PYTHONWARNINGS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"}
 )
-"""What Python, numpy and FFmpeg need to start. All else, tokens and keys of clouds above all, is no business of the process
-that touches untrusted media."""
+"""The environment variables that Python, numpy and FFmpeg need to start. The process that decodes untrusted media gets no
+others, in particular no tokens and no cloud credentials."""
 
 
 def _environment() -> dict[str, str]:
-    passed_on = {name: value for name, value in os.environ.items() if name in _PASSED_ON or name.startswith("LC_")}
-    # An empty or relative entry would be the current folder after all.
-    folders = [folder for folder in passed_on.pop("PYTHONPATH", "").split(os.pathsep) if Path(folder).is_absolute()]
-    return passed_on | ({"PYTHONPATH": os.pathsep.join(folders)} if folders else {}) | {"PYTHONSAFEPATH": "1"}
+    inherited = {name: value for name, value in os.environ.items() if name in _INHERITED or name.startswith("LC_")}
+    # Empty and relative entries would mean the current folder.
+    folders = [folder for folder in inherited.pop("PYTHONPATH", "").split(os.pathsep) if Path(folder).is_absolute()]
+    return inherited | ({"PYTHONPATH": os.pathsep.join(folders)} if folders else {}) | {"PYTHONSAFEPATH": "1"}
 
 
 async def _tail(stream: ByteReceiveStream) -> bytes:
@@ -169,27 +173,27 @@ async def _tail(stream: ByteReceiveStream) -> bytes:
     return tail
 
 
-def _check(status: int, output: bytes, errors: str) -> None:
+def _raise_for_result(status: int, output: bytes, errors: str) -> None:
     try:
-        verdict = json.loads(output.splitlines()[-1])
-        ok, message, lacking = verdict["ok"], verdict.get("message"), verdict.get("exhausted")
+        result = json.loads(output.splitlines()[-1])
+        ok, message, exhausted = result["ok"], result.get("message"), result.get("exhausted")
     except (ValueError, LookupError, TypeError, AttributeError):
         raise _crashed(status, errors) from None
     if status != 0:
         raise _crashed(status, errors)
-    if lacking:
-        raise ResourceExhaustedError(str(lacking))
+    if exhausted:
+        raise ResourceExhaustedError(str(exhausted))
     if ok is not True:
         raise RenderError(str(message or "the recording cannot be used"))
 
 
 def _crashed(status: int, errors: str) -> RenderCrashedError:
     error = RenderCrashedError("the renderer crashed")
-    # For the log, unless the machine turns out to be short of something.
+    # For ``log_crash``, which is not called if the machine turns out to have run out of something.
     error.add_note(f"status {status}: {errors}")
     return error
 
 
 def log_crash(error: RenderCrashedError) -> None:
-    """Say why a render crashed, as far as it is known."""
+    """Log a crash, with the exit status and standard error of the child."""
     logger.error("%s: %s", error, "; ".join(getattr(error, "__notes__", ["unknown"])))

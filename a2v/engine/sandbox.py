@@ -1,9 +1,18 @@
-"""Confines the process that decodes untrusted recordings, as far as the system can.
+"""Confines the worker process, which decodes untrusted media, as far as the system allows.
 
-On Linux, Landlock (5.13) leaves it the files that it needs, and a seccomp filter refuses to make connections and processes, to
-reach into others, to change the modes and times of files, and to set up the machine. Both are entered by a few system calls, made here with ``ctypes``: of the libraries that would make them,
-none is maintained and works without a system library (``landlock`` is a development version of 2025, ``pyseccomp`` needs
-libseccomp and is of 2021). What a kernel or a container does not offer is left out; elsewhere the limits of ``worker`` are all.
+On Linux two kernel features are combined, since neither suffices:
+
+* Landlock (Linux 5.13 and later) allows reading Python, its libraries and the recording, and writing to the output folders.
+  It does not cover modes, owners and times of files, nor processes.
+* A seccomp filter refuses the system calls for those, for networking, for new processes, and for reaching into others. It
+  is a deny-list: an allow-list would break with each new version of the C library, numpy or FFmpeg.
+
+Both can only be tightened, never lifted, and apply to the calling thread and the threads it starts later; so ``confine`` must
+run before other threads exist. A feature that the kernel or the container lacks is skipped. On other systems only the
+resource limits of ``worker`` apply.
+
+The few system calls are made with ``ctypes``, because the available packages are unmaintained or need a system library
+(``landlock`` is a pre-release of 2025; ``pyseccomp`` needs libseccomp and is of 2021).
 """
 
 from __future__ import annotations
@@ -23,16 +32,16 @@ if TYPE_CHECKING:
 _SET_DUMPABLE, _SET_SECCOMP, _NO_NEW_PRIVILEGES = 4, 22, 38
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
 
-# What Landlock can forbid to do with files (linux/landlock.h), by the version of its interface that can first.
+# The access rights of Landlock (linux/landlock.h), by the first ABI version that supports them.
 _WRITE, _READ, _LIST, _REMOVE, _MAKE = 1 << 1, 1 << 2, 1 << 3, 1 << 5, 1 << 8
 _TRUNCATE = 1 << 14
 _FILES = {1: (1 << 13) - 1, 2: 1 << 13, 3: _TRUNCATE, 5: 1 << 15}
-_TCP = {4: 0b11}  # to bind, to connect
-_SCOPES = {6: 0b11}  # abstract sockets and signals of other processes
+_TCP = {4: 0b11}  # bind, connect
+_SCOPES = {6: 0b11}  # abstract sockets, signals to other processes
 
 _LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/etc/ld.so.cache")
-_STATES = ("/dev/null", "/dev/urandom", "/proc/self/status", "/sys/devices/system/cpu")
-_SYSTEM = [Path(place) for place in (*_LIBRARIES, *_STATES)]
+_DEVICES = ("/dev/null", "/dev/urandom", "/proc/self/status", "/sys/devices/system/cpu")
+_SYSTEM = [Path(place) for place in (*_LIBRARIES, *_DEVICES)]
 
 
 def hide_memory() -> None:
@@ -42,14 +51,14 @@ def hide_memory() -> None:
 
 
 def confine(readable: Iterable[Path], writable: Iterable[Path]) -> list[str]:
-    """Confine this thread and those that it starts, for good.
+    """Confine this thread, and the threads that it starts, for good.
 
     Args:
-        readable: Files that may be read, beside Python and its libraries.
-        writable: Folders in which files may be made, replaced and removed.
+        readable: Files that may be read, in addition to Python and its libraries.
+        writable: Folders in which files may be created, replaced and deleted.
 
     Returns:
-        What is in force of ``files`` and ``calls``.
+        The restrictions in force: ``files`` (Landlock), ``calls`` (seccomp).
     """
     if sys.platform != "linux":
         return []
@@ -74,7 +83,7 @@ def _confine_files(readable: Iterable[Path], writable: Iterable[Path]) -> bool:
     files, tcp, scopes = (
         sum(bits for since, bits in known.items() if since <= version) for known in (_FILES, _TCP, _SCOPES)
     )
-    # Older kernels refuse a longer structure than they know.
+    # Older kernels refuse a structure that is longer than the one they know.
     rules = struct.pack("QQQ", files, tcp, scopes)[: 24 if scopes else 16 if tcp else 8]
     ruleset = call(_CREATE_RULESET, rules, ctypes.c_size_t(len(rules)), 0)
     if ruleset < 0:
@@ -90,7 +99,7 @@ def _confine_files(readable: Iterable[Path], writable: Iterable[Path]) -> bool:
 
 
 def _python() -> set[Path]:
-    """Where Python, this package and what they import are."""
+    """Return the folders of Python, this package and everything they import."""
     places = [sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix, *sys.path]
     return {Path(__file__).parents[1], *(Path(place) for place in places if place)}
 
@@ -110,7 +119,7 @@ def _allow(ruleset: int, path: Path, access: int) -> None:
 # -- system calls -----------------------------------------------------------------------------------------------------
 
 _MACHINES = {"x86_64": (0xC000_003E, 0), "aarch64": (0xC000_00B7, 1)}
-# Numbers on x86_64 and on aarch64, where there are no fork and vfork.
+# The numbers of the refused calls on x86_64 and on aarch64, which lacks some of them.
 _REFUSED = {
     "socket": (41, 198), "socketpair": (53, 199), "connect": (42, 203), "bind": (49, 200), "listen": (50, 201),
     "accept": (43, 202), "accept4": (288, 242), "sendto": (44, 206), "sendmsg": (46, 211), "sendmmsg": (307, 269),
@@ -124,19 +133,19 @@ _REFUSED = {
     "unshare": (272, 97), "setns": (308, 268), "mount": (165, 40), "umount2": (166, 39), "pivot_root": (155, 41),
     "chroot": (161, 51), "personality": (135, 92),
     "fsopen": (430, 430), "fspick": (433, 433), "fsmount": (432, 432), "open_tree": (428, 428), "move_mount": (429, 429),
-    # Landlock leaves the modes, owners, times and attributes of all files.
+    # Modes, owners, times and attributes of files, which Landlock does not cover.
     "chmod": (90, None), "fchmod": (91, 52), "fchmodat": (268, 53), "fchmodat2": (452, 452),
     "chown": (92, None), "lchown": (94, None), "fchown": (93, 55), "fchownat": (260, 54),
     "utime": (132, None), "utimes": (235, None), "futimesat": (261, None), "utimensat": (280, 88),
     "setxattr": (188, 5), "lsetxattr": (189, 6), "fsetxattr": (190, 7),
     "removexattr": (197, 14), "lremovexattr": (198, 15), "fremovexattr": (199, 16),
-    # What other processes of the user do and have.
+    # Other processes of the user.
     "setpriority": (141, 140), "ioprio_set": (251, 30), "sched_setparam": (142, 118), "sched_setscheduler": (144, 119),
     "sched_setaffinity": (203, 122), "sched_setattr": (314, 274), "migrate_pages": (256, 238), "move_pages": (279, 239),
     "kcmp": (312, 272), "shmget": (29, 194), "shmat": (30, 196), "msgget": (68, 186), "semget": (64, 190),
     "mq_open": (240, 180), "inotify_init": (253, None), "inotify_init1": (294, 26), "fanotify_init": (300, 262),
     "name_to_handle_at": (303, 264),
-    # What root may do, for engines in containers often are.
+    # Privileges of root, which engines in containers often have.
     "sethostname": (170, 161), "setdomainname": (171, 162), "settimeofday": (164, 170), "clock_settime": (227, 112),
     "adjtimex": (159, 171), "clock_adjtime": (305, 266), "reboot": (169, 142), "swapon": (167, 224), "swapoff": (168, 225),
     "acct": (163, 89), "syslog": (103, 116), "quotactl": (179, 60), "init_module": (175, 105),
@@ -146,9 +155,9 @@ _REFUSED = {
 _CLONE, _CLONE3, _TGKILL, _PRLIMIT = (56, 220), 435, (234, 131), (302, 261)
 _CLONE_THREAD = 0x10000
 _ALLOW, _REFUSE = 0x7FFF_0000, 0x0005_0000 | 1  # EPERM
-_UNKNOWN = 0x0005_0000 | 38  # ENOSYS: the C library then makes a thread with clone, whose flags can be looked at
+_UNKNOWN = 0x0005_0000 | 38  # ENOSYS: the C library then falls back to clone, whose flags a filter can read
 
-# The machine of classic BPF: load a word of the call, compare, return. A jump skips so many instructions.
+# Classic BPF: load a word of the call, compare, return. Jump offsets count instructions to skip.
 _LOAD, _EQUAL, _AT_LEAST, _HAS, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 _NUMBER, _ARCHITECTURE, _ARGUMENT = 0, 4, 16
 _Instruction = tuple[int, int, int, int]
@@ -164,23 +173,23 @@ def _confine_calls() -> bool:
 
 
 def _program(architecture: int, column: int) -> list[_Instruction]:
-    """Refuse what is on the list, allow the rest."""
+    """Assemble the filter: refuse the calls in ``_REFUSED`` and calls of other architectures, allow the rest."""
     lines: list[_Instruction] = [
         (_LOAD, 0, 0, _ARCHITECTURE),
         (_EQUAL, 1, 0, architecture),
-        (_RETURN, 0, 0, _REFUSE),  # calls of another architecture have other numbers
+        (_RETURN, 0, 0, _REFUSE),  # other architectures have other numbers
         (_LOAD, 0, 0, _NUMBER),
         (_AT_LEAST, 0, 1, 0x4000_0000),
-        (_RETURN, 0, 0, _REFUSE),  # as have those of x32
+        (_RETURN, 0, 0, _REFUSE),  # and so has x32
     ]
     for numbers in _REFUSED.values():
         number = numbers[column]
         if number is not None:
             lines += _when(number, (_RETURN, 0, 0, _REFUSE))
     lines += _when(_CLONE3, (_RETURN, 0, 0, _UNKNOWN))
-    # New threads, but no new processes.
+    # clone may start threads, but no processes.
     lines += _when(_CLONE[column], (_LOAD, 0, 0, _ARGUMENT), (_HAS, 1, 0, _CLONE_THREAD), (_RETURN, 0, 0, _REFUSE))
-    # Signals to itself (abort), and limits of its own, but not of others.
+    # Signals to this process (abort) and its own limits are allowed; those of other processes are not.
     own = os.getpid()
     lines += _when(_TGKILL[column], (_LOAD, 0, 0, _ARGUMENT), (_EQUAL, 1, 0, own), (_RETURN, 0, 0, _REFUSE))
     lines += _when(_PRLIMIT[column], (_LOAD, 0, 0, _ARGUMENT), (_EQUAL, 1, 0, 0), (_RETURN, 0, 0, _REFUSE))
@@ -188,7 +197,7 @@ def _program(architecture: int, column: int) -> list[_Instruction]:
 
 
 def _when(number: int, *then: _Instruction) -> list[_Instruction]:
-    """What is done for a system call; where it does not end the program, the call is allowed."""
+    """Return the instructions for one system call; unless they return, the call is allowed."""
     ends = then[-1][0] == _RETURN and len(then) == 1
     then = then if ends else (*then, (_RETURN, 0, 0, _ALLOW))
     return [(_EQUAL, 0, len(then), number), *then]

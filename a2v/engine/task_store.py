@@ -106,7 +106,7 @@ class TaskStore:
             try:
                 for suffix in ("", "-wal", "-shm", "-journal"):
                     # SQLite creates its other files with the mode of the database.
-                    ensure_private_file(path.with_name(path.name + suffix), make=not suffix)
+                    ensure_private_file(path.with_name(path.name + suffix), create=not suffix)
                 self._db = stack.enter_context(closing(sqlite3.connect(path, timeout=0.2, isolation_level=None)))
                 self._open()
             # UnicodeError: the message of the SQLite error may quote a damaged schema.

@@ -1,8 +1,9 @@
-"""Sends a finished video, or one part of it.
+"""Sends a finished video, or a range of it, to a client.
 
-Unlike Starlette's ``FileResponse`` it has the file open before it answers: a video that is removed meanwhile is still sent
-whole, and one that is gone is a 404 instead of a broken reply. One range is served; a request for several gets the whole
-file, as HTTP allows, since thousands of them in one request cost seconds.
+Starlette's ``FileResponse`` opens the file after the response has begun; a video that ``keep_days`` deletes in between
+would be a broken response. Here the file is open beforehand: a video deleted meanwhile is still sent completely, and one that
+is already gone is a 404. Only single ranges are served; a request for several gets the whole file, as HTTP allows, because
+thousands of ranges in one request take seconds to process.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ _RANGE = re.compile(r"bytes=\s*(?:([0-9]{1,18})-([0-9]{1,18})?|-([0-9]{1,18}))\s
 
 
 class VideoResponse(Response):
-    """The reply with a video.
+    """A response with a video.
 
     Args:
-        file: The open file; is closed when it has been sent.
+        file: The open file; closed after the response.
     """
 
     media_type = "video/mp4"
@@ -42,25 +43,25 @@ class VideoResponse(Response):
         self.headers["Last-Modified"] = formatdate(status.st_mtime, usegmt=True)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it."""
+        """Send the video, or the requested range."""
         try:
-            start, end = self._choose(scope)
+            start, end = self._select_range(scope)
             self.headers["Content-Length"] = str(end - start)
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             if scope["method"] == "HEAD" or start == end:
                 await send({"type": "http.response.body", "body": b""})
             else:
-                await self._send_until_hung_up(start, end, receive, send)
+                await self._send_until_disconnect(start, end, receive, send)
         finally:
             with anyio.CancelScope(shield=True):
                 await self._file.aclose()
 
-    def _choose(self, scope: Scope) -> tuple[int, int]:
-        """Which bytes to send; sets status and headers."""
-        asked = self._asked_range(scope)
-        if asked is None:
+    def _select_range(self, scope: Scope) -> tuple[int, int]:
+        """Return the first byte to send and the end; set the status and the headers accordingly."""
+        requested = self._requested_range(scope)
+        if requested is None:
             return 0, self._size
-        first, last, tail = asked
+        first, last, tail = requested
         start = max(self._size - int(tail), 0) if tail else int(first)
         end = min(int(last) + 1, self._size) if last else self._size
         if start >= end:
@@ -71,7 +72,7 @@ class VideoResponse(Response):
         self.headers["Content-Range"] = f"bytes {start}-{end - 1}/{self._size}"
         return start, end
 
-    def _asked_range(self, scope: Scope) -> tuple[str, str, str] | None:
+    def _requested_range(self, scope: Scope) -> tuple[str, str, str] | None:
         headers = {name.lower(): value.decode("latin-1") for name, value in scope["headers"]}
         found = _RANGE.fullmatch(headers.get(b"range", ""))
         if found is None or headers.get(b"if-range", self.headers["ETag"]) not in (
@@ -80,22 +81,22 @@ class VideoResponse(Response):
         ):
             return None
         first, last, tail = (text or "" for text in found.groups())
-        # A range that ends before it begins is no range, and is ignored.
+        # A range that ends before it begins is invalid, and is ignored.
         return None if last and int(last) < int(first) else (first, last, tail)
 
-    async def _send_until_hung_up(self, start: int, end: int, receive: Receive, send: Send) -> None:
-        async def stop_when_hung_up() -> None:
+    async def _send_until_disconnect(self, start: int, end: int, receive: Receive, send: Send) -> None:
+        async def cancel_on_disconnect() -> None:
             while (await receive())["type"] != "http.disconnect":
                 pass
             sending.cancel_scope.cancel()
 
         async with anyio.create_task_group() as sending:
-            sending.start_soon(stop_when_hung_up)
+            sending.start_soon(cancel_on_disconnect)
             await self._file.seek(start)
             while start < end:
                 block = await self._file.read(min(BLOCK, end - start))
                 if not block:
-                    raise EOFError("the file of a video became shorter while it was sent")
+                    raise EOFError("the video file was truncated while it was being sent")
                 start += len(block)
                 await send({"type": "http.response.body", "body": block, "more_body": start < end})
             sending.cancel_scope.cancel()

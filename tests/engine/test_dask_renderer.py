@@ -276,7 +276,7 @@ async def test_a_lost_scheduler_costs_a_try_and_no_video(cluster, open_queue, sa
 async def test_an_address_without_a_scheduler(monkeypatch, closed_port):
     monkeypatch.setattr("a2v.engine.dask_renderer.CONNECT_SECONDS", 0.5)
     address = f"tcp://127.0.0.1:{closed_port}"
-    with pytest.raises(ConfigurationError, match=f"no Dask scheduler answers at '{address}'"):
+    with pytest.raises(ConfigurationError, match=f"no Dask scheduler responds at '{address}'"):
         async with LocalEngine(dask=address):
             pass
     with pytest.raises(ConfigurationError, match=r"answers at 'scheduler'.*port"):
@@ -287,7 +287,7 @@ def test_the_program_says_so_in_a_line():
     command = [sys.executable, "-m", "a2v.cli", "serve", "--port", "0", "--dask", "scheduler"]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert (ran.returncode, ran.stdout) == (2, "")
-    assert ran.stderr == "a2v: no Dask scheduler answers at 'scheduler': missing port number in address 'scheduler'\n"
+    assert ran.stderr == "a2v: no Dask scheduler responds at 'scheduler': missing port number in address 'scheduler'\n"
 
 
 @pytest.mark.anyio
@@ -295,7 +295,7 @@ async def test_a_port_where_something_else_answers(monkeypatch):
     """That of Dask's dashboard, say."""
     monkeypatch.setattr("a2v.engine.dask_renderer.CONNECT_SECONDS", 0.5)
     async with LocalEngine() as web:
-        with pytest.raises(ConfigurationError, match="no Dask scheduler answers"):
+        with pytest.raises(ConfigurationError, match="no Dask scheduler responds"):
             await DaskRenderer(web.base_url.replace("http", "tcp")).check(1)
 
 

@@ -184,7 +184,7 @@ async def test_nor_does_a_bug_in_the_midst_of_a_reply(monkeypatch, reported, cli
     async def bug(*_: object):
         raise ZeroDivisionError
 
-    monkeypatch.setattr("a2v.engine.video_response.VideoResponse._send_until_hung_up", bug)
+    monkeypatch.setattr("a2v.engine.video_response.VideoResponse._send_until_disconnect", bug)
     video = await ended()
     with pytest.raises(httpx.RemoteProtocolError):
         await client.get(video["video_url"])

@@ -186,7 +186,7 @@ async def test_a_data_folder_in_use_is_refused(data_dir):
 @pytest.mark.anyio
 async def test_a_data_folder_that_cannot_be(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigurationError, match="cannot be made"):
+    with pytest.raises(ConfigurationError, match="cannot be used"):
         async with LocalEngine(data_dir=tmp_path / "file" / "data"):
             pass
 
