@@ -1,1 +1,1 @@
-"""The blocking client: ``bridge.py`` by hand, ``client.py`` generated from the async one."""
+"""The sync client: ``loop.py`` and ``bridge.py`` written by hand, ``client.py`` generated from the async client."""

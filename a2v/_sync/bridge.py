@@ -1,7 +1,18 @@
-"""The way from the blocking client to the async one.
+"""Runs calls of the sync client in the event loop of the async one.
 
-What a caller asks is done in the client's loop thread by a *worker*, one task that also cleans up: a call has a worker for
-its length, an iterator or a context has one for life. All that changes of a worker is changed in the loop thread.
+The sync client's methods hand a coroutine function to the client's loop thread (``loop.py``) and block until its result is
+there. In that thread a *worker* runs the coroutine. A worker is one task that also cleans up, because anyio requires that a
+cancel scope or task group is left in the task that entered it:
+
+* a call has a worker of its own, which ends with it;
+* an iterator or a context manager keeps one worker for life. The worker waits between two calls, so an iterator's body runs
+  only inside ``next()``, and runs the ``__aexit__`` when it is closed.
+
+A ``_Call`` carries the function to the loop thread and its result back. A caller whose wait is interrupted, usually by Ctrl-C,
+sends a ``_Close``, waits a few seconds until the worker has cleaned up, and lets the interruption pass. ``_Close`` is also how
+iterators, contexts and the client itself are closed. The worker's state changes in the loop thread only, so it needs no locks.
+
+Objects that are garbage-collected cannot wait: a finalizer sends the cancellation and returns.
 """
 
 from __future__ import annotations
@@ -19,7 +30,7 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, SupportsInd
 
 import anyio
 
-from a2v._sync.loop import PATIENCE, LoopThread, acquire
+from a2v._sync.loop import CLEANUP_TIMEOUT, LoopThread, acquire
 from a2v.errors import ClientClosedError, InvalidStateError
 
 if TYPE_CHECKING:
@@ -30,13 +41,13 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
-C = TypeVar("C")
+W = TypeVar("W")
 M = TypeVar("M", bound="AbstractAsyncContextManager[Any, bool | None]")
 P = ParamSpec("P")
 
 
-class _Request(Generic[T]):
-    """Something to be done in the loop thread, and the wait for it in the thread that asks."""
+class _Call(Generic[T]):
+    """A function for the loop thread to run, and its result for the thread that waits."""
 
     value: T
 
@@ -45,11 +56,11 @@ class _Request(Generic[T]):
         self.context = copy_context()
         self.done = False
         self.error: BaseException | None = None
-        # Of the cancellation that ended it, which the caller does not see.
+        # Of the cancellation that ended the call, which the caller does not see.
         self.notes: list[str] = []
-        # A bare lock and not an Event: Ctrl-C in the middle of an Event's methods can leave its inner lock locked.
-        self._gate = threading.Lock()
-        self._gate.acquire()
+        # A bare lock instead of an Event: Ctrl-C inside one of an Event's methods can leave its inner lock locked.
+        self._lock = threading.Lock()
+        self._lock.acquire()
 
     def succeed(self, value: T) -> None:
         self.value = value
@@ -61,231 +72,242 @@ class _Request(Generic[T]):
 
     def _finish(self) -> None:
         self.done = True
-        self._gate.release()
+        self._lock.release()
 
     def wait(self, seconds: float = inf) -> None:
         if not self.done:
-            acquire(self._gate, monotonic() + seconds)
+            acquire(self._lock, monotonic() + seconds)
 
 
-class _Farewell(_Request[None]):
-    """The wish that a worker clean up and end; answered when it has."""
+class _Close(_Call[None]):
+    """Asks a worker to clean up and end; completes when it has."""
 
-    def __init__(self, *parting: Any) -> None:
-        super().__init__(anyio.sleep_forever)  # it is never asked to do more
-        self.parting = parting
+    def __init__(self, *exc_info: Any) -> None:
+        super().__init__(anyio.sleep_forever)  # never run
+        self.exc_info = exc_info
 
 
 class _Worker:
-    """One task in the loop thread. It does what it is asked, one thing at a time, and cleans up.
+    """A task in the loop thread that runs one call after another, and cleans up.
 
-    With nothing to clean up it has nothing to stay for, and ends with its first request.
+    Args:
+        clean_up: An ``__aexit__`` to run at the end. A worker without one ends after its first call.
     """
 
     def __init__(self, clean_up: Callable[..., Awaitable[bool | None]] | None = None) -> None:
         self._clean_up = clean_up or nullcontext().__aexit__
-        self._stays = clean_up is not None
+        self._is_kept = clean_up is not None
         self.loop: LoopThread | None = None
-        # The rest is changed in the loop thread only.
-        self._request: _Request[Any] | None = None
-        self._farewells: list[_Farewell] = []
-        self._parting: tuple[Any, ...] = ()
+        # Changed in the loop thread only.
+        self._call: _Call[Any] | None = None
+        self._closes: list[_Close] = []
+        # The arguments for `__aexit__`, once the worker has been told to end.
+        self._exc_info: tuple[Any, ...] = ()
         self._scope: anyio.CancelScope | None = None
         self._wake: anyio.Event | None = None
-        self._cut_off = False
-        self._refusal: Callable[[], BaseException] | None = None
+        self._cancelled = False
+        # Set when the worker has ended: makes the error for later calls.
+        self._ended: Callable[[], BaseException] | None = None
 
     # In the caller's thread
 
-    def ask(self, loop: LoopThread, request: _Request[T]) -> T:
-        """Have something done and wait for it. What interrupts the wait ends the worker before it is passed on."""
-        loop.check()
+    def run(self, loop: LoopThread, call: _Call[T]) -> T:
+        """Run a call and wait for its result. If the wait is interrupted, end the worker first."""
+        loop.check_caller()
         self.loop = loop
         try:
-            loop.post(partial(self._take, loop, request))
-            request.wait()
+            loop.call_soon(partial(self._accept, loop, call))
+            call.wait()
         except BaseException as error:
-            farewell = _Farewell()
-            loop.post(partial(self._interrupt, farewell))
-            farewell.wait(PATIENCE)
-            for note in request.notes:
+            close = _Close()
+            loop.call_soon(partial(self._interrupt, close))
+            close.wait(CLEANUP_TIMEOUT)
+            for note in call.notes:
                 error.add_note(note)
             raise
-        if request.error is None:
-            return request.value
+        if call.error is None:
+            return call.value
         if loop.at_exit and threading.current_thread().daemon:  # pragma: no cover  # when the interpreter ends
-            # The interpreter is about to stop this thread; anything else that it raises would be printed.
+            # The interpreter is about to freeze this thread, and would print any other exception.
             raise SystemExit
         try:
-            raise request.error
+            raise call.error
         finally:
-            # The error's traceback holds this frame, so the frame must not hold the error.
-            del request
+            # The traceback refers to this frame, so the frame must not refer to the error.
+            del call
 
-    def leave(self, *parting: Any) -> None:
-        """Have the worker clean up and end, and wait. What another thread waits for is cancelled."""
-        if self.loop and self.loop.is_here():  # what a process inherited is its parent's to clean up
-            self.ask(self.loop, _Farewell(*parting))
+    def close(self, *exc_info: Any) -> None:
+        """Clean up, end, and wait for that. A call of another thread is cancelled."""
+        if self.loop and self.loop.is_of_this_process():  # a forked child leaves the clean-up to its parent
+            self.run(self.loop, _Close(*exc_info))
 
-    def abandon(self) -> None:
-        """Have the worker clean up and end, without waiting: there is nobody left to wait."""
+    def cancel(self) -> None:
+        """Tell the worker to clean up and end, without waiting."""
         if self.loop:
-            self.loop.post(self.end)
+            self.loop.call_soon(self.end)
 
     # In the loop thread
 
-    def end(self, *parting: Any) -> None:
-        """Cancel what is going on; if nothing is, clean up and end."""
-        if self._request:
-            self._cut()
-        elif self._wake and not self._parting:
-            self._parting = parting or (GeneratorExit, GeneratorExit(), None)
+    def end(self, *exc_info: Any) -> None:
+        """Cancel the running call; if there is none, clean up and end."""
+        if self._call:
+            self._cancel_call()
+        elif self._wake and not self._exc_info:
+            self._exc_info = exc_info or (GeneratorExit, GeneratorExit(), None)
             self._wake.set()
 
-    def _cut(self) -> None:
-        self._cut_off = True
+    def _cancel_call(self) -> None:
+        self._cancelled = True
         if self._scope:
             self._scope.cancel()
 
-    def _interrupt(self, farewell: _Farewell) -> None:
-        if self._parting:
-            self._cut()
-        self._take_farewell(farewell)
+    def _interrupt(self, close: _Close) -> None:
+        if self._exc_info:
+            self._cancel_call()
+        self._accept_close(close)
 
-    def _take(self, loop: LoopThread, request: _Request[Any]) -> None:
-        if isinstance(request, _Farewell):
-            self._take_farewell(request)
-        elif self._refusal:
-            request.fail(self._refusal())
-        elif self._parting or loop.stopping:
-            request.fail(loop.refusal() if loop.stopping else StopAsyncIteration())
-        elif self._request:
-            request.fail(InvalidStateError("another thread is waiting for the next value already"))
+    def _accept(self, loop: LoopThread, call: _Call[Any]) -> None:
+        if isinstance(call, _Close):
+            self._accept_close(call)
+        elif self._ended:
+            call.fail(self._ended())
+        elif self._exc_info or loop.stopping:
+            call.fail(loop.closed_error() if loop.stopping else StopAsyncIteration())
+        elif self._call:
+            call.fail(InvalidStateError("another thread is waiting for the next value already"))
         else:
-            self._request = request
+            self._call = call
             if self._wake:
                 self._wake.set()
             else:
-                loop.spawn(partial(self._run, loop), request.context)
+                loop.spawn(partial(self._run, loop), call.context)
 
-    def _take_farewell(self, farewell: _Farewell) -> None:
-        if self._refusal or not (self._request or self._wake):
-            farewell.succeed(None)
+    def _accept_close(self, close: _Close) -> None:
+        if self._ended or not (self._call or self._wake):
+            close.succeed(None)
         else:
-            self._farewells.append(farewell)
-            self.end(*farewell.parting)
+            self._closes.append(close)
+            self.end(*close.exc_info)
 
     async def _run(self, loop: LoopThread) -> None:
-        loop.endings.add(self.end)
+        loop.shutdown_callbacks.add(self.end)
         error: BaseException | None = None
         try:
             with anyio.CancelScope() as scope:
                 self._scope = scope
-                if self._cut_off:
+                if self._cancelled:
                     scope.cancel()
-                await self._live()
-        except BaseException as caught:  # noqa: BLE001  # whatever it is, it is the caller's
-            error = _inner(caught, 2)
-        loop.endings.discard(self.end)
-        self._refusal = loop.refusal if loop.stopping else StopAsyncIteration
-        # An answered request holds its error, whose traceback holds this worker: it must not be held here.
-        request, farewells = self._request, self._farewells
-        self._request, self._farewells = None, []
-        if request:
-            answer = self._refusal() if loop.stopping or error is None else error
+                await self._run_calls()
+        except BaseException as caught:  # noqa: BLE001  # raised to the caller
+            error = _without_frames(caught, 2)
+        loop.shutdown_callbacks.discard(self.end)
+        self._ended = loop.closed_error if loop.stopping else StopAsyncIteration
+        # A finished call refers to its error, whose traceback refers to this worker: drop them, or they form a cycle.
+        call, closes = self._call, self._closes
+        self._call, self._closes = None, []
+        if call:
+            answer = self._ended() if loop.stopping or error is None else error
             if answer is not error:
-                for note in request.notes:
+                for note in call.notes:
                     answer.add_note(note)
-            request.fail(answer)
-        for farewell in farewells:
-            farewell.succeed(None) if error is None else farewell.fail(error)
+            call.fail(answer)
+        for close in closes:
+            close.succeed(None) if error is None else close.fail(error)
 
-    async def _live(self) -> None:
+    async def _run_calls(self) -> None:
         try:
-            while self._request:
-                await self._do(self._request)
-                if not self._stays:
+            while self._call:
+                await self._run_call(self._call)
+                if not self._is_kept:
                     return
                 self._wake = anyio.Event()
                 await self._wake.wait()
         except BaseException as error:
             await self._clean_up(type(error), error, error.__traceback__)
             raise
-        await self._clean_up(*self._parting)
+        await self._clean_up(*self._exc_info)
 
-    async def _do(self, request: _Request[Any]) -> None:
+    async def _run_call(self, call: _Call[Any]) -> None:
         try:
-            value = await request.function()
+            value = await call.function()
         except anyio.get_cancelled_exc_class() as error:
-            request.notes = list(getattr(error, "__notes__", ()))
-            raise  # answered when the clean-up is done
+            call.notes = list(getattr(error, "__notes__", ()))
+            raise  # the call fails when the clean-up is done
         except BaseException as error:  # noqa: BLE001  # even SystemExit is the caller's, not the loop's
-            self._request = None
-            request.fail(_inner(error, 1))
+            self._call = None
+            call.fail(_without_frames(error, 1))
         else:
-            self._request = None
-            request.succeed(value)
+            self._call = None
+            call.succeed(value)
         finally:
-            # Since 3.12 the error's traceback holds this frame too; see `ask`.
-            del request
+            # Since Python 3.12 the error's traceback refers to this frame too; see `run`.
+            del call
 
-    async def open(self, manager: AbstractAsyncContextManager[Any, bool | None]) -> None:
-        """Enter a context; to leave it is the clean-up then."""
+    async def enter(self, manager: AbstractAsyncContextManager[Any, bool | None]) -> None:
+        """Enter a context manager, and leave it at the end."""
         await manager.__aenter__()
         self._clean_up = manager.__aexit__
-        self._stays = True
+        self._is_kept = True
 
 
 class Bridge:
-    """What a client and all that came from it share. When the last of them is let go, the thread ends."""
+    """Gives a sync client, and all objects made by it, their loop thread. The thread ends when the last of them is collected.
 
-    def __init__(self, core: AbstractAsyncContextManager[Any, bool | None]) -> None:
-        self._core = core
+    Args:
+        client: The async client.
+    """
+
+    def __init__(self, client: AbstractAsyncContextManager[Any, bool | None]) -> None:
+        self._client = client
         self._closed = False
-        # One for each process: a thread does not survive a fork, and what was inherited is the parent's, never to be ended.
-        self._threads: dict[int, LoopThread] = {}
-        weakref.finalize(self, _stop, self._threads).atexit = False
+        # One for each process: a thread does not survive a fork, and the parent's is not the child's to stop.
+        self._loop_threads: dict[int, LoopThread] = {}
+        weakref.finalize(self, _stop, self._loop_threads).atexit = False
 
     def call(self, function: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run an async function of the core in the loop thread.
+        """Run an async function in the loop thread.
 
         Returns:
-            What it returns.
+            Its result.
 
         Raises:
-            ClientClosedError: The client is closed, or was meanwhile.
-            InvalidStateError: This is the loop thread itself.
+            ClientClosedError: The client is closed, or was closed meanwhile.
+            InvalidStateError: The caller is the loop thread itself.
         """
-        return _Worker().ask(self.running(), _Request(partial(function, *args, **kwargs)))
+        return _Worker().run(self.loop_thread(), _Call(partial(function, *args, **kwargs)))
 
-    def running(self) -> LoopThread:
-        """The loop thread of this process, started if need be."""
+    def loop_thread(self) -> LoopThread:
+        """Return the loop thread of this process, and start it if need be.
+
+        Raises:
+            ClientClosedError: The client is closed.
+        """
         if self._closed:
             raise ClientClosedError("the client is closed")
-        thread = self._here()
+        thread = self._loop_thread()
         thread.start()
         return thread
 
-    def open(self) -> None:
-        """Make it usable again after ``close``."""
+    def reopen(self) -> None:
+        """Make the bridge usable again after ``close``."""
         if self._closed:
-            self._threads.pop(os.getpid(), None)
+            self._loop_threads.pop(os.getpid(), None)
             self._closed = False
 
     def close(self) -> None:
-        """End the thread and all that goes on in it, and wait for that."""
-        thread = self._here()
-        thread.check()
+        """Cancel all calls, end the thread, and wait for that."""
+        thread = self._loop_thread()
+        thread.check_caller()
         self._closed = True
         thread.stop()
         thread.join()
         if thread.error:
             raise thread.error
 
-    def _here(self) -> LoopThread:
+    def _loop_thread(self) -> LoopThread:
         pid = os.getpid()
-        # Several threads may come here at once: `setdefault` lets one of them win.
-        return self._threads.get(pid) or self._threads.setdefault(pid, LoopThread(self._core))
+        # Atomic: if several threads get here at once, one of their objects wins.
+        return self._loop_threads.get(pid) or self._loop_threads.setdefault(pid, LoopThread(self._client))
 
 
 def _stop(threads: dict[int, LoopThread]) -> None:
@@ -293,75 +315,94 @@ def _stop(threads: dict[int, LoopThread]) -> None:
         thread.stop()
 
 
-def _inner(error: BaseException, frames: int) -> BaseException:
-    """The error without the outermost frames of its traceback, which are ours and explain nothing."""
+def _without_frames(error: BaseException, count: int) -> BaseException:
+    """Remove the outermost frames of a traceback, which belong to this module and explain nothing."""
     traceback = error.__traceback__
-    for _ in range(frames):
+    for _ in range(count):
         traceback = traceback and traceback.tb_next
     return error.with_traceback(traceback)
 
 
-class SyncWrapper(Generic[C]):
-    """The base of the generated classes: an object of the async client, and the way to it."""
+class SyncWrapper(Generic[W]):
+    """Base of the generated classes: wraps an object of the async client."""
 
-    def __init__(self, core: C, bridge: Bridge) -> None:
-        self._core = core
+    def __init__(self, wrapped: W, bridge: Bridge) -> None:
+        self._wrapped = wrapped
         self._bridge = bridge
 
     def __reduce_ex__(self, _: SupportsIndex, /) -> NoReturn:
-        instead = getattr(self._core, "_instead", "make another one there")
+        instead = getattr(self._wrapped, "_instead", "make another one there")
         raise TypeError(f"{type(self).__name__} can be neither pickled nor copied: {instead}")
 
     def __repr__(self) -> str:
-        # An error report may show a client that could not be made.
-        core = getattr(self, "_core", None)
-        return repr(core).replace(type(core).__name__, type(self).__name__, 1) if core else object.__repr__(self)
+        # An error report may show an object whose construction failed.
+        wrapped = getattr(self, "_wrapped", None)
+        return (
+            repr(wrapped).replace(type(wrapped).__name__, type(self).__name__, 1) if wrapped else object.__repr__(self)
+        )
 
 
 def unwrap(value: Any) -> Any:
-    """What the core is to be given for an argument: its own object for a twin, anything else as it is."""
-    return value._core if isinstance(value, SyncWrapper) else value  # noqa: SLF001  # the twin of this module
+    """Return the wrapped object of a ``SyncWrapper``, and any other value as it is."""
+    return value._wrapped if isinstance(value, SyncWrapper) else value  # noqa: SLF001  # of this module
 
 
 def to_list(value: Any) -> Any:
-    """The values of an iterable, produced now, in the caller's thread. Anything else as it is: the core refuses it."""
+    """Consume an iterable in the caller's thread. Other values are returned as they are, for the async client to refuse."""
     return list(value) if isinstance(value, Iterable) else value
 
 
-class SyncContext(SyncWrapper[M]):
-    """The base of the generated context managers: the core's is entered and left in one task."""
+class SyncClient(SyncWrapper[W]):
+    """Base of the generated client, which owns the bridge."""
 
-    def __init__(self, core: M, bridge: Bridge) -> None:
-        super().__init__(core, bridge)
+    def __enter__(self) -> Self:
+        self._bridge.reopen()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the client."""
+        self._bridge.close()
+
+
+class SyncContext(SyncWrapper[M]):
+    """Base of the generated context managers: enters, steps and leaves the wrapped one in one task."""
+
+    def __init__(self, wrapped: M, bridge: Bridge) -> None:
+        super().__init__(wrapped, bridge)
         self._worker = _Worker()
 
     def __enter__(self) -> Self:
         worker = _Worker()
-        weakref.finalize(self, worker.abandon).atexit = False
-        worker.ask(self._bridge.running(), _Request(partial(worker.open, self._core)))
+        weakref.finalize(self, worker.cancel).atexit = False
+        worker.run(self._bridge.loop_thread(), _Call(partial(worker.enter, self._wrapped)))
         self._worker = worker
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._worker.leave(kind, error, traceback)
+        self._worker.close(kind, error, traceback)
 
     def _step(self, function: Callable[[], Awaitable[T]]) -> T:
-        """The next value, from the task in which the context was entered."""
+        """Return the next value, computed in the task that entered the context."""
         if not self._worker.loop:
             raise InvalidStateError(f"{type(self).__name__} works within its context: open it with a `with` statement")
         try:
-            return self._worker.ask(self._worker.loop, _Request(function))
+            return self._worker.run(self._worker.loop, _Call(function))
         except StopAsyncIteration:
             raise StopIteration from None
 
 
 class SyncIterator(Iterator[T_co]):
-    """Values as they come: each ``next`` waits for one, and nothing happens between two of them.
+    """Iterates over values as they arrive: each ``next`` waits for one, and nothing happens between two of them.
 
-    Use it in a ``for`` loop. To leave one early tidily, ``close`` it or use it as a context manager; letting go of it does
-    the same a little later. It takes one thread at a time.
+    Use it in a ``for`` loop. If you leave the loop early, ``close`` the iterator or use it as a context manager; otherwise it is
+    closed when it is garbage-collected. Only one thread may use it at a time.
     """
 
     def __init__(self, source: AsyncGenerator[T_co, None], bridge: Bridge) -> None:
@@ -369,7 +410,7 @@ class SyncIterator(Iterator[T_co]):
         self._bridge = bridge
         self._ended = False
         self._worker = _Worker(aclosing(source).__aexit__)
-        weakref.finalize(self, self._worker.abandon).atexit = False
+        weakref.finalize(self, self._worker.cancel).atexit = False
 
     def __iter__(self) -> Self:
         return self
@@ -378,10 +419,10 @@ class SyncIterator(Iterator[T_co]):
         if self._ended:
             raise StopIteration
         try:
-            return self._worker.ask(self._worker.loop or self._bridge.running(), _Request(self._source.__anext__))
+            return self._worker.run(self._worker.loop or self._bridge.loop_thread(), _Call(self._source.__anext__))
         except StopAsyncIteration:
             self._ended = True
-            self._worker.abandon()
+            self._worker.cancel()
             raise StopIteration from None
 
     def __enter__(self) -> Self:
@@ -393,6 +434,6 @@ class SyncIterator(Iterator[T_co]):
         self.close()
 
     def close(self) -> None:
-        """End it, and wait until it has tidied up. What another thread waits for ends as if there were no more values."""
+        """Close the iterator and wait until it has cleaned up. A ``next`` in another thread ends as at the end of the values."""
         self._ended = True
-        self._worker.leave()
+        self._worker.close()

@@ -1,8 +1,15 @@
-"""The thread with the event loop behind a blocking client.
+"""The thread that runs a sync client's event loop.
 
-Why not ``anyio.from_thread.start_blocking_portal``: left open, it hangs the exit of the interpreter. Nothing here takes a
-lock that a Ctrl-C, a fork or a finalizer could leave locked: callers append to a deque, everything else happens in the
-loop thread.
+``LoopThread`` starts one daemon thread, enters the async client there, and leaves it when the thread is told to stop. It runs
+callbacks from other threads and starts tasks; what these do for a caller is up to ``bridge.py``.
+
+Callers take no locks. Ctrl-C raises between any two bytecodes of the main thread, a fork copies locks in whatever state they
+are, and a finalizer may run while its own thread holds one: each could leave a lock locked for ever. So callers only append to
+a deque, and all other state changes happen in the loop thread. Two bare locks are left, each of which is released at most once:
+one that lets a single thread run the loop, and one that is released when it has ended.
+
+``anyio.from_thread.start_blocking_portal`` offers much of this, but a portal that is left open keeps the interpreter from
+exiting.
 """
 
 from __future__ import annotations
@@ -32,164 +39,190 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from threading import Lock
 
-# How many seconds work that has to end may take to clean up after itself.
-PATIENCE = 5.0
-# On Windows a wait for a lock cannot be interrupted, so Ctrl-C is noticed between two waits.
-SLICE = inf if os.name == "posix" else 0.2
+# Seconds that cancelled work may take to clean up.
+CLEANUP_TIMEOUT = 5.0
+# On Windows, Ctrl-C does not interrupt a wait for a lock, so such a wait is divided into intervals.
+WAIT_INTERVAL = inf if os.name == "posix" else 0.2
 
-# Before there is a thread: a process that is forked while another thread imports inherits Python's import locks.
+# Imported before there is a thread: a fork during an import in another thread would leave Python's import lock locked.
 network.preload()
 
 
 class LoopThread:
-    """A thread with an event loop in which the core is entered and left. It knows nothing of those who ask."""
+    """A thread with an event loop in which the async client is entered and left.
 
-    def __init__(self, core: AbstractAsyncContextManager[Any, bool | None]) -> None:
+    Args:
+        client: The async client.
+
+    Attributes:
+        stopping: Whether the thread has ended or is about to.
+        error: What ended the event loop, or the error of the client's ``__aexit__``.
+        shutdown_callbacks: Called in the loop thread when it is told to stop.
+        at_exit: Whether the interpreter is exiting.
+    """
+
+    def __init__(self, client: AbstractAsyncContextManager[Any, bool | None]) -> None:
         self.stopping: bool = False
         self.error: BaseException | None = None
-        self.endings: set[Callable[[], object]] = set()
-        self._core = core
+        self.shutdown_callbacks: set[Callable[[], object]] = set()
+        self.at_exit: bool = False
+        self._client = client
         self._pid = os.getpid()
-        self._inbox = deque[Callable[[], object]]()
-        self._only_one = threading.Lock()
+        self._callbacks = deque[Callable[[], object]]()
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._over = False
-        self._begun = False
-        self._ended = threading.Lock()
-        self._ended.acquire()
-        self.at_exit: bool = False
+        self._started = False
+        self._ended = False
+        self._run_once = threading.Lock()
+        self._end_lock = threading.Lock()
+        self._end_lock.acquire()
 
     # In any thread
 
     def start(self) -> None:
-        """Start the thread, if there is none."""
-        # A Ctrl-C in here may start a thread too many, which then ends at once; a lock could stay locked. Not started from
-        # here, because `Thread.start` holds such a lock while it waits, and Ctrl-C comes to the main thread only.
+        """Start the thread, unless it has been started."""
+        # A Ctrl-C in here may start a second thread, which then ends at once. `Thread.start` is not called here: it holds a
+        # lock while it waits for the new thread, and Ctrl-C, which only the main thread receives, could leave that locked.
         if self._thread is None:
             try:
-                self._begun = True
+                self._started = True
                 _thread.start_new_thread(self._launch, ())
             except BaseException:
-                self._begun = False
+                self._started = False
                 raise
 
-    def is_here(self) -> bool:
-        """Whether the thread is of this process: after a fork the child has none of the parent's threads."""
+    def is_of_this_process(self) -> bool:
+        """Whether the thread belongs to this process: a forked child has none of its parent's threads."""
         return self._pid == os.getpid()
 
-    def check(self) -> None:
-        """Refuse what could never end."""
+    def check_caller(self) -> None:
+        """Refuse calls that would never return.
+
+        Raises:
+            InvalidStateError: The caller is the loop thread itself, or a forked child.
+        """
         if threading.current_thread() is self._thread:
-            raise InvalidStateError("the blocking client was called in its own event loop; use AsyncA2V there")
-        if not self.is_here():
+            raise InvalidStateError("the sync client was called in its own event loop; use AsyncA2V there")
+        if not self.is_of_this_process():
             raise InvalidStateError("this was opened before a fork and belongs to the parent process; open it again")
 
-    def post(self, letter: Callable[[], object]) -> None:
-        """Have something called in the loop thread, soon and in order."""
-        if not self.is_here():
-            return  # the thread stayed in the parent
-        self._inbox.append(letter)
+    def call_soon(self, callback: Callable[[], object]) -> None:
+        """Have a callback called in the loop thread, in order. Nothing happens in a forked child."""
+        if not self.is_of_this_process():
+            return
+        self._callbacks.append(callback)
         if self._loop:
-            with suppress(RuntimeError):  # closed just now
-                self._loop.call_soon_threadsafe(self._read, context=self._home)
-        if self._over:
-            self._read()
+            with suppress(RuntimeError):  # the loop has been closed meanwhile
+                self._loop.call_soon_threadsafe(self._run_callbacks, context=self._loop_context)
+        if self._ended:
+            self._run_callbacks()
 
     def stop(self) -> None:
-        """Let the thread end. Waits get ``ClientClosedError``, what is open is cleaned up."""
-        self.post(self._stop)
+        """Tell the thread to end: waiting calls raise ``ClientClosedError``, and everything open is cleaned up."""
+        self.call_soon(self._shut_down)
 
     def join(self, seconds: float = inf) -> None:
-        """Wait for the end of the thread, also if it has only been asked to start."""
-        end = monotonic() + seconds
-        if self._begun and acquire(self._ended, end):
-            self._ended.release()
-            while self._thread and self._thread.is_alive() and (left := end - monotonic()) > 0:  # pragma: no branch
-                # It is about to end, and mostly has.
-                self._thread.join(None if min(left, SLICE) == inf else min(left, SLICE))  # pragma: no cover
+        """Wait until the thread has ended, even if it is only just starting."""
+        deadline = monotonic() + seconds
+        if self._started and acquire(self._end_lock, deadline):
+            self._end_lock.release()
+            while (
+                self._thread and self._thread.is_alive() and (left := deadline - monotonic()) > 0
+            ):  # pragma: no branch
+                # Usually the thread has ended by now.
+                self._thread.join(
+                    None if min(left, WAIT_INTERVAL) == inf else min(left, WAIT_INTERVAL)
+                )  # pragma: no cover
 
-    def refusal(self) -> BaseException:
-        """What to answer when it is too late to ask."""
-        refusal = ClientClosedError("the client is closed")
-        refusal.__cause__ = self.error
-        return refusal
+    def closed_error(self) -> BaseException:
+        """Return the error for a call that comes too late."""
+        closed = ClientClosedError("the client is closed")
+        closed.__cause__ = self.error
+        return closed
 
-    def _read(self) -> None:
+    def _run_callbacks(self) -> None:
         while True:
             try:
-                letter = self._inbox.popleft()
+                callback = self._callbacks.popleft()
             except IndexError:
                 return
-            letter()
+            callback()
 
     # In the loop thread
 
     def spawn(self, run: Callable[[], Coroutine[Any, Any, None]], context: Context) -> None:
-        """Start a task, which sees the context variables of the caller."""
+        """Start a task that sees the caller's context variables."""
         context.run(self._spawn, run)
 
     def _spawn(self, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        # The caller may be in a loop of its own, of another kind; what our loop has set is what counts in our loop.
-        for variable, value in self._home.items():
+        # The caller may run in another event loop, even of another kind: variables that this loop has set win.
+        for variable, value in self._loop_context.items():
             variable.set(value)
         self._group.start_soon(run)
 
-    def _stop(self) -> None:
+    def _shut_down(self) -> None:
         self.stopping = True
-        if not self._over:
-            self._stopped.set()
+        if not self._ended:
+            self._stop_event.set()
 
     def _launch(self) -> None:
         try:
             threading.Thread(target=self._run, name="a2v", daemon=True).start()
         except RuntimeError as error:  # the system has no more threads
-            self._end(error)
+            self._finish(error)
 
-    def _end(self, error: BaseException | None) -> None:
+    def _finish(self, error: BaseException | None) -> None:
         self.error = error
-        self.stopping = self._over = True
-        self._read()
-        self._ended.release()
+        self.stopping = self._ended = True
+        self._run_callbacks()
+        self._end_lock.release()
 
     def _run(self) -> None:
-        if not self._only_one.acquire(blocking=False):
+        if not self._run_once.acquire(blocking=False):
             return
         self._thread = threading.current_thread()
         atexit.register(self._exit)
         error: BaseException | None = None
         try:
-            # In an empty context, because since 3.14 a thread may begin with a copy of its starter's.
+            # In an empty context: since Python 3.14 a thread may inherit a copy of its creator's.
             options = {"loop_factory": _threads.new_event_loop}
             Context().run(partial(anyio.run, self._main, backend="asyncio", backend_options=options))
-        except BaseException as caught:  # noqa: BLE001  # told to those who ask, there is nobody else
+        except BaseException as caught:  # noqa: BLE001  # raised to the callers; this thread has none
             error = caught
         atexit.unregister(self._exit)
-        self._end(error)
+        self._finish(error)
 
     async def _main(self) -> None:
-        self._home = copy_context()
-        self._stopped = anyio.Event()
-        async with self._core, anyio.create_task_group() as self._group:
+        self._loop_context = copy_context()
+        self._stop_event = anyio.Event()
+        async with self._client, anyio.create_task_group() as self._group:
             self._loop = asyncio.get_running_loop()
-            self._read()
-            await self._stopped.wait()
-            self._group.cancel_scope.deadline = anyio.current_time() + PATIENCE
-            for end in list(self.endings):
-                end()
+            self._run_callbacks()
+            await self._stop_event.wait()
+            self._group.cancel_scope.deadline = anyio.current_time() + CLEANUP_TIMEOUT
+            for callback in list(self.shutdown_callbacks):
+                callback()
 
     def _exit(self) -> None:
-        # Without this the interpreter would freeze the thread wherever it is: no clean-up, and warnings about sockets.
-        if self.is_here():
+        # Otherwise the interpreter would freeze the thread at any point: without clean-up, and with warnings about sockets.
+        if self.is_of_this_process():
             self.at_exit = True
             self.stop()
-            self.join(PATIENCE)
+            self.join(CLEANUP_TIMEOUT)
 
 
-def acquire(lock: Lock, end: float) -> bool:
-    """Acquire a lock until a time of the monotonic clock, so that Ctrl-C can interrupt it; tell whether that worked."""
-    while (left := end - monotonic()) > 0:
-        pause = min(left, SLICE)
-        if lock.acquire(timeout=-1 if pause == inf else min(pause, threading.TIMEOUT_MAX)):
+def acquire(lock: Lock, deadline: float) -> bool:
+    """Acquire a lock so that Ctrl-C can interrupt the wait.
+
+    Args:
+        lock: The lock.
+        deadline: When to give up, by ``time.monotonic``.
+
+    Returns:
+        Whether the lock was acquired.
+    """
+    while (left := deadline - monotonic()) > 0:
+        timeout = min(left, WAIT_INTERVAL)
+        if lock.acquire(timeout=-1 if timeout == inf else min(timeout, threading.TIMEOUT_MAX)):
             return True
     return False

@@ -14,7 +14,7 @@ from a2v._sync.client import A2V
 
 # Code that waits for nothing would wait for this long, and the test kills the interpreter well before. So the tests need
 # no clock to tell promptly from late.
-bridge.PATIENCE = loop.PATIENCE = 600.0
+bridge.CLEANUP_TIMEOUT = loop.CLEANUP_TIMEOUT = 600.0
 
 # Set when something got to where it stays for ever.
 reached = threading.Event()

@@ -1,4 +1,4 @@
-"""One behaviour suite, against both clients: what holds for the async one holds for its twin."""
+"""The same behaviour of the async and the sync client: one suite runs against both."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ AUDIO = "https://example.com/hello.wav"
 
 
 class Driven:
-    """The async client, or a part of it, so that the words of the blocking one drive it."""
+    """Drives the async client, or an object made by it, with the method names of the sync client."""
 
     def __init__(self, portal, core):
         self._portal = portal
-        self._core = core
+        self._wrapped = core
         self._contexts = []
 
     def __repr__(self):
-        return repr(self._core)
+        return repr(self._wrapped)
 
     def __getattr__(self, name):
-        return self._shown(getattr(self._core, {"close": "aclose"}.get(name, name)))
+        return self._shown(getattr(self._wrapped, {"close": "aclose"}.get(name, name)))
 
     def _shown(self, value):
         if inspect.ismethod(value):
-            return lambda *args, **kwargs: self._called(value, [getattr(arg, "_core", arg) for arg in args], kwargs)
+            return lambda *args, **kwargs: self._called(value, [getattr(arg, "_wrapped", arg) for arg in args], kwargs)
         return Driven(self._portal, value) if type(value).__name__.startswith("Async") else value
 
     def _called(self, method, args, kwargs):
@@ -38,7 +38,7 @@ class Driven:
         return iter(Driven(self._portal, value)) if inspect.isasyncgen(value) else self._shown(value)
 
     def __enter__(self):
-        self._contexts.append(self._portal.wrap_async_context_manager(self._core))
+        self._contexts.append(self._portal.wrap_async_context_manager(self._wrapped))
         self._contexts[-1].__enter__()
         return self
 
@@ -47,7 +47,7 @@ class Driven:
 
     def __iter__(self):
         async def step():
-            return await anext(self._core, None)
+            return await anext(self._wrapped, None)
 
         while (value := self._portal.call(step)) is not None:
             yield value

@@ -33,7 +33,7 @@ def wait_until(condition):
 
 
 class TestCalls:
-    def test_a_call_returns_what_the_core_returns(self, bridge, core):
+    def test_a_call_returns_the_coroutines_result(self, bridge, core):
         assert bridge.call(core.add, 1, second=2) == 3
 
     def test_nothing_is_started_before_the_first_call(self, bridge, core):
@@ -73,14 +73,14 @@ class TestCalls:
             bridge.call(core.add, 1)
 
     @pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, GeneratorExit, asyncio.CancelledError])
-    def test_whatever_the_core_raises_reaches_the_caller_and_the_loop_goes_on(self, bridge, core, kind):
+    def test_any_exception_reaches_the_caller_and_the_loop_continues(self, bridge, core, kind):
         error = kind()
         with pytest.raises(kind) as caught:
             bridge.call(core.fail, error)
         assert caught.value is error
         assert bridge.call(core.add, 1, second=2) == 3
 
-    def test_an_error_is_let_go_with_its_caller(self, bridge):
+    def test_an_error_is_freed_with_its_caller(self, bridge):
         class Error(Exception):  # the built-in ones cannot be referred to weakly
             pass
 
@@ -145,7 +145,7 @@ class TestCalls:
         assert bridge.call(core.add, 1, second=2) == 3
         assert core.noted == ["core entered"]
 
-    def test_a_thread_that_cannot_be_started_is_told_to_the_caller(self, bridge, core, monkeypatch):
+    def test_a_thread_that_cannot_be_started_raises_in_the_caller(self, bridge, core, monkeypatch):
         def start(self):
             raise RuntimeError("can't start new thread")
 
@@ -157,10 +157,10 @@ class TestCalls:
         loop._launch()  # once more where coverage looks: it does not see threads this bare
         assert loop.stopping
 
-    def test_a_thread_too_many_ends_at_once(self, bridge, core):
+    def test_a_second_thread_ends_at_once(self, bridge, core):
         bridge.call(core.add, 1, second=2)
         before = loop_threads()
-        bridge.running()._launch()
+        bridge.loop_thread()._launch()
         wait_until(lambda: loop_threads() == before)
         assert core.noted == ["core entered"]
 
@@ -172,7 +172,7 @@ class TestClosing:
         assert not thread.is_alive()
         assert core.noted == ["core entered", "core left"]
 
-    def test_close_of_what_was_never_used_starts_nothing(self, bridge, core):
+    def test_closing_an_unused_client_starts_nothing(self, bridge, core):
         bridge.close()
         assert core.log == []
         with pytest.raises(ClientClosedError):
@@ -182,8 +182,8 @@ class TestClosing:
         assert bridge.call(core.add, 1, second=2) == 3
         bridge.close()
         bridge.close()
-        bridge.open()
-        bridge.open()
+        bridge.reopen()
+        bridge.reopen()
         assert bridge.call(core.add, 1, second=2) == 3
         assert core.noted == ["core entered", "core left", "core entered"]
 
@@ -196,7 +196,7 @@ class TestClosing:
                 waiting.result(LIMIT)
         assert core.noted == ["core entered", "cleaned up", "core left"]
 
-    def test_what_ended_a_call_is_let_go_with_its_caller(self, bridge, core):
+    def test_the_error_that_ended_a_call_is_freed_with_its_caller(self, bridge, core):
         def call():
             try:
                 bridge.call(core.forever)
@@ -214,15 +214,15 @@ class TestClosing:
         finally:
             gc.enable()
 
-    def test_a_call_under_way_to_a_loop_that_just_ended_is_refused(self, bridge, core):
-        loop = bridge.running()
+    def test_a_call_to_a_loop_that_has_just_ended_is_refused(self, bridge, core):
+        loop = bridge.loop_thread()
         bridge.call(core.add, 1, second=2)
         bridge.close()
         with pytest.raises(ClientClosedError):
-            module._Worker().ask(loop, module._Request(core.forever))
+            module._Worker().run(loop, module._Call(core.forever))
 
-    def test_a_call_under_way_while_the_loop_ends_is_refused(self, bridge, core):
-        loop = bridge.running()
+    def test_a_call_that_arrives_while_the_loop_ends_is_refused(self, bridge, core):
+        loop = bridge.loop_thread()
         asked = threading.Event()
 
         async def linger():
@@ -235,7 +235,7 @@ class TestClosing:
             assert core.reached.wait(LIMIT)
             loop.stop()
             with pytest.raises(ClientClosedError):
-                module._Worker().ask(loop, module._Request(core.forever))
+                module._Worker().run(loop, module._Call(core.forever))
             asked.set()
             assert lingering.result(LIMIT) is None
 
@@ -250,7 +250,7 @@ class TestClosing:
         with pytest.raises(OSError, match="still busy"):
             bridge.close()
 
-    def test_a_core_that_cannot_be_entered_is_told_to_the_caller(self, core):
+    def test_an_error_on_entering_the_client_raises_in_the_caller(self, core):
         class Failing(type(core)):
             async def __aenter__(self):
                 raise OSError("no more files")
@@ -260,8 +260,8 @@ class TestClosing:
             Bridge(core).call(core.add, 1, second=2)
         assert str(caught.value.__cause__) == "no more files"
 
-    def test_clean_up_that_takes_for_ever_is_cut_short(self, bridge, core, monkeypatch):
-        monkeypatch.setattr(loop_module, "PATIENCE", 0.1)
+    def test_clean_up_without_end_is_cut_short(self, bridge, core, monkeypatch):
+        monkeypatch.setattr(loop_module, "CLEANUP_TIMEOUT", 0.1)
 
         async def endless():
             try:
@@ -293,7 +293,7 @@ class TestClosing:
         gc.collect()
         assert reference() is None
 
-    def test_dropping_it_unused_is_nothing(self, core):
+    def test_dropping_an_unused_client_does_nothing(self, core):
         Bridge(core)
         assert core.log == []
 
@@ -307,10 +307,10 @@ class TestClosing:
         wait_until(lambda: threading.active_count() <= threads and descriptors() <= files)
         assert threading.active_count() <= threads
 
-    def test_what_came_from_a_client_keeps_it_alive(self, core):
-        twin = SyncWrapper(core, Bridge(core))
+    def test_an_object_made_by_a_client_keeps_it_alive(self, core):
+        wrapper = SyncWrapper(core, Bridge(core))
         gc.collect()
-        assert twin._bridge.call(core.add, 1, second=2) == 3
+        assert wrapper._bridge.call(core.add, 1, second=2) == 3
 
 
 class TestCtrlC:
@@ -321,7 +321,7 @@ class TestCtrlC:
         assert core.noted[-1] == "cleaned up"
         assert bridge.call(core.add, 1, second=2) == 3
 
-    def test_it_tells_what_the_cancellation_tells(self, bridge, core, ctrl_c):
+    def test_it_carries_the_notes_of_the_cancellation(self, bridge, core, ctrl_c):
         async def submit():
             try:
                 await core.forever()
@@ -354,8 +354,8 @@ class TestCtrlC:
         released.set()
         assert bridge.call(core.add, 1, second=2) == 3
 
-    def test_clean_up_is_not_waited_for_longer_than_patience(self, bridge, core, ctrl_c, monkeypatch):
-        monkeypatch.setattr(module, "PATIENCE", 0.05)
+    def test_the_wait_for_the_clean_up_is_limited(self, bridge, core, ctrl_c, monkeypatch):
+        monkeypatch.setattr(module, "CLEANUP_TIMEOUT", 0.05)
         released = threading.Event()
 
         async def slow():
@@ -400,49 +400,49 @@ class TestCtrlC:
         assert core.noted == ["core entered", "room entered", "room left", "cleaned up"]
 
     @pytest.mark.parametrize("when", [0, 1])
-    def test_in_the_moment_of_asking_it_leaves_nothing_behind(self, bridge, core, monkeypatch, when):
+    def test_while_the_call_is_handed_over_it_leaves_nothing_behind(self, bridge, core, monkeypatch, when):
         bridge.call(core.add, 1, second=2)
-        loop = bridge.running()
-        real = loop.post
+        loop = bridge.loop_thread()
+        real = loop.call_soon
         interrupts = []
 
-        def post(letter):
+        def call_soon(callback):
             if when:
-                real(letter)
+                real(callback)
             monkeypatch.undo()
             interrupts.append(1)
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(loop, "post", post)
-        monkeypatch.setattr(module, "PATIENCE", 600.0)  # there is nothing to wait for
+        monkeypatch.setattr(loop, "call_soon", call_soon)
+        monkeypatch.setattr(module, "CLEANUP_TIMEOUT", 600.0)  # there is nothing to wait for
         with pytest.raises(KeyboardInterrupt):
             bridge.call(core.forever)
         assert interrupts
-        assert loop.endings == set()
+        assert loop.shutdown_callbacks == set()
         assert bridge.call(core.add, 1, second=2) == 3
 
     def test_before_the_first_step_of_its_task_it_ends_the_call(self, bridge, core, monkeypatch):
-        loop = bridge.running()
-        busy, free, letters = threading.Event(), threading.Event(), []
-        loop.post(lambda: (busy.set(), free.wait()))
+        loop = bridge.loop_thread()
+        busy, free, callbacks = threading.Event(), threading.Event(), []
+        loop.call_soon(lambda: (busy.set(), free.wait()))
         assert busy.wait(LIMIT)
-        real = loop.post
+        real = loop.call_soon
 
-        def post(letter):
-            real(letter)
-            letters.append(letter)
-            if len(letters) == 1:
+        def call_soon(callback):
+            real(callback)
+            callbacks.append(callback)
+            if len(callbacks) == 1:
                 raise KeyboardInterrupt
-            free.set()  # only now is either of the two letters read
+            free.set()  # only now is either callback called
 
-        monkeypatch.setattr(loop, "post", post)
+        monkeypatch.setattr(loop, "call_soon", call_soon)
         with pytest.raises(KeyboardInterrupt):
             bridge.call(core.forever)
-        assert len(letters) == 2
-        assert loop.endings == set()
+        assert len(callbacks) == 2
+        assert loop.shutdown_callbacks == set()
 
     def test_after_the_answer_it_still_ends_an_iterator(self, bridge, core, monkeypatch):
-        wait = module._Request.wait
+        wait = module._Call.wait
 
         def interrupted(self, *seconds):
             wait(self, *seconds)
@@ -450,7 +450,7 @@ class TestCtrlC:
             raise KeyboardInterrupt
 
         iterator = SyncIterator(core.count(), bridge)
-        monkeypatch.setattr(module._Request, "wait", interrupted)
+        monkeypatch.setattr(module._Call, "wait", interrupted)
         with pytest.raises(KeyboardInterrupt):
             next(iterator)
         assert core.noted[-1] == "closed"
@@ -463,7 +463,7 @@ class TestIterators:
         assert list(iterator) == [0, 1, 2]
         with pytest.raises(StopIteration):
             next(iterator)
-        wait_until(lambda: not bridge.running().endings)  # no task is left, though the iterator is still held
+        wait_until(lambda: not bridge.loop_thread().endings)  # no task is left, though the iterator is still held
 
     def test_the_core_runs_only_within_next(self, bridge, core):
         iterator = SyncIterator(core.count(), bridge)
@@ -495,11 +495,11 @@ class TestIterators:
         assert core.noted[1:] == ["opened", 0, "closed"]
         assert len({task for _, task in core.log[1:]}) == 1
 
-    def test_break_and_let_go(self, bridge, core):
+    def test_break_and_garbage_collection(self, bridge, core):
         for _ in SyncIterator(core.count(), bridge):
             break
         wait_until(lambda: core.noted[-1] == "closed")
-        assert bridge.running().endings == set()
+        assert bridge.loop_thread().endings == set()
 
     def test_once_closed_it_has_no_more_values(self, bridge, core):
         iterator = SyncIterator(core.count(), bridge)
@@ -527,7 +527,7 @@ class TestIterators:
         assert names[1:] == ["__next__", "ask", "failing"]
         assert list(iterator) == []
 
-    def test_an_error_of_its_clean_up_reaches_who_closes_it(self, bridge):
+    def test_an_error_of_its_clean_up_is_raised_by_close(self, bridge):
         async def failing():
             try:
                 yield 1
@@ -569,7 +569,7 @@ class TestIterators:
             assert closing.wait(LIMIT)
             second = pool.submit(iterator.close)
             with pytest.raises(StopAsyncIteration):
-                worker.ask(bridge.running(), module._Request(anyio.sleep_forever))
+                worker.run(bridge.loop_thread(), module._Call(anyio.sleep_forever))
             released.set()
             assert first.result(LIMIT) is second.result(LIMIT) is None
 
@@ -589,7 +589,7 @@ class TestIterators:
         iterator = SyncIterator(core.count(), bridge)
         next(iterator)
         bridge.close()
-        bridge.open()
+        bridge.reopen()
         bridge.call(core.add, 1, second=2)
         with pytest.raises(ClientClosedError):
             next(iterator)
@@ -624,7 +624,7 @@ class TestContexts:
             context._step(room.step)
         context.__exit__(None, None, None)
 
-    def test_the_core_is_told_of_the_bodys_error_which_passes(self, bridge, make_room):
+    def test_the_bodys_error_is_passed_to_the_wrapped_context_and_raised(self, bridge, make_room):
         room, error = make_room(), KeyError("mine")
         with pytest.raises(KeyError) as caught, SyncContext(room, bridge):
             raise error
@@ -640,7 +640,7 @@ class TestContexts:
         names = [frame.name for frame in traceback.extract_tb(caught.value.__traceback__)]
         assert names[1:] == ["__enter__", "ask", "open", "__aenter__", "fail"]
         assert core.noted == ["core entered"]
-        assert bridge.running().endings == set()
+        assert bridge.loop_thread().endings == set()
 
     def test_an_error_while_leaving(self, bridge, make_room):
         async def fail():
@@ -651,7 +651,7 @@ class TestContexts:
         names = [frame.name for frame in traceback.extract_tb(caught.value.__traceback__)]
         assert names[1:] == ["__exit__", "leave", "ask", "__aexit__", "fail"]
 
-    def test_an_error_of_a_clean_up_that_another_thread_asked_for(self, bridge, core, make_room):
+    def test_an_error_of_a_clean_up_requested_by_another_thread(self, bridge, core, make_room):
         async def fail():
             raise ValueError("no")
 
@@ -666,7 +666,7 @@ class TestContexts:
                 waiting.result(LIMIT)
 
     @pytest.mark.parametrize("way", ["drop", "close"])
-    def test_left_open_it_is_left_with_its_client(self, bridge, core, make_room, way):
+    def test_an_open_context_is_left_when_its_client_closes(self, bridge, core, make_room, way):
         room = make_room()
         context = SyncContext(room, bridge)
         context.__enter__()
@@ -688,7 +688,7 @@ class TestAnotherProcess:
     def fork(self, monkeypatch):
         return lambda: monkeypatch.setattr(os, "getpid", lambda: 0)
 
-    def test_what_was_opened_before_is_refused_and_not_touched(self, bridge, core, make_room, fork, monkeypatch):
+    def test_objects_opened_before_the_fork_are_refused_and_untouched(self, bridge, core, make_room, fork, monkeypatch):
         iterator, room = SyncIterator(core.count(), bridge), make_room()
         next(iterator)
         with SyncContext(room, bridge):
@@ -697,7 +697,7 @@ class TestAnotherProcess:
             with pytest.raises(RuntimeError, match="before a fork"):
                 next(iterator)
             iterator.close()
-            iterator._worker.abandon()
+            iterator._worker.cancel()
             SyncContext.__exit__(SyncContext(room, bridge), None, None, None)
             monkeypatch.undo()
             bridge.call(core.add, 1, second=2)
@@ -705,7 +705,7 @@ class TestAnotherProcess:
 
     def test_its_exit_is_not_the_parents(self, bridge, core, fork, monkeypatch):
         bridge.call(core.add, 1, second=2)
-        loop = bridge.running()
+        loop = bridge.loop_thread()
         fork()
         loop._exit()
         monkeypatch.undo()
@@ -713,13 +713,13 @@ class TestAnotherProcess:
 
     def test_the_exit_of_its_own_process_ends_the_thread(self, bridge, core):
         thread = bridge.call(core.thread)
-        bridge.running()._exit()
+        bridge.loop_thread()._exit()
         assert not thread.is_alive()
         assert core.noted[-1] == "core left"
 
 
-class TestTwins:
-    def test_it_reads_like_the_cores_object_in_its_own_name(self, bridge):
+class TestWrappers:
+    def test_the_repr_is_the_wrapped_objects_with_its_own_class(self, bridge):
         class AsyncThing:
             def __repr__(self):
                 return f"<{type(self).__name__} 7>"
@@ -729,6 +729,6 @@ class TestTwins:
 
         assert repr(Thing(AsyncThing(), bridge)) == "<Thing 7>"
 
-    def test_the_core_is_handed_its_own_objects(self, bridge, core):
+    def test_wrapped_objects_are_unwrapped(self, bridge, core):
         assert unwrap(SyncWrapper(core, bridge)) is core
         assert unwrap("id") == "id"

@@ -40,7 +40,7 @@ ENTER = """
         pass
 """
 CLOSE = """
-    core = client._core
+    core = client._wrapped
     class Stubborn(type(core)):
         async def __aexit__(self, *_):
             say("ready")
@@ -66,8 +66,8 @@ client = client()
 try:
 {work}
 except KeyboardInterrupt:
-    say("interrupted", *client._core._session._custom_transport.left)
-    loop = client._bridge.running()
+    say("interrupted", *client._wrapped._session._custom_transport.left)
+    loop = client._bridge.loop_thread()
     while loop.endings:  # between two looks it may hit the loop's body, and then the iterator is merely let go
         time.sleep(0.01)
     say(len(loop.endings), client.characters.list()[0].model_id)
@@ -152,7 +152,7 @@ client.close()
                 except KeyboardInterrupt:
                     hit += 1
             for _ in range(1000):
-                loop = client._bridge.running()
+                loop = client._bridge.loop_thread()
                 if not loop.endings:
                     break
                 threading.Event().wait(0.01)
@@ -215,7 +215,7 @@ class TestExit:
             import atexit
             threading.excepthook = lambda args: None  # a thread may or may not live to hear that the client is closed
             client = client()
-            atexit.register(lambda: say("left:", *client._core._session._custom_transport.left))
+            atexit.register(lambda: say("left:", *client._wrapped._session._custom_transport.left))
             {state}
             """
         )
@@ -243,10 +243,10 @@ class TestExit:
             from service import *
             import time
             import a2v._sync.loop
-            a2v._sync.loop.PATIENCE = 0.2
+            a2v._sync.loop.CLEANUP_TIMEOUT = 0.2
             client = client()
             client.characters.list()
-            client._bridge.running().post(lambda: time.sleep(60))
+            client._bridge.loop_thread().call_soon(lambda: time.sleep(60))
             """
         )
         assert python.end() == (0, "", "")
