@@ -1,14 +1,15 @@
-"""Blocking work in daemon threads that belong to a2v.
+"""A thread pool for blocking work: files, the journal, TLS settings, uploads and host names.
 
-Files, the journal, TLS settings, uploads and host names are handled here, and not in the threads of anyio or of the event
-loop, because those are shared with the application:
+Not the threads of anyio or of the event loop's default executor, because those are shared with the application:
 
-* 40 functions of the application that wait for us in anyio's 40 threads would wait for good if our work needed one too.
-* Python joins the default executor of an event loop at its end, so a host name that cannot be resolved would hold up the end
-  of the program; and it refuses new work once the main thread has ended, although other threads still run.
+* If 40 functions of the application waited for a2v in anyio's 40 threads, a2v's own work would never get one: a deadlock.
+* Python joins the default executor when the event loop closes, so a slow name server would delay the end of the program. The
+  executor also refuses work once the main thread has ended, although other threads still run.
 
-A thread takes the next job as soon as it has finished one, and ends after a short time without any. Callers limit how many
-jobs they start at once. After a fork the child starts with no threads.
+These are daemon threads. There is no queue: ``start`` hands an item to an idle thread, or to a new one. A thread adds itself to
+``_idle`` when it has finished an item, and ends after half a second without another. Callers limit how many items run at a
+time. Idle threads are kept in a deque, whose methods are atomic; a lock could be left locked by a fork. A forked child starts
+with no threads.
 """
 
 from __future__ import annotations
@@ -35,32 +36,32 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# Jobs at once for one event loop: enough to keep a disk busy.
-_AT_ONCE = 8
-# How long a thread waits for another job, in seconds.
+# Items at a time for one event loop: enough to keep a disk busy.
+_MAX_RUNNING = 8
+# Seconds that a thread waits for another item.
 _IDLE = 0.5
 
 
 class WorkItem(Generic[T]):
-    """A function for a thread of ours to call, and what comes of it."""
+    """A function to run in a thread, and its result."""
 
     _value: T
 
-    def __init__(self, work: Callable[[], T], done: Callable[[], object]) -> None:
-        self._work = work
+    def __init__(self, function: Callable[[], T], on_done: Callable[[], object]) -> None:
+        self._function = function
         self._error: BaseException | None = None
-        self.done = done
+        self.on_done = on_done
 
     def run(self) -> None:
         """Call the function."""
         try:
-            self._value = self._work()
+            self._value = self._function()
         except BaseException as error:  # noqa: BLE001  # `result` raises it
             self._error = error
-        del self._work
+        del self._function
 
     def result(self) -> T:
-        """What the function returned; what it raised is raised, once."""
+        """Return the function's result, or raise its exception; only once."""
         error, self._error = self._error, None
         if error is None:
             return self._value
@@ -71,61 +72,63 @@ class WorkItem(Generic[T]):
 
 
 class _Worker:
-    """A daemon thread, and the job that was handed to it."""
+    """A daemon thread, and the item handed to it."""
 
     def __init__(self) -> None:
-        self._job: WorkItem[Any] | None = None
+        self._item: WorkItem[Any] | None = None
         self._handed = threading.Lock()
         self._handed.acquire()
-        threading.Thread(target=self._live, name="a2v worker", daemon=True).start()
+        threading.Thread(target=self._run, name="a2v worker", daemon=True).start()
 
-    def take(self, job: WorkItem[Any]) -> None:
-        self._job = job
+    def take(self, item: WorkItem[Any]) -> None:
+        self._item = item
         self._handed.release()
 
-    def _live(self) -> None:
-        while self._is_handed_a_job():
-            job, self._job = self._job, None
-            if job:  # pragma: no branch
-                job.run()
-                # Before anybody is told: so one call after another needs one thread.
+    def _run(self) -> None:
+        while self._wait_for_item():
+            item, self._item = self._item, None
+            if item:  # pragma: no branch
+                item.run()
+                # Before the caller is notified, so that consecutive calls use one thread.
                 _idle.append(self)
-                job.done()
-            del job
+                item.on_done()
+            del item
 
-    def _is_handed_a_job(self) -> bool:
-        """Wait for the next job. False if none came for a while, and none can come any more."""
+    def _wait_for_item(self) -> bool:
+        """Wait for the next item. Return False if none arrived in time, and none can arrive any more."""
         if self._handed.acquire(timeout=_IDLE):
             return True
         while True:
             try:
                 _idle.remove(self)
             except ValueError:
-                # `start` has taken this thread out: its job is on the way, and must not be run before it is handed over.
+                # `start` has removed this thread from the deque, and is about to hand it an item.
                 return self._handed.acquire()
-            except IndexError:  # pragma: no cover  # others were taken out just now
+            except IndexError:  # pragma: no cover  # the deque was changed meanwhile
                 continue
             return False
 
 
-# Threads without a job. A deque needs no lock, which a fork could leave locked.
 _idle: deque[_Worker] = deque()
 
 if hasattr(os, "register_at_fork"):  # pragma: no branch
     os.register_at_fork(after_in_child=_idle.clear)
 
 
-def start(work: Callable[[], T], done: Callable[[], object]) -> WorkItem[T]:
-    """Have a function called in a thread.
+def start(function: Callable[[], T], on_done: Callable[[], object]) -> WorkItem[T]:
+    """Run a function in a thread, without waiting for it.
 
     Args:
-        work: The function.
-        done: Called afterwards, in that thread.
+        function: The function.
+        on_done: Called afterwards, in that thread.
+
+    Returns:
+        The item, whose ``result`` may be used after ``on_done`` was called.
 
     Raises:
         OSError: The system has no more threads.
     """
-    job = WorkItem(work, done)
+    item = WorkItem(function, on_done)
     try:
         try:
             worker = _idle.pop()
@@ -133,20 +136,20 @@ def start(work: Callable[[], T], done: Callable[[], object]) -> WorkItem[T]:
             worker = _Worker()
     except RuntimeError as error:
         raise OSError(errno.EAGAIN, str(error)) from None
-    worker.take(job)
-    return job
+    worker.take(item)
+    return item
 
 
 @define(eq=False)
 class _LoopState:
-    """What threads do for one event loop.
+    """The work of one event loop.
 
     Attributes:
-        limiter: Bounds the jobs under way.
-        running: How many there are, also those that nobody waits for any more.
+        limiter: Limits the number of items at a time.
+        running: The number of items that are running, including abandoned ones.
     """
 
-    limiter: anyio.CapacityLimiter = field(factory=lambda: anyio.CapacityLimiter(_AT_ONCE))
+    limiter: anyio.CapacityLimiter = field(factory=lambda: anyio.CapacityLimiter(_MAX_RUNNING))
     running: int = 0
 
 
@@ -154,7 +157,7 @@ _loop_states: RunVar[_LoopState] = RunVar("a2v threads")
 
 
 def current_loop_state() -> _LoopState:
-    """What threads do for the current event loop, as a clock for tests needs to know."""
+    """Return the state of the current event loop; virtual time waits until nothing is running."""
     try:
         return _loop_states.get()
     except LookupError:
@@ -170,11 +173,11 @@ async def run(
     grace: float = inf,
     on_cancel: Callable[[], object] = lambda: None,
 ) -> T:
-    """Call a function in a thread and wait for it.
+    """Run a function in a thread and wait for its result.
 
     Args:
         function: The function.
-        limiter: Bounds the jobs under way; ``None``: the limiter for files.
+        limiter: Limits the number of items at a time; ``None``: the one for files.
         grace: Seconds that a cancellation waits for the function to return before it abandons the thread.
         on_cancel: Called when the wait is cancelled, if ``grace`` is limited.
 
@@ -184,17 +187,17 @@ async def run(
     work = current_loop_state()
     async with limiter or work.limiter:
         ended = anyio.Event()
-        soon = _caller()
+        call_soon = _thread_safe_call_soon()
 
-        def in_loop() -> None:
+        def finish() -> None:
             work.running -= 1
             ended.set()
 
-        def done() -> None:
-            with suppress(RuntimeError):  # the loop has ended
-                soon(in_loop)
+        def on_done() -> None:
+            with suppress(RuntimeError):  # the loop is closed
+                call_soon(finish)
 
-        job = start(function, done)
+        item = start(function, on_done)
         work.running += 1
         try:
             with anyio.CancelScope(shield=grace == inf):
@@ -204,40 +207,40 @@ async def run(
             with anyio.move_on_after(grace, shield=True):
                 await ended.wait()
             raise
-        return job.result()
+        return item.result()
 
 
-def _caller() -> Callable[[Callable[[], object]], object]:
-    """How a thread has something called in the current event loop, without waiting for it."""
+def _thread_safe_call_soon() -> Callable[[Callable[[], object]], object]:
+    """Return a function with which a thread schedules a callback in the current event loop."""
     token: Any = anyio.lowlevel.current_token().native_token
     if isinstance(token, asyncio.AbstractEventLoop):
         return token.call_soon_threadsafe
-    return token.run_sync_soon  # type: ignore[no-any-return]  # of trio, which is no dependency
+    return token.run_sync_soon  # type: ignore[no-any-return]  # trio is not a dependency
 
 
-class _EventLoop(asyncio.ProactorEventLoop if sys.platform == "win32" else asyncio.SelectorEventLoop):  # type: ignore[misc]  # either has it
-    """Resolves host names in threads of ours. Python waits for those of the default executor at the end of a loop."""
+class _EventLoop(asyncio.ProactorEventLoop if sys.platform == "win32" else asyncio.SelectorEventLoop):  # type: ignore[misc]  # chosen by platform
+    """Resolves host names in these threads, because Python waits for those of the default executor when a loop closes."""
 
     async def getaddrinfo(self, host: Any, port: Any, **hints: Any) -> Any:
-        return await run(partial(socket.getaddrinfo, host, port, **hints), limiter=_resolvers(), grace=0)
+        return await run(partial(socket.getaddrinfo, host, port, **hints), limiter=_resolver_limiter(), grace=0)
 
     async def getnameinfo(self, sockaddr: Any, flags: int = 0) -> Any:
-        return await run(partial(socket.getnameinfo, sockaddr, flags), limiter=_resolvers(), grace=0)
+        return await run(partial(socket.getnameinfo, sockaddr, flags), limiter=_resolver_limiter(), grace=0)
 
 
 def new_event_loop() -> asyncio.AbstractEventLoop:
-    """An event loop for a thread or a program of ours, whose end does not wait for name servers."""
+    """Return an event loop whose end does not wait for name servers."""
     return _EventLoop()
 
 
-_limiters: RunVar[anyio.CapacityLimiter] = RunVar("a2v resolvers")
+_resolver_limiters: RunVar[anyio.CapacityLimiter] = RunVar("a2v resolvers")
 
 
-def _resolvers() -> anyio.CapacityLimiter:
-    """Not the limiter of the files: a name server that does not answer holds a thread for half a minute."""
+def _resolver_limiter() -> anyio.CapacityLimiter:
+    """Return the limiter for host names, apart from that for files: a dead name server blocks a thread for half a minute."""
     try:
-        return _limiters.get()
+        return _resolver_limiters.get()
     except LookupError:
-        limiter = anyio.CapacityLimiter(_AT_ONCE)
-        _limiters.set(limiter)
+        limiter = anyio.CapacityLimiter(_MAX_RUNNING)
+        _resolver_limiters.set(limiter)
         return limiter

@@ -1,10 +1,11 @@
-"""The file that a download ends up in, and the partial file that it grows in.
+"""The file that a download is saved to, and the partial file that it is written to first.
 
-Nothing appears under the final name before it is whole. Until then the bytes are in a partial file in the same folder,
-``.a2v-KEY.part``, whose short name fits wherever the final one does. A key that is remembered (by a batch's journal)
-names a partial file that a later process completes; it is locked, so that two processes never write to it at once.
-Folders may be shared with others: whatever stands under the partial file's name and is no plain file, such as a symbolic
-link or a pipe, is removed and never opened.
+The final name appears only when the file is complete. Until then its bytes are in ``.a2v-KEY.part`` in the same folder; that
+name is short enough for every file system that takes the final one. If the key is stored, as a batch's journal does, a later
+process can resume the partial file. The partial file is locked, so two processes never write to it at the same time.
+
+The folder may be shared with other users. If the partial file's name is taken by anything but a plain file, such as a symbolic
+link or a pipe, that is removed and never opened.
 """
 
 from __future__ import annotations
@@ -28,9 +29,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 FileId = tuple[int, int]
-"""What tells a file from all others on this machine, whatever its names are: its device and inode."""
+"""Identifies a file on this machine, whatever its names are: device and inode."""
 
-# File systems without it answer so, such as some network mounts.
+# Raised by file systems that cannot sync, such as some network mounts.
 _NO_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 _APPEARED = "appeared meanwhile; pass overwrite=True to replace it"
 _SPECIAL = "it is a device, a pipe or a socket, not a file"
@@ -38,13 +39,13 @@ _SPECIAL = "it is a device, a pipe or a socket, not a file"
 
 @frozen
 class Destination:
-    """Where a file is to be saved.
+    """The target of a download.
 
     Attributes:
-        path: Its absolute path, as the caller knows it. If that is a symbolic link, the file it leads to is written.
-        overwrite: Whether a file that exists may be replaced.
-        protected: Files that are never replaced, such as the recording that the video is made from.
-        key: Names the partial file.
+        path: The absolute path, as the caller spells it. If it is a symbolic link, the file it points to is written.
+        overwrite: Whether an existing file may be replaced.
+        protected: Files that are never replaced, such as the recording of the video.
+        key: Part of the partial file's name; random by default.
     """
 
     path: Path
@@ -59,24 +60,24 @@ class Destination:
         return self._target.with_name(f".a2v-{self.key}.part")
 
     def prepare(self) -> None:
-        """Make the folders on the way and check, before anything is paid for, that the file can be stored.
+        """Create the parent folders and check that the file can be stored, before anything is paid for.
 
         Raises:
-            DownloadError: It cannot, because of what is there.
-            OSError: It cannot, because of the file system.
+            DownloadError: The path is taken or protected.
+            OSError: The file system refuses.
         """
         self._check("exists already; pass overwrite=True to replace it")
         folder = self._target.parent
         folder.mkdir(parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK):
             raise DownloadError(f"the folder {folder} is not writable")
-        _status(self.part)  # raises if this name is one that the file system does not take
+        _status(self.part)  # raises an error if the file system refuses the name
 
     def complete(self) -> None:
-        """Give the whole file its name.
+        """Rename the partial file to the final name.
 
         Raises:
-            DownloadError: Something that may not be replaced has appeared there.
+            DownloadError: A file that must not be replaced has appeared there.
             OSError: The file system refuses.
         """
         self._check(_APPEARED)
@@ -85,7 +86,7 @@ class Destination:
         _sync_folder(self._target.parent)
 
     def _link(self) -> bool:
-        """Rename without replacing what appears at the last moment; tell whether the file system can do that."""
+        """Rename without replacing a file that appears at the last moment; return False if the file system cannot do that."""
         try:
             self._target.hardlink_to(self.part)
         except FileExistsError:
@@ -115,17 +116,17 @@ class Destination:
 
 
 def _followed(path: Path) -> os.stat_result | None:
-    """What a path leads to. ``/dev/stdout`` may lead to a pipe, which has no path of its own."""
+    """Return the status of the file that a path points to. ``/dev/stdout`` may be a pipe, which has no path of its own."""
     with suppress(OSError):
         return path.stat()
     return None
 
 
 def file_ids(paths: Iterable[Path | None]) -> frozenset[FileId]:
-    """What tells these files from others; those that do not exist are left out."""
+    """Return the ids of those files that exist."""
     found: set[FileId] = set()
     for path in paths:
-        with suppress(OSError, ValueError):  # the URL of a recording may come to a NUL character
+        with suppress(OSError, ValueError):  # a recording's URL may contain an encoded NUL character
             if path:
                 status = path.stat()
                 found.add((status.st_dev, status.st_ino))
@@ -135,15 +136,16 @@ def file_ids(paths: Iterable[Path | None]) -> frozenset[FileId]:
 class PartialFile:
     """A partial file that is open for writing.
 
-    It is opened in a thread, and closed even if that thread is left at work, as asyncio's own cancellation does.
+    It is opened in a thread. asyncio's own cancellation (``Task.cancel``) may abandon that thread, so ``close`` works before
+    ``open`` has finished too.
 
     Args:
-        path: Where it is.
-        keep: Whether to go on with a file that is there. Otherwise there must be none.
+        path: The path.
+        keep: Whether to append to an existing file. Otherwise none may exist.
 
     Attributes:
-        path: Where it is.
-        owned: Whether the file on disk is this object's, which may remove it.
+        path: The path.
+        owned: Whether the file on disk belongs to this object, which may then remove it.
     """
 
     def __init__(self, path: Path, *, keep: bool) -> None:
@@ -151,65 +153,65 @@ class PartialFile:
         self._keep = keep
         self._lock = threading.Lock()
         self._file: BinaryIO | None = None
-        self._over = False
+        self._closed = False
         self.owned = False
 
     @property
     def file(self) -> BinaryIO:
         """The open file."""
-        assert self._file is not None  # noqa: S101  # for the type checkers: `open` comes first
+        assert self._file is not None  # noqa: S101  # for type checkers: `open` comes first
         return self._file
 
     def open(self) -> None:
-        """Open it.
+        """Open and lock the file.
 
         Raises:
-            DownloadError: Another process writes to it.
-            OSError: It cannot be opened.
+            DownloadError: Another process is writing to it.
+            OSError: The file cannot be opened.
         """
         with self._lock:
-            if self._over:  # pragma: no cover  # only if a cancellation leaves the thread at work
+            if self._closed:  # pragma: no cover  # only if a cancellation has abandoned the thread
                 raise InterruptedError
             if self._keep:
                 _remove_unless_plain(self.path)
             self._file = open(self.path, "r+b" if self._keep else "x+b", opener=_opener)  # noqa: SIM115  # closed by `close`
             if not _locked(self._file):
-                raise DownloadError(f"another process writes to {self.path}; try again when it has ended")
+                raise DownloadError(f"another process is writing to {self.path}; try again when it has ended")
             self.owned = True
 
-    def settle(self, size: int) -> None:
-        """Put what was written on the disk.
+    def sync(self, size: int) -> None:
+        """Flush the file to disk, and check that it contains what was written.
 
         Args:
-            size: How many bytes were written.
+            size: The number of bytes written.
 
         Raises:
-            DownloadError: It holds something else than what was written.
-            OSError: The disk is full, or fails.
+            DownloadError: Another program has changed the file.
+            OSError: The disk is full or has failed.
         """
         self.file.flush()
         sync(self.file.fileno())
-        mine, there = os.fstat(self.file.fileno()), _status(self.path)
-        if there is None or (mine.st_size, mine.st_dev, mine.st_ino) != (size, there.st_dev, there.st_ino):
+        opened, found = os.fstat(self.file.fileno()), _status(self.path)
+        if found is None or (opened.st_size, opened.st_dev, opened.st_ino) != (size, found.st_dev, found.st_ino):
             raise DownloadError(f"the video could not be stored: another program has changed {self.path}")
 
     def close(self) -> None:
-        """Close it; what it holds stays."""
+        """Close the file; it stays on disk."""
         with self._lock:
-            self._over = True
-            # On a full disk closing fails too, for the buffer cannot be written; what is wanted was flushed by then.
+            self._closed = True
+            # On a full disk closing fails too, because the buffer cannot be written. A complete file has been flushed already.
             with suppress(OSError):
                 if self._file:
                     self._file.close()
 
 
 def sync(descriptor: int) -> None:
-    """Have the disk write a file, if the file system can do that."""
+    """Flush a file to disk, if the file system supports that."""
     try:
         if sys.platform == "darwin":  # pragma: no cover
-            import fcntl  # noqa: PLC0415  # of POSIX only
+            import fcntl  # noqa: PLC0415  # POSIX only
 
-            # fsync alone leaves the data in the disk's own cache there.
+            # On macOS, fsync leaves the data in the disk's own cache.
             with suppress(OSError):
                 fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
                 return
@@ -220,8 +222,8 @@ def sync(descriptor: int) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Have the disk remember a file's new name. The file is whole: that this fails is worth a word and no more."""
-    if os.name != "posix":  # elsewhere a folder cannot be opened
+    """Flush a file's new name to disk. The file is complete, so a failure is only logged."""
+    if os.name != "posix":  # folders cannot be opened
         return
     try:
         descriptor = os.open(folder, os.O_RDONLY)
@@ -236,7 +238,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _status(path: Path) -> os.stat_result | None:
-    """What stands under a name, itself and not what it leads to."""
+    """Return the status of a path without following symbolic links, or ``None`` if nothing is there."""
     try:
         return path.lstat()
     except FileNotFoundError:
@@ -250,7 +252,7 @@ def _remove_unless_plain(path: Path) -> None:
 
 
 def _opener(path: str, flags: int) -> int:
-    """Create the file if need be, and follow no link and wait for no pipe that somebody has put there meanwhile."""
+    """Open or create a file, without following a link or waiting for a pipe that has appeared there meanwhile."""
     flags |= os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     descriptor = os.open(path, flags, 0o666)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -260,9 +262,9 @@ def _opener(path: str, flags: int) -> int:
 
 
 def _locked(file: BinaryIO) -> bool:
-    """Lock a file until it is closed; tell whether it is this process's now. Where there are no locks it always is."""
+    """Lock a file until it is closed; return False if another process holds the lock. File systems may lack locks."""
     if sys.platform != "win32":  # pragma: no branch
-        import fcntl  # noqa: PLC0415  # of POSIX only
+        import fcntl  # noqa: PLC0415  # POSIX only
 
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

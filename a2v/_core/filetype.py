@@ -1,9 +1,8 @@
-"""Find the video in the body of a reply, by its bytes.
+"""Decide by its first bytes whether the body of a response is a video, and decompress it.
 
-Object stores and web servers label files wrongly: videos as ``text/html``, plain bytes as compressed, error documents as
-``video/mp4``. So the first bytes decide. Bytes that are known to begin a video are a video whatever the headers say;
-bytes that begin an HTML, XML or JSON document are none. Only for bytes that are neither the headers decide, and then by
-a list of what is allowed.
+Headers are not reliable: object stores and web servers label videos as ``text/html``, uncompressed files as compressed, and
+error documents as ``video/mp4``. So the signature of a video format always means a video, and the start of an HTML, XML or JSON
+document never does. Only if the bytes are neither does ``Content-Type`` decide, by a list of accepted types.
 """
 
 from __future__ import annotations
@@ -18,10 +17,10 @@ from a2v.errors import DownloadError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-# How many bytes are looked at before any is passed on, unless the body is shorter.
-_HEAD = 512
-# How much is decompressed at a time: a small body may become a very large one.
-_PIECE = 1 << 20
+# The number of bytes that are inspected before any is passed on.
+_HEAD_SIZE = 512
+# The number of bytes to decompress at a time: a small body may become a very large one.
+_INFLATE_SIZE = 1 << 20
 
 _VIDEO = re.compile(
     rb"....(?:ftyp|styp|moov|moof|mdat|sidx|free|skip|wide|pnot)"  # MP4 and QuickTime
@@ -55,14 +54,14 @@ _OPAQUE = {
 
 
 class NotAVideoError(DownloadError):
-    """The body is an error page or another document; the next try may bring the video."""
+    """The body is a document, such as an error page; another attempt may return the video."""
 
 
 class VideoReader:
-    """Turns the body of a reply into the bytes of the video, decompressed if need be.
+    """Extracts the bytes of the video from the body of a response, and decompresses them if necessary.
 
     Args:
-        headers: The reply's headers, with names in lower case.
+        headers: The response's headers, with names in lower case.
     """
 
     def __init__(self, headers: Mapping[str, str]) -> None:
@@ -74,33 +73,33 @@ class VideoReader:
 
     @property
     def is_compressed(self) -> bool:
-        """Whether the body is compressed, so that a place in it is none in the video."""
+        """Whether the body is compressed, so that offsets in it are not offsets in the video."""
         return self._inflater is not None
 
     @property
-    def is_whole(self) -> bool:
-        """Whether the body has come to its end, as far as its compression tells."""
+    def is_complete(self) -> bool:
+        """Whether the compressed data is complete; True for an uncompressed body."""
         return self._inflater is None or self._inflater.ended
 
     def read(self, chunk: bytes) -> Iterator[bytes]:
-        """Take the next piece of the body.
+        """Take the next chunk of the body.
 
         Yields:
-            The bytes of the video that are known now.
+            Bytes of the video. Nothing is yielded before the first 512 bytes have arrived.
 
         Raises:
             NotAVideoError: The body is a document.
-            DownloadError: The body is compressed in a way that cannot be decompressed.
+            DownloadError: The compression is not supported, or the compressed data is invalid.
         """
         if self._started:
             yield from self._decoded(chunk)
             return
         self._body += chunk
-        if len(self._body) >= _HEAD:
+        if len(self._body) >= _HEAD_SIZE:
             yield from self._start()
 
     def end(self) -> Iterator[bytes]:
-        """Learn that the body has ended; as ``read``."""
+        """Finish the body; yields and raises as ``read`` does."""
         if not self._started:
             yield from self._start()
         if self._head:
@@ -120,7 +119,7 @@ class VideoReader:
                 yield piece
                 continue
             self._head += piece
-            if len(self._head) >= _HEAD:
+            if len(self._head) >= _HEAD_SIZE:
                 yield self._checked_head()
 
     def _checked_head(self) -> bytes:
@@ -131,7 +130,7 @@ class VideoReader:
 
 
 class _Inflater:
-    """Decompresses gzip and deflate, piece by piece."""
+    """Decompresses gzip and deflate incrementally."""
 
     def __init__(self, coding: str, head: bytes) -> None:
         if coding not in ("gzip", "deflate"):
@@ -140,55 +139,57 @@ class _Inflater:
                 "that does, such as curl --compressed"
             )
         self._coding = coding
-        # "deflate" is zlib's format by the standard, and without zlib's header by some servers.
+        # "deflate" means zlib's format, but some servers omit its header.
         with_header = coding == "deflate" and len(head) > 1 and int.from_bytes(head[:2]) % 31 == 0
         self._window = 31 if coding == "gzip" else 15 if with_header else -15
         self._stream = zlib.decompressobj(self._window)
 
     @property
     def ended(self) -> bool:
-        """Whether the compressed data is complete; its checksum is right then."""
+        """Whether the compressed data is complete and its checksum matches."""
         return self._stream.eof
 
     def inflate(self, data: bytes) -> Iterator[bytes]:
-        """Decompress the next bytes."""
+        """Decompress the next chunk."""
         try:
             while data:
                 if self._stream.eof:  # a gzip file may have several members
                     self._stream = zlib.decompressobj(self._window)
-                yield self._stream.decompress(data, _PIECE)
+                yield self._stream.decompress(data, _INFLATE_SIZE)
                 data = self._stream.unused_data if self._stream.eof else self._stream.unconsumed_tail
         except zlib.error:
-            problem = f"the reply with the video is labelled as compressed ({self._coding}) and cannot be decompressed"
+            problem = (
+                f"the response with the video is labelled as compressed ({self._coding}) and cannot be decompressed"
+            )
         else:
             return
         raise DownloadError(f"{problem}; fetch its video_url with another program")
 
 
 def is_cut_mp4(file: BinaryIO) -> bool:
-    """Whether a file is an MP4 that breaks off within a box. Of other files this cannot be told.
+    """Whether a file is an MP4 that ends within a box. Other formats are not checked.
 
-    It is for replies without a length, which end when the connection ends, for whatever reason.
+    For responses without a length: their end is the end of the connection, which may have been lost.
     """
-    end, place, found = file.seek(0, os.SEEK_END), 0, 0
-    while place < end:
-        file.seek(place)
+    end, position, boxes = file.seek(0, os.SEEK_END), 0, 0
+    while position < end:
+        file.seek(position)
         header = file.read(16)
         size, kind = int.from_bytes(header[:4]), header[4:8]
         if size == 1:
             size = int.from_bytes(header[8:])
-        if (not place and kind != b"ftyp") or not _BOX.fullmatch(kind) or 0 < size < 8:
-            return False  # no MP4, or something that was appended to one
-        found, place = found + 1, place + size if size else end
-    return place > end and found > 1
+        if (not position and kind != b"ftyp") or not _BOX.fullmatch(kind) or 0 < size < 8:
+            return False  # not an MP4, or other data appended to one
+        boxes, position = boxes + 1, position + size if size else end
+    return position > end and boxes > 1
 
 
 def is_video(head: bytes, content_type: str) -> bool:
-    """Whether a file can be a video.
+    """Whether a file may be a video.
 
     Args:
-        head: Its first 512 bytes, or all of it.
-        content_type: What the server says it is.
+        head: Its first 512 bytes, or all of a shorter file.
+        content_type: The response's ``Content-Type``.
     """
     if _VIDEO.match(head):
         return True
@@ -197,7 +198,7 @@ def is_video(head: bytes, content_type: str) -> bool:
 
 
 def content_coding(headers: Mapping[str, str]) -> str | None:
-    """How a body is compressed by its headers. Other tokens, such as ``aws-chunked`` or ``utf-8``, change no bytes."""
+    """Return the compression named by the headers. Other tokens, such as ``aws-chunked`` or ``utf-8``, change no bytes."""
     tokens = [token.strip().lower().removeprefix("x-") for token in headers.get("content-encoding", "").split(",")]
     known = [token for token in tokens if token in _CODINGS]
     return known[-1] if known else None
@@ -209,9 +210,9 @@ def _coding(head: bytes, headers: Mapping[str, str]) -> str | None:
 
 
 def _is_document(head: bytes) -> bool:
-    """Whether this begins an HTML, XML or JSON document."""
+    """Whether a file starts like an HTML, XML or JSON document."""
     if coding := _UTF16.get(head[:2]):
         head = head.decode(coding, errors="replace").lstrip("\ufeff").encode(errors="replace")
     head = head.removeprefix(b"\xef\xbb\xbf").lstrip()
-    # Binary data can begin with these characters too, but soon has control characters.
+    # Binary data may start with these characters too, but soon contains control characters.
     return not head or (bool(_DOCUMENT.match(head)) and not _CONTROL.search(head[:64]))

@@ -52,7 +52,7 @@ def read(body: bytes, step: int = 700, **headers: str) -> bytes:
     reader = VideoReader({name.replace("_", "-"): value for name, value in headers.items()})
     pieces = [piece for at in range(0, len(body), step) for piece in reader.read(body[at : at + step])]
     pieces += reader.end()
-    assert reader.is_whole
+    assert reader.is_complete
     return b"".join(pieces)
 
 
@@ -136,7 +136,7 @@ def test_a_compressed_body_that_is_cut(cut: int) -> None:
     reader = VideoReader({"content-encoding": "gzip"})
     list(reader.read(gzip.compress(MP4)[:-cut]))
     list(reader.end())
-    assert not reader.is_whole
+    assert not reader.is_complete
 
 
 def box(kind: bytes, content: bytes = b"", *, wide: bool = False) -> bytes:

@@ -66,7 +66,7 @@ class TestCalls:
         with pytest.raises(ValueError, match="no") as caught:
             outer()
         names = [frame.name for frame in traceback.extract_tb(caught.value.__traceback__)]
-        assert names[1:] == ["outer", "call", "ask", "fail"]
+        assert names[1:] == ["outer", "call", "run", "fail"]
 
     def test_wrong_arguments_are_the_callers_error(self, bridge, core):
         with pytest.raises(TypeError, match="second"):
@@ -463,7 +463,9 @@ class TestIterators:
         assert list(iterator) == [0, 1, 2]
         with pytest.raises(StopIteration):
             next(iterator)
-        wait_until(lambda: not bridge.loop_thread().endings)  # no task is left, though the iterator is still held
+        wait_until(
+            lambda: not bridge.loop_thread().shutdown_callbacks
+        )  # no task is left, though the iterator is still held
 
     def test_the_core_runs_only_within_next(self, bridge, core):
         iterator = SyncIterator(core.count(), bridge)
@@ -499,7 +501,7 @@ class TestIterators:
         for _ in SyncIterator(core.count(), bridge):
             break
         wait_until(lambda: core.noted[-1] == "closed")
-        assert bridge.loop_thread().endings == set()
+        assert bridge.loop_thread().shutdown_callbacks == set()
 
     def test_once_closed_it_has_no_more_values(self, bridge, core):
         iterator = SyncIterator(core.count(), bridge)
@@ -640,7 +642,7 @@ class TestContexts:
         names = [frame.name for frame in traceback.extract_tb(caught.value.__traceback__)]
         assert names[1:] == ["__enter__", "ask", "open", "__aenter__", "fail"]
         assert core.noted == ["core entered"]
-        assert bridge.loop_thread().endings == set()
+        assert bridge.loop_thread().shutdown_callbacks == set()
 
     def test_an_error_while_leaving(self, bridge, make_room):
         async def fail():

@@ -68,9 +68,9 @@ try:
 except KeyboardInterrupt:
     say("interrupted", *client._wrapped._session._custom_transport.left)
     loop = client._bridge.loop_thread()
-    while loop.endings:  # between two looks it may hit the loop's body, and then the iterator is merely let go
+    while loop.shutdown_callbacks:  # between two looks it may hit the loop's body, and then the iterator is merely let go
         time.sleep(0.01)
-    say(len(loop.endings), client.characters.list()[0].model_id)
+    say(len(loop.shutdown_callbacks), client.characters.list()[0].model_id)
 client.close()
 """
         )
@@ -153,10 +153,10 @@ client.close()
                     hit += 1
             for _ in range(1000):
                 loop = client._bridge.loop_thread()
-                if not loop.endings:
+                if not loop.shutdown_callbacks:
                     break
                 threading.Event().wait(0.01)
-            say(hit, len(loop.endings), client.characters.list()[0].model_id)
+            say(hit, len(loop.shutdown_callbacks), client.characters.list()[0].model_id)
             client.close()
             """
         )

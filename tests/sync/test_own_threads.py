@@ -34,7 +34,7 @@ def test_a_name_server_that_does_not_answer_does_not_hold_up_the_end() -> None:
         "except a2v.TransportError as error: print(error)\n"
     )
     assert (done.returncode, done.stderr) == (0, "")
-    assert "no whole reply within 0.5 s" in done.stdout
+    assert "no complete response within 0.5 s" in done.stdout
 
 
 def test_nor_does_it_on_the_command_line(monkeypatch) -> None:

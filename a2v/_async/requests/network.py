@@ -1,4 +1,8 @@
-"""What the environment says of connections: proxies, and the certificates that are trusted."""
+"""Connection settings from the environment: proxies and trusted certificates.
+
+Both are read for each request, because a client in a notebook may live for weeks. Everything here that may block runs in a
+thread.
+"""
 
 from __future__ import annotations
 
@@ -20,41 +24,47 @@ from a2v._core.proxies import choose_proxy
 from a2v._core.settings import Secret, is_loopback
 from a2v.errors import ConfigurationError
 
-# How many sets of certificates are kept in memory, of about 1 MB each.
-_CONTEXTS = 4
+# TLS contexts kept in memory, of about 1 MB each.
+_MAX_CONTEXTS = 4
 
 
 def preload() -> None:
-    """Import what the libraries for networks would import when they are first used."""
+    """Import the modules that the network libraries would import on first use."""
     for name in ("anyio._backends._asyncio", "anyio.streams.tls", "certifi", "encodings.idna", "h11", "httpcore"):
         import_module(name)
 
 
 async def proxy_for(url: str) -> Secret | None:
-    """The proxy that the environment wants for a URL. Loopback never goes through one.
+    """Return the proxy for a URL, by the environment; ``None`` for loopback addresses.
 
     Raises:
-        ConfigurationError: It cannot be used.
+        ConfigurationError: The proxy's URL is invalid.
     """
     host = urlsplit(url).hostname or ""
     if is_loopback(host):
         return None
     settings = Secret(getproxies_environment())
-    if not settings.value and sys.platform in ("win32", "darwin"):  # pragma: no cover  # the settings of the system
+    if not settings.value and sys.platform in ("win32", "darwin"):  # pragma: no cover  # system settings
         settings = Secret(getproxies())
-        # It may ask the name server which address a host has.
+        # May resolve the host name.
         if settings.value and await _threads.run(partial(proxy_bypass, host), grace=0):
             return None
     return choose_proxy(url, settings)
 
 
 def make_pool(context: ssl.SSLContext, proxy: Secret | None, *, idle: int | None) -> httpx.AsyncHTTPTransport:
-    """A pool of connections that keeps at most so many of them idle; ``None``: all.
+    """Make a connection pool.
+
+    Args:
+        context: TLS settings.
+        proxy: The proxy's URL, if there is one.
+        idle: The maximum number of idle connections to keep; ``None``: no limit.
 
     Raises:
         ConfigurationError: The proxy cannot be used.
     """
-    # A pool with a limit loses a place for good with each request that is cancelled while it is given one (httpcore #1093).
+    # No maximum: a limited pool permanently loses a connection for each request that is cancelled while it gets one
+    # (httpcore #1093).
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=idle)
     try:
         return httpx.AsyncHTTPTransport(
@@ -63,20 +73,20 @@ def make_pool(context: ssl.SSLContext, proxy: Secret | None, *, idle: int | None
     except ImportError:
         reason = 'a socks5 proxy needs one more package: pip install "httpx[socks]"'
     except (ValueError, httpx.InvalidURL):
-        # The library's own words may quote a part of the password.
+        # The library's own message may quote part of the password.
         reason = "its address is not valid"
     raise ConfigurationError(f"the proxy that the environment asks for cannot be used: {reason}")
 
 
 @frozen
 class Trust:
-    """Which certificates are trusted. A client notices when that changes, for a notebook may run for weeks.
+    """Identifies a set of trusted certificates; two values differ if the certificates may.
 
     Attributes:
-        file: What ``SSL_CERT_FILE`` says.
-        folder: What ``SSL_CERT_DIR`` says.
-        state: When the file or the folder changed.
-        kind: The class of the contexts, which packages such as truststore replace.
+        file: The value of ``SSL_CERT_FILE``.
+        folder: The value of ``SSL_CERT_DIR``.
+        state: Modification time, size and inode of the file or folder.
+        kind: The class of TLS contexts, which packages such as truststore replace.
     """
 
     file: str
@@ -86,7 +96,7 @@ class Trust:
 
 
 def current_trust() -> Trust:
-    """Which certificates are trusted now."""
+    """Return the set of certificates trusted now."""
     file, folder = os.environ.get("SSL_CERT_FILE", ""), os.environ.get("SSL_CERT_DIR", "")
     try:
         found = Path(file or folder).stat() if file or folder else None
@@ -97,22 +107,25 @@ def current_trust() -> Trust:
 
 
 async def ssl_context(trust: Trust | None) -> ssl.SSLContext:
-    """The TLS settings for some certificates, built once for all clients; without ``trust``, settings that trust nobody.
+    """Return the TLS context for a set of certificates, shared by all clients.
+
+    Args:
+        trust: The certificates; ``None``: a context that trusts none.
 
     Raises:
         ConfigurationError: The certificates cannot be loaded.
     """
     if trust is None:
         return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    return await _threads.run(partial(_one_at_a_time, trust), grace=0)
+    return await _threads.run(partial(_build_ssl_context, trust), grace=0)
 
 
 _lock = threading.Lock()
 
 
 def _renew_lock() -> None:  # pragma: no cover  # runs in forked children only
-    """Give a forked child an open lock: the thread that held it stayed in the parent."""
-    global _lock  # noqa: PLW0603  # nobody else has it
+    """Replace the lock in a forked child: the thread that holds it may exist in the parent only."""
+    global _lock  # noqa: PLW0603  # used in this module only
     _lock = threading.Lock()
 
 
@@ -120,13 +133,13 @@ if hasattr(os, "register_at_fork"):  # pragma: no branch
     os.register_at_fork(after_in_child=_renew_lock)
 
 
-def _one_at_a_time(trust: Trust) -> ssl.SSLContext:
-    """However many clients begin at once, in however many threads, it is built once: it takes tens of milliseconds."""
+def _build_ssl_context(trust: Trust) -> ssl.SSLContext:
+    """Build the context once, even if many clients start at the same time in several threads: it takes tens of milliseconds."""
     with _lock:
         return _new_ssl_context(trust)
 
 
-@lru_cache(_CONTEXTS)
+@lru_cache(_MAX_CONTEXTS)
 def _new_ssl_context(trust: Trust) -> ssl.SSLContext:  # noqa: ARG001  # the key of the cache
     try:
         return httpx.create_ssl_context()

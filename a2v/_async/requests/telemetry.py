@@ -1,6 +1,9 @@
-"""What can be watched from outside: a logger, and spans where the process uses OpenTelemetry.
+"""Logging and OpenTelemetry spans.
 
-Both may tell ids, calls, statuses and servers. Neither ever gets a token, or a URL that whoever has it can fetch.
+Spans are created only if the process has imported OpenTelemetry; otherwise nothing of it is imported or looked up.
+
+Logs and spans contain ids, names of API methods, statuses and host names. They never contain tokens or the full URLs of files
+and recordings, which may be pre-signed. Spans contain no error texts, which may quote either.
 """
 
 from __future__ import annotations
@@ -24,149 +27,153 @@ if TYPE_CHECKING:
 
     from a2v._core.wire import ApiRequest, Response
 
-Facts: TypeAlias = "Mapping[str, str | int]"
+Attributes: TypeAlias = "Mapping[str, str | int]"
 
 logger: logging.Logger = logging.getLogger("a2v.client")
-"""Submissions, changes, downloads, waits for the budget, repeated requests: one line each, at the level INFO."""
+"""Logs submissions, status changes, downloads, rate-limit waits and retries: one line each, at level INFO."""
 
 
-class _OneLine(logging.Filter):
-    """A server could forge lines of the log with line breaks in a ``video_id``."""
+class _EscapeFilter(logging.Filter):
+    """Escapes arguments of log messages: a server could forge log lines with line breaks in a ``video_id``."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Escape what is put into the message."""
+        """Escape string arguments."""
         if isinstance(record.args, tuple):
             record.args = tuple(escape(value) if isinstance(value, str) else value for value in record.args)
         return True
 
 
-logger.addFilter(_OneLine())
+logger.addFilter(_EscapeFilter())
 
 _SCHEMA = "https://opentelemetry.io/schemas/1.27.0"
 
 
 class Span:
-    """A stretch of work that OpenTelemetry may be told of; where nobody uses that, it does nothing."""
+    """An OpenTelemetry span; without OpenTelemetry all methods do nothing."""
 
     __slots__ = ("_span",)
 
     def __init__(self, span: trace.Span | None = None) -> None:
         self._span = span
 
-    def set_attributes(self, facts: Facts) -> None:
-        """Tell more of it."""
+    def set_attributes(self, attributes: Attributes) -> None:
+        """Add attributes."""
         if self._span:
-            self._span.set_attributes(facts)
+            self._span.set_attributes(attributes)
 
-    def add_event(self, name: str, facts: Facts) -> None:
-        """Tell what has happened just now."""
+    def add_event(self, name: str, attributes: Attributes) -> None:
+        """Add an event that has happened now."""
         if self._span:
-            self._span.add_event(name, facts)
+            self._span.add_event(name, attributes)
 
     def set_error(self, kind: str) -> None:
-        """Tell that it failed, and in which way. Not more: the text of an error may quote what is secret."""
+        """Mark the span as failed.
+
+        Args:
+            kind: The type of the error. Its text is not recorded, because it may quote a secret.
+        """
         if self._span:
-            from opentelemetry.trace import StatusCode  # noqa: PLC0415  # it is there, and only then
+            from opentelemetry.trace import StatusCode  # noqa: PLC0415  # optional, and imported already
 
             self._span.set_status(StatusCode.ERROR)
             self._span.set_attribute("error.type", kind)
 
     def end(self) -> None:
-        """It is over."""
+        """End the span."""
         if self._span:
             self._span.end()
 
     def activate(self) -> AbstractContextManager[object]:
-        """Within this, what begins is a part of it: also what is begun by tasks that are started within."""
+        """Make this the parent of spans started within the context, also by tasks started there."""
         if not self._span:
             return nullcontext()
-        from opentelemetry.trace import use_span  # noqa: PLC0415  # as above
+        from opentelemetry.trace import use_span  # noqa: PLC0415  # optional, and imported already
 
         return use_span(self._span, record_exception=False, set_status_on_exception=False)
 
 
 NO_SPAN = Span()
-_NOWHERE = nullcontext(NO_SPAN)
+_NO_CONTEXT = nullcontext(NO_SPAN)
 
 
-def start_span(name: str, facts: Facts) -> Span:
-    """Begin something that ends elsewhere: whoever starts it calls ``end``.
-
-    Args:
-        name: What it is; the same for all of its kind.
-        facts: What is known of it.
-    """
-    return Span(_tracer().start_span(name, attributes=facts)) if _is_used() else NO_SPAN
-
-
-def span(name: str, facts: Facts) -> AbstractContextManager[Span]:
-    """Around something that is done in one go; what begins within is a part of it.
+def start_span(name: str, attributes: Attributes) -> Span:
+    """Start a span that the caller ends.
 
     Args:
-        name: What it is; the same for all of its kind.
-        facts: What is known of it.
+        name: The operation; the same for all spans of a kind.
+        attributes: Its attributes.
     """
-    return _within(start_span(name, facts)) if _is_used() else _NOWHERE
+    return Span(_tracer().start_span(name, attributes=attributes)) if _is_used() else NO_SPAN
+
+
+def span(name: str, attributes: Attributes) -> AbstractContextManager[Span]:
+    """Return a context manager that starts a span, makes it the current one, and ends it.
+
+    Args:
+        name: The operation; the same for all spans of a kind.
+        attributes: Its attributes.
+    """
+    return _active(start_span(name, attributes)) if _is_used() else _NO_CONTEXT
 
 
 def call_span(call: ApiRequest[Any]) -> AbstractContextManager[Span]:
-    """Around a call of the API, with its wait for the budget and all its tries."""
-    return span(f"a2v.{call.name}", _ids(call)) if _is_used() else _NOWHERE
+    """Return a span for an API method, including its rate-limit waits and all its attempts."""
+    return span(f"a2v.{call.name}", _ids(call)) if _is_used() else _NO_CONTEXT
 
 
 def request_span(url: str, call: ApiRequest[Any] | None = None) -> AbstractContextManager[Span]:
-    """Around one HTTP request, by the semantic conventions for clients.
+    """Return a span for one HTTP request, by the semantic conventions for HTTP clients.
 
     Args:
-        url: Where to: the server of a call, or a file. A file's URL is told by its server alone, as the rest may be all
-            that it takes to open it.
-        call: Which call it is, if it is one of the API.
+        url: The server's base URL, or the URL of a file. Of the latter only scheme, host and port are recorded, because it may
+            be pre-signed.
+        call: The API request; ``None`` for a file.
     """
     if not _is_used():
-        return _NOWHERE
-    from opentelemetry.trace import SpanKind  # noqa: PLC0415  # it is there, and only then
+        return _NO_CONTEXT
+    from opentelemetry.trace import SpanKind  # noqa: PLC0415  # optional, and imported already
 
-    name, facts = _request_facts(url, call)
-    return _within(Span(_tracer().start_span(name, kind=SpanKind.CLIENT, attributes=facts)))
+    name, attributes = _request_attributes(url, call)
+    return _active(Span(_tracer().start_span(name, kind=SpanKind.CLIENT, attributes=attributes)))
 
 
-def record_response(request: Span, answer: Response | NoResponse) -> None:
-    """What came of a request."""
-    if isinstance(answer, NoResponse):
-        request.set_error("TransportError")
+def record_response(span: Span, outcome: Response | NoResponse) -> None:
+    """Add the outcome of a request to its span."""
+    if isinstance(outcome, NoResponse):
+        span.set_error("TransportError")
         return
-    request.set_attributes({"http.response.status_code": answer.status_code})
-    if answer.status_code >= 400:
-        request.set_error(str(answer.status_code))
+    span.set_attributes({"http.response.status_code": outcome.status_code})
+    if outcome.status_code >= 400:
+        span.set_error(str(outcome.status_code))
 
 
-def _request_facts(url: str, call: ApiRequest[Any] | None) -> tuple[str, dict[str, str | int]]:
+def _request_attributes(url: str, call: ApiRequest[Any] | None) -> tuple[str, dict[str, str | int]]:
     method = call.method if call else "GET"
-    facts: dict[str, str | int] = {"http.request.method": method}
-    # What a server gives as a file's URL may be none. To say so is not the business of those who watch.
+    attributes: dict[str, str | int] = {"http.request.method": method}
+    # A server may name an invalid URL for a file; the download reports that.
     with suppress(ValueError):
         parts = urlsplit(url)
         port = parts.port or (443 if parts.scheme == "https" else 80)
-        facts |= {"server.address": parts.hostname or "", "server.port": port, "url.scheme": parts.scheme}
+        attributes |= {"server.address": parts.hostname or "", "server.port": port, "url.scheme": parts.scheme}
     if call is None:
-        return method, facts
+        return method, attributes
     where = {"url.full": url + call.path, "url.path": urlsplit(url).path + call.path, "url.template": call.path}
-    return f"{method} {call.path}", facts | where | _ids(call)
+    return f"{method} {call.path}", attributes | where | _ids(call)
 
 
 def _ids(call: ApiRequest[Any]) -> dict[str, str | int]:
-    """What a call is about. The recording's URL is not among it: it may be signed."""
+    """Return the ids in a request. The recording's URL is left out, because it may be signed."""
     ids = {"model_id": call.job.model_id, "pose_id": call.job.pose_id} if call.job else call.params or {}
     return {f"a2v.{name}": value for name, value in ids.items() if value}
 
 
 @contextmanager
-def _within(started: Span) -> Iterator[Span]:
+def _active(started: Span) -> Iterator[Span]:
     try:
         with started.activate():
             yield started
     except Exception as error:
-        # A cancellation is none: somebody has lost interest.
+        # Cancellation is not an error.
         started.set_error(type(error).__qualname__)
         raise
     finally:
@@ -174,12 +181,12 @@ def _within(started: Span) -> Iterator[Span]:
 
 
 def _is_used() -> bool:
-    """Who collects spans has imported this. So nothing is imported for those who do not, and nothing looked for."""
+    """Whether the process uses OpenTelemetry. Whatever exports spans has imported this module."""
     return "opentelemetry.trace" in sys.modules
 
 
 @cache
 def _tracer() -> trace.Tracer:
-    from opentelemetry import trace  # noqa: PLC0415  # as above
+    from opentelemetry import trace  # noqa: PLC0415  # optional, and imported already
 
     return trace.get_tracer("a2v", version("a2v"), schema_url=_SCHEMA)

@@ -1,0 +1,85 @@
+"""Keeps secrets out of logs and tracebacks while a request is in progress.
+
+A request carries the token, and URLs and responses may hold signatures. Two things would show them:
+
+* httpcore logs the head of each response at DEBUG level, and error texts that quote it. ``RedactingFilter`` cuts these records
+  down to the name of the event, but only for a2v's own requests: the application may use httpcore too.
+* Error reports such as those of Sentry or ``rich`` show the local variables of every frame in a traceback. Those of the HTTP
+  libraries and of a2v's own request code hold the request. ``RedactErrors`` removes these frames.
+"""
+
+from __future__ import annotations
+
+import logging
+from contextvars import ContextVar
+from functools import cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+# Whether log records in this context are about a request of a2v.
+_is_own_request: ContextVar[bool] = ContextVar("a2v_request", default=False)
+
+# The packages whose frames may hold a request in a local variable.
+_REDACTED_PACKAGES = {"a2v", "httpx", "httpcore", "h11", "h2", "socksio", "anyio", "asyncio", "trio", "ssl", "_ssl"}
+
+
+class RedactingFilter(logging.Filter):
+    """Removes the contents of responses from httpcore's log records."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Keep every record; keep only the event's name of those about a response."""
+        if _is_own_request.get() and isinstance(record.msg, str) and record.msg.startswith("receive_response"):
+            record.msg = record.msg.partition(" ")[0]
+        return True
+
+
+@cache
+def install_redacting_filter() -> None:
+    """Add the filter to httpcore's logger, once."""
+    logging.getLogger("httpcore.http11").addFilter(RedactingFilter())
+
+
+class RedactErrors:
+    """Context manager around a request: redacts httpcore's log records, and the traceback of an exception that leaves it.
+
+    A class because ``@contextmanager`` would restore the original traceback.
+    """
+
+    def __enter__(self) -> None:
+        self._token = _is_own_request.set(True)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        _is_own_request.reset(self._token)
+        if isinstance(error, Exception):
+            _redact(error)
+        elif error:
+            error.__traceback__ = None
+
+
+def _redact(error: BaseException) -> None:
+    """Remove frames that may hold a request from an error, and from all errors that led to it."""
+    pending: list[BaseException | None] = [error]
+    seen: set[int] = set()
+    while pending:
+        each = pending.pop()
+        if each is None or id(each) in seen:
+            continue
+        seen.add(id(each))
+        each.__traceback__ = _without_redacted_frames(each.__traceback__)
+        pending += [each.__cause__, each.__context__, *getattr(each, "exceptions", ())]
+
+
+def _without_redacted_frames(traceback: TracebackType | None) -> TracebackType | None:
+    frames: list[TracebackType] = []
+    while traceback:
+        frames.append(traceback)
+        traceback = traceback.tb_next
+    kept: TracebackType | None = None
+    for each in reversed(frames):
+        if each.tb_frame.f_globals.get("__name__", "").partition(".")[0] not in _REDACTED_PACKAGES:
+            kept = type(each)(kept, each.tb_frame, each.tb_lasti, each.tb_lineno)
+    return kept
