@@ -1,4 +1,7 @@
-"""What pytest loads by itself where a2v is installed: fixtures. It imports the test kit only when one is used."""
+"""Pytest plugin with fixtures of the test kit.
+
+pytest imports it at the start of every test run in an environment with a2v, so it imports the test kit only when a fixture is used.
+"""
 
 from __future__ import annotations
 
@@ -14,15 +17,15 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def a2v_service() -> Service:
-    """A scriptable service, new for each test; override this fixture to give it settings of your own."""
-    from a2v.testing import Service  # noqa: PLC0415  # not at the start of every test run
+    """A scriptable service for each test; override this fixture to change its settings."""
+    from a2v.testing import Service  # noqa: PLC0415  # see above
 
     return Service()
 
 
 @pytest.fixture
 def a2v_server(a2v_service: Service, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    """``a2v_service`` on 127.0.0.1, with A2V_BASE_URL and A2V_TOKEN set so that clients without arguments find it."""
+    """``a2v_service`` on 127.0.0.1, with ``A2V_BASE_URL`` and ``A2V_TOKEN`` set for clients without arguments."""
     with a2v_service.server() as server:
         monkeypatch.setenv("A2V_BASE_URL", server.base_url)
         monkeypatch.setenv("A2V_TOKEN", server.token)

@@ -39,7 +39,7 @@ async def work(journal: Path | None) -> float:
         async for outcome in batch:
             assert outcome.ok, outcome.error
             ended += 1
-    assert (ended, len(service.submits)) == (JOBS, JOBS)
+    assert (ended, len(service.submissions)) == (JOBS, JOBS)
     return len(service.calls) / JOBS
 
 

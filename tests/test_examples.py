@@ -90,7 +90,7 @@ def until(true: Callable[[], object], process: subprocess.Popen[str]) -> None:
 
 
 def test_a_worker_that_was_killed_picks_up_what_it_had_submitted(a2v_server: Server, tmp_path: Path) -> None:
-    a2v_server.service.looks = [*["pending"] * 3, "finished"]
+    a2v_server.service.poll_statuses = [*["pending"] * 3, "finished"]
     run("worker.py", "add", "queue.db", "eva_a0008", AUDIO, f"{AUDIO}?2")
     command = [sys.executable, str(EXAMPLES / "worker.py"), "work", "queue.db", "videos"]
     with subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
@@ -101,7 +101,7 @@ def test_a_worker_that_was_killed_picks_up_what_it_had_submitted(a2v_server: Ser
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("picked up") == 2
     assert states(tmp_path / "queue.db") == ["saved"] * 2
-    assert len(a2v_server.service.submits) == 2
+    assert len(a2v_server.service.submissions) == 2
 
 
 def test_a_worker_never_submits_twice_what_may_have_arrived(a2v_server: Server, tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def test_a_worker_never_submits_twice_what_may_have_arrived(a2v_server: Server, 
         assert done.returncode == 1
         assert f"in doubt; look for a video of {AUDIO}" in done.stdout
     assert states(tmp_path / "queue.db") == ["submitting"]
-    assert len(a2v_server.service.submits) == 1
+    assert len(a2v_server.service.submissions) == 1
 
 
 def test_a_worker_keeps_for_later_what_the_account_cannot_pay(a2v_server: Server, tmp_path: Path) -> None:
@@ -159,7 +159,7 @@ def order(web: httpx.Client, audio_url: str = AUDIO) -> httpx.Response:
 
 
 def test_the_service_accepts_at_once_and_reports_each_change(web: httpx.Client, a2v_server: Server) -> None:
-    a2v_server.service.looks = ["pending", "in_progressing", "finished"]
+    a2v_server.service.poll_statuses = ["pending", "in_progressing", "finished"]
     accepted = order(web)
     assert accepted.status_code == 202
     assert a2v_server.service.polls == ()
@@ -184,7 +184,7 @@ def test_the_service_says_whether_to_try_again(web: httpx.Client, a2v_server: Se
     a2v_server.service.refuse("video.generate", 400, "no such audio")
     refused = order(web)
     assert (refused.status_code, refused.json()["try_again"]) == (422, False)
-    assert len(a2v_server.service.submits) == 1
+    assert len(a2v_server.service.submissions) == 1
 
 
 # -- notebook.ipynb ---------------------------------------------------------------------------------------------------

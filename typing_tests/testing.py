@@ -24,7 +24,7 @@ async def main(service: Service, count: int) -> int:
 
 service = Service(
     render_seconds=lambda submit: 60 if submit.model_id == "quick" else 900,
-    looks=["pending", "finished"],
+    poll_statuses=["pending", "finished"],
     characters=[a2v.Character(model_id="ada")],
     avatars=(a2v.Avatar(avatar_id="a"),),
     limit=FixedWindow(30, reset="delta"),
@@ -35,5 +35,5 @@ service.reply("video.get", answer_slowly)
 service.reply("video.get", TimeoutError())
 service.refuse("video.got")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # no such call
 number: int = run_in_virtual_time(main, service, 1, backend="trio")
-audio_url: str = service.submits[0].audio_url
+audio_url: str = service.submissions[0].audio_url
 service.calls[0].at = 1.0  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]  # frozen

@@ -1,15 +1,14 @@
-"""A test kit for code that uses a2v: a scriptable service, and time that needs no waiting.
+"""A test kit for code that uses a2v: a scriptable service, and virtual time.
 
-It needs no account, no engine and no network. Under pytest the fixtures ``a2v_service`` and ``a2v_server`` are there by
-themselves.
+It needs no account, engine or network. The fixtures ``a2v_service`` and ``a2v_server`` are a pytest plugin, which pytest loads
+automatically.
 """
 
 from a2v.testing._limits import FixedWindow, RateLimit, SlidingWindow, TokenBucket
-from a2v.testing._server import Server
-from a2v.testing._service import Service
+from a2v.testing._service import Server, Service
 from a2v.testing._time import VirtualTimeLoop, run_in_virtual_time, virtual_time
 from a2v.testing._transport import Transport
-from a2v.testing._values import Call, CallName, Reply, Submit
+from a2v.testing._values import Call, CallName, Reply, Submission
 
 __all__ = [
     "Call",
@@ -20,7 +19,7 @@ __all__ = [
     "Server",
     "Service",
     "SlidingWindow",
-    "Submit",
+    "Submission",
     "TokenBucket",
     "Transport",
     "VirtualTimeLoop",
@@ -30,4 +29,4 @@ __all__ = [
 
 for _name in __all__:
     if isinstance(globals()[_name], type):
-        globals()[_name].__module__ = __name__  # what people import is what they see in reprs and tracebacks
+        globals()[_name].__module__ = __name__  # reprs and tracebacks show the public name

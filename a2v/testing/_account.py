@@ -1,6 +1,7 @@
-"""What the service knows of one account, and what it does: no HTTP, no clock.
+"""A simulated account: what the API does, without HTTP and without a clock.
 
-Every request comes with the time of its arrival, so the same requests at the same times get the same answers.
+The time of arrival is passed with every request, so the same requests at the same times get the same answers. The benchmarks use
+this class directly.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from a2v._values import arguments
 from a2v._values.models import Avatar, Character, Pose, Video, VideoStatus
 from a2v.errors import InvalidArgumentError
 from a2v.testing._limits import EPOCH, RateLimit
-from a2v.testing._values import Submit
+from a2v.testing._values import Submission
 
 if TYPE_CHECKING:
     from a2v._values.jobs import Job
@@ -36,7 +37,7 @@ Value = str | Video | list[Video] | list[Character] | list[Avatar] | list[Pose]
 
 @frozen
 class Answer:
-    """What is answered to a call: a value, or why there is none."""
+    """The result of a call: a value, or the reason of a refusal."""
 
     status: int
     value: Value | None = None
@@ -46,53 +47,55 @@ class Answer:
 
 @define(eq=False)
 class Render:
-    """One video, from its submission to its end."""
+    """A video, from its submission on."""
 
-    submit: Submit
+    submission: Submission
     seconds: float
-    looks: Sequence[str] | None = None
+    poll_statuses: Sequence[str] | None = None
     message: str = ""
     failed: bool = False
     starts: float = math.inf
     ends: float = math.inf
-    looked: int = 0
+    polls: int = 0
 
-    def look(self, now: float) -> str:
-        """Where it is on its way, for somebody who looks now."""
-        if self.looks is None:
-            words = [VideoStatus.PENDING, VideoStatus.IN_PROGRESS, VideoStatus.FINISHED]
-            word: str = words[(now >= self.starts) + (now >= self.ends)]
+    def poll(self, now: float) -> str:
+        """Return the status for a poll, and count it."""
+        if self.poll_statuses is None:
+            statuses = [VideoStatus.PENDING, VideoStatus.IN_PROGRESS, VideoStatus.FINISHED]
+            status: str = statuses[(now >= self.starts) + (now >= self.ends)]
         else:
-            word = self.looks[min(self.looked, len(self.looks) - 1)]
-            self.looked += 1
-        return VideoStatus.FAILED if self.failed and word == VideoStatus.FINISHED else word
+            status = self.poll_statuses[min(self.polls, len(self.poll_statuses) - 1)]
+            self.polls += 1
+        return VideoStatus.FAILED if self.failed and status == VideoStatus.FINISHED else status
 
     def has_file(self, now: float) -> bool:
-        """Whether it is finished, as far as looks have told."""
-        if self.looks is None:
+        """Whether polls have shown it as finished."""
+        if self.poll_statuses is None:
             return now >= self.ends and not self.failed
-        return self.looked >= len(self.looks) and self.looks[-1] == VideoStatus.FINISHED and not self.failed
-
-
-def _are_looks(_: object, __: Any, looks: Any) -> None:
-    if looks is not None and (
-        isinstance(looks, str)
-        or not isinstance(looks, Sequence)
-        or not looks
-        or not all(isinstance(look, str) for look in looks)
-    ):
-        raise InvalidArgumentError(
-            f'looks must be a list of statuses such as ["pending", "finished"], got {arguments.short_repr(looks)}'
+        return (
+            self.polls >= len(self.poll_statuses) and self.poll_statuses[-1] == VideoStatus.FINISHED and not self.failed
         )
 
 
-def _are_seconds(_: object, attribute: Any, seconds: Any) -> None:
-    may_be = {"render_seconds": callable(seconds), "url_seconds": seconds is None}.get(attribute.name, False)
-    if not may_be and not (arguments.is_number(seconds) and seconds >= 0):
+def _check_poll_statuses(_: object, __: Any, statuses: Any) -> None:
+    if statuses is not None and (
+        isinstance(statuses, str)
+        or not isinstance(statuses, Sequence)
+        or not statuses
+        or not all(isinstance(status, str) for status in statuses)
+    ):
+        raise InvalidArgumentError(
+            f'poll_statuses must be a list such as ["pending", "finished"], got {arguments.short_repr(statuses)}'
+        )
+
+
+def _check_seconds(_: object, attribute: Any, seconds: Any) -> None:
+    is_special = {"render_seconds": callable(seconds), "url_seconds": seconds is None}.get(attribute.name, False)
+    if not is_special and not (arguments.is_number(seconds) and seconds >= 0):
         raise InvalidArgumentError(f"{attribute.name} must be 0 or more seconds, got {arguments.short_repr(seconds)}")
 
 
-def _is_limit(_: object, __: Any, limit: object) -> None:
+def _check_limit(_: object, __: Any, limit: object) -> None:
     if limit is not None and not isinstance(limit, RateLimit):
         raise InvalidArgumentError(
             f"limit must be a FixedWindow, SlidingWindow, TokenBucket or None, got {arguments.short_repr(limit)}"
@@ -149,22 +152,22 @@ def _avatars(given: Iterable[Avatar] | None) -> tuple[Avatar, ...] | None:
 
 @define(eq=False, repr=False, kw_only=True, slots=False)
 class Account:
-    """The service, asked by method calls; `Service` documents the settings."""
+    """The simulated account; `Service` documents the settings."""
 
-    render_seconds: float | Callable[[Submit], float] = field(default=0.0, validator=_are_seconds)
-    pending_seconds: float = field(default=0.0, validator=_are_seconds)
-    looks: Sequence[str] | None = field(default=None, validator=_are_looks)
+    render_seconds: float | Callable[[Submission], float] = field(default=0.0, validator=_check_seconds)
+    pending_seconds: float = field(default=0.0, validator=_check_seconds)
+    poll_statuses: Sequence[str] | None = field(default=None, validator=_check_poll_statuses)
     renderers: int | None = field(default=None, validator=optional(_check_renderers), on_setattr=frozen_)
     statuses: bool = field(default=True, validator=_check_flag)
     lists_videos: bool = field(default=True, validator=_check_flag)
     characters: Sequence[Character] | None = field(default=None, converter=_characters)
     avatars: Sequence[Avatar] | None = field(default=None, converter=_avatars)
-    limit: RateLimit | None = field(default=None, validator=_is_limit)
+    limit: RateLimit | None = field(default=None, validator=_check_limit)
     quota: int | None = field(default=None, validator=optional(_check_quota))
     token: str | None = field(default=None, validator=optional(_check_token))
     content: bytes | None = field(default=None, validator=optional(_check_content))
-    url_seconds: float | None = field(default=None, validator=_are_seconds)
-    latency: float = field(default=0.0, validator=_are_seconds)
+    url_seconds: float | None = field(default=None, validator=_check_seconds)
+    latency: float = field(default=0.0, validator=_check_seconds)
     error_rate: float = field(default=0.0, validator=_check_share)
     clock_skew: float = field(default=0.0, validator=_check_number)
     _random: Random = field(factory=lambda: Random(0))  # noqa: S311  # for tests
@@ -172,29 +175,29 @@ class Account:
     files_url: str = field(default="https://files.example", init=False)
     epoch: float = field(default=EPOCH, init=False)
     _admitted: int = field(default=0, init=False)
-    _submits: list[Submit] = field(factory=list, init=False)
+    _submissions: list[Submission] = field(factory=list, init=False)
     _renders: dict[str, Render] = field(factory=dict, init=False)
     _waiting: list[Render] = field(factory=list, init=False)
-    # When each renderer will have worked off what it began; none: there are as many as there are videos.
+    # A heap of the times at which the renderers become free; empty: their number is not limited.
     _free_at: list[float] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self._free_at = [0.0] * (self.renderers or 0)
 
-    # -- may it come in? ----------------------------------------------------------------------------------------------
+    # -- admission ----------------------------------------------------------------------------------------------------
 
     def admit(self, now: float) -> tuple[dict[str, str], Answer | None]:
-        """Count a request that arrives now.
+        """Count a request against the rate limit and the quota.
 
         Returns:
-            The headers of its reply, and why it is refused if it is.
+            The headers of its reply, and the refusal if it is refused.
         """
         epoch = self.epoch + self.clock_skew
         headers = {"date": formatdate(math.floor(epoch + now), usegmt=True)}
         if self.limit:
-            standing = self.limit.arrive(now)
-            headers |= self.limit.headers(standing, now, epoch)
-            if not standing.passes:
+            state = self.limit.arrive(now)
+            headers |= self.limit.headers(state, now, epoch)
+            if not state.admitted:
                 return headers, Answer(429, message="too many requests", code=wire.TOO_MANY_REQUESTS)
         if self.quota is not None and self._admitted >= self.quota:
             return headers, Answer(403, message=f"the account's quota of {self.quota} calls is used up")
@@ -204,13 +207,13 @@ class Account:
     # -- calls --------------------------------------------------------------------------------------------------------
 
     def answer(self, now: float, name: str, about: str | None = None, job: Job | None = None) -> Answer:
-        """Do what a request asks for.
+        """Execute a call.
 
         Args:
-            now: When it arrives.
+            now: The time of arrival.
             name: The call.
-            about: The video's or the avatar's id.
-            job: What is submitted.
+            about: The id of the video or avatar.
+            job: The job, for a submission.
         """
         self._advance(now)
         if job:
@@ -223,17 +226,17 @@ class Account:
             "character.list": lambda: Answer(200, [EVA] if self.characters is None else list(self.characters))
         }
         if self.lists_videos:
-            calls["video.list"] = lambda: Answer(200, [self._look(video_id, now) for video_id in self._renders])
+            calls["video.list"] = lambda: Answer(200, [self._poll(video_id, now) for video_id in self._renders])
         if self.avatars is not None:
             avatars = list(self.avatars)
             calls |= {"avatar.list": lambda: Answer(200, avatars), "avatar-pose.list": lambda: self._poses(about)}
         return calls[name]() if name in calls else Answer(404, message=f"this server has no call {name!r}")
 
     def _generate(self, now: float, job: Job) -> Answer:
-        if problem := self._refusal(job):
+        if problem := self._problem(job):
             return Answer(400, message=problem)
         video_id = self._new_id()
-        submit = Submit(
+        submission = Submission(
             at=now,
             video_id=video_id,
             model_id=job.model_id,
@@ -241,12 +244,12 @@ class Account:
             pose_id=job.pose_id,
             with_mask=job.with_mask,
         )
-        seconds = self.render_seconds(submit) if callable(self.render_seconds) else self.render_seconds
-        self._submits.append(submit)
-        self._begin(Render(submit, seconds, self.looks), now)
+        seconds = self.render_seconds(submission) if callable(self.render_seconds) else self.render_seconds
+        self._submissions.append(submission)
+        self._begin(Render(submission, seconds, self.poll_statuses), now)
         return Answer(200, video_id)
 
-    def _refusal(self, job: Job) -> str | None:
+    def _problem(self, job: Job) -> str | None:
         if job.pose_id is None:
             known = None if self.characters is None else [character.model_id for character in self.characters]
             missing = known is not None and job.model_id not in known
@@ -261,7 +264,7 @@ class Account:
             return Answer(400, message="video_id is missing from the query")
         if not self._knows(video_id, now):
             return Answer(404, message=f"there is no video {video_id!r}", code=wire.NOT_FOUND)
-        return Answer(200, self._look(video_id, now))
+        return Answer(200, self._poll(video_id, now))
 
     def _poses(self, avatar_id: str | None) -> Answer:
         for avatar in self.avatars or []:
@@ -272,13 +275,13 @@ class Account:
     # -- videos -------------------------------------------------------------------------------------------------------
 
     def _new_id(self) -> str:
-        number = len(self._submits) + 1
-        while f"v{number}" in self._renders:  # added by hand
+        number = len(self._submissions) + 1
+        while f"v{number}" in self._renders:  # in use by add_video
             number += 1
         return f"v{number}"
 
     def _begin(self, render: Render, now: float) -> None:
-        self._renders[render.submit.video_id] = render
+        self._renders[render.submission.video_id] = render
         if self.renderers:
             if not self._waiting and self._free_at[0] < now:
                 heapq.heapreplace(self._free_at, now)
@@ -288,36 +291,36 @@ class Account:
             self._start(render, now)
 
     def _start(self, render: Render, free_at: float) -> None:
-        render.starts = max(free_at, render.submit.at + self.pending_seconds)
+        render.starts = max(free_at, render.submission.at + self.pending_seconds)
         render.ends = render.starts + render.seconds
 
     def _advance(self, now: float) -> None:
-        """Let renderers that have become free begin with what waits."""
+        """Start waiting videos on renderers that have become free."""
         while self._waiting and self._free_at[0] <= now:
             render = self._waiting.pop(self._choose(len(self._waiting)))
             self._start(render, self._free_at[0])
             heapq.heapreplace(self._free_at, render.ends)
 
     def _choose(self, waiting: int) -> int:  # noqa: ARG002  # for subclasses with another order
-        """Which of the waiting videos is next, by its place in the line."""
+        """Return the index of the waiting video to render next."""
         return 0
 
     def _knows(self, video_id: str, now: float) -> bool:  # noqa: ARG002  # as above
         return video_id in self._renders
 
-    def _look(self, video_id: str, now: float) -> Video:
+    def _poll(self, video_id: str, now: float) -> Video:
         render = self._renders[video_id]
-        word = render.look(now)
-        finished = word == VideoStatus.FINISHED
+        status = render.poll(now)
+        finished = status == VideoStatus.FINISHED
         return Video(
             video_id=video_id,
-            status=_KNOWN.get(word, VideoStatus.UNKNOWN),
+            status=_KNOWN.get(status, VideoStatus.UNKNOWN),
             video_url=self._url(f"{video_id}.mp4", now) if finished else None,
-            mask_video_url=self._url(f"{video_id}-mask.mp4", now) if finished and render.submit.with_mask else None,
-            raw={"status": word, "message": render.message if word == VideoStatus.FAILED else ""},
+            mask_video_url=self._url(f"{video_id}-mask.mp4", now) if finished and render.submission.with_mask else None,
+            raw={"status": status, "message": render.message if status == VideoStatus.FAILED else ""},
         )
 
     def _url(self, file: str, now: float) -> str:
-        """A pre-signed URL; a new one for each look if it expires."""
+        """Return a pre-signed URL; a new one for each poll if URLs expire."""
         expires = "" if self.url_seconds is None else f"expires={now + self.url_seconds:.3f}&"
         return f"{self.files_url}/files/{file}?{expires}signature=s3cret"

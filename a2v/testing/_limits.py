@@ -1,4 +1,4 @@
-"""How a service counts requests, and what its replies tell of that."""
+"""Rate limits, as services count requests and report the result in headers."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from a2v._values import arguments
 from a2v.errors import InvalidArgumentError
 
 EPOCH = 1_700_000_000.0
-"""The Unix time of a service's first request, unless it is a server: the same in each run."""
+"""The Unix time of a service's first request, the same in each run; servers use the real time."""
 
 
 @frozen
-class Standing:
-    """What became of a request, as the service counts.
+class LimitState:
+    """The state of a limit after a request.
 
     Attributes:
-        passes: Whether it is not one too many.
-        left: How many more may come.
-        resets: When, in the service's seconds, the count begins anew.
+        admitted: Whether the request was within the limit.
+        remaining: The number of requests left.
+        resets_at: When the count is reset, in the service's seconds.
     """
 
-    passes: bool
-    left: int
-    resets: float
+    admitted: bool
+    remaining: int
+    resets_at: float
 
 
 def _check_requests(_: object, __: object, value: Any) -> None:
@@ -55,13 +55,13 @@ def _check_reset(_: object, __: object, value: Reset | None) -> None:
 
 @define
 class RateLimit(ABC):
-    """So many requests in so many seconds; one object counts for all services that it is given to.
+    """Base of the rate limits. Services that are given the same object share the limit.
 
     Args:
-        requests: How many requests may come, 30 by default.
-        per: In how many seconds, 60 by default.
-        reset: What ``X-Ratelimit-Reset`` says: a Unix time in ``"seconds"`` (the default) or ``"milliseconds"``, or the
-            seconds from now (``"delta"``). ``None``: replies do not speak of the limit at all.
+        requests: The number of requests allowed, 30 by default.
+        per: The period in seconds, 60 by default.
+        reset: The format of ``X-Ratelimit-Reset``: a Unix time in ``"seconds"`` (the default) or ``"milliseconds"``, or the
+            seconds from now (``"delta"``). ``None``: replies have no rate-limit headers.
     """
 
     requests: int = field(default=30, validator=_check_requests)
@@ -69,62 +69,62 @@ class RateLimit(ABC):
     reset: Reset | None = field(default="seconds", validator=_check_reset)
 
     @abstractmethod
-    def arrive(self, now: float) -> Standing:
-        """Count a request that arrives now."""
+    def arrive(self, now: float) -> LimitState:
+        """Count a request."""
 
-    def headers(self, standing: Standing, now: float, epoch: float) -> dict[str, str]:
-        """What the reply says of it; ``epoch`` is the service's second 0 as a Unix time, by its own clock."""
+    def headers(self, state: LimitState, now: float, epoch: float) -> dict[str, str]:
+        """Return the headers of the reply; ``epoch`` is the service's time 0 as a Unix time."""
         if self.reset is None:
             return {}
-        at = epoch + standing.resets
-        shown = {"seconds": at, "milliseconds": at * 1000, "delta": standing.resets - now}[self.reset]
+        at = epoch + state.resets_at
+        shown = {"seconds": at, "milliseconds": at * 1000, "delta": state.resets_at - now}[self.reset]
         return {
             "x-ratelimit-total": str(self.requests),
-            "x-ratelimit-left": str(standing.left),
+            "x-ratelimit-left": str(state.remaining),
             "x-ratelimit-reset": str(math.ceil(shown)),
         }
 
 
 @define
 class FixedWindow(RateLimit):
-    """So many requests in each window, as the hosted service counts; a full count begins anew with the next window.
+    """Counts requests in fixed windows, as the hosted service does; the count is reset at the start of each window.
 
     Args:
-        offset: How many seconds of the first window are over when the first request comes.
+        offset: Seconds of the first window that have passed when the first request arrives; 0 by default.
     """
 
     offset: float = field(default=0.0, validator=_check_offset)
     _window: int = field(default=-1, init=False)
     _count: int = field(default=0, init=False)
 
-    def arrive(self, now: float) -> Standing:
-        """Count a request that arrives now."""
+    def arrive(self, now: float) -> LimitState:
+        """Count a request."""
         window = math.floor((now + self.offset) / self.per)
         if window != self._window:
             self._window, self._count = window, 0
         self._count += 1
         left = max(0, self.requests - self._count)
-        return Standing(self._count <= self.requests, left, (window + 1) * self.per - self.offset)
+        return LimitState(self._count <= self.requests, left, (window + 1) * self.per - self.offset)
 
 
 @define
 class SlidingWindow(RateLimit):
-    """So many requests in the seconds before each arrival."""
+    """Counts the requests in the period before each arrival."""
 
     _log: deque[float] = field(factory=deque, init=False)
 
-    def arrive(self, now: float) -> Standing:
-        """Count a request that arrives now."""
+    def arrive(self, now: float) -> LimitState:
+        """Count a request."""
         while self._log and self._log[0] <= now - self.per:
             self._log.popleft()
-        if passes := len(self._log) < self.requests:
+        if admitted := len(self._log) < self.requests:
             self._log.append(now)
-        return Standing(passes, self.requests - len(self._log), self._log[0] + self.per)
+        return LimitState(admitted, self.requests - len(self._log), self._log[0] + self.per)
 
 
 @define
 class TokenBucket(RateLimit):
-    """A bucket of tokens that fills at an even rate; each request takes one."""
+    """A bucket that is refilled with tokens at a constant rate; each request takes one."""
 
     _tokens: float = field(init=False)
     _seen: float = field(default=0.0, init=False)
@@ -132,10 +132,10 @@ class TokenBucket(RateLimit):
     def __attrs_post_init__(self) -> None:
         self._tokens = float(self.requests)
 
-    def arrive(self, now: float) -> Standing:
-        """Count a request that arrives now."""
+    def arrive(self, now: float) -> LimitState:
+        """Count a request."""
         self._tokens = min(self.requests, self._tokens + (now - self._seen) * self.requests / self.per)
         self._seen = now
-        if passes := self._tokens >= 1:
+        if admitted := self._tokens >= 1:
             self._tokens -= 1
-        return Standing(passes, int(self._tokens), now + (self.requests - self._tokens) * self.per / self.requests)
+        return LimitState(admitted, int(self._tokens), now + (self.requests - self._tokens) * self.per / self.requests)

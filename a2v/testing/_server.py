@@ -1,4 +1,4 @@
-"""The service as a server on this machine."""
+"""An HTTP server on a loopback port, for ``Service``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from anyio.streams.buffered import BufferedByteReceiveStream
 
 from a2v._values import arguments
 from a2v.errors import InvalidArgumentError
-from a2v.testing._values import Reply
+from a2v.testing._values import Handler, Reply
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -24,32 +24,21 @@ if TYPE_CHECKING:
 
     from anyio.abc import SocketStream
 
-    from a2v.testing._service import Service
 
 _MAX_HEAD = 65536
-_LAST_PORT = 65535
-_GONE = (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.IncompleteRead)
+_MAX_PORT = 65535
+_DISCONNECTED = (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.IncompleteRead)
 
 
-class Server:
-    """A service that listens on 127.0.0.1 for the length of a ``with`` block, in a thread of its own.
-
-    Args:
-        service: What answers.
-        port: Where to listen; 0 takes a free port.
-
-    Attributes:
-        base_url: Where clients find it, while the block lasts.
-        token: One that it accepts.
-        service: What answers: tell it what shall happen, and ask it what it saw.
-    """
+class LoopbackServer:
+    """Base of ``Server``, which documents it."""
 
     base_url: str
 
-    def __init__(self, service: Service, port: int = 0) -> None:
-        if arguments.integer("port", port, minimum=0) > _LAST_PORT:
-            raise InvalidArgumentError(f"port must be 0 (any free one) to {_LAST_PORT}, got {port}")
-        self.service: Service = service
+    def __init__(self, service: Handler, port: int = 0) -> None:
+        if arguments.integer("port", port, minimum=0) > _MAX_PORT:
+            raise InvalidArgumentError(f"port must be 0 (any free one) to {_MAX_PORT}, got {port}")
+        self.service: Handler = service
         self.token: str = "token" if service.token is None else service.token
         self._port = port
         self._stack = ExitStack()
@@ -74,22 +63,22 @@ class Server:
     async def _listening(self) -> AsyncIterator[int]:
         listener = await anyio.create_tcp_listener(local_host="127.0.0.1", local_port=self._port)
         async with listener, anyio.create_task_group() as tasks:
-            tasks.start_soon(listener.serve, self._converse)
+            tasks.start_soon(listener.serve, self._serve)
             yield listener.extra(SocketAttribute.local_port)  # noqa: S610  # not Django's
             tasks.cancel_scope.cancel()
 
-    async def _converse(self, stream: SocketStream) -> None:
-        """Answer one request of a connection after another."""
+    async def _serve(self, stream: SocketStream) -> None:
+        """Answer the requests of a connection, one after another."""
         requests = BufferedByteReceiveStream(stream)
         async with stream:
             try:
                 while await self._exchange(requests, stream):
                     pass
-            except _GONE:
+            except _DISCONNECTED:
                 pass
 
     async def _exchange(self, requests: BufferedByteReceiveStream, stream: SocketStream) -> bool:
-        """Answer a request; tell whether the connection lives."""
+        """Answer a request; return whether to keep the connection."""
         head = (await requests.receive_until(b"\r\n\r\n", _MAX_HEAD)).decode("latin-1")
         first, *lines = head.split("\r\n")
         method, target, _ = first.split(" ")
@@ -100,7 +89,7 @@ class Server:
             reply = await self.service.handle(method, urljoin(self.base_url, target), headers, body)
         except httpx.TransportError:
             return False
-        except Exception as error:  # noqa: BLE001  # a mistake in the test's script should be seen
+        except Exception as error:  # noqa: BLE001  # shows mistakes in the test's script
             reply = Reply.refusal(500, f"{type(error).__name__}: {error}")
         await anyio.sleep(self.service.latency)
         await stream.send(_head(reply) + reply.body[: reply.breaks_after])

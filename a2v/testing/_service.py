@@ -1,4 +1,12 @@
-"""The service that people use in their tests: it does what the API does, unless it is told otherwise."""
+"""The scriptable service of the test kit.
+
+``Account`` decides what the API would do. ``Service`` adds what a test needs: rules that change the response to certain calls
+(``reply``, ``fail``, …), a record of the requests, and a clock. ``Transport`` and ``Server`` carry requests to
+``Service.handle``.
+
+Each rule skips some calls and then applies to some. The rules for a call are kept in the order in which they were added. Every
+call counts down what the waiting rules still skip, and is answered by the first rule that skips nothing more.
+"""
 
 from __future__ import annotations
 
@@ -23,178 +31,197 @@ from a2v._values import arguments
 from a2v._values.models import Avatar, Character, Pose, Video, VideoStatus
 from a2v.errors import InvalidArgumentError, ProtocolError
 from a2v.testing._account import Account, Answer, Render
-from a2v.testing._server import Server
+from a2v.testing._server import LoopbackServer
 from a2v.testing._transport import Transport
-from a2v.testing._values import Call, CallName, Reply, Submit
+from a2v.testing._values import Call, CallName, Reply, Submission
 
 T = TypeVar("T")
 
 Script = Callable[[Call], Reply | Awaitable[Reply | None] | None]
-"""A function that answers a call; ``None``: as if nothing had been told."""
-_AsUsual = Callable[[], Reply]
-_Effect = Callable[[Call, _AsUsual], Awaitable[Reply]]
+"""A function that answers a call; ``None``: the default reply."""
+_Default = Callable[[], Reply]
+_Effect = Callable[[Call, _Default], Awaitable[Reply]]
 
 _CALLS: tuple[str, ...] = get_args(CallName)
 
 
 @define
-class _Told(Generic[T]):
-    """Something that concerns ``times`` cases after the next ``skip`` ones."""
+class _Rule(Generic[T]):
+    """Applies an effect to ``times`` cases, after ``skip`` others."""
 
     skip: int
     times: float
-    what: T
+    effect: T
 
 
-def _told(what: T, nth: int, times: int | None) -> _Told[T]:
+def _rule(effect: T, nth: int, times: int | None) -> _Rule[T]:
     arguments.integer("nth", nth, minimum=1)
     if times is not None:
         arguments.integer("times", times, minimum=1)
-    return _Told(nth - 1, math.inf if times is None else times, what)
+    return _Rule(nth - 1, math.inf if times is None else times, effect)
 
 
-def _due(told: list[_Told[T]]) -> T | None:
-    """What concerns the case that has just come."""
-    due: _Told[T] | None = None
-    for each in told:
-        if each.skip:
-            each.skip -= 1
-        elif due is None:
-            due = each
-    if due is None:
+def _match(rules: list[_Rule[T]]) -> T | None:
+    """Return the effect on the current case, and count it."""
+    matching: _Rule[T] | None = None
+    for rule in rules:
+        if rule.skip:
+            rule.skip -= 1
+        elif matching is None:
+            matching = rule
+    if matching is None:
         return None
-    due.times -= 1
-    if not due.times:
-        told.remove(due)
-    return due.what
+    matching.times -= 1
+    if not matching.times:
+        rules.remove(matching)
+    return matching.effect
+
+
+class Server(LoopbackServer):
+    """A service that listens on 127.0.0.1 while a ``with`` block runs, in a thread of its own.
+
+    Args:
+        service: The service.
+        port: The port; 0, the default, chooses a free one.
+
+    Attributes:
+        base_url: The server's URL, while the block runs.
+        token: An accepted token.
+        service: The service: script it, and check what it received.
+    """
+
+    service: Service
+
+    def __init__(self, service: Service, port: int = 0) -> None:
+        super().__init__(service, port)
 
 
 @define(eq=False, repr=False, kw_only=True, slots=False)
 class Service(Account):
     """A scriptable audio-to-video service, for the tests of code that uses a2v. Nothing is rendered and nothing is paid.
 
-    Use it as a transport, or as a server on this machine; it tells afterwards what it saw:
+    Use it as a transport, or as a server on this machine, and check afterwards what it received:
 
         service = Service(render_seconds=900)
         async with a2v.AsyncA2V("token", transport=service.transport()) as client:
-            ...  # what is to be tested
-        assert [submit.model_id for submit in service.submits] == ["eva_a0008"]
+            ...  # the code under test
+        assert [submission.model_id for submission in service.submissions] == ["eva_a0008"]
 
-    It measures time with ``anyio.current_time`` alone, so in virtual time (`run_in_virtual_time`) hours take no time. The
-    settings are attributes too, and may be changed at any moment.
+    It measures time with ``anyio.current_time``, so in virtual time (`run_in_virtual_time`) hours pass in no time. The settings
+    are attributes too, and may be changed at any time.
 
-    What shall go wrong is told in advance, with ``nth`` and ``times`` everywhere: ``nth=1``, the default, is the next such
-    call from now on, and ``times`` tells how many in a row it concerns: 1 by default, ``None`` for all from there on. What
-    concerns the same call comes one after another, in the order in which it was told.
+    Failures are scripted in advance. All these methods have ``nth`` and ``times``: ``nth=1``, the default, is the next such
+    call from now on, and ``times`` is the number of consecutive calls concerned: 1 by default, ``None`` for all from there on.
+    If several concern the same call, they apply one after another, in the order in which they were scripted.
 
     Args:
-        render_seconds: How long a render takes, 0 by default: the first look at a video finds it finished. A function gets
-            the `Submit` and returns the seconds.
-        pending_seconds: How long a video waits in line before that, 0 by default.
-        looks: The statuses that the looks at a video show one after another, whatever the time is; the last one stays. For
-            tests in real time: ``looks=["pending", "in_progressing", "finished"]``. ``None``: as the seconds tell.
-        renderers: How many videos are rendered at a time; ``None``: all.
-        statuses: Whether replies have a ``status``; the first revision of the service had none.
-        lists_videos: Whether there is a ``video.list``; the first revision of the service had none.
-        characters: Who can speak. ``None``: Eva (``eva_a0008``) is listed, and every ``model_id`` is accepted.
-        avatars: The avatars of the service's later revision. ``None``: this server has none, nor their calls.
-        limit: How requests are limited: a `FixedWindow`, a `SlidingWindow` or a `TokenBucket`. ``None``: not at all.
-        quota: How many calls the account has in all; ``None``: as many as it likes.
-        token: The one token that is accepted; ``None``: any.
-        content: What is in the file of each video; ``None``: ``b"video of v1"`` in that of ``v1``.
-        url_seconds: How long the URL that a look shows can be fetched from; ``None``: for ever.
-        latency: Seconds from a request to its reply, half of them on each way; 0 by default.
+        render_seconds: Duration of a render, 0 by default: the first poll finds the video finished. A function gets the
+            `Submission` and returns the seconds.
+        pending_seconds: Seconds that a video is pending before that, 0 by default.
+        poll_statuses: The statuses that successive polls of a video return, regardless of time; the last one stays. For tests in
+            real time: ``poll_statuses=["pending", "in_progressing", "finished"]``. ``None``: the seconds decide.
+        renderers: The number of videos rendered at a time; ``None``: all.
+        statuses: Whether responses have a ``status``; the first revision of the service had none.
+        lists_videos: Whether ``video.list`` exists; the first revision of the service had none.
+        characters: The characters. ``None``: Eva (``eva_a0008``) is listed, and every ``model_id`` is accepted.
+        avatars: The avatars of the service's later revision. ``None``: the server has neither avatars nor their calls.
+        limit: The rate limit: a `FixedWindow`, a `SlidingWindow` or a `TokenBucket`. ``None``: no limit.
+        quota: The number of calls that the account may make in total; ``None``: no limit.
+        token: The only accepted token; ``None``: all are accepted.
+        content: The content of each video file; ``None``: ``b"video of v1"`` for ``v1``.
+        url_seconds: Seconds until the URL of a file expires; ``None``: never.
+        latency: Seconds from a request to its reply, half of them in each direction; 0 by default.
         error_rate: The share of repeatable calls that are answered with HTTP 500, from 0.0 (the default) to 1.0.
-        clock_skew: How many seconds the service's clock is ahead.
-        random: Draws what ``error_rate`` hits; the same in each run by default.
+        clock_skew: Seconds by which the service's clock is ahead.
+        random: Decides which calls ``error_rate`` applies to; the same ones in each run by default.
 
     Raises:
-        InvalidArgumentError: A setting cannot be right.
+        InvalidArgumentError: A setting is invalid.
 
     Attributes:
-        files_url: Where the files seem to be; a server sets it to its own URL.
-        epoch: The Unix time of the first request, as far as replies tell the time. It is the same in each run; a server
-            tells the real time.
+        files_url: The base URL of the files; a server sets it to its own URL.
+        epoch: The Unix time of the first request, for the headers of replies. It is the same in each run; a server uses the
+            real time.
     """
 
     _calls: list[Call] = field(factory=list, init=False)
-    _effects: dict[str, list[_Told[_Effect]]] = field(factory=dict, init=False)
-    _failures: list[_Told[str]] = field(factory=list, init=False)
+    _effects: dict[str, list[_Rule[_Effect]]] = field(factory=dict, init=False)
+    _failures: list[_Rule[str]] = field(factory=list, init=False)
     _lock: threading.Lock = field(factory=threading.Lock, init=False)
-    # When, by the clock of the running event loop, the service's time began; and what its time was last.
-    _began: RunVar[float] = field(factory=lambda: RunVar("began"), init=False)
+    # The service's time 0 by the clock of the running event loop, and the latest time that `now` returned.
+    _time_zero: RunVar[float] = field(factory=lambda: RunVar("time zero"), init=False)
     _latest: float = field(default=0.0, init=False)
 
     def __repr__(self) -> str:
-        return f"<Service {len(self._submits)} submits, {len(self._calls)} calls>"
+        return f"<Service {len(self._submissions)} submissions, {len(self._calls)} calls>"
 
-    # -- being used ---------------------------------------------------------------------------------------------------
+    # -- use -----------------------------------------------------------------------------------------------------------
 
     def transport(self) -> Transport:
-        """For ``AsyncA2V(token, transport=service.transport())`` or ``A2V(…)``; each client gets one of its own."""
+        """Return a transport for ``AsyncA2V(token, transport=service.transport())`` or ``A2V(…)``; one for each client."""
         return Transport(self)
 
     def server(self, port: int = 0) -> Server:
-        """A server on 127.0.0.1, for the length of a ``with`` block. It runs in a thread, in real time.
+        """Return a server on 127.0.0.1, to be used in a ``with`` statement. It runs in a thread, in real time.
 
         Args:
-            port: Where to listen; 0 takes a free port.
+            port: The port; 0, the default, chooses a free one.
         """
         return Server(self, port)
 
-    # -- what it saw --------------------------------------------------------------------------------------------------
+    # -- recorded requests ------------------------------------------------------------------------------------------------
 
     @property
-    def submits(self) -> tuple[Submit, ...]:
-        """The submissions that were accepted, in order: what would have been paid for."""
-        return tuple(self._submits)
+    def submissions(self) -> tuple[Submission, ...]:
+        """The accepted submissions, in order: those that would have cost money."""
+        return tuple(self._submissions)
 
     @property
     def calls(self) -> tuple[Call, ...]:
-        """All requests that arrived, in order: refused ones and those without a reply too."""
+        """All requests, in order, including refused ones and those without a reply."""
         return tuple(self._calls)
 
     @property
     def polls(self) -> tuple[Call, ...]:
-        """The looks at videos that arrived: ``video.get`` and ``video.list``."""
+        """The polls: ``video.get`` and ``video.list``."""
         return tuple(call for call in self._calls if call.name in ("video.get", "video.list"))
 
     def seen(self, name: CallName) -> tuple[Call, ...]:
-        """The requests of one call that arrived, such as ``"character.list"``, or ``"file"`` for what was fetched."""
+        """Return the requests of one call, such as ``"character.list"``, or ``"file"`` for downloads."""
         self._check_name(name)
         return tuple(call for call in self._calls if call.name == name)
 
-    # -- what shall happen --------------------------------------------------------------------------------------------
+    # -- scripting ----------------------------------------------------------------------------------------------------
 
-    def add_video(self, video_id: str, *looks: str, message: str = "", with_mask: bool = False) -> None:
-        """Let there be a video that was submitted earlier, by whomever.
+    def add_video(self, video_id: str, *poll_statuses: str, message: str = "", with_mask: bool = False) -> None:
+        """Add a video that was submitted earlier, possibly by another program.
 
         Args:
             video_id: Its id.
-            looks: The statuses that looks show one after another; the last one stays. None given: ``"finished"``.
-            message: Why it failed, if it does.
-            with_mask: Whether it has a mask once it is finished.
+            poll_statuses: The statuses that successive polls return; the last one stays. Default: ``"finished"``.
+            message: The reason of a failure.
+            with_mask: Whether the finished video has a mask.
 
         Raises:
-            InvalidArgumentError: There is a video of this id, or an argument cannot be right.
+            InvalidArgumentError: The id is in use, or an argument is invalid.
         """
         arguments.identifier("video_id", video_id, "a video")
-        for text in (*looks, message):
-            arguments.text("looks and message", text)
+        for text in (*poll_statuses, message):
+            arguments.text("poll_statuses and message", text)
         if video_id in self._renders:
             raise InvalidArgumentError(f"there is a video {video_id!r} already")
-        submit = Submit(at=self._latest, video_id=video_id, with_mask=with_mask)
-        self._renders[video_id] = Render(submit, 0.0, looks or ("finished",), message)
+        submission = Submission(at=self._latest, video_id=video_id, with_mask=with_mask)
+        self._renders[video_id] = Render(submission, 0.0, poll_statuses or ("finished",), message)
 
     def fail(self, message: str = "", *, nth: int = 1, times: int | None = 1) -> None:
-        """Let a render end in ``error``, when it would have been finished.
+        """Make a render fail instead of finish.
 
         Args:
-            message: Why, as ``video.get`` shows it.
-            nth: Which of the submissions that will be accepted, counted from now.
-            times: How many in a row; ``None``: all from there on.
+            message: The reason in the response of ``video.get``.
+            nth: The first accepted submission concerned, counted from now.
+            times: How many consecutive ones are concerned; ``None``: all from there on.
         """
-        self._failures.append(_told(arguments.text("message", message), nth, times))
+        self._failures.append(_rule(arguments.text("message", message), nth, times))
 
     def refuse(
         self,
@@ -206,121 +233,121 @@ class Service(Account):
         nth: int = 1,
         times: int | None = 1,
     ) -> None:
-        """Answer a call with an error. Nothing is done: a submission that is refused makes no video.
+        """Refuse a call: a refused submission makes no video.
 
         Args:
-            name: Which call.
+            name: The call.
             status: The HTTP status.
-            message: Why.
+            message: The reason.
             code: The code in the envelope; ``None``: that of the status.
-            nth: Which of these calls, counted from now.
-            times: How many in a row; ``None``: all from there on.
+            nth: The first such call concerned, counted from now.
+            times: How many consecutive ones are concerned; ``None``: all from there on.
         """
         self.reply(name, Reply.refusal(status, message, code), nth=nth, times=times)
 
     def reply(self, name: CallName, answer: Reply | Exception | Script, *, nth: int = 1, times: int | None = 1) -> None:
-        """Answer a call with whatever a test wants. Nothing is done.
+        """Answer a call with any reply. The call has no effect.
 
         Args:
-            name: Which call.
-            answer: A reply; an exception for the transport to raise, such as ``httpx.ReadTimeout("")`` (a server breaks the
-                connection in its stead); or a function, asynchronous or not, that gets the `Call` and returns a reply
-                (`as_usual` makes the usual one), or ``None`` if the service shall do what it would have done.
-            nth: Which of these calls, counted from now.
-            times: How many in a row; ``None``: all from there on.
+            name: The call.
+            answer: A reply; an exception for the transport to raise, such as ``httpx.ReadTimeout("")`` (a server closes the
+                connection instead); or a function, async or not, that gets the `Call` and returns a reply (`as_usual` returns
+                the default one), or ``None`` for the default behaviour.
+            nth: The first such call concerned, counted from now.
+            times: How many consecutive ones are concerned; ``None``: all from there on.
         """
         if not isinstance(answer, Reply | Exception) and not callable(answer):
             raise InvalidArgumentError(
                 f"answer must be a Reply, an exception or a function, got {arguments.short_repr(answer)}"
             )
 
-        async def effect(call: Call, as_usual: _AsUsual) -> Reply:
+        async def effect(call: Call, default: _Default) -> Reply:
             if isinstance(answer, Exception):
                 raise answer
-            said = answer if isinstance(answer, Reply) else answer(call)
-            return (await said if inspect.isawaitable(said) else said) or as_usual()
+            reply = answer if isinstance(answer, Reply) else answer(call)
+            return (await reply if inspect.isawaitable(reply) else reply) or default()
 
-        self._tell(name, effect, nth, times)
+        self._add_rule(name, effect, nth, times)
 
     def lose_reply(self, name: CallName = "video.generate", *, nth: int = 1, times: int | None = 1) -> None:
-        """Do what a call asks for, and break the connection before the reply.
+        """Execute a call, and close the connection before the reply.
 
-        For a submission this is the case in which nobody can know: the client raises ``SubmissionUnknownError``, and
-        `submits` has the video that it knows nothing of.
+        For a submission the client cannot know the outcome: it raises ``SubmissionUnknownError``, and `submissions` contains the
+        video.
 
         Args:
-            name: Which call.
-            nth: Which of these calls, counted from now.
-            times: How many in a row; ``None``: all from there on.
+            name: The call.
+            nth: The first such call concerned, counted from now.
+            times: How many consecutive ones are concerned; ``None``: all from there on.
         """
 
-        async def effect(_: Call, as_usual: _AsUsual) -> Reply:
-            as_usual()
+        async def effect(_: Call, default: _Default) -> Reply:
+            default()
             raise httpx.RemoteProtocolError("Server disconnected without sending a response.")
 
-        self._tell(name, effect, nth, times)
+        self._add_rule(name, effect, nth, times)
 
     def hang(self, name: CallName = "video.generate", *, nth: int = 1, times: int | None = 1) -> None:
-        """Do what a call asks for, and then say nothing until the client gives up.
+        """Execute a call, and never reply.
 
         Args:
-            name: Which call.
-            nth: Which of these calls, counted from now.
-            times: How many in a row; ``None``: all from there on.
+            name: The call.
+            nth: The first such call concerned, counted from now.
+            times: How many consecutive ones are concerned; ``None``: all from there on.
         """
         self.delay(name, math.inf, nth=nth, times=times)
 
     def delay(self, name: CallName, seconds: float, *, nth: int = 1, times: int | None = 1) -> None:
-        """Do what a call asks for, and reply so many seconds later.
+        """Execute a call, and delay the reply.
 
         Args:
-            name: Which call.
-            seconds: How much later.
-            nth: Which of these calls, counted from now.
-            times: How many in a row; ``None``: all from there on.
+            name: The call.
+            seconds: The delay.
+            nth: The first such call concerned, counted from now.
+            times: How many consecutive ones are concerned; ``None``: all from there on.
         """
         if not arguments.is_number(seconds) or seconds < 0:
             raise InvalidArgumentError(f"seconds must be a number, 0 or more, got {arguments.short_repr(seconds)}")
 
-        async def effect(_: Call, as_usual: _AsUsual) -> Reply:
-            reply = as_usual()
+        async def effect(_: Call, default: _Default) -> Reply:
+            reply = default()
             await anyio.sleep(seconds)
             return reply
 
-        self._tell(name, effect, nth, times)
+        self._add_rule(name, effect, nth, times)
 
     def unreachable(self, name: CallName, *, nth: int = 1, times: int | None = 1) -> None:
-        """Let no connection come about, so that the client knows that nothing arrived.
+        """Refuse the connection, so that the client knows that the call did not arrive.
 
-        A transport can do this for one call; a server breaks the connection instead, having done nothing.
+        Only a transport can do this for a single call; a server closes the connection without executing it.
 
         Args:
-            name: Which call.
-            nth: Which of these calls, counted from now.
-            times: How many in a row; ``None``: all from there on.
+            name: The call.
+            nth: The first such call concerned, counted from now.
+            times: How many consecutive ones are concerned; ``None``: all from there on.
         """
         self.reply(name, httpx.ConnectError("All connection attempts failed"), nth=nth, times=times)
 
     def break_off(self, after: int = 0, *, nth: int = 1, times: int | None = 1) -> None:
-        """Break the connection in the middle of a file. It can be resumed, as files have an ``ETag`` and know ``Range``.
+        """Close the connection in the middle of a file. Files have an ``ETag`` and support ``Range``, so they can be resumed.
 
         Args:
-            after: After how many bytes.
-            nth: Which of the requests for a file, counted from now.
-            times: How many in a row; ``None``: all from there on.
+            after: The number of bytes sent before that.
+            nth: The first download concerned, counted from now.
+            times: How many consecutive ones are concerned; ``None``: all from there on.
         """
         arguments.integer("after", after, minimum=0)
 
-        async def effect(_: Call, as_usual: _AsUsual) -> Reply:
-            return attrs.evolve(as_usual(), breaks_after=after)
+        async def effect(_: Call, default: _Default) -> Reply:
+            return attrs.evolve(default(), breaks_after=after)
 
-        self._tell("file", effect, nth, times)
+        self._add_rule("file", effect, nth, times)
 
     def recover(self, name: CallName | None = None) -> None:
-        """Forget what was told about a call and has not happened yet.
+        """Remove everything that was scripted for a call.
 
         Args:
-            name: Which call; ``None``: all, and the renders that were to fail.
+            name: The call; ``None``: all calls, and the failures of renders.
         """
         if name is None:
             self._effects.clear()
@@ -329,38 +356,38 @@ class Service(Account):
             self._check_name(name)
             self._effects.pop(name, None)
 
-    def _tell(self, name: str, effect: _Effect, nth: int, times: int | None) -> None:
+    def _add_rule(self, name: str, effect: _Effect, nth: int, times: int | None) -> None:
         self._check_name(name)
-        self._effects.setdefault(name, []).append(_told(effect, nth, times))
+        self._effects.setdefault(name, []).append(_rule(effect, nth, times))
 
     def _check_name(self, name: str) -> None:
         if name not in _CALLS:
             raise InvalidArgumentError(f"there is no call {name!r}, only {', '.join(_CALLS)}")
 
-    # -- what happens -------------------------------------------------------------------------------------------------
+    # -- handling ------------------------------------------------------------------------------------------------------
 
     def now(self) -> float:
-        """Seconds since the first request, for code within an event loop; the next loop goes on where the last one was."""
+        """Return the seconds since the first request; call it in an event loop. Another loop continues where the last one was."""
         try:
-            began = self._began.get()
+            start = self._time_zero.get()
         except LookupError:
-            began = anyio.current_time() - self._latest
-            self._began.set(began)
-        self._latest = anyio.current_time() - began
+            start = anyio.current_time() - self._latest
+            self._time_zero.set(start)
+        self._latest = anyio.current_time() - start
         return self._latest
 
     async def handle(self, method: str, url: str, headers: Mapping[str, str], body: bytes) -> Reply:
-        """Answer a request that arrives now; for transports and servers.
+        """Answer a request that arrives now; called by transports and servers.
 
         Raises:
-            Exception: As told; the connection shall break.
+            Exception: A scripted one: the connection is to be closed.
         """
         call = self._read(method, url, headers, body)
         with self._lock:
-            place = len(self._calls)
+            index = len(self._calls)
             self._calls.append(call)
-        reply = await self._answered(call)
-        self._calls[place] = attrs.evolve(self._calls[place], status=reply.status)
+        reply = await self._answer(call)
+        self._calls[index] = attrs.evolve(self._calls[index], status=reply.status)
         return reply
 
     def _read(self, method: str, url: str, headers: Mapping[str, str], body: bytes) -> Call:
@@ -372,17 +399,17 @@ class Service(Account):
             name, video_id = "file", re.sub(r"(-mask)?\.\w+$", "", last)
         return Call(at=self.now(), name=name, video_id=video_id, method=method, url=url, headers=headers, body=body)
 
-    async def _answered(self, call: Call) -> Reply:
+    async def _answer(self, call: Call) -> Reply:
         with self._lock:
-            headers, refusal = self._let_in(call)
+            headers, refusal = self._authorize(call)
             if refusal:
-                return attrs.evolve(self._shown(refusal), headers=headers)
-            effect = _due(self._effects.get(call.name, []))
-        as_usual = partial(self.as_usual, call)
-        reply = await effect(call, as_usual) if effect else as_usual()
+                return attrs.evolve(self._to_reply(refusal), headers=headers)
+            effect = _match(self._effects.get(call.name, []))
+        default = partial(self.as_usual, call)
+        reply = await effect(call, default) if effect else default()
         return attrs.evolve(reply, headers=headers | dict(reply.headers))
 
-    def _let_in(self, call: Call) -> tuple[dict[str, str], Answer | None]:
+    def _authorize(self, call: Call) -> tuple[dict[str, str], Answer | None]:
         if call.name == "file":
             return {}, None
         sent = call.headers.get("authorization", "")
@@ -391,17 +418,17 @@ class Service(Account):
         return self.admit(call.at)
 
     def as_usual(self, call: Call) -> Reply:
-        """Do what a call asks for, as if nothing had been told; for functions that are given to `reply`."""
+        """Execute a call and return the default reply; for functions passed to `reply`."""
         now = self.now()
         with self._lock:
             if call.name == "file":
                 return self._file(call, now)
             if call.name != "video.generate":
                 about = call.video_id or _query(call.url, "avatar_id")
-                return self._shown(self.answer(now, call.name, about))
-            return self._generated(call, now)
+                return self._to_reply(self.answer(now, call.name, about))
+            return self._submit(call, now)
 
-    def _generated(self, call: Call, now: float) -> Reply:
+    def _submit(self, call: Call, now: float) -> Reply:
         if call.method != "POST":
             return Reply.refusal(405, "video.generate is a POST")
         try:
@@ -410,18 +437,18 @@ class Service(Account):
             return Reply.refusal(400, str(error))
         answer = self.answer(now, call.name, job=job)
         if isinstance(answer.value, str):
-            # Among the last ones, for it has just come.
-            place = next((n for n in reversed(range(len(self._calls))) if self._calls[n] is call), None)
-            if place is not None:
-                self._calls[place] = attrs.evolve(call, video_id=answer.value)
-        return self._shown(answer)
+            # Searched from the end, because it has just arrived.
+            index = next((n for n in reversed(range(len(self._calls))) if self._calls[n] is call), None)
+            if index is not None:
+                self._calls[index] = attrs.evolve(call, video_id=answer.value)
+        return self._to_reply(answer)
 
     def _begin(self, render: Render, now: float) -> None:
-        message = _due(self._failures)
+        message = _match(self._failures)
         render.failed, render.message = message is not None, message or ""
         super()._begin(render, now)
 
-    def _shown(self, answer: Answer) -> Reply:
+    def _to_reply(self, answer: Answer) -> Reply:
         if answer.status != 200:
             return Reply.refusal(answer.status, answer.message, answer.code)
         value = answer.value
@@ -449,17 +476,17 @@ class Service(Account):
         if render is None or not render.has_file(now):
             return Reply(404, "<Error><Code>NoSuchKey</Code></Error>")
         name = urlsplit(call.url).path.rpartition("/")[2].rpartition(".")[0]
-        return _part(self.content if self.content is not None else f"video of {name}".encode(), call)
+        return _file_reply(self.content if self.content is not None else f"video of {name}".encode(), call)
 
 
-def _part(content: bytes, call: Call) -> Reply:
-    """A file, or the part of it that was asked for."""
+def _file_reply(content: bytes, call: Call) -> Reply:
+    """Return a file, or the requested range of it."""
     etag = f'"{hashlib.sha256(content).hexdigest()[:16]}"'
     headers = {"etag": etag, "accept-ranges": "bytes", "content-type": "video/mp4"}
-    span = re.fullmatch(r"bytes=(\d+)-(\d*)", call.headers.get("range", ""))
-    if not span or call.headers.get("if-range", etag) != etag:
+    byte_range = re.fullmatch(r"bytes=(\d+)-(\d*)", call.headers.get("range", ""))
+    if not byte_range or call.headers.get("if-range", etag) != etag:
         return Reply(200, content, headers)
-    first, last = int(span[1]), min(int(span[2] or len(content)), len(content) - 1)
+    first, last = int(byte_range[1]), min(int(byte_range[2] or len(content)), len(content) - 1)
     if first > last:
         return Reply(416, b"", headers | {"content-range": f"bytes */{len(content)}"})
     return Reply(206, content[first : last + 1], headers | {"content-range": f"bytes {first}-{last}/{len(content)}"})

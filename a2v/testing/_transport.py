@@ -1,4 +1,4 @@
-"""The service as an httpx transport."""
+"""An httpx transport for ``Service``."""
 
 from __future__ import annotations
 
@@ -11,43 +11,42 @@ import httpx
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from a2v.testing._service import Service
-    from a2v.testing._values import Reply
+    from a2v.testing._values import Handler, Reply
 
 
 class Transport(httpx.AsyncBaseTransport):
-    """Carries requests to a service in the same process: no socket, no thread, no time but that of the event loop.
+    """Passes requests to a service in the same process: without sockets or threads, and by the event loop's clock.
 
     Args:
-        service: Where they go.
+        service: The service.
 
     Attributes:
-        closed: Whether the client that used it was closed.
+        closed: Whether the client that uses it was closed.
     """
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Handler) -> None:
         self.closed: bool = False
         self._service = service
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send a request and get its response."""
+        """Send a request and return its response."""
         service = self._service
         body = await request.aread()
-        service.now()  # the service's time begins when the first request leaves, not when it arrives
+        service.now()  # the service's time starts when the first request is sent, not when it arrives
         await anyio.sleep(service.latency / 2)
         reply = await service.handle(request.method, str(request.url), request.headers, body)
-        # What arrived in one instant is answered in the order of its arrival, for nothing is quite at once.
+        # Requests that arrive at the same time get their replies in that order, a microsecond apart.
         await anyio.sleep(service.latency and service.latency / 2 + len(service.calls) * 1e-6)
         headers = {**reply.headers, "content-length": str(len(reply.body))}
         return httpx.Response(reply.status, headers=headers, stream=_Body(reply))
 
     async def aclose(self) -> None:
-        """Note that the client was closed."""
+        """Record that the client was closed."""
         self.closed = True
 
 
 class _Body(httpx.AsyncByteStream):
-    """The body of a reply, or as much of it as comes."""
+    """The body of a reply, possibly incomplete."""
 
     def __init__(self, reply: Reply) -> None:
         self._reply = reply

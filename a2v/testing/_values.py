@@ -1,4 +1,4 @@
-"""What a test sees and says, in plain values."""
+"""The values that tests exchange with the service: recorded requests and replies."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from itertools import chain
 from types import MappingProxyType
-from typing import Any, Literal, Self
+from typing import Any, Literal, Protocol, Self
 
 from attrs import field, frozen
 
@@ -14,12 +14,12 @@ from a2v._core import wire
 from a2v._values import arguments
 from a2v.errors import InvalidArgumentError
 
-_LEAST_STATUS, _LARGEST_STATUS = 100, 999
+_MIN_STATUS, _MAX_STATUS = 100, 999
 
 CallName = Literal[
     "character.list", "video.generate", "video.get", "video.list", "avatar.list", "avatar-pose.list", "file"
 ]
-"""A call of the API, by the last part of its path; ``"file"`` is the fetching of a video, a mask or a picture."""
+"""A call of the API, by the last part of its path; ``"file"`` is a download of a video, mask or picture."""
 
 
 def _lower(headers: Mapping[str, str]) -> Mapping[str, str]:
@@ -31,17 +31,17 @@ def _lower(headers: Mapping[str, str]) -> Mapping[str, str]:
 
 @frozen(kw_only=True)
 class Call:
-    """A request that arrived.
+    """A recorded request.
 
     Attributes:
-        at: When, in seconds since the service's first request.
-        name: Which call of the API it is; the last part of its path if it is none.
-        video_id: Which video it is about, if any; of a submission, the id that was given to it.
-        status: The HTTP status of the answer; ``None``: there is none (yet).
+        at: Time of arrival, in seconds since the service's first request.
+        name: The call; the last part of the path if the API has no such call.
+        video_id: The id of the video, if any; for a submission, the id that it was given.
+        status: The HTTP status of the reply; ``None``: no reply (yet).
         method: ``GET`` or ``POST``.
-        url: The whole URL.
-        headers: What was sent along, names in lower case.
-        body: What was sent, if anything.
+        url: The full URL.
+        headers: The headers, with names in lower case.
+        body: The body.
     """
 
     at: float
@@ -55,16 +55,16 @@ class Call:
 
 
 @frozen(kw_only=True)
-class Submit:
-    """A submission that was accepted, so one that costs money, whether or not its sender was told.
+class Submission:
+    """An accepted submission: it costs money, even if its reply was lost.
 
     Attributes:
-        at: When, in seconds since the service's first request.
-        video_id: The id that was given to it.
-        model_id: Which character speaks; ``None`` if it has a ``pose_id``.
-        audio_url: What is spoken.
-        pose_id: Which pose of an avatar speaks, in the service's later revision.
-        with_mask: Whether a mask was asked for.
+        at: Time of arrival, in seconds since the service's first request.
+        video_id: The id that it was given.
+        model_id: The character; ``None`` if there is a ``pose_id``.
+        audio_url: The URL of the recording.
+        pose_id: The pose of an avatar, in the service's later revision.
+        with_mask: Whether a mask was requested.
     """
 
     at: float
@@ -83,15 +83,13 @@ def _as_bytes(body: object) -> bytes:
     except (TypeError, ValueError, RecursionError) as error:
         reason = str(error)
     raise InvalidArgumentError(
-        f"body must be bytes, a string or what JSON can say, got {arguments.short_repr(body)} ({reason})"
+        f"body must be bytes, a string or a JSON value, got {arguments.short_repr(body)} ({reason})"
     )
 
 
 def _check_status(_: object, __: object, value: Any) -> None:
-    if not _LEAST_STATUS <= arguments.integer("status", value, minimum=0) <= _LARGEST_STATUS:
-        raise InvalidArgumentError(
-            f"status must be an HTTP status from {_LEAST_STATUS} to {_LARGEST_STATUS}, got {value}"
-        )
+    if not _MIN_STATUS <= arguments.integer("status", value, minimum=0) <= _MAX_STATUS:
+        raise InvalidArgumentError(f"status must be an HTTP status from {_MIN_STATUS} to {_MAX_STATUS}, got {value}")
 
 
 def _check_breaks_after(_: object, __: object, value: Any) -> None:
@@ -101,13 +99,13 @@ def _check_breaks_after(_: object, __: object, value: Any) -> None:
 
 @frozen
 class Reply:
-    """An answer in plain values.
+    """A reply to a call.
 
     Attributes:
         status: The HTTP status, 200 by default.
         body: Bytes and strings are sent as they are, everything else as JSON.
-        headers: To be sent along; the length of the body is added.
-        breaks_after: After how many bytes of the body the connection breaks; ``None``: not at all.
+        headers: The headers; ``Content-Length`` is added.
+        breaks_after: The number of bytes of the body after which the connection is closed; ``None``: it is not.
     """
 
     status: int = field(default=200, validator=_check_status)
@@ -117,16 +115,38 @@ class Reply:
 
     @classmethod
     def success(cls, data: object) -> Self:
-        """What the API answers when all is well: ``data`` in its envelope."""
+        """Return a successful reply: ``data`` in the API's envelope."""
         return cls(200, wire.success(data))
 
     @classmethod
     def refusal(cls, status: int, message: str, code: int | None = None) -> Self:
-        """What the API answers when it says no.
+        """Return a refusal.
 
         Args:
-            status: The HTTP status. The service has been seen to refuse with 200 too.
-            message: Why.
+            status: The HTTP status. The hosted service sometimes refuses with 200.
+            message: The reason.
             code: The code in the envelope; ``None``: that of the status.
         """
         return cls(status, wire.refusal(status if code is None else code, message))
+
+
+class Handler(Protocol):
+    """What a transport or a server needs of a ``Service``."""
+
+    files_url: str
+    epoch: float
+    latency: float
+    token: str | None
+
+    @property
+    def calls(self) -> tuple[Call, ...]:
+        """All requests."""
+        ...
+
+    def now(self) -> float:
+        """Return the seconds since the first request."""
+        ...
+
+    async def handle(self, method: str, url: str, headers: Mapping[str, str], body: bytes) -> Reply:
+        """Answer a request that arrives now."""
+        ...

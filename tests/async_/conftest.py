@@ -94,7 +94,7 @@ class Service(testing.Service):
         fields = ("model_id", "pose_id", "audio_url", "with_mask")
         return {
             submit.video_id: {name: getattr(submit, name) for name in fields if getattr(submit, name)}
-            for submit in self.submits
+            for submit in self.submissions
         }
 
     def seen(self, call: str) -> list[httpx.Request]:
@@ -123,7 +123,7 @@ class Service(testing.Service):
 
     def _planned(self, video_id: str) -> dict[str, object]:
         now = self.now()
-        submitted = {submit.video_id: submit.at for submit in self.submits}
+        submitted = {submit.video_id: submit.at for submit in self.submissions}
         began = submitted[video_id] if video_id in submitted else self._first_seen.setdefault(video_id, now)
         latest = [look for since, look in self.plans.get(video_id, self.plan) if since <= now - began][-1]
         return {"video_id": video_id} | latest

@@ -380,7 +380,7 @@ async def test_what_is_in_doubt_counts_as_under_way(listing, make_client, journa
     [generate] = listing.replies["video.generate"]
 
     def submit(request):
-        under_way.append(len(listing.submits) - len(finished))
+        under_way.append(len(listing.submissions) - len(finished))
         return generate(request)
 
     listing.plan = [

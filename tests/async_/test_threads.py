@@ -43,7 +43,7 @@ def jobs(count: int) -> list[a2v.Job]:
 @pytest.mark.virtual_time
 @pytest.mark.usefixtures("no_threads")
 async def test_downloads_and_journals_do_not_wait_for_the_applications_threads(tmp_path) -> None:
-    service = testing.Service(looks=["finished"])
+    service = testing.Service(poll_statuses=["finished"])
     async with a2v.AsyncA2V("token", transport=service.transport()) as client:
         with anyio.fail_after(3600):
             task = await client.videos.generate(model_id="eva_a0008", audio_url="https://example.com/a.wav")
@@ -61,7 +61,7 @@ async def test_tls_settings_do_not_wait_for_the_applications_threads(closed_port
 
 async def test_a_function_of_each_thread_may_wait_for_us(tmp_path) -> None:
     """What plain ``def`` endpoints of a web framework do: each holds a thread while the event loop works for it."""
-    service = testing.Service(looks=["finished"])
+    service = testing.Service(poll_statuses=["finished"])
     client = a2v.AsyncA2V("token", transport=service.transport(), rate_limit=None)
 
     async def handle(number: int) -> None:

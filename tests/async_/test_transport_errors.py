@@ -23,7 +23,7 @@ class Transport(httpx.AsyncBaseTransport):
     """Raises an error for the first request, and passes the others to a service."""
 
     def __init__(self, error: BaseException, *, path: str = "") -> None:
-        self.service = testing.Service(looks=["finished"])
+        self.service = testing.Service(poll_statuses=["finished"])
         self._next = self.service.transport()
         self._error: BaseException | None = error
         self._path = path

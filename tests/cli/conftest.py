@@ -23,7 +23,7 @@ TOKEN = "canary-token-1234"
 @pytest.fixture
 def service() -> Iterator[Service]:
     """Real processes in real time ask it: videos change from look to look."""
-    service = Service(looks=["pending", "in_progressing", "finished"])
+    service = Service(poll_statuses=["pending", "in_progressing", "finished"])
     with service.server():
         yield service
 

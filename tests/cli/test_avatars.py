@@ -7,7 +7,7 @@ import json
 import pytest
 
 from a2v import Avatar, Pose
-from a2v.testing import Submit
+from a2v.testing import Submission
 
 AUDIO = "https://example.com/hello.wav"
 STANDING = {"pose_id": "p1", "name": "standing", "preview_url": "http://p1"}
@@ -46,8 +46,8 @@ def test_a_video_of_a_pose_and_its_mask(here, service, tmp_path):
     code, out, err = here("generate", AUDIO, "--pose-id", "p1", "-o", "a.mp4", "--mask-output", "masks/a.mp4")
 
     assert (code, err) == (0, "")
-    (submit,) = service.submits
-    assert submit == Submit(at=submit.at, video_id="v1", pose_id="p1", audio_url=AUDIO, with_mask=True)
+    (submit,) = service.submissions
+    assert submit == Submission(at=submit.at, video_id="v1", pose_id="p1", audio_url=AUDIO, with_mask=True)
     assert (tmp_path / "a.mp4").read_bytes() == b"video of v1"
     assert (tmp_path / "masks/a.mp4").read_bytes() == b"video of v1-mask"
     last = out.splitlines()[-1].split("\t")
@@ -58,7 +58,7 @@ def test_with_mask_and_no_file_gives_both_urls(here, service):
     code, out, _ = here("generate", AUDIO, "--pose-id", "p1", "--with-mask", "--json")
 
     assert code == 0
-    assert service.submits[0].with_mask is True
+    assert service.submissions[0].with_mask is True
     last = json.loads(out.splitlines()[-1])
     assert last["video_url"].startswith(f"{service.files_url}/files/v1.mp4?")
     assert last["mask_video_url"].startswith(f"{service.files_url}/files/v1-mask.mp4?")
@@ -130,4 +130,4 @@ def test_what_is_refused_before_anything_is_paid_for(here, service, tmp_path, ar
 
     assert code == 2
     assert words in err
-    assert not service.submits
+    assert not service.submissions

@@ -64,7 +64,7 @@ def rendering(service):
             raise httpx.RemoteProtocolError("gone")
         if "silent" in submit["audio_url"] and first:
             service.fail("=no speech\u202e")
-        service.looks = service.slow if "slow" in submit["audio_url"] else ["finished"]
+        service.poll_statuses = service.slow if "slow" in submit["audio_url"] else ["finished"]
         return None
 
     service.reply("video.generate", generate, times=None)
@@ -408,7 +408,7 @@ class TestInterruptions:
         command = [*BATCH, "--max-in-flight", "1", "--report", "report.json"]
         with started(*command) as process:
             assert process.stdout.readline().startswith("2\t0001\tdone\t")
-            until(lambda: len(slow.submits) == 2)
+            until(lambda: len(slow.submissions) == 2)
             until(lambda: states(tmp_path)[1] == "submitted")
             process.send_signal(number)
             output, errors = process.communicate(timeout=30)
@@ -432,7 +432,7 @@ class TestInterruptions:
     def test_a_second_ctrl_c_ends_it_at_once_and_loses_nothing(self, a2v, started, slow) -> None:
         with started(*BATCH) as process:
             process.stdout.readline()
-            until(lambda: len(slow.submits) == 3)
+            until(lambda: len(slow.submissions) == 3)
             process.send_signal(signal.SIGINT)
             process.send_signal(signal.SIGINT)
             process.communicate(timeout=30)
@@ -466,7 +466,7 @@ class TestInterruptions:
     def test_kill_9_and_the_same_command_goes_on(self, a2v, started, slow, tmp_path) -> None:
         with started(*BATCH) as process:
             process.stdout.readline()
-            until(lambda: len(slow.submits) == 3)
+            until(lambda: len(slow.submissions) == 3)
             until(lambda: states(tmp_path) == ["done", "submitted", "done"])
             process.kill()
             process.communicate()
@@ -524,7 +524,7 @@ class TestLocal:
 
 def test_a_video_the_server_no_longer_knows_is_told_as_lost(a2v, service, tmp_path) -> None:
     (tmp_path / "jobs.csv").write_text(HEAD + "eva,https://x/1.wav,one,\n")
-    service.looks = ["pending"]
+    service.poll_statuses = ["pending"]
     assert a2v(*BATCH, "--render-timeout", "0.2").returncode == 1
     with closing(sqlite3.connect(tmp_path / "videos" / "a2v-batch.db", isolation_level=None)) as db:
         db.execute("UPDATE items SET state = 'lost'")  # as after two minutes without it
@@ -538,12 +538,12 @@ def test_a_video_the_server_no_longer_knows_is_told_as_lost(a2v, service, tmp_pa
     assert "To submit those again whose video the server no longer knows:" in ran.stderr
     shown = a2v("journal", "videos/a2v-batch.db")
     assert lines(shown.stdout)[0][:3] == ["one", "lost", "v1"]
-    assert len(service.submits) == 1
+    assert len(service.submissions) == 1
 
 
 def test_a_video_that_takes_too_long_is_still_under_way(a2v, service, tmp_path) -> None:
     (tmp_path / "jobs.csv").write_text(HEAD + "eva,https://x/1.wav,one,\n")
-    service.looks = looks = ["pending"]
+    service.poll_statuses = statuses = ["pending"]
 
     ran = a2v(*BATCH, "--render-timeout", "0.2")
 
@@ -551,9 +551,9 @@ def test_a_video_that_takes_too_long_is_still_under_way(a2v, service, tmp_path) 
     assert ran.stdout.splitlines()[0].split("\t")[:4] == ["2", "one", "submitted", "v1"]
     assert ran.stdout.splitlines()[-1] == "0 done, 1 under way"
     assert "  a2v batch jobs.csv -o videos --render-timeout 0.2" in ran.stderr.splitlines()
-    looks[:] = ["finished"]  # of the same video
+    statuses[:] = ["finished"]  # of the same video
     assert a2v(*BATCH, "--render-timeout", "none").returncode == 0
-    assert len(service.submits) == 1
+    assert len(service.submissions) == 1
 
 
 def test_a_changed_recording_is_told_with_the_option_that_helps(a2v, service, tmp_path) -> None:
@@ -569,4 +569,4 @@ def test_a_changed_recording_is_told_with_the_option_that_helps(a2v, service, tm
         "  a2v batch jobs.csv -o videos --overwrite",
     ]
     assert a2v(*BATCH, "--overwrite").returncode == 0
-    assert len(service.submits) == 3
+    assert len(service.submissions) == 3

@@ -110,7 +110,7 @@ def test_generate_saves_the_video(a2v, service, tmp_path):
     assert [row[1] for row in lines(done.stdout)] == [*TAKEN, "saved"]
     assert lines(done.stdout)[-1] == ["v1", "saved", str(tmp_path / "videos/hello.mp4")]
     assert (tmp_path / "videos/hello.mp4").read_bytes() == b"video of v1"
-    (submit,) = service.submits
+    (submit,) = service.submissions
     assert (submit.model_id, submit.audio_url) == ("eva_a0008", "https://example.com/hello.wav")
     assert json.loads(service.seen("video.generate")[0].body).keys() == {"model_id", "audio_url"}
 
@@ -132,7 +132,7 @@ def test_generate_as_json_is_a_line_for_each_change(a2v, service, tmp_path):
 
 
 def test_generate_tells_why_a_render_failed(a2v, service, tmp_path):
-    service.looks = ["pending", "finished"]
+    service.poll_statuses = ["pending", "finished"]
     service.fail("the recording is silent")
 
     done = a2v("generate", "https://example.com/hello.wav", "--model-id", "eva_a0008", "-o", "hello.mp4")
@@ -162,7 +162,7 @@ def test_a_submission_that_may_have_arrived_has_a_code_of_its_own(a2v, service):
 
 
 def test_patience_ends_but_not_the_render(here, service):
-    service.looks = ["pending"]
+    service.poll_statuses = ["pending"]
 
     url, model_id = "https://example.com/hello.wav", "eva_a0008"
     code, _, errors = here(
@@ -176,7 +176,7 @@ def test_patience_ends_but_not_the_render(here, service):
 
 
 def test_a_video_that_cannot_be_saved_can_be_fetched_later(a2v, service):
-    service.looks = ["finished"]
+    service.poll_statuses = ["finished"]
     service.refuse("file", 404, times=None)
 
     done = a2v("generate", "https://example.com/hello.wav", "--model-id", "eva_a0008", "-o", "hello.mp4")

@@ -20,7 +20,7 @@ SIGNED = "https://x/1.wav?AWSAccessKeyId=k&Expires={0}&Signature=s{0}"
 def batch(here, service, tmp_path):
     """Write a manifest and run it, first dry: how many videos were foretold and submitted, and what both said."""
     service.lists_videos = False
-    service.looks = ["finished"]
+    service.poll_statuses = ["finished"]
 
     def generate(_):
         url = service.seen("video.generate")[-1].body.decode()
@@ -192,7 +192,7 @@ class TestFilesOfThisMachine:
     @staticmethod
     def submitted(service, folder, url_of) -> None:
         """As if the run had been made."""
-        service.looks = ["finished"]
+        service.poll_statuses = ["finished"]
         jobs = [
             a2v.Job("eva_a0008", url_of(folder / name), title)
             for name, title in (("take 1.flac", "one"), ("table/take 2.flac", None))

@@ -28,7 +28,7 @@ def submitting(service, tmp_path):
         return service.as_usual(call)
 
     service.lists_videos = False
-    service.looks = ["pending"]
+    service.poll_statuses = ["pending"]
     service.reply("video.generate", slow)
     return arrived
 
@@ -45,11 +45,11 @@ def test_a_hang_up_waits_for_the_answer_to_a_submission(started, submitting, ser
     states = [entry.state.value for entry in read_journal(tmp_path / "videos" / "a2v-batch.db")]
     assert states == ["submitted", "pending"]
     assert "  a2v batch jobs.csv -o videos" in errors.splitlines()
-    assert len(service.submits) == 1
+    assert len(service.submissions) == 1
 
 
 def test_generate_tells_how_to_go_on_after_a_hang_up(started, service) -> None:
-    service.looks = ["pending"]
+    service.poll_statuses = ["pending"]
     with started("generate", "https://x/1.wav", "--model-id", "eva", "-o", "one.mp4") as process:
         assert process.stdout.readline() == "v1\tpending\n"
         process.send_signal(signal.SIGHUP)
@@ -68,7 +68,7 @@ def test_serve_ends_orderly_after_a_hang_up(started, environment) -> None:
 
 
 def test_nohup_is_heeded(started, service) -> None:
-    service.looks = ["pending", "finished"]
+    service.poll_statuses = ["pending", "finished"]
     service.delay("video.get", 0.5)
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a child inherits it
     try:

@@ -22,7 +22,7 @@ def interrupt(process, number=signal.SIGINT):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_generate_tells_how_to_go_on(started, service, number):
-    service.looks = ["pending"]
+    service.poll_statuses = ["pending"]
 
     with started(*GENERATE) as process:
         assert process.stdout.readline() == "v1\tpending\n"
@@ -36,7 +36,7 @@ def test_generate_tells_how_to_go_on(started, service, number):
         "  a2v watch v1",
         "  a2v download v1 -o 'my video.mp4'",
     ]
-    assert len(service.submits) == 1
+    assert len(service.submissions) == 1
 
 
 def test_an_interrupted_submission_may_have_been_accepted(started, service):

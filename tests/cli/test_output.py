@@ -134,7 +134,7 @@ def test_a_terminal_shows_progress_and_then_the_result(service, environment, tmp
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a terminal of POSIX")
 def test_a_batch_on_a_terminal(service, environment, tmp_path):
-    service.looks = ["finished"]
+    service.poll_statuses = ["finished"]
     service.fail("no speech", nth=2)
     rows = "".join(f"m,https://example.com/{name}.wav,{name}\n" for name in ("one", "two", "three"))
     (tmp_path / "jobs.csv").write_text(f"model_id,audio_url,name\n{rows}")

@@ -110,7 +110,7 @@ class TestWhatItMustNotReplace:
         assert "token.json is the file token.json, which it would replace" in err
 
     def test_an_older_report_is_replaced(self, here, folder, service) -> None:
-        service.looks = ["finished"]
+        service.poll_statuses = ["finished"]
         (folder / "jobs.csv").write_text(HEAD + "eva,https://example.com/a.wav,one\n")
         (folder / "report.json").write_text("old")
         assert here("batch", "jobs.csv", "-o", "v", "--report", "report.json")[0] == 0

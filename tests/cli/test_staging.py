@@ -56,7 +56,7 @@ def test_the_place_of_the_environment(a2v, environment, service, store, speech):
     for audio in (speech, speech.as_uri()):
         assert a2v("generate", audio, "--model-id", "eva_a0008").returncode == 0
 
-    assert [fetch(submit.audio_url) for submit in service.submits] == [speech.read_bytes()] * 2
+    assert [fetch(submit.audio_url) for submit in service.submissions] == [speech.read_bytes()] * 2
     assert len(store.keys) == len(store.requests("PUT")) == 1
 
 
@@ -64,12 +64,12 @@ def test_a_url_passes_as_it_is(a2v, service, store):
 
     a2v("generate", "https://example.com/hello.wav", "--model-id", "eva_a0008", "--stage-to", store.place)
 
-    assert [submit.audio_url for submit in service.submits] == ["https://example.com/hello.wav"]
+    assert [submit.audio_url for submit in service.submissions] == ["https://example.com/hello.wav"]
     assert store.keys == []
 
 
 def test_it_stays_where_a_render_may_need_it(a2v, service, store, speech):
-    service.looks = ["pending"]
+    service.poll_statuses = ["pending"]
     options = ["--stage-to", store.place, "--remove-staged", "--timeout", "3"]
 
     done = a2v("generate", speech, "--model-id", "eva_a0008", *options)

@@ -34,7 +34,7 @@ def test_what_is_no_file_is_not_replaced(here, service, tmp_path, command, optio
         assert "there" in err
         assert "--overwrite" not in err
     assert (target.lstat().st_mode, target.lstat().st_ino) == before
-    assert not service.submits
+    assert not service.submissions
 
 
 def test_a_link_stays_and_its_file_is_written(here, service, tmp_path) -> None:
@@ -56,7 +56,7 @@ def test_endings_of_other_formats(here, service, name, option) -> None:
 
     assert code == 2
     assert f"name the file {Path(name).stem}.mp4, not {name}" in err
-    assert not service.submits
+    assert not service.submissions
 
 
 @pytest.mark.parametrize("name", ["v.mp4", "V.MP4", "video", "Lesson 1. Greetings", "v.m4v", "语" * 83 + ".mp4"])
@@ -72,7 +72,7 @@ def test_a_name_that_is_too_long(here, service) -> None:
 
     assert code == 2
     assert "File name too long" in err
-    assert not service.submits
+    assert not service.submissions
 
 
 @pytest.mark.parametrize("spelling", ["itself", "another spelling", "link", "hard link", "URL"])

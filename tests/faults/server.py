@@ -77,7 +77,7 @@ class Port:
 
     Attributes:
         behave: What is done with each connection, which is closed when that returns.
-        looks: What ``video.get`` shows, one after another; the last one stays.
+        poll_answers: The ``data`` of successive ``video.get`` responses; the last one stays.
         keeps: Whether connections are kept after a good reply.
         connections: How many there were; ``open``: how many there are.
         most: The most that were open at once.
@@ -87,7 +87,7 @@ class Port:
     def __init__(self, server: FaultServer) -> None:
         self._server = server
         self.behave: Behaviour = Connection.serve
-        self.looks: list[dict[str, object]] = [{"status": "finished"}]
+        self.poll_answers: list[dict[str, object]] = [{"status": "finished"}]
         self.keeps = True
         self.connections = self.open = self.most = 0
         self.requests: list[Request] = []
@@ -132,7 +132,7 @@ class Port:
             return {"video_id": VIDEO_ID}
         if request.call != "video.get":
             return [{"model_id": "eva_a0008"}] if request.call == "character.list" else []
-        look = self.looks.pop(0) if len(self.looks) > 1 else self.looks[0]
+        look = self.poll_answers.pop(0) if len(self.poll_answers) > 1 else self.poll_answers[0]
         return {"video_id": request.video_id, "video_url": f"{self.url}/files/v.mp4?signature=s3cret"} | look
 
     async def until(self, condition: Callable[[], bool]) -> None:

@@ -135,7 +135,7 @@ async def half_a_file(conn: Connection, _: Request | None) -> None:
 async def test_closing_ends_everything_on_the_wire(dial, port, tmp_path) -> None:
     """A call, a submission, a wait, a download and a batch: each gets its error, and at once."""
     errors: list[a2v.A2VError] = []
-    port.looks = [{"status": "finished"}, {"status": "pending", "video_url": None}]
+    port.poll_answers = [{"status": "finished"}, {"status": "pending", "video_url": None}]
 
     async def ends(work: Awaitable[object]) -> None:
         with pytest.raises(a2v.ClientClosedError) as caught:

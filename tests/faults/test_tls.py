@@ -144,7 +144,10 @@ def test_bad_certificates_do_not_matter_without_tls(tmp_path, monkeypatch, varia
     (tmp_path / "bad.pem").write_text("this is no certificate")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv(variable, value)
-    with testing.Service(looks=["finished"]).server() as server, a2v.A2V(CANARY, base_url=server.base_url) as client:
+    with (
+        testing.Service(poll_statuses=["finished"]).server() as server,
+        a2v.A2V(CANARY, base_url=server.base_url) as client,
+    ):
         task = client.videos.generate(model_id="eva_a0008", audio_url="https://example.com/a.wav")
         assert task.download(tmp_path / "video.mp4").read_bytes() == b"video of v1"
 

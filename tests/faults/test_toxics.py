@@ -98,7 +98,7 @@ async def first(cell: Cell, call: str) -> None:
 
 async def amid(cell: Cell, call: str) -> None:
     """While somebody waits for a video, who is not disturbed."""
-    cell.port.looks = [PENDING]
+    cell.port.poll_answers = [PENDING]
     # It may take the connection of the wait, and one that was kept and breaks is replaced.
     expected = (*cell.poison.get, None) if call in GET else cell.poison.post
     async with cell.client(max_retries=0) as client, anyio.create_task_group() as group:
@@ -106,7 +106,7 @@ async def amid(cell: Cell, call: str) -> None:
         await cell.port.until(lambda: cell.port.requests)
         cell.strike(call)
         await ends(CALLS[call](client), *expected)
-        cell.port.looks = [FINISHED]
+        cell.port.poll_answers = [FINISHED]
         await is_usable(cell, client)
 
 
@@ -118,13 +118,13 @@ async def watch_first(cell: Cell, call: str) -> None:
 
 
 async def watch_amid(cell: Cell, call: str) -> None:
-    cell.port.looks, cell.port.keeps = [PENDING], False
+    cell.port.poll_answers, cell.port.keeps = [PENDING], False
     async with cell.client() as client:
         task = await client.videos.generate(**AFTERWARDS)
         looks = task.watch()
         assert (await anext(looks)).status is a2v.VideoStatus.PENDING
         cell.strike(call)
-        cell.port.looks = [FINISHED]
+        cell.port.poll_answers = [FINISHED]
         await _ends_as_watched(anext(looks), cell)
         await looks.aclose()
 

@@ -112,10 +112,10 @@ class Batch:
         return {entry.job.name: entry.state.value for entry in a2v.read_journal(self.folder / "batch.db")}
 
     @property
-    def submits(self) -> Counter[str]:
+    def submissions(self) -> Counter[str]:
         """How often each job was paid for."""
         names = {f"https://example.com/{name}.wav": name for name in self.jobs}
-        return Counter(names[submit.audio_url] for submit in self.service.submits)
+        return Counter(names[submit.audio_url] for submit in self.service.submissions)
 
     @property
     def told(self) -> Counter[str]:
@@ -125,7 +125,7 @@ class Batch:
 
     def is_sound(self, *, in_doubt: int = 0, told_again: int = 0) -> None:
         """Nothing twice, nothing lost, no file that is not whole, nothing left lying about."""
-        assert max(self.submits.values(), default=0) <= 1, "paid twice"
+        assert max(self.submissions.values(), default=0) <= 1, "paid twice"
         states = Counter(self.states.values())
         assert states["done"] + states["unknown"] == len(self.jobs), states
         assert states["unknown"] <= in_doubt
@@ -134,7 +134,7 @@ class Batch:
         assert all((self.folder / "videos" / f"{name}.mp4").read_bytes() == CONTENT for name in done)
         assert set(self.told) == done
         assert sum(self.told.values()) - len(done) <= told_again
-        assert done <= set(self.submits)
+        assert done <= set(self.submissions)
 
 
 @pytest.fixture

@@ -53,10 +53,10 @@ SERIES = 4  # of kills at random, side by side
 def wait_for(service, *, submits: int) -> None:
     """Until another process has got so far."""
     for _ in range(3000):
-        if len(service.submits) >= submits:
+        if len(service.submissions) >= submits:
             return
         threading.Event().wait(0.01)
-    pytest.fail(f"{len(service.submits)} of {submits} submits after half a minute")
+    pytest.fail(f"{len(service.submissions)} of {submits} submits after half a minute")
 
 
 def _end_at_every_instant(make_batch, at_once, kind_at) -> None:

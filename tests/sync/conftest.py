@@ -219,7 +219,7 @@ def interpreter():
 def service():
     """Its videos are pending for one look, then finished."""
     mia = a2v.Avatar(avatar_id="a1", poses=(a2v.Pose(pose_id="p1", name="standing"),))
-    return Service(looks=["pending", "finished"], content=b"a video", avatars=[mia])
+    return Service(poll_statuses=["pending", "finished"], content=b"a video", avatars=[mia])
 
 
 @pytest.fixture

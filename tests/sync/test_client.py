@@ -16,7 +16,7 @@ AUDIO = "https://example.com/hello.wav"
 
 
 def test_one_client_serves_many_threads(sync_client, service):
-    service.looks = ["finished"]
+    service.poll_statuses = ["finished"]
     with ThreadPoolExecutor(20) as pool:
         tasks = list(pool.map(lambda _: sync_client.videos.generate(model_id="eva_a0008", audio_url=AUDIO), range(60)))
         videos = list(pool.map(VideoTask.wait, tasks))

@@ -9,7 +9,7 @@ from a2v import testing
 
 
 def test_a_download_has_a_timeout(tmp_path) -> None:
-    service = testing.Service(looks=["pending"])
+    service = testing.Service(poll_statuses=["pending"])
     with a2v.A2V("token", transport=service.transport()) as client:
         task = client.videos.generate(model_id="eva_a0008", audio_url="https://example.com/a.wav")
         with pytest.raises(a2v.WaitTimeoutError) as caught:

@@ -54,7 +54,7 @@ def test_fixtures(pytest_run) -> None:
                 async with a2v.AsyncA2V("token", transport=a2v_service.transport()) as client:
                     task = await client.videos.generate(model_id="eva_a0008", audio_url="https://e.com/a.wav")
                     await task.wait()
-                assert len(a2v_service.submits) == 1
+                assert len(a2v_service.submissions) == 1
 
             def test_server(a2v_service, a2v_server):
                 with a2v.A2V() as client:

@@ -17,7 +17,7 @@ JOB = {"model_id": "eva_a0008", "audio_url": "https://example.com/hello.wav"}
 
 @pytest.fixture
 def service() -> Service:
-    return Service(looks=["finished"])
+    return Service(poll_statuses=["finished"])
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def test_a_video_from_its_submission_to_its_file(service, server, client, tmp_pa
     video = task.wait()
     assert video.video_url.startswith(server.base_url)
     assert task.download(tmp_path / "v.mp4").read_bytes() == b"video of v1"
-    assert [submit.video_id for submit in service.submits] == ["v1"]
+    assert [submit.video_id for submit in service.submissions] == ["v1"]
 
 
 def test_its_clock_is_right_unless_told_otherwise(service, server) -> None:
@@ -56,7 +56,7 @@ def test_a_reply_that_is_lost(service, client) -> None:
     service.lose_reply()
     with pytest.raises(a2v.SubmissionUnknownError):
         client.videos.generate(**JOB)
-    assert len(service.submits) == 1
+    assert len(service.submissions) == 1
     assert client.videos.generate(**JOB).video_id == "v2"
 
 

@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 import a2v
-from a2v.testing import Call, FixedWindow, Reply, Service, SlidingWindow, Submit, TokenBucket
+from a2v.testing import Call, FixedWindow, Reply, Service, SlidingWindow, Submission, TokenBucket
 
 pytestmark = pytest.mark.anyio
 
@@ -35,7 +35,7 @@ async def test_a_video_from_its_submission_to_its_file(client, tmp_path) -> None
         assert await words(task) == ["pending", "in_progressing", "finished"]
         path = await task.download(tmp_path / "v.mp4")
     assert path.read_bytes() == b"video of v1"
-    assert service.submits == (Submit(at=0.0, video_id="v1", **JOB),)
+    assert service.submissions == (Submission(at=0.0, video_id="v1", **JOB),)
     assert 960 <= service.polls[-1].at < 1000
     assert {call.name for call in service.calls} == {"video.generate", "video.get", "file"}
     assert {call.video_id for call in service.calls} == {"v1"}
@@ -68,7 +68,7 @@ async def test_renderers_work_on_so_many_at_a_time(client) -> None:
 
 
 async def test_looks_in_place_of_seconds(client) -> None:
-    service = Service(looks=["pending", "polishing", "in_progressing", "finished"])
+    service = Service(poll_statuses=["pending", "polishing", "in_progressing", "finished"])
     async with client(service) as a2v_client:
         assert await words(await a2v_client.videos.generate(**JOB)) == [
             "pending",
@@ -101,7 +101,7 @@ async def test_avatars_poses_and_masks() -> None:
         assert (await http.post(f"{API}/video.generate", json=body)).json()["data"]["video_id"] == "v1"
         video = (await http.get(f"{API}/video.get?video_id=v1")).json()["data"]
         assert (await http.get(video["mask_video_url"])).content == b"video of v1-mask"
-    assert (service.submits[0].pose_id, service.submits[0].with_mask) == ("p1", True)
+    assert (service.submissions[0].pose_id, service.submissions[0].with_mask) == ("p1", True)
 
 
 async def test_without_avatars_there_are_none_of_their_calls() -> None:
@@ -117,7 +117,7 @@ async def test_characters_that_are_told_are_the_only_ones(client) -> None:
         assert [one.model_id for one in await a2v_client.characters.list()] == ["ada"]
         with pytest.raises(a2v.APIError, match="no character 'eva_a0008'"):
             await a2v_client.videos.generate(**JOB)
-    assert service.submits == ()
+    assert service.submissions == ()
 
 
 @pytest.mark.parametrize(
@@ -217,7 +217,7 @@ async def test_a_quota(client) -> None:
         await a2v_client.videos.generate(**JOB)
         with pytest.raises(a2v.PermissionDeniedError, match="quota of 2 calls"):
             await a2v_client.videos.generate(**JOB)
-    assert len(service.submits) == 1
+    assert len(service.submissions) == 1
 
 
 async def test_a_share_of_errors_is_outlived(client) -> None:
@@ -249,7 +249,7 @@ async def test_a_lost_reply_of_a_submission(client, tell) -> None:
         with pytest.raises(a2v.SubmissionUnknownError):
             await a2v_client.videos.generate(**JOB)
         await a2v_client.videos.generate(**JOB)
-    assert [submit.video_id for submit in service.submits] == ["v1", "v2", "v3"]
+    assert [submit.video_id for submit in service.submissions] == ["v1", "v2", "v3"]
     assert [call.status for call in service.calls] == [200, None, 200]
     assert [call.video_id for call in service.calls] == ["v1", "v2", "v3"]
 
@@ -259,7 +259,7 @@ async def test_what_never_arrived_is_sent_again(client) -> None:
     service.unreachable("video.generate", times=2)
     async with client(service) as a2v_client:
         await a2v_client.videos.generate(**JOB)
-    assert len(service.submits) == 1
+    assert len(service.submissions) == 1
     assert len(service.seen("video.generate")) == 3
 
 
@@ -273,7 +273,7 @@ async def test_calls_that_are_refused(client) -> None:
         await a2v_client.characters.list()
         with pytest.raises(a2v.APIError, match="in the envelope alone") as caught:
             await a2v_client.characters.list()
-    assert (caught.value.status_code, caught.value.code, service.submits) == (200, 7, ())
+    assert (caught.value.status_code, caught.value.code, service.submissions) == (200, 7, ())
 
 
 async def test_what_is_told_comes_in_order_until_it_is_forgotten(client) -> None:
@@ -332,7 +332,7 @@ async def test_a_video_that_somebody_submitted_earlier(client) -> None:
         with pytest.raises(a2v.VideoFailedError, match="no speech"):
             await a2v_client.videos.task("v1").wait()
         assert (await a2v_client.videos.generate(**JOB)).video_id == "v2"
-    assert [submit.video_id for submit in service.submits] == ["v2"]
+    assert [submit.video_id for submit in service.submissions] == ["v2"]
 
 
 # -- files ------------------------------------------------------------------------------------------------------------
@@ -402,8 +402,8 @@ async def test_parts_of_files() -> None:
         {"render_seconds": "long"},
         {"pending_seconds": None},
         {"url_seconds": float("nan")},
-        {"looks": "finished"},
-        {"looks": []},
+        {"poll_statuses": "finished"},
+        {"poll_statuses": []},
         {"renderers": 0},
         {"quota": -1},
         {"limit": 30},

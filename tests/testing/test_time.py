@@ -39,7 +39,7 @@ def test_a_days_worth_of_a_hundred_videos(backend) -> None:
             return sum([outcome.ok async for outcome in batch])
 
     assert run_in_virtual_time(main, backend=backend) == 100
-    assert len(service.submits) == 100
+    assert len(service.submissions) == 100
     assert {call.status for call in service.calls} == {200}
     assert service.calls[-1].at >= 900
 
