@@ -1,4 +1,4 @@
-"""Paths as people write them, and as file systems have them."""
+"""Find files whose names are normalized differently on disk."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from pathlib import Path
 
 
 def find_existing(path: Path) -> Path:
-    """Find the file that a path means, if its name is composed in another way on the disk.
+    """Find an existing file whose name differs from a path in Unicode normalization only.
 
-    macOS and programs from there write ``é`` as two characters (NFD), most others as one (NFC). The two look the same, and
-    other file systems tell them apart.
+    macOS, and archives made there, write ``é`` as two code points (NFD), most other systems as one (NFC). They look the same,
+    but most file systems distinguish them.
 
     Returns:
-        The path of the file or folder that exists, otherwise the path as it is.
+        The path of the existing file or folder, or the given path if there is none.
     """
     if str(path).isascii() or os.path.lexists(path):
         return path
     found = Path(path.anchor)
     for part in path.parts[1 if path.anchor else 0 :]:
-        found /= part if os.path.lexists(found / part) else _alike(found, part)
+        found /= part if os.path.lexists(found / part) else _match(found, part)
     return found
 
 
-def _alike(folder: Path, name: str) -> str:
+def _match(folder: Path, name: str) -> str:
     composed = unicodedata.normalize("NFC", name)
     try:
         names = [entry.name for entry in folder.iterdir()]
     except OSError:
         return name
-    return min((one for one in names if unicodedata.normalize("NFC", one) == composed), default=name)
+    return min((entry for entry in names if unicodedata.normalize("NFC", entry) == composed), default=name)

@@ -1,4 +1,4 @@
-"""Files that URLs name."""
+"""``file://`` URLs."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ from urllib.request import url2pathname
 
 
 def path_from_url(url: str) -> Path | None:
-    """The file that a ``file://`` URL names, or ``None`` for any other URL."""
+    """Return the path of a ``file://`` URL, or ``None`` for any other URL."""
     return Path(url2pathname(urlsplit(url).path)) if url[:5].lower() == "file:" else None

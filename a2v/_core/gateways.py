@@ -1,4 +1,4 @@
-"""What a response says that is not from the API: a gateway's page, or the JSON of another API."""
+"""Describe responses that are not from the API: a gateway's page, or the JSON of another API."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from a2v._values.text import escape
 if TYPE_CHECKING:
     from a2v._core.wire import Response
 
-_READ = 16384
-_SHOWN = 200
-_UNSEEN = re.compile(r"(?is)<(script|style)\b.*?(</\1\s*>|\Z)|<!--.*?(-->|\Z)|<[^>]*(>|\Z)")
-# What may give access: the user and the query of a URL, and values that are named like secrets.
+_MAX_READ = 16384
+_MAX_SHOWN = 200
+_MARKUP = re.compile(r"(?is)<(script|style)\b.*?(</\1\s*>|\Z)|<!--.*?(-->|\Z)|<[^>]*(>|\Z)")
+# Possible secrets: user information and query of a URL, and values that are named like secrets.
 _URL = re.compile(r"(?i)(\b[a-z][a-z0-9+.-]*://)([^\s/?#@\"'<>]*@)?([^\s?#\"'<>]*)([?#][^\s\"'<>]*)?")
 _NAMED = re.compile(
     r"(?i)\b([\w-]*(?:token|secret|password|passwd|signature|credential|api[_-]?key|authorization|cookie)[\w-]*"
@@ -22,22 +22,22 @@ _NAMED = re.compile(
 )
 
 
-def describe(reply: Response) -> str:
-    """Who answered in place of the API, with the first words of what it said, on one line and without what gives access.
+def describe(response: Response) -> str:
+    """Describe the response of something other than the API.
 
     Returns:
-        An empty string if it said nothing.
+        One line with the kind of response and the start of its text, without secrets; empty if the response is empty.
     """
-    text = reply.body[:_READ].decode(errors="replace")
-    page = "html" in reply.headers.get("content-type", "").lower() or text.lstrip("\ufeff \t\r\n").startswith("<")
+    text = response.body[:_MAX_READ].decode(errors="replace")
+    page = "html" in response.headers.get("content-type", "").lower() or text.lstrip("\ufeff \t\r\n").startswith("<")
     if page:
-        text = html.unescape(_UNSEEN.sub(" ", text))
+        text = html.unescape(_MARKUP.sub(" ", text))
     text = _URL.sub(
         lambda url: f"{url[1]}{'…@' if url[2] else ''}{url[3]}{'?…' if url[4] else ''}", " ".join(text.split())
     )
     text = escape(_NAMED.sub(r"\1\2…", text)).strip()
-    if len(text) > _SHOWN:
-        text = f"{text[:_SHOWN].rstrip()}…"
+    if len(text) > _MAX_SHOWN:
+        text = f"{text[:_MAX_SHOWN].rstrip()}…"
     if page:
         return f"a web page answered, not the API: {text}" if text else "a web page answered, not the API"
     return f"something other than the API answered: {text}" if text else ""

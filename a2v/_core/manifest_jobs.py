@@ -21,7 +21,7 @@ from a2v._core.manifest_rows import COLUMNS, Hidden, Row, column_of, is_blank, l
 from a2v._core.workbook import MAX_CELLS, CellError
 from a2v._values.jobs import Job
 from a2v._values.models import RowError
-from a2v._values.text import discreet, escape, find_invisible, find_unwritable, hide_access, strip
+from a2v._values.text import escape, find_invisible, find_unwritable, redact_url, redacted_repr, strip
 
 Resolve = Callable[[str], str]
 
@@ -397,7 +397,7 @@ def _unwritable(text: str) -> Iterator[str]:
 
 
 def _shown(value: Any) -> str:
-    return escape(f"{discreet(value) if isinstance(value, str) else hide_access(_said(repr, value)):.80}")
+    return escape(f"{redacted_repr(value) if isinstance(value, str) else redact_url(_said(repr, value)):.80}")
 
 
 def _said(convert: Callable[[Any], str], value: Any) -> str:

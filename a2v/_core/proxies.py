@@ -1,4 +1,4 @@
-"""Which proxy a URL goes through, by the rules that curl applies to ``HTTPS_PROXY``, ``ALL_PROXY`` and ``NO_PROXY``."""
+"""Choose the proxy for a URL, by curl's rules for ``HTTPS_PROXY``, ``ALL_PROXY`` and ``NO_PROXY``."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from a2v._core.settings import Secret
 from a2v.errors import ConfigurationError
 
 _PORTS = {"http": 80, "https": 443}
-_LAST_PORT = 65535
+_MAX_PORT = 65535
 
 
 def bypasses_proxy(url: str, no_proxy: str) -> bool:
-    """Whether ``NO_PROXY`` names the host of a URL.
+    """Whether ``NO_PROXY`` matches the host of a URL.
 
-    Entries are separated by commas or spaces; case, and a dot at the end of a name, do not matter:
+    Entries are separated by commas or spaces. Case and a trailing dot are ignored:
 
-    * ``*``, if it stands alone: every host;
-    * ``example.com``, ``.example.com`` or ``*.example.com``: that host and those below it;
-    * ``192.0.2.1``, ``[2001:db8::1]`` or ``192.0.2.0/24``: an address, or a network of them.
+    * ``*``, as the only entry: every host;
+    * ``example.com``, ``.example.com`` or ``*.example.com``: the host and its subdomains;
+    * ``192.0.2.1``, ``[2001:db8::1]`` or ``192.0.2.0/24``: an address or a network.
 
-    Any of them may have a port, which must then be that of the URL, and a scheme before it, which is ignored.
+    An entry may have a port, which must equal the URL's, and a scheme, which is ignored.
     """
     parts = urlsplit(url)
     host, port = (parts.hostname or "").rstrip("."), parts.port or _PORTS.get(parts.scheme)
@@ -34,7 +34,7 @@ def _matches(entry: str, host: str, port: int | None) -> bool:
     entry = entry.partition("://")[2] or entry
     address = _address(host)
     found = re.fullmatch(r"(\[[^\]]*\]|[^:]*)(?:/(\d+))?(?::(\d+))?/?", entry)
-    # Without brackets, the colons of an IPv6 address are no port.
+    # The colons of an IPv6 address without brackets are not those of a port.
     name, size, wanted = found.groups() if found and found[1] else (entry, None, None)
     if wanted is not None and int(wanted) != port:
         return False
@@ -63,14 +63,14 @@ def _is_within(address: IPv4Address | IPv6Address, network: str) -> bool:
 
 
 def choose_proxy(url: str, settings: Secret) -> Secret | None:
-    """The proxy for a URL: its address may hold a password.
+    """Return the URL of the proxy for a URL, which may contain a password, or ``None``.
 
     Args:
         url: The URL.
-        settings: A mapping of each scheme, and of ``"all"``, to a proxy, and of ``"no"`` to what ``NO_PROXY`` says.
+        settings: Maps schemes and ``"all"`` to proxies, and ``"no"`` to the value of ``NO_PROXY``.
 
     Raises:
-        ConfigurationError: It is not the address of a proxy. The message shows no part of it.
+        ConfigurationError: The proxy's URL is invalid. The message shows no part of it.
     """
     scheme = urlsplit(url).scheme
     found = Secret(settings.value.get(scheme) or settings.value.get("all") or None)
@@ -88,7 +88,7 @@ def choose_proxy(url: str, settings: Secret) -> Secret | None:
     return found
 
 
-# Nothing may follow the port: what stands after a "/", "?" or "#" is usually the rest of a password.
+# Nothing may follow the port: text after a "/", "?" or "#" is usually the rest of a password.
 _PROXY = re.compile(
     r"(?i:https?|socks5h?)://(?:[^\s/?#]*@)?(?:\[[0-9a-f:.]+\]|[^\s/?#@:\[\]\\%]+)(?::0*(?P<port>[1-9][0-9]{0,4}))?/?",
     re.IGNORECASE,
@@ -97,4 +97,4 @@ _PROXY = re.compile(
 
 def _is_proxy(proxy: Secret) -> bool:
     found = _PROXY.fullmatch(proxy.value)
-    return found is not None and int(found["port"] or 0) <= _LAST_PORT
+    return found is not None and int(found["port"] or 0) <= _MAX_PORT

@@ -1,4 +1,4 @@
-"""What a client is told about itself, checked before anything is sent."""
+"""Settings of a client: the token and the server's URL, validated before anything is sent."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from urllib.parse import urlsplit
 from a2v.errors import ConfigurationError
 
 HOSTED = "https://openapi.surreal-ai.com"
-"""Where the hosted service is."""
+"""The URL of the hosted service."""
 
 _TOKEN = re.compile(r"[\x21-\x7e]{1,512}")
-# A shorter token may be part of other words, and is hardly a secret.
-_SHORTEST_SECRET = 8
+# A shorter token may be part of ordinary words, so it is redacted only after ``Bearer``.
+_MIN_SECRET = 8
 
 
 class Secret:
-    """A value that is shown nowhere: in no ``repr``, pickle or copy, and in no traceback that shows local variables.
+    """Wraps a value so that no ``repr``, pickle, copy or traceback with local variables shows it.
 
     Args:
-        value: The value; it may be of any type until it has been checked.
+        value: The value, of any type until it has been validated.
     """
 
     __slots__ = ("_value",)
@@ -32,7 +32,7 @@ class Secret:
 
     @property
     def value(self) -> Any:
-        """The value itself."""
+        """The wrapped value."""
         return self._value
 
     def __repr__(self) -> str:
@@ -45,19 +45,21 @@ class Secret:
         return hash(self._value)
 
     def __reduce_ex__(self, _: SupportsIndex, /) -> NoReturn:
-        raise TypeError("a secret can be neither pickled nor copied: pass it in another way, such as a variable")
+        raise TypeError(
+            "a secret can be neither pickled nor copied: pass it in another way, such as an environment variable"
+        )
 
-    def redact(self, said: bytes) -> bytes:
-        """What somebody said, without this: servers quote it, and what they say ends up in errors and logs."""
+    def redact(self, text: bytes) -> bytes:
+        """Replace the secret in a text by ``[token]``. Servers may quote it in responses, which end up in errors and logs."""
         secret = (self.value or "").encode()
-        if len(secret) < _SHORTEST_SECRET:
-            return re.sub(rb"(?i)\b(bearer\s+)%s(?![\w-])" % re.escape(secret), rb"\1[token]", said) if secret else said
-        said = said.replace(secret, b"[token]")
-        return _escaped(secret).sub(b"[token]", said) if b"\\" in said else said
+        if len(secret) < _MIN_SECRET:
+            return re.sub(rb"(?i)\b(bearer\s+)%s(?![\w-])" % re.escape(secret), rb"\1[token]", text) if secret else text
+        text = text.replace(secret, b"[token]")
+        return _json_escaped(secret).sub(b"[token]", text) if b"\\" in text else text
 
 
 class HoldsSecret:
-    """What holds a token or the like, and so can be neither pickled nor copied. Each kind says what to pass instead."""
+    """Base of objects that hold a secret and cannot be pickled or copied. Subclasses say in ``_instead`` what to do."""
 
     __slots__ = ()
     _instead = "make another one there"
@@ -67,35 +69,43 @@ class HoldsSecret:
 
 
 @lru_cache(16)
-def _escaped(secret: bytes) -> re.Pattern[bytes]:
-    r"""Finds it also as writers of JSON escape it: ``\/`` and ``\u002f`` for a slash."""
+def _json_escaped(secret: bytes) -> re.Pattern[bytes]:
+    r"""Return a pattern for the secret in JSON, where a slash may be written as ``\/`` or ``\u002f``."""
     either = (rb"(?:\\?%s|\\u(?i:%04x))" % (re.escape(bytes([byte])), byte) for byte in secret)
     return re.compile(b"".join(either))
 
 
-def resolve_token(given: Secret, otherwise: Secret) -> Secret:
-    """The token given, or that of ``A2V_TOKEN``.
+def resolve_token(given: Secret, default: Secret) -> Secret:
+    """Return the token.
+
+    Args:
+        given: The argument of the client.
+        default: The value of ``A2V_TOKEN``.
 
     Raises:
-        ConfigurationError: There is none, or it cannot be one. The message does not show it.
+        ConfigurationError: There is none, or it is invalid. The message does not show it.
     """
-    found = otherwise if given.value is None else given
+    found = default if given.value is None else given
     if not found.value:
         raise ConfigurationError("no token: pass token=… or set the environment variable A2V_TOKEN")
-    # Checked here because the HTTP library would print a token it cannot send.
+    # The HTTP library's error would show a token that cannot be sent.
     if not isinstance(found.value, str) or not _TOKEN.fullmatch(found.value):
         raise ConfigurationError("the token must be 1 to 512 printable ASCII characters without spaces")
     return found
 
 
-def resolve_base_url(given: str | None, otherwise: str | None) -> str:
-    """The server's URL given, or that of ``A2V_BASE_URL``, or the hosted service's; without a slash at its end.
+def resolve_base_url(given: str | None, default: str | None) -> str:
+    """Return the server's URL, without a trailing slash.
+
+    Args:
+        given: The argument of the client.
+        default: The value of ``A2V_BASE_URL``; if it is empty or not set, the hosted service is used.
 
     Raises:
-        ConfigurationError: It is no URL of a server, or the token would travel unencrypted to another machine.
+        ConfigurationError: It is not a valid URL, or the token would be sent unencrypted to another machine.
     """
-    # An empty variable counts as not set, as usual; an empty argument is a mistake.
-    found = (otherwise or HOSTED) if given is None else given
+    # An empty environment variable counts as not set; an empty argument is a mistake.
+    found = (default or HOSTED) if given is None else given
     if not isinstance(found, str):
         raise ConfigurationError(f"base_url must be a string, got {type(found).__name__}")
     try:
@@ -105,7 +115,7 @@ def resolve_base_url(given: str | None, otherwise: str | None) -> str:
         parts, host = urlsplit(""), None
     if parts.scheme not in ("http", "https") or not host or re.search(r"[\x00-\x20\x7f]", found):
         raise ConfigurationError("base_url must look like https://host or http://127.0.0.1:8000")
-    # An empty query or fragment too: what is appended would become part of it.
+    # Even an empty query or fragment: the path appended to it would become part of it.
     if parts.username is not None or "?" in found or "#" in found:
         raise ConfigurationError("base_url must have no user name, query or fragment; the token is passed as token=…")
     if parts.scheme == "http" and not is_loopback(host):
@@ -115,7 +125,7 @@ def resolve_base_url(given: str | None, otherwise: str | None) -> str:
 
 @lru_cache(16)
 def is_loopback(host: str) -> bool:
-    """Whether a URL's host is this machine."""
+    """Whether the host of a URL is this machine."""
     try:
         return ip_address(host).is_loopback
     except ValueError:

@@ -11,7 +11,7 @@ from attrs import field, frozen
 from a2v._values.base_errors import InvalidArgumentError
 from a2v._values.models import read_only
 from a2v._values.serialization import ReadOnlyDict, Value
-from a2v._values.text import describe, discreet, find_invisible, find_unwritable
+from a2v._values.text import describe, redacted_repr, find_invisible, find_unwritable
 
 _SCHEMES = {"http", "https", "file"}
 # Windows does not allow these, and a manifest written on one machine should work on another.
@@ -28,12 +28,12 @@ def _check_text(what: str, value: str) -> None:
     if not found and " " in value:
         found = describe(value, value.index(" "))
     if found:
-        raise InvalidArgumentError(f"{what} must not contain {found}, got {discreet(value)}")
+        raise InvalidArgumentError(f"{what} must not contain {found}, got {redacted_repr(value)}")
 
 
 def _check_id(what: str, value: Any) -> None:
     if not isinstance(value, str) or not value:
-        raise InvalidArgumentError(f"{what}, got {discreet(value)}")
+        raise InvalidArgumentError(f"{what}, got {redacted_repr(value)}")
     _check_text(what.partition(" ")[0], value)
 
 
@@ -51,7 +51,7 @@ def _check_pose_id(_: object, __: object, value: Any) -> None:
 
 def _check_with_mask(job: "Job", _: object, value: Any) -> None:
     if not isinstance(value, bool):
-        raise InvalidArgumentError(f"with_mask must be True or False, got {discreet(value)}")
+        raise InvalidArgumentError(f"with_mask must be True or False, got {redacted_repr(value)}")
     if value and job.pose_id is None:
         raise InvalidArgumentError("with_mask goes with a pose_id: servers make no mask for a model_id")
 
@@ -59,29 +59,29 @@ def _check_with_mask(job: "Job", _: object, value: Any) -> None:
 def _check_audio_url(_: object, __: object, value: Any) -> None:
     # The parser's own messages quote the URL, including its signature.
     if not isinstance(value, str) or not value:
-        raise InvalidArgumentError(f"audio_url must be the URL of a speech recording, got {discreet(value)}")
+        raise InvalidArgumentError(f"audio_url must be the URL of a speech recording, got {redacted_repr(value)}")
     _check_text("audio_url", value)
     try:
         parts = urlsplit(value)
         _ = parts.port
     except ValueError:
-        raise InvalidArgumentError(f"audio_url is not a valid URL, got {discreet(value)}") from None
+        raise InvalidArgumentError(f"audio_url is not a valid URL, got {redacted_repr(value)}") from None
     if parts.scheme.lower() not in _SCHEMES:
         raise InvalidArgumentError(
-            f"audio_url must be a URL that the server can download (https://…), got {discreet(value)}; "
+            f"audio_url must be a URL that the server can download (https://…), got {redacted_repr(value)}; "
             "a local file works only with a local engine that may read its folder (file:///…)"
         )
     if parts.scheme.lower() != "file" and not parts.hostname:
-        raise InvalidArgumentError(f"audio_url has no host, got {discreet(value)}")
+        raise InvalidArgumentError(f"audio_url has no host, got {redacted_repr(value)}")
 
 
 def _check_name(_: object, __: object, value: Any) -> None:
     if value is None:
         return
     if not isinstance(value, str) or not value:
-        raise InvalidArgumentError(f"name must be the name of a file without its extension, got {discreet(value)}")
+        raise InvalidArgumentError(f"name must be the name of a file without its extension, got {redacted_repr(value)}")
     if problem := _unsafe(value):
-        raise InvalidArgumentError(f"name must be usable as a file name: {problem}, got {discreet(value)}")
+        raise InvalidArgumentError(f"name must be usable as a file name: {problem}, got {redacted_repr(value)}")
 
 
 def _unsafe(name: str) -> str | None:
@@ -101,7 +101,7 @@ def _unsafe(name: str) -> str | None:
 
 def _extra(value: Any) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
-        raise InvalidArgumentError(f"extra must be a mapping, got {discreet(value)}")
+        raise InvalidArgumentError(f"extra must be a mapping, got {redacted_repr(value)}")
     return read_only(value)
 
 
@@ -145,7 +145,7 @@ class Job(Value):
     """
 
     model_id: str | None = field(validator=_check_model_id)
-    audio_url: str = field(validator=_check_audio_url, repr=discreet)
+    audio_url: str = field(validator=_check_audio_url, repr=redacted_repr)
     name: str | None = field(validator=_check_name)
     pose_id: str | None = field(validator=_check_pose_id)
     with_mask: bool = field(validator=_check_with_mask)

@@ -10,7 +10,7 @@ from attrs import field, frozen
 from a2v._values import html
 from a2v._values.html import HtmlView
 from a2v._values.serialization import ReadOnlyDict, Value
-from a2v._values.text import discreet
+from a2v._values.text import redacted_repr
 
 T = TypeVar("T")
 
@@ -155,8 +155,8 @@ class Video(HtmlReprMixin):
 
     video_id: str
     status: VideoStatus
-    video_url: str | None = field(default=None, repr=discreet)
-    mask_video_url: str | None = field(default=None, repr=discreet)
+    video_url: str | None = field(default=None, repr=redacted_repr)
+    mask_video_url: str | None = field(default=None, repr=redacted_repr)
     raw: Mapping[str, Any] = field(factory=ReadOnlyDict, converter=read_only, eq=False, repr=False)
 
     @property

@@ -22,7 +22,7 @@ from a2v import AsyncA2V, Job
 from a2v._core.settings import Secret, resolve_base_url
 from a2v._unicode_paths import find_existing
 from a2v._values import arguments
-from a2v._values.text import discreet
+from a2v._values.text import redacted_repr
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
@@ -251,10 +251,10 @@ def read_audio(audio: str, server: Server, *, staged: bool = False) -> tuple[str
     if not os.path.isfile(path):  # noqa: PTH113
         what = "is a folder" if os.path.isdir(path) else "is neither a URL (https://…) nor a file that exists"  # noqa: PTH112
         hint = "; folders are separated by / on this machine" if "\\" in audio and os.sep == "/" else ""
-        raise UsageError(f"{discreet(audio)} {what}{hint}")
+        raise UsageError(f"{redacted_repr(audio)} {what}{hint}")
     if not server.local and not staged:
         raise UsageError(
-            f"{discreet(audio)} is a file on this machine, and the server can only fetch URLs: add --stage-to s3://BUCKET/PREFIX "
+            f"{redacted_repr(audio)} is a file on this machine, and the server can only fetch URLs: add --stage-to s3://BUCKET/PREFIX "
             "to upload it to a bucket of yours, put it yourself where the server can download it and pass that URL, or "
             "add --local to render on this machine"
         )
