@@ -1,6 +1,9 @@
-"""The JSON on the wire, for both sides: a call becomes a request, a reply becomes a value or an error.
+"""The wire format: builds requests, and converts responses to values and back.
 
-This is the one place that knows how the protocol looks. The client reads replies with it, the local engine writes them.
+All knowledge of the protocol's JSON is here. The client parses responses with it; the local engine and the test kit write them.
+
+Parsing is strict about types and lenient about additions: unknown fields are ignored and unknown statuses become ``UNKNOWN``,
+but a field of the wrong type is a ``ProtocolError``.
 """
 
 from __future__ import annotations
@@ -33,12 +36,12 @@ TOO_MANY_REQUESTS = 1009
 NOT_FOUND = 10001
 
 MAX_BODY = 1024 * 1024
-"""Longest response about one thing, in bytes."""
+"""The longest response about a single resource, in bytes."""
 
 MAX_LIST = 32 * 1024 * 1024
-"""Longest response of a call that lists things, in bytes: 30,000 videos with signed URLs of 800 characters."""
+"""The longest response that is a list, in bytes: enough for 30,000 videos with signed URLs of 800 characters."""
 
-_DEEPEST = 50
+_MAX_DEPTH = 50
 
 
 @frozen
@@ -98,60 +101,60 @@ class Envelope:
     data: object
 
 
-# -- calls ------------------------------------------------------------------------------------------------------------
+# -- requests ---------------------------------------------------------------------------------------------------------
 
 
 def character_list() -> ApiRequest[list[Character]]:
-    """All characters of the service."""
+    """List all characters."""
     return ApiRequest("GET", CHARACTER_LIST, lambda data: _read_list(data, Character), max_body=MAX_LIST)
 
 
 def video_generate(job: Job) -> ApiRequest[str]:
-    """Submit a job; the value is the new video's id."""
+    """Submit a job; the result is the video's id."""
     return ApiRequest("POST", VIDEO_GENERATE, _read_video_id, job=job)
 
 
 def video_get(video_id: str) -> ApiRequest[Video]:
-    """Look at one video."""
+    """Get a video."""
 
     def read(data: object) -> Video:
         video = _structure(data, Video)
         if video.video_id != video_id:
-            raise ProtocolError(f"asked for video {video_id!r}, was told about {video.video_id!r}")
+            raise ProtocolError(f"asked for video {video_id!r}, got {video.video_id!r}")
         return video
 
     return ApiRequest("GET", VIDEO_GET, read, params={"video_id": video_id})
 
 
 def video_list() -> ApiRequest[list[Video]]:
-    """Look at every video of the account."""
+    """List all videos of the account."""
     return ApiRequest("GET", VIDEO_LIST, lambda data: _read_list(data, Video), max_body=MAX_LIST)
 
 
 def avatar_list() -> ApiRequest[list[Avatar]]:
-    """All avatars of the service, with their poses."""
+    """List all avatars with their poses."""
     return ApiRequest("GET", AVATAR_LIST, lambda data: _read_list(data, Avatar), max_body=MAX_LIST)
 
 
 def avatar_pose_list(avatar_id: str) -> ApiRequest[list[Pose]]:
-    """The poses of one avatar, each once."""
+    """List the poses of an avatar."""
     return ApiRequest(
         "GET",
         AVATAR_POSE_LIST,
-        lambda data: _once(_read_list(data, Pose)),
+        lambda data: _without_duplicates(_read_list(data, Pose)),
         params={"avatar_id": avatar_id},
         max_body=MAX_LIST,
     )
 
 
-# -- reading ----------------------------------------------------------------------------------------------------------
+# -- parsing ----------------------------------------------------------------------------------------------------------
 
 
 def read_json(body: bytes) -> object:
-    """Strict JSON: UTF-8, no NaN, no key twice.
+    """Parse strict JSON: UTF-8, without NaN, duplicate keys or deep nesting.
 
     Raises:
-        ProtocolError: The body is something else.
+        ProtocolError: The body is not strict JSON.
     """
     try:
         value = json.loads(body.decode(), parse_constant=_refuse_constant, object_pairs_hook=_refuse_duplicates)
@@ -160,7 +163,7 @@ def read_json(body: bytes) -> object:
         reason = "nested too deep" if isinstance(error, RecursionError) else str(error)
     else:
         return value
-    raise ProtocolError(f"not the JSON that the protocol promises: {reason}")
+    raise ProtocolError(f"the response is not the expected JSON: {reason}")
 
 
 def _refuse_constant(name: str) -> None:
@@ -170,49 +173,49 @@ def _refuse_constant(name: str) -> None:
 def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) != len(pairs):
-        raise ValueError("a key stands twice")
+        raise ValueError("a key occurs twice")
     return value
 
 
 def _refuse_depth(value: object) -> None:
-    """What is nested deeper than this cannot be pickled, copied or shown by those who get it."""
+    """Refuse values that are nested too deeply to be pickled, copied or shown."""
     level = [value]
-    for _ in range(_DEEPEST):
-        level = [each for part in level for each in _within(part)]
+    for _ in range(_MAX_DEPTH):
+        level = [each for part in level for each in _children(part)]
         if not level:
             return
     raise RecursionError
 
 
-def _within(value: object) -> Iterable[object]:
+def _children(value: object) -> Iterable[object]:
     if isinstance(value, dict):
         return cast("dict[str, object]", value).values()
     return cast("list[object]", value) if isinstance(value, list) else ()
 
 
 def read_envelope(body: bytes) -> Envelope:
-    """Open a reply's envelope.
+    """Parse the envelope of a response.
 
     Raises:
-        ProtocolError: There is none.
+        ProtocolError: The body is not an envelope.
     """
     value = read_json(body)
     if not isinstance(value, dict):
-        raise ProtocolError("the reply is not a JSON object")
+        raise ProtocolError("the response is not a JSON object")
     envelope = cast("dict[str, object]", value)
     message = envelope.get("message")
-    # It is shown and logged: a server must not forge lines of a log, and half a character cannot be encoded.
+    # Escaped because it is logged and printed: it could forge log lines, or contain lone surrogates, which cannot be encoded.
     shown = escape(message.encode(errors="replace").decode()) if isinstance(message, str) else ""
     return Envelope(_read_code(envelope.get("code")), shown, envelope.get("data"))
 
 
 def _read_code(code: object) -> int:
-    """An integer, or a string of decimal digits; ``False == 0`` and ``0.0 == 0`` must not pass for success."""
+    """Return an integer or a string of decimal digits as integer. ``False`` and ``0.0`` equal 0, but do not mean success."""
     if type(code) is int:
         return code
     if isinstance(code, str) and code.isascii() and code.isdecimal() and len(code) < 10:
         return int(code)
-    raise ProtocolError(f"the reply's code is {code!r}, not an integer")
+    raise ProtocolError(f"the response's code is {code!r}, not an integer")
 
 
 def _read_list(data: object, kind: type[T]) -> list[T]:
@@ -224,12 +227,12 @@ def _read_list(data: object, kind: type[T]) -> list[T]:
 def _read_video_id(data: object) -> str:
     video_id = cast("dict[str, object]", data).get("video_id") if isinstance(data, dict) else None
     if not isinstance(video_id, str) or not video_id.strip():
-        raise ProtocolError("the reply has no video_id")
+        raise ProtocolError("the response has no video_id")
     try:
         return _string(video_id, str)
     except TypeError as error:
         reason = str(error)
-    raise ProtocolError(f"the reply's video_id cannot be one: {reason}")
+    raise ProtocolError(f"the response's video_id is invalid: {reason}")
 
 
 def _structure(data: object, kind: type[T]) -> T:
@@ -241,25 +244,25 @@ def _structure(data: object, kind: type[T]) -> T:
         return _converter().structure(present | {"raw": sent}, kind)
     except cattrs.BaseValidationError as error:
         reason = "; ".join(cattrs.transform_error(error, path=kind.__name__))
-    raise ProtocolError(f"the reply is not what the protocol promises: {reason}")
+    raise ProtocolError(f"the response does not follow the protocol: {reason}")
 
 
 @cache
 def _converter() -> cattrs.Converter:
-    """Forgives what is added, refuses what is of another type (cattrs alone would make a string of anything)."""
+    """Return a converter that ignores unknown fields and refuses wrong types. cattrs alone would convert any value to a string."""
     converter = cattrs.Converter()
     converter.register_structure_hook(str, _string)
     converter.register_structure_hook(VideoStatus, lambda sent, _: _status(_string(sent, str)))
     plain = make_dict_structure_fn(Video, converter)
     converter.register_structure_hook(Video, lambda sent, _: plain(_with_status(sent), Video))
-    poses = override(struct_hook=lambda sent, _: tuple(_once(_read_list(sent, Pose))))
+    poses = override(struct_hook=lambda sent, _: tuple(_without_duplicates(_read_list(sent, Pose))))
     avatar = make_dict_structure_fn(Avatar, converter, avatar_id=override(rename="id"), poses=poses)
     converter.register_structure_hook(Avatar, avatar)
     return converter
 
 
-def _once(poses: list[Pose]) -> list[Pose]:
-    """The service has been seen to name a pose twice."""
+def _without_duplicates(poses: list[Pose]) -> list[Pose]:
+    """Remove duplicates: the hosted service sometimes lists a pose twice."""
     first: dict[str, Pose] = {}
     for pose in poses:
         first.setdefault(pose.pose_id, pose)
@@ -275,7 +278,7 @@ def _string(value: object, _: object) -> str:
 
 
 def _is_text(value: str) -> bool:
-    """Whether it can be encoded: JSON can hold halves of characters, which no file and no terminal takes."""
+    """Whether a string can be encoded: JSON may contain lone surrogates, which files and terminals do not accept."""
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -291,7 +294,7 @@ def _status(word: str) -> VideoStatus:
 
 
 def _with_status(sent: dict[str, Any]) -> dict[str, Any]:
-    """The seed's form has no status: there a URL means finished and its absence means still under way."""
+    """Add the status, which the first revision of the API does not have: a URL means finished, none means in progress."""
     urls = {key: sent.get(key) or None for key in ("video_url", "mask_video_url")}
     implied = VideoStatus.FINISHED if urls["video_url"] else VideoStatus.IN_PROGRESS
     return {"status": implied.value} | sent | urls
@@ -301,23 +304,23 @@ def _with_status(sent: dict[str, Any]) -> dict[str, Any]:
 
 
 def success(data: object) -> dict[str, object]:
-    """The envelope of a good reply."""
+    """Return the envelope of a successful response."""
     return {"code": OK, "data": data, "message": "success"}
 
 
 def refusal(code: int, message: str) -> dict[str, object]:
-    """The envelope of a bad one."""
+    """Return the envelope of a refusal."""
     return {"code": code, "data": None, "message": message}
 
 
 def character_data(character: Character) -> dict[str, str]:
-    """A character as ``character.list`` shows it."""
+    """Return a character as in ``character.list``."""
     keys = ("model_id", "name", "display_name", "gender", "preview_url")
     return {key: getattr(character, key) for key in keys}
 
 
 def video_data(video: Video, message: str | None = None) -> dict[str, str | None]:
-    """A video as ``video.get`` shows it: the seed's two fields, the status of later revisions, why it failed if it did."""
+    """Return a video as in ``video.get``: the fields of the first revision, the status, and the reason of a failure."""
     data: dict[str, str | None] = {
         "video_id": video.video_id,
         "status": video.status.value,
@@ -328,40 +331,40 @@ def video_data(video: Video, message: str | None = None) -> dict[str, str | None
 
 
 def avatar_data(avatar: Avatar) -> dict[str, object]:
-    """An avatar as ``avatar.list`` shows it."""
+    """Return an avatar as in ``avatar.list``."""
     keys = ("avatar_type", "name", "gender", "display_name", "preview_url")
     poses = [pose_data(pose) for pose in avatar.poses]
     return {"id": avatar.avatar_id, **{key: getattr(avatar, key) for key in keys}, "poses": poses}
 
 
 def pose_data(pose: Pose) -> dict[str, str]:
-    """A pose as ``avatar.list`` and ``avatar-pose.list`` show it."""
+    """Return a pose as in ``avatar.list`` and ``avatar-pose.list``."""
     return {"pose_id": pose.pose_id, "name": pose.name, "preview_url": pose.preview_url}
 
 
-# -- a job, which one side writes and the other reads -----------------------------------------------------------------
+# -- jobs ------------------------------------------------------------------------------------------------------------
 
 
 def job_data(job: Job) -> dict[str, str | bool]:
-    """A job as ``video.generate`` takes it: the seed's two fields, those of later revisions where they are used."""
-    who = {"pose_id": job.pose_id} if job.pose_id else {"model_id": job.model_id}
+    """Return a job as in ``video.generate``: the fields of the first revision, and later ones only if they are used."""
+    subject = {"pose_id": job.pose_id} if job.pose_id else {"model_id": job.model_id}
     mask = {"with_mask": True} if job.with_mask else {}
-    return {key: value for key, value in who.items() if value} | {"audio_url": job.audio_url} | mask
+    return {key: value for key, value in subject.items() if value} | {"audio_url": job.audio_url} | mask
 
 
 def read_job(body: bytes) -> Job:
-    """What a client submits with ``video.generate``.
+    """Parse the body of ``video.generate``.
 
     Raises:
-        ValueError: It cannot be right; the message says why.
-        ProtocolError: It is not a JSON object.
+        ValueError: A field is invalid.
+        ProtocolError: The body is not a JSON object.
     """
     value = read_json(body)
     if not isinstance(value, dict):
         raise ProtocolError("the body must be a JSON object")
     keys = ("model_id", "pose_id", "audio_url", "with_mask")
     sent: dict[str, Any] = {key: cast("dict[str, Any]", value).get(key) for key in keys}
-    # Optional fields may be null, and nothing but null stands for "not given".
+    # Only null means "not given"; other values are left for `Job` to check.
     if sent["with_mask"] is None:
         sent["with_mask"] = False
     return Job(**sent)

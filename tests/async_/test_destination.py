@@ -388,7 +388,7 @@ async def test_a_partial_file_that_another_process_writes(service, batch, tmp_pa
     with part.open("r+b") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         outcome = (await batch(job()))["a"]
-        assert "another process writes" in str(outcome.error)
+        assert "another process is writing" in str(outcome.error)
         assert part.read_bytes() == before
     assert (await batch(job()))["a"].ok
 

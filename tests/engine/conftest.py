@@ -169,7 +169,7 @@ class Child:
     async def pid(self) -> int:
         """Once it runs."""
         with anyio.fail_after(20):
-            while not (self.note.exists() and self.note.read_text()):  # noqa: ASYNC110  # another process writes it
+            while not (self.note.exists() and self.note.read_text()):  # noqa: ASYNC110  # another process is writing it
                 await anyio.sleep(0.01)
         return int(self.note.read_text())
 

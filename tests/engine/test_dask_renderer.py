@@ -143,7 +143,7 @@ def anyio_backend() -> str:
 async def written(note) -> int:
     """The number in a file, once it is there."""
     with anyio.fail_after(30):
-        while not (note.exists() and note.read_text()):  # noqa: ASYNC110  # another process writes it
+        while not (note.exists() and note.read_text()):  # noqa: ASYNC110  # another process is writing it
             await anyio.sleep(0.02)
     return int(note.read_text())
 

@@ -526,7 +526,7 @@ class TestIterators:
         with pytest.raises(ValueError, match="no") as caught:
             next(iterator)
         names = [frame.name for frame in traceback.extract_tb(caught.value.__traceback__)]
-        assert names[1:] == ["__next__", "ask", "failing"]
+        assert names[1:] == ["__next__", "run", "failing"]
         assert list(iterator) == []
 
     def test_an_error_of_its_clean_up_is_raised_by_close(self, bridge):
@@ -640,7 +640,7 @@ class TestContexts:
         with pytest.raises(ValueError, match="no") as caught, SyncContext(make_room(entering=fail), bridge):
             pytest.fail("it was entered")
         names = [frame.name for frame in traceback.extract_tb(caught.value.__traceback__)]
-        assert names[1:] == ["__enter__", "ask", "open", "__aenter__", "fail"]
+        assert names[1:] == ["__enter__", "run", "open", "__aenter__", "fail"]
         assert core.noted == ["core entered"]
         assert bridge.loop_thread().shutdown_callbacks == set()
 
@@ -651,7 +651,7 @@ class TestContexts:
         with pytest.raises(ValueError, match="no") as caught, SyncContext(make_room(leaving=fail), bridge):
             pass
         names = [frame.name for frame in traceback.extract_tb(caught.value.__traceback__)]
-        assert names[1:] == ["__exit__", "leave", "ask", "__aexit__", "fail"]
+        assert names[1:] == ["__exit__", "close", "run", "__aexit__", "fail"]
 
     def test_an_error_of_a_clean_up_requested_by_another_thread(self, bridge, core, make_room):
         async def fail():
