@@ -11,7 +11,7 @@ from attrs import field, frozen
 from a2v._values.base_errors import InvalidArgumentError
 from a2v._values.models import read_only
 from a2v._values.serialization import ReadOnlyDict, Value
-from a2v._values.text import describe, redacted_repr, find_invisible, find_unwritable
+from a2v._values.text import describe, find_invisible, find_unwritable, redacted_repr
 
 _SCHEMES = {"http", "https", "file"}
 # Windows does not allow these, and a manifest written on one machine should work on another.

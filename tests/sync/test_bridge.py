@@ -640,7 +640,7 @@ class TestContexts:
         with pytest.raises(ValueError, match="no") as caught, SyncContext(make_room(entering=fail), bridge):
             pytest.fail("it was entered")
         names = [frame.name for frame in traceback.extract_tb(caught.value.__traceback__)]
-        assert names[1:] == ["__enter__", "run", "open", "__aenter__", "fail"]
+        assert names[1:] == ["__enter__", "run", "enter", "__aenter__", "fail"]
         assert core.noted == ["core entered"]
         assert bridge.loop_thread().shutdown_callbacks == set()
 
