@@ -107,8 +107,8 @@ class Staging:
         if place is None or not _is_file(audio_url):
             return audio_url
         with needs_extra():
-            from a2v.staging.stager import foresee  # noqa: PLC0415  # an extra
-        return await foresee(Path(url2pathname(urlsplit(audio_url).path)), place)
+            from a2v.staging.stager import preview_url  # noqa: PLC0415  # an extra
+        return await preview_url(Path(url2pathname(urlsplit(audio_url).path)), place)
 
 
 def _is_file(audio_url: str) -> bool:

@@ -1,4 +1,4 @@
-"""A recording on this machine as ``audio_url``: uploaded to a bucket of yours and handed on as a presigned URL.
+"""Stage local recordings: upload them to a bucket and get presigned URLs, to be used as ``audio_url``.
 
     from a2v.staging import stage
 
@@ -6,11 +6,11 @@
         task = await client.videos.generate(model_id="eva_a0008", audio_url=audio_url)
         await task.download("speech.mp4")
 
-Without async it is ``with stage(...)``. For many files there are ``AsyncStager`` and ``Stager``. All of it needs the extra
-``staging``, and works with S3 and what speaks its protocol, Google Cloud Storage and Azure.
+Without async, use ``with stage(...)``. For many files there are ``AsyncStager`` and ``Stager``. Requires the extra ``staging``;
+works with S3 and compatible stores, Google Cloud Storage and Azure.
 
-An object is named after the SHA-256 of what is in it, so a recording that is there already is not uploaded again, whoever
-uploaded it. Credentials come from the environment, as the packages of each store have it.
+An object's name is the SHA-256 of its content, so a recording that the store has already is not uploaded again. Credentials come
+from the environment variables of each store's own tools.
 """
 
 from __future__ import annotations

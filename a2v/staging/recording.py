@@ -1,4 +1,4 @@
-"""What is in a file of this machine, and what it is called in a store."""
+"""Read local recordings, and derive the names of their objects."""
 
 from __future__ import annotations
 
@@ -17,14 +17,20 @@ from a2v.errors import StagingError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from a2v.staging.work import Stop
+    from a2v.staging.threads import CancelToken
 
 _CHUNK = 1 << 20
 
 
 @frozen
 class Recording:
-    """What is in a file, and what it is called in the store."""
+    """A local recording.
+
+    Attributes:
+        path: Its path.
+        size: Its size in bytes.
+        sha256: The hash of its content.
+    """
 
     path: Path
     size: int
@@ -32,14 +38,14 @@ class Recording:
 
     @property
     def name(self) -> str:
-        """Its own name stays here: it may have any letter, and tell what is nobody's business."""
+        """The object's name: hash and extension. The file's own name may be private, or contain unsafe characters."""
         suffix = self.path.suffix.lower()
-        # Some servers go by the extension.
+        # Some servers decide by the extension.
         return self.sha256 + (suffix if re.fullmatch(r"\.[a-z0-9]{1,8}", suffix) else "")
 
     @property
     def kind(self) -> str:
-        """Its media type."""
+        """The media type."""
         return mimetypes.guess_type(f"_{self.path.suffix}")[0] or "application/octet-stream"
 
 
@@ -47,12 +53,12 @@ def open_file(path: Path) -> BinaryIO:
     """Open a recording.
 
     Raises:
-        StagingError: It is none that can be read.
+        StagingError: It cannot be read, or is not a regular file.
     """
     path = find_existing(path)
     try:
         mode = path.stat().st_mode
-        if stat.S_ISREG(mode):  # opening a pipe would wait for somebody to write
+        if stat.S_ISREG(mode):  # opening a pipe would block until something is written to it
             return path.open("rb")
         what = "is a folder; give a file in it" if stat.S_ISDIR(mode) else "is not a regular file"
     except FileNotFoundError:
@@ -62,14 +68,14 @@ def open_file(path: Path) -> BinaryIO:
     raise StagingError(f"{path} {what}")
 
 
-def look(file: BinaryIO, path: Path, stop: Stop) -> Recording:
-    """Find out what is in a file.
+def inspect_file(file: BinaryIO, path: Path, cancel: CancelToken) -> Recording:
+    """Read and hash a file.
 
     Raises:
-        StagingError: It is empty, or cannot be read.
+        StagingError: It is empty or cannot be read.
     """
     digest, size = hashlib.sha256(), 0
-    for chunk in chunks(file, path, stop):
+    for chunk in read_chunks(file, path, cancel):
         digest.update(chunk)
         size += len(chunk)
     if not size:
@@ -77,8 +83,8 @@ def look(file: BinaryIO, path: Path, stop: Stop) -> Recording:
     return Recording(path, size, digest.hexdigest())
 
 
-def chunks(file: BinaryIO, path: Path, stop: Stop) -> Iterator[bytes]:
-    """A file from its beginning, piece by piece.
+def read_chunks(file: BinaryIO, path: Path, cancel: CancelToken) -> Iterator[bytes]:
+    """Yield the chunks of a file, from its beginning.
 
     Raises:
         StagingError: It cannot be read.
@@ -86,7 +92,7 @@ def chunks(file: BinaryIO, path: Path, stop: Stop) -> Iterator[bytes]:
     try:
         file.seek(0)
         while chunk := file.read(_CHUNK):
-            stop.check()
+            cancel.check()
             yield chunk
     except OSError as error:
         reason = error.strerror or error

@@ -1,4 +1,9 @@
-"""Who stages: one file for a block, or many, with and without async; and what this process has staged so far."""
+"""The public interface of staging: one file for a block, or many files, with and without async.
+
+Several stagers of a process may use the same object. ``_objects`` counts the users of each, so an object is removed only when the
+last of them is done, and only if this process uploaded it. It is bounded by the number of objects that are in use or to be
+removed, not by the number of files ever staged.
+"""
 
 from __future__ import annotations
 
@@ -14,54 +19,55 @@ from attrs import define, field
 from a2v._core.settings import HoldsSecret, Secret
 from a2v._values import arguments
 from a2v.errors import ConfigurationError, StagingError
-from a2v.staging.recording import look, open_file
-from a2v.staging.store import Place
-from a2v.staging.work import Stop, in_thread, wait_for
+from a2v.staging.recording import inspect_file, open_file
+from a2v.staging.store import ObjectStore
+from a2v.staging.threads import CancelToken, run_async, run_blocking
 
 if TYPE_CHECKING:
     from types import TracebackType
 
 StrPath = str | os.PathLike[str]
 DAY = 86400.0
-# What S3 and Google Cloud Storage allow at most.
-_LONGEST = 7 * DAY
+# The maximum of S3 and Google Cloud Storage.
+_MAX_EXPIRY = 7 * DAY
 
 
 def stage(path: StrPath, to: str, *, expires_in: float = DAY, remove: bool = False) -> Stage:
-    """Stage one file for the length of a block, which may be an ``async with`` or a ``with``.
+    """Stage one file for the duration of a block, which may be ``async with`` or ``with``.
 
     Args:
         path: The recording.
-        to: Where to: ``s3://bucket/prefix``, ``gs://bucket/prefix`` or ``az://container/prefix``.
-        expires_in: For how many seconds the URL is good: a day if left out, seven days at most. A render that waits in line
-            fetches the recording late, so be generous.
-        remove: Whether to remove the object at the end of the block. If the block ends with an error, it stays: a render
-            that was paid for may still need it. It also stays if it was there before, or if something else in this process
-            stages the same recording. Other processes are not seen: give each that removes a prefix of its own.
+        to: The target: ``s3://bucket/prefix``, ``gs://bucket/prefix`` or ``az://container/prefix``.
+        expires_in: Seconds until the URL expires: a day by default, seven days at most. A pending video fetches its recording
+            late, so be generous.
+        remove: Whether to remove the object at the end of the block; ``False`` by default. It stays if the block ends with an
+            error, because a submitted render may still need it. It also stays if it existed before, or if something else in this
+            process stages the same recording. Other processes are not considered: if several remove objects, give each a
+            prefix of its own.
 
     Returns:
-        What to enter; as a context it gives the URL.
+        A context manager that yields the URL.
 
     Raises:
-        ConfigurationError: ``to`` or ``expires_in`` cannot be right.
-        InvalidArgumentError: An argument is not of the right type.
-        StagingError: On entering: the file cannot be read, or the store does not take it. On leaving: it cannot be removed.
+        ConfigurationError: ``to`` or ``expires_in`` is invalid.
+        InvalidArgumentError: An argument has the wrong type.
+        StagingError: On entering: the file cannot be read or uploaded. On leaving: the object cannot be removed.
     """
     return Stage(_Staging(to, expires_in, remove=remove), path)
 
 
-async def foresee(path: StrPath, to: str) -> str:
-    """The URL that staging a file would give, but for its signature. Nothing is uploaded.
+async def preview_url(path: StrPath, to: str) -> str:
+    """Return the URL that staging a file would give, apart from its signature. Nothing is uploaded.
 
     Raises:
-        ConfigurationError: ``to`` cannot be right.
+        ConfigurationError: ``to`` is invalid.
         StagingError: The file cannot be read, or no URL can be signed.
     """
-    return await in_thread(partial(_Staging(to, DAY, remove=False).sign, path))
+    return await run_async(partial(_Staging(to, DAY, remove=False).sign, path))
 
 
-class _Leaving(HoldsSecret):
-    """How a ``with`` block ends."""
+class _SyncExit(HoldsSecret):
+    """Ends a ``with`` block."""
 
     _staging: _Staging
 
@@ -69,11 +75,11 @@ class _Leaving(HoldsSecret):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if self._staging.close(keep=error is not None):
-            wait_for(self._staging.remove)
+            run_blocking(self._staging.remove)
 
 
-class _AsyncLeaving(HoldsSecret):
-    """How an ``async with`` block ends."""
+class _AsyncExit(HoldsSecret):
+    """Ends an ``async with`` block."""
 
     _staging: _Staging
 
@@ -81,27 +87,27 @@ class _AsyncLeaving(HoldsSecret):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if self._staging.close(keep=error is not None):
-            await in_thread(self._staging.remove)
+            await run_async(self._staging.remove)
 
 
-class Stager(_Leaving):
-    """Stages many files, for programs without an event loop. Several threads may use it.
+class Stager(_SyncExit):
+    """Stages many files, for code without an event loop. Several threads may use it.
 
     Args:
         to: As for ``stage``.
-        expires_in: As for ``stage``; it counts from each call of ``url``.
+        expires_in: As for ``stage``, from each call of ``url``.
         remove: As for ``stage``; objects are removed when the stager is closed.
 
     Raises:
-        ConfigurationError: ``to`` or ``expires_in`` cannot be right.
-        InvalidArgumentError: An argument is not of the right type.
+        ConfigurationError: ``to`` or ``expires_in`` is invalid.
+        InvalidArgumentError: An argument has the wrong type.
     """
 
     def __init__(self, to: str, *, expires_in: float = DAY, remove: bool = False) -> None:
         self._staging = _Staging(to, expires_in, remove=remove)
 
     def url(self, path: StrPath) -> str:
-        """Upload a file unless the store has it, and make a fresh URL for it.
+        """Upload a file unless the store has it, and return a new URL for it.
 
         Args:
             path: The recording.
@@ -110,15 +116,15 @@ class Stager(_Leaving):
             A presigned URL.
 
         Raises:
-            StagingError: The file cannot be read, or the store does not take it.
+            StagingError: The file cannot be read or uploaded.
         """
-        return wait_for(partial(self._staging.url, path))
+        return run_blocking(partial(self._staging.url, path))
 
     def close(self) -> None:
-        """Remove what was staged, if that was asked for; with a ``with`` block this comes by itself.
+        """Remove the objects if ``remove`` is set; the end of a ``with`` block does this.
 
         Raises:
-            StagingError: Something cannot be removed.
+            StagingError: An object cannot be removed.
         """
         self.__exit__(None, None, None)
 
@@ -129,26 +135,26 @@ class Stager(_Leaving):
         return f"<a2v.staging.Stager {_shown(self)}>"
 
 
-class AsyncStager(_AsyncLeaving):
-    """Stages many files, a few at once; batches use it. Several event loops may use it.
+class AsyncStager(_AsyncExit):
+    """Stages many files, a few at a time. Several event loops may use it.
 
     Args:
         to: As for ``stage``.
-        expires_in: As for ``stage``; it counts from each call of ``url``.
+        expires_in: As for ``stage``, from each call of ``url``.
         remove: As for ``stage``; objects are removed when the stager is closed.
 
     Raises:
-        ConfigurationError: ``to`` or ``expires_in`` cannot be right.
-        InvalidArgumentError: An argument is not of the right type.
+        ConfigurationError: ``to`` or ``expires_in`` is invalid.
+        InvalidArgumentError: An argument has the wrong type.
     """
 
     def __init__(self, to: str, *, expires_in: float = DAY, remove: bool = False) -> None:
         self._staging = _Staging(to, expires_in, remove=remove)
 
     async def url(self, path: StrPath) -> str:
-        """Upload a file unless the store has it, and make a fresh URL for it.
+        """Upload a file unless the store has it, and return a new URL for it.
 
-        When it is cancelled, the upload is broken off and nothing of it stays in the store.
+        Cancellation aborts the upload and leaves nothing in the store.
 
         Args:
             path: The recording.
@@ -157,15 +163,15 @@ class AsyncStager(_AsyncLeaving):
             A presigned URL.
 
         Raises:
-            StagingError: The file cannot be read, or the store does not take it.
+            StagingError: The file cannot be read or uploaded.
         """
-        return await in_thread(partial(self._staging.url, path))
+        return await run_async(partial(self._staging.url, path))
 
     async def aclose(self) -> None:
-        """Remove what was staged, if that was asked for; with an ``async with`` block this comes by itself.
+        """Remove the objects if ``remove`` is set; the end of an ``async with`` block does this.
 
         Raises:
-            StagingError: Something cannot be removed.
+            StagingError: An object cannot be removed.
         """
         await self.__aexit__(None, None, None)
 
@@ -176,52 +182,52 @@ class AsyncStager(_AsyncLeaving):
         return f"<a2v.staging.AsyncStager {_shown(self)}>"
 
 
-class Stage(_Leaving, _AsyncLeaving):
-    """One staged file; made by ``stage``."""
+class Stage(_SyncExit, _AsyncExit):
+    """A staged file; returned by ``stage``."""
 
     def __init__(self, staging: _Staging, path: StrPath) -> None:
         self._staging = staging
         self._path = arguments.path("path", path)
 
     def __enter__(self) -> str:
-        return wait_for(partial(self._staging.url, self._path))
+        return run_blocking(partial(self._staging.url, self._path))
 
     async def __aenter__(self) -> str:
-        return await in_thread(partial(self._staging.url, self._path))
+        return await run_async(partial(self._staging.url, self._path))
 
     def __repr__(self) -> str:
         return f"<a2v.staging.Stage {str(getattr(self, '_path', ''))!r} {_shown(self)}>"
 
 
 def _shown(one: Stager | AsyncStager | Stage) -> str:
-    # An error report may show one that could not be made.
+    # An error report may show an object whose construction failed.
     return str(getattr(one, "_staging", "not made"))
 
 
 @define(eq=False)
-class _Object:
-    """An object in a store that some stager of this process uses, so that removing it takes it from nobody.
+class _StagedObject:
+    """An object in a store that stagers of this process use.
 
     Attributes:
-        lock: Held while it is uploaded or removed.
-        uses: How many stagers use it, or are about to.
-        is_ours: Whether this process uploaded it.
-        is_kept: Whether a stager wants it to stay.
+        lock: Held while the object is uploaded or removed.
+        uses: The number of stagers that use it or are about to.
+        uploaded_here: Whether this process uploaded it.
+        keep: Whether a stager wants it to stay.
     """
 
     lock: threading.Lock = field(factory=threading.Lock)
     uses: int = 0
-    is_ours: bool = False
-    is_kept: bool = False
+    uploaded_here: bool = False
+    keep: bool = False
 
 
-_objects: dict[object, _Object] = {}
+_objects: dict[object, _StagedObject] = {}
 _objects_lock = threading.Lock()
 
 
 def _forget_objects() -> None:
-    """Start afresh in a forked child: a thread that holds one of the locks stayed in the parent."""
-    global _objects_lock  # noqa: PLW0603  # nobody else has it
+    """Forget everything in a forked child: threads that hold one of the locks exist in the parent only."""
+    global _objects_lock  # noqa: PLW0603  # used in this module only
     _objects_lock = threading.Lock()
     _objects.clear()
 
@@ -231,100 +237,100 @@ if hasattr(os, "register_at_fork"):  # pragma: no branch
 
 
 class _Staging:
-    """What a stager does, in whatever thread."""
+    """The implementation of all stagers; its methods block."""
 
     def __init__(self, to: str, expires_in: float, *, remove: bool) -> None:
-        self._place = Place(arguments.text("to", to))
+        self._store = ObjectStore(arguments.text("to", to))
         self._expires_in = _check_expiry(expires_in)
         self._removes = arguments.boolean("remove", remove)
         self._closed = False
-        self._used: dict[str, _Object] = {}
+        self._used: dict[str, _StagedObject] = {}
 
-    def url(self, path: StrPath, stop: Stop) -> str:
-        """See to it that the store has a file, and sign a URL for it."""
+    def url(self, path: StrPath, cancel: CancelToken) -> str:
+        """Upload a file unless the store has it, and sign a URL for it."""
         if self._closed:
             raise StagingError("this stager is closed")
         source = arguments.path("path", path)
         with open_file(source) as file:
-            recording = look(file, source, stop)
-            # First, for where no URL can be signed there is no use in an upload.
-            url = Secret(self._place.sign(recording.name, self._expires_in))
-            known = self._claim(recording.name)
-            is_there = False
+            recording = inspect_file(file, source, cancel)
+            # Signed first: without a URL an upload is useless.
+            url = Secret(self._store.sign(recording.name, self._expires_in))
+            staged = self._claim(recording.name)
+            succeeded = False
             try:
-                # Whoever else in this process stages the same recording waits until it is there.
-                with known.lock:
-                    stop.check()
-                    known.is_ours |= self._place.put(file, recording, stop)
-                    is_there = True
+                # Other stagers of the same recording in this process wait until it is uploaded.
+                with staged.lock:
+                    cancel.check()
+                    staged.uploaded_here |= self._store.put(file, recording, cancel)
+                    succeeded = True
             finally:
-                self._settle(recording.name, known, is_there=is_there)
+                self._finish_claim(recording.name, staged, succeeded=succeeded)
         return url.value  # type: ignore[no-any-return]  # a string
 
-    def sign(self, path: StrPath, stop: Stop) -> str:
+    def sign(self, path: StrPath, cancel: CancelToken) -> str:
         """Sign a URL for a file, whether the store has it or not."""
         source = arguments.path("path", path)
         with open_file(source) as file:
-            return self._place.sign(look(file, source, stop).name, self._expires_in)
+            return self._store.sign(inspect_file(file, source, cancel).name, self._expires_in)
 
-    def _claim(self, name: str) -> _Object:
+    def _claim(self, name: str) -> _StagedObject:
         with _objects_lock:
-            known = _objects.setdefault(self._place.identity(name), _Object())
-            known.uses += 1
-        return known
+            staged = _objects.setdefault(self._store.object_key(name), _StagedObject())
+            staged.uses += 1
+        return staged
 
-    def _settle(self, name: str, known: _Object, *, is_there: bool) -> None:
-        """Remember what is to be removed, and nothing else: a stager may live as long as a server."""
+    def _finish_claim(self, name: str, staged: _StagedObject, *, succeeded: bool) -> None:
+        """Keep the claim if the object is to be removed; otherwise release it, because a stager may live for months."""
         with _objects_lock:
-            if is_there and self._removes and not self._closed and name not in self._used:
-                self._used[name] = known
+            if succeeded and self._removes and not self._closed and name not in self._used:
+                self._used[name] = staged
                 return
-            known.is_kept |= is_there and not self._removes
-            self._drop(name, known)
+            staged.keep |= succeeded and not self._removes
+            self._release(name, staged)
 
-    def _drop(self, name: str, known: _Object) -> None:
-        """Give up a claim, with the lock held; what nobody uses and nobody may remove is forgotten."""
-        known.uses -= 1
-        if not known.uses and (known.is_kept or not known.is_ours):
-            _objects.pop(self._place.identity(name), None)
+    def _release(self, name: str, staged: _StagedObject) -> None:
+        """Release a claim, with the lock held, and forget an object that is neither in use nor to be removed."""
+        staged.uses -= 1
+        if not staged.uses and (staged.keep or not staged.uploaded_here):
+            _objects.pop(self._store.object_key(name), None)
 
     def close(self, *, keep: bool) -> bool:
-        """Be of no more use; tells whether something is to be removed.
+        """Refuse further files; return whether there are objects to remove.
 
         Args:
-            keep: Leave all in the store, and let nothing else in this process remove it.
+            keep: Leave all objects in the store, and let no other stager of this process remove them.
         """
         with _objects_lock:
             self._closed = True
             while keep and self._used:
-                name, known = self._used.popitem()
-                known.is_kept = True
-                self._drop(name, known)
+                name, staged = self._used.popitem()
+                staged.keep = True
+                self._release(name, staged)
         return bool(self._used)
 
-    def remove(self, stop: Stop) -> None:
-        """Remove what was uploaded for this stager alone; the first error is raised when all had their turn."""
+    def remove(self, cancel: CancelToken) -> None:
+        """Remove the objects that only this stager uses; raise the first error at the end."""
         errors = []
         while self._used:
-            stop.check()
-            name, known = self._used.popitem()
-            with known.lock:
+            cancel.check()
+            name, staged = self._used.popitem()
+            with staged.lock:
                 try:
-                    if known.is_ours and not known.is_kept and known.uses == 1:
-                        self._place.remove(name)
-                        known.is_ours = False
+                    if staged.uploaded_here and not staged.keep and staged.uses == 1:
+                        self._store.remove(name)
+                        staged.uploaded_here = False
                 except StagingError as error:
                     errors.append(error)
                 with _objects_lock:
-                    self._drop(name, known)
+                    self._release(name, staged)
         if errors:
             raise errors[0]
 
     def __str__(self) -> str:
-        return f"to {str(self._place)!r}"
+        return f"to {str(self._store)!r}"
 
 
 def _check_expiry(seconds: Any) -> timedelta:
-    if type(seconds) not in (int, float) or not 1 <= seconds <= _LONGEST:
-        raise ConfigurationError(f"expires_in must be 1 to {_LONGEST:.0f} seconds (seven days), got {seconds!r}")
+    if type(seconds) not in (int, float) or not 1 <= seconds <= _MAX_EXPIRY:
+        raise ConfigurationError(f"expires_in must be 1 to {_MAX_EXPIRY:.0f} seconds (seven days), got {seconds!r}")
     return timedelta(seconds=math.floor(seconds))

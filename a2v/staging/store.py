@@ -1,4 +1,8 @@
-"""A place in a store: all that is said to S3, Google Cloud Storage and Azure, and what their errors mean."""
+"""Requests to S3, Google Cloud Storage and Azure, and the translation of their errors.
+
+Errors of the stores' library may contain signed URLs, so their text is never shown. Instead, known patterns in it select one of
+our messages.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +20,7 @@ from obstore.exceptions import BaseError
 from obstore.store import AzureStore, GCSStore, S3Store
 
 from a2v.errors import ConfigurationError, StagingError
-from a2v.staging.recording import chunks
+from a2v.staging.recording import read_chunks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,11 +28,11 @@ if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig
 
     from a2v.staging.recording import Recording
-    from a2v.staging.work import Stop
+    from a2v.staging.threads import CancelToken
 
 T = TypeVar("T")
 
-# Parts of a file larger than that are sent apart; S3 takes 10,000 of them, so 80 GB. Two are under way at once.
+# Size of the parts in which larger files are uploaded, two at a time. S3 accepts 10,000 parts, so 80 GB.
 _PART = 8 << 20
 
 
@@ -37,9 +41,9 @@ class _Kind:
     """A kind of store.
 
     Attributes:
-        form: What a place in it looks like.
-        credentials: Where its credentials come from.
-        addresses: The variables that tell which server is meant.
+        form: The form of its URLs, for messages.
+        credentials: The source of its credentials, for messages.
+        addresses: The environment variables that select the server.
     """
 
     form: str
@@ -67,7 +71,7 @@ _KINDS = {
 
 _DENIED = "access is denied: the credentials need the right to read, write and, to remove, delete objects there"
 _UNKNOWN_CREDENTIALS = "the store does not accept the credentials; they come from {credentials}"
-# The first that is found in what the store's library says of an error. Its words themselves may hold a signed URL.
+# Patterns in the text of an error, and messages for them; the first match counts.
 _REASONS = (
     (r"169\.254\.\d|computeMetadata|Missing(AccessKeyId|SecretAccessKey|Account)\b", "no credentials: set {credentials}"),
     (r"OpenCredentials|DecodeCredentials|InvalidAccessKey\b|MissingKey\b", "the credentials cannot be read: set {credentials}"),
@@ -82,14 +86,14 @@ _REASONS = (
 )  # fmt: skip
 
 
-class Place:
+class ObjectStore:
     """A prefix in a bucket.
 
     Args:
-        to: What it is called: ``s3://bucket/prefix``.
+        to: Its URL, such as ``s3://bucket/prefix``.
 
     Raises:
-        ConfigurationError: It is no such thing.
+        ConfigurationError: The URL is invalid.
     """
 
     def __init__(self, to: str) -> None:
@@ -100,7 +104,7 @@ class Place:
         self._kind, self._scheme = _KINDS[scheme], scheme
         self._bucket, _, prefix = rest.partition("/")
         self._prefix = prefix.strip("/")
-        # Neither is shown: somebody may have put a secret in.
+        # The messages show neither, because it may contain a secret by mistake.
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{1,221}", self._bucket):
             raise ConfigurationError(
                 f"the place to stage to must look like {self._kind.form}: there is no bucket in it"
@@ -112,23 +116,25 @@ class Place:
     def __str__(self) -> str:
         return f"{self._scheme}://{self._bucket}/{self._prefix}".rstrip("/")
 
-    def identity(self, name: str) -> object:
-        """What tells an object from all others."""
+    def object_key(self, name: str) -> object:
+        """Return a key that identifies an object across all stores."""
         return (str(self), name, *(os.environ.get(variable) for variable in self._kind.addresses))
 
-    def put(self, file: BinaryIO, recording: Recording, stop: Stop) -> bool:
-        """Upload a recording, unless it is there; tells whether it was uploaded."""
-        found = self._look(recording)
+    def put(self, file: BinaryIO, recording: Recording, cancel: CancelToken) -> bool:
+        """Upload a recording unless the store has it; return whether it was uploaded."""
+        found = self._find(recording)
         if found == "there":
             return False
-        self._ask(f"{recording.path} cannot be staged to {self}", lambda: self._upload(file, recording, stop))
-        if found == "hidden" and self._look(recording) != "there":
+        self._request(f"{recording.path} cannot be staged to {self}", lambda: self._upload(file, recording, cancel))
+        if found == "hidden" and self._find(recording) != "there":
             raise StagingError(f"{recording.path} was staged to {self}, but cannot be read from there: {_DENIED}")
         return True
 
     def sign(self, name: str, expires_in: timedelta) -> str:
-        """A URL with which anybody can fetch an object for a while."""
-        return self._ask(f"no URL can be signed for {self}", lambda: obstore.sign(self._store, "GET", name, expires_in))
+        """Return a URL with which anyone can fetch an object for some time."""
+        return self._request(
+            f"no URL can be signed for {self}", lambda: obstore.sign(self._store, "GET", name, expires_in)
+        )
 
     def remove(self, name: str) -> None:
         """Remove an object."""
@@ -137,33 +143,33 @@ class Place:
             with suppress(FileNotFoundError):
                 obstore.delete(self._store, name)
 
-        self._ask(f"{self}/{name} cannot be removed", delete)
+        self._request(f"{self}/{name} cannot be removed", delete)
 
-    def _look(self, recording: Recording) -> Literal["there", "missing", "hidden"]:
-        def look() -> Literal["there", "missing", "hidden"]:
+    def _find(self, recording: Recording) -> Literal["there", "missing", "hidden"]:
+        def head() -> Literal["there", "missing", "hidden"]:
             try:
                 found = obstore.head(self._store, recording.name)
             except FileNotFoundError:
                 return "missing"
             except BaseError as error:
-                # Without the right to list, a store does not tell what is missing from what may not be read; and the reply
-                # to a HEAD has no room for a reason. The upload will tell.
+                # Without permission to list, a store does not distinguish missing from unreadable objects, and the response to
+                # HEAD has no body with a reason. The upload will show.
                 if re.search(r"status code: 4\d\d\b", str(error)):
                     return "hidden"
                 raise
             return "there" if found["size"] == recording.size else "missing"
 
-        return self._ask(f"{recording.path} cannot be staged to {self}", look)
+        return self._request(f"{recording.path} cannot be staged to {self}", head)
 
-    def _upload(self, file: BinaryIO, recording: Recording, stop: Stop) -> None:
+    def _upload(self, file: BinaryIO, recording: Recording, cancel: CancelToken) -> None:
 
         digest = hashlib.sha256()
         attributes = {"Content-Type": recording.kind}
-        # Left with an error, it takes back what it has sent.
+        # On an error, the writer aborts the upload.
         with obstore.open_writer(
             self._store, recording.name, attributes=attributes, buffer_size=_PART, max_concurrency=2
         ) as upload:
-            for chunk in chunks(file, recording.path, stop):
+            for chunk in read_chunks(file, recording.path, cancel):
                 digest.update(chunk)
                 upload.write(chunk)
             if digest.hexdigest() != recording.sha256:
@@ -172,7 +178,7 @@ class Place:
     @cached_property
     def _store(self) -> S3Store | GCSStore | AzureStore:
 
-        # Plain HTTP is used only for an endpoint that says so. A part has time to go up a slow line.
+        # HTTP is used only for endpoints with that scheme. The time-out suits a part on a slow connection.
         client: ClientConfig = {"allow_http": True, "timeout": timedelta(minutes=5)}
         retry: RetryConfig = {"max_retries": 3, "retry_timeout": timedelta(minutes=5)}
         prefix = self._prefix or None
@@ -180,33 +186,33 @@ class Place:
             return GCSStore(self._bucket, prefix=prefix, client_options=client, retry_config=retry)
         if self._scheme == "az":
             return AzureStore(self._bucket, prefix=prefix, client_options=client, retry_config=retry)
-        # Not all that speak S3 can remove several objects at once, and one at a time is all that is needed.
+        # Not all S3-compatible stores support bulk deletion.
         return S3Store(self._bucket, prefix=prefix, client_options=client, retry_config=retry, disable_bulk_delete=True)
 
-    def _ask(self, what: str, work: Callable[[], T]) -> T:
-        """Say something to the store.
+    def _request(self, failure: str, work: Callable[[], T]) -> T:
+        """Run a request, and translate its errors.
 
         Raises:
-            StagingError: It did not work; why, in words without a secret.
+            StagingError: The request failed. The message contains no secret.
         """
         try:
             return work()
         except (BaseError, OSError, ValueError) as error:
             reason = self._reason(error)
-        raise StagingError(f"{what}: {reason}")
+        raise StagingError(f"{failure}: {reason}")
 
     def _reason(self, error: Exception) -> str:
-        said = str(error)
+        text = str(error)
         for pattern, reason in _REASONS:
-            if re.search(pattern, said):
+            if re.search(pattern, text):
                 return reason.format(credentials=self._kind.credentials)
-        code = re.search(r"<Code>(\w{1,64})</Code>", said) or re.search(r"status code: (\d{3})\b", said)
+        code = re.search(r"<Code>(\w{1,64})</Code>", text) or re.search(r"status code: (\d{3})\b", text)
         return f"the store refuses ({code[1]})" if code else "the store's library fails"
 
 
 def _check_addresses(variables: tuple[str, ...]) -> None:
     for variable in variables:
         value = os.environ.get(variable)
-        # The value stays out of the message: it may hold a password.
+        # The message does not show the value, which may contain a password.
         if value and not variable.endswith("NAME") and not re.fullmatch(r"https?://[\w.:\[\]-]+(/[\w./-]*)?", value):
             raise ConfigurationError(f"the environment variable {variable} must be a URL such as https://host:9000")

@@ -13,7 +13,8 @@ from a2v.staging import Stager
 def remembered() -> int:
     """How many objects in stores this process knows of."""
     return sum(
-        type(one).__qualname__ == "_Object" and type(one).__module__ == "a2v.staging.stager" for one in gc.get_objects()
+        type(one).__qualname__ == "_StagedObject" and type(one).__module__ == "a2v.staging.stager"
+        for one in gc.get_objects()
     )
 
 
