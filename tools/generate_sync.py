@@ -45,13 +45,13 @@ BRIDGE = "Bridge, SyncClient, SyncContext, SyncIterator, SyncWrapper, to_list, u
 CLIENT = "AsyncA2V"
 
 # Replaces the client's docstring up to its first section, which describes event loops.
-CLIENT_SUMMARY = """A client of one account on one server, for code that waits.
+CLIENT_SUMMARY = """A client for one account on one server, for synchronous code.
 
-It is cheap to make, and does nothing until it is used. Its connections, and the thread in which it works, end with
-``close``, with its ``with`` statement, or when it is let go. Many threads may use one client; they share its rate limit.
+Creating one is cheap, and nothing is started until it is used. Its connections and its thread end with ``close``, at the end of
+its ``with`` statement, or when it is garbage-collected. Several threads may use one client; they share its rate limit.
 
-A call blocks its thread. In a notebook, or where an event loop runs, it works too, but blocks that loop as well. Ctrl-C
-ends a call before it is passed on, and the client stays usable; renders go on at the server."""
+A call blocks its thread. It also works in a notebook or inside a running event loop, but blocks that loop. Ctrl-C cancels the
+call before ``KeyboardInterrupt`` is raised. The client stays usable, and renders continue on the server."""
 
 # Rewrites of the docstrings, in this order.
 REWRITES = (

@@ -100,17 +100,17 @@ class ObjectStore:
         scheme, mark, rest = to.partition("://")
         if not mark or scheme not in _KINDS:
             forms = ", ".join(kind.form for kind in _KINDS.values())
-            raise ConfigurationError(f"the place to stage to must be one of {forms}")
+            raise ConfigurationError(f"the staging target must be one of {forms}")
         self._kind, self._scheme = _KINDS[scheme], scheme
         self._bucket, _, prefix = rest.partition("/")
         self._prefix = prefix.strip("/")
         # The messages show neither, because it may contain a secret by mistake.
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{1,221}", self._bucket):
-            raise ConfigurationError(
-                f"the place to stage to must look like {self._kind.form}: there is no bucket in it"
-            )
+            raise ConfigurationError(f"the staging target must look like {self._kind.form}: there is no bucket in it")
         if re.search(r"[?#\\\x00-\x1f\x7f]|//|(^|/)\.\.?(/|$)", self._prefix):
-            raise ConfigurationError("the prefix to stage to must be plain names with a / in between, without ? and #")
+            raise ConfigurationError(
+                "the prefix of the staging target must be plain names separated by /, without ? and #"
+            )
         _check_addresses(self._kind.addresses)
 
     def __str__(self) -> str:

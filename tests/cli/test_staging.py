@@ -93,7 +93,7 @@ def test_the_local_engine_needs_no_place(a2v, environment, speech):
         (["--stage-to", "s3://bucket", "--local", "-o", "x.mp4"], "--local reads the files of this machine"),
         (["--remove-staged"], "--remove-staged is about what --stage-to uploads"),
         (["--stage-to", "ftp://canary"], "must be one of s3://bucket/prefix (S3, MinIO, OSS and others), gs://"),
-        (["--stage-to", "s3://bucket/?canary"], "the prefix to stage to must be plain names"),
+        (["--stage-to", "s3://bucket/?canary"], "the prefix of the staging target must be plain names"),
     ],
 )
 def test_options_that_cannot_be_right(here, service, speech, options, said):

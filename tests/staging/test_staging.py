@@ -377,7 +377,7 @@ def test_no_bucket(to):
 
 @pytest.mark.parametrize("prefix", ["../x", "a/../b", "a//b", "a?sig=canary", "a#b", "a\nb", "./a"])
 def test_a_bad_prefix(prefix):
-    with pytest.raises(a2v.ConfigurationError, match="the prefix to stage to must be plain names") as caught:
+    with pytest.raises(a2v.ConfigurationError, match="the prefix of the staging target must be plain names") as caught:
         Stager(f"s3://bucket/{prefix}")
     assert "canary" not in str(caught.value)
 

@@ -259,7 +259,7 @@ class TestTranslation:
             assert line in typing
 
     def test_the_clients_opening_is_its_own_and_its_arguments_are_copied(self, text):
-        assert "for code that waits" in text
+        assert "for synchronous code" in text
         assert "timeout: How long." in text
 
 

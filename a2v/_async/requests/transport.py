@@ -9,7 +9,7 @@ always tell. ``_SendObserver`` follows httpx's trace events instead; without a t
 decides.
 
 There are two pools for each proxy and set of trusted certificates. Submissions and files always use a fresh connection: a
-server may close an idle connection at the very moment a request is sent on it, and then nobody can tell whether it arrived.
+server may close an idle connection at the very moment a request is sent on it, and then it is unknown whether it arrived.
 Other requests reuse connections, and are repeated once on a fresh one if the reused one turns out to be closed.
 
 The transports of httpx are used without its client, which would add cookies, redirects, credentials from the environment, and
