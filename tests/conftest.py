@@ -1,4 +1,4 @@
-"""What the tests of every room share."""
+"""Settings and fixtures shared by all tests."""
 
 from __future__ import annotations
 
@@ -82,6 +82,6 @@ def anyio_backend(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def closed_port() -> Iterator[int]:
-    """A port of this machine at which nobody listens."""
+    """A port without a listener."""
     with claim() as claimed:
         yield claimed.getsockname()[1]

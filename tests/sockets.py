@@ -1,4 +1,4 @@
-"""What the servers on real sockets have in common: a thread with an event loop, and connections that can break the protocol."""
+"""Base classes of the test servers on real sockets: a thread with an event loop, and connections that can break the protocol."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from urllib.parse import parse_qs, urlsplit
 
 
 def claim() -> socket.socket:
-    """A port of this machine: connections to it are refused, and nobody is given it, until this socket is closed.
+    """Reserve a port: until this socket is closed, connections to it are refused and the system does not assign it again.
 
-    Whoever knows the number can listen there beside it.
+    A server can listen on it nevertheless.
     """
     claimed = socket.socket()
     claimed.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -24,7 +24,7 @@ def claim() -> socket.socket:
 
 
 class Request:
-    """What came in."""
+    """A received request."""
 
     def __init__(self, head: bytes) -> None:
         first, *lines = head.decode("latin-1").split("\r\n")
@@ -38,10 +38,10 @@ class Request:
 
 
 class Connection:
-    """One connection, from the server's side.
+    """The server's side of a connection.
 
     Args:
-        requests: Where to note what arrives.
+        requests: The list to which received requests are added.
     """
 
     def __init__(self, requests: list[Any], reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -50,7 +50,7 @@ class Connection:
         self.writer = writer
 
     async def head(self) -> Any:
-        """Read a request's head; from now on it counts as arrived."""
+        """Read the head of a request, and record the request."""
         request = self.new_request(await self.reader.readuntil(b"\r\n\r\n"))
         self._requests.append(request)
         return request
@@ -58,11 +58,11 @@ class Connection:
     new_request: Callable[[bytes], Any] = Request
 
     async def rest(self, request: Request) -> None:
-        """Read the request's body."""
+        """Read the body of a request."""
         request.body = await self.reader.readexactly(int(request.headers.get("content-length", 0)))
 
     async def request(self) -> Any:
-        """Read a whole request."""
+        """Read a request."""
         request = await self.head()
         await self.rest(request)
         return request
@@ -72,24 +72,24 @@ class Connection:
         await self.writer.drain()
 
     async def reply(self, body: bytes, status: str = "200 OK", *headers: str) -> None:
-        """Send a whole, correct reply."""
+        """Send a correct response."""
         head = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", *headers]
         await self.send("\r\n".join(head).encode() + b"\r\n\r\n" + body)
 
     async def stall(self) -> None:
-        """Say nothing until the client goes away."""
+        """Send nothing until the client disconnects."""
         while await self.reader.read(65536):
             pass
 
     def reset(self) -> None:
-        """Close so that the client gets a RST."""
+        """Reset the connection."""
         raw: socket.socket = self.writer.get_extra_info("socket")
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.writer.transport.abort()
 
     async def live(self, behaviour: Callable[[Self], Awaitable[None]]) -> None:
-        """Behave in some way, then close."""
-        # Cancelled means that the test is over; asyncio logs that of a connection as an error.
+        """Run a behaviour, then close the connection."""
+        # Cancelled at the end of a test; asyncio would log that as an error.
         with suppress(OSError, EOFError, asyncio.CancelledError):
             try:
                 await behaviour(self)
@@ -98,7 +98,7 @@ class Connection:
 
 
 class ServerThread:
-    """A thread in which servers can live."""
+    """A thread with an event loop for servers."""
 
     def __init__(self) -> None:
         self._ready = threading.Event()
@@ -113,7 +113,7 @@ class ServerThread:
         self._thread.join()
 
     def do(self, work: Awaitable[None]) -> None:
-        """Do something in the event loop of the servers."""
+        """Run a coroutine in the servers' event loop."""
         asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
     async def _main(self) -> None:

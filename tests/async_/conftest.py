@@ -1,4 +1,4 @@
-"""A service to talk to, in memory and on a real socket, and a clock that needs no waiting."""
+"""Fixtures: a service in memory, a server on a real socket, and virtual time."""
 
 from __future__ import annotations
 
@@ -52,11 +52,13 @@ FINISHED = {"status": "finished", "video_url": "https://files.example/v.mp4?sign
 
 
 class Service(testing.Service):
-    """The service of the test kit, scripted with httpx's own values: what becomes of these is what is tested here.
+    """The test kit's service behind ``httpx.MockTransport``, so that tests can answer with any httpx response or exception.
 
-    ``replies`` tells, by path, what to answer instead: a response, an exception to raise or a function of the request, one
-    after another; the last one stays. ``plans`` tells what becomes of a video, as pairs of seconds since its beginning
-    and what ``video.get`` says from then on; ``plan`` is that of a video that has none. Any id is that of a video.
+    Attributes:
+        replies: The next answers to a call, by the last part of its path: a response, an exception to raise or a function of
+            the request. The last one stays.
+        plan: The course of a video: pairs of seconds since its submission, and the fields of ``video.get`` from then on.
+        plans: The courses of particular videos, by id. Every id is that of a video.
     """
 
     def __init__(self) -> None:
@@ -85,12 +87,12 @@ class Service(testing.Service):
 
     @property
     def posts(self) -> int:
-        """How many submissions arrived."""
+        """The number of submissions received."""
         return sum(request.method == "POST" for request in self.requests)
 
     @property
     def jobs(self) -> dict[str, dict[str, object]]:
-        """What was submitted, by the id that was given to it."""
+        """The submitted jobs, by video id."""
         fields = ("model_id", "pose_id", "audio_url", "with_mask")
         return {
             submit.video_id: {name: getattr(submit, name) for name in fields if getattr(submit, name)}
@@ -102,7 +104,7 @@ class Service(testing.Service):
         return [request for request in self.requests if request.url.path.endswith("/" + call)]
 
     def well(self, request: httpx.Request) -> httpx.Response:
-        """As if nothing had been told otherwise; for ``replies``."""
+        """The default answer; for functions in ``replies``."""
         name = request.url.path.rpartition("/")[2]
         call = testing.Call(
             at=self.now(),
@@ -125,7 +127,7 @@ class Service(testing.Service):
         now = self.now()
         submitted = {submit.video_id: submit.at for submit in self.submissions}
         began = submitted[video_id] if video_id in submitted else self._first_seen.setdefault(video_id, now)
-        latest = [look for since, look in self.plans.get(video_id, self.plan) if since <= now - began][-1]
+        latest = [fields for since, fields in self.plans.get(video_id, self.plan) if since <= now - began][-1]
         return {"video_id": video_id} | latest
 
 
@@ -136,7 +138,7 @@ def service() -> Service:
 
 @pytest.fixture
 def make_client(service: Service) -> Callable[..., a2v.AsyncA2V]:
-    """Makes clients of the service in memory; no pace of their own unless asked for."""
+    """Makes clients of the service in memory, without a rate limit by default."""
 
     def make(**settings: object) -> a2v.AsyncA2V:
         return a2v.AsyncA2V(CANARY, **{"rate_limit": None, "transport": httpx.MockTransport(service), **settings})
@@ -168,30 +170,29 @@ class Connection(sockets.Connection):
         self.server = server
 
     async def answer(self, data: object) -> None:
-        """Send what the API sends when all is well."""
+        """Send a successful response."""
         await self.reply(json.dumps({"code": 0, "message": "success", "data": data}).encode())
 
     async def serve(self) -> None:
-        """Behave well, for as many requests as come."""
+        """Answer every request correctly."""
         while True:
             request = await self.request()
-            look = {"video_id": request.video_id, "status": "finished", "video_url": self.server.url + "/files/v.mp4"}
+            video = {"video_id": request.video_id, "status": "finished", "video_url": self.server.url + "/files/v.mp4"}
             if request.target.startswith("/files/"):
                 await self.reply(b"a video")
             elif request.method == "POST":
                 await self.answer({"video_id": f"v{self.server.posts}"})
             else:
-                await self.answer(look if request.video_id else [])
+                await self.answer(video if request.video_id else [])
 
 
 Behaviour = Callable[[Connection], Awaitable[None]]
 
 
 class Loopback(sockets.ServerThread):
-    """A server on 127.0.0.1 in a thread and an event loop of its own.
+    """A server on 127.0.0.1 in a thread with an event loop of its own.
 
-    ``behaviours`` tells what to do with one connection after another; the last one stays. A connection is closed when its
-    behaviour returns.
+    ``behaviours`` are functions for successive connections; the last one stays. A connection is closed when its function returns.
     """
 
     def __init__(self, port: int = 0) -> None:
@@ -207,11 +208,11 @@ class Loopback(sockets.ServerThread):
 
     @property
     def posts(self) -> int:
-        """How many submissions arrived."""
+        """The number of submissions received."""
         return sum(request.method == "POST" for request in self.requests)
 
     async def arrived(self, count: int) -> None:
-        """Wait, in the client's event loop, for so many requests."""
+        """Wait, in the client's event loop, until ``count`` requests have been received."""
         with anyio.fail_after(20):
             while len(self.requests) < count:  # noqa: ASYNC110  # no event reaches over from the other thread
                 await anyio.sleep(0.002)
@@ -263,10 +264,10 @@ def dial(loopback: Loopback) -> Callable[..., a2v.AsyncA2V]:
 
 def _check(error: a2v.A2VError) -> None:
     assert isinstance(error, a2v.A2VError)
-    for twin in (pickle.loads(pickle.dumps(error)), copy.copy(error), copy.deepcopy(error)):
-        assert type(twin) is type(error)
-        assert (str(twin), twin.args) == (str(error), error.args)
-        assert repr(vars(twin)) == repr(vars(error))
+    for copied in (pickle.loads(pickle.dumps(error)), copy.copy(error), copy.deepcopy(error)):
+        assert type(copied) is type(error)
+        assert (str(copied), copied.args) == (str(error), error.args)
+        assert repr(vars(copied)) == repr(vars(error))
     assert CANARY.encode() not in pickle.dumps(error)
     assert foreign(error) == []
     for each in chain(error):
@@ -276,13 +277,13 @@ def _check(error: a2v.A2VError) -> None:
 
 @pytest.fixture
 def check() -> Callable[[a2v.A2VError], None]:
-    """Checks what holds for every error: it can be pickled and copied, and holds no secret and no foreign object."""
+    """Checks that an error can be pickled and copied, and contains neither a secret nor an object of another library."""
     return _check
 
 
 @pytest.fixture(autouse=True)
 def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No proxies and no settings from the machine the tests run on."""
+    """Removes proxies and settings of the machine from the environment."""
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "A2V_TOKEN", "A2V_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)

@@ -76,7 +76,7 @@ def special(kind: str, path: Path) -> None:
 
 @pytest.mark.parametrize("linked", [False, True])
 @pytest.mark.parametrize("kind", ["pipe", "socket", "device"])
-async def test_what_is_no_file_is_not_replaced(service, save, batch, tmp_path, kind, linked) -> None:  # noqa: PLR0917
+async def test_devices_pipes_and_sockets_are_not_replaced(service, save, batch, tmp_path, kind, linked) -> None:  # noqa: PLR0917
     (tmp_path / "videos").mkdir()
     path = there = tmp_path / "videos" / "a.mp4"
     if linked:
@@ -106,7 +106,7 @@ async def test_a_pipe_without_a_path_of_its_own_is_not_replaced(service, save) -
     assert not service.requests
 
 
-async def test_a_link_stays_and_what_it_leads_to_is_written(save, batch, tmp_path) -> None:
+async def test_a_link_stays_and_its_target_is_written(save, batch, tmp_path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "videos").mkdir()
     real, link = tmp_path / "elsewhere" / "real.mp4", tmp_path / "videos" / "a.mp4"
@@ -139,7 +139,7 @@ async def test_a_name_that_just_fits(save, tmp_path, name) -> None:
     assert path.read_bytes() == VIDEO
 
 
-async def test_a_name_that_does_not_fit_is_told_first(service, save, tmp_path) -> None:
+async def test_a_name_that_is_too_long_is_refused_before_submission(service, save, tmp_path) -> None:
     for name in ("语" * 84 + ".mp4", "x" * 256):
         with pytest.raises(a2v.DownloadError, match="too long"):
             await save(tmp_path / name)
@@ -205,7 +205,7 @@ async def test_the_recording_is_never_replaced(service, make_client, tmp_path, k
 
 @pytest.mark.parametrize("kind", ["link", "hard link"])
 @pytest.mark.parametrize("what", ["its own recording", "another job's recording", "the journal"])
-async def test_a_batch_never_replaces_what_it_needs(service, batch, tmp_path, kind, what) -> None:
+async def test_a_batch_never_replaces_its_recordings_or_journal(service, batch, tmp_path, kind, what) -> None:
     recording = tmp_path / "speech.wav"
     recording.write_bytes(b"precious")
     (tmp_path / "videos").mkdir()
@@ -278,7 +278,7 @@ async def test_a_file_system_without_hard_links(save, tmp_path, monkeypatch, cod
     assert [path.name for path in tmp_path.iterdir()] == ["v.mp4"]
 
 
-async def test_what_appears_at_the_last_moment_is_not_replaced(save, tmp_path, monkeypatch) -> None:
+async def test_a_file_that_appears_at_the_last_moment_is_not_replaced(save, tmp_path, monkeypatch) -> None:
     """Between the last look and the renaming."""
     really = os.link
 
@@ -365,7 +365,7 @@ async def test_a_planted_partial_file_is_never_opened(service, batch, tmp_path, 
     assert not parts(tmp_path)
 
 
-async def test_what_is_planted_at_the_last_moment(service, batch, tmp_path, monkeypatch) -> None:
+async def test_a_link_or_pipe_planted_at_the_last_moment(service, batch, tmp_path, monkeypatch) -> None:
     """Between the look and the opening: a pipe is not waited for."""
     service.replies["v.mp4"] = [half]
     await batch(job())

@@ -157,7 +157,7 @@ async def test_several_times(service, fetch) -> None:
 @pytest.mark.parametrize(
     "headers", [{}, {"etag": 'W/"abc"'}, {"etag": ""}, {"etag": '"a" "b"'}, {"last_modified": "x"}]
 )
-async def test_without_a_strong_etag_it_starts_anew(service, fetch, headers) -> None:
+async def test_without_a_strong_etag_it_starts_again(service, fetch, headers) -> None:
     assert await fetch(broken(HALF, content_length=str(len(VIDEO)), **headers), whole) == VIDEO
     assert "range" not in service.seen("v.mp4")[1].headers
 
@@ -235,7 +235,7 @@ async def test_there_is_no_such_rest(fetch) -> None:
     ],
     ids=label,
 )
-async def test_what_passes_is_outlived(service, fetch, check, tmp_path, failure) -> None:
+async def test_transient_failures_are_retried(service, fetch, check, tmp_path, failure) -> None:
     assert await fetch(failure, failure, whole) == VIDEO
     (tmp_path / "v.mp4").unlink()
     service.requests.clear()
@@ -250,14 +250,14 @@ async def test_a_server_that_breaks_off_now_here_now_there(service, fetch, check
 
 
 @pytest.mark.parametrize("status", [204, 400, 405, 418, 451])
-async def test_what_is_final_is_asked_once(service, fetch, check, tmp_path, status) -> None:
+async def test_final_errors_are_not_retried(service, fetch, check, tmp_path, status) -> None:
     error = await fails(fetch, check, tmp_path, httpx.Response(status))
     assert str(status) in str(error)
     assert len(service.seen("v.mp4")) == 1
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 410])
-async def test_an_expired_url_is_asked_for_anew_once(service, fetch, check, tmp_path, status) -> None:
+async def test_an_expired_url_is_renewed_once(service, fetch, check, tmp_path, status) -> None:
     plans = iter(["https://files.example/v.mp4?1", "https://files.example/v.mp4?2", "https://files.example/v.mp4?3"])
 
     def look(_: httpx.Request) -> httpx.Response:
@@ -316,12 +316,12 @@ async def test_redirects_without_end(service, fetch, check, tmp_path) -> None:
 @pytest.mark.parametrize(
     "location", ["http://files.example/v.mp4", "file:///etc/passwd", "ftp://x/", "data:,x", "http://[::1", "//[::1"]
 )
-async def test_redirects_to_what_is_not_fetched(service, fetch, check, tmp_path, location) -> None:
+async def test_redirects_to_unsupported_urls_are_refused(service, fetch, check, tmp_path, location) -> None:
     await fails(fetch, check, tmp_path, to(location))
     assert len(service.seen("v.mp4")) == 1
 
 
-async def test_plain_http_stays_what_it_is(service, fetch) -> None:
+async def test_plain_http_redirects_to_plain_http(service, fetch) -> None:
     service.plan = [(0, {"video_url": "http://files.example/v.mp4"})]
     assert await fetch(to("http://other.example/v.mp4"), whole) == VIDEO
 
@@ -350,7 +350,7 @@ async def test_urls_that_are_none(make_client, service, check, tmp_path, url) ->
 # -- the disk ---------------------------------------------------------------------------------------------------------
 
 
-async def test_what_is_there_is_not_overwritten_unless_asked(service, fetch, tmp_path) -> None:
+async def test_an_existing_file_is_overwritten_only_on_request(service, fetch, tmp_path) -> None:
     (tmp_path / "v.mp4").write_bytes(b"precious")
     with pytest.raises(a2v.DownloadError, match="overwrite=True"):
         await fetch(whole)
@@ -359,7 +359,7 @@ async def test_what_is_there_is_not_overwritten_unless_asked(service, fetch, tmp
     assert await fetch(whole, overwrite=True) == VIDEO
 
 
-async def test_what_appears_meanwhile_is_not_overwritten(fetch, tmp_path) -> None:
+async def test_a_file_that_appears_meanwhile_is_not_overwritten(fetch, tmp_path) -> None:
     def appear(_: httpx.Request) -> httpx.Response:
         (tmp_path / "v.mp4").write_bytes(b"precious")
         return whole()

@@ -1,4 +1,4 @@
-"""Downloads trust bytes rather than headers, go on as long as there is progress, and store no more than they may."""
+"""Downloads trust bytes rather than headers, continue as long as they make progress, and respect the size limit."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ async def test_a_compressed_video_that_is_cut_without_a_word(fetch, tmp_path) ->
     assert not list(tmp_path.iterdir())
 
 
-async def test_what_cannot_be_decompressed_says_where_the_video_is(service, fetch, check) -> None:
+async def test_an_unsupported_compression_error_names_the_url_field(service, fetch, check) -> None:
     with pytest.raises(a2v.DownloadError, match=r"compressed with br.*video_url.*curl") as caught:
         await fetch(httpx.Response(200, headers={"content-encoding": "br"}, content=VIDEO[50:]))
     check(caught.value)
@@ -139,13 +139,13 @@ async def test_a_document_is_not_saved(fetch, check, tmp_path, content_type, bod
 
 
 @pytest.mark.parametrize("body", [b"<html>log in</html>", b"<html>" + b"x" * 9000, b"", b'{"code": 5}'])
-async def test_a_page_does_not_cost_what_was_fetched(service, fetch, body) -> None:
+async def test_an_error_page_keeps_the_partial_file(service, fetch, body) -> None:
     page = httpx.Response(200, content=body, headers={"content-type": "text/html", "etag": '"page"'})
     assert await fetch(cut(HALF), page, page, rest) == VIDEO
     assert ranges(service) == [None, *[f"bytes={HALF}-"] * 3]
 
 
-async def test_a_reply_that_breaks_before_it_is_known_what_it_is(service, fetch) -> None:
+async def test_a_response_that_breaks_within_its_first_bytes(service, fetch) -> None:
     broken = lambda _: httpx.Response(200, headers={"etag": '"abc"'}, stream=Cut(VIDEO[:100]))  # noqa: E731
     assert await fetch(cut(HALF), broken, rest) == VIDEO
     assert ranges(service) == [None, *[f"bytes={HALF}-"] * 2]
@@ -191,7 +191,7 @@ async def test_odd_etags_are_not_sent(service, fetch, tag) -> None:
 # -- lengths ----------------------------------------------------------------------------------------------------------
 
 
-async def test_a_file_that_is_longer_than_announced_is_begun_anew(service, fetch) -> None:
+async def test_a_file_longer_than_announced_is_fetched_again(service, fetch) -> None:
     longer = httpx.Response(200, headers=TAGGED, stream=httpx.ByteStream(VIDEO + b"more"))
     assert await fetch(lambda _: longer, whole) == VIDEO
     assert ranges(service) == [None, None]
@@ -273,7 +273,7 @@ async def test_much_from_a_small_body(fetch, tmp_path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-async def test_the_limit_is_what_is_still_saved(fetch) -> None:
+async def test_a_file_of_exactly_the_limit_is_saved(fetch) -> None:
     assert await fetch(whole, max_download_bytes=SIZE) == VIDEO
     assert await fetch(whole, max_download_bytes=None) == VIDEO
     with pytest.raises(a2v.DownloadError, match="larger than"):

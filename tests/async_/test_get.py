@@ -220,7 +220,7 @@ PASSING = [
 
 
 @pytest.mark.parametrize("failure", PASSING, ids=label)
-async def test_what_passes_is_outlived(service, make_client, failure) -> None:
+async def test_transient_failures_are_retried(service, make_client, failure) -> None:
     seen = await get(service, make_client, failure, failure, failure, video(status="pending"))
     assert seen.status is a2v.VideoStatus.PENDING
     assert len(service.requests) == 4
@@ -258,7 +258,7 @@ async def test_what_does_not_pass(service, make_client, check, failure, kind) ->
     ],
     ids=label,
 )
-async def test_what_is_final_is_asked_once(service, make_client, check, refusal, kind) -> None:
+async def test_final_errors_are_not_retried(service, make_client, check, refusal, kind) -> None:
     with pytest.raises(a2v.A2VError) as caught:
         await get(service, make_client, refusal, video())
     assert type(caught.value) is kind

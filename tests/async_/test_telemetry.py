@@ -100,7 +100,7 @@ async def test_a_video_from_its_submission_to_its_file(spans, make_client, tmp_p
     assert len(spans.all) == 6 + len(looks)
 
 
-async def test_what_a_request_tells(spans, make_client) -> None:
+async def test_the_attributes_of_a_request_span(spans, make_client) -> None:
     from opentelemetry.trace import SpanKind
 
     async with make_client(base_url="https://api.example/base") as client:
@@ -121,7 +121,7 @@ async def test_what_a_request_tells(spans, make_client) -> None:
     assert dict(spans.one("a2v.video.get").attributes) == {"a2v.video_id": "v1"}
 
 
-async def test_what_a_submission_and_a_download_tell(spans, make_client, tmp_path) -> None:
+async def test_the_attributes_of_submission_and_download_spans(spans, make_client, tmp_path) -> None:
     async with make_client() as client:
         task = await client.videos.generate(pose_id="p1", audio_url=JOB["audio_url"], with_mask=True)
         await task.download(tmp_path / "v.mp4")
@@ -137,7 +137,7 @@ async def test_what_a_submission_and_a_download_tell(spans, make_client, tmp_pat
     }
 
 
-async def test_a_watch_tells_each_change(spans, make_client) -> None:
+async def test_a_watch_span_has_an_event_for_each_change(spans, make_client) -> None:
     async with make_client() as client:
         await (await client.videos.generate(**JOB)).wait()
     watch = spans.one("a2v.watch")
@@ -147,7 +147,7 @@ async def test_a_watch_tells_each_change(spans, make_client) -> None:
     ]
 
 
-async def test_looks_belong_to_the_watch_of_their_video(spans, make_client) -> None:
+async def test_polls_belong_to_the_watch_of_their_video(spans, make_client) -> None:
     """Whoever waits sends for all, but to those who trace the looks at a video are its watch's."""
     async with make_client() as client:
 
@@ -166,7 +166,7 @@ async def test_looks_belong_to_the_watch_of_their_video(spans, make_client) -> N
         assert {look.attributes["a2v.video_id"] for look in looks} == {video_id}
 
 
-async def test_looks_at_all_videos_at_once_belong_to_a_watch_of_them(service, spans, make_client) -> None:
+async def test_polls_of_all_videos_belong_to_a_watch_of_them(service, spans, make_client) -> None:
     service.lists_videos = True
     service.plans = {f"v{number}": service.plan for number in range(40)}
     async with make_client() as client:
@@ -316,14 +316,14 @@ async def test_the_log_of_a_video(log, make_client, tmp_path) -> None:
     ]
 
 
-async def test_a_change_is_told_once_however_many_watch(log, make_client) -> None:
+async def test_a_change_is_logged_once_regardless_of_watchers(log, make_client) -> None:
     async with make_client() as client, anyio.create_task_group() as tasks:
         for _ in range(3):
             tasks.start_soon(partial(client.videos.task("v").wait, timeout=None))
     assert log() == ["video v: pending", "video v: in_progressing", "video v: finished"]
 
 
-async def test_waits_for_the_budget_are_told(service, log, make_client) -> None:
+async def test_rate_limit_waits_are_logged(service, log, make_client) -> None:
     spent = {"x-ratelimit-total": "30", "x-ratelimit-left": "0", "x-ratelimit-reset": "20"}
     service.replies["character.list"] = [httpx.Response(200, json={"code": 0, "data": []}, headers=spent)]
     async with make_client(rate_limit=30) as client:
@@ -336,7 +336,7 @@ async def test_waits_for_the_budget_are_told(service, log, make_client) -> None:
     assert second.startswith("rate limit reached")
 
 
-async def test_repeated_requests_and_ended_watches_are_told(service, log, make_client) -> None:
+async def test_retries_and_ended_watches_are_logged(service, log, make_client) -> None:
     service.replies["character.list"] = [refused(503), service.well]
     service.replies["video.get"] = [refused(401)]
     async with make_client() as client:

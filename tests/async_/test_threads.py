@@ -80,7 +80,7 @@ async def test_a_function_of_each_thread_may_wait_for_us(tmp_path) -> None:
     assert len(list(tmp_path.iterdir())) == 6
 
 
-async def test_what_a_function_returns_and_raises() -> None:
+async def test_the_result_and_the_exception_of_a_function() -> None:
     assert await _threads.run(lambda: 5) == 5
     error = LookupError("no")
 
@@ -138,7 +138,7 @@ async def test_a_cancellation_waits_for_the_file(tmp_path) -> None:
     assert over
 
 
-async def test_a_cancellation_leaves_what_has_no_patience() -> None:
+async def test_a_cancellation_abandons_work_without_grace() -> None:
     go, stopped = threading.Event(), []
     with anyio.move_on_after(0.01):
         await _threads.run(lambda: go.wait(30), grace=0, on_cancel=lambda: stopped.append(True))

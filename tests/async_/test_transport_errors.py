@@ -1,4 +1,4 @@
-"""What a transport raises: a failure of the network is retried or judged, anything else is a bug and passes through."""
+"""Network errors of a transport are translated and retried; all other exceptions are bugs, and pass through."""
 
 from __future__ import annotations
 

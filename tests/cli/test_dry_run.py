@@ -233,7 +233,7 @@ class TestFilesOfThisMachine:
 
         def url_of(path):
             name = hashlib.sha256(path.read_bytes()).hexdigest() + ".flac"
-            return store.Place("s3://bucket/prefix").sign(name, timedelta(seconds=60))
+            return store.ObjectStore("s3://bucket/prefix").sign(name, timedelta(seconds=60))
 
         self.submitted(service, folder, url_of)
         self.check(here, folder, "--stage-to", "s3://bucket/prefix", "--new-token")

@@ -17,7 +17,7 @@ GENERATE = ["generate", AUDIO, "--model-id", "eva_a0008"]
 @pytest.mark.parametrize("command", [["generate", AUDIO, "--model-id", "m"], ["download", "v1"]])
 @pytest.mark.parametrize("option", ["-o", "--mask-output"])
 @pytest.mark.parametrize("kind", ["pipe", "link to a device", "loop"])
-def test_what_is_no_file_is_not_replaced(here, service, tmp_path, command, option, kind) -> None:  # noqa: PLR0917
+def test_devices_pipes_and_sockets_are_not_replaced(here, service, tmp_path, command, option, kind) -> None:  # noqa: PLR0917
     target = tmp_path / "there"
     if kind == "pipe":
         os.mkfifo(target)
@@ -101,7 +101,7 @@ def test_the_recording_is_never_replaced(here, tmp_path, spelling, option) -> No
 @pytest.mark.parametrize("needed", ["manifest", "recording"])
 @pytest.mark.parametrize("kind", ["link", "hard link"])
 @pytest.mark.parametrize("name", ["one.mp4", "one.mask.mp4"])
-def test_a_batch_never_replaces_what_it_needs(here, tmp_path, needed, kind, name) -> None:
+def test_a_batch_never_replaces_its_recordings_or_journal(here, tmp_path, needed, kind, name) -> None:
     recording, manifest, folder = tmp_path / "voice.flac", tmp_path / "jobs.csv", tmp_path / "videos"
     recording.write_bytes(VOICE.read_bytes())
     manifest.write_text("audio_url,model_id,name\nvoice.flac,eva_a0008,one\n")

@@ -1,4 +1,4 @@
-"""What a reply's body is: its bytes decide, and its headers only where the bytes do not tell."""
+"""The first bytes of a body decide whether it is a video; the headers decide only if the bytes do not."""
 
 from __future__ import annotations
 
@@ -163,6 +163,6 @@ def test_an_mp4_that_ends_with_something_else() -> None:
     assert not is_cut_mp4(io.BytesIO(box(b"ftyp") + box(b"moov") + b"\0\0\0\0mdat" + NOISE))  # "up to the end"
 
 
-def test_of_other_files_nobody_can_tell() -> None:
+def test_other_formats_are_not_checked_for_completeness() -> None:
     for content in (b"", b"x", NOISE, VIDEOS["WebM"], MP4):
         assert not is_cut_mp4(io.BytesIO(content))

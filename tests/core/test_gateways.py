@@ -1,4 +1,4 @@
-"""Responses of gateways and other APIs are told as such, with their first words, and without secrets."""
+"""Errors describe responses of gateways and other APIs, quote their first words, and contain no secrets."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def reply(status: int, body: bytes, **headers: str) -> Response:
     return Response(status, {name.replace("_", "-"): value for name, value in headers.items()}, body)
 
 
-def told(call, answer: Response) -> str:
+def error_text(call, answer: Response) -> str:
     try:
         outcome = classify(call, answer)
     except a2v.A2VError as error:
@@ -40,17 +40,17 @@ def told(call, answer: Response) -> str:
         (b'{"error": {"message": "model eva is not available in your region"}}', {}, ["not available in your region"]),
     ],
 )  # fmt: skip
-def test_what_stands_in_front_of_the_server_is_quoted(call, status, body, headers, words) -> None:
-    said = told(call, reply(status, body, **headers))
+def test_gateway_responses_are_quoted(call, status, body, headers, words) -> None:
+    said = error_text(call, reply(status, body, **headers))
     assert [word for word in words if word not in said] == []
     assert "var x" not in said
 
 
 @pytest.mark.parametrize("status", [400, 403, 502])
-def test_nothing_is_added_to_what_the_api_says(status) -> None:
-    said = told(wire.character_list(), reply(status, b'{"code": 7, "message": "no", "data": null}'))
+def test_nothing_is_added_to_the_apis_own_errors(status) -> None:
+    said = error_text(wire.character_list(), reply(status, b'{"code": 7, "message": "no", "data": null}'))
     assert said == f"no (HTTP {status}, code 7)"
-    assert told(wire.character_list(), reply(status, b" ")) == f"the server refused (HTTP {status})"
+    assert error_text(wire.character_list(), reply(status, b" ")) == f"the server refused (HTTP {status})"
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_nothing_is_added_to_what_the_api_says(status) -> None:
         "Set-Cookie: s3cr3t",
     ],
 )
-def test_what_may_give_access_is_left_out(text) -> None:
+def test_secrets_are_redacted(text) -> None:
     said = describe(reply(403, text.encode()))
     assert "s3cr3t" not in said
     assert "…" in said

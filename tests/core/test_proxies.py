@@ -111,7 +111,7 @@ def test_hosts_that_it_does_not_name(url, no_proxy) -> None:
     ],
 )
 @pytest.mark.parametrize("scheme", ["https", "all"])
-def test_no_part_of_a_malformed_proxy_is_told(proxy, scheme) -> None:
+def test_no_part_of_a_malformed_proxy_is_shown(proxy, scheme) -> None:
     with pytest.raises(a2v.ConfigurationError) as caught:
         choose_proxy("https://api.example", Secret({scheme: proxy}))
     said = str(caught.value)

@@ -1,4 +1,4 @@
-"""Characters that nobody sees are found and shown, and those that shape letters and emoji are left alone."""
+"""Invisible characters are found and escaped, unless they join letters or emoji."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from a2v._values import text
         ("نمی\u200cشود", True, None),
     ],
 )
-def test_what_nobody_sees_is_found_and_described(given, is_name, found) -> None:
+def test_invisible_characters_are_found_and_described(given, is_name, found) -> None:
     assert text.find_invisible(given, is_name=is_name) == found
 
 

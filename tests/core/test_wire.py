@@ -12,7 +12,7 @@ from a2v._values.models import Avatar, Character, Pose, Video, VideoStatus
 from a2v.errors import ProtocolError
 
 
-def test_what_a_server_writes_a_client_reads() -> None:
+def test_a_client_reads_every_value_that_a_server_writes() -> None:
     eva = Character(model_id="eva_a0008", name="Eva 01", display_name="Eva", gender="female", preview_url="https://x/p")
     body = json.dumps(wire.success([wire.character_data(eva)])).encode()
     assert wire.character_list().read(wire.read_envelope(body).data) == [eva]
@@ -79,7 +79,7 @@ def test_a_pose_that_stands_twice_is_one() -> None:
 @pytest.mark.parametrize(
     "data", [{}, [{"name": "no id"}], [{"id": 7}], [{"id": "7", "poses": {}}], [{"id": "7", "poses": [5]}]]
 )
-def test_what_is_no_list_of_avatars(data) -> None:
+def test_an_invalid_list_of_avatars(data) -> None:
     with pytest.raises(ProtocolError):
         wire.avatar_list().read(data)
 
@@ -87,7 +87,7 @@ def test_what_is_no_list_of_avatars(data) -> None:
 @pytest.mark.parametrize(
     "body", [b"", b"[]", b"null", b"5", b'{"model_id": NaN}', b'{"model_id": "a", "model_id": "b"}']
 )
-def test_what_is_no_job_at_all(body) -> None:
+def test_a_body_that_is_no_job(body) -> None:
     with pytest.raises(ProtocolError):
         wire.read_job(body)
 

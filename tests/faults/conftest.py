@@ -38,8 +38,8 @@ def shown(error: BaseException) -> str:
 
 def check(error: a2v.A2VError) -> None:
     """What holds for every error: it can be pickled, copied and printed, shows no secret, and hides the libraries below."""
-    for twin in (pickle.loads(pickle.dumps(error)), copy.copy(error), copy.deepcopy(error)):
-        assert (type(twin), str(twin), repr(vars(twin))) == (type(error), str(error), repr(vars(error)))
+    for copied in (pickle.loads(pickle.dumps(error)), copy.copy(error), copy.deepcopy(error)):
+        assert (type(copied), str(copied), repr(vars(copied))) == (type(error), str(error), repr(vars(error)))
     assert str(error).encode()
     assert CANARY.encode() not in pickle.dumps(error)
     report = shown(error)

@@ -1,7 +1,7 @@
-"""A server that can break the protocol: raw sockets, one thread and event loop for all, as many ports as are asked for.
+"""A server that can break the protocol: raw sockets on any number of ports, in one thread with one event loop.
 
-A port serves the API well until something is done to it: ``poison`` makes the next request (or connection) of a kind go
-wrong, once. What came in is counted, so that a test can tell what really happened.
+A port serves the API correctly, except that ``poison`` makes the next request (or connection) of a kind fail, once. Requests
+are recorded, so that tests can check what was sent.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Connection(sockets.Connection):
     new_request = Request
 
     async def answer(self, request: Request) -> None:
-        """Do what was asked."""
+        """Answer a request correctly."""
         if request.call == "file":
             await self._send_file(request)
         else:
@@ -53,7 +53,7 @@ class Connection(sockets.Connection):
         await self.reply(VIDEO[start:], *more, 'ETag: "abc"', "Content-Type: video/mp4")
 
     async def serve(self) -> None:
-        """Behave well, for as many requests as come, but for what the port is poisoned with."""
+        """Answer every request correctly, except for those that are poisoned."""
         if toxic := self.port.take("connection"):
             await toxic(self, None)
             return
@@ -132,8 +132,8 @@ class Port:
             return {"video_id": VIDEO_ID}
         if request.call != "video.get":
             return [{"model_id": "eva_a0008"}] if request.call == "character.list" else []
-        look = self.poll_answers.pop(0) if len(self.poll_answers) > 1 else self.poll_answers[0]
-        return {"video_id": request.video_id, "video_url": f"{self.url}/files/v.mp4?signature=s3cret"} | look
+        fields = self.poll_answers.pop(0) if len(self.poll_answers) > 1 else self.poll_answers[0]
+        return {"video_id": request.video_id, "video_url": f"{self.url}/files/v.mp4?signature=s3cret"} | fields
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait, in the client's event loop, for something to happen here."""

@@ -19,7 +19,7 @@ JOB = {"model_id": "eva_a0008", "audio_url": "https://example.com/hello.wav"}
 
 @pytest.fixture
 def closed_port(faults) -> Port:
-    """A port of this machine at which nobody listens."""
+    """A port without a listener."""
     return faults.port(listening=False)
 
 
@@ -105,7 +105,7 @@ async def submit_in_vain(client: a2v.AsyncA2V) -> str:
     return str(caught.value)
 
 
-async def test_nobody_listens(closed_port) -> None:
+async def test_a_port_without_a_listener(closed_port) -> None:
     told = await submit_in_vain(a2v.AsyncA2V(CANARY, base_url=closed_port.url, max_retries=1))
     assert told.startswith(f"{closed_port.url}: ConnectError")
 

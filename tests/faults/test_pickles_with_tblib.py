@@ -71,9 +71,9 @@ async def main():
 
 anyio.run(main, backend=sys.argv[1])
 for error in errors:
-    twin = pickle.loads(pickle.dumps(error))
-    assert (type(twin), str(twin)) == (type(error), str(error))
-    print(type(twin).__name__)
+    copied = pickle.loads(pickle.dumps(error))
+    assert (type(copied), str(copied)) == (type(error), str(error))
+    print(type(copied).__name__)
 """
 
 KINDS = [*["ClientClosedError"] * 3, "SubmissionUnknownError", "TransportError", "WaitTimeoutError"]

@@ -59,7 +59,7 @@ HOLDERS: dict[str, tuple[Any, str]] = {
         copy.deepcopy,
     ],
 )
-def test_what_holds_a_secret_says_what_to_pass_instead(name, travel) -> None:
+def test_objects_with_a_secret_say_what_to_pass_instead(name, travel) -> None:
     make, instead = HOLDERS[name]
     held = make()
     for each in (held, [held], {"client": held}):
@@ -82,7 +82,7 @@ def test_each_public_class_was_thought_of() -> None:
 
 
 @pytest.mark.parametrize("name", HOLDERS)
-def test_what_holds_a_secret_does_not_show_it(name) -> None:
+def test_objects_with_a_secret_do_not_show_it(name) -> None:
     held = HOLDERS[name][0]()
     parts = [repr(held), str(held), f"{held!r:>5}"]
     if hasattr(held, "__dict__"):
@@ -140,7 +140,7 @@ def test_a_client_that_cannot_be_made_shows_no_token(make, bad) -> None:
         {"to": "s3://bucket", "expires_in": 0},
     ],
 )
-def test_a_stager_that_cannot_be_made_tells_no_secret(arguments) -> None:
+def test_a_stager_whose_construction_failed_shows_no_secret(arguments) -> None:
     with pytest.raises(a2v.A2VError) as caught:
         staging.Stager(**arguments)
     assert CANARY not in str(caught.value)

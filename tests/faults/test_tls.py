@@ -159,7 +159,7 @@ async def test_bad_certificates_are_named(server, tmp_path, monkeypatch) -> None
         await a2v.AsyncA2V(CANARY, base_url=server).characters.list()
 
 
-def test_settings_of_plain_http_trust_nobody() -> None:
+def test_the_tls_context_for_plain_http_trusts_no_certificate() -> None:
     """If they were ever used for TLS, nothing could be connected to."""
     context = anyio.run(network.ssl_context, None)
     assert (context.verify_mode, context.check_hostname, context.get_ca_certs()) == (ssl.CERT_REQUIRED, True, [])

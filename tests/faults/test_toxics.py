@@ -302,7 +302,7 @@ SAMPLE = ["resets_after_the_request", "stalls_in_the_body", "bad chunk", "HTML",
 
 
 @pytest.mark.parametrize("name", SAMPLE)
-def test_the_sync_twin(port: Port, tmp_path: Path, name: str) -> None:
+def test_the_sync_client(port: Port, tmp_path: Path, name: str) -> None:
     """It is the same client: a sample."""
     poison = POISONS[name]
     settings = {"base_url": port.url, "rate_limit": None, "timeout": 1.5 if poison.stalls else 15.0}

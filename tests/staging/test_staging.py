@@ -48,7 +48,7 @@ def place(bucket) -> str:
 # -- what is staged ---------------------------------------------------------------------------------------------------
 
 
-async def test_anybody_can_fetch_what_was_staged(bucket, place, recording, anyio_backend):
+async def test_anyone_can_fetch_a_staged_file(bucket, place, recording, anyio_backend):
     async with stage(recording(content=b"hello"), place) as audio_url:
         assert fetch(audio_url) == b"hello"
 
@@ -161,7 +161,7 @@ def test_a_big_file_is_never_whole_in_memory(bucket, place, tmp_path):
     assert digest.hexdigest() + ".wav" == urlsplit(audio_url).path.rpartition("/")[2]
 
 
-def test_what_is_there_but_not_whole_is_uploaded_again(bucket, place, recording):
+def test_an_incomplete_object_is_uploaded_again(bucket, place, recording):
     name = name_of(b"speech")
     httpx.put(f"{bucket.endpoint}/{bucket.name}/speech/{name}", content=b"spe").raise_for_status()
 
@@ -217,14 +217,14 @@ async def test_the_last_who_needs_it_removes_it(bucket, place, recording, anyio_
     assert bucket.keys == []
 
 
-async def test_whoever_did_not_ask_for_removal_keeps_it(bucket, place, recording, anyio_backend):
+async def test_a_stager_without_removal_keeps_the_object(bucket, place, recording, anyio_backend):
     async with stage(recording(), place, remove=True), stage(recording(), place):
         pass
 
     assert len(bucket.keys) == 1
 
 
-def test_what_was_there_before_stays(bucket, place, recording):
+def test_an_object_that_existed_before_stays(bucket, place, recording):
     httpx.put(f"{bucket.endpoint}/{bucket.name}/speech/{name_of(b'speech')}", content=b"speech").raise_for_status()
 
     with stage(recording(), place, remove=True):
@@ -245,7 +245,7 @@ async def test_after_an_error_a_render_may_still_need_it(bucket, place, recordin
     assert len(bucket.keys) == 1
 
 
-async def test_somebody_else_removed_it(bucket, place, recording, anyio_backend):
+async def test_an_object_removed_by_another_program(bucket, place, recording, anyio_backend):
     async with AsyncStager(place, remove=True) as stager:
         url = await stager.url(recording())
         bucket.delete(urlsplit(url).path)
@@ -253,7 +253,7 @@ async def test_somebody_else_removed_it(bucket, place, recording, anyio_backend)
         bucket.delete(urlsplit(url).path)
 
 
-def test_what_cannot_be_removed(blobs, place, recording, monkeypatch):
+def test_an_object_that_cannot_be_removed(blobs, place, recording, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", blobs.url)
     stager = Stager(place, remove=True)
     for content in (b"1", b"2", b"3"):
@@ -455,7 +455,7 @@ def test_it_may_be_written_but_not_read(refuse, place, recording):
         Stager(place).url(recording())
 
 
-def test_nobody_answers(bucket, place, recording, monkeypatch):
+def test_a_store_that_does_not_answer(bucket, place, recording, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
 
     with pytest.raises(a2v.StagingError, match=r"speech.wav cannot be staged to .*: the store cannot be reached"):

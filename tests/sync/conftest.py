@@ -1,4 +1,4 @@
-"""A small core to drive, and interpreters to interrupt."""
+"""Fixtures: a small async client to drive, and interpreters to interrupt."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LIMIT = 60
 
 
 class Core:
-    """Stands for the async client: everything that a bridge can be asked for, and a log of what happened in which task."""
+    """Stands in for the async client, and logs which task runs what."""
 
     variable = contextvars.ContextVar("variable", default="nobody's")
 
@@ -165,7 +165,7 @@ def ctrl_c(core):
 
 
 class Interpreter:
-    """Another Python, with a hard limit to its life."""
+    """Another Python process, killed after a minute."""
 
     def __init__(self, script):
         self._stderr = tempfile.TemporaryFile("w+")  # noqa: SIM115  # closed in `clean_up`
@@ -217,7 +217,7 @@ def interpreter():
 
 @pytest.fixture
 def service():
-    """Its videos are pending for one look, then finished."""
+    """A service whose videos are pending for one poll, then finished."""
     mia = a2v.Avatar(avatar_id="a1", poses=(a2v.Pose(pose_id="p1", name="standing"),))
     return Service(poll_statuses=["pending", "finished"], content=b"a video", avatars=[mia])
 

@@ -1,4 +1,4 @@
-"""For the interpreters that tests start: a client of a service that is scripted by what it is asked for."""
+"""Imported by the interpreters that tests start: a client whose service is scripted by the ids in its requests."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ from a2v import testing
 from a2v._sync import bridge, loop
 from a2v._sync.client import A2V
 
-# Code that waits for nothing would wait for this long, and the test kills the interpreter well before. So the tests need
-# no clock to tell promptly from late.
+# A needless wait takes this long, and the test kills the interpreter well before: no clock is needed to notice one.
 bridge.CLEANUP_TIMEOUT = loop.CLEANUP_TIMEOUT = 600.0
 
-# Set when something got to where it stays for ever.
+# Set when a call has started to wait for ever.
 reached = threading.Event()
 # Set when the clean-up of a stubborn call may end.
 finish = threading.Event()
@@ -27,7 +26,7 @@ def say(*words):
 
 
 class Service(testing.Transport):
-    """Carries to the kit's service; a video's id says what becomes of it, and ``stuck`` ones never get an answer."""
+    """Passes requests to the kit's service; the video id selects the behaviour, and ``stuck`` ones never get a response."""
 
     def __init__(self):
         self.left = []

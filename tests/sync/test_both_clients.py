@@ -132,7 +132,7 @@ def test_a_batch_whose_jobs_use_the_client_themselves(client, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"a.mp4", "b.mp4", "c.mp4"}
 
 
-def test_a_batch_tells_notebooks_how_far_it_has_come(client):
+def test_a_batch_shows_its_progress_in_notebooks(client):
     jobs = [a2v.Job("eva_a0008", AUDIO) for _ in range(2)]
     assert "2 waiting of 2" in client.batch(jobs)._repr_html_()
     with client.batch(jobs) as batch:

@@ -239,7 +239,7 @@ class TestClosing:
             asked.set()
             assert lingering.result(LIMIT) is None
 
-    def test_close_raises_what_the_core_raised_when_it_was_left(self, bridge, core):
+    def test_close_raises_the_error_of_leaving_the_client(self, bridge, core):
         class Failing(type(core)):
             async def __aexit__(self, *exc_info):
                 raise OSError("still busy")

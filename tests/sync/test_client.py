@@ -1,4 +1,4 @@
-"""What only the blocking client can be asked for; what both can is in test_both_clients.py."""
+"""Behaviour of the sync client alone; see test_both_clients.py for the rest."""
 
 from __future__ import annotations
 

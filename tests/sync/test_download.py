@@ -1,4 +1,4 @@
-"""Downloads through the blocking client: the same limits, paths and errors."""
+"""Downloads through the sync client: the same limits, paths and errors."""
 
 from __future__ import annotations
 

@@ -284,7 +284,7 @@ class TestFork:
         """
         assert run(script) == ["child", "eva_a0008", "parent", "eva_a0008"]
 
-    def test_what_was_opened_before_is_the_parents(self, run):
+    def test_objects_opened_before_the_fork_belong_to_the_parent(self, run):
         script = """
             client = client()
             iterator = client.videos.watch("one", "two")

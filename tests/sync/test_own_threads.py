@@ -1,4 +1,4 @@
-"""The blocking client's threads: the end of a program, forks, and host names that cannot be looked up."""
+"""The sync client's threads: the end of a program, forks, and host names that cannot be resolved."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_nor_does_it_on_the_command_line(monkeypatch) -> None:
 
 
 @pytest.mark.skipif(sys.version_info >= (3, 12), reason="Python 3.12 starts no thread once the main thread has ended")
-def test_a_thread_that_goes_on_after_the_main_thread_can_connect_to_a_name() -> None:
+def test_a_thread_that_outlives_the_main_thread_can_connect_to_a_name() -> None:
     with testing.Service().server() as server:
         done = run(
             "import sys, threading, time, a2v\n"

@@ -1,4 +1,4 @@
-"""Where blocking clients usually break: notebooks, whose kernel runs a loop of its own, and gevent, which replaces threads."""
+"""Environments in which sync clients often break: notebooks, whose kernel runs a loop of its own, and gevent, which replaces threads."""
 
 from __future__ import annotations
 

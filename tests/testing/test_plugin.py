@@ -1,4 +1,4 @@
-"""The fixtures, as users get them: pytest finds them by itself, in a process of its own."""
+"""The fixtures, loaded as a plugin in a pytest process of their own."""
 
 from __future__ import annotations
 

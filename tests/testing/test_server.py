@@ -40,7 +40,7 @@ def test_a_video_from_its_submission_to_its_file(service, server, client, tmp_pa
     assert [submit.video_id for submit in service.submissions] == ["v1"]
 
 
-def test_its_clock_is_right_unless_told_otherwise(service, server) -> None:
+def test_its_clock_is_right_by_default(service, server) -> None:
     service.limit = FixedWindow(per=60)
     before = time.time()
     for skew in (0, 3600):

@@ -1,4 +1,4 @@
-"""What the service does, what it can be told to do, and what it tells of what it saw."""
+"""The service: its default behaviour, its scripting, and its records."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ async def test_by_default_a_render_takes_no_time_and_eva_speaks(client) -> None:
         (eva,) = await a2v_client.characters.list()
         task = await a2v_client.videos.generate(model_id=eva.model_id, audio_url=JOB["audio_url"])
         assert await words(task) == ["finished"]
-    assert repr(service) == "<Service 1 submits, 3 calls>"
+    assert repr(service) == "<Service 1 submissions, 3 calls>"
 
 
 async def test_each_render_takes_its_own_time(client) -> None:
@@ -67,7 +67,7 @@ async def test_renderers_work_on_so_many_at_a_time(client) -> None:
     assert 1800 <= service.calls[-1].at < 1900
 
 
-async def test_looks_in_place_of_seconds(client) -> None:
+async def test_poll_statuses_replace_seconds(client) -> None:
     service = Service(poll_statuses=["pending", "polishing", "in_progressing", "finished"])
     async with client(service) as a2v_client:
         assert await words(await a2v_client.videos.generate(**JOB)) == [
@@ -111,7 +111,7 @@ async def test_without_avatars_there_are_none_of_their_calls() -> None:
         assert (await http.post(f"{API}/video.generate", json=body)).status_code == 400
 
 
-async def test_characters_that_are_told_are_the_only_ones(client) -> None:
+async def test_only_the_given_characters_exist(client) -> None:
     service = Service(characters=[a2v.Character(model_id="ada")])
     async with client(service) as a2v_client:
         assert [one.model_id for one in await a2v_client.characters.list()] == ["ada"]
@@ -153,7 +153,7 @@ async def test_a_client_closes_its_transport(client) -> None:
     assert transport.closed
 
 
-def test_time_goes_on_in_the_next_event_loop(anyio_backend_name) -> None:
+def test_time_continues_in_the_next_event_loop(anyio_backend_name) -> None:
     service = Service(render_seconds=100)
 
     async def look() -> str:
@@ -180,7 +180,7 @@ def test_time_goes_on_in_the_next_event_loop(anyio_backend_name) -> None:
 
 @pytest.mark.parametrize("kind", [FixedWindow, SlidingWindow, TokenBucket])
 @pytest.mark.parametrize("reset", ["seconds", "milliseconds", "delta"])
-async def test_a_client_keeps_within_a_limit_that_it_is_told(client, kind, reset) -> None:
+async def test_a_client_keeps_within_an_announced_limit(client, kind, reset) -> None:
     service = Service(limit=kind(10, reset=reset))
     async with client(service, rate_limit=10) as a2v_client:
         for _ in range(25):
@@ -228,7 +228,7 @@ async def test_a_share_of_errors_is_outlived(client) -> None:
     assert service.seen("video.generate")[0].status == 200
 
 
-# -- what it can be told ----------------------------------------------------------------------------------------------
+# -- scripting --------------------------------------------------------------------------------------------------------
 
 
 async def test_renders_that_fail(client) -> None:
@@ -240,10 +240,10 @@ async def test_renders_that_fail(client) -> None:
     assert "no speech" in str(outcomes[1].error)
 
 
-@pytest.mark.parametrize("tell", [Service.lose_reply, Service.hang], ids=lambda tell: tell.__name__)
-async def test_a_lost_reply_of_a_submission(client, tell) -> None:
+@pytest.mark.parametrize("script", [Service.lose_reply, Service.hang], ids=lambda script: script.__name__)
+async def test_a_lost_reply_of_a_submission(client, script) -> None:
     service = Service()
-    tell(service, nth=2)
+    script(service, nth=2)
     async with client(service) as a2v_client:
         await a2v_client.videos.generate(**JOB)
         with pytest.raises(a2v.SubmissionUnknownError):
@@ -254,7 +254,7 @@ async def test_a_lost_reply_of_a_submission(client, tell) -> None:
     assert [call.video_id for call in service.calls] == ["v1", "v2", "v3"]
 
 
-async def test_what_never_arrived_is_sent_again(client) -> None:
+async def test_a_request_that_did_not_arrive_is_sent_again(client) -> None:
     service = Service()
     service.unreachable("video.generate", times=2)
     async with client(service) as a2v_client:
@@ -276,7 +276,7 @@ async def test_calls_that_are_refused(client) -> None:
     assert (caught.value.status_code, caught.value.code, service.submissions) == (200, 7, ())
 
 
-async def test_what_is_told_comes_in_order_until_it_is_forgotten(client) -> None:
+async def test_rules_apply_in_order_until_they_are_removed(client) -> None:
     service = Service()
     service.refuse("video.get", 500)
     service.refuse("video.get", 502, nth=3)
@@ -320,7 +320,7 @@ async def test_a_delay(client) -> None:
         assert anyio.current_time() - begun == pytest.approx(14, abs=0.01)
 
 
-async def test_a_video_that_somebody_submitted_earlier(client) -> None:
+async def test_a_video_submitted_earlier(client) -> None:
     service = Service()
     service.add_video("old", with_mask=True)
     service.add_video("v1", "pending", "error", message="no speech")
@@ -338,7 +338,7 @@ async def test_a_video_that_somebody_submitted_earlier(client) -> None:
 # -- files ------------------------------------------------------------------------------------------------------------
 
 
-async def test_a_download_that_breaks_off_goes_on_where_it_was(client, tmp_path) -> None:
+async def test_an_interrupted_download_is_resumed(client, tmp_path) -> None:
     content = bytes(range(256)) * 8
     service = Service(content=content)
     service.break_off(1000)
@@ -364,7 +364,7 @@ async def test_a_download_that_breaks_off_at_once_begins_again(client, tmp_path)
     assert [call.headers.get("range") for call in service.seen("file")] == [None, None, None]
 
 
-async def test_a_url_that_has_expired_is_asked_for_anew(client, tmp_path) -> None:
+async def test_an_expired_url_is_renewed(client, tmp_path) -> None:
     service = Service(url_seconds=60)
     async with client(service) as a2v_client:
         task = await a2v_client.videos.generate(**JOB)
