@@ -97,7 +97,7 @@ async def test_public_routes_need_no_token_below_every_prefix(kind):
 
 
 @pytest.mark.parametrize("path", ["/v1/%00", "/v1/%1B[31m", "/%7F", "/%C2%85", "/%ED%A0%80"])
-async def test_a_reply_that_names_a_path_holds_no_control_character(path):
+async def test_a_response_that_quotes_a_path_has_no_control_characters(path):
     async with client_of(Settings(token=TOKEN), "plain") as client:
         reply = await client.get(path, headers={"Authorization": TOKEN})
     assert reply.status_code == 404
@@ -134,7 +134,7 @@ PASSWORD = WRONG["password"]
 
 @pytest.mark.parametrize("kind", PREFIXES)
 @pytest.mark.parametrize("host", ["localhost", "LOCALHOST:8000", "127.0.0.1:8000", "[::1]:8000", "[::1]"])
-async def test_the_page_is_free_by_the_names_of_this_machine(kind, host):
+async def test_the_page_needs_no_token_under_loopback_names(kind, host):
     async with client_of(PROXIED, kind) as client:
         assert (await client.get("/", headers={"Host": host})).status_code == 200
 
@@ -157,13 +157,13 @@ PROXIES = ["Forwarded", "Via", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-IP
 @pytest.mark.parametrize(
     "header", [*PROXIES, "X-Original-URL", "X-Amzn-Trace-Id", "CF-Connecting-IP", "True-Client-IP"]
 )
-async def test_a_proxy_that_calls_us_localhost_does_not_open_the_page(header):
+async def test_a_proxy_that_sends_host_localhost_does_not_open_the_page(header):
     async with client_of(PROXIED, "plain") as client:
         assert (await client.get("/", headers={header: "203.0.113.9"})).status_code == 401
 
 
 @pytest.mark.parametrize(("host", "peer"), [("0.0.0.0", "127.0.0.1"), ("127.0.0.1", "203.0.113.9")])
-async def test_a_stranger_who_says_localhost_does_not_get_the_page(host, peer):
+async def test_a_remote_client_with_host_localhost_does_not_get_the_page(host, peer):
     async with client_of(Settings(token=TOKEN, host=host), "plain", peer) as client:
         assert (await client.get("/", headers={"Host": "localhost"})).status_code == 401
 
@@ -181,7 +181,7 @@ async def test_a_host_header_that_is_more_than_a_name_is_refused(host):
 # -- other sites ------------------------------------------------------------------------------------------------------
 
 
-async def test_the_password_of_the_page_is_no_token():
+async def test_the_password_of_the_page_does_not_work_for_calls():
     async with client_of(Settings(token=TOKEN, quota=1), "plain") as client:
         for _ in range(2):
             assert (await client.get("/v1/a2v/video.list", headers=PASSWORD)).status_code == 401
@@ -189,7 +189,7 @@ async def test_the_password_of_the_page_is_no_token():
 
 
 @pytest.mark.parametrize("site", ["cross-site", "same-site"])
-async def test_other_sites_are_refused(site):
+async def test_requests_caused_by_other_sites_are_refused(site):
     async with client_of(Settings(token=TOKEN, quota=1), "plain") as client:
         for path in ("/v1/a2v/video.list", "/"):
             for sent in (PASSWORD, {"Authorization": TOKEN}):
@@ -205,7 +205,7 @@ async def test_other_sites_are_refused(site):
 # -- odd requests -----------------------------------------------------------------------------------------------------
 
 
-async def test_two_lengths_are_refused_and_end_the_connection(engine):
+async def test_content_length_with_chunked_encoding_is_refused_and_closes_the_connection(engine):
     """What is between us and a client might believe the other one."""
     host, port = engine.base_url.removeprefix("http://").split(":")
     request = (

@@ -11,7 +11,7 @@ from a2v.engine import Settings, server
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0.0.0.0", "::1", "::"])
-def test_whatever_host_it_listens_on(host) -> None:
+def test_the_base_url_can_be_connected_to_for_every_host(host) -> None:
     if ":" in host and not socket.has_ipv6:
         return
     with server._listen(Settings(host=host, port=0)) as sock:

@@ -77,7 +77,7 @@ def test_each_render_is_its_own_video(http, say, model_id, wait_for):
     assert wait_for(http, first)["video_url"] != wait_for(http, second)["video_url"]
 
 
-def test_under_way_there_is_no_url(http, say, model_id):
+def test_an_unfinished_video_has_no_url(http, say, model_id):
     video_id = http.post(GENERATE, json={"model_id": model_id, "audio_url": say("sleep")}).json()["data"]["video_id"]
     data = http.get(GET, params={"video_id": video_id}).json()["data"]
     assert data["status"] in ("pending", "in_progressing")
@@ -118,7 +118,7 @@ def test_avatar_list(http, engine):
 
 
 @pytest.mark.parametrize(("query", "status", "code"), [({}, 400, 400), ({"avatar_id": "nobody"}, 404, 10001)])
-def test_poses_of_nobody(http, query, status, code):
+def test_poses_of_an_unknown_avatar(http, query, status, code):
     reply = http.get("/v1/a2v/avatar-pose.list", params=query)
     assert (reply.status_code, reply.json()["code"]) == (status, code)
 
@@ -138,7 +138,7 @@ def test_without_a_mask_there_is_none(http, engine, finished):
     assert httpx.get(f"{engine.base_url}/masks/{finished['video_id']}.mp4").status_code == 404
 
 
-def test_a_long_list_fits_a_reply(http, engine, monkeypatch):
+def test_a_long_list_is_cut_to_fit_a_response(http, engine, monkeypatch):
     # Each of them is as long as it can get: a message of letters that take four bytes each.
     task = Task("f" * 32, "eva_a0008", False, "", VideoStatus.FAILED, "\U0001d504" * 300, 0.0)
     monkeypatch.setattr("a2v.engine.task_store.TaskStore.newest", lambda _, limit: [task] * limit)
@@ -148,7 +148,7 @@ def test_a_long_list_fits_a_reply(http, engine, monkeypatch):
 
 
 @pytest.mark.anyio
-async def test_the_seeds_revision(quick_renders, recordings, say, model_id):
+async def test_revision_seed(quick_renders, recordings, say, model_id):
     async with (
         LocalEngine(revision="seed", allow_files=recordings) as engine,
         _client(engine) as client,
@@ -171,7 +171,7 @@ async def test_the_seeds_revision(quick_renders, recordings, say, model_id):
 
 
 @pytest.mark.anyio
-async def test_the_seeds_revision_tells_of_a_failure_as_an_error(quick_renders, recordings, say, model_id):
+async def test_revision_seed_reports_a_failed_render_as_an_error(quick_renders, recordings, say, model_id):
     async with (
         LocalEngine(revision="seed", allow_files=recordings) as engine,
         AsyncA2V(engine.token, base_url=engine.base_url) as client,
@@ -212,7 +212,7 @@ def test_a_bad_job_is_refused_at_once(http, body, said):
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"\xff", b'{"a": NaN}', b"[" * 60_000], ids=range(5))
-def test_what_is_not_json_is_refused(http, body):
+def test_a_body_that_is_not_json_is_refused(http, body):
     reply = http.post(GENERATE, content=body, headers={"Content-Type": "application/json"})
     assert (reply.status_code, reply.json()["code"]) == (400, 400)
     assert "JSON" in reply.json()["message"]
@@ -300,7 +300,7 @@ def test_a_wrong_token(engine, sent):
 
 
 @pytest.mark.parametrize("host", ["localhost", "LOCALHOST:1", "127.0.0.1", "[::1]:8000"])
-def test_our_own_names(http, host):
+def test_loopback_names_are_accepted(http, host):
     reply = http.get("/v1/a2v/character.list", headers={"Host": host})
     assert reply.status_code == 200
     assert reply.json()["data"][0]["preview_url"].lower().startswith(f"http://{host.lower()}/")
@@ -310,7 +310,7 @@ def test_our_own_names(http, host):
     "host", ["evil.example", "127.0.0.1.evil.example", "localhost.evil.example", "10.0.0.1", "[", ""]
 )
 @pytest.mark.parametrize("path", ["/v1/a2v/character.list", "/", "/health"])
-def test_foreign_names_are_refused(http, host, path):
+def test_unknown_host_names_are_refused(http, host, path):
     assert http.get(path, headers={"Host": host}).status_code == 421
 
 
@@ -324,13 +324,13 @@ async def test_a_name_can_be_allowed(tmp_path):
 
 
 @pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://127.0.0.1:1", "https://127.0.0.1"])
-def test_foreign_pages_are_refused(http, origin):
+def test_requests_from_pages_of_other_origins_are_refused(http, origin):
     reply = http.get("/v1/a2v/character.list", headers={"Origin": origin})
     assert reply.status_code == 403
     assert not [name for name in reply.headers if name.startswith("access-control-")]
 
 
-def test_our_own_page_may_ask(http, engine):
+def test_requests_from_pages_of_the_engine_are_allowed(http, engine):
     assert http.get("/v1/a2v/character.list", headers={"Origin": engine.base_url}).status_code == 200
 
 
@@ -392,7 +392,7 @@ def test_there_is_no_rate_limit_by_default(http):
 
 
 @pytest.mark.anyio
-async def test_a_full_queue_refuses_in_words_that_say_nothing_was_submitted(
+async def test_a_full_queue_refuses_with_a_status_that_means_nothing_was_submitted(
     quick_renders, recordings, say, model_id, look_until
 ):
     job = {"model_id": model_id, "audio_url": say("sleep")}
@@ -415,20 +415,20 @@ async def test_a_full_queue_refuses_in_words_that_say_nothing_was_submitted(
 # -- files ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_video_is_served_to_whoever_has_the_url(finished):
+def test_a_video_is_served_to_anyone_with_the_url(finished):
     reply = httpx.get(finished["video_url"])
     assert reply.status_code == 200
     assert reply.headers["content-type"] == "video/mp4"
     assert reply.text == "eva_a0008 --size 512: hello"
 
 
-def test_the_renderer_is_not_told_our_secrets(monkeypatch, http, say, model_id, wait_for):
+def test_the_renderer_gets_no_secrets(monkeypatch, http, say, model_id, wait_for):
     monkeypatch.setenv("A2V_TOKEN", "canary")
     video_id = http.post(GENERATE, json={"model_id": model_id, "audio_url": say("hi")}).json()["data"]["video_id"]
     assert "canary" not in httpx.get(wait_for(http, video_id)["video_url"]).text
 
 
-def test_a_video_can_be_fetched_in_parts(finished):
+def test_a_video_can_be_fetched_in_ranges(finished):
     url = finished["video_url"]
     whole = httpx.get(url)
     head = httpx.head(url)
@@ -508,7 +508,7 @@ def test_node_fetch_with_a_bare_token(engine, say):
     assert got["code"] == 0
 
 
-def test_a_half_sent_request_does_no_harm(http, engine, caplog):
+def test_an_incomplete_request_does_no_harm(http, engine, caplog):
     host, port = engine.base_url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port))) as sock:
         head = (

@@ -166,7 +166,7 @@ def test_videos_play(open_page, shown):
     assert open_page.tell("[...document.querySelectorAll('video')].map(video => video.src)") == [finished["video_url"]]
 
 
-def test_every_picture_is_there_and_all_comes_from_the_engine(open_page, shown):
+def test_every_image_loads_and_everything_comes_from_the_engine(open_page, shown):
     widths = open_page.tell(LOADED)
     assert len(widths) >= 18
     assert set(widths) == {512}
@@ -175,7 +175,7 @@ def test_every_picture_is_there_and_all_comes_from_the_engine(open_page, shown):
     assert all(url.startswith(shown[0]) for url in fetched)
 
 
-def test_the_browser_has_nothing_to_complain_about(open_page):
+def test_the_browser_reports_no_errors(open_page):
     """The policy refuses nothing of the page's own: with its style refused, this is where it would be told."""
     open_page.tell(LOADED)
     # Browsers ask for a picture of the site by themselves.
@@ -183,7 +183,7 @@ def test_the_browser_has_nothing_to_complain_about(open_page):
     assert open_page.tell("getComputedStyle(document.querySelector('.grid')).display") == "grid"
 
 
-def test_what_is_foreign_is_refused(open_page):
+def test_the_content_security_policy_blocks_foreign_content(open_page):
     refused = open_page.tell(
         """new Promise(done => {
             document.addEventListener("securitypolicyviolation", event => done(event.effectiveDirective), {once: true});
@@ -220,7 +220,7 @@ CONTRAST = """(() => {
 })()"""
 
 
-def test_by_day_and_by_night_it_can_be_read(open_page):
+def test_light_and_dark_schemes_have_enough_contrast(open_page):
     seen = {}
     for scheme in ("light", "dark"):
         open_page.emulate("setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
@@ -229,7 +229,7 @@ def test_by_day_and_by_night_it_can_be_read(open_page):
     assert seen["light"] != seen["dark"]
 
 
-def test_a_screen_reader_can_tell_it(open_page):
+def test_images_and_videos_have_labels_for_screen_readers(open_page):
     told = open_page.accessible()
     assert ("heading", "Latest videos") in told
     assert ("heading", "Characters") in told

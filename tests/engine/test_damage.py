@@ -84,13 +84,13 @@ async def answers_after_damage(path, seeds) -> set[int]:
 
 
 @pytest.mark.anyio
-async def test_any_damage_is_told_or_survived(path):
+async def test_any_damage_is_reported_or_survived(path):
     assert await answers_after_damage(path, range(20)) <= {200, 404, 429, 503}
 
 
 @pytest.mark.anyio
 @pytest.mark.extended
-async def test_any_damage_is_told_or_survived_at_length(path):
+async def test_any_damage_is_reported_or_survived_at_length(path):
     assert await answers_after_damage(path, range(20, 400)) <= {200, 404, 429, 503}
 
 
@@ -114,7 +114,7 @@ ODD = [
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("change", ODD)
-async def test_one_odd_row_spoils_nothing(path, change):
+async def test_a_damaged_row_does_not_affect_others(path, change):
     with closing(sqlite3.connect(path)) as db:
         rows = "(1)" if change.startswith("video_id") else "(1, 2, 3)"
         db.execute(f"UPDATE tasks SET {change} WHERE number IN {rows}")
@@ -122,7 +122,7 @@ async def test_one_odd_row_spoils_nothing(path, change):
     assert await use(path) == {200}
 
 
-def test_an_odd_row_is_a_failed_video(path):
+def test_a_damaged_row_is_a_failed_video(path):
     with closing(sqlite3.connect(path)) as db:
         db.execute("UPDATE tasks SET status = 'pending', audio_url = x'00' WHERE number = 5")
         db.execute("UPDATE tasks SET status = 'soon' WHERE number = 6")
@@ -148,7 +148,7 @@ SCHEMAS = {
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("change", SCHEMAS)
-async def test_another_schema_is_told_at_the_start(path, change):
+async def test_another_schema_is_reported_at_the_start(path, change):
     with closing(sqlite3.connect(path)) as db:
         db.execute("UPDATE tasks SET status = 'in_progressing' WHERE number = 1")
         db.execute(SCHEMAS[change])

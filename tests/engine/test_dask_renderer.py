@@ -162,7 +162,7 @@ async def gone(pid: int) -> None:
             await anyio.sleep(0.02)
 
 
-def test_a_video_and_its_mask_come_from_there(cluster, tmp_path):
+def test_a_video_and_its_mask_come_from_the_cluster(cluster, tmp_path):
     """From a client's request to files that play."""
 
     async def main() -> None:
@@ -201,7 +201,7 @@ async def test_renders_run_side_by_side_and_end_with_the_server(cluster, open_qu
 
 
 @pytest.mark.anyio
-async def test_no_token_and_nothing_else_of_the_environment_travels(cluster, render_of, monkeypatch):
+async def test_no_environment_variables_are_sent_to_the_cluster(cluster, render_of, monkeypatch):
     """Nor is that of the worker's machine handed to the render. And workers are free again after what was cancelled."""
     monkeypatch.setenv("A2V_TOKEN", "canary")
     hello = render_of("hello")
@@ -228,7 +228,7 @@ async def test_a_render_ends_with_a_server_that_is_killed(cluster, tmp_path):
 
 
 @pytest.mark.anyio
-async def test_wrong_recordings_and_long_renders_are_told_as_they_are_here(cluster, render_of, tmp_path):
+async def test_bad_recordings_and_long_renders_have_the_same_messages_as_without_dask(cluster, render_of, tmp_path):
     for wrong in (render_of(b"fLaC, and then nonsense"), render_of(CLIP.read_bytes(), max_audio_seconds=0.5)):
         with pytest.raises(RenderError) as here:
             await render_in_child(wrong)
@@ -256,7 +256,7 @@ async def test_a_render_whose_worker_is_killed_is_run_by_another(cluster, render
 
 
 @pytest.mark.anyio
-async def test_a_lost_scheduler_costs_a_try_and_no_video(cluster, open_queue, say, tmp_path, monkeypatch):
+async def test_a_lost_scheduler_costs_an_attempt_and_no_video(cluster, open_queue, say, tmp_path, monkeypatch):
     monkeypatch.setattr("a2v.engine.dask_renderer.CONNECT_SECONDS", 0.5)
     monkeypatch.setattr("a2v.engine.dask_renderer.RETRY_SECONDS", 0.1)
     async with open_queue() as (queue, store):
@@ -273,7 +273,7 @@ async def test_a_lost_scheduler_costs_a_try_and_no_video(cluster, open_queue, sa
 
 
 @pytest.mark.anyio
-async def test_an_address_without_a_scheduler(monkeypatch, closed_port):
+async def test_an_address_without_a_scheduler_is_reported(monkeypatch, closed_port):
     monkeypatch.setattr("a2v.engine.dask_renderer.CONNECT_SECONDS", 0.5)
     address = f"tcp://127.0.0.1:{closed_port}"
     with pytest.raises(ConfigurationError, match=f"no Dask scheduler responds at '{address}'"):
@@ -283,7 +283,7 @@ async def test_an_address_without_a_scheduler(monkeypatch, closed_port):
         await DaskRenderer("scheduler").check(1)
 
 
-def test_the_program_says_so_in_a_line():
+def test_the_command_reports_a_missing_scheduler_in_one_line():
     command = [sys.executable, "-m", "a2v.cli", "serve", "--port", "0", "--dask", "scheduler"]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert (ran.returncode, ran.stdout) == (2, "")
@@ -291,7 +291,7 @@ def test_the_program_says_so_in_a_line():
 
 
 @pytest.mark.anyio
-async def test_a_port_where_something_else_answers(monkeypatch):
+async def test_a_port_of_another_program_is_reported(monkeypatch):
     """That of Dask's dashboard, say."""
     monkeypatch.setattr("a2v.engine.dask_renderer.CONNECT_SECONDS", 0.5)
     async with LocalEngine() as web:
@@ -299,7 +299,7 @@ async def test_a_port_where_something_else_answers(monkeypatch):
             await DaskRenderer(web.base_url.replace("http", "tcp")).check(1)
 
 
-def test_what_dask_has_to_say_stands_in_the_log_like_all_else():
+def test_log_records_of_dask_have_the_format_of_the_engines_log():
     program = """
 import logging
 from a2v.engine import dask_renderer
@@ -314,7 +314,7 @@ for name in ("distributed", "distributed.client"):
     assert [(line["level"], line["message"]) for line in lines] == [("ERROR", "the scheduler is gone")] * 2
 
 
-def test_what_cannot_be():
+def test_invalid_dask_settings_are_refused():
     with pytest.raises(ConfigurationError, match="dask must be the address of a scheduler"):
         Settings(dask=" ")
     with pytest.raises(ConfigurationError, match="leave one out"):

@@ -56,12 +56,12 @@ def open_to_others(folder) -> dict[str, str]:
     return {str(path): stat.filemode(mode) for path, mode in modes.items() if mode & 0o077}
 
 
-async def test_nobody_else_can_read_anything_of_a_new_folder(use, data_dir):
+async def test_a_new_folder_is_private_with_all_its_files(use, data_dir):
     assert await use() == {}
     assert open_to_others(data_dir) == {}
 
 
-async def test_nor_of_one_that_was_there_with_all_its_files(use, data_dir):
+async def test_an_existing_folder_becomes_private_with_all_its_files(use, data_dir):
     await use()
     for path in [data_dir, *data_dir.rglob("*")]:
         path.chmod(0o777 if path.is_dir() else 0o666)
@@ -69,7 +69,7 @@ async def test_nor_of_one_that_was_there_with_all_its_files(use, data_dir):
         assert open_to_others(data_dir) == {}
 
 
-async def test_a_folder_with_other_things_keeps_its_mode(use, data_dir):
+async def test_a_folder_with_other_contents_keeps_its_mode(use, data_dir):
     """It may be a home folder."""
     data_dir.mkdir(mode=0o755)
     (data_dir / "notes.txt").touch(0o644)
@@ -81,7 +81,7 @@ LINKED = ["tasks.sqlite3", "tasks.sqlite3-wal", "tasks.sqlite3-journal", "videos
 
 @pytest.mark.parametrize("kind", ["link", "dangling link", "pipe"])
 @pytest.mark.parametrize("name", LINKED)
-async def test_what_leads_elsewhere_is_refused(use, data_dir, tmp_path, name, kind):
+async def test_links_and_pipes_in_place_of_files_are_refused(use, data_dir, tmp_path, name, kind):
     data_dir.mkdir()
     elsewhere = tmp_path / "elsewhere"
     if kind == "pipe":

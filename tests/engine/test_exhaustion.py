@@ -57,7 +57,7 @@ NUMBERS = ["EMFILE", "ENFILE", "ENOMEM", "ENOBUFS", "EAGAIN", "ENOSPC", "EDQUOT"
 
 @pytest.mark.parametrize("wrap", [lambda error: error, caused_by, while_handling, lambda e: ExceptionGroup("", [e])])
 @pytest.mark.parametrize("number", NUMBERS)
-def test_what_the_machine_lacks_is_told_however_it_is_wrapped(number, wrap):
+def test_exhaustion_is_recognised_however_the_error_is_wrapped(number, wrap):
     code = getattr(errno, number)
     reason = exhaustion_reason(wrap(OSError(code, os.strerror(code), "/data/secret.wav")))
     assert os.strerror(code) in reason
@@ -94,11 +94,11 @@ def test_errors_without_a_number(error):
         caused_by(ConnectionRefusedError(errno.ECONNREFUSED, "refused")),
     ],
 )
-def test_other_errors_are_not_the_machines(error):
+def test_other_errors_are_not_exhaustion(error):
     assert exhaustion_reason(error) is None
 
 
-def test_a_line_a_minute():
+def test_one_log_record_a_minute():
     now = 0.0
     log = LogThrottle(lambda: now)
     assert [log.is_due(), log.is_due()] == [True, False]
@@ -203,7 +203,7 @@ async def engine(recordings, say, data_dir):
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("what", SHORTAGES)
-async def test_no_task_fails_and_all_go_on_by_themselves(engine, what, caplog):
+async def test_no_task_fails_and_all_continue_without_a_restart(engine, what, caplog):
     accepted = [await engine.accepted() for _ in range(4)]
     with SHORTAGES[what](), anyio.fail_after(20):
         while (refused := await engine.submit()).status_code == 200:
@@ -284,7 +284,7 @@ IN_A_NAMESPACE = 'mount -t tmpfs -o size=8m none /mnt && exec "$@"'
     or subprocess.run(["unshare", "-rm", "true"], check=False, capture_output=True).returncode,
     reason="needs Linux's user namespaces",
 )
-def test_a_disk_that_is_really_full(stand_in):
+def test_a_full_disk(stand_in):
     command = [
         "unshare",
         "-rm",

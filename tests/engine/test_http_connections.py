@@ -83,7 +83,7 @@ INCOMPLETE = {
 @pytest.mark.anyio
 @pytest.mark.usefixtures("short")
 @pytest.mark.parametrize("what", INCOMPLETE)
-async def test_what_does_not_become_a_request_is_closed(connect, what):
+async def test_a_connection_without_a_complete_request_is_closed(connect, what):
     sent, answers = INCOMPLETE[what]
     sock = connect()
     sock.sendall(sent)
@@ -93,7 +93,7 @@ async def test_what_does_not_become_a_request_is_closed(connect, what):
 @pytest.mark.anyio
 @pytest.mark.usefixtures("short")
 @pytest.mark.parametrize(("before", "drops"), [(b"", HEAD), (WHOLE, HEAD), (POST, b"x" * 500)], ids=range(3))
-async def test_dripping_does_not_move_the_deadline(connect, before, drops):
+async def test_sending_slowly_does_not_extend_the_deadline(connect, before, drops):
     def drip(sock: socket.socket) -> int:
         sock.settimeout(0.02)
         sock.sendall(before)
@@ -149,7 +149,7 @@ async def test_a_slow_download_is_not_closed(connect, large, monkeypatch):
 
 @pytest.mark.anyio
 @pytest.mark.usefixtures("short")
-async def test_who_takes_nothing_of_a_reply_is_hung_up_on(connect, large):
+async def test_a_client_that_receives_nothing_of_a_response_is_disconnected(connect, large):
     sock = connect()
     sock.sendall(large)
     await anyio.sleep(1)
@@ -166,7 +166,7 @@ def few(monkeypatch):
 
 
 @pytest.mark.anyio
-async def test_whoever_asks_for_something_takes_the_place_of_who_does_not(few, connect):
+async def test_a_new_connection_replaces_an_idle_one(few, connect):
     idle = [connect() for _ in range(9)]
     asking = connect()
     asking.sendall(WHOLE)
@@ -177,7 +177,7 @@ async def test_whoever_asks_for_something_takes_the_place_of_who_does_not(few, c
 
 
 @pytest.mark.anyio
-async def test_who_is_being_answered_keeps_the_connection(few, connect, large, monkeypatch):
+async def test_a_busy_connection_is_not_closed_to_make_room(few, connect, large, monkeypatch):
     monkeypatch.setattr(http_connections, "GRACE_SECONDS", 10)
     busy = [connect() for _ in range(3)]
     for sock in busy:
@@ -193,7 +193,7 @@ async def test_who_is_being_answered_keeps_the_connection(few, connect, large, m
     assert await in_thread(waiting.recv, 12) == OK
 
 
-def test_their_number_stays_below_the_limit_of_files():
+def test_the_number_of_connections_stays_below_the_limit_of_open_files():
     resource = pytest.importorskip("resource")
     before, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     found = {}
@@ -207,7 +207,7 @@ def test_their_number_stays_below_the_limit_of_files():
 
 
 @pytest.mark.anyio
-async def test_a_client_that_cannot_be_accepted_is_accepted_later(engine, connect, monkeypatch):
+async def test_a_connection_that_cannot_be_accepted_is_accepted_later(engine, connect, monkeypatch):
     """Also when the files of this process are used up by others."""
     resource = pytest.importorskip("resource")
     monkeypatch.setattr(http_connections, "RETRY_SECONDS", 0.05)
@@ -243,7 +243,7 @@ sys.exit(run(["serve", "--port", "0", "--json", "--log-json", "--workers", "1"])
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="limits files the POSIX way")
-def test_strangers_can_neither_stop_a_server_nor_fill_its_log():
+def test_clients_can_neither_block_a_server_nor_flood_its_log():
     """With more idle connections than the process may open files, with what is no HTTP, and with what wants WebSockets."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("A2V_")} | {"A2V_TOKEN": "t0k3n"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}

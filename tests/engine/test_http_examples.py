@@ -68,7 +68,7 @@ def run(tmp_path) -> Run:
 
 @pytest.mark.parametrize("name", PROGRAMS)
 @pytest.mark.parametrize("revision", ["later", pytest.param("seed", marks=pytest.mark.extended)])
-def test_it_leaves_a_video(run, name, engines, revision, say):
+def test_it_writes_a_video(run, name, engines, revision, say):
     done = run(name, engines[revision], say("hello"), "eva_a0008")
     assert (done.returncode, done.stderr) == (0, "")
     videos = list(run.folder.glob("*.mp4"))
@@ -79,7 +79,7 @@ def test_it_leaves_a_video(run, name, engines, revision, say):
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_it_says_what_was_wrong(run, name, engine, say):
+def test_it_reports_the_error(run, name, engine, say):
     failed = run(name, engine, say("bad"), "eva_a0008")
     assert failed.returncode == 1
     assert "this is no recording" in failed.stderr

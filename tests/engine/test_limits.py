@@ -39,7 +39,7 @@ async def test_a_render_that_needs_more_memory_fails_and_the_engine_lives(look_u
 
 @pytest.mark.anyio
 @pytest.mark.skipif(sys.platform == "win32", reason="nothing bounds the CPU time")
-async def test_cpu_time_is_bounded_too(monkeypatch, tmp_path):
+async def test_cpu_time_is_limited(monkeypatch, tmp_path):
     """The clock on the wall is the server's to watch; a render that it cannot stop ends by itself, and is no crash."""
     monkeypatch.setattr("a2v.engine.renderer.WORKER", (sys.executable, "-c", SPIN))
     request = RenderRequest(
@@ -99,7 +99,7 @@ def test_settings_arrive_by_keyword_and_as_a_value():
 
 
 @pytest.mark.parametrize("dask", [None, pytest.param("tcp://scheduler.example:8786", marks=pytest.mark.extended)])
-def test_what_the_command_line_is_given_arrives(monkeypatch, dask):
+def test_options_of_the_command_line_arrive(monkeypatch, dask):
     told = {}
     monkeypatch.setattr("a2v.engine.serve", lambda settings, **_: told.update(attrs.asdict(settings, recurse=False)))
     monkeypatch.setenv("A2V_TOKEN", "t0k3n")

@@ -13,7 +13,7 @@ class Clock:
         return self.now
 
 
-def test_so_many_in_a_minute_and_then_no_more():
+def test_requests_over_the_limit_are_refused():
     limiter = RequestLimiter(2, Clock())
     assert [limiter.acquire() for _ in range(3)] == [True, True, False]
     assert limiter.headers() == {
@@ -23,7 +23,7 @@ def test_so_many_in_a_minute_and_then_no_more():
     }
 
 
-def test_the_reset_is_kept():
+def test_the_window_restarts_at_the_reset():
     clock = Clock()
     limiter = RequestLimiter(2, clock)
     limiter.acquire()

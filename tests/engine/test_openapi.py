@@ -60,7 +60,7 @@ def test_every_call_is_described(described):
 
 
 @pytest.mark.parametrize("described", CALLS, indirect=True)
-def test_videos_are_as_described_however_far_they_are(described):
+def test_videos_of_every_status_match_the_description(described):
     generate, get = (described[1][path][method] for path, method in SEED[1:])
     headers = {"Authorization": "Bearer t"}
     seen = {}
@@ -85,7 +85,7 @@ def test_videos_are_as_described_however_far_they_are(described):
 
 
 @pytest.mark.parametrize(("described", "path", "method", "mode"), WHAT_TO_ASK, indirect=["described"])
-def test_replies_are_as_described(described, path, method, mode):
+def test_responses_match_the_description(described, path, method, mode):
     operation = described[1][path][method]
     statuses = set()
 

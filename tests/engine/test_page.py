@@ -27,7 +27,7 @@ class Elements(HTMLParser):
         self.found.append((tag, dict(attrs)))
 
 
-def test_it_shows_everybody_and_plays_the_latest_videos(http, finished):
+def test_it_shows_all_characters_and_the_latest_videos(http, finished):
     reply = httpx.get(http.base_url)
     assert reply.headers["content-type"].startswith("text/html")
     found = Elements(reply.text).found
@@ -39,7 +39,7 @@ def test_it_shows_everybody_and_plays_the_latest_videos(http, finished):
     assert finished["video_url"] in [attributes["src"] for tag, attributes in found if tag == "video"]
 
 
-def test_nothing_on_it_can_run(http):
+def test_it_has_no_scripts(http):
     reply = httpx.get(http.base_url)
     policy = reply.headers["content-security-policy"]
     assert "default-src 'none'" in policy
@@ -49,7 +49,7 @@ def test_nothing_on_it_can_run(http):
     assert base64.b64encode(hashlib.sha256(style.encode()).digest()).decode() in policy
 
 
-def test_what_others_wrote_is_text():
+def test_foreign_text_is_escaped():
     nasty = "<script>alert(1)</script>\"'"
     pose = Pose(pose_id=nasty, name=nasty, preview_url=nasty)
     avatar = Avatar(avatar_id=nasty, display_name=nasty, gender=nasty, preview_url=nasty, poses=[pose])
@@ -65,7 +65,7 @@ def test_what_others_wrote_is_text():
 
 
 @pytest.mark.parametrize("status", [one for one in VideoStatus if one is not VideoStatus.UNKNOWN])
-def test_every_status_has_its_words(status):
+def test_every_status_has_a_label(status):
     task = Task("id", "eva_a0008", False, "", status, None, 0.0)
     assert "eva_a0008" in page_html([], [(task, Video(video_id="id", status=status))])
 
@@ -75,7 +75,7 @@ def test_without_videos_it_says_so():
 
 
 @pytest.mark.anyio
-async def test_where_others_can_reach_it_it_wants_the_token_as_password():
+async def test_an_engine_open_to_others_asks_for_the_token_as_password():
     app = create_app(Settings(host="0.0.0.0", token="t"))
     transport = httpx.ASGITransport(app)
     async with (

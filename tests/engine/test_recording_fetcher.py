@@ -171,7 +171,7 @@ async def test_a_recording(server, target):
     assert server.seen == [("/ok", f"localhost:{server.port}")]
 
 
-async def test_the_proxy_of_the_environment_is_not_asked(server, target, monkeypatch):
+async def test_proxies_of_the_environment_are_not_used(server, target, monkeypatch):
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
     await recording_fetcher.fetch_recording(f"http://127.0.0.1:{server.port}/ok", target, OPEN)
     assert target.read_bytes() == SAID
@@ -206,33 +206,33 @@ async def test_the_next_address_is_tried(public, target, names, monkeypatch):
         ("to/http://a:b/", "not a URL"),
     ],
 )
-async def test_bad_answers(server, target, path, said):
+async def test_bad_responses(server, target, path, said):
     assert said in await refused(f"http://127.0.0.1:{server.port}/{path}", target)
 
 
-async def test_redirects_end(server, target):
+async def test_redirects_are_limited(server, target):
     url = f"http://127.0.0.1:{server.port}/" + "to//" * 6 + "ok"
     assert "redirected more than 5 times" in await refused(url, target)
     assert len(server.seen) == 6
 
 
-async def test_size_is_bounded(server, target, monkeypatch):
+async def test_size_is_limited(server, target, monkeypatch):
     monkeypatch.setattr(recording_fetcher, "MAX_BYTES", 1024 * 1024)
     assert "1 MiB" in await refused(f"http://127.0.0.1:{server.port}/endless", target)
     assert target.stat().st_size < 2 * 1024 * 1024
 
 
-async def test_time_is_bounded(server, target, monkeypatch):
+async def test_time_is_limited(server, target, monkeypatch):
     monkeypatch.setattr(recording_fetcher, "MAX_SECONDS", 0.2)
     assert "within 0 s" in await refused(f"http://127.0.0.1:{server.port}/never", target)
 
 
-async def test_a_server_that_does_not_answer(server, target, monkeypatch):
+async def test_a_server_that_does_not_respond(server, target, monkeypatch):
     monkeypatch.setattr(recording_fetcher, "_TIMEOUT", httpx.Timeout(0.2))
     assert "does not respond" in await refused(f"http://127.0.0.1:{server.port}/never", target)
 
 
-async def test_nobody_there(target):
+async def test_a_refused_connection(target):
     with closing(socket.create_server(("127.0.0.1", 0))) as taken:
         port = taken.getsockname()[1]
     assert "could not be fetched" in await refused(f"http://127.0.0.1:{port}/a", target)
@@ -249,7 +249,7 @@ async def test_signed_queries_stay_out_of_messages_and_of_the_log(server, target
     assert "canary" not in caplog.text
 
 
-async def test_no_cookie_goes_from_one_server_to_the_next(server, target):
+async def test_no_cookie_is_sent_to_the_next_server(server, target):
     await recording_fetcher.fetch_recording(
         f"http://127.0.0.1:{server.port}/cookie/http://127.0.0.1:{server.port}/ok", target, OPEN
     )
@@ -318,7 +318,7 @@ def test_the_corpus_is_large():
 
 
 @pytest.mark.parametrize("url", corpus(9))
-async def test_what_is_not_public_is_refused(url, target, names, no_connection):
+async def test_private_addresses_are_refused(url, target, names, no_connection):
     names[0].update(NAMES | {"public.example": ["8.8.8.8"]})
     message = await refused(url, target, Settings())
     assert message.startswith("audio_url")
@@ -333,7 +333,7 @@ def partly_public(public, monkeypatch):
 
 
 @pytest.mark.parametrize("hops", [0, 1, 4])
-async def test_what_is_not_public_is_refused_at_each_redirect(server, partly_public, target, names, hops):
+async def test_private_addresses_are_refused_at_each_redirect(server, partly_public, target, names, hops):
     """From a server that may be asked, with a server behind each address that must not be."""
     public = partly_public
     names[0].update(NAMES | {"public.example": ["192.0.2.1"]})
@@ -345,7 +345,7 @@ async def test_what_is_not_public_is_refused_at_each_redirect(server, partly_pub
     assert len(public.seen) >= len(public.corpus) * (hops + 1)
 
 
-async def test_a_name_that_changes_its_address_is_asked_for_once(server, public, target, names, monkeypatch):
+async def test_a_name_that_changes_its_address_is_resolved_once(server, public, target, names, monkeypatch):
     """What was checked is what is connected to, whatever the name says a moment later."""
     asked = names[1]
     answers = iter([["127.0.0.2"], ["127.0.0.1"]])
@@ -463,7 +463,7 @@ async def test_no_file_may_be_read_by_default(folder, target):
 @pytest.mark.parametrize(
     "way", ["{}/../secret.wav", "{}/%2e%2e/secret.wav", "{}/link.wav", "{}/loop/secret.wav", "{}/../no"]
 )
-async def test_ways_out_of_the_folder(folder, secret, target, way):
+async def test_paths_out_of_the_allowed_folder_are_refused(folder, secret, target, way):
     (folder / "link.wav").symlink_to(secret)
     (folder / "loop").symlink_to(folder.parent)
     url = way.format(folder.as_uri())
@@ -482,7 +482,7 @@ async def test_the_allowed_folder_may_be_a_link(folder, tmp_path, target):
 @pytest.mark.parametrize(
     ("path", "said"), [("nothing.wav", "No such file"), ("", "not a file"), ("%00", "cannot be read")]
 )
-async def test_what_is_no_file(folder, target, path, said):
+async def test_folders_and_missing_files_are_refused(folder, target, path, said):
     message = await refused(f"{folder.as_uri()}/{path}", target, Settings(allow_files=folder))
     assert said in message or "Is a directory" in message
 
@@ -498,6 +498,6 @@ async def test_files_of_other_machines(folder, target):
     assert "on the engine's machine" in await refused(url, target, Settings(allow_files=folder))
 
 
-async def test_the_size_of_files_is_bounded(folder, target, monkeypatch):
+async def test_the_size_of_files_is_limited(folder, target, monkeypatch):
     monkeypatch.setattr(recording_fetcher, "MAX_BYTES", 100)
     assert "MiB" in await refused((folder / "hello.wav").as_uri(), target, Settings(allow_files=folder))

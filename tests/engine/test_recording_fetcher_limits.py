@@ -71,7 +71,7 @@ async def refused(url: str, tmp_path, settings: Settings = OPEN) -> str:
     ],
     ids=["nothing", "half a head", "a head", "half a body"],
 )
-async def test_a_server_that_drips_is_not_waited_for(answers, said, tmp_path, monkeypatch):
+async def test_a_server_that_sends_too_slowly_is_given_up(answers, said, tmp_path, monkeypatch):
     monkeypatch.setattr(recording_fetcher, "PROGRESS_SECONDS", 0.3)
     with answering(*answers) as url:
         assert said in await refused(url, tmp_path)
@@ -87,7 +87,7 @@ async def test_a_slow_server_is_waited_for(tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("quick_renders")
-async def test_ten_dripping_servers_do_not_hold_up_a_good_recording(recordings, say, model_id, look_until, monkeypatch):
+async def test_ten_slow_servers_do_not_delay_a_good_recording(recordings, say, model_id, look_until, monkeypatch):
     with answering(HEAD) as url:
         async with (
             LocalEngine(workers=1, allow_files=recordings, allow_private_urls=True) as engine,
@@ -103,7 +103,7 @@ ODD_URLS = ["http://xn--a/", "http://xn--/", "http://a..b/", "http://" + "a" * 3
 
 
 @pytest.mark.parametrize("url", ODD_URLS)
-async def test_a_host_that_can_be_none_is_told_as_the_urls_fault(url, tmp_path):
+async def test_an_invalid_host_is_an_error_of_the_url(url, tmp_path):
     assert (await refused(url, tmp_path)).startswith("audio_url")
 
 
@@ -119,7 +119,7 @@ ODD_REDIRECTS = [
 
 
 @pytest.mark.parametrize("to", ODD_REDIRECTS)
-async def test_so_is_one_that_it_redirects_to(to, tmp_path):
+async def test_an_invalid_host_in_a_redirect_is_an_error_of_the_url(to, tmp_path):
     location = f"HTTP/1.1 302 Found\r\nLocation: {to}\r\nContent-Length: 0\r\n\r\n".encode()
     with answering(location, every=60) as url:
         assert (await refused(url, tmp_path)).startswith("audio_url")
@@ -136,7 +136,7 @@ def folder(tmp_path):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="makes links the POSIX way")
-async def test_links_that_lead_in_a_circle(folder, tmp_path):
+async def test_links_in_a_loop(folder, tmp_path):
     (folder / "a").symlink_to(folder / "b")
     (folder / "b").symlink_to(folder / "a")
     for name in ("a", "a/file.wav"):
@@ -146,7 +146,7 @@ async def test_links_that_lead_in_a_circle(folder, tmp_path):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="makes links the POSIX way")
 @pytest.mark.parametrize("deep", [1, 3])
-async def test_a_folder_that_becomes_a_link_in_the_midst_of_it_does_not_lead_out(folder, tmp_path, monkeypatch, deep):
+async def test_a_folder_that_becomes_a_link_while_it_is_opened_does_not_lead_out(folder, tmp_path, monkeypatch, deep):
     """Between looking where a path leads and opening it."""
     inner = folder.joinpath(*["inner"] * deep)
     inner.mkdir(parents=True)
@@ -193,7 +193,7 @@ def no_descriptors():
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9/", "http://localhost:9/", "http://no-such-host.invalid/", "file"])
-async def test_a_lack_of_descriptors_is_not_the_urls_fault(url, folder, tmp_path):
+async def test_running_out_of_descriptors_is_not_an_error_of_the_url(url, folder, tmp_path):
     (folder / "file.wav").write_text("allowed")
     url = (folder / "file.wav").as_uri() if url == "file" else url
     with no_descriptors(), pytest.raises((ResourceExhaustedError, OSError)) as caught:

@@ -79,7 +79,7 @@ async def test_a_render_that_fails_fails_alone(open_queue, job, data_dir, what, 
         assert [path for path in (data_dir / "work").rglob("*") if path.is_file()] == []
 
 
-async def test_a_render_that_crashes_is_tried_once_more(open_queue, job, tmp_path, caplog):
+async def test_a_render_that_crashes_is_retried_once(open_queue, job, tmp_path, caplog):
     caplog.set_level("INFO", "a2v.engine")
     async with open_queue() as (queue, store):
         task = await ended(store, queue.submit(job(f"crash once {tmp_path / 'note'}")).video_id)
@@ -97,7 +97,7 @@ async def test_a_mask_is_kept_beside_its_video(open_queue, say, data_dir):
         assert [path for path in (data_dir / "work").rglob("*") if path.is_file()] == []
 
 
-async def test_any_renderer_will_do(data_dir, say, model_id):
+async def test_the_renderer_can_be_any_async_function(data_dir, say, model_id):
     """A farm of machines, say: called with an request, cancelled at the end."""
     requests, cancelled = [], []
 
@@ -128,7 +128,7 @@ async def test_any_renderer_will_do(data_dir, say, model_id):
     )
 
 
-async def test_videos_are_removed_when_their_time_is_over(open_queue, say, job, monkeypatch):
+async def test_expired_videos_are_deleted(open_queue, say, job, monkeypatch):
     monkeypatch.setattr("a2v.engine.render_queue.SWEEP_SECONDS", 0.05)
     async with open_queue(keep_days=1 / 86_400) as (queue, store):
         masked = queue.submit(Job(pose_id="eva_a0008_front", audio_url=say("hello"), with_mask=True)).video_id
@@ -144,7 +144,7 @@ async def test_videos_are_removed_when_their_time_is_over(open_queue, say, job, 
         assert not queue.mask_path(masked).exists()
 
 
-async def test_what_cannot_be_removed_is_the_next_sweeps_work(open_queue, job, monkeypatch, caplog):
+async def test_a_deletion_that_fails_is_retried_by_the_next_sweep(open_queue, job, monkeypatch, caplog):
     """And keeps nothing else from being removed; the log has one line of it."""
     monkeypatch.setattr("a2v.engine.render_queue.SWEEP_SECONDS", 0.02)
     async with open_queue() as (queue, store):
@@ -179,7 +179,7 @@ async def test_a_renderer_that_cannot_even_start(open_queue, job, monkeypatch):
     assert (task.status, task.message) == (VideoStatus.FAILED, "internal error; see the engine's log")
 
 
-async def test_a_finished_render_is_not_lost_because_its_end_cannot_be_stored(open_queue, job, monkeypatch):
+async def test_a_finished_render_is_kept_while_its_status_cannot_be_stored(open_queue, job, monkeypatch):
     monkeypatch.setattr("a2v.engine.exhaustion.INITIAL_BACKOFF", 0.01)
     renders = []
     async with open_queue() as (queue, store):
@@ -212,7 +212,7 @@ async def test_a_store_that_cannot_be_written_accepts_nothing(open_queue, job, m
 
 
 @pytest.mark.parametrize("what", ["lack", "killed"])
-async def test_a_render_for_which_the_machine_lacks_something_is_repeated(open_queue, job, tmp_path, what, monkeypatch):
+async def test_a_render_that_runs_out_of_something_is_repeated(open_queue, job, tmp_path, what, monkeypatch):
     monkeypatch.setattr("a2v.engine.exhaustion.INITIAL_BACKOFF", 0.01)
     monkeypatch.setattr("a2v.engine.render_queue.MAX_BACKOFF", 0.01)
     async with open_queue() as (queue, store):
@@ -220,7 +220,7 @@ async def test_a_render_for_which_the_machine_lacks_something_is_repeated(open_q
     assert task.status is VideoStatus.FINISHED
 
 
-async def test_a_task_that_alone_lacks_something_again_and_again_fails(open_queue, job, monkeypatch):
+async def test_a_task_fails_if_it_alone_runs_out_of_something_repeatedly(open_queue, job, monkeypatch):
     """While others find everything there: it asks for too much, and must not be tried for ever."""
     monkeypatch.setattr("a2v.engine.render_queue.MAX_BACKOFF", 0.001)
     requests = []
@@ -239,7 +239,7 @@ async def test_a_task_that_alone_lacks_something_again_and_again_fails(open_queu
     )
 
 
-async def test_an_unforeseen_error_does_not_show_a_signed_url(open_queue, model_id, monkeypatch, say, caplog):
+async def test_an_unexpected_error_does_not_show_a_signed_url(open_queue, model_id, monkeypatch, say, caplog):
     """Not even to what collects the variables of tracebacks."""
 
     async def renderer(_: object):
@@ -278,14 +278,14 @@ def _disk_is_full(*_: object) -> None:
     raise sqlite3.OperationalError("database or disk is full")
 
 
-async def test_a_recording_that_cannot_be_had(open_queue, model_id):
+async def test_a_recording_that_cannot_be_fetched(open_queue, model_id):
     async with open_queue() as (queue, store):
         task = await ended(store, queue.submit(Job(model_id, "http://127.0.0.1:8009/a")).video_id)
     assert task.status is VideoStatus.FAILED
     assert "public internet" in task.message
 
 
-async def test_time_is_bounded_and_the_child_dies(open_queue, job, child, data_dir):
+async def test_time_is_limited_and_the_child_is_killed(open_queue, job, child, data_dir):
     async with open_queue(max_render_seconds=3) as (queue, store):
         task = queue.submit(job(child.says))
         pid = await child.pid()
@@ -295,7 +295,7 @@ async def test_time_is_bounded_and_the_child_dies(open_queue, job, child, data_d
         assert [path for path in (data_dir / "work").rglob("*") if path.is_file()] == []
 
 
-async def test_what_an_orphan_still_writes_does_not_keep_the_next_start_back(open_queue, job, data_dir, monkeypatch):
+async def test_an_orphaned_render_does_not_prevent_the_next_start(open_queue, job, data_dir, monkeypatch):
     """A folder that an orphaned render writes to cannot be removed at that moment."""
     (data_dir / "work" / "old").mkdir(parents=True)
     monkeypatch.setattr("a2v.engine.render_queue.shutil.rmtree", lambda *_, **__: None)
@@ -318,7 +318,7 @@ async def test_closing_kills_the_children_and_the_next_start_renders_again(open_
         assert store.get(under_way.video_id).status is VideoStatus.IN_PROGRESS
 
 
-async def test_no_more_renders_at_once_than_workers(open_queue, job, recordings):
+async def test_no_more_renders_at_a_time_than_workers(open_queue, job, recordings):
     async with open_queue(workers=2) as (queue, store):
         for _ in range(4):
             queue.submit(job("sleep"))
@@ -333,7 +333,7 @@ async def test_no_more_renders_at_once_than_workers(open_queue, job, recordings)
         assert rendering() == 2
 
 
-async def test_the_queue_is_bounded(open_queue, job):
+async def test_the_queue_is_limited(open_queue, job):
     async with open_queue(workers=1, queue_limit=2) as (queue, store):
         first = queue.submit(job("sleep"))
         await until(store, first.video_id, VideoStatus.IN_PROGRESS)
@@ -344,7 +344,7 @@ async def test_the_queue_is_bounded(open_queue, job):
         assert len(store.newest(10)) == 3
 
 
-async def test_a_full_queue_is_taken_up_whole(open_queue, job):
+async def test_a_full_queue_is_recovered_completely(open_queue, job):
     async with open_queue(workers=1, queue_limit=3) as (queue, _):
         tasks = [queue.submit(job("hello")) for _ in range(3)]
     async with open_queue(workers=1, queue_limit=1) as (_, store):

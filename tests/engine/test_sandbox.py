@@ -119,7 +119,7 @@ def test_the_decoder_reaches_its_recording_its_folder_and_nothing_else(tmp_path:
 
 
 @needs_sandbox
-def test_the_filter_refuses_all_it_names_and_calls_of_other_architectures() -> None:
+def test_the_filter_refuses_its_list_and_calls_of_other_architectures() -> None:
     for machine, (architecture, column) in sandbox._MACHINES.items():
         program = sandbox._program(architecture, column)
 
@@ -192,7 +192,7 @@ async def look(monkeypatch: pytest.MonkeyPatch, path: Path) -> dict[str, object]
 
 
 @pytest.mark.anyio
-async def test_of_the_environment_it_gets_what_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_it_inherits_only_the_environment_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     secrets = (
         "A2V_TOKEN",
         "AWS_SECRET_ACCESS_KEY",
@@ -240,9 +240,7 @@ async def test_it_imports_nothing_from_the_current_folder(
 
 
 @pytest.mark.anyio
-async def test_folders_that_were_named_for_python_are_passed_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_absolute_folders_of_pythonpath_are_inherited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(["", str(tmp_path), "relative"]))
     seen = await look(monkeypatch, tmp_path)
     assert seen["environment"]["PYTHONPATH"] == str(tmp_path)
@@ -280,7 +278,7 @@ async def test_a_recording_that_takes_too_long_to_be_opened_is_refused(
 
 
 @pytest.mark.anyio
-async def test_analysing_and_drawing_do_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_analysis_and_drawing_do_not_count_as_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("a2v.engine.renderer.WORKER", (sys.executable, "-c", IMPATIENT))
     await render_in_child(
         RenderRequest(audio=CLIP, subject_id="eva_a0008", destination=tmp_path / "video.mp4", size=256)

@@ -74,7 +74,7 @@ def test_there_is_a_wrong_value_of_each_setting():
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_settings_that_are_refused_do_not_show_the_token(name):
+def test_invalid_settings_do_not_show_the_token(name):
     for make in (Settings, LocalEngine):
         with pytest.raises(ConfigurationError) as caught:
             make(token=canary(), **{name: WRONG[name]})
@@ -82,21 +82,21 @@ def test_settings_that_are_refused_do_not_show_the_token(name):
 
 
 @pytest.mark.parametrize("wrong", ["{} with spaces", "{}\n", "{}é"])
-def test_nor_does_a_token_that_is_refused(wrong):
+def test_an_invalid_token_is_not_shown(wrong):
     for make in (Settings, LocalEngine):
         with pytest.raises(ConfigurationError, match="token must be") as caught:
             make(token=wrong.format(canary()))
         assert CANARY not in plainly(caught.value)
 
 
-def test_an_unknown_setting_does_not_show_it():
+def test_an_unknown_setting_does_not_show_the_token():
     with pytest.raises(TypeError) as caught:
         Settings(token=canary(), sise=3)
     assert CANARY not in shown(caught.value)
 
 
 @pytest.mark.anyio
-async def test_a_start_that_fails_does_not_show_it(tmp_path):
+async def test_a_failed_start_does_not_show_the_token(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(ConfigurationError) as caught:
         async with LocalEngine(data_dir=tmp_path / "file", token=canary()):
@@ -144,7 +144,7 @@ def reported(monkeypatch):
 @pytest.mark.anyio
 @pytest.mark.parametrize("form", ["Bearer {}", "{}"])
 @pytest.mark.parametrize("where", ["newest", "consume_quota"])
-async def test_a_bug_while_a_request_is_answered_does_not_show_the_token(monkeypatch, reported, form, where):
+async def test_a_bug_in_a_request_handler_does_not_show_the_token(monkeypatch, reported, form, where):
     monkeypatch.setattr(task_store.TaskStore, where, bug)
     async with LocalEngine(token=canary(), quota=5) as engine:
         headers = {"Authorization": form.format(canary())}
@@ -180,7 +180,7 @@ def bug(*_: object, **__: object):
 
 
 @pytest.mark.anyio
-async def test_nor_does_a_bug_in_the_midst_of_a_reply(monkeypatch, reported, client, ended):
+async def test_a_bug_in_the_middle_of_a_response_does_not_show_the_token(monkeypatch, reported, client, ended):
     async def bug(*_: object):
         raise ZeroDivisionError
 
@@ -201,7 +201,7 @@ async def test_nor_does_a_bug_in_the_midst_of_a_reply(monkeypatch, reported, cli
         "a2v.engine.render_queue.move_durably",
     ],
 )
-async def test_a_bug_while_a_task_is_worked_on_does_not_show_its_url(monkeypatch, reported, where, ended):
+async def test_a_bug_while_a_task_is_processed_does_not_show_its_url(monkeypatch, reported, where, ended):
     monkeypatch.setattr(where, bug)
     assert (await ended())["message"] == "internal error; see the engine's log"
     assert "ZeroDivisionError" in "".join(reported)
@@ -209,7 +209,7 @@ async def test_a_bug_while_a_task_is_worked_on_does_not_show_its_url(monkeypatch
 
 
 @pytest.mark.anyio
-async def test_nor_does_a_bug_when_it_is_submitted(monkeypatch, reported, ended):
+async def test_a_bug_during_the_submission_does_not_show_the_url(monkeypatch, reported, ended):
     monkeypatch.setattr("a2v.engine.task_store.secrets.token_hex", bug)
     with pytest.raises(TypeError):
         await ended()

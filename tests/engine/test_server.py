@@ -45,7 +45,7 @@ def answers(engine) -> bool:
 
 
 @pytest.mark.anyio
-async def test_an_engine_for_a_block(quick_renders, recordings, say, look_until):
+async def test_an_engine_runs_for_the_length_of_a_block(quick_renders, recordings, say, look_until):
     async with LocalEngine(allow_files=recordings) as engine, client_of(engine) as client:
         video = await look_until(client, await submit(client, say("hello")), "finished")
         assert video["video_url"].startswith(engine.base_url)
@@ -119,7 +119,7 @@ async def test_an_engine_can_be_entered_again():
 
 @pytest.mark.anyio
 @pytest.mark.usefixtures("quick_renders")
-async def test_the_end_kills_renders_and_leaves_nothing(recordings, say, tmp_path, monkeypatch, child):
+async def test_leaving_the_block_kills_renders_and_leaves_nothing(recordings, say, tmp_path, monkeypatch, child):
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
     before = set(threading.enumerate())
@@ -133,7 +133,7 @@ async def test_the_end_kills_renders_and_leaves_nothing(recordings, say, tmp_pat
 
 
 @pytest.mark.anyio
-async def test_the_end_does_not_wait_for_a_client_that_does_not_read(
+async def test_leaving_the_block_does_not_wait_for_a_client_that_does_not_read(
     quick_renders, recordings, say, look_until, data_dir
 ):
     with socket.socket() as lazy:
@@ -184,7 +184,7 @@ async def test_a_data_folder_in_use_is_refused(data_dir):
 
 
 @pytest.mark.anyio
-async def test_a_data_folder_that_cannot_be(tmp_path):
+async def test_a_data_folder_that_cannot_be_created_is_reported(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigurationError, match="cannot be used"):
         async with LocalEngine(data_dir=tmp_path / "file" / "data"):
@@ -200,7 +200,7 @@ async def test_a_port_in_use_is_refused():
                 pass
 
 
-def test_replies_do_not_wait_for_company():
+def test_small_responses_are_sent_without_delay():
     """A reply's second packet is not held back until the first is acknowledged (Nagle's algorithm)."""
     with (
         server._listen(Settings()) as listening,
@@ -232,7 +232,7 @@ def test_replies_do_not_wait_for_company():
         ({"allow_files": "/no/such/folder"}, "/no/such/folder"),
     ],
 )
-def test_wrong_settings_are_told_at_once(wrong, said):
+def test_invalid_settings_are_refused_at_once(wrong, said):
     with pytest.raises(ConfigurationError, match=said):
         LocalEngine(**wrong)
 
@@ -296,7 +296,7 @@ def program(stand_in, recordings, data_dir):
 @pytest.mark.skipif(sys.platform == "win32", reason="sends signals the POSIX way")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.anyio
-async def test_a_signal_stops_it_in_order(program, say, data_dir, number, child):
+async def test_a_signal_stops_it_gracefully(program, say, data_dir, number, child):
     process, client = program()
     async with client:
         video_id = await submit(client, say(child.says))
@@ -334,19 +334,19 @@ async def test_a_killed_engine_loses_nothing(program, say, look_until, child):
         os.kill(orphan, signal.SIGKILL)
 
 
-def test_others_are_let_in_only_when_asked_to():
+def test_a_host_open_to_others_needs_allow_remote():
     with pytest.raises(ConfigurationError, match="allow_remote=True"):
         serve(Settings(host="0.0.0.0"))
 
 
-def test_a_port_that_is_taken():
+def test_a_port_in_use_is_refused_by_serve():
     with closing(socket.create_server(("127.0.0.1", 0))) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(ConfigurationError, match="cannot listen"):
             serve(Settings(port=port))
 
 
-def test_a_host_that_can_be_none():
+def test_an_invalid_host_is_reported():
     with pytest.raises(ConfigurationError, match=r"cannot listen on a\.\.b:8000"):
         serve(Settings(host="a..b", port=8000), allow_remote=True)
 
@@ -367,7 +367,7 @@ def test_a_missing_extra_says_what_to_install(monkeypatch):
         from a2v.engine import LocalEngine  # noqa: F401
 
 
-def test_the_package_alone_brings_no_server():
+def test_importing_the_package_imports_no_server():
     code = "import sys, a2v.engine; print({'uvicorn', 'starlette', 'numpy', 'av'} & set(sys.modules))"
     ran = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert ran.stdout.strip() == "set()"

@@ -44,7 +44,7 @@ from a2v.errors import A2VError
         ("allowed_hosts", "bücher.example", "'bücher.example'"),
     ],
 )
-def test_a_setting_of_another_kind_is_refused_by_name_and_value(make, name, value, said):
+def test_a_setting_of_the_wrong_type_is_refused_with_its_name_and_value(make, name, value, said):
     with pytest.raises(A2VError) as caught:
         make(**{name: value})
     assert isinstance(caught.value, ValueError)
@@ -52,7 +52,7 @@ def test_a_setting_of_another_kind_is_refused_by_name_and_value(make, name, valu
     assert said in str(caught.value)
 
 
-def test_names_are_understood_in_each_spelling():
+def test_host_names_are_accepted_in_each_spelling():
     names = ["Engine.Example", "[FD00::1]", "fd00::2", "10.0.0.1", "my_host"]
     assert Settings(allowed_hosts=names).allowed_hosts == (
         "engine.example",

@@ -23,7 +23,7 @@ def path(tmp_path):
     return tmp_path / "tasks.sqlite3"
 
 
-def test_a_new_task_waits(path):
+def test_a_new_task_is_pending(path):
     with TaskStore(path) as store:
         task = store.add(JOB)
         assert (task.subject_id, task.audio_url, task.with_mask, task.message) == (
@@ -37,7 +37,7 @@ def test_a_new_task_waits(path):
         assert store.pending_count() == 1
 
 
-def test_a_pose_and_its_mask_are_remembered(path):
+def test_a_pose_and_its_mask_are_stored(path):
     with TaskStore(path) as store:
         video_id = store.add(Job(pose_id="eva_a0008_closeup", audio_url=JOB.audio_url, with_mask=True)).video_id
     with TaskStore(path) as store:
@@ -45,20 +45,20 @@ def test_a_pose_and_its_mask_are_remembered(path):
     assert (task.subject_id, task.with_mask) == ("eva_a0008_closeup", True)
 
 
-def test_names_are_128_bits_and_never_the_same(path):
+def test_video_ids_are_128_random_bits(path):
     with TaskStore(path) as store:
         names = {store.add(JOB).video_id for _ in range(50)}
     assert len(names) == 50
     assert all(re.fullmatch("[0-9a-f]{32}", name) for name in names)
 
 
-def test_what_was_never_added_is_not_there(path):
+def test_an_unknown_task_does_not_exist(path):
     with TaskStore(path) as store:
         assert store.get("nothing") is None
         assert store.newest(10) == []
 
 
-def test_everything_is_there_after_a_restart(path):
+def test_tasks_survive_a_restart(path):
     with TaskStore(path) as store:
         tasks = [store.add(JOB) for _ in range(3)]
         store.set_status(tasks[0].video_id, VideoStatus.FINISHED)
@@ -72,7 +72,7 @@ def test_everything_is_there_after_a_restart(path):
     ]
 
 
-def test_what_was_interrupted_is_taken_up_in_its_old_order(path):
+def test_interrupted_tasks_are_recovered_in_their_order(path):
     with TaskStore(path) as store:
         tasks = [store.add(JOB) for _ in range(4)]
         store.set_status(tasks[0].video_id, VideoStatus.FINISHED)
@@ -83,7 +83,7 @@ def test_what_was_interrupted_is_taken_up_in_its_old_order(path):
         assert store.pending_count() == 3
 
 
-def test_what_was_stopped_in_order_waits_in_its_old_place(path):
+def test_a_requeued_task_keeps_its_place(path):
     with TaskStore(path) as store:
         tasks = [store.add(JOB) for _ in range(2)]
         for task in tasks:
@@ -95,7 +95,7 @@ def test_what_was_stopped_in_order_waits_in_its_old_place(path):
         assert store.get(tasks[1].video_id).status is VideoStatus.FINISHED
 
 
-def test_a_task_that_the_engine_keeps_dying_over_is_given_up(path):
+def test_a_task_that_repeatedly_kills_the_engine_fails(path):
     with TaskStore(path) as store:
         deadly, harmless = store.add(JOB).video_id, store.add(JOB).video_id
     for _ in range(MAX_INTERRUPTIONS - 1):
@@ -111,7 +111,7 @@ def test_a_task_that_the_engine_keeps_dying_over_is_given_up(path):
         assert "10 times" in store.get(deadly).message
 
 
-def test_what_ended_before_a_moment(path):
+def test_tasks_that_ended_before_a_time(path):
     with TaskStore(path) as store:
         finished, failed, waiting = (store.add(JOB).video_id for _ in range(3))
         store.set_status(finished, VideoStatus.FINISHED)
@@ -124,7 +124,7 @@ def test_what_ended_before_a_moment(path):
         assert store.get(waiting)
 
 
-def test_a_quota_lasts_over_restarts(path):
+def test_a_quota_survives_restarts(path):
     with TaskStore(path) as store:
         assert store.consume_quota(2)
     with TaskStore(path) as store:
@@ -158,14 +158,14 @@ def test_two_engines_cannot_share_a_folder(path):
         assert store.pending_count() == 0
 
 
-def test_a_damaged_file_is_told_not_overwritten(path):
+def test_a_damaged_file_is_reported_and_not_overwritten(path):
     path.write_text("this is not a database, and somebody may want it back" * 20)
     with pytest.raises(ConfigurationError, match=r"tasks\.sqlite3"):
         TaskStore(path)
     assert path.read_text().startswith("this is not a database")
 
 
-def test_the_file_of_an_earlier_version_is_brought_up_to_date(path):
+def test_a_file_of_an_earlier_version_is_migrated(path):
     with closing(sqlite3.connect(path)) as db:
         db.executescript(FIRST_VERSION)
     with TaskStore(path) as store:
@@ -191,7 +191,7 @@ PRAGMA user_version = 1;
 """
 
 
-def test_a_newer_file_is_left_alone(path):
+def test_a_file_of_a_newer_version_is_refused(path):
     with closing(sqlite3.connect(path)) as db:
         db.execute("PRAGMA user_version = 99")
     with pytest.raises(ConfigurationError, match="newer version"):

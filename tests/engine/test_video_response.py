@@ -34,7 +34,7 @@ from a2v.engine import LocalEngine
         ("bytes=" + "0-1," * 6000, 200, slice(0, None)),
     ],
 )
-def test_parts(finished, asked, status, part):
+def test_ranges(finished, asked, status, part):
     whole = httpx.get(finished["video_url"]).content
     start = time.process_time()
     for method in ("GET", "HEAD"):
@@ -47,7 +47,7 @@ def test_parts(finished, asked, status, part):
         assert reply.headers["Content-Range"] == f"bytes {first}-{first + len(whole[part]) - 1}/{len(whole)}"
 
 
-def test_a_part_is_of_the_same_video(finished):
+def test_a_range_of_another_version_gets_the_whole_video(finished):
     url = finished["video_url"]
     whole = httpx.get(url)
     for name in ("etag", "last-modified"):
@@ -58,7 +58,7 @@ def test_a_part_is_of_the_same_video(finished):
 
 @pytest.mark.anyio
 @pytest.mark.usefixtures("quick_renders")
-async def test_a_video_that_is_removed_is_sent_whole_or_not_found(recordings, say, look_until, data_dir, caplog):
+async def test_a_video_deleted_meanwhile_is_sent_completely_or_not_found(recordings, say, look_until, data_dir, caplog):
     """Never broken off, and never told as an error of the engine."""
     async with (
         LocalEngine(data_dir=data_dir, token="t", allow_files=recordings, keep_days=1000) as engine,
