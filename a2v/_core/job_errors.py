@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from a2v import errors
+from a2v._core.journal_rows import ErrorRecord
+from a2v._core.responses import error_class
 from a2v._core.url_signatures import without_query
 from a2v._values.jobs import JobState
 from a2v.errors import (
@@ -18,8 +19,6 @@ from a2v.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from a2v._values.jobs import Job
 
 _PAYMENT_REQUIRED = 402
@@ -55,13 +54,6 @@ def is_lost(error: BaseException) -> bool:
     return isinstance(error, NotFoundError) and error.code is not None
 
 
-def submission_unknown(job: Job, reason: str) -> SubmissionUnknownError:
-    """Return the error of a job whose submission has an unknown outcome."""
-    return SubmissionUnknownError(
-        f"the server may or may not have accepted this render, so it is not submitted again: {reason}", job=job
-    )
-
-
 def as_a2v_error(error: Exception, job: Job) -> A2VError:
     """Return the error for a job's outcome. An unexpected exception, such as a bug in a custom transport, becomes its cause."""
     if isinstance(error, A2VError):
@@ -71,23 +63,23 @@ def as_a2v_error(error: Exception, job: Job) -> A2VError:
     return unexpected
 
 
-def error_record(error: BaseException, job: Job) -> dict[str, Any] | None:
-    """An error as the journal keeps it."""
+def error_record(error: BaseException, job: Job) -> ErrorRecord | None:
+    """Return an error as the journal keeps it; ``None`` for exceptions of others, such as a cancellation."""
     if not isinstance(error, A2VError):
         return None
-    message = error.message if isinstance(error, APIError) else str(error)
-    facts = {"kind": type(error).__name__, "message": _without_access(message, job)}
-    return facts | ({"code": error.code, "status_code": error.status_code} if isinstance(error, APIError) else {})
+    if isinstance(error, APIError):
+        return ErrorRecord(_without_access(error.message, job), error.code, error.status_code)
+    return ErrorRecord(_without_access(str(error), job))
+
+
+def restored(record: ErrorRecord) -> A2VError:
+    """Return the error of a job that the server refused in an earlier run."""
+    if record.status_code is None:
+        return ProtocolError(record.message)
+    kind = error_class(record.status_code, record.code)
+    return kind(record.message, code=record.code, status_code=record.status_code)
 
 
 def _without_access(text: str, job: Job) -> str:
     # Servers and exceptions may quote the audio_url, whose query may be a secret.
     return text.replace(job.audio_url, without_query(job.audio_url))
-
-
-def restored(facts: Mapping[str, Any]) -> A2VError:
-    """The error of which ``error_record`` told: that of a job that the server refused."""
-    kind = getattr(errors, facts["kind"], None)
-    if isinstance(kind, type) and issubclass(kind, APIError) and facts.get("status_code") is not None:
-        return kind(facts["message"], code=facts.get("code"), status_code=facts["status_code"])
-    return ProtocolError(facts["message"])

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from attrs import frozen
 
 from a2v._values.jobs import Job, JobState, JournalEntry
+
+
+@frozen
+class ErrorRecord:
+    """An error as a journal keeps it: without its class, which ``job_errors.restored`` derives from the HTTP status and code.
+
+    Attributes:
+        message: Its message, without secrets.
+        code: The code in the response's envelope, if it had one.
+        status_code: The HTTP status, if the error was a response.
+    """
+
+    message: str
+    code: int | None = None
+    status_code: int | None = None
 
 
 @frozen(kw_only=True)
@@ -33,7 +45,7 @@ class JournalRow:
     job: Job
     state: JobState
     video_id: str | None = None
-    error: Mapping[str, Any] | None = None
+    error: ErrorRecord | None = None
     etag: str | None = None
     size: int | None = None
     sha256: str | None = None
@@ -59,6 +71,6 @@ class JournalRow:
             state=self.state,
             video_id=self.video_id,
             path=self.path,
-            error=self.error["message"] if self.error else None,
+            error=self.error.message if self.error else None,
             place=self.place,
         )

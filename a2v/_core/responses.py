@@ -36,6 +36,7 @@ T = TypeVar("T")
 _BY_STATUS: dict[int, type[APIError]] = {
     401: AuthenticationError,
     403: PermissionDeniedError,
+    404: NotFoundError,
     408: ServerError,
 }
 
@@ -79,7 +80,7 @@ def classify(request: ApiRequest[T], response: Response | NoResponse) -> T | Ret
     if isinstance(response, NoResponse):
         return _no_response(request, response)
     envelope = _read_envelope(request, response)
-    if response.status_code == 429 or _code(envelope) == wire.TOO_MANY_REQUESTS:
+    if error_class(response.status_code, _code(envelope)) is RateLimitError:
         return _rate_limited(response, envelope)
     if 200 <= response.status_code < 300:
         return _success(request, response, envelope)
@@ -111,7 +112,7 @@ def _is_cut(request: ApiRequest[Any], response: Response) -> bool:
 
 def _no_response(request: ApiRequest[T], failure: NoResponse) -> Retry:
     if request.job and failure.sent:
-        raise _unknown(request.job, failure.reason)
+        raise submission_unknown(request.job, failure.reason)
     return Retry(TransportError(failure.reason))
 
 
@@ -132,7 +133,7 @@ def _success(request: ApiRequest[T], response: Response, envelope: Envelope | Pr
     except ProtocolError as error:
         problem = error
     if request.job:
-        raise _unknown(request.job, str(problem))
+        raise submission_unknown(request.job, str(problem))
     if _is_cut(request, response) and request.max_body > wire.MAX_BODY:
         raise problem  # the same list would be cut again, after as many megabytes
     return Retry(problem)
@@ -147,24 +148,32 @@ def _refusal(request: ApiRequest[T], response: Response, envelope: Envelope | Pr
     error = _not_found(request, response, envelope) if status == 404 else _api_error(response, envelope)
     # 409 reports a conflict, perhaps because this very job was accepted.
     if request.job and (status in (408, 409) or status >= 500):
-        raise _unknown(request.job, str(error))
+        raise submission_unknown(request.job, str(error))
     if isinstance(error, ServerError):
         return Retry(error)
     raise error
 
 
-def _unknown(job: Job, reason: str) -> SubmissionUnknownError:
+def submission_unknown(job: Job, reason: str) -> SubmissionUnknownError:
+    """Return the error of a submission with an unknown outcome."""
     return SubmissionUnknownError(
         f"the server may or may not have accepted this render, so it is not submitted again: {reason}", job=job
     )
 
 
+def error_class(status_code: int, code: int | None) -> type[APIError]:
+    """Return the class of error that a response with this HTTP status and envelope code stands for."""
+    if status_code == 429 or code == wire.TOO_MANY_REQUESTS:
+        return RateLimitError
+    if status_code >= 500:
+        return ServerError
+    kind = _BY_STATUS.get(status_code, APIError)
+    return NotFoundError if kind is APIError and code == wire.NOT_FOUND else kind
+
+
 def _api_error(response: Response, envelope: Envelope | ProtocolError) -> APIError:
     status, code = response.status_code, _code(envelope)
-    kind = ServerError if status >= 500 else _BY_STATUS.get(status, APIError)
-    if code == wire.NOT_FOUND and kind is APIError:
-        kind = NotFoundError
-    error = kind(_message(response, envelope, "the server refused"), code=code, status_code=status)
+    error = error_class(status, code)(_message(response, envelope, "the server refused"), code=code, status_code=status)
     if isinstance(error, ServerError) and status == 503:
         error.retry_after = asked_to_wait(response.headers)
     return error

@@ -287,14 +287,14 @@ class Batch(SyncContext[AsyncBatch]):
     """Many videos, made by ``client.batch``: a context in which to iterate over the outcomes."""
 
     def _repr_html_(self) -> str:
-        """How far it has come, for notebooks."""
+        """The progress, for notebooks."""
         return self._wrapped._repr_html_()
 
     def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> Outcome:
-        """The next outcome, in the order in which they complete. To ask for it says that the one before was dealt with."""
+        """The next outcome, in the order of completion. Asking for it means that the one before has been processed."""
         return self._step(self._wrapped.__anext__)
 
     @property
@@ -304,14 +304,14 @@ class Batch(SyncContext[AsyncBatch]):
 
     @property
     def progress(self) -> Progress:
-        """How many jobs are how far."""
+        """The number of jobs at each stage."""
         return self._wrapped.progress
 
     def pace(self) -> Pace:
-        """How the client's requests go: how many the server allows, how many are left, and when the next one is sent.
+        """Return the pace of the client's requests: how many the server allows, how many are left, when the next one is sent.
 
         Returns:
-            The facts of this moment. They are about all that the client does, not this batch alone.
+            The pace at this moment. It concerns all requests of the client, not only this batch's.
 
         Raises:
             ClientClosedError: The client is closed.
@@ -320,7 +320,7 @@ class Batch(SyncContext[AsyncBatch]):
 
     @property
     def gone(self) -> tuple[JournalEntry, ...]:
-        """What the journal has from earlier runs and this batch has not. It is left as it is, also at the server."""
+        """The journal's entries of earlier runs whose jobs this batch does not have. They, and their videos, stay as they are."""
         return self._wrapped.gone
 
 

@@ -24,7 +24,7 @@ from a2v import (
 )
 from a2v._async.batch.journal import check_account
 from a2v._async.batch.lock_file import is_in_use
-from a2v._async.batch.prepare import preview
+from a2v._async.batch.planning import preview
 from a2v._core.batch_options import BatchOptions
 from a2v._core.job_matching import repeated_jobs
 from a2v._unicode_paths import find_existing

@@ -18,7 +18,7 @@ import pytest
 import a2v
 from a2v._async.batch import files
 from a2v._async.batch.journal import Journal
-from a2v._async.batch.lock_file import LockFile
+from a2v._async.batch.lock_file import LockFile, RecoveryRecord
 from a2v._async.destination import Destination
 
 pytestmark = [pytest.mark.anyio, pytest.mark.virtual_time]
@@ -327,7 +327,7 @@ async def test_what_is_no_journal_is_refused_and_left_alone(service, go, journal
 async def test_a_lost_journal_is_not_an_empty_one(service, go, journal) -> None:
     await go(jobs("a", "b"))
     journal.unlink()
-    with pytest.raises(a2v.JournalError, match=r"no journal .*, but 2 of this batch's videos are there"):
+    with pytest.raises(a2v.JournalError, match=r"no journal .*, but 2 of this batch's videos exist"):
         await go(jobs("a", "b"))
     assert service.posts == 2
     assert not journal.exists()
@@ -488,14 +488,14 @@ class Disk:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.full_at: str | None = None
-        real = Journal.move
+        real = Journal._move
 
-        def move(journal, identity, state, **facts):
+        def move(journal, identity, state, *args, **columns):
             if state == self.full_at:
                 raise sqlite3.OperationalError("database or disk is full")
-            return real(journal, identity, state, **facts)
+            return real(journal, identity, state, *args, **columns)
 
-        monkeypatch.setattr(Journal, "move", move)
+        monkeypatch.setattr(Journal, "_move", move)
 
 
 @pytest.fixture
@@ -536,7 +536,7 @@ async def test_a_full_disk_when_the_id_comes(service, go, disk, journal) -> None
 async def test_a_disk_that_keeps_no_note_either(service, go, disk, journal, monkeypatch) -> None:
     """Then the error is all there is, and it names the id; the next run calls it what it is, in doubt."""
     disk.full_at = "submitted"
-    monkeypatch.setattr(LockFile, "note", lambda *_: False)
+    monkeypatch.setattr(LockFile, "write_record", lambda *_: False)
     seen = await go(jobs("a"))
     assert "video v1 was submitted: note it" in str(seen["a"].error)
     seen = await go(jobs("a"))
@@ -558,10 +558,10 @@ def test_a_note_on_a_disk_that_fails(tmp_path, monkeypatch) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
     with LockFile(tmp_path / "batch.db") as side:
-        assert side.note({"identity": "i", "video_id": "v"})
-        assert side.read() == {"identity": "i", "video_id": "v"}
+        assert side.write_record(RecoveryRecord("i", "v"))
+        assert side.read_record() == RecoveryRecord("i", "v")
         monkeypatch.setattr(os, "fsync", fail)
-        assert not side.note({"identity": "i", "video_id": "v"})
+        assert not side.write_record(RecoveryRecord("i", "v"))
 
 
 async def test_a_note_that_cannot_be_read(go, disk, journal) -> None:
@@ -571,6 +571,20 @@ async def test_a_note_that_cannot_be_read(go, disk, journal) -> None:
     note.write_bytes(note.read_bytes().replace(b"video_id", b"nonsense"))
     with pytest.raises(a2v.JournalError, match=r"batch\.db\.lock is damaged: it should name a video"):
         await go(jobs("a"))
+
+
+async def test_a_full_disk_when_an_unknown_submission_is_reconciled(service, go, disk, journal) -> None:
+    """Its video is found, but cannot be recorded in the journal; the next run follows it."""
+    service.lists_videos = True
+    lost(service, nth=1)
+    disk.full_at = "submitted"
+    seen = await go(jobs("a"))
+    assert isinstance(seen["a"].error, a2v.SubmissionUnknownError)
+    assert states(journal) == {"a": "unknown"}
+    disk.full_at = None
+    assert (await go(jobs("a")))["a"].ok
+    assert states(journal) == {"a": "done"}
+    assert service.posts == 1
 
 
 @pytest.mark.parametrize("state", ["finished", "done", "failed"])
@@ -594,11 +608,22 @@ async def test_a_full_disk_when_an_outcome_was_dealt_with(make_client, journal, 
     async def deal_with_one(client):
         async with client.batch(jobs("a"), journal=journal) as batch:
             await anext(batch)
-            monkeypatch.setattr(Journal, "keep", fail)
+            monkeypatch.setattr(Journal, "_update", fail)
 
     async with make_client() as client:
         with pytest.raises(a2v.JournalError, match="disk I/O error"):
             await deal_with_one(client)
+
+
+async def test_an_error_of_a_journal_of_an_earlier_version(service, go, journal) -> None:
+    """It has the name of the error's class, which does not matter: the error is classified again."""
+    service.replies["video.generate"] = [httpx.Response(400, json={"code": 10001, "message": "no such character"})]
+    refused = (await go(jobs("a")))["a"].error
+    with closing(sqlite3.connect(journal, isolation_level=None)) as db:
+        db.execute("""UPDATE items SET error = json_set(error, '$.kind', 'RenamedError')""")
+    again = (await go(jobs("a"), repeat=True))["a"].error
+    assert (type(again), str(again)) == (type(refused), str(refused)) == (a2v.NotFoundError, str(refused))
+    assert service.posts == 1
 
 
 async def test_a_journal_that_changes_under_the_hands(service, go, journal, make_client) -> None:

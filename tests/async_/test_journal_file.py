@@ -31,10 +31,7 @@ TAMPERED = [
     if not (value == "NULL" and column in ("identity", "job", "state"))
 ]
 TAMPERED += [
-    *(
-        f"UPDATE items SET error = '{error}'"
-        for error in ("[]", "{", '{"kind": 3}', '{"kind": "TYPE_CHECKING", "message": "m"}')
-    ),
+    *(f"UPDATE items SET error = '{error}'" for error in ("[]", "{", '{"message": 3}', '{"kind": "A2VError"}')),
     *(
         f"UPDATE items SET job = '{job}'"
         for job in ("[]", '{"model_id": 3}', '{"a": 1}', '{"audio_url": 3, "model_id": "m"}')
@@ -360,10 +357,10 @@ async def test_a_journal_that_stays_locked_says_what_to_close(service, run, jour
 
 
 async def test_without_a_lock_file_there_is_no_note(run, journal) -> None:
-    assert lock_file.read_note(journal) is None
+    assert lock_file.read_recovery_record(journal) is None
     await run("a")
     journal.with_name("batch.db.lock").unlink()
-    assert lock_file.read_note(journal) is None
+    assert lock_file.read_recovery_record(journal) is None
     assert [entry.state for entry in a2v.read_journal(journal)] == ["done"]
 
 
@@ -372,7 +369,7 @@ async def test_a_folder_in_the_place_of_the_lock_file_is_refused(service, run, j
     with pytest.raises(a2v.JournalError, match=r"batch\.db"):
         await run("a")
     with pytest.raises(a2v.JournalError, match="cannot be read"):
-        lock_file.read_note(journal)
+        lock_file.read_recovery_record(journal)
     assert service.posts == 0
 
 

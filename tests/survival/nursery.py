@@ -24,14 +24,14 @@ import anyio
 
 import a2v
 from a2v._async import client  # noqa: F401  # what a child needs is here before it is
-from a2v._async.batch import journal, lock_file, reconciler, submitter  # noqa: F401  # what a child needs is here before it is
+from a2v._async.batch import journal, lock_file, outage, reconciler, runner  # noqa: F401  # what a child needs is here before it is
 from a2v._async.batch.files import _JournalResumeStore
 from a2v._async.batch.journal import Journal
 from a2v._async.download import Destination, _Fetch
 
 # What is waited for in seconds while somebody could look on is waited for in moments here.
-reconciler._SETTLED = reconciler._TWICE = 0.05
-submitter._AGAIN = 0.05
+reconciler._LISTED_AFTER = reconciler._LISTING_INTERVAL = 0.05
+outage.RETRY_INTERVAL = runner._FIRST_PAUSE = 0.05
 
 
 class Trouble:
@@ -97,11 +97,13 @@ def plant(trouble: Trouble) -> None:
         setattr(owner, name, wrapped)
 
     around(journal, "_create", lambda path: "creating", database)
-    around(Journal, "take", lambda self, jobs: "inserting", database)
-    around(Journal, "move", lambda self, identity, state, **facts: state.value, database)
-    around(Journal, "keep", lambda self, identity, **facts: "reporting" if "reported" in facts else "keeping", database)
+    around(Journal, "sync_jobs", lambda self, jobs: "inserting", database)
+    around(Journal, "_move", lambda self, identity, state, *args, **columns: state.value, database)
+    around(
+        Journal, "_update", lambda self, identity, **facts: "reporting" if "reported" in facts else "keeping", database
+    )
     around_async(_Fetch, "write", "a piece")
-    around_async(_JournalResumeStore, "whole", "whole")
+    around_async(_JournalResumeStore, "complete", "whole")
     around(Destination, "complete", lambda *_: "naming", disk)
 
 

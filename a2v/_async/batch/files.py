@@ -1,4 +1,9 @@
-"""The files of a batch: where they go, and how saving one goes on where an earlier run broke off."""
+"""The files of a batch: which exist already, which may be written, and how videos are saved and resumed.
+
+``a2v._core.file_names`` decides the names. A video is saved in three steps, so that a crash between any two of them loses
+nothing: the bytes go to a partial file, whose ETag is in the journal from the first byte; the digest of the complete file
+goes to the journal; the file is renamed. The next run resumes the partial file, or only renames it.
+"""
 
 from __future__ import annotations
 
@@ -13,51 +18,125 @@ from a2v._async.batch.journal import Journal
 from a2v._async.destination import Destination, FileId, file_ids
 from a2v._async.download import in_thread, sha256_of
 from a2v._async.task import AsyncVideoTask, save
+from a2v._core.batch_plan import FolderState
+from a2v._core.file_names import name_key
 from a2v._core.file_urls import path_from_url
-from a2v.errors import DownloadError
+from a2v._values.jobs import JobState
+from a2v.errors import DownloadError, JournalError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Container, Iterable
     from pathlib import Path
 
+    from a2v._core.batch_plan import BatchPlan
+    from a2v._core.job_matching import Match, Matching
     from a2v._core.journal_rows import JournalRow
     from a2v._values.jobs import Job
 
-_AT_ONCE = 4
-"""How many files are fetched at once: more would not be faster, and would all be in the middle when something breaks."""
+_CONCURRENT_DOWNLOADS = 4
+"""More would not be faster, and would leave more partial files after a failure."""
+
+
+# -- before a run (blocking) ------------------------------------------------------------------------------------------
+
+
+def check_journal_exists(journal: Path, paths: Iterable[Path | None]) -> None:
+    """Check that a journal does not exist only if the videos of its batch do not exist, either.
+
+    Without its journal, a batch would pay for these videos again.
+
+    Raises:
+        JournalError: The journal is missing, and videos exist.
+    """
+    saved = [] if journal.exists() else [path for path in paths if path and path.is_file()]
+    if saved:
+        raise JournalError(
+            f"there is no journal {journal}, but {len(saved)} of this batch's videos exist already, such as "
+            f"{saved[0]}: name the right journal, or pass overwrite=True to render them again"
+        )
+
+
+def protected_files(jobs: Iterable[Job], journal: Path | None) -> frozenset[FileId]:
+    """Return the files that a batch must never replace: its journal, and recordings that are local files."""
+    recordings = {path_from_url(job.audio_url) for job in jobs}
+    ours = [journal.with_name(journal.name + suffix) for suffix in ("", ".lock", "-wal", "-shm")] if journal else []
+    return file_ids([*recordings, *ours])
+
+
+def read_folder(matching: Matching) -> FolderState:
+    """Return which of a batch's files exist."""
+    paths = (path for match in matching.matches for path in (match.path, match.mask_path) if path)
+    other_files = matching.other_files
+    return FolderState(
+        existing={path for path in paths if path.exists()},
+        saved={match.index for match in matching.matches if _is_saved(match, other_files)},
+    )
+
+
+def _is_saved(match: Match, other_files: Container[str]) -> bool:
+    path, row = match.path, match.row
+    if path is None or row is None or not (row.sha256 or row.state is JobState.DONE) or not _has_size(path, row):
+        return False
+    # The video of another job may have been saved there, with the same size.
+    return name_key(path.name) not in other_files or sha256_of(path) == row.sha256
+
+
+def check_outputs(
+    plan: BatchPlan, protected: frozenset[FileId], *, overwrite: bool, create_folders: bool = True
+) -> None:
+    """Check, before anything is submitted, that each video can be saved.
+
+    Args:
+        plan: The plan of the run.
+        protected: Files that are never replaced.
+        overwrite: Whether other files may be replaced.
+        create_folders: Whether to create missing folders; if not, nothing is checked in them.
+
+    Raises:
+        DownloadError: A video cannot be saved.
+        OSError: The same, because of the file system.
+    """
+    for step in plan.steps:
+        for path in step.outputs:
+            if create_folders or path.parent.is_dir():
+                Destination(path, overwrite, protected).prepare()
+
+
+# -- during a run -----------------------------------------------------------------------------------------------------
 
 
 class BatchFiles:
-    """Saves a batch's videos, a few at a time.
+    """Saves the videos and masks of a batch, a few at a time.
 
     Args:
-        journal: Where to look up and to note how far each file is.
-        overwrite: Whether files that are there already may be replaced.
-        spared: Files that are never replaced.
+        journal: The journal, which has the progress of each download.
+        overwrite: Whether existing files may be replaced.
+        protected: Files that are never replaced.
     """
 
-    def __init__(self, journal: Journal, *, overwrite: bool, spared: frozenset[FileId]) -> None:
+    def __init__(self, journal: Journal, *, overwrite: bool, protected: frozenset[FileId]) -> None:
         self._journal = journal
         self._overwrite = overwrite
-        self._spared = spared
-        self._room = anyio.CapacityLimiter(_AT_ONCE)
+        self._protected = protected
+        self._limiter = anyio.CapacityLimiter(_CONCURRENT_DOWNLOADS)
 
     async def save(self, task: AsyncVideoTask, identity: str, path: Path, mask: Path | None) -> Path:
-        """Save an item's mask, if it has one, and its video, or as much of them as is missing.
+        """Save the mask of a job, if it has one, and its video. Files that are complete already are kept.
 
-        The video comes last, so that its file means that nothing is missing; but it is saved even if the mask cannot be.
+        The video is saved last, so that its existence means that nothing is missing; but an error of the mask does not
+        prevent it.
 
         Args:
-            task: Whose video.
-            identity: The item.
-            path: Where the video goes.
-            mask: Where the mask goes, if there is one.
+            task: The finished video.
+            identity: The job's key in the journal.
+            path: The path of the video.
+            mask: The path of the mask, if there is one.
 
         Returns:
-            Where the video is.
+            The path of the video.
 
         Raises:
-            DownloadError: It cannot be fetched or stored.
+            DownloadError: A file cannot be downloaded or stored.
             A2VError: As the task or the journal raises.
         """
         problem: DownloadError | None = None
@@ -73,32 +152,35 @@ class BatchFiles:
 
     async def _save_mask(self, task: AsyncVideoTask, path: Path) -> None:
         if self._overwrite or not await in_thread(path.exists):
-            destination = await in_thread(partial(Destination, path, self._overwrite, self._spared))
-            async with self._room:
+            destination = await in_thread(partial(Destination, path, self._overwrite, self._protected))
+            async with self._limiter:
                 await save(task, destination, mask=True)
 
     async def _save_video(self, task: AsyncVideoTask, identity: str, path: Path) -> Path:
-        row = await self._journal.do(partial(self._journal.row, identity))
+        row = await self._journal.run(partial(self._journal.row, identity))
         if self._journal.path is None:
-            destination, resume_store = await in_thread(partial(Destination, path, self._overwrite, self._spared)), None
+            destination, resume_store = (
+                await in_thread(partial(Destination, path, self._overwrite, self._protected)),
+                None,
+            )
         else:
             key = part_key(self._journal.salt, task.video_id)
-            destination = await in_thread(partial(Destination, path, self._overwrite, self._spared, key))
+            destination = await in_thread(partial(Destination, path, self._overwrite, self._protected, key))
             resume_store = _JournalResumeStore(self._journal, identity, row.etag, row.size)
-            if await in_thread(partial(_settle, destination, row)):
+            if await in_thread(partial(_complete_earlier_download, destination, row)):
                 return path
-        async with self._room:
+        async with self._limiter:
             return await save(task, destination, resume_store)
 
 
 def part_key(salt: str, video_id: str) -> str:
-    """Names the partial file of a video: another one for each journal, because folders may be shared."""
+    """Return the key of a video's partial file. It depends on the journal, because batches may share a folder."""
     return hashlib.sha256(f"{salt} {video_id}".encode(errors="surrogatepass")).hexdigest()[:16]
 
 
 @define(eq=False)
 class _JournalResumeStore:
-    """Remembers a download in the journal."""
+    """Keeps the progress of a download in the journal."""
 
     journal: Journal
     identity: str
@@ -106,36 +188,28 @@ class _JournalResumeStore:
     size: int | None
 
     async def start(self, etag: str | None, size: int | None) -> None:
-        """A file is about to be stored, from its first byte."""
+        """Record that the download starts at its first byte."""
         self.etag, self.size = etag, size
-        await self.journal.do(partial(self.journal.keep, self.identity, etag=etag, size=size, sha256=None))
+        await self.journal.run(partial(self.journal.download_started, self.identity, etag, size))
 
     async def complete(self, size: int, sha256: str) -> None:
-        """All of it is on disk, and only its name is missing."""
-        await self.journal.do(partial(self.journal.keep, self.identity, size=size, sha256=sha256))
+        """Record that the partial file is complete."""
+        await self.journal.run(partial(self.journal.download_completed, self.identity, size, sha256))
 
 
-def _settle(destination: Destination, row: JournalRow) -> bool:
-    """Whether all of a video is on disk; if only its name is missing it gets that."""
+def _complete_earlier_download(destination: Destination, row: JournalRow) -> bool:
+    """Return whether an earlier run has downloaded the whole video. If it was interrupted before renaming it, rename it now."""
     if row.sha256 is None:
         return False
     path, part = destination.path, destination.part
-    if is_saved(path, row) and sha256_of(path) == row.sha256:
+    if _has_size(path, row) and sha256_of(path) == row.sha256:
         part.unlink(missing_ok=True)
         return True
-    if is_saved(part, row) and not part.is_symlink() and sha256_of(part) == row.sha256:
+    if _has_size(part, row) and not part.is_symlink() and sha256_of(part) == row.sha256:
         destination.complete()
         return True
     return False
 
 
-def is_saved(path: Path, row: JournalRow) -> bool:
-    """Whether a file is there that looks like the one that was saved."""
+def _has_size(path: Path, row: JournalRow) -> bool:
     return path.is_file() and path.stat().st_size == row.size
-
-
-def protected_files(jobs: Iterable[Job], journal: Path | None) -> frozenset[FileId]:
-    """The files that a batch needs and must never replace: recordings that are files, and its journal."""
-    recordings = {path_from_url(job.audio_url) for job in jobs}
-    ours = [journal.with_name(journal.name + suffix) for suffix in ("", ".lock", "-wal", "-shm")] if journal else []
-    return file_ids([*recordings, *ours])

@@ -1,7 +1,20 @@
-"""What a batch remembers: how far each of its jobs is, in SQLite, so that a crash loses nothing and pays for nothing twice.
+"""The journal of a batch: the state of each job, in SQLite, so that a crash loses nothing and nothing is paid for twice.
 
-One process at a time writes a journal; a lock on the file beside it sees to that, and goes when the process does. Any
-number may read it meanwhile. Without a path the same memory is kept for the length of the run only.
+Invariants:
+
+* A job is *submitting* on disk before any of its request is sent, and its ``video_id`` is on disk before anything else
+  happens. So the jobs that a crashed run left *submitting* are exactly those whose outcome is unknown; opening the journal
+  makes them *unknown*. If the disk is full when a ``video_id`` arrives, it goes to the recovery record in the lock file,
+  whose space is allocated in advance, and opening the journal takes it from there.
+* A transition is one transaction. It names the states that it may start from (``job_transitions.py``) and fails if the row is
+  in another one, so a journal that something else has changed is never "corrected".
+* What is committed survives a power cut.
+* One process at a time writes; the lock file makes sure of that, and is released when the process ends, in whatever way.
+  Any number of processes may read meanwhile, because the database is in WAL mode. The last close turns that off again, so
+  that a journal at rest is a single file.
+
+A text file that is rewritten, or a log of our own, would need the same care for atomic and durable writes on each platform,
+which SQLite has already. Without a path, the database is in memory, so that a batch has one code path.
 """
 
 from __future__ import annotations
@@ -21,11 +34,12 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from urllib.parse import quote, urlsplit
 
 import anyio
+from attrs import asdict, evolve
 
 from a2v import _threads
-from a2v._async.batch.lock_file import LockFile
+from a2v._async.batch.lock_file import LockFile, RecoveryRecord, read_recovery_record
 from a2v._core.job_transitions import PREDECESSORS
-from a2v._core.journal_rows import JournalRow
+from a2v._core.journal_rows import ErrorRecord, JournalRow
 from a2v._core.settings import is_loopback
 from a2v._core.url_signatures import without_query
 from a2v._values import arguments
@@ -44,9 +58,9 @@ T = TypeVar("T")
 
 _APPLICATION = 0x61327662
 _VERSION = 2
-"""1: the state 'lost' was unknown, and ``run`` was the number of a run. 2: ``run`` is a moment; see ``finder.py``."""
+"""1: no state ``lost``, and ``run`` was the number of a run. 2: ``run`` is a moment; see ``_core/reconciliation.py``."""
 _LOCKED_SECONDS = 30.0
-"""How long to wait while another program, such as a database browser, has locked the journal."""
+"""How long to wait for another program, such as a database browser, that has locked the journal."""
 _SCHEMA = f"""
 PRAGMA application_id = {_APPLICATION};
 PRAGMA user_version = {_VERSION};
@@ -67,29 +81,39 @@ CREATE TABLE items (
 ) WITHOUT ROWID;
 CREATE TABLE known (video_id TEXT PRIMARY KEY, run INTEGER NOT NULL) WITHOUT ROWID;
 """
+_ADD_OWN_VIDEO = "INSERT OR REPLACE INTO known VALUES (?, 0)"
+_NO_FILE: Mapping[str, None] = {"etag": None, "size": None, "sha256": None}
 
 
 class Journal:
-    """The memory of one batch.
+    """The journal of one batch.
+
+    Its methods block and may raise ``sqlite3.Error``; call them through ``run``. Each method for a transition returns the
+    job's new state.
 
     Args:
-        path: The file, made if it is not there; ``None``: only for the length of the run.
-        base_url: The server that the batch is for.
-        token: The account's token. Only a keyed fingerprint of it is kept.
-        new_token: Whether the account has another token than it had before.
+        path: The file, which is created if it does not exist; ``None``: in memory.
+        base_url: The server of the batch.
+        token: The account's token. Only a keyed fingerprint of it is stored.
+        new_token: Whether the account may have another token than before.
+
+    Attributes:
+        path: The file, or ``None``.
+        salt: A random text that distinguishes this journal from others.
+        run_number: The number of this run, from 1.
 
     Raises:
-        JournalError: The file is damaged, of another batch's server or account, or in use.
+        JournalError: The file is damaged, belongs to another server or account, or is in use.
     """
 
     def __init__(self, path: Path | None, *, base_url: str, token: Secret, new_token: bool = False) -> None:
         self.path = path
-        self._turn = anyio.Lock()
-        # asyncio's own cancellation, such as that of Ctrl-C, leaves a thread at work behind, whatever shields it.
-        self._working = threading.Lock()
+        self._lock = anyio.Lock()
+        # asyncio's own cancellation, such as that of Ctrl-C, abandons a thread that is still working, despite the shield.
+        self._thread_lock = threading.Lock()
         with ExitStack() as stack:
             # Beside the file itself, so that two links to one journal have one lock.
-            self._side = stack.enter_context(LockFile(path.resolve())) if path else None
+            self._lock_file = stack.enter_context(LockFile(path.resolve())) if path else None
             if path and not path.exists():
                 _create(path)
             if path and not path.is_file():
@@ -98,46 +122,50 @@ class Journal:
             if path:
                 _set_up(self._db, path)
             self._check(base_url, token, new_token=new_token)
-            self.run_number = self._begin()
+            self.run_number = self._begin_run()
             self._stack = stack.pop_all()
 
     @classmethod
-    async def open(cls, path: Path | None, **of: Any) -> Self:
-        """Open a journal off the event loop."""
+    async def open(cls, path: Path | None, **options: Any) -> Self:
+        """Open a journal in a worker thread. The arguments are those of the class."""
         if path is None:
-            return cls(None, **of)
-        return await _threads.run(partial(_explained, path, partial(cls, path, **of)))
+            return cls(None, **options)
+        return await _threads.run(partial(_translate_errors, path, partial(cls, path, **options)))
 
     async def aclose(self) -> None:
-        """Let go of the file. What was written is safe without it."""
-        await self.do(self._close)
+        """Release the file. Everything written is on disk already."""
+        await self.run(self._close)
 
-    async def do(self, work: Callable[[], T]) -> T:
-        """Read or write, one at a time and off the event loop. A cancellation waits until it is done.
+    async def run(self, work: Callable[[], T]) -> T:
+        """Call one of the methods below in a worker thread, one at a time. A cancellation waits until it returns.
 
         Raises:
-            JournalError: It cannot be done.
+            JournalError: The journal cannot be read or written.
         """
         if self.path is None:
-            return _explained(None, work)
+            return _translate_errors(None, work)
         with anyio.CancelScope(shield=True):
-            async with self._turn:
-                return await _threads.run(partial(_explained, self.path, partial(self._alone, work)))
+            async with self._lock:
+                return await _threads.run(partial(_translate_errors, self.path, partial(self._exclusively, work)))
         raise AssertionError  # pragma: no cover  # for the type checkers: a shielded scope is not cancelled
 
-    def _alone(self, work: Callable[[], T]) -> T:
-        with self._working:
+    def _exclusively(self, work: Callable[[], T]) -> T:
+        with self._thread_lock:
             return work()
 
-    # -- at the beginning ---------------------------------------------------------------------------------------------
+    # -- all rows -----------------------------------------------------------------------------------------------------
 
     def rows(self) -> list[JournalRow]:
-        """All that is known, also of jobs that the batch does not have."""
-        # Fetched at once: a query that is left half read, for a row that is damaged, would keep the journal locked.
+        """Return all rows, including those of jobs that the batch does not have."""
+        # Fetched at once: a query abandoned at a damaged row would keep the journal locked.
         return [_read_row(row) for row in self._db.execute(_ROWS).fetchall()]
 
-    def take(self, matches: Iterable[Match]) -> None:
-        """Note which jobs the batch has, in their order, each under the identity that it has from now on."""
+    def row(self, identity: str) -> JournalRow:
+        """Return the row of a job."""
+        return _read_row(self._db.execute(f"{_ROWS} WHERE identity = ?", (identity,)).fetchone())
+
+    def sync_jobs(self, matches: Iterable[Match]) -> None:
+        """Store the jobs of the batch in their order, and rename the rows of jobs with a new identity."""
         matches = list(matches)
         rows = [(match.identity, match.row.identity) for match in matches if match.row]
         renamed = [(new, old) for new, old in rows if new != old]
@@ -151,83 +179,131 @@ class Journal:
                 jobs,
             )
 
-    def learn(self, seen: Iterable[tuple[str, int]]) -> None:
-        """Remember when videos were first seen, or 0 for those that are accounted for; ``finder.py`` explains it."""
+    # -- reconciliation -----------------------------------------------------------------------------------------------
+
+    def add_known_videos(self, seen: Iterable[tuple[str, int]]) -> None:
+        """Store the moment at which each video was first listed, or 0 if its origin is known. An earlier one is kept."""
         with self._transaction():
             self._db.executemany(
                 "INSERT INTO known VALUES (?, ?) ON CONFLICT (video_id) DO UPDATE SET run = min(run, excluded.run)",
                 seen,
             )
 
-    def doubts(self) -> tuple[dict[str, int | None], dict[str, int]]:
-        """When each of the items in doubt was submitted, and when each video was first seen."""
+    def read_unknown_and_known(self) -> tuple[dict[str, int | None], dict[str, int]]:
+        """Return the moment of each unknown submission, and that of each known video; see ``_core/reconciliation.py``."""
         unknown = self._db.execute(
             "SELECT identity, iif(typeof(run) = 'integer', run, NULL) FROM items WHERE state = 'unknown'"
         )
         known = self._db.execute("SELECT video_id, iif(typeof(run) = 'integer', run, 0) FROM known")
         return dict(unknown.fetchall()), dict(known.fetchall())
 
-    # -- later --------------------------------------------------------------------------------------------------------
+    # -- transitions --------------------------------------------------------------------------------------------------
 
-    def move(self, identity: str, state: JobState, **facts: Any) -> None:
-        """Note that an item has got further. The next thing to happen may rely on its being on disk.
+    def resubmit(self, identity: str) -> JobState:
+        """Make a job pending again by the caller's choice. Its video and its file are forgotten."""
+        return self._move(identity, JobState.PENDING, video_id=None, **_NO_FILE)
+
+    def submitting(self, identity: str, moment: int | None) -> JobState:
+        """Record that the request is about to be sent.
 
         Args:
-            identity: Which item.
-            state: Where it is now.
-            **facts: Columns that change with it.
-
-        Raises:
-            JournalError: It was somewhere else than the batch thought.
+            identity: The job.
+            moment: The moment of the submission; ``None`` if the account's videos have not been listed before.
         """
-        error = facts.get("error")
-        facts = {"error": None, "reported": 0} | facts
-        if error:
-            facts["error"] = json.dumps(error)
-        before = PREDECESSORS[state]
-        columns = "".join(f", {name} = ?" for name in facts)
-        places = ", ".join("?" * len(before))
-        with self._transaction():
-            changed = self._db.execute(
-                f"UPDATE items SET state = ?{columns} WHERE identity = ? AND state IN ({places})",  # noqa: S608  # ours
-                (state, *facts.values(), identity, *before),
-            )
-            if changed.rowcount != 1:
-                raise JournalError(f"{self.path}: item {identity} cannot become {state} now; was the journal changed?")
-            if video_id := facts.get("video_id"):
-                self._db.execute("INSERT OR REPLACE INTO known VALUES (?, 0)", (video_id,))
+        return self._move(identity, JobState.SUBMITTING, run=moment)
 
-    def submitted(self, identity: str, video_id: str) -> None:
-        """Note the id under which the server knows an item, before anything else happens.
+    def withdrawn(self, identity: str, error: ErrorRecord | None = None) -> JobState:
+        """Record that nothing was sent, or that the server refused the request for a reason that does not concern the job."""
+        return self._move(identity, JobState.PENDING, error=error)
+
+    def rejected(self, identity: str, error: ErrorRecord | None) -> JobState:
+        """Record that the server refused the job."""
+        return self._move(identity, JobState.REJECTED, error=error)
+
+    def unknown(self, identity: str, error: ErrorRecord | None) -> JobState:
+        """Record that the server may or may not have accepted the job."""
+        return self._move(identity, JobState.UNKNOWN, error=error)
+
+    def submitted(self, identity: str, video_id: str) -> JobState:
+        """Record that the server has accepted the job as this video.
 
         Raises:
-            JournalError: It cannot be noted in the journal. It is in the side file then, if that can be written.
+            JournalError: The journal cannot be written. The lock file has the ``video_id`` then, if it can be written.
         """
         try:
-            self.move(identity, JobState.SUBMITTED, video_id=video_id)
+            return self._move(identity, JobState.SUBMITTED, video_id=video_id)
         except (sqlite3.Error, OSError) as error:
             reason = str(error)
-        else:
-            return
-        kept = self._side is not None and self._side.note({"identity": identity, "video_id": video_id})
-        where = f"it is noted in {self._side.path} and taken from there next time" if self._side and kept else "note it"
+        advice = "note it"
+        if self._lock_file and self._lock_file.write_record(RecoveryRecord(identity, video_id)):
+            advice = f"it is noted in {self._lock_file.path} and taken from there next time"
         problem = JournalError(
-            f"{self.path} cannot be written ({reason}); video {escape(video_id)} was submitted: {where}"
+            f"{self.path} cannot be written ({reason}); video {escape(video_id)} was submitted: {advice}"
         )
         problem.video_id = video_id
         raise problem
 
-    def keep(self, identity: str, **facts: Any) -> None:
-        """Note facts of an item that stays where it is."""
-        columns = ", ".join(f"{name} = ?" for name in facts)
+    def finished(self, identity: str) -> JobState:
+        """Record that the video is rendered."""
+        return self._move(identity, JobState.FINISHED)
+
+    def file_missing(self, identity: str) -> JobState:
+        """Record that the file of a done job is missing, so that its video is downloaded again."""
+        return self._move(identity, JobState.FINISHED, path=None, **_NO_FILE)
+
+    def done(self, identity: str, path: str | None) -> JobState:
+        """Record that the job is done: its video is saved, if the batch saves videos."""
+        return self._move(identity, JobState.DONE, path=path)
+
+    def failed(self, identity: str, error: ErrorRecord | None) -> JobState:
+        """Record that the render failed."""
+        return self._move(identity, JobState.FAILED, error=error)
+
+    def lost(self, identity: str, error: ErrorRecord | None) -> JobState:
+        """Record that the server no longer knows the video."""
+        return self._move(identity, JobState.LOST, error=error)
+
+    def _move(self, identity: str, state: JobState, error: ErrorRecord | None = None, **columns: Any) -> JobState:
+        """Change the state and other columns of a row. It is on disk when this returns.
+
+        Raises:
+            JournalError: The row is in a state that does not allow this.
+        """
+        changes = {"state": state, "error": json.dumps(asdict(error)) if error else None, "reported": 0} | columns
+        assignments = ", ".join(f"{name} = ?" for name in changes)
+        predecessors = PREDECESSORS[state]
+        allowed = ", ".join("?" * len(predecessors))
         with self._transaction():
-            self._db.execute(f"UPDATE items SET {columns} WHERE identity = ?", (*facts.values(), identity))  # noqa: S608
+            updated = self._db.execute(
+                f"UPDATE items SET {assignments} WHERE identity = ? AND state IN ({allowed})",  # noqa: S608  # ours
+                (*changes.values(), identity, *predecessors),
+            )
+            if updated.rowcount != 1:
+                raise JournalError(f"{self.path}: item {identity} cannot become {state} now; was the journal changed?")
+            if video_id := columns.get("video_id"):
+                self._db.execute(_ADD_OWN_VIDEO, (video_id,))
+        return state
 
-    def row(self, identity: str) -> JournalRow:
-        """What is known of an item."""
-        return _read_row(self._db.execute(f"{_ROWS} WHERE identity = ?", (identity,)).fetchone())
+    # -- without a transition -----------------------------------------------------------------------------------------
 
-    # -- within -------------------------------------------------------------------------------------------------------
+    def reported(self, identity: str) -> None:
+        """Record that the caller has processed the outcome of a job."""
+        self._update(identity, reported=1)
+
+    def download_started(self, identity: str, etag: str | None, size: int | None) -> None:
+        """Record that the download of a file starts at its first byte."""
+        self._update(identity, etag=etag, size=size, sha256=None)
+
+    def download_completed(self, identity: str, size: int, sha256: str) -> None:
+        """Record that the partial file is complete, so that only its name is missing."""
+        self._update(identity, size=size, sha256=sha256)
+
+    def _update(self, identity: str, **columns: Any) -> None:
+        assignments = ", ".join(f"{name} = ?" for name in columns)
+        with self._transaction():
+            self._db.execute(f"UPDATE items SET {assignments} WHERE identity = ?", (*columns.values(), identity))  # noqa: S608
+
+    # -- opening and closing ------------------------------------------------------------------------------------------
 
     def _check(self, base_url: str, token: Secret, *, new_token: bool) -> None:
         if self.path is None:
@@ -235,38 +311,39 @@ class Journal:
         _check_file(self._db, self.path)
         facts = dict(self._db.execute("SELECT name, value FROM facts").fetchall())
         self.salt = salt = facts.get("salt") or secrets.token_hex(16)
-        mine = {"salt": salt, "base_url": base_url, "account": _fingerprint(salt, token)}
-        _check_account(self.path, facts, base_url, mine["account"], new_token=new_token)
+        current = {"salt": salt, "base_url": base_url, "account": _fingerprint(salt, token)}
+        _check_account(self.path, facts, base_url, current["account"], new_token=new_token)
         with self._transaction():
-            self._db.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", mine.items())
+            self._db.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", current.items())
             self._migrate()
 
     def _migrate(self) -> None:
-        """Bring a journal of an earlier version up to date. A reader does not need that."""
+        """Update a journal of an earlier version. Readers can use it as it is."""
         (version,) = self._db.execute("PRAGMA user_version").fetchone()
         if version < 2:
-            # Unless a run has seen a video of its beginning, nothing tells that it was able to list them.
+            # A run without a listed video of its own number may not have been able to list the account's videos.
             self._db.execute(
                 "UPDATE items SET run = NULL WHERE state IN ('submitting', 'unknown') "
                 "AND run NOT IN (SELECT run FROM known)"
             )
             self._db.execute(f"PRAGMA user_version = {_VERSION}")
 
-    def _begin(self) -> int:
-        """What the last run left in the middle of a submission is in doubt, but for an id that was noted elsewhere."""
-        note = self._side.read() if self._side else None
+    def _begin_run(self) -> int:
+        """Decide about the submissions that a crash interrupted, as ``read_recovered_rows`` does, and count the run."""
+        record = self._lock_file.read_record() if self._lock_file else None
         with self._transaction():
-            if note:
+            if record:
                 self._db.execute(
-                    "UPDATE items SET state = 'submitted', video_id = ? WHERE identity = ? AND state = 'submitting'",
-                    (note["video_id"], note["identity"]),
+                    "UPDATE items SET state = 'submitted', video_id = ? "
+                    "WHERE identity = ? AND state IN ('submitting', 'unknown')",
+                    (record.video_id, record.identity),
                 )
-                self._db.execute("INSERT OR REPLACE INTO known VALUES (?, 0)", (note["video_id"],))
+                self._db.execute(_ADD_OWN_VIDEO, (record.video_id,))
             self._db.execute("UPDATE items SET state = 'unknown' WHERE state = 'submitting'")
             (run,) = self._db.execute("SELECT coalesce(max(value), 0) + 1 FROM facts WHERE name = 'run'").fetchone()
             self._db.execute("INSERT OR REPLACE INTO facts VALUES ('run', ?)", (run,))
-        if note and self._side:
-            self._side.clear()
+        if record and self._lock_file:
+            self._lock_file.clear_record()
         if not 0 < int(run) < 2**30:
             raise JournalError(f"{self.path} is damaged: it says that this is run {run}")
         return int(run)
@@ -284,38 +361,52 @@ class Journal:
 
     def _close(self) -> None:
         if self.path:
-            # One plain file, if nobody reads it just now; else it stays as it is, which is as safe.
+            # Leave WAL mode so that a single file remains. If a reader prevents that, the journal is as safe with it.
             with suppress(sqlite3.Error):
                 self._db.execute("PRAGMA journal_mode = DELETE")
         self._stack.close()
 
 
 def read_journal(path: str | os.PathLike[str]) -> list[JournalEntry]:
-    """Read the journal of a batch, also while another process works on it.
+    """Read the journal of a batch. Another process may be writing it.
 
     Args:
         path: The journal's file.
 
     Returns:
-        What is known of each job: first those of the last run, in its order, then those that it did not have.
+        An entry for each job: first the jobs of the last run, in its order, then those that it did not have.
 
     Raises:
         InvalidArgumentError: ``path`` is not a path.
-        JournalError: There is no such file, it is no journal, or it is damaged.
+        JournalError: The file does not exist, is not a journal, or is damaged.
     """
     return [row.entry for row in read_rows(arguments.path("path", path))]
 
 
 def read_rows(path: Path) -> list[JournalRow]:
-    """As ``read_journal``, with all that the journal keeps."""
-    return _explained(path, partial(_read_file, path))
+    """Return the rows of a journal in the order of ``read_journal``."""
+    return _translate_errors(path, partial(_read_file, path))
+
+
+def read_recovered_rows(path: Path) -> list[JournalRow]:
+    """Return the rows of a journal as opening it for a run would leave them, without changing it."""
+    record = read_recovery_record(path)
+    rows = []
+    for row in read_rows(path):
+        if row.state not in (JobState.SUBMITTING, JobState.UNKNOWN):
+            rows.append(row)
+        elif record and row.identity == record.identity:
+            rows.append(evolve(row, state=JobState.SUBMITTED, video_id=record.video_id))
+        else:
+            rows.append(evolve(row, state=JobState.UNKNOWN))
+    return rows
 
 
 def check_account(path: Path, *, base_url: str, token: Secret, new_token: bool) -> None:
-    """Check that a run with this server and token could use a journal, which is only read.
+    """Check that a run with this server and token can use a journal, without changing it.
 
     Raises:
-        JournalError: It could not.
+        JournalError: It cannot.
     """
 
     def check() -> None:
@@ -324,7 +415,7 @@ def check_account(path: Path, *, base_url: str, token: Secret, new_token: bool) 
         account = _fingerprint(facts["salt"], token) if "salt" in facts else ""
         _check_account(path, facts, base_url, account, new_token=new_token)
 
-    _explained(path, check)
+    _translate_errors(path, check)
 
 
 def _read_file(path: Path) -> list[JournalRow]:
@@ -355,7 +446,7 @@ def _check_account(
 
 
 def sqlite_uri(path: PurePath) -> str:
-    """A path as SQLite reads it in a URI, which differs from ``as_uri`` for Windows shares: it accepts no host."""
+    """Return the URI of a path for SQLite. It differs from ``Path.as_uri`` for Windows shares: SQLite accepts no host."""
     text = path.as_posix()
     return "file://" + ("" if text.startswith("/") else "/") + quote(os.fsencode(text))
 
@@ -364,11 +455,11 @@ def sqlite_uri(path: PurePath) -> str:
 
 
 def _create(path: Path) -> None:
-    """Under its name when it is whole, so that an empty file is always one that was damaged."""
+    """Create the file under another name and rename it when it is complete, so that an empty journal is always a damaged one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_name(f"{path.name}.new")
     new.unlink(missing_ok=True)
-    os.close(os.open(new, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))  # others do not read it
+    os.close(os.open(new, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))  # not readable by others
     with closing(sqlite3.connect(new, isolation_level=None)) as db:
         _make_durable(db)
         db.executescript(f"BEGIN; {_SCHEMA} COMMIT;")
@@ -376,19 +467,20 @@ def _create(path: Path) -> None:
 
 
 def _connect(path: Path | None) -> sqlite3.Connection:
-    # Always one thread at a time, but not always the same one.
+    # One thread at a time uses it, but not always the same one.
     return sqlite3.connect(path or ":memory:", timeout=_LOCKED_SECONDS, isolation_level=None, check_same_thread=False)
 
 
 def _set_up(db: sqlite3.Connection, path: Path) -> None:
-    # In this order, or a file that is no database would only be told of later.
+    # Checked first: `journal_mode = WAL` would change a database that is not a journal.
     _check_file(db, path)
     _write_ahead(db)
     _make_durable(db)
 
 
 def _write_ahead(db: sqlite3.Connection) -> None:
-    # SQLite waits for a locked database everywhere but here.
+    # SQLite waits for a locked database except for this statement. This code runs in a worker thread, so it may block, and
+    # the real clock is right: the other program does not run in virtual time.
     deadline = time.monotonic() + _LOCKED_SECONDS
     while True:
         try:
@@ -402,7 +494,7 @@ def _write_ahead(db: sqlite3.Connection) -> None:
 
 
 def _make_durable(db: sqlite3.Connection) -> None:
-    """Have what is committed survive a power cut. On macOS that takes more than fsync, which other systems ignore."""
+    """Make commits survive a power cut. macOS needs more than ``fsync`` for that; other systems ignore those settings."""
     for setting in ("synchronous = FULL", "fullfsync = ON", "checkpoint_fullfsync = ON"):
         db.execute(f"PRAGMA {setting}")
 
@@ -415,7 +507,7 @@ def _check_file(db: sqlite3.Connection, path: Path | None) -> None:
         raise JournalError(f"{path} is not a journal of a2v, or what was in it is lost; it is left as it is")
     if version > _VERSION:
         raise JournalError(f"{path} was written by a newer version of a2v")
-    # A view or a trigger could do anything, such as never end.
+    # A view or a trigger could run anything, even an endless query.
     (foreign,) = db.execute("SELECT count(*) FROM sqlite_master WHERE type NOT IN ('table', 'index')").fetchone()
     if foreign:
         raise JournalError(f"{path} was changed by another program: it contains views or triggers")
@@ -424,8 +516,8 @@ def _check_file(db: sqlite3.Connection, path: Path | None) -> None:
         raise JournalError(f"{path} is damaged ({problem}); it is left as it is")
 
 
-def _explained(path: Path | None, work: Callable[[], T]) -> T:
-    """The one place where what SQLite and the file system say becomes an error of ours."""
+def _translate_errors(path: Path | None, work: Callable[[], T]) -> T:
+    """Call a function and raise the errors of SQLite, the file system and damaged rows as ``JournalError``."""
     try:
         return work()
     except A2VError:
@@ -437,13 +529,13 @@ def _explained(path: Path | None, work: Callable[[], T]) -> T:
     except OSError as error:
         reason = error.strerror or str(error)
     except Exception as error:
-        # What is in the file may be anything; what cannot be read as a journal's content is damage.
+        # Reading arbitrary content may fail in any way; all of it means that the file is damaged.
         raise JournalError(f"the journal {path} is damaged: {type(error).__name__}: {error}") from error
     raise JournalError(f"the journal {path} cannot be used: {reason}")
 
 
 def _server(base_url: str) -> str:
-    """What tells a server from others. On this machine the port does not: an engine may get another one each time."""
+    """Return a key for a server. The port does not count for this machine: a local engine may get another one each time."""
     host = urlsplit(base_url).hostname or ""
     return "this machine" if is_loopback(host) else base_url
 
@@ -471,7 +563,7 @@ def _read_row(row: Sequence[Any]) -> JournalRow:
     """Read a row.
 
     Raises:
-        Exception: Another program, or a bug, has written something else there. ``_explained`` says so.
+        Exception: It is damaged. ``_translate_errors`` makes a ``JournalError`` of it.
     """
     identity, place, job, state, video_id, error, etag, size, sha256, path, reported = row
     _expect(isinstance(identity, str) and _IDENTITY.fullmatch(identity), "identity", identity)
@@ -489,7 +581,7 @@ def _read_row(row: Sequence[Any]) -> JournalRow:
         state=JobState(state),
         video_id=video_id,
         error=_read_error(error) if error else None,
-        # An early version kept any tag, and some cannot be sent.
+        # An earlier version stored any ETag, and some of them cannot be sent.
         etag=etag if isinstance(etag, str) and _STRONG_TAG.fullmatch(etag) else None,
         size=size,
         sha256=sha256,
@@ -503,15 +595,18 @@ def _read_job(text: str) -> Job:
     try:
         return Job(**facts)
     except ValueError:
-        # An earlier version accepted names and URLs that this one refuses; such a job is only shown, never submitted.
+        # An earlier version accepted names and URLs that are invalid now; such a job is only shown, never submitted.
         return Job(**(facts | {"name": None, "audio_url": quote(facts["audio_url"], safe="/:?&=#%[]@+,;~")}))
 
 
-def _read_error(text: str) -> Mapping[str, Any]:
+def _read_error(text: str) -> ErrorRecord:
+    # Earlier versions stored the name of the error's class too; it is not used.
     error = json.loads(text)
-    for name, kinds in (("kind", str), ("message", str), ("code", int | None), ("status_code", int | None)):
-        _expect(isinstance(error.get(name), kinds), name, error.get(name))
-    return dict(error)
+    message, code, status_code = error.get("message"), error.get("code"), error.get("status_code")
+    _expect(isinstance(message, str), "message", message)
+    _expect(isinstance(code, int | None), "code", code)
+    _expect(isinstance(status_code, int | None), "status_code", status_code)
+    return ErrorRecord(message, code, status_code)
 
 
 def _expect(found: object, name: str, value: object) -> None:

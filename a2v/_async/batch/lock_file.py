@@ -1,7 +1,12 @@
-"""The lock file of a journal, which also has room for one note.
+"""The lock file of a journal, which also stores a recovery record.
 
-The lock lasts as long as the process that holds it, however that ends. The note is for the case that a video was submitted
-and the journal cannot be written: its blocks are allocated in advance, so it can be stored on a full disk.
+The lock is an advisory lock of the operating system, which lasts as long as the process that holds it: a killed process
+leaves no stale lock, as a file with a process id would. A forked child inherits the open file, and with it the lock, so it
+closes its copy at once; otherwise the lock would last until all children have ended.
+
+The recovery record covers one case: a video was submitted, and the journal cannot be written because the disk is full. The
+file's blocks are allocated when it is created, so one record can be written on a full disk. Opening the journal copies the
+record into it.
 """
 
 from __future__ import annotations
@@ -14,23 +19,37 @@ import sys
 from typing import TYPE_CHECKING, Self
 from weakref import WeakSet
 
+from attrs import asdict, frozen
+
 from a2v.errors import JournalError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
-_NOTE_SIZE = 4096
+_RECORD_SIZE = 4096
 _CLOSED = -1
-# What a planted link or named pipe would do: overwrite another file, or block for ever. Windows has neither flag.
-_CAREFULLY = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+# Against planted files: a symbolic link would lead to another file, a named pipe would block. Windows has neither flag.
+_SAFE_FLAGS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+
+
+@frozen
+class RecoveryRecord:
+    """A submission that could not be recorded in the journal.
+
+    Attributes:
+        identity: The job's key in the journal.
+        video_id: Its video.
+    """
+
+    identity: str
+    video_id: str
 
 
 class LockFile:
-    """The file beside a journal: it is locked while a batch runs, and stores one note when the disk is full.
+    """The lock file of a journal: a context manager that holds the lock.
 
     Args:
-        journal: The journal's path, which is in the messages of errors.
+        journal: The path of the journal.
 
     Raises:
         JournalError: Another process holds the lock, or the file cannot be locked.
@@ -47,8 +66,8 @@ class LockFile:
         self._file = self._open()
         try:
             self._lock()
-            if os.fstat(self._file).st_size < _NOTE_SIZE:
-                self.clear()
+            if os.fstat(self._file).st_size < _RECORD_SIZE:
+                self.clear_record()
         except BaseException:
             self.close()
             raise
@@ -59,36 +78,36 @@ class LockFile:
         self.close()
 
     def close(self) -> None:
-        """Release the lock. A forked child, which inherits the file, calls this too; it does not release the parent's lock."""
+        """Close the file, which releases the lock, unless a parent or a forked child of this process has the file open, too."""
         _open_files.discard(self)
         file, self._file = self._file, _CLOSED
         if file != _CLOSED:
             os.close(file)
 
-    def note(self, facts: Mapping[str, str]) -> bool:
-        """Store a note; return whether that worked."""
+    def write_record(self, record: RecoveryRecord) -> bool:
+        """Store the recovery record; return whether that succeeded."""
         try:
-            self._write(json.dumps(facts))
+            self._write(json.dumps(asdict(record)))
         except OSError:
             return False
         return True
 
-    def read(self) -> dict[str, str] | None:
-        """The note that was stored and not cleared since.
+    def read_record(self) -> RecoveryRecord | None:
+        """Return the recovery record, if there is one.
 
         Raises:
-            JournalError: The file holds something else.
+            JournalError: The file has other content.
         """
         os.lseek(self._file, 0, os.SEEK_SET)
-        return _parsed(self.path, os.read(self._file, _NOTE_SIZE))
+        return _parse(self.path, os.read(self._file, _RECORD_SIZE))
 
-    def clear(self) -> None:
-        """Remove the note, and allocate the blocks for the next one."""
+    def clear_record(self) -> None:
+        """Remove the recovery record, and allocate the blocks for another one."""
         self._write("")
 
     def _open(self) -> int:
         try:
-            file = os.open(self.path, os.O_RDWR | os.O_CREAT | _CAREFULLY, 0o600)
+            file = os.open(self.path, os.O_RDWR | os.O_CREAT | _SAFE_FLAGS, 0o600)
         except OSError as error:
             if error.errno == errno.ELOOP:
                 raise JournalError(f"{self.path} is a symbolic link; remove it") from None
@@ -102,7 +121,7 @@ class LockFile:
         try:
             _lock(self._file)
         except BlockingIOError:
-            # Two processes would submit the same jobs.
+            # Two processes would submit, and pay for, the same jobs.
             raise JournalError(f"this batch is already running: another process works on {self._journal}") from None
         except OSError as error:
             raise JournalError(
@@ -112,7 +131,7 @@ class LockFile:
 
     def _write(self, text: str) -> None:
         os.lseek(self._file, 0, os.SEEK_SET)
-        os.write(self._file, text.encode().ljust(_NOTE_SIZE))
+        os.write(self._file, text.encode().ljust(_RECORD_SIZE))
         sync(self._file)
 
 
@@ -120,9 +139,8 @@ _open_files: WeakSet[LockFile] = WeakSet()
 
 
 def _after_fork() -> None:  # pragma: no cover  # runs in forked children only
-    # The lock belongs to the open file, which parent and child share: it would last until all children have ended.
-    for side in list(_open_files):
-        side.close()
+    for lock_file in list(_open_files):
+        lock_file.close()
 
 
 if hasattr(os, "register_at_fork"):  # pragma: no branch
@@ -130,9 +148,9 @@ if hasattr(os, "register_at_fork"):  # pragma: no branch
 
 
 def is_in_use(journal: Path) -> bool:
-    """Whether a batch is running with a journal, in this process or in another one."""
+    """Return whether a batch is running with a journal, in this process or in another one."""
     try:
-        file = os.open(_path_of(journal.resolve()), os.O_RDWR | _CAREFULLY)
+        file = os.open(_path_of(journal.resolve()), os.O_RDWR | _SAFE_FLAGS)
     except OSError:
         return False
     try:
@@ -145,53 +163,49 @@ def is_in_use(journal: Path) -> bool:
         os.close(file)
 
 
-def read_note(journal: Path) -> dict[str, str] | None:
-    """The note beside a journal, without the lock: for readers that change nothing.
+def read_recovery_record(journal: Path) -> RecoveryRecord | None:
+    """Return the recovery record of a journal, without taking the lock.
 
     Raises:
-        JournalError: The file holds something else, or cannot be read.
+        JournalError: The lock file has other content, or cannot be read.
     """
     path = _path_of(journal)
     try:
-        file = os.open(path, os.O_RDONLY | _CAREFULLY)
+        file = os.open(path, os.O_RDONLY | _SAFE_FLAGS)
         try:
-            noted = os.read(file, _NOTE_SIZE)
+            content = os.read(file, _RECORD_SIZE)
         finally:
             os.close(file)
     except FileNotFoundError:
         return None
     except OSError as error:
         raise JournalError(f"{path} cannot be read: {error.strerror}") from None
-    return _parsed(path, noted)
+    return _parse(path, content)
 
 
-def _parsed(path: Path, noted: bytes) -> dict[str, str] | None:
-    if not noted.strip():
+def _parse(path: Path, content: bytes) -> RecoveryRecord | None:
+    if not content.strip():
         return None
     try:
-        facts = json.loads(noted)
-        note = {name: facts[name] for name in ("identity", "video_id")}
+        facts = json.loads(content)
+        values = [facts["identity"], facts["video_id"]]
     except (ValueError, TypeError, KeyError, RecursionError):
-        note = {}
-    if not note or not all(isinstance(value, str) and _is_text(value) for value in note.values()):
+        values = []
+    if not values or not all(isinstance(value, str) and value and value.isprintable() for value in values):
         raise JournalError(f"{path} is damaged: it should name a video that was submitted, or be empty")
-    return note
+    return RecoveryRecord(*values)
 
 
 def _path_of(journal: Path) -> Path:
     return journal.with_name(f"{journal.name}.lock")
 
 
-def _is_text(value: str) -> bool:
-    return bool(value) and value.isprintable()
-
-
 def sync(file: int) -> None:
-    """Have a file's content survive a power cut."""
+    """Make the content of a file survive a power cut."""
     if sys.platform == "darwin":  # pragma: no cover
-        import fcntl  # noqa: PLC0415  # of POSIX only
+        import fcntl  # noqa: PLC0415  # only on POSIX
 
-        # There fsync leaves the content in the drive's cache.
+        # On macOS, fsync leaves the content in the drive's cache.
         fcntl.fcntl(file, fcntl.F_FULLFSYNC)
     else:
         os.fsync(file)
@@ -199,14 +213,14 @@ def sync(file: int) -> None:
 
 def _lock(file: int) -> None:
     if sys.platform == "win32":  # pragma: no cover
-        import msvcrt  # noqa: PLC0415  # of this system only
+        import msvcrt  # noqa: PLC0415  # only on Windows
 
-        os.lseek(file, _NOTE_SIZE, os.SEEK_SET)  # behind the note, for what is locked cannot be read
+        os.lseek(file, _RECORD_SIZE, os.SEEK_SET)  # after the record: locked bytes cannot be read
         try:
             msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
         except PermissionError:
             raise BlockingIOError from None
     else:
-        import fcntl  # noqa: PLC0415  # of the others only
+        import fcntl  # noqa: PLC0415  # only on POSIX
 
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

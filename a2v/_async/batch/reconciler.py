@@ -1,16 +1,13 @@
-"""Looks in ``video.list`` for submissions of which nobody knows whether they arrived.
+"""Looks for the videos of submissions with unknown outcomes, in ``video.list``.
 
-A video is taken for the result of such a submission if nothing else can be meant:
+``a2v._core.reconciliation`` has the rule. It needs to know when each video was first listed and when each submission began,
+on one scale. Within the client, ``KnownVideos`` counts submissions; the journal keeps these numbers as moments, which also
+hold for the next run. Three precautions keep the rule sound:
 
-* it was not listed before the submission began, and the run had listed the account's videos before that;
-* the client did not get it in another way: by ``videos.generate``, as an id from its caller, or for another batch;
-* it is the only such video, and this the only submission without a result, of this journal and of the client;
-* no other video of unknown origin has appeared since the run began: then somebody else submits with this account, too, and
-  the video may be theirs.
-
-The journal keeps when each video was first seen and when each submission began, so this also holds for the next run. Both
-are numbers on one scale: the run's, times 2^32, plus the submissions of the client since the run began. 0 is for videos that
-are accounted for.
+* The account's videos are listed before the first submission of the run, and everything that was seen is written to the
+  journal before each submission. A video that is first seen later is therefore later than the submission.
+* A video must be in two listings: a server may list one for a moment and withdraw it.
+* Submissions in progress are awaited first, because one of the listed videos may be theirs.
 """
 
 from __future__ import annotations
@@ -19,9 +16,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import anyio
+from attrs import frozen
 
+from a2v._async.batch.outage import Outage
 from a2v._async.requests.known_videos import KNOWN
-from a2v._core.poll_scheduler import MAX_OUTAGE
 from a2v._core.reconciliation import MOMENTS_PER_RUN, match_unknown
 from a2v.errors import A2VError, ProtocolError, RateLimitError, ServerError, TransportError
 
@@ -31,116 +29,124 @@ if TYPE_CHECKING:
     from a2v._async.batch.journal import Journal
     from a2v._async.requests.session import Session
 
-_SETTLED = 120.0
-"""Seconds after which a submission that arrived is expected to show in `video.list`."""
-_TWICE = 10.0
-"""Seconds between the two looks that must agree before a video is taken for one in doubt."""
-_AGAIN = 10.0
-"""Seconds between tries to list the videos during an outage."""
-_PASSING = (TransportError, ServerError, RateLimitError, ProtocolError)
-"""Errors after which the list may work later. A list that is too long is a ``ProtocolError``."""
+_LISTED_AFTER = 120.0
+"""Seconds after which ``video.list`` is expected to have every accepted submission."""
+_LISTING_INTERVAL = 10.0
+"""Seconds between the two listings that must both contain a video."""
+_TRANSIENT = (TransportError, ServerError, RateLimitError, ProtocolError)
+"""Errors after which ``video.list`` may work later. A list that is too long is a ``ProtocolError``."""
+
+
+@frozen
+class ReconciledVideo:
+    """The video of a submission with an unknown outcome.
+
+    Attributes:
+        video_id: The video.
+        moment: The moment of the submission.
+    """
+
+    video_id: str
+    moment: int
 
 
 class Reconciler:
-    """Finds what is in doubt, where the server has ``video.list`` and nothing else can be meant.
+    """Finds the videos of unknown submissions of one run.
 
     Args:
-        session: Where to look.
-        journal: Where to keep what was seen. Without a file, nothing is looked for.
+        session: The client's shared state.
+        journal: The journal of the batch. Nothing can be found without a file.
 
     Attributes:
-        works: Whether anything can be found.
-        owner: Whose submissions those of this batch are, in the client's notes: the journal's, in whichever run.
+        works: Whether videos can be found: the server has ``video.list``, and the journal is a file.
+        owner: The owner of this batch's submissions in ``KnownVideos``: the journal, in whichever run.
     """
 
     def __init__(self, session: Session, journal: Journal) -> None:
         self.works = False
         self.owner: Hashable = str(journal.path.resolve()) if journal.path else self
         self._session = session
-        self._sightings = session.known_videos
+        self._known_videos = session.known_videos
         self._journal = journal
-        self._began = self._sightings.start_recording()
-        self._lists = self._sightings.list_count
-        self._read = 0
+        self._first_number = self._known_videos.start_recording()
+        self._lists_before = self._known_videos.list_count
+        self._log_position = 0
 
     def close(self) -> None:
-        """Note nothing any more."""
-        self._sightings.stop_recording()
+        """Stop recording which videos are seen."""
+        self._known_videos.stop_recording()
 
-    async def begin(self) -> None:
-        """List the videos before anything is submitted, for only a new one can be one in doubt."""
+    async def start(self) -> None:
+        """List the account's videos before anything is submitted: only newer ones can be results of submissions."""
         try:
             await self._list()
         except A2VError as error:
-            # A server without that call, or one that does not answer it just now.
-            self.works = isinstance(error, _PASSING)
+            # Either the server does not have this call, or it does not answer it at present.
+            self.works = isinstance(error, _TRANSIENT)
             return
         self.works = True
-        await self.write_down()
+        await self.record_known_videos()
 
-    async def write_down(self) -> None:
-        """Keep what was seen. What is seen later is later than what is submitted next."""
-        seen = self._sightings.log_from(self._read)
+    async def record_known_videos(self) -> None:
+        """Write the videos seen so far to the journal, so that those seen later are later than the next submission."""
+        seen = self._known_videos.log_from(self._log_position)
         if seen and self._journal.path:
-            end = self._read + len(seen)
-            numbers = [(video_id, 0 if when == KNOWN else self.number(when)) for video_id, when in seen]
-            await self._journal.do(partial(self._journal.learn, numbers))
-            self._read = max(self._read, end)
+            end = self._log_position + len(seen)
+            moments = [(video_id, 0 if number == KNOWN else self._moment(number)) for video_id, number in seen]
+            await self._journal.run(partial(self._journal.add_known_videos, moments))
+            self._log_position = max(self._log_position, end)
 
-    def number(self, moment: int) -> int:
-        """A time of this run, as the journal keeps it."""
-        return self._journal.run_number * MOMENTS_PER_RUN + max(0, moment - self._began)
+    def moment(self, number: int) -> int | None:
+        """Return the moment of a submission; ``None`` if the videos have not been listed before.
 
-    def submitted_at(self, moment: int) -> int | None:
-        """When a submission begins, as the journal keeps it; ``None`` if it is not known which videos are older."""
-        return self.number(moment) if self._sightings.list_count > self._lists else None
+        Args:
+            number: The number of the submission within the client.
+        """
+        return self._moment(number) if self._known_videos.list_count > self._lists_before else None
 
-    async def find(self, identities: Container[str]) -> dict[str, str]:
-        """Look for items in doubt, and note those that are found as submitted.
+    def _moment(self, number: int) -> int:
+        return self._journal.run_number * MOMENTS_PER_RUN + max(0, number - self._first_number)
+
+    async def find(self, identities: Container[str]) -> dict[str, ReconciledVideo]:
+        """Look for the videos of unknown submissions.
+
+        Args:
+            identities: The keys of their jobs in the journal.
 
         Returns:
-            For each that was found its ``video_id``.
+            The video of each one that is found. Record it in the journal, then call ``settle``.
         """
-        await anyio.sleep(_SETTLED)
+        await anyio.sleep(_LISTED_AFTER)
         try:
-            sent = self._sightings.submission_count
-            first = await self._outlive_list()
-            await anyio.sleep(_TWICE)
-            listed = first & await self._outlive_list()
-            # What is being submitted may be one of them.
-            while self._sightings.has_in_flight(before=sent):  # noqa: ASYNC110  # each ends with its own time-out
+            submissions = self._known_videos.submission_count
+            first = await self._list_after_outage()
+            await anyio.sleep(_LISTING_INTERVAL)
+            listed = first & await self._list_after_outage()
+            while self._known_videos.has_in_flight(before=submissions):  # noqa: ASYNC110  # each ends with its time-out
                 await anyio.sleep(1)
-            return await self._adopt(identities, listed)
+            await self.record_known_videos()
+            unknown, known = await self._journal.run(self._journal.read_unknown_and_known)
         except A2VError:
             return {}
-
-    async def _adopt(self, identities: Container[str], listed: set[str]) -> dict[str, str]:
-        await self.write_down()
-        unknown, known = await self._journal.do(self._journal.doubts)
-        # Any video may be the result of one of before this run began: the journal has no number for that time.
-        moments = self._sightings.unresolved_elsewhere(self.owner)
-        elsewhere = [self.number(moment) if moment >= self._began else 0 for moment in moments]
-        found = {
-            item: new for item, new in match_unknown(unknown, known, listed, elsewhere).items() if item in identities
+        numbers = self._known_videos.unresolved_elsewhere(self.owner)
+        # Any video may be the result of a submission from before this run: the journal has no moment for it.
+        elsewhere = [self._moment(number) if number >= self._first_number else 0 for number in numbers]
+        found = match_unknown(unknown, known, listed, elsewhere)
+        return {
+            identity: ReconciledVideo(video_id, unknown[identity] or 0)
+            for identity, video_id in found.items()
+            if identity in identities
         }
-        for item, video_id in found.items():
-            await self._journal.do(partial(self._journal.submitted, item, video_id))
-            self._sightings.add(video_id)
-            run, moment = divmod(unknown[item] or 0, MOMENTS_PER_RUN)
-            if run == self._journal.run_number:
-                self._sightings.resolve(self._began + moment)
-        return found
 
-    async def _outlive_list(self) -> set[str]:
-        """List the videos; an outage is waited for as long as a watch would."""
-        since = anyio.current_time()
-        while True:
-            try:
-                return await self._list()
-            except _PASSING:
-                if anyio.current_time() + _AGAIN - since > MAX_OUTAGE:
-                    raise
-                await anyio.sleep(_AGAIN)
+    def settle(self, found: ReconciledVideo) -> None:
+        """Tell the client that the origin of a video, and the outcome of a submission, are known now."""
+        self._known_videos.add(found.video_id)
+        run, submissions = divmod(found.moment, MOMENTS_PER_RUN)
+        if run == self._journal.run_number:
+            self._known_videos.resolve(self._first_number + submissions)
+
+    async def _list_after_outage(self) -> set[str]:
+        return await Outage().outlast(self._list, ProtocolError)
 
     async def _list(self) -> set[str]:
-        return {video.video_id for video in await self._session.call(self._sightings.video_list())}
+        return {video.video_id for video in await self._session.call(self._known_videos.video_list())}

@@ -1,0 +1,66 @@
+"""Plans a run or a dry run: gives the pure planner the rows of the journal and the files in the folder."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from a2v._async.batch.files import check_journal_exists, check_outputs, protected_files, read_folder
+from a2v._async.batch.journal import read_recovered_rows
+from a2v._core.batch_plan import plan_batch
+from a2v._core.file_names import default_paths
+from a2v._core.job_matching import match_jobs
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from a2v._async.destination import FileId
+    from a2v._core.batch_options import BatchOptions
+    from a2v._core.batch_plan import BatchPlan
+    from a2v._core.journal_rows import JournalRow
+    from a2v._values.jobs import Job
+
+
+def preview(jobs: Sequence[Job], options: BatchOptions) -> BatchPlan:
+    """Return the plan of a run without changing or sending anything.
+
+    Args:
+        jobs: The jobs of the batch.
+        options: The options of the batch. The journal need not exist.
+
+    Raises:
+        A2VError: A run would not begin, for the same reason.
+    """
+    journal = options.journal
+    if journal and not options.overwrite:
+        check_journal_exists(journal, default_paths(jobs, options.save_to))
+    rows = read_recovered_rows(journal) if journal and journal.exists() else []
+    return make_plan(jobs, rows, options, protected_files(jobs, journal), create_folders=False)
+
+
+def make_plan(
+    jobs: Sequence[Job],
+    rows: Sequence[JournalRow],
+    options: BatchOptions,
+    protected: frozenset[FileId],
+    *,
+    create_folders: bool = True,
+) -> BatchPlan:
+    """Return the plan of a run, after checking that its videos can be saved.
+
+    Args:
+        jobs: The jobs of the batch.
+        rows: The rows of the journal.
+        options: The options of the batch.
+        protected: Files that are never replaced.
+        create_folders: Whether to create missing folders; if not, nothing is checked in them.
+
+    Raises:
+        AmbiguousJobsError: New jobs may be jobs of the journal.
+        ConfigurationError: The run would submit more videos than ``quota`` allows.
+        DownloadError: A video cannot be saved.
+        OSError: The same, because of the file system.
+    """
+    matching = match_jobs(jobs, rows, default_paths(jobs, options.save_to), options.recordings)
+    plan = plan_batch(matching, read_folder(matching), options)
+    check_outputs(plan, protected, overwrite=options.overwrite, create_folders=create_folders)
+    return plan

@@ -1,0 +1,491 @@
+"""The runner of a batch: carries out a plan, and is the only writer of the state of its items.
+
+Each change of state goes through ``BatchRunner._transition``, which writes the journal first. So a crash at any point leaves
+a journal from which the next run can continue, and the state in memory is never ahead of the one on disk.
+
+One task submits the pending items, one at a time: at 30 requests a minute that costs no time, and a crash leaves at most one
+submission with an unknown outcome. Each submitted item is followed, and its files are saved, by a task of its own. A third
+kind of task reconciles submissions with unknown outcomes. An item is *in flight* while it is followed or reconciled;
+``max_in_flight`` limits their number.
+
+Failures are contained in one item if they concern that item:
+
+* While the server is unreachable, submitting waits. If it refuses the account, or the journal cannot be written, no other item
+  is submitted.
+* After a submission with an unknown outcome, the next one waits until a free request succeeds, and for a growing interval
+  after that: a server that fails in the middle of submissions would otherwise leave one unknown outcome for each item.
+* A cancellation lets a submission that is being sent finish for a few seconds, because a cancelled one has an unknown outcome.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from contextlib import suppress
+from copy import copy
+from functools import partial
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
+
+import anyio
+from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
+from attrs import define
+
+from a2v._async.batch.files import BatchFiles
+from a2v._async.batch.outage import Outage
+from a2v._async.batch.reconciler import Reconciler
+from a2v._async.requests import telemetry
+from a2v._async.requests.known_videos import SubmissionAttempt
+from a2v._async.task import AsyncVideoTask
+from a2v._core import wire
+from a2v._core.batch_plan import Action
+from a2v._core.job_errors import as_a2v_error, error_record, is_lost, refuses_all, restored, state_after
+from a2v._core.job_matching import Match
+from a2v._core.outcomes import Outcome, Progress
+from a2v._core.responses import Retry, submission_unknown
+from a2v._values.jobs import JobState
+from a2v._values.models import Video, VideoStatus
+from a2v._values.text import escape
+from a2v.errors import (
+    A2VError,
+    ClientClosedError,
+    DownloadError,
+    JournalError,
+    SubmissionUnknownError,
+    TransportError,
+    VideoFailedError,
+    WaitTimeoutError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from a2v._async.batch.journal import Journal
+    from a2v._async.batch.reconciler import ReconciledVideo
+    from a2v._async.destination import FileId
+    from a2v._async.requests.session import Session
+    from a2v._core.batch_options import BatchOptions
+    from a2v._core.batch_plan import BatchPlan, Step
+    from a2v._core.journal_rows import JournalRow
+    from a2v._values.jobs import Job
+
+P = ParamSpec("P")
+
+_FIRST_PAUSE = 10.0
+"""Seconds before the next submission after one with an unknown outcome; doubled each time."""
+_LONGEST_PAUSE = 300.0
+_GRACE = 3.0
+"""Seconds for which a submission that is being sent may continue after the batch is cancelled."""
+_STAGES = {
+    JobState.PENDING: "waiting",
+    JobState.UNKNOWN: "unknown",
+    JobState.DONE: "done",
+    JobState.FAILED: "failed",
+    JobState.REJECTED: "failed",
+    JobState.LOST: "lost",
+}
+"""The field of ``Progress`` in which each state counts; the other states are under way."""
+
+
+@define(eq=False)
+class Item:
+    """A job in a running batch. Only the runner changes it.
+
+    Attributes:
+        match: The job, its key in the journal, and its paths.
+        state: Its state in the journal.
+        video_id: Its video, once it is submitted.
+        failed: Whether it ended with an error in this run.
+    """
+
+    match: Match
+    state: JobState
+    video_id: str | None
+    failed: bool = False
+
+    @property
+    def job(self) -> Job:
+        """The job."""
+        return self.match.job
+
+    @property
+    def stage(self) -> str:
+        """The field of ``Progress`` in which it counts."""
+        stage = _STAGES.get(self.state, "under_way")
+        return "failed" if self.failed and stage not in ("unknown", "lost") else stage
+
+
+class BatchRunner:
+    """Runs a batch: call ``start``, then ``run`` in a task of its own, and take the outcomes with ``next_outcome``.
+
+    Args:
+        session: The client's shared state.
+        journal: The journal of the batch.
+        plan: What to do.
+        options: The options of the batch.
+        protected: Files that are never replaced.
+    """
+
+    def __init__(
+        self, session: Session, journal: Journal, plan: BatchPlan, options: BatchOptions, protected: frozenset[FileId]
+    ) -> None:
+        self._session = session
+        self._journal = journal
+        self._plan = plan
+        self._options = options
+        self._files = BatchFiles(journal, overwrite=options.overwrite, protected=protected)
+        self._items: list[Item] = []
+        self._in_flight: dict[int, Item] = {}
+        # Submissions with unknown outcomes that the reconciler has not taken up yet.
+        self._unreconciled: list[tuple[Item, SubmissionUnknownError]] = []
+        self._outcomes: deque[tuple[Item, Outcome]] = deque()
+        self._ended = False
+        # Set, and replaced, at each change of the four above.
+        self._changed = anyio.Event()
+        self._scope = anyio.CancelScope()
+        # The submission that is being sent, which is shielded until this scope's deadline.
+        self._sending_scope = anyio.CancelScope()
+        self._outage = Outage()
+        self._pause = _FIRST_PAUSE
+        # The error that every other submission would end with, too.
+        self._refusal: A2VError | None = None
+        # A server that lost its data may begin again with the same ids, so those of items that are submitted again are left out.
+        self._video_ids = {row.video_id for row in plan.gone if row.video_id}
+
+    # -- what the batch sees ------------------------------------------------------------------------------------------
+
+    @property
+    def under_way(self) -> dict[int, str]:
+        """The ``video_id`` of each item that is being followed, by its job's place."""
+        return {index: item.video_id for index, item in self._in_flight.items() if item.video_id}
+
+    @property
+    def progress(self) -> Progress:
+        """The number of items at each stage."""
+        count = Counter(item.stage for item in self._items)
+        stages = ("waiting", "under_way", "done", "failed", "unknown", "lost")
+        return Progress(total=len(self._items), **{stage: count[stage] for stage in stages})
+
+    @property
+    def expected_outcomes(self) -> int:
+        """The number of outcomes that a complete run has."""
+        return sum(step.action not in (Action.DEFER, Action.SKIP) for step in self._plan.steps)
+
+    async def start(self) -> None:
+        """Write the plan to the journal, and report the outcomes that are known already.
+
+        Raises:
+            JournalError: The journal cannot be written.
+        """
+        await self._journal.run(partial(self._journal.sync_jobs, [step.match for step in self._plan.steps]))
+        for step in self._plan.steps:
+            self._items.append(await self._start_item(step))
+        self._video_ids.update(item.video_id for item in self._items if item.video_id)
+        self._reconciler = Reconciler(self._session, self._journal)
+        for item, step in zip(self._items, self._plan.steps, strict=True):
+            if step.action is Action.REFUSE:
+                refusal = DownloadError(step.problem)
+                refusal.video_id = item.video_id
+                self._end(item, error=refusal)
+            elif step.action is Action.REPORT and step.match.row:
+                self._end(item, **_outcome_of(step.match.row, item.match))
+
+    async def run(self) -> None:
+        """Carry out the plan. It does not end before it is cancelled, because reconciliation waits for more to do."""
+        try:
+            with self._scope:
+                async with anyio.create_task_group() as self._group:
+                    self._group.start_soon(self._limit_grace)
+                    await self._run_items()
+        finally:
+            self._reconciler.close()
+            self._ended = True
+            self._notify()
+
+    def cancel(self) -> None:
+        """End the run."""
+        self._scope.cancel()
+
+    def discard_outcomes(self) -> None:
+        """Forget the outcomes that were not taken. The next run reports them again."""
+        self._outcomes.clear()
+
+    async def next_outcome(self) -> tuple[Item, Outcome] | None:
+        """Wait for the next outcome; return ``None`` if the run has ended and there is none."""
+        await checkpoint()
+        while not self._outcomes:
+            if self._ended:
+                return None
+            await self._changed.wait()
+        return self._outcomes.popleft()
+
+    async def acknowledge(self, item: Item) -> None:
+        """Record that the caller has processed the outcome of an item, so that later runs do not report it again."""
+        if item.state.is_terminal:
+            await self._journal.run(partial(self._journal.reported, item.match.identity))
+
+    # -- states -------------------------------------------------------------------------------------------------------
+
+    async def _transition(
+        self, item: Item, record: Callable[Concatenate[str, P], JobState], *args: P.args, **kwargs: P.kwargs
+    ) -> None:
+        """Change the state of an item, first in the journal.
+
+        Args:
+            item: The item.
+            record: The journal's method for the transition.
+            *args: Its arguments after the item's identity.
+            **kwargs: Likewise.
+
+        Raises:
+            JournalError: The journal cannot be written. The item keeps its state.
+        """
+        item.state = await self._journal.run(partial(record, item.match.identity, *args, **kwargs))
+        if item.state is JobState.PENDING:
+            item.video_id = None
+
+    async def _start_item(self, step: Step) -> Item:
+        row = step.match.row
+        item = Item(step.match, row.state if row else JobState.PENDING, row.video_id if row else None)
+        if step.found is not item.state:
+            await self._transition(item, self._journal.file_missing)
+        if step.state is not item.state:
+            await self._transition(item, self._journal.resubmit)
+        return item
+
+    async def _set_submitted(self, item: Item, video_id: str) -> None:
+        await self._transition(item, self._journal.submitted, video_id)
+        item.video_id = video_id
+        self._video_ids.add(video_id)
+
+    def _end(self, item: Item, *, error: A2VError | None = None, **facts: Any) -> None:
+        """Report the outcome of an item."""
+        # A render that takes longer than `render_timeout` has not failed: the next run waits for it again.
+        item.failed = error is not None and not isinstance(error, WaitTimeoutError)
+        self._in_flight.pop(item.match.index, None)
+        self._outcomes.append((item, Outcome(index=item.match.index, job=item.job, error=error, **facts)))
+        self._notify()
+
+    def _notify(self) -> None:
+        self._changed.set()
+        self._changed = anyio.Event()
+
+    # -- items --------------------------------------------------------------------------------------------------------
+
+    async def _run_items(self) -> None:
+        items: dict[Action, list[Item]] = {action: [] for action in Action}
+        for item, step in zip(self._items, self._plan.steps, strict=True):
+            items[step.action].append(item)
+        for item in items[Action.FOLLOW]:
+            self._follow(item)
+        if items[Action.FOLLOW] or items[Action.SUBMIT] or items[Action.RECONCILE]:
+            await self._start_reconciling()
+        for item in items[Action.RECONCILE]:
+            error = submission_unknown(item.job, "an earlier run was ended while it was submitted")
+            self._reconcile_or_end(item, error)
+        for item in items[Action.SUBMIT]:
+            while self._options.max_in_flight and len(self._in_flight) >= self._options.max_in_flight:
+                await self._changed.wait()
+            await self._submit(item)
+
+    def _follow(self, item: Item) -> None:
+        self._in_flight[item.match.index] = item
+        self._group.start_soon(self._finish, item)
+
+    async def _finish(self, item: Item) -> None:
+        assert item.video_id is not None  # noqa: S101  # for the type checkers: it was submitted
+        # A server may not know a video everywhere right after its submission, perhaps at the end of the last run.
+        since = self._session.now() if item.state is JobState.SUBMITTED else None
+        task = AsyncVideoTask(self._session, item.video_id, submitted_at=since)
+        try:
+            path = await self._wait_and_save(item, task)
+        except Exception as error:  # noqa: BLE001  # whatever it is, it concerns this item alone
+            outcome = await self._record_failure(item, error)
+            outcome.video_id = outcome.video_id or item.video_id
+            self._end(item, video=task.video, error=outcome)
+        else:
+            self._end(item, video=task.video, path=path, mask_path=item.match.mask_path)
+
+    async def _wait_and_save(self, item: Item, task: AsyncVideoTask) -> Path | None:
+        await task.wait(timeout=self._options.render_timeout)
+        if item.state is not JobState.FINISHED:
+            await self._transition(item, self._journal.finished)
+        path = item.match.path
+        if path:
+            path = await self._files.save(task, item.match.identity, path, item.match.mask_path)
+        await self._transition(item, self._journal.done, str(path.absolute()) if path else None)
+        return path
+
+    async def _record_failure(self, item: Item, error: Exception) -> A2VError:
+        """Record a failure that is final, and return the error for the outcome."""
+        record = error_record(error, item.job)
+        try:
+            if isinstance(error, VideoFailedError):
+                await self._transition(item, self._journal.failed, record)
+            elif is_lost(error) and item.state is not JobState.LOST:
+                await self._transition(item, self._journal.lost, record)
+        except JournalError as problem:
+            return problem
+        return as_a2v_error(error, item.job)
+
+    # -- submissions --------------------------------------------------------------------------------------------------
+
+    async def _submit(self, item: Item) -> None:
+        try:
+            await self._submit_during_outages(item)
+        except SubmissionUnknownError as error:
+            self._reconcile_or_end(item, error)
+            video_list = self._session.known_videos.video_list()
+            await self._wait_after_unknown(video_list if self._reconciler.works else wire.character_list())
+        except Exception as error:  # noqa: BLE001  # whatever it is, it concerns this item alone
+            outcome = as_a2v_error(error, item.job)
+            if item.state is not JobState.UNKNOWN:
+                self._end(item, error=outcome)
+                return
+            unknown = submission_unknown(item.job, str(outcome))
+            unknown.__cause__ = error
+            self._end(item, error=unknown)
+            if not isinstance(error, A2VError):
+                await self._wait_after_unknown(wire.character_list())
+        else:
+            self._follow(item)
+
+    async def _submit_during_outages(self, item: Item) -> None:
+        """Submit an item; wait while the server is unreachable.
+
+        Raises:
+            SubmissionUnknownError: The server may or may not have accepted it.
+            A2VError: It was refused, not sent, or could not be recorded. Its state is *unknown* if it may have been accepted.
+        """
+        name = wire.video_generate(item.job).name
+        try:
+            with telemetry.call_span(wire.video_generate(item.job)) as span:
+                await self._outage.outlast(partial(self._session.retry, name, partial(self._attempt, item)))
+                span.set_attributes({"a2v.video_id": str(item.video_id)})
+        except A2VError as error:
+            if isinstance(error, JournalError | ClientClosedError) or refuses_all(error):
+                self._refusal = error
+            raise
+        self._pause = _FIRST_PAUSE
+
+    async def _wait_after_unknown(self, request: wire.ApiRequest[Any]) -> None:
+        """Wait until the server answers a request that costs nothing, so that an outage leaves one unknown outcome only."""
+        with suppress(A2VError):  # the next submission will fail in the same way
+            await self._outage.outlast(partial(self._session.call, request))
+        # Other requests may succeed while submissions still fail, and each of those may cost money.
+        await anyio.sleep(self._pause)
+        self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+
+    async def _limit_grace(self) -> None:
+        """Wait until the run is cancelled, and then limit the time of the submission that is being sent."""
+        try:
+            await anyio.sleep_forever()
+        finally:
+            self._sending_scope.deadline = anyio.current_time() + _GRACE
+
+    async def _attempt(self, item: Item) -> Retry | None:
+        """Send the submission of an item once."""
+        if self._refusal:
+            raise copy(self._refusal)  # a copy for each item, or one traceback would grow with every item
+        # There may be no other checkpoint before the shielded section.
+        await checkpoint_if_cancelled()
+        retry = None
+        with anyio.CancelScope() as self._sending_scope:
+            retry = await self._send(item, self._sending_scope)
+        if self._sending_scope.cancelled_caught:
+            await anyio.sleep_forever()  # the run is cancelled, and the response did not come in time
+        return retry
+
+    async def _send(self, item: Item, scope: anyio.CancelScope) -> Retry | None:
+        journal = self._journal
+
+        async def before_sending() -> None:
+            try:
+                await self._reconciler.record_known_videos()
+                assert attempt.number is not None  # noqa: S101  # for the type checkers: it has started
+                await self._transition(item, journal.submitting, self._reconciler.moment(attempt.number))
+            except BaseException:
+                # It may be in the journal all the same. Nothing was sent, so its outcome need not be unknown.
+                with suppress(JournalError):
+                    await self._transition(item, journal.withdrawn)
+                raise
+            scope.shield = True
+
+        attempt = SubmissionAttempt(before_sending, owner=self._reconciler.owner)
+        try:
+            outcome = await self._session.submit(item.job, attempt)
+            if not isinstance(outcome, Retry) and outcome in self._video_ids:
+                reason = f"the server says that it is video {escape(outcome)}, and that is another job's"
+                raise submission_unknown(item.job, reason)  # noqa: TRY301  # handled like other unknown outcomes
+        except BaseException as error:
+            if attempt.started:
+                await self._record_submission_error(item, error, sent=attempt.sent)
+            raise
+        if isinstance(outcome, Retry):
+            await self._transition(item, journal.withdrawn)
+            return outcome
+        await self._set_submitted(item, outcome)
+        return None
+
+    async def _record_submission_error(self, item: Item, error: BaseException, *, sent: bool) -> None:
+        journal, record = self._journal, error_record(error, item.job)
+        state = state_after(error, sent=sent)
+        if state is JobState.REJECTED:
+            await self._transition(item, journal.rejected, record)
+        elif state is JobState.PENDING:
+            await self._transition(item, journal.withdrawn, record)
+        else:
+            await self._transition(item, journal.unknown, record)
+            if isinstance(error, TransportError):  # raised by a custom transport
+                raise submission_unknown(item.job, str(error)) from error
+
+    # -- reconciliation -----------------------------------------------------------------------------------------------
+
+    async def _start_reconciling(self) -> None:
+        if self._options.journal:
+            await self._reconciler.start()
+        if self._reconciler.works:
+            self._group.start_soon(self._reconcile)
+
+    def _reconcile_or_end(self, item: Item, error: SubmissionUnknownError) -> None:
+        """Report an unknown submission, but only after looking for its video if that is possible."""
+        if self._reconciler.works:
+            self._in_flight[item.match.index] = item
+            self._unreconciled.append((item, error))
+            self._notify()
+        else:
+            self._end(item, error=error)
+
+    async def _reconcile(self) -> None:
+        while True:
+            while not self._unreconciled:
+                await self._changed.wait()
+            unknown, self._unreconciled = self._unreconciled, []
+            found = await self._reconciler.find({item.match.identity for item, _ in unknown})
+            for item, error in unknown:
+                video = found.get(item.match.identity)
+                if video and await self._adopt(item, video):
+                    self._follow(item)
+                else:
+                    self._end(item, error=error)
+
+    async def _adopt(self, item: Item, video: ReconciledVideo) -> bool:
+        """Record that a video is the result of an unknown submission; return whether that succeeded."""
+        try:
+            await self._set_submitted(item, video.video_id)
+        except JournalError:
+            return False  # the next run finds it again
+        self._reconciler.settle(video)
+        return True
+
+
+def _outcome_of(row: JournalRow, match: Match) -> dict[str, Any]:
+    """Return the facts of the outcome that a journal has."""
+    if row.state is JobState.REJECTED and row.error:
+        return {"error": restored(row.error)}
+    assert row.video_id is not None  # noqa: S101  # for the type checkers: it was rendered
+    if row.state is JobState.FAILED:
+        video = Video(video_id=row.video_id, status=VideoStatus.FAILED)
+        message = row.error.message if row.error else ""
+        return {"video": video, "error": VideoFailedError(message, video=video)}
+    video = Video(video_id=row.video_id, status=VideoStatus.FINISHED)
+    return {"video": video, "path": match.path, "mask_path": match.mask_path}
