@@ -1,25 +1,27 @@
-"""Tells what kind of file a recording is, from its bytes alone.
+"""Detects the container format of a recording by its content.
 
-FFmpeg's own guessing is never used: it also recognises playlists, which make it open other files. Most kinds have a fixed
-signature. MP3 and AAC (ADTS) have none, only frame headers; those are accepted when three of them follow each other at the
-distance that each one announces, anywhere in the first 256 KiB, because recordings of radio streams and files written to a
-pipe do not begin with a frame. Signatures are looked for there, too: behind zeros, tags, and the head of an HTTP reply.
+FFmpeg's own detection is not used: it also recognises playlists, which make it open other files. Names of files and media types
+are ignored, because they are often wrong. ``detect_format`` looks, in this order, for
+
+1. a signature at the beginning, behind ID3 tags, or behind zeros (resumed downloads may begin with many);
+2. the signature of a known format that is not supported, to name it in the error together with the way to convert it;
+3. MP3 or AAC (ADTS) frames within the first 256 KiB. These formats have no signature, only frame headers, and recordings of
+   radio streams begin anywhere within a frame. Three frames must follow each other at the distances that their headers state;
+4. a signature within the first 256 KiB, behind a form boundary or the header of an HTTP response, for example.
+
+Everything else is refused.
 """
 
 from __future__ import annotations
 
 import codecs
-import io
 import re
-import struct
-from typing import IO, TYPE_CHECKING
-
-from attrs import frozen
+from typing import IO, TYPE_CHECKING, NamedTuple
 
 from a2v.engine.errors import AudioError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 NAMES = {
     "wav": "WAV",
@@ -35,75 +37,68 @@ NAMES = {
     "flac": "FLAC",
     "matroska": "WebM or Matroska",
 }
-"""FFmpeg's names of the kinds that are accepted, and what users call them."""
+"""The supported formats: FFmpeg's names, and those for error messages."""
 
 SUPPORTED = (
     "WAV (also RF64, BW64 and W64), MP3, AAC, M4A/MP4/MOV/3GP, Ogg (Opus, Vorbis, FLAC or Speex), FLAC, WebM/MKV, "
     "AIFF/AIFC, CAF, AU and AMR"
 )
 
-MOST_BYTES = 512 << 20
-"""A file that claims to hold more sound than this was written by a program that did not know the length: recordings may have
-100 MiB."""
-
-_SCANNED = 256 << 10
-_MOST_TAGS = 100
-_MOST_CHUNKS = 1000
+_SCANNED_BYTES = 256 << 10
+_MAX_TAGS = 100
 _BLOCK = 1 << 20
-_FRAMES = 3
+_FRAMES = 3  # that must follow each other
 
 
-@frozen
-class Found:
-    """A kind of file, as FFmpeg calls it, and the offset of its first byte behind tags and garbage."""
+class FileFormat(NamedTuple):
+    """A container format by FFmpeg's name, and the offset of its first byte, behind tags and garbage."""
 
-    kind: str
-    start: int = 0
+    name: str
+    start: int
 
 
-def recognise(file: IO[bytes]) -> Found:
-    """The kind of a recording.
+def detect_format(file: IO[bytes]) -> FileFormat:
+    """Detect the format of a recording.
 
     Raises:
-        AudioError: The file is empty or of a kind that is not accepted; the message says which and how to convert it.
+        AudioError: The file is empty or its format is not supported; the message names it and says how to convert it.
     """
-    start = _behind_tags(file)
-    starts = dict.fromkeys((start, _behind_zeros(file, start), _behind_zeros(file, 0), 0, _behind_unsafe_id3(file)))
+    start = _end_of_id3v2(file)
+    starts = dict.fromkeys((start, _skip_zeros(file, start), _skip_zeros(file, 0), 0, _end_of_malformed_id3v2(file)))
     for at in starts:
-        kind = _signature(_read(file, at, 16))
-        if kind:
-            return Found(kind, at)
-    if not _read(file, 0, 1):
+        name = _match_signature(read_at(file, at, 16))
+        if name:
+            return FileFormat(name, at)
+    if not read_at(file, 0, 1):
         raise AudioError("The recording is empty: the file has no bytes.")
-    foreign = _foreign(_read(file, start, 4096)) or (_foreign(_read(file, 0, 4096)) if start else None)
-    if foreign:
-        raise AudioError(_refusal(*foreign))
+    unsupported = _match_unsupported(read_at(file, start, 4096))
+    if unsupported is None and start:
+        unsupported = _match_unsupported(read_at(file, 0, 4096))
+    if unsupported:
+        raise AudioError(_refusal(*unsupported))
     for at in starts:
-        found = _first_frame(_read(file, at, _SCANNED), at)
+        found = _find_frames(read_at(file, at, _SCANNED_BYTES), at)
         if found:
             return found
     for at in starts:
-        # The size of an MP4's first box begins with zeros.
+        # The size of an MP4's first box begins with zeros, which were skipped.
         begin = max(0, at - 3)
-        found = _first_signature(_read(file, begin, _SCANNED), begin)
+        found = _find_signature(read_at(file, begin, _SCANNED_BYTES), begin)
         if found:
             return found
-    what = (
-        "a text file, not a recording of a known kind"
-        if _is_text(_read(file, 0, 4096))
-        else "not a recording of a known kind"
-    )
-    raise AudioError(f"This is {what}. The engine can render {SUPPORTED}.")
+    what = "a text file, " if _is_text(read_at(file, 0, 4096)) else ""
+    raise AudioError(f"This is {what}not a recording of a known kind. The engine can render {SUPPORTED}.")
 
 
-def _read(file: IO[bytes], at: int, size: int) -> bytes:
+def read_at(file: IO[bytes], at: int, size: int) -> bytes:
+    """Read up to ``size`` bytes at an offset."""
     file.seek(at)
     return file.read(size)
 
 
 # -- signatures -------------------------------------------------------------------------------------------------------
 
-_MAGIC = (
+_SIGNATURES = (
     (b"fLaC", "flac"),
     (b"OggS", "ogg"),
     (b"\x1aE\xdf\xa3", "matroska"),
@@ -114,24 +109,23 @@ _MAGIC = (
     (b"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb", "w64"),
 )
 _RIFF = (b"RIFF", b"RF64", b"BW64", b"RIFX")
-# QuickTime files from before 2001 have no ``ftyp``, and some programs put other boxes in front of it.
-_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot", b"styp")
-
-
+# The first box of an MP4. QuickTime files from before 2001 have no ``ftyp``, and some programs put other boxes before it.
+_MP4_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot", b"styp")
 _PICTURES = (b"ftyphei", b"ftyphev", b"ftypmif1", b"ftypmsf1", b"ftypavif", b"ftypavis")
 
 
-def _signature(head: bytes) -> str | None:
+def _match_signature(head: bytes) -> str | None:
     if head[:4] in _RIFF and head[8:12] == b"WAVE":
         return "wav"
     if head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC"):
         return "aiff"
-    if head[4:8] in _BOXES and not head.startswith(_PICTURES, 4):
+    if head[4:8] in _MP4_BOXES and not head.startswith(_PICTURES, 4):
         return "mp4"
-    return next((kind for magic, kind in _MAGIC if head.startswith(magic)), None)
+    return next((name for signature, name in _SIGNATURES if head.startswith(signature)), None)
 
 
-_FOREIGN: tuple[tuple[int, bytes, str, str], ...] = (
+# Offset, signature, name, and the usual extension of what FFmpeg can convert.
+_UNSUPPORTED: tuple[tuple[int, bytes, str, str], ...] = (
     (0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", "a WMA or WMV", "wma"),
     (8, b"AVI ", "an AVI", "avi"),
     (0, b"FLV\x01", "an FLV", "flv"),
@@ -204,15 +198,15 @@ _FOREIGN: tuple[tuple[int, bytes, str, str], ...] = (
 )
 
 
-def _foreign(head: bytes) -> tuple[str, str] | None:
-    """What a file is that is not accepted, and its usual extension, if FFmpeg can convert it."""
-    for at, magic, name, extension in _FOREIGN:
-        if head.startswith(magic, at):
+def _match_unsupported(head: bytes) -> tuple[str, str] | None:
+    """Return the name of an unsupported format, and its usual extension if FFmpeg can convert it."""
+    for at, signature, name, extension in _UNSUPPORTED:
+        if head.startswith(signature, at):
             return name, extension
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n")[:512].lower()
     others = (
-        (_repeats(head, 0, 188), ("an MPEG transport stream (TS)", "ts")),
-        (_repeats(head, 4, 192), ("an MPEG transport stream (M2TS)", "m2ts")),
+        (_has_sync_bytes(head, 0, 188), ("an MPEG transport stream (TS)", "ts")),
+        (_has_sync_bytes(head, 4, 192), ("an MPEG transport stream (M2TS)", "m2ts")),
         (_is_latm(head), ("an AAC (LATM)", "latm")),
         (b"<html" in text or text.startswith((b"<!doctype html", b"<head", b"<body", b"<script")), ("an HTML", "")),
         (text.startswith((b"<?xml", b"<error", b"<svg")), ("an XML", "")),
@@ -222,8 +216,8 @@ def _foreign(head: bytes) -> tuple[str, str] | None:
     return next((found for matches, found in others if matches), None)
 
 
-def _repeats(head: bytes, at: int, distance: int) -> bool:
-    """Whether there are sync bytes of a transport stream."""
+def _has_sync_bytes(head: bytes, at: int, distance: int) -> bool:
+    """Whether a head has the sync bytes of a transport stream."""
     return len(head) > at + 2 * distance and all(byte == 0x47 for byte in head[at::distance][:5])
 
 
@@ -240,14 +234,22 @@ def _refusal(name: str, extension: str) -> str:
     return f"This is {name} file, not a recording of a known kind.{advice}The engine can render {SUPPORTED}.)"
 
 
-# -- tags and frames --------------------------------------------------------------------------------------------------
+def _is_text(head: bytes) -> bool:
+    try:
+        text = codecs.getincrementaldecoder("utf-8")().decode(head)  # may end within a character
+    except UnicodeDecodeError:
+        return False
+    return not re.search(r"[\x00-\x08\x0e-\x1a\x1c-\x1f]", text)
 
 
-def _behind_tags(file: IO[bytes]) -> int:
-    """The offset behind all ID3v2 tags at the beginning; their length is written in seven bits a byte."""
+# -- tags and garbage -------------------------------------------------------------------------------------------------
+
+
+def _end_of_id3v2(file: IO[bytes]) -> int:
+    """Return the offset behind all ID3v2 tags at the beginning; their size has seven bits per byte."""
     at = 0
-    for _ in range(_MOST_TAGS):
-        head = _read(file, at, 10)
+    for _ in range(_MAX_TAGS):
+        head = read_at(file, at, 10)
         if head[:3] != b"ID3" or len(head) < 10:
             break
         a, b, c, d = (byte & 0x7F for byte in head[6:])
@@ -256,14 +258,14 @@ def _behind_tags(file: IO[bytes]) -> int:
     return at
 
 
-def _behind_unsafe_id3(file: IO[bytes]) -> int:
-    """The offset behind an ID3v2 tag whose length was written in eight bits a byte, as some programs do by mistake."""
-    head = _read(file, 0, 10)
+def _end_of_malformed_id3v2(file: IO[bytes]) -> int:
+    """Return the offset behind an ID3v2 tag whose size has eight bits per byte, a mistake of some programs."""
+    head = read_at(file, 0, 10)
     return 10 + int.from_bytes(head[6:], "big") if head[:3] == b"ID3" and len(head) == 10 else 0
 
 
-def _behind_zeros(file: IO[bytes], at: int) -> int:
-    """The offset of the first byte that is not zero: downloads that were resumed may begin with many."""
+def _skip_zeros(file: IO[bytes], at: int) -> int:
+    """Return the offset of the first byte that is not zero."""
     file.seek(at)
     while block := file.read(_BLOCK):
         rest = block.lstrip(b"\0")
@@ -273,49 +275,43 @@ def _behind_zeros(file: IO[bytes], at: int) -> int:
     return at
 
 
-_SIGNATURES = re.compile(
+# Long enough that they hardly occur in garbage by chance.
+_DISTINCT_SIGNATURES = re.compile(
     rb"(?:RIFF|RF64|BW64|RIFX)....WAVE|FORM....AIF[FC]|fLaC[\x00\x80]\x00\x00\x22|OggS\x00\x02|\x1aE\xdf\xa3.{1,12}\x42\x86"
     rb"|\x00\x00\x00.ftyp|caff\x00\x01|\.snd\x00\x00|#!AMR(?:-WB)?\n",
     re.DOTALL,
 )
 
 
-def _first_signature(data: bytes, start: int) -> Found | None:
-    """A signature behind what a server or a program put before the file: a head of HTTP, say."""
-    match = _SIGNATURES.search(data)
-    kind = _signature(match[0][:16]) if match else None
-    return Found(kind, start + match.start()) if match and kind else None
+def _find_signature(data: bytes, start: int) -> FileFormat | None:
+    match = _DISTINCT_SIGNATURES.search(data)
+    name = _match_signature(match[0][:16]) if match else None
+    return FileFormat(name, start + match.start()) if match and name else None
 
 
-def _is_text(head: bytes) -> bool:
-    try:
-        text = codecs.getincrementaldecoder("utf-8")().decode(head)  # the last character may be cut
-    except UnicodeDecodeError:
-        return False
-    return not re.search(r"[\x00-\x08\x0e-\x1a\x1c-\x1f]", text)
+# -- MP3 and AAC frames -----------------------------------------------------------------------------------------------
 
 
-def _first_frame(data: bytes, start: int) -> Found | None:
-    """The first of three frames of MP3 or AAC that follow each other."""
+def _find_frames(data: bytes, start: int) -> FileFormat | None:
     for match in re.finditer(rb"\xff[\xe0-\xff]", data):
         at = match.start()
-        if _follow(data, at, _adts_length):
-            return Found("aac", start + at)
-        if _follow(data, at, _mpeg_length):
-            return Found("mp3", start + at)
+        if _are_frames(data, at, _adts_length):
+            return FileFormat("aac", start + at)
+        if _are_frames(data, at, _mpeg_length):
+            return FileFormat("mp3", start + at)
     return None
 
 
-def _follow(data: bytes, at: int, length_of: Callable[[bytes], int]) -> bool:
-    # A short recording may end sooner. Elsewhere than at the beginning, one header alone may be chance.
+def _are_frames(data: bytes, at: int, length_of: Callable[[bytes], int]) -> bool:
+    # A short recording may have fewer frames. A single header counts only at the beginning: elsewhere it may be chance.
     fewest = 1 if at == 0 else 2
     first = data[at : at + 4]
     for count in range(_FRAMES):
-        if at >= len(data) and len(data) < _SCANNED:
+        if at >= len(data) and len(data) < _SCANNED_BYTES:
             return count >= fewest
         head = data[at : at + 7]
         length = length_of(head)
-        # The first of these bytes, and what follows of version, layer and sample rate, are the same in all frames.
+        # Sync bits, version and layer are the same in all frames of a recording.
         if not length or head[1] & 0xFE != first[1] & 0xFE:
             return False
         at += length
@@ -323,13 +319,14 @@ def _follow(data: bytes, at: int, length_of: Callable[[bytes], int]) -> bool:
 
 
 def _adts_length(head: bytes) -> int:
-    """Bytes of an AAC frame, 0 if it is none: twelve bits of sync, layer 0, a sample rate that exists."""
+    """Return the size of an AAC frame in bytes; 0 unless it has the sync bits, layer 0 and a valid sample rate."""
     if len(head) < 7 or head[0] != 0xFF or head[1] & 0xF6 != 0xF0 or head[2] >> 2 & 0xF > 12:
         return 0
     length = (head[3] & 3) << 11 | head[4] << 3 | head[5] >> 5
     return length if length > 7 else 0
 
 
+# By MPEG version 1, and layer.
 _KBITS = {
     (True, 1): (32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
     (True, 2): (32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
@@ -342,7 +339,7 @@ _HERTZ = (44_100, 48_000, 32_000)
 
 
 def _mpeg_length(head: bytes) -> int:
-    """Bytes of an MPEG audio frame (MP1, MP2, MP3), 0 if it is none."""
+    """Return the size of an MPEG audio frame (MP1, MP2, MP3) in bytes; 0 without a valid header."""
     if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE0 != 0xE0:
         return 0
     version, layer = head[1] >> 3 & 3, 4 - (head[1] >> 1 & 3)
@@ -354,190 +351,3 @@ def _mpeg_length(head: bytes) -> int:
     if layer == 1:
         return (12 * bits // rate + padding) * 4
     return (72 if layer == 3 and version != 3 else 144) * bits // rate + padding
-
-
-# -- what a file says of its length -----------------------------------------------------------------------------------
-
-
-def corrections(file: IO[bytes], found: Found) -> dict[int, bytes]:
-    """What FFmpeg should read at some offsets instead of sizes that a program did not know when it wrote them.
-
-    Raises:
-        AudioError: The file is cut off, or has thousands of chunks before the sound.
-    """
-    correct = _CORRECTIONS.get(found.kind)
-    return correct(file, found.start) if correct else {}
-
-
-def _is_known(announced: int, there: int) -> bool:
-    """Whether a file says how many bytes of sound it holds, rather than 0 or a huge number for want of knowledge.
-
-    Raises:
-        AudioError: It holds less than it says.
-    """
-    if not 0 < announced < MOST_BYTES:
-        return False
-    if there < 0.9 * announced:
-        raise AudioError(f"The recording is cut off: it announces {announced} bytes of sound and holds {there}.")
-    return True
-
-
-def _end(file: IO[bytes]) -> int:
-    return file.seek(0, io.SEEK_END)
-
-
-def _wav_corrections(file: IO[bytes], start: int) -> dict[int, bytes]:
-    """FFmpeg takes a WAV file for as long as what is there, but believes the 64 bits of RF64 and BW64."""
-    end, is_long, long_size = _end(file), _read(file, start, 4) in (b"RF64", b"BW64"), 0
-    for name, size, at in _chunks(file, start):
-        if name == b"ds64":
-            # The sizes of RF64 and BW64: of the whole, and of the sound.
-            long_size = int.from_bytes(_read(file, at + 8, 8), "little")
-        if name == b"data":
-            _is_known(long_size if is_long and size == 0xFFFF_FFFF else size, end - at)
-            # As a file of 32 bits.
-            return {start: b"RIFF"} if is_long and not 0 < long_size < MOST_BYTES else {}
-    return {}
-
-
-def _aiff_corrections(file: IO[bytes], start: int) -> dict[int, bytes]:
-    """FFmpeg wants a size of the whole and of the sound, and refuses numbers of samples with the highest bit set."""
-    end, correct = _end(file), {}
-    if not 0 < int.from_bytes(_read(file, start + 4, 4), "big") < MOST_BYTES:
-        correct[start + 4] = min(end - start - 8, MOST_BYTES).to_bytes(4, "big")
-    for name, size, at in _chunks(file, start):
-        if name == b"COMM" and _read(file, at + 2, 1) >= b"\x80":
-            correct[at + 2] = b"\x7f\xff\xff\xff"
-        # Eight bytes stand before the sound.
-        if name == b"SSND" and not _is_known(size - 8, end - at - 8):
-            correct[at - 4] = min(end - at, MOST_BYTES).to_bytes(4, "big")
-            break
-    return correct
-
-
-def _w64_corrections(file: IO[bytes], start: int) -> dict[int, bytes]:
-    end, correct = _end(file), {}
-    head = _read(file, start, _SCANNED)
-    if not 0 < int.from_bytes(head[16:24], "little") < MOST_BYTES:
-        correct[start + 16] = (end - start).to_bytes(8, "little")
-    at = head.find(b"data\xf3\xac\xd3\x11\x8c\xd1\x00\xc0\x4f\x8e\xdb\x8a") + 16
-    # The size counts the name and itself: 24 bytes.
-    if at >= 16 and not _is_known(int.from_bytes(head[at : at + 8], "little") - 24, end - start - at - 8):
-        correct[start + at] = (end - start - at + 16).to_bytes(8, "little")
-    return correct
-
-
-def _au_corrections(file: IO[bytes], start: int) -> dict[int, bytes]:
-    offset, size = struct.unpack(">II", _read(file, start + 4, 8).ljust(8, b"\0"))
-    return {} if _is_known(size, _end(file) - start - offset) else {start + 8: b"\xff" * 4}
-
-
-def _caf_corrections(file: IO[bytes], start: int) -> dict[int, bytes]:
-    end, at = _end(file), start + 8
-    for _ in range(_MOST_CHUNKS):
-        name, size = struct.unpack(">4sq", _read(file, at, 12).ljust(12, b"\0"))
-        if name == b"data":
-            # Four bytes stand before the sound; -1 says that it goes on to the end.
-            return {} if _is_known(size - 4, end - at - 16) else {at + 4: b"\xff" * 8}
-        at += 12 + size
-        if size < 0 or at >= end:
-            break
-    return {}
-
-
-_CORRECTIONS: dict[str, Callable[[IO[bytes], int], dict[int, bytes]]] = {
-    "wav": _wav_corrections,
-    "aiff": _aiff_corrections,
-    "w64": _w64_corrections,
-    "au": _au_corrections,
-    "caf": _caf_corrections,
-}
-
-
-def _chunks(file: IO[bytes], start: int) -> Iterator[tuple[bytes, int, int]]:
-    """Name, size and offset of the chunks of a WAV or AIFF file."""
-    order = ">" if _read(file, start, 4) in (b"RIFX", b"FORM") else "<"
-    at = start + 12
-    for _ in range(_MOST_CHUNKS):
-        head = _read(file, at, 8)
-        if len(head) < 8:
-            return
-        name, size = struct.unpack(f"{order}4sI", head)
-        yield name, size, at + 8
-        at += 8 + size + size % 2
-    raise AudioError(f"The recording is damaged: there are more than {_MOST_CHUNKS} chunks before the sound.")
-
-
-def has_length(file: IO[bytes], kind: str, start: int) -> bool:
-    """Whether FFmpeg reads the duration of this file from it, rather than to guess it from the bit rate."""
-    if kind != "mp3":
-        return kind not in ("aac", "amr")
-    frame = _read(file, start, 192)
-    return b"Xing" in frame or b"Info" in frame or b"VBRI" in frame
-
-
-def is_fragmented(file: IO[bytes], kind: str, start: int) -> bool:
-    """Whether an MP4 was written in fragments, as streams are: then the durations in its head say little."""
-    at = start
-    for _ in range(_MOST_CHUNKS if kind == "mp4" else 0):
-        size, name = struct.unpack(">I4s", _read(file, at, 8).ljust(8, b"\0"))
-        if name == b"moof":
-            return True
-        if size == 1:
-            size = int.from_bytes(_read(file, at + 8, 8), "big")
-        if size < 8:
-            break
-        at += size
-    return False
-
-
-def is_protected(file: IO[bytes], kind: str) -> bool:
-    """Whether an MP4 has an encrypted track (DRM of iTunes, Audible or streaming services)."""
-    if kind != "mp4":
-        return False
-    return any(True for _ in _matches(file, rb"sinf\x00\x00\x00.frma|ftypaax[ c]"))
-
-
-_LINKS = {
-    "ogg": rb"OggS\x00[\x02\x06]",  # a page that begins a stream
-    "flac": rb"fLaC[\x00\x80]\x00\x00\x22",
-    "matroska": rb"\x1aE\xdf\xa3.{1,8}\x42\x86\x81\x01",
-}
-
-
-def links(file: IO[bytes], found: Found) -> list[int]:
-    """Offsets of the recordings that a file is joined of, for kinds whose demuxers do not read beyond the first."""
-    starts = [found.start]
-    if found.kind in _LINKS:
-        following = -1
-        for at in _matches(file, _LINKS[found.kind]):
-            # The streams of an Ogg file begin with a page each, one behind the other.
-            if at > found.start and at != following:
-                starts.append(at)
-            if found.kind == "ogg":
-                following = at + _page_length(_read(file, at, 27 + 255))
-    return starts
-
-
-def _page_length(head: bytes) -> int:
-    count = head[26] if len(head) > 26 else 0
-    return 27 + count + sum(head[27 : 27 + count])
-
-
-def _matches(file: IO[bytes], pattern: bytes) -> Iterator[int]:
-    """Offsets at which a short pattern matches."""
-    overlap, base, before = 15, 0, b""
-    last = -1
-    while True:
-        file.seek(base)
-        block = file.read(_BLOCK)
-        if not block:
-            return
-        data = before + block
-        for match in re.finditer(pattern, data, re.DOTALL):
-            at = base - len(before) + match.start()
-            if at > last:
-                yield at
-                last = at
-        base += len(block)
-        before = data[-overlap:]

@@ -1,4 +1,4 @@
-"""A picture of a character at rest, drawn from the same data as its videos."""
+"""Draws the preview picture of a character or pose, from the same data as its videos."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from functools import cache
 import av
 import numpy as np
 
-from a2v.engine import characters
+from a2v.engine.characters import get_camera_pose
 from a2v.engine.drawing.bust import backdrop, bust
 from a2v.engine.drawing.rasterizer import Rasterizer
 from a2v.engine.face_pose import FacePose
@@ -15,16 +15,16 @@ from a2v.engine.face_pose import FacePose
 
 @cache
 def preview(subject_id: str, size: int = 512) -> bytes:
-    """A PNG of a character, ``size`` pixels square.
+    """Return a square PNG of a character with a resting face.
 
     Args:
-        subject_id: A ``pose_id``, or a ``model_id`` for the character's usual pose.
+        subject_id: A ``pose_id``, or a ``model_id`` for the default pose of a character.
         size: The side in pixels.
 
     Raises:
         RenderError: There is no such pose or character.
     """
-    pose = characters.get_camera_pose(subject_id)
+    pose = get_camera_pose(subject_id)
     rasterizer = Rasterizer(size, size, pose.framings["square"])
     rasterizer.paint([*backdrop(pose.character), *bust(pose.character, FacePose())])
     frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(rasterizer.pixels[..., :3]), format="rgb24")

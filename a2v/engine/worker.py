@@ -27,7 +27,7 @@ from a2v.engine import sandbox
 from a2v.engine.settings import FRAME_RATES, Format
 
 if TYPE_CHECKING:
-    from a2v.engine.audio import DecodeTimeLimit
+    from a2v.engine.decoding import DecodeTimeLimit
 
 _CHECK_SECONDS = 0.25
 _MAX_FILE_SIZE = 2 << 30

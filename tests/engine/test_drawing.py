@@ -223,8 +223,8 @@ def test_a_frame_shows_what_was_painted_and_averages_colour_over_four_pixels() -
     drawing.fill(rectangle(0, 0, UNIT, UNIT), "#808080")
     drawing.fill(rectangle(0, 0, 130, 300), RED)  # ends in the middle of a pair of pixels
     frame = FrameBuffer(SIZE, SIZE)
-    frame.show(painter.pixels, painter.paint(drawing.items))
-    picture = frame.video.to_ndarray(format="yuv420p")
+    frame.update(painter.pixels, painter.paint(drawing.items))
+    picture = frame.frame.to_ndarray(format="yuv420p")
     _, v, y, _ = uvya(RED)
     assert (picture[:30, :13] == y).all()
     assert abs(int(picture[40, 40]) - uvya("#808080")[2]) <= 1

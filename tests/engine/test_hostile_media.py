@@ -240,7 +240,7 @@ def decode(data, naive):
         with av.open(io.BytesIO(data)) as container:
             return sum(frame.samples for frame in container.decode(audio=0))
     samples = len(audio.decode(data, max_seconds=600))
-    for _ in audio.soundtrack(data, stereo=audio.is_stereo(data)):
+    for _ in audio.Recording(data).soundtrack():
         pass
     return samples
 

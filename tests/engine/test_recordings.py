@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 import a2v.cli
-from a2v.engine import audio
-from a2v.engine.audio import RATE, Recording, decode, sniff, soundtrack
+from a2v.engine.audio import RATE, Recording, decode
 from a2v.engine.errors import AudioError
+from a2v.engine.formats import detect_format
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -484,7 +484,7 @@ def bare(container: str) -> bytes:
 )
 def test_frames_are_found_behind_what_is_none(container: str, before: bytes) -> None:
     data = before + bare(container)
-    assert sniff(data) == {"mp3": "mp3", "adts": "aac"}[container]
+    assert detect_format(io.BytesIO(data)).name == {"mp3": "mp3", "adts": "aac"}[container]
     assert_is_speech(data)
 
 
@@ -590,7 +590,7 @@ def test_single_samples_that_are_no_numbers_do_not_harm_the_others(name: str, ki
     at, value = ODD[name]
     samples[at::4000] = value
     data = wav(samples, kind=kind)
-    for frame in soundtrack(data, stereo=False):
+    for frame in Recording(data).soundtrack():
         assert np.isfinite(frame.to_ndarray()).all()
     found = decode(data)
     assert np.isfinite(found).all()
@@ -658,7 +658,7 @@ def test_ten_milliseconds_are_enough() -> None:
 def test_what_is_announced_to_be_too_long_is_refused_before_it_is_decoded(container: str, codec: str) -> None:
     data = encode(np.zeros(16_000 * 20), container, codec)
     with pytest.raises(AudioError, match="longer than 10 seconds"):
-        next(audio.pieces(data, max_seconds=10))
+        next(Recording(data, max_seconds=10).pieces())
 
 
 def test_a_wav_of_chunks_without_end_is_refused_at_once() -> None:
@@ -729,7 +729,7 @@ def test_a_file_that_cannot_be_read_is_not_called_a_damaged_one(tmp_path) -> Non
             return super().read(size)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("a2v.engine.audio.io.BytesIO", Broken)
+        patch.setattr("a2v.engine.decoding.io.BytesIO", Broken)
         with pytest.raises(OSError, match="Input/output"):
             decode(encode(speech(), "flac", "flac", 16_000))
 

@@ -18,6 +18,7 @@ import pytest
 
 from a2v.engine import lipsync, renderer
 from a2v.engine import render as render_module
+from a2v.engine.audio import Recording
 from a2v.engine.errors import AudioError, RenderError
 from a2v.engine.face_pose import VISEMES
 from a2v.engine.render import picture_size, render
@@ -55,7 +56,7 @@ SHORT = wav(vowel(0.3))
 @pytest.fixture(scope="module")
 def video(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("videos") / "eva.mp4"
-    render(SPEECH, "eva_a0008", path, size=256)
+    render(Recording(SPEECH), "eva_a0008", path, size=256)
     return path
 
 
@@ -114,7 +115,7 @@ def test_the_mouth_is_shut_in_silence_and_open_in_the_vowel(video: Path) -> None
 
 @pytest.mark.parametrize("fps", [25, 30])
 def test_frames_come_at_the_rate_asked_for_and_end_with_the_sound(fps: int, tmp_path: Path) -> None:
-    render(SPEECH, "eva_a0008", tmp_path / "video.mp4", size=128, fps=fps)
+    render(Recording(SPEECH), "eva_a0008", tmp_path / "video.mp4", size=128, fps=fps)
     with av.open(str(tmp_path / "video.mp4")) as container:
         assert container.streams.video[0].average_rate == fps
         assert container.duration == pytest.approx(3 * av.time_base, rel=0.02)
@@ -123,7 +124,7 @@ def test_frames_come_at_the_rate_asked_for_and_end_with_the_sound(fps: int, tmp_
 
 @pytest.mark.parametrize("fps", [25, 30])
 def test_the_mouth_opens_with_the_voice_at_any_rate(fps: int, tmp_path: Path) -> None:
-    render(SPEECH, "eva_a0008", tmp_path / "video.mp4", size=256, fps=fps)
+    render(Recording(SPEECH), "eva_a0008", tmp_path / "video.mp4", size=256, fps=fps)
     pictures = frames(tmp_path / "video.mp4")
     mouths = [picture[136:170, 108:148, 1] for picture in pictures]
     changed = [np.abs(mouth - mouths[fps // 2]).mean() for mouth in mouths]
@@ -144,7 +145,9 @@ def test_a_portrait_is_sixteen_to_nine(size: int, height: int) -> None:
 
 
 def test_a_portrait_shows_the_person_down_to_its_lower_edge(tmp_path: Path) -> None:
-    render(SHORT, "eva_a0008", tmp_path / "video.mp4", mask=tmp_path / "mask.mp4", size=90, format="portrait")
+    render(
+        Recording(SHORT), "eva_a0008", tmp_path / "video.mp4", mask=tmp_path / "mask.mp4", size=90, format="portrait"
+    )
     (first, *_) = frames(tmp_path / "video.mp4")
     assert first.shape == (160, 90, 3)
     (mask, *_) = frames(tmp_path / "mask.mp4")
@@ -153,7 +156,7 @@ def test_a_portrait_shows_the_person_down_to_its_lower_edge(tmp_path: Path) -> N
 
 
 def test_a_mask_is_white_where_the_person_is_and_as_long_as_the_video(tmp_path: Path) -> None:
-    render(SPEECH, "omar_a0012", tmp_path / "video.mp4", mask=tmp_path / "mask.mp4", size=256)
+    render(Recording(SPEECH), "omar_a0012", tmp_path / "video.mp4", mask=tmp_path / "mask.mp4", size=256)
     with av.open(str(tmp_path / "mask.mp4")) as container:
         assert not container.streams.audio
         assert container.streams.video[0].average_rate == 25
@@ -170,29 +173,29 @@ def test_a_mask_is_white_where_the_person_is_and_as_long_as_the_video(tmp_path: 
 
 
 def test_a_video_is_the_same_with_and_without_a_mask(tmp_path: Path) -> None:
-    render(SHORT, "eva_a0008", tmp_path / "one.mp4", size=128)
-    render(SHORT, "eva_a0008", tmp_path / "two.mp4", mask=tmp_path / "mask.mp4", size=128)
+    render(Recording(SHORT), "eva_a0008", tmp_path / "one.mp4", size=128)
+    render(Recording(SHORT), "eva_a0008", tmp_path / "two.mp4", mask=tmp_path / "mask.mp4", size=128)
     assert (tmp_path / "one.mp4").read_bytes() == (tmp_path / "two.mp4").read_bytes()
 
 
 def test_a_close_up_is_closer(tmp_path: Path) -> None:
     covered = []
     for pose in ("eva_a0008_front", "eva_a0008_closeup"):
-        render(SHORT, pose, tmp_path / "video.mp4", mask=tmp_path / "mask.mp4", size=128)
+        render(Recording(SHORT), pose, tmp_path / "video.mp4", mask=tmp_path / "mask.mp4", size=128)
         covered.append((frames(tmp_path / "mask.mp4")[0] > 128).mean())
     assert covered[1] > covered[0] * 1.2
 
 
 def test_a_model_id_means_its_usual_pose(tmp_path: Path) -> None:
     for who in ("eva_a0008", "eva_a0008_front"):
-        render(SHORT, who, tmp_path / who, size=128)
+        render(Recording(SHORT), who, tmp_path / who, size=128)
     assert (tmp_path / "eva_a0008").read_bytes() == (tmp_path / "eva_a0008_front").read_bytes()
 
 
 def test_a_recording_may_be_a_file(tmp_path: Path) -> None:
     (tmp_path / "recording").write_bytes(SHORT)
-    render(SHORT, "eva_a0008", tmp_path / "one.mp4", size=128)
-    render(tmp_path / "recording", "eva_a0008", tmp_path / "two.mp4", size=128)
+    render(Recording(SHORT), "eva_a0008", tmp_path / "one.mp4", size=128)
+    render(Recording(tmp_path / "recording"), "eva_a0008", tmp_path / "two.mp4", size=128)
     assert (tmp_path / "one.mp4").read_bytes() == (tmp_path / "two.mp4").read_bytes()
 
 
@@ -200,7 +203,7 @@ def test_a_recording_may_be_a_file(tmp_path: Path) -> None:
 def test_a_long_recording_is_heard_in_parts_without_a_seam(seconds: float) -> None:
     # Two seconds of voice, two of silence, and so on; parts end at 60 and at 120 seconds.
     samples = np.resize(np.concatenate([vowel(2.0), np.zeros(2 * RATE)]), int(seconds * RATE)).astype(np.float32)
-    likely, loudness = render_module._hear(np.array_split(samples, 200))
+    likely, loudness = lipsync.analyse_pieces(np.array_split(samples, 200))
     assert len(likely) == len(loudness) == -(-len(samples) // lipsync.HOP)
     silent = likely.argmax(1) == VISEMES.index("X")
     for start in range(0, int(seconds) - 1, 2):
@@ -211,29 +214,29 @@ def test_a_long_recording_is_heard_in_parts_without_a_seam(seconds: float) -> No
 
 def test_the_same_request_gives_the_same_video(tmp_path: Path) -> None:
     for name in ("one.mp4", "two.mp4"):
-        render(SHORT, "omar_a0012", tmp_path / name, size=128)
+        render(Recording(SHORT), "omar_a0012", tmp_path / name, size=128)
     assert (tmp_path / "one.mp4").read_bytes() == (tmp_path / "two.mp4").read_bytes()
 
 
 def test_another_character_is_another_video(tmp_path: Path) -> None:
     for name in ("omar_a0012", "ruth_a0021"):
-        render(SHORT, name, tmp_path / name, size=128)
+        render(Recording(SHORT), name, tmp_path / name, size=128)
     assert np.abs(frames(tmp_path / "omar_a0012")[2] - frames(tmp_path / "ruth_a0021")[2]).mean() > 10
 
 
 def test_stereo_stays_stereo(tmp_path: Path) -> None:
-    render(wav(vowel(0.3), channels=2), "eva_a0008", tmp_path / "stereo.mp4", size=128)
+    render(Recording(wav(vowel(0.3), channels=2)), "eva_a0008", tmp_path / "stereo.mp4", size=128)
     with av.open(str(tmp_path / "stereo.mp4")) as container:
         assert container.streams.audio[0].layout.nb_channels == 2
 
 
 def test_the_shortest_recording_is_one_frame(tmp_path: Path) -> None:
-    render(wav(np.zeros(160)), "eva_a0008", tmp_path / "tiny.mp4", size=128)
+    render(Recording(wav(np.zeros(160))), "eva_a0008", tmp_path / "tiny.mp4", size=128)
     assert len(frames(tmp_path / "tiny.mp4")) == 1
 
 
 def test_silence_is_rendered_as_somebody_who_says_nothing(tmp_path: Path) -> None:
-    render(wav(np.zeros(RATE)), "eva_a0008", tmp_path / "silent.mp4", size=128)
+    render(Recording(wav(np.zeros(RATE))), "eva_a0008", tmp_path / "silent.mp4", size=128)
     assert len(frames(tmp_path / "silent.mp4")) == 25
 
 
@@ -243,7 +246,7 @@ def test_silence_is_rendered_as_somebody_who_says_nothing(tmp_path: Path) -> Non
 )
 def test_a_failed_render_leaves_nothing_behind(recording, model_id, error, tmp_path: Path) -> None:
     with pytest.raises(error):
-        render(recording, model_id, tmp_path / "out.mp4", size=128)
+        render(Recording(recording), model_id, tmp_path / "out.mp4", size=128)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -256,24 +259,24 @@ def test_a_render_that_breaks_half_way_leaves_nothing_behind(tmp_path: Path, mon
     drawn, draw = itertools.count(), render_module.bust
     monkeypatch.setattr(render_module, "bust", broken)
     with pytest.raises(OSError, match="disk is full"):
-        render(SPEECH, "eva_a0008", tmp_path / "out.mp4", mask=tmp_path / "mask.mp4", size=128)
+        render(Recording(SPEECH), "eva_a0008", tmp_path / "out.mp4", mask=tmp_path / "mask.mp4", size=128)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_recording_that_is_too_long_is_refused_before_any_work(tmp_path: Path) -> None:
     with pytest.raises(AudioError, match="longer than 1 second"):
-        render(SPEECH, "eva_a0008", tmp_path / "out.mp4", size=128, max_seconds=1)
+        render(Recording(SPEECH, max_seconds=1), "eva_a0008", tmp_path / "out.mp4", size=128)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_an_odd_size_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="even"):
-        render(SHORT, "eva_a0008", tmp_path / "out.mp4", size=127)
+        render(Recording(SHORT), "eva_a0008", tmp_path / "out.mp4", size=127)
 
 
 def test_what_stood_at_the_destination_is_replaced(tmp_path: Path) -> None:
     (tmp_path / "out.mp4").write_bytes(b"old")
-    render(SHORT, "eva_a0008", tmp_path / "out.mp4", size=128)
+    render(Recording(SHORT), "eva_a0008", tmp_path / "out.mp4", size=128)
     assert len(frames(tmp_path / "out.mp4")) == 8
     assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]
 

@@ -251,8 +251,8 @@ async def test_absolute_folders_of_pythonpath_are_inherited(tmp_path: Path, monk
 
 IMPATIENT = """
 import sys
-from a2v.engine import audio, worker
-audio._OPEN_SECONDS = 0.3
+from a2v.engine import decoding, worker
+decoding._BASE_SECONDS = 0.3
 sys.exit(worker.main(sys.argv[1:]))
 """
 

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 import a2v.cli
-from a2v.engine import video_writer
-from a2v.engine.audio import _ANY_TAGS, Recording
+from a2v.engine.audio import Recording
+from a2v.engine.decoding import _IGNORE_TAGS
 from a2v.engine.render import render
+from a2v.engine.video_writer import DRAWING_OPTIONS, FrameBuffer, open_video
 
 CLIPS = {path.stem: path for path in sorted((Path(a2v.cli.__file__).parent / "clips").glob("*.flac"))}
 RATE = 48_000
@@ -21,7 +22,7 @@ RATE = 48_000
 
 def decoded(source, layout: str = "mono") -> np.ndarray:
     """What FFmpeg makes of a file: a row for each channel, 48,000 samples a second."""
-    with av.open(source, **_ANY_TAGS) as container:
+    with av.open(source, **_IGNORE_TAGS) as container:
         resampler = av.AudioResampler("fltp", layout, RATE)
         frames = [part for frame in container.decode(audio=0) for part in resampler.resample(frame)]
         frames += resampler.resample(None)
@@ -38,11 +39,11 @@ def wav(samples: np.ndarray, rate: int = RATE) -> bytes:
     return out.getvalue()
 
 
-def filmed(recording: bytes, path: Path, layout: str = "mono") -> np.ndarray:
+def filmed(recording: bytes | Recording, path: Path, layout: str = "mono") -> np.ndarray:
     """The sound of a film of one small picture."""
-    with video_writer.open_video(path, 16, 16, 25, video_writer.DRAWING_OPTIONS) as video:
-        video.add_sound(recording)
-        video.add(video_writer.FrameBuffer(16, 16))
+    with open_video(path, 16, 16, 25, DRAWING_OPTIONS) as writer:
+        writer.add_soundtrack(recording if isinstance(recording, Recording) else Recording(recording))
+        writer.add_frame(FrameBuffer(16, 16))
     return decoded(str(path), layout)
 
 
@@ -154,7 +155,7 @@ def test_a_recording_that_used_to_be_lost_is_rendered_with_its_voice(what: str, 
         "scaled as integers": floats(voice * 32768),
     }.get(what, floats(odd))
     path = tmp_path / "video.mp4"
-    render(data, "eva_a0008", path, size=128)
+    render(Recording(data), "eva_a0008", path, size=128)
     sound = decoded(str(path))[0]
     assert np.abs(sound).max() > 0.3
     assert snr(sound, voice[0])[0] > (15 if what in ("NaN", "infinity") else 35)
@@ -166,7 +167,8 @@ def test_a_recording_is_opened_once_for_the_analysis_and_once_for_the_sound(
 ) -> None:
     real, opened = av.open, []
     monkeypatch.setattr(
-        "a2v.engine.audio.av.open", lambda file, *rest, **options: opened.append(file) or real(file, *rest, **options)
+        "a2v.engine.decoding.av.open",
+        lambda file, *rest, **options: opened.append(file) or real(file, *rest, **options),
     )
     recording = Recording(wav(speech()))
     for _ in recording.pieces():

@@ -106,7 +106,7 @@ def _listen(decoder: Any, samples: NDArray[np.int16]) -> None:
 
 def align_by_ear(samples: NDArray[np.int16], ipa: str, network: lipsync.Network) -> list[Segment] | None:
     """The mouths of what is said, when our own net thinks they come; nothing if it hears something else."""
-    likely = np.log(network.run(*lipsync.spectrum((samples / 32768).astype(np.float32))) + 1e-4)
+    likely = np.log(network.run(*lipsync.mel_spectrum((samples / 32768).astype(np.float32))) + 1e-4)
     states, optional = [0], [False]
     for word in of_words(ipa):
         states += [VISEMES.index(name) for name in word] + [0]

@@ -151,7 +151,7 @@ def main() -> None:
     for name, speech in spoken(given.cache, given.without, given.seconds):
         samples = padded(speech)
         began = time.process_time()
-        likely = network.run(*lipsync.spectrum(samples))
+        likely = network.run(*lipsync.mel_spectrum(samples))
         cpu, seconds = cpu + time.process_time() - began, seconds + len(samples) / RATE
         groups.setdefault(name, []).append(compare(likely, truth(speech, len(likely))))
     print(f"{'':32} {'':8}  {'±40 ms':>6}  {'open':>5}  {'p/b/m':>6}{'':16}  {'silence':>6}")

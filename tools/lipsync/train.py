@@ -30,7 +30,7 @@ from torch import Tensor, distributed, multiprocessing, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from a2v.engine.face_pose import VISEMES
-from a2v.engine.lipsync import BANDS, FEATURES, Network, Voice, features, spectrum, voice
+from a2v.engine.lipsync import BANDS, FEATURES, Network, VoiceProfile, features, mel_spectrum, voice_profile
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -89,7 +89,7 @@ def hear(path: Path, copies: int, without: list[str]) -> list[Heard]:
         sound, said = _padded(speech, random)
         for copy in range(copies + 1):
             one, when = (sound, said) if not copy else _disguised(sound, said, random)
-            bands, level = spectrum(one)
+            bands, level = mel_spectrum(one)
             out.append(Heard(speech.voice.split("/")[0], bands, level, rows(when, len(level))))
     kept.write_bytes(pickle.dumps(out))
     return out
@@ -106,7 +106,7 @@ def silences(count: int) -> list[Heard]:
         if random.random() < 0.5:
             noise *= 1 + random.uniform(0.2, 0.9) * np.sin(np.arange(len(noise)) / _RATE * random.uniform(0.2, 8))
         noise *= 10 ** random.uniform(-5, -1.3) / noise.std()
-        bands, level = spectrum(np.asarray(noise, np.float32))
+        bands, level = mel_spectrum(np.asarray(noise, np.float32))
         out.append(Heard("silence", bands, level, np.zeros(len(level), np.uint8)))
     return out
 
@@ -124,7 +124,7 @@ def vowels(count: int) -> list[Heard]:
             labels += [np.zeros(pause, np.uint8), np.full(length, VISEMES.index(name), np.uint8)]
         sound = np.concatenate([*parts, np.zeros(_RATE // 2)])
         sound += random.normal(0, 10 ** random.uniform(-5, -2.3), len(sound))
-        bands, level = spectrum(np.asarray(sound * 10 ** random.uniform(-1, 0.3), np.float32))
+        bands, level = mel_spectrum(np.asarray(sound * 10 ** random.uniform(-1, 0.3), np.float32))
         out.append(Heard("vowel", bands, level, np.concatenate([*labels, np.zeros(50, np.uint8)])))
     return out
 
@@ -256,8 +256,8 @@ class Data:
     """All pieces, and batches of windows out of them."""
 
     def __init__(self, heard: list[Heard]) -> None:
-        voices = [voice(h.bands, h.level, np.zeros(BANDS, np.float32)) for h in heard]
-        self.usual = np.asarray(np.mean([v.middle for v in voices], axis=0), np.float32)
+        voices = [voice_profile(h.bands, h.level, np.zeros(BANDS, np.float32)) for h in heard]
+        self.usual = np.asarray(np.mean([v.bands for v in voices], axis=0), np.float32)
         self._pieces = [
             (features(h.bands, h.level, _with_usual(v, h.level, self.usual)).astype(np.float16), h.labels)
             for h, v in zip(heard, voices, strict=True)
@@ -304,10 +304,10 @@ class Data:
         return rows
 
 
-def _with_usual(own: Voice, level: Sound, usual: Sound) -> Voice:
-    """The voice as ``lipsync.voice`` measures it, once it is known what is usual."""
+def _with_usual(own: VoiceProfile, level: Sound, usual: Sound) -> VoiceProfile:
+    """Return the profile that ``lipsync.voice_profile`` measures, once the typical voice is known."""
     count = int((level > own.loud - 30).sum())
-    return own._replace(middle=np.asarray(own.middle + usual * 30 / (count + 30), np.float32))
+    return own._replace(bands=np.asarray(own.bands + usual * 30 / (count + 30), np.float32))
 
 
 def train(rank: int, data: Data, net: Net, given: argparse.Namespace) -> Net:
@@ -380,7 +380,7 @@ def readiness(network: Network, cache: Path, without: list[str]) -> float:
     The voices that score.py calls unheard have no say in it.
     """
     said = [speech for name, speech in spoken(cache, without, 300) if name.endswith("new words")]
-    heard = [network.run(*spectrum(padded(speech))) for speech in said]
+    heard = [network.run(*mel_spectrum(padded(speech))) for speech in said]
     best = 0.0
     for more in np.arange(0, 4, 0.1):
         lift = np.where(np.arange(len(VISEMES)) == _CLOSED, np.exp(more), 1).astype(np.float32)
