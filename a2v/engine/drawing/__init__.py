@@ -1,1 +1,14 @@
-"""How a character is drawn: shapes, parts of a person, and the painter that turns them into pixels."""
+"""Draws a character: a ``CharacterSpec`` and a ``FacePose`` become a display list, and that becomes pixels.
+
+* ``bust`` puts a character together from ``face``, ``eyes``, ``mouth``, ``hair`` and ``clothes``. These append shapes to a
+  ``DisplayList``; nothing is drawn yet. Functions named ``draw_…`` append to a list, all others return a group.
+* ``display_list`` has shapes and groups, ``geometry`` and ``colours`` what they are made of.
+* ``rasterizer`` turns a display list into pixels.
+
+Parts that look the same in every frame (hair, clothes, ears …) are static groups, cached by the character; parts that change in small
+steps (eyes) are cached by step. That is why ``CharacterSpec`` is hashable, and why the rasterizer can tell what changed by comparing
+display lists. There are no pictures and no state: the same character and pose always give the same display list.
+
+The drawing is a square of 720 units around the character. Videos show a part of it (``characters.Framing``), so shapes that reach its
+edges continue beyond them.
+"""

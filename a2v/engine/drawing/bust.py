@@ -1,4 +1,8 @@
-"""Puts a character together: backdrop once, and the person as each pose has it."""
+"""Puts a character together from its parts, in a pose, and draws its backdrop and its silhouette.
+
+The head is two-dimensional. To suggest a turn, its features move as if they lay on a ball (``_feature_transform``), and the parts
+before and behind it are shifted by different amounts (parallax).
+"""
 
 from __future__ import annotations
 
@@ -19,12 +23,12 @@ if TYPE_CHECKING:
     from a2v.engine.drawing.geometry import Box
 
 UNIT = 720
-"""The side of the square that a character is drawn for; wider and higher pictures show more of it."""
+"""The side of the square that a character is drawn for."""
 _MIDDLE = UNIT / 2
-_HEAD_Y = 318  # the middle of the face, between the eyes and the mouth
-_NECK_Y = 470  # the head tilts about this point
-_RADIUS = 118.0  # of the ball that the features lie on
-_FURTHEST = 0.15  # radians: a yaw of 1
+_HEAD_Y = 318  # the middle of the face
+_NECK_Y = 470  # the centre of rotation of the head
+_HEAD_RADIUS = 118.0  # of the ball that the features lie on
+_MAX_YAW = 0.15  # radians, for a yaw of 1
 
 
 _BUBBLES = (
@@ -34,12 +38,12 @@ _BUBBLES = (
 
 
 def backdrop(character: CharacterSpec) -> list[Item]:
-    """What is behind the character and never moves."""
+    """Return the backdrop of a character."""
     drawing = DisplayList()
     top, bottom = character.palette.backdrop
     whole = rectangle(-UNIT, -UNIT, 3 * UNIT, 3 * UNIT)
     drawing.fill(whole, LinearGradient(0, 0, 0, UNIT, ((0, top), (1, bottom))))
-    # Light falls in from the upper left, as it does on the face.
+    # Light from the upper left, as on the face.
     drawing.fill(whole, glow(120, 40, 620, "#ffffff", 0.42))
     disc = character.palette.disc
     drawing.fill(
@@ -55,20 +59,20 @@ def backdrop(character: CharacterSpec) -> list[Item]:
             ((0, with_alpha("#ffffff", alpha)), (1, with_alpha("#ffffff", alpha * 0.35))),
         )
         drawing.fill(ellipse(x, y, radius), light)
-    # What the person keeps from the disc: a soft shade, so that they stand before it.
+    # A soft shadow of the person, which separates them from the disc.
     drawing.fill(whole, glow(_MIDDLE + 26, 420, 300, mix(bottom, "#20203A", 0.5), 0.30))
     return drawing.items
 
 
 def black_backdrop() -> list[Item]:
-    """What is behind a silhouette: nothing, which is black."""
+    """Return the backdrop of a silhouette."""
     drawing = DisplayList()
     drawing.fill(rectangle(-UNIT, -UNIT, 3 * UNIT, 3 * UNIT), "#000000")
     return drawing.items
 
 
 def bust(character: CharacterSpec, pose: FacePose) -> list[Item]:
-    """The character in a pose, without the backdrop."""
+    """Return the character in a pose, without the backdrop."""
     drawing = DisplayList()
     behind, body, head = _layer_transforms(pose)
     drawing.add(hair.back(character), behind)
@@ -79,7 +83,7 @@ def bust(character: CharacterSpec, pose: FacePose) -> list[Item]:
 
 
 def silhouette(character: CharacterSpec, pose: FacePose) -> list[Item]:
-    """What covers the same pixels as the character in a pose, all white and with nothing inside."""
+    """Return the outline of the character in a pose, filled with white: it covers the same pixels as ``bust``."""
     back, torso, ear, front, glasses = _silhouettes_of_parts(character)
     drawing = DisplayList()
     behind, body, head = _layer_transforms(pose)
@@ -108,12 +112,12 @@ def _silhouettes_of_parts(character: CharacterSpec) -> tuple[Group, ...]:
 
 
 def _layer_transforms(pose: FacePose) -> tuple[Transform, Transform, Transform]:
-    """Where the hair behind the head, the torso and the head go."""
+    """Return the transforms of the hair behind the head, of the torso and of the head."""
     lean = translate(pose.yaw * 4, pose.bob * 5)
     back, front = (
         lean @ rotate(pose.roll * share, _MIDDLE, _NECK_Y) @ translate(_MIDDLE, _HEAD_Y) for share in (0.7, 1)
     )
-    # In steps too small to be seen, so that most of the time it need not be drawn, or encoded, anew.
+    # Rounded to steps that are too small to see: in most frames, the torso need not be redrawn and encoded.
     body = translate(round(pose.yaw * 6) / 3, round(-pose.breath * 6) / 3)
     return back @ translate(-pose.yaw * 5, 0), body, front
 
@@ -131,23 +135,23 @@ def _hair_transform(pose: FacePose) -> Transform:
 
 
 def _glasses_transform(pose: FacePose) -> Transform:
-    return _at(pose, 0, 0) @ translate(pose.yaw, 0)
+    return _feature_transform(pose, 0, 0) @ translate(pose.yaw, 0)
 
 
 @lru_cache(maxsize=64)
 def _head_bounds(character: CharacterSpec) -> Box | None:
-    """A box around the head, its jewellery and its glasses, however it turns and speaks."""
+    """Return a box around the head with jewellery and glasses, in every pose: that of the two most extreme ones."""
     drawing = DisplayList()
     for yaw in (-1.7, 1.7):
         _draw_head(drawing, character, FacePose(mouth=MouthShape(open=1.1), yaw=yaw, pitch=math.copysign(2, yaw)))
     return bounds_of(drawing.items)
 
 
-def _at(pose: FacePose, x: float, y: float) -> Transform:
-    """Where a feature at ``x``, ``y`` of a face seen from the front goes when the head turns, and how it narrows."""
-    angle = math.asin(x / _RADIUS)
-    turned = angle + pose.yaw * _FURTHEST
-    return translate(_RADIUS * math.sin(turned), y + pose.pitch * 8) @ scale(math.cos(turned) / math.cos(angle), 1)
+def _feature_transform(pose: FacePose, x: float, y: float) -> Transform:
+    """Return how a turn of the head moves and narrows a feature that is at ``x``, ``y`` when seen from the front."""
+    angle = math.asin(x / _HEAD_RADIUS)
+    turned = angle + pose.yaw * _MAX_YAW
+    return translate(_HEAD_RADIUS * math.sin(turned), y + pose.pitch * 8) @ scale(math.cos(turned) / math.cos(angle), 1)
 
 
 def _draw_head(drawing: DisplayList, character: CharacterSpec, pose: FacePose) -> None:
@@ -160,8 +164,10 @@ def _draw_head(drawing: DisplayList, character: CharacterSpec, pose: FacePose) -
         with drawing.clipped(shape):
             drawing.add(face.skin_shade(character))
             drawing.add(hair.shadow(character))
-            # Within the face, of which a turn brings one cheek to the edge.
-            drawing.add(face.complexion(character), Transform(e=-_face_transform(pose).e) @ _at(pose, 0, 0))
+            # Clipped: a turn of the head moves one cheek beyond the edge of the face.
+            drawing.add(
+                face.complexion(character), Transform(e=-_face_transform(pose).e) @ _feature_transform(pose, 0, 0)
+            )
             face.draw_beard(drawing, character, jaw)
     _draw_features(drawing, character, pose)
     drawing.add(hair.front(character), _hair_transform(pose))
@@ -169,13 +175,13 @@ def _draw_head(drawing: DisplayList, character: CharacterSpec, pose: FacePose) -
 
 def _draw_features(drawing: DisplayList, character: CharacterSpec, pose: FacePose) -> None:
     for side in (-1, 1):
-        with drawing.transformed(_at(pose, side * eyes.EYE_X, eyes.EYE_Y) @ scale(side * 1.14, 1.14)):
+        with drawing.transformed(_feature_transform(pose, side * eyes.EYE_X, eyes.EYE_Y) @ scale(side * 1.14, 1.14)):
             drawing.add(eyes.socket(character))
             drawing.add(eyes.eye(character, pose, side))
             drawing.add(eyes.brow(character), eyes.brow_transform(pose))
-    # The nose stands out, so it goes further than the face it stands on.
-    drawing.add(face.nose(character), _at(pose, 0, 0) @ translate(pose.yaw * 5, pose.pitch * 2))
-    with drawing.transformed(_at(pose, 0, face.MOUTH_Y) @ translate(pose.yaw * 1.5, pose.pitch * 1.5)):
+    # The nose protrudes, so it moves further than the face.
+    drawing.add(face.nose(character), _feature_transform(pose, 0, 0) @ translate(pose.yaw * 5, pose.pitch * 2))
+    with drawing.transformed(_feature_transform(pose, 0, face.MOUTH_Y) @ translate(pose.yaw * 1.5, pose.pitch * 1.5)):
         draw_mouth(drawing, character, pose.mouth)
     frame = _glasses_transform(pose)
     hinges, ears = (frame.e - 92, frame.e + 92), (-110 - pose.yaw * 3, 110 - pose.yaw * 3)

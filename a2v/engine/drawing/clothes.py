@@ -1,4 +1,4 @@
-"""Neck, shoulders and what is worn on them, in the picture's coordinates; down to the elbows, for high pictures."""
+"""Neck, shoulders and clothes, in the coordinates of the drawing; down to the elbows, for portrait videos."""
 
 from __future__ import annotations
 
@@ -7,31 +7,30 @@ from typing import TYPE_CHECKING
 
 from a2v.engine.drawing.colours import LinearGradient, glow, mix, vertical_gradient, with_alpha
 from a2v.engine.drawing.display_list import DisplayList, Group
-from a2v.engine.drawing.geometry import Path, ellipse, join_paths, lerp, svg_path
+from a2v.engine.drawing.geometry import Path, ellipse, join_paths, lerp, mirror_path, svg_path
 
 if TYPE_CHECKING:
     from a2v.engine.characters import CharacterSpec, Tones
 
 
-def _flipped(path: Path) -> Path:
-    return Path(path.commands, tuple((720 - x, y) for x, y in path.points))
+_AXIS = 360.0
 
 
-def _both_sides(text: str) -> Path:
-    one = svg_path(text)
-    return join_paths(one, _flipped(one))
+def _both_sides(path_data: str) -> Path:
+    left = svg_path(path_data)
+    return join_paths(left, mirror_path(left, _AXIS))
 
 
 @lru_cache(maxsize=64)
 def torso(character: CharacterSpec) -> Group:
-    """Everything below the chin."""
+    """Return everything below the chin."""
     drawing = DisplayList()
     _OUTFITS[character.features.outfit](drawing, character)
     return drawing.static_group()
 
 
 def _draw_shoulders(drawing: DisplayList, character: CharacterSpec) -> None:
-    # Broader with a broader neck.
+    # A broad neck comes with broad shoulders.
     w = character.features.neck
     x1, x2, x3, x4 = lerp(66, 42, w), lerp(104, 94, w), lerp(196, 190, w), lerp(250, 252, w)
     text = (
@@ -42,7 +41,7 @@ def _draw_shoulders(drawing: DisplayList, character: CharacterSpec) -> None:
     shape = svg_path(text)
     drawing.fill(shape, vertical_gradient(520, 780, tones.light, tones.base, tones.shade))
     with drawing.clipped(shape):
-        # The light comes from the left: the further arm and the side below it lie in the shade.
+        # Light from the left: the far arm and the side below it are in shadow.
         drawing.fill(ellipse(220, 600, 110), glow(220, 600, 110, mix(tones.light, "#ffffff", 0.3), 0.30))
         shade = mix(tones.shade, "#10142A", 0.28)
         far = "M 574 628 C 564 700 560 820 562 1040 L 740 1040 L 740 600 C 700 560 600 560 574 628 Z"
@@ -96,7 +95,7 @@ def _blazer(drawing: DisplayList, character: CharacterSpec) -> None:
         svg_path(lapel), LinearGradient(240, 560, 350, 740, ((0, tones.light), (1, mix(tones.light, tones.base, 0.6))))
     )
     other = LinearGradient(480, 560, 370, 740, ((0, tones.light), (1, mix(tones.light, tones.base, 0.8))))
-    drawing.fill(_flipped(svg_path(lapel)), other)
+    drawing.fill(mirror_path(svg_path(lapel), _AXIS), other)
     edge = "M 300 526 C 312 610 344 690 356 760"
     drawing.stroke(_both_sides(edge), with_alpha(tones.shade, 0.4), 2)
     drawing.stroke(
@@ -172,7 +171,7 @@ def _hoodie(drawing: DisplayList, character: CharacterSpec) -> None:
     side = "M 300 470 C 262 484 238 520 234 562 C 262 606 306 640 352 660 C 330 620 300 580 292 530 C 290 506 294 486 300 470 Z"
     drawing.fill(svg_path(side), LinearGradient(234, 500, 350, 650, ((0, tones.light), (1, tones.base))))
     drawing.fill(
-        _flipped(svg_path(side)),
+        mirror_path(svg_path(side), _AXIS),
         LinearGradient(486, 500, 370, 650, ((0, mix(tones.light, tones.base, 0.4)), (1, tones.base))),
     )
     drawing.stroke(_both_sides("M 234 562 C 262 606 306 640 352 660"), with_alpha(tones.shade, 0.7), 2.4)
@@ -204,7 +203,7 @@ def _shirt(drawing: DisplayList, character: CharacterSpec) -> None:
         svg_path(flap), LinearGradient(290, 520, 330, 640, ((0, tones.light), (1, mix(tones.base, tones.shade, 0.25))))
     )
     other = LinearGradient(430, 520, 390, 640, ((0, tones.base), (1, mix(tones.base, tones.shade, 0.55))))
-    drawing.fill(_flipped(svg_path(flap)), other)
+    drawing.fill(mirror_path(svg_path(flap), _AXIS), other)
     drawing.stroke(_both_sides("M 277 556 L 312 640 L 360 578"), with_alpha(mix(tones.shade, "#566070", 0.3), 0.7), 2.2)
 
 

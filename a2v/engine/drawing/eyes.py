@@ -1,4 +1,4 @@
-"""Eyes, brows and glasses. Coordinates: the middle of an eye is the origin, and x points away from the nose."""
+"""Eyes, brows and glasses. The origin is the middle of an eye, and x points away from the nose."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from a2v.engine.face_pose import FacePose
 
 EYE_X, EYE_Y = 49.0, -6.0
-"""Where the right eye is on a face that looks straight ahead."""
+"""The position of the right eye in a face that looks straight ahead."""
 
 _WIDTH = 27.0
 _LASH = "#281518"
@@ -23,7 +23,7 @@ _LASH = "#281518"
 
 @lru_cache(maxsize=64)
 def socket(character: CharacterSpec) -> Group:
-    """The shade around an eye; the same for both."""
+    """Return the shadow around an eye; the same for both."""
     drawing = DisplayList()
     shade = character.palette.skin.shade
     drawing.fill(ellipse(0, -2, 38), glow(0, -2, 38, shade, 0.28))
@@ -37,15 +37,15 @@ def socket(character: CharacterSpec) -> Group:
 
 
 def eye(character: CharacterSpec, pose: FacePose, side: int) -> Group:
-    """One eye; ``side`` is 1 for the right of the picture, -1 for the left."""
+    """Return an eye; ``side`` is 1 for the right of the picture, -1 for the left."""
     shut = min(1.0, max(pose.blink, pose.squint * 0.30))
-    # In steps too small to be seen: an eye is the same for many frames, and need not be made anew for each.
+    # Rounded to steps that are too small to see, so that most frames find their eyes in the cache.
     return _eye(character, side, round(shut * 64) / 64, round(pose.gaze_x * 32) / 4, round(pose.gaze_y * 20) / 4)
 
 
 @lru_cache(maxsize=256)
 def _eye(character: CharacterSpec, side: int, shut: float, x: float, y: float) -> Group:
-    """An eye that is shut so far and looks at a point."""
+    """Return an eye that is closed to a degree (0 to 1) and looks at a point."""
     drawing = DisplayList()
     features = character.features
     height = lerp(14.0, 20.5, features.eyes)
@@ -86,14 +86,14 @@ def _draw_ball(
         )
         drawing.fill(ellipse(x, y + radius * 0.45, radius * 0.62, radius * 0.4), with_alpha(light, 0.35))
         drawing.fill(ellipse(x, y, radius * 0.47), "#140B0B")
-        # The lid's shadow on the ball.
+        # The shadow of the lid on the eyeball.
         shadow = cubic_path(
             (-_WIDTH - 2, upper - 8), (-_WIDTH, upper - 8), (_WIDTH, upper - 8), (_WIDTH + 2, upper - 8),
             (_WIDTH, upper * 0.45 + 4), (_WIDTH * 0.4, upper * 0.74 + 2), (0, upper * 0.72 + 3),
             (-_WIDTH * 0.5, upper * 0.70 + 3), (-_WIDTH, upper * 0.2 + 5), (-_WIDTH - 2, upper - 8),
         )  # fmt: skip
         drawing.fill(shadow, with_alpha("#3A1A1C", 0.22))
-        # The light comes from the left of the picture for both eyes.
+        # Reflections of the light, which comes from the left for both eyes.
         drawing.fill(ellipse(x - 4.6 * side, y - 5.2, 3.9), with_alpha("#ffffff", 0.96))
         drawing.fill(ellipse(x + 4.6 * side, y + 5.0, 2.0), with_alpha("#ffffff", 0.7))
 
@@ -119,7 +119,7 @@ def _draw_lashes(drawing: DisplayList, lashes: float, upper: float, shut: float,
 
 @lru_cache(maxsize=64)
 def brow(character: CharacterSpec) -> Group:
-    """An eyebrow, for the side that x points away to."""
+    """Return an eyebrow."""
     drawing = DisplayList()
     t = lerp(0.85, 1.7, character.features.brows)
     shape = cubic_path(
@@ -133,13 +133,13 @@ def brow(character: CharacterSpec) -> Group:
 
 
 def brow_transform(pose: FacePose) -> Transform:
-    """Where a brow sits over its eye."""
+    """Return the position of a brow relative to its eye."""
     return translate(0, -45 - pose.brow * 9) @ scale(1.04) @ rotate(3 - pose.brow * 3)
 
 
 @lru_cache(maxsize=64)
 def glasses(character: CharacterSpec) -> Group:
-    """The frame and its lenses, in the face's coordinates; empty if there are none."""
+    """Return the frame and the lenses, in the coordinates of the face; an empty group without glasses."""
     drawing = DisplayList()
     kind, colour = character.features.glasses, character.palette.accent
     if kind == "none":
@@ -159,18 +159,18 @@ def glasses(character: CharacterSpec) -> Group:
 def draw_temples(
     drawing: DisplayList, character: CharacterSpec, hinges: tuple[float, float], ears: tuple[float, float]
 ) -> None:
-    """The arms of the glasses, from where the frame is to where the ears are."""
+    """Draw the temples of the glasses, from the hinges of the frame to the ears."""
     if character.features.glasses == "none":
         return
     for side, hinge, ear in zip((-1, 1), hinges, ears, strict=True):
         if (ear - hinge) * side <= 0:
-            continue  # hidden by the frame, which has turned beyond it
+            continue  # hidden behind the frame, which the turn has moved beyond the ear
         arm = cubic_path((hinge, -9), (hinge + (ear - hinge) * 0.3, -13), (ear, -14), (ear, -12), close=False)
         drawing.stroke(arm, character.palette.accent, 4.5)
 
 
 def _rounded_square(x: float, y: float, rx: float, ry: float) -> Path:
-    k = 0.82  # handles this far out make a circle's quarter almost a corner
+    k = 0.82  # long handles turn the quarters of an ellipse into rounded corners
     return cubic_path(
         (x + rx, y), (x + rx, y + ry * k), (x + rx * k, y + ry), (x, y + ry), (x - rx * k, y + ry), (x - rx, y + ry * k),
         (x - rx, y), (x - rx, y - ry * k), (x - rx * k, y - ry), (x, y - ry), (x + rx * k, y - ry), (x + rx, y - ry * k),

@@ -1,4 +1,4 @@
-"""The head without hair, eyes and mouth: outline, ears, nose, beard, and what years and sun leave on a skin."""
+"""The head without hair, eyes and mouth: outline, ears, nose, beard, blush, freckles and lines."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from a2v.engine.characters import CharacterSpec
 
 MOUTH_Y = 94.0
-"""Where the closed lips are."""
+"""The position of the closed lips."""
 
 
 def _with_open_jaw(points: list[tuple[float, float]], jaw: float) -> list[tuple[float, float]]:
-    """The points with the jaw let down: the lower, the further, and a little narrower."""
+    """Return points of the face with the jaw open. The lower a point, the further it moves down and inwards."""
     out = []
     for x, y in points:
         share = max(0.0, (y - 36) / 126)
@@ -35,7 +35,7 @@ def _with_open_jaw(points: list[tuple[float, float]], jaw: float) -> list[tuple[
 
 
 def face_outline(character: CharacterSpec, jaw: float) -> Path:
-    """The face from hairline to chin with the jaw open by ``jaw`` (0 to 1)."""
+    """Return the outline from hairline to chin, with the jaw open by ``jaw`` (0 to 1)."""
     square = character.features.jaw
     right = [
         (0, -158), (66, -148), (104, -96), (112, -20), (lerp(106, 109, square), 46),
@@ -46,7 +46,7 @@ def face_outline(character: CharacterSpec, jaw: float) -> Path:
 
 @lru_cache(maxsize=64)
 def skin_gradient(character: CharacterSpec) -> LinearGradient:
-    """The light on the face, from the upper left."""
+    """Return the fill of the face, lit from the upper left."""
     skin = character.palette.skin
     return LinearGradient(
         -70, -150, 70, 160, ((0, skin.light), (0.45, skin.base), (1, mix(skin.base, skin.shade, 0.35)))
@@ -55,12 +55,12 @@ def skin_gradient(character: CharacterSpec) -> LinearGradient:
 
 @lru_cache(maxsize=64)
 def skin_shade(character: CharacterSpec) -> Group:
-    """Where the face lies in the shade and where in the light; to be clipped to it."""
+    """Return light and shadow on the face; to be clipped to its outline."""
     drawing = DisplayList()
     path = svg_path("M 60 -170 C 112 -100 118 20 84 90 C 64 132 30 156 -20 190 L 150 200 L 160 -160 Z")
     skin = character.palette.skin
     drawing.fill(path, with_alpha(skin.shade, 0.26))
-    # Forehead and cheekbone are round.
+    # Highlights on the forehead, the cheekbone and the chin.
     light = mix(skin.light, "#ffffff", 0.10)
     for x, y, radius, alpha in ((-28, -82, 76, 0.36), (-62, 20, 34, 0.34), (-10, 138, 34, 0.36)):
         drawing.fill(ellipse(x, y, radius), glow(x, y, radius, light, alpha))
@@ -69,7 +69,7 @@ def skin_shade(character: CharacterSpec) -> Group:
 
 @lru_cache(maxsize=64)
 def ear(character: CharacterSpec) -> Group:
-    """An ear that sticks out to the right, with its jewel."""
+    """Return the right ear with its earring."""
     drawing = DisplayList()
     skin, accent = character.palette.skin, character.palette.accent
     drawing.fill(
@@ -88,7 +88,7 @@ def ear(character: CharacterSpec) -> Group:
 
 @lru_cache(maxsize=64)
 def nose(character: CharacterSpec) -> Group:
-    """The nose: its shaded side, its light, its wings."""
+    """Return the nose: its shaded side, its highlight and its wings."""
     drawing = DisplayList()
     skin = character.palette.skin
     side = svg_path("M -5 -24 C -7 2 -15 26 -18 38 C -15 48 0 51 6 48 C -2 36 -2 0 -5 -24 Z")
@@ -108,7 +108,7 @@ def nose(character: CharacterSpec) -> Group:
 
 @lru_cache(maxsize=64)
 def complexion(character: CharacterSpec) -> Group:
-    """Blush, freckles and lines; moves with the features, under them."""
+    """Return blush, freckles and lines, which move with the features."""
     drawing = DisplayList()
     features, palette = character.features, character.palette
     for side in (-1, 1):
@@ -145,7 +145,7 @@ def _draw_lines(drawing: DisplayList, character: CharacterSpec) -> None:
 
 
 def draw_beard(drawing: DisplayList, character: CharacterSpec, jaw: float) -> None:
-    """The beard on cheeks and chin, which follows the jaw; to be clipped to the face."""
+    """Draw the beard on cheeks and chin, which follows the jaw; to be clipped to the outline of the face."""
     hair, kind = character.palette.hair, character.features.beard
     if kind not in ("full", "stubble"):
         return

@@ -89,9 +89,9 @@ def svg_path(text: str) -> Path:
     return Path(tuple(commands), tuple(zip(numbers[::2], numbers[1::2], strict=True)))
 
 
-def mirror_path(path: Path) -> Path:
-    """Return a path mirrored at the y axis."""
-    return Path(path.commands, tuple((-x, y) for x, y in path.points))
+def mirror_path(path: Path, axis: float = 0.0) -> Path:
+    """Return a path mirrored at a vertical axis."""
+    return Path(path.commands, tuple((2 * axis - x, y) for x, y in path.points))
 
 
 def join_paths(*paths: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Hairstyles: what is behind the head, what is before it, and the shadow it throws on the forehead."""
+"""Hairstyles: the hair behind the head, the hair in front of it, and its shadow on the forehead."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @lru_cache(maxsize=64)
 def back(character: CharacterSpec) -> Group:
-    """The hair behind the neck and the ears."""
+    """Return the hair behind the neck and the ears."""
     drawing = DisplayList()
     if draw := _BACKS.get(character.features.hair):
         draw(drawing, character.palette.hair)
@@ -25,7 +25,7 @@ def back(character: CharacterSpec) -> Group:
 
 @lru_cache(maxsize=64)
 def front(character: CharacterSpec) -> Group:
-    """The hair before the face."""
+    """Return the hair in front of the face."""
     drawing = DisplayList()
     _FRONTS[character.features.hair](drawing, character.palette.hair)
     return drawing.static_group()
@@ -33,7 +33,7 @@ def front(character: CharacterSpec) -> Group:
 
 @lru_cache(maxsize=64)
 def shadow(character: CharacterSpec) -> Group:
-    """What the hair's shadow covers; to be clipped to the face."""
+    """Return the shadow of the hair; to be clipped to the outline of the face."""
     drawing = DisplayList()
     colour = mix(character.palette.skin.shade, "#5A2628", 0.25)
     drawing.fill(svg_path(_SHADOWS[character.features.hair]), with_alpha(colour, 0.40))
@@ -94,7 +94,7 @@ def _bob_front(drawing: DisplayList, hair: Tones) -> None:
 
 
 def _cloud(y: float, rx: float, ry: float, *, start: float, end: float, count: int, size: float) -> Path:
-    """Curls along an arc, in degrees clockwise from the right; every other one is smaller."""
+    """Return curls along an arc (degrees, clockwise from the right) around a point of the y axis; every second one is smaller."""
     curls = []
     for i in range(count):
         angle = math.radians(start + (end - start) * i / (count - 1))

@@ -1,7 +1,7 @@
-"""The mouth: lips as one silhouette, the opening cut into it, teeth and tongue clipped to the opening.
+"""The mouth: lips, and the opening with teeth and tongue clipped to it. The origin is the middle of the closed lips.
 
-Coordinates: the middle of the closed lips is the origin. The lips are filled as a whole before the opening is laid over
-them, so that no skin can show between lip and opening, whatever the blend.
+Both lips are filled as one shape, and the opening is drawn over it. With a shape per lip, skin could show between lip and opening for
+some interpolated mouth shapes.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 _DARK, _THROAT = "#330B14", "#6B1C28"
 _TEETH, _GAPS = "#FFFDFA", "#CDBDB8"
-_SHUT = 0.035  # below this opening the lips touch
+_SHUT = 0.035  # the lips touch below this opening
 
 
 class _Lips(NamedTuple):
-    """The lengths that the drawing of one mouth is made of."""
+    """The measures of a mouth."""
 
     width: float  # half of the opening's width
     corner: float  # height of the corners
@@ -46,7 +46,7 @@ def _measure(mouth: MouthShape, fullness: float) -> _Lips:
     corner = -mouth.smile * 11 * (1 - 0.35 * opened) + opened * 13 + mouth.press
     return _Lips(
         width=45 * mouth.wide * (1 - 0.16 * mouth.round),
-        # Rounded lips are a ring, with the corners half way down.
+        # Rounded lips form a ring, with the corners halfway down.
         corner=lerp(corner, (top + bottom) / 2 + 1, mouth.round),
         top=top,
         bottom=bottom,
@@ -57,14 +57,14 @@ def _measure(mouth: MouthShape, fullness: float) -> _Lips:
 
 
 def _half(lips: _Lips, middle: float, flat: float, swell: float) -> tuple[Point, Point]:
-    """The handles of the edge from the right corner to ``middle`` on the axis."""
+    """Return the handles of the edge between the right corner and ``middle`` on the y axis."""
     near = lips.width * lerp(flat, 1.0, lips.round)
     far = lips.width * lerp(0.36, 0.56, lips.round)
     return (near, lips.corner + (middle - lips.corner) * lerp(swell, 0.62, lips.round)), (far, middle)
 
 
 def _edge(lips: _Lips, middle: float, flat: float, swell: float) -> tuple[Point, ...]:
-    """An edge of the opening from the left corner to the right one."""
+    """Return an edge of the opening, from the left corner to the right one."""
     (nx, ny), (fx, fy) = _half(lips, middle, flat, swell)
     return (-lips.width, lips.corner), (-nx, ny), (-fx, fy), (0, middle), (fx, fy), (nx, ny), (lips.width, lips.corner)
 
@@ -76,7 +76,7 @@ def _opening(lips: _Lips) -> Path:
 
 
 def _outer_upper(lips: _Lips) -> tuple[Point, ...]:
-    """The upper lip's edge from the left corner to the right, with a cupid's bow."""
+    """Return the edge of the upper lip, from the left corner to the right one, with a cupid's bow."""
     end, peak, crest = lips.width + 4.0, lips.width * (0.14 + 0.12 * lips.round), lips.top - lips.upper
     dip = lips.top - lips.upper * 0.74
     side_x = lips.width * lerp(0.70, 0.98, lips.round)
@@ -87,7 +87,7 @@ def _outer_upper(lips: _Lips) -> tuple[Point, ...]:
 
 
 def _outer_lower(lips: _Lips) -> tuple[Point, ...]:
-    """The lower lip's edge from the right corner to the left."""
+    """Return the edge of the lower lip, from the right corner to the left one."""
     end, floor = lips.width + 4.0, lips.bottom + lips.lower
     side_x = lips.width * lerp(0.80, 1.04, lips.round)
     side_y = lerp(lips.corner + (floor - lips.corner) * 0.86, lips.corner + (floor - lips.corner) * 0.62, lips.round)
@@ -96,7 +96,7 @@ def _outer_lower(lips: _Lips) -> tuple[Point, ...]:
 
 
 def draw_mouth(drawing: DisplayList, character: CharacterSpec, mouth: MouthShape) -> None:
-    """Draws the mouth with its lips, teeth, tongue and the shade under it."""
+    """Draw the mouth with lips, teeth and tongue, a moustache, and the shadow below the lips."""
     lips = _measure(mouth, character.features.lips)
     skin = character.palette.skin
     floor = lips.bottom + lips.lower + 7
@@ -116,7 +116,7 @@ def draw_mouth(drawing: DisplayList, character: CharacterSpec, mouth: MouthShape
 
 
 def _draw_moustache(drawing: DisplayList, character: CharacterSpec, lips: _Lips) -> None:
-    """It spreads with the lips, rides on the upper one, and ends beside the corners."""
+    """Draw a moustache, which follows the upper lip and ends beside the corners."""
     hair, alone = character.palette.hair, character.features.beard == "moustache"
     bushy = 1.25 if alone else 1.0
     w, y, end = 28 + lips.width * 0.62, lips.top + 2, lips.corner + 6
@@ -142,7 +142,7 @@ def _draw_lips(drawing: DisplayList, character: CharacterSpec, lips: _Lips) -> N
     drawing.fill(cubic_path(*upper, *lower), vertical_gradient(lips.bottom - 1, floor, tones.base, shine, tones.base))
     middle = _edge(lips, max(lips.top, lips.corner - 40), 0.66, 0.45)
     end = upper[-1]
-    # Back along the opening's upper edge: its handles suit the wider outline too.
+    # Back along the upper edge of the opening, whose handles also suit this wider outline.
     back = (middle[5], middle[4], (0, lips.top + 1.2), middle[2], middle[1], upper[0])
     upper_lip = cubic_path(*upper[:-1], end, *back)
     drawing.fill(upper_lip, vertical_gradient(lips.top - lips.upper, lips.top + 2, tones.base, tones.shade))
@@ -160,7 +160,7 @@ def _draw_inside(drawing: DisplayList, lips: _Lips, mouth: MouthShape) -> None:
             _draw_lower_teeth(drawing, lips, mouth)
         if mouth.upper_teeth > 0.02:
             _draw_upper_teeth(drawing, lips, mouth)
-        # The upper lip's shadow keeps the teeth inside the mouth.
+        # The shadow of the upper lip, which makes the teeth appear behind it.
         upper = _edge(lips, lips.top, 0.66, 0.45)
         drawing.stroke(cubic_path(*upper, close=False), with_alpha("#2A0A10", 0.32), 5)
 
@@ -168,7 +168,7 @@ def _draw_inside(drawing: DisplayList, lips: _Lips, mouth: MouthShape) -> None:
 def _draw_tongue(drawing: DisplayList, lips: _Lips, mouth: MouthShape) -> None:
     low = lips.bottom - (5 + 14 * mouth.tongue) * min(1.0, mouth.open * 1.6)
     raised = lips.top + 9
-    # Above 0.6 the tip leaves the floor and goes for the teeth.
+    # Above 0.6, the tip of the tongue rises from the floor towards the teeth.
     y = lerp(low, raised, min(1.0, max(0.0, (mouth.tongue - 0.6) / 0.3)))
     width = lips.width * 0.66
     drawing.fill(ellipse(0, y + 22, width, 23), vertical_gradient(y - 2, y + 26, "#EF9090", "#C2535C"))
@@ -216,7 +216,7 @@ def _draw_seam(drawing: DisplayList, character: CharacterSpec, lips: _Lips, mout
 
 
 def _draw_bite(drawing: DisplayList, lips: _Lips, tuck: float) -> None:
-    """The upper teeth on the lower lip, as for f and v."""
+    """Draw the upper teeth on the lower lip, as for f and v."""
     w, y, depth = lips.width, lips.bottom, 4.4 * tuck
     points = (
         (-w * 0.58, y - 3), (-w * 0.3, y - 5.6), (w * 0.3, y - 5.6), (w * 0.58, y - 3),

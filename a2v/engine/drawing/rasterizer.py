@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from functools import cache, lru_cache
 from itertools import zip_longest
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import thorvg_cython as tv
@@ -127,42 +127,36 @@ class Rasterizer:
         if self._root is not None:
             # Frees the scene and everything in it except the cached scenes, which hold a reference of their own.
             self._canvas.remove(self._root)
-        alive: list[Any] = []
         self._uses.clear()
-        self._root = self._make_scene(Group(items, self._transform), alive)
+        self._root = self._make_scene(Group(items, self._transform))
         self._canvas.add(self._root)
         self._canvas.draw(False)
         self._canvas.sync()
 
-    # -- ThorVG objects -----------------------------------------------------------------------------------------------
+    # -- ThorVG objects, which belong to the scene that they are added to ------------------------------------------------
 
-    def _make_scene(self, group: Group, alive: list[Any]) -> tv.Scene:
-        # `alive` keeps the Python wrappers until the frame is drawn: ThorVG does not hold references to them.
+    def _make_scene(self, group: Group) -> tv.Scene:
         scene = tv.Scene()
-        alive.append(scene)
         if group.clip is not None:
             clip = _make_path(group.clip)
             clip.set_fill_color(255, 255, 255, 255)
             scene.set_clip(clip)
-            alive.append(clip)
         if group.transform is not None:
             scene.set_transform(_make_matrix(group.transform))
         for item in group.items:
-            scene.add(self._make_paint(item, alive))
+            scene.add(self._make_paint(item))
         return scene
 
-    def _make_paint(self, item: Item, alive: list[Any]) -> tv.Paint:
+    def _make_paint(self, item: Item) -> tv.Paint:
         if isinstance(item, Shape):
-            shape = self._make_shape(item)
-            alive.append(shape)
-            return shape
-        return self._cached_scene(item) if item.static else self._make_scene(item, alive)
+            return self._make_shape(item)
+        return self._cached_scene(item) if item.static else self._make_scene(item)
 
     def _cached_scene(self, group: Group) -> tv.Scene:
         use = self._uses[id(group)] = self._uses.get(id(group), 0) + 1
         key = id(group), use
         if key not in self._scenes:
-            scene = self._make_scene(group, [])
+            scene = self._make_scene(group)
             scene.ref()
             self._scenes[key] = (group, scene)
             if len(self._scenes) > _CACHE_SIZE:
