@@ -8,7 +8,7 @@ from a2v.engine.face_pose import MOUTH_SHAPES, VISEMES, FacePose
 
 
 def rows(script: str, sure: float = 0.9) -> np.ndarray:
-    """Probabilities for a script of visemes, a letter for each 10 ms."""
+    """Return probabilities for a sequence of visemes, a letter per 10 ms."""
     likely = np.full((len(script), 9), (1 - sure) / 8, np.float32)
     for at, name in enumerate(script):
         likely[at, VISEMES.index(name)] = sure
@@ -30,55 +30,55 @@ def test_there_is_a_pose_for_every_frame() -> None:
     assert len(play("X")) == 1
 
 
-def test_the_same_seed_gives_the_same_performance_and_another_another() -> None:
+def test_the_seed_determines_the_animation() -> None:
     script = "X" * 50 + "DB" * 100 + "X" * 50
     assert play(script, 7) == play(script, 7)
     assert play(script, 7) != play(script, 8)
 
 
 def test_the_mouth_is_shut_in_silence_and_open_in_vowels() -> None:
-    performance = play("X" * 100 + "D" * 100 + "X" * 100)
-    assert max(pose.mouth.open for pose in performance[:20]) < 0.05
-    assert min(pose.mouth.open for pose in performance[30:45]) > 0.6
-    assert max(pose.mouth.open for pose in performance[56:]) < 0.05
+    animation = play("X" * 100 + "D" * 100 + "X" * 100)
+    assert max(pose.mouth.open for pose in animation[:20]) < 0.05
+    assert min(pose.mouth.open for pose in animation[30:45]) > 0.6
+    assert max(pose.mouth.open for pose in animation[56:]) < 0.05
 
 
-def test_the_lips_are_not_later_than_the_sound() -> None:
-    performance = play("X" * 100 + "D" * 100)
-    # The sound begins with frame 25: by then they are open, and a moment before they part.
-    assert performance[25].mouth.open > 0.5
-    assert performance[23].mouth.open < 0.1
+def test_the_lips_do_not_lag_behind_the_sound() -> None:
+    animation = play("X" * 100 + "D" * 100)
+    # The sound begins at frame 25. By then the lips are open, and they part just before.
+    assert animation[25].mouth.open > 0.5
+    assert animation[23].mouth.open < 0.1
 
 
 @pytest.mark.parametrize("length", [3, 6, 10])
-def test_lips_meet_for_every_closure_however_short(length: int) -> None:
-    for offset in range(4):  # wherever it falls between two frames
-        performance = play("D" * (60 + offset) + "A" * length + "D" * 60)
-        shut = min(performance, key=lambda pose: pose.mouth.open)
+def test_lips_meet_for_short_closures(length: int) -> None:
+    for offset in range(4):  # at any position relative to the frames
+        animation = play("D" * (60 + offset) + "A" * length + "D" * 60)
+        shut = min(animation, key=lambda pose: pose.mouth.open)
         assert shut.mouth.open < 0.12
-        assert performance[5].mouth.open > 0.6
+        assert animation[5].mouth.open > 0.6
 
 
-def test_teeth_meet_the_lip_for_f() -> None:
-    performance = play("D" * 60 + "G" * 8 + "D" * 60)
-    assert max(pose.mouth.tuck for pose in performance) > 0.6
+def test_teeth_touch_the_lip_for_f() -> None:
+    animation = play("D" * 60 + "G" * 8 + "D" * 60)
+    assert max(pose.mouth.tuck for pose in animation) > 0.6
 
 
 def test_louder_speech_opens_the_mouth_wider() -> None:
     script = "C" * 200
     level = np.full(200, -20.0, np.float32)
     level[:100] -= 18
-    performance = list(animate(rows(script), level, seed=1))
-    assert performance[10].mouth.open < 0.85 * performance[40].mouth.open
+    animation = list(animate(rows(script), level, seed=1))
+    assert animation[10].mouth.open < 0.85 * animation[40].mouth.open
 
 
-def test_doubt_between_two_mouths_does_not_make_them_flicker() -> None:
-    likely = rows("CCCCCCBBBBBB" * 16, 0.16)  # now the one a little ahead, now the other
+def test_the_mouth_does_not_flicker_between_equally_likely_visemes() -> None:
+    likely = rows("CCCCCCBBBBBB" * 16, 0.16)  # alternately, one is slightly ahead
     likely[:, VISEMES.index("C")] += 0.2
     likely[:, VISEMES.index("B")] += 0.2
     likely /= likely.sum(1, keepdims=True)
-    performance = list(animate(likely, np.full(len(likely), -20.0, np.float32), seed=1))
-    assert np.ptp([pose.mouth.open for pose in performance[4:-4]]) < 0.06
+    animation = list(animate(likely, np.full(len(likely), -20.0, np.float32), seed=1))
+    assert np.ptp([pose.mouth.open for pose in animation[4:-4]]) < 0.06
 
 
 def test_mouths_move_without_jumps() -> None:
@@ -90,11 +90,11 @@ def test_mouths_move_without_jumps() -> None:
 def test_eyes_blink_at_a_human_pace() -> None:
     blinks = np.array([pose.blink for pose in play("X" * 6000)])
     begins = int(((blinks[1:] > 0.5) & (blinks[:-1] <= 0.5)).sum())
-    assert 10 <= begins <= 35  # in a minute
+    assert 10 <= begins <= 35  # per minute
     assert blinks.max() == 1
 
 
-def test_life_stays_within_what_a_neck_can_do() -> None:
+def test_idle_motion_stays_within_natural_ranges() -> None:
     script = ("X" * 30 + "DBCEA" * 14) * 60
     for pose in play(script):
         assert abs(pose.yaw) <= 1.6
@@ -105,11 +105,11 @@ def test_life_stays_within_what_a_neck_can_do() -> None:
 
 
 def test_the_head_moves_and_breathes_even_in_silence() -> None:
-    performance = play("X" * 1000)
-    assert np.ptp([pose.yaw for pose in performance]) > 0.1
-    assert np.ptp([pose.breath for pose in performance]) > 1.5
+    animation = play("X" * 1000)
+    assert np.ptp([pose.yaw for pose in animation]) > 0.1
+    assert np.ptp([pose.breath for pose in animation]) > 1.5
 
 
-def test_a_closed_mouth_is_one_of_the_nine() -> None:
+def test_every_viseme_has_a_shape() -> None:
     assert set(MOUTH_SHAPES) == set(VISEMES)
     assert MOUTH_SHAPES["A"].open == MOUTH_SHAPES["X"].open == 0

@@ -59,7 +59,7 @@ KINDS = [
 
 
 @pytest.mark.parametrize(("container", "codec", "kind"), KINDS)
-def test_every_kind_that_is_promised_can_be_decoded(container: str, codec: str, kind: str) -> None:
+def test_supported_formats_are_decoded(container: str, codec: str, kind: str) -> None:
     data = encoded(tone(1.5, 48_000), container, codec)
     assert format_of(data) == kind
     samples = decode(data)
@@ -69,12 +69,12 @@ def test_every_kind_that_is_promised_can_be_decoded(container: str, codec: str, 
     assert middle.argmax() == pytest.approx(220, abs=2)  # one bin is one hertz here
 
 
-def test_a_wav_comes_back_as_it_was() -> None:
+def test_wav_samples_are_unchanged() -> None:
     samples = tone(0.5)
     assert np.abs(decode(wav(samples)) - samples).max() < 1e-3
 
 
-def test_an_mp3_without_a_tag_is_known_by_its_frames() -> None:
+def test_mp3_without_a_tag_is_detected_by_its_frames() -> None:
     data = encoded(tone(1.0, 48_000), "mp3", "libmp3lame")
     assert data.startswith(b"ID3")
     bare = data[data.index(b"\xff\xfb") :]
@@ -82,7 +82,7 @@ def test_an_mp3_without_a_tag_is_known_by_its_frames() -> None:
     assert len(decode(bare)) > 0.9 * RATE
 
 
-def test_a_tag_before_another_kind_does_not_hide_it() -> None:
+def test_a_tag_does_not_hide_the_format_behind_it() -> None:
     tag = b"ID3\x04\x00\x00\x00\x00\x01\x00" + bytes(128)
     assert format_of(tag + encoded(tone(0.5, 48_000), "adts", "aac")) == "aac"
 
@@ -100,11 +100,11 @@ def test_the_soundtrack_keeps_channels_and_length() -> None:
     assert sum(frame.samples for frame in frames) == pytest.approx(48_000, abs=64)
 
 
-def test_silence_is_a_recording() -> None:
+def test_silence_is_accepted() -> None:
     assert not decode(wav(np.zeros(RATE))).any()
 
 
-def test_samples_that_are_no_numbers_become_silence() -> None:
+def test_nan_and_infinity_become_finite_samples() -> None:
     header = wav(np.zeros(0))[:20] + struct.pack("<HHIIHH", 3, 1, RATE, RATE * 4, 4, 32)
     samples = np.array([np.nan, np.inf, -np.inf, 0.5, 9.0] * 400, "<f4").tobytes()
     data = header + b"data" + struct.pack("<I", len(samples)) + samples
@@ -127,7 +127,7 @@ def test_samples_that_are_no_numbers_become_silence() -> None:
         b"\xff\xff\xff\xff" * 2000,
     ],
 )
-def test_what_is_no_recording_is_refused(data: bytes) -> None:
+def test_other_files_are_refused(data: bytes) -> None:
     with pytest.raises(AudioError, match=r"not a recording of a known kind|has no bytes"):
         decode(data)
 
@@ -144,8 +144,8 @@ def test_what_is_no_recording_is_refused(data: bytes) -> None:
         "<smil><body><audio src='{path}'/></body></smil>",
     ],
 )
-def test_files_that_name_other_files_are_not_followed(script: str, prefix: str, tmp_path) -> None:
-    # If it were followed, decoding would succeed: there is a good recording at the other end.
+def test_playlists_are_not_followed(script: str, prefix: str, tmp_path) -> None:
+    # If the playlist were followed, decoding would succeed: it refers to a valid recording.
     (tmp_path / "secret.wav").write_bytes(wav(tone(1.0)))
     data = (prefix + script.format(path=tmp_path / "secret.wav")).encode()
     with pytest.raises(AudioError):
@@ -155,30 +155,30 @@ def test_files_that_name_other_files_are_not_followed(script: str, prefix: str, 
 @pytest.mark.parametrize(
     "head", [b"RIFF\x10\x00\x00\x00WAVE", b"OggS", b"fLaC", b"\x1aE\xdf\xa3", b"....ftypisom", b"\xff\xf1P\x80"]
 )
-def test_a_good_head_on_a_bad_body_is_refused(head: bytes) -> None:
+def test_a_valid_signature_with_an_invalid_body_is_refused(head: bytes) -> None:
     with pytest.raises(AudioError):
         decode(head + b"ffconcat version 1.0\nfile /etc/passwd\n" * 50)
 
 
 @pytest.mark.parametrize(("container", "codec"), [("mp4", "aac"), ("flac", "flac"), ("wav", "pcm_s16le")])
-def test_a_recording_that_was_cut_off_says_so(container: str, codec: str) -> None:
+def test_a_truncated_recording_is_reported_as_cut_off(container: str, codec: str) -> None:
     data = encoded(tone(6.0, 48_000), container, codec)
     with pytest.raises(AudioError, match=r"cut off|damaged"):
         decode(data[: len(data) // 2])
 
 
 @pytest.mark.parametrize("length", [1, 12, 20, 40])
-def test_a_header_alone_is_refused(length: int) -> None:
+def test_a_header_without_sound_is_refused(length: int) -> None:
     with pytest.raises(AudioError):
         decode(wav(tone(0.5))[:length])
 
 
-def test_no_sound_in_a_good_file_is_refused() -> None:
+def test_a_valid_file_without_samples_is_refused() -> None:
     with pytest.raises(AudioError, match=r"holds no sound|damaged"):
         decode(wav(np.zeros(0)))
 
 
-def test_a_film_without_sound_is_refused() -> None:
+def test_a_video_without_an_audio_track_is_refused() -> None:
     out = io.BytesIO()
     with av.open(out, "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=25)
@@ -196,7 +196,7 @@ def test_a_recording_longer_than_the_limit_is_refused() -> None:
         decode(data, max_seconds=2.0)
 
 
-def test_a_small_file_with_hours_in_it_is_refused() -> None:
+def test_a_small_file_with_a_long_recording_is_refused() -> None:
     data = encoded(np.zeros(48_000 * 700, np.float32), "flac", "flac")
     assert len(data) < 200_000
     with pytest.raises(AudioError, match="longer than 10 minutes"):
@@ -215,7 +215,7 @@ def test_an_audio_error_is_a_render_error() -> None:
     assert issubclass(AudioError, RenderError)
 
 
-def test_a_file_is_read_like_its_bytes_whatever_its_name(tmp_path) -> None:
+def test_a_path_is_decoded_like_its_content_whatever_its_name(tmp_path) -> None:
     data = wav(tone(0.5, 44_100), 44_100, channels=2)
     path = tmp_path / "list.m3u8"
     path.write_bytes(data)
@@ -225,7 +225,7 @@ def test_a_file_is_read_like_its_bytes_whatever_its_name(tmp_path) -> None:
     assert sum(frame.samples for frame in Recording(path).soundtrack()) == pytest.approx(24_000, abs=64)
 
 
-def test_ffmpeg_is_not_told_the_name_of_a_file(tmp_path, monkeypatch) -> None:
+def test_ffmpeg_does_not_learn_the_name_of_a_file(tmp_path, monkeypatch) -> None:
     opened = []
     monkeypatch.setattr(av, "open", lambda file, *args, **options: opened.append(file) or real(file, *args, **options))
     path = tmp_path / "secret.wav"

@@ -24,18 +24,18 @@ from a2v.engine.errors import RenderError
 from a2v.engine.face_pose import MOUTH_SHAPES, VISEMES, FacePose
 from a2v.engine.preview import preview
 
-EVERYBODY = sorted(all_characters())
+MODEL_IDS = sorted(all_characters())
 SIZE = 240
 
 
-def picture(person: CharacterSpec, pose: FacePose = FacePose()) -> np.ndarray:  # noqa: B008 - a value
-    painter = Rasterizer(SIZE, SIZE, Framing(0, 0, UNIT))
-    painter.paint([*backdrop(person), *bust(person, pose)])
-    return painter.pixels[..., :3].astype(int)
+def picture(character: CharacterSpec, pose: FacePose = FacePose()) -> np.ndarray:  # noqa: B008 - a value
+    rasterizer = Rasterizer(SIZE, SIZE, Framing(0, 0, UNIT))
+    rasterizer.paint([*backdrop(character), *bust(character, pose)])
+    return rasterizer.pixels[..., :3].astype(int)
 
 
 def part(pixels: np.ndarray, left: float, top: float, right: float, bottom: float) -> np.ndarray:
-    """A part of a picture, in shares of its side."""
+    """Return a part of a picture, in fractions of its side."""
     return pixels[int(top * SIZE) : int(bottom * SIZE), int(left * SIZE) : int(right * SIZE)]
 
 
@@ -47,38 +47,38 @@ def eyes_of(pixels: np.ndarray) -> np.ndarray:
     return part(pixels, 0.36, 0.39, 0.64, 0.48)
 
 
-def test_there_are_at_least_four_and_two_of_them_female() -> None:
-    genders = Counter(person.gender for person in all_characters().values())
+def test_there_are_at_least_four_characters_of_both_genders() -> None:
+    genders = Counter(character.gender for character in all_characters().values())
     assert sum(genders.values()) >= 4
     assert genders["female"] >= 2
     assert genders["male"] >= 1
 
 
-def test_eva_is_one_of_them() -> None:
+def test_eva_is_a_character() -> None:
     eva = all_characters()["eva_a0008"]
     assert (eva.model_id, eva.display_name, eva.gender) == ("eva_a0008", "Eva 01", "female")
 
 
-def test_names_are_not_used_twice() -> None:
-    names = [person.display_name for person in all_characters().values()]
+def test_names_are_unique() -> None:
+    names = [character.display_name for character in all_characters().values()]
     assert len(set(names)) == len(names)
 
 
-def test_nobody_looks_like_another() -> None:
-    faces = {name: part(picture(person), 0.25, 0.1, 0.75, 0.7) for name, person in all_characters().items()}
-    for one in EVERYBODY:
-        for other in EVERYBODY:
+def test_characters_look_different() -> None:
+    faces = {name: part(picture(character), 0.25, 0.1, 0.75, 0.7) for name, character in all_characters().items()}
+    for one in MODEL_IDS:
+        for other in MODEL_IDS:
             if one < other:
                 assert np.abs(faces[one] - faces[other]).mean() > 15, (one, other)
 
 
-def test_an_unknown_character_is_told_who_there_is() -> None:
+def test_the_error_for_an_unknown_character_lists_the_characters() -> None:
     with pytest.raises(RenderError, match=r"no character 'bob'.*eva_a0008"):
         get_character("bob")
 
 
-@pytest.mark.parametrize("model_id", EVERYBODY)
-def test_a_preview_is_a_picture_of_the_size_asked_for(model_id: str) -> None:
+@pytest.mark.parametrize("model_id", MODEL_IDS)
+def test_a_preview_has_the_requested_size(model_id: str) -> None:
     data = preview(model_id, 128)
     assert data.startswith(b"\x89PNG")
     with av.open(io.BytesIO(data)) as container:
@@ -87,16 +87,16 @@ def test_a_preview_is_a_picture_of_the_size_asked_for(model_id: str) -> None:
     assert frame.to_ndarray(format="rgb24").std() > 20
 
 
-def test_everybody_can_stand_in_ways_of_their_own() -> None:
-    ids = [pose.pose_id for model_id in EVERYBODY for pose in camera_poses(model_id)]
-    assert len(set(ids)) == len(ids) >= 2 * len(EVERYBODY)
-    assert not set(ids) & set(EVERYBODY)
-    for model_id in EVERYBODY:
+def test_every_character_has_poses_of_its_own() -> None:
+    ids = [pose.pose_id for model_id in MODEL_IDS for pose in camera_poses(model_id)]
+    assert len(set(ids)) == len(ids) >= 2 * len(MODEL_IDS)
+    assert not set(ids) & set(MODEL_IDS)
+    for model_id in MODEL_IDS:
         assert {pose.character.model_id for pose in camera_poses(model_id)} == {model_id}
         assert len({pose.name for pose in camera_poses(model_id)}) == len(camera_poses(model_id))
 
 
-def test_a_pose_is_found_by_its_id_and_the_usual_one_by_the_character() -> None:
+def test_a_pose_is_found_by_its_id_and_the_default_one_by_the_model_id() -> None:
     front, closeup = camera_poses("eva_a0008")[:2]
     assert get_camera_pose("eva_a0008_closeup") == closeup
     assert get_camera_pose("eva_a0008") == get_camera_pose("eva_a0008_front") == front
@@ -105,7 +105,7 @@ def test_a_pose_is_found_by_its_id_and_the_usual_one_by_the_character() -> None:
             unknown("eva_a0008_side")
 
 
-def test_each_pose_has_a_picture_of_its_own() -> None:
+def test_each_pose_has_a_preview_of_its_own() -> None:
     assert preview("eva_a0008", 128) == preview("eva_a0008_front", 128) != preview("eva_a0008_closeup", 128)
 
 
@@ -117,19 +117,19 @@ TURNED = [
 
 
 @pytest.mark.parametrize("turned", TURNED, ids=["front", "left", "right"])
-@pytest.mark.parametrize("model_id", EVERYBODY)
+@pytest.mark.parametrize("model_id", MODEL_IDS)
 def test_a_silhouette_covers_the_person_and_nothing_else(model_id: str, turned: FacePose) -> None:
     covers = []
     for draw in (bust, silhouette):
-        painter = Rasterizer(SIZE, SIZE, Framing(0, 0, UNIT))
-        painter.paint(draw(get_character(model_id), turned))
-        covers.append(painter.pixels[..., 3].astype(int))
-    assert np.abs(covers[0] - covers[1]).max() < 80  # edges that several things share
+        rasterizer = Rasterizer(SIZE, SIZE, Framing(0, 0, UNIT))
+        rasterizer.paint(draw(get_character(model_id), turned))
+        covers.append(rasterizer.pixels[..., 3].astype(int))
+    assert np.abs(covers[0] - covers[1]).max() < 80  # anti-aliased edges that several parts share
     assert np.abs(covers[0] - covers[1]).mean() < 0.1
     assert covers[1].max() == 255
 
 
-@pytest.mark.parametrize("model_id", EVERYBODY)
+@pytest.mark.parametrize("model_id", MODEL_IDS)
 def test_every_mouth_looks_different(model_id: str) -> None:
     mouths = {name: mouth_of(picture(get_character(model_id), FacePose(mouth=MOUTH_SHAPES[name]))) for name in VISEMES}
     for one in VISEMES:
@@ -138,11 +138,11 @@ def test_every_mouth_looks_different(model_id: str) -> None:
                 assert np.abs(mouths[one] - mouths[other]).mean() > 0.8, (one, other)
 
 
-@pytest.mark.parametrize("model_id", EVERYBODY)
+@pytest.mark.parametrize("model_id", MODEL_IDS)
 def test_an_open_mouth_is_dark_inside_and_shows_teeth(model_id: str) -> None:
-    person = get_character(model_id)
-    closed = mouth_of(picture(person, FacePose(mouth=MOUTH_SHAPES["A"])))
-    opened = mouth_of(picture(person, FacePose(mouth=MOUTH_SHAPES["D"])))
+    character = get_character(model_id)
+    closed = mouth_of(picture(character, FacePose(mouth=MOUTH_SHAPES["A"])))
+    opened = mouth_of(picture(character, FacePose(mouth=MOUTH_SHAPES["D"])))
 
     def dark(pixels: np.ndarray) -> int:
         red, green = pixels[..., 0], pixels[..., 1]
@@ -155,29 +155,29 @@ def test_an_open_mouth_is_dark_inside_and_shows_teeth(model_id: str) -> None:
     assert white(opened) > white(closed) + 25
 
 
-@pytest.mark.parametrize("model_id", EVERYBODY)
+@pytest.mark.parametrize("model_id", MODEL_IDS)
 def test_closed_eyes_hide_the_white(model_id: str) -> None:
-    person = get_character(model_id)
+    character = get_character(model_id)
 
     def white(blink: float) -> int:
-        return int((eyes_of(picture(person, FacePose(blink=blink))).min(-1) > 210).sum())
+        return int((eyes_of(picture(character, FacePose(blink=blink))).min(-1) > 210).sum())
 
     assert white(0) > 45
     assert white(1) < white(0) / 4
     assert white(1) <= white(0.5) <= white(0)
 
 
-@pytest.mark.parametrize("model_id", EVERYBODY)
-def test_eyes_and_mouth_go_where_the_head_turns(model_id: str) -> None:
+@pytest.mark.parametrize("model_id", MODEL_IDS)
+def test_eyes_and_mouth_follow_the_turn_of_the_head(model_id: str) -> None:
     def middle(yaw: float) -> float:
-        """Where the whites of eyes and teeth are, in pixels from the left."""
+        """Return the mean x of the whites of eyes and teeth in pixels."""
         pixels = picture(get_character(model_id), FacePose(mouth=MOUTH_SHAPES["D"], yaw=yaw))
         return float(np.nonzero(part(pixels, 0.36, 0.39, 0.64, 0.62).min(-1) > 215)[1].mean())
 
     assert middle(-1) + 3 < middle(0) < middle(1) - 3
 
 
-def test_a_character_is_one_file_of_data(tmp_path) -> None:
+def test_a_character_is_a_data_file(tmp_path) -> None:
     source = (_FOLDER / "eva_a0008.toml").read_text(encoding="utf-8")
     path = tmp_path / "ada_b0001.toml"
     path.write_text(source.replace("Eva 01", "Ada").replace('hair = "long"', 'hair = "bob"'), encoding="utf-8")
@@ -208,7 +208,7 @@ def test_any_hair_goes_with_any_clothes(hair: str, outfit: str) -> None:
         ("[palette]", "[palette", "new_a0001.toml"),
     ],
 )
-def test_a_wrong_file_says_what_is_wrong_with_it(was: str, becomes: str, complaint: str, tmp_path) -> None:
+def test_an_invalid_character_file_is_reported_with_its_fault(was: str, becomes: str, complaint: str, tmp_path) -> None:
     source = (_FOLDER / "eva_a0008.toml").read_text(encoding="utf-8")
     assert was in source
     path = tmp_path / "new_a0001.toml"

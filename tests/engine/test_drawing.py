@@ -19,9 +19,9 @@ RED, BLUE = "#ff0000", "#0000ff"
 
 
 def paint(drawing: DisplayList) -> np.ndarray:
-    painter = Rasterizer(SIZE, SIZE, VIEW)
-    painter.paint(drawing.items)
-    return painter.pixels
+    rasterizer = Rasterizer(SIZE, SIZE, VIEW)
+    rasterizer.paint(drawing.items)
+    return rasterizer.pixels
 
 
 def at(pixels: np.ndarray, x: float, y: float) -> tuple[int, ...]:
@@ -37,7 +37,7 @@ def test_a_fill_covers_its_path_and_nothing_else() -> None:
     assert at(pixels, 350, 150) == (0, 0, 0, 0)
 
 
-def test_later_marks_cover_earlier_ones_and_opacity_lets_them_through() -> None:
+def test_later_shapes_cover_earlier_ones_by_their_opacity() -> None:
     drawing = DisplayList()
     drawing.fill(rectangle(0, 0, UNIT, UNIT), BLUE)
     drawing.fill(rectangle(0, 0, 360, UNIT), RED, 0.5)
@@ -47,7 +47,7 @@ def test_later_marks_cover_earlier_ones_and_opacity_lets_them_through() -> None:
     assert alpha == 255
 
 
-def test_groups_are_moved_and_clipped_together() -> None:
+def test_groups_are_transformed_and_clipped_together() -> None:
     drawing = DisplayList()
     with drawing.transformed(translate(200, 0) @ scale(2)), drawing.clipped(rectangle(0, 0, 50, 100)):
         drawing.fill(rectangle(0, 0, 100, 100), RED)
@@ -57,33 +57,33 @@ def test_groups_are_moved_and_clipped_together() -> None:
     assert at(pixels, 100, 100) == (0, 0, 0, 0)
 
 
-def test_a_fixed_group_may_be_drawn_many_times_in_a_frame_and_in_many_frames() -> None:
+def test_a_static_group_can_be_drawn_repeatedly_in_a_frame_and_in_several_frames() -> None:
     part = DisplayList()
     part.fill(rectangle(0, 0, 100, 100), RED)
     group = part.static_group()
-    painter = Rasterizer(SIZE, SIZE, VIEW)
+    rasterizer = Rasterizer(SIZE, SIZE, VIEW)
     for step in range(4):
         drawing = DisplayList()
         drawing.add(group, translate(step * 100, 0))
         drawing.add(group, translate(step * 100, 300))
-        painter.paint(drawing.items)
-        pixels = painter.pixels
+        rasterizer.paint(drawing.items)
+        pixels = rasterizer.pixels
         assert at(pixels, step * 100 + 50, 50) == (255, 0, 0, 255)
         assert at(pixels, step * 100 + 50, 350) == (255, 0, 0, 255)
         assert int((pixels[..., 3] > 0).sum()) == 200
 
 
 def test_a_backdrop_stays_behind_every_frame() -> None:
-    painter = Rasterizer(SIZE, SIZE, VIEW)
+    rasterizer = Rasterizer(SIZE, SIZE, VIEW)
     drawing = DisplayList()
     drawing.fill(rectangle(0, 0, UNIT, UNIT), BLUE)
-    painter.paint(drawing.items)
-    painter.set_backdrop(painter.pixels.copy())
+    rasterizer.paint(drawing.items)
+    rasterizer.set_backdrop(rasterizer.pixels.copy())
     for x in (0, 300):
         mark = DisplayList()
         mark.fill(rectangle(x, 0, 100, 100), RED)
-        painter.paint(mark.items)
-        pixels = painter.pixels
+        rasterizer.paint(mark.items)
+        pixels = rasterizer.pixels
         assert at(pixels, x + 50, 50) == (255, 0, 0, 255)
         assert at(pixels, 650, 650) == (0, 0, 255, 255)
         assert int((pixels[..., 0] > 0).sum()) == 100
@@ -110,13 +110,13 @@ def test_strokes_have_a_width() -> None:
     assert at(pixels, 300, 395) == (0, 0, 0, 0)
 
 
-def test_outlines_are_read_as_they_are_written() -> None:
+def test_svg_path_data_is_parsed() -> None:
     path = svg_path("M 0 0 L 10 0 C 1 2 3 4 5 -6.5 Z M 1,1 L 2,2 3,3")
     assert path.points == ((0, 0), (10, 0), (1, 2), (3, 4), (5, -6.5), (1, 1), (2, 2), (3, 3))
     assert path.commands == (1, 2, 3, 0, 1, 2, 2)
 
 
-def test_maps_are_done_from_the_inside_out() -> None:
+def test_transforms_are_applied_from_right_to_left() -> None:
     both = translate(10, 0) @ scale(2)
     assert (both.a, both.e) == (2, 10)
     quarter = rotate(90, 5, 5)
@@ -132,7 +132,7 @@ def test_colours() -> None:
     assert mix("#000000", "#ffffff", 0.5) == "#808080"
 
 
-def test_the_left_half_mirrors_the_right_one() -> None:
+def test_a_symmetric_outline_is_completed_from_its_right_half() -> None:
     assert mirror_points([(0, 0), (5, 5), (0, 10)]) == [(0, 0), (5, 5), (0, 10), (-5, 5)]
 
 
@@ -142,46 +142,46 @@ MOVING = [
 
 
 @pytest.mark.parametrize("view", [VIEW, Framing(134, -12, 452)])
-def test_drawing_what_moved_comes_to_the_same_as_drawing_all(view: Framing) -> None:
-    person = get_character("amara_a0033")
+def test_redrawing_the_changed_area_gives_the_same_picture_as_redrawing_everything(view: Framing) -> None:
+    character = get_character("amara_a0033")
     moved, whole = Rasterizer(180, 320, view), Rasterizer(180, 320, view)
-    moved.paint(backdrop(person))
+    moved.paint(backdrop(character))
     moved.set_backdrop(moved.pixels.copy())
     areas = []
     for pose in MOVING:
-        areas.append(moved.paint(bust(person, pose)))
+        areas.append(moved.paint(bust(character, pose)))
         whole.set_backdrop(moved._backdrop.view(np.uint8).reshape(moved.pixels.shape))
-        whole.paint(bust(person, pose))
+        whole.paint(bust(character, pose))
         assert (moved.pixels == whole.pixels).all()
     assert areas[0] == (0, 0, 180, 320)
-    # The torso took no step that can be seen, so the others are about the head.
+    # The torso did not move by a whole step, so the other areas are around the head.
     assert all((right - left) * (bottom - top) < 0.8 * 180 * 320 for left, top, right, bottom in areas[1:])
-    assert moved.paint(bust(person, MOVING[-1])) == (0, 0, 0, 0)
+    assert moved.paint(bust(character, MOVING[-1])) == (0, 0, 0, 0)
 
 
-def test_what_appears_and_vanishes_is_drawn_and_erased() -> None:
-    painter = Rasterizer(SIZE, SIZE, VIEW)
+def test_groups_that_appear_and_disappear_are_drawn_and_erased() -> None:
+    rasterizer = Rasterizer(SIZE, SIZE, VIEW)
     square = DisplayList()
     square.fill(rectangle(100, 100, 100, 100), RED)
     group = square.static_group()
-    painter.paint([group])
-    assert painter.paint([]) == (8, 8, 22, 22)
-    assert not painter.pixels.any()
-    painter.paint([group])
-    assert at(painter.pixels, 150, 150) == (255, 0, 0, 255)
+    rasterizer.paint([group])
+    assert rasterizer.paint([]) == (8, 8, 22, 22)
+    assert not rasterizer.pixels.any()
+    rasterizer.paint([group])
+    assert at(rasterizer.pixels, 150, 150) == (255, 0, 0, 255)
 
 
-def test_more_groups_than_are_kept_can_be_drawn() -> None:
-    painter = Rasterizer(SIZE, SIZE, VIEW)
+def test_more_groups_than_the_cache_holds_can_be_drawn() -> None:
+    rasterizer = Rasterizer(SIZE, SIZE, VIEW)
     for number in range(250):
         drawing = DisplayList()
         drawing.fill(rectangle(number, 0, 100, 100), RED)
-        painter.paint([drawing.static_group()])
-        assert at(painter.pixels, number + 50, 50) == (255, 0, 0, 255)
-    assert len(painter._scenes) <= 100
+        rasterizer.paint([drawing.static_group()])
+        assert at(rasterizer.pixels, number + 50, 50) == (255, 0, 0, 255)
+    assert len(rasterizer._scenes) <= 100
 
 
-def test_a_box_is_around_strokes_clips_and_what_is_moved() -> None:
+def test_bounds_include_strokes_clips_and_transforms() -> None:
     drawing = DisplayList()
     drawing.stroke(svg_path("M 10 10 L 20 10"), RED, 4)
     with drawing.transformed(translate(100, 0)), drawing.clipped(rectangle(0, 0, 5, 5)):
@@ -190,7 +190,7 @@ def test_a_box_is_around_strokes_clips_and_what_is_moved() -> None:
     assert bounds_of([]) is None
 
 
-def test_a_cover_is_white_and_leaves_out_what_light_passes() -> None:
+def test_a_silhouette_is_white_and_omits_translucent_shapes() -> None:
     inner, drawing = DisplayList(), DisplayList()
     inner.fill(rectangle(0, 0, 10, 10), BLUE)
     drawing.fill(rectangle(0, 0, 100, 100), LinearGradient(0, 0, 1, 1, ((0, RED), (1, BLUE))))
@@ -207,7 +207,7 @@ def test_a_cover_is_white_and_leaves_out_what_light_passes() -> None:
 
 
 @pytest.mark.parametrize("colour", [RED, BLUE, "#00ff00", "#000000", "#ffffff", "#F2B998", "#2D3A63", "#8A5237"])
-def test_colours_of_videos_are_those_that_ffmpeg_makes(colour: str) -> None:
+def test_video_colours_match_ffmpeg(colour: str) -> None:
     picture = np.full((16, 16, 3), rgba(colour)[:3], np.uint8)
     frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
     frame = frame.reformat(format="yuv444p", dst_colorspace="ITU709", dst_color_range="MPEG")
@@ -217,13 +217,13 @@ def test_colours_of_videos_are_those_that_ffmpeg_makes(colour: str) -> None:
     assert uvya(with_alpha(colour, 0.5))[3] == 128
 
 
-def test_a_frame_shows_what_was_painted_and_averages_colour_over_four_pixels() -> None:
-    painter = Rasterizer(SIZE, SIZE, VIEW, uvya)
+def test_a_frame_has_the_painted_luma_and_the_mean_chroma_of_four_pixels() -> None:
+    rasterizer = Rasterizer(SIZE, SIZE, VIEW, uvya)
     drawing = DisplayList()
     drawing.fill(rectangle(0, 0, UNIT, UNIT), "#808080")
-    drawing.fill(rectangle(0, 0, 130, 300), RED)  # ends in the middle of a pair of pixels
+    drawing.fill(rectangle(0, 0, 130, 300), RED)  # ends in the middle of a 2 × 2 block
     frame = FrameBuffer(SIZE, SIZE)
-    frame.update(painter.pixels, painter.paint(drawing.items))
+    frame.update(rasterizer.pixels, rasterizer.paint(drawing.items))
     picture = frame.frame.to_ndarray(format="yuv420p")
     _, v, y, _ = uvya(RED)
     assert (picture[:30, :13] == y).all()

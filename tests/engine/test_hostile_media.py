@@ -1,6 +1,6 @@
-"""Recordings made to do harm: none of them opens a file or a socket, outgrows its limits, or takes the server with it.
+"""Malicious recordings: none of them opens a file or a socket, exceeds the limits or crashes the server.
 
-They are decoded in a process that the kernel kills at the first attempt to open anything, whatever library makes it.
+They are decoded in a process that the kernel kills at the first attempt to open anything, by any library.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ KINDS = [
     ("w64", "pcm_s16le"),
 ]
 MUTATIONS = 20
-"""Of each kind. The seeds are fixed, so a failure comes back; raise it to look further."""
+"""Mutations per format. The seeds are fixed, so failures are reproducible; raise the number to search further."""
 
 # -- the corpus -------------------------------------------------------------------------------------------------------
 
@@ -101,7 +101,7 @@ def encode(samples: np.ndarray, container_format: str, codec: str, rate: int = 4
 
 
 def speech() -> np.ndarray:
-    """The first second of a recording."""
+    """Return the first second of a recording."""
     with av.open(str(CLIPS[0])) as container:
         resampler = av.AudioResampler("flt", "mono", 48_000)
         parts = [part.to_ndarray()[0] for frame in container.decode(audio=0) for part in resampler.resample(frame)]
@@ -131,7 +131,7 @@ def mutated(files: dict[str, bytes]) -> dict[str, bytes]:
 
 def mutate(data: bytes, chance: random.Random) -> bytes:
     changed = bytearray(data)
-    # Headers are where the harm is done, so half of the mutations stay there.
+    # Half of the mutations are in the headers, where they do the most harm.
     area = len(changed) if chance.random() < 0.5 else min(400, len(changed))
     for _ in range(chance.choice((1, 3, 10, 60))):
         at = chance.randrange(area)
@@ -153,7 +153,7 @@ def box(name: bytes, content: bytes) -> bytes:
 
 
 def with_reference(data: bytes, reference: bytes) -> bytes:
-    """An MP4 whose samples are said to lie in another file."""
+    """Return an MP4 that refers to another file for its samples."""
     at = data.index(b"dref") - 4
     (size,) = struct.unpack_from(">I", data, at)
     changed = box(b"dref", b"\0\0\0\0\0\0\0\1" + reference)
@@ -166,7 +166,7 @@ def with_reference(data: bytes, reference: bytes) -> bytes:
 
 
 def pointing_elsewhere(files: dict[str, bytes]) -> dict[str, bytes]:
-    """Good files with a pointer to another one where the format has room for it."""
+    """Return valid files that refer to another file, as their format allows."""
     mp4, mp3, flac = files["mp4 of aac"], files["mp3 of libmp3lame"], files["flac of flac"]
     link = b"\x00-->\x00\x03\x00http://127.0.0.1:9/cover.png"
     picture = (
@@ -228,7 +228,7 @@ def refuse_to_open():
     "From now on the kernel kills this process (SIGSYS) when anything is opened, connected or run."
     numbers = CALLS[platform.machine()]
     program = [(0x20, 0, 0, 0)]  # the number of the call
-    program += [(0x15, len(numbers) - place, 0, number) for place, number in enumerate(numbers)]  # equal: jump to the end
+    program += [(0x15, len(numbers) - place, 0, number) for place, number in enumerate(numbers)]  # if equal, jump to the end
     program += [(0x06, 0, 0, 0x7FFF0000), (0x06, 0, 0, 0x80000000)]  # allow; kill
     code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *line) for line in program))
     filter = ctypes.create_string_buffer(struct.pack("HxxxxxxP", len(program), ctypes.addressof(code)))
@@ -236,7 +236,7 @@ def refuse_to_open():
     assert prctl(38, 1, 0, 0, 0) == 0 and prctl(22, 2, ctypes.byref(filter), 0, 0) == 0, ctypes.get_errno()
 
 def decode(data, naive):
-    if naive:  # as everybody does it
+    if naive:  # as most programs decode files
         with av.open(io.BytesIO(data)) as container:
             return sum(frame.samples for frame in container.decode(audio=0))
     samples = len(audio.decode(data, max_seconds=600))
@@ -249,7 +249,7 @@ with zipfile.ZipFile(sys.argv[1]) as archive:
     files = {name: archive.read(name) for name in archive.namelist()}
 good = [name for name in files if name.startswith("good ")]
 for name in good:
-    decode(files[name], naive)  # what is loaded when it is first needed
+    decode(files[name], naive)  # loads everything that is loaded on first use
 worker._limit_resources(2 << 30, 3600)
 refuse_to_open()
 for name, data in files.items():
@@ -265,7 +265,7 @@ for name, data in files.items():
 
 
 def decode_all(files: dict[str, bytes], folder: Path, *options: str) -> tuple[int, dict[str, object]]:
-    """How the process ended, and what became of each file: a number of samples, a refusal in words, or ``None``."""
+    """Return the exit status, and the outcome per file: a number of samples, an error message, or ``None`` for a crash."""
 
     good = {f"good {name}": data for name, data in real().items()}
     with zipfile.ZipFile(folder / "corpus.zip", "w") as archive:
@@ -279,7 +279,7 @@ def decode_all(files: dict[str, bytes], folder: Path, *options: str) -> tuple[in
 
 
 def thinned(files: dict[str, bytes], every: int) -> dict[str, bytes]:
-    """One file of so many, for the default set."""
+    """Return one file in ``every``, for the default set."""
     return {name: files[name] for name in list(files)[::every]}
 
 
@@ -291,8 +291,8 @@ KILLED = -31  # SIGSYS
 
 @needs_seccomp
 @pytest.mark.parametrize("name", ["concat-near behind bare", "sdp behind bare"])
-def test_the_sandbox_sees_what_a_naive_decoder_opens(name, tmp_path):
-    """Otherwise the tests below could not fail."""
+def test_the_sandbox_detects_what_a_naive_decoder_opens(name, tmp_path):
+    """Without this, the tests below could not fail."""
     status, verdicts = decode_all({name: scripts()[name]}, tmp_path, "naive")
     assert (status, verdicts[name]) == (KILLED, "killed")
 
@@ -309,7 +309,7 @@ def test_nothing_is_opened_by_what_names_other_files(tmp_path):
 
 
 @needs_seccomp
-def test_nothing_is_opened_by_good_files_that_point_elsewhere(tmp_path):
+def test_nothing_is_opened_by_valid_files_that_refer_to_others(tmp_path):
     corpus = pointing_elsewhere(real())
     status, verdicts = decode_all(corpus, tmp_path)
     assert status == 0, verdicts
@@ -319,12 +319,12 @@ def test_nothing_is_opened_by_good_files_that_point_elsewhere(tmp_path):
 
 @needs_seccomp
 @pytest.mark.parametrize("every", [3, pytest.param(1, marks=pytest.mark.extended)])
-def test_bombs_are_refused_or_bounded(tmp_path, every):
+def test_decompression_bombs_are_refused_or_bounded(tmp_path, every):
     corpus = thinned(bombs(), every)
     status, verdicts = decode_all(corpus, tmp_path)
     assert status == 0, verdicts
     assert "longer than 10 minutes" in verdicts["eleven minutes in a flac"]
-    # What claims to be long and is not may be decoded.
+    # A file that only claims to be long may be decoded.
     decoded = {name for name in corpus if not isinstance(verdicts[name], str)}
     assert decoded <= {"a wav of four gigabytes"}
 
@@ -332,22 +332,22 @@ def test_bombs_are_refused_or_bounded(tmp_path, every):
 @needs_seccomp
 @pytest.mark.parametrize("every", [8, pytest.param(1, marks=pytest.mark.extended)])
 def test_broken_files_are_refused_or_decoded(tmp_path, every):
-    """Cut off and mutated ones: an error that says so, or what is left of the sound; never a crash or another exception."""
+    """Truncated and mutated files give an ``AudioError`` or the rest of the sound, never a crash or another exception."""
     files = real()
     corpus = thinned(truncated(files) | mutated(files), every)
     assert len(corpus) > 200 / every
     status, verdicts = decode_all(corpus, tmp_path)
     assert (status, list(verdicts)[-1]) == (0, list(corpus)[-1])
     assert {name: verdict for name, verdict in verdicts.items() if verdict is None} == {}
-    # They are neither all harmless nor all unreadable.
+    # The corpus is neither all valid nor all unreadable.
     decoded = sum(isinstance(verdicts[name], int) for name in corpus)
     assert 0.1 < decoded / len(corpus) < 0.9
 
 
-# -- and the server lives ---------------------------------------------------------------------------------------------
+# -- the server -----------------------------------------------------------------------------------------------------
 
 
-def test_the_server_lives(tmp_path, look_until):
+def test_the_server_survives(tmp_path, look_until):
     hostile = {
         "script.mp3": scripts()["hls behind id3"],
         "reference.mp4": pointing_elsewhere(real())["mp4 with url"],
@@ -368,7 +368,7 @@ def test_the_server_lives(tmp_path, look_until):
                 ids[name] = (await client.post("/v1/a2v/video.generate", json=job)).json()["data"]["video_id"]
             return {name: await look_until(client, one, "finished", "error") for name, one in ids.items()}
 
-    looks = anyio.run(main)
-    assert looks["good.flac"]["status"] == "finished"
-    assert looks["script.mp3"]["status"] == looks["bomb.flac"]["status"] == "error"
-    assert "longer than 10 minutes" in looks["bomb.flac"]["message"]
+    videos = anyio.run(main)
+    assert videos["good.flac"]["status"] == "finished"
+    assert videos["script.mp3"]["status"] == videos["bomb.flac"]["status"] == "error"
+    assert "longer than 10 minutes" in videos["bomb.flac"]["message"]

@@ -15,13 +15,13 @@ from a2v.engine.lipsync import analyse, loudness
 
 RATE = 16_000
 SPEECH = Path(__file__).parent / "speech"
-"""Voices that the net has never heard, and the visemes in them: see README.md there."""
+"""Voices that were held out from training, with their visemes; see the README.md there."""
 
 CLIPS = Path(a2v.cli.__file__).parent / "clips"
 
 
 def vowel(seconds: float, first: float, second: float, pitch: float = 120.0, level: float = 0.3) -> np.ndarray:
-    """A voice with formants at two frequencies."""
+    """Return a voice with formants at two frequencies."""
     time = np.arange(int(seconds * RATE)) / RATE
     out = np.zeros(len(time))
     for hertz in np.arange(pitch, 5000, pitch):
@@ -40,7 +40,7 @@ def quiet(seconds: float) -> np.ndarray:
 
 
 def murmur(seconds: float) -> np.ndarray:
-    """The sound of m: voice behind closed lips."""
+    """Return the sound of m: a voice behind closed lips."""
     return (0.03 * np.sin(2 * np.pi * 120 * np.arange(int(seconds * RATE)) / RATE)).astype(np.float32)
 
 
@@ -57,7 +57,7 @@ def uu(seconds: float) -> np.ndarray:
 
 
 def share(rows: np.ndarray, start: float, end: float, names: str) -> float:
-    """How likely the visemes are, together, between two times."""
+    """Return the mean probability of some visemes together, between two times."""
     return float(rows[int(start * 100) : int(end * 100), [VISEMES.index(name) for name in names]].sum(1).mean())
 
 
@@ -70,18 +70,18 @@ def test_there_is_a_row_of_probabilities_for_every_10_ms() -> None:
 
 
 @pytest.mark.parametrize("length", [0, 1, 159, 160, 161, 700])
-def test_any_length_will_do(length: int) -> None:
+def test_recordings_of_any_length_are_analysed(length: int) -> None:
     rows = analyse(np.full(length, 0.1, np.float32))
     assert rows.shape == (-(-length // 160), 9)
     assert len(loudness(np.full(length, 0.1, np.float32))) == len(rows)
 
 
 @pytest.mark.parametrize("sound", [np.zeros(RATE, np.float32), quiet(1.0), quiet(1.0) * 5])
-def test_a_mouth_rests_when_nothing_is_said(sound: np.ndarray) -> None:
+def test_the_mouth_rests_in_silence(sound: np.ndarray) -> None:
     assert share(analyse(sound), 0, 1, "X") > 0.95
 
 
-def test_a_mouth_rests_in_the_pauses_and_moves_in_between() -> None:
+def test_the_mouth_rests_in_pauses_and_moves_in_between() -> None:
     rows = analyse(np.concatenate([quiet(0.5), aa(0.6), quiet(0.5), ee(0.6), quiet(0.5)]))
     for start, end in ((0.05, 0.4), (1.2, 1.5), (2.3, 2.65)):
         assert share(rows, start, end, "X") > 0.9
@@ -89,7 +89,7 @@ def test_a_mouth_rests_in_the_pauses_and_moves_in_between() -> None:
         assert share(rows, start, end, "X") < 0.1
 
 
-def test_vowels_are_told_apart() -> None:
+def test_vowels_are_distinguished() -> None:
     rows = analyse(np.concatenate([quiet(0.3), aa(0.4), ee(0.4), uu(0.4), aa(0.4), ee(0.4), uu(0.4), quiet(0.3)]))
     for start in (0.35, 1.55):
         assert share(rows, start, start + 0.3, "CD") > 0.5
@@ -98,7 +98,7 @@ def test_vowels_are_told_apart() -> None:
 
 
 @pytest.mark.parametrize("gain", [0.02, 0.2, 3.0])
-def test_how_loud_a_recording_is_as_a_whole_does_not_matter(gain: float) -> None:
+def test_the_gain_of_a_recording_does_not_matter(gain: float) -> None:
     sound = np.concatenate([quiet(0.4), aa(0.4), ee(0.4), uu(0.4), quiet(0.4)])
     assert (analyse(sound).argmax(1) == analyse(sound * np.float32(gain)).argmax(1)).mean() > 0.95
 
@@ -129,8 +129,8 @@ def test_loudness_is_in_decibels_of_full_scale() -> None:
     assert loudness(tone * np.float32(0.1))[20:80] == pytest.approx(-23.0, abs=0.2)
 
 
-def unheard() -> dict[str, np.ndarray]:
-    """Right answers, a number for each row, by the name of the clip."""
+def held_out() -> dict[str, np.ndarray]:
+    """Return the true visemes, a number per row, by the name of the clip."""
     lines = (SPEECH / "mouths.txt").read_text().splitlines()
     scripts = {name: script.split() for name, _, script in (line.partition(":") for line in lines)}
     return {
@@ -145,13 +145,13 @@ def clip(name: str) -> np.ndarray:
 
 
 def near(values: np.ndarray, rows: int = 4) -> np.ndarray:
-    """Where something is true, and up to 40 ms on both sides."""
+    """Return where a value is true within 40 ms."""
     return np.convolve(values, np.ones(2 * rows + 1), "same") > 0.5
 
 
-def test_voices_that_were_never_heard_are_understood() -> None:
+def test_held_out_voices_are_recognized() -> None:
     right, total, closed, closures = 0, 0, 0, 0
-    for name, truth in unheard().items():
+    for name, truth in held_out().items():
         found = analyse(clip(name)).argmax(1)
         assert len(found) == len(truth)
         correct = sum(int((near(truth == viseme) & (found == viseme)).sum()) for viseme in range(9))
@@ -166,8 +166,8 @@ def test_voices_that_were_never_heard_are_understood() -> None:
 
 
 @pytest.mark.parametrize("gain", [0.03, 1.0])
-def test_a_person_is_understood_however_loud(gain: float) -> None:
-    """A recording of a person who says "He turned sharply, and faced Gregson across the table"."""
+def test_a_real_voice_is_recognized_at_any_gain(gain: float) -> None:
+    """A real voice says "He turned sharply, and faced Gregson across the table"."""
     rows = analyse(clip("slt") * np.float32(gain))
     pauses, p, f, b = ((0, 0.12), (3.02, 3.1)), (0.84, 0.93), (1.29, 1.40), (2.69, 2.77)
     for start, end in pauses:
@@ -177,8 +177,8 @@ def test_a_person_is_understood_however_loud(gain: float) -> None:
     assert rows[int(b[0] * 100) : int(b[1] * 100), VISEMES.index("A")].max() > 0.5
 
 
-def test_pieces_make_the_same_as_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    sound = np.concatenate([clip(name) for name in unheard()] * 3)[: 30 * RATE + 77]
+def test_the_block_size_makes_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+    sound = np.concatenate([clip(name) for name in held_out()] * 3)[: 30 * RATE + 77]
     monkeypatch.setattr(lipsync, "_BLOCK", 10_000)
     whole = analyse(sound)
     monkeypatch.setattr(lipsync, "_BLOCK", 500)
@@ -195,23 +195,23 @@ def test_a_long_recording_takes_little_memory() -> None:
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    # 36 bytes that are returned and 84 that are held, for each of 100 rows a second; and one block.
+    # Per row (100 per second), 36 bytes for the result and 84 bytes while it is computed; and one block.
     assert peak < seconds * 100 * 130 + 25e6
 
 
-def test_samples_may_lie_in_a_file(tmp_path: Path) -> None:
+def test_samples_may_be_a_memory_map(tmp_path: Path) -> None:
     sound = clip("slt")
     sound.tofile(tmp_path / "samples")
     mapped = np.memmap(tmp_path / "samples", np.float32, "r")
     assert np.array_equal(analyse(mapped), analyse(sound))
 
 
-# -- what is in a recording beside the voice --------------------------------------------------------------------------
+# -- hum and offsets ----------------------------------------------------------------------------------------------------
 
 
 def in_a_quiet_room(name: str) -> np.ndarray:
     samples = decode(CLIPS / f"{name}.flac")
-    # With a second of a quiet room behind it.
+    # Followed by a second of a quiet room.
     room = np.random.default_rng(0).normal(0, 1e-4, RATE).astype(np.float32)
     return np.concatenate([samples * 0.6 / np.abs(samples).max(), room])
 

@@ -29,7 +29,7 @@ RATE = 16_000
 
 
 def vowel(seconds: float) -> np.ndarray:
-    """A loud, wide open aa."""
+    """Return a loud, wide open aa."""
     time = np.arange(int(seconds * RATE)) / RATE
     parts = [
         np.sin(2 * np.pi * h * time) / (1 + (min(abs(h - 800), abs(h - 1200)) / 90) ** 2) for h in range(120, 4000, 120)
@@ -108,13 +108,13 @@ def test_the_mouth_is_shut_in_silence_and_open_in_the_vowel(video: Path) -> None
 
     silent = [dark(number) for number in (*range(2, 22), *range(55, 75))]
     spoken = [dark(number) for number in range(30, 47)]
-    # Closed lips have a seam, which is dark, too.
+    # The seam of closed lips is dark too.
     assert max(silent) * 3 < min(spoken)
     assert min(spoken) > 120
 
 
 @pytest.mark.parametrize("fps", [25, 30])
-def test_frames_come_at_the_rate_asked_for_and_end_with_the_sound(fps: int, tmp_path: Path) -> None:
+def test_frames_have_the_requested_rate_and_end_with_the_sound(fps: int, tmp_path: Path) -> None:
     render(Recording(SPEECH), "eva_a0008", tmp_path / "video.mp4", size=128, fps=fps)
     with av.open(str(tmp_path / "video.mp4")) as container:
         assert container.streams.video[0].average_rate == fps
@@ -128,12 +128,12 @@ def test_the_mouth_opens_with_the_voice_at_any_rate(fps: int, tmp_path: Path) ->
     pictures = frames(tmp_path / "video.mp4")
     mouths = [picture[136:170, 108:148, 1] for picture in pictures]
     changed = [np.abs(mouth - mouths[fps // 2]).mean() for mouth in mouths]
-    # In the middle of the voiced second, and of the two silent ones.
+    # In the middle of the voiced second, against that of the first silent one.
     assert min(changed[fps + fps // 3 : 2 * fps - fps // 3]) > 3 * max(changed[fps // 4 : fps * 3 // 4])
 
 
 @pytest.mark.parametrize(("wrong", "said"), [({"format": "wide"}, "square, portrait"), ({"fps": 24}, "25, 30")])
-def test_settings_know_which_videos_can_be_made(wrong, said) -> None:
+def test_settings_refuse_unsupported_formats_and_frame_rates(wrong, said) -> None:
     with pytest.raises(ConfigurationError, match=said):
         Settings(**wrong)
 
@@ -144,7 +144,7 @@ def test_a_portrait_is_sixteen_to_nine(size: int, height: int) -> None:
     assert picture_size(size, "square") == (size, size)
 
 
-def test_a_portrait_shows_the_person_down_to_its_lower_edge(tmp_path: Path) -> None:
+def test_in_a_portrait_the_person_reaches_the_lower_edge(tmp_path: Path) -> None:
     render(
         Recording(SHORT), "eva_a0008", tmp_path / "video.mp4", mask=tmp_path / "mask.mp4", size=90, format="portrait"
     )
@@ -163,11 +163,11 @@ def test_a_mask_is_white_where_the_person_is_and_as_long_as_the_video(tmp_path: 
     video, mask = frames(tmp_path / "video.mp4"), frames(tmp_path / "mask.mp4")
     assert len(mask) == len(video) == 75
     for picture, cover in zip(video[::10], mask[::10], strict=True):
-        assert np.isin(cover[..., 0] // 64, (0, 3)).mean() > 0.98  # black or white, but for the edges
+        assert np.isin(cover[..., 0] // 64, (0, 3)).mean() > 0.98  # black or white except at the edges
         assert cover[120, 128].min() > 240  # the nose
         assert cover[250, 40:216].min() > 240  # the chest
         assert cover[:20].max() < 16
-        # What is not covered is the backdrop, which stays; the compression changes it a little.
+        # The uncovered area is the backdrop, which only the compression changes.
         outside = cover.max(-1) < 32
         assert np.abs(picture - video[0])[outside & (mask[0].max(-1) < 32)].mean() < 1.5
 
@@ -186,7 +186,7 @@ def test_a_close_up_is_closer(tmp_path: Path) -> None:
     assert covered[1] > covered[0] * 1.2
 
 
-def test_a_model_id_means_its_usual_pose(tmp_path: Path) -> None:
+def test_a_model_id_selects_the_default_pose(tmp_path: Path) -> None:
     for who in ("eva_a0008", "eva_a0008_front"):
         render(Recording(SHORT), who, tmp_path / who, size=128)
     assert (tmp_path / "eva_a0008").read_bytes() == (tmp_path / "eva_a0008_front").read_bytes()
@@ -200,8 +200,8 @@ def test_a_recording_may_be_a_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("seconds", [64.99, 65.0, 130.01])
-def test_a_long_recording_is_heard_in_parts_without_a_seam(seconds: float) -> None:
-    # Two seconds of voice, two of silence, and so on; parts end at 60 and at 120 seconds.
+def test_a_long_recording_is_analysed_in_pieces_without_a_seam(seconds: float) -> None:
+    # Alternately two seconds of voice and of silence. Pieces end at 60 and at 120 seconds.
     samples = np.resize(np.concatenate([vowel(2.0), np.zeros(2 * RATE)]), int(seconds * RATE)).astype(np.float32)
     likely, loudness = lipsync.analyse_pieces(np.array_split(samples, 200))
     assert len(likely) == len(loudness) == -(-len(samples) // lipsync.HOP)
@@ -235,7 +235,7 @@ def test_the_shortest_recording_is_one_frame(tmp_path: Path) -> None:
     assert len(frames(tmp_path / "tiny.mp4")) == 1
 
 
-def test_silence_is_rendered_as_somebody_who_says_nothing(tmp_path: Path) -> None:
+def test_silence_is_rendered(tmp_path: Path) -> None:
     render(Recording(wav(np.zeros(RATE))), "eva_a0008", tmp_path / "silent.mp4", size=128)
     assert len(frames(tmp_path / "silent.mp4")) == 25
 
@@ -244,13 +244,13 @@ def test_silence_is_rendered_as_somebody_who_says_nothing(tmp_path: Path) -> Non
     ("recording", "model_id", "error"),
     [(b"hello", "eva_a0008", AudioError), (SHORT, "bob", RenderError), (SHORT[:30], "eva_a0008", AudioError)],
 )
-def test_a_failed_render_leaves_nothing_behind(recording, model_id, error, tmp_path: Path) -> None:
+def test_a_failed_render_leaves_no_files(recording, model_id, error, tmp_path: Path) -> None:
     with pytest.raises(error):
         render(Recording(recording), model_id, tmp_path / "out.mp4", size=128)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_render_that_breaks_half_way_leaves_nothing_behind(tmp_path: Path, monkeypatch) -> None:
+def test_a_render_that_fails_halfway_leaves_no_files(tmp_path: Path, monkeypatch) -> None:
     def broken(person, pose):
         if next(drawn) == 60 and list(tmp_path.iterdir()):
             raise OSError("the disk is full")
@@ -263,7 +263,7 @@ def test_a_render_that_breaks_half_way_leaves_nothing_behind(tmp_path: Path, mon
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_recording_that_is_too_long_is_refused_before_any_work(tmp_path: Path) -> None:
+def test_a_recording_that_is_too_long_is_refused_before_a_file_is_written(tmp_path: Path) -> None:
     with pytest.raises(AudioError, match="longer than 1 second"):
         render(Recording(SPEECH, max_seconds=1), "eva_a0008", tmp_path / "out.mp4", size=128)
     assert list(tmp_path.iterdir()) == []
@@ -274,7 +274,7 @@ def test_an_odd_size_is_refused(tmp_path: Path) -> None:
         render(Recording(SHORT), "eva_a0008", tmp_path / "out.mp4", size=127)
 
 
-def test_what_stood_at_the_destination_is_replaced(tmp_path: Path) -> None:
+def test_an_existing_file_at_the_destination_is_replaced(tmp_path: Path) -> None:
     (tmp_path / "out.mp4").write_bytes(b"old")
     render(Recording(SHORT), "eva_a0008", tmp_path / "out.mp4", size=128)
     assert len(frames(tmp_path / "out.mp4")) == 8
@@ -282,7 +282,7 @@ def test_what_stood_at_the_destination_is_replaced(tmp_path: Path) -> None:
 
 
 def environment() -> dict[str, str]:
-    """In which other processes find the package under test."""
+    """Return the environment in which child processes import the package under test."""
     package = Path(__file__).parents[2] if (Path(__file__).parents[2] / "a2v").is_dir() else None
     return {**os.environ, **({"PYTHONPATH": str(package)} if package else {})}
 
@@ -301,7 +301,7 @@ def work(recording: bytes, model_id: str, folder: Path, *options: str) -> tuple[
         "128",
         *options,
     ]
-    # From another folder, as the server may be anywhere.
+    # In another working directory, because the server may run anywhere.
     elsewhere = folder / "elsewhere"
     elsewhere.mkdir()
     return subprocess.run(
@@ -309,7 +309,7 @@ def work(recording: bytes, model_id: str, folder: Path, *options: str) -> tuple[
     ), destination
 
 
-def test_the_worker_makes_a_video_and_says_so_in_one_line(tmp_path: Path) -> None:
+def test_the_worker_reports_a_finished_video_in_one_line(tmp_path: Path) -> None:
     done, destination = work(SHORT, "eva_a0008", tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == '{"ok": true}\n'
@@ -324,7 +324,7 @@ def test_the_worker_makes_a_video_and_says_so_in_one_line(tmp_path: Path) -> Non
         (SHORT, "bob", "no character 'bob'"),
     ],
 )
-def test_the_worker_tells_what_is_wrong_with_a_request(recording, model_id, message, tmp_path: Path) -> None:
+def test_the_worker_reports_the_fault_of_a_request(recording, model_id, message, tmp_path: Path) -> None:
     done, destination = work(recording, model_id, tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     answer = json.loads(done.stdout)
@@ -334,7 +334,7 @@ def test_the_worker_tells_what_is_wrong_with_a_request(recording, model_id, mess
     assert not destination.exists()
 
 
-def test_the_worker_makes_what_its_options_say(tmp_path: Path) -> None:
+def test_the_worker_follows_its_options(tmp_path: Path) -> None:
     options = ("--format", "portrait", "--fps", "30", "--mask", str(tmp_path / "mask.mp4"))
     done, destination = work(SHORT, "ruth_a0021_closeup", tmp_path, *options)
     assert (done.stdout, done.stderr) == ('{"ok": true}\n', "")
@@ -376,7 +376,7 @@ def test_a_renderer_ends_when_its_server_is_killed(backend: str, tmp_path) -> No
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment()) as server:
         renderer = os.pidfd_open(int(server.stdout.readline()))
         try:
-            while not (tmp_path / ".video.mp4.part").exists():  # it renders
+            while not (tmp_path / ".video.mp4.part").exists():  # until it renders
                 assert not select.select([renderer], [], [], 0.05)[0]
             server.kill()
             assert select.select([renderer], [], [], 20)[0]
@@ -387,7 +387,7 @@ def test_a_renderer_ends_when_its_server_is_killed(backend: str, tmp_path) -> No
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_no_process_is_left_behind_whenever_a_render_is_cancelled(backend: str, monkeypatch) -> None:
-    """Not even by an event loop that ends while the process is being started."""
+    """Not even if the event loop ends while the process starts."""
     started: list[subprocess.Popen[bytes]] = []
 
     class Popen(subprocess.Popen):

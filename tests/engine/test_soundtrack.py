@@ -1,4 +1,4 @@
-"""How near the sound of a finished video is to the recording: the signal against what the encoder adds to it (SNR)."""
+"""The fidelity of soundtracks: the signal-to-noise ratio (SNR) of the video against the recording."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ RATE = 48_000
 
 
 def decoded(source, layout: str = "mono") -> np.ndarray:
-    """What FFmpeg makes of a file: a row for each channel, 48,000 samples a second."""
+    """Decode a file with FFmpeg: a row per channel, 48,000 samples per second."""
     with av.open(source, **_IGNORE_TAGS) as container:
         resampler = av.AudioResampler("fltp", layout, RATE)
         frames = [part for frame in container.decode(audio=0) for part in resampler.resample(frame)]
@@ -39,8 +39,8 @@ def wav(samples: np.ndarray, rate: int = RATE) -> bytes:
     return out.getvalue()
 
 
-def filmed(recording: bytes | Recording, path: Path, layout: str = "mono") -> np.ndarray:
-    """The sound of a film of one small picture."""
+def encoded(recording: bytes | Recording, path: Path, layout: str = "mono") -> np.ndarray:
+    """Return the soundtrack of a recording after encoding, from a video of one small frame."""
     with open_video(path, 16, 16, 25, DRAWING_OPTIONS) as writer:
         writer.add_soundtrack(recording if isinstance(recording, Recording) else Recording(recording))
         writer.add_frame(FrameBuffer(16, 16))
@@ -48,7 +48,7 @@ def filmed(recording: bytes | Recording, path: Path, layout: str = "mono") -> np
 
 
 def snr(found: np.ndarray, wanted: np.ndarray) -> tuple[float, float]:
-    """Signal to noise, and how much louder the found one is, both in dB; wherever it begins."""
+    """Return the signal-to-noise ratio and the gain in dB, after aligning the two signals."""
     size = 1 << (len(found) + len(wanted)).bit_length()
     lag = int(np.fft.irfft(np.fft.rfft(found, size) * np.conj(np.fft.rfft(wanted, size)), size)[:4096].argmax())
     count = min(len(found) - lag, len(wanted)) - 4096
@@ -64,15 +64,15 @@ def speech(name: str = "slt", seconds: float = 3.0) -> np.ndarray:
 
 @pytest.mark.parametrize("name", CLIPS)
 def test_ordinary_speech_has_50_db(name: str, tmp_path: Path) -> None:
-    noise, louder = snr(filmed(wav(speech(name)), tmp_path / "video.mp4")[0], speech(name)[0])
+    noise, louder = snr(encoded(wav(speech(name)), tmp_path / "video.mp4")[0], speech(name)[0])
     assert noise > 50
     assert abs(louder) < 0.2
 
 
 @pytest.mark.parametrize("peak", [0.8, 0.99])
-def test_so_has_speech_that_was_made_as_loud_as_possible(peak: float, tmp_path: Path) -> None:
+def test_normalized_speech_has_50_db(peak: float, tmp_path: Path) -> None:
     loud = speech() / np.abs(speech()).max() * peak
-    noise, louder = snr(filmed(wav(loud), tmp_path / "video.mp4")[0], loud[0])
+    noise, louder = snr(encoded(wav(loud), tmp_path / "video.mp4")[0], loud[0])
     assert noise > 50
     assert -3 < louder < 0.1
 
@@ -80,7 +80,7 @@ def test_so_has_speech_that_was_made_as_loud_as_possible(peak: float, tmp_path: 
 @pytest.mark.parametrize("times", [6, *(pytest.param(one, marks=pytest.mark.extended) for one in (3, 20))])
 def test_clipped_speech_has_20_db(times: float, tmp_path: Path) -> None:
     clipped = np.clip(speech() * times, -1, 1)
-    noise, louder = snr(filmed(wav(clipped), tmp_path / "video.mp4")[0], clipped[0])
+    noise, louder = snr(encoded(wav(clipped), tmp_path / "video.mp4")[0], clipped[0])
     assert noise > 20
     assert -3.5 < louder < 0.1
 
@@ -91,7 +91,7 @@ def test_a_surround_downmix_has_35_db(loud: float, tmp_path: Path) -> None:
     rows = np.concatenate([np.roll(speech(name), 7000 * number) for number, name in enumerate(names)])
     data = wav(rows * loud / np.abs(rows).max())
     wanted = decoded(io.BytesIO(data), "stereo")
-    found = filmed(data, tmp_path / "video.mp4", "stereo")
+    found = encoded(data, tmp_path / "video.mp4", "stereo")
     for side in (0, 1):
         assert snr(found[side], wanted[side])[0] > 35
 
@@ -102,7 +102,7 @@ def test_a_surround_downmix_has_35_db(loud: float, tmp_path: Path) -> None:
 @pytest.mark.parametrize("peak", [1.0, 0.7, 0.5, 0.25])
 def test_pure_tones_are_not_distorted(hertz: int, peak: float, tmp_path: Path) -> None:
     tone = peak * np.sin(2 * np.pi * hertz * np.arange(2 * RATE) / RATE)[None]
-    noise, louder = snr(filmed(wav(tone), tmp_path / "video.mp4")[0], tone[0])
+    noise, louder = snr(encoded(wav(tone), tmp_path / "video.mp4")[0], tone[0])
     assert noise > 40
     assert abs(louder) < 1
 
@@ -110,14 +110,14 @@ def test_pure_tones_are_not_distorted(hertz: int, peak: float, tmp_path: Path) -
 def test_a_beep_does_not_distort_the_speech_around_it(tmp_path: Path) -> None:
     samples = speech().copy()
     samples[0, RATE : RATE + RATE // 2] = 0.9 * np.sin(2 * np.pi * 1000 * np.arange(RATE // 2) / RATE)
-    assert snr(filmed(wav(samples), tmp_path / "video.mp4")[0], samples[0])[0] > 35
+    assert snr(encoded(wav(samples), tmp_path / "video.mp4")[0], samples[0])[0] > 35
 
 
 # -- rendered ---------------------------------------------------------------------------------------------------------
 
 
 def floats(samples: np.ndarray) -> bytes:
-    """A WAV file of floating-point numbers."""
+    """Return a WAV file of floating-point samples."""
     data = samples.astype("<f4").T.tobytes()
     head = bytearray(wav(np.zeros((len(samples), 1)))[:44])
     channels = len(samples)
@@ -127,7 +127,7 @@ def floats(samples: np.ndarray) -> bytes:
 
 
 def mouths(path: Path) -> np.ndarray:
-    """How dark the mouth is in each frame: an open one is."""
+    """Return the number of dark pixels of the mouth in each frame; an open mouth is dark."""
     with av.open(str(path)) as container:
         pictures = [frame.to_ndarray(format="rgb24").astype(int) for frame in container.decode(video=0)]
     parts = [picture[68:85, 54:74] for picture in pictures]
@@ -143,7 +143,7 @@ def mouths(path: Path) -> np.ndarray:
         *(pytest.param(one, marks=pytest.mark.extended) for one in ("infinity", "one side", "scaled as integers")),
     ],
 )
-def test_a_recording_that_used_to_be_lost_is_rendered_with_its_voice(what: str, tmp_path: Path) -> None:
+def test_unusual_recordings_are_rendered_with_their_voice(what: str, tmp_path: Path) -> None:
     voice = speech(seconds=1.2)
     silence = np.zeros_like(voice)
     odd = voice.copy()
@@ -162,7 +162,7 @@ def test_a_recording_that_used_to_be_lost_is_rendered_with_its_voice(what: str, 
     assert np.ptp(mouths(path)) > 10
 
 
-def test_a_recording_is_opened_once_for_the_analysis_and_once_for_the_sound(
+def test_a_recording_is_opened_once_for_the_analysis_and_once_for_the_soundtrack(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real, opened = av.open, []
@@ -173,5 +173,5 @@ def test_a_recording_is_opened_once_for_the_analysis_and_once_for_the_sound(
     recording = Recording(wav(speech()))
     for _ in recording.pieces():
         continue
-    filmed(recording, tmp_path / "video.mp4")
+    encoded(recording, tmp_path / "video.mp4")
     assert len([file for file in opened if not isinstance(file, (str, Path))]) == 2
