@@ -1,9 +1,9 @@
-"""Recognises the parameters with which object stores and CDNs sign a URL.
+"""Removes the parameters with which object stores and CDNs sign a URL, and other parts of a URL that give access.
 
-A signature changes each time a URL is signed, while the recording stays the same, so it must not make two URLs two
-recordings. Some of these parameters have everyday names (``sv``, ``e``, ``Expires``), and a service may use the same name
-to tell its recordings apart. Parameters are therefore removed only if a scheme is *complete*: each parameter that its
-vendor documents as required is there exactly once and looks as documented. Anything less counts as part of the URL.
+A URL has another signature each time it is signed, while the recording is the same, so the signature must not count in a
+job's identity. But some of these parameters have everyday names (``sv``, ``e``, ``Expires``), and a service may use the same
+names to distinguish its recordings. Parameters are therefore removed only if a scheme is *complete*: each parameter that the
+vendor documents as required occurs exactly once, with a value as documented. Otherwise they count as part of the URL.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ _SOME = ".+"
 
 @frozen
 class _Scheme:
-    """One way of signing a URL.
+    """A way of signing a URL.
 
     Attributes:
-        required: The parameters without which there is no signature, each with a pattern that its value must match.
+        required: The parameters that every signature has, each with a pattern for its value.
         optional: Parameters that belong to the signature if they are present.
     """
 
@@ -49,7 +49,7 @@ def _v4(vendor: str, *optional: str) -> _Scheme:
 
 _SAS = ("st", "sip", "spr", "ses")
 _SERVICE_SAS = (*_SAS, "sdd", "si", "saoid", "suoid", "scid", "skdutid", "sduoid")
-# The version of the service that a shared access signature is for; other things are called `sv` too.
+# The version of the service. Without this pattern, any parameter called `sv` would do.
 _SAS_VERSION = r"\d{4}-\d{2}-\d{2}"
 
 # In lower case: some tools change the case of names.
@@ -96,11 +96,7 @@ _SCHEMES = (
 
 
 def unsigned(url: str) -> str:
-    """A URL without the parameters of the schemes that it is signed with. Everything else stays as it is written.
-
-    Args:
-        url: Any URL.
-    """
+    """Return a URL without the parameters of the schemes that it is signed with. Everything else stays as written."""
     parts = urlsplit(url)
     if not parts.query:
         return urlunsplit(parts)

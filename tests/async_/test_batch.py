@@ -43,7 +43,7 @@ async def test_an_empty_batch(service, make_client) -> None:
     assert not service.requests
 
 
-async def test_failures_stop_nobody(service, make_client, check) -> None:
+async def test_a_failure_does_not_stop_other_jobs(service, make_client, check) -> None:
     service.replies["video.generate"] = [service.well, REFUSED, httpx.Response(502), service.well]
     service.plans = {"v1": [(0, {"status": "error", "message": "silence"})]}
     todo = jobs(*"abcd")
@@ -66,7 +66,7 @@ async def test_failures_stop_nobody(service, make_client, check) -> None:
     assert service.posts == 4
 
 
-async def test_an_outage_is_outlived(service, make_client) -> None:
+async def test_a_batch_waits_for_an_unreachable_server(service, make_client) -> None:
     """A server that cannot be reached for eight minutes costs time, and no job."""
     began = anyio.current_time()
 
@@ -82,7 +82,7 @@ async def test_an_outage_is_outlived(service, make_client) -> None:
     assert service.posts > 20
 
 
-async def test_a_server_that_stays_away(service, make_client, check) -> None:
+async def test_a_long_outage_fails_the_remaining_jobs_at_once(service, make_client, check) -> None:
     """Once patience has ended the other jobs do not wait for so long again; their outcomes say what is the matter."""
     service.replies["video.generate"] = [httpx.ConnectError("down")]
     began = anyio.current_time()
@@ -94,7 +94,7 @@ async def test_a_server_that_stays_away(service, make_client, check) -> None:
     check(seen[0].error)
 
 
-async def test_an_outage_leaves_one_job_in_doubt(service, make_client) -> None:
+async def test_an_outage_leaves_one_unknown_submission(service, make_client) -> None:
     """After a reply that says nothing, nothing is submitted until the server is seen to work."""
     began = anyio.current_time()
 
@@ -109,7 +109,7 @@ async def test_an_outage_leaves_one_job_in_doubt(service, make_client) -> None:
     assert service.posts == 8
 
 
-async def test_doubts_in_a_row_slow_the_submitting_down(service, make_client) -> None:
+async def test_unknown_submissions_in_a_row_slow_submitting_down(service, make_client) -> None:
     """A server that works but for submissions: in half an hour few are tried, and all that comes later is served."""
     began = anyio.current_time()
 
@@ -137,7 +137,7 @@ async def test_a_refused_token_stops_the_submitting(service, make_client, status
     assert service.posts == 2
 
 
-async def test_submissions_go_one_at_a_time(service, make_client) -> None:
+async def test_jobs_are_submitted_one_at_a_time(service, make_client) -> None:
     under_way = 0
 
     async def slowly(request):
@@ -154,7 +154,7 @@ async def test_submissions_go_one_at_a_time(service, make_client) -> None:
 
 
 @pytest.mark.parametrize("most", [1, 2, 5, 100])
-async def test_no_more_under_way_than_wanted(service, make_client, most) -> None:
+async def test_max_in_flight_limits_the_videos_in_progress(service, make_client, most) -> None:
     finished: set[str] = set()  # as the client was told
     under_way: list[int] = []
 
@@ -175,25 +175,25 @@ async def test_no_more_under_way_than_wanted(service, make_client, most) -> None
 
 
 @pytest.mark.parametrize("most", [0, -1])
-async def test_what_cannot_be_wanted(make_client, most) -> None:
+async def test_an_invalid_max_in_flight_is_refused(make_client, most) -> None:
     with pytest.raises(ValueError, match="max_in_flight"):
         make_client().batch(jobs("a"), max_in_flight=most)
 
 
 @pytest.mark.parametrize("job", [{"model_id": "eva_a0008", "audio_url": AUDIO}, "eva_a0008", None])
-async def test_what_is_no_job(make_client, job) -> None:
+async def test_a_value_that_is_not_a_job_is_refused(make_client, job) -> None:
     with pytest.raises(a2v.InvalidArgumentError, match=r"a2v\.Job"):
         make_client().batch([*jobs("a"), job])
 
 
-async def test_it_starts_with_its_context(service, make_client) -> None:
+async def test_a_batch_starts_with_its_context(service, make_client) -> None:
     batch = make_client().batch(jobs("a"))
     with pytest.raises(RuntimeError, match="async with"):
         await anext(batch)
     assert not service.requests
 
 
-async def test_it_runs_once(service, make_client) -> None:
+async def test_a_batch_runs_once(service, make_client) -> None:
     async with make_client() as client:
         batch = client.batch(jobs("a"))
         async with batch:
@@ -225,7 +225,7 @@ async def test_leaving_early_stops_submitting_and_waiting(service, make_client) 
             assert (await client.videos.task(video_id).wait()).is_terminal
 
 
-async def test_an_error_of_the_body_comes_out_as_it_is(service, make_client) -> None:
+async def test_an_error_in_the_context_is_raised_unchanged(service, make_client) -> None:
     boom = LookupError("mine")
     async with make_client() as client:
         for outcomes_first in (0, 1, 2):
@@ -243,7 +243,7 @@ async def _raise_within(batch: a2v.AsyncBatch, outcomes_first: int, error: Excep
         raise error
 
 
-async def test_cancelled_from_outside(service, make_client) -> None:
+async def test_a_batch_cancelled_from_outside_stops(service, make_client) -> None:
     async with make_client() as client:
         with anyio.move_on_after(30) as scope:
             async with client.batch(jobs("a", "b")) as batch:
@@ -285,7 +285,7 @@ def test_cancelled_by_asyncio_itself(service, make_client) -> None:
     gc.collect()
 
 
-async def test_closing_the_client_gives_outcomes(service, make_client, check) -> None:
+async def test_closing_the_client_ends_each_job_with_an_error(service, make_client, check) -> None:
     async with make_client() as client, client.batch(jobs("a", "b", "c"), max_in_flight=2) as batch:
         await anyio.sleep(10)
         assert batch.under_way == {0: "v1", 1: "v2"}
@@ -319,7 +319,7 @@ async def test_without_a_folder_nothing_is_saved(service, make_client) -> None:
     assert not service.seen("v.mp4")
 
 
-async def test_a_download_that_fails(service, make_client, tmp_path, check) -> None:
+async def test_a_failed_download_is_the_outcome_of_its_job(service, make_client, tmp_path, check) -> None:
     service.replies["v.mp4"] = [httpx.Response(400)]
     async with make_client() as client, client.batch(jobs("a"), save_to=tmp_path) as batch:
         (outcome,) = await outcomes(batch)
@@ -336,7 +336,7 @@ async def test_names_that_collide(make_client, tmp_path, names) -> None:
         make_client().batch(jobs(*names), save_to=tmp_path)
 
 
-async def test_files_that_are_there_are_refused_before_anything_is_sent(service, make_client, tmp_path) -> None:
+async def test_existing_files_are_refused_before_anything_is_sent(service, make_client, tmp_path) -> None:
     (tmp_path / "b.mp4").write_bytes(b"precious")
     async with make_client() as client:
         with pytest.raises(a2v.DownloadError, match=r"b\.mp4"):
@@ -351,7 +351,7 @@ async def test_files_that_are_there_are_refused_before_anything_is_sent(service,
 @pytest.mark.parametrize(
     "name", ["", ".", "..", "a/b", "a\\b", "../a", ".hidden", "a:b", "a ", " a", "a.", "x" * 201, "a\x00", 'a"', 5]
 )
-def test_names_that_cannot_be(name) -> None:
+def test_invalid_names_are_refused(name) -> None:
     with pytest.raises(ValueError, match="name must be"):
         a2v.Job("eva_a0008", AUDIO, name)
 
@@ -366,7 +366,9 @@ async def test_a_hundred_jobs(service, make_client) -> None:
 
 
 @pytest.mark.parametrize(("answer_after", "stage"), [(4, "under_way"), (60, "unknown")])
-async def test_leaving_waits_a_little_for_the_answer_to_a_submission(service, make_client, answer_after, stage) -> None:
+async def test_leaving_waits_briefly_for_the_response_to_a_submission(
+    service, make_client, answer_after, stage
+) -> None:
     """So that Ctrl-C puts nothing in doubt that the server is about to confirm; and nothing more is submitted."""
 
     async def slow(request):
@@ -385,7 +387,7 @@ async def test_leaving_waits_a_little_for_the_answer_to_a_submission(service, ma
     assert service.posts == 1
 
 
-async def test_leaving_early_waits_for_an_answer_as_well(service, make_client) -> None:
+async def test_leaving_early_waits_for_that_response_too(service, make_client) -> None:
     async def slow(request):
         await anyio.sleep(3)
         return service.well(request)
@@ -399,7 +401,7 @@ async def test_leaving_early_waits_for_an_answer_as_well(service, make_client) -
     assert (batch.progress.under_way, batch.progress.waiting) == (1, 1)
 
 
-async def test_leaving_does_not_wait_for_a_turn_to_submit(service, make_client) -> None:
+async def test_leaving_does_not_wait_for_the_rate_limit(service, make_client) -> None:
     later = httpx.Response(429, json={"code": 1009, "message": "slower", "data": None})
     service.replies["video.generate"] = [service.well, later]
     async with make_client() as client:
@@ -410,7 +412,7 @@ async def test_leaving_does_not_wait_for_a_turn_to_submit(service, make_client) 
     assert (batch.progress.under_way, batch.progress.waiting) == (1, 1)
 
 
-async def test_how_the_requests_go(service, make_client) -> None:
+async def test_pace_shows_the_rate_limit(service, make_client) -> None:
     async with make_client(rate_limit="auto") as client, client.batch(jobs(*[None] * 40)) as batch:
         before = await batch.pace()
         assert (before.limit, before.left) == (30, 30)
@@ -430,7 +432,7 @@ class Stop(BaseException):
     """Like Ctrl-C on trio, which comes out of whatever runs just then."""
 
 
-async def test_what_comes_out_of_its_midst_comes_out_as_it_is(service, make_client) -> None:
+async def test_an_exception_raised_in_the_batchs_task_is_raised_unchanged(service, make_client) -> None:
     def stop(request):
         raise Stop
 
@@ -445,7 +447,7 @@ async def test_what_comes_out_of_its_midst_comes_out_as_it_is(service, make_clie
     gc.collect()
 
 
-async def test_a_server_that_is_not_well_for_longer_than_patience(service, make_client) -> None:
+async def test_an_outage_after_an_unknown_submission_is_reported_by_the_next_one(service, make_client) -> None:
     """After a doubt the server is asked what costs nothing; if it never answers, the next submission tells."""
     service.replies["video.generate"] = [httpx.Response(502), httpx.ConnectError("down")]
     service.replies["character.list"] = [httpx.ConnectError("down")]

@@ -34,7 +34,7 @@ async def test_a_batch_is_left_in_another_task_than_the_one_that_entered_it(serv
     assert service.posts == 2
 
 
-async def test_each_step_may_be_in_a_task_of_its_own(make_client) -> None:
+async def test_each_step_may_run_in_another_task(make_client) -> None:
     seen = []
 
     async def in_a_task(step) -> None:
@@ -53,7 +53,7 @@ async def test_each_step_may_be_in_a_task_of_its_own(make_client) -> None:
     assert {outcome.job.name for outcome in seen} == {"a", "b"}
 
 
-async def test_one_task_at_a_time_takes_outcomes(make_client) -> None:
+async def test_only_one_task_at_a_time_may_wait_for_an_outcome(make_client) -> None:
     """The second one is refused, the first one gets all."""
     seen, errors = [], []
 
@@ -91,7 +91,7 @@ async def test_leaving_ends_the_wait_of_another_task(make_client) -> None:
         await anyio.sleep(1)
 
 
-async def test_ctrl_c_that_trio_raises_within_reaches_the_program(make_client, service, anyio_backend_name) -> None:
+async def test_ctrl_c_raised_in_the_batchs_task_reaches_the_main_task(make_client, service, anyio_backend_name) -> None:
     """It may come out of whatever runs just then; the batch's own tasks are not the program."""
     if anyio_backend_name != "trio":
         pytest.skip("asyncio raises it elsewhere")
@@ -139,7 +139,7 @@ class OddError(LookupError):
 
 
 @pytest.mark.parametrize("kept", [True, False], ids=["journal", "no journal"])
-async def test_an_unforeseen_error_is_the_outcome_of_one_job(make_client, tmp_path, monkeypatch, check, kept) -> None:
+async def test_an_unexpected_error_is_the_outcome_of_one_job(make_client, tmp_path, monkeypatch, check, kept) -> None:
     real = BatchFiles.save
 
     async def save(saver, task, *args):
@@ -169,7 +169,9 @@ def _frames(error: BaseException):
     return traceback.extract_tb(error.__traceback__)
 
 
-async def test_a_submission_that_fails_in_an_unforeseen_way(make_client, service, monkeypatch) -> None:
+async def test_an_unexpected_error_before_sending_leaves_no_unknown_submission(
+    make_client, service, monkeypatch
+) -> None:
     """Nothing of it was sent, so it is not in doubt, and the next job is submitted."""
     from a2v._core import wire
 
@@ -188,7 +190,7 @@ async def test_a_submission_that_fails_in_an_unforeseen_way(make_client, service
     assert service.posts == 2
 
 
-async def test_a_transport_that_fails_in_an_unforeseen_way_after_it_sent(make_client, service) -> None:
+async def test_an_unexpected_error_of_a_transport_after_sending_is_unknown(make_client, service) -> None:
     """The job is in doubt, the others are submitted after a pause, and each outcome has the error as its cause."""
 
     def fail(request):
@@ -205,7 +207,7 @@ async def test_a_transport_that_fails_in_an_unforeseen_way_after_it_sent(make_cl
     assert service.posts == 2
 
 
-async def test_a_transport_that_raises_an_error_of_a2v_after_it_sent(make_client, service) -> None:
+async def test_an_a2v_error_of_a_transport_after_sending_is_unknown(make_client, service) -> None:
     """The job is in doubt. It is not submitted again, as a job would be whose request could not be sent."""
 
     def fail(request):
@@ -253,7 +255,7 @@ async def test_a_video_the_server_no_longer_knows_is_lost(service, make_client, 
 
 
 @pytest.mark.parametrize("gone", [(404, 10001), (404, 7), (200, 10001)])
-async def test_what_is_lost_is_submitted_again_by_choice(service, make_client, tmp_path, gone) -> None:
+async def test_a_lost_job_is_submitted_again_by_choice(service, make_client, tmp_path, gone) -> None:
     status, code = gone
     missing = httpx.Response(status, json={"code": code, "message": "no such video", "data": None})
     settings = {"journal": tmp_path / "j.db", "save_to": tmp_path / "videos"}
@@ -268,7 +270,7 @@ async def test_what_is_lost_is_submitted_again_by_choice(service, make_client, t
     assert list(service.jobs) == ["v1", "v2"]
 
 
-async def test_a_gateway_that_answers_404_loses_nothing(service, make_client, tmp_path) -> None:
+async def test_a_404_of_a_gateway_does_not_mean_lost(service, make_client, tmp_path) -> None:
     """Its page says nothing about the video."""
     service.replies["video.get"] = [httpx.Response(404, html="<h1>Not Found</h1>")]
     async with make_client() as client, client.batch(jobs("a"), journal=tmp_path / "j.db") as batch:
@@ -277,7 +279,7 @@ async def test_a_gateway_that_answers_404_loses_nothing(service, make_client, tm
     assert a2v.read_journal(tmp_path / "j.db")[0].state is a2v.JobState.SUBMITTED
 
 
-async def test_a_server_that_lost_its_data_may_give_the_same_id_again(service, make_client, tmp_path) -> None:
+async def test_a_server_that_lost_its_data_may_reuse_an_id(service, make_client, tmp_path) -> None:
     service.plans = {"v1": [(0, {"status": "pending"})]}
     async with make_client() as client:
         async with client.batch(jobs("a"), journal=tmp_path / "j.db"):
@@ -294,7 +296,7 @@ async def test_a_server_that_lost_its_data_may_give_the_same_id_again(service, m
             assert (await anext(batch)).ok
 
 
-async def test_a_wait_for_the_end_holds_off_a_cancellation_by_asyncio_itself(anyio_backend_name) -> None:
+async def test_waiting_for_the_end_delays_a_cancellation_by_asyncio(anyio_backend_name) -> None:
     if anyio_backend_name != "asyncio":
         return
     ended = anyio.Event()

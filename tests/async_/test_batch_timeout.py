@@ -62,13 +62,13 @@ async def test_the_next_run_waits_for_it_again_and_pays_for_nothing(service, mak
 
 
 @pytest.mark.parametrize("hours", [25, pytest.param(80, marks=pytest.mark.extended)])
-async def test_without_a_limit_it_waits_as_long_as_it_takes(service, make_client, hours) -> None:
+async def test_without_a_limit_a_batch_waits_for_days(service, make_client, hours) -> None:
     service.plans = {"v1": [(0, STUCK), (hours * HOUR, service.plan[-1][1])]}
     async with make_client() as client, client.batch(jobs("a"), render_timeout=None) as batch:
         assert (await anext(batch)).ok
 
 
 @pytest.mark.parametrize("seconds", [0, -1, math.nan, math.inf, True, "60"])
-async def test_what_is_no_time_is_refused(make_client, seconds) -> None:
+async def test_an_invalid_render_timeout_is_refused(make_client, seconds) -> None:
     with pytest.raises(a2v.InvalidArgumentError, match="render_timeout"):
         make_client().batch(jobs("a"), render_timeout=seconds)

@@ -40,7 +40,7 @@ def run(make_client, service, tmp_path):
     return run
 
 
-async def test_a_query_that_differs_is_asked_about(service, run, tmp_path, check) -> None:
+async def test_jobs_that_differ_only_in_the_query_are_ambiguous(service, run, tmp_path, check) -> None:
     await run(job("text=one", "one"), job("text=two", "two"))
     before = (tmp_path / "j.db").read_bytes()
     with pytest.raises(a2v.AmbiguousJobsError) as caught:
@@ -67,7 +67,7 @@ async def test_new_recordings_are_submitted(service, run) -> None:
     assert service.posts == 2
 
 
-async def test_a_submission_that_is_under_way_is_asked_about_too(service, run, make_client, tmp_path) -> None:
+async def test_a_submitted_job_with_another_query_is_ambiguous_too(service, run, make_client, tmp_path) -> None:
     service.plans["v1"] = [(0, {"status": "pending"}), (9000, service.plans["v1"][-1][1])]
     async with (
         make_client() as client,
@@ -85,7 +85,7 @@ async def test_a_submission_that_is_under_way_is_asked_about_too(service, run, m
 
 
 @pytest.mark.parametrize("recordings", ["old", True, ["same"], {}])
-def test_a_choice_that_is_none(make_client, recordings) -> None:
+def test_an_invalid_value_of_recordings_is_refused(make_client, recordings) -> None:
     with pytest.raises(a2v.InvalidArgumentError, match='recordings must be "same", "new" or None'):
         make_client().batch([], recordings=recordings)
 
@@ -97,7 +97,7 @@ async def test_a_second_take_above_the_first_is_another_video(service, run) -> N
     assert (run.errors, service.posts) == ({}, 3)
 
 
-async def test_a_changed_recording_stops_its_own_job_alone(service, run, check) -> None:
+async def test_a_changed_recording_stops_only_its_own_job(service, run, check) -> None:
     await run(take(1, "zero"), take(2, "one"))
     again = (take(3, "zero"), take(2, "one"), take(4, "new"))
     assert await run(*again) == {"zero": "video 1", "one": "video 2", "new": "video 3"}
@@ -113,7 +113,7 @@ async def test_a_changed_recording_stops_its_own_job_alone(service, run, check) 
     assert (run.errors, service.posts) == ({}, 4)
 
 
-async def test_back_to_the_first_recording(service, run) -> None:
+async def test_returning_to_the_first_recording_pays_for_nothing(service, run) -> None:
     await run(take(1, "zero"))
     await run(take(2, "zero"), overwrite=True)
     assert await run(take(1, "zero")) == {"zero": "video 2"}
@@ -123,7 +123,7 @@ async def test_back_to_the_first_recording(service, run) -> None:
     assert service.posts == 2
 
 
-async def test_names_that_are_exchanged(service, run) -> None:
+async def test_jobs_may_exchange_their_names(service, run) -> None:
     await run(take(1, "a"), take(2, "b"))
     assert await run(take(2, "a"), take(1, "b")) == {"a": "video 1", "b": "video 2"}
     assert set(run.errors) == {"a", "b"}
@@ -131,7 +131,7 @@ async def test_names_that_are_exchanged(service, run) -> None:
     assert service.posts == 2
 
 
-async def test_an_uncertain_job_with_a_file_in_its_way(service, run, tmp_path) -> None:
+async def test_an_unknown_job_with_a_file_in_its_way_is_refused(service, run, tmp_path) -> None:
     def lose(request):
         service.well(request)
         raise httpx.ReadError("lost")
@@ -146,7 +146,7 @@ async def test_an_uncertain_job_with_a_file_in_its_way(service, run, tmp_path) -
     assert service.posts == 1
 
 
-async def test_what_keeps_a_batch_from_beginning_leaves_the_journal_as_it_was(service, run, tmp_path) -> None:
+async def test_a_batch_that_does_not_begin_leaves_its_journal_unchanged(service, run, tmp_path) -> None:
     await run(take(1, "a"), take(2, "b"))
     before = a2v.read_journal(tmp_path / "j.db")
     (tmp_path / "c.mp4").write_text("mine")
@@ -158,7 +158,7 @@ async def test_what_keeps_a_batch_from_beginning_leaves_the_journal_as_it_was(se
     assert service.posts == 2
 
 
-async def test_another_spelling_of_the_folder(service, run, tmp_path) -> None:
+async def test_the_folder_may_be_spelled_in_another_way(service, run, tmp_path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")
     jobs = (take(1, "a"), take(2), take(3))
@@ -171,7 +171,7 @@ async def test_another_spelling_of_the_folder(service, run, tmp_path) -> None:
     assert service.posts == 3
 
 
-async def test_a_folder_that_was_moved(service, run, tmp_path) -> None:
+async def test_the_folder_may_be_moved(service, run, tmp_path) -> None:
     jobs = (take(1, "a"), take(2))
     await run(*jobs, save_to=tmp_path / "old", journal=tmp_path / "old" / "j.db")
     fetched = len(service.requests)

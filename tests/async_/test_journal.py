@@ -88,7 +88,7 @@ async def test_a_second_run_has_nothing_to_do(service, go, tmp_path) -> None:
     assert go.progress == a2v.Progress(total=2, waiting=0, under_way=0, done=2, failed=0, unknown=0)
 
 
-async def test_a_changed_batch_adds_what_is_new_and_tells_what_is_gone(service, go) -> None:
+async def test_a_changed_batch_adds_new_jobs_and_lists_those_that_are_gone(service, go) -> None:
     await go(jobs("a", "b", "c"))
     seen = await go(jobs("d", "c", "a"))
     assert list(seen) == ["d"]
@@ -99,7 +99,7 @@ async def test_a_changed_batch_adds_what_is_new_and_tells_what_is_gone(service, 
     assert (service.posts, go.gone) == (4, ())
 
 
-async def test_equal_jobs_are_several_videos_once(service, go) -> None:
+async def test_equal_jobs_are_rendered_once_each(service, go) -> None:
     job = a2v.Job("eva_a0008", AUDIO)
     assert len((await go([job, job, job], save_to=None)).values()) == 1  # by name: all three are called the same
     assert service.posts == 3
@@ -108,7 +108,7 @@ async def test_equal_jobs_are_several_videos_once(service, go) -> None:
     assert service.posts == 5
 
 
-async def test_leaving_early_and_going_on(service, make_client, journal, go, tmp_path) -> None:
+async def test_a_batch_left_early_continues_in_the_next_run(service, make_client, journal, go, tmp_path) -> None:
     """What was submitted is followed, what was not is submitted, and each outcome is told once."""
     service.plans = {"v2": [(0, {"status": "pending"}), (5000, service.plan[-1][1])]}
     told = []
@@ -128,7 +128,7 @@ async def test_leaving_early_and_going_on(service, make_client, journal, go, tmp
     at_most_once(service)
 
 
-async def test_an_outcome_that_was_not_dealt_with_is_told_again(make_client, journal, go) -> None:
+async def test_an_outcome_that_was_not_processed_is_reported_again(make_client, journal, go) -> None:
     async def fail(client):
         async with client.batch(jobs("a", "b"), journal=journal) as batch:
             first = (await anext(batch)).job.name
@@ -141,7 +141,7 @@ async def test_an_outcome_that_was_not_dealt_with_is_told_again(make_client, jou
     assert set(await go(jobs("a", "b"), save_to=None)) == {"a", "b"} - {str(caught.value)}
 
 
-async def test_failures_are_remembered_and_made_anew_only_by_choice(service, go, check) -> None:
+async def test_failed_jobs_are_submitted_again_only_by_choice(service, go, check) -> None:
     refused = httpx.Response(400, json={"code": 7, "message": f"cannot fetch {AUDIO}?b", "data": None})
     service.replies["video.generate"] = [service.well, refused, service.well]
     service.plans = {"v1": [(0, {"status": "error", "message": "silence"})]}
@@ -161,14 +161,14 @@ async def test_failures_are_remembered_and_made_anew_only_by_choice(service, go,
     assert service.posts == 5
 
 
-async def test_files_come_later(service, go, tmp_path) -> None:
+async def test_videos_may_be_saved_by_a_later_run(service, go, tmp_path) -> None:
     """What was made without a folder is saved when there is one, and made only once."""
     assert (await go(jobs("a"), save_to=None))["a"].path is None
     assert (await go(jobs("a")))["a"].path == tmp_path / "videos" / "a.mp4"
     assert service.posts == 1
 
 
-async def test_a_file_that_is_gone_is_fetched_again(service, go, tmp_path) -> None:
+async def test_a_missing_file_is_downloaded_again(service, go, tmp_path) -> None:
     await go(jobs("a", "b"))
     (tmp_path / "videos" / "a.mp4").unlink()
     (tmp_path / "videos" / "b.mp4").write_bytes(b"cut")
@@ -182,7 +182,7 @@ async def test_a_file_that_is_gone_is_fetched_again(service, go, tmp_path) -> No
     assert service.posts == 2
 
 
-async def test_files_named_by_place_stay_where_they_are(service, go, tmp_path) -> None:
+async def test_files_named_by_place_keep_their_names(service, go, tmp_path) -> None:
     """Jobs without a name may move in the batch; nothing is fetched again, and no file is taken for another's."""
     service.content = None
     x, y, z = (a2v.Job("eva_a0008", f"{AUDIO}?{n}") for n in "xyz")
@@ -228,7 +228,7 @@ async def test_limits_and_quota(service, go, make_client, journal) -> None:
 # -- whose journal ----------------------------------------------------------------------------------------------------
 
 
-async def test_another_server_or_account_refuses(service, go, make_client) -> None:
+async def test_a_journal_of_another_server_or_account_is_refused(service, go, make_client) -> None:
     await go(jobs("a"))
     requests = len(service.requests)
     transport = httpx.MockTransport(service)
@@ -260,7 +260,7 @@ async def test_one_writer_and_any_number_of_readers(service, make_client, journa
     assert service.posts == 2
 
 
-async def test_nothing_secret_is_in_it(service, go, journal) -> None:
+async def test_a_journal_contains_no_secrets(service, go, journal) -> None:
     lost(service, nth=2)
     service.replies["video.get"] = [service.well]
     secret = [a2v.Job("eva_a0008", f"https://user:pw@example.com/{n}.wav?X-Amz-Signature=s3cret", n) for n in "ab"]
@@ -311,7 +311,7 @@ def _newer(path: Path) -> None:
     ],
     ids=["empty", "cut in the head", "cut after a page", "cut", "damaged", "foreign", "newer", "text"],
 )
-async def test_what_is_no_journal_is_refused_and_left_alone(service, go, journal, harm) -> None:
+async def test_a_file_that_is_no_journal_is_refused_and_left_unchanged(service, go, journal, harm) -> None:
     await go(jobs("a", "b"))
     requests = len(service.requests)
     harm(journal)
@@ -324,7 +324,7 @@ async def test_what_is_no_journal_is_refused_and_left_alone(service, go, journal
     assert len(service.requests) == requests
 
 
-async def test_a_lost_journal_is_not_an_empty_one(service, go, journal) -> None:
+async def test_a_missing_journal_is_refused_if_its_videos_exist(service, go, journal) -> None:
     await go(jobs("a", "b"))
     journal.unlink()
     with pytest.raises(a2v.JournalError, match=r"no journal .*, but 2 of this batch's videos exist"):
@@ -336,7 +336,7 @@ async def test_a_lost_journal_is_not_an_empty_one(service, go, journal) -> None:
     assert len(await go(jobs("a", "b"), overwrite=True)) == 2
 
 
-async def test_a_journal_that_cannot_be_made(service, make_client, tmp_path) -> None:
+async def test_a_journal_that_cannot_be_created(service, make_client, tmp_path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(a2v.JournalError, match="cannot be used"):
         async with make_client().batch(jobs("a"), journal=tmp_path / "file" / "batch.db"):
@@ -347,7 +347,7 @@ async def test_a_journal_that_cannot_be_made(service, make_client, tmp_path) -> 
 # -- in doubt ---------------------------------------------------------------------------------------------------------
 
 
-async def test_what_is_in_doubt_is_found_again(service, go, journal) -> None:
+async def test_the_video_of_an_unknown_submission_is_found(service, go, journal) -> None:
     service.lists_videos = True
     lost(service, nth=2)
     seen = await go(jobs("a", "b", "c"))
@@ -356,7 +356,7 @@ async def test_what_is_in_doubt_is_found_again(service, go, journal) -> None:
     assert {entry.job.name: entry.video_id for entry in a2v.read_journal(journal)} == {"a": "v1", "b": "v2", "c": "v3"}
 
 
-async def test_what_is_not_there_stays_in_doubt(service, go, journal, check) -> None:
+async def test_a_submission_that_did_not_arrive_stays_unknown(service, go, journal, check) -> None:
     """It did not arrive; but that it is not listed proves nothing, so it is not submitted again."""
     service.lists_videos = True
     service.replies["video.generate"] = [service.well, LOST, service.well]
@@ -370,7 +370,7 @@ async def test_what_is_not_there_stays_in_doubt(service, go, journal, check) -> 
     assert states(journal)["b"] == "unknown"
 
 
-async def test_two_in_doubt_are_not_guessed_at(service, go) -> None:
+async def test_two_unknown_submissions_are_not_guessed_at(service, go) -> None:
     service.lists_videos = True
 
     def lose(request):
@@ -382,7 +382,7 @@ async def test_two_in_doubt_are_not_guessed_at(service, go) -> None:
     assert {name: outcome.ok for name, outcome in seen.items()} == {"a": False, "b": False, "c": True}
 
 
-async def test_a_video_of_somebody_else_is_not_adopted(service, go) -> None:
+async def test_a_video_of_another_program_is_not_matched(service, go) -> None:
     service.lists_videos = True
     service.plans = {"theirs": service.plan}  # there before the run began
     service.replies["video.generate"] = [LOST]
@@ -390,7 +390,7 @@ async def test_a_video_of_somebody_else_is_not_adopted(service, go) -> None:
     assert isinstance(seen["a"].error, a2v.SubmissionUnknownError)
 
 
-async def test_a_list_that_fails_when_it_is_needed(service, go) -> None:
+async def test_video_list_may_fail_during_reconciliation(service, go) -> None:
     service.lists_videos = True
     lost(service)
     service.replies["video.list"] = [service.well, service.well, httpx.Response(403)]
@@ -401,7 +401,7 @@ async def test_a_list_that_fails_when_it_is_needed(service, go) -> None:
     assert service.posts == 1
 
 
-async def test_in_doubt_without_a_list(service, go) -> None:
+async def test_an_unknown_submission_without_video_list_stays_unknown(service, go) -> None:
     lost(service)
     seen = await go(jobs("a", "b"))
     assert isinstance(seen["a"].error, a2v.SubmissionUnknownError)
@@ -410,7 +410,7 @@ async def test_in_doubt_without_a_list(service, go) -> None:
 
 
 @pytest.mark.parametrize(("choice", "made"), [(True, {"a", "c"}), ([2], {"c"}), ([0, 1, 7], {"a"})])
-async def test_only_a_choice_submits_it_again(service, go, choice, made) -> None:
+async def test_an_unknown_job_is_submitted_again_only_by_choice(service, go, choice, made) -> None:
     def lose(request):
         service.well(request)
         raise LOST
@@ -422,7 +422,7 @@ async def test_only_a_choice_submits_it_again(service, go, choice, made) -> None
     assert service.posts == 3 + len(made)
 
 
-async def test_an_id_that_is_anothers(service, go, journal) -> None:
+async def test_an_id_that_belongs_to_another_job_is_not_believed(service, go, journal) -> None:
     """A server that answers two submissions with one id cannot be believed about the second."""
     service.replies["video.generate"] = [httpx.Response(200, json={"code": 0, "data": {"video_id": "v1"}})]
     seen = await go(jobs("a", "b"))
@@ -432,7 +432,7 @@ async def test_an_id_that_is_anothers(service, go, journal) -> None:
     assert states(journal) == {"a": "done", "b": "unknown"}
 
 
-async def test_cancelled_while_it_waits_for_its_turn(service, make_client, journal) -> None:
+async def test_a_job_cancelled_while_it_waits_for_the_rate_limit_stays_pending(service, make_client, journal) -> None:
     """Nothing was sent, so nothing is in doubt."""
     service.replies["video.generate"] = [httpx.Response(429)]
     async with make_client() as client:
@@ -443,7 +443,7 @@ async def test_cancelled_while_it_waits_for_its_turn(service, make_client, journ
     assert states(journal) == {"a": "pending"}
 
 
-async def test_a_server_that_refuses_for_now_leaves_nothing_in_doubt(service, go, journal) -> None:
+async def test_a_server_that_is_rate_limited_leaves_no_unknown_submission(service, go, journal) -> None:
     service.replies["video.generate"] = [service.well, httpx.Response(401)]
     seen = await go(jobs("a", "b", "c"))
     assert [type(seen[name].error) for name in "abc"] == [type(None)] + [a2v.AuthenticationError] * 2
@@ -453,7 +453,7 @@ async def test_a_server_that_refuses_for_now_leaves_nothing_in_doubt(service, go
     at_most_once(service)
 
 
-async def test_the_account_has_no_money_left(service, go, journal) -> None:
+async def test_an_account_without_money_leaves_jobs_pending(service, go, journal) -> None:
     service.replies["video.generate"] = [service.well, httpx.Response(402, json={"code": 8, "message": "pay first"})]
     seen = await go(jobs("a", "b", "c"))
     assert {seen[name].error.status_code for name in "bc"} == {402}
@@ -462,7 +462,7 @@ async def test_the_account_has_no_money_left(service, go, journal) -> None:
 
 
 @pytest.mark.parametrize("lists", [True, False])
-async def test_closing_the_client_amid_a_submission(service, make_client, journal, lists) -> None:
+async def test_closing_the_client_during_a_submission(service, make_client, journal, lists) -> None:
     service.lists_videos = lists
     sent = anyio.Event()
 
@@ -516,7 +516,7 @@ async def test_a_full_disk_before_a_submission(service, go, disk, journal, check
     at_most_once(service)
 
 
-async def test_a_full_disk_when_the_id_comes(service, go, disk, journal) -> None:
+async def test_a_full_disk_when_the_response_arrives(service, go, disk, journal) -> None:
     """The id is told and kept beside the journal; nothing more is submitted, and the next run knows it."""
     disk.full_at = "submitted"
     seen = await go(jobs("a", "b"))
@@ -533,7 +533,7 @@ async def test_a_full_disk_when_the_id_comes(service, go, disk, journal) -> None
     at_most_once(service)
 
 
-async def test_a_disk_that_keeps_no_note_either(service, go, disk, journal, monkeypatch) -> None:
+async def test_a_disk_that_cannot_store_the_recovery_record_either(service, go, disk, journal, monkeypatch) -> None:
     """Then the error is all there is, and it names the id; the next run calls it what it is, in doubt."""
     disk.full_at = "submitted"
     monkeypatch.setattr(LockFile, "write_record", lambda *_: False)
@@ -544,7 +544,7 @@ async def test_a_disk_that_keeps_no_note_either(service, go, disk, journal, monk
     assert service.posts == 1
 
 
-def test_a_side_file_that_cannot_be_made(tmp_path, monkeypatch) -> None:
+def test_a_lock_file_that_cannot_be_created(tmp_path, monkeypatch) -> None:
     def fail(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -553,7 +553,7 @@ def test_a_side_file_that_cannot_be_made(tmp_path, monkeypatch) -> None:
         pytest.fail("entered")
 
 
-def test_a_note_on_a_disk_that_fails(tmp_path, monkeypatch) -> None:
+def test_a_recovery_record_on_a_failing_disk(tmp_path, monkeypatch) -> None:
     def fail(*_):
         raise OSError(errno.EIO, "Input/output error")
 
@@ -564,7 +564,7 @@ def test_a_note_on_a_disk_that_fails(tmp_path, monkeypatch) -> None:
         assert not side.write_record(RecoveryRecord("i", "v"))
 
 
-async def test_a_note_that_cannot_be_read(go, disk, journal) -> None:
+async def test_a_recovery_record_that_cannot_be_read(go, disk, journal) -> None:
     disk.full_at = "submitted"
     await go(jobs("a"))
     note = journal.with_name("batch.db.lock")
@@ -588,7 +588,7 @@ async def test_a_full_disk_when_an_unknown_submission_is_reconciled(service, go,
 
 
 @pytest.mark.parametrize("state", ["finished", "done", "failed"])
-async def test_a_full_disk_later(service, go, disk, journal, state) -> None:
+async def test_a_full_disk_after_the_submission(service, go, disk, journal, state) -> None:
     """What was seen and could not be noted is seen again."""
     if state == "failed":
         service.plan = [(0, {"status": "error"})]
@@ -601,7 +601,7 @@ async def test_a_full_disk_later(service, go, disk, journal, state) -> None:
     assert service.posts == 1
 
 
-async def test_a_full_disk_when_an_outcome_was_dealt_with(make_client, journal, monkeypatch) -> None:
+async def test_a_full_disk_when_an_outcome_was_processed(make_client, journal, monkeypatch) -> None:
     def fail(*_, **__):
         raise sqlite3.OperationalError("disk I/O error")
 
@@ -626,7 +626,7 @@ async def test_an_error_of_a_journal_of_an_earlier_version(service, go, journal)
     assert service.posts == 1
 
 
-async def test_a_journal_that_changes_under_the_hands(service, go, journal, make_client) -> None:
+async def test_a_journal_changed_by_another_program_during_a_run(service, go, journal, make_client) -> None:
     async with make_client() as client, client.batch(jobs("a"), journal=journal) as batch:
         await anyio.sleep(30)
         with closing(sqlite3.connect(journal, isolation_level=None)) as db:
@@ -671,7 +671,7 @@ def part_of(path: Path, journal: Path) -> Path:
     return Destination(path, overwrite=False, key=files.part_key(salt, video_id)).part
 
 
-async def test_another_run_goes_on_with_a_file(service, go, tmp_path) -> None:
+async def test_another_run_resumes_a_download(service, go, tmp_path) -> None:
     files = cut(service, after=5000)
     seen = await go(jobs("a"))
     assert isinstance(seen["a"].error, a2v.DownloadError)
@@ -683,7 +683,7 @@ async def test_another_run_goes_on_with_a_file(service, go, tmp_path) -> None:
     assert [path.name for path in (tmp_path / "videos").iterdir()] == ["a.mp4"]
 
 
-async def test_a_file_without_a_strong_tag_is_begun_anew(service, go, tmp_path) -> None:
+async def test_a_download_without_a_strong_etag_starts_again(service, go, tmp_path) -> None:
     files = cut(service, after=5000)
     files.tag["etag"] = 'W/"weak"'
     await go(jobs("a"))
@@ -695,7 +695,7 @@ async def test_a_file_without_a_strong_tag_is_begun_anew(service, go, tmp_path) 
 
 
 @pytest.mark.parametrize("instant", ["all bytes are there", "all is noted", "it has its name"])
-async def test_what_was_all_but_done_is_not_fetched_again(service, go, journal, tmp_path, instant) -> None:
+async def test_a_complete_partial_file_is_not_downloaded_again(service, go, journal, tmp_path, instant) -> None:
     files = cut(service, after=5000)
     files.breaks = False
     await go(jobs("a"))
@@ -712,7 +712,7 @@ async def test_what_was_all_but_done_is_not_fetched_again(service, go, journal, 
     assert path.read_bytes() == files.whole
 
 
-async def test_a_part_that_was_changed_is_not_taken_for_the_file(service, go, journal, tmp_path) -> None:
+async def test_a_changed_partial_file_is_not_used(service, go, journal, tmp_path) -> None:
     files = cut(service, after=5000)
     files.breaks = False
     await go(jobs("a"))

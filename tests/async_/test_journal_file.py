@@ -125,7 +125,7 @@ async def test_a_tampered_journal_raises_errors_of_a2v_only(service, run, journa
 
 @pytest.mark.extended
 @pytest.mark.parametrize("part", range(8))
-async def test_every_way_to_tamper_raises_errors_of_a2v_only(service, run, journal, part) -> None:
+async def test_every_tampered_journal_raises_errors_of_a2v_only(service, run, journal, part) -> None:
     assert_all_blame(journal, await _tamper(service, run, journal, TAMPERED[part::8]))
 
 
@@ -177,7 +177,7 @@ async def test_many_flipped_bits_raise_errors_of_a2v_only(service, run, journal)
     ],
     ids=lambda note: repr(note[:20]),
 )
-async def test_a_damaged_note_is_refused(service, run, journal, note) -> None:
+async def test_a_damaged_recovery_record_is_refused(service, run, journal, note) -> None:
     await run("a")
     journal.with_name("batch.db.lock").write_bytes(note.ljust(4096))
     with pytest.raises(a2v.JournalError, match=r"batch\.db\.lock is damaged"):
@@ -198,7 +198,7 @@ async def test_a_planted_link_is_not_followed(service, run, journal, tmp_path) -
 
 @posix
 @pytest.mark.parametrize("name", ["batch.db.lock", "batch.db"])
-async def test_a_planted_pipe_blocks_nobody(service, run, journal, name) -> None:
+async def test_a_planted_pipe_does_not_block(service, run, journal, name) -> None:
     os.mkfifo(journal.with_name(name))
     with pytest.raises(a2v.JournalError, match="regular file"):
         await run("a")
@@ -243,7 +243,7 @@ async def test_a_forked_child_does_not_keep_the_lock(make_client, run, journal) 
 
 
 @pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOTSUP, errno.EINVAL, errno.ENOLCK, errno.EACCES])
-async def test_a_file_system_without_locks(service, run, monkeypatch, code) -> None:
+async def test_a_file_system_without_locks_is_refused(service, run, monkeypatch, code) -> None:
     def refuse(*_):
         raise OSError(code, os.strerror(code))
 
@@ -254,14 +254,14 @@ async def test_a_file_system_without_locks(service, run, monkeypatch, code) -> N
     assert service.posts == 0
 
 
-async def test_whether_a_batch_runs_is_seen_from_outside(make_client, journal) -> None:
+async def test_is_in_use_reports_a_running_batch(make_client, journal) -> None:
     assert not lock_file.is_in_use(journal)
     async with make_client() as client, client.batch(jobs("a"), journal=journal):
         assert lock_file.is_in_use(journal)
     assert not lock_file.is_in_use(journal)
 
 
-async def test_a_journal_that_another_program_has_locked_for_a_while_is_waited_for(service, run, journal) -> None:
+async def test_a_batch_waits_for_a_journal_locked_by_another_program(service, run, journal) -> None:
     await run("a")
     db = sqlite3.connect(journal, isolation_level=None, check_same_thread=False)
     db.execute("BEGIN IMMEDIATE")
@@ -280,11 +280,11 @@ async def test_a_journal_that_another_program_has_locked_for_a_while_is_waited_f
         (PureWindowsPath(r"\\server\share\videos\batch.db"), "file:////server/share/videos/batch.db"),
     ],
 )
-def test_a_path_as_sqlite_reads_it(path, uri) -> None:
+def test_the_uri_of_a_path_for_sqlite(path, uri) -> None:
     assert sqlite_uri(path) == uri
 
 
-def test_a_share_of_another_machine_can_be_read(tmp_path) -> None:
+def test_a_journal_on_a_network_share_can_be_read(tmp_path) -> None:
     with closing(sqlite3.connect(tmp_path / "a b.db")) as db:
         db.execute("CREATE TABLE t (x)")
         db.commit()
@@ -293,7 +293,7 @@ def test_a_share_of_another_machine_can_be_read(tmp_path) -> None:
         assert db.execute("SELECT count(*) FROM t").fetchone() == (0,)
 
 
-async def test_a_journal_of_the_first_version_is_taken_over(service, run, journal) -> None:
+async def test_a_journal_of_version_1_is_migrated(service, run, journal) -> None:
     """Its jobs go on, and the earlier version refuses it from then on."""
     service.plans = {"v1": [(0, {"status": "pending"})]}
     await run("a", "b")
@@ -318,7 +318,7 @@ async def test_a_job_that_an_earlier_version_accepted_is_still_read(run, journal
 
 @posix
 @pytest.mark.parametrize("name", [b"caf\xe9", b"a\nb"])
-async def test_a_folder_whose_name_is_no_text_is_refused(service, make_client, tmp_path, name) -> None:
+async def test_a_folder_name_that_is_not_utf8_is_refused(service, make_client, tmp_path, name) -> None:
     """Its videos would be paid for, and could not be noted."""
     folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name))
     folder.mkdir()  # noqa: ASYNC240  # of no weight
@@ -335,7 +335,7 @@ async def test_a_folder_whose_name_is_no_text_is_refused(service, make_client, t
         ("UPDATE facts SET value = 1 << 40 WHERE name = 'run'", "damaged: it says that this is run"),
     ],
 )
-async def test_a_journal_that_cannot_be_right_is_refused(service, run, journal, change, message) -> None:
+async def test_an_inconsistent_journal_is_refused(service, run, journal, change, message) -> None:
     await run("a")
     with closing(sqlite3.connect(journal, isolation_level=None)) as db:
         db.execute(change)
@@ -356,7 +356,7 @@ async def test_a_journal_that_stays_locked_says_what_to_close(service, run, jour
     assert service.posts == 1
 
 
-async def test_without_a_lock_file_there_is_no_note(run, journal) -> None:
+async def test_without_a_lock_file_there_is_no_recovery_record(run, journal) -> None:
     assert lock_file.read_recovery_record(journal) is None
     await run("a")
     journal.with_name("batch.db.lock").unlink()

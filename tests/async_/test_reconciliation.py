@@ -61,7 +61,7 @@ OUTAGES = [
 
 
 @pytest.mark.parametrize("outage", OUTAGES, ids=["connect", "read", "503", "page"])
-async def test_an_outage_is_waited_for(listing, make_client, journal, outage) -> None:
+async def test_reconciliation_waits_for_an_outage_to_end(listing, make_client, journal, outage) -> None:
     """Five minutes of it; the submission is found afterwards, and only then is something said about it."""
     end = []
 
@@ -86,7 +86,7 @@ async def test_an_outage_is_waited_for(listing, make_client, journal, outage) ->
     assert listing.posts == 2
 
 
-async def test_an_outage_without_an_end_ends_in_doubt(listing, make_client, journal) -> None:
+async def test_an_endless_outage_leaves_the_submission_unknown(listing, make_client, journal) -> None:
     listing.replies["video.list"] = [listing.well, httpx.ConnectError("away")]
     began = anyio.current_time()
     async with make_client() as client:
@@ -94,7 +94,7 @@ async def test_an_outage_without_an_end_ends_in_doubt(listing, make_client, jour
     assert 700 < anyio.current_time() - began < 1000
 
 
-async def test_a_list_that_fails_at_the_beginning_is_no_list_of_what_was_there(listing, make_client, journal) -> None:
+async def test_nothing_is_matched_if_the_first_listing_failed(listing, make_client, journal) -> None:
     """Nobody knows which videos are older than the submission: in this run, and in the next."""
     listing.plans = {"theirs": listing.plan}
     listing.replies["video.list"] = [httpx.Response(503)] * 4 + [listing.well]
@@ -104,7 +104,7 @@ async def test_a_list_that_fails_at_the_beginning_is_no_list_of_what_was_there(l
         assert in_doubt((await run(client, journal, "never"))["never"])
 
 
-async def test_what_was_listed_before_the_submission_is_not_its_result(listing, make_client, journal) -> None:
+async def test_a_video_listed_before_the_submission_is_not_matched(listing, make_client, journal) -> None:
     """Somebody else submits after the run began; a list shows it, then a submission is lost on its way."""
     gate = anyio.Event()
 
@@ -128,7 +128,7 @@ async def test_what_was_listed_before_the_submission_is_not_its_result(listing, 
         assert in_doubt((await run(client, journal, "a", "b", "never"))["never"])
 
 
-async def test_somebody_else_submits_with_this_account(listing, make_client, journal) -> None:
+async def test_nothing_is_matched_if_another_program_submits(listing, make_client, journal) -> None:
     """A video of theirs was seen before, so the new one may be theirs as well."""
     gate = anyio.Event()
 
@@ -151,7 +151,7 @@ async def test_somebody_else_submits_with_this_account(listing, make_client, jou
 
 
 @pytest.mark.parametrize("when", ["before", "during", "after"])
-async def test_what_the_client_submits_otherwise_is_not_adopted(listing, make_client, journal, when) -> None:
+async def test_other_submissions_of_the_client_are_not_matched(listing, make_client, journal, when) -> None:
     """Before the batch begins, while its submission is under way, and while it is looked for."""
     shown = listing.well
 
@@ -196,7 +196,7 @@ def _empty(request):
     return httpx.Response(200, json={"code": 0, "message": "success", "data": []})
 
 
-async def test_a_submission_that_is_being_answered_is_waited_for(listing, make_client, journal) -> None:
+async def test_reconciliation_waits_for_submissions_in_flight(listing, make_client, journal) -> None:
     """Its video is listed already when the batch looks, and its reply comes later."""
 
     async def generate(request):
@@ -214,7 +214,7 @@ async def test_a_submission_that_is_being_answered_is_waited_for(listing, make_c
 
 
 @pytest.mark.parametrize("how", ["lost", "cancelled"])
-async def test_a_doubt_outside_of_the_batch_leaves_its_own_in_doubt(listing, make_client, journal, how) -> None:
+async def test_an_unknown_submission_outside_the_batch_prevents_a_match(listing, make_client, journal, how) -> None:
     """One video has arrived, and it may be either's."""
 
     async def generate(request):
@@ -257,7 +257,7 @@ async def test_two_batches_of_one_client_do_not_take_each_others_videos(listing,
         assert in_doubt((await run(client, tmp_path / "lost.db", "lost"))["lost"])
 
 
-async def test_what_was_listed_before_anothers_submission_is_not_anothers(listing, make_client, tmp_path) -> None:
+async def test_a_video_listed_before_another_unknown_submission_is_matched(listing, make_client, tmp_path) -> None:
     """The first one is found, although the second one never is: its submission began later."""
     async with make_client() as client, anyio.create_task_group() as group:
         outcomes = {}
@@ -273,7 +273,7 @@ async def test_what_was_listed_before_anothers_submission_is_not_anothers(listin
     assert in_doubt(outcomes["never"])
 
 
-async def test_a_batch_beside_another_one_finds_its_own(listing, make_client, tmp_path) -> None:
+async def test_a_batch_beside_another_one_finds_its_own_video(listing, make_client, tmp_path) -> None:
     """The other one submits all the time, and all of its videos are accounted for."""
     outcomes = {}
 
@@ -288,7 +288,7 @@ async def test_a_batch_beside_another_one_finds_its_own(listing, make_client, tm
     assert len(listing.jobs) == 61
 
 
-async def test_the_same_client_runs_the_batch_again_and_finds_it(listing, make_client, journal) -> None:
+async def test_a_second_batch_of_the_same_client_finds_the_video(listing, make_client, journal) -> None:
     """Left while it was looked for: its own doubt of then does not stand against itself."""
     async with make_client() as client:
         async with client.batch(jobs("lost"), journal=journal):
@@ -297,7 +297,7 @@ async def test_the_same_client_runs_the_batch_again_and_finds_it(listing, make_c
     assert listing.posts == 1
 
 
-async def test_a_video_whose_id_the_caller_knows_is_not_adopted(listing, make_client, journal) -> None:
+async def test_a_video_whose_id_the_caller_knows_is_not_matched(listing, make_client, journal) -> None:
     def generate(request):
         listing.plans = {"theirs": listing.plan}
         raise LOST
@@ -312,7 +312,7 @@ async def test_a_video_whose_id_the_caller_knows_is_not_adopted(listing, make_cl
 # -- what is told -----------------------------------------------------------------------------------------------------
 
 
-async def test_a_cancelled_submission_tells_that_it_may_have_been_accepted(service, make_client, caplog) -> None:
+async def test_a_cancelled_submission_warns_that_it_may_have_been_accepted(service, make_client, caplog) -> None:
     async def hang(request):
         service.well(request)
         await anyio.sleep_forever()
@@ -331,7 +331,7 @@ async def test_a_cancelled_submission_tells_that_it_may_have_been_accepted(servi
     assert "may have accepted the render" in caught[0]
 
 
-async def test_a_client_that_is_closed_meanwhile_tells_it_too(service, make_client) -> None:
+async def test_closing_the_client_during_a_submission_warns_too(service, make_client) -> None:
     async def hang(request):
         await anyio.sleep_forever()
 
@@ -342,7 +342,7 @@ async def test_a_client_that_is_closed_meanwhile_tells_it_too(service, make_clie
     assert "may have accepted the render" in caught.value.__notes__[0]
 
 
-async def test_a_batch_that_is_cancelled_in_a_submission_tells_it_in_the_log(service, make_client, caplog) -> None:
+async def test_a_batch_cancelled_during_a_submission_logs_the_warning(service, make_client, caplog) -> None:
     async def hang(request):
         await anyio.sleep_forever()
 
@@ -356,7 +356,7 @@ async def test_a_batch_that_is_cancelled_in_a_submission_tells_it_in_the_log(ser
 
 
 @pytest.mark.parametrize("answer", [httpx.Response(429), httpx.ConnectError("down")], ids=["refused", "not sent"])
-async def test_a_submission_that_did_not_arrive_tells_nothing(service, make_client, caplog, answer) -> None:
+async def test_a_submission_that_did_not_arrive_does_not_warn(service, make_client, caplog, answer) -> None:
     service.replies["video.generate"] = [answer]
     async with make_client() as client:
         with caplog.at_level(logging.WARNING, "a2v.client"), anyio.move_on_after(1):
@@ -365,7 +365,7 @@ async def test_a_submission_that_did_not_arrive_tells_nothing(service, make_clie
 
 
 @pytest.mark.parametrize("arrived", [True, False])
-async def test_what_is_in_doubt_counts_as_under_way(listing, make_client, journal, arrived) -> None:
+async def test_an_unknown_submission_counts_as_in_flight(listing, make_client, journal, arrived) -> None:
     """It may be under way, so the next submission waits until it was looked for."""
     doubtful = "lost" if arrived else "never"
     under_way: list[int] = []

@@ -68,19 +68,19 @@ class TestIdentity:
             assert one.row
             assert one.row.digest == job_digest(one.job)
 
-    def test_parameters_that_look_like_part_of_a_signature(self) -> None:
+    def test_parameters_named_like_a_signature_count(self) -> None:
         english, german = (job(f"https://tts.example/say?text=hello&sv={language}") for language in ("en", "de"))
         assert videos([german, english], known(english, german)) == ["v2", "v1"]
 
     def test_another_signature(self) -> None:
         assert videos([job(AUDIO + SIGNED.format(2))], known(job(AUDIO + SIGNED.format(1)))) == ["v1"]
 
-    def test_what_is_not_submitted_does_not_count(self) -> None:
+    def test_facts_that_are_not_submitted_do_not_count(self) -> None:
         assert videos([job(name="a", extra={"row": 1})], known(job(name="b"))) == ["v1"]
         poses = [a2v.Job(pose_id="front", audio_url=AUDIO, with_mask=mask) for mask in (True, False)]
         assert len({job_digest(one) for one in (*poses, job())}) == 3
 
-    def test_equal_jobs_are_told_apart_by_name(self) -> None:
+    def test_equal_jobs_are_matched_by_name(self) -> None:
         before = known(job(name="two"), job("https://example.com/3.wav", "three"))
         again = [job(name="one"), job(name="two"), job("https://example.com/3.wav", "three")]
         assert videos(again, before) == [None, "v1", "v2"]
@@ -176,10 +176,10 @@ class TestAmbiguity:
     def test_other_jobs_are_new(self, other) -> None:
         assert videos([other], known(self.OLD)) == [None]
 
-    def test_what_is_still_in_the_batch_is_no_reason_to_ask(self) -> None:
+    def test_a_row_that_still_has_its_job_is_not_ambiguous(self) -> None:
         assert videos([self.OLD, self.NEW], known(self.OLD)) == ["v1", None]
 
-    def test_what_was_never_submitted_is_no_reason_to_ask(self) -> None:
+    def test_a_row_that_was_never_submitted_is_not_ambiguous(self) -> None:
         assert videos([self.NEW], known(self.OLD, state=JobState.PENDING)) == [None]
 
 
@@ -297,13 +297,13 @@ class TestFilesInTheWay:
         assert "nothing is paid for again" in step.problem
         assert planned([self.ZERO], known(self.ZERO, state=state), files, overwrite=True).steps[0].outputs
 
-    def test_an_uncertain_one_has_no_video_to_name(self) -> None:
+    def test_an_unknown_job_has_no_video_to_name(self) -> None:
         files = FolderState(existing={FOLDER / "zero.mp4"})
         rows = [evolve(row, video_id=None) for row in known(self.ZERO, state=JobState.UNKNOWN)]
         (step,) = planned([self.ZERO], rows, files).steps
         assert step.problem.endswith("overwrite=True to replace it")
 
-    def test_what_the_journal_knows_nothing_of_is_left_to_the_caller(self) -> None:
+    def test_a_foreign_file_is_left_to_the_caller(self) -> None:
         (step,) = planned([self.ZERO], [], FolderState(existing={FOLDER / "zero.mp4"})).steps
         assert (step.action, step.outputs) == (Action.SUBMIT, (FOLDER / "zero.mp4",))
 
@@ -319,7 +319,7 @@ class TestPlaces:
         rows = known(self.X, self.Y)
         assert places([self.Y, self.Z, self.X], rows) == ["0002.mp4", "0004.mp4", "0001.mp4"]
 
-    def test_a_name_that_is_wanted_by_another_is_not_kept(self) -> None:
+    def test_a_file_name_that_another_job_needs_is_not_kept(self) -> None:
         rows = known(job("https://example.com/x.wav", "a"))
         assert places([self.X, job("https://example.com/y.wav", "a")], rows) == ["0001.mp4", "a.mp4"]
         four = job("https://example.com/n.wav", "0004")
@@ -329,7 +329,7 @@ class TestPlaces:
         rows = [evolve(row, path="/elsewhere/0007.mp4") for row in known(self.X)]
         assert places([self.X], rows) == ["0007.mp4"]
 
-    def test_two_do_not_keep_one_file(self) -> None:
+    def test_two_jobs_do_not_keep_one_file(self) -> None:
         rows = [evolve(row, path=str(FOLDER / "a.mp4")) for row in known(self.X, self.Y)]
         assert places([self.X, self.Y], rows) == ["a.mp4", "0002.mp4"]
 

@@ -52,7 +52,7 @@ def test_a_complete_signature_does_not_count(required, optional) -> None:
 
 
 @pytest.mark.parametrize("scheme", [scheme for scheme in SCHEMES if scheme not in SHORTER])
-def test_an_incomplete_one_does(scheme) -> None:
+def test_an_incomplete_signature_counts(scheme) -> None:
     pairs = SCHEMES[scheme][0].split("&")
     for missing in range(len(pairs)):
         query = "&".join(pairs[:missing] + pairs[missing + 1 :])

@@ -89,7 +89,7 @@ def test_every_instant(make_batch, at_once, kind) -> None:
 
 
 @pytest.mark.extended
-def test_killed_while_it_goes_on(make_batch, at_once) -> None:
+def test_killed_in_later_runs(make_batch, at_once) -> None:
     """The second and the third run are killed as well, each a little later in its life."""
 
     def end_at(instant: str) -> None:
@@ -143,7 +143,7 @@ def test_two_processes_on_one_journal(make_batch, nursery) -> None:
 
 
 @pytest.mark.extended
-def test_downloads_that_are_cut_anywhere(make_batch) -> None:
+def test_downloads_interrupted_anywhere(make_batch) -> None:
     """Cut at random bytes again and again, within a run and by a kill: whole files in the end, and none before."""
     draw = random.Random("cut")
     for number in range(4):
