@@ -1,16 +1,16 @@
 """What the client costs beside bare httpx, and whether many waits at once lose anything.
 
-``characters.list()`` against ``httpx.AsyncClient.get`` plus ``json`` (the named baseline), and that of the sync twin against
+``characters.list()`` against ``httpx.AsyncClient.get`` plus ``json`` (the named baseline), and that of the sync client against
 ``httpx.Client.get`` plus ``json``, in turns on the same loopback server in the same run; then 200 tasks awaited at once on a
 server whose renders take two seconds.
 
-The twin is measured twice, first with the client's process on one core and the server's on another, which shows what the
-twin itself costs, then wherever the system puts its two threads: on a small virtual machine, waking a thread on another
+The sync client is measured twice, first with the client's process on one core and the server's on another, which shows what the
+sync client itself costs, then wherever the system puts its two threads: on a small virtual machine, waking a thread on another
 core costs as much again. The first is judged.
 
     python benchmarks/overhead.py
 
-Exits with 1 when a bound is missed: ratios of 1.3 and 2.2, 250 µs between the twin and the baseline, a lost task.
+Exits with 1 when a bound is missed: ratios of 1.3 and 2.2, 250 µs between the sync client and the baseline, a lost task.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ async def measure_calls(base_url: str) -> float:
 
 
 def measure_sync_calls(base_url: str) -> tuple[float, float]:
-    """The sync twin's median ratio to its baseline, and the microseconds between them."""
+    """The sync client's median ratio to its baseline, and the microseconds between them."""
     ratios: list[float] = []
     times: tuple[list[float], list[float]] = ([], [])
     with httpx.Client() as bare, a2v.A2V("token", base_url=base_url, rate_limit=None) as client:

@@ -251,7 +251,7 @@ class Service(Account):
         Args:
             name: The call.
             answer: A reply; an exception for the transport to raise, such as ``httpx.ReadTimeout("")`` (a server closes the
-                connection instead); or a function, async or not, that gets the `Call` and returns a reply (`as_usual` returns
+                connection instead); or a function, async or not, that gets the `Call` and returns a reply (`default_reply` returns
                 the default one), or ``None`` for the default behaviour.
             nth: The first such call concerned, counted from now.
             times: How many consecutive ones are concerned; ``None``: all from there on.
@@ -405,7 +405,7 @@ class Service(Account):
             if refusal:
                 return attrs.evolve(self._to_reply(refusal), headers=headers)
             effect = _match(self._effects.get(call.name, []))
-        default = partial(self.as_usual, call)
+        default = partial(self.default_reply, call)
         reply = await effect(call, default) if effect else default()
         return attrs.evolve(reply, headers=headers | dict(reply.headers))
 
@@ -417,7 +417,7 @@ class Service(Account):
             return {}, Answer(401, message="the token is missing or wrong")
         return self.admit(call.at)
 
-    def as_usual(self, call: Call) -> Reply:
+    def default_reply(self, call: Call) -> Reply:
         """Execute a call and return the default reply; for functions passed to `reply`."""
         now = self.now()
         with self._lock:

@@ -113,15 +113,15 @@ class Service(testing.Service):
             method=request.method,
             body=request.content,
         )
-        reply = self.as_usual(call)
+        reply = self.default_reply(call)
         return httpx.Response(reply.status, headers=reply.headers, content=reply.body)
 
-    def as_usual(self, call: testing.Call) -> testing.Reply:
+    def default_reply(self, call: testing.Call) -> testing.Reply:
         if call.name == "video.get":
             return testing.Reply.success(self._planned(call.video_id))
         if call.name == "video.list" and self.lists_videos:
             return testing.Reply.success([self._planned(video_id) for video_id in [*self.jobs, *self.plans]])
-        return testing.Reply(200, self.content) if call.name == "file" else super().as_usual(call)
+        return testing.Reply(200, self.content) if call.name == "file" else super().default_reply(call)
 
     def _planned(self, video_id: str) -> dict[str, object]:
         now = self.now()

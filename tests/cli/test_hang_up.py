@@ -25,7 +25,7 @@ def submitting(service, tmp_path):
     async def slow(call):
         arrived.set()
         await anyio.sleep(0.6)
-        return service.as_usual(call)
+        return service.default_reply(call)
 
     service.lists_videos = False
     service.poll_statuses = ["pending"]

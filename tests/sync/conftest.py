@@ -24,7 +24,7 @@ from a2v.testing import Service
 LIMIT = 60
 
 
-class Core:
+class FakeClient:
     """Stands in for the async client, and logs which task runs what."""
 
     variable = contextvars.ContextVar("variable", default="nobody's")
@@ -41,11 +41,11 @@ class Core:
         return [what for what, _ in self.log]
 
     async def __aenter__(self):
-        self.note("core entered")
+        self.note("client entered")
         return self
 
     async def __aexit__(self, *exc_info):
-        self.note("core left")
+        self.note("client left")
 
     async def add(self, first, *, second):
         await anyio.lowlevel.checkpoint()
@@ -89,11 +89,11 @@ class Core:
             self.note("closed")
 
 
-class Room:
-    """A context of the core that holds a task group, and so must be left in the task in which it was entered."""
+class FakeContext:
+    """A context manager with a task group, which must be left in the task that entered it."""
 
-    def __init__(self, core, *, entering=None, leaving=None):
-        self.core = core
+    def __init__(self, fake, *, entering=None, leaving=None):
+        self.fake = fake
         self.entering = entering
         self.leaving = leaving
         self.left_with = []
@@ -101,7 +101,7 @@ class Room:
     async def __aenter__(self):
         if self.entering:
             await self.entering()
-        self.core.note("room entered")
+        self.fake.note("manager entered")
         self.group = anyio.create_task_group()
         await self.group.__aenter__()
         self.group.start_soon(anyio.sleep_forever)
@@ -113,12 +113,12 @@ class Room:
         try:
             await self.group.__aexit__(None, None, None)
         finally:
-            self.core.note("room left")
+            self.fake.note("manager left")
             if self.leaving:
                 await self.leaving()
 
     async def step(self):
-        self.core.note("step")
+        self.fake.note("step")
         return "step"
 
     async def last(self):
@@ -126,33 +126,33 @@ class Room:
 
 
 @pytest.fixture
-def core():
-    return Core()
+def fake():
+    return FakeClient()
 
 
 @pytest.fixture
-def make_room(core):
-    return lambda **settings: Room(core, **settings)
+def make_manager(fake):
+    return lambda **settings: FakeContext(fake, **settings)
 
 
 @pytest.fixture
-def bridge(core):
-    bridge = Bridge(core)
+def bridge(fake):
+    bridge = Bridge(fake)
     yield bridge
     with contextlib.suppress(Exception):
         bridge.close()
 
 
 @pytest.fixture
-def ctrl_c(core):
-    """Ctrl-C as soon as the core is where it stays for ever."""
+def ctrl_c(fake):
+    """Presses Ctrl-C when the fake client has started to wait for ever."""
     threads = []
 
     def arm(times=1):
         def press():
             for _ in range(times):
-                assert core.reached.wait(LIMIT)
-                core.reached.clear()
+                assert fake.reached.wait(LIMIT)
+                fake.reached.clear()
                 signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
         thread = threading.Thread(target=press)

@@ -15,9 +15,9 @@ AUDIO = "https://example.com/hello.wav"
 class Driven:
     """Drives the async client, or an object made by it, with the method names of the sync client."""
 
-    def __init__(self, portal, core):
+    def __init__(self, portal, wrapped):
         self._portal = portal
-        self._wrapped = core
+        self._wrapped = wrapped
         self._contexts = []
 
     def __repr__(self):
@@ -58,8 +58,8 @@ def client(request, service):
     if request.param == "sync":
         yield request.getfixturevalue("sync_client")
         return
-    core = a2v.AsyncA2V("token", base_url="http://127.0.0.1:9", rate_limit=None, transport=service.transport())
-    with start_blocking_portal(request.param.split()[-1]) as portal, Driven(portal, core) as client:
+    wrapped = a2v.AsyncA2V("token", base_url="http://127.0.0.1:9", rate_limit=None, transport=service.transport())
+    with start_blocking_portal(request.param.split()[-1]) as portal, Driven(portal, wrapped) as client:
         yield client
 
 

@@ -33,52 +33,52 @@ def wait_until(condition):
 
 
 class TestCalls:
-    def test_a_call_returns_the_coroutines_result(self, bridge, core):
-        assert bridge.call(core.add, 1, second=2) == 3
+    def test_a_call_returns_the_coroutines_result(self, bridge, fake):
+        assert bridge.call(fake.add, 1, second=2) == 3
 
-    def test_nothing_is_started_before_the_first_call(self, bridge, core):
+    def test_nothing_is_started_before_the_first_call(self, bridge, fake):
         before = loop_threads()
-        Bridge(core)
+        Bridge(fake)
         assert loop_threads() == before
 
-    def test_all_calls_share_one_daemon_thread(self, bridge, core):
-        threads = {bridge.call(core.thread) for _ in range(3)}
+    def test_all_calls_share_one_daemon_thread(self, bridge, fake):
+        threads = {bridge.call(fake.thread) for _ in range(3)}
         assert len(threads) == 1
         assert threads.pop().daemon
 
-    def test_the_core_is_entered_and_left_in_one_task(self, bridge, core):
-        bridge.call(core.add, 1, second=2)
+    def test_the_client_is_entered_and_left_in_one_task(self, bridge, fake):
+        bridge.call(fake.add, 1, second=2)
         bridge.close()
-        (entered, first), (left, second) = core.log
-        assert (entered, left) == ("core entered", "core left")
+        (entered, first), (left, second) = fake.log
+        assert (entered, left) == ("client entered", "client left")
         assert first == second
 
-    def test_an_error_is_the_same_object(self, bridge, core):
+    def test_an_error_is_the_same_object(self, bridge, fake):
         error = ValueError("no")
         with pytest.raises(ValueError, match="no") as caught:
-            bridge.call(core.fail, error)
+            bridge.call(fake.fail, error)
         assert caught.value is error
 
-    def test_a_traceback_has_the_callers_frames_and_the_cores_and_little_between(self, bridge, core):
+    def test_a_traceback_has_the_callers_frames_and_the_clients_and_little_between(self, bridge, fake):
         def outer():
-            bridge.call(core.fail, ValueError("no"))
+            bridge.call(fake.fail, ValueError("no"))
 
         with pytest.raises(ValueError, match="no") as caught:
             outer()
         names = [frame.name for frame in traceback.extract_tb(caught.value.__traceback__)]
         assert names[1:] == ["outer", "call", "run", "fail"]
 
-    def test_wrong_arguments_are_the_callers_error(self, bridge, core):
+    def test_wrong_arguments_are_the_callers_error(self, bridge, fake):
         with pytest.raises(TypeError, match="second"):
-            bridge.call(core.add, 1)
+            bridge.call(fake.add, 1)
 
     @pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, GeneratorExit, asyncio.CancelledError])
-    def test_any_exception_reaches_the_caller_and_the_loop_continues(self, bridge, core, kind):
+    def test_any_exception_reaches_the_caller_and_the_loop_continues(self, bridge, fake, kind):
         error = kind()
         with pytest.raises(kind) as caught:
-            bridge.call(core.fail, error)
+            bridge.call(fake.fail, error)
         assert caught.value is error
-        assert bridge.call(core.add, 1, second=2) == 3
+        assert bridge.call(fake.add, 1, second=2) == 3
 
     def test_an_error_is_freed_with_its_caller(self, bridge):
         class Error(Exception):  # the built-in ones cannot be referred to weakly
@@ -101,37 +101,37 @@ class TestCalls:
         finally:
             gc.enable()
 
-    def test_the_core_sees_the_callers_context_variables(self, bridge, core):
-        token = core.variable.set("the caller's")
-        assert bridge.call(core.who) == "the caller's"
-        core.variable.reset(token)
-        assert bridge.call(core.who) == "nobody's"
+    def test_the_client_sees_the_callers_context_variables(self, bridge, fake):
+        token = fake.variable.set("the caller's")
+        assert bridge.call(fake.who) == "the caller's"
+        fake.variable.reset(token)
+        assert bridge.call(fake.who) == "nobody's"
 
-    def test_many_threads_share_one_client(self, bridge, core):
+    def test_many_threads_share_one_client(self, bridge, fake):
         with ThreadPoolExecutor(20) as pool:
-            numbers = list(pool.map(lambda number: bridge.call(core.add, number, second=1), range(500)))
+            numbers = list(pool.map(lambda number: bridge.call(fake.add, number, second=1), range(500)))
         assert numbers == list(range(1, 501))
         assert len(loop_threads()) == 1
 
     @pytest.mark.anyio
-    async def test_it_works_inside_a_running_loop(self, bridge, core):
-        assert bridge.call(core.add, 1, second=2) == 3
-        assert list(SyncIterator(core.count(), bridge)) == [0, 1, 2]
+    async def test_it_works_inside_a_running_loop(self, bridge, fake):
+        assert bridge.call(fake.add, 1, second=2) == 3
+        assert list(SyncIterator(fake.count(), bridge)) == [0, 1, 2]
 
-    def test_it_refuses_in_its_own_loop_thread_and_says_what_to_do(self, bridge, core):
+    def test_it_refuses_in_its_own_loop_thread_and_says_what_to_do(self, bridge, fake):
         async def call_back():
-            bridge.call(core.add, 1, second=2)
+            bridge.call(fake.add, 1, second=2)
 
         with pytest.raises(RuntimeError, match="AsyncA2V"):
             bridge.call(call_back)
 
-    def test_it_works_in_a_thread_that_the_core_started(self, bridge, core):
+    def test_it_works_in_a_thread_that_the_client_started(self, bridge, fake):
         async def call_back():
-            return await anyio.to_thread.run_sync(lambda: bridge.call(core.add, 1, second=2))
+            return await anyio.to_thread.run_sync(lambda: bridge.call(fake.add, 1, second=2))
 
         assert bridge.call(call_back) == 3
 
-    def test_a_start_interrupted_halfway_leaves_one_loop(self, bridge, core, monkeypatch):
+    def test_a_start_interrupted_halfway_leaves_one_loop(self, bridge, fake, monkeypatch):
         start = loop_module._thread.start_new_thread
 
         def interrupted(*arguments):
@@ -141,65 +141,65 @@ class TestCalls:
 
         monkeypatch.setattr(loop_module._thread, "start_new_thread", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            bridge.call(core.add, 1, second=2)
-        assert bridge.call(core.add, 1, second=2) == 3
-        assert core.noted == ["core entered"]
+            bridge.call(fake.add, 1, second=2)
+        assert bridge.call(fake.add, 1, second=2) == 3
+        assert fake.noted == ["client entered"]
 
-    def test_a_thread_that_cannot_be_started_raises_in_the_caller(self, bridge, core, monkeypatch):
+    def test_a_thread_that_cannot_be_started_raises_in_the_caller(self, bridge, fake, monkeypatch):
         def start(self):
             raise RuntimeError("can't start new thread")
 
         monkeypatch.setattr(loop_module.threading.Thread, "start", start)
         with pytest.raises(ClientClosedError) as caught:
-            bridge.call(core.add, 1, second=2)
+            bridge.call(fake.add, 1, second=2)
         assert str(caught.value.__cause__) == "can't start new thread"
-        loop = loop_module.LoopThread(core)
+        loop = loop_module.LoopThread(fake)
         loop._launch()  # once more where coverage looks: it does not see threads this bare
         assert loop.stopping
 
-    def test_a_second_thread_ends_at_once(self, bridge, core):
-        bridge.call(core.add, 1, second=2)
+    def test_a_second_thread_ends_at_once(self, bridge, fake):
+        bridge.call(fake.add, 1, second=2)
         before = loop_threads()
         bridge.loop_thread()._launch()
         wait_until(lambda: loop_threads() == before)
-        assert core.noted == ["core entered"]
+        assert fake.noted == ["client entered"]
 
 
 class TestClosing:
-    def test_close_ends_the_thread(self, bridge, core):
-        thread = bridge.call(core.thread)
+    def test_close_ends_the_thread(self, bridge, fake):
+        thread = bridge.call(fake.thread)
         bridge.close()
         assert not thread.is_alive()
-        assert core.noted == ["core entered", "core left"]
+        assert fake.noted == ["client entered", "client left"]
 
-    def test_closing_an_unused_client_starts_nothing(self, bridge, core):
+    def test_closing_an_unused_client_starts_nothing(self, bridge, fake):
         bridge.close()
-        assert core.log == []
+        assert fake.log == []
         with pytest.raises(ClientClosedError):
-            bridge.call(core.add, 1, second=2)
+            bridge.call(fake.add, 1, second=2)
 
-    def test_it_can_be_closed_again_and_opened_again(self, bridge, core):
-        assert bridge.call(core.add, 1, second=2) == 3
+    def test_it_can_be_closed_again_and_opened_again(self, bridge, fake):
+        assert bridge.call(fake.add, 1, second=2) == 3
         bridge.close()
         bridge.close()
         bridge.reopen()
         bridge.reopen()
-        assert bridge.call(core.add, 1, second=2) == 3
-        assert core.noted == ["core entered", "core left", "core entered"]
+        assert bridge.call(fake.add, 1, second=2) == 3
+        assert fake.noted == ["client entered", "client left", "client entered"]
 
-    def test_calls_that_wait_get_a_client_closed_error(self, bridge, core):
+    def test_calls_that_wait_get_a_client_closed_error(self, bridge, fake):
         with ThreadPoolExecutor(1) as pool:
-            waiting = pool.submit(bridge.call, core.forever)
-            assert core.reached.wait(LIMIT)
+            waiting = pool.submit(bridge.call, fake.forever)
+            assert fake.reached.wait(LIMIT)
             bridge.close()
             with pytest.raises(ClientClosedError):
                 waiting.result(LIMIT)
-        assert core.noted == ["core entered", "cleaned up", "core left"]
+        assert fake.noted == ["client entered", "cleaned up", "client left"]
 
-    def test_the_error_that_ended_a_call_is_freed_with_its_caller(self, bridge, core):
+    def test_the_error_that_ended_a_call_is_freed_with_its_caller(self, bridge, fake):
         def call():
             try:
-                bridge.call(core.forever)
+                bridge.call(fake.forever)
             except ClientClosedError as error:
                 return weakref.ref(error)
 
@@ -207,60 +207,60 @@ class TestClosing:
         try:
             with ThreadPoolExecutor(1) as pool:
                 waiting = pool.submit(call)
-                assert core.reached.wait(LIMIT)
+                assert fake.reached.wait(LIMIT)
                 bridge.close()
                 reference = waiting.result(LIMIT)
             assert reference() is None
         finally:
             gc.enable()
 
-    def test_a_call_to_a_loop_that_has_just_ended_is_refused(self, bridge, core):
+    def test_a_call_to_a_loop_that_has_just_ended_is_refused(self, bridge, fake):
         loop = bridge.loop_thread()
-        bridge.call(core.add, 1, second=2)
+        bridge.call(fake.add, 1, second=2)
         bridge.close()
         with pytest.raises(ClientClosedError):
-            module._Worker().run(loop, module._Call(core.forever))
+            module._Worker().run(loop, module._Call(fake.forever))
 
-    def test_a_call_that_arrives_while_the_loop_ends_is_refused(self, bridge, core):
+    def test_a_call_that_arrives_while_the_loop_ends_is_refused(self, bridge, fake):
         loop = bridge.loop_thread()
         asked = threading.Event()
 
         async def linger():
-            core.reached.set()
+            fake.reached.set()
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(asked.wait)
 
         with ThreadPoolExecutor(2) as pool:
             lingering = pool.submit(bridge.call, linger)
-            assert core.reached.wait(LIMIT)
+            assert fake.reached.wait(LIMIT)
             loop.stop()
             with pytest.raises(ClientClosedError):
-                module._Worker().run(loop, module._Call(core.forever))
+                module._Worker().run(loop, module._Call(fake.forever))
             asked.set()
             assert lingering.result(LIMIT) is None
 
-    def test_close_raises_the_error_of_leaving_the_client(self, bridge, core):
-        class Failing(type(core)):
+    def test_close_raises_the_error_of_leaving_the_client(self, bridge, fake):
+        class Failing(type(fake)):
             async def __aexit__(self, *exc_info):
                 raise OSError("still busy")
 
-        core = Failing()
-        bridge = Bridge(core)
-        bridge.call(core.add, 1, second=2)
+        fake = Failing()
+        bridge = Bridge(fake)
+        bridge.call(fake.add, 1, second=2)
         with pytest.raises(OSError, match="still busy"):
             bridge.close()
 
-    def test_an_error_on_entering_the_client_raises_in_the_caller(self, core):
-        class Failing(type(core)):
+    def test_an_error_on_entering_the_client_raises_in_the_caller(self, fake):
+        class Failing(type(fake)):
             async def __aenter__(self):
                 raise OSError("no more files")
 
-        core = Failing()
+        fake = Failing()
         with pytest.raises(ClientClosedError) as caught:
-            Bridge(core).call(core.add, 1, second=2)
+            Bridge(fake).call(fake.add, 1, second=2)
         assert str(caught.value.__cause__) == "no more files"
 
-    def test_clean_up_without_end_is_cut_short(self, bridge, core, monkeypatch):
+    def test_clean_up_without_end_is_cut_short(self, bridge, fake, monkeypatch):
         monkeypatch.setattr(loop_module, "CLEANUP_TIMEOUT", 0.1)
 
         async def endless():
@@ -275,56 +275,56 @@ class TestClosing:
         with pytest.raises(ClientClosedError):
             next(iterator)
 
-    def test_dropping_it_ends_the_thread(self, core):
-        bridge = Bridge(core)
-        thread = bridge.call(core.thread)
+    def test_dropping_it_ends_the_thread(self, fake):
+        bridge = Bridge(fake)
+        thread = bridge.call(fake.thread)
         del bridge
         thread.join(LIMIT)
         assert not thread.is_alive()
-        assert core.noted == ["core entered", "core left"]
+        assert fake.noted == ["client entered", "client left"]
 
-    def test_once_its_thread_ended_nothing_holds_the_core(self, core):
-        core = type(core)()
-        reference = weakref.ref(core)
-        bridge = Bridge(core)
-        bridge.call(core.add, 1, second=2)
+    def test_once_its_thread_ended_nothing_holds_the_client(self, fake):
+        fake = type(fake)()
+        reference = weakref.ref(fake)
+        bridge = Bridge(fake)
+        bridge.call(fake.add, 1, second=2)
         bridge.close()
-        del bridge, core
+        del bridge, fake
         gc.collect()
         assert reference() is None
 
-    def test_dropping_an_unused_client_does_nothing(self, core):
-        Bridge(core)
-        assert core.log == []
+    def test_dropping_an_unused_client_does_nothing(self, fake):
+        Bridge(fake)
+        assert fake.log == []
 
-    def test_fifty_dropped_clients_leave_no_thread_and_no_descriptor(self, core):
+    def test_fifty_dropped_clients_leave_no_thread_and_no_descriptor(self, fake):
         def descriptors():
             return len(list(Path("/dev/fd").iterdir()))
 
         threads, files = threading.active_count(), descriptors()
         for _ in range(50):
-            Bridge(core).call(core.add, 1, second=2)
+            Bridge(fake).call(fake.add, 1, second=2)
         wait_until(lambda: threading.active_count() <= threads and descriptors() <= files)
         assert threading.active_count() <= threads
 
-    def test_an_object_made_by_a_client_keeps_it_alive(self, core):
-        wrapper = SyncWrapper(core, Bridge(core))
+    def test_an_object_made_by_a_client_keeps_it_alive(self, fake):
+        wrapper = SyncWrapper(fake, Bridge(fake))
         gc.collect()
-        assert wrapper._bridge.call(core.add, 1, second=2) == 3
+        assert wrapper._bridge.call(fake.add, 1, second=2) == 3
 
 
 class TestCtrlC:
-    def test_it_ends_the_call_and_the_client_stays_usable(self, bridge, core, ctrl_c):
+    def test_it_ends_the_call_and_the_client_stays_usable(self, bridge, fake, ctrl_c):
         ctrl_c()
         with pytest.raises(KeyboardInterrupt):
-            bridge.call(core.forever)
-        assert core.noted[-1] == "cleaned up"
-        assert bridge.call(core.add, 1, second=2) == 3
+            bridge.call(fake.forever)
+        assert fake.noted[-1] == "cleaned up"
+        assert bridge.call(fake.add, 1, second=2) == 3
 
-    def test_it_carries_the_notes_of_the_cancellation(self, bridge, core, ctrl_c):
+    def test_it_carries_the_notes_of_the_cancellation(self, bridge, fake, ctrl_c):
         async def submit():
             try:
-                await core.forever()
+                await fake.forever()
             except anyio.get_cancelled_exc_class() as error:
                 error.add_note("it may have been accepted")
                 raise
@@ -334,32 +334,32 @@ class TestCtrlC:
             bridge.call(submit)
         assert caught.value.__notes__ == ["it may have been accepted"]
 
-    def test_a_second_one_does_not_wait_for_the_clean_up(self, bridge, core, ctrl_c):
+    def test_a_second_one_does_not_wait_for_the_clean_up(self, bridge, fake, ctrl_c):
         released = threading.Event()
 
         async def slow():
             try:
-                core.reached.set()
+                fake.reached.set()
                 await anyio.sleep_forever()
             finally:
                 with anyio.CancelScope(shield=True):
-                    core.reached.set()
+                    fake.reached.set()
                     await anyio.to_thread.run_sync(released.wait)
-                    core.note("cleaned up")
+                    fake.note("cleaned up")
 
         ctrl_c(2)
         with pytest.raises(KeyboardInterrupt):
             bridge.call(slow)
-        assert "cleaned up" not in core.noted
+        assert "cleaned up" not in fake.noted
         released.set()
-        assert bridge.call(core.add, 1, second=2) == 3
+        assert bridge.call(fake.add, 1, second=2) == 3
 
-    def test_the_wait_for_the_clean_up_is_limited(self, bridge, core, ctrl_c, monkeypatch):
+    def test_the_wait_for_the_clean_up_is_limited(self, bridge, fake, ctrl_c, monkeypatch):
         monkeypatch.setattr(module, "CLEANUP_TIMEOUT", 0.05)
         released = threading.Event()
 
         async def slow():
-            core.reached.set()
+            fake.reached.set()
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(released.wait)
 
@@ -368,40 +368,40 @@ class TestCtrlC:
             bridge.call(slow)
         released.set()
 
-    def test_it_ends_an_iterator_in_its_own_task(self, bridge, core, ctrl_c):
-        iterator = SyncIterator(core.stuck(), bridge)
+    def test_it_ends_an_iterator_in_its_own_task(self, bridge, fake, ctrl_c):
+        iterator = SyncIterator(fake.stuck(), bridge)
         assert next(iterator) == "first"
         ctrl_c()
         with pytest.raises(KeyboardInterrupt):
             next(iterator)
-        assert core.noted[1:] == ["opened", "closed"]
-        assert len({task for _, task in core.log[1:]}) == 1
+        assert fake.noted[1:] == ["opened", "closed"]
+        assert len({task for _, task in fake.log[1:]}) == 1
         assert list(iterator) == []
 
-    def test_it_ends_the_entering_of_a_context(self, bridge, core, make_room, ctrl_c):
+    def test_it_ends_the_entering_of_a_context(self, bridge, fake, make_manager, ctrl_c):
         ctrl_c()
-        with pytest.raises(KeyboardInterrupt), SyncContext(make_room(entering=core.forever), bridge):
+        with pytest.raises(KeyboardInterrupt), SyncContext(make_manager(entering=fake.forever), bridge):
             pytest.fail("it was entered")
-        assert core.noted == ["core entered", "cleaned up"]
-        assert bridge.call(core.add, 1, second=2) == 3
+        assert fake.noted == ["client entered", "cleaned up"]
+        assert bridge.call(fake.add, 1, second=2) == 3
 
-    def test_it_ends_a_context_while_a_value_is_waited_for(self, bridge, core, make_room, ctrl_c):
-        room = make_room()
+    def test_it_ends_a_context_while_a_value_is_waited_for(self, bridge, fake, make_manager, ctrl_c):
+        manager = make_manager()
         ctrl_c()
-        with pytest.raises(KeyboardInterrupt), SyncContext(room, bridge) as context:
-            context._step(core.forever)
-        assert core.noted == ["core entered", "room entered", "cleaned up", "room left"]
-        assert len(room.left_with) == 1
+        with pytest.raises(KeyboardInterrupt), SyncContext(manager, bridge) as context:
+            context._step(fake.forever)
+        assert fake.noted == ["client entered", "manager entered", "cleaned up", "manager left"]
+        assert len(manager.left_with) == 1
 
-    def test_it_cuts_short_the_leaving_of_a_context(self, bridge, core, make_room, ctrl_c):
+    def test_it_cuts_short_the_leaving_of_a_context(self, bridge, fake, make_manager, ctrl_c):
         ctrl_c()
-        with pytest.raises(KeyboardInterrupt), SyncContext(make_room(leaving=core.forever), bridge):
+        with pytest.raises(KeyboardInterrupt), SyncContext(make_manager(leaving=fake.forever), bridge):
             pass
-        assert core.noted == ["core entered", "room entered", "room left", "cleaned up"]
+        assert fake.noted == ["client entered", "manager entered", "manager left", "cleaned up"]
 
     @pytest.mark.parametrize("when", [0, 1])
-    def test_while_the_call_is_handed_over_it_leaves_nothing_behind(self, bridge, core, monkeypatch, when):
-        bridge.call(core.add, 1, second=2)
+    def test_while_the_call_is_handed_over_it_leaves_nothing_behind(self, bridge, fake, monkeypatch, when):
+        bridge.call(fake.add, 1, second=2)
         loop = bridge.loop_thread()
         real = loop.call_soon
         interrupts = []
@@ -416,12 +416,12 @@ class TestCtrlC:
         monkeypatch.setattr(loop, "call_soon", call_soon)
         monkeypatch.setattr(module, "CLEANUP_TIMEOUT", 600.0)  # there is nothing to wait for
         with pytest.raises(KeyboardInterrupt):
-            bridge.call(core.forever)
+            bridge.call(fake.forever)
         assert interrupts
         assert loop.shutdown_callbacks == set()
-        assert bridge.call(core.add, 1, second=2) == 3
+        assert bridge.call(fake.add, 1, second=2) == 3
 
-    def test_before_the_first_step_of_its_task_it_ends_the_call(self, bridge, core, monkeypatch):
+    def test_before_the_first_step_of_its_task_it_ends_the_call(self, bridge, fake, monkeypatch):
         loop = bridge.loop_thread()
         busy, free, callbacks = threading.Event(), threading.Event(), []
         loop.call_soon(lambda: (busy.set(), free.wait()))
@@ -437,11 +437,11 @@ class TestCtrlC:
 
         monkeypatch.setattr(loop, "call_soon", call_soon)
         with pytest.raises(KeyboardInterrupt):
-            bridge.call(core.forever)
+            bridge.call(fake.forever)
         assert len(callbacks) == 2
         assert loop.shutdown_callbacks == set()
 
-    def test_after_the_answer_it_still_ends_an_iterator(self, bridge, core, monkeypatch):
+    def test_after_the_answer_it_still_ends_an_iterator(self, bridge, fake, monkeypatch):
         wait = module._Call.wait
 
         def interrupted(self, *seconds):
@@ -449,16 +449,16 @@ class TestCtrlC:
             monkeypatch.undo()
             raise KeyboardInterrupt
 
-        iterator = SyncIterator(core.count(), bridge)
+        iterator = SyncIterator(fake.count(), bridge)
         monkeypatch.setattr(module._Call, "wait", interrupted)
         with pytest.raises(KeyboardInterrupt):
             next(iterator)
-        assert core.noted[-1] == "closed"
+        assert fake.noted[-1] == "closed"
 
 
 class TestIterators:
-    def test_it_gives_the_values_and_ends(self, bridge, core):
-        iterator = SyncIterator(core.count(), bridge)
+    def test_it_gives_the_values_and_ends(self, bridge, fake):
+        iterator = SyncIterator(fake.count(), bridge)
         assert iter(iterator) is iterator
         assert list(iterator) == [0, 1, 2]
         with pytest.raises(StopIteration):
@@ -467,23 +467,23 @@ class TestIterators:
             lambda: not bridge.loop_thread().shutdown_callbacks
         )  # no task is left, though the iterator is still held
 
-    def test_the_core_runs_only_within_next(self, bridge, core):
-        iterator = SyncIterator(core.count(), bridge)
-        assert core.log == []
+    def test_the_client_runs_only_within_next(self, bridge, fake):
+        iterator = SyncIterator(fake.count(), bridge)
+        assert fake.log == []
         next(iterator)
-        bridge.call(core.add, 1, second=2)
-        assert core.noted == ["core entered", "opened", 0]
+        bridge.call(fake.add, 1, second=2)
+        assert fake.noted == ["client entered", "opened", 0]
         next(iterator)
-        assert core.noted == ["core entered", "opened", 0, 1]
+        assert fake.noted == ["client entered", "opened", 0, 1]
 
-    def test_one_task_owns_it_for_life(self, bridge, core):
-        list(SyncIterator(core.count(), bridge))
-        assert len({task for _, task in core.log[1:]}) == 1
-        assert core.log[0][1] != core.log[1][1]
+    def test_one_task_owns_it_for_life(self, bridge, fake):
+        list(SyncIterator(fake.count(), bridge))
+        assert len({task for _, task in fake.log[1:]}) == 1
+        assert fake.log[0][1] != fake.log[1][1]
 
     @pytest.mark.parametrize("way", ["close", "with", "drop"])
-    def test_leaving_it_early_closes_it_in_its_own_task(self, bridge, core, way):
-        iterator = SyncIterator(core.count(tidy=0.01), bridge)
+    def test_leaving_it_early_closes_it_in_its_own_task(self, bridge, fake, way):
+        iterator = SyncIterator(fake.count(tidy=0.01), bridge)
         if way == "with":
             with iterator as values:
                 next(values)
@@ -493,28 +493,28 @@ class TestIterators:
             iterator.close()
         if way == "drop":
             del iterator
-            wait_until(lambda: core.noted[-1] == "closed")
-        assert core.noted[1:] == ["opened", 0, "closed"]
-        assert len({task for _, task in core.log[1:]}) == 1
+            wait_until(lambda: fake.noted[-1] == "closed")
+        assert fake.noted[1:] == ["opened", 0, "closed"]
+        assert len({task for _, task in fake.log[1:]}) == 1
 
-    def test_break_and_garbage_collection(self, bridge, core):
-        for _ in SyncIterator(core.count(), bridge):
+    def test_break_and_garbage_collection(self, bridge, fake):
+        for _ in SyncIterator(fake.count(), bridge):
             break
-        wait_until(lambda: core.noted[-1] == "closed")
+        wait_until(lambda: fake.noted[-1] == "closed")
         assert bridge.loop_thread().shutdown_callbacks == set()
 
-    def test_once_closed_it_has_no_more_values(self, bridge, core):
-        iterator = SyncIterator(core.count(), bridge)
+    def test_once_closed_it_has_no_more_values(self, bridge, fake):
+        iterator = SyncIterator(fake.count(), bridge)
         next(iterator)
         iterator.close()
         iterator.close()
         assert list(iterator) == []
 
-    def test_closed_before_the_first_value_nothing_was_started(self, bridge, core):
-        iterator = SyncIterator(core.count(), bridge)
+    def test_closed_before_the_first_value_nothing_was_started(self, bridge, fake):
+        iterator = SyncIterator(fake.count(), bridge)
         iterator.close()
         assert list(iterator) == []
-        assert core.log == []
+        assert fake.log == []
 
     def test_an_error_passes_and_ends_it(self, bridge):
         async def failing():
@@ -541,17 +541,17 @@ class TestIterators:
         with pytest.raises(ValueError, match="no"):
             iterator.close()
 
-    def test_one_thread_at_a_time(self, bridge, core):
-        iterator = SyncIterator(core.stuck(), bridge)
+    def test_one_thread_at_a_time(self, bridge, fake):
+        iterator = SyncIterator(fake.stuck(), bridge)
         assert next(iterator) == "first"
         with ThreadPoolExecutor(1) as pool:
             waiting = pool.submit(next, iterator, "ended")
-            assert core.reached.wait(LIMIT)
+            assert fake.reached.wait(LIMIT)
             with pytest.raises(InvalidStateError, match="another thread"):
                 next(iterator)
             iterator.close()
             assert waiting.result(LIMIT) == "ended"
-        assert core.noted[1:] == ["opened", "closed"]
+        assert fake.noted[1:] == ["opened", "closed"]
 
     def test_while_it_closes_it_has_no_more_values(self, bridge):
         released, closing = threading.Event(), threading.Event()
@@ -575,112 +575,112 @@ class TestIterators:
             released.set()
             assert first.result(LIMIT) is second.result(LIMIT) is None
 
-    def test_after_the_client_closed(self, bridge, core):
-        under_way, at_its_end = SyncIterator(core.count(), bridge), SyncIterator(core.count(), bridge)
+    def test_after_the_client_closed(self, bridge, fake):
+        under_way, at_its_end = SyncIterator(fake.count(), bridge), SyncIterator(fake.count(), bridge)
         next(under_way)
         list(at_its_end)
         bridge.close()
-        assert core.noted[-2:] == ["closed", "core left"]
+        assert fake.noted[-2:] == ["closed", "client left"]
         with pytest.raises(ClientClosedError):
             next(under_way)
         with pytest.raises(StopIteration):
             next(at_its_end)
         under_way.close()
 
-    def test_one_opened_before_the_client_was_closed_and_opened_again_stays_ended(self, bridge, core):
-        iterator = SyncIterator(core.count(), bridge)
+    def test_one_opened_before_the_client_was_closed_and_opened_again_stays_ended(self, bridge, fake):
+        iterator = SyncIterator(fake.count(), bridge)
         next(iterator)
         bridge.close()
         bridge.reopen()
-        bridge.call(core.add, 1, second=2)
+        bridge.call(fake.add, 1, second=2)
         with pytest.raises(ClientClosedError):
             next(iterator)
 
 
 class TestContexts:
-    def test_it_is_entered_stepped_and_left_in_one_task(self, bridge, core, make_room):
-        room = make_room()
-        with SyncContext(room, bridge) as context:
+    def test_it_is_entered_stepped_and_left_in_one_task(self, bridge, fake, make_manager):
+        manager = make_manager()
+        with SyncContext(manager, bridge) as context:
             assert isinstance(context, SyncContext)
-            assert context._step(room.step) == "step"
-        assert core.noted[1:] == ["room entered", "step", "room left"]
-        assert len({task for _, task in core.log[1:]}) == 1
-        assert room.left_with == [None]
+            assert context._step(manager.step) == "step"
+        assert fake.noted[1:] == ["manager entered", "step", "manager left"]
+        assert len({task for _, task in fake.log[1:]}) == 1
+        assert manager.left_with == [None]
 
-    def test_the_last_value_ends_the_iteration(self, bridge, make_room):
-        room = make_room()
-        with SyncContext(room, bridge) as context, pytest.raises(StopIteration):
-            context._step(room.last)
+    def test_the_last_value_ends_the_iteration(self, bridge, make_manager):
+        manager = make_manager()
+        with SyncContext(manager, bridge) as context, pytest.raises(StopIteration):
+            context._step(manager.last)
 
-    def test_after_it_there_are_no_more_values(self, bridge, make_room):
-        room = make_room()
-        with SyncContext(room, bridge) as context:
+    def test_after_it_there_are_no_more_values(self, bridge, make_manager):
+        manager = make_manager()
+        with SyncContext(manager, bridge) as context:
             pass
         with pytest.raises(StopIteration):
-            context._step(room.step)
+            context._step(manager.step)
 
-    def test_before_it_there_are_no_values(self, bridge, make_room):
-        room = make_room()
-        context = SyncContext(room, bridge)
+    def test_before_it_there_are_no_values(self, bridge, make_manager):
+        manager = make_manager()
+        context = SyncContext(manager, bridge)
         with pytest.raises(RuntimeError, match="`with` statement"):
-            context._step(room.step)
+            context._step(manager.step)
         context.__exit__(None, None, None)
 
-    def test_the_bodys_error_is_passed_to_the_wrapped_context_and_raised(self, bridge, make_room):
-        room, error = make_room(), KeyError("mine")
-        with pytest.raises(KeyError) as caught, SyncContext(room, bridge):
+    def test_the_bodys_error_is_passed_to_the_wrapped_context_and_raised(self, bridge, make_manager):
+        manager, error = make_manager(), KeyError("mine")
+        with pytest.raises(KeyError) as caught, SyncContext(manager, bridge):
             raise error
         assert caught.value is error
-        assert room.left_with == [KeyError]
+        assert manager.left_with == [KeyError]
 
-    def test_an_error_while_entering(self, bridge, core, make_room):
+    def test_an_error_while_entering(self, bridge, fake, make_manager):
         async def fail():
             raise ValueError("no")
 
-        with pytest.raises(ValueError, match="no") as caught, SyncContext(make_room(entering=fail), bridge):
+        with pytest.raises(ValueError, match="no") as caught, SyncContext(make_manager(entering=fail), bridge):
             pytest.fail("it was entered")
         names = [frame.name for frame in traceback.extract_tb(caught.value.__traceback__)]
         assert names[1:] == ["__enter__", "run", "enter", "__aenter__", "fail"]
-        assert core.noted == ["core entered"]
+        assert fake.noted == ["client entered"]
         assert bridge.loop_thread().shutdown_callbacks == set()
 
-    def test_an_error_while_leaving(self, bridge, make_room):
+    def test_an_error_while_leaving(self, bridge, make_manager):
         async def fail():
             raise ValueError("no")
 
-        with pytest.raises(ValueError, match="no") as caught, SyncContext(make_room(leaving=fail), bridge):
+        with pytest.raises(ValueError, match="no") as caught, SyncContext(make_manager(leaving=fail), bridge):
             pass
         names = [frame.name for frame in traceback.extract_tb(caught.value.__traceback__)]
         assert names[1:] == ["__exit__", "close", "run", "__aexit__", "fail"]
 
-    def test_an_error_of_a_clean_up_requested_by_another_thread(self, bridge, core, make_room):
+    def test_an_error_of_a_clean_up_requested_by_another_thread(self, bridge, fake, make_manager):
         async def fail():
             raise ValueError("no")
 
-        context = SyncContext(make_room(leaving=fail), bridge)
+        context = SyncContext(make_manager(leaving=fail), bridge)
         context.__enter__()
         with ThreadPoolExecutor(1) as pool:
-            waiting = pool.submit(context._step, core.forever)
-            assert core.reached.wait(LIMIT)
+            waiting = pool.submit(context._step, fake.forever)
+            assert fake.reached.wait(LIMIT)
             with pytest.raises(ValueError, match="no"):
                 context.__exit__(None, None, None)
             with pytest.raises(ValueError, match="no"):
                 waiting.result(LIMIT)
 
     @pytest.mark.parametrize("way", ["drop", "close"])
-    def test_an_open_context_is_left_when_its_client_closes(self, bridge, core, make_room, way):
-        room = make_room()
-        context = SyncContext(room, bridge)
+    def test_an_open_context_is_left_when_its_client_closes(self, bridge, fake, make_manager, way):
+        manager = make_manager()
+        context = SyncContext(manager, bridge)
         context.__enter__()
         if way == "drop":
             del context
-            wait_until(lambda: core.noted[-1] == "room left")
+            wait_until(lambda: fake.noted[-1] == "manager left")
         else:
             bridge.close()
             context.__exit__(None, None, None)
-        assert "room left" in core.noted
-        assert room.left_with == [GeneratorExit]
-        assert len({task for what, task in core.log if "room" in what}) == 1
+        assert "manager left" in fake.noted
+        assert manager.left_with == [GeneratorExit]
+        assert len({task for what, task in fake.log if "manager" in what}) == 1
 
 
 class TestAnotherProcess:
@@ -690,34 +690,36 @@ class TestAnotherProcess:
     def fork(self, monkeypatch):
         return lambda: monkeypatch.setattr(os, "getpid", lambda: 0)
 
-    def test_objects_opened_before_the_fork_are_refused_and_untouched(self, bridge, core, make_room, fork, monkeypatch):
-        iterator, room = SyncIterator(core.count(), bridge), make_room()
+    def test_objects_opened_before_the_fork_are_refused_and_untouched(
+        self, bridge, fake, make_manager, fork, monkeypatch
+    ):
+        iterator, manager = SyncIterator(fake.count(), bridge), make_manager()
         next(iterator)
-        with SyncContext(room, bridge):
-            before = list(core.noted)
+        with SyncContext(manager, bridge):
+            before = list(fake.noted)
             fork()
             with pytest.raises(RuntimeError, match="before a fork"):
                 next(iterator)
             iterator.close()
             iterator._worker.cancel()
-            SyncContext.__exit__(SyncContext(room, bridge), None, None, None)
+            SyncContext.__exit__(SyncContext(manager, bridge), None, None, None)
             monkeypatch.undo()
-            bridge.call(core.add, 1, second=2)
-            assert core.noted == before
+            bridge.call(fake.add, 1, second=2)
+            assert fake.noted == before
 
-    def test_its_exit_is_not_the_parents(self, bridge, core, fork, monkeypatch):
-        bridge.call(core.add, 1, second=2)
+    def test_its_exit_is_not_the_parents(self, bridge, fake, fork, monkeypatch):
+        bridge.call(fake.add, 1, second=2)
         loop = bridge.loop_thread()
         fork()
         loop._exit()
         monkeypatch.undo()
-        assert bridge.call(core.add, 1, second=2) == 3
+        assert bridge.call(fake.add, 1, second=2) == 3
 
-    def test_the_exit_of_its_own_process_ends_the_thread(self, bridge, core):
-        thread = bridge.call(core.thread)
+    def test_the_exit_of_its_own_process_ends_the_thread(self, bridge, fake):
+        thread = bridge.call(fake.thread)
         bridge.loop_thread()._exit()
         assert not thread.is_alive()
-        assert core.noted[-1] == "core left"
+        assert fake.noted[-1] == "client left"
 
 
 class TestWrappers:
@@ -731,6 +733,6 @@ class TestWrappers:
 
         assert repr(Thing(AsyncThing(), bridge)) == "<Thing 7>"
 
-    def test_wrapped_objects_are_unwrapped(self, bridge, core):
-        assert unwrap(SyncWrapper(core, bridge)) is core
+    def test_wrapped_objects_are_unwrapped(self, bridge, fake):
+        assert unwrap(SyncWrapper(fake, bridge)) is fake
         assert unwrap("id") == "id"

@@ -40,12 +40,12 @@ ENTER = """
         pass
 """
 CLOSE = """
-    core = client._wrapped
-    class Stubborn(type(core)):
+    async_client = client._wrapped
+    class Stubborn(type(async_client)):
         async def __aexit__(self, *_):
             say("ready")
             await anyio.sleep(1)
-    core.__class__ = Stubborn
+    async_client.__class__ = Stubborn
     client.characters.list()
     client.close()
 """
@@ -237,7 +237,7 @@ class TestExit:
         assert err.strip().splitlines()[-1] == "RuntimeError: oops"
         assert "Warning" not in err
 
-    def test_a_blocked_core_does_not_keep_the_interpreter(self, interpreter):
+    def test_a_blocked_client_does_not_keep_the_interpreter(self, interpreter):
         python = interpreter(
             """
             from service import *
