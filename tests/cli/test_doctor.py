@@ -124,7 +124,9 @@ def test_a_clock_that_is_wrong(doctor, service, skew, way):
 
 
 def test_a_server_that_tells_neither_time_nor_budget(doctor, service):
-    service.reply("character.list", lambda call: attrs.evolve(service.default_reply(call), headers={"date": "yesterday"}))
+    service.reply(
+        "character.list", lambda call: attrs.evolve(service.default_reply(call), headers={"date": "yesterday"})
+    )
 
     code, checks, _ = doctor()
 
