@@ -1,4 +1,4 @@
-"""``a2v demo``: several characters speak real recordings, all at once."""
+"""``a2v demo``: several characters speak recordings that come with a2v, all at once."""
 
 from __future__ import annotations
 
@@ -13,23 +13,22 @@ import anyio
 from attrs import frozen
 
 from a2v import A2VError, Job
-from a2v.cli.session import follow, submit
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from a2v import AsyncA2V, Character
-    from a2v.cli.output import Output
+    from a2v import Character
+    from a2v.cli.tracking import VideoTracker
 
 FOLDER = Path(__file__).with_name("clips")
 
 
 @frozen
 class Clip:
-    """A recording that comes with a2v; `clips/LICENSE.md` tells from where and on what terms.
+    """A recording that comes with a2v; ``clips/LICENSE.md`` has its origin and license.
 
     Attributes:
-        name: The file, without its extension.
+        name: The name of the file, without extension.
         gender: The speaker's, as characters have it.
     """
 
@@ -38,7 +37,7 @@ class Clip:
 
     @property
     def path(self) -> Path:
-        """Where it is."""
+        """The file."""
         return FOLDER / f"{self.name}.flac"
 
 
@@ -46,28 +45,28 @@ CLIPS = (Clip("slt", "female"), Clip("awb", "male"), Clip("june", "female"), Cli
 CREDITS = "Speech: CMU ARCTIC (slt, awb), June Wallack (CC BY-SA 3.0), Carlo Flora (CC BY 3.0); terms in"
 
 
-def assign(clips: Iterable[Clip], cast: list[Character]) -> list[tuple[Clip, Character]]:
-    """Find a speaker for each clip: of the recorded voice's gender if there is one, and another each time while they last.
+def assign(clips: Iterable[Clip], characters: list[Character]) -> list[tuple[Clip, Character]]:
+    """Assign a character to each clip: of the same gender if there is one, and as few of them twice as possible.
 
     Raises:
-        A2VError: There is nobody to speak.
+        A2VError: There are no characters.
     """
-    if not cast:
+    if not characters:
         raise A2VError("the server has no characters")
-    genders = {character.gender for character in cast}
-    turns = {gender: cycle([one for one in cast if one.gender == gender]) for gender in genders}
-    anybody = cycle(cast)
-    return [(clip, next(turns.get(clip.gender, anybody))) for clip in clips]
+    genders = {character.gender for character in characters}
+    by_gender = {gender: cycle([one for one in characters if one.gender == gender]) for gender in genders}
+    others = cycle(characters)
+    return [(clip, next(by_gender.get(clip.gender, others))) for clip in clips]
 
 
-async def make_videos(client: AsyncA2V, output: Output, folder: Path) -> list[Path]:
+async def make_videos(tracker: VideoTracker, folder: Path) -> list[Path]:
     """Make a video of each clip, all at once.
 
     Returns:
-        Where the videos are.
+        The paths of the videos.
 
     Raises:
-        A2VError: One could not be made. The others were.
+        A2VError: A video could not be made. The others were.
     """
     made: list[Path] = []
     errors: list[A2VError] = []
@@ -76,25 +75,16 @@ async def make_videos(client: AsyncA2V, output: Output, folder: Path) -> list[Pa
         target = folder / f"{character.model_id}-{clip.name}.mp4"
         label = f"{character.display_name} speaks {clip.path.name}"
         try:
-            await follow(
-                await submit(
-                    client,
-                    output,
-                    Job(character.model_id, clip.path.as_uri()),
-                    label=label,
-                    target=target,
-                ),
-                output,
-                overwrite=True,
-            )
+            task = await tracker.submit(Job(character.model_id, clip.path.as_uri()), label=label, target=target)
+            await tracker.follow(task, overwrite=True)
         except A2VError as error:
             errors.append(error)
         else:
             made.append(target.absolute())
 
-    cast = assign(CLIPS, await client.characters.list())
+    assigned = assign(CLIPS, await tracker.client.characters.list())
     async with anyio.create_task_group() as tasks:
-        for clip, character in cast:
+        for clip, character in assigned:
             tasks.start_soon(make, clip, character)
     if errors:
         raise errors[0]
@@ -102,8 +92,8 @@ async def make_videos(client: AsyncA2V, output: Output, folder: Path) -> list[Pa
 
 
 def advice(made: list[Path], folder: Path) -> list[str]:
-    """How to go on once the videos are there."""
-    # Whoever set the project up in a folder of its own has the program there and not on the path.
+    """Return the lines that say what to do next."""
+    # In a virtual environment that is not activated, the program is not on the path.
     program = "a2v" if shutil.which("a2v") else shlex.quote(sys.argv[0])
     opener = {"darwin": "open", "win32": "start"}.get(sys.platform, "xdg-open")
     return [
@@ -111,7 +101,7 @@ def advice(made: list[Path], folder: Path) -> list[str]:
         f"{len(made)} videos are in {folder.absolute()}",
         "Open them with any video player, for example:",
         f"  {opener} {shlex.quote(str(made[0]))}",
-        "Make one of a recording of your own:",
+        "Make a video of your own recording:",
         f"  {program} generate RECORDING --model-id eva_a0008 --local -o hello.mp4",
         f"{CREDITS} {FOLDER / 'LICENSE.md'}",
     ]

@@ -1,4 +1,4 @@
-"""Where commands save files: checked before anything is paid for."""
+"""Checks of the paths that commands save to, made before anything is submitted and paid for."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from a2v import DownloadError
 from a2v._async.destination import Destination, FileId, file_ids
 from a2v._core.file_names import default_paths, mask_path
 from a2v._core.file_urls import path_from_url
-from a2v.cli.plan import Work, as_options
-from a2v.cli.server import UsageError
+from a2v.cli.options import UsageError, in_cli_terms
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-# Endings that promise a player or an editor something else than the MP4 that is saved.
+    from a2v.cli.batch_manifest import BatchManifest
+
+# Extensions of other formats: players and editors would take the MP4 for something else.
 _OTHER_FORMATS = frozenset(
     [
         ".3gp",
@@ -54,7 +55,7 @@ _OTHER_FORMATS = frozenset(
 
 
 def recording_of(audio: str) -> Path | None:
-    """The file that the user means by AUDIO, if it is one on this machine."""
+    """Return the file that AUDIO means, if it is one on this machine."""
     return path_from_url(audio) if "://" in audio else Path(audio)
 
 
@@ -64,74 +65,74 @@ def check_targets(
     """Check that a video and its mask can be saved.
 
     Args:
-        output: Where the video goes, if it is saved.
-        mask_output: Where its mask goes, if it is saved.
-        recordings: The files from which the video is made, if they are on this machine.
+        output: The path of the video, if it is saved.
+        mask_output: The path of its mask, if it is saved.
+        recordings: The recordings of the video that are files on this machine.
         overwrite: Whether files may be replaced.
 
     Raises:
-        UsageError: They cannot.
+        UsageError: They cannot be saved.
     """
-    spared = file_ids(recordings)
+    protected = file_ids(recordings)
     for option, target in (("--output", output), ("--mask-output", mask_output)):
         if target:
             try:
-                _check_target(target, option, spared, overwrite=overwrite)
+                _check_target(target, option, protected, overwrite=overwrite)
             except OSError as error:
                 raise UsageError(f"{option}: {target} cannot be written: {error.strerror}") from None
     if output and mask_output and os.path.realpath(output) == os.path.realpath(mask_output):
-        raise UsageError(f"--mask-output: {mask_output} is where the video goes; give the mask a file of its own")
+        raise UsageError(f"--mask-output: {mask_output} is the file of the video; give the mask another file")
 
 
-def _check_target(path: Path, option: str, spared: frozenset[FileId], *, overwrite: bool) -> None:
+def _check_target(path: Path, option: str, protected: frozenset[FileId], *, overwrite: bool) -> None:
     if path.is_dir():
         raise UsageError(f"{option}: {path} is a folder; give the name of a file in it")
-    if file_ids([path]) & spared:
-        raise UsageError(f"{option}: {path} is the recording itself; save the video under another name")
+    if file_ids([path]) & protected:
+        raise UsageError(f"{option}: {path} is the recording; choose another file for the video")
     if path.suffix.lower() in _OTHER_FORMATS:
         raise UsageError(
             f"{option}: videos are saved as MP4; name the file {path.with_suffix('.mp4').name}, not {path.name}"
         )
     if path.is_file() and not overwrite:
-        raise UsageError(f"{option}: {path} is there already; add --overwrite to replace it")
+        raise UsageError(f"{option}: {path} exists; add --overwrite to replace it")
     make_folder(path.parent, option)
     try:
         Destination(path.absolute(), overwrite).prepare()
     except DownloadError as error:
-        raise UsageError(f"{option}: {as_options(str(error))}") from None
+        raise UsageError(f"{option}: {in_cli_terms(str(error))}") from None
 
 
 def make_folder(path: Path, option: str = "--output") -> None:
-    """Make the folder of a file, if need be.
+    """Create a folder unless it exists.
 
     Raises:
-        UsageError: It cannot be made or written to.
+        UsageError: It cannot be created or written to.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
         raise UsageError(f"{option}: {path} is not a folder") from None
     except OSError as error:
-        raise UsageError(f"{option}: the folder {path} cannot be made: {error.strerror}") from None
+        raise UsageError(f"{option}: the folder {path} cannot be created: {error.strerror}") from None
     if not os.access(path, os.W_OK):
         raise UsageError(f"{option}: the folder {path} is not writable")
 
 
-def check_videos(work: Work, folder: Path, needed: Iterable[Path]) -> None:
+def check_videos(manifest: BatchManifest, folder: Path, needed: Iterable[Path]) -> None:
     """Check that no video or mask of a batch replaces a file that the batch needs.
 
     Args:
-        work: The manifest.
-        folder: Where the videos go.
-        needed: The manifest and other files; recordings that are files are added.
+        manifest: The jobs, and the recordings that are files.
+        folder: The folder of the videos.
+        needed: The other files that must not be replaced.
 
     Raises:
-        UsageError: One would.
+        UsageError: A file would be replaced.
     """
-    spared = file_ids([*needed, *map(path_from_url, work.files)])
-    for path in filter(None, default_paths(work.jobs, folder)):
+    protected = file_ids([*needed, *manifest.files.values()])
+    for path in filter(None, default_paths(manifest.jobs, folder)):
         for target in (path, mask_path(path)):
-            if file_ids([target]) & spared:
+            if file_ids([target]) & protected:
                 raise UsageError(
                     f"--output: {target} is the manifest or a recording, which a video would replace: "
                     "choose another folder, or another name for its row"

@@ -1,0 +1,179 @@
+"""The checks of ``a2v doctor``: the installation, the token, and one request to the server. Nothing is submitted."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import time
+from email.utils import parsedate_to_datetime
+from importlib import import_module, metadata
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from attrs import frozen
+
+from a2v import A2VError, __version__
+from a2v._async.requests.transport import Transport
+from a2v._core import wire
+from a2v._core.rate_limiter import reset_in
+from a2v._core.responses import NoResponse, Retry, classify
+from a2v._core.settings import HOSTED, Secret, resolve_base_url, resolve_token
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from a2v import Character
+    from a2v._core.wire import ApiRequest, Response
+
+CheckState: TypeAlias = Literal["ok", "note", "problem"]
+
+_TIMEOUT = 15.0
+# With a larger difference, servers may refuse presigned URLs and tokens that expire.
+_MAX_CLOCK_SKEW = 60.0
+
+
+@frozen
+class Check:
+    """The result of one check.
+
+    Attributes:
+        name: What was checked.
+        state: ``"problem"`` if it prevents a2v from working, ``"note"`` if it may matter.
+        words: The finding, and what to do.
+    """
+
+    name: str
+    state: CheckState
+    words: str
+
+
+def check_installation() -> list[Check]:
+    """Check Python, the extras and FFmpeg's libraries."""
+    system = f"{platform.python_version()} on {platform.system()} {platform.machine()}, a2v {__version__}"
+    return [Check("python", "ok", system), *_extras(), *_ffmpeg()]
+
+
+async def check_access(token: Secret, token_source: str, base_url: str | None) -> list[Check]:
+    """Check the token and the base URL, and if both are valid, ask the server for its characters.
+
+    Args:
+        token: The token.
+        token_source: Where it comes from.
+        base_url: The server. ``None``: that of ``A2V_BASE_URL``, or the hosted service.
+    """
+    valid_token, token_check = _token(token, token_source)
+    url, url_check = _base_url(base_url)
+    return [token_check, url_check, *(await _server(url, valid_token) if url and valid_token else [])]
+
+
+def _extras() -> Iterator[Check]:
+    """Check which extras are installed, by the requirements in the metadata of the package."""
+    needs: dict[str, list[str]] = {}
+    for requirement in metadata.requires("a2v") or []:
+        if found := re.fullmatch(r"([\w.-]+)[^;]*;.*\bextra == [\"'](\w+)[\"'].*", requirement):
+            needs.setdefault(found[2], []).append(found[1])
+    needs.pop("all", None)
+    for extra, packages in needs.items():
+        missing = [package for package in packages if not _version(package)]
+        if missing:
+            words = f'not installed: pip install "a2v[{extra}]" (missing: {", ".join(missing)})'
+        else:
+            words = ", ".join(f"{package} {_version(package)}" for package in packages)
+        yield Check(f"extra {extra}", "note" if missing else "ok", words)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _ffmpeg() -> Iterator[Check]:
+    """Check the libraries of PyAV, with which the local engine decodes and encodes."""
+    if not _version("av"):
+        return
+    try:
+        av: Any = import_module("av")
+        av.Codec("libx264", "w")
+        av.Codec("aac", "w")
+    except Exception as error:  # noqa: BLE001  # a broken library may raise anything
+        reason = str(error) or type(error).__name__
+        words = f"the local engine cannot encode: {reason}; reinstall PyAV: pip install --force-reinstall av"
+        yield Check("ffmpeg", "problem", words)
+        return
+    names = ("libavcodec", "libavformat", "libavutil")
+    versions = ", ".join(f"{name} {'.'.join(map(str, av.library_versions[name]))}" for name in names)
+    yield Check("ffmpeg", "ok", f"{versions}; encodes H.264 and AAC")
+
+
+def _token(token: Secret, source: str) -> tuple[Secret | None, Check]:
+    if token.value is None:
+        return None, Check("token", "problem", "there is none: set A2V_TOKEN, or pass --token-file FILE")
+    try:
+        return resolve_token(token, Secret(None)), Check("token", "ok", f"found in {source}")
+    except A2VError as error:
+        return None, Check("token", "problem", str(error))
+
+
+def _base_url(base_url: str | None) -> tuple[str | None, Check]:
+    source = "--base-url" if base_url is not None else "A2V_BASE_URL"
+    try:
+        url = resolve_base_url(base_url, os.environ.get("A2V_BASE_URL"))
+    except A2VError as error:
+        return None, Check("base_url", "problem", f"{error} (set by {source})")
+    return url, Check("base_url", "ok", f"{url} ({'the hosted service' if url == HOSTED else f'from {source}'})")
+
+
+async def _server(url: str, token: Secret) -> list[Check]:
+    transport, request = Transport(None), wire.character_list()
+    began = time.monotonic()
+    try:
+        response = await transport.exchange(url, token, request, _TIMEOUT)
+    except A2VError as error:
+        return [Check("server", "problem", f"no request can be sent: {error}")]
+    finally:
+        await transport.aclose()
+    seconds = time.monotonic() - began
+    if isinstance(response, NoResponse):
+        return [Check("server", "problem", f"cannot be reached: {response.reason}")]
+    # Also for a refusal, of which the clock or the rate limit may be the reason.
+    return [_outcome(request, response, seconds), *_clock(response), *_rate_limit(response)]
+
+
+def _outcome(request: ApiRequest[list[Character]], response: Response, seconds: float) -> Check:
+    try:
+        outcome = classify(request, response)
+    except A2VError as error:
+        return Check("server", "problem", f"refused the request: {error}")
+    if isinstance(outcome, Retry):
+        return Check("server", "problem", f"refused the request: {outcome.error}")
+    characters = f"{len(outcome)} character{'' if len(outcome) == 1 else 's'}"
+    return Check("server", "ok", f"accepts the token and has {characters}; responded in {seconds:.1f} s")
+
+
+def _clock(response: Response) -> Iterator[Check]:
+    try:
+        skew = time.time() - parsedate_to_datetime(response.headers["date"]).timestamp()
+    except (KeyError, ValueError, OverflowError):  # the last one for a year out of range
+        yield Check("clock", "note", "the server did not send its time, so this machine's clock was not compared")
+        return
+    if abs(skew) <= _MAX_CLOCK_SKEW:
+        yield Check("clock", "ok", "agrees with the server's to the minute")
+    else:
+        direction = "ahead of" if skew > 0 else "behind"
+        words = (
+            f"this machine is {abs(skew):.0f} s {direction} the server: set its clock, or signed URLs may be refused"
+        )
+        yield Check("clock", "problem", words)
+
+
+def _rate_limit(response: Response) -> Iterator[Check]:
+    left, total = (response.headers.get(f"x-ratelimit-{name}", "") for name in ("left", "total"))
+    if not re.fullmatch(r"[0-9]{1,15}", left):
+        yield Check("budget", "note", "the server did not send how many requests are left")
+        return
+    seconds = reset_in(response.headers)
+    words = f"{left} of {total[:15] or 'an unknown number of'} requests left"
+    words += f"; resets in {seconds:.0f} s" if seconds else ""
+    yield Check("budget", "note" if int(left) == 0 else "ok", words)

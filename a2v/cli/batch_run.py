@@ -1,0 +1,393 @@
+"""``a2v batch`` and ``a2v journal``: run a manifest, summarize it, and say how to continue."""
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import anyio
+from attrs import asdict, evolve, field, frozen
+
+from a2v import (
+    A2VError,
+    AmbiguousJobsError,
+    ConfigurationError,
+    DownloadError,
+    Job,
+    JournalError,
+    SubmissionUnknownError,
+    read_journal,
+)
+from a2v._async.batch.journal import check_account
+from a2v._async.batch.lock_file import is_in_use
+from a2v._async.batch.planning import preview
+from a2v._core.batch_options import BatchOptions
+from a2v._core.job_matching import repeated_jobs
+from a2v._core.manifest_jobs import listed_rows
+from a2v._unicode_paths import find_existing
+from a2v.cli.batch_manifest import BatchManifest, read_batch_manifest
+from a2v.cli.connection import account, connect
+from a2v.cli.events import (
+    BatchProgress,
+    BatchSummary,
+    DryRunPlan,
+    EventStream,
+    JobEnded,
+    JournalListed,
+    Warned,
+)
+from a2v.cli.job_status import IN_PROGRESS, JobStatus, count_stages, format_counts
+from a2v.cli.options import BatchFlags, ServerOptions, StagingOptions, UsageError, in_cli_terms
+from a2v.cli.recordings import copied_path, copy_recording, open_staging, staged_url
+from a2v.cli.renderers import open_renderer
+from a2v.cli.report import check_report, write_report
+from a2v.cli.targets import check_videos, make_folder
+from a2v.cli.terminal import eprint, plural
+from a2v.cli.tracking import continues
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+
+    from a2v import AsyncBatch, JournalEntry
+
+JOURNAL = "a2v-batch.db"
+ENGINE_FOLDER = "a2v-engine"
+# The queue of a local engine is bounded.
+_MAX_LOCAL = 500
+# Stores sign URLs for a week at most, and the last row waits for all others.
+_STAGED_DAYS = 7
+_MAX_LISTED = 10
+_PROGRESS_INTERVAL = 0.5
+
+
+async def run_batch(
+    path: Path, folder: Path, flags: BatchFlags, staging: StagingOptions, server: ServerOptions
+) -> None:
+    """Run a manifest, or print the plan of the run for a dry run.
+
+    Raises:
+        UsageError: The batch cannot begin. Nothing was submitted.
+        ManifestError: The manifest has errors. Nothing was submitted.
+        SubmissionUnknownError: The outcome of some submissions is unknown.
+        A2VError: Some jobs are not done.
+    """
+    server.check()
+    again = (
+        f"  a2v batch {shlex.quote(str(path))} -o {shlex.quote(str(folder))}{flags.flags}{staging.flags}{server.flags}"
+    )
+    if server.local and not server.data_dir:
+        # With a data folder, so that the renders of an interrupted batch are not lost.
+        server = evolve(server, data_dir=folder / ENGINE_FOLDER)
+    manifest = read_batch_manifest(path, server, staged=bool(staging.bucket(server)))
+    if not flags.dry_run:
+        make_folder(folder)
+    journal = find_existing(flags.journal) if flags.journal else folder / JOURNAL
+    if journal.is_dir():
+        raise UsageError(f"--journal: {journal} is a folder; give the name of a file in it")
+    if flags.report:
+        token = [Path(server.token_file)] if server.token_file else []
+        check_report(flags.report, [path, journal, *token, *manifest.files.values()])
+    if flags.overwrite:
+        check_videos(manifest, folder, [path])
+    options = flags.to_options(folder, journal, manifest.rows)
+    if server.local and options.max_in_flight is None:
+        options = evolve(options, max_in_flight=_MAX_LOCAL)
+    renderer = open_renderer(as_json=server.as_json)
+    events = EventStream(renderer.render, "reading the journal and the folder")
+    if manifest.hidden_rows:
+        events.emit(Warned(f"{path}: hidden rows were skipped: {listed_rows(manifest.hidden_rows)}"))
+    run = _BatchRun(manifest, options, journal, flags.report, staging, server, events, again)
+    await (run.dry_run() if flags.dry_run else run.run(renderer))
+
+
+def show_journal(path: Path, *, as_json: bool) -> None:
+    """Print the entries of a journal, also of a running batch.
+
+    Raises:
+        UsageError: It cannot be read.
+    """
+    try:
+        entries = read_journal(path)
+    except JournalError as error:
+        raise UsageError(str(error)) from None
+    jobs = [
+        JobStatus(
+            row=None,
+            name=_label(entry),
+            state=entry.state.value,
+            video_id=entry.video_id,
+            path=entry.path,
+            error=entry.error,
+            job=entry.job,
+            source=entry.job.audio_url,
+        )
+        for entry in entries
+    ]
+    open_renderer(as_json=as_json).render(JournalListed(jobs))
+
+
+@frozen
+class _BatchRun:
+    """One run.
+
+    Attributes:
+        manifest: The jobs.
+        options: The options of the batch.
+        journal: The journal.
+        report: The file of the report, if one is written.
+        staging: How the server gets at recordings on this machine.
+        server: The server.
+        events: Gets each event.
+        again: The command that continues the batch.
+        errors: The errors of jobs so far.
+    """
+
+    manifest: BatchManifest
+    options: BatchOptions
+    journal: Path
+    report: Path | None
+    staging: StagingOptions
+    server: ServerOptions
+    events: EventStream
+    again: str
+    errors: dict[int, str] = field(factory=dict)
+
+    async def run(self, display: AbstractContextManager[object]) -> None:
+        """Run the batch. The display is removed before the summary."""
+        begun = False
+        urls = [job.audio_url for job in self.manifest.jobs]
+        try:
+            async with open_staging(self.staging, self.server, urls, self.events, days=_STAGED_DAYS) as stage:
+                with display:
+                    async with AsyncExitStack() as stack:
+                        batch = await self._begin(stack, await self._with_reachable_audio(stage))
+                        begun = True
+                        await stack.enter_async_context(self._progress_events(batch))
+                        self._warn_of_missing_rows(batch)
+                        async for outcome in batch:
+                            job = self.manifest.outcome_status(outcome)
+                            if job.error:
+                                self.errors[outcome.index] = job.error
+                            self.events.emit(JobEnded(job))
+                jobs = self._statuses()
+                self.events.emit(BatchSummary(count_stages(job.state for job in jobs)))
+                # Within the block, which deletes staged recordings unless an error leaves it.
+                self._raise_if_not_done(jobs)
+        except anyio.get_cancelled_exc_class():
+            if begun:
+                self._print_hints("interrupted")
+            else:
+                eprint("a2v: interrupted before the batch began")
+            raise
+        except BrokenPipeError:
+            if begun:
+                self._print_hints("the reader of its output has gone")
+            raise
+
+    async def dry_run(self) -> None:
+        """Print the plan of the run.
+
+        Raises:
+            UsageError: The run would not begin.
+        """
+        jobs = await self._with_expected_audio()
+        self._warn_of_repeated(jobs)
+        with self._usage_errors():
+            try:
+                self._check_account()
+                plan = preview(jobs, self.options)
+            except A2VError:
+                self.events.emit(DryRunPlan(counts=None, submissions=0))
+                raise
+        self.events.emit(self.manifest.dry_run_plan(plan))
+
+    def _check_account(self) -> None:
+        found = account(self.server)
+        if found and self.journal.exists():
+            base_url, token = found
+            check_account(self.journal, base_url=base_url, token=token, new_token=self.options.new_token)
+
+    @contextmanager
+    def _usage_errors(self) -> Iterator[None]:
+        """Turn the reasons why a batch does not begin into usage errors."""
+        try:
+            yield
+        except AmbiguousJobsError as error:
+            raise self.manifest.explain_ambiguity(error) from None
+        except (JournalError, DownloadError, ConfigurationError) as error:
+            raise UsageError(in_cli_terms(str(error))) from None
+
+    async def _begin(self, stack: AsyncExitStack, jobs: list[Job]) -> AsyncBatch:
+        # Before a local engine starts: it would refuse a data folder in use, and its message does not mention the batch.
+        if is_in_use(self.journal):
+            raise UsageError(f"this batch is already running: another process uses {self.journal}")
+        self._warn_of_repeated(jobs)
+        client = await stack.enter_async_context(connect(self.server, []))
+        batch = client.batch(jobs, **asdict(self.options, recurse=False))
+        with self._usage_errors():
+            return await stack.enter_async_context(batch)
+
+    async def _with_reachable_audio(self, stage: Callable[[str], Awaitable[str]]) -> list[Job]:
+        """Return the jobs with audio URLs that the server can fetch, the same in every run."""
+        files = self.manifest.files
+        if folder := self.server.recordings:
+            return self._with_audio({url: copy_recording(path, folder).as_uri() for url, path in files.items()})
+        return self._with_audio(await _stage_all(stage, files))
+
+    async def _with_expected_audio(self) -> list[Job]:
+        """Return the jobs of ``_with_reachable_audio``, without copies and uploads."""
+        files = self.manifest.files
+        if folder := self.server.recordings:
+            return self._with_audio({url: copied_path(path, folder).as_uri() for url, path in files.items()})
+        return self._with_audio({url: await staged_url(self.staging, self.server, url) for url in files})
+
+    def _with_audio(self, urls: Mapping[str, str]) -> list[Job]:
+        return [_with_audio(job, urls.get(job.audio_url, job.audio_url)) for job in self.manifest.jobs]
+
+    @asynccontextmanager
+    async def _progress_events(self, batch: AsyncBatch) -> AsyncIterator[None]:
+        async def emit() -> None:
+            while True:
+                self.events.emit(BatchProgress(batch.progress, await batch.pace()))
+                await asyncio.sleep(_PROGRESS_INTERVAL)
+
+        task = asyncio.create_task(emit())
+        try:
+            yield
+        finally:
+            task.cancel()
+            # `await task` would raise its cancellation, which looks the same as one of this command and would hide it.
+            await asyncio.wait([task])
+
+    def _warn_of_repeated(self, jobs: Sequence[Job]) -> None:
+        groups = repeated_jobs(jobs)
+        for places in groups[:_MAX_LISTED]:
+            rows = [str(self.manifest.rows[place]) for place in places]
+            listed = f"{', '.join(rows[:-1])} and {rows[-1]}"
+            self.events.emit(Warned(f"rows {listed} are identical: {len(rows)} videos, each paid for"))
+        if len(groups) > _MAX_LISTED:
+            self.events.emit(Warned(f"and {plural(len(groups) - _MAX_LISTED, 'more group')} of such rows"))
+
+    def _warn_of_missing_rows(self, batch: AsyncBatch) -> None:
+        if batch.gone:
+            named = ", ".join(_label(entry) for entry in batch.gone[:_MAX_LISTED])
+            more = f" and {len(batch.gone) - _MAX_LISTED} more" if len(batch.gone) > _MAX_LISTED else ""
+            count = plural(len(batch.gone), "job")
+            text = f"in the journal but no longer in the manifest: {count}, left unchanged: {named}{more}"
+            self.events.emit(Warned(text))
+
+    def _statuses(self) -> list[JobStatus]:
+        return self.manifest.journal_statuses(read_journal(self.journal)[: len(self.manifest.jobs)], self.errors)
+
+    def _print_hints(self, reason: str) -> None:
+        jobs = self._statuses()
+        counts = count_stages(job.state for job in jobs)
+        lines = [f"a2v: {reason}: {format_counts(counts)}"]
+        if counts[IN_PROGRESS]:
+            lines.append(continues(self.server))
+        if counts["unknown"]:
+            lines.append("The unknown submission was in flight: it may or may not have been accepted.")
+        eprint(*lines, f"The state of each job is saved in {self.journal}. Continue with:", self.again)
+        self._write_report(jobs)
+
+    def _raise_if_not_done(self, jobs: Sequence[JobStatus]) -> None:
+        """Write the report, and raise an error if a job is not done.
+
+        Raises:
+            A2VError: A job is not done, or the report cannot be written.
+        """
+        problem = _problem(jobs, self.again)
+        if reason := self._write_report(jobs):
+            problem = problem or A2VError(reason)
+        if problem:
+            raise problem
+
+    def _write_report(self, jobs: Sequence[JobStatus]) -> str | None:
+        """Write the report if there is to be one, and return the reason if that fails."""
+        if self.report is None:
+            return None
+        try:
+            write_report(self.report, jobs)
+        except OSError as error:
+            reason = f"the report {self.report} cannot be written: {error.strerror}"
+            eprint(f"a2v: {reason}")
+            return reason
+        return None
+
+
+def _with_audio(job: Job, audio_url: str) -> Job:
+    values: dict[str, Any] = asdict(job, recurse=False)
+    return Job(**values | {"audio_url": audio_url})
+
+
+async def _stage_all(stage: Callable[[str], Awaitable[str]], files: Iterable[str]) -> dict[str, str]:
+    """Stage files concurrently; raise the first error alone, not in a group."""
+    urls: dict[str, str] = {}
+    errors: list[A2VError] = []
+
+    async def stage_one(url: str) -> None:
+        try:
+            urls[url] = await stage(url)
+        except A2VError as error:
+            errors.append(error)
+            group.cancel_scope.cancel()
+
+    async with anyio.create_task_group() as group:
+        for url in files:
+            group.start_soon(stage_one, url)
+    if errors:
+        raise errors[0]
+    return urls
+
+
+_ADVICE = {
+    "unknown": ("To submit one again, although it may be paid for twice, name its row:", " --resubmit-unknown ROW"),
+    "failed": ("To submit the failed and rejected jobs again:", " --resubmit-failed"),
+    "lost": ("To submit the jobs again whose video the server no longer has:", " --resubmit-failed"),
+    "file exists": ("To replace the files named above (changed jobs are rendered again and paid for):", " --overwrite"),
+    "": ("To continue:", ""),
+}
+
+
+def _problem(jobs: Sequence[JobStatus], again: str) -> A2VError | None:
+    """Return the error that lists the jobs that are not done and the commands that help; ``None`` if all are done."""
+    missing = [job for job in jobs if job.state != "done" and (job.error or job.state != "pending")]
+    if not missing:
+        return None
+    unknown = [job for job in missing if job.state == "unknown"]
+    total, others = plural(len(jobs), "job"), len(missing) - len(unknown)
+    problem: A2VError
+    if unknown:
+        text = f"{len(unknown)} of {total} may or may not have been accepted"
+        text += f", {others} more {_are(others)} not done" if others else ""
+        problem = SubmissionUnknownError(f"{text}:", job=unknown[0].job)
+    else:
+        problem = A2VError(f"{others} of {total} {_are(others)} not done:")
+    for job in missing:
+        problem.add_note(f"  {job}")
+    remedies = {_remedy(job) for job in missing}
+    for remedy, (text, option) in _ADVICE.items():
+        if remedy in remedies:
+            problem.add_note("To continue with the others:" if not remedy and len(remedies) > 1 else text)
+            problem.add_note(again + option)
+    return problem
+
+
+def _remedy(job: JobStatus) -> str:
+    """Return the key of the advice for a job that is not done."""
+    if job.state in ("unknown", "failed", "lost"):
+        return job.state
+    if job.state == "rejected":
+        return "failed"
+    return "file exists" if job.error and "--overwrite" in job.error else ""
+
+
+def _are(count: int) -> str:
+    return "is" if count == 1 else "are"
+
+
+def _label(entry: JournalEntry) -> str:
+    return entry.job.name or (Path(entry.path).stem if entry.path else entry.job.audio_url)

@@ -1,0 +1,271 @@
+"""The events of a command: immutable values that a renderer turns into output.
+
+Commands emit events to an ``EventStream`` and never print. The renderer, chosen once, decides what a terminal, a pipe or
+a program that reads JSON gets to see of each event.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+from attrs import field, frozen
+
+from a2v import Avatar, Character, Pace, Progress, Video, VideoStatus
+from a2v._core.settings import Secret
+from a2v._diagnostics import Check
+from a2v.cli.job_status import JobStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+@frozen
+class TrackedVideo:
+    """A video and its destination.
+
+    Attributes:
+        video_id: Its id.
+        label: Its name on a terminal.
+        target: The path to save it to; ``None`` if it is not saved.
+        mask_target: The path to save its mask to.
+        snapshot: The last snapshot; ``None`` before the first.
+        path: The path once saved.
+        mask_path: The path of its mask once saved.
+        since: The monotonic time at which the command began to track it.
+    """
+
+    video_id: str
+    label: str
+    target: Path | None = None
+    mask_target: Path | None = None
+    snapshot: Video | None = None
+    path: Path | None = None
+    mask_path: Path | None = None
+    since: float = field(factory=time.monotonic)
+
+    @property
+    def status(self) -> str | None:
+        """The status as the server sent it, also one that this version does not know."""
+        if self.snapshot is None:
+            return None
+        sent = self.snapshot.raw.get("status") if self.snapshot.status is VideoStatus.UNKNOWN else None
+        return sent or self.snapshot.status.value
+
+    @property
+    def failed(self) -> bool:
+        """Whether the render failed."""
+        return self.snapshot is not None and self.snapshot.status is VideoStatus.FAILED
+
+    @property
+    def message(self) -> str | None:
+        """The server's message, usually the reason of a failure."""
+        message = self.snapshot.raw.get("message") if self.snapshot else None
+        return message if isinstance(message, str) and message else None
+
+    @property
+    def rendered(self) -> bool:
+        """Whether the render has ended."""
+        return self.snapshot is not None and self.snapshot.is_terminal
+
+    @property
+    def done(self) -> bool:
+        """Whether the command has nothing left to do for it."""
+        return bool(self.path) or (self.rendered and (self.failed or self.target is None))
+
+
+@frozen
+class Activity:
+    """What the command is doing, for as long as there is nothing else to show."""
+
+    text: str
+
+
+@frozen
+class Info:
+    """Lines for people."""
+
+    lines: tuple[str, ...]
+
+
+@frozen
+class Warned:
+    """A warning."""
+
+    text: str
+
+
+@frozen
+class VideoExpected:
+    """The command tracks a video that it has no snapshot of yet."""
+
+    video: TrackedVideo
+
+
+@frozen
+class VideoSubmitted:
+    """The server accepted a video."""
+
+    video: TrackedVideo
+
+
+@frozen
+class VideoChanged:
+    """The status of a video changed; its render may have failed."""
+
+    video: TrackedVideo
+
+
+@frozen
+class VideoSaved:
+    """A video was saved."""
+
+    video: TrackedVideo
+
+
+@frozen
+class VideoShown:
+    """The user asked for the snapshot of a video."""
+
+    video: TrackedVideo
+
+
+@frozen
+class CharactersListed:
+    """The characters of the server."""
+
+    characters: Sequence[Character]
+
+
+@frozen
+class AvatarsListed:
+    """The avatars of the server."""
+
+    avatars: Sequence[Avatar]
+
+
+@frozen
+class BatchProgress:
+    """The progress of a running batch, and how its requests are paced."""
+
+    progress: Progress
+    pace: Pace
+
+
+@frozen
+class JobEnded:
+    """A job of a batch ended."""
+
+    job: JobStatus
+
+
+@frozen
+class BatchSummary:
+    """A batch ended, with so many jobs in each stage."""
+
+    counts: Counter[str]
+
+
+@frozen
+class DryRunPlan:
+    """The plan of a dry run.
+
+    Attributes:
+        counts: The number of jobs in each stage now; ``None`` if the batch would not begin.
+        submissions: The number of videos that a run would submit.
+        refusals: For each job that a run would refuse, the job and the reason.
+    """
+
+    counts: Counter[str] | None
+    submissions: int
+    refusals: Sequence[str] = ()
+
+
+@frozen
+class JournalListed:
+    """The jobs of a journal."""
+
+    jobs: Sequence[JobStatus]
+
+
+@frozen
+class EngineReady:
+    """An engine accepts requests.
+
+    Attributes:
+        base_url: Its URL.
+        token: The token that clients must send.
+        is_secret: Whether the user set the token, so that it is not shown.
+        is_kept: Whether videos outlive the engine.
+    """
+
+    base_url: str
+    token: Secret
+    is_secret: bool
+    is_kept: bool
+
+
+@frozen
+class ChecksCompleted:
+    """The checks of ``a2v doctor``."""
+
+    checks: Sequence[Check]
+
+
+Event: TypeAlias = (
+    Activity
+    | Info
+    | Warned
+    | VideoExpected
+    | VideoSubmitted
+    | VideoChanged
+    | VideoSaved
+    | VideoShown
+    | CharactersListed
+    | AvatarsListed
+    | BatchProgress
+    | JobEnded
+    | BatchSummary
+    | DryRunPlan
+    | JournalListed
+    | EngineReady
+    | ChecksCompleted
+)
+
+
+class EventStream:
+    """Passes a command's events to its renderer, and knows the current activity.
+
+    Args:
+        render: Renders one event.
+        activity: What the command does first.
+    """
+
+    def __init__(self, render: Callable[[Event], object], activity: str) -> None:
+        self._render = render
+        self._activities = [activity]
+        self.emit(Activity(activity))
+
+    @property
+    def current_activity(self) -> str:
+        """What the command is doing."""
+        return self._activities[-1]
+
+    def emit(self, event: Event) -> None:
+        """Render an event."""
+        self._render(event)
+
+    @contextmanager
+    def activity(self, text: str) -> Iterator[None]:
+        """Show an activity for the length of the block. Blocks of several tasks may overlap."""
+        self._activities.append(text)
+        self.emit(Activity(text))
+        try:
+            yield
+        finally:
+            self._activities.remove(text)
+            self.emit(Activity(self.current_activity))

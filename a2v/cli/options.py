@@ -1,0 +1,316 @@
+"""The options of the commands: types and groups that cyclopts parses, and the checks that need no file and no server."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from attrs import frozen
+from cyclopts import Parameter, validators
+
+from a2v import Job
+from a2v._core.batch_options import BatchOptions
+from a2v._values import arguments
+from a2v._values.models import DEFAULT_RENDER_TIMEOUT
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cyclopts import Token
+
+DEFAULT_SIZE = 512
+
+
+class UsageError(Exception):
+    """An option or argument is missing or invalid. Nothing was done."""
+
+
+def _path_with_home(_: type[Any], tokens: Sequence[Token]) -> Path:
+    """Convert an argument to a path, and expand a leading ``~``, which shells do not expand in ``--option=~/file``."""
+    value = tokens[-1].value
+    return arguments.path("it", value) if value.startswith("~") else Path(value)
+
+
+def _not_blank(_: object, value: str) -> None:
+    if not value.strip():
+        raise ValueError("an id must not be empty")
+
+
+Flag = Annotated[bool, Parameter(negative="", show_default=False)]
+FilePath = Annotated[Path, Parameter(converter=_path_with_home)]
+OptionalPath = Annotated[Path | None, Parameter(converter=_path_with_home)]
+Output = Annotated[FilePath, Parameter(name=["--output", "-o"])]
+AsJson = Annotated[Flag, Parameter(name="--json")]
+TokenFile = Annotated[str | None, Parameter(allow_leading_hyphen=True)]
+Size = Annotated[int, Parameter(help="Width and height of the videos in pixels: 512, 720 or 1080.")]
+VideoId = Annotated[str, Parameter(help="The id that `a2v generate` printed.", validator=_not_blank)]
+Timeout = Annotated[
+    float | None,
+    Parameter(
+        help="Seconds that the command may take in total. By default it waits up to 24 hours for each video.",
+        validator=validators.Number(gt=0),
+    ),
+]
+_Count = Annotated[int | None, Parameter(validator=validators.Number(gte=0))]
+
+
+@Parameter(name="*")
+@frozen(kw_only=True)
+class ServerOptions:
+    """The server that a command uses, and its output format.
+
+    Attributes:
+        base_url: URL of the server. Default: the environment variable A2V_BASE_URL, or the hosted service.
+        token_file: File with the token, readable by you alone (chmod 600), or - for standard input. Default: the token in
+            the environment variable A2V_TOKEN.
+        local: Start an engine on this machine for the duration of the command, and use it.
+        data_dir: With --local: folder in which the engine keeps its tasks and videos. By default they are deleted.
+        size: With --local: width and height of new videos in pixels: 512 (default), 720 or 1080.
+        as_json: Print JSON: one document, or one line per change for commands that follow videos.
+    """
+
+    base_url: str | None = None
+    token_file: TokenFile = None
+    local: Flag = False
+    data_dir: OptionalPath = None
+    size: int | None = None
+    as_json: AsJson = False
+
+    def check(self) -> None:
+        """Check that the options go together.
+
+        Raises:
+            UsageError: They contradict each other.
+        """
+        if self.local and (self.base_url or self.token_file):
+            raise UsageError("--local starts a server with its own token: remove --base-url and --token-file")
+        if (self.data_dir or self.size is not None) and not self.local:
+            raise UsageError("--data-dir and --size configure the engine of --local: add --local, or remove them")
+
+    @property
+    def keeps_videos(self) -> bool:
+        """Whether the server keeps videos when the command ends."""
+        return not self.local or self.data_dir is not None
+
+    @property
+    def recordings(self) -> Path | None:
+        """The folder in which a local engine that keeps its tasks finds their recordings."""
+        # Normalized, so that each spelling of the folder gives the same URLs.
+        return Path(os.path.abspath(self.data_dir)) / "recordings" if self.data_dir else None  # noqa: PTH100
+
+    @property
+    def flags(self) -> str:
+        """The options as text, for a command that uses the same server."""
+        values = {
+            "--base-url": self.base_url,
+            "--token-file": self.token_file,
+            "--data-dir": self.data_dir,
+            "--size": self.size,
+        }
+        return (" --local" if self.local else "") + _as_flags(values)
+
+
+@Parameter(name="*")
+@frozen(kw_only=True)
+class StagingOptions:
+    """How a server gets recordings that are files on this machine.
+
+    Attributes:
+        stage_to: Upload recordings that are files to a bucket, unless they are there already: s3://BUCKET/PREFIX,
+            gs://BUCKET/PREFIX or az://CONTAINER/PREFIX. Default: the environment variable A2V_STAGE_TO.
+        remove_staged: Delete the uploaded recordings if the command succeeds. Recordings that a render may still need are
+            kept.
+    """
+
+    stage_to: str | None = None
+    remove_staged: Flag = False
+
+    @property
+    def flags(self) -> str:
+        """The options as text, for a command that stages to the same bucket."""
+        return _as_flags({"--stage-to": self.stage_to}) + (" --remove-staged" if self.remove_staged else "")
+
+    def bucket(self, server: ServerOptions) -> str | None:
+        """Return the URL of the bucket that recordings are uploaded to; ``None`` if they are not.
+
+        Raises:
+            UsageError: The options contradict each other.
+        """
+        if server.local and (self.stage_to or self.remove_staged):
+            raise UsageError("--local reads the files of this machine: remove --stage-to and --remove-staged")
+        bucket = None if server.local else self.stage_to or os.environ.get("A2V_STAGE_TO") or None
+        if self.remove_staged and not bucket:
+            raise UsageError("--remove-staged deletes what --stage-to uploads: add --stage-to, or set A2V_STAGE_TO")
+        return bucket
+
+
+@Parameter(name="*")
+@frozen(kw_only=True)
+class BatchFlags:
+    """The options of a batch, as they are typed; ``to_options`` gives the ``BatchOptions`` that they mean.
+
+    Attributes:
+        journal: File that records the state of each job. Default: a2v-batch.db in the folder of --output. The same command
+            with the same journal continues where the last run stopped.
+        overwrite: Replace files that exist.
+        max_in_flight: Number of videos that may be in progress at once.
+        limit: Number of jobs to submit at most; the others wait for a later run.
+        quota: Number of submissions that the account has left. If the run would need more, nothing is submitted.
+        dry_run: Read the manifest and the journal, print what a run would submit, and send nothing.
+        resubmit_unknown: Submit jobs again although the server may have accepted them, so that they may be paid for twice:
+            their row numbers, or "all".
+        resubmit_failed: Submit jobs again that failed, were rejected by the server, or whose video it no longer has.
+        repeat: Print outcomes again that an earlier run has printed.
+        new_token: Confirm that the account has another token than when the journal was last used.
+        same_recordings: Rows that differ from rows of an earlier run only in the query of their audio_url are the same
+            recordings with new signatures: do not submit them again.
+        new_recordings: Such rows are new recordings: submit them.
+        render_timeout: Seconds to wait for each submitted video to finish, or "none" for no limit. Default: 24 hours.
+        report: File to write the status of each row to, .csv or .json.
+    """
+
+    journal: OptionalPath = None
+    overwrite: Flag = False
+    max_in_flight: Annotated[int | None, Parameter(validator=validators.Number(gte=1))] = None
+    limit: _Count = None
+    quota: _Count = None
+    dry_run: Flag = False
+    resubmit_unknown: Annotated[tuple[str, ...], Parameter(negative="", show_default=False)] = ()
+    resubmit_failed: Flag = False
+    repeat: Flag = False
+    new_token: Flag = False
+    same_recordings: Flag = False
+    new_recordings: Flag = False
+    render_timeout: Annotated[float | None, Parameter(validator=validators.Number(gt=0), show_default=False)] = (
+        DEFAULT_RENDER_TIMEOUT
+    )
+    report: OptionalPath = None
+
+    @property
+    def flags(self) -> str:
+        """The options as text, for the command that continues the batch; without those that concern one run only."""
+        values = {"--journal": self.journal, "--max-in-flight": self.max_in_flight, "--report": self.report}
+        timeout = self.render_timeout or "none"
+        flags = _as_flags(values | ({} if timeout == DEFAULT_RENDER_TIMEOUT else {"--render-timeout": timeout}))
+        return flags + (" --overwrite" if self.overwrite else "")
+
+    def to_options(self, save_to: Path, journal: Path, rows: Sequence[int]) -> BatchOptions:
+        """Return the options of the batch.
+
+        Args:
+            save_to: The folder of the videos.
+            journal: The journal.
+            rows: The row number of each job.
+
+        Raises:
+            UsageError: They contradict each other, or name a row without a job.
+        """
+        if self.same_recordings and self.new_recordings:
+            raise UsageError("--same-recordings and --new-recordings exclude each other")
+        return BatchOptions(
+            save_to=save_to,
+            journal=journal,
+            overwrite=self.overwrite,
+            max_in_flight=self.max_in_flight,
+            limit=self.limit,
+            quota=self.quota,
+            resubmit_unknown=self._jobs_to_resubmit(rows),
+            resubmit_failed=self.resubmit_failed,
+            repeat=self.repeat,
+            new_token=self.new_token,
+            render_timeout=self.render_timeout,
+            recordings="same" if self.same_recordings else "new" if self.new_recordings else None,
+        )
+
+    def _jobs_to_resubmit(self, rows: Sequence[int]) -> bool | list[int]:
+        words = [word for value in self.resubmit_unknown for word in re.split(r"[\s,]+", value) if word]
+        if "all" in words:
+            return True
+        jobs = {str(row): job for job, row in enumerate(rows)}
+        if invalid := [word for word in words if word not in jobs]:
+            raise UsageError(
+                f"--resubmit-unknown: {', '.join(invalid)} is neither the number of a row with a job nor all"
+            )
+        return [jobs[word] for word in words]
+
+
+@Parameter(name="*")
+@frozen(kw_only=True)
+class EngineOptions:
+    """The settings of ``a2v serve``; each has the name and the default of an attribute of ``engine.Settings``.
+
+    Attributes:
+        host: Address to listen on.
+        port: Port to listen on; 0 picks a free one.
+        data_dir: Folder for tasks and videos. By default they are deleted when the engine stops.
+        size: Shorter side of the videos in pixels: 512, 720 or 1080.
+        format: Shape of the videos: square, or portrait (9:16).
+        fps: Frames per second: 25 or 30.
+        workers: Number of renders that run at once. Default: one per core of this machine.
+        dask: Address of the scheduler of a Dask cluster to render on: tcp://host:8786.
+        queue_limit: Number of videos that may wait; more are refused.
+        allow_files: Folder or file that a file:///… audio_url may read. May be repeated.
+        allow_private_urls: Allow an audio_url to point to private networks and to this machine.
+        allowed_hosts: Host name, besides --host, by which clients may address the engine. May be repeated.
+        revision: Revision of the API: seed (three calls, no status) or later.
+        like_hosted: Apply the limits of the hosted service: 30 requests a minute and 1 minute of audio, unless set
+            otherwise, and rate limit responses whose body is not valid JSON.
+        requests_per_minute: Number of requests that are answered per minute. Default: no limit.
+        quota: Number of requests that are answered in the lifetime of the data folder. Default: no limit.
+        max_audio_seconds: Longest recording that is rendered, in seconds. Default: 30 minutes.
+        max_render_seconds: Time limit of a render, in seconds.
+        max_render_mib: Memory limit of a render, in MiB.
+        keep_days: Days to keep videos and their tasks after the render. Default: forever.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    data_dir: OptionalPath = None
+    size: int = DEFAULT_SIZE
+    format: Literal["square", "portrait"] = "square"
+    fps: int = 25
+    workers: int | None = None
+    dask: str | None = None
+    queue_limit: int = 1000
+    allow_files: Annotated[tuple[Path, ...], Parameter(negative="", show_default=False)] = ()
+    allow_private_urls: Flag = False
+    allowed_hosts: Annotated[tuple[str, ...], Parameter(negative="", show_default=False)] = ()
+    revision: Literal["seed", "later"] = "later"
+    like_hosted: Flag = False
+    requests_per_minute: int | None = None
+    quota: int | None = None
+    max_audio_seconds: float | None = None
+    max_render_seconds: float = 3600.0
+    max_render_mib: int = 2048
+    keep_days: float | None = None
+
+
+def read_job(audio_url: str, *, model_id: str | None, pose_id: str | None, with_mask: bool) -> Job:
+    """Return the job that the arguments of ``a2v generate`` describe.
+
+    Raises:
+        UsageError: An argument is missing or invalid.
+    """
+    if model_id is None and pose_id is None:
+        raise UsageError("choose who speaks: --model-id (see `a2v characters`) or --pose-id (see `a2v avatars`)")
+    try:
+        # The overloads forbid what the job itself refuses.
+        job: Job = Job(model_id, audio_url, pose_id=pose_id, with_mask=with_mask)  # type: ignore[call-overload]
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    return job
+
+
+def in_cli_terms(text: str) -> str:
+    """Rewrite an error message of the library for the command line: options instead of keywords, short paths."""
+    text = text.replace(f"{os.getcwd()}{os.sep}", "")  # noqa: PTH109  # a string, to be found in others
+    text = re.sub(r"\b(overwrite|new_token|resubmit_failed)=True", lambda m: "--" + m[1].replace("_", "-"), text)
+    text = re.sub(r'\brecordings="(same|new)"', r"--\1-recordings", text)
+    return re.sub(r"\blimit=(\d+)", r"--limit \1", text)
+
+
+def _as_flags(values: dict[str, Any]) -> str:
+    return "".join(f" {name} {shlex.quote(str(value))}" for name, value in values.items() if value)

@@ -1,0 +1,371 @@
+"""The three renderers of a command's events: a live display for terminals, plain lines for pipes, JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import time
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any, Protocol, Self
+from urllib.parse import urlsplit
+
+from attrs import asdict
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+from a2v._core import wire
+from a2v._core.settings import is_loopback
+from a2v.cli.events import (
+    Activity,
+    AvatarsListed,
+    BatchProgress,
+    BatchSummary,
+    CharactersListed,
+    ChecksCompleted,
+    DryRunPlan,
+    EngineReady,
+    Event,
+    Info,
+    JobEnded,
+    JournalListed,
+    VideoChanged,
+    VideoExpected,
+    VideoSaved,
+    VideoShown,
+    VideoSubmitted,
+    Warned,
+)
+from a2v.cli.job_status import count_stages, format_counts
+from a2v.cli.terminal import clean, duration, eprint, plural
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from types import TracebackType
+
+    from a2v import Avatar, Character, Progress
+    from a2v.cli.events import TrackedVideo
+    from a2v.cli.job_status import JobStatus
+
+_REFRESH_PER_SECOND = 8
+
+
+class Renderer(AbstractContextManager["Renderer"], Protocol):
+    """Turns events into output. What needs a display to be set up and removed does so as a context manager."""
+
+    def render(self, event: Event) -> None:
+        """Print an event, show it, or ignore it."""
+        ...
+
+
+def open_renderer(*, as_json: bool) -> Renderer:
+    """Choose the renderer: JSON if asked for, the live display if stdout is a terminal, plain lines otherwise."""
+    if as_json:
+        return JsonRenderer()
+    console = Console(highlight=False, markup=False, emoji=False)
+    return TerminalRenderer(console) if console.is_terminal and not console.is_dumb_terminal else PlainRenderer()
+
+
+class JsonRenderer:
+    """JSON for programs: one document, or one line per change where a command follows videos or jobs."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Do nothing."""
+
+    def render(self, event: Event) -> None:
+        """Print an event that carries data; messages for people are left out."""
+        match event:
+            case VideoSubmitted(video) | VideoChanged(video) | VideoSaved(video) | VideoShown(video):
+                self._print(_video_json(video))
+            case CharactersListed(characters):
+                keys = ("model_id", "name", "display_name", "gender", "preview_url")
+                self._print([{key: getattr(character, key) for key in keys} for character in characters])
+            case AvatarsListed(avatars):
+                self._print([wire.avatar_data(avatar) for avatar in avatars])
+            case JobEnded(job):
+                self._print(job.to_json())
+            case JournalListed(jobs):
+                left_out = ("row", "extra")
+                self._print(
+                    [{key: value for key, value in job.to_json().items() if key not in left_out} for job in jobs]
+                )
+            case EngineReady(base_url, token, is_secret):
+                self._print({"base_url": base_url, "token": None if is_secret else token.value})
+            case ChecksCompleted(checks):
+                all_well = not any(check.state == "problem" for check in checks)
+                self._print({"ok": all_well, "checks": [asdict(check) for check in checks]})
+            case Warned(text):
+                eprint(f"a2v: {text}")
+            case _:
+                pass
+
+    def _print(self, value: object) -> None:
+        # ASCII only, which is harmless on a terminal too.
+        print(json.dumps(value), flush=True)
+
+
+class PlainRenderer:
+    """Lines of tab-separated fields, for pipes and logs."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Do nothing."""
+
+    def render(self, event: Event) -> None:  # noqa: C901  # one case per event
+        """Print an event, unless it only matters on a display."""
+        match event:
+            case VideoSubmitted(video) | VideoChanged(video) | VideoSaved(video) | VideoShown(video):
+                label = video.label if video.label != video.video_id else ""
+                _print_fields(video.video_id, _word(video), _detail(video) or label, video.mask_path or "")
+            case CharactersListed(characters):
+                for character in characters:
+                    _print_fields(*_character_fields(character))
+            case AvatarsListed(avatars):
+                for fields in _pose_fields(avatars):
+                    _print_fields(*fields)
+            case JobEnded(job):
+                _print_fields(str(job.row), job.name, job.state, job.video_id or "", job.detail)
+            case JournalListed(jobs):
+                for job in jobs:
+                    _print_fields(job.name, job.state, job.video_id or "", job.detail)
+                eprint(_journal_summary(jobs))
+            case Warned(text):
+                eprint(f"a2v: {text}")
+            case _:
+                for line in _lines(event):
+                    print(clean(line), flush=True)
+
+
+class TerminalRenderer:
+    """A live display: unfinished videos, or the counts of a batch, move at the bottom; results scroll above them.
+
+    Rich redraws the display from a thread of its own, so ``_display`` reads only values that are replaced as a whole.
+
+    Args:
+        console: The terminal.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._activity = ""
+        self._videos: dict[str, TrackedVideo] = {}
+        self._batch: _BatchDisplay | None = None
+        self._spinner = Spinner("dots")
+        self._live = Live(
+            console=console,
+            get_renderable=self._display,
+            transient=True,
+            refresh_per_second=_REFRESH_PER_SECOND,
+        )
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._live.stop()
+
+    def render(self, event: Event) -> None:  # noqa: C901, PLR0912  # one case per event
+        """Update the display, and print a result above it."""
+        match event:
+            case Activity(text):
+                self._activity = text
+            case VideoExpected(video):
+                self._videos[video.video_id] = video
+            case VideoSubmitted(video) | VideoChanged(video) | VideoSaved(video):
+                self._videos[video.video_id] = video
+                if video.done:
+                    self._print_video(video)
+            case VideoShown(video):
+                self._print_video(video)
+            case CharactersListed(characters):
+                self._print_table(("model_id", "name", "gender", "preview"), map(_character_fields, characters))
+            case AvatarsListed(avatars):
+                self._print_table(("pose_id", "name", "pose", "gender", "preview"), _pose_fields(avatars))
+            case BatchProgress():
+                self._batch = self._batch or _BatchDisplay(event)
+                self._batch.latest = event
+            case JobEnded(job):
+                sign = ("✓ ", "green") if job.state == "done" else ("✗ ", "red")
+                self._print(Text.assemble(sign, (clean(job.name), "bold"), f"  {job.state}  {clean(job.detail)}"))
+            case JournalListed(jobs):
+                rows = [(job.name, job.state, job.video_id or "", job.detail) for job in jobs]
+                self._print_table(("job", "state", "video_id", "path or error"), rows)
+                eprint(_journal_summary(jobs))
+            case Warned(text):
+                eprint(f"a2v: {text}")
+            case _:
+                for line in _lines(event):
+                    self._print(Text(clean(line)))
+
+    def _print(self, text: Text) -> None:
+        # The terminal wraps the line, so that a path or a URL stays whole when it is copied.
+        text.rstrip()
+        self._console.print(text, soft_wrap=True)
+
+    def _print_table(self, columns: Iterable[str], rows: Iterable[Sequence[str]]) -> None:
+        table = Table(*columns, box=None, header_style="bold", pad_edge=False)
+        for fields in rows:
+            table.add_row(*(Text(clean(text), overflow="fold") for text in fields))
+        self._console.print(table)
+
+    def _print_video(self, video: TrackedVideo) -> None:
+        sign = ("✗ ", "red") if video.failed else ("✓ ", "green") if video.done else ("· ", "dim")
+        mask = f"  {clean(video.mask_path)}" if video.mask_path else ""
+        self._print(
+            Text.assemble(sign, (clean(video.label), "bold"), f"  {_word(video)}  {clean(_detail(video))}{mask}")
+        )
+
+    def _display(self) -> RenderableType:
+        if self._batch:
+            return self._batch.table()
+        unfinished = [video for video in list(self._videos.values()) if not video.done]
+        if unfinished:
+            return self._video_table(unfinished)
+        if self._videos:
+            return Text("")
+        line = Table.grid(padding=(0, 2, 0, 0))
+        line.add_row(self._spinner, Text(clean(self._activity), "dim"))
+        return line
+
+    def _video_table(self, videos: list[TrackedVideo]) -> RenderableType:
+        room = max(1, self._console.height - 3)
+        table = Table.grid(padding=(0, 2, 0, 0))
+        for video in videos[:room]:
+            seconds = int(time.monotonic() - video.since)
+            word = "downloading" if video.rendered else _word(video)
+            table.add_row(self._spinner, Text(clean(video.label), "bold"), Text(word), Text(f"{seconds} s", "dim"))
+        more = len(videos) - room
+        return Group(table, Text(f"… and {more} more in progress", "dim")) if more > 0 else table
+
+
+class _BatchDisplay:
+    """The moving part of a batch: a bar, the counts, and an estimate of the time left."""
+
+    def __init__(self, first: BatchProgress) -> None:
+        self.latest = first
+        self._since = time.monotonic()
+        self._ended_before = _ended(first.progress)
+
+    def table(self) -> RenderableType:
+        progress = self.latest.progress
+        counts = Table.grid(padding=(0, 3, 0, 0))
+        counts.add_row(
+            Text(f"done {progress.done}", "green"),
+            Text(f"failed {progress.failed}", "red" if progress.failed else "dim"),
+            *([Text(f"lost {progress.lost}", "red")] if progress.lost else []),
+            Text(f"unknown {progress.unknown}", "yellow" if progress.unknown else "dim"),
+            Text(f"in progress {progress.under_way}"),
+            Text(f"waiting {progress.waiting}"),
+        )
+        ended = _ended(progress)
+        bar = Table.grid(padding=(0, 2, 0, 0))
+        bar.add_row(
+            ProgressBar(total=max(1, progress.total), completed=ended, width=40), f"{ended} of {progress.total}"
+        )
+        return Group(bar, counts, Text(" · ".join(self._times(ended, progress.total)), "dim"))
+
+    def _times(self, ended: int, total: int) -> Iterator[str]:
+        passed = time.monotonic() - self._since
+        yield f"for {duration(passed)}"
+        ended_now = ended - self._ended_before
+        if ended_now and total > ended:
+            yield f"about {duration(passed / ended_now * (total - ended))} to go"
+        pace = self.latest.pace
+        if pace.left is not None:
+            yield f"{pace.left} of {pace.limit} requests a minute left"
+        if pace.next_in is not None:
+            yield f"next request in {duration(pace.next_in)}"
+
+
+def _ended(progress: Progress) -> int:
+    return progress.done + progress.failed + progress.lost + progress.unknown
+
+
+def _print_fields(*fields: object) -> None:
+    print("\t".join(map(clean, fields)).rstrip("\t"), flush=True)
+
+
+def _word(video: TrackedVideo) -> str:
+    return "saved" if video.path else clean(video.status or "?")
+
+
+def _detail(video: TrackedVideo) -> str:
+    """The path or the URL of a video, or the reason of its failure."""
+    if video.path:
+        return str(video.path)
+    if video.failed:
+        return video.message or "the server gave no reason"
+    return (video.snapshot.video_url if video.snapshot and video.target is None else None) or ""
+
+
+def _video_json(video: TrackedVideo) -> dict[str, Any]:
+    return {
+        "video_id": video.video_id,
+        "status": video.status,
+        "video_url": video.snapshot.video_url if video.snapshot else None,
+        "mask_video_url": video.snapshot.mask_video_url if video.snapshot else None,
+        "message": video.message,
+        "path": str(video.path) if video.path else None,
+        "mask_path": str(video.mask_path) if video.mask_path else None,
+    }
+
+
+def _character_fields(character: Character) -> tuple[str, ...]:
+    return character.model_id, character.display_name or character.name, character.gender, character.preview_url
+
+
+def _pose_fields(avatars: Iterable[Avatar]) -> Iterator[tuple[str, ...]]:
+    for avatar in avatars:
+        for pose in avatar.poses:
+            name = avatar.display_name or avatar.name
+            yield pose.pose_id, name, pose.name, avatar.gender, pose.preview_url or avatar.preview_url
+
+
+def _journal_summary(jobs: Sequence[JobStatus]) -> str:
+    return f"{plural(len(jobs), 'job')}: {format_counts(count_stages(job.state for job in jobs))}"
+
+
+def _lines(event: Event) -> Iterator[str]:
+    """The lines for people that are the same on terminals and in pipes."""
+    match event:
+        case Info(lines):
+            yield from lines
+        case BatchSummary(counts):
+            yield format_counts(counts)
+        case DryRunPlan(counts, submissions, refusals):
+            if counts is not None:
+                yield f"{plural(counts.total(), 'job')}: {format_counts(counts)}"
+            yield f"A run would submit {plural(submissions, 'video')}."
+            yield from refusals
+        case EngineReady(base_url, token, is_secret, is_kept):
+            shown = "…" if is_secret else token.value
+            yield f"The engine is ready at {base_url} (in a browser: its characters and latest videos). Ctrl-C stops it."
+            if not is_kept:
+                yield "Its videos are deleted when it stops; --data-dir DIR keeps them."
+            if is_loopback(urlsplit(base_url).hostname or ""):
+                yield "To use it from another terminal:"
+                yield f"  export A2V_BASE_URL={base_url} A2V_TOKEN={shown}"
+                yield "  a2v characters"
+            else:
+                yield "a2v sends tokens over plain HTTP only to its own machine: put a proxy with TLS in front of the engine, and use"
+                yield f"  export A2V_BASE_URL=https://… A2V_TOKEN={shown}"
+        case ChecksCompleted(checks):
+            width = max(len(check.name) for check in checks)
+            for check in checks:
+                yield f"{check.state:<8}  {clean(check.name):<{width}}  {check.words}"
+        case _:
+            pass

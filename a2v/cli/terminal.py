@@ -1,0 +1,56 @@
+"""Text for terminals: escaping, counts and durations, and messages on stderr.
+
+Results go to stdout, errors and warnings to stderr. Text from a server or a file goes through ``clean`` first.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from a2v._values.text import escape
+
+_MAX_LENGTH = 2000
+
+
+def clean(text: object) -> str:
+    r"""Escape text for a terminal: invisible and control characters become ``\x1b`` and the like.
+
+    Args:
+        text: Any value; its ``str`` is used.
+
+    Returns:
+        One line of visible text, of about 2,000 characters at most.
+    """
+    shown = str(text)
+    if len(shown) > _MAX_LENGTH:
+        shown = shown[:_MAX_LENGTH] + "…"
+    return escape(shown)
+
+
+def eprint(*lines: object) -> None:
+    """Print lines to stderr. A closed terminal is ignored, so that the command can still finish its work.
+
+    Raises:
+        BrokenPipeError: The reader of stderr has gone.
+    """
+    for line in lines:
+        try:
+            print(clean(line), file=sys.stderr, flush=True)
+        except BrokenPipeError:
+            raise
+        except OSError:
+            return
+
+
+def plural(count: int, noun: str) -> str:
+    """Return a count with its noun: ``1 job``, ``2 jobs``."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def duration(seconds: float) -> str:
+    """Format a duration in its two largest units: ``1 h 30 min``."""
+    whole = round(seconds)
+    for unit, size, smaller, part in (("d", 86400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1)):
+        if whole >= size:
+            return f"{whole // size} {unit} {whole % size // part} {smaller}"
+    return f"{whole} s"
