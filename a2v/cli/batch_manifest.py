@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 from attrs import evolve, frozen
 
 from a2v import A2VError, Job, JobState, ManifestError, SubmissionUnknownError, WaitTimeoutError
+from a2v._core.file_names import file_names
 from a2v._core.file_urls import path_from_url
 from a2v._core.job_errors import is_lost
 from a2v._core.job_matching import ambiguity_lines
 from a2v._core.url_signatures import without_query
-from a2v._core.file_names import file_names
 from a2v.cli.events import DryRunPlan
 from a2v.cli.job_status import JobStatus, count_stages
 from a2v.cli.options import ServerOptions, UsageError, in_cli_terms

@@ -165,7 +165,7 @@ class _BatchRun:
                     async with AsyncExitStack() as stack:
                         batch = await self._begin(stack, await self._with_reachable_audio(stage))
                         begun = True
-                        await stack.enter_async_context(self._progress_events(batch))
+                        await stack.enter_async_context(progress_events(batch, self.events))
                         self._warn_of_missing_rows(batch)
                         async for outcome in batch:
                             job = self.manifest.outcome_status(outcome)
@@ -184,7 +184,7 @@ class _BatchRun:
             raise
         except BrokenPipeError:
             if begun:
-                self._print_hints("the reader of its output has gone")
+                self._print_hints("stdout was closed")
             raise
 
     async def dry_run(self) -> None:
@@ -247,21 +247,6 @@ class _BatchRun:
     def _with_audio(self, urls: Mapping[str, str]) -> list[Job]:
         return [_with_audio(job, urls.get(job.audio_url, job.audio_url)) for job in self.manifest.jobs]
 
-    @asynccontextmanager
-    async def _progress_events(self, batch: AsyncBatch) -> AsyncIterator[None]:
-        async def emit() -> None:
-            while True:
-                self.events.emit(BatchProgress(batch.progress, await batch.pace()))
-                await asyncio.sleep(_PROGRESS_INTERVAL)
-
-        task = asyncio.create_task(emit())
-        try:
-            yield
-        finally:
-            task.cancel()
-            # `await task` would raise its cancellation, which looks the same as one of this command and would hide it.
-            await asyncio.wait([task])
-
     def _warn_of_repeated(self, jobs: Sequence[Job]) -> None:
         groups = repeated_jobs(jobs)
         for places in groups[:_MAX_LISTED]:
@@ -318,9 +303,28 @@ class _BatchRun:
         return None
 
 
+@asynccontextmanager
+async def progress_events(batch: AsyncBatch, events: EventStream) -> AsyncIterator[None]:
+    """Emit the progress of a batch twice a second for the length of the block."""
+
+    async def emit() -> None:
+        while True:
+            events.emit(BatchProgress(batch.progress, await batch.pace()))
+            await asyncio.sleep(_PROGRESS_INTERVAL)
+
+    task = asyncio.create_task(emit())
+    try:
+        yield
+    finally:
+        task.cancel()
+        # `await task` would raise the task's cancellation, which cannot be told from one of this command.
+        await asyncio.wait([task])
+
+
 def _with_audio(job: Job, audio_url: str) -> Job:
     values: dict[str, Any] = asdict(job, recurse=False)
-    return Job(**values | {"audio_url": audio_url})
+    values["audio_url"] = audio_url
+    return Job(**values)
 
 
 async def _stage_all(stage: Callable[[str], Awaitable[str]], files: Iterable[str]) -> dict[str, str]:

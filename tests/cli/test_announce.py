@@ -8,7 +8,8 @@ import pytest
 
 import a2v
 from a2v._core.settings import Secret, resolve_base_url
-from a2v.cli.output import announce
+from a2v.cli.events import EngineReady
+from a2v.cli.renderers import PlainRenderer
 
 
 @pytest.mark.parametrize(
@@ -22,7 +23,7 @@ from a2v.cli.output import announce
     ],
 )
 def test_the_url_to_export(capsys, url, is_usable) -> None:
-    announce(url, token=Secret("canary-token-1234"), is_secret=False, is_kept=True, as_json=False)
+    PlainRenderer().render(EngineReady(url, Secret("canary-token-1234"), is_secret=False, is_kept=True))
     said = capsys.readouterr().out
 
     assert url in said

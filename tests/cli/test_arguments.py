@@ -35,7 +35,7 @@ def test_an_empty_argument(here, service, tmp_path, arguments) -> None:
     code, out, err = here(*arguments)
 
     assert (code, out) == (2, "")
-    assert err.startswith("a2v: there is an empty argument after ")
+    assert err.startswith("a2v: empty argument after ")
     assert len(err.splitlines()) == 1
     assert [path.name for path in tmp_path.iterdir()] == ["jobs.csv"]
     assert not service.calls
@@ -75,7 +75,7 @@ def test_hidden_rows_are_told(here, service, tmp_path) -> None:
     code, out, err = here("batch", "jobs.xlsx", "-o", "videos", "--dry-run")
 
     assert code == 0
-    assert err == "a2v: jobs.xlsx: hidden rows are left out: 3\n"
+    assert err == "a2v: jobs.xlsx: hidden rows were skipped: 3\n"
     assert "submit 1 video" in out
 
     book.active.row_dimensions[2].hidden = True

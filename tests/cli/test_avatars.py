@@ -82,7 +82,7 @@ def test_a_video_without_a_mask_is_saved_all_the_same(here, service, tmp_path):
     assert code == 1
     assert "video v1 has no mask; videos get one if they are submitted with" in err
     assert "--with-mask" in err
-    assert "The video itself is saved: a.mp4" in err
+    assert "The video itself was saved: a.mp4" in err
     assert "a2v download" not in err
     assert (tmp_path / "a.mp4").read_bytes() == b"video of v1"
     assert not (tmp_path / "m.mp4").exists()
@@ -118,9 +118,12 @@ def test_a_mask_that_would_be_lost_is_refused(here):
         (["--model-id", "m", "--pose-id", "p"], "not both"),
         (["--model-id", "m", "--with-mask"], "with_mask goes with a pose_id"),
         (["--model-id", "m", "--mask-output", "m.mp4"], "with_mask goes with a pose_id"),
-        (["--pose-id", "p", "--mask-output", "there.mp4"], "--mask-output: there.mp4 is there already"),
+        (["--pose-id", "p", "--mask-output", "there.mp4"], "--mask-output: there.mp4 exists;"),
         (["--pose-id", "p", "--mask-output", "."], "--mask-output: . is a folder"),
-        (["--pose-id", "p", "--mask-output", "a.mp4", "-o", "./a.mp4"], "--mask-output: a.mp4 is where the video goes"),
+        (
+            ["--pose-id", "p", "--mask-output", "a.mp4", "-o", "./a.mp4"],
+            "--mask-output: a.mp4 is the file of the video",
+        ),
     ],
 )
 def test_what_is_refused_before_anything_is_paid_for(here, service, tmp_path, arguments, words):

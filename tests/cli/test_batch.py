@@ -118,7 +118,7 @@ class TestOutcomes:
         assert told[1].endswith("=no speech\\u202e")
         assert told[2].startswith("  row 4 (three)  rejected  \\x1b[31mnot a recording of ours")
         assert told[3:] == [
-            "To submit those again whose render failed or that the server refused:",
+            "To submit the failed and rejected jobs again:",
             "  a2v batch jobs.csv -o videos --resubmit-failed",
         ]
         # The same again neither pays again nor forgets.
@@ -153,7 +153,7 @@ class TestOutcomes:
         assert told[0] == "a2v: 1 of 3 jobs may or may not have been accepted:"
         assert told[1].startswith("  row 3 (0002)  unknown  ")
         assert told[2:] == [
-            "To submit one again, and perhaps pay for it twice, name its row:",
+            "To submit one again, although it may be paid for twice, name its row:",
             "  a2v batch jobs.csv -o videos --resubmit-unknown ROW",
         ]
         assert ran(*BATCH).returncode == 3
@@ -195,7 +195,7 @@ class TestOutcomes:
         done = ran(*BATCH)
 
         assert done.returncode == 0
-        assert done.stderr == "a2v: rows 2, 3 and 4 are the same: 3 videos, each paid for\n"
+        assert done.stderr == "a2v: rows 2, 3 and 4 are identical: 3 videos, each paid for\n"
         assert len(arrived(rendering)) == 3
 
     def test_a_changed_manifest_adds_what_is_new_and_tells_what_is_gone(self, ran, rendering, manifest) -> None:
@@ -206,7 +206,7 @@ class TestOutcomes:
 
         assert done.returncode == 0
         told, _, named = done.stderr.strip().rpartition(": ")
-        assert told == "a2v: in the journal, and no longer in the manifest: 2 jobs, left alone"
+        assert told == "a2v: in the journal but no longer in the manifest: 2 jobs, left unchanged"
         assert sorted(named.split(", ")) == ["0001", "0003"]
         assert [submit["model_id"] for submit in arrived(rendering)] == ["eva"] * 3 + ["leo"]
 
@@ -242,7 +242,7 @@ class TestBeforeTheFirstRequest:
             (["batch", "missing.csv", "-o", "v"], "the manifest missing.csv cannot be read: No such file"),
             (["batch", "jobs.csv"], "--output"),
             ([*BATCH, "--report", "report.txt"], "must end in .csv or .json"),
-            ([*BATCH, "--report", "nowhere/report.csv"], "not a file in a folder that is there"),
+            ([*BATCH, "--report", "nowhere/report.csv"], "not a file in an existing folder"),
             ([*BATCH, "--max-in-flight", "0"], "max-in-flight"),
             ([*BATCH, "--quota", "2"], "--limit 2"),
             ([*BATCH, "--dry-run", "--quota", "2"], "would submit 3 videos, and the quota is 2"),
@@ -415,9 +415,9 @@ class TestInterruptions:
 
         assert (process.returncode, output) == (130, "")
         assert errors.splitlines() == [
-            "a2v: interrupted: 1 done, 1 under way, 1 not submitted",
-            "What was submitted goes on at the server.",
-            "Nothing is lost: videos/a2v-batch.db knows how far each job is. Continue with:",
+            "a2v: interrupted: 1 done, 1 in progress, 1 not submitted",
+            "Unfinished renders continue on the server.",
+            "The state of each job is saved in videos/a2v-batch.db. Continue with:",
             "  a2v batch jobs.csv -o videos --max-in-flight 1 --report report.json",
         ]
         assert [one["state"] for one in json.loads((tmp_path / "report.json").read_text())] == [
@@ -459,7 +459,7 @@ class TestInterruptions:
         assert process.returncode == 130
         assert errors.splitlines()[:2] == [
             "a2v: interrupted: 0 done, 1 unknown, 2 not submitted",
-            "What is unknown was being submitted: it may or may not have been accepted.",
+            "The unknown submission was in flight: it may or may not have been accepted.",
         ]
         assert len(arrived(service)) == 1
 
@@ -489,7 +489,7 @@ class TestInterruptions:
     ],
 )
 def test_spans_of_time(seconds, shown) -> None:
-    from a2v.cli.table import duration
+    from a2v.cli.terminal import duration
 
     assert duration(seconds) == shown
 
@@ -535,7 +535,7 @@ def test_a_video_the_server_no_longer_knows_is_told_as_lost(a2v, service, tmp_pa
     assert ran.returncode == 1
     assert ran.stdout.splitlines()[0].split("\t")[:4] == ["2", "one", "lost", "v1"]
     assert ran.stdout.splitlines()[-1] == "0 done, 1 lost"
-    assert "To submit those again whose video the server no longer knows:" in ran.stderr
+    assert "To submit the jobs again whose video the server no longer has:" in ran.stderr
     shown = a2v("journal", "videos/a2v-batch.db")
     assert lines(shown.stdout)[0][:3] == ["one", "lost", "v1"]
     assert len(service.submissions) == 1
@@ -549,7 +549,7 @@ def test_a_video_that_takes_too_long_is_still_under_way(a2v, service, tmp_path) 
 
     assert ran.returncode == 1
     assert ran.stdout.splitlines()[0].split("\t")[:4] == ["2", "one", "submitted", "v1"]
-    assert ran.stdout.splitlines()[-1] == "0 done, 1 under way"
+    assert ran.stdout.splitlines()[-1] == "0 done, 1 in progress"
     assert "  a2v batch jobs.csv -o videos --render-timeout 0.2" in ran.stderr.splitlines()
     statuses[:] = ["finished"]  # of the same video
     assert a2v(*BATCH, "--render-timeout", "none").returncode == 0
@@ -565,7 +565,7 @@ def test_a_changed_recording_is_told_with_the_option_that_helps(a2v, service, tm
 
     assert ran.returncode == 1
     assert ran.stderr.splitlines()[-2:] == [
-        "To replace the files named above; what has changed is rendered again and paid for:",
+        "To replace the files named above (changed jobs are rendered again and paid for):",
         "  a2v batch jobs.csv -o videos --overwrite",
     ]
     assert a2v(*BATCH, "--overwrite").returncode == 0

@@ -20,6 +20,6 @@ def test_a_batch_says_how_to_continue(started, service, tmp_path) -> None:
         said = process.stderr.read()
         assert process.wait() == 1
 
-    assert "its output is no longer read: " in said
+    assert "stdout was closed: " in said
     assert said.endswith("Continue with:\n  a2v batch jobs.csv -o videos\n")
     assert "Traceback" not in said

@@ -170,7 +170,7 @@ def test_patience_ends_but_not_the_render(here, service):
     )
 
     assert code == 4
-    assert "has not ended after 3 s" in errors
+    assert "--timeout expired after 3 s while waiting for video v1" in errors
     assert f"  a2v watch v1 --base-url {service.files_url}\n" in errors
     assert f"  a2v download v1 -o 'my video.mp4' --base-url {service.files_url}\n" in errors
 
@@ -218,12 +218,12 @@ def test_an_unknown_video(a2v):
     [
         (["bogus"], 'Unknown command "bogus"'),
         (["get"], "VIDEO_ID"),
-        (["get", " "], "not empty"),
+        (["get", " "], "must not be empty"),
         (["watch"], "at least one"),
         (["watch", "v1", "--timeout", "0"], "--timeout"),
         (["download", "v1"], "--output"),
         (["download", "v1", "-o", "."], "is a folder"),
-        (["download", "v1", "-o", "v.mp4", "--mask-output", "v.mp4"], "a file of its own"),
+        (["download", "v1", "-o", "v.mp4", "--mask-output", "v.mp4"], "another file"),
         (["download", "v1", "-o", "/dev/null/v.mp4"], "--output: /dev/null is not a folder"),
         (["generate", "https://example.com/a.wav"], "--model-id"),
         (["generate", "https://example.com/a.wav", "--model-id", "two words"], "model_id"),
@@ -231,7 +231,7 @@ def test_an_unknown_video(a2v):
         (["generate", "nowhere.wav", "--model-id", "m"], "neither a URL (https://…) nor a file"),
         (["characters", "--frobnicate"], "--frobnicate"),
         (["characters", "--base-url", "http://example.com"], "base_url"),
-        (["characters", "--local", "--base-url", "http://127.0.0.1:1"], "leave out --base-url"),
+        (["characters", "--local", "--base-url", "http://127.0.0.1:1"], "remove --base-url"),
         (["characters", "--data-dir", "kept"], "add --local"),
         (["characters", "--size", "720"], "add --local"),
         (["characters", "--token-file", "nowhere"], "No such file"),

@@ -10,7 +10,7 @@ import attrs
 import pytest
 
 from a2v._core.wire import Response
-from a2v.cli.doctor import _budget, _clock
+from a2v._diagnostics import _clock, _rate_limit
 from a2v.testing import FixedWindow
 
 TOKEN = "canary-token-1234"
@@ -41,7 +41,7 @@ def test_all_is_well(doctor, service):
     assert checks["base_url"] == ("ok", f"{service.files_url} (from A2V_BASE_URL)")
     assert "accepts the token and has 1 character;" in checks["server"][1]
     assert checks["clock"][0] == "ok"
-    assert checks["budget"] == ("ok", "29 of 30 requests left; the count starts anew in 42 s")
+    assert checks["budget"] == ("ok", "29 of 30 requests left; resets in 42 s")
     assert "libavcodec" in checks["ffmpeg"][1]
     assert "cyclopts" in checks["extra cli"][1]
 
@@ -91,7 +91,7 @@ def test_a_server_that_says_no(doctor, service):
     code, checks, _ = doctor()
 
     assert code == 1
-    assert checks["server"] == ("problem", "says no: bad token (HTTP 401, code 401)")
+    assert checks["server"] == ("problem", "refused the request: bad token (HTTP 401, code 401)")
     assert checks["clock"][0] == "ok"
     assert checks["budget"][0] == "note"
 
@@ -109,7 +109,7 @@ def test_a_server_that_cannot_be_asked(doctor, monkeypatch):
 def test_a_server_that_fails(doctor, service):
     service.refuse("character.list", 503, "down for a while", times=None)
     _, checks, _ = doctor()
-    assert checks["server"] == ("problem", "says no: down for a while (HTTP 503, code 503)")
+    assert checks["server"] == ("problem", "refused the request: down for a while (HTTP 503, code 503)")
 
 
 @pytest.mark.parametrize(("skew", "way"), [(3600, "behind"), (-3600, "ahead of")])
@@ -147,7 +147,7 @@ def test_a_missing_extra_says_what_to_install(doctor, monkeypatch):
     code, checks, _ = doctor()
 
     assert code == 0
-    assert checks["extra engine"] == ("note", 'not installed: pip install "a2v[engine]" (it lacks av, numpy)')
+    assert checks["extra engine"] == ("note", 'not installed: pip install "a2v[engine]" (missing: av, numpy)')
     assert "ffmpeg" not in checks
 
 
@@ -196,7 +196,7 @@ def test_absurd_headers_are_taken_for_none(header, value) -> None:
     headers = {"date": "Tue, 14 Nov 2023 22:13:20 GMT", "x-ratelimit-left": "3", "x-ratelimit-total": "30"}
     reply = Response(200, headers | {header: value}, b"")
 
-    checks = [*_clock(reply), *_budget(reply)]
+    checks = [*_clock(reply), *_rate_limit(reply)]
 
     assert [check.name for check in checks] == ["clock", "budget"]
     assert all(len(check.words) < 500 for check in checks)

@@ -111,7 +111,7 @@ def test_ambiguous_rows_are_named(batch) -> None:
 def test_a_changed_recording_is_told_of_with_its_row(batch) -> None:
     batch(["https://x/1,zero", "https://x/2,one"])
     _, _, dry, run = batch(["https://x/3,zero", "https://x/2,one"])
-    assert "It would not begin with row 2 (zero): the recording of 'zero' has changed" in dry[1]
+    assert "A run would refuse row 2 (zero): the recording of 'zero' has changed" in dry[1]
     assert "Pass --overwrite to render it again, which is paid for as one more video" in dry[1]
     assert run[0] == 1
     assert "row 2 (zero)  pending  the recording of 'zero' has changed" in run[2]
@@ -121,7 +121,7 @@ def test_a_changed_recording_is_told_of_with_its_row(batch) -> None:
 def test_rows_that_are_the_same_but_for_their_signatures_are_warned_of(batch) -> None:
     batch(["https://x/2"])
     _, _, dry, run = batch([SIGNED.format(1), SIGNED.format(2), "https://x/2"])
-    assert dry[2] == run[2] == "a2v: rows 2 and 3 are the same: 2 videos, each paid for\n"
+    assert dry[2] == run[2] == "a2v: rows 2 and 3 are identical: 2 videos, each paid for\n"
 
 
 def test_a_submission_that_a_crash_broke_off_is_uncertain(here, batch, tmp_path) -> None:
@@ -141,7 +141,7 @@ def test_a_submission_that_a_crash_broke_off_is_uncertain(here, batch, tmp_path)
     with closing(sqlite3.connect(tmp_path / "videos" / "a2v-batch.db")) as db:
         ((identity,),) = db.execute("SELECT identity FROM items").fetchall()
     side.write_text(json.dumps({"identity": identity, "video_id": "v1"}))
-    assert here(*again)[1].splitlines() == ["1 job: 0 done, 1 under way", "A run would submit 0 videos."]
+    assert here(*again)[1].splitlines() == ["1 job: 0 done, 1 in progress", "A run would submit 0 videos."]
     side.write_text("?")
     code, out, err = here(*again)
     assert (code, out) == (2, "A run would submit 0 videos.\n")
@@ -217,10 +217,10 @@ class TestFilesOfThisMachine:
         assert out.splitlines() == ["2 jobs: 1 done, 1 not submitted", "A run would submit 1 video."]
 
     def test_local(self, here, service, folder) -> None:
-        from a2v.cli.server import kept
+        from a2v.cli.recordings import copied_path
 
         recordings = folder / "videos" / "a2v-engine" / "recordings"
-        self.submitted(service, folder, lambda path: kept(path, recordings).as_uri())
+        self.submitted(service, folder, lambda path: copied_path(path, recordings).as_uri())
         self.check(here, folder, "--local")
 
     def test_staged(self, here, service, folder, monkeypatch) -> None:

@@ -31,8 +31,7 @@ def test_generate_tells_how_to_go_on(started, service, number):
     assert process.returncode == 130
     assert errors == [
         "a2v: interrupted",
-        "What was submitted goes on at the server.",
-        "Pick it up with:",
+        "Unfinished renders continue on the server. Resume with:",
         "  a2v watch v1",
         "  a2v download v1 -o 'my video.mp4'",
     ]

@@ -10,7 +10,7 @@ import pytest
 
 PROGRAM = """
 import asyncio, sys
-from a2v.cli.printing import log_to_stderr
+from a2v.cli.logs import log_to_stderr
 log_to_stderr(as_json=sys.argv[1] == "json")
 loop = asyncio.new_event_loop()
 for _ in range(1000):

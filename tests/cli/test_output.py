@@ -14,9 +14,10 @@ import pytest
 from rich.console import Console
 
 from a2v import Character, Progress
-from a2v.cli.output import TerminalOutput
-from a2v.cli.printing import clean, number
-from a2v.cli.table import TerminalBatchOutput
+from a2v.cli.batch_run import progress_events
+from a2v.cli.events import EventStream
+from a2v.cli.renderers import TerminalRenderer
+from a2v.cli.terminal import clean, plural
 from a2v.testing import Reply
 
 HOSTILE = "\x1b]0;owned\x07\x1b[2J \u202eevil\u200b\u2066 \x9b31m \ufeff\u2028\r\n\t end"
@@ -41,7 +42,7 @@ def test_clean(text, shown):
 
 @pytest.mark.parametrize(("how_many", "said"), [(0, "0 jobs"), (1, "1 job"), (2, "2 jobs"), (21, "21 jobs")])
 def test_numbers_and_their_nouns_agree(how_many, said):
-    assert number(how_many, "job") == said
+    assert plural(how_many, "job") == said
 
 
 def test_clean_is_short():
@@ -143,7 +144,7 @@ def test_a_batch_on_a_terminal(service, environment, tmp_path):
     _, journal = on_terminal("journal", "videos/a2v-batch.db", environment=environment, cwd=tmp_path)
 
     assert code == 1
-    assert "under way" in got, "the table moves"
+    assert "in progress" in got, "the table moves"
     plain = re.sub(r"\x1b\[[0-9;]*m", "", got)
     assert f"✓ one  done  {tmp_path / 'videos' / 'one.mp4'}" in plain
     assert plain.index("✗ two  failed") < plain.index("2 done, 1 failed") < plain.index("1 of 3 jobs is not done")
@@ -159,14 +160,15 @@ def test_a_batch_on_a_terminal(service, environment, tmp_path):
 
 def test_a_terminal_shows_what_is_done_before_there_is_a_video():
     console = Console(file=io.StringIO(), force_terminal=True, width=80)
-    output = TerminalOutput(console, "asking the server")
+    renderer = TerminalRenderer(console)
+    events = EventStream(renderer.render, "waiting for the server")
 
-    with output.noting("uploading my\x1b]0;owned\x07.flac"), output:
+    with events.activity("uploading my\x1b]0;owned\x07.flac"), renderer:
         pass
-    with output:
+    with renderer:
         pass
 
-    first, _, second = console.file.getvalue().partition("asking the server")
+    first, _, second = console.file.getvalue().partition("waiting for the server")
     assert "uploading my" in first
     assert "\x1b]0;" not in first
     assert "uploading" not in second
@@ -187,7 +189,7 @@ def test_an_interruption_while_the_display_of_a_batch_ends_is_not_lost():
                 await asyncio.sleep(0.01)
 
     async def show() -> None:
-        async with TerminalBatchOutput(Console(file=io.StringIO())).following(Batch()):
+        async with progress_events(Batch(), EventStream(lambda _: None, "")):
             await looking.wait()
 
     async def main() -> None:

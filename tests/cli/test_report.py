@@ -11,18 +11,18 @@ from pathlib import Path
 import pytest
 
 import a2v
+from a2v.cli.job_status import JobStatus
 from a2v.cli.report import write_report
-from a2v.cli.table import Standing
 
 HEAD = "model_id,audio_url,name\n"
 FORMULA = re.compile(r"[\s\"]*[=+\-@＝＋－＠]")  # noqa: RUF001
 EVIL = ["=1+1", "+1+1", "-1+1", "@SUM(1)", "＝1", '=HYPERLINK("http://evil";"x")', "-1;=1"]  # noqa: RUF001
 
 
-def standing(**facts) -> Standing:
+def status(**facts) -> JobStatus:
     extra = facts.pop("extra", {})
     job = a2v.Job("eva", "https://example.com/a.wav", extra=extra)
-    return Standing(**{"row": 2, "name": "one", "state": "failed", "job": job, "source": job.audio_url} | facts)
+    return JobStatus(**{"row": 2, "name": "one", "state": "failed", "job": job, "source": job.audio_url} | facts)
 
 
 @pytest.mark.parametrize("formula", EVIL)
@@ -33,7 +33,7 @@ def standing(**facts) -> Standing:
 def test_no_cell_is_a_formula_whatever_the_separator(tmp_path, text, formula) -> None:
     evil = text.format(formula)
     extra = {"note": evil, evil: "x", "list": [evil]}
-    write_report(tmp_path / "r.csv", [standing(error=f"sorry;{formula}", extra=extra, source=evil)])
+    write_report(tmp_path / "r.csv", [status(error=f"sorry;{formula}", extra=extra, source=evil)])
     written = (tmp_path / "r.csv").read_text("utf-8-sig")
     for delimiter in ",;\t|":
         for quoting in (csv.QUOTE_MINIMAL, csv.QUOTE_NONE):
@@ -46,14 +46,14 @@ def test_no_cell_is_a_formula_whatever_the_separator(tmp_path, text, formula) ->
     "text", ["-5.5", "+3", "1,5", "-1,5", "9 a.m. - 5 p.m.", "a=b", "me@example.com", "C-3PO; R2-D2"]
 )
 def test_what_is_no_formula_stays_as_it_is(tmp_path, text) -> None:
-    write_report(tmp_path / "r.csv", [standing(extra={"note": text})])
+    write_report(tmp_path / "r.csv", [status(extra={"note": text})])
     (row,) = csv.DictReader((tmp_path / "r.csv").read_text("utf-8-sig").splitlines())
     assert row["note"] == text
 
 
 @pytest.mark.parametrize("ending", [".csv", ".json"])
 def test_a_path_that_is_not_utf_8(tmp_path, ending) -> None:
-    write_report(tmp_path / f"r{ending}", [standing(path="/videos/caf\udce9.mp4")])
+    write_report(tmp_path / f"r{ending}", [status(path="/videos/caf\udce9.mp4")])
     assert "caf\\udce9.mp4" in (tmp_path / f"r{ending}").read_text("utf-8-sig")
     assert [path.name for path in tmp_path.iterdir()] == [f"r{ending}"]
 
@@ -61,7 +61,7 @@ def test_a_path_that_is_not_utf_8(tmp_path, ending) -> None:
 def test_a_planted_link_leads_nowhere(tmp_path) -> None:
     (tmp_path / "precious").write_text("precious")
     (tmp_path / "r.csv.part").symlink_to("precious")
-    write_report(tmp_path / "r.csv", [standing()])
+    write_report(tmp_path / "r.csv", [status()])
     assert (tmp_path / "precious").read_text() == "precious"
 
 

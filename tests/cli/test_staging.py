@@ -91,7 +91,7 @@ def test_the_local_engine_needs_no_place(a2v, environment, speech):
     ("options", "said"),
     [
         (["--stage-to", "s3://bucket", "--local", "-o", "x.mp4"], "--local reads the files of this machine"),
-        (["--remove-staged"], "--remove-staged is about what --stage-to uploads"),
+        (["--remove-staged"], "--remove-staged deletes what --stage-to uploads"),
         (["--stage-to", "ftp://canary"], "must be one of s3://bucket/prefix (S3, MinIO, OSS and others), gs://"),
         (["--stage-to", "s3://bucket/?canary"], "the prefix of the staging target must be plain names"),
     ],

@@ -33,12 +33,12 @@ def ended(here):
 @pytest.mark.parametrize(
     ("arguments", "call", "words"),
     [
-        (["characters"], "character.list", "asking the server: not done"),
-        (["avatars"], "avatar.list", "asking the server: not done"),
-        (["get", "v1"], "video.get", "asking the server: not done"),
-        (["watch", "v1"], "video.get", "video v1 has not ended"),
-        (["download", "v1", "-o", "v.mp4"], "video.get", "video v1 has not ended"),
-        (GENERATE, "video.generate", "the video has not been accepted"),
+        (["characters"], "character.list", "waiting for the server"),
+        (["avatars"], "avatar.list", "waiting for the server"),
+        (["get", "v1"], "video.get", "waiting for the server"),
+        (["watch", "v1"], "video.get", "waiting for video v1"),
+        (["download", "v1", "-o", "v.mp4"], "video.get", "waiting for video v1"),
+        (GENERATE, "video.generate", "submitting the video"),
     ],
 )
 def test_waiting_for_the_rate_limit(ended, service, arguments, call, words):
@@ -46,7 +46,7 @@ def test_waiting_for_the_rate_limit(ended, service, arguments, call, words):
 
     line, others = ended(*arguments)
 
-    assert line == f"a2v: waiting for the rate limit: {words} after 0.5 s (--timeout)"
+    assert line == f"a2v: --timeout expired after 0.5 s while {words} (rate limit reached)"
     assert not any("may or may not" in other for other in others)
     assert len(service.seen(call)) == 1
 
@@ -56,7 +56,7 @@ def test_a_server_that_does_not_answer(ended, service):
 
     line, others = ended("characters")
 
-    assert (line, others) == ("a2v: asking the server: not done after 0.5 s (--timeout)", [])
+    assert (line, others) == ("a2v: --timeout expired after 0.5 s while waiting for the server", [])
 
 
 def test_a_submission_without_an_answer_is_said_to_be_in_doubt(ended, service):
@@ -64,7 +64,7 @@ def test_a_submission_without_an_answer_is_said_to_be_in_doubt(ended, service):
 
     line, others = ended(*GENERATE)
 
-    assert line == "a2v: the video has not been accepted after 0.5 s (--timeout)"
+    assert line == "a2v: --timeout expired after 0.5 s while submitting the video"
     assert any("may or may not have been accepted" in other for other in others)
 
 
@@ -73,7 +73,7 @@ def test_a_video_that_is_being_rendered_can_be_picked_up(ended, service):
 
     line, others = ended("watch", "v1")
 
-    assert line == "a2v: video v1 has not ended after 0.5 s (--timeout)"
+    assert line == "a2v: --timeout expired after 0.5 s while waiting for video v1"
     assert "  a2v watch v1" in others
 
 
@@ -83,7 +83,7 @@ def test_a_file_that_does_not_come(ended, service):
 
     line, others = ended("download", "v1", "-o", "v.mp4")
 
-    assert line == "a2v: video v1 has not been saved after 0.5 s (--timeout)"
+    assert line == "a2v: --timeout expired after 0.5 s while downloading video v1"
     assert "  a2v download v1 -o v.mp4" in others
 
 
@@ -95,7 +95,7 @@ def test_a_local_engine_that_does_not_start(ended, monkeypatch):
 
     line, _ = ended("characters", "--local")
 
-    assert line == "a2v: starting the engine: not done after 0.5 s (--timeout)"
+    assert line == "a2v: --timeout expired after 0.5 s while starting the engine"
 
 
 def test_a_batch(ended, service, tmp_path):
@@ -104,5 +104,5 @@ def test_a_batch(ended, service, tmp_path):
 
     _, others = ended("batch", "jobs.csv", "-o", "videos")
 
-    assert others[-1] == "a2v: the command is not done after 0.5 s (--timeout)"
+    assert others[-1] == "a2v: --timeout expired after 0.5 s"
     assert any(other.strip() == "a2v batch jobs.csv -o videos" for other in others)

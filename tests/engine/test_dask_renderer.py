@@ -303,7 +303,7 @@ def test_log_records_of_dask_have_the_format_of_the_engines_log():
     program = """
 import logging
 from a2v.engine import dask_renderer
-from a2v.cli.printing import log_to_stderr
+from a2v.cli.logs import log_to_stderr
 log_to_stderr(as_json=True)
 for name in ("distributed", "distributed.client"):
     logging.getLogger(name).info("all is well")
