@@ -80,7 +80,7 @@ _EPILOGUE = """Exit codes:
   2  usage error: an argument is missing or invalid; nothing was done
   3  a submission may or may not have been accepted
   4  --timeout expired; submitted renders continue on the server
-  130  interrupted by Ctrl-C, SIGTERM or SIGHUP; submitted renders continue on the server
+  130  interrupted by Ctrl-C, SIGTERM or SIGHUP; renders continue on the server
 
 Environment: A2V_TOKEN, the token; A2V_BASE_URL, the server; A2V_STAGE_TO, the bucket to upload recordings to.
 Not used with --local."""
