@@ -1,4 +1,4 @@
-"""The test kit's service, with what the benchmarks draw at random: the same seed gives the same renders."""
+"""The test kit's service with random renders: the same seed gives the same renders."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ _CALLS = {
 
 
 def fixed_window(random: Random) -> RateLimit:
-    """So many in each window of a minute; the windows begin whenever they do."""
+    """A limit per window of a minute. The windows start at a random offset."""
     return FixedWindow(LIMIT, WINDOW, offset=random.uniform(0, WINDOW))
 
 
 def sliding_window(_: Random) -> RateLimit:
-    """So many in the minute before each arrival."""
+    """A limit for the minute before each request."""
     return SlidingWindow(LIMIT, WINDOW)
 
 
 def token_bucket(_: Random) -> RateLimit:
-    """A bucket of tokens that fills at an even rate."""
+    """A bucket of tokens that fills at a constant rate."""
     return TokenBucket(LIMIT, WINDOW)
 
 
 def minutes_15(random: Random) -> float:
-    """A hosted render: lognormal, a quarter of an hour in the median."""
+    """A render of the hosted service: lognormal, with a median of a quarter of an hour."""
     return random.lognormvariate(math.log(900), 0.4)
 
 
@@ -57,17 +57,17 @@ def local(_: Random) -> float:
 
 @frozen
 class World:
-    """How a service behaves.
+    """The behaviour of a service.
 
     Attributes:
-        render: Draws how long a video takes.
-        limiter: How it counts requests; ``None`` for a service without limits, and without headers about them.
+        render: Returns the duration of a render.
+        limiter: The rate limit; ``None``: no limit, and no headers about it.
         listing: Whether it has ``video.list``.
-        statuses: Whether it says in words where a video is.
-        renderers: How many videos it works on at a time; ``None`` for all.
-        following: Which of the waiting videos is next: their number becomes a place in the line.
-        failing: The share of looks that fail.
-        behind: How many seconds its clock is late.
+        statuses: Whether it reports statuses.
+        renderers: How many videos it renders at a time; ``None``: all.
+        following: Chooses the next of the waiting videos: returns a position for their number.
+        failing: The share of polls that fail.
+        behind: Seconds by which its clock is slow.
     """
 
     render: Callable[[Random], float] = minutes_15
@@ -82,7 +82,7 @@ class World:
 
 @frozen
 class Reply:
-    """A service's answer; ``data`` are values, which only HTTP makes into JSON."""
+    """A response with values as ``data``, before they become JSON."""
 
     status_code: int
     headers: dict[str, str]
@@ -90,11 +90,11 @@ class Reply:
 
 
 class WorldService(Service):
-    """A world's service; with `arrive` it can be asked without HTTP and without an event loop."""
+    """The service of a world. `arrive` needs neither HTTP nor an event loop."""
 
     def __init__(self, world: World, seed: int) -> None:
         random = Random(seed)
-        # One generator for the videos: the same seed gives the same renders, whoever asks and however often.
+        # A separate generator, so that the renders do not depend on the requests.
         renders = Random(seed + 1)
         super().__init__(
             render_seconds=lambda _: world.render(renders),
@@ -112,16 +112,16 @@ class WorldService(Service):
 
     @property
     def log(self) -> list[tuple[float, str, str | None, int | None]]:
-        """Every request: when it arrived, which call it was, about which video, and its status."""
+        """All requests: time of arrival, method, video id and status."""
         return self._arrivals or [(call.at, call.name, call.video_id, call.status) for call in self.calls]
 
     @property
     def videos(self) -> dict[str, Render]:
-        """What was submitted."""
+        """The submitted videos."""
         return self._renders
 
     def arrive(self, now: float, kind: RequestKind, video_id: str | None = None) -> Reply:
-        """Answer a request that arrives now."""
+        """Return the response to a request that arrives now."""
         self.advance(now)
         headers, refusal = self.admit(now)
         answer = refusal or self.answer(now, _CALLS[kind], video_id, _JOB if kind is RequestKind.SUBMIT else None)
@@ -129,13 +129,13 @@ class WorldService(Service):
         return Reply(answer.status, headers, answer.value)
 
     def advance(self, now: float) -> None:
-        """Let renderers that have become free begin with what waits."""
+        """Start waiting renders on free renderers."""
         self._advance(now)
 
     def _choose(self, waiting: int) -> int:
         return self._following(waiting)
 
 
-def looks(data: Value | None) -> list[Video]:
-    """The videos that a reply tells about."""
+def snapshots(data: Value | None) -> list[Video]:
+    """Return the videos in a response."""
     return [each for each in (data if isinstance(data, list) else [data]) if isinstance(each, Video)]

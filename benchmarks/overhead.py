@@ -1,16 +1,16 @@
-"""What the client costs beside bare httpx, and whether many waits at once lose anything.
+"""The client's overhead compared with bare httpx, and whether many concurrent waits all complete.
 
-``characters.list()`` against ``httpx.AsyncClient.get`` plus ``json`` (the named baseline), and that of the sync client against
-``httpx.Client.get`` plus ``json``, in turns on the same loopback server in the same run; then 200 tasks awaited at once on a
-server whose renders take two seconds.
+``characters.list()`` is compared with ``httpx.AsyncClient.get`` plus ``json`` (the baseline), and that of the sync client with
+``httpx.Client.get`` plus ``json``, alternately on the same loopback server in the same run. Then 200 tasks are awaited at once
+on a server whose renders take two seconds.
 
-The sync client is measured twice, first with the client's process on one core and the server's on another, which shows what the
-sync client itself costs, then wherever the system puts its two threads: on a small virtual machine, waking a thread on another
-core costs as much again. The first is judged.
+The sync client is measured twice: with the client's process on one core and the server's on another, which shows the cost of
+the client itself; and without affinity, because on a small virtual machine, waking a thread on another core costs as much
+again. The bounds apply to the former.
 
     python benchmarks/overhead.py
 
-Exits with 1 when a bound is missed: ratios of 1.3 and 2.2, 250 µs between the sync client and the baseline, a lost task.
+Exits with 1 when a bound is missed: ratios of 1.3 and 2.2, 250 µs between the sync client and the baseline, a task that does not finish.
 """
 
 from __future__ import annotations
@@ -49,13 +49,13 @@ CHARACTERS = [
 
 
 class Server:
-    """The seed's calls in raw asyncio, so that the server costs as little as can be."""
+    """The first revision's methods in plain asyncio, to keep the server's own cost low."""
 
     def __init__(self) -> None:
         self.born: dict[str, float] = {}
 
     def data(self, target: str) -> object:
-        """What a call is answered with; nothing if there is no such call."""
+        """Return the data for a request; ``None`` if there is no such method."""
         url = urlsplit(target)
         if url.path.endswith("character.list"):
             return CHARACTERS
@@ -70,7 +70,7 @@ class Server:
         return {"video_id": video_id, "video_url": "https://e.com/v.mp4" if done else ""}
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answer on one connection until it ends."""
+        """Serve one connection until it ends."""
         try:
             while head := (await reader.readuntil(b"\r\n\r\n")).decode().lower():
                 length = next((int(line[15:]) for line in head.split("\r\n") if line.startswith("content-length:")), 0)
@@ -87,7 +87,7 @@ class Server:
 
 
 def run_server(port: Connection) -> None:
-    """Serve until killed, in a process of its own."""
+    """Serve until killed, in a separate process."""
 
     async def main() -> None:
         server = await asyncio.start_server(Server().serve, "127.0.0.1", 0, backlog=1024)
@@ -98,7 +98,7 @@ def run_server(port: Connection) -> None:
 
 
 async def measure_calls(base_url: str) -> float:
-    """The async client's median ratio to its baseline, over rounds in which both take turns."""
+    """Return the async client's median ratio to its baseline. Both alternate in rounds."""
     ratios: list[float] = []
     times: tuple[list[float], list[float]] = ([], [])
     async with httpx.AsyncClient() as bare, a2v.AsyncA2V("token", base_url=base_url, rate_limit=None) as client:
@@ -115,7 +115,7 @@ async def measure_calls(base_url: str) -> float:
 
 
 def measure_sync_calls(base_url: str) -> tuple[float, float]:
-    """The sync client's median ratio to its baseline, and the microseconds between them."""
+    """Return the sync client's median ratio to its baseline, and the difference in microseconds."""
     ratios: list[float] = []
     times: tuple[list[float], list[float]] = ([], [])
     with httpx.Client() as bare, a2v.A2V("token", base_url=base_url, rate_limit=None) as client:
@@ -134,7 +134,7 @@ def measure_sync_calls(base_url: str) -> tuple[float, float]:
 
 @contextmanager
 def one_core_each(server: int | None) -> Iterator[None]:
-    """Keep this process and the server's apart, where the system can."""
+    """Pin this process and the server's to different cores, if the system can."""
     if sys.platform != "linux" or server is None or len(cores := sorted(os.sched_getaffinity(0))) < 2:
         yield
         return
@@ -146,7 +146,7 @@ def one_core_each(server: int | None) -> Iterator[None]:
 
 
 def note(times: tuple[list[float], list[float]], ratios: list[float], start: float, middle: float) -> None:
-    """Add a round that ends now: ours until the middle, then the baseline's."""
+    """Record a round that ends now: the client's part until the middle, then the baseline's."""
     end = time.perf_counter()
     ratios.append((middle - start) / (end - middle))
     times[0].append((middle - start) / CALLS * 1e6)
@@ -154,13 +154,13 @@ def note(times: tuple[list[float], list[float]], ratios: list[float], start: flo
 
 
 def report(ours: str, theirs: str, times: tuple[list[float], list[float]]) -> None:
-    """Print the median of a call of each."""
+    """Print the median times of one call."""
     for name, each in ((theirs, times[1]), (ours, times[0])):
         print(f"{name:30} {statistics.median(each):6.0f} µs")
 
 
 async def measure_tasks(base_url: str) -> int:
-    """How many of the tasks awaited at once finish."""
+    """Return how many of the concurrently awaited tasks finish."""
     async with a2v.AsyncA2V("token", base_url=base_url, rate_limit=None) as client:
         start = time.perf_counter()
         tasks = [client.videos.generate(model_id="m0", audio_url="https://e.com/a.wav") for _ in range(TASKS)]
@@ -170,7 +170,7 @@ async def measure_tasks(base_url: str) -> int:
 
 
 def main() -> int:
-    """Measure, print, judge."""
+    """Measure, print the results, and return 1 if a bound is missed."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=run_server, args=(theirs,), daemon=True)
@@ -186,7 +186,7 @@ def main() -> int:
         process.kill()
     print(f"async {ratio:.2f} x its baseline (bound {BOUND}); finished {finished} of {TASKS}")
     print(f"sync {sync_ratio:.2f} x its baseline (bound {SYNC_BOUND}), {extra:+.0f} µs (bound {SYNC_EXTRA:+})")
-    print(f"sync {free[0]:.2f} x its baseline, {free[1]:+.0f} µs on whatever cores")
+    print(f"sync {free[0]:.2f} x its baseline, {free[1]:+.0f} µs without affinity")
     return int(ratio > BOUND or sync_ratio > SYNC_BOUND or extra > SYNC_EXTRA or finished < TASKS)
 
 

@@ -2,10 +2,10 @@
 
 ``python benchmarks/polling.py`` measures this client on a fake service, beside pollers that ask about each video at a
 fixed interval as other SDKs do, on the same service. It prints both, and exits with 1 when a figure misses its bound.
-With ``--pure`` only the budget and the schedule run, in a loop without async and HTTP: quicker, for tuning them.
+With ``--pure`` only the rate limiter and the poll scheduler run, without async code and HTTP, which is faster.
 """
 
-# ruff: noqa: D102  # what these methods do is seen at a glance
+# ruff: noqa: D102  # the methods are short
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ from _world import (
     World,
     WorldService,
     local,
-    looks,
     minute,
     sliding_window,
+    snapshots,
     token_bucket,
 )
 from attrs import Factory, define, frozen
@@ -51,14 +51,14 @@ SEEDS = 5
 
 @define
 class Run:
-    """What came of a batch: the service, and when each video's end was noticed."""
+    """The result of a batch: the service, and when the end of each video was noticed."""
 
     service: WorldService
     noticed: dict[str, float]
 
 
 class Simulation(Run):
-    """A service, its clients, and what happens next."""
+    """A discrete-event simulation of a service and its clients."""
 
     def __init__(self, world: World, seed: int) -> None:
         super().__init__(WorldService(world, seed), {})
@@ -87,11 +87,11 @@ class Simulation(Run):
 
 
 class Ours:
-    """What the async driver does with a budget and a schedule, less the async."""
+    """Drives a rate limiter and a poll scheduler as the async dispatcher does."""
 
     def __init__(self, simulation: Simulation, jobs: int, seed: int) -> None:
         self.simulation, self.jobs = simulation, jobs
-        self.budget = RateLimiter(jitter=Random(seed).random)
+        self.limiter = RateLimiter(jitter=Random(seed).random)
         self.scheduler = PollScheduler()
         self._wakes_at = math.inf
         simulation.at(0.0, self.pump)
@@ -99,13 +99,13 @@ class Ours:
     def pump(self) -> None:
         now = self.simulation.now
         self._wakes_at = math.inf
-        while (turn := self.next(now)) and turn.at <= now:
-            self.begin(turn)
-        if turn and math.isfinite(turn.at):
-            self.wake(turn.at)
+        while (scheduled := self.next(now)) and scheduled.at <= now:
+            self.begin(scheduled)
+        if scheduled and math.isfinite(scheduled.at):
+            self.wake(scheduled.at)
 
     def next(self, now: float) -> ScheduledRequest | None:
-        return self.scheduler.next(now, self.budget, submits=self.jobs)
+        return self.scheduler.next(now, self.limiter, submits=self.jobs)
 
     def wake(self, when: float) -> None:
         def wake() -> None:
@@ -115,58 +115,62 @@ class Ours:
         self._wakes_at = when
         self.simulation.at(when, wake)
 
-    def begin(self, turn: ScheduledRequest) -> None:
+    def begin(self, scheduled: ScheduledRequest) -> None:
         now = self.simulation.now
-        self.jobs -= turn.kind is RequestKind.SUBMIT
-        self.scheduler.start(turn, now)
-        reservation = self.budget.acquire(now)
-        self.simulation.send(turn.kind, turn.video_id, lambda reply: self.finish(turn, reservation, reply))
+        self.jobs -= scheduled.kind is RequestKind.SUBMIT
+        self.scheduler.start(scheduled, now)
+        reservation = self.limiter.acquire(now)
+        self.simulation.send(
+            scheduled.kind, scheduled.video_id, lambda reply: self.finish(scheduled, reservation, reply)
+        )
 
-    def finish(self, turn: ScheduledRequest, reservation: int, reply: Reply) -> None:
+    def finish(self, scheduled: ScheduledRequest, reservation: int, reply: Reply) -> None:
         now = self.simulation.now
         if reply.status_code == 429:
-            self.budget.throttled(reservation, now, reply.headers)
-            self.jobs += turn.kind is RequestKind.SUBMIT
-            self.scheduler.abandoned(turn)
+            self.limiter.throttled(reservation, now, reply.headers)
+            self.jobs += scheduled.kind is RequestKind.SUBMIT
+            self.scheduler.abandoned(scheduled)
         else:
-            self.budget.release(reservation, now, reply.headers, good=reply.status_code == 200)
-            self.learn(turn, reply, now)
+            self.limiter.release(reservation, now, reply.headers, good=reply.status_code == 200)
+            self.process(scheduled, reply, now)
         self.pump()
 
-    def learn(self, turn: ScheduledRequest, reply: Reply, now: float) -> None:
+    def process(self, scheduled: ScheduledRequest, reply: Reply, now: float) -> None:
         if reply.status_code == 404:
-            self.scheduler.failed(turn, NotFoundError("not found", status_code=404), now, final=True)
+            self.scheduler.failed(scheduled, NotFoundError("not found", status_code=404), now, final=True)
         elif reply.status_code != 200:
-            self.scheduler.failed(turn, ServerError("failed", status_code=reply.status_code), now, final=False)
+            self.scheduler.failed(scheduled, ServerError("failed", status_code=reply.status_code), now, final=False)
         elif isinstance(reply.data, str):
             self.scheduler.add(reply.data, now, since=now - LATENCY)
         else:
-            for _, news in self.scheduler.observe(looks(reply.data), now, turn):
-                assert isinstance(news, Video), news
-                self.simulation.notice(news)
+            for _, event in self.scheduler.observe(snapshots(reply.data), now, scheduled):
+                assert isinstance(event, Video), event
+                self.simulation.notice(event)
 
 
 class Oracle(Ours):
-    """Submits as we do, and asks about each video once, when it has ended: nobody can do with fewer requests."""
+    """Submits like the client, and polls each video once, when it has ended: the minimum of requests."""
 
     def __init__(self, simulation: Simulation, jobs: int, seed: int) -> None:
         super().__init__(simulation, jobs, seed)
         self.ends: list[tuple[float, str]] = []
         self.unknown: dict[str, None] = {}  # ordered, unlike a set
 
-    def begin(self, turn: ScheduledRequest) -> None:
-        if turn.kind is RequestKind.GET:
+    def begin(self, scheduled: ScheduledRequest) -> None:
+        if scheduled.kind is RequestKind.GET:
             heapq.heappop(self.ends)
-        super().begin(turn)
+        super().begin(scheduled)
 
     def next(self, now: float) -> ScheduledRequest | None:
         self.simulation.service.advance(now)
         for video_id in list(self.unknown):
             self.place(video_id)
-        when = now + self.budget.delay(now)
+        when = now + self.limiter.delay(now)
         submit = ScheduledRequest(RequestKind.SUBMIT, when) if self.jobs else None
         get = ScheduledRequest(RequestKind.GET, max(when, self.ends[0][0]), self.ends[0][1]) if self.ends else None
-        return min((turn for turn in (submit, get) if turn), key=lambda turn: turn.at, default=None)
+        return min(
+            (scheduled for scheduled in (submit, get) if scheduled), key=lambda scheduled: scheduled.at, default=None
+        )
 
     def place(self, video_id: str) -> None:
         ends = self.simulation.service.videos[video_id].ends
@@ -176,19 +180,19 @@ class Oracle(Ours):
         else:
             self.unknown[video_id] = None
 
-    def learn(self, turn: ScheduledRequest, reply: Reply, now: float) -> None:
+    def process(self, scheduled: ScheduledRequest, reply: Reply, now: float) -> None:
         if isinstance(reply.data, str):
             self.place(reply.data)
         elif isinstance(reply.data, Video):
             self.simulation.notice(reply.data)
-        elif turn.video_id:
-            heapq.heappush(self.ends, (now, turn.video_id))
+        elif scheduled.video_id:
+            heapq.heappush(self.ends, (now, scheduled.video_id))
 
 
 class FixedInterval:
-    """One poller for each video, as in other SDKs; a 429 is answered as theirs do, with 0.5 s doubling up to 8 s.
+    """One poller for each video, as in other SDKs. After a 429 they wait 0.5 s, doubled up to 8 s.
 
-    They would give up after a few of those. This one never does, which is as well as their users can do.
+    They give up after a few of those. This one never does, which is the best that their users can do.
     """
 
     def __init__(self, simulation: Simulation, jobs: int, _: int, *, interval: float) -> None:
@@ -196,31 +200,31 @@ class FixedInterval:
         for _job in range(jobs):
             simulation.at(0.0, lambda: self.send(RequestKind.SUBMIT, None, 0))
 
-    def send(self, kind: RequestKind, video_id: str | None, refusals: int) -> None:
-        self.simulation.send(kind, video_id, lambda reply: self.finish(kind, video_id, refusals, reply))
+    def send(self, kind: RequestKind, video_id: str | None, throttled: int) -> None:
+        self.simulation.send(kind, video_id, lambda reply: self.finish(kind, video_id, throttled, reply))
 
-    def finish(self, kind: RequestKind, video_id: str | None, refusals: int, reply: Reply) -> None:
+    def finish(self, kind: RequestKind, video_id: str | None, throttled: int, reply: Reply) -> None:
         pause = self.interval
         if reply.status_code == 429:
-            pause = max(pause, min(0.5 * 2**refusals, 8.0))
-            refusals += 1
+            pause = max(pause, min(0.5 * 2**throttled, 8.0))
+            throttled += 1
         else:
-            refusals = 0
+            throttled = 0
         if isinstance(reply.data, str):
             kind, video_id = RequestKind.GET, reply.data
         if isinstance(reply.data, Video):
             self.simulation.notice(reply.data)
         if video_id not in self.simulation.noticed:
-            self.simulation.at(self.simulation.now + pause, lambda: self.send(kind, video_id, refusals))
+            self.simulation.at(self.simulation.now + pause, lambda: self.send(kind, video_id, throttled))
 
 
 class ThroughClient:
-    """The real client, from its public face down to HTTP, under a clock that jumps.
+    """The real client, from its public methods down to HTTP, with a virtual clock.
 
     Args:
-        scenario: What to run.
-        seed: Of the service.
-        calls: How many quick calls to make meanwhile, about one a minute.
+        scenario: The scenario.
+        seed: The service's seed.
+        calls: How many calls to make meanwhile, about one per minute.
     """
 
     def __init__(self, scenario: Scenario, seed: int, calls: int = 0) -> None:
@@ -262,7 +266,7 @@ class ThroughClient:
 
 @frozen
 class Scenario:
-    """A batch on a service, and what it must reach: figures by the names that `measure` gives them."""
+    """A batch on a service, with the upper bounds of the figures that `measure` returns."""
 
     name: str
     videos: int
@@ -297,7 +301,7 @@ SCENARIOS = [
     ),
     Scenario("list, N = 100", 100, World(listing=True), {"requests": 3.5, "delay": 15, "p95": 30}),
     Scenario("list, N = 1000", 1000, World(listing=True), {"requests": 1.5, "delay": 25, "p95": 60, "seconds": 2300}),
-    Scenario("N = 100, 5 % of looks fail", 100, World(failing=0.05), {"requests": 11, "delay": 85, "p95": 220}),
+    Scenario("N = 100, 5 % of polls fail", 100, World(failing=0.05), {"requests": 11, "delay": 85, "p95": 220}),
     Scenario(
         "N = 100, server clock 90 s late",
         100,
@@ -333,8 +337,8 @@ SCENARIOS = [
     ),
     Scenario("N = 100, sliding window", 100, World(limiter=sliding_window), {"requests": 11, "delay": 72, "p95": 190}),
     Scenario("N = 100, token bucket", 100, World(limiter=token_bucket), {"requests": 11, "delay": 72, "p95": 190}),
-    # Servers that begin with the newest, or with any: every third poll goes to the video asked least recently, so that
-    # nobody can go unseen for longer than 3 N polls of 2 s.
+    # Servers that start with the newest, or with any: every third poll goes to the video polled least recently, so
+    # none is unpolled for longer than 3 N polls of 2 s.
     Scenario("4 renderers, newest first", 100, World(minute, renderers=4, following=lambda n: n - 1), {"longest": 600}),
     Scenario(
         "4 renderers, any order",
@@ -352,7 +356,7 @@ Client = Callable[[Simulation, int, int], object]
 
 
 def simulated(client: Client) -> Runner:
-    """A way to run a scenario with a seed."""
+    """Return a function that runs a scenario with a seed."""
 
     def run(scenario: Scenario, seed: int) -> Run:
         simulation = Simulation(scenario.world, seed)
@@ -365,12 +369,12 @@ def simulated(client: Client) -> Runner:
 
 
 def through_client(scenario: Scenario, seed: int) -> Run:
-    """The same with the real client."""
+    """Run a scenario with the real client."""
     return ThroughClient(scenario, seed).run
 
 
 def figures(run: Run) -> dict[str, float]:
-    """What a run cost, and how late its results were noticed."""
+    """Return what a run cost, and how late its results were noticed."""
     service, noticed = run.service, run.noticed
     delays = sorted(noticed[video_id] - video.ends for video_id, video in service.videos.items())
     refused = sum(status == 429 for _, _, _, status in service.log)
@@ -379,7 +383,7 @@ def figures(run: Run) -> dict[str, float]:
         "delay": statistics.mean(delays),
         "p95": delays[min(len(delays) - 1, int(0.95 * len(delays)))],
         "longest": delays[-1],
-        # How much later than the interval rule allows: the gap after a render of T seconds is sqrt(T / 2).
+        # How much later than the poll interval allows: it is sqrt(T / 2) after a render of T seconds.
         "late": max(noticed[key] - video.ends - math.sqrt(video.seconds / 2) for key, video in service.videos.items()),
         "seconds": statistics.mean(noticed.values()),
         "end": max(noticed.values()),
@@ -390,7 +394,7 @@ def figures(run: Run) -> dict[str, float]:
 
 
 def most_in_a_window(service: WorldService) -> int:
-    """The most arrivals that any minute saw, wherever the server's windows begin."""
+    """Return the highest number of requests in any minute, wherever the server's windows start."""
     times = [now for now, *_ in service.log]
     first, most = 0, 0
     for index, now in enumerate(times):
@@ -401,14 +405,14 @@ def most_in_a_window(service: WorldService) -> int:
 
 
 def measure(scenario: Scenario, runner: Runner) -> dict[str, float]:
-    """The mean of several seeds; and the worst, of what must hold always."""
+    """Return the means over several seeds, and the maxima of figures with strict bounds."""
     runs = [figures(runner(scenario, seed)) for seed in range(scenario.seeds)]
     means = {name: statistics.mean(run[name] for run in runs) for name in runs[0]}
     return means | {name: max(run[name] for run in runs) for name in ("longest", "late", "most")}
 
 
 def measure_beside_oracle(scenario: Scenario, runner: Runner) -> dict[str, float]:
-    """As `measure`, and the turnaround and makespan as multiples of the oracle's."""
+    """Return `measure`, with the turnaround and makespan as multiples of the oracle's."""
     ours = measure(scenario, runner)
     if not {"turnaround", "makespan"} & scenario.bounds.keys():
         return ours
@@ -434,7 +438,7 @@ WORDS = {
 
 
 def rows(runner: Runner) -> Iterator[bool]:
-    """Measure, print and judge one scenario after the other."""
+    """Measure and print one scenario after the other, and yield whether its bounds are met."""
     for scenario in SCENARIOS:
         reached = measure_beside_oracle(scenario, runner)
         bounds = dict(scenario.bounds)
@@ -449,7 +453,7 @@ def rows(runner: Runner) -> Iterator[bool]:
 
 
 def is_repeatable() -> bool:
-    """Whether the same seed gives the same requests at the same times: without trio, which shuffles on purpose."""
+    """Whether the same seed gives the same requests at the same times. Without trio, which shuffles on purpose."""
     runner = simulated(Ours)
     small = [scenario for scenario in SCENARIOS if scenario.videos < 1000]
     same = all(runner(scenario, 7).service.log == runner(scenario, 7).service.log for scenario in small)
@@ -458,19 +462,19 @@ def is_repeatable() -> bool:
 
 
 def calls_stay_quick() -> bool:
-    """Whether quick calls wait for seconds, not minutes, in the middle of a batch of a thousand."""
+    """Whether calls wait for seconds, not minutes, during a batch of a thousand jobs."""
     worlds = [World(), World(listing=True)]
     waits = [wait for world in worlds for wait in ThroughClient(Scenario("", 1000, world), 0, calls=50).waits]
     met = max(waits) <= 10
     print(
-        f"{'characters.list() amid N = 1000':34}{'' if met else 'MISSED '}{statistics.mean(waits):.2g} s mean wait, "
+        f"{'characters.list() during N = 1000':34}{'' if met else 'MISSED '}{statistics.mean(waits):.2g} s mean wait, "
         f"{max(waits):.2g} s longest (<= 10)"
     )
     return met
 
 
 def compare(ours: Runner) -> None:
-    """The same batches, followed by pollers with the intervals of other SDKs."""
+    """Print the same batches with pollers at the intervals of other SDKs."""
     print(f"\n{'':28}{'requests/video':>16}{'429s':>10}{'mean delay s':>16}{'p95 delay s':>14}{'turnaround s':>15}")
     rivals = [("this client", World(), ours), ("this client, video.list", World(listing=True), ours)]
     for name, every in PEERS.items():
@@ -494,7 +498,9 @@ def main() -> int:
         1 if a bound was missed.
     """
     parser = argparse.ArgumentParser(description="Follow slow videos with thirty requests a minute, in virtual time.")
-    parser.add_argument("--pure", action="store_true", help="the budget and the schedule alone, without the client")
+    parser.add_argument(
+        "--pure", action="store_true", help="the rate limiter and the poll scheduler alone, without the client"
+    )
     runner = simulated(Ours) if parser.parse_args().pure else through_client
     started = time.perf_counter()
     print("Virtual time, 0.2 s latency, mean of 5 seeds; delay = finished to noticed; requests include submits.\n")

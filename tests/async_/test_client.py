@@ -1,4 +1,4 @@
-"""The client itself: what it is made with, event loops, closing, many calls at once."""
+"""The client itself: settings, event loops, closing, and many calls at once."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ JOB = {"model_id": "eva_a0008", "audio_url": "https://example.com/hello.wav"}
 TOKEN = "canary-0123456789-abcdefghij"
 
 
-# -- what it is made with ---------------------------------------------------------------------------------------------
+# -- settings ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("token", ["t", "!~", "x" * 512])
@@ -34,7 +34,7 @@ async def test_tokens(token, service) -> None:
 @pytest.mark.parametrize(
     "token", ["", " ", "a b", "a\n", "\ttoken", "tökens", "x" * 513, "Bearer x", "a\x7f", "\x00", b"token", 12345678]
 )
-def test_what_cannot_be_a_token(token) -> None:
+def test_invalid_tokens(token) -> None:
     with pytest.raises(a2v.ConfigurationError, match="token") as caught:
         a2v.AsyncA2V(token)
     assert isinstance(caught.value, ValueError)
@@ -101,7 +101,7 @@ def test_servers(given, used) -> None:
         8000,
     ],
 )
-def test_what_cannot_be_a_server(base_url) -> None:
+def test_invalid_base_urls(base_url) -> None:
     with pytest.raises(a2v.ConfigurationError, match="base_url") as caught:
         a2v.AsyncA2V("token", base_url=base_url)
     assert "secret" not in str(caught.value)
@@ -126,7 +126,7 @@ def test_what_cannot_be_a_server(base_url) -> None:
     ],
     ids=label,
 )
-def test_what_cannot_be_set(setting) -> None:
+def test_invalid_settings(setting) -> None:
     with pytest.raises(a2v.ConfigurationError, match=next(iter(setting))):
         a2v.AsyncA2V("token", **setting)
 
@@ -157,7 +157,7 @@ async def test_the_token_of_the_environment_is_sent(service, monkeypatch) -> Non
 
 
 @pytest.mark.anyio
-async def test_a_host_that_no_name_can_have(check) -> None:
+async def test_an_invalid_host_name(check) -> None:
     async with a2v.AsyncA2V("token", base_url="https://\N{PILE OF POO}.example") as client:
         with pytest.raises(a2v.ConfigurationError) as caught:
             await client.videos.generate(**JOB)
@@ -175,7 +175,7 @@ def test_the_token_is_in_no_repr(service, make_client) -> None:
 
 @pytest.mark.parametrize("with_context", [True, False])
 def test_one_client_in_several_event_loops(run, dial, loopback, with_context) -> None:
-    """No connection of one loop is used in the next, and none is left open: a warning would fail this."""
+    """No connection of one loop is used in the next, and none is left open: a warning would fail the test."""
     client = dial()
 
     async def main() -> None:
@@ -198,13 +198,13 @@ def test_one_client_in_several_event_loops(run, dial, loopback, with_context) ->
     assert len(loopback.requests) == 12
 
 
-def test_a_task_of_one_event_loop_is_waited_for_in_the_next(run, dial, loopback) -> None:
+def test_a_task_from_one_event_loop_can_be_awaited_in_the_next(run, dial, loopback) -> None:
     client = dial()
 
     async def submit() -> a2v.AsyncVideoTask:
         return await client.videos.generate(**JOB)
 
-    for _ in range(3):  # each run of trio has a clock of its own
+    for _ in range(3):  # each run of trio has its own clock
         assert run(run(submit).wait, 20).is_terminal
 
 
@@ -230,7 +230,7 @@ async def test_connections_are_kept_within_the_context(dial, loopback) -> None:
 
 
 @pytest.mark.anyio
-async def test_a_submission_takes_a_connection_of_its_own(dial, loopback) -> None:
+async def test_a_submission_uses_a_new_connection(dial, loopback) -> None:
     async with dial() as client:
         await client.characters.list()
         for _ in range(3):
@@ -243,7 +243,7 @@ async def test_a_submission_takes_a_connection_of_its_own(dial, loopback) -> Non
 
 
 @pytest.mark.anyio
-async def test_a_closed_client_says_so(service, make_client, check) -> None:
+async def test_a_closed_client_refuses_calls(service, make_client, check) -> None:
     client = make_client()
     async with client:
         task = await client.videos.generate(**JOB)
@@ -258,15 +258,15 @@ async def test_a_closed_client_says_so(service, make_client, check) -> None:
         with pytest.raises(a2v.ClientClosedError) as caught:
             await call()
         check(caught.value)
-    await client.aclose()  # twice is as good as once
+    await client.aclose()  # closing twice is allowed
     assert len(service.requests) == 1
-    async with client:  # and entered again it works again
+    async with client:  # entering it reopens it
         assert await client.characters.list()
 
 
 @pytest.mark.anyio
 @pytest.mark.virtual_time
-async def test_closing_ends_what_is_under_way(service, make_client, check) -> None:
+async def test_closing_ends_pending_calls(service, make_client, check) -> None:
     service.replies["character.list"] = [lambda _: anyio.sleep(25)]
     service.replies["video.list"] = [httpx.Response(503)]
     service.replies["video.get"] = [service.well]
@@ -282,8 +282,8 @@ async def test_closing_ends_what_is_under_way(service, make_client, check) -> No
     before = anyio.current_time()
     async with anyio.create_task_group() as group:
         group.start_soon(run, client.characters.list)  # in the middle of a request
-        group.start_soon(run, client.videos.list)  # between two tries
-        group.start_soon(run, client.videos.task("v").wait)  # between two looks
+        group.start_soon(run, client.videos.list)  # before a retry
+        group.start_soon(run, client.videos.task("v").wait)  # between two polls
         group.start_soon(run, lambda: client.videos.generate(**JOB))  # waiting for the rate limit
         await anyio.sleep(20)
         await client.aclose()
@@ -294,7 +294,7 @@ async def test_closing_ends_what_is_under_way(service, make_client, check) -> No
 
 
 @pytest.mark.anyio
-async def test_closing_ends_a_request_on_the_wire(dial, loopback, check) -> None:
+async def test_closing_ends_a_request_in_flight(dial, loopback, check) -> None:
     async def stall(conn) -> None:
         await conn.request()
         await conn.stall()
@@ -315,7 +315,7 @@ async def test_closing_ends_a_request_on_the_wire(dial, loopback, check) -> None
         await client.aclose()
     assert len(errors) == 2
     check(errors[0])
-    async with client:  # the same object works again
+    async with client:  # the same object can be reused
         loopback.script(_well)
         await client.characters.list()
 
@@ -324,13 +324,13 @@ async def _well(conn) -> None:
     await conn.serve()
 
 
-# -- many at once -----------------------------------------------------------------------------------------------------
+# -- many calls at once -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.anyio
 @pytest.mark.virtual_time
-async def test_a_queue_of_our_own_takes_nothing_from_the_time_of_a_request(service, make_client) -> None:
-    """A slow server and more calls than go out at once: those that wait for a place do not time out."""
+async def test_waiting_for_the_rate_limit_does_not_count_toward_the_timeout(service, make_client) -> None:
+    """With a slow server and more calls than may be in flight, the waiting ones do not time out."""
 
     async def slowly(request):
         await anyio.sleep(25)
@@ -350,8 +350,8 @@ async def test_a_queue_of_our_own_takes_nothing_from_the_time_of_a_request(servi
 
 
 @pytest.mark.parametrize("spins", range(40))
-def test_a_place_is_given_back_at_whatever_moment_its_holder_is_cancelled(service, make_client, spins) -> None:
-    """By asyncio itself, which interrupts also a task that was just told that its turn has come."""
+def test_a_reservation_is_released_whenever_its_holder_is_cancelled(service, make_client, spins) -> None:
+    """asyncio also cancels a task that has just been granted a reservation and has not run since."""
 
     async def first(request: httpx.Request) -> httpx.Response:
         await anyio.sleep(0.01)
@@ -361,7 +361,7 @@ def test_a_place_is_given_back_at_whatever_moment_its_holder_is_cancelled(servic
     async def main() -> None:
         service.replies["character.list"] = [first, service.well]
         async with make_client(rate_limit=30) as client:
-            # The very first request goes alone; the others wait for it, the submission next in line.
+            # The first request is sent alone; the others wait for it, first the submission.
             calls = [asyncio.create_task(client.characters.list()) for _ in range(2)]
             await asyncio.sleep(0)
             submission = asyncio.create_task(client.videos.generate(**JOB))
@@ -385,9 +385,7 @@ def test_a_place_is_given_back_at_whatever_moment_its_holder_is_cancelled(servic
 
 
 @pytest.mark.anyio
-async def test_a_transport_of_the_callers_is_not_used_in_a_forked_child(
-    service, make_client, monkeypatch, check
-) -> None:
+async def test_a_custom_transport_is_not_used_in_a_forked_child(service, make_client, monkeypatch, check) -> None:
     client = make_client()
     parent = os.getpid()
     monkeypatch.setattr(os, "getpid", lambda: parent + 1)
@@ -398,7 +396,7 @@ async def test_a_transport_of_the_callers_is_not_used_in_a_forked_child(
     assert service.requests == []
 
 
-def test_an_empty_variable_counts_as_not_set(monkeypatch) -> None:
+def test_an_empty_environment_variable_counts_as_unset(monkeypatch) -> None:
     monkeypatch.setenv("A2V_BASE_URL", "")
     assert repr(a2v.AsyncA2V("token")) == "<AsyncA2V https://openapi.surreal-ai.com>"
 
@@ -406,7 +404,7 @@ def test_an_empty_variable_counts_as_not_set(monkeypatch) -> None:
 @pytest.mark.parametrize(
     ("proxy", "reason"), [("socks5://127.0.0.1:1", r"httpx\[socks\]"), ("gopher://u:s3cret@127.0.0.1", "not valid")]
 )
-def test_a_proxy_that_cannot_be_used_shows_no_password(monkeypatch, proxy, reason) -> None:
+def test_the_error_about_an_invalid_proxy_hides_its_password(monkeypatch, proxy, reason) -> None:
     monkeypatch.setitem(sys.modules, "socksio", None)
     with pytest.raises(a2v.ConfigurationError, match=reason) as caught:
         network.make_pool(ssl.create_default_context(), Secret(proxy), idle=None)

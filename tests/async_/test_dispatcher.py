@@ -1,4 +1,4 @@
-"""Turns: everything that a client sends shares one budget and one schedule, and nobody is forgotten."""
+"""All requests of a client share one rate limiter and one poll scheduler, and no waiter is forgotten."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ EPOCH = 1_790_000_000
 
 
 class Limit:
-    """Thirty requests in each minute of the server's clock, for whoever comes; it tells so in its headers."""
+    """A server's limit of thirty requests per minute of its clock, reported in headers."""
 
     def __init__(self, service, *, skew: float = 0.0) -> None:
         self.service, self.skew = service, skew
@@ -50,7 +50,7 @@ class Limit:
 
 @pytest.fixture
 def limited(service, make_client):
-    """Makes clients of the service behind a limit, and gives the limit."""
+    """Return a limit, and a function that makes clients of the service behind it."""
 
     def make(**settings):
         limit = Limit(service, **settings)
@@ -71,7 +71,7 @@ def assert_nothing_is_left(client) -> None:
     assert dispatcher._in_flight == 0
 
 
-async def looks_for(count: int, service, make_client) -> int:
+async def polls_for(count: int, service, make_client) -> int:
     service.plan = [(0, {"status": "pending"}), (300, {"status": "in_progressing"}), (900, FINISHED)]
     before = len(service.requests)
     async with make_client() as client, anyio.create_task_group() as group:
@@ -81,17 +81,17 @@ async def looks_for(count: int, service, make_client) -> int:
     return len(service.requests) - before
 
 
-async def test_a_thousand_waiters_cost_what_one_costs(service, make_client) -> None:
-    one = await looks_for(1, service, make_client)
-    assert await looks_for(1000, service, make_client) == one
+async def test_a_thousand_waiters_cost_as_many_requests_as_one(service, make_client) -> None:
+    one = await polls_for(1, service, make_client)
+    assert await polls_for(1000, service, make_client) == one
 
 
-async def test_whoever_conducts_may_leave(service, make_client) -> None:
+async def test_any_driver_may_be_cancelled(service, make_client) -> None:
     service.plan = [(0, {"status": "pending"}), (100, FINISHED)]
     async with make_client() as client, anyio.create_task_group() as group:
         task = await client.videos.generate(**JOB)
         began = anyio.current_time()
-        for patience in range(1, 60):  # each in turn is the one that sleeps until the next request
+        for patience in range(1, 60):  # each of them drives for a second
             group.start_soon(_give_up, client, task.video_id, patience)
         await client.videos.task(task.video_id).wait()
         assert anyio.current_time() - began < 110
@@ -103,7 +103,7 @@ async def _give_up(client: a2v.AsyncA2V, video_id: str, patience: float) -> None
 
 
 @pytest.mark.parametrize("seed", range(5))
-async def test_cancelled_at_random_nobody_is_lost_and_nothing_is_left(limited, service, seed) -> None:
+async def test_random_cancellations_lose_no_waiter_and_leave_nothing_behind(limited, service, seed) -> None:
     chance = random.Random(seed)
     limit, client = limited()
     service.plan = [(0, {"status": "pending"}), (200, {"status": "in_progressing"}), (700, FINISHED)]
@@ -132,16 +132,16 @@ async def test_cancelled_at_random_nobody_is_lost_and_nothing_is_left(limited, s
 
 
 @pytest.mark.parametrize("skew", [0, -90, 3600, -86400 * 365])
-async def test_within_the_limit_whatever_the_servers_clock_says(limited, service, skew) -> None:
+async def test_the_limit_holds_whatever_the_servers_clock_says(limited, service, skew) -> None:
     limit, client = limited(skew=skew)
     service.plan = [(0, {"status": "pending"}), (600, FINISHED)]
     async with client() as client, client.batch([a2v.Job(**JOB)] * 60) as batch:
         assert [outcome.ok async for outcome in batch] == [True] * 60
     assert limit.refused == 0
-    assert limit.most > 20  # and what the limit allows is used
+    assert limit.most > 20  # the limit is used
 
 
-async def test_a_quick_call_amid_a_large_batch(limited, service) -> None:
+async def test_a_call_is_quick_during_a_large_batch(limited, service) -> None:
     _, client = limited()
     service.plan = [(0, {"status": "pending"}), (1800, FINISHED)]
     waits = []
@@ -154,7 +154,7 @@ async def test_a_quick_call_amid_a_large_batch(limited, service) -> None:
     assert max(waits) < 15
 
 
-async def test_two_clients_with_one_token_learn_of_each_other(limited, service) -> None:
+async def test_two_clients_with_one_token_stay_within_the_limit(limited, service) -> None:
     limit, client = limited()
     service.plan = [(0, {"status": "pending"}), (900, FINISHED)]
     done = []
@@ -170,7 +170,7 @@ async def test_two_clients_with_one_token_learn_of_each_other(limited, service) 
     assert limit.refused <= 0.02 * len(service.requests) + 2
 
 
-async def test_where_the_server_lists_videos_one_request_looks_at_all(service, make_client) -> None:
+async def test_video_list_replaces_polls_of_single_videos(service, make_client) -> None:
     service.lists_videos = True
     service.plan = [(0, {"status": "pending"}), (600, FINISHED)]
     async with make_client() as client, client.batch([a2v.Job(**JOB)] * 100) as batch:
@@ -179,14 +179,14 @@ async def test_where_the_server_lists_videos_one_request_looks_at_all(service, m
     assert len(service.seen("video.get")) < 20
 
 
-async def test_without_the_call_it_is_asked_for_once(service, make_client) -> None:
+async def test_a_missing_video_list_is_requested_once(service, make_client) -> None:
     service.plan = [(0, {"status": "pending"}), (600, FINISHED)]
     async with make_client() as client, client.batch([a2v.Job(**JOB)] * 10) as batch:
         assert [outcome.ok async for outcome in batch] == [True] * 10
     assert len(service.seen("video.list")) == 1
 
 
-async def test_somebody_elses_look_is_news(service, make_client) -> None:
+async def test_a_snapshot_requested_by_another_caller_is_an_event(service, make_client) -> None:
     service.plan = [(0, {"status": "pending"}), (1000, {"status": "in_progressing"}), (5000, FINISHED)]
     noticed = []
     async with make_client() as client:
@@ -194,7 +194,7 @@ async def test_somebody_elses_look_is_news(service, make_client) -> None:
 
         async def watch() -> None:
             async for video in task.watch():
-                noticed.append((video.status, anyio.current_time() - began))  # noqa: PERF401  # while it goes on
+                noticed.append((video.status, anyio.current_time() - began))  # noqa: PERF401  # read while it runs
 
         began = anyio.current_time()
         async with anyio.create_task_group() as group:
@@ -206,34 +206,34 @@ async def test_somebody_elses_look_is_news(service, make_client) -> None:
             group.cancel_scope.cancel()
 
 
-async def test_a_submission_that_was_not_begun_costs_nothing(limited, service) -> None:
+async def test_a_submission_cancelled_before_it_is_sent_costs_nothing(limited, service) -> None:
     _, client = limited()
     async with client() as client:
         for _ in range(30):
             await client.characters.list()
-        with anyio.move_on_after(1):  # the minute is used up, so this waits for its turn
+        with anyio.move_on_after(1):  # the limit of the minute is reached, so this waits
             await client.videos.generate(**JOB)
         await client.characters.list()
         assert_nothing_is_left(client)
     assert service.posts == 0
 
 
-async def test_a_look_that_is_given_up_is_taken_by_another(service, make_client) -> None:
+async def test_a_poll_whose_sender_is_cancelled_is_sent_again(service, make_client) -> None:
     async def stall(_: httpx.Request) -> httpx.Response:
         await anyio.sleep(10)
-        raise AssertionError("nobody waits so long")
+        raise AssertionError("cancelled before this")
 
     service.plan = [(0, FINISHED)]
     service.replies["video.get"] = [stall, service.well]
     async with make_client() as client, anyio.create_task_group() as group:
-        group.start_soon(_give_up, client, "v", 1)  # sends the look
+        group.start_soon(_give_up, client, "v", 1)  # sends the poll
         await anyio.sleep(0.5)
         began = anyio.current_time()
         assert (await client.videos.task("v").wait()).is_terminal
         assert anyio.current_time() - began < 2
 
 
-async def test_while_looks_take_long_others_go_on(service, make_client) -> None:
+async def test_slow_polls_do_not_delay_others(service, make_client) -> None:
     quick, slow = [f"quick{n}" for n in range(4)], [f"slow{n}" for n in range(4)]
     last_asked = {}
 
@@ -253,7 +253,7 @@ async def test_while_looks_take_long_others_go_on(service, make_client) -> None:
     assert all(3 <= last_asked[video_id] - began < 6 for video_id in quick)
 
 
-async def test_when_all_have_left_nothing_stays(service, make_client) -> None:
+async def test_nothing_is_left_when_all_waiters_have_left(service, make_client) -> None:
     async with make_client() as client:
         async with anyio.create_task_group() as group:
             for n in range(10):
@@ -262,7 +262,7 @@ async def test_when_all_have_left_nothing_stays(service, make_client) -> None:
 
 
 @pytest.mark.parametrize("calls", [2, 100])
-async def test_before_anything_is_known_requests_go_one_at_a_time(limited, service, calls) -> None:
+async def test_until_the_limit_is_known_requests_are_sent_one_at_a_time(limited, service, calls) -> None:
     limit, client = limited()
     async with client() as client, anyio.create_task_group() as group:
         for _ in range(calls):

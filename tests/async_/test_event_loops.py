@@ -1,4 +1,4 @@
-"""One client in several event loops: one budget for all, and each leaves the others alone."""
+"""One client in several event loops: they share a rate limiter, and closing one does not affect the others."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ JOB = {"model_id": "eva_a0008", "audio_url": "https://example.com/a.wav"}
 
 
 class Elsewhere:
-    """An event loop in a thread of its own, which works until ``stop``."""
+    """An event loop in its own thread, until ``stop``."""
 
     def __init__(self, work: Callable[[Elsewhere], Awaitable[None]], backend: str = "asyncio") -> None:
         self.begun, self.stopping = threading.Event(), threading.Event()
@@ -36,7 +36,7 @@ class Elsewhere:
     def _run(self, work: Callable[[Elsewhere], Awaitable[None]], backend: str) -> None:
         try:
             anyio.run(work, self, backend=backend)
-        except Exception as error:  # noqa: BLE001  # the test tells
+        except Exception as error:  # noqa: BLE001  # the test reports it
             self.error = error
 
     async def stopped(self) -> None:
@@ -52,7 +52,7 @@ class Elsewhere:
         assert not self._thread.is_alive()
 
 
-# -- one budget -------------------------------------------------------------------------------------------------------
+# -- one rate limiter -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -61,7 +61,7 @@ def test_runs_one_after_another_share_the_servers_window(backend) -> None:
     client = a2v.AsyncA2V("token", transport=service.transport(), max_retries=0)
 
     async def ten_calls() -> float:
-        service.now()  # its clock goes on from here
+        service.now()  # its clock starts here
         began = anyio.current_time()
         for _ in range(10):
             await client.characters.list()
@@ -96,8 +96,8 @@ def test_loops_at_once_share_the_servers_window() -> None:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_a_request_elsewhere_counts_while_it_is_in_flight(backend) -> None:
-    """Before anything is known of the limit, requests go one at a time, whichever loop they come from."""
+def test_a_request_in_another_loop_counts_while_it_is_in_flight(backend) -> None:
+    """Until the limit is known, requests are sent one at a time, whichever loop they come from."""
     happened: list[str] = []
     arrived, waited = threading.Event(), threading.Event()
 
@@ -127,17 +127,17 @@ def test_a_request_elsewhere_counts_while_it_is_in_flight(backend) -> None:
     assert happened == ["sent", "answered", "sent", "answered"]
 
 
-def test_a_request_that_was_lost_with_its_loop_does_not_count_for_ever() -> None:
-    budget = RateLimiter(abandon_after=90)
-    lost = budget.acquire(0.0)
-    assert budget.delay(89.0) > 60
-    assert budget.delay(91.0) == 0
-    assert budget.in_flight == 0
-    budget.release(lost, 201.0, {})  # late
-    assert budget.throttled(budget.acquire(202.0), 203.0, {}) > 0
+def test_a_request_lost_with_its_loop_does_not_count_forever() -> None:
+    limiter = RateLimiter(abandon_after=90)
+    lost = limiter.acquire(0.0)
+    assert limiter.delay(89.0) > 60
+    assert limiter.delay(91.0) == 0
+    assert limiter.in_flight == 0
+    limiter.release(lost, 201.0, {})  # late
+    assert limiter.throttled(limiter.acquire(202.0), 203.0, {}) > 0
 
 
-def test_a_clock_that_jumps_elsewhere_holds_nothing_up() -> None:
+def test_a_clock_that_jumps_in_another_loop_delays_nothing() -> None:
     service = testing.Service()
     client = a2v.AsyncA2V("token", transport=service.transport())
 
@@ -157,7 +157,7 @@ def test_a_clock_that_jumps_elsewhere_holds_nothing_up() -> None:
     assert [call.status for call in service.calls] == [200] * 23
 
 
-def test_the_budgets_clock_never_goes_back() -> None:
+def test_the_limiters_clock_never_goes_back() -> None:
     shared = SharedRateLimiter(RateLimiter())
 
     async def main() -> None:
@@ -173,7 +173,7 @@ def test_the_budgets_clock_never_goes_back() -> None:
     anyio.run(main)
 
 
-def test_a_forked_process_has_a_budget_of_its_own(monkeypatch) -> None:
+def test_a_forked_process_has_its_own_limiter(monkeypatch) -> None:
     """The parent's may be locked by a thread that does not exist in the child."""
     service = testing.Service()
     with service.server() as server:
@@ -203,12 +203,12 @@ def test_a_finished_loop_is_not_kept_alive(backend) -> None:
     assert client._session._all_states == []
 
 
-# -- each leaves the others alone -------------------------------------------------------------------------------------
+# -- closing one of several loops -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("enters", [True, False])
-def test_a_context_left_in_one_loop_goes_on_in_another(backend, enters) -> None:
+def test_leaving_a_context_in_one_loop_does_not_affect_another(backend, enters) -> None:
     with testing.Service().server() as server:
         client = a2v.AsyncA2V(server.token, base_url=server.base_url)
 
@@ -234,7 +234,7 @@ def test_a_context_left_in_one_loop_goes_on_in_another(backend, enters) -> None:
         assert there.error is None
 
 
-def test_a_transport_of_the_caller_is_closed_with_the_last_context() -> None:
+def test_a_custom_transport_is_closed_with_the_last_context() -> None:
     closed: list[str] = []
 
     class Transport(httpx.MockTransport):
@@ -260,7 +260,7 @@ def test_a_transport_of_the_caller_is_closed_with_the_last_context() -> None:
 
 
 @pytest.mark.anyio
-async def test_of_two_contexts_in_one_loop_the_last_one_closes(service, make_client) -> None:
+async def test_the_last_of_two_contexts_in_one_loop_closes_the_client(service, make_client) -> None:
     client = make_client()
     async with client:
         async with client:
@@ -273,7 +273,7 @@ async def test_of_two_contexts_in_one_loop_the_last_one_closes(service, make_cli
 
 
 @pytest.mark.anyio
-async def test_what_waits_in_a_loop_ends_with_its_context(service, make_client) -> None:
+async def test_leaving_the_context_ends_everything_that_waits_in_its_loop(service, make_client) -> None:
     errors = []
 
     async def wait(task: a2v.AsyncVideoTask) -> None:
@@ -288,7 +288,7 @@ async def test_what_waits_in_a_loop_ends_with_its_context(service, make_client) 
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_closing_the_client_ends_what_waits_in_other_loops(backend) -> None:
+def test_closing_the_client_ends_everything_that_waits_in_other_loops(backend) -> None:
     service = testing.Service(render_seconds=3600)
     client = a2v.AsyncA2V("token", transport=service.transport())
 
@@ -309,7 +309,7 @@ def test_closing_the_client_ends_what_waits_in_other_loops(backend) -> None:
     assert there.error is None
 
 
-def test_closing_the_client_does_not_mind_loops_that_have_ended() -> None:
+def test_closing_the_client_ignores_loops_that_have_ended() -> None:
     client = a2v.AsyncA2V("token", transport=testing.Service().transport())
     closed = asyncio.new_event_loop()
     closed.run_until_complete(client.characters.list())
@@ -327,7 +327,7 @@ def test_closing_the_client_does_not_mind_loops_that_have_ended() -> None:
         asyncio.run(client.characters.list())
 
 
-def test_a_task_of_one_loop_is_watched_in_another() -> None:
+def test_a_task_from_one_loop_can_be_watched_in_another() -> None:
     service = testing.Service(render_seconds=5, limit=testing.FixedWindow(30))
     client = a2v.AsyncA2V("token", transport=service.transport())
 

@@ -1,4 +1,4 @@
-"""What each outcome of a submission leads to: it may cost money, so it arrives once or the error says what is known."""
+"""Outcomes of submissions, which cost money: each arrives at most once, and the error says what is known."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ async def refused(error, service, make_client, check, *replies, **settings):
     return caught.value
 
 
-async def test_a_submission_gives_a_task(service, make_client) -> None:
+async def test_a_submission_returns_a_task(service, make_client) -> None:
     task = await submit(service, make_client, GOOD)
     assert (task.video_id, task.video) == ("the-id", None)
     assert repr(task) == "<AsyncVideoTask the-id no status yet>"
@@ -64,7 +64,7 @@ async def test_a_submission_gives_a_task(service, make_client) -> None:
         {"audio_url": "https://example.com/\ud800.wav"},
     ],
 )
-async def test_what_cannot_be_right_is_not_sent(service, make_client, arguments) -> None:
+async def test_invalid_arguments_are_not_sent(service, make_client, arguments) -> None:
     async with make_client() as client:
         with pytest.raises(ValueError, match=next(iter(arguments))):
             await client.videos.generate(**(JOB | arguments))
@@ -141,20 +141,20 @@ class TestNotSent:
     ],
     ids=lambda outcome: type(outcome).__name__ if isinstance(outcome, Exception) else repr(outcome.content[:40]),
 )
-async def test_what_may_have_been_accepted_is_never_sent_again(service, make_client, check, outcome) -> None:
+async def test_a_submission_that_may_have_arrived_is_never_sent_again(service, make_client, check, outcome) -> None:
     error = await refused(a2v.SubmissionUnknownError, service, make_client, check, outcome, GOOD)
     assert error.job == a2v.Job(**JOB)
     assert "may or may not have accepted" in str(error)
     assert service.posts == 1
 
 
-async def test_a_deadline_ends_what_was_sent(service, make_client, check) -> None:
+async def test_a_deadline_after_sending_leaves_the_outcome_unknown(service, make_client, check) -> None:
     error = await refused(a2v.SubmissionUnknownError, service, make_client, check, lambda _: anyio.sleep(31), GOOD)
     assert "within 30 s" in str(error)
     assert service.posts == 1
 
 
-async def test_cancelling_is_never_turned_into_something_else(service, make_client) -> None:
+async def test_a_cancellation_is_never_replaced_by_an_error(service, make_client) -> None:
     service.replies["video.generate"] = [lambda _: anyio.sleep_forever(), GOOD]
     async with make_client() as client:
         with anyio.move_on_after(5) as scope:
@@ -165,7 +165,7 @@ async def test_cancelling_is_never_turned_into_something_else(service, make_clie
         assert (await client.videos.generate(**JOB)).video_id == "the-id"
 
 
-def test_cancelling_by_asyncio_itself(service, make_client) -> None:
+def test_cancellation_by_asyncio(service, make_client) -> None:
     async def cancelled(_: httpx.Request) -> None:
         task.cancel()
         await asyncio.sleep(1000)
@@ -199,7 +199,7 @@ async def _within(timeout: asyncio.Timeout, work: Awaitable[object]) -> None:
     "outcome",
     [
         httpx.Response(429),
-        httpx.Response(429, text="{code: 1009}"),  # the service's own is not JSON
+        httpx.Response(429, text="{code: 1009}"),  # the hosted service's own response is not JSON either
         envelope(1009, status=429),
         envelope("1009", status=429),
         envelope(1009, status=200),
@@ -246,7 +246,7 @@ async def test_a_rate_limit_is_waited_out(service, make_client, reset, date, sec
     before = anyio.current_time()
     await submit(service, make_client, limited, GOOD)
     least = seconds or 2
-    # A little more than told, as siblings must not all come back at once, and a budget must be kept from now on.
+    # A little longer than the server asks, so that several clients do not return together.
     assert least <= anyio.current_time() - before <= least * 1.2 + 30
     with pytest.raises(a2v.RateLimitError) as caught:
         await submit(service, make_client, limited, max_retries=0)
@@ -294,7 +294,7 @@ async def test_redirects_are_not_followed(service, make_client, check, status) -
 
 @pytest.mark.parametrize("code", [0, "0", "00"])
 @pytest.mark.parametrize("status", [200, 201, 202])
-async def test_the_codes_of_success(service, make_client, code, status) -> None:
+async def test_codes_that_mean_success(service, make_client, code, status) -> None:
     reply = envelope(code, {"video_id": "the-id", "status": "pending"}, status=status)
     assert (await submit(service, make_client, reply)).video_id == "the-id"
     assert service.posts == 1

@@ -1,4 +1,4 @@
-"""Calls that can be repeated at will, and what is made of the replies."""
+"""Requests that can be repeated freely, and how their responses are read."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ async def test_characters(service, make_client) -> None:
         eva.raw["model_id"] = "other"
 
 
-async def test_what_is_asked(service, make_client) -> None:
+async def test_the_request(service, make_client) -> None:
     async with make_client(base_url="https://example.com/api/") as client:
         await client.videos.get("a/b?c&d=ä")
     (request,) = service.requests
@@ -90,7 +90,7 @@ async def test_a_mask(service, make_client) -> None:
     assert seen.mask_video_url == "https://x/m"
 
 
-async def test_every_video_of_the_account(service, make_client) -> None:
+async def test_all_videos_of_the_account(service, make_client) -> None:
     service.lists_videos = True
     service.plans = {"a": service.plan, "b": [(0, {"status": "error"})]}
     async with make_client() as client:
@@ -106,7 +106,7 @@ async def test_a_server_of_the_first_revision_has_no_list(service, make_client) 
 
 
 @pytest.mark.parametrize("video_id", ["", " ", None, 7])
-async def test_ids_that_cannot_be(service, make_client, video_id) -> None:
+async def test_invalid_ids(service, make_client, video_id) -> None:
     async with make_client() as client:
         for use in (client.videos.get, client.videos.task):
             with pytest.raises(ValueError, match="video_id must be"):
@@ -114,7 +114,7 @@ async def test_ids_that_cannot_be(service, make_client, video_id) -> None:
 
 
 @pytest.mark.parametrize("video_id", ["\ud800", "v" * 70_000])
-async def test_ids_that_fit_no_url(service, make_client, video_id, check) -> None:
+async def test_ids_that_cannot_be_encoded_in_a_url(service, make_client, video_id, check) -> None:
     async with make_client() as client:
         with pytest.raises(a2v.ConfigurationError) as caught:
             await client.videos.get(video_id)
@@ -122,7 +122,7 @@ async def test_ids_that_fit_no_url(service, make_client, video_id, check) -> Non
     assert not service.requests
 
 
-# -- replies that are not what they should be ---------------------------------------------------------------------------
+# -- invalid responses ------------------------------------------------------------------------------------------------
 
 GARBAGE = {
     "empty": b"",
@@ -176,7 +176,7 @@ class TestGarbage:
         assert len(service.requests) == 4
 
 
-async def test_a_reply_that_is_too_long_is_not_read_to_its_end(service, make_client) -> None:
+async def test_a_response_that_is_too_long_is_not_read_to_its_end(service, make_client) -> None:
     class Long(httpx.AsyncByteStream):
         read = 0
 
@@ -236,7 +236,7 @@ async def test_transient_failures_are_retried(service, make_client, failure) -> 
     ],
     ids=label,
 )
-async def test_what_does_not_pass(service, make_client, check, failure, kind) -> None:
+async def test_permanent_failures_are_raised_after_the_retries(service, make_client, check, failure, kind) -> None:
     with pytest.raises(a2v.A2VError) as caught:
         await get(service, make_client, failure, max_retries=2)
     assert type(caught.value) is kind
@@ -266,7 +266,7 @@ async def test_final_errors_are_not_retried(service, make_client, check, refusal
     assert len(service.requests) == 1
 
 
-async def test_waits_between_tries_are_short_and_grow(service, make_client) -> None:
+async def test_pauses_between_retries_are_short_and_grow(service, make_client) -> None:
     times = []
 
     def fail(request: httpx.Request) -> httpx.Response:

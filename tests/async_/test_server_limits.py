@@ -1,4 +1,4 @@
-"""What servers ask of clients: to wait, to send less; and what they may send back."""
+"""Limits that servers set for clients, and limits of what they may send."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def call_of(client: a2v.AsyncA2V, name: str):
 
 @pytest.mark.parametrize("name", ["character.list", "video.get", "video.generate"])
 @pytest.mark.parametrize(("asked", "least"), [("7", 7), ("3600", 120), ("soon", 2), (None, 2)])
-async def test_a_refused_request_is_repeated_when_the_server_asks(service, make_client, name, asked, least) -> None:
+async def test_a_throttled_request_is_repeated_when_the_server_asks(service, make_client, name, asked, least) -> None:
     headers = {"retry-after": asked} if asked else {}
     service.plan = [(0, FINISHED)]
     service.replies[name] = [httpx.Response(429, headers=headers), service.well]
@@ -46,7 +46,9 @@ async def test_a_refused_request_is_repeated_when_the_server_asks(service, make_
 
 @pytest.mark.parametrize("name", ["character.list", "video.get"])
 @pytest.mark.parametrize(("asked", "least"), [("7", 7), ("3600", 120)])
-async def test_an_unavailable_server_is_asked_again_when_it_says(service, make_client, name, asked, least) -> None:
+async def test_a_request_to_an_unavailable_server_is_repeated_when_it_asks(
+    service, make_client, name, asked, least
+) -> None:
     service.plan = [(0, FINISHED)]
     service.replies[name] = [httpx.Response(503, headers={"retry-after": asked}), service.well]
     async with make_client() as client:
@@ -57,9 +59,7 @@ async def test_an_unavailable_server_is_asked_again_when_it_says(service, make_c
 
 @pytest.mark.parametrize(("asked", "told"), [("3", 3), ("3600", 3600), ("-1", None), ("", None)])
 @pytest.mark.parametrize(("status", "kind"), [(429, a2v.RateLimitError), (503, a2v.ServerError)])
-async def test_the_error_says_what_the_server_asked_for(
-    service, make_client, check, *, asked, told, status, kind
-) -> None:
+async def test_the_error_has_the_servers_retry_after(service, make_client, check, *, asked, told, status, kind) -> None:
     service.replies["character.list"] = [httpx.Response(status, headers={"retry-after": asked})]
     async with make_client(max_retries=0) as client:
         with pytest.raises(kind) as caught:
@@ -68,7 +68,7 @@ async def test_the_error_says_what_the_server_asked_for(
     check(caught.value)
 
 
-async def test_a_date_without_the_servers_clock_is_measured_by_our_own(service, make_client) -> None:
+async def test_a_date_without_the_servers_clock_is_measured_by_the_local_one(service, make_client) -> None:
     later = formatdate(usegmt=True, timeval=4_000_000_000)
     service.replies["character.list"] = [httpx.Response(429, headers={"retry-after": later})]
     async with make_client(max_retries=0) as client:
@@ -81,7 +81,7 @@ async def test_a_date_without_the_servers_clock_is_measured_by_our_own(service, 
 
 
 @pytest.mark.parametrize("total", [None, "60", "1000000"])
-async def test_a_rate_limit_of_the_caller_is_an_upper_bound(service, make_client, total) -> None:
+async def test_rate_limit_is_an_upper_bound(service, make_client, total) -> None:
     headers = {"x-ratelimit-total": total, "x-ratelimit-left": total} if total else {}
     service.replies["character.list"] = [
         httpx.Response(200, headers=headers, json={"code": 0, "message": "", "data": []})
@@ -94,7 +94,7 @@ async def test_a_rate_limit_of_the_caller_is_an_upper_bound(service, make_client
 
 
 @pytest.mark.parametrize("settings", [{"rate_limit": "auto"}, {"rate_limit": None}])
-async def test_otherwise_responses_tell_the_limit(service, make_client, settings) -> None:
+async def test_by_default_responses_set_the_limit(service, make_client, settings) -> None:
     async with make_client(**settings) as client:
         began = anyio.current_time()
         for _ in range(50):
@@ -103,7 +103,7 @@ async def test_otherwise_responses_tell_the_limit(service, make_client, settings
 
 
 @pytest.mark.parametrize("setting", [{"rate_limit": True}, {"rate_limit": "fast"}, {"timeout": True}])
-async def test_settings_that_cannot_be_right(make_client, setting) -> None:
+async def test_invalid_limits(make_client, setting) -> None:
     with pytest.raises(a2v.ConfigurationError, match=next(iter(setting))):
         make_client(**setting)
 
@@ -141,7 +141,7 @@ def is_harmless(text: str) -> bool:
     return text.isprintable() and "forged" in text
 
 
-async def test_a_server_cannot_forge_lines_of_errors(service, make_client) -> None:
+async def test_a_server_cannot_forge_lines_in_errors(service, make_client) -> None:
     service.replies["character.list"] = [envelope(None, code=7, message=FORGED)]
     service.plans[FORGED] = [(0, {"status": "error", "message": FORGED})]
     service.plans[FORGED + "2"] = [(0, {"status": "pending"})]
@@ -161,7 +161,7 @@ async def test_a_server_cannot_forge_lines_of_errors(service, make_client) -> No
     assert all(is_harmless(str(error)) for error in errors)
 
 
-async def test_a_server_cannot_forge_lines_of_the_log(service, make_client, caplog) -> None:
+async def test_a_server_cannot_forge_lines_in_the_log(service, make_client, caplog) -> None:
     caplog.set_level(logging.INFO, "a2v.client")
     service.replies["video.generate"] = [envelope({"video_id": FORGED})]
     service.plans[FORGED] = [(0, FINISHED)]

@@ -1,4 +1,4 @@
-"""Following videos to their end, through hours and outages."""
+"""Watching videos until they end, for hours and through outages."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def statuses(looks) -> list[str]:
 
 
 def during(start: float, end: float, reply, service):
-    """Answers so between two moments, counted from now; otherwise all is well."""
+    """Reply with ``reply`` between two times, counted from now, and as usual otherwise."""
     begin = anyio.current_time()
 
     async def answer(request):
@@ -44,10 +44,10 @@ def during(start: float, end: float, reply, service):
     return answer
 
 
-# -- what is seen -----------------------------------------------------------------------------------------------------
+# -- snapshots --------------------------------------------------------------------------------------------------------
 
 
-async def test_the_first_look_then_each_change(service, make_client) -> None:
+async def test_the_first_snapshot_then_each_change(service, make_client) -> None:
     async with make_client() as client:
         task = await client.videos.generate(**JOB)
         seen = []
@@ -56,12 +56,12 @@ async def test_the_first_look_then_each_change(service, make_client) -> None:
             seen.append((video.video_id, video.status.value))
         assert seen == [("v1", "pending"), ("v1", "in_progressing"), ("v1", "finished")]
         assert repr(task) == "<AsyncVideoTask v1 finished>"
-    # Looked at often enough to see each, much less than each second.
+    # Polled often enough to see each status, and much less than once per second.
     assert 3 <= len(service.seen("video.get")) < 150
 
 
-async def test_no_change_is_told_twice(service, make_client) -> None:
-    """A URL that is signed anew at each look is no change, nor are more fields."""
+async def test_no_change_is_yielded_twice(service, make_client) -> None:
+    """A new signature of the URL in each response is not a change, nor are additional fields."""
     fresh = itertools.count()
     service.replies["video.get"] = [
         lambda _: httpx.Response(
@@ -73,7 +73,7 @@ async def test_no_change_is_told_twice(service, make_client) -> None:
         assert await statuses(client.videos.task("v").watch()) == ["pending", "finished"]
 
 
-async def test_what_has_ended_is_looked_at_once(service, make_client) -> None:
+async def test_a_video_that_has_ended_is_polled_once(service, make_client) -> None:
     service.plan = [(0, finished())]
     async with make_client() as client:
         assert await statuses(client.videos.task("v").watch()) == ["finished"]
@@ -86,7 +86,7 @@ async def test_what_has_ended_is_looked_at_once(service, make_client) -> None:
         # the seed's form
         ([(0, {}), (700, {"video_url": URL})], ["in_progressing", "finished"]),
         ([(0, {"video_url": ""}), (700, {"video_url": URL})], ["in_progressing", "finished"]),
-        # words nobody has heard of
+        # unknown statuses
         (
             [(0, {"status": "queued"}), (60, {"status": "polishing"}), (200, finished())],
             ["unknown", "unknown", "finished"],
@@ -108,20 +108,20 @@ async def test_what_has_ended_is_looked_at_once(service, make_client) -> None:
         ),
     ],
 )
-async def test_courses(service, make_client, plan, seen) -> None:
+async def test_sequences_of_statuses(service, make_client, plan, seen) -> None:
     service.plan = plan
     async with make_client() as client:
         assert await statuses(client.videos.task("v").watch(timeout=None)) == seen
 
 
-async def test_an_unknown_word_is_kept_as_sent(service, make_client) -> None:
+async def test_an_unknown_status_is_kept_as_sent(service, make_client) -> None:
     service.plan = [(0, {"status": "polishing"}), (60, finished())]
     async with make_client() as client:
         first, _ = await collect(client.videos.task("v").watch())
     assert (first.status, first.raw["status"], first.is_terminal) == (a2v.VideoStatus.UNKNOWN, "polishing", False)
 
 
-async def test_finished_for_good_but_without_a_url(service, make_client, check) -> None:
+async def test_a_finished_video_that_never_gets_a_url(service, make_client, check) -> None:
     service.plan = [(0, {"status": "finished"})]
     async with make_client() as client:
         with pytest.raises(a2v.ProtocolError, match="no URL") as caught:
@@ -130,7 +130,7 @@ async def test_finished_for_good_but_without_a_url(service, make_client, check) 
     check(caught.value)
 
 
-async def test_another_videos_reply_is_not_taken_for_ours(service, make_client) -> None:
+async def test_a_response_about_another_video_is_rejected(service, make_client) -> None:
     other = httpx.Response(200, json={"code": 0, "data": {"video_id": "w"} | finished()})
     service.replies["video.get"] = [other, other, service.well]
     async with make_client() as client:
@@ -142,7 +142,7 @@ async def test_another_videos_reply_is_not_taken_for_ours(service, make_client) 
 # -- waiting ----------------------------------------------------------------------------------------------------------
 
 
-async def test_wait_gives_the_finished_video(service, make_client) -> None:
+async def test_wait_returns_the_finished_video(service, make_client) -> None:
     async with make_client() as client:
         task = client.videos.task("v")
         video = await task.wait()
@@ -154,7 +154,7 @@ async def test_wait_gives_the_finished_video(service, make_client) -> None:
 
 
 @pytest.mark.parametrize("message", ["the audio is silent", "", None, 5])
-async def test_wait_raises_what_failed(service, make_client, check, message) -> None:
+async def test_wait_raises_for_a_failed_video(service, make_client, check, message) -> None:
     service.plan = [(0, {"status": "pending"}), (99, {"status": "error", "message": message})]
     async with make_client() as client:
         task = client.videos.task("v")
@@ -169,7 +169,7 @@ async def test_wait_raises_what_failed(service, make_client, check, message) -> 
             check(caught.value)
 
 
-async def test_refresh_looks_once(service, make_client) -> None:
+async def test_refresh_sends_one_request(service, make_client) -> None:
     async with make_client() as client:
         task = client.videos.task("v")
         assert task.video is None
@@ -177,13 +177,13 @@ async def test_refresh_looks_once(service, make_client) -> None:
         assert task.video is video
         assert video.status is a2v.VideoStatus.PENDING
         assert len(service.requests) == 1
-        # Looks made elsewhere are seen by a watch that begins later.
+        # A watch that begins later gets the snapshots of earlier requests.
         await anyio.sleep(100)
         assert await statuses(task.watch()) == ["in_progressing", "finished"]
 
 
 @pytest.mark.parametrize("timeout", [0, 100, 7199.5])
-async def test_our_patience_ends(service, make_client, check, timeout) -> None:
+async def test_a_timeout_ends_the_wait(service, make_client, check, timeout) -> None:
     service.plan = [(0, {"status": "pending"})]
     async with make_client() as client:
         task = await client.videos.generate(**JOB)
@@ -198,17 +198,17 @@ async def test_our_patience_ends(service, make_client, check, timeout) -> None:
         assert (error.video is None) == (timeout == 0)
         assert "continues to render" in str(error)
         check(error)
-        # It is picked up again where it was.
+        # The wait can be repeated.
         service.plan = [(0, finished())]
         assert (await client.videos.task(error.video_id).wait()).is_terminal
 
 
-async def test_a_day_unless_told_otherwise(service, make_client) -> None:
+async def test_the_default_timeout_is_a_day(service, make_client) -> None:
     async def slowly(request):
         await anyio.sleep(40_000)
         return service.well(request)
 
-    # Each answer takes half a day, so a day takes few of them.
+    # Each response takes half a day, so a day takes few of them.
     service.replies["video.get"] = [slowly]
     service.plan = [(0, {"status": "pending"}), (86_500, finished())]
     async with make_client(timeout=50_000) as client:
@@ -219,7 +219,7 @@ async def test_a_day_unless_told_otherwise(service, make_client) -> None:
         assert (await client.videos.task("w").wait(timeout=None)).is_terminal
 
 
-async def test_patience_ends_in_the_middle_of_a_request(service, make_client) -> None:
+async def test_a_timeout_in_the_middle_of_a_request(service, make_client) -> None:
     service.replies["video.get"] = [service.well, lambda _: anyio.sleep_forever()]
     async with make_client(timeout=1000) as client:
         with pytest.raises(a2v.WaitTimeoutError) as caught:
@@ -248,13 +248,13 @@ async def test_a_watch_that_is_left_early(service, make_client) -> None:
                 break
         asked = len(service.requests)
         await anyio.sleep(1000)
-        assert len(service.requests) == asked  # nothing goes on behind our back
+        assert len(service.requests) == asked  # no background task
         async with aclosing(client.videos.watch(task, "w")) as looks:
             async for _ in looks:
                 break
 
 
-async def test_nothing_is_asked_while_nobody_waits(service, make_client) -> None:
+async def test_a_busy_consumer_costs_no_requests(service, make_client) -> None:
     async with make_client() as client, aclosing(client.videos.task("v").watch()) as looks:
         await anext(looks)
         asked = len(service.requests)
@@ -263,7 +263,7 @@ async def test_nothing_is_asked_while_nobody_waits(service, make_client) -> None
         assert (await anext(looks)).status is a2v.VideoStatus.FINISHED
 
 
-async def test_one_who_is_busy_costs_nothing_while_another_waits(service, make_client) -> None:
+async def test_a_busy_consumer_costs_no_requests_while_another_waits(service, make_client) -> None:
     service.plans = {"w": [(0, {"status": "pending"}), (2000, finished())]}
     service.plans["v"] = [(0, {"status": "pending"}), (3000, finished())]
     async with (
@@ -277,11 +277,11 @@ async def test_one_who_is_busy_costs_nothing_while_another_waits(service, make_c
         asked = [request.url.params["video_id"] for request in service.seen("video.get")]
         assert asked.count("v") <= 2
         assert asked.count("w") > 10
-        # Taken up again, it goes on, and what it knew already is no news.
+        # When it is resumed, polling continues, and known statuses are not yielded again.
         assert await statuses(looks) == ["finished"]
 
 
-# -- what a wait outlives, and what it does not ----------------------------------------------------------------------------
+# -- outages and refusals ---------------------------------------------------------------------------------------------
 
 
 OUTAGES = [
@@ -298,14 +298,14 @@ OUTAGES = [
 
 
 @pytest.mark.parametrize("outage", OUTAGES, ids=str)
-async def test_five_minutes_without_a_usable_reply(service, make_client, outage) -> None:
+async def test_five_minutes_without_a_usable_response(service, make_client, outage) -> None:
     service.plan = [(0, {"status": "pending"}), (30, {"status": "in_progressing"}), (900, finished())]
     service.replies["video.get"] = [during(100, 400, outage, service)]
     async with make_client() as client:
         task = await client.videos.generate(**JOB)
         assert await statuses(task.watch()) == ["pending", "in_progressing", "finished"]
     assert service.posts == 1
-    assert len(service.requests) < 150  # no storm of questions at a server that is down
+    assert len(service.requests) < 150  # a server that is down gets few requests
 
 
 async def test_many_short_outages_do_not_add_up(service, make_client) -> None:
@@ -330,7 +330,7 @@ async def test_many_short_outages_do_not_add_up(service, make_client) -> None:
     ],
     ids=str,
 )
-async def test_an_outage_that_does_not_end(service, make_client, check, outage, kind) -> None:
+async def test_a_permanent_outage_ends_the_wait(service, make_client, check, outage, kind) -> None:
     service.plan = [(0, {"status": "pending"})]
     service.replies["video.get"] = [during(100, 1e9, outage, service)]
     async with make_client() as client:
@@ -348,7 +348,7 @@ async def test_an_outage_that_does_not_end(service, make_client, check, outage, 
 @pytest.mark.parametrize(
     ("status", "kind"), [(401, a2v.AuthenticationError), (403, a2v.PermissionDeniedError), (400, a2v.APIError)]
 )
-async def test_a_refusal_ends_it_at_once(service, make_client, check, status, kind) -> None:
+async def test_a_refusal_ends_the_wait_at_once(service, make_client, check, status, kind) -> None:
     service.replies["video.get"] = [service.well, httpx.Response(status, json={"code": 5, "message": "no"})]
     async with make_client() as client:
         with pytest.raises(a2v.A2VError) as caught:
@@ -361,14 +361,14 @@ async def test_a_refusal_ends_it_at_once(service, make_client, check, status, ki
     assert len(service.seen("video.get")) == 2
 
 
-async def test_just_after_the_submission_a_video_may_be_unknown_yet(service, make_client) -> None:
+async def test_a_video_may_be_unknown_just_after_its_submission(service, make_client) -> None:
     service.replies["video.get"] = [during(0, 110, UNKNOWN_VIDEO, service)]
     async with make_client() as client:
         task = await client.videos.generate(**JOB)
         assert (await statuses(task.watch()))[-1] == "finished"
 
 
-async def test_two_minutes_later_it_is_not_there(service, make_client, check) -> None:
+async def test_a_video_unknown_after_two_minutes_is_not_found(service, make_client, check) -> None:
     service.replies["video.get"] = [UNKNOWN_VIDEO]
     async with make_client() as client:
         task = await client.videos.generate(**JOB)
@@ -379,7 +379,7 @@ async def test_two_minutes_later_it_is_not_there(service, make_client, check) ->
     check(caught.value)
 
 
-async def test_a_video_picked_up_by_its_id_is_there_or_not(service, make_client) -> None:
+async def test_a_picked_up_video_must_exist(service, make_client) -> None:
     service.replies["video.get"] = [UNKNOWN_VIDEO]
     async with make_client() as client:
         with pytest.raises(a2v.NotFoundError) as caught:
@@ -401,7 +401,7 @@ async def test_closing_the_client_ends_a_watch(service, make_client, check) -> N
     check(caught.value)
 
 
-# -- many -------------------------------------------------------------------------------------------------------------
+# -- several videos ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("lists_videos", [False, True])
@@ -420,20 +420,20 @@ async def test_many_in_one_iterator(service, make_client, lists_videos) -> None:
     assert a.video.video_url == f"{URL}1"
 
 
-async def test_one_given_twice_is_followed_once(service, make_client) -> None:
+async def test_duplicates_are_watched_once(service, make_client) -> None:
     async with make_client() as client:
         one, two = client.videos.task("v"), client.videos.task("v")
         assert await statuses(client.videos.watch(one, "v", two)) == ["pending", "in_progressing", "finished"]
         assert one.video is two.video is not None
 
 
-async def test_none_at_all(service, make_client) -> None:
+async def test_an_empty_watch_ends_at_once(service, make_client) -> None:
     async with make_client() as client:
         assert await collect(client.videos.watch()) == []
     assert not service.requests
 
 
-async def test_patience_with_many(service, make_client, check) -> None:
+async def test_the_timeout_of_a_watch_of_several_videos(service, make_client, check) -> None:
     service.plans = {"a": [(0, finished())], "b": [(0, {"status": "pending"})]}
     async with make_client() as client:
         looks = client.videos.watch("a", "b", timeout=300)
@@ -446,7 +446,7 @@ async def test_patience_with_many(service, make_client, check) -> None:
     check(error)
 
 
-async def test_one_that_cannot_be_followed_says_which(service, make_client) -> None:
+async def test_the_error_of_a_watch_names_the_video(service, make_client) -> None:
     def answer(request):
         return UNKNOWN_VIDEO if request.url.params["video_id"] == "b" else service.well(request)
 
@@ -466,7 +466,7 @@ async def test_several_watchers_at_once(service, make_client) -> None:
     async with make_client() as client, anyio.create_task_group() as group:
         for n in range(5):
             group.start_soon(watch, n, client)
-        with anyio.move_on_after(10):  # one that gives up takes nothing from the others
+        with anyio.move_on_after(10):  # leaving one does not affect the others
             await client.videos.task("v").wait()
     assert seen == {n: ["pending", "in_progressing", "finished"] for n in range(5)}
 

@@ -1,4 +1,4 @@
-"""Watching several videos at once: a missing one does not end the watch of the others, and pauses cost nothing."""
+"""Watching several videos at once: a missing one does not end the watch of the others, and a busy consumer costs nothing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ UNKNOWN = httpx.Response(404, json={"code": 10001, "message": "no such video", "
 
 
 def lacking(service, *missing: str):
-    """A service that does not know some videos."""
+    """Make the service not know some videos."""
 
     def answer(request: httpx.Request) -> httpx.Response:
         return UNKNOWN if request.url.params["video_id"] in missing else service.well(request)
@@ -55,7 +55,7 @@ async def test_missing_videos_are_reported_after_the_others_have_ended(
     check(error)
 
 
-async def test_a_single_missing_video_is_reported_as_the_server_did(service, make_client) -> None:
+async def test_a_single_missing_video_is_reported_in_the_servers_words(service, make_client) -> None:
     lacking(service, "gone")
     async with make_client() as client:
         _, error = await watched(client, "gone")
@@ -64,7 +64,7 @@ async def test_a_single_missing_video_is_reported_as_the_server_did(service, mak
             await client.videos.task("gone").wait()
 
 
-async def test_of_many_missing_videos_some_are_named(service, make_client) -> None:
+async def test_the_error_names_some_of_many_missing_videos(service, make_client) -> None:
     missing = [f"gone{n}" for n in range(30)]
     lacking(service, *missing)
     async with make_client() as client:
@@ -103,7 +103,7 @@ async def test_an_error_about_the_server_ends_the_watch_of_all(service, make_cli
     assert "videos" not in str(error)
 
 
-async def test_a_timeout_tells_of_missing_videos_too(service, make_client) -> None:
+async def test_a_timeout_names_missing_videos_too(service, make_client) -> None:
     lacking(service, "gone")
     service.plan = [(0, {"status": "pending"})]
     async with make_client() as client:
@@ -113,11 +113,11 @@ async def test_a_timeout_tells_of_missing_videos_too(service, make_client) -> No
     assert "gone" in error.__notes__[0]
 
 
-# -- consumers that pause ---------------------------------------------------------------------------------------------
+# -- busy consumers ---------------------------------------------------------------------------------------------------
 
 
 async def seen_by(*, busy: float, others: bool) -> tuple[float, int]:
-    """When the last of twenty quick videos among twenty slow ones was seen to finish, and for how many polls."""
+    """Return when the last of twenty quick videos among twenty slow ones was reported, and the number of polls."""
     service = testing.Service(
         limit=testing.FixedWindow(30),
         lists_videos=False,
@@ -154,8 +154,8 @@ async def test_a_slow_consumer_sees_as_much_as_a_fast_one_for_as_many_polls() ->
 
 @pytest.mark.extended
 @pytest.mark.parametrize("status", ["pending", "in_progressing", "archived"])
-async def test_a_video_that_never_ends_is_given_up_after_a_day(service, make_client, status) -> None:
-    """Also one whose last status is none that this version knows."""
+async def test_the_wait_for_a_video_that_never_ends_times_out_after_a_day(service, make_client, status) -> None:
+    """Even if its last status is unknown to this version."""
     service.plan = [(0, {"status": status})]
 
     async def follow(looks) -> None:
@@ -176,7 +176,7 @@ async def test_a_video_that_never_ends_is_given_up_after_a_day(service, make_cli
 
 
 @pytest.mark.parametrize("timeout", [True, False, float("nan"), "60"])
-async def test_timeouts_that_are_no_number_of_seconds(make_client, timeout) -> None:
+async def test_invalid_timeouts(make_client, timeout) -> None:
     async with make_client() as client:
         task = client.videos.task("v")
         for work in (lambda: task.watch(timeout), lambda: client.videos.watch("v", timeout=timeout)):

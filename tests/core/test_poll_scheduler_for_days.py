@@ -1,4 +1,4 @@
-"""The schedule over days: consumers that pause, memory that stays flat, a `video.list` that fails now and then."""
+"""The poll scheduler over days: paused consumers, constant memory, and a `video.list` that fails now and then."""
 
 from __future__ import annotations
 
@@ -15,39 +15,41 @@ DAY = 86_400.0
 
 
 class Driver:
-    """Takes the turns of a schedule without a limit; ``awaited`` are those that somebody waits for."""
+    """Drives a scheduler without a rate limit. ``awaited`` are the videos that a consumer waits for."""
 
     def __init__(self, count, *, lists=True):
-        self.scheduler, self.budget, self.now = PollScheduler(), RateLimiter(None), 0.0
+        self.scheduler, self.limiter, self.now = PollScheduler(), RateLimiter(None), 0.0
         self.ids = [f"v{n}" for n in range(count)]
         self.awaited = set(self.ids)
         self.status = dict.fromkeys(self.ids, VideoStatus.PENDING)
         self.list_error = None if lists else MISSING
-        self.asked = []
+        self.polled = []
         for n, video_id in enumerate(self.ids):
             self.scheduler.add(video_id, n * 0.001, since=n * 0.001)
 
     def next(self):
-        return self.scheduler.next(self.now, self.budget, is_awaited=self.awaited.__contains__)
+        return self.scheduler.next(self.now, self.limiter, is_awaited=self.awaited.__contains__)
 
     def run(self, seconds):
-        """Take all turns of a while; tell what was asked for."""
-        end, self.asked = self.now + seconds, []
-        while (turn := self.next()) and turn.at < end:
-            if turn.at <= self.now:
-                self._take(turn)
-            self.now = max(self.now, turn.at)
+        """Complete all requests within ``seconds``, and return what was polled."""
+        end, self.polled = self.now + seconds, []
+        while (scheduled := self.next()) and scheduled.at < end:
+            if scheduled.at <= self.now:
+                self._take(scheduled)
+            self.now = max(self.now, scheduled.at)
         self.now = end
-        return self.asked
+        return self.polled
 
-    def _take(self, turn):
-        self.scheduler.start(turn, self.now)
-        self.asked.append(turn.video_id or "list")
-        if turn.kind is RequestKind.LIST and self.list_error:
-            self.scheduler.failed(turn, self.list_error, self.now, final=isinstance(self.list_error, NotFoundError))
+    def _take(self, scheduled):
+        self.scheduler.start(scheduled, self.now)
+        self.polled.append(scheduled.video_id or "list")
+        if scheduled.kind is RequestKind.LIST and self.list_error:
+            self.scheduler.failed(
+                scheduled, self.list_error, self.now, final=isinstance(self.list_error, NotFoundError)
+            )
             return
-        shown = [turn.video_id] if turn.video_id else self.ids
-        self.scheduler.observe([Video(video_id=each, status=self.status[each]) for each in shown], self.now, turn)
+        shown = [scheduled.video_id] if scheduled.video_id else self.ids
+        self.scheduler.observe([Video(video_id=each, status=self.status[each]) for each in shown], self.now, scheduled)
 
 
 # -- memory -----------------------------------------------------------------------------------------------------------
@@ -62,10 +64,10 @@ def test_memory_stays_flat_while_videos_are_pending(lists):
         assert sum(len(queue._heap) for queue in queues) < 10 * 100
 
 
-# -- consumers that pause ---------------------------------------------------------------------------------------------
+# -- paused consumers -------------------------------------------------------------------------------------------------
 
 
-def test_what_nobody_awaits_is_not_asked_and_what_is_known_of_it_is_kept():
+def test_videos_that_are_not_awaited_are_not_polled_and_keep_their_age():
     driver = Driver(3, lists=False)
     for video_id in driver.ids:
         driver.status[video_id] = VideoStatus.IN_PROGRESS
@@ -74,23 +76,23 @@ def test_what_nobody_awaits_is_not_asked_and_what_is_known_of_it_is_kept():
     assert set(driver.run(1800)) - {"list"} == {"v0"}
     driver.awaited = set(driver.ids)
     driver.scheduler.resume(dict.fromkeys(driver.ids))
-    asked = driver.run(1800)
-    # As rarely as is right for videos of an hour and a half, and not as if they had just been added.
-    assert all(30 <= asked.count(video_id) <= 65 for video_id in driver.ids)
+    polled = driver.run(1800)
+    # As rarely as is right for videos that are an hour and a half old.
+    assert all(30 <= polled.count(video_id) <= 65 for video_id in driver.ids)
 
 
-def test_a_line_goes_on_without_the_first_in_it():
+def test_a_paused_head_is_replaced_by_the_next_follower():
     driver = Driver(50, lists=False)
     driver.run(600)
     driver.awaited = set(driver.ids[10:])
     driver.run(600)
     driver.status["v10"] = VideoStatus.IN_PROGRESS
-    asked = driver.run(300)
-    assert not {"v0", "v9"} & set(asked)
-    assert "v10" in asked
+    polled = driver.run(300)
+    assert not {"v0", "v9"} & set(polled)
+    assert "v10" in polled
 
 
-def test_a_line_that_was_set_aside_is_one_again():
+def test_resumed_videos_become_followers_again():
     driver = Driver(200, lists=False)
     driver.run(600)
     driver.awaited = set()
@@ -98,28 +100,28 @@ def test_a_line_that_was_set_aside_is_one_again():
     assert driver.next() is None
     driver.awaited = set(driver.ids)
     driver.scheduler.resume(dict.fromkeys(driver.ids))
-    assert len(driver.run(60)) < 20  # the first in line, and each few seconds the one asked least recently
+    assert len(driver.run(60)) < 20  # the head, and every few seconds the video polled least recently
 
 
-def test_the_first_in_line_leads_it_again_when_it_comes_back():
+def test_a_resumed_head_becomes_the_head_again():
     driver = Driver(5, lists=False)
     driver.run(600)
     driver.awaited = set(driver.ids[1:])
     driver.run(600)
     driver.awaited = set(driver.ids)
     driver.scheduler.resume({"v0": None})
-    asked = driver.run(600)
-    assert asked.count("v0") > max(asked.count(video_id) for video_id in driver.ids[1:])
+    polled = driver.run(600)
+    assert polled.count("v0") > max(polled.count(video_id) for video_id in driver.ids[1:])
 
 
-def test_a_list_updates_what_is_set_aside_and_is_not_asked_for_it():
+def test_a_list_updates_paused_videos_but_is_not_sent_for_them():
     driver = Driver(3)
     for video_id in driver.ids:
         driver.status[video_id] = VideoStatus.IN_PROGRESS
     driver.run(600)
     driver.awaited = {"v0", "v1"}
     assert set(driver.run(600)) == {"list"}
-    driver.status["v2"] = VideoStatus.PENDING  # of a server that begins anew
+    driver.status["v2"] = VideoStatus.PENDING  # of a server that starts over
     driver.run(600)
     assert driver.scheduler.snapshot("v2").status is VideoStatus.PENDING
     driver.awaited = {"v0"}
@@ -132,11 +134,11 @@ def test_a_list_updates_what_is_set_aside_and_is_not_asked_for_it():
 # -- outages ----------------------------------------------------------------------------------------------------------
 
 
-def test_an_outage_is_counted_only_while_it_is_seen():
+def test_an_outage_is_counted_only_while_it_is_observed():
     driver = Driver(2, lists=False)
     driver.run(10)
-    turn = driver.next()
-    driver.scheduler.failed(turn, BROKEN, driver.now, final=False)
+    scheduled = driver.next()
+    driver.scheduler.failed(scheduled, BROKEN, driver.now, final=False)
     driver.now += 3000  # the only consumer was busy
     assert driver.scheduler.failed(driver.next(), BROKEN, driver.now, final=False) == []
 
@@ -145,7 +147,7 @@ def test_an_outage_is_counted_only_while_it_is_seen():
 
 
 @pytest.mark.parametrize("error", [MISSING, APIError("no", status_code=400), BROKEN])
-def test_a_list_that_failed_is_asked_for_again(error):
+def test_a_failed_list_is_tried_again(error):
     driver = Driver(2)
     driver.run(60)
     driver.list_error = error
@@ -164,7 +166,7 @@ def test_a_first_404_does_not_disable_the_list_for_good():
     assert set(driver.run(600)) == {"list"}
 
 
-def test_a_server_without_the_list_is_asked_for_it_ever_more_rarely():
+def test_a_missing_list_is_tried_ever_more_rarely():
     driver = Driver(2, lists=False)
     assert driver.run(DAY).count("list") <= 10
     assert 5 <= driver.run(DAY).count("list") <= 7

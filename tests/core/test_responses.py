@@ -1,4 +1,4 @@
-"""How long to wait between two tries."""
+"""How long to wait before a retry."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from a2v._core.responses import backoff
 
 
 @pytest.mark.parametrize("attempt", [*range(50), 5000])
-def test_waits_grow_to_a_limit(attempt) -> None:
+def test_the_backoff_grows_to_a_maximum(attempt) -> None:
     least, most = backoff(attempt, 0.0), backoff(attempt, 0.999)
     assert 0.25 <= least < most <= 8
     assert least <= backoff(attempt + 1, 0.0)

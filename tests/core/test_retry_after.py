@@ -1,4 +1,4 @@
-"""How long a server asks clients to wait, and the upper bound that callers set."""
+"""How long servers ask clients to wait, and the upper bound that callers set."""
 
 from __future__ import annotations
 
@@ -54,24 +54,24 @@ def test_of_both_headers_the_later_one_counts(asked, reset, seconds):
     assert retry_after({"retry-after": asked, "x-ratelimit-reset": reset}) == seconds
 
 
-def refuse(budget, now, **headers):
-    return budget.throttled(
-        budget.acquire(now), now, {name.replace("_", "-"): value for name, value in headers.items()}
+def throttle(limiter, now, **headers):
+    return limiter.throttled(
+        limiter.acquire(now), now, {name.replace("_", "-"): value for name, value in headers.items()}
     )
 
 
 @pytest.mark.parametrize(("asked", "pause"), [("3", 3), ("110", 110), ("3600", 120), ("9" * 5000, 120), ("0", 1)])
-def test_a_refused_client_pauses_as_asked_up_to_two_minutes(asked, pause):
-    budget = RateLimiter(jitter=lambda: 0.0)
-    assert refuse(budget, 0.0, retry_after=asked) == pause
-    assert budget.delay(0.0) == pause
+def test_a_throttled_client_pauses_as_asked_up_to_two_minutes(asked, pause):
+    limiter = RateLimiter(jitter=lambda: 0.0)
+    assert throttle(limiter, 0.0, retry_after=asked) == pause
+    assert limiter.delay(0.0) == pause
 
 
-def test_refusals_that_ask_for_nothing_are_repeated_after_two_seconds_doubling():
-    budget, now, pauses = RateLimiter(jitter=lambda: 0.0), 0.0, []
+def test_without_retry_after_the_pause_is_two_seconds_and_doubles():
+    limiter, now, pauses = RateLimiter(jitter=lambda: 0.0), 0.0, []
     for _ in range(8):
-        pauses.append(refuse(budget, now))
-        now += budget.delay(now)
+        pauses.append(throttle(limiter, now))
+        now += limiter.delay(now)
     assert pauses == [2, 4, 8, 16, 32, 60, 60, 60]
 
 
@@ -85,19 +85,19 @@ def test_refusals_that_ask_for_nothing_are_repeated_after_two_seconds_doubling()
         ({"x-ratelimit-total": "30", "x-ratelimit-left": "20", "x-ratelimit-reset": "50"}, 0),
     ],
 )
-def test_an_unavailable_server_is_left_alone_as_long_as_it_asks(headers, pause):
-    budget = RateLimiter(jitter=lambda: 0.0)
-    budget.unavailable(budget.acquire(0.0), 0.0, headers)
-    assert budget.delay(0.0) == pause
+def test_an_unavailable_server_gets_no_requests_for_as_long_as_it_asks(headers, pause):
+    limiter = RateLimiter(jitter=lambda: 0.0)
+    limiter.unavailable(limiter.acquire(0.0), 0.0, headers)
+    assert limiter.delay(0.0) == pause
 
 
 # -- rate_limit as an upper bound -------------------------------------------------------------------------------------
 
 
 def bounded(ceiling, **headers):
-    budget = RateLimiter(ceiling, ceiling=ceiling, jitter=lambda: 0.0)
-    budget.release(budget.acquire(0.0), 0.0, {f"x-ratelimit-{name}": value for name, value in headers.items()})
-    return budget
+    limiter = RateLimiter(ceiling, ceiling=ceiling, jitter=lambda: 0.0)
+    limiter.release(limiter.acquire(0.0), 0.0, {f"x-ratelimit-{name}": value for name, value in headers.items()})
+    return limiter
 
 
 @pytest.mark.parametrize(("total", "limit"), [("60", 10), ("10", 10), ("4", 4), ("0", 10), ("soon", 10)])
@@ -105,27 +105,27 @@ def test_responses_lower_the_bound_and_never_raise_it(total, limit):
     assert bounded(10, total=total).limit == limit
 
 
-def test_a_bound_holds_where_the_server_has_no_limit():
-    budget = bounded(10)
-    assert budget.limit == 10
+def test_the_bound_holds_if_the_server_has_no_limit():
+    limiter = bounded(10)
+    assert limiter.limit == 10
     sent = 1
-    while budget.delay(1.0) == 0.0:
-        budget.release(budget.acquire(1.0), 1.0, {})
+    while limiter.delay(1.0) == 0.0:
+        limiter.release(limiter.acquire(1.0), 1.0, {})
         sent += 1
     assert sent == 10
-    assert 59 < budget.delay(1.0) < math.inf
+    assert 59 < limiter.delay(1.0) < math.inf
 
 
-def test_a_bound_holds_after_a_refusal_too():
-    budget = bounded(10, total="4")
-    refuse(budget, 1.0)
-    budget.release(budget.acquire(300.0), 300.0, {"x-ratelimit-total": "60", "x-ratelimit-left": "59"})
-    assert budget.limit == 10
+def test_the_bound_holds_after_throttling():
+    limiter = bounded(10, total="4")
+    throttle(limiter, 1.0)
+    limiter.release(limiter.acquire(300.0), 300.0, {"x-ratelimit-total": "60", "x-ratelimit-left": "59"})
+    assert limiter.limit == 10
 
 
-def test_a_bound_may_be_above_the_usual_limit():
+def test_the_bound_may_be_above_the_default_limit():
     assert bounded(100).limit == 100
 
 
-def test_without_a_known_limit_a_bound_is_the_limit():
+def test_without_a_known_limit_the_bound_is_the_limit():
     assert RateLimiter(None, ceiling=10).limit == 10
