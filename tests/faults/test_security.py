@@ -245,7 +245,7 @@ async def test_a_signed_url_that_cannot_be_fetched(dial, port, tmp_path, behave)
             await task.download(tmp_path / "v.mp4")
     assert f"signature={SECRET}" in task.video.video_url
     report = shown(caught.value)
-    assert "_fill" in report or "_Fetch" in report
+    assert "_fetch" in report or "_Download" in report
     assert SECRET not in report
 
 
@@ -276,7 +276,7 @@ def test_a_download_that_is_cancelled_at_whatever_moment(port, tmp_path) -> None
                     reports.append(shown(error))
 
     asyncio.run(main())
-    assert any("_Fetch" in report for report in reports)
+    assert any("_Download" in report for report in reports)
     assert not any(SECRET in report for report in reports)
 
 

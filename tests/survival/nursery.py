@@ -27,7 +27,7 @@ from a2v._async import client  # noqa: F401  # what a child needs is here before
 from a2v._async.batch import journal, lock_file, outage, reconciler, runner  # noqa: F401  # what a child needs is here before it is
 from a2v._async.batch.files import _JournalResumeStore
 from a2v._async.batch.journal import Journal
-from a2v._async.download import Destination, _Fetch
+from a2v._async.download import Destination, _Download
 
 # What is waited for in seconds while somebody could look on is waited for in moments here.
 reconciler._LISTED_AFTER = reconciler._LISTING_INTERVAL = 0.05
@@ -102,7 +102,7 @@ def plant(trouble: Trouble) -> None:
     around(
         Journal, "_update", lambda self, identity, **facts: "reporting" if "reported" in facts else "keeping", database
     )
-    around_async(_Fetch, "write", "a piece")
+    around_async(_Download, "write", "a piece")
     around_async(_JournalResumeStore, "complete", "whole")
     around(Destination, "complete", lambda *_: "naming", disk)
 
