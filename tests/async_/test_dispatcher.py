@@ -91,14 +91,14 @@ async def test_any_driver_may_be_cancelled(service, make_client) -> None:
     async with make_client() as client, anyio.create_task_group() as group:
         task = await client.videos.generate(**JOB)
         began = anyio.current_time()
-        for patience in range(1, 60):  # each of them drives for a second
-            group.start_soon(_give_up, client, task.video_id, patience)
+        for timeout in range(1, 60):  # each of them drives for a second
+            group.start_soon(_wait_at_most, client, task.video_id, timeout)
         await client.videos.task(task.video_id).wait()
         assert anyio.current_time() - began < 110
 
 
-async def _give_up(client: a2v.AsyncA2V, video_id: str, patience: float) -> None:
-    with anyio.move_on_after(patience):
+async def _wait_at_most(client: a2v.AsyncA2V, video_id: str, timeout: float) -> None:
+    with anyio.move_on_after(timeout):
         await client.videos.task(video_id).wait()
 
 
@@ -123,7 +123,7 @@ async def test_random_cancellations_lose_no_waiter_and_leave_nothing_behind(limi
                 group.start_soon(wait, task)
             for _ in range(200):
                 await anyio.sleep(chance.uniform(0, 3))
-                group.start_soon(_give_up, client, chance.choice(tasks).video_id, chance.uniform(0, 20))
+                group.start_soon(_wait_at_most, client, chance.choice(tasks).video_id, chance.uniform(0, 20))
                 if chance.random() < 0.1:
                     group.start_soon(call)
         assert sorted(video.video_id for video in patient) == sorted(task.video_id for task in tasks)
@@ -226,7 +226,7 @@ async def test_a_poll_whose_sender_is_cancelled_is_sent_again(service, make_clie
     service.plan = [(0, FINISHED)]
     service.replies["video.get"] = [stall, service.well]
     async with make_client() as client, anyio.create_task_group() as group:
-        group.start_soon(_give_up, client, "v", 1)  # sends the poll
+        group.start_soon(_wait_at_most, client, "v", 1)  # sends the poll
         await anyio.sleep(0.5)
         began = anyio.current_time()
         assert (await client.videos.task("v").wait()).is_terminal
@@ -257,7 +257,7 @@ async def test_nothing_is_left_when_all_waiters_have_left(service, make_client) 
     async with make_client() as client:
         async with anyio.create_task_group() as group:
             for n in range(10):
-                group.start_soon(_give_up, client, f"v{n % 3}", n + 1)
+                group.start_soon(_wait_at_most, client, f"v{n % 3}", n + 1)
         assert_nothing_is_left(client)
 
 

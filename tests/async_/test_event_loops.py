@@ -336,8 +336,8 @@ def test_a_task_from_one_loop_can_be_watched_in_another() -> None:
 
     async def watch(task: a2v.AsyncVideoTask) -> int:
         before = len(service.polls)
-        async with aclosing(task.watch()) as looks:
-            assert [video.status async for video in looks][-1] is a2v.VideoStatus.FINISHED
+        async with aclosing(task.watch()) as videos:
+            assert [video.status async for video in videos][-1] is a2v.VideoStatus.FINISHED
         return len(service.polls) - before
 
     task = testing.run_in_virtual_time(submit)

@@ -57,14 +57,16 @@ async def test_a_request_to_an_unavailable_server_is_repeated_when_it_asks(
         assert least <= anyio.current_time() - began <= 1.2 * least + 2
 
 
-@pytest.mark.parametrize(("asked", "told"), [("3", 3), ("3600", 3600), ("-1", None), ("", None)])
+@pytest.mark.parametrize(("asked", "expected"), [("3", 3), ("3600", 3600), ("-1", None), ("", None)])
 @pytest.mark.parametrize(("status", "kind"), [(429, a2v.RateLimitError), (503, a2v.ServerError)])
-async def test_the_error_has_the_servers_retry_after(service, make_client, check, *, asked, told, status, kind) -> None:
+async def test_the_error_has_the_servers_retry_after(
+    service, make_client, check, *, asked, expected, status, kind
+) -> None:
     service.replies["character.list"] = [httpx.Response(status, headers={"retry-after": asked})]
     async with make_client(max_retries=0) as client:
         with pytest.raises(kind) as caught:
             await client.characters.list()
-    assert caught.value.retry_after == told
+    assert caught.value.retry_after == expected
     check(caught.value)
 
 

@@ -22,12 +22,12 @@ def finished(n: int = 0) -> dict[str, object]:
     return {"status": "finished", "video_url": f"{URL}{n}"}
 
 
-async def collect(looks) -> list[a2v.Video]:
-    return [video async for video in looks]
+async def collect(videos) -> list[a2v.Video]:
+    return [video async for video in videos]
 
 
-async def statuses(looks) -> list[str]:
-    return [video.status.value for video in await collect(looks)]
+async def statuses(videos) -> list[str]:
+    return [video.status.value for video in await collect(videos)]
 
 
 def during(start: float, end: float, reply, service):
@@ -242,25 +242,25 @@ async def test_a_cancelled_wait(service, make_client) -> None:
 async def test_a_watch_that_is_left_early(service, make_client) -> None:
     async with make_client() as client:
         task = client.videos.task("v")
-        async with aclosing(task.watch()) as looks:
-            async for video in looks:
+        async with aclosing(task.watch()) as videos:
+            async for video in videos:
                 assert video.status is a2v.VideoStatus.PENDING
                 break
         asked = len(service.requests)
         await anyio.sleep(1000)
         assert len(service.requests) == asked  # no background task
-        async with aclosing(client.videos.watch(task, "w")) as looks:
-            async for _ in looks:
+        async with aclosing(client.videos.watch(task, "w")) as videos:
+            async for _ in videos:
                 break
 
 
 async def test_a_busy_consumer_costs_no_requests(service, make_client) -> None:
-    async with make_client() as client, aclosing(client.videos.task("v").watch()) as looks:
-        await anext(looks)
+    async with make_client() as client, aclosing(client.videos.task("v").watch()) as videos:
+        await anext(videos)
         asked = len(service.requests)
         await anyio.sleep(1000)
         assert len(service.requests) == asked
-        assert (await anext(looks)).status is a2v.VideoStatus.FINISHED
+        assert (await anext(videos)).status is a2v.VideoStatus.FINISHED
 
 
 async def test_a_busy_consumer_costs_no_requests_while_another_waits(service, make_client) -> None:
@@ -269,16 +269,16 @@ async def test_a_busy_consumer_costs_no_requests_while_another_waits(service, ma
     async with (
         make_client() as client,
         anyio.create_task_group() as group,
-        aclosing(client.videos.task("v").watch()) as looks,
+        aclosing(client.videos.task("v").watch()) as videos,
     ):
-        assert (await anext(looks)).status is a2v.VideoStatus.PENDING
+        assert (await anext(videos)).status is a2v.VideoStatus.PENDING
         group.start_soon(client.videos.task("w").wait)
         await anyio.sleep(1000)
         asked = [request.url.params["video_id"] for request in service.seen("video.get")]
         assert asked.count("v") <= 2
         assert asked.count("w") > 10
         # When it is resumed, polling continues, and known statuses are not yielded again.
-        assert await statuses(looks) == ["finished"]
+        assert await statuses(videos) == ["finished"]
 
 
 # -- outages and refusals ---------------------------------------------------------------------------------------------
@@ -392,11 +392,11 @@ async def test_a_picked_up_video_must_exist(service, make_client) -> None:
 
 async def test_closing_the_client_ends_a_watch(service, make_client, check) -> None:
     async with make_client() as client:
-        looks = client.videos.task("v").watch()
-        await anext(looks)
+        videos = client.videos.task("v").watch()
+        await anext(videos)
         await client.aclose()
         with pytest.raises(a2v.ClientClosedError) as caught:
-            await anext(looks)
+            await anext(videos)
     assert (caught.value.video_id, caught.value.video.status.value) == ("v", "pending")
     check(caught.value)
 
@@ -436,10 +436,10 @@ async def test_an_empty_watch_ends_at_once(service, make_client) -> None:
 async def test_the_timeout_of_a_watch_of_several_videos(service, make_client, check) -> None:
     service.plans = {"a": [(0, finished())], "b": [(0, {"status": "pending"})]}
     async with make_client() as client:
-        looks = client.videos.watch("a", "b", timeout=300)
-        assert {(await anext(looks)).video_id for _ in range(2)} == {"a", "b"}
+        videos = client.videos.watch("a", "b", timeout=300)
+        assert {(await anext(videos)).video_id for _ in range(2)} == {"a", "b"}
         with pytest.raises(a2v.WaitTimeoutError) as caught:
-            await anext(looks)
+            await anext(videos)
     error = caught.value
     assert (error.video_id, error.video.status.value) == ("b", "pending")
     assert error.waited == pytest.approx(300)

@@ -131,8 +131,8 @@ async def seen_by(*, busy: float, others: bool) -> tuple[float, int]:
         async with anyio.create_task_group() as group:
             if others:
                 group.start_soon(tasks[0].wait, None)
-            async with aclosing(client.videos.watch(*[task.video_id for task in tasks[1:]])) as looks:
-                async for video in looks:
+            async with aclosing(client.videos.watch(*[task.video_id for task in tasks[1:]])) as videos:
+                async for video in videos:
                     await anyio.sleep(busy)
                     left -= video.status is a2v.VideoStatus.FINISHED
                     if not left:
@@ -158,9 +158,9 @@ async def test_the_wait_for_a_video_that_never_ends_times_out_after_a_day(servic
     """Even if its last status is unknown to this version."""
     service.plan = [(0, {"status": status})]
 
-    async def follow(looks) -> None:
-        async with aclosing(looks):
-            async for _ in looks:
+    async def follow(videos) -> None:
+        async with aclosing(videos):
+            async for _ in videos:
                 pass
 
     async with make_client() as client:

@@ -17,8 +17,8 @@ caller that waits.
   or, if a caller is cancelled between reservation and sending, in ``send``.
 * **Each response is classified once**, in ``_exchange``. The limiter and the caller, or the scheduler, use that result.
 
-A background task that polls would be simpler to write. But it needs an owner that ends it, survives no
-``asyncio.run`` that ends, and, started lazily, belongs to the cancel scopes of whichever caller happened to come first.
+A background task that polls would be simpler to write. But something would have to end it, an ``asyncio.run`` that returns
+would cancel it, and if it were started on first use, it would run in the cancel scope of whichever caller came first.
 """
 
 from __future__ import annotations
