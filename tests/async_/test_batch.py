@@ -1,4 +1,4 @@
-"""Many videos at once: every job has an outcome, whatever happens to the others."""
+"""Batches: each job has an outcome, whatever happens to the others."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def test_outcomes_come_as_they_complete(service, make_client) -> None:
     async with make_client() as client, client.batch(todo) as batch:
         seen = [(outcome.index, outcome.video.video_id, outcome.ok) async for outcome in batch]
         assert batch.under_way == {}
-        assert await outcomes(batch) == []  # it stays at its end
+        assert await outcomes(batch) == []  # the iterator stays exhausted
     assert seen == [(1, "v2", True), (2, "v3", True), (0, "v1", True)]
     assert [service.jobs[f"v{n}"]["audio_url"] for n in (1, 2, 3)] == [job.audio_url for job in todo]
 
@@ -67,7 +67,7 @@ async def test_a_failure_does_not_stop_other_jobs(service, make_client, check) -
 
 
 async def test_a_batch_waits_for_an_unreachable_server(service, make_client) -> None:
-    """A server that cannot be reached for eight minutes costs time, and no job."""
+    """Eight minutes without a connection cost time, but no job."""
     began = anyio.current_time()
 
     def down(request):
@@ -83,7 +83,7 @@ async def test_a_batch_waits_for_an_unreachable_server(service, make_client) -> 
 
 
 async def test_a_long_outage_fails_the_remaining_jobs_at_once(service, make_client, check) -> None:
-    """Once patience has ended the other jobs do not wait for so long again; their outcomes say what is the matter."""
+    """After the longest outage that a batch waits for, the other jobs do not wait as long again; their errors say why."""
     service.replies["video.generate"] = [httpx.ConnectError("down")]
     began = anyio.current_time()
     async with make_client() as client, client.batch(jobs(*"abcdef")) as batch:
@@ -95,7 +95,7 @@ async def test_a_long_outage_fails_the_remaining_jobs_at_once(service, make_clie
 
 
 async def test_an_outage_leaves_one_unknown_submission(service, make_client) -> None:
-    """After a reply that says nothing, nothing is submitted until the server is seen to work."""
+    """After an unreadable response, nothing is submitted until another request succeeds."""
     began = anyio.current_time()
 
     def down(request):
@@ -104,13 +104,13 @@ async def test_an_outage_leaves_one_unknown_submission(service, make_client) -> 
     service.replies["video.generate"] = service.replies["character.list"] = [down]
     async with make_client() as client, client.batch(jobs(*"abcdefgh"), max_in_flight=2) as batch:
         seen = await outcomes(batch)
-    doubtful = [outcome for outcome in seen if not outcome.ok]
-    assert [type(outcome.error) for outcome in doubtful] == [a2v.SubmissionUnknownError]
+    unknown = [outcome for outcome in seen if not outcome.ok]
+    assert [type(outcome.error) for outcome in unknown] == [a2v.SubmissionUnknownError]
     assert service.posts == 8
 
 
 async def test_unknown_submissions_in_a_row_slow_submitting_down(service, make_client) -> None:
-    """A server that works but for submissions: in half an hour few are tried, and all that comes later is served."""
+    """Only submissions fail: few are tried in half an hour, and all later ones succeed."""
     began = anyio.current_time()
 
     def breaks(request):
@@ -131,9 +131,11 @@ async def test_a_refused_token_stops_the_submitting(service, make_client, status
     service.replies["video.generate"] = [service.well, httpx.Response(status)]
     async with make_client() as client, client.batch(jobs(*"abcdefgh")) as batch:
         seen = sorted(await outcomes(batch), key=lambda outcome: outcome.index)
-    assert seen[0].ok  # what was submitted is followed to its end
+    assert seen[0].ok  # submitted jobs are followed to their end
     assert [type(outcome.error) for outcome in seen[1:]] == [kind] * 7
-    assert len({id(outcome.error) for outcome in seen}) == 8  # an error each, so that no traceback grows with the batch
+    assert (
+        len({id(outcome.error) for outcome in seen}) == 8
+    )  # an error for each, so that no traceback grows with the batch
     assert service.posts == 2
 
 
@@ -155,7 +157,7 @@ async def test_jobs_are_submitted_one_at_a_time(service, make_client) -> None:
 
 @pytest.mark.parametrize("most", [1, 2, 5, 100])
 async def test_max_in_flight_limits_the_videos_in_progress(service, make_client, most) -> None:
-    finished: set[str] = set()  # as the client was told
+    finished: set[str] = set()  # as the client has seen
     under_way: list[int] = []
 
     def submit(request):
@@ -220,7 +222,7 @@ async def test_leaving_early_stops_submitting_and_waiting(service, make_client) 
         await anyio.sleep(1000)
         assert len(service.requests) == asked
         assert left
-        # What goes on at the server can be picked up.
+        # The renders continue, and can be waited for again.
         for video_id in left.values():
             assert (await client.videos.task(video_id).wait()).is_terminal
 
@@ -232,7 +234,7 @@ async def test_an_error_in_the_context_is_raised_unchanged(service, make_client)
             with pytest.raises(LookupError) as caught:
                 await _raise_within(client.batch(jobs("a", "b")), outcomes_first, boom)
             assert caught.value is boom
-        await anyio.sleep(1)  # and nothing stays cancelled
+        await anyio.sleep(1)  # the task is no longer cancelled
     gc.collect()
 
 
@@ -369,7 +371,7 @@ async def test_a_hundred_jobs(service, make_client) -> None:
 async def test_leaving_waits_briefly_for_the_response_to_a_submission(
     service, make_client, answer_after, stage
 ) -> None:
-    """So that Ctrl-C puts nothing in doubt that the server is about to confirm; and nothing more is submitted."""
+    """So Ctrl-C leaves no unknown submission if the server is about to confirm it; nothing else is submitted."""
 
     async def slow(request):
         await anyio.sleep(answer_after)
@@ -418,7 +420,7 @@ async def test_pace_shows_the_rate_limit(service, make_client) -> None:
         assert (before.limit, before.left) == (30, 30)
         await anyio.sleep(1)
         pace = await batch.pace()
-        # A server that names no limit has none.
+        # A server that sends no limit has none.
         assert (pace.limit, pace.left) == (None, None)
         assert 0 <= pace.next_in < 60
         await outcomes(batch)
@@ -429,7 +431,7 @@ async def test_pace_shows_the_rate_limit(service, make_client) -> None:
 
 
 class Stop(BaseException):
-    """Like Ctrl-C on trio, which comes out of whatever runs just then."""
+    """Like Ctrl-C on trio, which any running task may raise."""
 
 
 async def test_an_exception_raised_in_the_batchs_task_is_raised_unchanged(service, make_client) -> None:
@@ -448,7 +450,7 @@ async def test_an_exception_raised_in_the_batchs_task_is_raised_unchanged(servic
 
 
 async def test_an_outage_after_an_unknown_submission_is_reported_by_the_next_one(service, make_client) -> None:
-    """After a doubt the server is asked what costs nothing; if it never answers, the next submission tells."""
+    """After an unknown submission a free request is sent; if it never succeeds, the next submission reports the outage."""
     service.replies["video.generate"] = [httpx.Response(502), httpx.ConnectError("down")]
     service.replies["character.list"] = [httpx.ConnectError("down")]
     async with make_client() as client, client.batch(jobs("a", "b")) as batch:

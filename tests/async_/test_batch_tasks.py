@@ -1,4 +1,4 @@
-"""Which tasks may use a batch, and what an error nobody foresaw does to it."""
+"""Which tasks may use a batch, and what an unexpected error does to it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def jobs(*names: str) -> list[a2v.Job]:
 
 
 async def test_a_batch_is_left_in_another_task_than_the_one_that_entered_it(service, make_client, tmp_path) -> None:
-    """As test fixtures and exit stacks do it. Nobody is cancelled, and the journal can be opened again."""
+    """Test fixtures and exit stacks do that. No task is cancelled, and the journal can be opened again."""
     stack = AsyncExitStack()
     async with make_client() as client, anyio.create_task_group() as group:
         batch = await stack.enter_async_context(client.batch(jobs("a", "b"), journal=tmp_path / "j.db"))
@@ -54,7 +54,7 @@ async def test_each_step_may_run_in_another_task(make_client) -> None:
 
 
 async def test_only_one_task_at_a_time_may_wait_for_an_outcome(make_client) -> None:
-    """The second one is refused, the first one gets all."""
+    """The second one is refused; the first one gets all outcomes."""
     seen, errors = [], []
 
     async def consume() -> None:
@@ -92,7 +92,7 @@ async def test_leaving_ends_the_wait_of_another_task(make_client) -> None:
 
 
 async def test_ctrl_c_raised_in_the_batchs_task_reaches_the_main_task(make_client, service, anyio_backend_name) -> None:
-    """It may come out of whatever runs just then; the batch's own tasks are not the program."""
+    """trio raises it in whichever task runs, which may be one of the batch."""
     if anyio_backend_name != "trio":
         pytest.skip("asyncio raises it elsewhere")
 
@@ -115,7 +115,7 @@ async def test_ctrl_c_raised_in_the_batchs_task_reaches_the_main_task(make_clien
 
 
 def test_a_batch_ends_with_its_event_loop(service, make_client, tmp_path) -> None:
-    """A batch that was never left lets go of its journal; what is asked of it later is refused in words."""
+    """A batch that was never left closes its journal; asking it for outcomes later is refused."""
     client = make_client()
     batch = client.batch(jobs("a", "b"), journal=tmp_path / "j.db")
 
@@ -135,7 +135,7 @@ def test_a_batch_ends_with_its_event_loop(service, make_client, tmp_path) -> Non
 
 
 class OddError(LookupError):
-    """What nobody foresaw."""
+    """An exception that a2v does not expect."""
 
 
 @pytest.mark.parametrize("kept", [True, False], ids=["journal", "no journal"])
@@ -172,7 +172,7 @@ def _frames(error: BaseException):
 async def test_an_unexpected_error_before_sending_leaves_no_unknown_submission(
     make_client, service, monkeypatch
 ) -> None:
-    """Nothing of it was sent, so it is not in doubt, and the next job is submitted."""
+    """Nothing was sent, so its outcome is not unknown, and the next job is submitted."""
     from a2v._core import wire
 
     real = wire.job_data
@@ -191,7 +191,7 @@ async def test_an_unexpected_error_before_sending_leaves_no_unknown_submission(
 
 
 async def test_an_unexpected_error_of_a_transport_after_sending_is_unknown(make_client, service) -> None:
-    """The job is in doubt, the others are submitted after a pause, and each outcome has the error as its cause."""
+    """The outcome is unknown, the other jobs are submitted after a pause, and each error has the exception as its cause."""
 
     def fail(request):
         service.well(request)
@@ -208,7 +208,7 @@ async def test_an_unexpected_error_of_a_transport_after_sending_is_unknown(make_
 
 
 async def test_an_a2v_error_of_a_transport_after_sending_is_unknown(make_client, service) -> None:
-    """The job is in doubt. It is not submitted again, as a job would be whose request could not be sent."""
+    """The outcome is unknown, so the job is not submitted again, unlike one whose request could not be sent."""
 
     def fail(request):
         service.well(request)
@@ -224,7 +224,7 @@ async def test_an_a2v_error_of_a_transport_after_sending_is_unknown(make_client,
 
 
 async def test_a_video_the_server_no_longer_knows_is_lost(service, make_client, tmp_path, check) -> None:
-    """Each run asks for it again; it is submitted again by choice only."""
+    """Each run polls it again; it is submitted again only by choice."""
     service.plans = {"v1": [(0, {"status": "pending"})]}
     settings = {"journal": tmp_path / "j.db", "render_timeout": 600}
 
@@ -251,7 +251,7 @@ async def test_a_video_the_server_no_longer_knows_is_lost(service, make_client, 
     assert service.posts == 1
     service.replies.clear()
     service.plans = {"v1": service.plan}
-    assert (await run()).ok  # it is there again
+    assert (await run()).ok  # it has reappeared
 
 
 @pytest.mark.parametrize("gone", [(404, 10001), (404, 7), (200, 10001)])
@@ -271,7 +271,7 @@ async def test_a_lost_job_is_submitted_again_by_choice(service, make_client, tmp
 
 
 async def test_a_404_of_a_gateway_does_not_mean_lost(service, make_client, tmp_path) -> None:
-    """Its page says nothing about the video."""
+    """The gateway's page says nothing about the video."""
     service.replies["video.get"] = [httpx.Response(404, html="<h1>Not Found</h1>")]
     async with make_client() as client, client.batch(jobs("a"), journal=tmp_path / "j.db") as batch:
         outcome = await anext(batch)

@@ -1,4 +1,4 @@
-"""A batch ends although some of its videos never do; the next run waits for those again."""
+"""A batch ends even if some of its videos never finish; the next run waits for those again."""
 
 from __future__ import annotations
 

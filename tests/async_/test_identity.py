@@ -1,4 +1,4 @@
-"""A batch that is run again with other URLs, names and recordings: nothing is paid for twice or taken for another's."""
+"""A batch run again with other URLs, names and recordings pays for nothing twice, and confuses no videos."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def take(number: int, name: str | None = None) -> a2v.Job:
 
 @pytest.fixture
 def run(make_client, service, tmp_path):
-    """Run a batch with a journal to its end: what is in each file, and the errors, by the jobs' names."""
+    """Run a batch with a journal; return the content of each file by job name, and keep the errors."""
     for number in range(1, 10):
-        # All of one size, so that only their content tells them apart.
+        # All of the same size, so that only their content distinguishes them.
         service.replies[f"v{number}.mp4"] = [httpx.Response(200, content=f"video {number}".encode())]
         url = f"https://files.example/v{number}.mp4"
         service.plans[f"v{number}"] = [(0, {"status": "pending"}), (300, {"status": "finished", "video_url": url})]
@@ -56,7 +56,7 @@ async def test_jobs_that_differ_only_in_the_query_are_ambiguous(service, run, tm
 async def test_the_same_recordings_are_not_submitted_again(service, run) -> None:
     first = await run(job("token=1", "one"), job("token=2", "two"))
     assert await run(job("token=4", "two"), job("token=3", "one"), recordings="same") == first
-    assert await run(job("token=3", "one"), job("token=4", "two")) == first  # known by these URLs from now on
+    assert await run(job("token=3", "one"), job("token=4", "two")) == first  # identified by these URLs from now on
     assert service.posts == 2
 
 
@@ -106,7 +106,7 @@ async def test_a_changed_recording_stops_only_its_own_job(service, run, check) -
     check(run.errors["zero"])
     assert run.progress == a2v.Progress(total=3, waiting=0, under_way=0, done=2, failed=1, unknown=0)
     assert await run(*again) == {"zero": "video 1", "one": "video 2", "new": "video 3"}
-    assert list(run.errors) == ["zero"]  # each time, until something is done about it
+    assert list(run.errors) == ["zero"]  # in each run, until the conflict is resolved
     assert service.posts == 3
     assert await run(*again, overwrite=True) == {"zero": "video 4", "one": "video 2", "new": "video 3"}
     assert await run(*again) == {"zero": "video 4", "one": "video 2", "new": "video 3"}
@@ -119,7 +119,7 @@ async def test_returning_to_the_first_recording_pays_for_nothing(service, run) -
     assert await run(take(1, "zero")) == {"zero": "video 2"}
     assert "exists already" in str(run.errors["zero"])
     assert run.errors["zero"].video_id == "v1"
-    assert await run(take(1, "zero"), overwrite=True) == {"zero": "video 1"}  # fetched again, and not rendered again
+    assert await run(take(1, "zero"), overwrite=True) == {"zero": "video 1"}  # downloaded again, not rendered again
     assert service.posts == 2
 
 

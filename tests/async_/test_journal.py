@@ -1,4 +1,4 @@
-"""A batch with a journal: run again it goes on, whatever ended it; and what it cannot be sure of it leaves alone."""
+"""A batch with a journal continues in the next run, whatever interrupted it, and never guesses."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def journal(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def go(make_client, journal, tmp_path):
-    """Run a batch to its end; its outcomes by the names of their jobs."""
+    """Run a batch; return its outcomes by job name."""
 
     async def go(todo, *, of=None, **more):
         settings = {"journal": journal, "save_to": tmp_path / "videos"} | more
@@ -60,7 +60,7 @@ def at_most_once(service) -> None:
 
 
 def lost(service, nth=1):
-    """A submission that arrives, and whose reply does not."""
+    """Lose the response to a submission that has arrived."""
     answers = [service.well] * (nth - 1)
 
     def lose(request):
@@ -70,7 +70,7 @@ def lost(service, nth=1):
     service.replies["video.generate"] = [*answers, lose, service.well]
 
 
-# -- run again --------------------------------------------------------------------------------------------------------
+# -- later runs -------------------------------------------------------------------------------------------------------
 
 
 async def test_a_second_run_has_nothing_to_do(service, go, tmp_path) -> None:
@@ -109,21 +109,21 @@ async def test_equal_jobs_are_rendered_once_each(service, go) -> None:
 
 
 async def test_a_batch_left_early_continues_in_the_next_run(service, make_client, journal, go, tmp_path) -> None:
-    """What was submitted is followed, what was not is submitted, and each outcome is told once."""
+    """Submitted jobs are followed, the others are submitted, and each outcome is reported once."""
     service.plans = {"v2": [(0, {"status": "pending"}), (5000, service.plan[-1][1])]}
-    told = []
+    reported = []
     async with make_client() as client:
         async with client.batch(
             jobs(*"abcdef"), journal=journal, save_to=tmp_path / "videos", max_in_flight=2
         ) as batch:
             async for outcome in batch:
-                told.append(outcome.job.name)
-                if len(told) == 3:
+                reported.append(outcome.job.name)
+                if len(reported) == 3:
                     break
         counted = Counter(states(journal).values())
     assert counted["done"] >= 3
     rest = await go(jobs(*"abcdef"))
-    assert sorted([*told, *rest]) == list("abcdef")
+    assert sorted([*reported, *rest]) == list("abcdef")
     assert service.posts == 6
     at_most_once(service)
 
@@ -132,7 +132,7 @@ async def test_an_outcome_that_was_not_processed_is_reported_again(make_client, 
     async def fail(client):
         async with client.batch(jobs("a", "b"), journal=journal) as batch:
             first = (await anext(batch)).job.name
-            await anext(batch)  # asks for the next: the first one was dealt with
+            await anext(batch)  # asking for the next one means that the first one was processed
             raise LookupError(first)
 
     async with make_client() as client:
@@ -162,7 +162,7 @@ async def test_failed_jobs_are_submitted_again_only_by_choice(service, go, check
 
 
 async def test_videos_may_be_saved_by_a_later_run(service, go, tmp_path) -> None:
-    """What was made without a folder is saved when there is one, and made only once."""
+    """Videos rendered without a folder are saved when there is one, and not rendered again."""
     assert (await go(jobs("a"), save_to=None))["a"].path is None
     assert (await go(jobs("a")))["a"].path == tmp_path / "videos" / "a.mp4"
     assert service.posts == 1
@@ -183,7 +183,7 @@ async def test_a_missing_file_is_downloaded_again(service, go, tmp_path) -> None
 
 
 async def test_files_named_by_place_keep_their_names(service, go, tmp_path) -> None:
-    """Jobs without a name may move in the batch; nothing is fetched again, and no file is taken for another's."""
+    """Jobs without a name may be reordered: nothing is downloaded again, and no file is confused with another."""
     service.content = None
     x, y, z = (a2v.Job("eva_a0008", f"{AUDIO}?{n}") for n in "xyz")
     sizes = iter(range(1000, 2000))
@@ -225,7 +225,7 @@ async def test_limits_and_quota(service, go, make_client, journal) -> None:
             make_client().batch([], **{setting: -1})
 
 
-# -- whose journal ----------------------------------------------------------------------------------------------------
+# -- server and account -----------------------------------------------------------------------------------------------
 
 
 async def test_a_journal_of_another_server_or_account_is_refused(service, go, make_client) -> None:
@@ -344,7 +344,7 @@ async def test_a_journal_that_cannot_be_created(service, make_client, tmp_path) 
     assert not service.requests
 
 
-# -- in doubt ---------------------------------------------------------------------------------------------------------
+# -- unknown submissions ----------------------------------------------------------------------------------------------
 
 
 async def test_the_video_of_an_unknown_submission_is_found(service, go, journal) -> None:
@@ -357,14 +357,14 @@ async def test_the_video_of_an_unknown_submission_is_found(service, go, journal)
 
 
 async def test_a_submission_that_did_not_arrive_stays_unknown(service, go, journal, check) -> None:
-    """It did not arrive; but that it is not listed proves nothing, so it is not submitted again."""
+    """Its absence from the list proves nothing, so it is not submitted again."""
     service.lists_videos = True
     service.replies["video.generate"] = [service.well, LOST, service.well]
     seen = await go(jobs("a", "b", "c"))
     assert isinstance(seen["b"].error, a2v.SubmissionUnknownError)
     check(seen["b"].error)
     assert go.progress.unknown == 1
-    for _ in range(2):  # each run says so
+    for _ in range(2):  # each run reports it
         assert list(await go(jobs("a", "b", "c"))) == ["b"]
     assert service.posts == 3
     assert states(journal)["b"] == "unknown"
@@ -384,7 +384,7 @@ async def test_two_unknown_submissions_are_not_guessed_at(service, go) -> None:
 
 async def test_a_video_of_another_program_is_not_matched(service, go) -> None:
     service.lists_videos = True
-    service.plans = {"theirs": service.plan}  # there before the run began
+    service.plans = {"theirs": service.plan}  # it existed before the run
     service.replies["video.generate"] = [LOST]
     seen = await go(jobs("a"))
     assert isinstance(seen["a"].error, a2v.SubmissionUnknownError)
@@ -423,7 +423,7 @@ async def test_an_unknown_job_is_submitted_again_only_by_choice(service, go, cho
 
 
 async def test_an_id_that_belongs_to_another_job_is_not_believed(service, go, journal) -> None:
-    """A server that answers two submissions with one id cannot be believed about the second."""
+    """A server that returns one id for two submissions cannot be trusted about the second."""
     service.replies["video.generate"] = [httpx.Response(200, json={"code": 0, "data": {"video_id": "v1"}})]
     seen = await go(jobs("a", "b"))
     assert seen["a"].ok
@@ -433,7 +433,7 @@ async def test_an_id_that_belongs_to_another_job_is_not_believed(service, go, jo
 
 
 async def test_a_job_cancelled_while_it_waits_for_the_rate_limit_stays_pending(service, make_client, journal) -> None:
-    """Nothing was sent, so nothing is in doubt."""
+    """Nothing was sent, so no outcome is unknown."""
     service.replies["video.generate"] = [httpx.Response(429)]
     async with make_client() as client:
         with anyio.move_on_after(1):
@@ -480,11 +480,11 @@ async def test_closing_the_client_during_a_submission(service, make_client, jour
     assert states(journal) == {"a": "unknown", "b": "pending"}
 
 
-# -- a disk that fails ------------------------------------------------------------------------------------------------
+# -- a full or failing disk -------------------------------------------------------------------------------------------
 
 
 class Disk:
-    """Lets the journal fail where a test wants it to."""
+    """Makes a transition of the journal fail."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.full_at: str | None = None
@@ -504,7 +504,7 @@ def disk(monkeypatch) -> Disk:
 
 
 async def test_a_full_disk_before_a_submission(service, go, disk, journal, check) -> None:
-    """What cannot be noted is not sent."""
+    """A submission that cannot be recorded is not sent."""
     disk.full_at = "submitting"
     seen = await go(jobs("a", "b"))
     assert {type(outcome.error) for outcome in seen.values()} == {a2v.JournalError}
@@ -517,7 +517,7 @@ async def test_a_full_disk_before_a_submission(service, go, disk, journal, check
 
 
 async def test_a_full_disk_when_the_response_arrives(service, go, disk, journal) -> None:
-    """The id is told and kept beside the journal; nothing more is submitted, and the next run knows it."""
+    """The error and the recovery record have the id; nothing else is submitted, and the next run follows the video."""
     disk.full_at = "submitted"
     seen = await go(jobs("a", "b"))
     assert seen["a"].error.video_id == "v1"
@@ -534,7 +534,7 @@ async def test_a_full_disk_when_the_response_arrives(service, go, disk, journal)
 
 
 async def test_a_disk_that_cannot_store_the_recovery_record_either(service, go, disk, journal, monkeypatch) -> None:
-    """Then the error is all there is, and it names the id; the next run calls it what it is, in doubt."""
+    """Only the error has the id then; the next run reports the submission as unknown."""
     disk.full_at = "submitted"
     monkeypatch.setattr(LockFile, "write_record", lambda *_: False)
     seen = await go(jobs("a"))
@@ -589,7 +589,7 @@ async def test_a_full_disk_when_an_unknown_submission_is_reconciled(service, go,
 
 @pytest.mark.parametrize("state", ["finished", "done", "failed"])
 async def test_a_full_disk_after_the_submission(service, go, disk, journal, state) -> None:
-    """What was seen and could not be noted is seen again."""
+    """A change that could not be recorded is seen again by the next run."""
     if state == "failed":
         service.plan = [(0, {"status": "error"})]
     disk.full_at = state
@@ -635,11 +635,11 @@ async def test_a_journal_changed_by_another_program_during_a_run(service, go, jo
     assert "was the journal changed?" in str(outcome.error)
 
 
-# -- files that break off ---------------------------------------------------------------------------------------------
+# -- interrupted downloads --------------------------------------------------------------------------------------------
 
 
 def cut(service, after: int):
-    """Break the connection in the middle of the file, for good."""
+    """Break each connection in the middle of the file."""
     whole = bytes(range(256)) * 400
     tag = {"etag": '"strong"', "accept-ranges": "bytes"}
 

@@ -1,4 +1,4 @@
-"""The journal's files: whatever is in them, or stands in their place, only errors of a2v come out."""
+"""The files of a journal: whatever they contain, only errors of a2v are raised."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def run(make_client, journal):
 
 
 async def make_journal(service, run) -> None:
-    """One with a job in each state that lasts."""
+    """Make a journal with a job in each state that outlasts a run."""
     service.lists_videos = True
     refused = httpx.Response(400, json={"code": 7, "message": "no such character", "data": None})
     service.replies["video.generate"] = [service.well, refused, service.well, httpx.ReadError("lost"), service.well]
@@ -86,11 +86,11 @@ async def make_journal(service, run) -> None:
 
 
 async def read_and_run(journal: Path, run) -> list[BaseException]:
-    """Read a journal and run its batch: the errors that this raises."""
+    """Read a journal and run its batch; return the errors."""
     errors: list[BaseException] = []
     try:
         a2v.read_journal(journal)
-    except Exception as error:  # noqa: BLE001  # what it is, is asserted
+    except Exception as error:  # noqa: BLE001  # checked by the caller
         errors.append(error)
     try:
         await run(*"abcde", repeat=True)
@@ -225,7 +225,7 @@ async def _enter(client, journal: Path) -> None:
 
 @posix
 async def test_a_forked_child_does_not_keep_the_lock(make_client, run, journal) -> None:
-    """Also if it outlives its parent's batch by far."""
+    """Even if it outlives its parent's batch."""
     ends, began = os.pipe()
     async with make_client() as client, client.batch(jobs("a"), journal=journal):
         child = os.fork()
@@ -238,7 +238,7 @@ async def test_a_forked_child_does_not_keep_the_lock(make_client, run, journal) 
         assert not lock_file.is_in_use(journal)
     finally:
         os.close(began)
-        os.waitpid(child, 0)  # noqa: ASYNC222  # it ends at once
+        os.waitpid(child, 0)  # noqa: ASYNC222  # it exits at once
         os.close(ends)
 
 
@@ -294,7 +294,7 @@ def test_a_journal_on_a_network_share_can_be_read(tmp_path) -> None:
 
 
 async def test_a_journal_of_version_1_is_migrated(service, run, journal) -> None:
-    """Its jobs go on, and the earlier version refuses it from then on."""
+    """Its jobs continue, and the earlier version refuses it from then on."""
     service.plans = {"v1": [(0, {"status": "pending"})]}
     await run("a", "b")
     with closing(sqlite3.connect(journal, isolation_level=None)) as db:
@@ -319,9 +319,9 @@ async def test_a_job_that_an_earlier_version_accepted_is_still_read(run, journal
 @posix
 @pytest.mark.parametrize("name", [b"caf\xe9", b"a\nb"])
 async def test_a_folder_name_that_is_not_utf8_is_refused(service, make_client, tmp_path, name) -> None:
-    """Its videos would be paid for, and could not be noted."""
+    """Its videos would be paid for, and could not be recorded."""
     folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name))
-    folder.mkdir()  # noqa: ASYNC240  # of no weight
+    folder.mkdir()  # noqa: ASYNC240  # takes no time
     for settings in ({"save_to": folder}, {"journal": folder / "j.db"}, {"save_to": folder / "videos"}):
         with pytest.raises(a2v.InvalidArgumentError, match=next(iter(settings))):
             make_client().batch(jobs("a"), **settings)

@@ -1,4 +1,4 @@
-"""What becomes of a submission whose result is unknown: it is found at the server, or stays in doubt; it is never guessed."""
+"""A submission with an unknown outcome: its video is found at the server, or it stays unknown; nothing is guessed."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def jobs(*names: str) -> list[a2v.Job]:
 
 @pytest.fixture
 def listing(service):
-    """A service that lists videos, and loses the reply to every submission of a job called ``lost``."""
+    """A service that lists videos, and loses the response to each submission of a job called ``lost``."""
     service.lists_videos = True
 
     def generate(request):
         if b"/never" in request.content:
-            raise LOST  # it did not arrive either
+            raise LOST  # the request does not arrive
         reply = service.well(request)
         if b"/lost" in request.content:
             raise LOST
@@ -43,7 +43,7 @@ async def run(client, journal, *names: str, **more):
         return {outcome.job.name: outcome async for outcome in batch}
 
 
-def in_doubt(outcome: a2v.Outcome) -> bool:
+def is_unknown(outcome: a2v.Outcome) -> bool:
     return isinstance(outcome.error, a2v.SubmissionUnknownError)
 
 
@@ -62,7 +62,7 @@ OUTAGES = [
 
 @pytest.mark.parametrize("outage", OUTAGES, ids=["connect", "read", "503", "page"])
 async def test_reconciliation_waits_for_an_outage_to_end(listing, make_client, journal, outage) -> None:
-    """Five minutes of it; the submission is found afterwards, and only then is something said about it."""
+    """After five minutes the submission is found; its outcome is reported only then."""
     end = []
 
     def away(request):
@@ -90,22 +90,22 @@ async def test_an_endless_outage_leaves_the_submission_unknown(listing, make_cli
     listing.replies["video.list"] = [listing.well, httpx.ConnectError("away")]
     began = anyio.current_time()
     async with make_client() as client:
-        assert in_doubt((await run(client, journal, "lost"))["lost"])
+        assert is_unknown((await run(client, journal, "lost"))["lost"])
     assert 700 < anyio.current_time() - began < 1000
 
 
 async def test_nothing_is_matched_if_the_first_listing_failed(listing, make_client, journal) -> None:
-    """Nobody knows which videos are older than the submission: in this run, and in the next."""
+    """It is not known which videos are older than the submission, neither in this run nor in the next one."""
     listing.plans = {"theirs": listing.plan}
     listing.replies["video.list"] = [httpx.Response(503)] * 4 + [listing.well]
     async with make_client() as client:
-        assert in_doubt((await run(client, journal, "never"))["never"])
+        assert is_unknown((await run(client, journal, "never"))["never"])
     async with make_client() as client:
-        assert in_doubt((await run(client, journal, "never"))["never"])
+        assert is_unknown((await run(client, journal, "never"))["never"])
 
 
 async def test_a_video_listed_before_the_submission_is_not_matched(listing, make_client, journal) -> None:
-    """Somebody else submits after the run began; a list shows it, then a submission is lost on its way."""
+    """Another program's video is listed during the run, and then a submission does not arrive."""
     gate = anyio.Event()
 
     async def generate(request):
@@ -122,14 +122,14 @@ async def test_a_video_listed_before_the_submission_is_not_matched(listing, make
         assert "theirs" in {video.video_id for video in await client.videos.list()}
         gate.set()
         seen = {outcome.job.name: outcome async for outcome in batch}
-    assert in_doubt(seen["never"])
-    # The next run knows it, too.
+    assert is_unknown(seen["never"])
+    # Neither is it in the next run.
     async with make_client() as client:
-        assert in_doubt((await run(client, journal, "a", "b", "never"))["never"])
+        assert is_unknown((await run(client, journal, "a", "b", "never"))["never"])
 
 
 async def test_nothing_is_matched_if_another_program_submits(listing, make_client, journal) -> None:
-    """A video of theirs was seen before, so the new one may be theirs as well."""
+    """A video of another program was seen before, so the new one may be that program's, too."""
     gate = anyio.Event()
 
     async def generate(request):
@@ -147,12 +147,12 @@ async def test_nothing_is_matched_if_another_program_submits(listing, make_clien
         await client.videos.list()
         gate.set()
         seen = {outcome.job.name: outcome async for outcome in batch}
-    assert in_doubt(seen["never"])
+    assert is_unknown(seen["never"])
 
 
 @pytest.mark.parametrize("when", ["before", "during", "after"])
 async def test_other_submissions_of_the_client_are_not_matched(listing, make_client, journal, when) -> None:
-    """Before the batch begins, while its submission is under way, and while it is looked for."""
+    """Before the batch begins, during its submission, and during reconciliation."""
     shown = listing.well
 
     def show(request):
@@ -176,7 +176,7 @@ async def test_other_submissions_of_the_client_are_not_matched(listing, make_cli
     own = {"model_id": "eva_a0008", "audio_url": "https://example.com/own.wav"}
     async with make_client() as client:
         if when == "before":
-            # Not listed at once, as on a server of several machines.
+            # Not listed at once, as on a server with several machines.
             shown = _empty
             await client.videos.generate(**own)
         async with client.batch(jobs("never"), journal=journal) as batch:
@@ -186,9 +186,9 @@ async def test_other_submissions_of_the_client_are_not_matched(listing, make_cli
                 await anyio.sleep(60 if when == "after" else 1)
                 await client.videos.generate(**own)
             (outcome,) = [outcome async for outcome in batch]
-        assert in_doubt(outcome)
-        # Nor by the next run of the same client.
-        assert in_doubt((await run(client, journal, "never"))["never"])
+        assert is_unknown(outcome)
+        # Neither is it by the next run of the same client.
+        assert is_unknown((await run(client, journal, "never"))["never"])
     assert len(listing.jobs) == 1
 
 
@@ -197,7 +197,7 @@ def _empty(request):
 
 
 async def test_reconciliation_waits_for_submissions_in_flight(listing, make_client, journal) -> None:
-    """Its video is listed already when the batch looks, and its reply comes later."""
+    """Its video is listed during reconciliation, before its response arrives."""
 
     async def generate(request):
         if b"/never" in request.content:
@@ -210,12 +210,12 @@ async def test_reconciliation_waits_for_submissions_in_flight(listing, make_clie
     async with make_client() as client, client.batch(jobs("never"), journal=journal) as batch:
         await anyio.sleep(115)
         await client.videos.generate(model_id="eva_a0008", audio_url="https://example.com/own.wav")
-        assert in_doubt(await anext(batch))
+        assert is_unknown(await anext(batch))
 
 
 @pytest.mark.parametrize("how", ["lost", "cancelled"])
 async def test_an_unknown_submission_outside_the_batch_prevents_a_match(listing, make_client, journal, how) -> None:
-    """One video has arrived, and it may be either's."""
+    """One video exists, and it may be the result of either."""
 
     async def generate(request):
         if b"/never" in request.content:
@@ -230,11 +230,11 @@ async def test_an_unknown_submission_outside_the_batch_prevents_a_match(listing,
         with anyio.move_on_after(3 if how == "cancelled" else 100):
             with pytest.raises(a2v.SubmissionUnknownError) if how == "lost" else anyio.CancelScope():
                 await client.videos.generate(model_id="eva_a0008", audio_url="https://example.com/own.wav")
-        assert in_doubt(await anext(batch))
+        assert is_unknown(await anext(batch))
 
 
 async def test_two_batches_of_one_client_do_not_take_each_others_videos(listing, make_client, tmp_path) -> None:
-    """Both are in doubt at once, and one video has arrived."""
+    """Both have an unknown submission, and one video exists."""
     outcomes, at_once = {}, listing.replies["video.generate"][0]
 
     async def generate(request):
@@ -250,15 +250,15 @@ async def test_two_batches_of_one_client_do_not_take_each_others_videos(listing,
         async with anyio.create_task_group() as group:
             group.start_soon(one, client, "lost")
             group.start_soon(one, client, "never")
-        assert in_doubt(outcomes["lost"])
-        assert in_doubt(outcomes["never"])
-        # Each alone, later: still the doubt of the other one stands against it.
-        assert in_doubt((await run(client, tmp_path / "never.db", "never"))["never"])
-        assert in_doubt((await run(client, tmp_path / "lost.db", "lost"))["lost"])
+        assert is_unknown(outcomes["lost"])
+        assert is_unknown(outcomes["never"])
+        # Each one alone, later: the other one's unknown submission still prevents a match.
+        assert is_unknown((await run(client, tmp_path / "never.db", "never"))["never"])
+        assert is_unknown((await run(client, tmp_path / "lost.db", "lost"))["lost"])
 
 
 async def test_a_video_listed_before_another_unknown_submission_is_matched(listing, make_client, tmp_path) -> None:
-    """The first one is found, although the second one never is: its submission began later."""
+    """The first one is found even though the second one never is, because its submission began later."""
     async with make_client() as client, anyio.create_task_group() as group:
         outcomes = {}
 
@@ -270,11 +270,11 @@ async def test_a_video_listed_before_another_unknown_submission_is_matched(listi
         await client.videos.list()
         group.start_soon(one, "never")
     assert outcomes["lost"].ok
-    assert in_doubt(outcomes["never"])
+    assert is_unknown(outcomes["never"])
 
 
 async def test_a_batch_beside_another_one_finds_its_own_video(listing, make_client, tmp_path) -> None:
-    """The other one submits all the time, and all of its videos are accounted for."""
+    """The other one submits all the time, and the origin of all its videos is known."""
     outcomes = {}
 
     async def one(client, *names: str) -> None:
@@ -289,7 +289,7 @@ async def test_a_batch_beside_another_one_finds_its_own_video(listing, make_clie
 
 
 async def test_a_second_batch_of_the_same_client_finds_the_video(listing, make_client, journal) -> None:
-    """Left while it was looked for: its own doubt of then does not stand against itself."""
+    """The first one was left during reconciliation; its unknown submission does not prevent a match with itself."""
     async with make_client() as client:
         async with client.batch(jobs("lost"), journal=journal):
             await anyio.sleep(60)
@@ -306,10 +306,10 @@ async def test_a_video_whose_id_the_caller_knows_is_not_matched(listing, make_cl
     async with make_client() as client, client.batch(jobs("a"), journal=journal) as batch:
         await anyio.sleep(10)
         await client.videos.get("theirs")
-        assert in_doubt(await anext(batch))
+        assert is_unknown(await anext(batch))
 
 
-# -- what is told -----------------------------------------------------------------------------------------------------
+# -- warnings ---------------------------------------------------------------------------------------------------------
 
 
 async def test_a_cancelled_submission_warns_that_it_may_have_been_accepted(service, make_client, caplog) -> None:
@@ -366,8 +366,8 @@ async def test_a_submission_that_did_not_arrive_does_not_warn(service, make_clie
 
 @pytest.mark.parametrize("arrived", [True, False])
 async def test_an_unknown_submission_counts_as_in_flight(listing, make_client, journal, arrived) -> None:
-    """It may be under way, so the next submission waits until it was looked for."""
-    doubtful = "lost" if arrived else "never"
+    """It may be rendering, so the next submission waits until reconciliation has ended."""
+    uncertain = "lost" if arrived else "never"
     under_way: list[int] = []
     finished: set[str] = set()
 
@@ -389,6 +389,6 @@ async def test_an_unknown_submission_counts_as_in_flight(listing, make_client, j
     ]
     listing.replies |= {"video.get": [look], "video.generate": [submit]}
     async with make_client() as client:
-        seen = await run(client, journal, doubtful, "b", "c", max_in_flight=1)
-    assert [name for name, outcome in seen.items() if outcome.ok] == ([doubtful] if arrived else []) + ["b", "c"]
+        seen = await run(client, journal, uncertain, "b", "c", max_in_flight=1)
+    assert [name for name, outcome in seen.items() if outcome.ok] == ([uncertain] if arrived else []) + ["b", "c"]
     assert under_way == [0, 0, 0]

@@ -1,4 +1,4 @@
-"""Which job is which, and what a run does with it."""
+"""How jobs are matched with the journal, and what a run does with them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def job(url: str = AUDIO, name: str | None = None, **more: object) -> a2v.Job:
 
 
 def known(*jobs: a2v.Job, state: JobState = JobState.DONE, **facts: object) -> list[JournalRow]:
-    """A journal in which an earlier run has got that far with each of some jobs."""
+    """Return the rows of a journal in which an earlier run left these jobs in a state."""
     matches = match_jobs(jobs, [], default_paths(jobs, FOLDER)).matches
     return [
         JournalRow(
@@ -46,7 +46,7 @@ def known(*jobs: a2v.Job, state: JobState = JobState.DONE, **facts: object) -> l
 
 
 def videos(jobs, rows, recordings=None) -> list[str | None]:
-    """The video that each job has already."""
+    """Return the existing video of each job."""
     matching = match_jobs(jobs, rows, [None] * len(jobs), recordings)
     assert len({one.identity for one in matching.matches}) == len(jobs)
     return [one.row.video_id if one.row else None for one in matching.matches]
@@ -100,7 +100,7 @@ class TestIdentity:
         ],
     )
     def test_by_name_and_then_by_order(self, before, now, found) -> None:
-        """Equal jobs, by their names; ``-`` has none."""
+        """Equal jobs by name; ``-`` has none."""
 
         def named(names):
             return [job(name=None if name == "-" else name) for name in names]
@@ -124,12 +124,12 @@ class TestAmbiguity:
         before = known(self.OLD, state=state)
         with pytest.raises(a2v.AmbiguousJobsError) as caught:
             videos([self.NEW], before)
-        told = str(caught.value)
-        assert "job 1 (hello)" in told
-        assert f"hello (job 1 of the last run, {state}, video v1)" in told
-        assert 'recordings="same"' in told
-        assert 'recordings="new"' in told
-        assert "token" not in told
+        message = str(caught.value)
+        assert "job 1 (hello)" in message
+        assert f"hello (job 1 of the last run, {state}, video v1)" in message
+        assert 'recordings="same"' in message
+        assert 'recordings="new"' in message
+        assert "token" not in message
         ((place, entry),) = caught.value.pairs
         assert (place, entry.video_id, entry.place) == (0, "v1", 0)
         assert videos([self.NEW], before, "same") == ["v1"]
@@ -208,8 +208,8 @@ class TestActions:
     )
     def test_by_state(self, state, action) -> None:
         assert actions([job()], known(job(), state=state)) == [action]
-        told = Action.SKIP if state.is_terminal else action
-        assert actions([job()], known(job(), state=state, reported=True)) == [told]
+        repeated = Action.SKIP if state.is_terminal else action
+        assert actions([job()], known(job(), state=state, reported=True)) == [repeated]
         assert actions([job()], known(job(), state=state, reported=True), repeat=True) == [action]
 
     @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ AMZ = "&".join(
 )
 COS = "q-sign-algorithm=sha1&q-ak=AK&q-sign-time=1;2&q-key-time=1;2&q-header-list=host&q-url-param-list=&q-signature=f"
 OSS_V4 = "x-oss-signature-version=OSS4-HMAC-SHA256&x-oss-credential=k&x-oss-date=1&x-oss-expires=2&x-oss-signature=f"
-# What a vendor documents as required, and what may be there besides.
+# The parameters that a vendor documents as required, and its optional ones.
 SCHEMES = {
     "S3 v4": (AMZ, "X-Amz-Security-Token=t"),
     "S3 v2": ("AWSAccessKeyId=k&Expires=1700000000&Signature=a%2Bb", "x-amz-security-token=t"),
@@ -65,8 +65,8 @@ def test_an_incomplete_signature_counts(scheme) -> None:
     "query",
     [
         "text=hello&sv=english",
-        "sv=english&st=1&se=2&sr=b&sp=fast&sig=short",  # no version of a service
-        "e=12&token=abc",  # an episode, and a token for all
+        "sv=english&st=1&se=2&sr=b&sp=fast&sig=short",  # not the version of a service
+        "e=12&token=abc",  # an episode, and a fixed token
         "e=1767000000&token=abc",
         "authorization=abc",
         "authorization=take_2",
