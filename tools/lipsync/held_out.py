@@ -1,11 +1,11 @@
-"""What training never hears, so that score.py can ask for it."""
+"""The data that is held out from training, for score.py."""
 
 from __future__ import annotations
 
 import zlib
 
 SYNTHESISERS = ("piper", "flite")
-"""Whole synthesisers: a neural one, and one that joins pieces of real recordings."""
+"""Whole synthesizers: a neural one, and one that concatenates parts of real recordings."""
 
 VOICES = (
     *(f"kokoro/{name}" for name in ("af_nova", "am_puck", "bf_lily", "bm_fable", "ef_dora", "im_nicola", "zm_yunxi")),
@@ -16,11 +16,11 @@ VOICES = (
     "real/goforward",
     "real/arctic",
 )
-"""Voices of the others; and the recordings of people that are kept for the test."""
+"""Voices of the other synthesizers, and recordings of real speakers."""
 
 
 def is_held_out(voice: str, text: str, without: list[str]) -> bool:
-    """Whether somebody's sentence is not for training: voice, synthesiser or words are kept for the test."""
+    """Whether a sentence is held out, because of its voice, synthesizer or text."""
     family, names = voice.split("/")
     whole = family in SYNTHESISERS or family in without
     people = any(f"{family}/{name}" in (*VOICES, *without) for name in names.split("+"))
@@ -28,5 +28,5 @@ def is_held_out(voice: str, text: str, without: list[str]) -> bool:
 
 
 def is_test_text(text: str) -> bool:
-    """One sentence in twenty is only ever said in the test, whoever says it."""
+    """Whether a text is held out for all voices: one in twenty is."""
     return zlib.crc32(text.encode()) % 20 == 0

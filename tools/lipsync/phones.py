@@ -1,4 +1,4 @@
-"""From phones to the nine mouths of the Preston Blair set, for each alphabet that a synthesiser writes."""
+"""Maps phones to visemes, for each phonetic alphabet that a synthesizer uses, and corrects pauses."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 OPENNESS = np.array(
     [{"X": 0, "A": 0, "B": 0.3, "C": 0.65, "D": 1, "E": 0.6, "F": 0.3, "G": 0.15, "H": 0.5}[v] for v in VISEMES]
 )
-"""How far the jaw is down in each mouth."""
+"""How far each viseme opens the jaw, 0 to 1."""
 
 
 def _table(**mouths: str) -> dict[str, str]:
@@ -64,9 +64,9 @@ _LONGEST = 3
 
 
 def mouths(speech: Speech) -> Mouths:
-    """The mouths of a speech: start, end in seconds, viseme; without gaps from its first phone to its last."""
-    late = _LATE.get(speech.voice.split("/")[0])
-    segments = speech.segments if late is None else _settled(speech, late)
+    """Return the visemes of a speech as start, end (in seconds) and viseme, without gaps between the first and last phone."""
+    lead = _LEAD_SECONDS.get(speech.voice.split("/")[0])
+    segments = speech.segments if lead is None else _with_audible_pauses(speech, lead)
     out: Mouths = []
     for start, end, phone in segments:
         names = _of(phone, speech.alphabet)
@@ -76,7 +76,7 @@ def mouths(speech: Speech) -> Mouths:
 
 
 def rows(mouths: Mouths, count: int) -> NDArray[np.uint8]:
-    """The number of the viseme in each 10 ms; rest before the first and after the last."""
+    """Return the index of the viseme in each row of 10 ms; rest before the first and after the last."""
     out = np.zeros(count, np.uint8)
     middle = (np.arange(count) + 0.5) / 100
     for start, end, name in mouths:
@@ -86,12 +86,12 @@ def rows(mouths: Mouths, count: int) -> NDArray[np.uint8]:
 
 
 def of_words(ipa: str) -> list[str]:
-    """The mouths of each word of a sentence in IPA."""
+    """Return the visemes of each word of a sentence in IPA."""
     return [_of(word, "ipa") for word in ipa.split()]
 
 
 def _of(phone: str, alphabet: str) -> str:
-    """The mouths of a phone, one after another; B, the common one, for what no table has."""
+    """Return the visemes of a phone in order; B, the most common one, for unknown phones."""
     if alphabet == "mouths":
         return phone
     if alphabet == "arpa":
@@ -120,16 +120,16 @@ def _longest_first(phone: str, table: dict[str, str]) -> str:
 
 _STOPS = (*"pbtdkɡgʧʤ", "ch", "jh")
 _QUIET = 32  # dB below loud speech
-_PAUSE = 0.11  # seconds of it, at least; what is shorter may be a closure
+_PAUSE = 0.11  # seconds; shorter silences may be closures of stops
 
 
-_LATE = {"kokoro": 0.057, "hibari": 0.050, "piper": 0.010}
-"""Seconds by which a neural voice is ahead of its durations, measured where hisses, vowels and closures are heard."""
+_LEAD_SECONDS = {"kokoro": 0.057, "hibari": 0.050, "piper": 0.010}
+"""Seconds by which neural voices speak before their predicted durations, measured at hisses, vowels and closures."""
 
 
-def _settled(speech: Speech, late: float) -> list[Segment]:
-    """Silence where it is silent: a neural voice has a pause for each gap between words, heard or not."""
-    segments = [(max(0.0, start - late), max(0.0, end - late), phone) for start, end, phone in speech.segments]
+def _with_audible_pauses(speech: Speech, lead: float) -> list[Segment]:
+    """Keep only audible pauses: neural voices predict one between any two words."""
+    segments = [(max(0.0, start - lead), max(0.0, end - lead), phone) for start, end, phone in speech.segments]
     level = loudness((speech.samples / 32768).astype(np.float32))
     quiet = level < np.percentile(level, 90) - _QUIET
     out: list[Segment] = []
@@ -151,12 +151,12 @@ def _settled(speech: Speech, late: float) -> list[Segment]:
 
 
 def with_pauses(samples: NDArray[np.int16], segments: list[Segment]) -> list[Segment]:
-    """Silence where nothing is heard: PocketSphinx, and some voices, give pauses to the phones beside them."""
+    """Insert silences: PocketSphinx and some voices count pauses to the neighbouring phones."""
     level = loudness((samples / 32768).astype(np.float32))
     out = segments
     for first, last, quiet in runs(level < np.percentile(level, 90) - _QUIET):
         start, end = first / 100, last / 100
-        # What comes next may be a stop, and its closure is not a pause.
+        # The closure of a stop that follows is not part of the pause.
         if any(phone.lower().startswith(_STOPS) for a, b, phone in out if a - 0.05 <= end < b):
             end -= 0.07
         if quiet and end - start >= (_PAUSE if first and last < len(level) else 0.02):
@@ -166,7 +166,7 @@ def with_pauses(samples: NDArray[np.int16], segments: list[Segment]) -> list[Seg
 
 
 def _silence(quiet: NDArray[np.bool_], start: float, end: float, *, first: bool, last: bool) -> tuple[float, float]:
-    """The longest quiet stretch within a pause, and beyond it where the recording begins and ends."""
+    """Return the longest silence within a pause; at the ends of a recording, it may extend beyond."""
     a, b = (0 if first else round(start * 100)), (len(quiet) if last else round(end * 100))
     inside = np.flatnonzero(quiet[a:b])
     if not len(inside):

@@ -1,9 +1,9 @@
-"""Makes training and test speech of real recordings, whose words are known: where each phone begins is found out by listening.
+"""Makes training and test data from real recordings with known text, by finding the start of each phone (forced alignment).
 
     python tools/lipsync/recordings.py CACHE [--weights FILE]
 
-In English PocketSphinx listens. In Spanish, French, Italian and Russian our own net does, which must be trained without them first: it
-is told what comes, in espeak-ng's transcription, and only has to say when.
+English recordings are aligned by PocketSphinx; Spanish, French, Italian and Russian ones by the lip-sync network itself, which must be
+trained without them first. It gets espeak-ng's transcription, and only determines the timing.
 
 Needs Debian's asterisk-core-sounds-LANGUAGE and -LANGUAGE-g722 (prompts of a telephone exchange; CC BY-SA 3.0, Italian CC BY 3.0)
 and pocketsphinx-testdata, and the Python package pocketsphinx.
@@ -52,16 +52,16 @@ _ARCTIC = {
 _DIGITS = dict(
     zip("0123456789", ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"], strict=True)
 )
-_LATE = 0.008
-"""Half of PocketSphinx's window of 26 ms, less half a row: its frame 0 tells about 13 ms."""
+_FRAME_OFFSET = 0.008
+"""Half of PocketSphinx's window of 26 ms, minus half a row: its frame 0 describes the sound at 13 ms."""
 
 
-_SURE = -1.1
-"""Less than this, on average, and the net has not heard what the text says."""
+_MIN_SCORE = -1.1
+"""Alignments with a lower mean log probability are discarded: the text does not match the sound."""
 
 
 def sound(path: Path) -> NDArray[np.int16]:
-    """A recording of any kind as 16-bit numbers at 16 kHz."""
+    """Decode a recording to 16-bit samples at 16 kHz."""
     if path.suffix == ".raw":
         return np.fromfile(path, np.int16)
     with av.open(str(path), format="g722" if path.suffix == ".g722" else None) as file:
@@ -76,7 +76,7 @@ def _decoder() -> Any:
 
 
 def align(samples: NDArray[np.int16], text: str) -> list[Segment] | None:
-    """The phones of what is said; nothing if a word is unknown or doesn't fit the sound."""
+    """Align a text by PocketSphinx; ``None`` if a word is unknown or does not match the sound."""
     words = "".join(f" {_DIGITS[letter]} " if letter in _DIGITS else letter for letter in text.lower())
     known = re.findall(r"[a-z']+", words.replace("-", " "))
     decoder = _decoder()
@@ -84,28 +84,28 @@ def align(samples: NDArray[np.int16], text: str) -> list[Segment] | None:
         return None
     try:
         decoder.set_align_text(" ".join(known))
-        _listen(decoder, samples)
+        _process(decoder, samples)
         if decoder.hyp() is None:
             return None
         decoder.set_alignment()
-        _listen(decoder, samples)
-        alignment = decoder.get_alignment()  # held: what it hands out does not keep it alive
+        _process(decoder, samples)
+        alignment = decoder.get_alignment()  # keep a reference: its phones do not
         phones = [(phone.start, phone.name) for word in alignment for phone in word]
     except RuntimeError:
         return None
-    starts = [0.0, *(start / 100 + _LATE for start, _ in phones[1:])]
+    starts = [0.0, *(start / 100 + _FRAME_OFFSET for start, _ in phones[1:])]
     ends = [*starts[1:], len(samples) / RATE]
     return with_pauses(samples, [(a, b, name) for a, b, (_, name) in zip(starts, ends, phones, strict=True)])
 
 
-def _listen(decoder: Any, samples: NDArray[np.int16]) -> None:
+def _process(decoder: Any, samples: NDArray[np.int16]) -> None:
     decoder.start_utt()
     decoder.process_raw(samples.tobytes(), full_utt=True)
     decoder.end_utt()
 
 
-def align_by_ear(samples: NDArray[np.int16], ipa: str, network: lipsync.Network) -> list[Segment] | None:
-    """The mouths of what is said, when our own net thinks they come; nothing if it hears something else."""
+def align_by_network(samples: NDArray[np.int16], ipa: str, network: lipsync.Network) -> list[Segment] | None:
+    """Align a text by the lip-sync network; ``None`` if the text does not match the sound."""
     likely = np.log(network.run(*lipsync.mel_spectrum((samples / 32768).astype(np.float32))) + 1e-4)
     states, optional = [0], [False]
     for word in of_words(ipa):
@@ -114,13 +114,13 @@ def align_by_ear(samples: NDArray[np.int16], ipa: str, network: lipsync.Network)
     if len(likely) < 3 * len(states):
         return None
     path = _path(likely[:, states], np.array(optional))
-    if likely[np.arange(len(path)), np.array(states)[path]].mean() < _SURE:
+    if likely[np.arange(len(path)), np.array(states)[path]].mean() < _MIN_SCORE:
         return None
     return [(a / 100, b / 100, VISEMES[states[state]]) for a, b, state in lipsync.runs(path)]
 
 
 def _path(scores: NDArray[np.float32], optional: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """The best way through the states, in their order, of which some may be left out."""
+    """Return the best path through the states in order; optional states may be skipped (Viterbi)."""
     count, states = scores.shape
     best = np.full(states, -np.inf)
     best[0] = 0
@@ -167,28 +167,28 @@ def _by_sphinx(recordings: Iterator[tuple[str, Path, str]]) -> Iterator[Speech]:
             yield Speech(voice, "arpa", text, samples, segments)
 
 
-def _by_ear(language: str, network: lipsync.Network) -> Iterator[Speech]:
+def _by_network(language: str, network: lipsync.Network) -> Iterator[Speech]:
     for voice, path, text in _prompts(language):
         samples = sound(path)
-        segments = align_by_ear(samples, espeak_ipa(text, _ESPEAK[language]), network)
+        segments = align_by_network(samples, espeak_ipa(text, _ESPEAK[language]), network)
         if segments:
             yield Speech(voice, "mouths", text, samples, segments)
 
 
 def main() -> None:
-    """Writes a file for what is for the test, and one for each language that may be learned from."""
+    """Write a file for the test, and one per language for training."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("cache", type=Path, help="where the speech goes")
-    parser.add_argument("--weights", type=Path, help="our own net; without it, English only")
+    parser.add_argument("cache", type=Path, help="folder for the speech")
+    parser.add_argument("--weights", type=Path, help="weights of the network; without them, English only")
     given = parser.parse_args()
     made = {"000": _by_sphinx(_tests()), "001": _by_sphinx(_prompts("en"))}
     if given.weights:
         network = lipsync.network(given.weights)
-        made |= {f"{i:03}": _by_ear(language, network) for i, language in enumerate(_ESPEAK, 2)}
+        made |= {f"{i:03}": _by_network(language, network) for i, language in enumerate(_ESPEAK, 2)}
     for name, speeches in made.items():
-        said = list(speeches)
-        write(given.cache / f"real-{name}.npz", said)
-        print(f"real-{name}: {len(said)} recordings, {sum(len(s.samples) for s in said) / RATE / 60:.1f} minutes")
+        done = list(speeches)
+        write(given.cache / f"real-{name}.npz", done)
+        print(f"real-{name}: {len(done)} recordings, {sum(len(s.samples) for s in done) / RATE / 60:.1f} minutes")
 
 
 if __name__ == "__main__":

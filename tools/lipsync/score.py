@@ -1,9 +1,9 @@
-"""Scores the lip-sync on voices, synthesisers and recordings that training left out, and prints the table.
+"""Scores the lip-sync on voices, synthesizers and recordings that were held out from training, and prints a table.
 
     python tools/lipsync/score.py CACHE [--weights FILE]
 
-±40 ms: rows whose viseme is right within 40 ms. openness: correlation of how far the mouth is open, over a syllable, as it is drawn.
-p/b/m: closures that are closed within 40 ms, and, in brackets, closed mouths that are closures. silence: F1 of rest within 40 ms.
+±40 ms: rows with the right viseme within 40 ms. openness: correlation of the opening of the mouth as it is animated, averaged over a
+syllable. p/b/m: recall of closures within 40 ms, and their precision in brackets. silence: F1 of rest within 40 ms.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ _SYLLABLE = np.hanning(13)[1:-1] / np.hanning(13).sum()
 
 
 class Counts(NamedTuple):
-    """What one recording adds to the sums of its group."""
+    """The counts of one recording, which are summed per group."""
 
     rows: int
     right: int
     openness: NDArray[np.float64]
-    """Rows of two: what was drawn, what it should have been."""
+    """Per row, the animated and the true openness."""
     closures: int
     closed: int
     closings: int
@@ -53,14 +53,14 @@ class Counts(NamedTuple):
     rightly: int
 
 
-def compare(likely: NDArray[np.float32], right: Labels) -> Counts:
-    """Counts for one recording, from probabilities and right answers of each row."""
-    labels = most_likely_visemes(likely)
+def compare(probabilities: NDArray[np.float32], right: Labels) -> Counts:
+    """Count for one recording, given the probabilities and the true viseme of each row."""
+    labels = most_likely_visemes(probabilities)
     near_truth = np.stack([_about(right == v) for v in range(len(VISEMES))], axis=1)
     rest, closed = VISEMES.index("X"), VISEMES.index("A")
     closures = [(a, b) for a, b, v in lipsync.runs(right) if v == closed and b - a > 1]
     closings = [(a, b) for a, b, v in lipsync.runs(labels) if v == closed and b - a > 1]
-    drawn = LABEL_WEIGHT * OPENNESS[labels] + (1 - LABEL_WEIGHT) * likely @ OPENNESS
+    drawn = LABEL_WEIGHT * OPENNESS[labels] + (1 - LABEL_WEIGHT) * probabilities @ OPENNESS
     openness = [np.convolve(values, _SYLLABLE, "same") for values in (drawn, OPENNESS[right])]
     return Counts(
         len(right),
@@ -82,7 +82,7 @@ def _about(where: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def line(name: str, counts: list[Counts]) -> str:
-    """A group's row of the table."""
+    """Return the row of a group in the table."""
     total = {field: sum(getattr(c, field) for c in counts) for field in Counts._fields if field != "openness"}
     drawn, wanted = np.concatenate([c.openness for c in counts]).T
     share = {
@@ -100,21 +100,21 @@ def line(name: str, counts: list[Counts]) -> str:
 
 
 def group(speech: Speech, without: list[str]) -> str | None:
-    """The row of the table that a speech belongs to; none if it was trained with."""
+    """Return the group of a speech; ``None`` if it was used for training."""
     family, names = speech.voice.split("/")
     if not is_held_out(speech.voice, speech.text, without):
         return None
     if family == "real":
-        return speech.voice if speech.voice in (*VOICES, *without) or family in without else "known person, new words"
+        return speech.voice if speech.voice in (*VOICES, *without) or family in without else "known speaker, new words"
     if family in SYNTHESISERS or family in without:
-        return f"{family}, all of it unheard"
+        return f"{family}, all voices held out"
     if any(f"{family}/{name}" in (*VOICES, *without) for name in names.split("+")):
-        return f"{family}, voices unheard"
+        return f"{family}, voices held out"
     return f"{family}, known voices, new words" if is_test_text(speech.text) else None
 
 
 def spoken(cache: Path, without: list[str], most: float) -> Iterator[tuple[str, Speech]]:
-    """Speech that training left out and the row it belongs to, at most so many seconds a row."""
+    """Yield held-out speech and its group, at most ``most`` seconds per group."""
     heard: dict[str, float] = {}
     for path in sorted(cache.glob("*-[0-9]*.npz")):
         for speech in read(path):
@@ -125,25 +125,27 @@ def spoken(cache: Path, without: list[str], most: float) -> Iterator[tuple[str, 
 
 
 def padded(speech: Speech) -> NDArray[np.float32]:
-    """The sound, with a pause and faint hiss on both sides."""
+    """Return the sound with a pause and faint hiss on both sides."""
     out = np.random.default_rng(len(speech.samples)).normal(0, 1e-4, len(speech.samples) + 2 * _PAUSE)
     out[_PAUSE:-_PAUSE] += speech.samples / 32768
     return out.astype(np.float32)
 
 
 def truth(speech: Speech, count: int) -> Labels:
-    """The right answer for each row of the padded sound."""
+    """Return the true viseme of each row of the padded sound."""
     pause = _PAUSE / RATE
     return rows([(start + pause, end + pause, viseme) for start, end, viseme in mouths(speech)], count)
 
 
 def main() -> None:
-    """Prints the table."""
+    """Score, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("cache", type=Path, help="where the speech is")
-    parser.add_argument("--weights", type=Path, help="instead of the ones in the package")
-    parser.add_argument("--without", action="append", default=[], help="what train.py left out in addition")
-    parser.add_argument("--seconds", type=float, default=300, help="of speech for each row")
+    parser.add_argument("cache", type=Path, help="folder with the speech")
+    parser.add_argument("--weights", type=Path, help="weights instead of those of the package")
+    parser.add_argument(
+        "--without", action="append", default=[], help="a synthesizer or voice that train.py left out in addition"
+    )
+    parser.add_argument("--seconds", type=float, default=300, help="seconds of speech per group")
     given = parser.parse_args()
     network = lipsync.network(given.weights)
     groups: dict[str, list[Counts]] = {}
@@ -151,15 +153,20 @@ def main() -> None:
     for name, speech in spoken(given.cache, given.without, given.seconds):
         samples = padded(speech)
         began = time.process_time()
-        likely = network.run(*lipsync.mel_spectrum(samples))
+        probabilities = network.run(*lipsync.mel_spectrum(samples))
         cpu, seconds = cpu + time.process_time() - began, seconds + len(samples) / RATE
-        groups.setdefault(name, []).append(compare(likely, truth(speech, len(likely))))
+        groups.setdefault(name, []).append(compare(probabilities, truth(speech, len(probabilities))))
     print(f"{'':32} {'':8}  {'±40 ms':>6}  {'open':>5}  {'p/b/m':>6}{'':16}  {'silence':>6}")
     for name in sorted(groups):
         print(line(name, groups[name]))
-    unheard = [c for name, counts in groups.items() if "new words" not in name for c in counts]
-    print(line("all that is unheard", unheard))
-    print(line("people, unheard", [c for name, counts in groups.items() if name.startswith("real/") for c in counts]))
+    held_out = [c for name, counts in groups.items() if "new words" not in name for c in counts]
+    print(line("all that is held out", held_out))
+    print(
+        line(
+            "real speakers, held out",
+            [c for name, counts in groups.items() if name.startswith("real/") for c in counts],
+        )
+    )
     print(f"{seconds / cpu:.0f} × real time (CPU seconds)")
 
 

@@ -1,4 +1,4 @@
-"""What the voices say: sentences of the fortune collections that Debian packs (packages ``fortunes*``)."""
+"""Texts for the synthesizers: sentences of the fortune collections in Debian (packages ``fortunes*``)."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ _NOT_PROSE = re.compile(r"[<>{}\[\]|\\/@#$%^=_+~*0-9&]")
 
 
 def sentences(language: str, random: Random) -> Iterator[str]:
-    """Sentences of a language (``en``, or one of six more) in an endless random order."""
+    """Yield random sentences of a language (``en``, or one of six others) without end."""
     known = _read(language)
     if len(known) < 50:
-        raise SystemExit(f"There is nothing to say in {language!r}: apt-get install fortunes fortunes-{language}.")
+        raise SystemExit(f"There are no texts in {language!r}: apt-get install fortunes fortunes-{language}.")
     while True:
         yield random.choice(known)
 
 
 def plain(text: str) -> str:
-    """A sentence without what makes flite and festival speak it in two parts."""
+    """Return a sentence without punctuation that makes flite and festival split it."""
     return re.sub(r"(,\s*)+", ", ", re.sub(r"[.;!?:\"()]", ",", text)).strip(", ")
 
 
 def _read(language: str) -> list[str]:
-    there = _FORTUNES / _FOREIGN.get(language, ".")
-    files = [there] if there.is_file() else sorted(path for path in there.iterdir() if path.suffix == ".dat")
-    # At the top lie English ones, which have a copy for UTF-8, and some Italian ones, which have none.
+    folder = _FORTUNES / _FOREIGN.get(language, ".")
+    files = [folder] if folder.is_file() else sorted(path for path in folder.iterdir() if path.suffix == ".dat")
+    # The top folder has English collections, which have a copy in UTF-8, and some Italian ones, which have none.
     known = [
         path
         for path in (file.with_suffix("") for file in files)

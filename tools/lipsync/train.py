@@ -1,8 +1,12 @@
-"""Trains the lip-sync net on the speech that speech.py and recordings.py made, and writes its weights.
+"""Trains the lip-sync network on the data of speech.py and recordings.py, and writes its weights.
 
     python tools/lipsync/train.py CACHE a2v/engine/lipsync.npz
 
-Leaves out the voices and synthesisers that score.py tests with, so that they stay unheard; ``--without`` leaves out others.
+The voices and synthesizers for score.py are held out; ``--without`` holds out more.
+
+Each recording is used as it is, and augmented in the time domain (``_augmented``: pace, microphone, room, noise). Batches are windows of
+random rows, augmented once more in the frequency domain (``Data._augmented``). Several processes train copies of the network and average
+them every few steps.
 """
 
 from __future__ import annotations
@@ -41,19 +45,19 @@ if TYPE_CHECKING:
 
 _RATE = 16_000
 _BATCH = 24
-_WINDOW = 384  # rows that are looked at together
-_REACHES = (1, 2, 4, 8, 1, 2, 4)
+_WINDOW = 384  # rows per window
+_DILATIONS = (1, 2, 4, 8, 1, 2, 4)
 _TAPS = 5
-_DROP = 0.1
-_MEET = 20  # steps
-_KEEP = 200  # steps after which a run that is stopped can be resumed
-_LIPS = 0.7  # how much it counts whether lips are closed, beside which viseme it is
+_DROPOUT = 0.1
+_AVERAGE_STEPS = 20
+_CHECKPOINT_STEPS = 200
+_CLOSURE_WEIGHT = 0.7  # of the loss for closed lips, relative to that for visemes
 _CLOSED = VISEMES.index("A")
-_MEANT = 0.7
-"""Lips close as readily as this share of closed mouths that are p, b or m allows: one that is missed looks worse than one too many."""
-_PAIRS = 3  # pairs of rows that the first layer sees
+_MIN_PRECISION = 0.7
+"""The minimum precision of closures (p, b, m): a missed closure looks worse than a superfluous one."""
+_PAIRS = 3  # pairs of rows in the first layer
 _VOWELS = {"B": (300, 2300), "C": (600, 1750), "D": (800, 1200), "E": (500, 850), "F": (310, 750)}  # Hz
-_SHARE = {
+_FAMILY_WEIGHTS = {
     "kokoro": 3.0,
     "real": 3.0,
     "hibari": 1.0,
@@ -64,11 +68,11 @@ _SHARE = {
     "silence": 1.0,
     "vowel": 2.0,
 }
-"""How often a family is chosen, for each minute of it: what sounds like people counts more."""
+"""Sampling weight per minute of a family: the more natural, the higher."""
 
 
-class Heard(NamedTuple):
-    """A piece of sound as the net hears it, before it is measured against itself, with the right answers."""
+class Example(NamedTuple):
+    """The spectrum of a recording before normalization, with the true visemes."""
 
     family: str
     bands: NDArray[np.float16]
@@ -76,8 +80,8 @@ class Heard(NamedTuple):
     labels: NDArray[np.uint8]
 
 
-def hear(path: Path, copies: int, without: list[str]) -> list[Heard]:
-    """The speeches of a file, each of them clean and in so many disguises; kept in the folder ``heard`` beside it."""
+def load_examples(path: Path, copies: int, without: list[str]) -> list[Example]:
+    """Return the speeches of a file, unchanged and in ``copies`` augmented versions; cached in the folder ``heard`` beside it."""
     kept = path.parent / "heard" / f"{path.stem}-{copies}-{'-'.join(without).replace('/', '_')}.pickle"
     if kept.exists() and kept.stat().st_mtime > path.stat().st_mtime:
         return list(pickle.loads(kept.read_bytes()))
@@ -88,15 +92,15 @@ def hear(path: Path, copies: int, without: list[str]) -> list[Heard]:
             continue
         sound, said = _padded(speech, random)
         for copy in range(copies + 1):
-            one, when = (sound, said) if not copy else _disguised(sound, said, random)
+            one, when = (sound, said) if not copy else _augmented(sound, said, random)
             bands, level = mel_spectrum(one)
-            out.append(Heard(speech.voice.split("/")[0], bands, level, rows(when, len(level))))
+            out.append(Example(speech.voice.split("/")[0], bands, level, rows(when, len(level))))
     kept.write_bytes(pickle.dumps(out))
     return out
 
 
-def silences(count: int) -> list[Heard]:
-    """Recordings in which nobody says anything: noise of all colours and levels."""
+def silences(count: int) -> list[Example]:
+    """Generate recordings without speech: noise of all colours and levels."""
     random = np.random.default_rng(5)
     out = []
     for _ in range(count):
@@ -107,12 +111,12 @@ def silences(count: int) -> list[Heard]:
             noise *= 1 + random.uniform(0.2, 0.9) * np.sin(np.arange(len(noise)) / _RATE * random.uniform(0.2, 8))
         noise *= 10 ** random.uniform(-5, -1.3) / noise.std()
         bands, level = mel_spectrum(np.asarray(noise, np.float32))
-        out.append(Heard("silence", bands, level, np.zeros(len(level), np.uint8)))
+        out.append(Example("silence", bands, level, np.zeros(len(level), np.uint8)))
     return out
 
 
-def vowels(count: int) -> list[Heard]:
-    """Vowels that are held longer than speech holds them, as in song, by a source and two resonances; with pauses and some noise."""
+def vowels(count: int) -> list[Example]:
+    """Generate long vowels, as in singing, from a source and two formants, with pauses and some noise."""
     random = np.random.default_rng(6)
     out = []
     for _ in range(count):
@@ -125,7 +129,7 @@ def vowels(count: int) -> list[Heard]:
         sound = np.concatenate([*parts, np.zeros(_RATE // 2)])
         sound += random.normal(0, 10 ** random.uniform(-5, -2.3), len(sound))
         bands, level = mel_spectrum(np.asarray(sound * 10 ** random.uniform(-1, 0.3), np.float32))
-        out.append(Heard("vowel", bands, level, np.concatenate([*labels, np.zeros(50, np.uint8)])))
+        out.append(Example("vowel", bands, level, np.concatenate([*labels, np.zeros(50, np.uint8)])))
     return out
 
 
@@ -141,15 +145,15 @@ def _vowel(count: int, formants: tuple[int, int], random: np.random.Generator) -
 
 
 def _padded(speech: Speech, random: np.random.Generator) -> tuple[Sound, Mouths]:
-    """With a pause before and behind, and the hiss of some microphone."""
+    """Add a pause before and after, and the hiss of a microphone."""
     before, behind = random.uniform(0.02, 0.9, 2)
     sound = np.pad(speech.samples.astype(np.float32) / 32768, (int(before * _RATE), int(behind * _RATE)))
     hiss = random.normal(0, 10 ** random.uniform(-5, -3.2) if random.random() < 0.9 else 0, len(sound))
     return np.asarray(sound + hiss, np.float32), [(a + before, b + before, name) for a, b, name in mouths(speech)]
 
 
-def _disguised(sound: Sound, said: Mouths, random: np.random.Generator) -> tuple[Sound, Mouths]:
-    """Another size of head and pace, another microphone, room, noise, line and loudness."""
+def _augmented(sound: Sound, said: Mouths, random: np.random.Generator) -> tuple[Sound, Mouths]:
+    """Vary the pace and the vocal tract, the microphone, the room, the noise, the line and the gain."""
     if random.random() < 0.75:
         pace = random.uniform(0.82, 1.22)
         sound, said = soxr.resample(sound, _RATE * pace, _RATE, "LQ"), [(a / pace, b / pace, v) for a, b, v in said]
@@ -161,7 +165,7 @@ def _disguised(sound: Sound, said: Mouths, random: np.random.Generator) -> tuple
     if random.random() < 0.3:
         low, high = random.choice([20, 80, 250]), random.uniform(3300, 7000)
         sound = sosfilt(butter(4, (low, high), "bandpass", fs=_RATE, output="sos"), sound)
-    if random.random() < 0.2:  # a line that hears 8 bits, spaced like an ear's
+    if random.random() < 0.2:  # a telephone line with 8-bit companding
         peak = np.abs(sound).max() + 1e-9
         companded = np.round(np.sign(sound) * np.log1p(255 * np.abs(sound) / peak) / np.log(256) * 127) / 127
         sound = peak * np.sign(companded) * (256 ** np.abs(companded) - 1) / 255
@@ -185,23 +189,23 @@ def _noise(sound: Sound, random: np.random.Generator) -> Sound:
     noise = random.normal(0, 1, len(sound))
     if random.random() < 0.7:
         noise = lfilter([1], [1, -random.uniform(0.5, 0.98)], noise)
-    if random.random() < 0.3:  # that comes and goes
+    if random.random() < 0.3:  # fluctuating
         noise *= 1 + 0.8 * np.sin(np.arange(len(noise)) / _RATE * random.uniform(0.5, 12))
     return np.asarray(noise / noise.std() * speech * 10 ** (-random.uniform(8, 40) / 20), np.float32)
 
 
 class Net(nn.Module):
-    """The net as it is trained; ``weights`` gives it as ``a2v.engine.lipsync`` runs it."""
+    """The network in PyTorch; ``weights`` converts it for ``a2v.engine.lipsync``."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.enter = nn.Conv1d(2 * FEATURES, channels, _PAIRS, padding=_PAIRS // 2)
         self.norm = nn.BatchNorm1d(channels)
-        self.layers = nn.ModuleList(_Layer(channels, reach) for reach in _REACHES)
+        self.layers = nn.ModuleList(_Layer(channels, dilation) for dilation in _DILATIONS)
         self.leave = nn.Linear(channels, 2 * len(VISEMES))
 
     def forward(self, heard: Tensor) -> Tensor:
-        """Scores (batch, rows, visemes) of features (batch, rows, features)."""
+        """Return scores (batch, rows, visemes) for features (batch, rows, features)."""
         batch, count, _ = heard.shape
         entered = self.enter(heard.reshape(batch, count // 2, -1).transpose(1, 2)).transpose(1, 2)
         state = self.norm(entered.flatten(0, 1)).relu().view(batch, count // 2, -1)
@@ -211,9 +215,9 @@ class Net(nn.Module):
         return scores.reshape(batch, count, len(VISEMES))
 
     def weights(self) -> dict[str, Tensor]:
-        """By name, with the normalisations multiplied in."""
+        """Return the weights by name, with batch normalization folded in."""
         enter, bias = _folded(self.enter.weight.permute(2, 1, 0).flatten(0, 1), self.enter.bias, self.norm)
-        out = {"reaches": torch.tensor(_REACHES), "enter": enter, "enter_bias": bias}
+        out = {"reaches": torch.tensor(_DILATIONS), "enter": enter, "enter_bias": bias}
         for i, layer in enumerate(self.layers):
             out[f"taps_{i}"], out[f"taps_bias_{i}"] = layer.taps, layer.taps_bias
             out[f"mix_{i}"], out[f"mix_bias_{i}"] = _folded(layer.mix.weight.T, layer.mix.bias, layer.norm)
@@ -223,11 +227,11 @@ class Net(nn.Module):
 
 
 class _Layer(nn.Module):
-    """As ``a2v.engine.lipsync`` has it; five shifted products are faster than torch's convolution of single channels."""
+    """A layer as in ``a2v.engine.lipsync``; five shifted products are faster than torch's depthwise convolution."""
 
-    def __init__(self, channels: int, reach: int) -> None:
+    def __init__(self, channels: int, dilation: int) -> None:
         super().__init__()
-        self.reach = reach
+        self.dilation = dilation
         self.taps = nn.Parameter(torch.randn(_TAPS, channels) * (2 / _TAPS) ** 0.5)
         self.taps_bias = nn.Parameter(torch.zeros(channels))
         self.mix = nn.Linear(channels, channels)
@@ -235,14 +239,14 @@ class _Layer(nn.Module):
         self.add = nn.Linear(channels, channels)
 
     def forward(self, state: Tensor) -> Tensor:
-        count, side = state.shape[1], self.reach * (_TAPS // 2)
+        count, side = state.shape[1], self.dilation * (_TAPS // 2)
         padded = nn.functional.pad(state, (0, 0, side, side))
         seen = self.taps_bias
         for i in range(_TAPS):
-            seen = seen + padded[:, i * self.reach : i * self.reach + count] * self.taps[i]
+            seen = seen + padded[:, i * self.dilation : i * self.dilation + count] * self.taps[i]
         mixed = self.norm(self.mix(seen).flatten(0, 1)).relu().view_as(state)
-        if self.training:  # whole channels are dropped
-            mixed = mixed * (torch.rand(len(state), 1, mixed.shape[2]) > _DROP) / (1 - _DROP)
+        if self.training:  # dropout of whole channels
+            mixed = mixed * (torch.rand(len(state), 1, mixed.shape[2]) > _DROPOUT) / (1 - _DROPOUT)
         out: Tensor = state + self.add(mixed)
         return out
 
@@ -253,17 +257,17 @@ def _folded(weight: Tensor, bias: Tensor, norm: nn.BatchNorm1d) -> tuple[Tensor,
 
 
 class Data:
-    """All pieces, and batches of windows out of them."""
+    """The training data, from which batches of random windows are drawn."""
 
-    def __init__(self, heard: list[Heard]) -> None:
+    def __init__(self, heard: list[Example]) -> None:
         voices = [voice_profile(h.bands, h.level, np.zeros(BANDS, np.float32)) for h in heard]
         self.usual = np.asarray(np.mean([v.bands for v in voices], axis=0), np.float32)
         self._pieces = [
-            (features(h.bands, h.level, _with_usual(v, h.level, self.usual)).astype(np.float16), h.labels)
+            (features(h.bands, h.level, _with_typical(v, h.level, self.usual)).astype(np.float16), h.labels)
             for h, v in zip(heard, voices, strict=True)
         ]
         length = np.array([len(labels) for _, labels in self._pieces])
-        chance = length * np.array([_SHARE.get(h.family, 1.0) for h in heard])
+        chance = length * np.array([_FAMILY_WEIGHTS.get(h.family, 1.0) for h in heard])
         self._chance = np.cumsum(chance / chance.sum())
         self.rows = int(length.sum())
         counts = np.bincount(np.concatenate([labels for _, labels in self._pieces]), minlength=len(VISEMES))
@@ -271,22 +275,22 @@ class Data:
         self.weight = torch.tensor(weight / (weight * counts).sum() * counts.sum(), dtype=torch.float32)
 
     def shuffle(self, seed: list[int]) -> None:
-        """Begins another series of batches."""
+        """Start a new series of batches."""
         self._random = np.random.default_rng(seed)
 
     def batch(self, size: int) -> tuple[Tensor, Tensor]:
-        """Features and labels; -100 where there is nothing."""
+        """Return features and labels; the label is -100 in padding."""
         heard = np.zeros((size, _WINDOW, FEATURES), np.float32)
         labels = np.full((size, _WINDOW), -100, np.int64)
         for i, piece in enumerate(np.searchsorted(self._chance, self._random.random(size))):
             rows, right = self._pieces[piece]
             first = int(self._random.integers(0, max(1, len(right) - _WINDOW + 1)))
             part = rows[first : first + _WINDOW].astype(np.float32)
-            heard[i, : len(part)], labels[i, : len(part)] = self._changed(part), right[first : first + _WINDOW]
+            heard[i, : len(part)], labels[i, : len(part)] = self._augmented(part), right[first : first + _WINDOW]
         return torch.from_numpy(heard), torch.from_numpy(labels)
 
-    def _changed(self, rows: Sound) -> Sound:
-        """Formants elsewhere (the mel axis warped), another tilt, and bands or moments that are missing."""
+    def _augmented(self, rows: Sound) -> Sound:
+        """Shift formants by warping the mel axis, vary the tilt, and mask bands and rows."""
         random = self._random
         bands = rows[:, :BANDS]
         if random.random() < 0.75:
@@ -304,20 +308,20 @@ class Data:
         return rows
 
 
-def _with_usual(own: VoiceProfile, level: Sound, usual: Sound) -> VoiceProfile:
+def _with_typical(own: VoiceProfile, level: Sound, usual: Sound) -> VoiceProfile:
     """Return the profile that ``lipsync.voice_profile`` measures, once the typical voice is known."""
     count = int((level > own.loud - 30).sum())
     return own._replace(bands=np.asarray(own.bands + usual * 30 / (count + 30), np.float32))
 
 
 def train(rank: int, data: Data, net: Net, given: argparse.Namespace) -> Net:
-    """Learns for so many steps, or for so long; the rate falls towards whichever comes first.
+    """Train for a number of steps or minutes; the learning rate falls towards whichever ends first.
 
-    Each process learns from batches of its own; every few steps they meet and take the middle of what they have learned.
+    Each process draws batches of its own; every few steps, the networks of all processes are averaged.
     """
-    torch.set_num_threads(1)  # two of them would wait for each other most of the time, where others work, too
+    torch.set_num_threads(1)  # two threads per process would mostly wait for each other
     torch.manual_seed(rank)
-    data.shuffle([rank, zlib.crc32(given.resume.read_bytes()) if given.resume else 0])  # resumed, it hears other things
+    data.shuffle([rank, zlib.crc32(given.resume.read_bytes()) if given.resume else 0])  # other batches after a resume
     slow = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(0.995), use_buffers=True)
     optimiser = torch.optim.AdamW(net.parameters(), lr=given.rate, weight_decay=0.01)
     began, mean, done, step = time.monotonic(), 0.0, 0.0, 0
@@ -338,25 +342,25 @@ def train(rank: int, data: Data, net: Net, given: argparse.Namespace) -> Net:
         if step % 100 == 0 and not rank:
             print(f"step {step}: loss {mean:.4f}, {time.monotonic() - began:.0f} s", flush=True)
         step += 1
-        if step % _KEEP == 0 and not rank:
+        if step % _CHECKPOINT_STEPS == 0 and not rank:
             torch.save(slow.module.state_dict(), given.weights.with_suffix(".pt"))
-        if step % _MEET == 0:
-            done = _met(net, max(step / given.steps, (time.monotonic() - began) / 60 / given.minutes))
+        if step % _AVERAGE_STEPS == 0:
+            done = _average(net, max(step / given.steps, (time.monotonic() - began) / 60 / given.minutes))
     best: Net = slow.module.eval()
     return best
 
 
 def _loss(scores: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
-    """How wrong the visemes are and, counted once more, whether lips are closed: those are few, and the eye sees them first."""
+    """Return the loss of the visemes plus that of closed lips, which are rare and noticed first."""
     visemes = nn.functional.cross_entropy(scores, labels, weight, label_smoothing=0.01)
     known, others = labels >= 0, torch.cat([scores[:, :_CLOSED], scores[:, _CLOSED + 1 :]], 1)
     closed = (scores[:, _CLOSED] - others.logsumexp(1))[known]
     lips = nn.functional.binary_cross_entropy_with_logits(closed, (labels[known] == _CLOSED).float())
-    return visemes + _LIPS * lips
+    return visemes + _CLOSURE_WEIGHT * lips
 
 
-def _met(net: Net, done: float) -> float:
-    """Puts the middle of all processes' nets into each of them; how much is done, in the middle, too."""
+def _average(net: Net, done: float) -> float:
+    """Replace the networks of all processes by their mean; return the mean progress."""
     values = [value for value in (*net.parameters(), *net.buffers()) if value.is_floating_point()]
     with torch.no_grad():
         together = torch.cat([torch.tensor([done]), *(value.flatten() for value in values)])
@@ -374,10 +378,10 @@ def _work(rank: int, data: Data, net: Net, given: argparse.Namespace, meeting: s
         torch.save(best.state_dict(), given.weights.with_suffix(".pt"))
 
 
-def readiness(network: Network, cache: Path, without: list[str]) -> float:
-    """What to add to the score of closed lips, found on sentences that training left out, said by voices that it heard.
+def closure_bias(network: Network, cache: Path, without: list[str]) -> float:
+    """Return what to add to the score of closed lips, determined on held-out sentences of voices used for training.
 
-    The voices that score.py calls unheard have no say in it.
+    The voices that score.py reports as held out are not used for it.
     """
     said = [speech for name, speech in spoken(cache, without, 300) if name.endswith("new words")]
     heard = [network.run(*mel_spectrum(padded(speech))) for speech in said]
@@ -390,44 +394,44 @@ def readiness(network: Network, cache: Path, without: list[str]) -> float:
             max(1, sum(getattr(c, name) for c in counts)) for name in ("closings", "meant", "closures", "closed")
         )
         print(f"closed lips + {more:.1f}: {closed / closures:.1%} closed, {meant / closings:.1%} meant", flush=True)
-        if meant < _MEANT * closings:
+        if meant < _MIN_PRECISION * closings:
             break
         best = float(more)
     return best
 
 
 def write(net: Net, usual: Sound, given: argparse.Namespace) -> None:
-    """Puts the weights into their file, as ``a2v.engine.lipsync`` reads them."""
+    """Write the weights for ``a2v.engine.lipsync``."""
     weights = {name: value.detach().numpy() for name, value in net.eval().weights().items()} | {"usual": usual}
-    more = readiness(Network(weights), given.cache, given.without)
+    more = closure_bias(Network(weights), given.cache, given.without)
     weights["leave_bias"] = weights["leave_bias"] + more * (np.arange(2 * len(VISEMES)) % len(VISEMES) == _CLOSED)
     with given.weights.open("wb") as file:
         np.savez_compressed(file, **{name: value.astype(np.float16) for name, value in weights.items()})
 
 
 def main() -> None:
-    """Hears everything, trains, and writes the weights."""
+    """Load the data, train, and write the weights."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("cache", type=Path, help="where the speech is")
+    parser.add_argument("cache", type=Path, help="folder with the speech")
     parser.add_argument("weights", type=Path, help="the file to write")
     parser.add_argument("--channels", type=int, default=160)
     parser.add_argument("--steps", type=int, default=12000)
-    parser.add_argument("--minutes", type=float, default=600, help="at most")
-    parser.add_argument("--rate", type=float, default=4e-3, help="of learning, at its highest")
-    parser.add_argument(
-        "--resume", type=Path, help="begin with the .pt that an earlier run has left beside its weights"
-    )
+    parser.add_argument("--minutes", type=float, default=600, help="the longest training")
+    parser.add_argument("--rate", type=float, default=4e-3, help="peak learning rate")
+    parser.add_argument("--resume", type=Path, help="the .pt file of an earlier run to continue from")
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--copies", type=int, default=1, help="disguises of each sentence")
+    parser.add_argument("--copies", type=int, default=1, help="augmented versions of each sentence")
     parser.add_argument(
-        "--without", action="append", default=[], help="a synthesiser, or synthesiser/voice, to leave out"
+        "--without", action="append", default=[], help="a synthesizer, or synthesizer/voice, to hold out"
     )
     given = parser.parse_args()
     torch.manual_seed(1)
     (given.cache / "heard").mkdir(exist_ok=True)
     with ProcessPoolExecutor(given.processes) as pool:
         files = sorted(given.cache.glob("*-[0-9]*.npz"))
-        heard = [h for part in pool.map(hear, files, repeat(given.copies), repeat(given.without)) for h in part]
+        heard = [
+            h for part in pool.map(load_examples, files, repeat(given.copies), repeat(given.without)) for h in part
+        ]
     heard += silences(300) + vowels(300)
     data = Data(heard)
     del heard

