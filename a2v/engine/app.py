@@ -298,12 +298,12 @@ def _characters(request: Request) -> list[Character]:
     return [
         Character(
             model_id=model_id,
-            name=look.display_name,
-            display_name=look.display_name,
-            gender=look.gender,
+            name=character.display_name,
+            display_name=character.display_name,
+            gender=character.gender,
             preview_url=_preview_url(request, model_id),
         )
-        for model_id, look in characters.all_characters().items()
+        for model_id, character in characters.all_characters().items()
     ]
 
 

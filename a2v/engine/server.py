@@ -1,4 +1,4 @@
-"""Run the engine: ``LocalEngine`` for the length of an ``async with`` block, ``serve`` until the process is told to stop.
+"""Run the engine: ``LocalEngine`` for the length of an ``async with`` block, ``serve`` until the process is asked to stop.
 
 Both run uvicorn on asyncio with the socket, the connections and the shutdown of this module:
 
@@ -51,7 +51,7 @@ class LocalEngine:
 
     Raises:
         ConfigurationError: A setting is invalid; on entering: the port or the data folder is in use, or the Dask
-            scheduler does not answer.
+            scheduler does not respond.
         TypeError: Both ``settings`` and ``options`` are given, or an option is unknown.
 
     Attributes:
@@ -132,7 +132,7 @@ def serve(
 
     Raises:
         ConfigurationError: The host is not loopback and ``allow_remote`` is not set, the port or the data folder is in
-            use, or the Dask scheduler does not answer.
+            use, or the Dask scheduler does not respond.
     """
     settings = settings or Settings()
     if not settings.is_local and not allow_remote:
@@ -172,7 +172,7 @@ class _Server(uvicorn.Server):
         settings: The settings.
         sock: The listening socket; closed at the end.
         ready: Called when requests are accepted.
-        grace_seconds: How long responses in progress may continue after the server was told to stop.
+        grace_seconds: How long responses in progress may continue after the server was asked to stop.
     """
 
     def __init__(
@@ -205,7 +205,7 @@ class _Server(uvicorn.Server):
         with self._socket:
             async with self._app.router.lifespan_context(self._app), anyio.create_task_group() as self._tasks:
                 await self.serve(sockets=[self._socket])
-                # Uvicorn 0.34 calls no `shutdown` if it was told to stop before it had started.
+                # Uvicorn 0.34 calls no `shutdown` if it was asked to stop before it had started.
                 self._accepting.cancel()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:  # noqa: ARG002  # uvicorn's signature

@@ -1,4 +1,4 @@
-"""A served engine whose renders are stand-ins: quick, and as good or bad as the recording tells them to be."""
+"""A running engine with a fake renderer, which does what the recording says."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import httpx
 import pytest
 from anyio.from_thread import start_blocking_portal
 
-# What the recording says is what happens.
+# The text of the recording is the instruction.
 STAND_IN = """
 import errno, json, os, pathlib, sys, time
 audio, model_id, destination, option, size, *others = sys.argv[1:]
 
 def explain(kind, error, traceback):
-    # It was started while the disk was full, and may end when that is over: then only it can tell.
+    # Started while the disk was full, it may end when the disk has space again; then only this process knows the reason.
     if getattr(error, "errno", None) == errno.EFBIG:
         print(json.dumps({"ok": False, "exhausted": "the disk cannot be used"}), flush=True)
         os._exit(0)
@@ -41,7 +41,7 @@ if said.startswith("sleep once "):
     if not note.exists():
         note.write_text(str(os.getpid()))
         said = "sleep"
-if said.startswith(("lack once ", "killed once ")):
+if said.startswith(("exhaust once ", "killed once ")):
     kind, _, name = said.partition(" once ")
     note = pathlib.Path(name)
     if not note.exists():
@@ -64,7 +64,7 @@ else:
 
 @pytest.fixture(scope="session")
 def stand_in(tmp_path_factory):
-    """The command of the stand-in renderer."""
+    """The command of the fake renderer."""
     script = tmp_path_factory.mktemp("renderer") / "renderer.py"
     script.write_text(STAND_IN)
     return (sys.executable, "-S", "-E", str(script))
@@ -72,13 +72,13 @@ def stand_in(tmp_path_factory):
 
 @pytest.fixture
 def quick_renders(stand_in, monkeypatch):
-    """Every engine of this test renders with the stand-in."""
+    """Every engine of the test uses the fake renderer."""
     monkeypatch.setattr("a2v.engine.renderer.WORKER", stand_in)
 
 
 @pytest.fixture(scope="session")
 def recordings(tmp_path_factory):
-    """A folder that engines may read: ``say("hello")`` puts a recording there and tells its URL."""
+    """A folder that engines may read: ``say("hello")`` writes a recording to it and returns its URL."""
     return tmp_path_factory.mktemp("recordings")
 
 
@@ -93,7 +93,7 @@ def say(recordings):
     return say
 
 
-# For a module and not for the session: the stand-in must be gone when tests elsewhere render in earnest.
+# Per module, not per session: tests elsewhere use the real renderer.
 @pytest.fixture(scope="module")
 def engine(stand_in, recordings):
     """One engine for all tests of a module that only talk to it."""
@@ -113,10 +113,10 @@ def http(engine):
 
 
 @pytest.fixture(scope="session")
-def look_until():
-    """``await look_until(client, video_id, "finished")``: look at a video until it is that far; its data."""
+def poll_until():
+    """``await poll_until(client, video_id, "finished")``: poll a video until it has the status; return its data."""
 
-    async def look_until(client: httpx.AsyncClient, video_id: str, *statuses: str) -> dict[str, str]:
+    async def poll_until(client: httpx.AsyncClient, video_id: str, *statuses: str) -> dict[str, str]:
         with anyio.fail_after(20):
             while True:
                 reply = await client.get("/v1/a2v/video.get", params={"video_id": video_id})
@@ -124,7 +124,7 @@ def look_until():
                     return reply.json()["data"]
                 await anyio.sleep(0.02)
 
-    return look_until
+    return poll_until
 
 
 @pytest.fixture(scope="session")
@@ -134,7 +134,7 @@ def model_id() -> str:
 
 @pytest.fixture(scope="module")
 def finished(engine, say, model_id):
-    """A finished video of the shared engine: what `video.get` says of it."""
+    """A finished video of the shared engine, as returned by `video.get`."""
     headers = {"Authorization": engine.token}
     with httpx.Client(base_url=engine.base_url, headers=headers) as client:
         job = {"model_id": model_id, "audio_url": say("hello")}
@@ -154,20 +154,20 @@ def _wait(client: httpx.Client, video_id: str) -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def wait_for():
-    """As ``look_until``, without an event loop, for a video that ends."""
+    """Like ``poll_until``, without an event loop, for a final status."""
     return _wait
 
 
 class Child:
-    """The process of a renderer that sleeps, which says who it is."""
+    """The process of a renderer that sleeps, and writes its process ID to a file."""
 
     def __init__(self, note: Path) -> None:
         self.note = note
         self.says = f"note {note}"
-        """What the recording must say."""
+        """The text of the recording."""
 
     async def pid(self) -> int:
-        """Once it runs."""
+        """Wait until it runs; return its process ID."""
         with anyio.fail_after(20):
             while not (self.note.exists() and self.note.read_text()):  # noqa: ASYNC110  # another process is writing it
                 await anyio.sleep(0.01)

@@ -1,4 +1,4 @@
-"""Who may use which route: below every kind of prefix, by every name, with and without the token."""
+"""Access to every route: below every kind of prefix, under every host name, with and without the token."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ PUBLIC = {
 
 @asynccontextmanager
 async def client_of(settings: Settings, kind: str, peer: str = "127.0.0.1") -> AsyncIterator[httpx.AsyncClient]:
-    """A client of an engine that is mounted in some way, with the base URL of the engine."""
+    """A client of a mounted engine, with the engine's base URL."""
     app = inner = create_app(settings)
     prefix = {"plain": "", "mounted": "/engine", "mounted twice": "/a/b", "below a parameter": "/acme"}.get(
         kind, "/a2v"
@@ -63,7 +63,7 @@ def private_routes(settings: Settings) -> list[tuple[str, str]]:
 @pytest.mark.parametrize("sent", WRONG)
 @pytest.mark.parametrize("kind", PREFIXES)
 async def test_every_route_but_the_public_ones_needs_the_token(kind, sent):
-    """With no limit spent on whoever is refused, and nothing that a cache may keep."""
+    """Refused requests do not count against the limits, and responses are not cacheable."""
     settings = Settings(token=TOKEN, host="0.0.0.0", requests_per_minute=2, quota=1)
     odd = [("GET", path) for path in ("/v1/a2v/nothing", "/v1/a2v/video.list/", "//v1/a2v/video.list", "/nothing")]
     asked = private_routes(settings) + odd + [("DELETE", "/v1/a2v/video.get"), ("OPTIONS", "/v1/a2v/video.generate")]
@@ -141,7 +141,7 @@ async def test_the_page_needs_no_token_under_loopback_names(kind, host):
 
 @pytest.mark.parametrize("kind", PREFIXES)
 async def test_the_page_behind_a_proxy_needs_the_password(kind):
-    """The engine listens on loopback, and others reach it all the same."""
+    """The engine listens on loopback, and others reach it through a proxy."""
     async with client_of(PROXIED, kind) as client:
         reply = await client.get("/", headers={"Host": "engine.example"})
         assert (reply.status_code, reply.headers["WWW-Authenticate"]) == (401, "Basic")
@@ -206,7 +206,7 @@ async def test_requests_caused_by_other_sites_are_refused(site):
 
 
 async def test_content_length_with_chunked_encoding_is_refused_and_closes_the_connection(engine):
-    """What is between us and a client might believe the other one."""
+    """A proxy in between might believe the other length (request smuggling)."""
     host, port = engine.base_url.removeprefix("http://").split(":")
     request = (
         f"POST /v1/a2v/video.generate HTTP/1.1\r\nHost: {host}\r\nAuthorization: {engine.token}\r\n"

@@ -1,4 +1,4 @@
-"""The URL that an engine tells is one that a client of this machine can use."""
+"""The engine's ``base_url`` works for clients on this machine."""
 
 from __future__ import annotations
 

@@ -139,7 +139,7 @@ def test_without_a_mask_there_is_none(http, engine, finished):
 
 
 def test_a_long_list_is_cut_to_fit_a_response(http, engine, monkeypatch):
-    # Each of them is as long as it can get: a message of letters that take four bytes each.
+    # Each entry has the maximum length: a message of four-byte characters.
     task = Task("f" * 32, "eva_a0008", False, "", VideoStatus.FAILED, "\U0001d504" * 300, 0.0)
     monkeypatch.setattr("a2v.engine.task_store.TaskStore.newest", lambda _, limit: [task] * limit)
     reply = http.get("/v1/a2v/video.list")
@@ -393,7 +393,7 @@ def test_there_is_no_rate_limit_by_default(http):
 
 @pytest.mark.anyio
 async def test_a_full_queue_refuses_with_a_status_that_means_nothing_was_submitted(
-    quick_renders, recordings, say, model_id, look_until
+    quick_renders, recordings, say, model_id, poll_until
 ):
     job = {"model_id": model_id, "audio_url": say("sleep")}
     async with (
@@ -401,7 +401,7 @@ async def test_a_full_queue_refuses_with_a_status_that_means_nothing_was_submitt
         _client(engine) as client,
     ):
         rendering = (await client.post(GENERATE, json=job)).json()["data"]["video_id"]
-        await look_until(client, rendering, "in_progressing")
+        await poll_until(client, rendering, "in_progressing")
         waiting = (await client.post(GENERATE, json=job)).json()["data"]["video_id"]
         refused = await client.post(GENERATE, json=job)
         listed = (await client.get("/v1/a2v/video.list")).json()["data"]
@@ -523,16 +523,16 @@ def test_an_incomplete_request_does_no_harm(http, engine, caplog):
 
 
 @pytest.mark.anyio
-async def test_the_application_runs_in_the_callers_own_loop(quick_renders, recordings, say, model_id, look_until):
+async def test_the_application_runs_in_the_callers_own_loop(quick_renders, recordings, say, model_id, poll_until):
     async with _in_process(Settings(token="t", allow_files=recordings)) as client:
         reply = await client.post(GENERATE, json={"model_id": model_id, "audio_url": say("hello")})
-        data = await look_until(client, reply.json()["data"]["video_id"], "finished")
+        data = await poll_until(client, reply.json()["data"]["video_id"], "finished")
         assert (await client.get(data["video_url"])).text == "eva_a0008 --size 512: hello"
 
 
 @asynccontextmanager
 async def _in_process(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
-    """An application's own client, without a server."""
+    """A client that calls the application directly, without a server."""
     app = create_app(settings)
     transport = httpx.ASGITransport(app)
     headers = {"Authorization": settings.token}
@@ -548,11 +548,11 @@ def _client(engine: LocalEngine) -> httpx.AsyncClient:
 
 
 @pytest.mark.anyio
-async def test_many_at_once(quick_renders, recordings, say, model_id, look_until):
+async def test_many_at_once(quick_renders, recordings, say, model_id, poll_until):
     async with LocalEngine(workers=4, allow_files=recordings) as engine, _client(engine) as client:
         job = {"model_id": model_id, "audio_url": say("hello")}
         ids = [(await client.post(GENERATE, json=job)).json()["data"]["video_id"] for _ in range(12)]
         assert len(set(ids)) == 12
         async with anyio.create_task_group() as tasks:
             for video_id in ids:
-                tasks.start_soon(look_until, client, video_id, "finished")
+                tasks.start_soon(poll_until, client, video_id, "finished")

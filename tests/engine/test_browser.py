@@ -23,7 +23,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 pytestmark = [pytest.mark.extended, pytest.mark.skipif(not CHROMIUM, reason="needs Chromium")]
 
 CLIP = next((Path(a2v.cli.__file__).parent / "clips").glob("*.flac"))
-# No sandbox: it cannot be had as root, and what is shown is our own.
+# No sandbox: Chromium has none as root, and the page is our own.
 ARGUMENTS = [
     "--headless=new",
     "--no-sandbox",
@@ -63,11 +63,11 @@ def _until_ended(client: httpx.Client) -> list[dict[str, str]]:
 
 
 class Browser:
-    """As much of the DevTools protocol as is needed here, over two pipes: a port may be taken by another test."""
+    """The part of the DevTools protocol that these tests need, over two pipes: a port could be in use by another test."""
 
-    def __init__(self, asks: int, tells: int) -> None:
+    def __init__(self, asks: int, output: int) -> None:
         self._asks = asks
-        self._tells = tells
+        self._output = output
         self._unread = b""
         self._asked = 0
         self._session: dict[str, str] = {}
@@ -82,32 +82,32 @@ class Browser:
         self._asked += 1
         asked = {"id": self._asked, "method": method, "params": params, **self._session}
         os.write(self._asks, json.dumps(asked).encode() + b"\0")
-        reply = self._until(lambda told: told.get("id") == self._asked)
+        reply = self._until(lambda message: message.get("id") == self._asked)
         assert "error" not in reply, reply
         return reply["result"]
 
     def _until(self, fits: Callable[[dict[str, object]], bool]) -> dict[str, object]:
-        while not fits(told := self._next()):
-            self._events.append(told)
-        return told
+        while not fits(message := self._next()):
+            self._events.append(message)
+        return message
 
     def _next(self) -> dict[str, object]:
         while b"\0" not in self._unread:
-            assert select.select([self._tells], [], [], 60)[0], "the browser is silent"
-            more = os.read(self._tells, 1 << 16)
+            assert select.select([self._output], [], [], 60)[0], "the browser is silent"
+            more = os.read(self._output, 1 << 16)
             assert more, "the browser is gone"
             self._unread += more
-        told, _, self._unread = self._unread.partition(b"\0")
-        return json.loads(told)
+        message, _, self._unread = self._unread.partition(b"\0")
+        return json.loads(message)
 
     def open(self, url: str) -> None:
         self._events.clear()
         self.call("Page.navigate", url=url)
         if not any(event["method"] == "Page.loadEventFired" for event in self._events):
-            self._until(lambda told: told.get("method") == "Page.loadEventFired")
+            self._until(lambda message: message.get("method") == "Page.loadEventFired")
 
-    def tell(self, expression: str) -> object:
-        """The value of an expression of JavaScript, which may be a promise."""
+    def evaluate(self, expression: str) -> object:
+        """Return the value of a JavaScript expression, which may be a promise."""
         reply = self.call("Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True)
         assert "exceptionDetails" not in reply, reply
         return reply["result"]["value"]
@@ -116,12 +116,12 @@ class Browser:
         self.call(f"Emulation.{method}", **params)
 
     def accessible(self) -> list[tuple[str, str]]:
-        """Role and name of all that a screen reader is told of."""
+        """Return the role and name of everything in the accessibility tree."""
         nodes = self.call("Accessibility.getFullAXTree")["nodes"]
         return [(node["role"]["value"], node.get("name", {}).get("value", "")) for node in nodes if not node["ignored"]]
 
     def complaints(self) -> list[dict[str, object]]:
-        """What the browser's console shows since the page was opened."""
+        """Return the messages of the browser's console since the page was opened."""
         kinds = ("Log.entryAdded", "Runtime.exceptionThrown", "Runtime.consoleAPICalled")
         return [event["params"] for event in self._events if event["method"] in kinds]
 
@@ -159,32 +159,34 @@ LOADED = """Promise.all([...document.images].map(image => { image.loading = "eag
 
 
 def test_videos_play(open_page, shown):
-    width, height, seconds = open_page.tell(PLAY)
+    width, height, seconds = open_page.evaluate(PLAY)
     assert (width, height) == (512, 512)
     assert 2 <= seconds <= 6
     finished = next(video for video in shown[1] if video["status"] == "finished")
-    assert open_page.tell("[...document.querySelectorAll('video')].map(video => video.src)") == [finished["video_url"]]
+    assert open_page.evaluate("[...document.querySelectorAll('video')].map(video => video.src)") == [
+        finished["video_url"]
+    ]
 
 
 def test_every_image_loads_and_everything_comes_from_the_engine(open_page, shown):
-    widths = open_page.tell(LOADED)
+    widths = open_page.evaluate(LOADED)
     assert len(widths) >= 18
     assert set(widths) == {512}
-    fetched = open_page.tell("performance.getEntriesByType('resource').map(entry => entry.name)")
+    fetched = open_page.evaluate("performance.getEntriesByType('resource').map(entry => entry.name)")
     assert len(fetched) >= 18
     assert all(url.startswith(shown[0]) for url in fetched)
 
 
 def test_the_browser_reports_no_errors(open_page):
-    """The policy refuses nothing of the page's own: with its style refused, this is where it would be told."""
-    open_page.tell(LOADED)
-    # Browsers ask for a picture of the site by themselves.
-    assert [told for told in open_page.complaints() if "favicon.ico" not in str(told)] == []
-    assert open_page.tell("getComputedStyle(document.querySelector('.grid')).display") == "grid"
+    """The policy blocks nothing of the page itself; a blocked style would be reported in the console."""
+    open_page.evaluate(LOADED)
+    # Browsers request the favicon on their own.
+    assert [message for message in open_page.complaints() if "favicon.ico" not in str(message)] == []
+    assert open_page.evaluate("getComputedStyle(document.querySelector('.grid')).display") == "grid"
 
 
 def test_the_content_security_policy_blocks_foreign_content(open_page):
-    refused = open_page.tell(
+    refused = open_page.evaluate(
         """new Promise(done => {
             document.addEventListener("securitypolicyviolation", event => done(event.effectiveDirective), {once: true});
             document.body.append(Object.assign(new Image(), {src: "http://127.0.0.1:9/foreign.png"}));
@@ -197,14 +199,14 @@ def test_the_content_security_policy_blocks_foreign_content(open_page):
 def test_it_fits_the_screen(open_page, width):
     open_page.emulate("setDeviceMetricsOverride", width=width, height=800, deviceScaleFactor=1, mobile=True)
     try:
-        assert open_page.tell("document.documentElement.scrollWidth") <= width
+        assert open_page.evaluate("document.documentElement.scrollWidth") <= width
         columns = "getComputedStyle(document.querySelector('.people')).gridTemplateColumns.split(' ').length"
-        assert open_page.tell(columns) == {320: 1, 768: 2, 1600: 3}[width]
+        assert open_page.evaluate(columns) == {320: 1, 768: 2, 1600: 3}[width]
     finally:
         open_page.emulate("clearDeviceMetricsOverride")
 
 
-# The least contrast of text with what is behind it, by the formula of the accessibility guidelines (WCAG 2).
+# The lowest contrast of text with its background, by the formula of WCAG 2.
 CONTRAST = """(() => {
     const canvas = document.createElement("canvas").getContext("2d", {willReadFrequently: true});
     const rgb = colour => { canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1);
@@ -224,16 +226,16 @@ def test_light_and_dark_schemes_have_enough_contrast(open_page):
     seen = {}
     for scheme in ("light", "dark"):
         open_page.emulate("setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
-        seen[scheme] = open_page.tell("getComputedStyle(document.body).backgroundColor")
-        assert open_page.tell(CONTRAST) >= 4.5
+        seen[scheme] = open_page.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert open_page.evaluate(CONTRAST) >= 4.5
     assert seen["light"] != seen["dark"]
 
 
 def test_images_and_videos_have_labels_for_screen_readers(open_page):
-    told = open_page.accessible()
-    assert ("heading", "Latest videos") in told
-    assert ("heading", "Characters") in told
-    assert [name for role, name in told if role == "Video"] == ["Eva 01, Close-up speaking"]
-    assert {"Eva 01", "Leo"} <= {name for role, name in told if role == "image"}
-    assert "" not in {name for role, name in told if role in ("image", "Video", "link", "heading")}
-    assert {"banner", "main", "contentinfo"} <= {role for role, _ in told}
+    message = open_page.accessible()
+    assert ("heading", "Latest videos") in message
+    assert ("heading", "Characters") in message
+    assert [name for role, name in message if role == "Video"] == ["Eva 01, Close-up speaking"]
+    assert {"Eva 01", "Leo"} <= {name for role, name in message if role == "image"}
+    assert "" not in {name for role, name in message if role in ("image", "Video", "link", "heading")}
+    assert {"banner", "main", "contentinfo"} <= {role for role, _ in message}

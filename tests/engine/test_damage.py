@@ -1,4 +1,4 @@
-"""A damaged database: told in words at the start, or worked around; never a traceback, and no call fails over one row."""
+"""A damaged database is reported at the start or worked around: no traceback, and no call fails because of one row."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def path(data_dir):
 
 
 async def use(path) -> set[int]:
-    """Start an engine with the folder and make its calls: how they were answered."""
+    """Start an engine with the folder, make all calls, and return the statuses."""
     app = create_app(Settings(data_dir=path.parent, token=TOKEN, quota=100, workers=1), renderer=_render)
     transport = httpx.ASGITransport(app)
     headers = {"Authorization": TOKEN}
@@ -54,7 +54,7 @@ async def use(path) -> set[int]:
 
 
 async def _render(_: object) -> None:
-    """Never called: the recordings cannot be fetched."""
+    """Never called, because the recordings cannot be fetched."""
 
 
 async def start(path) -> set[int]:
@@ -66,7 +66,7 @@ async def start(path) -> set[int]:
 
 
 async def answers_after_damage(path, seeds) -> set[int]:
-    """How the calls of engines were answered that have the database, each with other random damage."""
+    """Yield the results of engines with the database, each with different random damage."""
     answers: set[int] = set()
     whole = path.read_bytes()
     for seed in seeds:

@@ -1,4 +1,4 @@
-"""Renders on other machines: a Dask cluster of real processes, and what befalls it."""
+"""Renders on a Dask cluster of real processes, some of which are killed."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ pytestmark = [
 ]
 
 CLIP = min((Path(a2v.cli.__file__).parent / "clips").glob("*.flac"), key=lambda path: path.stat().st_size)
-# On the workers FLAC is rendered in earnest, and all else by the stand-in, which like the real one ends with its worker.
+# On the workers, FLAC is really rendered, and everything else by the fake renderer, which exits with its worker too.
 PRELOAD = """
 import sys
 from a2v.engine import renderer
@@ -58,7 +58,7 @@ class Cluster:
         self._folder = folder
         self._preload = folder / "preload.py"
         self._preload.write_text(PRELOAD.replace("{script!r}", repr(stand_in)))
-        # Held, for the scheduler comes back to it.
+        # Keep the port: the scheduler is restarted on it.
         self._claimed = claim()
         self.port = self._claimed.getsockname()[1]
         self.address = f"tcp://127.0.0.1:{self.port}"
@@ -74,14 +74,14 @@ class Cluster:
         command = [sys.executable, "-m", "dask", *map(str, words), "--no-dashboard"]
         if words[0] == "worker":
             command += ["--local-directory", str(self._folder / "scratch")]
-        # A token that a machine of the cluster has for itself is no business of a render either.
+        # A token in the environment of a worker must not reach a render either.
         env = os.environ | {"A2V_TOKEN": "canary"}
         with (self._folder / "log").open("ab") as log:
             self.processes.append(subprocess.Popen(command, stdout=log, stderr=log, env=env, cwd=self._folder))
 
     @property
     def leftovers(self) -> list[Path]:
-        """What renders have left on the workers."""
+        """Return the files that renders have left on the workers."""
         return [path for path in (self._folder / "scratch").rglob("*") if path.name.startswith(("video", "recording"))]
 
     def stop(self) -> None:
@@ -107,7 +107,7 @@ def cluster(tmp_path_factory, stand_in):
 
 @pytest.fixture
 def render_of(tmp_path):
-    """``render_of("hello")``: a render of what the recording says; its video goes to a folder of its own."""
+    """``render_of("hello")``: a request to render that recording, into a folder of its own."""
     (tmp_path / "out").mkdir()
 
     def render_of(said: str | bytes, **more) -> RenderRequest:
@@ -121,7 +121,7 @@ def render_of(tmp_path):
 
 @pytest.fixture
 def open_queue(cluster, data_dir, recordings):
-    """A render queue and its store, whose renders are the cluster's."""
+    """A render queue that renders on the cluster, and its store."""
     data_dir.mkdir()
 
     @asynccontextmanager
@@ -136,12 +136,12 @@ def open_queue(cluster, data_dir, recordings):
 
 @pytest.fixture
 def anyio_backend() -> str:
-    """Dask knows no other."""
+    """Dask only supports asyncio."""
     return "asyncio"
 
 
 async def written(note) -> int:
-    """The number in a file, once it is there."""
+    """Return the number in a file, once the file exists."""
     with anyio.fail_after(30):
         while not (note.exists() and note.read_text()):  # noqa: ASYNC110  # another process is writing it
             await anyio.sleep(0.02)
@@ -149,7 +149,7 @@ async def written(note) -> int:
 
 
 async def gone(pid: int) -> None:
-    """Until that process has ended."""
+    """Wait until the process has ended."""
 
     def runs() -> bool:
         try:
@@ -158,12 +158,12 @@ async def gone(pid: int) -> None:
             return False
 
     with anyio.fail_after(20):
-        while runs():  # noqa: ASYNC110  # nobody here is told
+        while runs():  # noqa: ASYNC110  # no event for it
             await anyio.sleep(0.02)
 
 
 def test_a_video_and_its_mask_come_from_the_cluster(cluster, tmp_path):
-    """From a client's request to files that play."""
+    """From a client's request to playable files."""
 
     async def main() -> None:
         async with (
@@ -202,7 +202,7 @@ async def test_renders_run_side_by_side_and_end_with_the_server(cluster, open_qu
 
 @pytest.mark.anyio
 async def test_no_environment_variables_are_sent_to_the_cluster(cluster, render_of, monkeypatch):
-    """Nor is that of the worker's machine handed to the render. And workers are free again after what was cancelled."""
+    """Nor does the render get that of the worker. And workers are free again after a cancelled render."""
     monkeypatch.setenv("A2V_TOKEN", "canary")
     hello = render_of("hello")
     await DaskRenderer(cluster.address)(hello)
@@ -219,7 +219,7 @@ async def test_a_render_ends_with_a_server_that_is_killed(cluster, tmp_path):
         "anyio.run(DaskRenderer(address), RenderRequest(audio=Path(audio), subject_id='eva_a0008', destination=Path('nowhere')))"
     )
     command = [sys.executable, "-c", program, cluster.address, str(tmp_path / "recording")]
-    with subprocess.Popen(command) as server:  # noqa: ASYNC220  # it is waited for by what it does
+    with subprocess.Popen(command) as server:  # noqa: ASYNC220  # its effects are waited for
         try:
             child = await written(tmp_path / "note")
         finally:
@@ -266,7 +266,7 @@ async def test_a_lost_scheduler_costs_an_attempt_and_no_video(cluster, open_queu
         await gone(child)
         cluster.start(1, scheduler=True)
         with anyio.fail_after(60):
-            while not (seen := store.get(task.video_id)).status.is_terminal:  # noqa: ASYNC110  # as a client would look
+            while not (seen := store.get(task.video_id)).status.is_terminal:  # noqa: ASYNC110  # polls, as a client does
                 await anyio.sleep(0.05)
         assert (seen.status, seen.message) == (VideoStatus.FINISHED, None)
         assert queue.path(task.video_id).read_text().startswith("eva_a0008 --size 512: sleep once")
@@ -292,7 +292,7 @@ def test_the_command_reports_a_missing_scheduler_in_one_line():
 
 @pytest.mark.anyio
 async def test_a_port_of_another_program_is_reported(monkeypatch):
-    """That of Dask's dashboard, say."""
+    """For example Dask's dashboard."""
     monkeypatch.setattr("a2v.engine.dask_renderer.CONNECT_SECONDS", 0.5)
     async with LocalEngine() as web:
         with pytest.raises(ConfigurationError, match="no Dask scheduler responds"):

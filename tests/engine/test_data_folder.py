@@ -1,4 +1,4 @@
-"""The data folder: nobody else can read what is in it, and nothing in it leads elsewhere."""
+"""The data folder is private, and no file in it is a link."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ pytestmark = [
 
 @pytest.fixture(autouse=True)
 def open_umask():
-    """Whatever the user's umask forbids, files are not private because of it."""
+    """No umask, so that files are not private merely because of it."""
     before = os.umask(0)
     yield
     os.umask(before)
 
 
 @pytest.fixture
-def use(data_dir, recordings, say, look_until):
+def use(data_dir, recordings, say, poll_until):
     async def use():
         async with (
             LocalEngine(data_dir=data_dir, token="t", allow_files=recordings, workers=1) as engine,
@@ -40,11 +40,11 @@ def use(data_dir, recordings, say, look_until):
                 job = {"pose_id": "eva_a0008_front", "audio_url": say(what), "with_mask": True}
                 return (await client.post("/v1/a2v/video.generate", json=job)).json()["data"]["video_id"]
 
-            await look_until(client, await submit("hello"), "finished")
-            await look_until(client, await submit("sleep"), "in_progressing")
+            await poll_until(client, await submit("hello"), "finished")
+            await poll_until(client, await submit("sleep"), "in_progressing")
             waiting = await submit("hello")
             with anyio.fail_after(20):
-                while not (data_dir / "audio" / waiting).exists():  # noqa: ASYNC110  # nobody tells us
+                while not (data_dir / "audio" / waiting).exists():  # noqa: ASYNC110  # no event for it
                     await anyio.sleep(0.01)
             return open_to_others(data_dir)
 
@@ -70,7 +70,7 @@ async def test_an_existing_folder_becomes_private_with_all_its_files(use, data_d
 
 
 async def test_a_folder_with_other_contents_keeps_its_mode(use, data_dir):
-    """It may be a home folder."""
+    """For example a home folder."""
     data_dir.mkdir(mode=0o755)
     (data_dir / "notes.txt").touch(0o644)
     assert set(await use()) == {str(data_dir), str(data_dir / "notes.txt")}
@@ -91,10 +91,10 @@ async def test_links_and_pipes_in_place_of_files_are_refused(use, data_dir, tmp_
     if kind == "link" and "." not in name:
         elsewhere.mkdir()
     elif kind == "link":
-        elsewhere.write_text("of somebody else")
+        elsewhere.write_text("of another user")
     with anyio.fail_after(20), pytest.raises(ConfigurationError, match="data"):
         await use()
     if kind == "link":
-        assert elsewhere.is_dir() or elsewhere.read_text() == "of somebody else"
+        assert elsewhere.is_dir() or elsewhere.read_text() == "of another user"
     else:
         assert not elsewhere.exists()

@@ -1,4 +1,4 @@
-"""The machine lacks something for a while: no task fails over it, and everything goes on by itself."""
+"""The machine runs out of something for a while: no task fails because of it, and everything continues without a restart."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_errors_without_a_number(error):
         FileNotFoundError(errno.ENOENT, "no such file"),
         PermissionError(errno.EACCES, "permission denied"),
         ConnectionResetError(errno.ECONNRESET, "connection reset"),
-        # The same numbers, with another meaning.
+        # The same numbers, with another meaning: those of getaddrinfo.
         socket.gaierror(errno.ENOSPC, "name unknown"),
         sqlite3.ProgrammingError("closed"),
         RuntimeError("a bug"),
@@ -113,7 +113,7 @@ def test_one_log_record_a_minute():
 
 @contextmanager
 def limited(name: str, soft: int):
-    """No more of something for this process, which has what it has already."""
+    """Set a limit of this process to what it already uses."""
     number = getattr(resource, name)
     before, hard = resource.getrlimit(number)
     resource.setrlimit(number, (soft, hard))
@@ -131,14 +131,14 @@ def no_descriptors():
 
 @contextmanager
 def no_disk():
-    """Nothing can be written, not even by children. The reason is another one than on a full disk (EFBIG)."""
+    """Nothing can be written, also by children. The error is EFBIG, unlike on a full disk."""
     with limited("RLIMIT_FSIZE", 0):
         yield
 
 
 @contextmanager
 def no_processes():
-    """As ``RLIMIT_NPROC`` does, which does not hold for root."""
+    """Like ``RLIMIT_NPROC``, which does not apply to root."""
 
     async def refuse(*_: object, **__: object):
         raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
@@ -152,7 +152,7 @@ SHORTAGES = {"descriptors": no_descriptors, "disk": no_disk, "processes": no_pro
 
 
 class Engine:
-    """A running engine, asked over one connection that is open already."""
+    """A client of a running engine, with one connection that is already open."""
 
     def __init__(self, client: httpx.AsyncClient, say) -> None:
         self.client = client
@@ -171,7 +171,7 @@ class Engine:
 
     async def until_health(self, status: int) -> httpx.Response:
         with anyio.fail_after(20):
-            while (reply := await self.health()).status_code != status:  # noqa: ASYNC110  # as an operator would look
+            while (reply := await self.health()).status_code != status:  # noqa: ASYNC110  # polls, as an operator does
                 await anyio.sleep(0.01)
         return reply
 
@@ -181,7 +181,7 @@ class Engine:
 
     async def until_all_ended(self) -> set[str]:
         with anyio.fail_after(30):
-            while not (seen := set((await self.statuses()).values())) <= {"finished", "error"}:  # noqa: ASYNC110  # so too
+            while not (seen := set((await self.statuses()).values())) <= {"finished", "error"}:  # noqa: ASYNC110  # likewise
                 await anyio.sleep(0.02)
         return seen
 
@@ -216,7 +216,7 @@ async def test_no_task_fails_and_all_continue_without_a_restart(engine, what, ca
     assert (refused.status_code, refused.json()["code"]) == (429, 1009)
     assert int(refused.headers["Retry-After"]) > 0
     assert (unwell.status_code, unwell.json()["code"], unwell.json()["data"]) == (503, 503, None)
-    assert "(" in unwell.json()["message"]  # the reason, with what the system calls it
+    assert "(" in unwell.json()["message"]  # the reason, with the system's message
     await engine.until_health(200)
     accepted.append(await engine.accepted())
     assert await engine.until_all_ended() == {"finished"}

@@ -347,7 +347,7 @@ def test_broken_files_are_refused_or_decoded(tmp_path, every):
 # -- the server -----------------------------------------------------------------------------------------------------
 
 
-def test_the_server_survives(tmp_path, look_until):
+def test_the_server_survives(tmp_path, poll_until):
     hostile = {
         "script.mp3": scripts()["hls behind id3"],
         "reference.mp4": pointing_elsewhere(real())["mp4 with url"],
@@ -366,7 +366,7 @@ def test_the_server_survives(tmp_path, look_until):
             for name in hostile:
                 job = {"model_id": "eva_a0008", "audio_url": (tmp_path / name).as_uri()}
                 ids[name] = (await client.post("/v1/a2v/video.generate", json=job)).json()["data"]["video_id"]
-            return {name: await look_until(client, one, "finished", "error") for name, one in ids.items()}
+            return {name: await poll_until(client, one, "finished", "error") for name, one in ids.items()}
 
     videos = anyio.run(main)
     assert videos["good.flac"]["status"] == "finished"

@@ -1,4 +1,4 @@
-"""Connections that hold something without asking for anything."""
+"""Deadlines of connections, and the limit on their number."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def anyio_backend():
 
 @pytest.fixture
 def short(monkeypatch):
-    """Deadlines that a test can wait for."""
+    """Short deadlines."""
     for name in ("HEAD_SECONDS", "BODY_SECONDS", "STALLED_SECONDS"):
         monkeypatch.setattr(http_connections, name, 0.2)
 
@@ -47,14 +47,14 @@ async def engine(quick_renders, recordings, data_dir):
 
 @pytest.fixture
 def connect(engine):
-    """Opens connections; they are closed at the end."""
+    """Open connections, which are closed at the end."""
     with ExitStack() as opened:
         host, port = engine.base_url.removeprefix("http://").split(":")
         yield lambda: opened.enter_context(socket.create_connection((host, int(port)), timeout=20))
 
 
 def receive(sock: socket.socket) -> bytes:
-    """What is sent until the connection is closed."""
+    """Return everything received until the connection is closed."""
     received = bytearray()
     try:
         while block := sock.recv(65536):
@@ -125,12 +125,12 @@ async def test_a_connection_between_two_requests_stays_open(connect):
 
 
 @pytest.fixture
-async def large(engine, say, look_until, data_dir):
-    """A request of a video that fills every buffer on the way."""
+async def large(engine, say, poll_until, data_dir):
+    """A request for a video that is larger than all buffers."""
     async with httpx.AsyncClient(base_url=engine.base_url, headers={"Authorization": "t"}) as client:
         job = {"model_id": "eva_a0008", "audio_url": say("hello")}
         video_id = (await client.post(GENERATE, json=job)).json()["data"]["video_id"]
-        await look_until(client, video_id, "finished")
+        await poll_until(client, video_id, "finished")
     with (data_dir / "videos" / f"{video_id}.mp4").open("wb") as file:
         file.truncate(32 * 1024 * 1024)
     return f"GET /files/{video_id}.mp4 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode()
@@ -208,7 +208,7 @@ def test_the_number_of_connections_stays_below_the_limit_of_open_files():
 
 @pytest.mark.anyio
 async def test_a_connection_that_cannot_be_accepted_is_accepted_later(engine, connect, monkeypatch):
-    """Also when the files of this process are used up by others."""
+    """Even if the process has used up its file descriptors."""
     resource = pytest.importorskip("resource")
     monkeypatch.setattr(http_connections, "RETRY_SECONDS", 0.05)
     monkeypatch.setattr("a2v.engine.exhaustion.INITIAL_BACKOFF", 0.05)
@@ -220,7 +220,7 @@ async def test_a_connection_that_cannot_be_accepted_is_accepted_later(engine, co
     resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
     try:
         late.settimeout(0.3)
-        # Not earlier: the server accepts whatever connects as soon as it can.
+        # Not before the limit is set: the server accepts connections immediately.
         late.connect(known.getpeername())
         late.sendall(WHOLE)
         with pytest.raises(TimeoutError):
@@ -244,7 +244,7 @@ sys.exit(run(["serve", "--port", "0", "--json", "--log-json", "--workers", "1"])
 
 @pytest.mark.skipif(sys.platform == "win32", reason="limits files the POSIX way")
 def test_clients_can_neither_block_a_server_nor_flood_its_log():
-    """With more idle connections than the process may open files, with what is no HTTP, and with what wants WebSockets."""
+    """With more idle connections than the process may open files, with invalid HTTP, and with WebSocket requests."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("A2V_")} | {"A2V_TOKEN": "t0k3n"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen([sys.executable, "-c", SERVER], env=env, text=True, **pipes) as server:

@@ -22,7 +22,7 @@ COMMANDS = {
     "MakeVideo.java": ["java", "-XX:TieredStopAtLevel=1"],
 }
 NEEDED = {"make_video.sh": "curl", "make_video.go": "go", "make_video.mjs": "node", "MakeVideo.java": "javac"}
-# The others need toolchains that take longer to start.
+# The other languages have toolchains that start slowly.
 DEFAULT = {"make_video.py", "make_video.sh"}
 
 
@@ -41,7 +41,7 @@ def test_each_program_is_run():
 
 @pytest.fixture(scope="module")
 def engines(engine, stand_in, recordings):
-    """One that speaks each revision: the first has no statuses."""
+    """An engine of each revision; the first has no statuses."""
     with pytest.MonkeyPatch.context() as patch, start_blocking_portal() as portal:
         patch.setattr("a2v.engine.renderer.WORKER", stand_in)
         running = LocalEngine(revision="seed", allow_files=recordings)
@@ -50,7 +50,7 @@ def engines(engine, stand_in, recordings):
 
 
 class Run:
-    """Runs the programs, in an empty folder."""
+    """Run a program in an empty folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

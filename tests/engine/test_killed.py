@@ -1,4 +1,4 @@
-"""``a2v serve``, killed in earnest: what was accepted is rendered, and what was finished is still there."""
+"""``a2v serve``, killed with SIGKILL: accepted tasks are rendered, and finished videos are kept."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CLIP = next((Path(a2v.cli.__file__).parent / "clips").glob("*.flac"))
 
 @pytest.fixture
 def serve(tmp_path):
-    """``a2v serve`` with the same folder each time; ended at the end of the block, killed if it is still there."""
+    """``a2v serve`` with the same folder each time; killed at the end of the block if it still runs."""
 
     @contextmanager
     def serve():
@@ -52,7 +52,7 @@ def client_of(base_url: str):
 
 
 def until(client: httpx.Client, **wanted: str) -> dict[str, dict[str, str]]:
-    """Look until the videos are that far; all of them, by name."""
+    """Poll until the videos have the statuses; return all videos by their ID."""
     end = time.monotonic() + 120
     while time.monotonic() < end:
         shown = {one["video_id"]: one for one in client.get(wire.VIDEO_LIST).json()["data"]}
@@ -71,19 +71,19 @@ def test_a_killed_server_loses_no_task_and_no_video(serve, tmp_path):
     masked = Job(pose_id="leo_a0047_closeup", audio_url=CLIP.as_uri(), with_mask=True)
     with serve() as (process, base_url), client_of(base_url) as client:
         done = submit(client, plain)
-        looks = until(client, **{done: "finished"})
-        video = client.get(looks[done]["video_url"]).content
+        videos = until(client, **{done: "finished"})
+        video = client.get(videos[done]["video_url"]).content
         under_way, waiting = submit(client, plain), submit(client, masked)
         until(client, **{under_way: "in_progressing"})
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
     with serve() as (process, base_url), client_of(base_url) as client:
-        looks = until(client, **dict.fromkeys((done, under_way, waiting), "finished"))
-        assert len(looks) == 3
-        assert client.get(looks[done]["video_url"]).content == video
-        # The same request gives the same video, also the second time.
-        assert client.get(looks[under_way]["video_url"]).content == video
-        for url in (looks[waiting]["video_url"], looks[waiting]["mask_video_url"]):
+        videos = until(client, **dict.fromkeys((done, under_way, waiting), "finished"))
+        assert len(videos) == 3
+        assert client.get(videos[done]["video_url"]).content == video
+        # A repeated render gives the same video.
+        assert client.get(videos[under_way]["video_url"]).content == video
+        for url in (videos[waiting]["video_url"], videos[waiting]["mask_video_url"]):
             assert client.get(url).content[4:8] == b"ftyp"
         with socket.create_connection((client.base_url.host, client.base_url.port)) as rude:
             rude.sendall(b"this is not HTTP\r\n\r\n")

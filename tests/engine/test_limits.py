@@ -1,4 +1,4 @@
-"""What a render may take, and that everything an engine can be told can be told to it."""
+"""The limits of a render, and the ways to set the engine's settings."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from a2v.engine.renderer import RenderRequest, render_in_child
 from a2v.engine.settings import SettingsOptions
 
 CLIP = min((Path(a2v.cli.__file__).parent / "clips").glob("*.flac"), key=lambda path: path.stat().st_size)
-# Runs until somebody stops it, with the limits of the real thing.
+# Runs until it is stopped, with the limits of a real render.
 SPIN = "from a2v.engine.worker import _limit_resources as limit\nlimit(2 << 30, 1)\nwhile True: pass"
 
 
 @pytest.mark.anyio
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel bounds no memory")
-async def test_a_render_that_needs_more_memory_fails_and_the_engine_lives(look_until):
+async def test_a_render_that_needs_more_memory_fails_and_the_engine_lives(poll_until):
     async with (
         LocalEngine(size=1080, format="portrait", max_render_mib=400, allow_files=CLIP) as engine,
         httpx.AsyncClient(base_url=engine.base_url, headers={"Authorization": engine.token}) as client,
     ):
         job = {"model_id": "eva_a0008", "audio_url": CLIP.as_uri()}
         reply = await client.post("/v1/a2v/video.generate", json=job)
-        video = await look_until(client, reply.json()["data"]["video_id"], "error", "finished")
+        video = await poll_until(client, reply.json()["data"]["video_id"], "error", "finished")
         assert (video["status"], video["message"]) == ("error", "the render needs more than 400 MiB of memory")
         assert (await client.get("/health")).status_code == 200
 
@@ -41,7 +41,7 @@ async def test_a_render_that_needs_more_memory_fails_and_the_engine_lives(look_u
 @pytest.mark.anyio
 @pytest.mark.skipif(sys.platform == "win32", reason="nothing bounds the CPU time")
 async def test_cpu_time_is_limited(monkeypatch, tmp_path):
-    """The clock on the wall is the server's to watch; a render that it cannot stop ends by itself, and is no crash."""
+    """The server limits elapsed time. A render that it cannot stop exceeds its CPU time, which is not a crash."""
     monkeypatch.setattr("a2v.engine.renderer.WORKER", (sys.executable, "-c", SPIN))
     request = RenderRequest(
         audio=CLIP, subject_id="eva_a0008", destination=tmp_path / "video.mp4", max_render_seconds=30
@@ -51,7 +51,7 @@ async def test_cpu_time_is_limited(monkeypatch, tmp_path):
 
 
 def defaults(function) -> dict[str, object]:
-    """What a caller may leave out, and what it is then."""
+    """Return the defaults of the parameters."""
     parameters = inspect.signature(function).parameters.values()
     return {one.name: one.default for one in parameters if one.name != "self"}
 
@@ -64,15 +64,15 @@ def test_a_local_engine_takes_every_setting_but_host():
 
 
 def test_all_settings_can_be_given_on_the_command_line():
-    # A secret does not belong on a command line; a server's clients want to know the port before it starts.
+    # No token on a command line, because it is a secret; a fixed port, so that clients know it beforehand.
     assert defaults(EngineOptions) == {name: value for name, value in SETTINGS.items() if name != "token"} | {
         "port": 8000
     }
 
 
 def test_settings_arrive_by_keyword_and_as_a_value():
-    """Each setting once, with another value than its default."""
-    told = {
+    """Each setting with a value that is not its default."""
+    given = {
         "data_dir": Path("data"),
         "token": "t0k3n",
         "port": 1234,
@@ -94,15 +94,17 @@ def test_settings_arrive_by_keyword_and_as_a_value():
         "keep_days": 10.0,
         "allowed_hosts": ("engine.example",),
     }
-    assert set(told) | {"host"} == set(SETTINGS)
-    assert LocalEngine(**told)._settings == LocalEngine(Settings(**told))._settings == Settings(**told)
-    assert not [name for name, value in told.items() if value == SETTINGS[name]]
+    assert set(given) | {"host"} == set(SETTINGS)
+    assert LocalEngine(**given)._settings == LocalEngine(Settings(**given))._settings == Settings(**given)
+    assert not [name for name, value in given.items() if value == SETTINGS[name]]
 
 
 @pytest.mark.parametrize("dask", [None, pytest.param("tcp://scheduler.example:8786", marks=pytest.mark.extended)])
 def test_options_of_the_command_line_arrive(monkeypatch, dask):
-    told = {}
-    monkeypatch.setattr("a2v.engine.serve", lambda settings, **_: told.update(attrs.asdict(settings, recurse=False)))
+    given = {}
+    monkeypatch.setattr("a2v.engine.serve", lambda settings, **_: given.update(attrs.asdict(settings, recurse=False)))
+    # It sets levels and handlers of loggers for the whole process.
+    monkeypatch.setattr("a2v.cli.commands.log_to_stderr", lambda **_: None)
     monkeypatch.setenv("A2V_TOKEN", "t0k3n")
     options = {
         "host": "0.0.0.0",
@@ -127,5 +129,5 @@ def test_options_of_the_command_line_arrive(monkeypatch, dask):
         options["dask"] = dask
     words = [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", value)]
     assert run(["serve", *words, "--allow-private-urls", "--like-hosted"]) == 0
-    assert set(told) == set(SETTINGS)
-    assert [name for name, value in told.items() if value == SETTINGS[name]] == ([] if dask else ["dask"])
+    assert set(given) == set(SETTINGS)
+    assert [name for name, value in given.items() if value == SETTINGS[name]] == ([] if dask else ["dask"])

@@ -1,4 +1,4 @@
-"""The rate limit, with a clock of its own."""
+"""The rate limit, with a fake clock."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The description at ``/openapi.json`` is true: Schemathesis asks what it allows and what it forbids, and checks the replies."""
+"""The description at ``/openapi.json`` is correct: Schemathesis sends valid and invalid requests, and checks the responses."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SEED = [(wire.CHARACTER_LIST, "GET"), (wire.VIDEO_GENERATE, "POST"), (wire.VIDEO
 LATER = [(wire.VIDEO_LIST, "GET"), (wire.AVATAR_LIST, "GET"), (wire.AVATAR_POSE_LIST, "GET")]
 CALLS = {"seed": SEED, "later": SEED + LATER}
 MODES = {"allowed": schemathesis.GenerationMode.POSITIVE, "forbidden": schemathesis.GenerationMode.NEGATIVE}
-# A call that takes nothing cannot be called wrongly.
+# A call without parameters has no invalid requests.
 WHAT_TO_ASK = [
     (revision, path, method, mode)
     for revision, calls in CALLS.items()
@@ -26,7 +26,7 @@ WHAT_TO_ASK = [
     for mode in MODES
     if mode == "allowed" or path in (wire.VIDEO_GENERATE, wire.VIDEO_GET, wire.AVATAR_POSE_LIST)
 ]
-# The same each time: a test that fails now and then helps nobody.
+# Deterministic, so that a failure can be reproduced.
 BOUNDED = settings(
     max_examples=25,
     deadline=None,
@@ -39,7 +39,7 @@ BOUNDED = settings(
 
 @pytest.fixture(scope="module")
 def described(request, stand_in):
-    """An engine of each revision, which fetches nothing, and its description."""
+    """An engine of each revision that fetches nothing, and its description."""
 
     async def fetch(url, destination, _settings):
         destination.write_text(url.rpartition("/")[2] if url.startswith("https://say.example/") else "hello")

@@ -1,4 +1,4 @@
-"""The page for people."""
+"""The HTML page."""
 
 from __future__ import annotations
 
@@ -54,11 +54,11 @@ def test_foreign_text_is_escaped():
     pose = Pose(pose_id=nasty, name=nasty, preview_url=nasty)
     avatar = Avatar(avatar_id=nasty, display_name=nasty, gender=nasty, preview_url=nasty, poses=[pose])
     task = Task("id", nasty, True, nasty, VideoStatus.FAILED, nasty, 0.0)
-    looks = [
+    snapshots = [
         Video(video_id="id", status=VideoStatus.FAILED),
         Video(video_id="id", status=VideoStatus.FINISHED, video_url=nasty, mask_video_url=nasty),
     ]
-    found = Elements(page_html([avatar], [(task, look) for look in looks])).found
+    found = Elements(page_html([avatar], [(task, snapshot) for snapshot in snapshots])).found
     assert "script" not in {tag for tag, _ in found}
     assert {attributes["src"] for tag, attributes in found if tag in ("img", "video")} == {nasty}
     assert nasty in [attributes["href"] for tag, attributes in found if tag == "a"]

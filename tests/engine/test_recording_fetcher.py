@@ -1,4 +1,4 @@
-"""Fetching recordings, and not being talked into fetching anything else."""
+"""Fetching recordings, and refusing to fetch anything else."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SAID = b"RIFF this is a recording" * 1000
 
 
 class Recordings(BaseHTTPRequestHandler):
-    """A server of recordings, some of them not to be had."""
+    """A server of recordings, with paths for redirects and failures."""
 
     protocol_version = "HTTP/1.1"
 
@@ -63,7 +63,7 @@ class Recordings(BaseHTTPRequestHandler):
         self.reply(302, Location=url)
 
     def send_corpus(self, number: str) -> None:
-        """A redirect that no path could name; after so many others to ourselves."""
+        """Redirect to a URL that cannot be part of a path, after some redirects to this server."""
         hops, _, number = number.partition("/")
         again = f"http://127.0.0.2:{self.server.port}/corpus/{int(hops) - 1}/{number}"
         url = again if int(hops) else self.server.corpus[int(number)]
@@ -97,7 +97,7 @@ class Server(ThreadingHTTPServer):
             self.socket = context.wrap_socket(self.socket, server_side=True)
 
     def handle_error(self, *_: object) -> None:
-        """A client that hangs up is what some of the tests are about."""
+        """Ignore disconnects, which some tests cause."""
 
     @property
     def port(self) -> int:
@@ -124,7 +124,7 @@ def server():
 
 @pytest.fixture
 def public(monkeypatch):
-    """A server of its own on an address that counts as public for the test; nothing else does."""
+    """A server on an address that counts as public during the test; no other address does."""
     if sys.platform != "linux":
         pytest.skip("needs the whole of 127.0.0.0/8")
     monkeypatch.setattr(recording_fetcher, "is_public", lambda address: address == "127.0.0.2")
@@ -134,7 +134,7 @@ def public(monkeypatch):
 
 @pytest.fixture
 def names(monkeypatch):
-    """Names and their addresses, instead of the network's; counts the questions."""
+    """Fake host names with their addresses, and a list of the queries."""
     book: dict[str, list[str]] = {}
     asked: list[str] = []
 
@@ -258,7 +258,7 @@ async def test_no_cookie_is_sent_to_the_next_server(server, target):
 
 # -- what must not ----------------------------------------------------------------------------------------------------
 
-# Ways to write addresses of no public host; as text, which is easier to look through.
+# Spellings of addresses that are not public; as text, which is easier to review.
 IPV4 = """
 127.0.0.1 127.1 127.0.1 127.000.000.001 127.255.255.254 2130706433 017700000001 0x7f000001 0x7F.0x0.0x0.0x1 0x7f.1
 0177.0.0.1 0177.0x0.0.1 00000177.0.0.1 0 0.0.0.0 0.0.0.1 4294967295 255.255.255.255 10.0.0.1 10.255.255.255 012.0.0.1
@@ -300,7 +300,7 @@ jar:http://127.0.0.1:{port}/ok!/ data:audio/wav;base64,UklGRg== concat:http://12
 
 
 def corpus(port: int) -> list[str]:
-    """What must never be reached, in all its disguises; a server listens at that port of this machine."""
+    """URLs that must never be reached, in every spelling; a server listens on that port of this machine."""
     hosts = [*IPV4, *(f"[{address}]" for address in IPV6), *NAMES]
     return [f"http://{host}:{port}/ok" for host in hosts] + [trick.format(port=port) for trick in TRICKS]
 
@@ -327,14 +327,14 @@ async def test_private_addresses_are_refused(url, target, names, no_connection):
 
 @pytest.fixture
 def partly_public(public, monkeypatch):
-    """As ``public``, beside what really is public."""
+    """Like ``public``, in addition to really public addresses."""
     monkeypatch.setattr(recording_fetcher, "is_public", lambda address: address == "127.0.0.2" or is_public(address))
     return public
 
 
 @pytest.mark.parametrize("hops", [0, 1, 4])
 async def test_private_addresses_are_refused_at_each_redirect(server, partly_public, target, names, hops):
-    """From a server that may be asked, with a server behind each address that must not be."""
+    """From an allowed server, with a server listening on each forbidden address."""
     public = partly_public
     names[0].update(NAMES | {"public.example": ["192.0.2.1"]})
     public.corpus = corpus(server.port)
@@ -346,13 +346,13 @@ async def test_private_addresses_are_refused_at_each_redirect(server, partly_pub
 
 
 async def test_a_name_that_changes_its_address_is_resolved_once(server, public, target, names, monkeypatch):
-    """What was checked is what is connected to, whatever the name says a moment later."""
+    """The connection goes to the checked address, even if the name has another address by then."""
     asked = names[1]
     answers = iter([["127.0.0.2"], ["127.0.0.1"]])
     monkeypatch.setattr(recording_fetcher.anyio, "getaddrinfo", _changing(answers, asked))
     await recording_fetcher.fetch_recording(f"http://rebinding.example:{public.port}/ok", target, Settings())
     assert (target.read_bytes(), asked) == (SAID, ["rebinding.example"])
-    # And when it has changed, the next look at it is a look at what it says now.
+    # The next request resolves the name again.
     assert "public internet" in await refused(f"http://rebinding.example:{server.port}/ok", target, Settings())
     assert server.seen == []
 

@@ -1,4 +1,4 @@
-"""Recordings that trickle in, URLs that are none after all, and files that become links."""
+"""Slow servers, invalid hosts, and files that become links."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n"
 
 @contextmanager
 def answering(*answers: bytes, every: float = 0.02):
-    """A server that sends these one after the other, and then a byte each so many seconds, to each client."""
+    """A server that sends the given parts to each client, and then one byte per interval."""
     ended = threading.Event()
 
     def answer(sock: socket.socket) -> None:
@@ -78,7 +78,7 @@ async def test_a_server_that_sends_too_slowly_is_given_up(answers, said, tmp_pat
 
 
 async def test_a_slow_server_is_waited_for(tmp_path, monkeypatch):
-    """As long as it sends enough in each stretch of time."""
+    """As long as it sends enough in each interval."""
     monkeypatch.setattr(recording_fetcher, "PROGRESS_SECONDS", 0.5)
     monkeypatch.setattr(recording_fetcher, "MIN_PROGRESS_BYTES", 4)
     with answering(HEAD.replace(b"100000", b"60")) as url, anyio.fail_after(20):
@@ -87,7 +87,7 @@ async def test_a_slow_server_is_waited_for(tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("quick_renders")
-async def test_ten_slow_servers_do_not_delay_a_good_recording(recordings, say, model_id, look_until, monkeypatch):
+async def test_ten_slow_servers_do_not_delay_a_good_recording(recordings, say, model_id, poll_until, monkeypatch):
     with answering(HEAD) as url:
         async with (
             LocalEngine(workers=1, allow_files=recordings, allow_private_urls=True) as engine,
@@ -96,7 +96,7 @@ async def test_ten_slow_servers_do_not_delay_a_good_recording(recordings, say, m
             for audio_url in [url] * 10 + [say("hello")]:
                 job = {"model_id": model_id, "audio_url": audio_url}
                 last = (await client.post("/v1/a2v/video.generate", json=job)).json()["data"]["video_id"]
-            assert (await look_until(client, last, "finished"))["video_id"] == last
+            assert (await poll_until(client, last, "finished"))["video_id"] == last
 
 
 ODD_URLS = ["http://xn--a/", "http://xn--/", "http://a..b/", "http://" + "a" * 300 + "/", "http://xn--zz--zz/"]
@@ -147,7 +147,7 @@ async def test_links_in_a_loop(folder, tmp_path):
 @pytest.mark.skipif(sys.platform == "win32", reason="makes links the POSIX way")
 @pytest.mark.parametrize("deep", [1, 3])
 async def test_a_folder_that_becomes_a_link_while_it_is_opened_does_not_lead_out(folder, tmp_path, monkeypatch, deep):
-    """Between looking where a path leads and opening it."""
+    """Between resolving the path and opening it."""
     inner = folder.joinpath(*["inner"] * deep)
     inner.mkdir(parents=True)
     (inner / "file.wav").write_text("allowed")
@@ -178,7 +178,7 @@ async def test_links_inside_an_allowed_folder_are_followed(folder, tmp_path):
         assert (tmp_path / "audio").read_text() == "allowed"
 
 
-# -- what the machine lacks -------------------------------------------------------------------------------------------
+# -- resource exhaustion -----------------------------------------------------------------------------------------------
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The renders: one process each, whatever becomes of it."""
+"""The queue of renders: one process each, which may crash, hang or be killed."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def job(say, model_id):
 
 async def until(store: TaskStore, video_id: str, *statuses: VideoStatus):
     with anyio.fail_after(20):
-        while (task := store.get(video_id)).status not in statuses:  # noqa: ASYNC110  # as a client would look
+        while (task := store.get(video_id)).status not in statuses:  # noqa: ASYNC110  # polls, as a client does
             await anyio.sleep(0.01)
     return task
 
@@ -98,10 +98,10 @@ async def test_a_mask_is_kept_beside_its_video(open_queue, say, data_dir):
 
 
 async def test_the_renderer_can_be_any_async_function(data_dir, say, model_id):
-    """A farm of machines, say: called with an request, cancelled at the end."""
+    """It is called with a request, and cancelled at the end."""
     requests, cancelled = [], []
 
-    async def farm(request):
+    async def renderer(request):
         requests.append(request)
         request.destination.write_bytes(b"made elsewhere")
         if len(requests) == 2:
@@ -113,7 +113,7 @@ async def test_the_renderer_can_be_any_async_function(data_dir, say, model_id):
     data_dir.mkdir()
     settings = Settings(allow_files=urlsplit(say("hello")).path, max_audio_seconds=7, fps=30, format="portrait")
     with TaskStore(data_dir / "tasks.sqlite3") as store:
-        async with RenderQueue(store, data_dir, settings, farm) as queue:
+        async with RenderQueue(store, data_dir, settings, renderer) as queue:
             task = await ended(store, queue.submit(Job(model_id, say("hello"))).video_id)
             assert queue.path(task.video_id).read_bytes() == b"made elsewhere"
             second = queue.submit(Job(model_id, say("hello")))
@@ -137,7 +137,7 @@ async def test_expired_videos_are_deleted(open_queue, say, job, monkeypatch):
         await until(store, masked, VideoStatus.FINISHED)
         assert queue.mask_path(masked).exists()
         with anyio.fail_after(20):
-            while store.get(masked) or store.get(failed):  # noqa: ASYNC110  # as a client would look
+            while store.get(masked) or store.get(failed):  # noqa: ASYNC110  # polls, as a client does
                 await anyio.sleep(0.02)
         assert store.get(waiting)
         assert not queue.path(masked).exists()
@@ -145,7 +145,7 @@ async def test_expired_videos_are_deleted(open_queue, say, job, monkeypatch):
 
 
 async def test_a_deletion_that_fails_is_retried_by_the_next_sweep(open_queue, job, monkeypatch, caplog):
-    """And keeps nothing else from being removed; the log has one line of it."""
+    """It does not prevent other deletions, and the log has one line about it."""
     monkeypatch.setattr("a2v.engine.render_queue.SWEEP_SECONDS", 0.02)
     async with open_queue() as (queue, store):
         stuck, other = [(await ended(store, queue.submit(job("hello")).video_id)).video_id for _ in range(2)]
@@ -155,13 +155,13 @@ async def test_a_deletion_that_fails_is_retried_by_the_next_sweep(open_queue, jo
     (path / "file").touch()
     async with open_queue(keep_days=0.01 / 86_400) as (queue, store):
         with anyio.fail_after(20):
-            while store.get(other):  # noqa: ASYNC110  # as a client would look
+            while store.get(other):  # noqa: ASYNC110  # polls, as a client does
                 await anyio.sleep(0.01)
         assert store.get(stuck)
         (path / "file").unlink()
         path.rmdir()
         with anyio.fail_after(20):
-            while store.get(stuck):  # noqa: ASYNC110  # as a client would look
+            while store.get(stuck):  # noqa: ASYNC110  # polls, as a client does
                 await anyio.sleep(0.01)
     assert caplog.text.count("could not be deleted") == 1
 
@@ -211,7 +211,7 @@ async def test_a_store_that_cannot_be_written_accepts_nothing(open_queue, job, m
         assert (await ended(store, queue.submit(job("hello")).video_id)).status is VideoStatus.FINISHED
 
 
-@pytest.mark.parametrize("what", ["lack", "killed"])
+@pytest.mark.parametrize("what", ["exhaust", "killed"])
 async def test_a_render_that_runs_out_of_something_is_repeated(open_queue, job, tmp_path, what, monkeypatch):
     monkeypatch.setattr("a2v.engine.exhaustion.INITIAL_BACKOFF", 0.01)
     monkeypatch.setattr("a2v.engine.render_queue.MAX_BACKOFF", 0.01)
@@ -221,7 +221,7 @@ async def test_a_render_that_runs_out_of_something_is_repeated(open_queue, job, 
 
 
 async def test_a_task_fails_if_it_alone_runs_out_of_something_repeatedly(open_queue, job, monkeypatch):
-    """While others find everything there: it asks for too much, and must not be tried for ever."""
+    """While the probe finds nothing exhausted: the task needs too much, and must not be retried for ever."""
     monkeypatch.setattr("a2v.engine.render_queue.MAX_BACKOFF", 0.001)
     requests = []
 
@@ -240,7 +240,7 @@ async def test_a_task_fails_if_it_alone_runs_out_of_something_repeatedly(open_qu
 
 
 async def test_an_unexpected_error_does_not_show_a_signed_url(open_queue, model_id, monkeypatch, say, caplog):
-    """Not even to what collects the variables of tracebacks."""
+    """Not even in tracebacks with local variables."""
 
     async def renderer(_: object):
         raise ZeroDivisionError
@@ -256,13 +256,13 @@ async def test_an_unexpected_error_does_not_show_a_signed_url(open_queue, model_
 
 
 async def test_a_recording_that_was_fetched_is_not_fetched_again_after_a_restart(open_queue, job, recordings, data_dir):
-    """Its URL may have expired by then."""
+    """Its URL may have expired."""
     async with open_queue(workers=1) as (queue, store):
         under_way = queue.submit(job("sleep"))
         await until(store, under_way.video_id, VideoStatus.IN_PROGRESS)
         waiting = queue.submit(job("gone soon"))
         with anyio.fail_after(20):
-            while not (data_dir / "audio" / waiting.video_id).exists():  # noqa: ASYNC110  # nobody tells us
+            while not (data_dir / "audio" / waiting.video_id).exists():  # noqa: ASYNC110  # no event for it
                 await anyio.sleep(0.01)
     for path in recordings.iterdir():
         if path.read_text() == "gone soon":
@@ -296,7 +296,7 @@ async def test_time_is_limited_and_the_child_is_killed(open_queue, job, child, d
 
 
 async def test_an_orphaned_render_does_not_prevent_the_next_start(open_queue, job, data_dir, monkeypatch):
-    """A folder that an orphaned render writes to cannot be removed at that moment."""
+    """A folder to which an orphaned render is writing cannot always be deleted."""
     (data_dir / "work" / "old").mkdir(parents=True)
     monkeypatch.setattr("a2v.engine.render_queue.shutil.rmtree", lambda *_, **__: None)
     async with open_queue() as (queue, store):
@@ -327,7 +327,7 @@ async def test_no_more_renders_at_a_time_than_workers(open_queue, job, recording
             return sum(task.status is VideoStatus.IN_PROGRESS for task in store.newest(10))
 
         with anyio.fail_after(20):
-            while rendering() < 2:  # noqa: ASYNC110  # as a client would look
+            while rendering() < 2:  # noqa: ASYNC110  # polls, as a client does
                 await anyio.sleep(0.01)
         await anyio.wait_all_tasks_blocked()
         assert rendering() == 2

@@ -1,4 +1,4 @@
-"""What the process that decodes recordings can reach."""
+"""The restrictions of the worker process."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ needs_sandbox = pytest.mark.skipif(
     sys.platform != "linux" or platform.machine() not in ("x86_64", "aarch64"), reason="needs Linux"
 )
 
-# Confines itself as the worker does, tries everything, and tells of each attempt what stopped it.
+# Confines itself as the worker does, attempts everything forbidden, and prints the error of each attempt.
 ATTEMPTS = """
 import ctypes, json, os, pathlib, signal, socket, subprocess, sys, threading
 from a2v.engine import sandbox
@@ -124,7 +124,7 @@ def test_the_filter_refuses_its_list_and_calls_of_other_architectures() -> None:
         program = sandbox._program(architecture, column)
 
         def verdict(number: int, argument: int = 0, arch: int = architecture, program=program) -> int:
-            """Runs the program, as the kernel does."""
+            """Run the filter program as the kernel does."""
             words, at, word = {0: number, 4: arch, 16: argument}, 0, 0
             while True:
                 code, yes, no, value = program[at]
@@ -152,7 +152,7 @@ def test_the_filter_refuses_its_list_and_calls_of_other_architectures() -> None:
 @pytest.mark.anyio
 @needs_sandbox
 async def test_a_render_is_confined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The worker itself: a decoder that was taken over can read no secret."""
+    """In the real worker, an exploited decoder can read no secret."""
     secret = tmp_path / "elsewhere" / "secret"
     secret.parent.mkdir()
     secret.write_text("t0k3n")
@@ -176,7 +176,7 @@ sys.exit(worker.main(sys.argv[1:]))
 
 # -- what it is given -------------------------------------------------------------------------------------------------
 
-LOOK = """
+REPORT = """
 import json, os, sys
 kept = [int(name) for name in os.listdir("/proc/self/fd")] if sys.platform == "linux" else [0, 1, 2]
 seen = {"environment": dict(os.environ), "path": sys.path, "descriptors": kept}
@@ -185,8 +185,8 @@ print(json.dumps({"ok": True}))
 """
 
 
-async def look(monkeypatch: pytest.MonkeyPatch, path: Path) -> dict[str, object]:
-    monkeypatch.setattr("a2v.engine.renderer.WORKER", (*renderer.WORKER[:-2], "-c", LOOK))
+async def report(monkeypatch: pytest.MonkeyPatch, path: Path) -> dict[str, object]:
+    monkeypatch.setattr("a2v.engine.renderer.WORKER", (*renderer.WORKER[:-2], "-c", REPORT))
     await render_in_child(RenderRequest(audio=CLIP, subject_id="eva_a0008", destination=path / "seen"))
     return json.loads((path / "seen").read_text())
 
@@ -205,7 +205,7 @@ async def test_it_inherits_only_the_environment_it_needs(tmp_path: Path, monkeyp
     for name in secrets:
         monkeypatch.setenv(name, "t0k3n")
     monkeypatch.setenv("LC_ALL", "C.UTF-8")
-    environment = (await look(monkeypatch, tmp_path))["environment"]
+    environment = (await report(monkeypatch, tmp_path))["environment"]
     assert "t0k3n" not in environment.values()
     assert (environment["LC_ALL"], environment["PATH"]) == ("C.UTF-8", os.environ["PATH"])
 
@@ -215,8 +215,8 @@ async def test_it_inherits_no_descriptors(tmp_path: Path, monkeypatch: pytest.Mo
     with socket.socket() as ours, (tmp_path / "secret").open("w") as file:
         for kept in (ours.fileno(), file.fileno()):
             os.set_inheritable(kept, True)
-        descriptors = (await look(monkeypatch, tmp_path))["descriptors"]
-    assert max(descriptors) <= 3  # and one for the look itself
+        descriptors = (await report(monkeypatch, tmp_path))["descriptors"]
+    assert max(descriptors) <= 3  # and one for listing them
 
 
 @pytest.mark.anyio
@@ -242,7 +242,7 @@ async def test_it_imports_nothing_from_the_current_folder(
 @pytest.mark.anyio
 async def test_absolute_folders_of_pythonpath_are_inherited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(["", str(tmp_path), "relative"]))
-    seen = await look(monkeypatch, tmp_path)
+    seen = await report(monkeypatch, tmp_path)
     assert seen["environment"]["PYTHONPATH"] == str(tmp_path)
     assert str(tmp_path) in seen["path"]
 
@@ -258,7 +258,7 @@ sys.exit(worker.main(sys.argv[1:]))
 
 
 def with_comments(count: int) -> bytes:
-    """A FLAC file with so many different tags, with which FFmpeg's time grows by the square."""
+    """A FLAC file with many different tags, on which FFmpeg takes quadratic time."""
     flac = CLIP.read_bytes()
     tags = b"".join(struct.pack("<I", 9) + b"%07x=v" % number for number in range(count))
     block = struct.pack("<I", 1) + b"x" + struct.pack("<I", count) + tags

@@ -25,12 +25,12 @@ CANARY = "canary-7d1e9f0c44"
 
 
 def canary() -> str:
-    """A token that the variables of the tests do not hold."""
+    """A token that no local variable of a test holds."""
     return CANARY
 
 
 def shown(error: BaseException) -> str:
-    """All that reporters of errors show, with the variables of each frame."""
+    """Return what error reporters show, with the local variables of each frame."""
     return plainly(error) + richly(error)
 
 
@@ -123,7 +123,7 @@ def test_settings_are_copied_and_changed():
 
 @pytest.fixture
 def reported(monkeypatch):
-    """What the log's errors show to who collects their tracebacks."""
+    """The tracebacks of logged errors, as an error reporter collects them."""
     found: list[str] = []
 
     class Collect(logging.Handler):
@@ -164,13 +164,13 @@ async def client(recordings):
 
 
 @pytest.fixture
-def ended(client, say, look_until):
-    """Submits a task with a signed URL, and waits for its end."""
+def ended(client, say, poll_until):
+    """Submit a task with a signed URL, and wait until it ends."""
 
     async def ended() -> dict[str, str]:
         job = {"model_id": "eva_a0008", "audio_url": f"{say('hello')}?signature={canary()}"}
         video_id = (await client.post("/v1/a2v/video.generate", json=job)).json()["data"]["video_id"]
-        return await look_until(client, video_id, "finished", "error")
+        return await poll_until(client, video_id, "finished", "error")
 
     return ended
 

@@ -1,4 +1,4 @@
-"""Running an engine: beside other code, and as a program."""
+"""Running an engine: in an ``async with`` block, and as a program."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ def answers(engine) -> bool:
 
 
 @pytest.mark.anyio
-async def test_an_engine_runs_for_the_length_of_a_block(quick_renders, recordings, say, look_until):
+async def test_an_engine_runs_for_the_length_of_a_block(quick_renders, recordings, say, poll_until):
     async with LocalEngine(allow_files=recordings) as engine, client_of(engine) as client:
-        video = await look_until(client, await submit(client, say("hello")), "finished")
+        video = await poll_until(client, await submit(client, say("hello")), "finished")
         assert video["video_url"].startswith(engine.base_url)
         assert (await client.get(video["video_url"])).text == "eva_a0008 --size 512: hello"
     assert not answers(engine)
@@ -73,7 +73,7 @@ async def test_the_sdk_talks_to_it(quick_renders, recordings, say, tmp_path):
 
 
 def test_it_really_renders(tmp_path):
-    """From a recording that is one second of a tone to a video with picture and sound."""
+    """A one-second tone becomes a video with picture and sound."""
     pytest.importorskip("a2v.engine.worker")
     import av
 
@@ -134,11 +134,11 @@ async def test_leaving_the_block_kills_renders_and_leaves_nothing(recordings, sa
 
 @pytest.mark.anyio
 async def test_leaving_the_block_does_not_wait_for_a_client_that_does_not_read(
-    quick_renders, recordings, say, look_until, data_dir
+    quick_renders, recordings, say, poll_until, data_dir
 ):
     with socket.socket() as lazy:
         async with LocalEngine(data_dir=data_dir, allow_files=recordings) as engine, client_of(engine) as client:
-            video = await look_until(client, await submit(client, say("hello")), "finished")
+            video = await poll_until(client, await submit(client, say("hello")), "finished")
             path = data_dir / "videos" / f"{video['video_id']}.mp4"
             with path.open("wb") as file:
                 file.truncate(64 * 1024 * 1024)
@@ -167,9 +167,9 @@ async def test_cancelling_the_start_ends_the_engine():
 
 
 @pytest.mark.anyio
-async def test_a_data_folder_keeps_everything(quick_renders, recordings, say, look_until, data_dir):
+async def test_a_data_folder_keeps_everything(quick_renders, recordings, say, poll_until, data_dir):
     async with LocalEngine(data_dir=data_dir, token="t", allow_files=recordings) as engine, client_of(engine) as client:
-        video_id = (await look_until(client, await submit(client, say("hello")), "finished"))["video_id"]
+        video_id = (await poll_until(client, await submit(client, say("hello")), "finished"))["video_id"]
     async with LocalEngine(data_dir=data_dir, token="t") as engine, client_of(engine) as client:
         video = (await client.get("/v1/a2v/video.get", params={"video_id": video_id})).json()["data"]
         assert (await client.get(video["video_url"])).text == "eva_a0008 --size 512: hello"
@@ -201,7 +201,7 @@ async def test_a_port_in_use_is_refused():
 
 
 def test_small_responses_are_sent_without_delay():
-    """A reply's second packet is not held back until the first is acknowledged (Nagle's algorithm)."""
+    """The second packet of a response is not held back until the first is acknowledged (Nagle's algorithm)."""
     with (
         server._listen(Settings()) as listening,
         socket.create_connection(listening.getsockname()),
@@ -270,7 +270,7 @@ print("stopped", flush=True)
 
 @pytest.fixture
 def program(stand_in, recordings, data_dir):
-    """Starts ``serve`` in a process of its own; ends what is still running."""
+    """Start ``serve`` in a process of its own; terminate it at the end."""
     import json
 
     started = []
@@ -286,7 +286,7 @@ def program(stand_in, recordings, data_dir):
 
     yield start
     for process in started:
-        process.terminate()  # and not kill: it takes its children with it
+        process.terminate()  # not kill(), so that it stops its children
         try:
             process.communicate(timeout=20)
         finally:
@@ -301,7 +301,7 @@ async def test_a_signal_stops_it_gracefully(program, say, data_dir, number, chil
     async with client:
         video_id = await submit(client, say(child.says))
         pid = await child.pid()
-        os.killpg(process.pid, number)  # as a terminal does: to everything that it started
+        os.killpg(process.pid, number)  # to the whole process group, as a terminal does
         out, err = await anyio.to_thread.run_sync(process.communicate)
     assert (process.returncode, out, err) == (0, "stopped\n", "")
     assert not child.is_alive(pid)
@@ -311,11 +311,11 @@ async def test_a_signal_stops_it_gracefully(program, say, data_dir, number, chil
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sends signals the POSIX way")
 @pytest.mark.anyio
-async def test_a_killed_engine_loses_nothing(program, say, look_until, child):
+async def test_a_killed_engine_loses_nothing(program, say, poll_until, child):
     process, client = program(workers=1)
     async with client:
         done = await submit(client, say("hello"))
-        await look_until(client, done, "finished")
+        await poll_until(client, done, "finished")
         under_way = await submit(client, say(child.says))
         orphan = await child.pid()
         waiting = await submit(client, say("hello again"))
@@ -325,11 +325,11 @@ async def test_a_killed_engine_loses_nothing(program, say, look_until, child):
     try:
         _, client = program(workers=2)
         async with client:
-            again = await look_until(client, waiting, "finished")
+            again = await poll_until(client, waiting, "finished")
             assert (await client.get(again["video_url"])).text == "eva_a0008 --size 512: hello again"
-            assert (await look_until(client, done, "finished"))["video_id"] == done
+            assert (await poll_until(client, done, "finished"))["video_id"] == done
             assert await child.pid() != orphan
-            assert await look_until(client, under_way, "in_progressing")
+            assert await poll_until(client, under_way, "in_progressing")
     finally:
         os.kill(orphan, signal.SIGKILL)
 

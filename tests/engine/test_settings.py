@@ -1,4 +1,4 @@
-"""Settings that look right and are not."""
+"""Settings that are almost valid."""
 
 from __future__ import annotations
 

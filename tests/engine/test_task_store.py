@@ -1,4 +1,4 @@
-"""What the engine remembers."""
+"""The tasks in the database."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def test_two_engines_cannot_share_a_folder(path):
 
 
 def test_a_damaged_file_is_reported_and_not_overwritten(path):
-    path.write_text("this is not a database, and somebody may want it back" * 20)
+    path.write_text("this is not a database, and must not be overwritten" * 20)
     with pytest.raises(ConfigurationError, match=r"tasks\.sqlite3"):
         TaskStore(path)
     assert path.read_text().startswith("this is not a database")

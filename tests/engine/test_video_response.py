@@ -1,4 +1,4 @@
-"""Videos that are fetched: in parts, and while they are removed."""
+"""Downloads of videos: in ranges, and while they are deleted."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from a2v.engine import LocalEngine
         ("BYTES=0-0", 206, slice(0, 1)),
         ("bytes=9999-", 416, slice(0, 0)),
         ("bytes=-0", 416, slice(0, 0)),
-        # What is no range is ignored, as HTTP has it, and so are several ranges.
+        # Invalid ranges are ignored, as HTTP demands, and so are multiple ranges.
         ("bytes=4-2", 200, slice(0, None)),
         ("bytes=", 200, slice(0, None)),
         ("bytes=-", 200, slice(0, None)),
@@ -58,15 +58,15 @@ def test_a_range_of_another_version_gets_the_whole_video(finished):
 
 @pytest.mark.anyio
 @pytest.mark.usefixtures("quick_renders")
-async def test_a_video_deleted_meanwhile_is_sent_completely_or_not_found(recordings, say, look_until, data_dir, caplog):
-    """Never broken off, and never told as an error of the engine."""
+async def test_a_video_deleted_meanwhile_is_sent_completely_or_not_found(recordings, say, poll_until, data_dir, caplog):
+    """Neither truncated nor logged as an error."""
     async with (
         LocalEngine(data_dir=data_dir, token="t", allow_files=recordings, keep_days=1000) as engine,
         httpx.AsyncClient(base_url=engine.base_url, headers={"Authorization": "t"}) as client,
     ):
         job = {"model_id": "eva_a0008", "audio_url": say("hello")}
         video_id = (await client.post("/v1/a2v/video.generate", json=job)).json()["data"]["video_id"]
-        url = (await look_until(client, video_id, "finished"))["video_url"]
+        url = (await poll_until(client, video_id, "finished"))["video_url"]
         path = data_dir / "videos" / f"{video_id}.mp4"
         content = path.read_bytes()
         seen = set()
