@@ -38,7 +38,7 @@ class LoopbackServer:
     def __init__(self, service: Handler, port: int = 0) -> None:
         if arguments.integer("port", port, minimum=0) > _MAX_PORT:
             raise InvalidArgumentError(f"port must be 0 (any free one) to {_MAX_PORT}, got {port}")
-        self.service: Handler = service
+        self._service = service
         self.token: str = "token" if service.token is None else service.token
         self._port = port
         self._stack = ExitStack()
@@ -49,8 +49,8 @@ class LoopbackServer:
             port = stack.enter_context(portal.wrap_async_context_manager(self._listening()))
             self.base_url = f"http://127.0.0.1:{port}"
             for name in ("files_url", "epoch"):
-                stack.callback(setattr, self.service, name, getattr(self.service, name))
-            self.service.files_url = self.base_url
+                stack.callback(setattr, self._service, name, getattr(self._service, name))
+            self._service.files_url = self.base_url
             self._stack = stack.pop_all()
         return self
 
@@ -84,14 +84,14 @@ class LoopbackServer:
         method, target, _ = first.split(" ")
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
         body = await requests.receive_exactly(int(headers.get("content-length", 0)))
-        self.service.epoch = time.time() - self.service.now()
+        self._service.epoch = time.time() - self._service.now()
         try:
-            reply = await self.service.handle(method, urljoin(self.base_url, target), headers, body)
+            reply = await self._service.handle(method, urljoin(self.base_url, target), headers, body)
         except httpx.TransportError:
             return False
         except Exception as error:  # noqa: BLE001  # shows mistakes in the test's script
             reply = Reply.refusal(500, f"{type(error).__name__}: {error}")
-        await anyio.sleep(self.service.latency)
+        await anyio.sleep(self._service.latency)
         await stream.send(_head(reply) + reply.body[: reply.breaks_after])
         return reply.breaks_after is None and headers.get("connection", "").lower() != "close"
 

@@ -90,10 +90,9 @@ class Server(LoopbackServer):
         service: The service: script it, and check what it received.
     """
 
-    service: Service
-
     def __init__(self, service: Service, port: int = 0) -> None:
         super().__init__(service, port)
+        self.service: Service = service
 
 
 @define(eq=False, repr=False, kw_only=True, slots=False)
