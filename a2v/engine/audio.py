@@ -113,7 +113,7 @@ class Recording:
         if not total:
             raise AudioError("The recording is empty: it holds no sound at all.")
         if total < MIN_SECONDS * RATE:
-            raise AudioError(f"The recording is too short: {total / RATE * 1000:.2g} ms, and 10 ms is the shortest.")
+            raise AudioError(f"The recording is too short: {total / RATE * 1000:.2g} ms, and the minimum is 10 ms.")
         self._levels = levels
 
     def soundtrack(self) -> Iterator[av.AudioFrame]:

@@ -48,7 +48,7 @@ def _is_known(stated: int, available: int) -> bool:
     if not 0 < stated < MAX_SOUND_BYTES:
         return False
     if available < 0.9 * stated:
-        raise AudioError(f"The recording is cut off: it announces {stated} bytes of sound and holds {available}.")
+        raise AudioError(f"The recording is cut off: it states {stated} bytes of sound and has {available}.")
     return True
 
 

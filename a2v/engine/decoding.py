@@ -161,7 +161,7 @@ class Decoder:
         """Return the error for a recording that is longer than the limit."""
         longest = self._max_seconds
         limit = f"{longest / 60:g} minutes" if longest > 90 else f"{longest:g} second{'s' * (longest != 1)}"
-        return AudioError(f"The recording is longer than {limit}, the longest that is rendered here.")
+        return AudioError(f"The recording is longer than {limit}, the limit of this engine.")
 
     def _decode(self) -> Generator[av.AudioFrame]:
         with open_source(self._source) as file:
@@ -192,7 +192,7 @@ class Decoder:
             )
             if is_exact and stated is not None and max(decoded, end) < 0.9 * stated - 0.5:
                 raise AudioError(
-                    f"The recording is cut off: it announces {stated:.1f} seconds and holds {decoded:.1f}."
+                    f"The recording is cut off: it states {stated:.1f} seconds of sound and has {decoded:.1f}."
                 )
 
     # -- the track ----------------------------------------------------------------------------------------------------
@@ -364,7 +364,7 @@ def _usable_tracks(container: InputContainer) -> list[av.AudioStream]:
     """
     tracks = list(container.streams.audio)
     if not tracks:
-        raise AudioError("The file holds no audio track.")
+        raise AudioError("The file has no audio track.")
     best = container.streams.best("audio")
     tracks.sort(key=lambda track: track is not best)
     faults = {track.index: _track_fault(track) for track in tracks}
@@ -378,11 +378,11 @@ def _track_fault(track: av.AudioStream) -> str | None:
     context = track.codec_context
     name = getattr(context, "name", None)  # a track that FFmpeg has no decoder for has no context
     if name is None:
-        return f"The audio track is of a kind that cannot be decoded here. {_CONVERT}"
+        return f"The audio track has an unknown codec, which cannot be decoded here. {_CONVERT}"
     if name not in _DECODERS.split(","):
         return f"The audio track is {context.codec.long_name}, which cannot be decoded here. {_CONVERT}"
     if context.sample_rate == 0 or context.channels == 0:
-        return "The recording holds no sound that can be decoded."
+        return "The recording has no sound that can be decoded."
     return _sample_format_fault(context.sample_rate, context.channels)
 
 
@@ -390,8 +390,8 @@ def _sample_format_fault(rate: int, channels: int) -> str | None:
     if rate in _SAMPLE_RATES and 1 <= channels <= _MAX_CHANNELS:
         return None
     return (
-        f"A recording of {channels} channels at {rate} Hz cannot be rendered: "
-        f"the most are {_MAX_CHANNELS} channels, at {_SAMPLE_RATES[0]} to {_SAMPLE_RATES[-1]} Hz."
+        f"A recording with {channels} channels at {rate} Hz cannot be rendered; "
+        f"up to {_MAX_CHANNELS} channels at {_SAMPLE_RATES[0]} to {_SAMPLE_RATES[-1]} Hz are supported."
     )
 
 

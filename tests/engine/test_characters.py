@@ -200,7 +200,7 @@ def test_any_hair_goes_with_any_clothes(hair: str, outfit: str) -> None:
     ("was", "becomes", "complaint"),
     [
         ('hair = "long"', 'hair = "mohawk"', "hair"),
-        ("eyes = 0.8", "eyes = 8", "eyes runs from 0 to 1"),
+        ("eyes = 0.8", "eyes = 8", "eyes must be between 0 and 1"),
         ("eyes = 0.8", "ears = 0.8", "ears"),
         ('"#F2B998"', '"peach"', "a colour is written like"),
         ('display_name = "Eva 01"', "", "display_name"),

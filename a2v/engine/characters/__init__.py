@@ -33,7 +33,7 @@ def _check_colours(_: object, attribute: "Attribute[Any]", value: tuple[str, ...
 
 def _check_fraction(_: object, attribute: "Attribute[Any]", value: float) -> None:
     if not 0 <= value <= 1:
-        raise ValueError(f"{attribute.name} runs from 0 to 1, got {value}")
+        raise ValueError(f"{attribute.name} must be between 0 and 1, got {value}")
 
 
 def _fraction(default: float) -> Any:
@@ -152,7 +152,9 @@ def get_character(model_id: str) -> CharacterSpec:
     try:
         return all_characters()[model_id]
     except KeyError:
-        raise RenderError(f"There is no character {model_id!r}; there are {', '.join(all_characters())}.") from None
+        raise RenderError(
+            f"There is no character {model_id!r}. The characters are {', '.join(all_characters())}."
+        ) from None
 
 
 def camera_poses(model_id: str) -> tuple[CameraPose, ...]:
