@@ -1,4 +1,4 @@
-"""Manifests: the jobs of a batch, written down as a table."""
+"""Reads manifests, the tables that list the jobs of a batch: file to bytes here, bytes to rows to jobs in ``_core``."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ def read_manifest(
     The columns are ``audio_url``, ``model_id`` (or ``pose_id``, where the server has poses), and optionally ``name`` and
     ``with_mask``; case and spaces in their names do not matter. Other columns come back in ``job.extra``.
 
-    All sources are read by the same rules. Blank rows are skipped, and so are rows at the end that have none of these
-    columns filled in. A missing value (``None``, NaN, ``pandas.NA``) is blank, a whole number may be a float, and an index
+    The same rules apply to all sources. Blank rows are skipped, and so are rows at the end in which all of these columns are
+    blank. A missing value (``None``, NaN, ``pandas.NA``) is blank, a whole number may be a float, and an index
     column without a header is ignored.
 
     Args:
@@ -62,14 +62,14 @@ def read_manifest(
             file has at most 100 MiB and 2,000,000 cells. Or else a data frame, or an iterable of mappings, such as
             ``csv.DictReader``; named tuples, rows of ``sqlite3`` and jobs are rows too.
         resolve: Called with each ``audio_url`` as it is written; its result is used instead, and a ``ValueError`` that it
-            raises is reported as a fault of that cell.
+            raises is reported as an error of that cell.
 
     Returns:
         The jobs, in the order of the rows.
 
     Raises:
-        ManifestError: Something is wrong with it, or the file cannot be read. ``error.faults`` has every problem, each with
-            its row and column.
+        ManifestError: The manifest has errors, or the file cannot be read. ``error.faults`` has every error, with its row
+            and column.
         InvalidArgumentError: ``resolve`` is not a function.
     """
     what = f"the manifest {os.fspath(source)}" if isinstance(source, (str, os.PathLike)) else "the manifest"
@@ -77,16 +77,16 @@ def read_manifest(
         found = load(source, resolve)
     except OSError as error:
         if not isinstance(source, (str, os.PathLike)):
-            raise  # it comes from the caller's own rows
-        fault = RowError(None, None, f"it cannot be read: {error.strerror or error}")
-        raise ManifestError(what, faults=(fault,)) from None
-    if found.faults:
-        raise ManifestError(what, faults=found.faults)
+            raise  # raised by the rows of the caller
+        row_error = RowError(None, None, f"it cannot be read: {error.strerror or error}")
+        raise ManifestError(what, faults=(row_error,)) from None
+    if found.errors:
+        raise ManifestError(what, faults=found.errors)
     return found.jobs
 
 
 def load(source: Any, resolve: Callable[[str], str] | None = None) -> manifest_jobs.Manifest:
-    """As ``read_manifest``, with the number of each row and the faults as they are.
+    """Read a manifest like ``read_manifest``; return its errors and row numbers too.
 
     Raises:
         OSError: The file cannot be read.
@@ -108,9 +108,7 @@ def _load_file(path: Path, resolve: Callable[[str], str] | None) -> manifest_job
         return _faulty("it is a folder; give the name of a file in it")
     read = _READERS.get(path.suffix.lower())
     if read is None:
-        return _faulty(
-            f"the kind of file is told by its ending, one of {', '.join(_READERS)}, and not {path.suffix or 'none'}"
-        )
+        return _faulty(f"its name must end in one of {', '.join(_READERS)}, got {path.suffix or 'none'}")
     if "\0" in str(path):
         return _faulty("there is a NUL character in its path")
     with path.open("rb") as file:

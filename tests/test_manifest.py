@@ -157,7 +157,7 @@ class TestTables:
 
 
 class TestFaults:
-    def test_all_are_told_at_once_with_their_places(self, faults) -> None:
+    def test_all_errors_are_reported_at_once_with_their_places(self, faults) -> None:
         """By the lines that an editor shows, and by the headers that are written there."""
         rows = [
             "Model ID;Audio-URL;Name;note",
@@ -185,9 +185,9 @@ class TestFaults:
             (9, "Name"),
         ]
         problems = [problem for _, problem in found]
-        assert problems[3] == "'A' is the name of the video of row 2 too"
-        assert problems[4] == "'more' stands under no header"
-        assert problems[5] == "'0003' is the name of the video of row 6, which has none and so is called 0003, too"
+        assert problems[3] == "'A' is also the name of the video of row 2"
+        assert problems[4] == "'more' is in a column without a header"
+        assert problems[5] == "'0003' is also the name of the video of row 6 (by default 0003)"
 
     def test_the_message_lists_the_first_ten(self, read) -> None:
         with pytest.raises(a2v.ManifestError) as caught:
@@ -210,7 +210,7 @@ class TestFaults:
             ("jobs.json", "[ ]", (None, None), "no job in it"),
             ("jobs.xlsx", workbook(), (None, None), "no job in it"),
             ("jobs.docx", "x", (None, None), "one of .csv, .tsv"),
-            ("jobs", "x", (None, None), "not none"),
+            ("jobs", "x", (None, None), "got none"),
             ("jobs.csv", f"\neva,{URL}\n", (2, None), "lacks audio_url and model_id (or pose_id): 'eva', 'https"),
             ("jobs.csv", f"audio_url,who\n{URL},eva\n", (1, None), "lacks model_id (or pose_id): 'audio_url', 'who'"),
             ("jobs.csv", "model_id,audio_url,Model ID\n", (1, "model_id"), "more than once"),
@@ -232,8 +232,8 @@ class TestFaults:
             ("jobs.csv", f"pose_id,audio_url,with_mask\na,{URL},perhaps", (2, "with_mask"), "true or false"),
             ("jobs.csv", f"model_id,audio_url,with_mask\na,{URL},yes", (2, None), "goes with a pose_id"),
             ("jobs.jsonl", "\n{]\n", (2, None), "not JSON: Expecting property name"),
-            ("jobs.jsonl", "\n[1]\n", (2, None), "not [1]"),
-            ("jobs.jsonl", '{"model_id": "a", "model_id": "b"}', (1, None), "'model_id' is there more than once"),
+            ("jobs.jsonl", "\n[1]\n", (2, None), "got [1]"),
+            ("jobs.jsonl", '{"model_id": "a", "model_id": "b"}', (1, None), "'model_id' occurs more than once"),
             ("jobs.jsonl", '{"n": -Infinity}', (1, None), "-Infinity"),
             ("jobs.jsonl", '{"n": 1' + "0" * 5000 + "}", (1, None), "not JSON: Exceeds the limit"),
             ("jobs.jsonl", "[" * 200_000, (1, None), "nested too deeply"),
@@ -245,17 +245,17 @@ class TestFaults:
             ),
             ("jobs.jsonl", json.dumps({"model_id": "a"}), (1, "audio_url"), "missing"),
             ("jobs.jsonl", json.dumps({"audio_url": URL}), (1, "model_id"), "missing"),
-            ("jobs.jsonl", json.dumps({"model_id": True, "audio_url": URL}), (1, "model_id"), "a text is wanted"),
-            ("jobs.jsonl", json.dumps({"model_id": ["a"], "audio_url": URL}), (1, "model_id"), "a text is wanted"),
+            ("jobs.jsonl", json.dumps({"model_id": True, "audio_url": URL}), (1, "model_id"), "it must be text"),
+            ("jobs.jsonl", json.dumps({"model_id": ["a"], "audio_url": URL}), (1, "model_id"), "it must be text"),
             (
                 "jobs.jsonl",
                 json.dumps({"model_id": "a", "audio_url": URL, "name": {}}),
                 (1, "name"),
-                "a text is wanted",
+                "it must be text",
             ),
             ("jobs.json", "{}", (1, None), "one array of objects"),
             ("jobs.json", '[\n{"model_id": "a"}\n]', (2, "audio_url"), "missing"),
-            ("jobs.json", "[\n\n7]", (3, None), "not 7"),
+            ("jobs.json", "[\n\n7]", (3, None), "got 7"),
             ("jobs.json", "[\n[]\n[]]", (3, None), "Expecting ',' or ']'"),
             ("jobs.json", "[[]]\n]", (2, None), "Extra data"),
             ("jobs.json", "[[]", (1, None), "Expecting"),
@@ -274,7 +274,7 @@ class TestFaults:
         assert place in places(found)
         assert named in dict(found)[place]
 
-    def test_faults_of_reading_and_of_the_rows_are_told_together(self, faults) -> None:
+    def test_errors_of_reading_and_of_rows_are_reported_together(self, faults) -> None:
         assert places(faults('{\n{}\n7\n{"audio_url": "https://a/b"}\n{', "jobs.jsonl")) == [
             (1, None),
             (3, None),
@@ -283,7 +283,7 @@ class TestFaults:
         ]
 
     def test_mappings_that_are_none(self) -> None:
-        with pytest.raises(a2v.ManifestError, match="row 2: a row is a mapping of columns to cells, and not 'eva'"):
+        with pytest.raises(a2v.ManifestError, match="row 2: a row must be a mapping of columns to cells, got 'eva'"):
             a2v.read_manifest([{"model_id": "eva", "audio_url": URL}, "eva"])
 
     @pytest.mark.parametrize(

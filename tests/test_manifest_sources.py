@@ -189,7 +189,7 @@ class TestBlank:
 
         (job,) = a2v.read_manifest([{"model_id": "eva", "audio_url": URL, "x": Rude(), "y": [math.nan]}])
         assert set(job.extra) == {"x", "y"}
-        assert "a text is wanted" in faults([{"model_id": "eva", "audio_url": URL, "name": Rude()}])[0][2]
+        assert "it must be text" in faults([{"model_id": "eva", "audio_url": URL, "name": Rude()}])[0][2]
 
     def test_missing_numbers_in_json_are_blank(self, tmp_path) -> None:
         row = f'{{"model_id": "eva", "audio_url": "{URL}", "name": NaN}}'
@@ -261,7 +261,7 @@ class TestColumnsWithoutHeader:
             found = faults(SOURCES[way](["", "model_id", "audio_url"], rows, tmp_path))
             assert len(found) == 1
             assert found[0][1] == "cell 1"
-            assert "stands under no header" in found[0][2]
+            assert "is in a column without a header" in found[0][2]
             assert "index=False" in found[0][2]
 
     @pytest.mark.parametrize("way", ["csv", "DictReader"])
@@ -271,9 +271,9 @@ class TestColumnsWithoutHeader:
         found = faults(SOURCES[way](["model_id", "audio_url"], rows, tmp_path))
 
         assert [column for _, column, _ in found] == ["cell 3"]
-        assert "'0' stands under no header, as do 2 more cells of this column" in found[0][2]
+        assert "'0' is in a column without a header, and so are 2 more cells" in found[0][2]
         found = faults(SOURCES[way](["model_id", "audio_url"], rows[:2], tmp_path))
-        assert "as does 1 more cell of this column" in found[0][2]
+        assert "and so is 1 more cell" in found[0][2]
 
     def test_a_title_beside_the_table_is_a_fault(self, tmp_path) -> None:
         book = openpyxl.Workbook()
@@ -307,14 +307,14 @@ class TestCells:
     @pytest.mark.parametrize(
         ("cell", "problem"),
         [
-            (True, "a text is wanted here, and not True"),
-            (1e15, "rounded: make the cell a text"),
-            (math.inf, "a text is wanted here, and not inf"),
-            (Decimal("Infinity"), "a text is wanted here"),
-            (Decimal("sNaN"), "a text is wanted here"),
-            (1j, "a text is wanted here"),
-            (b"eva", "a text is wanted here"),
-            (["eva"], "a text is wanted here"),
+            (True, "it must be text, got True"),
+            (1e15, "format the cell as text"),
+            (math.inf, "it must be text, got inf"),
+            (Decimal("Infinity"), "it must be text"),
+            (Decimal("sNaN"), "it must be text"),
+            (1j, "it must be text"),
+            (b"eva", "it must be text"),
+            (["eva"], "it must be text"),
             pytest.param(10**5000, "digits", id="of 5,001 digits"),
             (dt.time(3, 4), "03:04:00"),
             (dt.datetime(2026, 1, 2, 3), "2026-01-02T03:00:00"),  # noqa: DTZ001
@@ -348,7 +348,7 @@ class TestCells:
     def test_what_is_no_flag(self, cell) -> None:
         ((_, column, problem),) = faults([{"pose_id": "p", "audio_url": URL, "with_mask": cell}])
         assert column == "with_mask"
-        assert problem.startswith("it is true or false, and not ")
+        assert problem.startswith("it must be true or false, got ")
 
     @pytest.mark.parametrize(
         "character", ["\u200b", "\ufeff", "\u2060", "\u00ad", "\u202a", "\u202c", "\u3164", "\x07"]
@@ -364,7 +364,7 @@ class TestCells:
                 assert ascii(character).strip("'") in problem
                 assert character not in problem
 
-    def test_half_a_character_is_told_by_row_and_column(self, tmp_path) -> None:
+    def test_half_a_character_is_reported_by_row_and_column(self, tmp_path) -> None:
         for way in ("json", "records"):
             header, row = ["model_id", "audio_url", "note", "h\udc80h"], ["eva", URL, "n\ud800", ""]
             found = faults(SOURCES[way](header, [row] * 2, tmp_path))
@@ -373,7 +373,7 @@ class TestCells:
             assert sum("half of a character, \\ud800" in problem for _, _, problem in found) == 2
             assert all(problem.encode() for _, _, problem in found)
 
-    def test_what_cannot_be_shown_is_told_by_its_type(self) -> None:
+    def test_a_value_that_cannot_be_shown_is_named_by_its_type(self) -> None:
         class Shy:
             def __repr__(self) -> str:
                 raise RuntimeError("not me")
@@ -397,7 +397,7 @@ class TestCells:
         found = faults(source(header, rows))
 
         assert [column for _, column, _ in found] == ["name", "name"]
-        assert "'X.mask' is the name of the mask of row" in found[0][2].replace(
+        assert "'X.mask' is also the name of the mask of row" in found[0][2].replace(
             "the mask of the video of", "the mask of"
         )
 
@@ -535,10 +535,10 @@ class TestSources:
 
     def test_rows_that_are_none_are_one_fault(self, tmp_path) -> None:
         lines = io.StringIO(f"model_id,audio_url\neva,{URL}\n")
-        problem = r"a row is a mapping of columns to cells, and not 'model_id,audio_url\n' (and so in 1 more row)"
+        problem = r"a row must be a mapping of columns to cells, got 'model_id,audio_url\n' (and so in 1 more row)"
         assert faults(lines) == [(1, None, problem)]
         (found,) = faults(written(tmp_path, "jobs.json", "[1, 2, 3]"))
-        assert found[2].endswith("and not 1 (and so in 2 more rows)")
+        assert found[2].endswith("got 1 (and so in 2 more rows)")
 
     def test_the_named_index_of_a_frame_is_a_column(self) -> None:
         class Indexed(PandasFrame):

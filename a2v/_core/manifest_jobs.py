@@ -1,7 +1,8 @@
-"""Rows become jobs, or all the faults that keep them from it. The bytes of a file become rows in ``tables.py``.
+"""Turns the rows of a manifest into jobs, or into the complete list of their errors.
 
-Every kind of source goes through ``read_rows``, which decides what counts as blank, as a header, as a number or a flag. A
-fault with one cause is reported once: for a missing column, say, and not for each row that lacks it.
+``manifest_rows.py`` makes the rows of a file. ``read_rows`` alone decides, for every kind of source, what is blank, a header,
+a number or a flag. It continues after an error, so that users see all of them at once; an error that many rows share, such
+as a missing column, is reported once.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ Resolve = Callable[[str], str]
 
 _FLAGS = {"true": True, "yes": True, "1": True, "1.0": True, "false": False, "no": False, "0": False, "0.0": False}
 _URL = "https://example.com/a"
-# What is wrong with one cell, whatever is wrong with the others.
+# Builds a job with one given value, to check a cell independently of the others in its row.
 _CHECKS: dict[str, Callable[[Any], Job]] = {
     "model_id": lambda value: Job(value, _URL),
     "pose_id": lambda value: Job(pose_id=value, audio_url=_URL),
@@ -35,27 +36,27 @@ _CHECKS: dict[str, Callable[[Any], Job]] = {
     "name": lambda value: Job("m", _URL, value),
     "with_mask": lambda value: Job(pose_id="p", audio_url=_URL, with_mask=value),
 }
-# From here on, a float does not hold each whole number.
+# Above this, a float cannot represent every whole number.
 _ROUNDED = 10**15
-# A decimal number may have a billion digits, which are not to be written out.
+# A `Decimal` such as 1E+999999999 must not be written out.
 _MOST_DIGITS = 100
 _MOST_LISTED = 10
 
 
 @frozen
 class Manifest:
-    """What a manifest says.
+    """The result of reading a manifest.
 
     Attributes:
         jobs: The jobs, in the order of the rows.
-        rows: For each job, the number of its row.
-        faults: All that is wrong, in the order of the rows. With any, `jobs` is not complete.
-        hidden: The numbers of rows that were left out because a workbook hides them.
+        rows: The row number of each job.
+        errors: The errors, in the order of the rows. With any, ``jobs`` is incomplete.
+        hidden: The numbers of the rows that were skipped because the workbook hides them.
     """
 
     jobs: list[Job]
     rows: list[int]
-    faults: tuple[RowError, ...]
+    errors: tuple[RowError, ...]
     hidden: list[int] = field(factory=list)
 
 
@@ -65,9 +66,9 @@ def read_rows(
     """Make a job of each row.
 
     Args:
-        rows: The rows, and what was found wrong in reading them.
-        resolve: Makes a URL of the ``audio_url`` that is written in a row, or raises ``ValueError``.
-        is_file: Whether the rows come from a file, so that their number is bounded and there must be one.
+        rows: The rows, and the errors found when they were read.
+        resolve: Replaces the ``audio_url`` of a row, or raises ``ValueError``.
+        is_file: Whether the rows come from a file. It must contain a job, and its size is limited.
     """
     reader = _Reader(resolve)
     cells = 0
@@ -77,34 +78,34 @@ def read_rows(
             hidden = row.numbers
             continue
         if isinstance(row, RowError):
-            reader.faults.append(row)
+            reader.errors.append(row)
             continue
         cells += max(1, len(row.content) if isinstance(row.content, dict) else 1)
         if is_file and cells > MAX_CELLS:
-            reader.faults.append(
+            reader.errors.append(
                 RowError(
                     row.number, None, f"it is too big for a manifest: more than {MAX_CELLS:,} cells (columns × rows)"
                 )
             )
             break
         reader.read(row)
-    faults = reader.all_faults()
-    if not reader.jobs and not faults and (is_file or reader.unfilled):
-        among = f" but in hidden rows, which are left out: {listed_rows(hidden)}" if hidden else ""
-        faults = [RowError(None, None, f"there is no job in it{among}")]
-    return Manifest(reader.jobs, reader.rows, tuple(faults), hidden)
+    errors = reader.all_errors()
+    if not reader.jobs and not errors and (is_file or reader.unfilled):
+        among = f", except in hidden rows, which are skipped: {listed_rows(hidden)}" if hidden else ""
+        errors = [RowError(None, None, f"there is no job in it{among}")]
+    return Manifest(reader.jobs, reader.rows, tuple(errors), hidden)
 
 
 def listed_rows(numbers: Sequence[int]) -> str:
-    """Some numbers of rows, for a message."""
+    """List row numbers for a message, at most ten of them."""
     more = f" and {len(numbers) - _MOST_LISTED} more" if len(numbers) > _MOST_LISTED else ""
     return ", ".join(map(str, numbers[:_MOST_LISTED])) + more
 
 
 def rows_of(source: Any) -> Iterator[Row | RowError | Hidden]:
-    """Rows of Python's own, counted from 1: of a data frame, or of an iterable of whatever ``read_rows`` takes for a row."""
+    """Yield the rows of a data frame or an iterable, numbered from 1."""
     if any(name is not None for name in getattr(getattr(source, "index", None), "names", ())):
-        source = source.reset_index()  # pandas keeps such columns apart
+        source = source.reset_index()  # turns a named index of pandas into columns
     for method, options in (("itertuples", {"index": False, "name": None}), ("iter_rows", {})):
         if hasattr(source, "columns") and hasattr(source, method):
             rows = [(0, source.columns), *enumerate(getattr(source, method)(**options), 1)]
@@ -116,24 +117,24 @@ def rows_of(source: Any) -> Iterator[Row | RowError | Hidden]:
 
 @frozen
 class _Name:
-    """The name of a file that a row leads to, without extension."""
+    """The name of a file that is saved for a row, without extension."""
 
     row: int
     name: str
-    header: str | None  # of the cell with the name; None for a name by the row's place
+    header: str | None  # of the cell with the name; None for a default name
     what: str = "video"
 
 
 @frozen
 class _Layout:
-    """What the keys of a row mean. Most rows of a manifest have the same keys, so it is found out once.
+    """The meaning of the keys of a row. Determined once for all rows with the same keys.
 
     Attributes:
-        ours: Our columns: the key of the cell, and its header as it is written.
-        extra: The other columns, in the same way.
-        nameless: The columns without a header: the key and number of each, and whether it stands before all others.
+        ours: The columns of a job: the key of the cell, and its header as written.
+        extra: The other columns, in the same form.
+        nameless: The columns without a header: key, column number, and whether the column comes before all headers.
         headers: All headers.
-        problems: What is wrong with the headers, by header.
+        problems: The errors in headers: header and message.
     """
 
     ours: dict[str, tuple[Any, str]]
@@ -144,7 +145,7 @@ class _Layout:
 
     @classmethod
     def of(cls, keys: Iterable[Any]) -> _Layout:
-        """Find out what the keys mean."""
+        """Determine the meaning of keys."""
         found = cls({}, [], [], [], [])
         for place, key in enumerate(keys, 1):
             header = "" if key is None else strip(str(key))
@@ -164,17 +165,17 @@ class _Layout:
 
     @property
     def names_jobs(self) -> bool:
-        """Whether there is a column that every job has."""
+        """Whether one of the columns is required of a job."""
         return not {"audio_url", "model_id", "pose_id"}.isdisjoint(self.ours)
 
 
 @define
 class _Unnamed:
-    """What stands in a column without a header."""
+    """The cells of a column without a header."""
 
     row: int
     cell: Any
-    is_index: bool  # as long as its cells are the numbers of the rows, more or less
+    is_index: bool  # whether its cells are increasing numbers, as in the index of a data frame
     count: int = 0
     last: int = -1
 
@@ -185,14 +186,13 @@ class _Unnamed:
         self.is_index = self.is_index and number > self.last
         self.last = number
 
-    def fault(self, place: int) -> RowError:
-        """What is wrong with the column."""
-        problem = f"{_shown(self.cell)} stands under no header"
+    def error(self, place: int) -> RowError:
+        """Return the error of the column."""
+        problem = f"{_shown(self.cell)} is in a column without a header"
         if self.count > 1:
-            others = "does 1 more cell" if self.count == 2 else f"do {self.count - 1} more cells"
-            problem += f", as {others} of this column"
+            problem += f", and so {'is 1 more cell' if self.count == 2 else f'are {self.count - 1} more cells'}"
         if place == 1:
-            problem += "; a data frame is written without its index with index=False"
+            problem += "; write a data frame with index=False"
         return RowError(self.row, f"cell {place}", problem)
 
 
@@ -201,24 +201,25 @@ class _Reader:
     resolve: Resolve | None
     jobs: list[Job] = field(factory=list)
     rows: list[int] = field(factory=list)
-    faults: list[RowError] = field(factory=list)
+    errors: list[RowError] = field(factory=list)
     names: list[_Name] = field(factory=list)
-    # Rows that name no job, until one follows that does: they may be what a spreadsheet leaves below a table.
+    # Rows without a job, until a row with one follows: at the end they are skipped, as leftovers of a spreadsheet.
     unfilled: list[tuple[Row, Mapping[Any, Any], _Layout, dict[str, Any]]] = field(factory=list)
     layouts: dict[tuple[Any, ...], _Layout] = field(factory=dict)
     unnamed: dict[int, _Unnamed] = field(factory=dict)
-    # Faults with one cause: the first of them, and how many rows have it.
+    # Errors that rows share: the first one, and the number of rows.
     shared: dict[Any, tuple[RowError, int]] = field(factory=dict)
-    # Faults of rows that do not have a column at all, by the columns of which one is needed.
+    # Errors of rows that lack a column altogether, by the alternative columns of which one is required.
     without: dict[tuple[str, ...], list[RowError]] = field(factory=dict)
     place: int = 0
 
     def read(self, row: Row) -> None:
-        """Add what a row says: a job, or what is wrong with it."""
+        """Add the job of a row, or its errors."""
         content = _mapping(row.content)
         if content is None:
             self._add_shared(
-                "", RowError(row.number, None, f"a row is a mapping of columns to cells, and not {_shown(row.content)}")
+                "",
+                RowError(row.number, None, f"a row must be a mapping of columns to cells, got {_shown(row.content)}"),
             )
             return
         keys = tuple(content)
@@ -235,16 +236,16 @@ class _Reader:
         self.unfilled.clear()
         self._take(row, content, layout, cells)
 
-    def all_faults(self) -> list[RowError]:
-        """All that is wrong, in the order of the rows."""
-        faults = [
-            *(column.fault(place) for place, column in self.unnamed.items() if not column.is_index),
-            *(_of_several(fault, count) for fault, count in self.shared.values()),
+    def all_errors(self) -> list[RowError]:
+        """Return all errors in the order of the rows."""
+        errors = [
+            *(column.error(place) for place, column in self.unnamed.items() if not column.is_index),
+            *(_of_several(error, count) for error, count in self.shared.values()),
             *self._lacking(),
-            *self.faults,
+            *self.errors,
             *self._collisions(),
         ]
-        return sorted(faults, key=lambda fault: fault.row or 0)
+        return sorted(errors, key=lambda error: error.row or 0)
 
     def _take(self, row: Row, content: Mapping[Any, Any], layout: _Layout, cells: Mapping[str, Any]) -> None:
         for header, problem in layout.problems:
@@ -267,7 +268,7 @@ class _Reader:
         if is_whole and not found and not layout.problems:
             self._make(row, values, extra, layout)
         else:
-            self.faults += found + _wrong(row, values, layout)
+            self.errors += found + _wrong(row, values, layout)
         if ("name" in cells) == ("name" in values):
             self._name(row, values, layout)
         self.place += 1
@@ -277,13 +278,13 @@ class _Reader:
             self.jobs.append(Job(**values, extra=extra))
             self.rows.append(row.number)
         except ValueError as error:
-            # Each cell may be right and two of them not go together.
-            self.faults += _wrong(row, values, layout) or [RowError(row.number, None, str(error))]
+            # Each cell may be valid, and the combination not.
+            self.errors += _wrong(row, values, layout) or [RowError(row.number, None, str(error))]
 
     def _take_unnamed(self, row: Row, content: Mapping[Any, Any], layout: _Layout) -> None:
         cells = [(place, place < row.first, cell) for place, cell in row.stray.items()]
         for key, place, is_first in layout.nameless:
-            # `csv.DictReader` makes a list of the cells beyond the header.
+            # `csv.DictReader` collects the cells beyond the header in a list.
             several = content[key] if isinstance(content[key], list) else [content[key]]
             cells += [(place + further, is_first, cell) for further, cell in enumerate(several) if not is_blank(cell)]
         for place, is_first, cell in cells:
@@ -295,28 +296,28 @@ class _Reader:
             if cells.keys().isdisjoint(columns):
                 is_whole = False
                 headers = [layout.ours[column][1] for column in columns if column in layout.ours]
-                fault = RowError(row.number, " or ".join(headers or columns[:1]), "it is missing or empty")
-                (self.faults if headers else self.without.setdefault(columns, [])).append(fault)
+                error = RowError(row.number, " or ".join(headers or columns[:1]), "it is missing or empty")
+                (self.errors if headers else self.without.setdefault(columns, [])).append(error)
         return is_whole
 
     def _lacking(self) -> Iterator[RowError]:
-        """What is missing because the row has no such column: one fault if no row has it."""
+        """Yield the errors of missing columns: a single one if no row has the column."""
         found = {column for layout in self.layouts.values() for column in layout.ours}
         headers = dict.fromkeys(header for layout in self.layouts.values() for header in layout.headers)
-        for columns, faults in self.without.items():
-            if len(faults) > 1 and found.isdisjoint(columns):
+        for columns, errors in self.without.items():
+            if len(errors) > 1 and found.isdisjoint(columns):
                 others = f"; the columns are {listed(headers)}" if headers else ", and no column has a header"
                 problem = f"no row has this column{others}"
                 yield RowError(None, " or ".join(columns), problem)
             else:
-                yield from faults
+                yield from errors
 
     def _value(self, column: str, cell: Any) -> Any:
         if column == "with_mask":
             return _flag(cell)
         text = _text(cell)
         if found := find_invisible(text, is_name=column == "name"):
-            raise ValueError(f"it contains {found}: delete it, or type the text again")
+            raise ValueError(f"it contains {found}: delete it, or retype the text")
         return self.resolve(text) if column == "audio_url" and self.resolve else text
 
     def _name(self, row: Row, values: Mapping[str, Any], layout: _Layout) -> None:
@@ -326,34 +327,26 @@ class _Reader:
         if values.get("with_mask") is True:
             self.names.append(_Name(row.number, mask_name(name), header, "mask"))
 
-    def _add_shared(self, cause: Any, fault: RowError) -> None:
-        first, count = self.shared.get(cause, (fault, 0))
+    def _add_shared(self, cause: Any, error: RowError) -> None:
+        first, count = self.shared.get(cause, (error, 0))
         self.shared[cause] = first, count + 1
 
     def _collisions(self) -> Iterator[RowError]:
-        """Files that would be saved under one name."""
+        """Yield the errors of files that would have the same name."""
         taken: dict[str, _Name] = {}
         for name in self.names:
             other = taken.setdefault(name_key(name.name), name)
             if other is not name:
-                # One of the two has a cell to be changed, as default names differ from each other.
+                # At least one of the two has a name of its own, because default names are distinct.
                 changed, kept = (name, other) if name.header else (other, name)
-                owner = (
-                    f"row {kept.row}"
-                    if kept.header
-                    else f"row {kept.row}, which has none and so is called {kept.name},"
-                )
-                what = (
-                    f"its mask would be called {changed.name!r}, which"
-                    if changed.what == "mask"
-                    else repr(changed.name)
-                )
-                problem = f"{what} is the name of the {kept.what} of {owner} too"
+                owner = f"row {kept.row}" if kept.header else f"row {kept.row} (by default {kept.name})"
+                what = f"the name of its mask, {changed.name!r}," if changed.what == "mask" else repr(changed.name)
+                problem = f"{what} is also the name of the {kept.what} of {owner}"
                 yield RowError(changed.row, changed.header, problem)
 
 
 def _mapping(content: Any) -> Mapping[Any, Any] | None:
-    """The cells of a row by their headers; ``None`` if it is no row."""
+    """Return the cells of a row by header; ``None`` if it is not a row."""
     if isinstance(content, Mapping):
         return content
     if isinstance(content, Job):
@@ -373,11 +366,11 @@ def _is_empty(row: Row, content: Mapping[Any, Any]) -> bool:
     )
 
 
-def _of_several(fault: RowError, count: int) -> RowError:
+def _of_several(error: RowError, count: int) -> RowError:
     if count == 1:
-        return fault
+        return error
     return RowError(
-        fault.row, fault.column, f"{fault.problem} (and so in {count - 1} more {'row' if count == 2 else 'rows'})"
+        error.row, error.column, f"{error.problem} (and so in {count - 1} more {'row' if count == 2 else 'rows'})"
     )
 
 
@@ -403,12 +396,12 @@ def _shown(value: Any) -> str:
 def _said(convert: Callable[[Any], str], value: Any) -> str:
     try:
         return convert(value)
-    except Exception:  # noqa: BLE001  # whatever a class of the caller raises
+    except Exception:  # noqa: BLE001  # a class of the caller may raise anything
         return f"a value of type {type(value).__name__}"
 
 
 def _plain_number(cell: Any) -> Any:
-    """A number of whatever class as an ``int`` if it is whole: spreadsheets and data frames make floats of such."""
+    """Return a whole number of any type as an ``int``: spreadsheets and data frames turn integers into floats."""
     if isinstance(cell, (bool, int)) or not isinstance(cell, (numbers.Real, Decimal)):
         return cell
     number: Any = cell
@@ -431,7 +424,7 @@ def _is_finite(number: Any) -> bool:
 
 
 def _index(cell: Any) -> int:
-    """The number in a cell of an index; -1 if it is none."""
+    """Return the number in a cell of an index; -1 if there is none."""
     if isinstance(cell, str) and cell.isascii() and cell.isdecimal() and len(cell) < 16:
         return int(cell)
     number = _plain_number(cell)
@@ -439,18 +432,18 @@ def _index(cell: Any) -> int:
 
 
 def _text(cell: Any) -> str:
-    """What a cell says where a text is wanted: spreadsheets and data frames make numbers and dates of what looks like one."""
+    """Return the text of a cell. Spreadsheets and data frames turn text that looks like a number or a date into one."""
     if isinstance(cell, CellError):
         words = f"the cell shows the error {escape(cell)}" if cell else "the formula was never calculated"
         raise ValueError(  # noqa: TRY004  # as for all of a job
-            f"{words}: correct it in a spreadsheet program, and save the workbook again"
+            f"{words}: correct it in a spreadsheet program and save the workbook again"
         )
     if isinstance(cell, (str, os.PathLike)):
         return str(cell).strip()
     number = _plain_number(cell)
     if isinstance(number, int) and not isinstance(number, bool):
         if not isinstance(cell, (numbers.Integral, Decimal)) and abs(number) >= _ROUNDED:
-            raise ValueError(f"a number of so many digits ({number}) is rounded: make the cell a text")
+            raise ValueError(f"a number with so many digits is rounded ({number}): format the cell as text")
         return str(number)
     if _is_finite(number):
         return str(number)
@@ -458,13 +451,13 @@ def _text(cell: Any) -> str:
         return (cell if cell.time() != dt.time() else cell.date()).isoformat()
     if isinstance(cell, (dt.date, dt.time)):
         return cell.isoformat()
-    raise ValueError(f"a text is wanted here, and not {_shown(cell)}")
+    raise ValueError(f"it must be text, got {_shown(cell)}")
 
 
 def _flag(cell: Any) -> bool:
     flag = _FLAGS.get(strip(_said(str, _plain_number(cell))).casefold())
     if flag is None:
-        raise ValueError(f"it is true or false, and not {_shown(cell)}")
+        raise ValueError(f"it must be true or false, got {_shown(cell)}")
     return flag
 
 

@@ -1,4 +1,4 @@
-"""The bytes of a file become rows: CSV, JSON Lines, JSON, XLSX. What the rows mean is for ``manifest.py``."""
+"""Turns the bytes of a manifest into rows: CSV, JSON Lines, JSON, XLSX. ``manifest_jobs.py`` interprets the rows."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MAX_COLUMNS = 16_384
 
 COLUMNS = ("model_id", "pose_id", "audio_url", "name", "with_mask")
 _PLAIN = {column.replace("_", ""): column for column in COLUMNS}
-# A BOM says it all; the longer ones first, as one begins with another.
+# The longer ones first, because the BOM of UTF-32 LE begins with that of UTF-16 LE.
 _BOMS = {
     codecs.BOM_UTF32_LE: "utf-32",
     codecs.BOM_UTF32_BE: "utf-32",
@@ -35,20 +35,20 @@ _BOMS = {
 }
 _SPACE = re.compile(r"\s*")
 _DELIMITERS = (",", ";", "\t", "|")
-# The line with which a file tells Excel its delimiter.
+# The line that sets the delimiter for Excel.
 _SEPARATOR_LINE = re.compile(r'"?sep=([^\r\n"]?)"?\s*', re.IGNORECASE)
 _MOST_NAMED = 20
 
 
 @frozen
 class Row:
-    """A row of a manifest, as it was written.
+    """A row of a manifest, not yet interpreted.
 
     Attributes:
-        number: Its place, counted from 1 as editors and spreadsheets do.
-        content: Usually a mapping of headers to cells; what else it may be, `manifest.py` knows.
-        stray: Cells under no header, by the number of their column, counted from 1.
-        first: The number of the first column with a header, where `stray` is used.
+        number: Its number, counted from 1 as in editors and spreadsheets.
+        content: Usually a mapping of headers to cells; ``manifest_jobs.py`` accepts other types too.
+        stray: The cells without a header, by column number, counted from 1.
+        first: The number of the first column with a header; only used with ``stray``.
     """
 
     number: int
@@ -59,7 +59,7 @@ class Row:
 
 @frozen
 class Hidden:
-    """The numbers of the rows that were left out because a workbook hides them."""
+    """The numbers of the rows that were skipped because the workbook hides them."""
 
     numbers: list[int]
 
@@ -69,42 +69,42 @@ Rows = Iterator[Row | RowError | Hidden]
 
 @lru_cache(maxsize=1024)
 def column_of(header: str) -> str | None:
-    """Which of our columns a header means, however it is spelt: ``Audio URL`` is ``audio_url``."""
+    """Return the column of a job that a header means, in any spelling: ``Audio URL`` is ``audio_url``."""
     plain = re.sub(r"[\s_-]", "", header).casefold()
     return _PLAIN.get(plain if plain.isascii() else "".join(one for one in plain if not is_invisible(one)))
 
 
 def is_blank(value: Any) -> bool:
-    """Whether a cell holds nothing: ``None``, a text that shows nothing, or a missing value (NaN, NaT, ``pandas.NA``)."""
+    """Whether a cell is blank: ``None``, text without visible characters, or a missing value (NaN, NaT, ``pandas.NA``)."""
     if isinstance(value, str):
         return not isinstance(value, CellError) and not strip(value)
     if value is None:
         return True
     try:
-        # Missing values differ from themselves; `pandas.NA` and numpy's `masked` answer the question with themselves.
+        # Missing values differ from themselves; comparing `pandas.NA` or numpy's `masked` returns the same object.
         differs = value != value  # noqa: PLR0124
         return differs is value or bool(differs)
-    except Exception:  # noqa: BLE001  # whatever a class of the caller raises, it is no missing value
+    except Exception:  # noqa: BLE001  # a class of the caller may raise anything; it is not a missing value
         return False
 
 
 def read_csv(data: bytes) -> Rows:
-    """CSV, with the delimiter under which the header makes most sense: comma, semicolon, tab or bar."""
+    """Read CSV. The delimiter (comma, semicolon, tab or bar) is the one that yields most known headers."""
     return _of_text(data, _csv_rows)
 
 
 def read_json_lines(data: bytes) -> Rows:
-    """JSON Lines: an object in each line."""
+    """Read JSON Lines: one object per line."""
     return _of_text(data, _json_lines)
 
 
 def read_json(data: bytes) -> Rows:
-    """One JSON array of objects."""
+    """Read a JSON array of objects."""
     return _of_text(data, _json_array)
 
 
 def read_xlsx(data: bytes) -> Rows:
-    """The visible rows of the first visible sheet of an Excel workbook."""
+    """Read the visible rows of the first visible sheet of an Excel workbook."""
     try:
         sheet = read_sheet(data)
     except WorkbookError as error:
@@ -120,7 +120,7 @@ def _of_text(data: bytes, read: Callable[[str], Rows]) -> Rows:
     try:
         text = data.decode(encoding)
     except UnicodeDecodeError as error:
-        at = error.start + len(data) - len(error.object)  # one of the codecs does not count the BOM
+        at = error.start + len(data) - len(error.object)  # the utf-8-sig codec does not count the BOM
         line = data[:at].decode(encoding, "ignore").count("\n") + 1
         byte = f"the byte 0x{data[at]:02x} (number {at + 1} of the file)"
         yield RowError(
@@ -138,7 +138,7 @@ def _of_text(data: bytes, read: Callable[[str], Rows]) -> Rows:
 
 
 def _csv_rows(text: str) -> Rows:
-    # Without translation, so that a line break in quotes is kept as it is.
+    # Without newline translation, so that line breaks in quotes are kept.
     lines = list(io.StringIO(text, newline=""))
     skipped, delimiter = 0, ""
     if lines and (found := _SEPARATOR_LINE.fullmatch(lines[0])):
@@ -168,29 +168,29 @@ def _csv_cells(
             if any(cells[MAX_COLUMNS:]) and not failed:
                 failed.append(_too_wide(number))
             yield number, cells[:MAX_COLUMNS]
-            number = reader.line_num + first  # a row may go over several lines, and counts by its first
+            number = reader.line_num + first  # a row of several lines has the number of the first
     except csv.Error as error:
-        # What follows cannot be told apart: the quote may have swallowed it.
+        # The rest cannot be split into rows: the quote may have swallowed it.
         problem = "a quote is opened and never closed" if "unexpected end" in str(error) else f"it is not CSV: {error}"
         failed.append(RowError(number, None, problem))
 
 
 def table(rows: Iterator[tuple[int, Mapping[int, Any]]], where: str = "the first row") -> Rows:
-    """The rows under a header.
+    """Yield the rows below a header.
 
     Args:
-        rows: Numbers of rows, and their cells by the number of the column. The first that is not blank is the header; its
-            number is 0 if it is no row.
-        where: What to call the header's row.
+        rows: Row numbers, and cells by column number. The first row that is not blank is the header; its number is 0 if the
+            header is not a row.
+        where: The name of the header's row in messages.
     """
     filled = ((number, cells) for number, cells in rows if not all(map(is_blank, cells.values())))
     number, names = next(filled, (0, {}))
     header = {place: strip(str(name)) for place, name in names.items() if not is_blank(name)}
     if not header:
         return
-    faults = list(_header_faults(number, list(header.values()), where))
-    yield from faults
-    if faults:  # every row would only tell the same again
+    errors = list(_header_errors(number, list(header.values()), where))
+    yield from errors
+    if errors:  # each row would repeat them
         return
     first = min(header)
     for number, cells in rows:
@@ -198,7 +198,7 @@ def table(rows: Iterator[tuple[int, Mapping[int, Any]]], where: str = "the first
         yield Row(number, {name: cells.get(place, "") for place, name in header.items()}, stray, first)
 
 
-def _header_faults(number: int, header: list[str], where: str) -> Iterator[RowError]:
+def _header_errors(number: int, header: list[str], where: str) -> Iterator[RowError]:
     if len(header) > MAX_COLUMNS:
         yield _too_wide(number or None)
         return
@@ -216,7 +216,7 @@ def _too_wide(number: int | None) -> RowError:
 
 
 def missing_columns(columns: Iterable[str]) -> str:
-    """Which of the columns that a manifest must have are missing; empty if none is."""
+    """Return the required columns that are missing, for a message; empty if none is."""
     found = set(columns)
     missing = [] if "audio_url" in found else ["audio_url"]
     missing += [] if {"model_id", "pose_id"} & found else ["model_id (or pose_id)"]
@@ -224,7 +224,7 @@ def missing_columns(columns: Iterable[str]) -> str:
 
 
 def listed(headers: Iterable[str]) -> str:
-    """Headers for a message, shortened if need be."""
+    """List headers for a message, at most twenty of them."""
     names = [repr(escape(name[:60])) for name in headers]
     return ", ".join(names[:_MOST_NAMED]) + (
         f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
@@ -241,7 +241,7 @@ def _json_lines(text: str) -> Rows:
 
 
 def _json_array(text: str) -> Rows:
-    """Element by element, which tells the line of each."""
+    """Decode the array element by element, to know the line of each."""
     at = _skip(text, 0)
     if at == len(text):
         return
@@ -283,14 +283,14 @@ def _not_json(error: Exception) -> str:
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     twice = [name for name, count in Counter(name for name, _ in pairs).items() if count > 1]
     if twice:
-        raise ValueError(f"{twice[0]!r} is there more than once")
+        raise ValueError(f"{twice[0]!r} occurs more than once")
     return dict(pairs)
 
 
 def _constant(name: str) -> None:
-    # Python writes missing numbers as NaN.
+    # Python's `json` writes missing numbers as NaN.
     if name != "NaN":
-        raise ValueError(f"{name} is no value of JSON")
+        raise ValueError(f"{name} is not a JSON value")
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_once, parse_constant=_constant)

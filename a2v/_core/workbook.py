@@ -3,8 +3,8 @@
 A workbook is a ZIP archive of XML parts: ``workbook.xml`` lists the sheets, relationships say which part holds each of them,
 and cells refer to shared strings and number formats by index. The file may come from a stranger, so it is read with the
 standard library alone and in small pieces: parts are unpacked 64 KiB at a time, expat parses them without document type
-declarations, and only cells that hold a value take memory. The limits below bound the work. Whatever does not look like a
-workbook is refused: a file leads to rows or to a ``WorkbookError``.
+declarations, and only cells that hold a value take memory. The limits below bound the work. The result is rows or a
+``WorkbookError``, for any input.
 """
 
 from __future__ import annotations
@@ -27,30 +27,30 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 MAX_CELLS = 2_000_000
-"""The most cells with a value in a sheet, and the most shared strings in a workbook."""
+"""Maximum number of cells with a value in a sheet, and of shared strings in a workbook."""
 MAX_TEXT = 100_000_000
-"""The most characters in a sheet; a shared string counts once for each cell that shows it."""
+"""Maximum number of characters in a sheet; a shared string counts once per cell that refers to it."""
 MAX_UNPACKED = 256 << 20
-"""The most bytes of XML that are unpacked."""
+"""Maximum size of the unpacked XML, in bytes."""
 MAX_TAGS = 20_000_000
-"""The most XML elements that are read."""
+"""Maximum number of XML elements."""
 
 # Excel's own limits.
 _LAST_ROW, _LAST_COLUMN, _MAX_PIECES = 1_048_576, 16_384, 32_767
-# Of the parts with neither cells nor strings.
+# The limit for parts with neither cells nor strings.
 _FEW_TAGS = 1_000_000
 _PIECE = 1 << 16
-# Expat scans an incomplete tag again with each piece.
+# Expat rescans an incomplete tag with each piece.
 _MAX_TAG_LENGTH = 1 << 20
 _MAX_DEPTH = 100
-# The container of a workbook with a password, and of those from before 2007.
+# The container of encrypted workbooks, and of .xls files.
 _OLE = bytes.fromhex("d0cf11e0a1b11ae1")
 _ESCAPE = re.compile(r"_x([0-9A-Fa-f]{4})_")
 _TRUE = ("1", "true")
 # The built-in number formats of dates and times, including the East Asian ones.
 _DATE_FORMATS = {*range(14, 23), *range(27, 37), 45, 46, 47, *range(50, 59)}
 _DURATION_FORMAT = 46
-# What is not a placeholder in a number format: quoted and escaped text, padding, colours and locales.
+# The parts of a number format that are not placeholders: quoted and escaped text, padding, colours and locales.
 _LITERAL = re.compile(r'"[^"]*"?|[\\_*].|\[(?!(?:h+|m+|s+)\])[^\]]*\]', re.IGNORECASE)
 _DURATION = re.compile(r"\[(?:h+|m+|s+)\]", re.IGNORECASE)
 
@@ -60,7 +60,7 @@ class WorkbookError(Exception):
 
 
 class CellError(str):
-    """What a cell without a value shows, such as ``#REF!``; empty for a formula that was never calculated."""
+    """The error that a cell shows instead of a value, such as ``#REF!``; empty for a formula that was never calculated."""
 
     __slots__ = ()
 
@@ -81,7 +81,7 @@ class Sheet:
 
 
 def read_sheet(data: bytes) -> Sheet:
-    """Read the first visible sheet of a workbook, passing over blank ones.
+    """Read the first visible sheet of a workbook that is not blank.
 
     Raises:
         WorkbookError: The file is not a workbook, is damaged, or exceeds a limit.
@@ -107,7 +107,7 @@ def read_sheet(data: bytes) -> Sheet:
 
 
 def _visible_sheets(book: _BookPart, related: _RelationsPart) -> Iterator[tuple[str, str]]:
-    """The names and the parts of the sheets that are neither hidden nor a chart or a macro."""
+    """Yield name and part of each sheet, except hidden sheets, charts and macros."""
     for name, state, relation in book.sheets:
         kind, part = related.targets.get(relation, ("", ""))
         if kind == "worksheet" and state not in ("hidden", "veryHidden"):
@@ -119,7 +119,7 @@ def _damaged(reason: object) -> WorkbookError:
 
 
 class _Archive:
-    """The parts of a workbook. Their names are compared without case, and with slashes where a program wrote backslashes."""
+    """The parts of a workbook. Their names are case-insensitive, and some programs write backslashes in them."""
 
     def __init__(self, data: bytes) -> None:
         self._zip = _unzip(lambda: ZipFile(io.BytesIO(data)))
@@ -128,12 +128,12 @@ class _Archive:
         self._tags_left = MAX_TAGS
 
     def related(self, part: str) -> _RelationsPart:
-        """What a part refers to."""
+        """Return the relationships of a part."""
         relations = join(dirname(part), "_rels", f"{basename(part)}.rels")
         return self.read_optional(relations, _RelationsPart(dirname(part)))
 
     def read_optional(self, part: str | None, into: P) -> P:
-        """Parse a part, if the workbook has it."""
+        """Parse a part if the workbook has it."""
         return into if part is None or _part_name(part) not in self._members else self.read(part, into)
 
     def read(self, part: str, into: P) -> P:
@@ -151,7 +151,7 @@ class _Archive:
                 raise _damaged("its XML is nested too deeply")
             if self._tags_left < fewest_left:
                 raise WorkbookError(f"it is too big for a manifest: more than {into.max_tags:,} XML elements")
-            # Programs use different prefixes for the same namespace.
+            # Programs differ in the prefix of the namespace.
             into.start(name.rpartition(":")[2], attributes)
 
         def end(name: str) -> None:
@@ -180,8 +180,8 @@ class _Archive:
         if member is None:
             raise _damaged(f"it has no part {part[:100]!r}")
         if member.compress_type not in (ZIP_STORED, ZIP_DEFLATED):
-            # `zipfile` unpacks the other kinds as a whole.
-            raise _damaged("it is compressed in another way than Excel does")
+            # `zipfile` unpacks members of other types as a whole.
+            raise _damaged("its compression is not one that Excel uses")
         file = _unzip(lambda: self._zip.open(member))
         while piece := _unzip(lambda: file.read(_PIECE)):
             self._bytes_left -= len(piece)
@@ -206,7 +206,7 @@ def _refuse_doctype(*_: object) -> None:
 
 
 class _Part:
-    """Receives the XML of a part: local names of elements, and text."""
+    """Receives the XML of a part: the local names of elements, and text."""
 
     max_tags = _FEW_TAGS
 
@@ -284,7 +284,7 @@ class _StringsPart(_Part):
 
 
 class _StylesPart(_Part):
-    """Which cell styles show a number as a date (``"date"``) or a duration (``"duration"``)."""
+    """The cell styles that show a number as a date (``"date"``) or a duration (``"duration"``)."""
 
     def __init__(self) -> None:
         self.formats: list[str] = []
@@ -333,7 +333,7 @@ class _SheetPart(_Part):
         self._row = self._column = self._count = self._characters = 0
         self._row_text = ""
         self._is_hidden = False
-        # Of the cell that is being read.
+        # The state of the current cell.
         self._kind: str | None = None
         self._style = "0"
         self._pieces: list[str] = []
@@ -436,7 +436,7 @@ class _SheetPart(_Part):
         shown_as = self._formats[style] if style < len(self._formats) else ""
         if shown_as and (moment := _moment(number, shown_as, is_1904=self._is_1904)):
             return moment
-        # Numbers are floats, of fifteen digits.
+        # Excel stores numbers as floats with fifteen significant digits.
         return int(number) if number.is_integer() and abs(number) < 1e15 else number
 
 
@@ -452,7 +452,7 @@ def _check_count(count: int) -> None:
 
 @lru_cache(maxsize=_LAST_COLUMN)
 def _column(letters: str) -> int:
-    """The number of a column, from 1; 0 for what is none."""
+    """Return the number of a column, from 1; 0 for an invalid name."""
     if not re.fullmatch(r"[A-Z]{1,3}", letters):
         return 0
     number = 0
@@ -468,19 +468,19 @@ def _index(text: str) -> int:
 
 
 def _unescaped(text: str) -> str:
-    """Text without the escapes that workbooks have for characters which XML does not allow, such as ``_x000D_``."""
+    """Decode the escapes of characters that XML does not allow, such as ``_x000D_``."""
     return _ESCAPE.sub(lambda found: chr(int(found[1], 16)), text) if "_x" in text else text
 
 
 def _moment(days: float, shown_as: str, *, is_1904: bool) -> str | None:
-    """A date, a time or a duration as text, as JSON has no such values; ``None`` if the number is none."""
+    """Return a date, a time or a duration as text, which JSON has no types for; ``None`` if the number is out of range."""
     if days < 0:
         return None
     try:
         whole = dt.timedelta(milliseconds=round(days * 86_400_000))
         if shown_as == "duration":
             return str(whole)
-        # Lotus 1-2-3, and so Excel, thought that 1900 had a 29 February, day 60.
+        # Lotus 1-2-3, and so Excel, have a 29 February 1900, day 60, which did not exist.
         epoch = dt.date(1904, 1, 1) if is_1904 else dt.date(1899, 12, 30 if days >= 60 else 31)
         moment = dt.datetime.combine(epoch, dt.time()) + whole
     except OverflowError:

@@ -1,7 +1,7 @@
-"""What a notebook shows of the values: plain HTML, escaped, without a script.
+"""The HTML representation of values in notebooks: static and escaped, without scripts.
 
-A server's words are text and never markup, and of its URLs only those of http and https become links and pictures. The
-browser fetches them by itself, so without the token.
+Strings from a server are always text, never markup, and only its http and https URLs become links and pictures. The browser
+fetches those without the token.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from html import escape
 from attrs import field, frozen
 
 _ROWS = 100
-"""A longer list is cut off: a browser has enough of some thousand pictures, and a reader long before."""
+"""The maximum number of rows: thousands of pictures would overload the browser."""
 
 _SMALL, _LARGE = 48, 160
-"""How wide a picture is, in pixels, in a table and by itself."""
+"""The width of pictures in pixels, in a table and in a card."""
 
 _COLOURS = {"finished": "#2e7d32", "failed": "#c62828", "under way": "#1565c0"}
 _REST = "#9e9e9e"
@@ -24,15 +24,15 @@ _CELL = "text-align:left;vertical-align:middle;padding:2px 12px 2px 0"
 
 @frozen
 class HtmlView:
-    """What is to be seen of a value.
+    """The visible facts of a value.
 
     Attributes:
-        name: What people call it.
-        facts: What else is known of it, by its name in the API; what is empty is left out.
-        picture: The URL of a picture of it.
-        player: The URL of a film.
-        links: URLs by what is there.
-        parts: What it has, in the same way.
+        name: Its name for people.
+        facts: Other facts by their names in the API; empty ones are left out.
+        picture: The URL of its picture.
+        player: The URL of its video.
+        links: URLs by the text of the link.
+        parts: The views of its parts.
     """
 
     name: str
@@ -43,26 +43,27 @@ class HtmlView:
     parts: Sequence[HtmlView] = ()
 
 
-def card(shown: HtmlView) -> str:
-    """A value by itself: a portrait or a player, and below it what is known."""
-    film = _player(shown.player)
-    facts = "".join(f"<div>{_fact(key, value)}</div>" for key, value in shown.facts.items() if value)
-    links = "".join(f"<div>{link}</div>" for link in _links(shown.links))
-    parts = "".join(card(part) for part in shown.parts)
-    name = f"<div><strong>{escape(shown.name)}</strong></div>" if shown.name else ""
-    own = f"{_picture(shown.picture, shown.name, _LARGE)}{film}{name}{facts}{links}"
+def card(view: HtmlView) -> str:
+    """Render one value as a card: its picture or a player above its facts."""
+    player = _player(view.player)
+    facts = "".join(f"<div>{_fact(key, value)}</div>" for key, value in view.facts.items() if value)
+    links = "".join(f"<div>{link}</div>" for link in _links(view.links))
+    parts = "".join(card(part) for part in view.parts)
+    name = f"<div><strong>{escape(view.name)}</strong></div>" if view.name else ""
+    own = f"{_picture(view.picture, view.name, _LARGE)}{player}{name}{facts}{links}"
     beside = f'<div style="display:flex;flex-wrap:wrap">{parts}</div>' if parts else ""
     return f'<div style="display:inline-block;vertical-align:top;margin:4px 12px 4px 0">{own}{beside}</div>'
 
 
 def table(rows: Sequence[HtmlView]) -> str:
-    """Many values, one below the other."""
+    """Render values as a table, one per row."""
     if not rows:
         return "<em>none</em>"
     names = list(dict.fromkeys(key for row in rows for key, value in row.facts.items() if value))
     heads = ["", "name", *names, ""]
     cells = [
-        [_looks(row), escape(row.name), *(_value(row, name) for name in names), _extras(row)] for row in rows[:_ROWS]
+        [_small_picture(row), escape(row.name), *(_value(row, name) for name in names), _extras(row)]
+        for row in rows[:_ROWS]
     ]
     kept = [place for place in range(len(heads)) if any(row[place] for row in cells)]
     head = "".join(f'<th style="{_CELL}">{escape(heads[place])}</th>' for place in kept)
@@ -72,11 +73,11 @@ def table(rows: Sequence[HtmlView]) -> str:
 
 
 def progress(counts: Mapping[str, int]) -> str:
-    """How far many things have come: a bar, and the same in words.
+    """Render progress as a bar, and in words.
 
     Args:
-        counts: How many there are of each kind, such as ``{"finished": 3, "failed": 1, "under way": 4, "waiting": 9}``,
-            in the order in which they are shown.
+        counts: The number of items of each kind, such as ``{"finished": 3, "failed": 1, "under way": 4, "waiting": 9}``,
+            in the order in which they are view.
     """
     total = sum(counts.values())
     pieces = "".join(
@@ -90,7 +91,7 @@ def progress(counts: Mapping[str, int]) -> str:
 
 
 def _web(url: str) -> str:
-    """A URL fit for an attribute, or nothing: what is not http or https could run or read something."""
+    """Return a URL escaped for an attribute; empty if it is not http or https, which could run code or read files."""
     return escape(url) if url.lower().startswith(("https://", "http://")) else ""
 
 
@@ -112,7 +113,7 @@ def _player(url: str) -> str:
 
 
 def _links(links: Mapping[str, str]) -> list[str]:
-    """Nothing of the notebook goes along to where they lead."""
+    """Render links that reveal nothing about the notebook to their targets."""
     return [
         f'<a href="{safe}" target="_blank" rel="noopener noreferrer">{escape(what)}</a>'
         for what, url in links.items()
@@ -133,10 +134,13 @@ def _cell(html: str) -> str:
     return f'<td style="{_CELL}">{html}</td>'
 
 
-def _looks(row: HtmlView) -> str:
+def _small_picture(row: HtmlView) -> str:
     return _picture(row.picture, row.name, _SMALL)
 
 
 def _extras(row: HtmlView) -> str:
-    parts = [" ".join(filter(None, [_looks(part), *(_value(part, name) for name in part.facts)])) for part in row.parts]
+    parts = [
+        " ".join(filter(None, [_small_picture(part), *(_value(part, name) for name in part.facts)]))
+        for part in row.parts
+    ]
     return "<br>".join([*parts, *_links(row.links)])

@@ -143,8 +143,8 @@ def read_batch_manifest(path: Path, server: ServerOptions, *, staged: bool) -> B
     except (OSError, ImportError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise UsageError(f"the manifest {path} cannot be read: {reason}") from None
-    if found.faults:
-        raise ManifestError(f"the manifest {path}", faults=found.faults)
+    if found.errors:
+        raise ManifestError(f"the manifest {path}", faults=found.errors)
     job_sources = [sources[job.audio_url] for job in found.jobs]
     return BatchManifest(found.jobs, found.rows, file_names(found.jobs), job_sources, found.hidden)
 

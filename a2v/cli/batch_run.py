@@ -171,6 +171,8 @@ class _BatchRun:
                             job = self.manifest.outcome_status(outcome)
                             if job.error:
                                 self.errors[outcome.index] = job.error
+                            # First the counts, which are redrawn below the line of the job.
+                            self.events.emit(BatchProgress(batch.progress, await batch.pace()))
                             self.events.emit(JobEnded(job))
                 jobs = self._statuses()
                 self.events.emit(BatchSummary(count_stages(job.state for job in jobs)))
@@ -317,7 +319,7 @@ async def progress_events(batch: AsyncBatch, events: EventStream) -> AsyncIterat
         yield
     finally:
         task.cancel()
-        # `await task` would raise the task's cancellation, which cannot be told from one of this command.
+        # `await task` would raise the task's cancellation, which looks the same as one of this command.
         await asyncio.wait([task])
 
 

@@ -165,7 +165,7 @@ class JobEnded:
 
 @frozen
 class BatchSummary:
-    """A batch ended, with so many jobs in each stage."""
+    """A batch ended. Counts its jobs by stage."""
 
     counts: Counter[str]
 

@@ -50,7 +50,7 @@ def check_report(report: Path, needed: Iterable[Path]) -> None:
 def _is_name_key(one: Path, other: Path) -> bool:
     """Whether two paths name one file, also through links or another spelling, or would if it was created."""
     try:
-        # Also true for hard links, and for names that the file system does not tell apart.
+        # Also true for hard links, and for spellings that the file system treats as equal.
         return one.samefile(other)
     except OSError:
         one, other = Path(os.path.realpath(one)), Path(os.path.realpath(other))

@@ -65,7 +65,7 @@ def test_paths_and_numbers_that_cannot_be(here, service, arguments, named) -> No
     assert not service.calls
 
 
-def test_hidden_rows_are_told(here, service, tmp_path) -> None:
+def test_hidden_rows_are_reported(here, service, tmp_path) -> None:
     book = openpyxl.Workbook()
     for row in [["model_id", "audio_url"], ["eva_a0008", URL], ["eva_a0008", f"{URL}?2"]]:
         book.active.append(row)
@@ -80,4 +80,4 @@ def test_hidden_rows_are_told(here, service, tmp_path) -> None:
 
     book.active.row_dimensions[2].hidden = True
     book.save(tmp_path / "jobs.xlsx")
-    assert "no job in it but in hidden rows, which are left out: 2, 3" in here("batch", "jobs.xlsx", "-o", "v")[2]
+    assert "no job in it, except in hidden rows, which are skipped: 2, 3" in here("batch", "jobs.xlsx", "-o", "v")[2]

@@ -105,7 +105,7 @@ class TestOutcomes:
         assert sorted(lines(repeated.stdout)[:-1]) == saved
         assert len(arrived(rendering)) == 3
 
-    def test_what_failed_is_told_with_its_reason_and_may_be_submitted_again(self, ran, rendering, manifest) -> None:
+    def test_failed_jobs_are_listed_with_their_reason_and_can_be_resubmitted(self, ran, rendering, manifest) -> None:
         manifest(HEAD + "eva,https://x/1.wav,one,\neva,https://x/silent.wav,two,\neva,https://x/refused.wav,three,\n")
 
         done = ran(*BATCH)
@@ -137,7 +137,7 @@ class TestOutcomes:
             ("lost silent refused", "a2v: 1 of 3 jobs may or may not have been accepted, 2 more are not done:"),
         ],
     )
-    def test_one_is_not_spoken_of_as_many(self, ran, rendering, manifest, recordings, told) -> None:
+    def test_messages_use_singular_and_plural(self, ran, rendering, manifest, recordings, told) -> None:
         manifest(HEAD + "".join(f"eva,https://x/{name}.wav,,\n" for name in recordings.split()))
 
         assert ran(*BATCH).stderr.splitlines()[0] == told
@@ -188,7 +188,7 @@ class TestOutcomes:
             "extra": {"customer": "acme"},
         }
 
-    def test_rows_that_are_the_same_are_warned_of(self, ran, rendering, manifest) -> None:
+    def test_identical_rows_are_warned_about(self, ran, rendering, manifest) -> None:
         row = "eva,https://x/1.wav,{},\n"
         manifest(HEAD + row.format("a") + row.format("b") + row.format("c"))
 
@@ -198,7 +198,7 @@ class TestOutcomes:
         assert done.stderr == "a2v: rows 2, 3 and 4 are identical: 3 videos, each paid for\n"
         assert len(arrived(rendering)) == 3
 
-    def test_a_changed_manifest_adds_what_is_new_and_tells_what_is_gone(self, ran, rendering, manifest) -> None:
+    def test_a_changed_manifest_adds_new_jobs_and_reports_removed_ones(self, ran, rendering, manifest) -> None:
         ran(*BATCH)
         manifest(HEAD + "eva,https://example.com/2.wav,0002,\nleo,https://example.com/9.wav,new,\n")
 
@@ -251,7 +251,7 @@ class TestBeforeTheFirstRequest:
             (["journal", "jobs.csv"], "jobs.csv"),
         ],
     )
-    def test_what_is_not_given_as_it_must_be(self, ran, service, manifest, arguments, told) -> None:
+    def test_invalid_arguments_are_refused(self, ran, service, manifest, arguments, told) -> None:
         done = ran(*arguments)
 
         assert done.returncode == 2
@@ -345,7 +345,9 @@ class TestReports:
         assert (one["state"], one["extra"]) == ("done", {"=x": "=1+1", "state": "+49 30", "balance": "-5.5"})
         assert two["error"].endswith("=no speech\\u202e")
 
-    def test_one_that_cannot_be_written_is_told_beside_the_rest(self, ran, rendering, manifest, tmp_path) -> None:
+    def test_a_report_that_cannot_be_written_is_reported_with_the_other_problems(
+        self, ran, rendering, manifest, tmp_path
+    ) -> None:
         (tmp_path / "reports").mkdir()
         rendering.reply("video.get", lambda _: (tmp_path / "reports").rmdir())
 
@@ -404,7 +406,7 @@ class TestInterruptions:
         return rendering
 
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-    def test_ctrl_c_tells_how_to_go_on_and_the_same_command_does(self, a2v, started, slow, number, tmp_path) -> None:
+    def test_ctrl_c_prints_the_command_that_continues_and_it_does(self, a2v, started, slow, number, tmp_path) -> None:
         command = [*BATCH, "--max-in-flight", "1", "--report", "report.json"]
         with started(*command) as process:
             assert process.stdout.readline().startswith("2\t0001\tdone\t")
@@ -463,7 +465,7 @@ class TestInterruptions:
         ]
         assert len(arrived(service)) == 1
 
-    def test_kill_9_and_the_same_command_goes_on(self, a2v, started, slow, tmp_path) -> None:
+    def test_the_same_command_continues_after_kill_9(self, a2v, started, slow, tmp_path) -> None:
         with started(*BATCH) as process:
             process.stdout.readline()
             until(lambda: len(slow.submissions) == 3)
@@ -522,7 +524,7 @@ class TestLocal:
         assert all(path.read_bytes()[4:8] == b"ftyp" for path in (tmp_path / "videos").glob("*.mp4"))
 
 
-def test_a_video_the_server_no_longer_knows_is_told_as_lost(a2v, service, tmp_path) -> None:
+def test_a_video_that_the_server_no_longer_has_is_lost(a2v, service, tmp_path) -> None:
     (tmp_path / "jobs.csv").write_text(HEAD + "eva,https://x/1.wav,one,\n")
     service.poll_statuses = ["pending"]
     assert a2v(*BATCH, "--render-timeout", "0.2").returncode == 1
@@ -541,7 +543,7 @@ def test_a_video_the_server_no_longer_knows_is_told_as_lost(a2v, service, tmp_pa
     assert len(service.submissions) == 1
 
 
-def test_a_video_that_takes_too_long_is_still_under_way(a2v, service, tmp_path) -> None:
+def test_a_video_that_takes_too_long_is_still_in_progress(a2v, service, tmp_path) -> None:
     (tmp_path / "jobs.csv").write_text(HEAD + "eva,https://x/1.wav,one,\n")
     service.poll_statuses = statuses = ["pending"]
 
@@ -556,7 +558,7 @@ def test_a_video_that_takes_too_long_is_still_under_way(a2v, service, tmp_path) 
     assert len(service.submissions) == 1
 
 
-def test_a_changed_recording_is_told_with_the_option_that_helps(a2v, service, tmp_path) -> None:
+def test_a_changed_recording_is_reported_with_the_option_that_helps(a2v, service, tmp_path) -> None:
     (tmp_path / "jobs.csv").write_text(HEAD + "eva,https://x/1.wav,one,\n")
     assert a2v(*BATCH).returncode == 0
     (tmp_path / "jobs.csv").write_text(HEAD + "eva,https://x/changed.wav,one,\neva,https://x/2.wav,two,\n")

@@ -58,7 +58,7 @@ def test_get(a2v, service):
     assert lines(a2v("get", "v1").stdout) == [["v1", "finished", service.files_url + URL]]
 
 
-def test_a_look_at_a_failed_video_is_no_failure(a2v, service):
+def test_get_of_a_failed_video_succeeds(a2v, service):
     service.add_video("v1", "error", message="the recording is silent")
 
     done = a2v("get", "v1")
@@ -131,7 +131,7 @@ def test_generate_as_json_is_a_line_for_each_change(a2v, service, tmp_path):
     ]
 
 
-def test_generate_tells_why_a_render_failed(a2v, service, tmp_path):
+def test_generate_prints_why_a_render_failed(a2v, service, tmp_path):
     service.poll_statuses = ["pending", "finished"]
     service.fail("the recording is silent")
 
@@ -161,7 +161,7 @@ def test_a_submission_that_may_have_arrived_has_a_code_of_its_own(a2v, service):
     assert len(service.seen("video.generate")) == 1
 
 
-def test_patience_ends_but_not_the_render(here, service):
+def test_the_timeout_expires_but_the_render_continues(here, service):
     service.poll_statuses = ["pending"]
 
     url, model_id = "https://example.com/hello.wav", "eva_a0008"
@@ -341,7 +341,7 @@ def test_an_unreachable_server(a2v, environment):
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_a_reader_that_has_seen_enough_gets_no_traceback(environment, service):
+def test_a_closed_pipe_gives_no_traceback(environment, service):
     import subprocess
 
     service.characters = [Character(model_id=f"m{number}", name="n" * 1000) for number in range(400)]
@@ -353,7 +353,7 @@ def test_a_reader_that_has_seen_enough_gets_no_traceback(environment, service):
     assert done.stderr == ""
 
 
-def test_help_tells_the_exit_codes(a2v):
+def test_help_lists_the_exit_codes(a2v):
     done = a2v("--help")
 
     assert done.returncode == 0
@@ -378,7 +378,7 @@ def test_version(a2v):
         ("distributed", ["serve", "--dask", "tcp://127.0.0.1:1"], "a2v[dask]"),
     ],
 )
-def test_a_missing_extra_gets_a_sentence(environment, tmp_path: Path, package, arguments, extra):
+def test_a_missing_extra_is_one_line(environment, tmp_path: Path, package, arguments, extra):
     import subprocess
 
     # What `import` does when a package is not there.

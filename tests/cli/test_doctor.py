@@ -77,7 +77,7 @@ def test_a_token_that_cannot_be_one(doctor, monkeypatch):
     assert "two words" not in checks["token"][1]
 
 
-def test_the_hosted_service_is_told_as_such(doctor, monkeypatch):
+def test_the_hosted_service_is_named(doctor, monkeypatch):
     monkeypatch.delenv("A2V_TOKEN")
     monkeypatch.delenv("A2V_BASE_URL")
     _, checks, _ = doctor()
@@ -123,7 +123,7 @@ def test_a_clock_that_is_wrong(doctor, service, skew, way):
     assert f"s {way} the server" in checks["clock"][1]
 
 
-def test_a_server_that_tells_neither_time_nor_budget(doctor, service):
+def test_a_server_that_sends_neither_its_time_nor_the_rate_limit(doctor, service):
     service.reply(
         "character.list", lambda call: attrs.evolve(service.default_reply(call), headers={"date": "yesterday"})
     )

@@ -108,7 +108,7 @@ def test_ambiguous_rows_are_named(batch) -> None:
     assert "secret" not in told
 
 
-def test_a_changed_recording_is_told_of_with_its_row(batch) -> None:
+def test_a_changed_recording_is_reported_with_its_row(batch) -> None:
     batch(["https://x/1,zero", "https://x/2,one"])
     _, _, dry, run = batch(["https://x/3,zero", "https://x/2,one"])
     assert "A run would refuse row 2 (zero): the recording of 'zero' has changed" in dry[1]
@@ -118,7 +118,7 @@ def test_a_changed_recording_is_told_of_with_its_row(batch) -> None:
     assert "Pass --overwrite" in run[2]
 
 
-def test_rows_that_are_the_same_but_for_their_signatures_are_warned_of(batch) -> None:
+def test_rows_that_differ_only_in_signatures_are_warned_about(batch) -> None:
     batch(["https://x/2"])
     _, _, dry, run = batch([SIGNED.format(1), SIGNED.format(2), "https://x/2"])
     assert dry[2] == run[2] == "a2v: rows 2 and 3 are identical: 2 videos, each paid for\n"

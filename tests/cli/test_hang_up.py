@@ -48,7 +48,7 @@ def test_a_hang_up_waits_for_the_answer_to_a_submission(started, submitting, ser
     assert len(service.submissions) == 1
 
 
-def test_generate_tells_how_to_go_on_after_a_hang_up(started, service) -> None:
+def test_generate_prints_how_to_resume_after_a_hangup(started, service) -> None:
     service.poll_statuses = ["pending"]
     with started("generate", "https://x/1.wav", "--model-id", "eva", "-o", "one.mp4") as process:
         assert process.stdout.readline() == "v1\tpending\n"
@@ -82,7 +82,7 @@ def test_nohup_is_heeded(started, service) -> None:
 
 
 @pytest.mark.parametrize("local", [(), ("--local",)], ids=["server", "local"])
-def test_a_batch_that_runs_already_is_told_as_such(a2v, tmp_path, local, submitting) -> None:
+def test_a_batch_that_is_already_running_is_refused(a2v, tmp_path, local, submitting) -> None:
     from a2v._async.batch.lock_file import LockFile
 
     (tmp_path / "videos").mkdir()

@@ -21,7 +21,7 @@ def interrupt(process, number=signal.SIGINT):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_generate_tells_how_to_go_on(started, service, number):
+def test_generate_prints_how_to_resume(started, service, number):
     service.poll_statuses = ["pending"]
 
     with started(*GENERATE) as process:
@@ -88,7 +88,7 @@ def test_an_interrupted_local_render_is_gone_and_leaves_no_process(started, tmp_
         os.killpg(process.pid, 0)
 
 
-def test_a_kept_local_render_goes_on_with_the_next_command(started, a2v, tmp_path, speech):
+def test_a_kept_local_render_continues_with_the_next_command(started, a2v, tmp_path, speech):
     local = ["--local", "--data-dir", "kept"]
     (tmp_path / "mine.flac").write_bytes(speech.read_bytes())
     with started("generate", "mine.flac", "--model-id", "eva_a0008", *local, "-o", "hello.mp4") as process:

@@ -36,7 +36,7 @@ def test_a_recording_that_is_none(a2v, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["notes.wav"]
 
 
-def test_local_is_forgetful_unless_told(a2v):
+def test_local_keeps_videos_only_with_a_data_folder(a2v):
     done = a2v("get", "v1", "--local")
 
     assert done.returncode == 1

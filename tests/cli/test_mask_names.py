@@ -16,16 +16,16 @@ def row(name: str | None, *, mask: bool = False) -> dict[str, object]:
 @pytest.mark.parametrize(
     ("rows", "place", "told"),
     [
-        ([row("x", mask=True), row("x.mask")], 2, "'x.mask' is the name of the mask of row 1 too"),
-        ([row("x.mask"), row("x", mask=True)], 2, "its mask would be called 'x.mask', which is the name of the video of row 1"),
-        ([row("X", mask=True), row("x.MASK")], 2, "'x.MASK' is the name of the mask of row 1 too"),
-        ([row(None, mask=True), row("0001.mask")], 2, "'0001.mask' is the name of the mask of row 1, which has none"),
-        ([row("0002.mask"), row(None, mask=True)], 1, "'0002.mask' is the name of the mask of row 2, which has none"),
-        ([row("x.mask", mask=True), row("x.mask.mask")], 2, "'x.mask.mask' is the name of the mask of row 1 too"),
-        ([row("x", mask=True), row("x", mask=True)], 2, "'x' is the name of the video of row 1 too"),
+        ([row("x", mask=True), row("x.mask")], 2, "'x.mask' is also the name of the mask of row 1"),
+        ([row("x.mask"), row("x", mask=True)], 2, "the name of its mask, 'x.mask', is also the name of the video of row 1"),
+        ([row("X", mask=True), row("x.MASK")], 2, "'x.MASK' is also the name of the mask of row 1"),
+        ([row(None, mask=True), row("0001.mask")], 2, "'0001.mask' is also the name of the mask of row 1 (by default 0001.mask)"),
+        ([row("0002.mask"), row(None, mask=True)], 1, "'0002.mask' is also the name of the mask of row 2 (by default 0002.mask)"),
+        ([row("x.mask", mask=True), row("x.mask.mask")], 2, "'x.mask.mask' is also the name of the mask of row 1"),
+        ([row("x", mask=True), row("x", mask=True)], 2, "'x' is also the name of the video of row 1"),
     ],
 )  # fmt: skip
-def test_a_name_that_a_mask_has(rows, place, told, tmp_path, here) -> None:
+def test_a_name_that_collides_with_a_mask(rows, place, told, tmp_path, here) -> None:
     with pytest.raises(a2v.ManifestError) as caught:
         a2v.read_manifest(rows)
     fault, *_ = caught.value.faults

@@ -59,7 +59,7 @@ def test_a_server_that_does_not_answer(ended, service):
     assert (line, others) == ("a2v: --timeout expired after 0.5 s while waiting for the server", [])
 
 
-def test_a_submission_without_an_answer_is_said_to_be_in_doubt(ended, service):
+def test_a_submission_without_a_response_may_have_been_accepted(ended, service):
     service.delay("video.generate", 60)
 
     line, others = ended(*GENERATE)

@@ -38,7 +38,7 @@ def plant(path, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["empty", "blank", "no text", "open", "link", "dangling link", "pipe", "folder"])
-def test_a_token_that_may_be_somebody_elses_is_refused_by_name(kind, tmp_path, capsys):
+def test_a_token_that_another_user_may_have_planted_is_refused(kind, tmp_path, capsys):
     plant(tmp_path / "token", kind)
     code, said = use(tmp_path, capsys)
     assert code == 2
