@@ -279,7 +279,7 @@ async def test_an_address_without_a_scheduler_is_reported(monkeypatch, closed_po
     with pytest.raises(ConfigurationError, match=f"no Dask scheduler responds at '{address}'"):
         async with LocalEngine(dask=address):
             pass
-    with pytest.raises(ConfigurationError, match=r"answers at 'scheduler'.*port"):
+    with pytest.raises(ConfigurationError, match=r"responds at 'scheduler'.*port"):
         await DaskRenderer("scheduler").check(1)
 
 
