@@ -7,8 +7,10 @@ import hashlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import time
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -40,6 +42,7 @@ CLIP = min((Path(a2v.cli.__file__).parent / "clips").glob("*.flac"), key=lambda 
 # On the workers, FLAC is really rendered, and everything else by the fake renderer, which exits with its worker too.
 PRELOAD = """
 import sys
+import time
 from a2v.engine import renderer
 choice = '''
 import os, runpy, sys, threading
@@ -69,6 +72,18 @@ class Cluster:
             self._run("scheduler", "--host", "127.0.0.1", "--port", self.port)
         for _ in range(workers):
             self._run("worker", self.address, "--nthreads", 1, "--no-nanny", "--preload", self._preload)
+
+    def wait_for_scheduler(self) -> None:
+        """On a busy machine, it can take longer to start than an engine waits for it."""
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", self.port)).close()
+            except ConnectionRefusedError:
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            else:
+                return
 
     def _run(self, *words: object) -> None:
         command = [sys.executable, "-m", "dask", *map(str, words), "--no-dashboard"]
@@ -100,6 +115,7 @@ def cluster(tmp_path_factory, stand_in):
     cluster = Cluster(tmp_path_factory.mktemp("cluster"), stand_in[-1])
     try:
         cluster.start(2, scheduler=True)
+        cluster.wait_for_scheduler()
         yield cluster
     finally:
         cluster.close()
