@@ -1,13 +1,16 @@
 """Audio to video: a character plus the URL of a speech recording becomes a video of that character speaking."""
 
+import warnings
 from importlib import import_module
-from logging import NullHandler, getLogger
+from logging import Formatter, NullHandler, StreamHandler, getLogger
+from os import environ
 from typing import TYPE_CHECKING, Any
 
 from a2v._core.outcomes import Outcome, Progress
 from a2v._core.rate_limiter import Pace
 from a2v._values.jobs import Job, JobState, JournalEntry
 from a2v._values.models import Avatar, Character, Pose, RowError, Video, VideoStatus
+from a2v._version import __version__
 from a2v.errors import (
     A2VError,
     AmbiguousJobsError,
@@ -39,8 +42,6 @@ if TYPE_CHECKING:
     from a2v._async.task import AsyncVideoTask
     from a2v._sync.client import A2V, Batch, VideoTask
     from a2v.manifest import read_manifest
-
-__version__ = "0.1.0"
 
 __all__ = [
     "A2V",
@@ -104,6 +105,21 @@ _LATER = {
 getLogger("a2v").addHandler(NullHandler())
 
 
+def _log_to_stderr(level: str) -> None:
+    """Log to standard error, as the environment variable A2V_LOG asks."""
+    if level.upper() not in ("DEBUG", "INFO", "WARNING", "ERROR"):
+        warnings.warn(f"A2V_LOG must be debug, info, warning or error, got {level!r}", stacklevel=2)
+        return
+    handler = StreamHandler()
+    handler.setFormatter(Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    getLogger("a2v").addHandler(handler)
+    getLogger("a2v").setLevel(level.upper())
+
+
+if "A2V_LOG" in environ:
+    _log_to_stderr(environ["A2V_LOG"])
+
+
 def _show(name: str, public: Any) -> Any:
     if hasattr(public, "__module__"):
         public.__module__ = __name__  # what people import is what they see in reprs and tracebacks
@@ -118,7 +134,7 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return __all__
 
 
 for _name in set(__all__) - set(_LATER):

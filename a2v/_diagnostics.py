@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from attrs import frozen
 
-from a2v import A2VError, __version__
 from a2v._async.requests.transport import Transport
 from a2v._core import wire
 from a2v._core.rate_limiter import reset_in
 from a2v._core.responses import NoResponse, Retry, classify
-from a2v._core.settings import HOSTED, Secret, resolve_base_url, resolve_token
+from a2v._core.settings import HOSTED, RequestOptions, Secret, resolve_base_url, resolve_token
+from a2v._version import __version__
+from a2v.errors import A2VError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -129,7 +130,7 @@ async def _server(url: str, token: Secret) -> list[Check]:
     transport, request = Transport(None), wire.character_list()
     began = time.monotonic()
     try:
-        response = await transport.exchange(url, token, request, _TIMEOUT)
+        response = await transport.exchange(url, token, request, RequestOptions(_TIMEOUT, max_retries=0))
     except A2VError as error:
         return [Check("server", "problem", f"no request can be sent: {error}")]
     finally:

@@ -43,6 +43,8 @@ from __future__ import annotations
 BRIDGE = "Bridge, SyncClient, SyncContext, SyncIterator, SyncWrapper, to_list, unwrap"
 # The class that users construct; it owns the bridge. All others are made by methods.
 CLIENT = "AsyncA2V"
+# Arguments of its constructor that tracebacks must not show.
+SECRETS = ("token", "default_headers")
 
 # Replaces the client's docstring up to its first section, which describes event loops.
 CLIENT_SUMMARY = """A client for one account on one server, for synchronous code.
@@ -185,8 +187,9 @@ class Translator:
 
     def _construction(self, source: Source, init: Function) -> str:
         construct = f"wrapped = {CLIENT}({self._forwarded(source, init)})"
-        if any(argument.arg == "token" for argument in init.args.args):
-            construct = f"try:\n    {construct}\nfinally:\n    del token"
+        arguments = [argument.arg for argument in [*init.args.args, *init.args.kwonlyargs]]
+        if secrets := [name for name in arguments if name in SECRETS]:
+            construct = f"try:\n    {construct}\nfinally:\n    del {', '.join(secrets)}"
         return f"{construct}\nsuper().__init__(wrapped, Bridge(wrapped))"
 
     def _body(self, source: Source, method: Function, *, untyped: bool) -> str:
@@ -207,6 +210,8 @@ class Translator:
             call = f"{target}({arguments})"
         if is_iterator(method.returns):
             return f"{first}return SyncIterator({call}, self._bridge)"
+        if name_of(method.returns) == CLIENT:
+            return f"{first}return self._with_wrapped({call})"
         if name_of(method.returns) in self.names:
             return f"{first}return {sync_name(name_of(method.returns))}({call}, self._bridge)"
         if self._mentions(method.returns):
@@ -341,7 +346,8 @@ def generate(sources: list[Source]) -> str:
     text = Translator(sources).module()
     check_wording(text)
     return format_with_ruff(text).replace(
-        "del token\n", "del token  # a traceback with local variables would show it\n"
+        "default_headers\n        super",
+        "default_headers  # a traceback with local variables would show them\n        super",
     )
 
 

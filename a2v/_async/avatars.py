@@ -23,6 +23,9 @@ class AsyncAvatars(HoldsSecret):
     def __init__(self, session: Session) -> None:
         self._session = session
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self._session.base_url}>"
+
     async def list(self) -> list[Avatar]:
         """List the avatars with their poses.
 

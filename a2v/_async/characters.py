@@ -20,6 +20,9 @@ class AsyncCharacters(HoldsSecret):
     def __init__(self, session: Session) -> None:
         self._session = session
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self._session.base_url}>"
+
     async def list(self) -> list[Character]:
         """List the characters.
 

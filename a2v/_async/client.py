@@ -15,11 +15,12 @@ from a2v._values.models import DEFAULT_RENDER_TIMEOUT
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Mapping
     from types import TracebackType
 
     import httpx
 
+    from a2v._core.rate_limiter import Pace
     from a2v._values.jobs import Job
 
 
@@ -40,6 +41,8 @@ class AsyncA2V(HoldsSecret):
             default): the limit in the responses, and 30 until the first one. ``None``: the limit in the responses, and no
             limit until the first one.
         max_download_bytes: The largest file to download, in bytes; 2 GiB by default. ``None``: no limit.
+        default_headers: Headers to add to every API request, such as the key of a gateway; none by default. They are not sent to
+            the hosts that store videos.
         transport: An httpx transport to send through, for tests and special networks. It is closed with the client.
 
     Raises:
@@ -57,10 +60,11 @@ class AsyncA2V(HoldsSecret):
         max_retries: int = 3,
         rate_limit: int | Literal["auto"] | None = "auto",
         max_download_bytes: int | None = 2 * 1024**3,
+        default_headers: Mapping[str, str] | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        secret = Secret(token)
-        del token  # error reports may show local variables
+        secret, headers = Secret(token), Secret(default_headers)
+        del token, default_headers  # error reports may show local variables
         self._session = Session(
             token=secret,
             base_url=base_url,
@@ -68,6 +72,7 @@ class AsyncA2V(HoldsSecret):
             max_retries=max_retries,
             rate_limit=rate_limit,
             max_download_bytes=max_download_bytes,
+            default_headers=headers,
             transport=transport,
         )
 
@@ -91,6 +96,46 @@ class AsyncA2V(HoldsSecret):
         Leaving an ``async with`` block does the same for its event loop only. Renders continue on the server.
         """
         await self._session.aclose()
+
+    def with_options(
+        self,
+        *,
+        timeout: float | None = None,
+        max_retries: int | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> AsyncA2V:
+        """Return a client with other options for its requests that shares connections, rate limit and lifetime with this one.
+
+        Polls of watched videos serve all these clients, and use the options of the original one.
+
+        Args:
+            timeout: Seconds for one exchange with the server; ``None``: as this client.
+            max_retries: How often a failed request is repeated; ``None``: as this client.
+            headers: Headers to add to those of this client.
+
+        Returns:
+            The client. Closing either closes both.
+
+        Raises:
+            ConfigurationError: An argument is invalid.
+        """
+        secret = Secret(headers)
+        del headers  # error reports may show local variables
+        client = object.__new__(type(self))
+        client._session = self._session.with_options(timeout=timeout, max_retries=max_retries, headers=secret)
+        return client
+
+    async def pace(self) -> Pace:
+        """Return the rate limit, how much of it is left, and when the next request is sent.
+
+        Returns:
+            The values at this moment.
+
+        Raises:
+            ClientClosedError: The client is closed.
+        """
+        with self._session.in_use() as state:
+            return state.dispatcher.pace()
 
     @property
     def characters(self) -> AsyncCharacters:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 T = TypeVar("T")
+OnProgress = Callable[[int, int | None], object]
 
 _REDIRECT = {301, 302, 303, 307, 308}
 _MAX_REDIRECTS = 5
@@ -74,6 +75,8 @@ async def download(
     destination: Destination,
     fresh_url: Callable[[], Awaitable[Secret]],
     resume_store: ResumeStore | None = None,
+    *,
+    on_progress: OnProgress | None = None,
 ) -> Path:
     """Download a file.
 
@@ -84,6 +87,7 @@ async def download(
         fresh_url: Gets a new URL when this one has expired.
         resume_store: Stores the progress, so that the partial file of a failed download is kept for a later one. Without it
             the partial file is removed.
+        on_progress: Called with the number of bytes stored and the size of the file, if known.
 
     Returns:
         The path of the file.
@@ -93,7 +97,7 @@ async def download(
         A2VError: From ``fresh_url`` or ``resume_store``.
     """
     part = PartialFile(destination.part, keep=resume_store is not None)
-    fetch = _Download(session, url, fresh_url, resume_store, part)
+    fetch = _Download(session, url, fresh_url, resume_store, part, on_progress)
     try:
         await _fetch(destination, fetch)
         await in_thread(destination.complete)
@@ -136,6 +140,7 @@ class _Download:
         reader: Reads the body, if that is the complete file.
         overwriting: Whether bytes from ``reader`` have been stored.
         last_response: The last response's head, which may ask to wait.
+        callback_error: What ``on_progress`` has raised.
     """
 
     session: Session
@@ -143,6 +148,7 @@ class _Download:
     fresh_url: Callable[[], Awaitable[Secret]]
     resume_store: ResumeStore | None
     part: PartialFile
+    on_progress: OnProgress | None = None
     etag: str | None = None
     coding: str | None = None
     size: int = 0
@@ -152,6 +158,7 @@ class _Download:
     reader: VideoReader | None = None
     overwriting: bool = False
     last_response: Response | None = None
+    callback_error: Exception | None = None
 
     @property
     def resumable(self) -> bool:
@@ -172,7 +179,7 @@ class _Download:
         while isinstance(outcome := await self._attempt(), Retry):
             # Measured from the furthest point: a server that breaks off here and there would otherwise be asked for ever.
             attempt, furthest = (0 if self.size >= furthest + _MIN_PROGRESS else attempt), max(furthest, self.size)
-            if attempt == self.session.max_retries:
+            if attempt == self.session.options.max_retries:
                 raise outcome.error
             response = self.last_response
             await self.session.pause(
@@ -186,7 +193,12 @@ class _Download:
             self.response, self.reader, self.overwriting, self.last_response = None, None, False, None
             try:
                 with self.session.in_use() as state:
-                    response = await state.transport.fetch(self.url, self._range_headers(), self.session.timeout, self)
+                    response = await state.transport.fetch(
+                        self.url, self._range_headers(), self.session.options.timeout, self
+                    )
+                # An OSError of the callback looks like one of the network.
+                if self.callback_error:
+                    raise self.callback_error
                 if isinstance(response, NoResponse):
                     return Retry(DownloadError(f"the video could not be fetched: {response.reason}"))
                 self.last_response = response
@@ -224,6 +236,12 @@ class _Download:
     async def write(self, chunk: bytes) -> None:
         """Store the next part of the body."""
         await self._store(self.reader.read(chunk) if self.reader else (chunk,))
+        if self.on_progress:
+            try:
+                self.on_progress(self.size, self.total)
+            except Exception as error:
+                self.callback_error = error
+                raise
 
     async def _end(self) -> None:
         """Store what the reader still holds."""

@@ -19,10 +19,10 @@ from a2v.errors import DownloadError, ProtocolError, VideoFailedError, WaitTimeo
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import AsyncGenerator, Sequence
+    from collections.abc import AsyncGenerator, Callable, Sequence
     from pathlib import Path
 
-    from a2v._async.download import ResumeStore
+    from a2v._async.download import OnProgress, ResumeStore
     from a2v._async.requests.session import Session
 
 
@@ -76,11 +76,18 @@ class AsyncVideoTask(HoldsSecret):
         """
         return watch_tasks(self._session, [self], arguments.timeout("timeout", timeout))
 
-    async def wait(self, timeout: float | None = DEFAULT_RENDER_TIMEOUT) -> Video:
+    async def wait(
+        self,
+        timeout: float | None = DEFAULT_RENDER_TIMEOUT,
+        *,
+        on_change: Callable[[Video], object] | None = None,
+    ) -> Video:
         """Wait until the video is finished.
 
         Args:
             timeout: Seconds to wait, 24 hours by default. ``None``: no limit.
+            on_change: Called with the video's current state, and again after each change of status. It must return soon and
+                must not use the client; an exception in it ends the wait.
 
         Returns:
             The finished video.
@@ -90,11 +97,16 @@ class AsyncVideoTask(HoldsSecret):
             WaitTimeoutError: The video has not ended in time, or its status is unknown to a2v. The render continues.
             A2VError: As for ``watch``.
         """
+        on_change = arguments.callback("on_change", on_change)
         if self._video is None or not self._video.is_terminal:
             timeout = arguments.timeout("timeout", timeout)
             with Subscription(self._session, {self._video_id: self._submitted_at}, timeout) as subscription:
                 while video := await subscription.next():
                     self._video = video
+                    if on_change:
+                        on_change(video)
+        elif on_change:
+            on_change(self._video)
         video = self._video
         if video is None:  # pragma: no cover  # a subscription returns a snapshot or raises
             raise AssertionError
@@ -122,6 +134,7 @@ class AsyncVideoTask(HoldsSecret):
         overwrite: bool = False,
         mask: bool = False,
         timeout: float | None = DEFAULT_RENDER_TIMEOUT,
+        on_progress: Callable[[int, int | None], object] | None = None,
     ) -> Path:
         """Wait for the video if it is not finished, then download it.
 
@@ -135,6 +148,8 @@ class AsyncVideoTask(HoldsSecret):
             mask: Whether to download the mask instead of the video. A video has one if it was submitted with
                 ``with_mask=True``.
             timeout: Seconds for waiting and downloading together, 24 hours by default. ``None``: no limit.
+            on_progress: Called with the number of bytes stored and the size of the file (``None`` if unknown), as the
+                download proceeds. It must return soon and must not use the client; an exception in it ends the download.
 
         Returns:
             The absolute path of the file.
@@ -150,9 +165,10 @@ class AsyncVideoTask(HoldsSecret):
         """
         target, recording = arguments.path("path", path), self._recording
         mask, overwrite = arguments.boolean("mask", mask), arguments.boolean("overwrite", overwrite)
-        timeout = arguments.timeout("timeout", timeout)
+        timeout, on_progress = arguments.timeout("timeout", timeout), arguments.callback("on_progress", on_progress)
         prepared = partial(_prepare, target, overwrite=overwrite, recording=recording)
-        return await save(self, await in_thread(prepared), mask=mask, timeout=timeout)
+        destination = await in_thread(prepared)
+        return await save(self, destination, mask=mask, timeout=timeout, on_progress=on_progress)
 
 
 def _prepare(path: Path, *, overwrite: bool, recording: Path | None) -> Destination:
@@ -183,6 +199,7 @@ async def save(
     *,
     mask: bool = False,
     timeout: float | None = DEFAULT_RENDER_TIMEOUT,
+    on_progress: OnProgress | None = None,
 ) -> Path:
     """Wait for a task's video if it is not finished, then download it.
 
@@ -192,6 +209,7 @@ async def save(
         resume_store: Stores the progress of the download, so that a later one can resume it.
         mask: Whether to download the mask instead of the video.
         timeout: Seconds for waiting and downloading together; ``None``: no limit.
+        on_progress: Called with the number of bytes stored and the size of the file, if known.
 
     Returns:
         The path of the file.
@@ -202,7 +220,7 @@ async def save(
     """
     started = anyio.current_time()
     with anyio.move_on_after(timeout):
-        return await _save(task, destination, resume_store, mask=mask)
+        return await _save(task, destination, resume_store, on_progress, mask=mask)
     waited = anyio.current_time() - started
     what = "was not downloaded" if task.video and task.video.is_terminal else "has not ended"
     raise WaitTimeoutError(
@@ -214,7 +232,12 @@ async def save(
 
 
 async def _save(
-    task: AsyncVideoTask, destination: Destination, resume_store: ResumeStore | None, *, mask: bool
+    task: AsyncVideoTask,
+    destination: Destination,
+    resume_store: ResumeStore | None,
+    on_progress: OnProgress | None,
+    *,
+    mask: bool,
 ) -> Path:
     url = _url(await task.wait(timeout=None), mask=mask)
 
@@ -222,7 +245,8 @@ async def _save(
         return _url(await task.refresh(), mask=mask)
 
     with telemetry.span("a2v.download", {"a2v.video_id": task.video_id}):
-        saved = await download(task._session, url, destination, fresh_url, resume_store)  # noqa: SLF001  # its module
+        session = task._session  # noqa: SLF001  # its module
+        saved = await download(session, url, destination, fresh_url, resume_store, on_progress=on_progress)
     telemetry.logger.info("video %s: saved", task.video_id)
     return saved
 
@@ -241,7 +265,4 @@ def _url(video: Video, *, mask: bool) -> Secret:
 
 
 def _failure(video: Video) -> str:
-    reason = video.raw.get("message")
-    return f"video {escape(video.video_id)} failed" + (
-        f": {escape(reason)}" if isinstance(reason, str) and reason else ""
-    )
+    return f"video {escape(video.video_id)} failed" + (f": {escape(video.message)}" if video.message else "")

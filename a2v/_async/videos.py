@@ -25,6 +25,9 @@ class AsyncVideos(HoldsSecret):
     def __init__(self, session: Session) -> None:
         self._session = session
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self._session.base_url}>"
+
     @overload
     async def generate(self, *, model_id: str, audio_url: str) -> AsyncVideoTask: ...
 

@@ -1,4 +1,4 @@
-"""Describe responses that are not from the API: a gateway's page, or the JSON of another API."""
+"""Describe responses for error messages: those of the API, a gateway's page, or the JSON of another API."""
 
 from __future__ import annotations
 
@@ -28,16 +28,29 @@ def describe(response: Response) -> str:
     Returns:
         One line with the kind of response and the start of its text, without secrets; empty if the response is empty.
     """
-    text = response.body[:_MAX_READ].decode(errors="replace")
-    page = "html" in response.headers.get("content-type", "").lower() or text.lstrip("\ufeff \t\r\n").startswith("<")
+    page, text = _is_page(response), excerpt(response, _MAX_SHOWN)
     if page:
+        return f"a web page answered, not the API: {text}" if text else "a web page answered, not the API"
+    return f"something other than the API answered: {text}" if text else ""
+
+
+def excerpt(response: Response, limit: int) -> str:
+    """Return the start of a response's text in one line, without markup and without secrets.
+
+    Args:
+        response: The response.
+        limit: The number of characters at most.
+    """
+    text = response.body[:_MAX_READ].decode(errors="replace")
+    if _is_page(response):
         text = html.unescape(_MARKUP.sub(" ", text))
     text = _URL.sub(
         lambda url: f"{url[1]}{'…@' if url[2] else ''}{url[3]}{'?…' if url[4] else ''}", " ".join(text.split())
     )
     text = escape(_NAMED.sub(r"\1\2…", text)).strip()
-    if len(text) > _MAX_SHOWN:
-        text = f"{text[:_MAX_SHOWN].rstrip()}…"
-    if page:
-        return f"a web page answered, not the API: {text}" if text else "a web page answered, not the API"
-    return f"something other than the API answered: {text}" if text else ""
+    return text if len(text) <= limit else f"{text[:limit].rstrip()}…"
+
+
+def _is_page(response: Response) -> bool:
+    text = response.body[:_MAX_READ].decode(errors="replace").lstrip("\ufeff \t\r\n")
+    return "html" in response.headers.get("content-type", "").lower() or text.startswith("<")

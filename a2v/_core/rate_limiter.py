@@ -87,11 +87,13 @@ class Pace(Value):
         limit: Requests per minute that the server allows, as far as is known; ``None``: no limit.
         left: Requests that may still be sent in the current minute; ``None``: no limit.
         next_in: Seconds until the next request is sent; ``None``: no request is waiting.
+        failing_for: Seconds since the first of the failures after the last successful request; ``None``: the last one succeeded.
     """
 
     limit: int | None
     left: int | None
     next_in: float | None
+    failing_for: float | None = None
 
 
 # The share of a window that may be used at once. Requests beyond it are spread over the rest of the window.

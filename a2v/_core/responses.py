@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from attrs import frozen
 
 from a2v._core import wire
-from a2v._core.gateways import describe
+from a2v._core.gateways import describe, excerpt
 from a2v._core.rate_limiter import asked_to_wait, retry_after
 from a2v._core.wire import ApiRequest, Envelope, Response
+from a2v._values.text import escape
 from a2v.errors import (
     A2VError,
     APIError,
@@ -39,6 +40,12 @@ _BY_STATUS: dict[int, type[APIError]] = {
     404: NotFoundError,
     408: ServerError,
 }
+
+
+_SHOWN_HEADERS = {*wire.REQUEST_ID_HEADERS, "date", "retry-after"}
+# In characters: enough to recognise a message, and short enough for a log.
+_MAX_HEADER = 200
+_MAX_SHOWN_BODY = 500
 
 
 @frozen
@@ -79,12 +86,34 @@ def classify(request: ApiRequest[T], response: Response | NoResponse) -> T | Ret
     """
     if isinstance(response, NoResponse):
         return _no_response(request, response)
+    try:
+        outcome = _classify(request, response)
+    except A2VError as error:
+        _add_response(error, response)
+        raise
+    if isinstance(outcome, Retry):
+        _add_response(outcome.error, response)
+    return outcome
+
+
+def _classify(request: ApiRequest[T], response: Response) -> T | Retry:
     envelope = _read_envelope(request, response)
     if error_class(response.status_code, _code(envelope)) is RateLimitError:
         return _rate_limited(response, envelope)
     if 200 <= response.status_code < 300:
         return _success(request, response, envelope)
     return _refusal(request, response, envelope)
+
+
+def _add_response(error: A2VError, response: Response) -> None:
+    """Let an error show the parts of a response that help its reader and hold no secrets."""
+    error.request_id = response.request_id
+    error.headers = {
+        name: escape(value[:_MAX_HEADER])
+        for name, value in response.headers.items()
+        if name in _SHOWN_HEADERS or name.startswith("x-ratelimit-")
+    }
+    error.body = excerpt(response, _MAX_SHOWN_BODY)
 
 
 def backoff(tries: int, jitter: float) -> float:

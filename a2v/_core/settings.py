@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from functools import lru_cache
 from ipaddress import ip_address
 from typing import Any, NoReturn, SupportsIndex
 from urllib.parse import urlsplit
+
+from attrs import field, frozen
 
 from a2v.errors import ConfigurationError
 
@@ -66,6 +69,58 @@ class HoldsSecret:
 
     def __reduce_ex__(self, _: SupportsIndex, /) -> NoReturn:
         raise TypeError(f"{type(self).__name__} can be neither pickled nor copied: {self._instead}")
+
+
+@frozen
+class RequestOptions:
+    """How requests are sent.
+
+    Attributes:
+        timeout: Seconds for one exchange.
+        max_retries: How often a failed request is repeated.
+        headers: Additional headers, a mapping. A secret, because gateways take keys in headers.
+    """
+
+    timeout: float
+    max_retries: int
+    headers: Secret = field(factory=lambda: Secret({}))
+
+
+# The client sets these, or they would break its requests.
+_RESERVED_HEADERS = {
+    "accept-encoding", "authorization", "connection", "content-length", "content-type", "host", "transfer-encoding",
+}  # fmt: skip
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_HEADER_VALUE = re.compile(r"[\x21-\x7e]([\x20-\x7e\t]*[\x21-\x7e])?")
+
+
+def check_headers(name: str, given: Any) -> dict[str, str]:
+    """Return headers with their names in lower case.
+
+    Args:
+        name: The argument's name, for error messages.
+        given: A mapping of names to values, or ``None``.
+
+    Raises:
+        ConfigurationError: It is not a mapping of strings, a name or a value is invalid, or the client sets the header itself.
+            The message shows no value.
+    """
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
+        raise ConfigurationError(
+            f"{name} must be a mapping of names to values, got a value of type {type(given).__name__}"
+        )
+    headers: dict[str, str] = {}
+    for header, value in given.items():
+        if not isinstance(header, str) or not _HEADER_NAME.fullmatch(header):
+            raise ConfigurationError(f"{name} has an invalid header name: {header!r}")
+        if header.lower() in _RESERVED_HEADERS:
+            raise ConfigurationError(f"{name} must not contain {header}: the client sets this header")
+        if not isinstance(value, str) or not _HEADER_VALUE.fullmatch(value):
+            raise ConfigurationError(f"{name}: the value of {header} must be a string of printable ASCII characters")
+        headers[header.lower()] = value
+    return headers
 
 
 @lru_cache(16)

@@ -41,6 +41,11 @@ MAX_BODY = 1024 * 1024
 MAX_LIST = 32 * 1024 * 1024
 """The longest response that is a list, in bytes: enough for 30,000 videos with signed URLs of 800 characters."""
 
+REQUEST_ID_HEADERS = (
+    "x-request-id", "request-id", "x-amzn-requestid", "x-amz-request-id", "x-correlation-id", "x-trace-id", "cf-ray",
+)  # fmt: skip
+"""Headers in which servers and gateways send the id of a request; the first one that is present counts."""
+
 _MAX_DEPTH = 50
 
 
@@ -90,6 +95,11 @@ class Response:
     # Kept out of error reports: servers echo tokens in headers and put signed URLs into bodies.
     headers: Mapping[str, str] = field(repr=False)
     body: bytes = field(repr=False)
+
+    @property
+    def request_id(self) -> str | None:
+        """The server's id of the request, which its operators can search for; ``None`` if it sent none."""
+        return next((escape(self.headers[name]) for name in REQUEST_ID_HEADERS if self.headers.get(name)), None)
 
 
 @frozen

@@ -355,6 +355,12 @@ def to_list(value: Any) -> Any:
 class SyncClient(SyncWrapper[W]):
     """Base of the generated client, which owns the bridge."""
 
+    def _with_wrapped(self, wrapped: W) -> Self:
+        """Return a client for another async client that shares its connections with this one's."""
+        client = object.__new__(type(self))
+        SyncWrapper.__init__(client, wrapped, self._bridge)
+        return client
+
     def __enter__(self) -> Self:
         self._bridge.reopen()
         return self

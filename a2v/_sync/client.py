@@ -19,7 +19,7 @@ from a2v._values.models import DEFAULT_RENDER_TIMEOUT
 if TYPE_CHECKING:
     import builtins
     import os
-    from collections.abc import Collection, Iterable
+    from collections.abc import Callable, Collection, Iterable, Mapping
     from pathlib import Path
 
     import httpx
@@ -219,11 +219,15 @@ class VideoTask(SyncWrapper[AsyncVideoTask]):
         """
         return SyncIterator(self._wrapped.watch(timeout), self._bridge)
 
-    def wait(self, timeout: float | None = DEFAULT_RENDER_TIMEOUT) -> Video:
+    def wait(
+        self, timeout: float | None = DEFAULT_RENDER_TIMEOUT, *, on_change: Callable[[Video], object] | None = None
+    ) -> Video:
         """Wait until the video is finished.
 
         Args:
             timeout: Seconds to wait, 24 hours by default. ``None``: no limit.
+            on_change: Called with the video's current state, and again after each change of status. It must return soon and
+                must not use the client; an exception in it ends the wait.
 
         Returns:
             The finished video.
@@ -233,7 +237,7 @@ class VideoTask(SyncWrapper[AsyncVideoTask]):
             WaitTimeoutError: The video has not ended in time, or its status is unknown to a2v. The render continues.
             A2VError: As for ``watch``.
         """
-        return self._bridge.call(self._wrapped.wait, timeout)
+        return self._bridge.call(self._wrapped.wait, timeout, on_change=on_change)
 
     def refresh(self) -> Video:
         """Request the current state of the video.
@@ -254,6 +258,7 @@ class VideoTask(SyncWrapper[AsyncVideoTask]):
         overwrite: bool = False,
         mask: bool = False,
         timeout: float | None = DEFAULT_RENDER_TIMEOUT,
+        on_progress: Callable[[int, int | None], object] | None = None,
     ) -> Path:
         """Wait for the video if it is not finished, then download it.
 
@@ -267,6 +272,8 @@ class VideoTask(SyncWrapper[AsyncVideoTask]):
             mask: Whether to download the mask instead of the video. A video has one if it was submitted with
                 ``with_mask=True``.
             timeout: Seconds for waiting and downloading together, 24 hours by default. ``None``: no limit.
+            on_progress: Called with the number of bytes stored and the size of the file (``None`` if unknown), as the
+                download proceeds. It must return soon and must not use the client; an exception in it ends the download.
 
         Returns:
             The absolute path of the file.
@@ -280,7 +287,9 @@ class VideoTask(SyncWrapper[AsyncVideoTask]):
                 video can be downloaded later.
             A2VError: As for ``watch``.
         """
-        return self._bridge.call(self._wrapped.download, path, overwrite=overwrite, mask=mask, timeout=timeout)
+        return self._bridge.call(
+            self._wrapped.download, path, overwrite=overwrite, mask=mask, timeout=timeout, on_progress=on_progress
+        )
 
 
 class Batch(SyncContext[AsyncBatch]):
@@ -343,6 +352,8 @@ class A2V(SyncClient[AsyncA2V]):
             default): the limit in the responses, and 30 until the first one. ``None``: the limit in the responses, and no
             limit until the first one.
         max_download_bytes: The largest file to download, in bytes; 2 GiB by default. ``None``: no limit.
+        default_headers: Headers to add to every API request, such as the key of a gateway; none by default. They are not sent to
+            the hosts that store videos.
         transport: An httpx transport to send through, for tests and special networks. It is closed with the client.
 
     Raises:
@@ -358,6 +369,7 @@ class A2V(SyncClient[AsyncA2V]):
         max_retries: int = 3,
         rate_limit: int | Literal["auto"] | None = "auto",
         max_download_bytes: int | None = 2 * 1024**3,
+        default_headers: Mapping[str, str] | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         try:
@@ -368,10 +380,11 @@ class A2V(SyncClient[AsyncA2V]):
                 max_retries=max_retries,
                 rate_limit=rate_limit,
                 max_download_bytes=max_download_bytes,
+                default_headers=default_headers,
                 transport=transport,
             )
         finally:
-            del token  # a traceback with local variables would show it
+            del token, default_headers  # a traceback with local variables would show them
         super().__init__(wrapped, Bridge(wrapped))
 
     def close(self) -> None:
@@ -380,6 +393,37 @@ class A2V(SyncClient[AsyncA2V]):
         Leaving an ``with`` block does the same for its event loop only. Renders continue on the server.
         """
         super().close()
+
+    def with_options(
+        self, *, timeout: float | None = None, max_retries: int | None = None, headers: Mapping[str, str] | None = None
+    ) -> A2V:
+        """Return a client with other options for its requests that shares connections, rate limit and lifetime with this one.
+
+        Polls of watched videos serve all these clients, and use the options of the original one.
+
+        Args:
+            timeout: Seconds for one exchange with the server; ``None``: as this client.
+            max_retries: How often a failed request is repeated; ``None``: as this client.
+            headers: Headers to add to those of this client.
+
+        Returns:
+            The client. Closing either closes both.
+
+        Raises:
+            ConfigurationError: An argument is invalid.
+        """
+        return self._with_wrapped(self._wrapped.with_options(timeout=timeout, max_retries=max_retries, headers=headers))
+
+    def pace(self) -> Pace:
+        """Return the rate limit, how much of it is left, and when the next request is sent.
+
+        Returns:
+            The values at this moment.
+
+        Raises:
+            ClientClosedError: The client is closed.
+        """
+        return self._bridge.call(self._wrapped.pace)
 
     @property
     def characters(self) -> Characters:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from inspect import iscoroutinefunction
 from math import inf, isfinite, isnan
 from pathlib import Path
 from typing import Any
@@ -115,6 +116,13 @@ def path(name: str, value: Any, *, error: type[A2VError] = InvalidArgumentError)
             except FileNotFoundError:
                 reason = "the current directory does not exist any more; pass an absolute path"
     raise error(f"{name} must be the path of a file or a folder, got {short_repr(value)}: {reason}")
+
+
+def callback(name: str, value: Any) -> Any:
+    """Return a function or ``None``. Async functions are refused, because nothing would await what they return."""
+    if value is not None and (not callable(value) or iscoroutinefunction(value)):
+        raise InvalidArgumentError(f"{name} must be a function (not an async one) or None, got {short_repr(value)}")
+    return value
 
 
 def iterable(name: str, value: Any, of: str, *, error: type[A2VError] = InvalidArgumentError) -> Iterable[Any]:

@@ -5,6 +5,7 @@ They are in a module of their own because ``a2v.errors``, which has the whole tr
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from a2v._values.serialization import without_urls
@@ -23,7 +24,7 @@ def _restore(kind: type[A2VError], args: tuple[Any, ...], facts: dict[str, Any])
     return error
 
 
-_FACTS = ("code", "status_code", "retry_after", "video_id", "waited")
+_FACTS = ("code", "status_code", "retry_after", "video_id", "waited", "request_id")
 
 
 def _subclasses(kind: type[A2VError]) -> Iterator[type[A2VError]]:
@@ -39,11 +40,18 @@ class A2VError(Exception):
         video_id: The id of the video that the call was about, if any.
         video: The last snapshot of that video, if there was one.
         waited: How long the call had waited, in seconds.
+        request_id: The server's id of the failed request, if the response has one. Quote it when you ask the server's operators.
+        headers: The headers of the response that are not secret: request ids, ``date``, ``retry-after`` and the rate limit.
+            Empty if there was no response.
+        body: The beginning of the response's body, without URLs; ``None`` if there was no response.
     """
 
     video_id: str | None = None
     video: Video | None = None
     waited: float | None = None
+    request_id: str | None = None
+    headers: Mapping[str, str] = MappingProxyType({})
+    body: str | None = None
 
     def to_dict(self, *, urls: bool = True) -> dict[str, Any]:
         """Return the error as a dictionary that can be written as JSON.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from a2v import __version__
 from a2v._core import wire
 from a2v._values.models import VideoStatus
+from a2v._version import __version__
 from a2v.engine import characters
 from a2v.engine.recording_fetcher import HTTP_URL
 

@@ -32,12 +32,13 @@ from attrs import define, field, frozen
 
 from a2v._async.requests import telemetry
 from a2v._async.requests.known_videos import KnownVideos
+from a2v._async.requests.outage_log import OutageLog
 from a2v._async.requests.transport import Transport
 from a2v._core import wire
 from a2v._core.poll_scheduler import PollEvent, PollScheduler, ScheduledRequest
 from a2v._core.rate_limiter import Pace, RequestKind
 from a2v._core.responses import NoResponse, Retry, classify
-from a2v._core.settings import Secret
+from a2v._core.settings import RequestOptions, Secret
 from a2v._core.wire import ApiRequest, Response
 from a2v.errors import A2VError, APIError, ProtocolError, RateLimitError
 
@@ -65,14 +66,14 @@ class Connection:
         transport: The connections of that event loop.
         base_url: The server.
         token: The account's token.
-        timeout: Seconds for one exchange.
+        options: The options of polls.
         known_videos: The client's record of submissions and listed videos.
     """
 
     transport: Transport
     base_url: str
     token: Secret
-    timeout: float
+    options: RequestOptions
     known_videos: KnownVideos
 
 
@@ -128,12 +129,16 @@ class RequestDispatcher:
         # Set when the driver must ask the limiter and the scheduler again.
         self._changed = anyio.Event()
         self._announced = -inf
+        self._outages = OutageLog()
 
-    async def send(self, request: ApiRequest[T], attempt: SubmissionAttempt | None = None) -> T | Retry:
+    async def send(
+        self, request: ApiRequest[T], options: RequestOptions, attempt: SubmissionAttempt | None = None
+    ) -> T | Retry:
         """Send a request as soon as the rate limit allows.
 
         Args:
             request: The request.
+            options: Its timeout and additional headers.
             attempt: The record of the submission, if it is one.
 
         Returns:
@@ -152,7 +157,7 @@ class RequestDispatcher:
             if queued.is_ready:
                 self._release(queued.reservation, None)
             raise
-        return await self._exchange(request, queued.reservation, attempt)
+        return await self._exchange(request, options, queued.reservation, attempt)
 
     def subscribe(self, subscriber: Subscriber) -> None:
         """Poll the open videos of a subscription. The last snapshots of those already polled are queued at once."""
@@ -190,7 +195,8 @@ class RequestDispatcher:
         with self._limiter.locked() as (limiter, now):
             scheduled = self._next(limiter, now)
             next_in = max(0.0, scheduled.at - now) if scheduled else None
-            return Pace(limit=limiter.limit, left=limiter.left(now), next_in=next_in)
+            failing_for = self._outages.failing_for(now)
+            return Pace(limit=limiter.limit, left=limiter.left(now), next_in=next_in, failing_for=failing_for)
 
     def now(self) -> float:
         """Return the client's time in seconds: the rate limiter's, the same in all event loops."""
@@ -283,7 +289,7 @@ class RequestDispatcher:
         span = next((subscriber.span for subscriber in served), telemetry.NO_SPAN)
         try:
             with span.activate():
-                outcome = await self._exchange(request, reservation)
+                outcome = await self._exchange(request, self._connection.options, reservation)
         except (APIError, ProtocolError) as error:
             events = self._scheduler.failed(scheduled, error, self.now(), final=True)
         except BaseException:
@@ -299,7 +305,11 @@ class RequestDispatcher:
         self._publish(events)
 
     async def _exchange(
-        self, request: ApiRequest[T], reservation: int, attempt: SubmissionAttempt | None = None
+        self,
+        request: ApiRequest[T],
+        options: RequestOptions,
+        reservation: int,
+        attempt: SubmissionAttempt | None = None,
     ) -> T | Retry:
         """Send a request for which there is a reservation, classify the response, and release the reservation."""
         connection = self._connection
@@ -313,11 +323,21 @@ class RequestDispatcher:
                 attempt.started = True
             with telemetry.request_span(connection.base_url, request) as span:
                 response = await connection.transport.exchange(
-                    connection.base_url, connection.token, request, connection.timeout, attempt
+                    connection.base_url, connection.token, request, options, attempt
                 )
                 telemetry.record_response(span, response)
+            if attempt and isinstance(response, Response):
+                attempt.request_id = response.request_id
             outcome = classify(request, response)
             throttled = isinstance(outcome, Retry) and isinstance(outcome.error, RateLimitError)
+        except APIError:
+            self._outages.succeeded(self.now())
+            raise
+        else:
+            if isinstance(outcome, Retry):
+                self._outages.failed(outcome.error, self.now())
+            else:
+                self._outages.succeeded(self.now())
             return outcome
         finally:
             self._release(reservation, response, throttled=throttled)

@@ -39,6 +39,7 @@ class SubmissionAttempt:
         number: The submission's number; ``None`` until it starts.
         started: Whether ``before_send`` has returned.
         sent: Whether any of the request may have reached the server. Known at the end, even after a cancellation.
+        request_id: The server's id of the request, if the response has one.
     """
 
     before_send: Callable[[], Awaitable[None]] | None = None
@@ -46,6 +47,7 @@ class SubmissionAttempt:
     number: int | None = None
     started: bool = False
     sent: bool = False
+    request_id: str | None = None
 
 
 @define

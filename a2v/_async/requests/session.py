@@ -22,7 +22,14 @@ from a2v._core import wire
 from a2v._core.job_errors import state_after
 from a2v._core.rate_limiter import RateLimiter
 from a2v._core.responses import Retry, backoff
-from a2v._core.settings import HoldsSecret, Secret, resolve_base_url, resolve_token
+from a2v._core.settings import (
+    HoldsSecret,
+    RequestOptions,
+    Secret,
+    check_headers,
+    resolve_base_url,
+    resolve_token,
+)
 from a2v._values import arguments
 from a2v._values.jobs import JobState
 from a2v.errors import ClientClosedError, ConfigurationError, RateLimitError, SubmissionUnknownError
@@ -80,8 +87,25 @@ class LoopState:
                 call_soon(self.close)
 
 
+@define(eq=False)
+class ClientState:
+    """The part of a session that a client shares with those of ``with_options``.
+
+    Attributes:
+        limiter: The rate limiter.
+        options: The options of polls, which serve all these clients.
+        closed: Whether the client is closed, in all event loops.
+        loop_states: Its state in each event loop. A list, because appending and removing need no lock.
+    """
+
+    limiter: SharedRateLimiter
+    options: RequestOptions
+    closed: bool = False
+    loop_states: list[ReferenceType[LoopState]] = field(factory=list, init=False)
+
+
 # Connections and clocks belong to one event loop each, and a client may be used in several.
-_loop_states: RunVar[WeakKeyDictionary[Session, LoopState]] = RunVar("a2v_loop_states")
+_loop_states: RunVar[WeakKeyDictionary[ClientState, LoopState]] = RunVar("a2v_loop_states")
 
 
 class Session(HoldsSecret):
@@ -96,15 +120,16 @@ class Session(HoldsSecret):
         max_retries: int,
         rate_limit: int | Literal["auto"] | None,
         max_download_bytes: int | None,
+        default_headers: Secret,
         transport: httpx.AsyncBaseTransport | None,
     ) -> None:
         # Not the whole environment, which an error report would show.
         self.token: Secret = resolve_token(token, Secret(os.environ.get("A2V_TOKEN")))
         self.base_url: str = resolve_base_url(base_url, os.environ.get("A2V_BASE_URL"))
-        self.timeout: float = arguments.seconds("timeout", timeout, error=ConfigurationError)
-        self.max_retries: int = arguments.integer("max_retries", max_retries, minimum=0, error=ConfigurationError)
-        self._new_limiter = partial(_new_limiter, rate_limit, self.timeout)
-        self._limiter = SharedRateLimiter(self._new_limiter())
+        headers = Secret(check_headers("default_headers", default_headers.value))
+        self.options: RequestOptions = _checked(RequestOptions(timeout, max_retries, headers))
+        self._new_limiter = partial(_new_limiter, rate_limit, self.options.timeout)
+        self._state = ClientState(SharedRateLimiter(self._new_limiter()), self.options)
         self.max_download_bytes: int | None = (
             None
             if max_download_bytes is None
@@ -115,16 +140,34 @@ class Session(HoldsSecret):
         self.known_videos: KnownVideos = KnownVideos()
         self._custom_transport = transport
         self._pid = os.getpid()
-        self._closed = False
-        # Those of all event loops; a list, because appending and removing need no lock.
-        self._all_states: list[ReferenceType[LoopState]] = []
+
+    def with_options(self, *, timeout: float | None, max_retries: int | None, headers: Secret) -> Session:
+        """Return a session with other options that shares everything else with this one.
+
+        Args:
+            timeout: As ``RequestOptions``; ``None``: as this session.
+            max_retries: As ``RequestOptions``; ``None``: as this session.
+            headers: A mapping of headers, or ``None``. They are added to those of this session.
+
+        Raises:
+            ConfigurationError: An argument is invalid.
+        """
+        mine = self.options
+        options = RequestOptions(
+            mine.timeout if timeout is None else timeout,
+            mine.max_retries if max_retries is None else max_retries,
+            Secret(mine.headers.value | check_headers("headers", headers.value)),
+        )
+        derived = object.__new__(Session)
+        vars(derived).update(vars(self), options=_checked(options))
+        return derived
 
     # -- opening and closing ------------------------------------------------------------------------------------------
 
     def open(self) -> None:
         """Enter the client's context in this event loop. Idle connections are kept from now on."""
         state = self._loop_state
-        self._closed = state.closed = False
+        self._state.closed = state.closed = False
         state.contexts += 1
         state.transport.open()
 
@@ -137,9 +180,9 @@ class Session(HoldsSecret):
 
     async def aclose(self) -> None:
         """Close the client: cancel everything that waits in any event loop, and close the connections of this one."""
-        self._closed = True
+        self._state.closed = True
         own = self._loop_state
-        for state in [found for each in self._all_states if (found := each())]:
+        for state in [found for each in self._state.loop_states if (found := each())]:
             if state is not own:
                 state.close_soon()
         await self._close(own)
@@ -147,7 +190,9 @@ class Session(HoldsSecret):
     async def _close(self, state: LoopState) -> None:
         state.contexts = 0
         state.close()
-        others = any((other := each()) and other is not state and other.contexts for each in list(self._all_states))
+        others = any(
+            (other := each()) and other is not state and other.contexts for each in list(self._state.loop_states)
+        )
         with anyio.CancelScope(shield=True):
             await state.transport.aclose(shared=others)
 
@@ -160,7 +205,7 @@ class Session(HoldsSecret):
             ConfigurationError: ``transport=`` belongs to another process.
         """
         state = self._loop_state
-        if self._closed or state.closed:
+        if self._state.closed or state.closed:
             raise ClientClosedError("the client is closed")
         if self._is_foreign:
             raise ConfigurationError(
@@ -249,7 +294,8 @@ class Session(HoldsSecret):
             self.known_videos.finish(attempt)
         else:
             self.known_videos.finish(attempt, outcome)
-            telemetry.logger.info("video %s: submitted for %s", outcome, job.model_id or job.pose_id)
+            request_id = f", request {attempt.request_id}" if attempt.request_id else ""
+            telemetry.logger.info("video %s: submitted for %s%s", outcome, job.model_id or job.pose_id, request_id)
         return outcome
 
     async def send(self, request: ApiRequest[T], attempt: SubmissionAttempt | None = None) -> T | Retry:
@@ -266,7 +312,7 @@ class Session(HoldsSecret):
             A2VError: The outcome is final.
         """
         with self.in_use() as state:
-            return await state.dispatcher.send(request, attempt)
+            return await state.dispatcher.send(request, self.options, attempt)
 
     async def retry(self, name: str, attempt: Callable[[], Awaitable[T | Retry]]) -> T:
         """Call ``attempt`` until it returns something other than ``Retry``, at most ``max_retries`` times more.
@@ -280,10 +326,11 @@ class Session(HoldsSecret):
         """
         tries = 0
         while isinstance(outcome := await attempt(), Retry):
-            if tries == self.max_retries:
+            if tries == self.options.max_retries:
                 raise outcome.error
             # Not the error's text: it may quote the server, which may quote secrets.
-            telemetry.logger.info("%s: %s, trying again", name, type(outcome.error).__name__)
+            request_id = f" (request {outcome.error.request_id})" if outcome.error.request_id else ""
+            telemetry.logger.info("%s: %s%s, trying again", name, type(outcome.error).__name__, request_id)
             if not isinstance(outcome.error, RateLimitError):  # after which the rate limiter waits long enough
                 await self.pause(tries)
             tries += 1
@@ -310,23 +357,30 @@ class Session(HoldsSecret):
     def _loop_state(self) -> LoopState:
         states = _loop_states.get(None)
         if states is None:
-            states = WeakKeyDictionary[Session, LoopState]()
+            states = WeakKeyDictionary[ClientState, LoopState]()
             _loop_states.set(states)
-        if self not in states:
-            states[self] = self._new_loop_state()
-        return states[self]
+        if self._state not in states:
+            states[self._state] = self._new_loop_state()
+        return states[self._state]
 
     def _new_loop_state(self) -> LoopState:
         # After a fork, the lock may be held by a thread that exists only in the parent process.
-        if self._limiter.pid != os.getpid():
-            self._limiter = SharedRateLimiter(self._new_limiter())
+        if self._state.limiter.pid != os.getpid():
+            self._state.limiter = SharedRateLimiter(self._new_limiter())
         # A custom transport that was made before a fork belongs to the parent process.
         transport = Transport(None if self._is_foreign else self._custom_transport)
-        # The state must not refer to the session, its weak key, or neither would ever be freed.
-        connection = Connection(transport, self.base_url, self.token, self.timeout, self.known_videos)
-        state = LoopState(transport, RequestDispatcher(connection, LoopRateLimiter(self._limiter)))
-        self._all_states.append(ref(state, self._all_states.remove))
+        # The state must not refer to the client's state, its weak key, or neither would ever be freed.
+        connection = Connection(transport, self.base_url, self.token, self._state.options, self.known_videos)
+        state = LoopState(transport, RequestDispatcher(connection, LoopRateLimiter(self._state.limiter)))
+        self._state.loop_states.append(ref(state, self._state.loop_states.remove))
         return state
+
+
+def _checked(options: RequestOptions) -> RequestOptions:
+    """Check the numbers that a caller passed."""
+    arguments.seconds("timeout", options.timeout, error=ConfigurationError)
+    arguments.integer("max_retries", options.max_retries, minimum=0, error=ConfigurationError)
+    return options
 
 
 def _add_warning(error: BaseException) -> None:

@@ -12,12 +12,12 @@ import logging
 import sys
 from contextlib import contextmanager, nullcontext, suppress
 from functools import cache
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import urlsplit
 
 from a2v._core.responses import NoResponse
 from a2v._values.text import escape
+from a2v._version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -143,6 +143,8 @@ def record_response(span: Span, outcome: Response | NoResponse) -> None:
         span.set_error("TransportError")
         return
     span.set_attributes({"http.response.status_code": outcome.status_code})
+    if outcome.request_id:
+        span.set_attributes({"a2v.request_id": outcome.request_id})
     if outcome.status_code >= 400:
         span.set_error(str(outcome.status_code))
 
@@ -189,4 +191,4 @@ def _is_used() -> bool:
 def _tracer() -> trace.Tracer:
     from opentelemetry import trace  # noqa: PLC0415  # optional, and imported already
 
-    return trace.get_tracer("a2v", version("a2v"), schema_url=_SCHEMA)
+    return trace.get_tracer("a2v", __version__, schema_url=_SCHEMA)

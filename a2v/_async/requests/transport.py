@@ -18,11 +18,13 @@ log lines with pre-signed URLs.
 
 from __future__ import annotations
 
+import platform
 import socket
 import ssl
+import sys
 from contextlib import asynccontextmanager, suppress
 from email.utils import formatdate
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, Protocol, Self
 from urllib.parse import urlsplit
 
@@ -33,13 +35,14 @@ from a2v._async.requests import network, telemetry
 from a2v._async.requests.redaction import RedactErrors, install_redacting_filter
 from a2v._core.responses import NoResponse
 from a2v._core.wire import ApiRequest, Response
+from a2v._version import __version__
 from a2v.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
     from a2v._async.requests.known_videos import SubmissionAttempt
-    from a2v._core.settings import Secret
+    from a2v._core.settings import RequestOptions, Secret
 
 _NETWORK_ERRORS = (
     httpx.HTTPError,
@@ -118,7 +121,7 @@ class Transport:
         base_url: str,
         token: Secret,
         call: ApiRequest[Any],
-        timeout: float,
+        options: RequestOptions,
         attempt: SubmissionAttempt | None = None,
     ) -> Response | NoResponse:
         """Send an API request and read its response.
@@ -127,7 +130,7 @@ class Transport:
             base_url: The server's URL.
             token: The token; it is redacted from the response and from error texts.
             call: The request.
-            timeout: Seconds for the whole exchange.
+            options: The timeout for the whole exchange, and additional headers.
             attempt: Its ``sent`` is updated, even if this is cancelled.
 
         Returns:
@@ -138,7 +141,8 @@ class Transport:
             Exception: The custom transport has a bug.
         """
         observer = _SendObserver()
-        request = _build_request(base_url, token, call, timeout)
+        timeout = options.timeout
+        request = _build_request(base_url, token, call, options)
         error: Exception | None = None
         try:
             with RedactErrors(), anyio.move_on_after(timeout):
@@ -146,7 +150,7 @@ class Transport:
                     response = await self._send_and_read(
                         request, observer, fresh=call.job is not None, limit=call.max_body
                     )
-                    return Response(response.status_code, response.headers, token.redact(response.body))
+                    return _redacted(response, token)
                 except _NETWORK_ERRORS as caught:
                     error = caught
         finally:
@@ -257,16 +261,18 @@ class Transport:
 # -- requests ---------------------------------------------------------------------------------------------------------
 
 
-def _build_request(base_url: str, token: Secret, call: ApiRequest[Any], timeout: float) -> httpx.Request:
+def _build_request(base_url: str, token: Secret, call: ApiRequest[Any], options: RequestOptions) -> httpx.Request:
     try:
         return httpx.Request(
             call.method,
             _parse_url(base_url + call.path),
             params=call.params,
             json=call.json,
-            # The header is in no variable, because a traceback would show it.
-            headers=_with_defaults({"accept": "application/json", "authorization": f"Bearer {token.value}"}),
-            extensions=_timeouts(timeout),
+            # The headers are in no variable, because a traceback would show them.
+            headers=_with_defaults(
+                {"accept": "application/json", **options.headers.value, "authorization": f"Bearer {token.value}"}
+            ),
+            extensions=_timeouts(options.timeout),
         )
     except (httpx.InvalidURL, UnicodeError) as error:
         reason = str(error)
@@ -302,7 +308,13 @@ def _has_valid_host(url: httpx.URL) -> bool:
 
 def _with_defaults(headers: Mapping[str, str]) -> dict[str, str]:
     # Without compression: a truncated gzip body would be decoded without an error.
-    return {"accept-encoding": "identity", "user-agent": "a2v-python", **headers}
+    return {"accept-encoding": "identity", "user-agent": _user_agent(), **headers}
+
+
+@cache
+def _user_agent() -> str:
+    python = ".".join(map(str, sys.version_info[:3]))
+    return f"a2v-python/{__version__} {sys.implementation.name}/{python} {platform.system() or 'unknown'}"
 
 
 def _timeouts(seconds: float) -> dict[str, Any]:
@@ -310,6 +322,12 @@ def _timeouts(seconds: float) -> dict[str, Any]:
 
 
 # -- responses --------------------------------------------------------------------------------------------------------
+
+
+def _redacted(response: Response, token: Secret) -> Response:
+    """Redact the token, which servers and gateways may echo."""
+    headers = {name: token.redact(value.encode()).decode() for name, value in response.headers.items()}
+    return Response(response.status_code, headers, token.redact(response.body))
 
 
 def _lower_case(headers: httpx.Headers) -> dict[str, str]:

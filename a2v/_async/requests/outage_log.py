@@ -1,0 +1,44 @@
+"""Logs outages: a warning once the server has failed for a while, and a line when it works again.
+
+Single failures are retried and are not worth a warning. What an operator wants to know is that nothing has worked for half a
+minute, because then all waits are late; and that it is over.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from a2v._async.requests import telemetry
+
+if TYPE_CHECKING:
+    from a2v.errors import A2VError
+
+_WARN_AFTER = 30.0  # seconds
+
+
+class OutageLog:
+    """The outages of the server, as one event loop of a client sees them."""
+
+    def __init__(self) -> None:
+        self._since: float | None = None
+        self._warned = False
+
+    def failing_for(self, now: float) -> float | None:
+        """Return the seconds since the first of the failures after the last success; ``None`` if the last request succeeded."""
+        return None if self._since is None else now - self._since
+
+    def failed(self, error: A2VError, now: float) -> None:
+        """Record that a request failed in a way that may pass: no response, a server error, or too many requests."""
+        if self._since is None:
+            self._since = now
+        if not self._warned and now - self._since >= _WARN_AFTER:
+            self._warned = True
+            telemetry.logger.warning(
+                "no request has succeeded for %.0f s (%s); still retrying", now - self._since, type(error).__name__
+            )
+
+    def succeeded(self, now: float) -> None:
+        """Record that the server has done or refused what was asked."""
+        if self._since is not None and self._warned:
+            telemetry.logger.info("requests succeed again, after %.0f s", now - self._since)
+        self._since, self._warned = None, False
