@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shlex
-from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +42,7 @@ from a2v.cli.events import (
 from a2v.cli.job_status import IN_PROGRESS, JobStatus, count_stages, format_counts
 from a2v.cli.options import BatchFlags, ServerOptions, StagingOptions, UsageError, in_cli_terms
 from a2v.cli.recordings import copied_path, copy_recording, open_staging, staged_url
-from a2v.cli.renderers import open_renderer
+from a2v.cli.renderers import Renderer, open_renderer
 from a2v.cli.report import check_report, write_report
 from a2v.cli.targets import check_videos, make_folder
 from a2v.cli.terminal import eprint, plural
@@ -155,13 +155,13 @@ class _BatchRun:
     again: str
     errors: dict[int, str] = field(factory=dict)
 
-    async def run(self, display: AbstractContextManager[object]) -> None:
-        """Run the batch. The display is removed before the summary."""
+    async def run(self, renderer: Renderer) -> None:
+        """Run the batch. Its display is removed before the summary."""
         begun = False
         urls = [job.audio_url for job in self.manifest.jobs]
         try:
             async with open_staging(self.staging, self.server, urls, self.events, days=_STAGED_DAYS) as stage:
-                with display:
+                with renderer:
                     async with AsyncExitStack() as stack:
                         batch = await self._begin(stack, await self._with_reachable_audio(stage))
                         begun = True

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
 from attrs import asdict
@@ -52,12 +52,20 @@ if TYPE_CHECKING:
 _REFRESH_PER_SECOND = 8
 
 
-class Renderer(AbstractContextManager["Renderer"], Protocol):
-    """Turns events into output. What needs a display to be set up and removed does so as a context manager."""
+class Renderer(ABC):
+    """Turns events into output. A renderer with a display shows it for the length of a ``with`` block."""
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(  # noqa: B027  # only a display has to be removed
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Do nothing."""
+
+    @abstractmethod
     def render(self, event: Event) -> None:
         """Print an event, show it, or ignore it."""
-        ...
 
 
 def open_renderer(*, as_json: bool) -> Renderer:
@@ -68,16 +76,8 @@ def open_renderer(*, as_json: bool) -> Renderer:
     return TerminalRenderer(console) if console.is_terminal and not console.is_dumb_terminal else PlainRenderer()
 
 
-class JsonRenderer:
+class JsonRenderer(Renderer):
     """JSON for programs: one document, or one line per change where a command follows videos or jobs."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """Do nothing."""
 
     def render(self, event: Event) -> None:
         """Print an event that carries data; messages for people are left out."""
@@ -111,16 +111,8 @@ class JsonRenderer:
         print(json.dumps(value), flush=True)
 
 
-class PlainRenderer:
+class PlainRenderer(Renderer):
     """Lines of tab-separated fields, for pipes and logs."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """Do nothing."""
 
     def render(self, event: Event) -> None:  # noqa: C901  # one case per event
         """Print an event, unless it only matters on a display."""
@@ -147,7 +139,7 @@ class PlainRenderer:
                     print(clean(line), flush=True)
 
 
-class TerminalRenderer:
+class TerminalRenderer(Renderer):
     """A live display: unfinished videos, or the counts of a batch, move at the bottom; results scroll above them.
 
     Rich redraws the display from a thread of its own, so ``_display`` reads only values that are replaced as a whole.

@@ -1,4 +1,4 @@
-"""``a2v batch --dry-run`` tells what the run then does: the same jobs, the same submissions, the same errors."""
+"""``a2v batch --dry-run`` predicts the run: the same jobs, the same submissions, the same errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ctrl-C, and SIGTERM: what goes on at the server is told, with the commands that pick it up."""
+"""Ctrl-C and SIGTERM: the command says what continues on the server, and prints the commands that resume it."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_an_interrupted_submission_may_have_been_accepted(started, service):
     assert "may or may not have been accepted" in errors[1]
 
 
-def test_only_what_has_not_ended_is_named(started, service):
+def test_only_unfinished_videos_are_named(started, service):
     service.add_video("v1", "finished")
     service.add_video("v2", "pending")
     service.add_video("v3", "pending")
