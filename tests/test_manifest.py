@@ -362,7 +362,7 @@ def test_what_was_written_is_read(jobs, delimiter) -> None:
         manifest_jobs.rows_of(written),
     ):
         found = manifest_jobs.read_rows(rows)
-        assert found.faults == ()
+        assert found.errors == ()
         assert found.jobs == jobs
         assert [job.extra for job in found.jobs] == [job.extra for job in jobs]
 
@@ -372,8 +372,8 @@ def test_what_was_written_is_read(jobs, delimiter) -> None:
     st.binary(max_size=200),
     st.sampled_from([manifest_rows.read_csv, manifest_rows.read_json_lines, manifest_rows.read_json]),
 )
-def test_any_bytes_are_jobs_or_faults(data, read) -> None:
+def test_any_bytes_are_jobs_or_errors(data, read) -> None:
     for prefix in (b"", b"model_id,audio_url\n", b"\xff\xfe", b"[{"):
         found = manifest_jobs.read_rows(read(prefix + data))
         assert len(found.jobs) == len(found.rows)
-        assert all(fault.problem for fault in found.faults)
+        assert all(error.problem for error in found.errors)
