@@ -1,6 +1,6 @@
 """Make a video of each recording, all at once: python examples/many.py FOLDER AUDIO_URL...
 
-The characters take turns. The token comes from A2V_TOKEN, the server from A2V_BASE_URL.
+Jobs use the server's characters in turn. The token comes from A2V_TOKEN, the server from A2V_BASE_URL.
 """
 
 import itertools
@@ -12,10 +12,10 @@ import a2v
 
 
 async def main(folder: str, audio_urls: list[str]) -> bool:
-    """Saves what succeeds, tells what failed, and returns whether nothing did."""
+    """Save the videos, print the errors, and return whether all jobs succeeded."""
     async with a2v.AsyncA2V() as client:
-        cast = itertools.cycle(await client.characters.list())
-        jobs = [a2v.Job(next(cast).model_id, audio_url) for audio_url in audio_urls]
+        characters = itertools.cycle(await client.characters.list())
+        jobs = [a2v.Job(next(characters).model_id, audio_url) for audio_url in audio_urls]
         all_ok = True
         async with client.batch(jobs, save_to=folder) as batch:
             async for outcome in batch:

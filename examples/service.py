@@ -1,10 +1,10 @@
-"""A web service that makes videos and reports how far they are: uvicorn service:app --app-dir examples.
+"""A web service that makes videos and reports their progress: uvicorn service:app --app-dir examples.
 
-POST /videos with {"model_id": …, "audio_url": …} answers 202 with a video_id as soon as the server has accepted the render.
-GET /videos/{video_id}/events reports each change as a server-sent event, until the video has ended.
+POST /videos with {"model_id": …, "audio_url": …} returns 202 with a video_id as soon as the server has accepted the job.
+GET /videos/{video_id}/events sends each change as a server-sent event, until the video reaches a final status.
 
-It keeps nothing: a video_id is all that it needs, so reports go on after a restart, and whoever was cut off asks again.
-The token comes from A2V_TOKEN, the server from A2V_BASE_URL. Who may use the service is left to you.
+The service is stateless: it only needs a video_id, so clients can reconnect after a restart or a lost connection.
+The token comes from A2V_TOKEN, the server from A2V_BASE_URL. Add your own authentication.
 """
 
 from collections.abc import AsyncIterator
@@ -21,7 +21,7 @@ import a2v
 
 @asynccontextmanager
 async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, a2v.AsyncA2V]]:
-    """One client for the whole service: it keeps the connections, and one budget of requests for all."""
+    """Create one client for the whole service, so that all requests share its connections and its rate limit."""
     async with a2v.AsyncA2V() as client:
         yield {"client": client}
 
@@ -36,7 +36,7 @@ Client = Annotated[a2v.AsyncA2V, Depends(_client)]
 
 
 class Order(BaseModel):
-    """What somebody wants to see."""
+    """The body of POST /videos."""
 
     model_id: str
     audio_url: str
@@ -44,7 +44,7 @@ class Order(BaseModel):
 
 @app.post("/videos", status_code=202)
 async def submit(order: Order, client: Client) -> dict[str, str]:
-    """Submits, and does not wait for the render."""
+    """Submit a job without waiting for the render."""
     try:
         task = await client.videos.generate(model_id=order.model_id, audio_url=order.audio_url)
     except ValueError as error:
@@ -54,19 +54,21 @@ async def submit(order: Order, client: Client) -> dict[str, str]:
 
 @app.get("/videos/{video_id}/events", response_class=EventSourceResponse)
 async def events(video_id: str, client: Client) -> AsyncIterator[ServerSentEvent]:
-    """Each change as it is seen. A thousand listeners of one video cost as many requests as one."""
+    """Stream each change. A thousand clients that watch one video cost as many requests as one."""
     try:
-        async with aclosing(client.videos.task(video_id).watch()) as looks:
-            async for video in looks:
+        async with aclosing(client.videos.task(video_id).watch()) as snapshots:
+            async for video in snapshots:
                 yield ServerSentEvent(data={"status": video.status, "video_url": video.video_url})
     except a2v.A2VError as error:
-        yield ServerSentEvent(event="trouble", data=str(error))
-    yield ServerSentEvent(event="end", data=video_id)  # browsers connect again unless they close now
+        yield ServerSentEvent(event="failure", data=str(error))
+    yield ServerSentEvent(
+        event="end", data=video_id
+    )  # on which the page closes the connection; browsers reconnect otherwise
 
 
 @app.exception_handler(a2v.A2VError)
-async def tell(_: Request, error: a2v.A2VError) -> JSONResponse:
-    """What went wrong, and whether it makes sense to try again."""
+async def to_response(_: Request, error: a2v.A2VError) -> JSONResponse:
+    """Return the error, and whether the caller may retry."""
     known = isinstance(error, a2v.APIError) and 400 <= error.status_code < 500
     status = 503 if isinstance(error, a2v.RateLimitError | a2v.TransportError) else 422 if known else 502
     again = isinstance(error, a2v.RateLimitError | a2v.TransportError)  # nothing was submitted

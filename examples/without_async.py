@@ -9,10 +9,10 @@ import a2v
 
 
 def main(audio_url: str, model_id: str) -> None:
-    """Submits, waits, saves the video."""
+    """Submit a job, wait for the render, and save the video."""
     with a2v.A2V() as client:
         task = client.videos.generate(model_id=model_id, audio_url=audio_url)
-        print("If this stops, the render goes on; its id is", task.video_id)
+        print(f"Submitted as {task.video_id}. The render continues even if this program stops.")
         print("Saved", task.download(f"{task.video_id}.mp4"))
 
 

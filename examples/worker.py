@@ -1,11 +1,11 @@
-"""A queue of videos that outlives whoever works on it.
+"""A queue of videos that survives crashes of its worker.
 
-python examples/worker.py add QUEUE MODEL_ID AUDIO_URL...   puts videos into the queue, an SQLite file
-python examples/worker.py work QUEUE FOLDER                 makes them, and saves each as FOLDER/VIDEO_ID.mp4
+python examples/worker.py add QUEUE MODEL_ID AUDIO_URL...   adds jobs to the queue, an SQLite file
+python examples/worker.py work QUEUE FOLDER                 makes the videos and saves each as FOLDER/VIDEO_ID.mp4
 
-Stop the worker however you like and start it again: it picks up by their ids what goes on at the server, and submits only
-what was never submitted. A batch with a journal does all this by itself (and more); this shows how, for a queue of your
-own. Let one worker at a time work on a queue. The token comes from A2V_TOKEN, the server from A2V_BASE_URL.
+Stop or kill the worker at any time and start it again: it picks up running renders by their ids, and submits only jobs that
+were never submitted. A batch with a journal does all this and more; this example shows how to do it with your own queue. Run
+one worker at a time on a queue. The token comes from A2V_TOKEN, the server from A2V_BASE_URL.
 """
 
 import sqlite3
@@ -24,58 +24,58 @@ SCHEMA = """CREATE TABLE IF NOT EXISTS videos (
 
 
 class Queue:
-    """The videos, and how far each is. Every change is on the disk when a call returns."""
+    """The jobs and their states. Every change is on disk when a method returns."""
 
     def __init__(self, path: str) -> None:
         self._db = sqlite3.connect(path, isolation_level=None)
         self._db.execute(SCHEMA)
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._db.close()
 
     def add(self, model_id: str, audio_url: str) -> None:
-        """Put a video at the end."""
+        """Append a job."""
         self._db.execute("INSERT INTO videos (model_id, audio_url) VALUES (?, ?)", (model_id, audio_url))
 
     def set(self, number: int, state: str, video_id: str | None = None) -> None:
-        """Write down how far a video is."""
+        """Store the state of a job."""
         self._db.execute(
             "UPDATE videos SET state = ?, video_id = coalesce(?, video_id) WHERE number = ?", (state, video_id, number)
         )
 
-    def those(self, state: str) -> list[tuple[int, str, str, str]]:
-        """The videos in a state: number, model_id, audio_url, video_id."""
+    def in_state(self, state: str) -> list[tuple[int, str, str, str]]:
+        """Return the jobs in a state: number, model_id, audio_url, video_id."""
         query = "SELECT number, model_id, audio_url, video_id FROM videos WHERE state = ? ORDER BY number"
         return self._db.execute(query, (state,)).fetchall()
 
 
 async def work(queue: Queue, folder: Path) -> bool:
-    """Makes what is in the queue; returns whether all of it is there now."""
+    """Make the videos of the queue; return whether all of them are saved."""
     async with a2v.AsyncA2V() as client, anyio.create_task_group() as saving:
-        for number, _, _, video_id in queue.those("submitted"):
+        for number, _, _, video_id in queue.in_state("submitted"):
             print(f"{number}: picked up as {video_id}")
             saving.start_soon(save, queue, number, client.videos.task(video_id), folder)
-        for number, model_id, audio_url, _ in queue.those("new"):
+        for number, model_id, audio_url, _ in queue.in_state("new"):
             if task := await submit(client, queue, number, model_id, audio_url):
                 saving.start_soon(save, queue, number, task, folder)
-    for number, _, audio_url, _ in queue.those("submitting"):
-        # Nobody knows whether it arrived. Submitting it again might pay for it twice, so a person has to look.
-        print(f"{number}: in doubt; look for a video of {audio_url} in your account")
-    return not any(queue.those(state) for state in ("new", "submitting", "submitted", "failed"))
+    for number, _, audio_url, _ in queue.in_state("submitting"):
+        # It may have arrived. Submitting it again could cost twice, so a person has to decide.
+        print(f"{number}: unknown; look for a video of {audio_url} in your account")
+    return not any(queue.in_state(state) for state in ("new", "submitting", "submitted", "failed"))
 
 
 async def submit(
     client: a2v.AsyncA2V, queue: Queue, number: int, model_id: str, audio_url: str
 ) -> a2v.AsyncVideoTask | None:
-    """Submits once: the intent is written down before, the id at once after."""
+    """Submit a job at most once: the intent is stored before the request, the id right after the response."""
     queue.set(number, "submitting")
     try:
         task = await client.videos.generate(model_id=model_id, audio_url=audio_url)
     except a2v.SubmissionUnknownError as error:
         print(f"{number}: {error}")  # it stays "submitting"
     except (a2v.TransportError, a2v.AuthenticationError, a2v.PermissionDeniedError, a2v.RateLimitError) as error:
-        queue.set(number, "new")  # provably not accepted, and through no fault of this video
+        queue.set(number, "new")  # provably not accepted, for a reason that is not about this job
         print(f"{number}: {error}")
     except (a2v.A2VError, ValueError) as error:
         queue.set(number, "failed")
@@ -87,9 +87,9 @@ async def submit(
 
 
 async def save(queue: Queue, number: int, task: a2v.AsyncVideoTask, folder: Path) -> None:
-    """Waits for a video and fetches it."""
+    """Wait for a video and save it."""
     try:
-        # What an earlier run saved and had no time to write down is fetched anew.
+        # Overwrites a file that an earlier run saved without storing the state.
         path = await task.download(folder / f"{task.video_id}.mp4", overwrite=True)
     except a2v.VideoFailedError as error:
         queue.set(number, "failed")

@@ -110,7 +110,7 @@ def test_a_worker_never_submits_twice_what_may_have_arrived(a2v_server: Server, 
     for _ in range(2):
         done = run("worker.py", "work", "queue.db", "videos")
         assert done.returncode == 1
-        assert f"in doubt; look for a video of {AUDIO}" in done.stdout
+        assert f"unknown; look for a video of {AUDIO}" in done.stdout
     assert states(tmp_path / "queue.db") == ["submitting"]
     assert len(a2v_server.service.submissions) == 1
 
@@ -172,7 +172,7 @@ def test_the_service_accepts_at_once_and_reports_each_change(web: httpx.Client, 
 def test_the_service_reports_on_a_video_of_an_earlier_life(web: httpx.Client, a2v_server: Server) -> None:
     a2v_server.service.add_video("v7", "error")
     assert events(web, "/videos/v7/events")[0] == ("message", {"status": "error", "video_url": None})
-    assert events(web, "/videos/nothing/events")[0][0] == "trouble"
+    assert events(web, "/videos/nothing/events")[0][0] == "failure"
 
 
 def test_the_service_says_whether_to_try_again(web: httpx.Client, a2v_server: Server) -> None:

@@ -1,4 +1,4 @@
-// Makes one video: java MakeVideo.java AUDIO_URL MODEL_ID. The server is A2V_BASE_URL, the token A2V_TOKEN.
+// Make one video: java MakeVideo.java AUDIO_URL MODEL_ID. The server is A2V_BASE_URL, the token A2V_TOKEN.
 import java.io.IOException;
 import java.net.URI;
 import java.net.URLEncoder;
@@ -15,7 +15,7 @@ import java.util.regex.Pattern;
 public class MakeVideo {
     private static final HttpClient HTTP = HttpClient.newHttpClient();
 
-    /** One call of the API: its reply, or an error. */
+    /** Calls the API and returns the response, or throws. */
     private static String call(String name, String body) throws IOException, InterruptedException {
         HttpRequest request = HttpRequest.newBuilder(URI.create(System.getenv("A2V_BASE_URL") + "/v1/a2v/" + name))
                 .header("Authorization", "Bearer " + System.getenv("A2V_TOKEN"))
@@ -30,18 +30,18 @@ public class MakeVideo {
         return reply;
     }
 
-    /** The value of a key of JSON, or null. Java brings no parser; programs with more to read should use one. */
+    /** Returns the value of a JSON key, or null. Java has no JSON parser; use a library for anything more complex. */
     private static String field(String json, String key) {
         Matcher found = Pattern.compile("\"" + key + "\"\\s*:\\s*\"((?:[^\"\\\\]|\\\\.)*)\"").matcher(json);
         return found.find() ? found.group(1).replace("\\/", "/").replace("\\u0026", "&").replace("\\\"", "\"") : null;
     }
 
-    /** A value as it is written in JSON. */
+    /** Returns a value as a JSON string. */
     private static String quoted(String value) {
         return "\"" + value.replace("\\", "\\\\").replace("\"", "\\\"") + "\"";
     }
 
-    /** Looks at a video until it is finished; where it can be fetched. */
+    /** Polls a video until it is finished, and returns its URL. */
     private static URI await(String videoId) throws IOException, InterruptedException {
         while (true) {
             String video = call("video.get?video_id=" + URLEncoder.encode(videoId, StandardCharsets.UTF_8), null);
@@ -70,7 +70,7 @@ public class MakeVideo {
             String videoId = field(call("video.generate", job), "video_id");
             System.out.println("submitted " + videoId);
 
-            // Another host may keep the file: it does not get the token.
+            // The file may be on another host, so the request has no token.
             HttpRequest download = HttpRequest.newBuilder(await(videoId)).build();
             Path path = Path.of(videoId + ".mp4");
             int status = HTTP.send(download, BodyHandlers.ofFile(path)).statusCode();

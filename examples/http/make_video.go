@@ -1,4 +1,4 @@
-// Makes one video: go run make_video.go AUDIO_URL MODEL_ID. The server is A2V_BASE_URL, the token A2V_TOKEN.
+// Make one video: go run make_video.go AUDIO_URL MODEL_ID. The server is A2V_BASE_URL, the token A2V_TOKEN.
 package main
 
 import (
@@ -13,10 +13,10 @@ import (
 	"time"
 )
 
-// A call may take half a minute, a download as long as it takes.
+// Calls have a timeout of 30 s; downloads have none.
 var api = http.Client{Timeout: 30 * time.Second}
 
-// call makes one call of the API and reads its data into result.
+// call calls the API and decodes the response's data into result.
 func call(method, name string, body, result any) error {
 	content, err := json.Marshal(body)
 	if err != nil {
@@ -54,21 +54,21 @@ type video struct {
 	Message  string `json:"message"`
 }
 
-// wait looks at a video until it is finished.
-func wait(videoID string) (look video, err error) {
+// wait polls a video until it is finished.
+func wait(videoID string) (snapshot video, err error) {
 	for {
 		query := url.Values{"video_id": {videoID}}.Encode()
-		if err := call("GET", "video.get?"+query, nil, &look); err != nil || look.VideoURL != "" {
-			return look, err
+		if err := call("GET", "video.get?"+query, nil, &snapshot); err != nil || snapshot.VideoURL != "" {
+			return snapshot, err
 		}
-		if look.Status == "error" {
-			return look, fmt.Errorf("the render failed: %s", look.Message)
+		if snapshot.Status == "error" {
+			return snapshot, fmt.Errorf("the render failed: %s", snapshot.Message)
 		}
 		time.Sleep(3 * time.Second)
 	}
 }
 
-// download saves a video. Another host may keep it: it does not get the token.
+// download saves a video. The file may be on another host, so the request has no token.
 func download(from, path string) error {
 	response, err := http.Get(from)
 	if err != nil {

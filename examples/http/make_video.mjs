@@ -1,4 +1,4 @@
-// Makes one video: node make_video.mjs AUDIO_URL MODEL_ID. The server is A2V_BASE_URL, the token A2V_TOKEN.
+// Make one video: node make_video.mjs AUDIO_URL MODEL_ID. The server is A2V_BASE_URL, the token A2V_TOKEN.
 import { createWriteStream } from "node:fs";
 import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
@@ -6,7 +6,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 
 const { A2V_BASE_URL, A2V_TOKEN } = process.env;
 
-/** One call of the API: its data, or an error. */
+/** Calls the API and returns the response's data, or throws. */
 async function call(name, body) {
   const response = await fetch(`${A2V_BASE_URL}/v1/a2v/${name}`, {
     method: body ? "POST" : "GET",
@@ -25,7 +25,7 @@ async function call(name, body) {
   return reply.data;
 }
 
-/** Looks at a video until it is finished. */
+/** Polls a video until it is finished. */
 async function wait(videoId) {
   for (;;) {
     const video = await call(`video.get?${new URLSearchParams({ video_id: videoId })}`);
@@ -44,7 +44,7 @@ async function main(audioUrl, modelId) {
   console.log("submitted", videoId);
 
   const video = await wait(videoId);
-  // Another host may keep the file: it does not get the token.
+  // The file may be on another host, so the request has no token.
   const response = await fetch(video.video_url);
   if (!response.ok) throw new Error(`the download failed: HTTP ${response.status}`);
   await pipeline(Readable.fromWeb(response.body), createWriteStream(`${videoId}.mp4`));

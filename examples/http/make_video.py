@@ -1,4 +1,4 @@
-"""Makes one video: python3 make_video.py AUDIO_URL MODEL_ID. The server is A2V_BASE_URL, the token A2V_TOKEN."""
+"""Make one video: python3 make_video.py AUDIO_URL MODEL_ID. The server is A2V_BASE_URL, the token A2V_TOKEN."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from typing import Any
 
 
 def call(name: str, body: dict[str, str] | None = None) -> Any:
-    """One call of the API: its data, or the end of the program."""
+    """Call the API and return the response's data, or exit with the error."""
     request = urllib.request.Request(
         f"{os.environ['A2V_BASE_URL']}/v1/a2v/{name}",
         data=json.dumps(body).encode() if body else None,
@@ -29,7 +29,7 @@ def call(name: str, body: dict[str, str] | None = None) -> Any:
 
 
 def main(audio_url: str, model_id: str) -> None:
-    """Lists, submits, waits, saves."""
+    """List the characters, submit a job, poll the video, and save it."""
     for character in call("character.list"):
         print(character["model_id"], character["display_name"])
 
@@ -41,7 +41,7 @@ def main(audio_url: str, model_id: str) -> None:
             sys.exit(f"the render failed: {video}")
         time.sleep(3)
 
-    # Another host may keep the file: it does not get the token.
+    # The file may be on another host, so the request has no token.
     with urllib.request.urlopen(video["video_url"], timeout=30) as response, Path(f"{video_id}.mp4").open("wb") as file:
         while block := response.read(1 << 16):
             file.write(block)

@@ -1,11 +1,11 @@
 #!/bin/sh
-# Makes one video: sh make_video.sh AUDIO_URL MODEL_ID. Needs curl; the server is A2V_BASE_URL, the token A2V_TOKEN.
+# Make one video: sh make_video.sh AUDIO_URL MODEL_ID. Needs curl; the server is A2V_BASE_URL, the token A2V_TOKEN.
 set -eu
 audio_url=${1:?"usage: sh make_video.sh AUDIO_URL MODEL_ID"}
 model_id=${2:?"usage: sh make_video.sh AUDIO_URL MODEL_ID"}
 api=${A2V_BASE_URL:?"set A2V_BASE_URL"}/v1/a2v
 
-# The token goes through a pipe: what stands on a command line, every user of the machine can read.
+# The token goes through a pipe: other users of the machine can read command lines.
 call() {
     reply=$(printf 'Authorization: Bearer %s\n' "${A2V_TOKEN:?"set A2V_TOKEN"}" | curl -sS --max-time 30 -H @- "$@")
     case $reply in
@@ -14,7 +14,7 @@ call() {
     esac
 }
 
-# The value of a key of JSON; enough for the short replies here, where jq would be better.
+# Print the value of a JSON key. This is enough for these short responses; use jq for anything more complex.
 field() {
     sed -n 's/.*"'"$1"'": *"\([^"]*\)".*/\1/p' | sed 's/\\u0026/\&/g; s,\\/,/,g'
 }
@@ -38,6 +38,6 @@ while :; do
     sleep 3
 done
 
-# Another host may keep the file: it does not get the token.
+# The file may be on another host, so the request has no token.
 curl -sSf -o "$video_id.mp4" "$video_url"
 echo "saved $video_id.mp4"
