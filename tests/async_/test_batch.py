@@ -193,6 +193,7 @@ async def test_a_batch_starts_with_its_context(service, make_client) -> None:
     with pytest.raises(RuntimeError, match="async with"):
         await anext(batch)
     assert not service.requests
+    assert (batch.progress.total, batch.progress.waiting, batch.under_way, batch.gone) == (1, 1, {}, ())
 
 
 async def test_a_batch_runs_once(service, make_client) -> None:
