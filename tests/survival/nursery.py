@@ -24,7 +24,7 @@ import anyio
 
 import a2v
 from a2v._async import client  # noqa: F401  # what a child needs is here before it is
-from a2v._async.batch import journal, lock_file, outage, reconciler, runner  # noqa: F401  # what a child needs is here before it is
+from a2v._async.batch import journal_file, lock_file, outage, reconciler, runner  # noqa: F401  # what a child needs is here before it is
 from a2v._async.batch.files import _JournalResumeStore
 from a2v._async.batch.journal import Journal
 from a2v._async.download import Destination, _Download
@@ -96,7 +96,7 @@ def plant(trouble: Trouble) -> None:
 
         setattr(owner, name, wrapped)
 
-    around(journal, "_create", lambda path: "creating", database)
+    around(journal_file, "create", lambda path: "creating", database)
     around(Journal, "sync_jobs", lambda self, jobs: "inserting", database)
     around(Journal, "_move", lambda self, identity, state, *args, **columns: state.value, database)
     around(

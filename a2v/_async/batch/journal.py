@@ -22,65 +22,38 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-import os
-import re
 import secrets
 import sqlite3
 import threading
-import time
 from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 import anyio
 from attrs import asdict, evolve
 
 from a2v import _threads
+from a2v._async.batch import journal_file
 from a2v._async.batch.lock_file import LockFile, RecoveryRecord, read_recovery_record
 from a2v._core.job_transitions import PREDECESSORS
-from a2v._core.journal_rows import ErrorRecord, JournalRow
 from a2v._core.settings import is_loopback
-from a2v._core.url_signatures import without_query
 from a2v._values import arguments
-from a2v._values.jobs import Job, JobState, JournalEntry
+from a2v._values.jobs import JobState, JournalEntry
 from a2v._values.text import escape
-from a2v.errors import A2VError, JournalError
+from a2v.errors import JournalError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-    from pathlib import Path, PurePath
+    import os
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from pathlib import Path
 
     from a2v._core.job_matching import Match
+    from a2v._core.journal_rows import ErrorRecord, JournalRow
     from a2v._core.settings import Secret
 
 T = TypeVar("T")
 
-_APPLICATION = 0x61327662
-_VERSION = 2
-"""1: no state ``lost``, and ``run`` was the number of a run. 2: ``run`` is a moment; see ``_core/reconciliation.py``."""
-_LOCKED_SECONDS = 30.0
-"""How long to wait for another program, such as a database browser, that has locked the journal."""
-_SCHEMA = f"""
-PRAGMA application_id = {_APPLICATION};
-PRAGMA user_version = {_VERSION};
-CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE items (
-    identity TEXT PRIMARY KEY,
-    place INTEGER,
-    job TEXT NOT NULL,
-    state TEXT NOT NULL,
-    run INTEGER,
-    video_id TEXT UNIQUE,
-    error TEXT,
-    etag TEXT,
-    size INTEGER,
-    sha256 TEXT,
-    path TEXT,
-    reported INTEGER NOT NULL DEFAULT 0
-) WITHOUT ROWID;
-CREATE TABLE known (video_id TEXT PRIMARY KEY, run INTEGER NOT NULL) WITHOUT ROWID;
-"""
 _ADD_OWN_VIDEO = "INSERT OR REPLACE INTO known VALUES (?, 0)"
 _NO_FILE: Mapping[str, None] = {"etag": None, "size": None, "sha256": None}
 
@@ -115,12 +88,12 @@ class Journal:
             # Beside the file itself, so that two links to one journal have one lock.
             self._lock_file = stack.enter_context(LockFile(path.resolve())) if path else None
             if path and not path.exists():
-                _create(path)
+                journal_file.create(path)
             if path and not path.is_file():
                 raise JournalError(f"the journal {path} is not a regular file")
-            self._db = stack.enter_context(closing(_connect(path)))
+            self._db = stack.enter_context(closing(journal_file.connect(path)))
             if path:
-                _set_up(self._db, path)
+                journal_file.set_up(self._db, path)
             self._check(base_url, token, new_token=new_token)
             self.run_number = self._begin_run()
             self._stack = stack.pop_all()
@@ -130,7 +103,7 @@ class Journal:
         """Open a journal in a worker thread. The arguments are those of the class."""
         if path is None:
             return cls(None, **options)
-        return await _threads.run(partial(_translate_errors, path, partial(cls, path, **options)))
+        return await _threads.run(partial(journal_file.translate_errors, path, partial(cls, path, **options)))
 
     async def aclose(self) -> None:
         """Release the file. Everything written is on disk already."""
@@ -143,10 +116,12 @@ class Journal:
             JournalError: The journal cannot be read or written.
         """
         if self.path is None:
-            return _translate_errors(None, work)
+            return journal_file.translate_errors(None, work)
         with anyio.CancelScope(shield=True):
             async with self._lock:
-                return await _threads.run(partial(_translate_errors, self.path, partial(self._exclusively, work)))
+                return await _threads.run(
+                    partial(journal_file.translate_errors, self.path, partial(self._exclusively, work))
+                )
         raise AssertionError  # pragma: no cover  # for the type checkers: a shielded scope is not cancelled
 
     def _exclusively(self, work: Callable[[], T]) -> T:
@@ -158,18 +133,20 @@ class Journal:
     def rows(self) -> list[JournalRow]:
         """Return all rows, including those of jobs that the batch does not have."""
         # Fetched at once: a query abandoned at a damaged row would keep the journal locked.
-        return [_read_row(row) for row in self._db.execute(_ROWS).fetchall()]
+        return [journal_file.read_row(row) for row in self._db.execute(journal_file.SELECT_ROWS).fetchall()]
 
     def row(self, identity: str) -> JournalRow:
         """Return the row of a job."""
-        return _read_row(self._db.execute(f"{_ROWS} WHERE identity = ?", (identity,)).fetchone())
+        return journal_file.read_row(
+            self._db.execute(f"{journal_file.SELECT_ROWS} WHERE identity = ?", (identity,)).fetchone()
+        )
 
     def sync_jobs(self, matches: Iterable[Match]) -> None:
         """Store the jobs of the batch in their order, and rename the rows of jobs with a new identity."""
         matches = list(matches)
         rows = [(match.identity, match.row.identity) for match in matches if match.row]
         renamed = [(new, old) for new, old in rows if new != old]
-        jobs = [(match.identity, match.index, _write_job(match.job)) for match in matches]
+        jobs = [(match.identity, match.index, journal_file.write_job(match.job)) for match in matches]
         with self._transaction():
             self._db.execute("UPDATE items SET place = NULL")
             self._db.executemany("UPDATE items SET identity = ? WHERE identity = ?", renamed)
@@ -307,8 +284,8 @@ class Journal:
 
     def _check(self, base_url: str, token: Secret, *, new_token: bool) -> None:
         if self.path is None:
-            self._db.executescript(_SCHEMA)
-        _check_file(self._db, self.path)
+            self._db.executescript(journal_file.SCHEMA)
+        journal_file.check_file(self._db, self.path)
         facts = dict(self._db.execute("SELECT name, value FROM facts").fetchall())
         self.salt = salt = facts.get("salt") or secrets.token_hex(16)
         current = {"salt": salt, "base_url": base_url, "account": _fingerprint(salt, token)}
@@ -326,7 +303,7 @@ class Journal:
                 "UPDATE items SET run = NULL WHERE state IN ('submitting', 'unknown') "
                 "AND run NOT IN (SELECT run FROM known)"
             )
-            self._db.execute(f"PRAGMA user_version = {_VERSION}")
+            self._db.execute(f"PRAGMA user_version = {journal_file.VERSION}")
 
     def _begin_run(self) -> int:
         """Decide about the submissions that a crash interrupted, as ``read_recovered_rows`` does, and count the run."""
@@ -385,7 +362,7 @@ def read_journal(path: str | os.PathLike[str]) -> list[JournalEntry]:
 
 def read_rows(path: Path) -> list[JournalRow]:
     """Return the rows of a journal in the order of ``read_journal``."""
-    return _translate_errors(path, partial(_read_file, path))
+    return journal_file.translate_errors(path, partial(_read_file, path))
 
 
 def read_recovered_rows(path: Path) -> list[JournalRow]:
@@ -410,27 +387,20 @@ def check_account(path: Path, *, base_url: str, token: Secret, new_token: bool) 
     """
 
     def check() -> None:
-        with _reading(path) as db:
+        with journal_file.open_for_reading(path) as db:
             facts = dict(db.execute("SELECT name, value FROM facts").fetchall())
         account = _fingerprint(facts["salt"], token) if "salt" in facts else ""
         _check_account(path, facts, base_url, account, new_token=new_token)
 
-    _translate_errors(path, check)
+    journal_file.translate_errors(path, check)
 
 
 def _read_file(path: Path) -> list[JournalRow]:
-    with _reading(path) as db:
-        return [_read_row(row) for row in db.execute(f"{_ROWS} ORDER BY place IS NULL, place").fetchall()]
-
-
-@contextmanager
-def _reading(path: Path) -> Iterator[sqlite3.Connection]:
-    if not path.is_file():
-        raise JournalError(f"there is no journal {path}")
-    uri = f"{sqlite_uri(path.absolute())}?mode=ro"
-    with closing(sqlite3.connect(uri, timeout=_LOCKED_SECONDS, uri=True, isolation_level=None)) as db:
-        _check_file(db, path)
-        yield db
+    with journal_file.open_for_reading(path) as db:
+        return [
+            journal_file.read_row(row)
+            for row in db.execute(f"{journal_file.SELECT_ROWS} ORDER BY place IS NULL, place").fetchall()
+        ]
 
 
 def _check_account(
@@ -445,95 +415,6 @@ def _check_account(
         )
 
 
-def sqlite_uri(path: PurePath) -> str:
-    """Return the URI of a path for SQLite. It differs from ``Path.as_uri`` for Windows shares: SQLite accepts no host."""
-    text = path.as_posix()
-    return "file://" + ("" if text.startswith("/") else "/") + quote(os.fsencode(text))
-
-
-# -- the file ---------------------------------------------------------------------------------------------------------
-
-
-def _create(path: Path) -> None:
-    """Create the file under another name and rename it when it is complete, so that an empty journal is always a damaged one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_name(f"{path.name}.new")
-    new.unlink(missing_ok=True)
-    os.close(os.open(new, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))  # not readable by others
-    with closing(sqlite3.connect(new, isolation_level=None)) as db:
-        _make_durable(db)
-        db.executescript(f"BEGIN; {_SCHEMA} COMMIT;")
-    new.replace(path)
-
-
-def _connect(path: Path | None) -> sqlite3.Connection:
-    # One thread at a time uses it, but not always the same one.
-    return sqlite3.connect(path or ":memory:", timeout=_LOCKED_SECONDS, isolation_level=None, check_same_thread=False)
-
-
-def _set_up(db: sqlite3.Connection, path: Path) -> None:
-    # Checked first: `journal_mode = WAL` would change a database that is not a journal.
-    _check_file(db, path)
-    _write_ahead(db)
-    _make_durable(db)
-
-
-def _write_ahead(db: sqlite3.Connection) -> None:
-    # SQLite waits for a locked database except for this statement. This code runs in a worker thread, so it may block, and
-    # the real clock is right: the other program does not run in virtual time.
-    deadline = time.monotonic() + _LOCKED_SECONDS
-    while True:
-        try:
-            db.execute("PRAGMA journal_mode = WAL")
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() >= deadline:
-                raise
-            time.sleep(0.1)
-        else:
-            return
-
-
-def _make_durable(db: sqlite3.Connection) -> None:
-    """Make commits survive a power cut. macOS needs more than ``fsync`` for that; other systems ignore those settings."""
-    for setting in ("synchronous = FULL", "fullfsync = ON", "checkpoint_fullfsync = ON"):
-        db.execute(f"PRAGMA {setting}")
-
-
-def _check_file(db: sqlite3.Connection, path: Path | None) -> None:
-    (application,), (version,) = (
-        db.execute(f"PRAGMA {name}").fetchone() for name in ("application_id", "user_version")
-    )
-    if application != _APPLICATION:
-        raise JournalError(f"{path} is not a journal of a2v, or what was in it is lost; it is left as it is")
-    if version > _VERSION:
-        raise JournalError(f"{path} was written by a newer version of a2v")
-    # A view or a trigger could run anything, even an endless query.
-    (foreign,) = db.execute("SELECT count(*) FROM sqlite_master WHERE type NOT IN ('table', 'index')").fetchone()
-    if foreign:
-        raise JournalError(f"{path} was changed by another program: it contains views or triggers")
-    (problem,) = db.execute("PRAGMA quick_check(1)").fetchone()
-    if problem != "ok":
-        raise JournalError(f"{path} is damaged ({problem}); it is left as it is")
-
-
-def _translate_errors(path: Path | None, work: Callable[[], T]) -> T:
-    """Call a function and raise the errors of SQLite, the file system and damaged rows as ``JournalError``."""
-    try:
-        return work()
-    except A2VError:
-        raise
-    except sqlite3.Error as error:
-        reason = str(error)
-        if "is locked" in reason:
-            reason += ": close the program that has it open, such as a database browser"
-    except OSError as error:
-        reason = error.strerror or str(error)
-    except Exception as error:
-        # Reading arbitrary content may fail in any way; all of it means that the file is damaged.
-        raise JournalError(f"the journal {path} is damaged: {type(error).__name__}: {error}") from error
-    raise JournalError(f"the journal {path} cannot be used: {reason}")
-
-
 def _server(base_url: str) -> str:
     """Return a key for a server. The port does not count for this machine: a local engine may get another one each time."""
     host = urlsplit(base_url).hostname or ""
@@ -542,73 +423,3 @@ def _server(base_url: str) -> str:
 
 def _fingerprint(salt: str, token: Secret) -> str:
     return hmac.new(bytes.fromhex(salt), token.value.encode(), hashlib.sha256).hexdigest()
-
-
-# -- rows -------------------------------------------------------------------------------------------------------------
-
-_ROWS = "SELECT identity, place, job, state, video_id, error, etag, size, sha256, path, reported FROM items"
-
-
-def _write_job(job: Job) -> str:
-    kept = {"model_id": job.model_id, "pose_id": job.pose_id, "name": job.name, "with_mask": job.with_mask}
-    return json.dumps({"audio_url": without_query(job.audio_url)} | {name: v for name, v in kept.items() if v})
-
-
-_IDENTITY = re.compile(r"[0-9a-f]{1,128}-[0-9]{1,9}", re.ASCII)
-_STRONG_TAG = re.compile(r'"[\x21\x23-\x7e]*"')
-_WITH_VIDEO = (JobState.SUBMITTED, JobState.FINISHED, JobState.DONE, JobState.FAILED, JobState.LOST)
-
-
-def _read_row(row: Sequence[Any]) -> JournalRow:
-    """Read a row.
-
-    Raises:
-        Exception: It is damaged. ``_translate_errors`` makes a ``JournalError`` of it.
-    """
-    identity, place, job, state, video_id, error, etag, size, sha256, path, reported = row
-    _expect(isinstance(identity, str) and _IDENTITY.fullmatch(identity), "identity", identity)
-    _expect(place is None or isinstance(place, int), "place", place)
-    _expect(video_id is None or isinstance(video_id, str), "video_id", video_id)
-    _expect(video_id or JobState(state) not in _WITH_VIDEO, "video_id", video_id)
-    _expect(error or state != JobState.REJECTED, "error", error)
-    _expect(size is None or (isinstance(size, int) and size >= 0), "size", size)
-    _expect(sha256 is None or isinstance(sha256, str), "sha256", sha256)
-    _expect(path is None or (isinstance(path, str) and "\0" not in path), "path", path)
-    return JournalRow(
-        identity=identity,
-        place=place,
-        job=_read_job(job),
-        state=JobState(state),
-        video_id=video_id,
-        error=_read_error(error) if error else None,
-        # An earlier version stored any ETag, and some of them cannot be sent.
-        etag=etag if isinstance(etag, str) and _STRONG_TAG.fullmatch(etag) else None,
-        size=size,
-        sha256=sha256,
-        path=path,
-        reported=bool(reported),
-    )
-
-
-def _read_job(text: str) -> Job:
-    facts = json.loads(text)
-    try:
-        return Job(**facts)
-    except ValueError:
-        # An earlier version accepted names and URLs that are invalid now; such a job is only shown, never submitted.
-        return Job(**(facts | {"name": None, "audio_url": quote(facts["audio_url"], safe="/:?&=#%[]@+,;~")}))
-
-
-def _read_error(text: str) -> ErrorRecord:
-    # Earlier versions stored the name of the error's class too; it is not used.
-    error = json.loads(text)
-    message, code, status_code = error.get("message"), error.get("code"), error.get("status_code")
-    _expect(isinstance(message, str), "message", message)
-    _expect(isinstance(code, int | None), "code", code)
-    _expect(isinstance(status_code, int | None), "status_code", status_code)
-    return ErrorRecord(message, code, status_code)
-
-
-def _expect(found: object, name: str, value: object) -> None:
-    if not found:
-        raise ValueError(f"{name} is {value!r}")
