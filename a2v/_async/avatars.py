@@ -24,7 +24,7 @@ class AsyncAvatars(HoldsSecret):
         self._session = session
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} of {self._session.base_url}>"
+        return f"<AsyncA2V.avatars {self._session.base_url}>"
 
     async def list(self) -> list[Avatar]:
         """List the avatars with their poses.

@@ -21,7 +21,7 @@ class AsyncCharacters(HoldsSecret):
         self._session = session
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} of {self._session.base_url}>"
+        return f"<AsyncA2V.characters {self._session.base_url}>"
 
     async def list(self) -> list[Character]:
         """List the characters.

@@ -26,7 +26,7 @@ class AsyncVideos(HoldsSecret):
         self._session = session
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} of {self._session.base_url}>"
+        return f"<AsyncA2V.videos {self._session.base_url}>"
 
     @overload
     async def generate(self, *, model_id: str, audio_url: str) -> AsyncVideoTask: ...

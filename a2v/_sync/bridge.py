@@ -337,9 +337,7 @@ class SyncWrapper(Generic[W]):
     def __repr__(self) -> str:
         # An error report may show an object whose construction failed.
         wrapped = getattr(self, "_wrapped", None)
-        return (
-            repr(wrapped).replace(type(wrapped).__name__, type(self).__name__, 1) if wrapped else object.__repr__(self)
-        )
+        return repr(wrapped).replace("<Async", "<", 1) if wrapped else object.__repr__(self)
 
 
 def unwrap(value: Any) -> Any:
