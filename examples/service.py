@@ -3,7 +3,7 @@
 POST /videos with {"model_id": …, "audio_url": …} returns 202 with a video_id as soon as the server has accepted the job.
 GET /videos/{video_id}/events sends each change as a server-sent event, until the video reaches a final status.
 
-The service is stateless: it only needs a video_id, so clients can reconnect after a restart or a lost connection.
+The service is stateless: it only needs a video_id, so browsers can reconnect after a restart or a lost connection.
 The token comes from A2V_TOKEN, the server from A2V_BASE_URL. Add your own authentication.
 """
 
@@ -54,7 +54,7 @@ async def submit(order: Order, client: Client) -> dict[str, str]:
 
 @app.get("/videos/{video_id}/events", response_class=EventSourceResponse)
 async def events(video_id: str, client: Client) -> AsyncIterator[ServerSentEvent]:
-    """Stream each change. A thousand clients that watch one video cost as many requests as one."""
+    """Stream each change. A thousand listeners of one video cost as many requests as one."""
     try:
         async with aclosing(client.videos.task(video_id).watch()) as snapshots:
             async for video in snapshots:
