@@ -210,6 +210,13 @@ def extended(session: nox.Session) -> None:
     session.run("pytest", *IN_PARALLEL, *properties, "tests/core", env=WHEEL)
 
 
+@nox.session(requires=["build"], tags=["extended"], default=False)
+def recipes(session: nox.Session) -> None:
+    """The example for Prefect, which is too large for the other sessions."""
+    _install_wheel(session, *_group("recipes"))
+    session.run("pytest", "-m", "extended", "-k", "prefect", "tests/test_recipes.py", *session.posargs, env=WHEEL)
+
+
 @nox.session(requires=["build"], default=False)
 def benchmarks(session: nox.Session) -> None:
     """Measurements, with the bounds they must keep: `nox -s benchmarks [-- overhead]`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import signal
@@ -12,10 +13,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
+import a2v
 from a2v.testing import Server
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -37,6 +40,7 @@ def run(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_each_example_is_run() -> None:
     others = {"service.py", "worker.py", "notebook.ipynb", "http"}  # below, and in the tests of the engine
+    others |= {"orders.py", "celery_tasks.py", "prefect_flow.py", "temporal_activity.py"}  # test_recipes.py
     assert set(ARGUMENTS) | others == {path.name for path in EXAMPLES.iterdir() if not path.name.startswith("__")}
 
 
@@ -126,6 +130,41 @@ def test_a_worker_without_arguments_tells_its_usage() -> None:
     done = run("worker.py")
     assert done.returncode == 1
     assert "python examples/worker.py work" in done.stderr
+
+
+# -- orders.py; the tasks that use it are in test_recipes.py -----------------------------------------------------------
+
+
+@pytest.fixture
+def orders(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(EXAMPLES)
+    return importlib.import_module("orders")
+
+
+def test_only_one_of_two_runs_may_submit_an_order(orders: Any) -> None:
+    order = orders.add("eva_a0008", AUDIO)
+    with orders.submitting(order) as first:
+        with (
+            pytest.raises(a2v.SubmissionUnknownError, match="order 1 may have been submitted"),
+            orders.submitting(order),
+        ):
+            pass
+        first.video_id = "v1"
+    with orders.submitting(order) as again:
+        assert again.video_id == "v1"
+
+
+@pytest.mark.parametrize(("error", "then"), [(a2v.TransportError("down"), "new"), (KeyboardInterrupt(), "claimed")])
+def test_an_order_is_free_again_only_if_nothing_was_submitted(orders: Any, error: BaseException, then: str) -> None:
+    order = orders.add("eva_a0008", AUDIO)
+    with pytest.raises(type(error)), orders.submitting(order):
+        raise error
+    if then == "new":
+        with orders.submitting(order) as order_:
+            assert order_.video_id is None
+    else:
+        with pytest.raises(a2v.SubmissionUnknownError), orders.submitting(order):
+            pass
 
 
 # -- service.py -------------------------------------------------------------------------------------------------------

@@ -37,6 +37,14 @@ def test_every_public_name_is_in_the_reference() -> None:
     assert public - errors - told == set()
 
 
+def test_the_recipes_show_the_code_that_is_tested() -> None:
+    shown = re.findall(
+        r'^```py title="(\S+)"\n(.*?)^```$', (DOCS / "task-queues.md").read_text(), re.DOTALL | re.MULTILINE
+    )
+    assert len(shown) == 4
+    assert [path for path, code in shown if code not in (ROOT / path).read_text()] == []
+
+
 def test_the_still_is_small() -> None:
     assert (DOCS / "still.jpg").stat().st_size < 150_000
     assert "docs/still.jpg" in (ROOT / "README.md").read_text()
