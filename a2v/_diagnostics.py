@@ -23,8 +23,8 @@ from a2v.errors import A2VError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from a2v import Character
     from a2v._core.wire import ApiRequest, Response
+    from a2v._values.models import Character
 
 CheckState: TypeAlias = Literal["ok", "note", "problem"]
 

@@ -304,7 +304,8 @@ class RenderQueue:
         if files.mask:
             moves.insert(0, (files.mask, self.mask_path(task.video_id)))
         for source, target in moves:
-            await self._retry_while_exhausted(partial(anyio.to_thread.run_sync, move_durably, source, target))
+            move = partial(move_durably, source, target)
+            await self._retry_while_exhausted(partial(anyio.to_thread.run_sync, move))
 
     async def _retry_while_exhausted(self, step: Callable[[], Awaitable[None] | None]) -> None:
         """Run a step that must not fail because of exhaustion, since the work before it would be lost."""

@@ -24,14 +24,16 @@ import anyio
 import anyio.to_thread
 import uvicorn
 
+from a2v._core.settings import Secret
 from a2v._values import arguments
 from a2v.engine import sandbox
 from a2v.engine.app import create_app
 from a2v.engine.http_connections import KEEP_ALIVE_SECONDS, HttpConnection, accept_connections, max_connections
-from a2v.engine.settings import Settings, SettingsOptions, wrap_token
+from a2v.engine.settings import Settings, SettingsOptions
 from a2v.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Iterator
     from types import FrameType, TracebackType
 
@@ -46,8 +48,10 @@ class LocalEngine:
         async with LocalEngine() as engine, AsyncA2V(engine.token, base_url=engine.base_url) as client: ...
 
     Args:
-        settings: The settings, with a loopback ``host``. ``None``: the defaults, changed by ``options``.
-        **options: The settings by keyword, instead of ``settings``: all of ``Settings`` except ``host``.
+        data_dir: The folder of the engine's data; ``None``: a temporary one, removed at the end.
+        token: The token that clients must send; ``None``: a random one.
+        settings: All settings as a value, with a loopback ``host``, instead of the other arguments.
+        **options: The other settings: all of ``Settings`` except ``host``.
 
     Raises:
         ConfigurationError: A setting is invalid; on entering: the port or the data folder is in use, or the Dask
@@ -61,16 +65,27 @@ class LocalEngine:
 
     base_url: str
 
-    def __init__(self, settings: Settings | None = None, **options: Unpack[SettingsOptions]) -> None:
-        wrap_token(options)
+    def __init__(
+        self,
+        data_dir: str | os.PathLike[str] | None = None,
+        token: str | None = None,
+        *,
+        settings: Settings | None = None,
+        **options: Unpack[SettingsOptions],
+    ) -> None:
+        given = [name for name, value in (("data_dir", data_dir), ("token", token)) if value is not None]
+        secret = None if token is None else Secret(token)
+        del token  # error reports may show local variables
         if settings is None:
-            settings = Settings(**options)
+            settings = Settings(data_dir=data_dir, token=secret, **options)
         elif not isinstance(settings, Settings):
             raise ConfigurationError(
                 f"settings must be a2v.engine.Settings, got {arguments.short_repr(settings)}; pass single settings by keyword"
             )
-        elif options:
-            raise TypeError(f"pass {', '.join(options)} as part of settings: LocalEngine takes settings or keywords")
+        elif given or options:
+            raise TypeError(
+                f"pass {', '.join([*given, *options])} as part of settings: LocalEngine takes one or the other"
+            )
         if not settings.is_local:
             raise ConfigurationError(
                 f"LocalEngine listens on loopback only, not on host={settings.host!r}; use serve(..., allow_remote=True)"

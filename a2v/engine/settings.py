@@ -32,11 +32,9 @@ Revision = Literal["seed", "later"]
 
 
 class SettingsOptions(TypedDict, total=False):
-    """The keyword arguments of ``Settings`` that ``LocalEngine`` also takes: all but ``host``."""
+    """The settings that ``LocalEngine`` also takes by keyword: all but ``host``, ``data_dir`` and ``token``."""
 
-    data_dir: str | os.PathLike[str] | None
     port: int
-    token: str | Secret | None
     size: int
     format: Format
     fps: int
@@ -158,7 +156,7 @@ def _check_files(_: object, __: Attribute[Any], value: tuple[Path, ...]) -> None
             raise ConfigurationError(f"allow_files: there is no {str(path)!r}")
 
 
-def wrap_token(options: SettingsOptions | dict[str, Any]) -> None:
+def _wrap_token(options: dict[str, Any]) -> None:
     """Replace the token among keyword arguments by a ``Secret``, so that tracebacks with local variables do not show it."""
     if "token" in options and not isinstance(options["token"], Secret):
         options["token"] = Secret(options["token"])
@@ -173,7 +171,7 @@ def _safe_in_tracebacks(cls: type[T]) -> type[T]:
 
     @wraps(init)
     def safe_init(self: T, **options: Any) -> None:
-        wrap_token(options)
+        _wrap_token(options)
         init(self, **options)
 
     @wraps(represent)

@@ -60,7 +60,7 @@ SETTINGS = {field.name: field.default for field in attrs.fields(Settings)}
 
 
 def test_a_local_engine_takes_every_setting_but_host():
-    assert SettingsOptions.__annotations__.keys() == SETTINGS.keys() - {"host"}
+    assert SettingsOptions.__annotations__.keys() == SETTINGS.keys() - {"host", "data_dir", "token"}
 
 
 def test_all_settings_can_be_given_on_the_command_line():
@@ -95,7 +95,7 @@ def test_settings_arrive_by_keyword_and_as_a_value():
         "allowed_hosts": ("engine.example",),
     }
     assert set(given) | {"host"} == set(SETTINGS)
-    assert LocalEngine(**given)._settings == LocalEngine(Settings(**given))._settings == Settings(**given)
+    assert LocalEngine(**given)._settings == LocalEngine(settings=Settings(**given))._settings == Settings(**given)
     assert not [name for name, value in given.items() if value == SETTINGS[name]]
 
 

@@ -239,14 +239,18 @@ def test_invalid_settings_are_refused_at_once(wrong, said):
 
 def test_a_local_engine_listens_on_loopback_only():
     with pytest.raises(ConfigurationError, match=r"on loopback only, not on host='0\.0\.0\.0'"):
-        LocalEngine(Settings(host="0.0.0.0"))
+        LocalEngine(settings=Settings(host="0.0.0.0"))
 
 
 def test_a_local_engine_takes_settings_or_keywords():
-    with pytest.raises(TypeError, match="pass size, fps as part of settings"):
-        LocalEngine(Settings(), size=720, fps=30)
+    with pytest.raises(TypeError, match="pass data_dir, size, fps as part of settings"):
+        LocalEngine("data", settings=Settings(), size=720, fps=30)
     with pytest.raises(ConfigurationError, match=r"settings must be a2v\.engine\.Settings, got 'data'"):
-        LocalEngine("data")
+        LocalEngine(settings="data")
+
+
+def test_a_local_engine_takes_the_folder_and_the_token_by_position(tmp_path):
+    assert LocalEngine(tmp_path, "t")._settings == Settings(data_dir=tmp_path, token="t")
 
 
 def test_the_token_is_not_shown():
