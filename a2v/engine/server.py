@@ -47,11 +47,12 @@ class LocalEngine:
 
         async with LocalEngine() as engine, AsyncA2V(engine.token, base_url=engine.base_url) as client: ...
 
+    The other keyword arguments are the other settings: all of ``Settings`` except ``host``.
+
     Args:
         data_dir: The folder of the engine's data; ``None``: a temporary one, removed at the end.
         token: The token that clients must send; ``None``: a random one.
         settings: All settings as a value, with a loopback ``host``, instead of the other arguments.
-        **options: The other settings: all of ``Settings`` except ``host``.
 
     Raises:
         ConfigurationError: A setting is invalid; on entering: the port or the data folder is in use, or the Dask
