@@ -25,6 +25,7 @@ from attrs import define
 
 from a2v import _threads
 from a2v._async.destination import Destination, PartialFile
+from a2v._async.requests import telemetry
 from a2v._async.requests.session import Session
 from a2v._core.filetype import NotAVideoError, VideoReader, content_coding, is_cut_mp4
 from a2v._core.rate_limiter import file_pause
@@ -101,11 +102,14 @@ async def download(
     try:
         await _fetch(destination, fetch)
         await in_thread(destination.complete)
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, Exception):  # a cancellation is not a failure
+            telemetry.count_download(None)
         if fetch.part.owned and not fetch.resumable:
             with anyio.CancelScope(shield=True), suppress(OSError):
                 await _threads.run(lambda: destination.part.unlink(missing_ok=True))
         raise
+    telemetry.count_download(fetch.size)
     return destination.path
 
 

@@ -354,6 +354,9 @@ class A2V(SyncClient[AsyncA2V]):
         max_download_bytes: The largest file to download, in bytes; 2 GiB by default. ``None``: no limit.
         default_headers: Headers to add to every API request, such as the key of a gateway; none by default. They are not sent to
             the hosts that store videos.
+        propagate_trace: Whether API requests carry the trace context of OpenTelemetry (``traceparent``), so that the server can
+            add its spans to the trace. Off by default, because it tells another company's server the ids of your traces, and
+            with some propagators the baggage. Never sent to the hosts that store videos.
         transport: An httpx transport to send through, for tests and special networks. It is closed with the client.
 
     Raises:
@@ -370,6 +373,7 @@ class A2V(SyncClient[AsyncA2V]):
         rate_limit: int | Literal["auto"] | None = "auto",
         max_download_bytes: int | None = 2 * 1024**3,
         default_headers: Mapping[str, str] | None = None,
+        propagate_trace: bool = False,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         try:
@@ -381,6 +385,7 @@ class A2V(SyncClient[AsyncA2V]):
                 rate_limit=rate_limit,
                 max_download_bytes=max_download_bytes,
                 default_headers=default_headers,
+                propagate_trace=propagate_trace,
                 transport=transport,
             )
         finally:

@@ -70,10 +70,10 @@ def timeout(name: str, value: Any) -> float | None:
     return value  # type: ignore[no-any-return]  # checked above
 
 
-def boolean(name: str, value: Any) -> bool:
+def boolean(name: str, value: Any, *, error: type[A2VError] = InvalidArgumentError) -> bool:
     """Check a ``bool``. Other values are not accepted, because the string "no" is true."""
     if not isinstance(value, bool):
-        raise InvalidArgumentError(f"{name} must be True or False, got {short_repr(value)}")
+        raise error(f"{name} must be True or False, got {short_repr(value)}")
     return value
 
 

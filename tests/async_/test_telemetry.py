@@ -276,6 +276,83 @@ def test_the_blocking_client_carries_the_span_over_to_its_thread(spans, service)
     assert [span.name for span in spans.children(spans.one("other"))] == ["a2v.batch"]
 
 
+# -- the trace context ------------------------------------------------------------------------------------------------
+
+
+def traceparents(requests):
+    return [request.headers.get("traceparent") for request in requests]
+
+
+def id_of(span) -> str:
+    return f"00-{span.context.trace_id:032x}-{span.context.span_id:016x}-{span.context.trace_flags:02x}"
+
+
+async def test_the_trace_is_not_sent_by_default(service, spans, make_client, tmp_path) -> None:
+    async with make_client() as client:
+        await (await client.videos.generate(**JOB)).download(tmp_path / "v.mp4")
+    assert set(traceparents(service.requests)) == {None}
+
+
+async def test_requests_carry_the_trace_if_asked_to(service, spans, make_client, tmp_path) -> None:
+    from opentelemetry import baggage, context
+
+    attached = context.attach(baggage.set_baggage("user", "u 7"))
+    async with make_client(propagate_trace=True) as client:
+        task = await client.with_options(timeout=5, headers={"x-key": "k"}).videos.generate(**JOB)
+        await task.download(tmp_path / "v.mp4")
+    context.detach(attached)
+    (post,) = service.seen("video.generate")
+    assert post.headers["x-key"] == "k"
+    assert post.headers["baggage"] == "user=u+7"
+    assert traceparents([post]) == [id_of(spans.one("POST /v1/a2v/video.generate"))]
+    polls = spans.named("GET /v1/a2v/video.get")
+    assert sorted(traceparents(service.seen("video.get"))) == sorted(map(id_of, polls))
+    # The hosts of files are other companies' servers.
+    (file,) = service.seen("v.mp4")
+    assert not {"traceparent", "baggage", "authorization"} & set(file.headers)
+
+
+async def test_the_headers_of_the_caller_win_over_those_of_the_trace(service, spans, make_client) -> None:
+    async with make_client(propagate_trace=True, default_headers={"Traceparent": "mine"}) as client:
+        await client.characters.list()
+    assert traceparents(service.requests) == ["mine"]
+
+
+async def test_no_trace_is_sent_without_opentelemetry(service, make_client, monkeypatch) -> None:
+    monkeypatch.delitem(sys.modules, "opentelemetry.trace", raising=False)
+    async with make_client(propagate_trace=True) as client:
+        await client.characters.list()
+    assert traceparents(service.requests) == [None]
+
+
+async def test_a_propagator_cannot_replace_the_clients_own_headers(service, spans, make_client, monkeypatch) -> None:
+    from opentelemetry import propagate
+
+    monkeypatch.setattr(propagate, "inject", lambda headers: headers.update({"Authorization": "s3cret"}))
+    async with make_client(propagate_trace=True) as client:
+        with pytest.raises(
+            a2v.ConfigurationError, match=r"propagate_trace: .* must not contain Authorization"
+        ) as caught:
+            await client.characters.list()
+    assert "s3cret" not in str(caught.value)
+    assert service.requests == []
+
+
+def test_the_sync_client_sends_the_callers_trace(service, spans) -> None:
+    client = a2v.A2V("t", rate_limit=None, propagate_trace=True, transport=httpx.MockTransport(service))
+    with client, spans.tracer.start_as_current_span("user") as user:
+        client.characters.list()
+    (sent,) = traceparents(service.requests)
+    assert f"{user.get_span_context().trace_id:032x}" in sent
+
+
+def test_propagate_trace_is_a_boolean() -> None:
+    with pytest.raises(a2v.ConfigurationError, match="propagate_trace must be True or False, got 'no'"):
+        a2v.AsyncA2V("t", propagate_trace="no")
+
+
+# -- without OpenTelemetry --------------------------------------------------------------------------------------------
+
 NOT_USED = """
 import sys, anyio, httpx, a2v
 async def answer(request):

@@ -28,7 +28,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import anyio
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from a2v._async.requests import telemetry
 from a2v._async.requests.known_videos import KnownVideos
@@ -40,6 +40,7 @@ from a2v._core.rate_limiter import Pace, RequestKind
 from a2v._core.responses import NoResponse, Retry, classify
 from a2v._core.settings import RequestOptions, Secret
 from a2v._core.wire import ApiRequest, Response
+from a2v._values.models import VideoStatus
 from a2v.errors import A2VError, APIError, ProtocolError, RateLimitError
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ class Connection:
         token: The account's token.
         options: The options of polls.
         known_videos: The client's record of submissions and listed videos.
+        propagate_trace: Whether requests carry the trace context.
     """
 
     transport: Transport
@@ -75,6 +77,7 @@ class Connection:
     token: Secret
     options: RequestOptions
     known_videos: KnownVideos
+    propagate_trace: bool
 
 
 class Waiter(Protocol):
@@ -147,11 +150,13 @@ class RequestDispatcher:
         Raises:
             A2VError: The outcome is final; see ``a2v._core.responses``.
         """
-        queue, queued = self._queues[RequestKind.SUBMIT if request.job else RequestKind.CALL], _QueuedRequest()
+        kind = RequestKind.SUBMIT if request.job else RequestKind.CALL
+        queue, queued = self._queues[kind], _QueuedRequest()
         queue[queued] = None
         self._changed.set()
         try:
-            await self._wait(queued)
+            with telemetry.rate_limit_wait(kind):
+                await self._wait(queued)
         except BaseException:
             queue.pop(queued, None)
             if queued.is_ready:
@@ -188,6 +193,7 @@ class RequestDispatcher:
 
     def observe(self, video: Video) -> None:
         """Use a snapshot that a caller requested, as if it came from a poll."""
+        self._count_if_ended(video)
         self._publish(self._scheduler.observe([video], self.now()))
 
     def pace(self) -> Pace:
@@ -321,19 +327,25 @@ class RequestDispatcher:
                 if attempt.before_send:
                     await attempt.before_send()
                 attempt.started = True
-            with telemetry.request_span(connection.base_url, request) as span:
+            with telemetry.observe_request(connection.base_url, request) as observed:
+                if connection.propagate_trace:
+                    headers = Secret(telemetry.trace_headers() | options.headers.value)
+                    options = evolve(options, headers=headers)
                 response = await connection.transport.exchange(
                     connection.base_url, connection.token, request, options, attempt
                 )
-                telemetry.record_response(span, response)
+                observed.record(response)
             if attempt and isinstance(response, Response):
                 attempt.request_id = response.request_id
             outcome = classify(request, response)
             throttled = isinstance(outcome, Retry) and isinstance(outcome.error, RateLimitError)
-        except APIError:
-            self._outages.succeeded(self.now())
+        except A2VError as error:
+            telemetry.count_request(request, error)
+            if isinstance(error, APIError):
+                self._outages.succeeded(self.now())
             raise
         else:
+            telemetry.count_request(request, outcome)
             if isinstance(outcome, Retry):
                 self._outages.failed(outcome.error, self.now())
             else:
@@ -359,12 +371,18 @@ class RequestDispatcher:
         for video_id, event in events:
             description = type(event).__name__ if isinstance(event, A2VError) else event.status.value
             telemetry.logger.info("video %s: %s", video_id, description)
+            if not isinstance(event, A2VError):
+                self._count_if_ended(event)
             for subscriber in self._subscribers.get(video_id, ()):
                 subscriber.events.append((video_id, event))
                 self._wake(subscriber)
             if video_id not in self._scheduler:
                 self._forget(video_id)
         self._changed.set()
+
+    def _count_if_ended(self, video: Video) -> None:
+        if video.is_terminal and telemetry.has_metrics() and self._connection.known_videos.add_ended(video.video_id):
+            telemetry.count_video("failed" if video.status is VideoStatus.FAILED else "finished")
 
     def _forget(self, video_id: str) -> None:
         self._subscribers.pop(video_id, None)

@@ -27,6 +27,8 @@ KNOWN = -1
 """In place of the number at which a video was first listed: its origin is known."""
 _MAX_RECENT = 10_000
 """Own videos to remember while nothing is recorded. A server may list a video only some time after its submission."""
+_MAX_ENDED = 10_000
+"""Ended videos to remember. Few are requested again, and those soon."""
 
 
 @define(eq=False)
@@ -69,6 +71,7 @@ class KnownVideos:
         self._first: dict[str, int] = {}
         self._log: list[tuple[str, int]] = []
         self._list_count = 0
+        self._ended: dict[str, None] = {}  # in order
 
     # -- written by the session and the dispatcher --------------------------------------------------------------------
 
@@ -97,6 +100,16 @@ class KnownVideos:
         with self._lock:
             self._recent.append(video_id)
             self._record(video_id, KNOWN)
+
+    def add_ended(self, video_id: str) -> bool:
+        """Record that a video has ended, and return whether that is new."""
+        with self._lock:
+            if video_id in self._ended:
+                return False
+            self._ended[video_id] = None
+            if len(self._ended) > _MAX_ENDED:
+                del self._ended[next(iter(self._ended))]
+            return True
 
     def video_list(self) -> ApiRequest[list[Video]]:
         """Return a ``video.list`` request whose response is recorded as of now."""

@@ -32,7 +32,14 @@ from a2v._core.settings import (
 )
 from a2v._values import arguments
 from a2v._values.jobs import JobState
-from a2v.errors import ClientClosedError, ConfigurationError, RateLimitError, SubmissionUnknownError
+from a2v.errors import (
+    APIError,
+    ClientClosedError,
+    ConfigurationError,
+    ProtocolError,
+    RateLimitError,
+    SubmissionUnknownError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -121,6 +128,7 @@ class Session(HoldsSecret):
         rate_limit: int | Literal["auto"] | None,
         max_download_bytes: int | None,
         default_headers: Secret,
+        propagate_trace: bool,
         transport: httpx.AsyncBaseTransport | None,
     ) -> None:
         # Not the whole environment, which an error report would show.
@@ -138,6 +146,7 @@ class Session(HoldsSecret):
         if transport is not None and not hasattr(transport, "handle_async_request"):
             raise ConfigurationError(f"transport must be an asynchronous httpx transport, got {transport!r}")
         self.known_videos: KnownVideos = KnownVideos()
+        self._propagate_trace = arguments.boolean("propagate_trace", propagate_trace, error=ConfigurationError)
         self._custom_transport = transport
         self._pid = os.getpid()
 
@@ -285,14 +294,18 @@ class Session(HoldsSecret):
             outcome = await self.send(wire.video_generate(job), attempt)
         except BaseException as error:
             if state_after(error, sent=attempt.sent) is JobState.UNKNOWN:
+                telemetry.count_submission("unknown")
                 self.known_videos.mark_unknown(attempt)
                 _add_warning(error)
             else:
+                if isinstance(error, APIError | ProtocolError):
+                    telemetry.count_submission("refused")
                 self.known_videos.finish(attempt)
             raise
         if isinstance(outcome, Retry):
             self.known_videos.finish(attempt)
         else:
+            telemetry.count_submission("accepted")
             self.known_videos.finish(attempt, outcome)
             request_id = f", request {attempt.request_id}" if attempt.request_id else ""
             telemetry.logger.info("video %s: submitted for %s%s", outcome, job.model_id or job.pose_id, request_id)
@@ -370,7 +383,9 @@ class Session(HoldsSecret):
         # A custom transport that was made before a fork belongs to the parent process.
         transport = Transport(None if self._is_foreign else self._custom_transport)
         # The state must not refer to the client's state, its weak key, or neither would ever be freed.
-        connection = Connection(transport, self.base_url, self.token, self._state.options, self.known_videos)
+        connection = Connection(
+            transport, self.base_url, self.token, self._state.options, self.known_videos, self._propagate_trace
+        )
         state = LoopState(transport, RequestDispatcher(connection, LoopRateLimiter(self._state.limiter)))
         self._state.loop_states.append(ref(state, self._state.loop_states.remove))
         return state

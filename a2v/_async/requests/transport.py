@@ -188,7 +188,7 @@ class Transport:
             The response's head, or why there is none or its body is incomplete.
         """
         answer: Response | NoResponse
-        with telemetry.request_span(url.value) as span:
+        with telemetry.observe_request(url.value) as observed:
             with RedactErrors():
                 try:
                     _check_url(url)
@@ -204,7 +204,7 @@ class Transport:
                             answer = NoResponse(f"less than {_MIN_PROGRESS} bytes within {timeout:g} s", sent=True)
                 except (*_NETWORK_ERRORS, httpx.InvalidURL) as error:
                     answer = NoResponse(_describe(error), sent=True)
-            telemetry.record_response(span, answer)
+            observed.record(answer)
             return answer
 
     @asynccontextmanager
