@@ -25,5 +25,6 @@ def foreign(error: BaseException) -> list[BaseException]:
         for each in chain(error)
         if not isinstance(each, Exception)
         or isinstance(each, BaseExceptionGroup)
-        or type(each).__module__.partition(".")[0] in {"anyio", "asyncio", "h11", "httpcore", "httpx", "trio"}
+        or type(each).__module__.partition(".")[0]
+        in {"anyio", "asyncio", "h11", "httpcore", "httpcore2", "httpx", "httpx2", "trio"}
     ]

@@ -63,7 +63,7 @@ REWRITES = (
     (re.compile(r"\baclose\b"), "close"),
 )
 # `transport=` takes an async transport in both clients.
-ALLOWED = re.compile(r"\bhttpx\.AsyncBaseTransport\b")
+ALLOWED = re.compile(r"\bAsyncTransport\b|\basynchronous transport of httpx\b")
 LEFT_OVER = re.compile(r"\b(Async\w*|async\w*|await\w*|Awaitable|[Cc]oroutines?|aclose|trio|anyio)\b")
 
 ITERATORS = {"AsyncGenerator", "AsyncIterator"}

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, assert_type
 
 import httpx
+import httpx2
 
 from a2v import AsyncA2V, AsyncBatch, AsyncVideoTask, Avatar, Character, Job, Outcome, Pose, Video, read_manifest
 
@@ -17,6 +18,10 @@ async def client() -> None:
     assert_type(AsyncA2V(), AsyncA2V)
     AsyncA2V("t", base_url="https://example.com", timeout=1, max_retries=0, rate_limit=None)
     AsyncA2V(transport=httpx.MockTransport(lambda request: httpx.Response(200, request=request)))
+    AsyncA2V(transport=httpx2.MockTransport(lambda request: httpx2.Response(200, request=request)))
+    AsyncA2V(transport=httpx2.AsyncHTTPTransport())
+    AsyncA2V(transport=httpx.HTTPTransport())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    AsyncA2V(transport=httpx2.HTTPTransport())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     async with AsyncA2V() as entered:
         assert_type(entered, AsyncA2V)
     assert_type(await entered.aclose(), None)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import assert_type
 
 import httpx
+import httpx2
 
 from a2v import A2V, Avatar, Batch, Character, Job, Outcome, Pose, Video, VideoStatus, VideoTask
 from a2v._sync.bridge import SyncIterator
@@ -16,6 +17,8 @@ def client() -> None:
     assert_type(A2V(), A2V)
     assert_type(A2V("t", base_url="https://example.com", timeout=1, max_retries=0, rate_limit=None), A2V)
     A2V(transport=httpx.MockTransport(lambda request: httpx.Response(200, request=request)))
+    A2V(transport=httpx2.MockTransport(lambda request: httpx2.Response(200, request=request)))
+    A2V(transport=httpx2.AsyncHTTPTransport())
     with A2V() as entered:
         assert_type(entered, A2V)
     assert_type(entered.close(), None)

@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
     from pathlib import Path
 
-    import httpx
-
+    from a2v._async.requests.http_libraries import AsyncTransport
     from a2v._core.outcomes import Outcome, Progress
     from a2v._core.rate_limiter import Pace
     from a2v._values.jobs import Job, JournalEntry
@@ -357,7 +356,8 @@ class A2V(SyncClient[AsyncA2V]):
         propagate_trace: Whether API requests carry the trace context of OpenTelemetry (``traceparent``), so that the server can
             add its spans to the trace. Off by default, because it tells another company's server the ids of your traces, and
             with some propagators the baggage. Never sent to the hosts that store videos.
-        transport: An httpx transport to send through, for tests and special networks. It is closed with the client.
+        transport: An asynchronous transport of httpx or httpx2 to send through, for tests and special networks. It is closed
+            with the client.
 
     Raises:
         ConfigurationError: The token or another argument is missing or invalid.
@@ -374,7 +374,7 @@ class A2V(SyncClient[AsyncA2V]):
         max_download_bytes: int | None = 2 * 1024**3,
         default_headers: Mapping[str, str] | None = None,
         propagate_trace: bool = False,
-        transport: httpx.AsyncBaseTransport | None = None,
+        transport: AsyncTransport | None = None,
     ) -> None:
         try:
             wrapped = AsyncA2V(

@@ -20,6 +20,7 @@ import httpx
 from attrs import frozen
 
 from a2v import _threads
+from a2v._async.requests.httpcore_workarounds import MAX_CONNECTIONS
 from a2v._core.proxies import choose_proxy
 from a2v._core.settings import Secret, is_loopback
 from a2v.errors import ConfigurationError
@@ -63,9 +64,7 @@ def make_pool(context: ssl.SSLContext, proxy: Secret | None, *, idle: int | None
     Raises:
         ConfigurationError: The proxy cannot be used.
     """
-    # No maximum: a limited pool permanently loses a connection for each request that is cancelled while it gets one
-    # (httpcore #1093).
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=idle)
+    limits = httpx.Limits(max_connections=MAX_CONNECTIONS, max_keepalive_connections=idle)
     try:
         return httpx.AsyncHTTPTransport(
             verify=context, trust_env=False, limits=limits, proxy=None if proxy is None else proxy.value

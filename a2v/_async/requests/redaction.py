@@ -2,8 +2,8 @@
 
 A request carries the token, and URLs and responses may hold signatures. Two things would show them:
 
-* httpcore logs the head of each response at DEBUG level, and error texts that quote it. ``RedactingFilter`` cuts these records
-  down to the name of the event, but only for a2v's own requests: the application may use httpcore too.
+* httpcore and httpcore2 log the head of each response at DEBUG level, and error texts that quote it. ``RedactingFilter`` cuts these
+  records down to the name of the event, but only for a2v's own requests: the application may use these libraries too.
 * Error reports such as those of Sentry or ``rich`` show the local variables of every frame in a traceback. Those of the HTTP
   libraries and of a2v's own request code hold the request. ``RedactErrors`` removes these frames.
 """
@@ -22,11 +22,28 @@ if TYPE_CHECKING:
 _is_own_request: ContextVar[bool] = ContextVar("a2v_request", default=False)
 
 # The packages whose frames may hold a request in a local variable.
-_REDACTED_PACKAGES = {"a2v", "httpx", "httpcore", "h11", "h2", "socksio", "anyio", "asyncio", "trio", "ssl", "_ssl"}
+_REDACTED_PACKAGES = {
+    *(
+        "a2v",
+        "httpx",
+        "httpcore",
+        "httpx2",
+        "httpcore2",
+        "h11",
+        "h2",
+        "socksio",
+        "anyio",
+        "asyncio",
+        "trio",
+        "ssl",
+        "_ssl",
+    )
+}
+_LOGGERS = ("httpcore.http11", "httpcore.http2", "httpcore2.http11", "httpcore2.http2")
 
 
 class RedactingFilter(logging.Filter):
-    """Removes the contents of responses from httpcore's log records."""
+    """Removes the contents of responses from log records of httpcore and httpcore2."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Keep every record; keep only the event's name of those about a response."""
@@ -37,12 +54,13 @@ class RedactingFilter(logging.Filter):
 
 @cache
 def install_redacting_filter() -> None:
-    """Add the filter to httpcore's logger, once."""
-    logging.getLogger("httpcore.http11").addFilter(RedactingFilter())
+    """Add the filter to the loggers of httpcore and httpcore2, once."""
+    for name in _LOGGERS:
+        logging.getLogger(name).addFilter(RedactingFilter())
 
 
 class RedactErrors:
-    """Context manager around a request: redacts httpcore's log records, and the traceback of an exception that leaves it.
+    """Context manager around a request: redacts log records, and the traceback of an exception that leaves it.
 
     A class because ``@contextmanager`` would restore the original traceback.
     """

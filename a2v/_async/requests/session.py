@@ -15,6 +15,7 @@ from attrs import define, field
 
 from a2v._async.requests import telemetry
 from a2v._async.requests.dispatcher import Connection, RequestDispatcher
+from a2v._async.requests.http_libraries import library_of
 from a2v._async.requests.known_videos import KnownVideos, SubmissionAttempt
 from a2v._async.requests.shared_limiter import LoopRateLimiter, SharedRateLimiter
 from a2v._async.requests.transport import Transport
@@ -44,8 +45,7 @@ from a2v.errors import (
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
-    import httpx
-
+    from a2v._async.requests.http_libraries import AsyncTransport
     from a2v._core.wire import ApiRequest
     from a2v._values.jobs import Job
     from a2v._values.models import Video
@@ -129,7 +129,7 @@ class Session(HoldsSecret):
         max_download_bytes: int | None,
         default_headers: Secret,
         propagate_trace: bool,
-        transport: httpx.AsyncBaseTransport | None,
+        transport: AsyncTransport | None,
     ) -> None:
         # Not the whole environment, which an error report would show.
         self.token: Secret = resolve_token(token, Secret(os.environ.get("A2V_TOKEN")))
@@ -143,8 +143,8 @@ class Session(HoldsSecret):
             if max_download_bytes is None
             else arguments.integer("max_download_bytes", max_download_bytes, minimum=1, error=ConfigurationError)
         )
-        if transport is not None and not hasattr(transport, "handle_async_request"):
-            raise ConfigurationError(f"transport must be an asynchronous httpx transport, got {transport!r}")
+        if transport is not None:
+            library_of(transport)
         self.known_videos: KnownVideos = KnownVideos()
         self._propagate_trace = arguments.boolean("propagate_trace", propagate_trace, error=ConfigurationError)
         self._custom_transport = transport

@@ -1,11 +1,11 @@
-"""Sends one HTTP request with httpx, and translates every outcome.
+"""Sends one HTTP request with httpx, or httpx2 for a transport of that, and translates every outcome.
 
 This is the boundary to the HTTP libraries. ``Transport.exchange`` (API requests) and ``Transport.fetch`` (files) return a
-``Response``, or a ``NoResponse`` that says why there is none and whether any of the request was sent; none of httpx's objects
-or exceptions gets past them. Exceptions that are not about the network are bugs, for example of a mock, and pass through.
+``Response``, or a ``NoResponse`` that says why there is none and whether any of the request was sent; none of the libraries'
+objects or exceptions gets past them. Exceptions that are not about the network are bugs, for example of a mock, and pass through.
 
-``video.generate`` costs money each time it arrives, so it matters whether a failed request was sent. httpx's exceptions do not
-always tell. ``_SendObserver`` follows httpx's trace events instead; without a trace (mock transports) the type of the exception
+``video.generate`` costs money each time it arrives, so it matters whether a failed request was sent. The exceptions do not
+always tell. ``_SendObserver`` follows the libraries' trace events instead; without a trace (mock transports) the type of the exception
 decides.
 
 There are two pools for each proxy and set of trusted certificates. Submissions and files always use a fresh connection: a
@@ -22,6 +22,7 @@ import platform
 import socket
 import ssl
 import sys
+from collections.abc import AsyncIterable
 from contextlib import asynccontextmanager, suppress
 from email.utils import formatdate
 from functools import cache, lru_cache
@@ -31,7 +32,8 @@ from urllib.parse import urlsplit
 import anyio
 import httpx
 
-from a2v._async.requests import network, telemetry
+from a2v._async.requests import httpcore_workarounds, network, telemetry
+from a2v._async.requests.http_libraries import AsyncTransport, errors_named, library_of
 from a2v._async.requests.redaction import RedactErrors, install_redacting_filter
 from a2v._core.responses import NoResponse
 from a2v._core.wire import ApiRequest, Response
@@ -40,12 +42,12 @@ from a2v.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
+    from types import ModuleType
 
     from a2v._async.requests.known_videos import SubmissionAttempt
     from a2v._core.settings import RequestOptions, Secret
 
 _NETWORK_ERRORS = (
-    httpx.HTTPError,
     OSError,  # includes TLS errors and time-outs
     anyio.BrokenResourceError,
     anyio.ClosedResourceError,
@@ -53,19 +55,11 @@ _NETWORK_ERRORS = (
     anyio.IncompleteRead,
 )
 # Their type says that nothing reached the server.
-_NOT_SENT_ERRORS = (
-    httpx.ConnectError,
-    httpx.ConnectTimeout,
-    httpx.PoolTimeout,
-    httpx.ProxyError,
-    httpx.UnsupportedProtocol,
-    ConnectionRefusedError,
-    anyio.ConnectionFailed,
-    socket.gaierror,
-    ssl.SSLCertVerificationError,
-)
+_NOT_SENT_ERRORS = (ConnectionRefusedError, anyio.ConnectionFailed, socket.gaierror, ssl.SSLCertVerificationError)
+# The same in the HTTP libraries.
+_NOT_SENT_NAMES = ("ConnectError", "ConnectTimeout", "PoolTimeout", "ProxyError", "UnsupportedProtocol")
 # A request on a connection that the server has closed while it was idle ends in one of these.
-_DISCONNECTED_ERRORS = (httpx.NetworkError, httpx.RemoteProtocolError)
+_DISCONNECTED_NAMES = ("NetworkError", "RemoteProtocolError")
 # The minimum progress of a file within the time-out, in bytes; a server that sends less could keep a download busy for days.
 _MIN_PROGRESS = 4096
 _MAX_LABEL = 63
@@ -87,14 +81,16 @@ class Transport:
     """The connections of one client in one event loop.
 
     Args:
-        custom: The caller's transport, which is used for everything.
+        custom: The caller's transport, of httpx or httpx2, which is used for everything.
     """
 
-    def __init__(self, custom: httpx.AsyncBaseTransport | None) -> None:
+    def __init__(self, custom: AsyncTransport | None) -> None:
+        install_redacting_filter()
         self._custom = custom
+        self._library = httpx if custom is None else library_of(custom)
         # Keyed by the proxy and the trusted certificates, which may both change with the environment.
-        self._fresh: dict[tuple[Secret | None, network.Trust | None], httpx.AsyncBaseTransport] = {}
-        self._kept: dict[tuple[Secret | None, network.Trust | None], httpx.AsyncBaseTransport] = {}
+        self._fresh: dict[tuple[Secret | None, network.Trust | None], AsyncTransport] = {}
+        self._kept: dict[tuple[Secret | None, network.Trust | None], AsyncTransport] = {}
         self._keep_alive = False
         self._creating = anyio.Lock()
 
@@ -110,7 +106,7 @@ class Transport:
             shared: Leave the caller's transport open, because another event loop uses it.
         """
         self._keep_alive = False
-        custom = [self._custom] if self._custom and not shared else []
+        custom = [] if self._custom is None or shared else [self._custom]
         for transport in [*custom, *self._fresh.values(), *self._kept.values()]:
             await transport.aclose()
         self._fresh.clear()
@@ -142,7 +138,7 @@ class Transport:
         """
         observer = _SendObserver()
         timeout = options.timeout
-        request = _build_request(base_url, token, call, options)
+        request = _build_request(self._library, base_url, token, call, options)
         error: Exception | None = None
         try:
             with RedactErrors(), anyio.move_on_after(timeout):
@@ -151,7 +147,7 @@ class Transport:
                         request, observer, fresh=call.job is not None, limit=call.max_body
                     )
                     return _redacted(response, token)
-                except _NETWORK_ERRORS as caught:
+                except errors_named("HTTPError", others=_NETWORK_ERRORS) as caught:
                     error = caught
         finally:
             if attempt:
@@ -194,7 +190,9 @@ class Transport:
                     _check_url(url)
                     # The request is in no variable, because a traceback would show its URL.
                     async with self._send(
-                        httpx.Request("GET", url.value, headers=_with_defaults(headers), extensions=_timeouts(timeout)),
+                        self._library.Request(
+                            "GET", url.value, headers=_with_defaults(headers), extensions=_timeouts(timeout)
+                        ),
                         _SendObserver(),
                         fresh=True,
                         timeout=timeout,
@@ -202,7 +200,7 @@ class Transport:
                         answer = Response(response.status_code, _lower_case(response.headers), b"")
                         if await sink.start(answer) and not await _copy_body(body, sink, timeout):
                             answer = NoResponse(f"less than {_MIN_PROGRESS} bytes within {timeout:g} s", sent=True)
-                except (*_NETWORK_ERRORS, httpx.InvalidURL) as error:
+                except errors_named("HTTPError", "InvalidURL", others=_NETWORK_ERRORS) as error:
                     answer = NoResponse(_describe(error), sent=True)
             observed.record(answer)
             return answer
@@ -220,7 +218,7 @@ class Transport:
             timeout: Seconds for the response's head; ``None``: no limit.
         """
         transport = await self._pool(str(request.url), fresh=fresh)
-        request.stream = _RequestBody(request.content)
+        httpcore_workarounds.replace_body(request)
         request.extensions["trace"] = observer
         observer.handed_over = True
         try:
@@ -233,16 +231,16 @@ class Transport:
         try:
             yield response, body
         finally:
-            await _end_body(body)
+            await httpcore_workarounds.end_body(body)
             with anyio.CancelScope(shield=True):
                 await response.aclose()
 
-    async def _pool(self, url: str, *, fresh: bool) -> httpx.AsyncBaseTransport:
+    async def _pool(self, url: str, *, fresh: bool) -> AsyncTransport:
         """Return the connection pool for a URL.
 
         Outside ``async with`` nothing closes idle connections, so none are kept.
         """
-        if self._custom:
+        if self._custom is not None:
             return self._custom
         proxy = await network.proxy_for(url)
         is_tls = url.startswith("https://") or (proxy is not None and proxy.value.lower().startswith("https://"))
@@ -253,7 +251,6 @@ class Transport:
                 context = await network.ssl_context(trust)
             # Another task may have made the pool meanwhile; the connections of a second one would never be closed.
             if (proxy, trust) not in pools:
-                install_redacting_filter()
                 pools[proxy, trust] = network.make_pool(context, proxy, idle=0 if pools is self._fresh else None)
         return pools[proxy, trust]
 
@@ -261,11 +258,13 @@ class Transport:
 # -- requests ---------------------------------------------------------------------------------------------------------
 
 
-def _build_request(base_url: str, token: Secret, call: ApiRequest[Any], options: RequestOptions) -> httpx.Request:
+def _build_request(
+    library: ModuleType, base_url: str, token: Secret, call: ApiRequest[Any], options: RequestOptions
+) -> httpx.Request:
     try:
-        return httpx.Request(
+        request: httpx.Request = library.Request(
             call.method,
-            _parse_url(base_url + call.path),
+            _parse_url(library, base_url + call.path),
             params=call.params,
             json=call.json,
             # The headers are in no variable, because a traceback would show them.
@@ -274,15 +273,17 @@ def _build_request(base_url: str, token: Secret, call: ApiRequest[Any], options:
             ),
             extensions=_timeouts(options.timeout),
         )
-    except (httpx.InvalidURL, UnicodeError) as error:
+    except errors_named("InvalidURL", others=(UnicodeError,)) as error:
         reason = str(error)
+    else:
+        return request
     raise ConfigurationError(f"the request cannot be put into a URL: {reason}")
 
 
 @lru_cache(16)
-def _parse_url(url: str) -> httpx.URL:
+def _parse_url(library: ModuleType, url: str) -> httpx.URL:
     """Parse the URL of an API method. Cached, because parsing takes a tenth of the time of a whole request."""
-    parsed = httpx.URL(url)
+    parsed: httpx.URL = library.URL(url)
     if not _has_valid_host(parsed):
         raise httpx.InvalidURL("each part of the host's name has 1 to 63 characters")
     return parsed
@@ -343,8 +344,11 @@ def _with_date(headers: dict[str, str]) -> dict[str, str]:
 
 def _response_body(response: httpx.Response) -> AsyncIterator[bytes]:
     """Return the undecoded body. ``response.aiter_raw`` would refuse the body of a mock transport, which is loaded already."""
-    if not isinstance(response.stream, httpx.AsyncByteStream):
-        raise ConfigurationError("transport= must be an asynchronous httpx transport")
+    if not isinstance(response.stream, AsyncIterable):
+        raise ConfigurationError(
+            "transport= must be an asynchronous httpx transport or one of httpx2: "
+            f"the stream of its response is a {type(response.stream).__name__}"
+        )
     return aiter(response.stream)
 
 
@@ -375,7 +379,7 @@ async def _copy_body(body: AsyncIterator[bytes], sink: ResponseSink, timeout: fl
 def _describe(error: Exception) -> str:
     kind = type(error).__name__
     # The text quotes the URL, which may be pre-signed.
-    if isinstance(error, httpx.UnsupportedProtocol):
+    if isinstance(error, errors_named("UnsupportedProtocol")):
         return kind
     # Some errors have no text, but a cause that has one, for example TLS errors on trio.
     reason: BaseException | None = error
@@ -384,11 +388,11 @@ def _describe(error: Exception) -> str:
     return f"{kind}: {reason}" if reason else kind
 
 
-# -- httpcore: what happened, and workarounds -------------------------------------------------------------------------
+# -- trace events -----------------------------------------------------------------------------------------------------
 
 
 class _SendObserver:
-    """Follows a request through httpcore's trace events: which connection it uses, and whether any of it was sent."""
+    """Follows a request through the trace events of httpcore and httpcore2: which connection it uses, and whether any of it was sent."""
 
     def __init__(self) -> None:
         self.handed_over = False
@@ -414,50 +418,17 @@ class _SendObserver:
 
     def sent(self, error: BaseException | None) -> bool:
         """Whether any of the request may have arrived. Mock transports have no trace: the error's type decides."""
-        return self._started if self._has_trace else self.handed_over and not isinstance(error, _NOT_SENT_ERRORS)
+        if self._has_trace:
+            return self._started
+        not_sent = error is not None and isinstance(error, errors_named(*_NOT_SENT_NAMES, others=_NOT_SENT_ERRORS))
+        return self.handed_over and not not_sent
 
     def is_stale_connection(self, error: Exception) -> bool:
         """Whether a reused connection was most likely closed by the server before the request was sent."""
-        return self._started and not self._connected and not self._answered and isinstance(error, _DISCONNECTED_ERRORS)
+        is_reused = self._started and not self._connected and not self._answered
+        return is_reused and isinstance(error, errors_named(*_DISCONNECTED_NAMES))
 
     async def close_handshake(self) -> None:
-        """Close the socket of a TLS handshake that was cancelled; httpcore leaves it to the garbage collector."""
+        """Close the socket of a TLS handshake that was cancelled."""
         if self._is_in_handshake:
-            with anyio.CancelScope(shield=True), suppress(Exception):
-                await self._stream.aclose()
-
-
-class _RequestBody(httpx.AsyncByteStream):
-    """The body to send.
-
-    httpx's own stream is an async generator. If the connection breaks it stays unfinished, of which trio complains when it is
-    garbage-collected. An iterator without a frame has nothing to finish.
-    """
-
-    def __init__(self, content: bytes) -> None:
-        self._left = [content]
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> bytes:
-        if not self._left:
-            raise StopAsyncIteration
-        return self._left.pop()
-
-
-# How many chunks of an abandoned body are still accepted; the buffers of a connection hold far fewer.
-_MAX_UNREAD_CHUNKS = 1000
-
-
-async def _end_body(body: AsyncIterator[bytes]) -> None:
-    """End a body that was not read to its end.
-
-    In httpcore it is an async generator that iterates over further ones. Closing the outer one would leave the inner ones to
-    the garbage collector, of which trio complains. A cancellation is raised in the innermost one, and so ends them all.
-    """
-    with anyio.CancelScope(shield=True) as scope, suppress(Exception):
-        scope.cancel()
-        # A custom transport may yield for ever without a checkpoint at which the cancellation could be raised.
-        for _ in range(_MAX_UNREAD_CHUNKS):
-            await anext(body)
+            await httpcore_workarounds.close_handshake(self._stream)
