@@ -181,7 +181,7 @@ def test_a_forked_process_has_its_own_limiter(monkeypatch) -> None:
         asyncio.run(client.characters.list())
         parent = os.getpid()
         monkeypatch.setattr(os, "getpid", lambda: parent + 1)
-        with client._session._limiter.lock:
+        with client._session._state.limiter.lock:
             asyncio.run(client.characters.list())
     assert [call.status for call in service.calls] == [200, 200]
 
@@ -200,7 +200,7 @@ def test_a_finished_loop_is_not_kept_alive(backend) -> None:
     loop = anyio.run(main, backend=backend)
     gc.collect()
     assert loop() is None
-    assert client._session._all_states == []
+    assert client._session._state.loop_states == []
 
 
 # -- closing one of several loops -------------------------------------------------------------------------------------

@@ -31,11 +31,11 @@ BATCH = """
             say("ready")
 """
 ENTER = """
-    from a2v._async.batch import prepare
+    from a2v._async.batch import batch
     async def in_thread(work):
         say("ready")
         await anyio.sleep_forever()
-    prepare.in_thread = in_thread
+    batch.in_thread = in_thread
     with client.batch([a2v.Job("eva_a0008", "https://example.com/a.wav")], save_to="nowhere"):
         pass
 """
