@@ -1,14 +1,14 @@
 """The queue of renders: takes tasks from submission to finished video.
 
-One asyncio task per unfinished engine task runs ``_process``, from submission, or from the start of the engine, to the end:
+One coroutine per unfinished render runs ``_process``, from submission, or from the start of the engine, to the end:
 
 1. wait for one of ``workers + MAX_PREFETCHED`` places, then fetch the recording into the data folder;
 2. wait for one of ``workers`` places, then render into the task's scratch folder;
 3. move the video to its final path, then set the status to finished.
 
-Two limits instead of one: with a single limit a slow recording server would block renders whose recordings are already
-here; without the first limit a long queue would be fetched at once. The limiters are fair, so the order of submission is
-kept. The state of a task is in the ``TaskStore`` alone; this module keeps only what does not outlive the process.
+With one limit, a slow recording server would block renders whose recordings have arrived. With no limit on fetching, the
+whole queue would be fetched at once. The limiters are fair, so tasks keep the order of their submission. The state of a task
+is in the ``TaskStore`` alone; this module keeps only what does not outlive the process.
 
 Invariants that make a kill at any point safe:
 
@@ -17,7 +17,7 @@ Invariants that make a kill at any point safe:
 * A fetched recording is kept until its task ends, so a restart needs no ``audio_url`` that may have expired.
 * Scratch files are in a folder with a new name at each start, because a render orphaned by a kill may still be writing.
 
-Errors are the task's own unless ``exhaustion_reason`` or a probe says that the machine has run out of something. Then the
+An error fails its task unless ``exhaustion_reason`` or a probe says that the machine has run out of something. Then the
 task is requeued and waits for the ``ResourceMonitor``. Steps after a successful render are retried instead of repeating the
 render (``_retry_while_exhausted``).
 """
@@ -35,7 +35,6 @@ import time
 import traceback
 from contextlib import AsyncExitStack, ExitStack, suppress
 from functools import partial
-from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -69,7 +68,7 @@ MAX_ATTEMPTS = 2
 SWEEP_SECONDS = 60.0
 """The interval at which expired videos are deleted."""
 MAX_REQUEUES = 10
-"""How often in a row a task may be requeued although a probe found no exhaustion. Then it fails: it needs too much."""
+"""How many attempts of a task may run out of something although a probe finds no exhaustion. Then it fails: it needs too much."""
 _DAY = 86_400.0
 _MAX_MESSAGE = 300
 _PROBE_BYTES = 1024 * 1024
@@ -85,7 +84,9 @@ class QueueFullError(BusyError):
 
 
 class RenderQueue:
-    """Processes tasks within its ``async with`` block. The next queue of the data folder continues the unfinished ones.
+    """Processes tasks within its ``async with`` block.
+
+    After a restart, a new queue on the same data folder continues unfinished tasks.
 
     Args:
         store: The tasks.
@@ -106,15 +107,15 @@ class RenderQueue:
         self._renderer = renderer
         self._videos = folder / "videos"
         self._recordings = folder / "audio"
-        self._work = folder / "work"
+        self._work_folder = folder / "work"
         self._active: set[str] = set()
-        self._started = anyio.CapacityLimiter(settings.workers + MAX_PREFETCHED)
-        self._rendering = anyio.CapacityLimiter(settings.workers)
+        self._fetch_slots = anyio.CapacityLimiter(settings.workers + MAX_PREFETCHED)
+        self._render_slots = anyio.CapacityLimiter(settings.workers)
 
     async def __aenter__(self) -> Self:
         unfinished = self._recover()
         async with AsyncExitStack() as stack:
-            scratch = tempfile.TemporaryDirectory(dir=self._work, ignore_cleanup_errors=True)
+            scratch = tempfile.TemporaryDirectory(dir=self._work_folder, ignore_cleanup_errors=True)
             self._scratch = Path(stack.enter_context(scratch))
             self._tasks = await stack.enter_async_context(anyio.create_task_group())
             self._tasks.start_soon(self.resources.run)
@@ -127,17 +128,19 @@ class RenderQueue:
     def _recover(self) -> list[Task]:
         try:
             unfinished = self._store.recover()
-            for folder in (self._videos, self._recordings, self._work):
+            for folder in (self._videos, self._recordings, self._work_folder):
                 ensure_private_folder(folder)
-            shutil.rmtree(self._work, ignore_errors=True)
+            shutil.rmtree(self._work_folder, ignore_errors=True)
             # It may still exist: files to which an orphaned render is writing cannot always be deleted.
-            self._work.mkdir(mode=0o700, exist_ok=True)
+            self._work_folder.mkdir(mode=0o700, exist_ok=True)
             video_ids = {task.video_id for task in unfinished}
             for path in self._recordings.iterdir():
                 if path.name not in video_ids:
                     path.unlink()
         except (OSError, sqlite3.Error) as error:
-            raise ConfigurationError(f"the data folder {str(self._work.parent)!r} cannot be used: {error}") from None
+            raise ConfigurationError(
+                f"the data folder {str(self._work_folder.parent)!r} cannot be used: {error}"
+            ) from None
         return unfinished
 
     async def __aexit__(
@@ -178,24 +181,25 @@ class RenderQueue:
     # -- one task -----------------------------------------------------------------------------------------------------
 
     async def _process(self, task: Task) -> None:
-        failure: str | None = None
-        for attempts in count(1):
+        unconfirmed = 0
+        while True:
             try:
                 failure = await self._attempt(task)
                 break
             except _Requeue as requeue:
-                if not requeue.is_confirmed and attempts == MAX_REQUEUES:
-                    failure = f"the engine could not render this {attempts} times in a row: {requeue.reason}"
+                unconfirmed += not requeue.is_confirmed
+                if unconfirmed >= MAX_REQUEUES:
+                    failure = f"the engine could not render this {unconfirmed} times in a row: {requeue.reason}"
                     break
                 await self._retry_while_exhausted(partial(self._store.requeue, task.video_id))
-                # A confirmed exhaustion is waited for by the next attempt itself.
-                await anyio.sleep(0 if requeue.is_confirmed else min(2.0 ** (attempts - 1), MAX_BACKOFF))
+                # The next attempt waits until a confirmed exhaustion is over.
+                await anyio.sleep(0 if requeue.is_confirmed else min(2.0 ** (unconfirmed - 1), MAX_BACKOFF))
         await self._finish(task, failure)
 
     async def _attempt(self, task: Task) -> str | None:
         """Make the video; return the reason if it cannot be made."""
         try:
-            async with self._started:
+            async with self._fetch_slots:
                 await self.resources.wait_until_available()
                 await self._fetch_and_render(task)
         except (RenderError, RenderCrashedError) as error:
@@ -226,7 +230,7 @@ class RenderQueue:
         try:
             files.folder.mkdir(mode=0o700, exist_ok=True)
             await self._fetch(task, files.recording)
-            async with self._rendering:
+            async with self._render_slots:
                 await self.resources.wait_until_available()
                 self._store.set_status(task.video_id, VideoStatus.IN_PROGRESS)
                 _log_task(task, "rendering")
@@ -252,12 +256,12 @@ class RenderQueue:
         if reason is None and not isinstance(error, RenderCrashedError):
             return
         # A child process that crashed may have run out of something without being able to report it.
-        confirmed = await self.resources.check()
+        probed_reason = await self.resources.check()
         if reason and reason.startswith(OUT_OF_MEMORY):
             # The probe does not allocate memory, which would make things worse, so trust the error.
             self.resources.report(reason)
-        if reason or confirmed:
-            raise _Requeue(confirmed or reason or "", is_confirmed=confirmed is not None) from None
+        if reason or probed_reason:
+            raise _Requeue(probed_reason or reason or "", is_confirmed=probed_reason is not None) from None
 
     async def _fetch(self, task: Task, part: Path) -> None:
         """Fetch the recording, unless an earlier attempt or an earlier run of the engine did."""
@@ -285,14 +289,14 @@ class RenderQueue:
         )
 
     async def _render(self, task: Task, request: RenderRequest) -> None:
-        for attempts_left in reversed(range(MAX_ATTEMPTS)):
+        for attempt in range(1, MAX_ATTEMPTS + 1):
             try:
                 await self._renderer(request)
             except RenderCrashedError as error:
                 if await self.resources.check():
                     raise
                 log_crash(error)
-                if not attempts_left:
+                if attempt == MAX_ATTEMPTS:
                     raise
                 _log_task(task, "the renderer crashed; retrying")
             else:
@@ -308,7 +312,7 @@ class RenderQueue:
             await self._retry_while_exhausted(partial(anyio.to_thread.run_sync, move))
 
     async def _retry_while_exhausted(self, step: Callable[[], Awaitable[None] | None]) -> None:
-        """Run a step that must not fail because of exhaustion, since the work before it would be lost."""
+        """Repeat a step until the machine can do it; failing would waste the finished work before it."""
         while True:
             try:
                 result = step()
@@ -343,7 +347,7 @@ class RenderQueue:
                 shutil.rmtree(path, ignore_errors=True)
 
     def _probe_disk(self) -> None:
-        with tempfile.TemporaryFile(dir=self._work) as file, ExitStack() as opened:
+        with tempfile.TemporaryFile(dir=self._work_folder) as file, ExitStack() as opened:
             file.write(bytes(_PROBE_BYTES))
             file.flush()
             os.fsync(file.fileno())
@@ -377,7 +381,7 @@ class RenderQueue:
             self._store.delete(video_id)
         except (OSError, sqlite3.Error):
             return False
-        logger.info("video %s: deleted after keep_days", video_id, extra={"video_id": video_id})
+        logger.info("video %s: deleted: older than keep_days", video_id, extra={"video_id": video_id})
         return True
 
 

@@ -239,6 +239,26 @@ async def test_a_task_fails_if_it_alone_runs_out_of_something_repeatedly(open_qu
     )
 
 
+async def test_confirmed_exhaustion_does_not_count_as_the_tasks_own(open_queue, job, monkeypatch):
+    """Whichever attempts it concerns, the task fails at the tenth one that runs out of something alone."""
+    monkeypatch.setattr("a2v.engine.exhaustion.INITIAL_BACKOFF", 0.001)
+    monkeypatch.setattr("a2v.engine.exhaustion.MAX_BACKOFF", 0.001)
+    monkeypatch.setattr("a2v.engine.render_queue.MAX_BACKOFF", 0.001)
+    requests = []
+
+    async with open_queue() as (queue, store):
+
+        async def renderer(request):
+            requests.append(request)
+            if len(requests) in (3, 10):
+                queue.resources.report("the disk cannot be used")
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(queue, "_renderer", renderer)
+        task = await ended(store, queue.submit(job("hello")).video_id)
+    assert (task.status, len(requests)) == (VideoStatus.FAILED, 12)
+
+
 async def test_an_unexpected_error_does_not_show_a_signed_url(open_queue, model_id, monkeypatch, say, caplog):
     """Not even in tracebacks with local variables."""
 
