@@ -86,6 +86,11 @@ def test_raw_is_a_dictionary_that_cannot_be_changed() -> None:
             change(VIDEO.raw)
 
 
+def test_raw_is_a_mapping() -> None:
+    with pytest.raises(TypeError, match="raw must be a mapping, got a value of type list"):
+        a2v.Video(video_id="a", status=a2v.VideoStatus.PENDING, raw=[])  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("kind", "data", "message"),
     [
