@@ -14,12 +14,25 @@ if TYPE_CHECKING:
 _MAX_READ = 16384
 _MAX_SHOWN = 200
 _MARKUP = re.compile(r"(?is)<(script|style)\b.*?(</\1\s*>|\Z)|<!--.*?(-->|\Z)|<[^>]*(>|\Z)")
-# Possible secrets: user information and query of a URL, and values that are named like secrets.
-_URL = re.compile(r"(?i)(\b[a-z][a-z0-9+.-]*://)([^\s/?#@\"'<>]*@)?([^\s?#\"'<>]*)([?#][^\s\"'<>]*)?")
-_NAMED = re.compile(
-    r"(?i)\b([\w-]*(?:token|secret|password|passwd|signature|credential|api[_-]?key|authorization|cookie)[\w-]*"
-    r"[\"']?\s*[:=]\s*)([\"']?)(?:bearer\s+|basic\s+)?[^\s\"'&,;}<>]+"
+# Possible secrets: user information and query of a URL, and values with a name like that of a secret. Both also as part of a JSON
+# string, which may write a slash as `\/` and a quote as `\"`, and percent-encoded. The patterns have no unbounded part before
+# the first fixed one, or a long response of the right kind would keep them busy for seconds.
+_URL = re.compile(
+    r"""(?ix) (:(?:\\*/){2} | %3a%2f%2f)
+    ((?:(?!%[23]f|%23) [^\s/?\#"'<>])* (?:@|%40))?
+    ((?:(?!%3f|%23) [^\s?\#"'<>])*)
+    ((?:[?\#]|%3f|%23) [^\s"'<>]*)?"""
 )
+_SENSITIVE_NAME = (
+    r"(?:token|secret|passw(?:or)?d|passphrase|signature|credential|authorization|cookie|(?:api|access|account|private)[_-]?key"
+    r"|session[_-]?id|(?<![a-z])(?:sig|pwd|jwt)(?![a-z]))[\w.-]{0,40}"
+)
+_NAMED = re.compile(
+    rf"""(?ix) ({_SENSITIVE_NAME} (?:\\*["'])? \s? (?:[:=]|%3d|%3a) \s?)
+    (?: \\*(["']) (?:\\.|(?!\2).)*
+    | (?:(?:bearer|basic|token)\s)? [^\s"'&,;}}<>]+ (?:;\s?[\w.-]+=[^\s"'&,;}}<>]*)* )"""
+)
+_NAMED_ELEMENT = re.compile(rf"(?i)(<[\w:.-]{{0,40}}{_SENSITIVE_NAME}[^<>]{{0,200}}>)[^<]*")
 
 
 def describe(response: Response) -> str:
@@ -43,12 +56,12 @@ def excerpt(response: Response, limit: int) -> str:
     """
     text = response.body[:_MAX_READ].decode(errors="replace")
     if _is_page(response):
-        text = html.unescape(_MARKUP.sub(" ", text))
+        text = html.unescape(_MARKUP.sub(" ", _NAMED_ELEMENT.sub(r"\1…", text)))
     text = _URL.sub(
         lambda url: f"{url[1]}{'…@' if url[2] else ''}{url[3]}{'?…' if url[4] else ''}", " ".join(text.split())
     )
     text = escape(_NAMED.sub(r"\1\2…", text)).strip()
-    return text if len(text) <= limit else f"{text[:limit].rstrip()}…"
+    return text if len(text) <= limit else f"{text[: limit - 1].rstrip()}…"
 
 
 def _is_page(response: Response) -> bool:

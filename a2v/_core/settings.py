@@ -94,8 +94,8 @@ _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER_VALUE = re.compile(r"[\x21-\x7e]([\x20-\x7e\t]*[\x21-\x7e])?")
 
 
-def check_headers(name: str, given: Any) -> dict[str, str]:
-    """Return headers with their names in lower case.
+def check_headers(name: str, given: Secret) -> Secret:
+    """Return headers with their names in lower case, as a secret dictionary.
 
     Args:
         name: The argument's name, for error messages.
@@ -105,22 +105,26 @@ def check_headers(name: str, given: Any) -> dict[str, str]:
         ConfigurationError: It is not a mapping of strings, a name or a value is invalid, or the client sets the header itself.
             The message shows no value.
     """
-    if given is None:
-        return {}
+    if given.value is None:
+        return Secret({})
+    # Raised here, because the local variables of the function below hold the values.
+    if problem := _header_problem(given.value):
+        raise ConfigurationError(f"{name} {problem}")
+    return Secret({header.lower(): value for header, value in given.value.items()})
+
+
+def _header_problem(given: Any) -> str | None:
     if not isinstance(given, Mapping):
-        raise ConfigurationError(
-            f"{name} must be a mapping of names to values, got a value of type {type(given).__name__}"
-        )
-    headers: dict[str, str] = {}
-    for header, value in given.items():
+        return f"must be a mapping of names to values, got a value of type {type(given).__name__}"
+    for number, (header, value) in enumerate(given.items(), start=1):
+        # The name is not shown: it may contain the value, as in "x-key: 1234".
         if not isinstance(header, str) or not _HEADER_NAME.fullmatch(header):
-            raise ConfigurationError(f"{name} has an invalid header name: {header!r}")
+            return f"has an invalid name for header {number}: names consist of ASCII letters, digits and hyphens"
         if header.lower() in _RESERVED_HEADERS:
-            raise ConfigurationError(f"{name} must not contain {header}: the client sets this header")
+            return f"must not contain {header}: the client sets this header"
         if not isinstance(value, str) or not _HEADER_VALUE.fullmatch(value):
-            raise ConfigurationError(f"{name}: the value of {header} must be a string of printable ASCII characters")
-        headers[header.lower()] = value
-    return headers
+            return f"must have strings of printable ASCII characters as values; that of {header} is not"
+    return None
 
 
 @lru_cache(16)

@@ -6,7 +6,7 @@ import pytest
 
 import a2v
 from a2v._core import wire
-from a2v._core.gateways import describe
+from a2v._core.gateways import describe, excerpt
 from a2v._core.responses import Retry, classify
 from a2v._core.wire import Response
 
@@ -64,6 +64,23 @@ def test_nothing_is_added_to_the_apis_own_errors(status) -> None:
         "api_key=s3cr3t&x=1",
         "X-Amz-Signature=s3cr3t",
         "Set-Cookie: s3cr3t",
+        "Cookie: id=s3cr3t; theme=s3cr3t",
+        '{"password": "s3cr3t, with s3cr3t words", "a": 1}',
+        r'{"password": "quoted \" s3cr3t"}',
+        r'{"error": "{\"access_token\": \"s3cr3t\"}"}',
+        r'{"error": "cannot fetch https:\/\/h.example\/a.wav?x=s3cr3t\u0026y=s3cr3t"}',
+        r'{"error": "cannot fetch https:\/\/user:s3cr3t@h.example\/a.wav"}',
+        "see https://user:pass@s3cr3t@sso.example.com/ now",
+        "next=https%3A%2F%2Fsso.example.com%2Flogin%3Fx%3Ds3cr3t",
+        "next=https%3A%2F%2Fuser%3As3cr3t%40sso.example.com%2Flogin",
+        "form: user=eva&token%3Ds3cr3t",
+        "{'token': 's3cr3t'}",
+        "a_rather_long_name_of_an_environment_variable_that_holds_a_secret_access_key=s3cr3t",
+        "<Error><SecretKey>s3cr3t</SecretKey></Error>",
+        '<a:session_token xmlns:a="x" id="1">s3cr3t</a:session_token>',
+        '<input type="hidden" name="csrf_token" value="s3cr3t">…',
+        "<a href='https://h.example/?x=s3cr3t'>…</a>",
+        "<p>https:&#x2F;&#x2F;h.example&#x2F;a?x=s3cr3t</p>",
     ],
 )
 def test_secrets_are_redacted(text) -> None:
@@ -78,3 +95,28 @@ def test_a_quote_is_one_short_line_of_visible_characters() -> None:
     assert said.isprintable()
     assert len(said) < 300
     assert said.endswith("…")
+
+
+@pytest.mark.parametrize("limit", [1, 20, 500])
+def test_an_excerpt_has_no_more_characters_than_the_limit(limit) -> None:
+    assert len(excerpt(reply(502, b"word " * 1000), limit)) <= limit
+    assert excerpt(reply(502, b"x" * limit), limit) == "x" * limit
+
+
+def test_ordinary_words_are_not_taken_for_secrets() -> None:
+    said = (
+        "the token has expired; see https://h.example/a?… by author: Eva, design=2, tokens used 7 (signature mismatch)"
+    )
+    assert excerpt(reply(403, said.encode()), 500) == said
+
+
+@pytest.mark.parametrize(
+    "unit",
+    [
+        "a-", "a.", "aA_", "<", "<a", "<script", "<!--", "<token ", "token", "token:", 'token:"', "token=a;b=", "cookie=a;", "\\",
+        ":\\", "://", "://a@", "https://", "%3a%2f%2f", "%3A%2F%2Fa%40", "&lt;", "Bearer ", "{[",
+    ],
+)  # fmt: skip
+def test_a_hostile_response_is_described_in_time_that_grows_with_its_length(unit) -> None:
+    """A pattern that goes back over what it has read would block the event loop for many seconds here."""
+    assert len(excerpt(reply(502, unit.encode() * 100_000), 500)) <= 500

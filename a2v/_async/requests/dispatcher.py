@@ -329,7 +329,7 @@ class RequestDispatcher:
                 attempt.started = True
             with telemetry.observe_request(connection.base_url, request) as observed:
                 if connection.propagate_trace:
-                    headers = Secret(telemetry.trace_headers() | options.headers.value)
+                    headers = Secret(telemetry.trace_headers().value | options.headers.value)
                     options = evolve(options, headers=headers)
                 response = await connection.transport.exchange(
                     connection.base_url, connection.token, request, options, attempt

@@ -134,7 +134,7 @@ class Session(HoldsSecret):
         # Not the whole environment, which an error report would show.
         self.token: Secret = resolve_token(token, Secret(os.environ.get("A2V_TOKEN")))
         self.base_url: str = resolve_base_url(base_url, os.environ.get("A2V_BASE_URL"))
-        headers = Secret(check_headers("default_headers", default_headers.value))
+        headers = check_headers("default_headers", default_headers)
         self.options: RequestOptions = _checked(RequestOptions(timeout, max_retries, headers))
         self._new_limiter = partial(_new_limiter, rate_limit, self.options.timeout)
         self._state = ClientState(SharedRateLimiter(self._new_limiter()), self.options)
@@ -165,7 +165,7 @@ class Session(HoldsSecret):
         options = RequestOptions(
             mine.timeout if timeout is None else timeout,
             mine.max_retries if max_retries is None else max_retries,
-            Secret(mine.headers.value | check_headers("headers", headers.value)),
+            Secret(mine.headers.value | check_headers("headers", headers).value),
         )
         derived = object.__new__(Session)
         vars(derived).update(vars(self), options=_checked(options))

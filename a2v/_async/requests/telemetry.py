@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 import anyio
 
 from a2v._core.responses import NoResponse, Retry
-from a2v._core.settings import check_headers
+from a2v._core.settings import Secret, check_headers
 from a2v._values.text import escape
 from a2v._version import __version__
 from a2v.errors import (
@@ -142,18 +142,18 @@ def call_span(call: ApiRequest[Any]) -> AbstractContextManager[Span]:
     return span(f"a2v.{call.name}", _ids(call)) if _has_traces() else _NO_CONTEXT
 
 
-def trace_headers() -> dict[str, str]:
-    """Return the headers that make the current span the parent of the server's, such as ``traceparent``.
+def trace_headers() -> Secret:
+    """Return the headers that make the current span the parent of the server's, such as ``traceparent``: a secret dictionary.
 
     Raises:
         ConfigurationError: A propagator of the application sets an invalid header, or one that the client sets.
     """
     if not _has_traces():
-        return {}
+        return Secret({})
     from opentelemetry import propagate  # noqa: PLC0415  # optional, and its package is imported already
 
-    headers: dict[str, str] = {}
-    propagate.inject(headers)
+    headers = Secret({})
+    propagate.inject(headers.value)
     return check_headers("propagate_trace: the trace context", headers)
 
 
