@@ -65,7 +65,7 @@ def dispatcher_of(client):
 
 def assert_nothing_is_left(client) -> None:
     dispatcher = dispatcher_of(client)
-    left = [dispatcher._subscribers, dispatcher._idle, *dispatcher._queues.values()]
+    left = [dispatcher._subscribers, dispatcher._sleeping, *dispatcher._queues.values()]
     assert [len(each) for each in left] == [0, 0, 0, 0]
     assert len(dispatcher._scheduler) == 0
     assert dispatcher._in_flight == 0

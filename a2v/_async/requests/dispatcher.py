@@ -4,15 +4,15 @@
 dispatcher supplies both, without a background task: a client that is not used costs nothing, and nothing outlives the
 caller that waits.
 
-* **One driver.** Everything that waits here, a queued request or a subscription, is a *waiter*. At any time at most one of
-  them drives: it sleeps until the next request is due or until something changes (``_changed``), and then either gives
-  the reservation to the request at the head of a queue or sends the due poll itself. All others sleep on an event of their
-  own (``_idle``).
+* **One driver.** A *waiter* is a queued request or a subscription whose caller waits here. At most one waiter drives at a
+  time: it sleeps until the next request is due or until something changes (``_changed``). Then it either lets the first
+  queued request be sent or sends the due poll itself. Every other waiter sleeps until it has what it waits for or has to
+  drive (``_sleeping``).
 * **The driver may leave at any time**: it got what it waited for, it was cancelled, or it is busy sending a poll. Each time
   it wakes another waiter, which then drives. So while there are waiters, one of them is driving or about to.
-* **Requests are sent by their own callers**, in their own task, so cancelling a caller cancels its request and nothing else.
-  A poll is sent by the current driver for all subscriptions to that video. If the driver is cancelled meanwhile, the poll is
-  abandoned and the next driver sends it again.
+* **Each caller sends its request in its own task**, so cancelling a caller cancels its request and nothing else. A due poll
+  is sent by the waiter that was driving, after it has handed over driving, and serves all subscriptions to that video. If
+  this waiter is cancelled, the poll is abandoned and is due again.
 * **Each reservation is released exactly once**, whether there was a response, an error or a cancellation, in ``_exchange``
   or, if a caller is cancelled between reservation and sending, in ``send``.
 * **Each response is classified once**, in ``_exchange``. The limiter and the caller, or the scheduler, use that result.
@@ -55,13 +55,13 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _OTHER_LOOPS_INTERVAL = 0.1  # seconds between checks of the limiter while another event loop waits for a response
-_EPSILON = 1e-6  # seconds; a request may be sent this early, because two clocks do not add up exactly
+_EPSILON = 1e-6  # seconds; a request may be sent this early, because converting between two clocks rounds
 _MIN_ANNOUNCED_DELAY = 1.0  # seconds; shorter waits for the rate limit are not logged
 
 
 @frozen
 class Connection:
-    """What it takes to send a request in one event loop.
+    """What sending a request in one event loop needs.
 
     Attributes:
         transport: The connections of that event loop.
@@ -92,7 +92,7 @@ class Waiter(Protocol):
 class Subscriber(Waiter, Protocol):
     """What the dispatcher needs of a ``Subscription``."""
 
-    open: dict[str, float | None]
+    open_videos: dict[str, float | None]
     events: deque[PollEvent]
     paused: bool
     span: Span
@@ -122,16 +122,17 @@ class RequestDispatcher:
         self._connection = connection
         self._limiter = limiter
         self._scheduler = PollScheduler()
-        # Requests of this event loop alone; the limiter counts those of all.
+        # Requests in flight in this event loop; the limiter counts those of all loops.
         self._in_flight = 0
         # Dictionaries serve as ordered sets: first in, first out, and removal from the middle.
         self._queues: dict[RequestKind, dict[_QueuedRequest, None]] = {RequestKind.SUBMIT: {}, RequestKind.CALL: {}}
         self._subscribers: dict[str, dict[Subscriber, None]] = {}
         self._has_driver = False
-        self._idle: dict[Waiter, anyio.Event] = {}
+        self._sleeping: dict[Waiter, anyio.Event] = {}
         # Set when the driver must ask the limiter and the scheduler again.
         self._changed = anyio.Event()
-        self._announced = -inf
+        # The end of the wait for the rate limit that was logged last.
+        self._announced_until = -inf
         self._outages = OutageLog()
 
     async def send(
@@ -167,7 +168,7 @@ class RequestDispatcher:
     def subscribe(self, subscriber: Subscriber) -> None:
         """Poll the open videos of a subscription. The last snapshots of those already polled are queued at once."""
         now = self.now()
-        for video_id, submitted_at in subscriber.open.items():
+        for video_id, submitted_at in subscriber.open_videos.items():
             self._subscribers.setdefault(video_id, {})[subscriber] = None
             if snapshot := self._scheduler.snapshot(video_id):
                 subscriber.events.append((video_id, snapshot))
@@ -175,7 +176,7 @@ class RequestDispatcher:
 
     def unsubscribe(self, subscriber: Subscriber) -> None:
         """Stop polling the videos that nothing else subscribes to."""
-        for video_id in subscriber.open:
+        for video_id in subscriber.open_videos:
             subscribers = self._subscribers.get(video_id, {})
             subscribers.pop(subscriber, None)
             if not subscribers:
@@ -183,7 +184,7 @@ class RequestDispatcher:
 
     async def wait_for_events(self, subscriber: Subscriber) -> None:
         """Return once the subscription has events. Its videos are polled meanwhile."""
-        self._scheduler.resume(subscriber.open)
+        self._scheduler.resume(subscriber.open_videos)
         subscriber.paused = False
         self._changed.set()
         try:
@@ -199,7 +200,7 @@ class RequestDispatcher:
     def pace(self) -> Pace:
         """Return the rate limit and when the next request is sent."""
         with self._limiter.locked() as (limiter, now):
-            scheduled = self._next(limiter, now)
+            scheduled = self._next_request(limiter, now)
             next_in = max(0.0, scheduled.at - now) if scheduled else None
             failing_for = self._outages.failing_for(now)
             return Pace(limit=limiter.limit, left=limiter.left(now), next_in=next_in, failing_for=failing_for)
@@ -218,25 +219,25 @@ class RequestDispatcher:
             self._wake_next_driver()
 
     async def _sleep(self, waiter: Waiter) -> None:
-        self._idle[waiter] = wakeup = anyio.Event()
+        self._sleeping[waiter] = wakeup = anyio.Event()
         try:
             await wakeup.wait()
         finally:
-            del self._idle[waiter]
+            del self._sleeping[waiter]
 
     def _wake(self, waiter: Waiter) -> None:
-        if wakeup := self._idle.get(waiter):
+        if wakeup := self._sleeping.get(waiter):
             wakeup.set()
 
     def _wake_next_driver(self) -> None:
-        if self._idle and not self._has_driver:
-            next(iter(self._idle.values())).set()
+        if self._sleeping and not self._has_driver:
+            next(iter(self._sleeping.values())).set()
 
     async def _drive(self) -> None:
         """Start the next request if it is due; otherwise sleep until it is, or until something changes."""
         reservation = 0
         with self._limiter.locked() as (limiter, now):
-            scheduled = self._next(limiter, now)
+            scheduled = self._next_request(limiter, now)
             if scheduled and scheduled.at <= now + _EPSILON:
                 self._scheduler.start(scheduled, now)
                 reservation = limiter.acquire(now)
@@ -269,11 +270,11 @@ class RequestDispatcher:
             self._changed = anyio.Event()
 
     def _announce(self, until: float, delay: float) -> None:
-        if delay >= _MIN_ANNOUNCED_DELAY and until != self._announced:
-            self._announced = until
+        if delay >= _MIN_ANNOUNCED_DELAY and until != self._announced_until:
+            self._announced_until = until
             telemetry.logger.info("rate limit reached: the next request is sent in %.0f s", delay)
 
-    def _next(self, limiter: RateLimiter, now: float) -> ScheduledRequest | None:
+    def _next_request(self, limiter: RateLimiter, now: float) -> ScheduledRequest | None:
         return self._scheduler.next(
             now,
             limiter,

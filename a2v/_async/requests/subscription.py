@@ -45,7 +45,7 @@ class Subscription:
         timeout: Seconds until ``next`` gives up, counted from now; ``None``: never.
 
     Attributes:
-        open: The videos that have not ended, as in ``submitted_at``.
+        open_videos: The videos that have not ended, as in ``submitted_at``.
         events: Events that ``next`` has not returned yet.
         paused: Whether the consumer is busy. Videos without a subscription that waits are not polled.
         seen: The last snapshot of each video.
@@ -53,7 +53,7 @@ class Subscription:
     """
 
     def __init__(self, session: Session, submitted_at: Mapping[str, float | None], timeout: float | None) -> None:
-        self.open = dict(submitted_at)
+        self.open_videos = dict(submitted_at)
         self.events: deque[PollEvent] = deque()
         self.paused = True
         self.seen: dict[str, Video] = {}
@@ -90,17 +90,17 @@ class Subscription:
             A2VError: All videos have ended, some of them in an error, or the server cannot be used. The error names the
                 videos, and carries the id and the last snapshot of the first one.
         """
-        while self.events or self.open:
+        while self.events or self.open_videos:
             if not self.events:
                 await self._wait()
                 continue
             video_id, event = self.events.popleft()
             if isinstance(event, A2VError):
-                self.open.pop(video_id, None)
+                self.open_videos.pop(video_id, None)
                 self._failures[video_id] = event
                 continue
             if event.is_terminal:
-                self.open.pop(video_id, None)
+                self.open_videos.pop(video_id, None)
             self.seen[video_id] = event
             self.span.add_event("a2v.video", {"a2v.video_id": video_id, "a2v.status": event.status.value})
             return event
@@ -117,7 +117,7 @@ class Subscription:
                         self._dispatcher.subscribe(self)
                     await self._dispatcher.wait_for_events(self)
             except ClientClosedError as error:
-                raise self._with_facts(error, next(iter(self.open))) from None
+                raise self._with_facts(error, next(iter(self.open_videos))) from None
         if scope.cancelled_caught:
             raise self._timed_out()
 
@@ -143,9 +143,9 @@ class Subscription:
         return error
 
     def _timed_out(self) -> WaitTimeoutError:
-        video_id, waited = next(iter(self.open)), anyio.current_time() - self._started
+        video_id, waited = next(iter(self.open_videos)), anyio.current_time() - self._started
         self.span.set_error(WaitTimeoutError.__name__)
-        others = f" (one of {len(self.open)} that have not)" if len(self.open) > 1 else ""
+        others = f" (one of {len(self.open_videos)} that have not)" if len(self.open_videos) > 1 else ""
         error = WaitTimeoutError(
             f"video {escape(video_id)} has not ended after {waited:.0f} s{others}; the server continues to render",
             video_id=video_id,
