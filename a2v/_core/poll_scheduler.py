@@ -1,4 +1,4 @@
-"""The poll scheduler of a client: which request is sent next, and what each snapshot means for those who follow the video.
+"""The poll scheduler of a client: which request is sent next, and which snapshots its subscribers get.
 
 It is pure: no clock, no I/O. ``now`` is a steady clock in seconds, the one that the rate limiter gets. A driver keeps its
 waiting submissions and calls in two first-in-first-out queues, and does this::
@@ -15,7 +15,7 @@ waiting submissions and calls in two first-in-first-out queues, and does this::
     events = scheduler.failed(scheduled, error, now, final=...)
     scheduler.abandoned(scheduled)  # cancelled, or never sent
 
-``add`` a video for its first follower and ``discard`` it after the last one leaves. Videos that have ended are discarded
+``add`` a video for its first subscriber and ``discard`` it after the last one leaves. Videos that have ended are discarded
 automatically. ``observe`` also takes snapshots from other requests, such as ``videos.get``.
 
 **Which poll is next.** The interval between polls of a video grows with its age (``poll_interval``), and the most overdue
@@ -29,8 +29,9 @@ snapshot. Only the heads of the buckets, a few dozen, are compared.
 earliest submission known to be pending, is still pending, the later ones (its *followers*) are assumed to be pending too
 and are not polled. When the head has started, or is discarded, the next follower takes its place. A video that was
 overtaken, because a later submission was seen to have started, is never a follower. The assumption may be wrong for a
-server with another order; therefore every third poll verifies the video that was polled least recently. No video is
-unpolled for longer than three polls for each followed video.
+server with another order. Therefore every third poll verifies the video that was polled least recently, but at most one
+poll in 6 s (``_VERIFY_INTERVAL``) does. So once its own interval has passed, each of n followed videos is polled within
+3n polls or 6n seconds, whichever is longer.
 
 **video.list** shows all videos in one request, so it replaces GETs when at least two videos are awaited. Videos that it
 does not show are polled one by one. If it fails, GETs take over for a while.
@@ -69,17 +70,17 @@ MAX_OUTAGE = 600.0
 
 _MAX_PROPAGATION = 120.0  # seconds after a submission during which a server may answer 404
 _MAX_POLLS_WITHOUT_URL = 5  # of a finished video
-_POLL_EVERY = 10  # while submissions wait, one in so many requests may be a poll
-_VERIFY_EVERY = 3  # one in so many polls goes to the video polled least recently,
-_VERIFY_INTERVAL = 6.0  # at least so many seconds apart
+_POLL_EVERY = 10  # while submissions wait, at least one of 10 requests may be a poll
+_VERIFY_EVERY = 3  # one of 3 polls verifies the video that was polled least recently
+_VERIFY_INTERVAL = 6.0  # minimum seconds between two verifications
 _MIN_FAILURES = 5  # consecutive failed polls before a single video is given up
-_OUTAGE_MEMORY = 300.0  # seconds without a failed poll after which a failure starts another outage
-# Seconds until `video.list` is tried again after a 404 or another refusal, doubled each time: if it has worked before,
+_OUTAGE_MEMORY = 300.0  # seconds without a failed poll after which the next failure counts as a new outage
 _LIST_RETRY = 60.0
-# if it never has, so the server probably does not have it,
+"""Seconds until the next ``video.list`` after a 404 or another refusal, if it has worked before; doubled each time."""
 _LIST_RETRY_UNKNOWN = 900.0
-# and at most.
+"""The same if it has never worked, so the server probably does not have it."""
 _MAX_LIST_RETRY = 4 * 3600.0
+"""Their maximum."""
 _EPSILON = 1e-6  # seconds; shorter delays than a clock's resolution never pass
 _BEFORE_ALL = (-math.inf, 0)
 
@@ -111,24 +112,33 @@ class _Entry:
     video_id: str
     added_at: float
     number: int  # counts the entries
-    # Its age is counted from here: its submission, later the last time at which it was known to be pending.
-    born_at: float
-    # The time of its last snapshot, or as of which its status was inferred; and the time of its last poll.
+    # The video's age is counted from here: its submission, later the last time at which it was known to be pending.
+    age_counts_from: float
+    # The time of its last snapshot, or as of which its status was inferred.
     observed_at: float
+    # The time of its last poll.
     polled_at: float
     poll_interval: float
-    # Its place among the submissions of this client. A video that was picked up by id comes before all of them.
+    # Its place among the submissions of this client: the time, and a number that tells equal times apart.
     order: tuple[float, int]
     snapshot: Video | None = None
     pending: bool = True
+    # When it was last known to be pending.
     pending_at: float = -math.inf
     queue: _Queue | None = None
     paused: bool = False
     # When the GET in flight was sent.
     requested_at: float | None = None
+    # Consecutive failed polls.
     failures: int = 0
+    # The time of the first of them.
     failing_since: float = 0.0
     polls_without_url: int = 0
+
+    @property
+    def submitted_at(self) -> float:
+        """When this client submitted it; ``-inf`` if it was picked up by id, so it comes before all submissions."""
+        return self.order[0]
 
 
 class _Queue:
@@ -171,25 +181,31 @@ class PollScheduler:
         self._entries: dict[str, _Entry] = {}
         self._added = 0
         self._paused: dict[str, _Entry] = {}
-        # By the logarithm of the interval; and all of them, by their last poll.
+        # By the rounded logarithm of the interval.
         self._age_buckets: dict[int, _Queue] = {}
+        # The entries of the buckets and the followers, by their last poll.
         self._by_last_poll = _Queue()
-        # The queue head, as of when it was known to be pending, and its followers by order. The latest submission
-        # that was seen to have started.
         self._head: _Entry | None = None
+        # When the head was last known to be pending. Stays when the head leaves, for the followers.
         self._head_pending_at = -math.inf
+        # By their order.
         self._followers = _Queue()
+        # The order of the latest submission that was seen to have started.
         self._last_started = _BEFORE_ALL
-        # video.list: when it may be sent, how often it was refused in a row, and whether it has ever worked.
+        # The earliest time of the next LIST.
         self._list_allowed_at = -math.inf
+        # Consecutive refusals of LIST.
         self._list_refusals = 0
         self._has_listed = False
-        # When the LIST in flight was sent, and how many entries there were; then the videos that it did not show.
+        # When the LIST in flight was sent.
         self._list_requested_at: float | None = None
+        # Value of `_added` when the LIST in flight was sent.
         self._added_before_list = 0
+        # Followed videos missing from the last answered LIST.
         self._unlisted: set[str] = set()
-        # Transient failures of video.list in a row, and how many GETs to send before the next one.
+        # Consecutive transient failures of LIST.
         self._list_failures = 0
+        # GETs to send before the next LIST.
         self._gets_before_list = 0
         self._outage_since = math.inf
         self._last_failure_at = -math.inf
@@ -221,15 +237,15 @@ class PollScheduler:
         if video_id in self._entries:
             return
         self._added += 1
-        born_at = now if since is None else min(since, now)
-        order = _BEFORE_ALL if since is None else (born_at, self._added)
+        submitted_at = now if since is None else min(since, now)
+        order = _BEFORE_ALL if since is None else (submitted_at, self._added)
         # A video that was just submitted cannot have ended; one that was picked up may have, hours ago, so it is due now.
-        observed_at = now - poll_interval(0.0) if since is None else born_at
+        observed_at = now - poll_interval(0.0) if since is None else submitted_at
         entry = _Entry(
             video_id,
             now,
             self._added,
-            born_at=born_at,
+            age_counts_from=submitted_at,
             observed_at=observed_at,
             polled_at=observed_at,
             poll_interval=0.0,
@@ -321,34 +337,39 @@ class PollScheduler:
     def _next_poll(self, now: float, is_awaited: Callable[[str], bool]) -> ScheduledRequest:
         while True:
             best, due = self._most_overdue(now)
-            stale, verify_at = self._least_recently_polled(now)
-            is_due, is_stale = due <= now + _EPSILON, verify_at <= now + _EPSILON
-            candidates = ([best] if best and is_due else []) + ([stale] if stale and is_stale else [])
+            least_recent, verify_at = self._least_recently_polled(now)
+            is_due, is_verifiable = due <= now + _EPSILON, verify_at <= now + _EPSILON
+            candidates = ([best] if best and is_due else []) + (
+                [least_recent] if least_recent and is_verifiable else []
+            )
             unawaited = next((entry for entry in candidates if not is_awaited(entry.video_id)), None)
             if unawaited is None:
                 break
             self._pause(unawaited)
-        if best and is_due and self._can_list(best, now) and self._are_several_awaited(is_awaited):
+        if best and is_due and self._can_list(best, now) and self._pause_unawaited_and_count(is_awaited) >= 2:
             return ScheduledRequest(RequestKind.LIST, now)
-        if stale and is_stale and (not is_due or self._polls_since_verification >= _VERIFY_EVERY - 1):
-            return ScheduledRequest(RequestKind.GET, now, stale.video_id)
+        if least_recent and is_verifiable and (not is_due or self._polls_since_verification >= _VERIFY_EVERY - 1):
+            return ScheduledRequest(RequestKind.GET, now, least_recent.video_id)
         if best and is_due:
             return ScheduledRequest(RequestKind.GET, now, best.video_id)
         return ScheduledRequest(RequestKind.GET, min(due, verify_at))
 
-    def _are_several_awaited(self, is_awaited: Callable[[str], bool]) -> bool:
-        """Whether a list is worthwhile. Followers, and videos that the last list showed, may never become due themselves."""
-        several = 0
+    def _pause_unawaited_and_count(self, is_awaited: Callable[[str], bool]) -> int:
+        """Pause unawaited videos until two awaited ones are found, and return how many were.
+
+        Followers, and videos that the last LIST showed, may never become due themselves, so they are paused here.
+        """
+        awaited_count = 0
         for entry in self._entries.values():
             if entry.paused or entry.video_id in self._unlisted:
                 continue
             if not is_awaited(entry.video_id):
                 self._pause(entry)
                 continue
-            several += 1
-            if several == 2:
-                return True
-        return False
+            awaited_count += 1
+            if awaited_count == 2:
+                break
+        return awaited_count
 
     def _pause(self, entry: _Entry) -> None:
         self._dequeue(entry)
@@ -360,7 +381,7 @@ class PollScheduler:
         due, highest, best = math.inf, 0.0, None
         for bucket in self._age_buckets.values():
             entry = bucket.first()
-            # The list in flight will show it.
+            # Skip it: the LIST in flight will show it.
             if entry is None or (self._list_requested_at is not None and entry.video_id not in self._unlisted):
                 continue
             due = min(due, entry.observed_at + entry.poll_interval)
@@ -370,11 +391,11 @@ class PollScheduler:
 
     def _least_recently_polled(self, now: float) -> tuple[_Entry | None, float]:
         """Return the video whose last poll is the longest ago, and when to verify its status. None if a list will do it."""
-        stale = self._by_last_poll.first()
-        if stale is None or self._can_list(stale, now):
+        least_recent = self._by_last_poll.first()
+        if least_recent is None or self._can_list(least_recent, now):
             return None, math.inf
-        due = stale.polled_at + poll_interval(stale.polled_at - stale.born_at)
-        return stale, max(due, self._verified_at + _VERIFY_INTERVAL)
+        due = least_recent.polled_at + poll_interval(least_recent.polled_at - least_recent.age_counts_from)
+        return least_recent, max(due, self._verified_at + _VERIFY_INTERVAL)
 
     def _can_list(self, entry: _Entry, now: float) -> bool:
         if now < self._list_allowed_at or self._gets_before_list or entry.video_id in self._unlisted:
@@ -398,7 +419,7 @@ class PollScheduler:
         """
         self._outage_since = math.inf
         shown = {video.video_id: video for video in videos}
-        requested_at = self._complete(scheduled, now) if scheduled else now
+        requested_at = self._remove_in_flight(scheduled, now) if scheduled else now
         if scheduled and scheduled.kind is RequestKind.LIST:
             self._list_failures = self._list_refusals = 0
             self._has_listed = True
@@ -411,7 +432,7 @@ class PollScheduler:
             event
             for video in shown.values()
             if (entry := self._entries.get(video.video_id))
-            for event in self._observe(entry, video, requested_at)
+            for event in self._observe_one(entry, video, requested_at)
         ]
 
     def failed(self, scheduled: ScheduledRequest, error: A2VError, now: float, *, final: bool) -> list[PollEvent]:
@@ -422,24 +443,24 @@ class PollScheduler:
             error: The error. A ``RateLimitError`` does not count as a poll; other transient errors do, so that the interval
                 grows.
             now: The time.
-            final: Whether the same request would fail in the same way.
+            final: Whether repeating the request is pointless.
 
         Returns:
             The events: the error, for each video whose polling it ends.
         """
-        self._complete(scheduled, now)
+        self._remove_in_flight(scheduled, now)
         if isinstance(error, AuthenticationError):
             return self._end(list(self._entries), error)
         if isinstance(error, RateLimitError):
             return []
-        # A server that refuses is reachable. And while nothing is polled, an outage may end unnoticed.
+        # A server that refuses is reachable. And after a long gap without polls, the old outage may have ended.
         if final or now - self._last_failure_at > _OUTAGE_MEMORY:
             self._outage_since = math.inf
         if not final:
             self._outage_since, self._last_failure_at = min(self._outage_since, now), now
         if scheduled.kind is RequestKind.LIST:
-            self._list_failed(now, final=final)
-        elif (entry := self._entries.get(scheduled.video_id or "")) and self._get_failed(
+            self._process_failed_list(now, final=final)
+        elif (entry := self._entries.get(scheduled.video_id or "")) and self._process_failed_get(
             entry, error, now, final=final
         ):
             # An outage is not about one video, so it ends the polling of all that have been followed for so long.
@@ -449,14 +470,10 @@ class PollScheduler:
 
     def abandoned(self, scheduled: ScheduledRequest) -> None:
         """Process the end of a request that was cancelled, or never sent."""
-        self._complete(scheduled, 0.0)
+        self._remove_in_flight(scheduled, 0.0)
 
-    def _complete(self, scheduled: ScheduledRequest, now: float) -> float:
-        """Take a request out of flight.
-
-        Returns:
-            When it was sent: its response shows nothing newer than that.
-        """
+    def _remove_in_flight(self, scheduled: ScheduledRequest, now: float) -> float:
+        """Remove a request from those in flight, and return when it was sent: its response shows nothing newer."""
         if scheduled.kind is RequestKind.LIST:
             now, self._list_requested_at = now if self._list_requested_at is None else self._list_requested_at, None
         elif (entry := self._entries.get(scheduled.video_id or "")) and entry.requested_at is not None:
@@ -474,7 +491,7 @@ class PollScheduler:
         """Return for how many seconds the server has been unreachable while a video was followed."""
         return now - max(self._outage_since, entry.added_at)
 
-    def _list_failed(self, now: float, *, final: bool) -> None:
+    def _process_failed_list(self, now: float, *, final: bool) -> None:
         if final:
             # Not for good: a gateway also answers 404 while the server behind it is being replaced.
             first = _LIST_RETRY if self._has_listed else _LIST_RETRY_UNKNOWN
@@ -489,13 +506,13 @@ class PollScheduler:
             entry.observed_at = now
             self._enqueue(entry)
 
-    def _get_failed(self, entry: _Entry, error: A2VError, now: float, *, final: bool) -> bool:
+    def _process_failed_get(self, entry: _Entry, error: A2VError, now: float, *, final: bool) -> bool:
         """Process a failed GET, and return whether it ends the polling of the video."""
         if entry.failures == 0:
             entry.failing_since = now
         entry.failures += 1
         if isinstance(error, NotFoundError):
-            ends = now - entry.order[0] > _MAX_PROPAGATION
+            ends = now - entry.submitted_at > _MAX_PROPAGATION
         elif not final:
             failing = now - entry.failing_since if entry.failures >= _MIN_FAILURES else 0.0
             ends = max(self._outage(entry, now), failing) > MAX_OUTAGE
@@ -508,7 +525,7 @@ class PollScheduler:
 
     # -- snapshots ----------------------------------------------------------------------------------------------------
 
-    def _observe(self, entry: _Entry, video: Video, requested_at: float) -> list[PollEvent]:
+    def _observe_one(self, entry: _Entry, video: Video, requested_at: float) -> list[PollEvent]:
         if requested_at < entry.polled_at and not video.is_terminal:
             return []  # the response to a later request arrived first
         self._dequeue(entry)
@@ -546,7 +563,7 @@ class PollScheduler:
 
     def _observe_started(self, entry: _Entry, video: Video) -> None:
         if entry.pending:
-            entry.born_at = max(entry.born_at, entry.pending_at)
+            entry.age_counts_from = max(entry.age_counts_from, entry.pending_at)
         entry.pending = False
         # A server may refuse a bad input out of order, which says nothing about the others.
         if video.status is not VideoStatus.FAILED:
@@ -578,7 +595,7 @@ class PollScheduler:
         entry.poll_interval = (
             2.0 ** (entry.polls_without_url - 1)
             if entry.polls_without_url
-            else poll_interval(entry.observed_at - entry.born_at)
+            else poll_interval(entry.observed_at - entry.age_counts_from)
         )
         entry.queue = self._age_buckets.setdefault(round(10 * math.log(entry.poll_interval)), _Queue())
         entry.queue.put(entry, entry.observed_at)
