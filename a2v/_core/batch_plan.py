@@ -3,9 +3,10 @@
 The run, the dry run, the quota and the CLI's reports all use this plan, so they cannot disagree. ``job_matching.py`` finds
 the journal's row of each job; ``plan_batch`` then makes one ``Step`` of each match:
 
-1. ``found`` is the state of the row (*pending* without one). A *done* job whose file is missing is *finished* again, so that
-   its video is downloaded once more and not rendered.
-2. ``state`` is the state in which the run starts: *pending* if the caller has chosen to submit the job again, else ``found``.
+1. ``state_found`` is the state of the row (*pending* without one). A *done* job whose file is missing is *finished* again,
+   so that its video is downloaded once more and not rendered.
+2. ``state`` is the state in which the run starts: *pending* if the caller has chosen to submit the job again, else
+   ``state_found``.
 3. The action follows from that state alone, except that a job is refused if an existing file is in the way of its video, and
    deferred beyond ``limit``.
 
@@ -85,7 +86,7 @@ class Step:
 
     Attributes:
         match: The job and its row.
-        found: The state in which the run finds it.
+        state_found: The state in which the run finds it.
         state: The state in which the run starts it.
         action: What the run does.
         outputs: The files that the run stores for it.
@@ -93,7 +94,7 @@ class Step:
     """
 
     match: Match
-    found: JobState
+    state_found: JobState
     state: JobState
     action: Action
     outputs: tuple[Path, ...] = ()
@@ -154,9 +155,9 @@ def _step(match: Match, other_files: Mapping[str, JournalRow], folder: FolderSta
     outputs = _outputs(match, state, folder)
     problem = None if options.overwrite else _problem(match, state, outputs, other_files, folder)
     if problem:
-        return Step(match=match, found=found, state=found, action=Action.REFUSE, problem=problem)
+        return Step(match=match, state_found=found, state=found, action=Action.REFUSE, problem=problem)
     action = _ACTIONS.get(state, Action.SKIP if row and row.reported and not options.repeat else Action.REPORT)
-    return Step(match=match, found=found, state=state, action=action, outputs=outputs)
+    return Step(match=match, state_found=found, state=state, action=action, outputs=outputs)
 
 
 def _is_resubmitted(match: Match, found: JobState, options: BatchOptions) -> bool:

@@ -112,7 +112,7 @@ class _Worker:
     # In the caller's thread
 
     def run(self, loop: LoopThread, call: _Call[T]) -> T:
-        """Run a call and wait for its result. If the wait is interrupted, end the worker first."""
+        """Run a call and wait for its result. If ``KeyboardInterrupt`` ends the wait, end the worker before raising it."""
         loop.check_caller()
         self.loop = loop
         try:

@@ -101,7 +101,7 @@ class BatchManifest:
             for index, step in enumerate(plan.steps)
             if step.problem
         ]
-        counts = count_stages(step.found.value for step in plan.steps)
+        counts = count_stages(step.state_found.value for step in plan.steps)
         return DryRunPlan(counts, plan.submissions, refusals)
 
     def explain_ambiguity(self, error: AmbiguousJobsError) -> UsageError:

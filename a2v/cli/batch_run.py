@@ -23,7 +23,7 @@ from a2v import (
 )
 from a2v._async.batch.journal import check_account
 from a2v._async.batch.lock_file import is_in_use
-from a2v._async.batch.planning import preview
+from a2v._async.batch.planning import plan_dry_run
 from a2v._core.batch_options import BatchOptions
 from a2v._core.job_matching import repeated_jobs
 from a2v._core.manifest_jobs import listed_rows
@@ -200,7 +200,7 @@ class _BatchRun:
         with self._usage_errors():
             try:
                 self._check_account()
-                plan = preview(jobs, self.options)
+                plan = plan_dry_run(jobs, self.options)
             except A2VError:
                 self.events.emit(DryRunPlan(counts=None, submissions=0))
                 raise

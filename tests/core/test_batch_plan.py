@@ -224,7 +224,7 @@ class TestActions:
     def test_by_choice(self, state, option) -> None:
         rows = known(job(), state=state)
         plan = planned([job()], rows, **option)
-        assert [(step.found, step.state, step.action) for step in plan.steps] == [
+        assert [(step.state_found, step.state, step.action) for step in plan.steps] == [
             (state, JobState.PENDING, Action.SUBMIT)
         ]
         assert planned([job()], rows).submissions == 0
@@ -243,7 +243,7 @@ class TestActions:
 
     def test_a_missing_file_is_fetched_again(self) -> None:
         (step,) = planned([job(name="a")], known(job(name="a")), FolderState()).steps
-        assert (step.found, step.action, step.outputs) == (JobState.FINISHED, Action.FOLLOW, (FOLDER / "a.mp4",))
+        assert (step.state_found, step.action, step.outputs) == (JobState.FINISHED, Action.FOLLOW, (FOLDER / "a.mp4",))
 
     def test_without_a_folder_no_file_is_missing(self) -> None:
         matching = match_jobs([job()], known(job()), [None])

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from a2v._values.jobs import Job
 
 
-def preview(jobs: Sequence[Job], options: BatchOptions) -> BatchPlan:
+def plan_dry_run(jobs: Sequence[Job], options: BatchOptions) -> BatchPlan:
     """Return the plan of a run without changing or sending anything.
 
     Args:

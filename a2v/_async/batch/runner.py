@@ -3,17 +3,18 @@
 Each change of state goes through ``BatchRunner._transition``, which writes the journal first. So a crash at any point leaves
 a journal from which the next run can continue, and the state in memory is never ahead of the one on disk.
 
-One task submits the pending items, one at a time: at 30 requests a minute that costs no time, and a crash leaves at most one
-submission with an unknown outcome. Each submitted item is followed, and its files are saved, by a task of its own. A third
-kind of task reconciles submissions with unknown outcomes. An item is *in flight* while it is followed or reconciled;
-``max_in_flight`` limits their number.
+One task submits the pending items, one at a time. The rate limit is the bottleneck, so this loses nothing, and a crash
+leaves at most one submission with an unknown outcome. Each submitted item is followed, and its files are saved, by a task of
+its own. A third kind of task reconciles submissions with unknown outcomes. An item is *in flight* while it is followed or
+reconciled; ``max_in_flight`` limits their number.
 
-Failures are contained in one item if they concern that item:
+A failure of one item does not affect the others. For failures that affect all, and for cancellation:
 
 * While the server is unreachable, submitting waits. If it refuses the account, or the journal cannot be written, no other item
   is submitted.
-* After a submission with an unknown outcome, the next one waits until a free request succeeds, and for a growing interval
-  after that: a server that fails in the middle of submissions would otherwise leave one unknown outcome for each item.
+* After a submission with an unknown outcome, the next one waits until a request that costs nothing succeeds, and for a
+  growing interval after that: a server that fails in the middle of submissions would otherwise leave one unknown outcome for
+  each item.
 * A cancellation lets a submission that is being sent finish for a few seconds, because a cancelled one has an unknown outcome.
 """
 
@@ -83,7 +84,7 @@ _STAGES = {
     JobState.REJECTED: "failed",
     JobState.LOST: "lost",
 }
-"""The field of ``Progress`` in which each state counts; the other states are under way."""
+"""The field of ``Progress`` in which each state counts; all other states count as ``under_way``."""
 
 
 @define(eq=False)
@@ -139,16 +140,17 @@ class BatchRunner:
         self._unreconciled: list[tuple[Item, SubmissionUnknownError]] = []
         self._outcomes: deque[tuple[Item, Outcome]] = deque()
         self._ended = False
-        # Set, and replaced, at each change of the four above.
+        # Set, and replaced, when an outcome is added, an unknown submission is queued, or the run ends.
         self._changed = anyio.Event()
         self._scope = anyio.CancelScope()
         # The submission that is being sent, which is shielded until this scope's deadline.
         self._sending_scope = anyio.CancelScope()
         self._outage = Outage()
         self._pause = _FIRST_PAUSE
-        # The error that every other submission would end with, too.
+        # If set, no more is submitted: each further item ends with a copy of it.
         self._refusal: A2VError | None = None
-        # A server that lost its data may begin again with the same ids, so those of items that are submitted again are left out.
+        # Ids of videos already assigned to jobs. An id from a server that has lost its data may repeat, so those of
+        # resubmitted items are not included.
         self._video_ids = {row.video_id for row in plan.gone if row.video_id}
 
     # -- what the batch sees ------------------------------------------------------------------------------------------
@@ -190,11 +192,11 @@ class BatchRunner:
                 self._end(item, **_outcome_of(step.match.row, item.match))
 
     async def run(self) -> None:
-        """Carry out the plan. It does not end before it is cancelled, because reconciliation waits for more to do."""
+        """Carry out the plan. Runs until cancelled."""
         try:
             with self._scope:
                 async with anyio.create_task_group() as self._group:
-                    self._group.start_soon(self._limit_grace)
+                    self._group.start_soon(self._end_submission_after_grace)
                     await self._run_items()
         finally:
             self._reconciler.close()
@@ -246,7 +248,7 @@ class BatchRunner:
     async def _start_item(self, step: Step) -> Item:
         row = step.match.row
         item = Item(step.match, row.state if row else JobState.PENDING, row.video_id if row else None)
-        if step.found is not item.state:
+        if step.state_found is not item.state:
             await self._transition(item, self._journal.file_missing)
         if step.state is not item.state:
             await self._transition(item, self._journal.resubmit)
@@ -289,19 +291,19 @@ class BatchRunner:
 
     def _follow(self, item: Item) -> None:
         self._in_flight[item.match.index] = item
-        self._group.start_soon(self._finish, item)
+        self._group.start_soon(self._follow_to_end, item)
 
-    async def _finish(self, item: Item) -> None:
+    async def _follow_to_end(self, item: Item) -> None:
         assert item.video_id is not None  # noqa: S101  # for the type checkers: it was submitted
-        # A server may not know a video everywhere right after its submission, perhaps at the end of the last run.
+        # A new video may be unknown to parts of the server, even one that the last run submitted just before it ended.
         since = self._session.now() if item.state is JobState.SUBMITTED else None
         task = AsyncVideoTask(self._session, item.video_id, submitted_at=since)
         try:
             path = await self._wait_and_save(item, task)
         except Exception as error:  # noqa: BLE001  # whatever it is, it concerns this item alone
-            outcome = await self._record_failure(item, error)
-            outcome.video_id = outcome.video_id or item.video_id
-            self._end(item, video=task.video, error=outcome)
+            failure = await self._record_failure(item, error)
+            failure.video_id = failure.video_id or item.video_id
+            self._end(item, video=task.video, error=failure)
         else:
             self._end(item, video=task.video, path=path, mask_path=item.match.mask_path)
 
@@ -337,11 +339,11 @@ class BatchRunner:
             video_list = self._session.known_videos.video_list()
             await self._wait_after_unknown(video_list if self._reconciler.works else wire.character_list())
         except Exception as error:  # noqa: BLE001  # whatever it is, it concerns this item alone
-            outcome = as_a2v_error(error, item.job)
+            failure = as_a2v_error(error, item.job)
             if item.state is not JobState.UNKNOWN:
-                self._end(item, error=outcome)
+                self._end(item, error=failure)
                 return
-            unknown = submission_unknown(item.job, str(outcome))
+            unknown = submission_unknown(item.job, str(failure))
             unknown.__cause__ = error
             self._end(item, error=unknown)
             if not isinstance(error, A2VError):
@@ -375,8 +377,8 @@ class BatchRunner:
         await anyio.sleep(self._pause)
         self._pause = min(2 * self._pause, _LONGEST_PAUSE)
 
-    async def _limit_grace(self) -> None:
-        """Wait until the run is cancelled, and then limit the time of the submission that is being sent."""
+    async def _end_submission_after_grace(self) -> None:
+        """Wait until the run is cancelled, then give the submission that is being sent its last seconds."""
         try:
             await anyio.sleep_forever()
         finally:
@@ -386,7 +388,7 @@ class BatchRunner:
         """Send the submission of an item once."""
         if self._refusal:
             raise copy(self._refusal)  # a copy for each item, or one traceback would grow with every item
-        # There may be no other checkpoint before the shielded section.
+        # Last chance to be cancelled before the shielded part; nothing before it may have yielded.
         await checkpoint_if_cancelled()
         retry = None
         with anyio.CancelScope() as self._sending_scope:
@@ -404,7 +406,7 @@ class BatchRunner:
                 assert attempt.number is not None  # noqa: S101  # for the type checkers: it has started
                 await self._transition(item, journal.submitting, self._reconciler.moment(attempt.number))
             except BaseException:
-                # It may be in the journal all the same. Nothing was sent, so its outcome need not be unknown.
+                # The intent may have been written although this raised. Nothing was sent, so withdraw it.
                 with suppress(JournalError):
                     await self._transition(item, journal.withdrawn)
                 raise
@@ -412,18 +414,18 @@ class BatchRunner:
 
         attempt = SubmissionAttempt(before_sending, owner=self._reconciler.owner)
         try:
-            outcome = await self._session.submit(item.job, attempt)
-            if not isinstance(outcome, Retry) and outcome in self._video_ids:
-                reason = f"the server says that it is video {escape(outcome)}, and that is another job's"
+            result = await self._session.submit(item.job, attempt)
+            if not isinstance(result, Retry) and result in self._video_ids:
+                reason = f"the server says that it is video {escape(result)}, and that is another job's"
                 raise submission_unknown(item.job, reason)  # noqa: TRY301  # handled like other unknown outcomes
         except BaseException as error:
             if attempt.started:
                 await self._record_submission_error(item, error, sent=attempt.sent)
             raise
-        if isinstance(outcome, Retry):
+        if isinstance(result, Retry):
             await self._transition(item, journal.withdrawn)
-            return outcome
-        await self._set_submitted(item, outcome)
+            return result
+        await self._set_submitted(item, result)
         return None
 
     async def _record_submission_error(self, item: Item, error: BaseException, *, sent: bool) -> None:
