@@ -43,8 +43,8 @@ from __future__ import annotations
 BRIDGE = "Bridge, SyncClient, SyncContext, SyncIterator, SyncWrapper, to_list, unwrap"
 # The class that users construct; it owns the bridge. All others are made by methods.
 CLIENT = "AsyncA2V"
-# Arguments of its constructor that tracebacks must not show.
-SECRETS = ("token", "default_headers")
+# Arguments of its methods that tracebacks must not show.
+SECRETS = ("token", "default_headers", "headers")
 
 # Replaces the client's docstring up to its first section, which describes event loops.
 CLIENT_SUMMARY = """A client for one account on one server, for synchronous code.
@@ -186,10 +186,7 @@ class Translator:
         return translated
 
     def _construction(self, source: Source, init: Function) -> str:
-        construct = f"wrapped = {CLIENT}({self._forwarded(source, init)})"
-        arguments = [argument.arg for argument in [*init.args.args, *init.args.kwonlyargs]]
-        if secrets := [name for name in arguments if name in SECRETS]:
-            construct = f"try:\n    {construct}\nfinally:\n    del {', '.join(secrets)}"
+        construct = _deleting_secrets(init, f"wrapped = {CLIENT}({self._forwarded(source, init)})")
         return f"{construct}\nsuper().__init__(wrapped, Bridge(wrapped))"
 
     def _body(self, source: Source, method: Function, *, untyped: bool) -> str:
@@ -211,7 +208,7 @@ class Translator:
         if is_iterator(method.returns):
             return f"{first}return SyncIterator({call}, self._bridge)"
         if name_of(method.returns) == CLIENT:
-            return f"{first}return self._with_wrapped({call})"
+            return first + _deleting_secrets(method, f"return self._with_wrapped({call})")
         if name_of(method.returns) in self.names:
             return f"{first}return {sync_name(name_of(method.returns))}({call}, self._bridge)"
         if self._mentions(method.returns):
@@ -258,6 +255,13 @@ class Translator:
 
     def _mentions(self, node: ast.expr | None) -> bool:
         return node is not None and any(name_of(part) in self.names for part in ast.walk(node))
+
+
+def _deleting_secrets(function: Function, code: str) -> str:
+    """Return code that deletes the arguments that are secrets after ``code``, also if that raises."""
+    arguments = [argument.arg for argument in [*function.args.args, *function.args.kwonlyargs]]
+    secrets = [name for name in arguments if name in SECRETS]
+    return f"try:\n    {code}\nfinally:\n    del {', '.join(secrets)}" if secrets else code
 
 
 def sync_name(name: str) -> str:

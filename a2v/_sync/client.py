@@ -417,7 +417,12 @@ class A2V(SyncClient[AsyncA2V]):
         Raises:
             ConfigurationError: An argument is invalid.
         """
-        return self._with_wrapped(self._wrapped.with_options(timeout=timeout, max_retries=max_retries, headers=headers))
+        try:
+            return self._with_wrapped(
+                self._wrapped.with_options(timeout=timeout, max_retries=max_retries, headers=headers)
+            )
+        finally:
+            del headers
 
     def pace(self) -> Pace:
         """Return the rate limit, how much of it is left, and when the next request is sent.

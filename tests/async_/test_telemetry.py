@@ -121,6 +121,15 @@ async def test_the_attributes_of_a_request_span(spans, make_client) -> None:
     assert dict(spans.one("a2v.video.get").attributes) == {"a2v.video_id": "v1"}
 
 
+async def test_request_spans_have_the_servers_id_of_the_request(service, spans, make_client) -> None:
+    service.replies["character.list"] = [refused(503, **{"x-request-id": "req-1"}), refused(401, **{"cf-ray": "req-2"})]
+    async with make_client() as client:
+        with pytest.raises(a2v.AuthenticationError):
+            await client.characters.list()
+    requests = spans.named("GET /v1/a2v/character.list")
+    assert [span.attributes["a2v.request_id"] for span in requests] == ["req-1", "req-2"]
+
+
 async def test_the_attributes_of_submission_and_download_spans(spans, make_client, tmp_path) -> None:
     async with make_client() as client:
         task = await client.videos.generate(pose_id="p1", audio_url=JOB["audio_url"], with_mask=True)
