@@ -138,7 +138,7 @@ class Recording:
                 if segment is not None:
                     yield from segment.add(None)
                 side = self.levels.side if meter is None else None
-                segment = Segment(frame, rate, rows, loudspeakers=meter is None, side=side)
+                segment = Segment(frame, rate, rows, loudspeakers=meter is None, only_side=side)
             yield from segment.add(frame)
         if segment is not None:
             yield from segment.add(None)

@@ -1,8 +1,8 @@
-"""Resamples recordings and mixes their channels to one or two, without losing a voice.
+"""Resamples recordings and mixes their channels to one or two, so that no voice is cancelled out or becomes too quiet.
 
-Channels cancel each other out where one has the inverse polarity of another (a miswired plug, a balanced cable), and a mix of
-six is quiet if only one channel has a voice. So ``Mixer`` compares the mix with its loudest channel every quarter of a second: where
-the mix is 12 dB below, that channel replaces it, until the mix is within 6 dB again. The two thresholds keep it from switching back
+Channels cancel each other out where one has the inverse polarity of another (a miswired plug, a balanced cable). A mean of
+six channels is 16 dB quieter if only one has a voice. So ``Mixer`` compares the mix with the loudest channel every quarter of
+a second: where the mix is 12 dB below, that channel replaces it, until the mix is within 6 dB again. The two thresholds keep it from switching back
 and forth; a short cross-fade avoids clicks.
 """
 
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 SILENT = 10**-7.5
 """Mean power below which a recording is inaudible: -75 dB of full scale."""
-_LARGEST = 1e12  # beyond all integers of 32 bits that were written as floats, and far from overflow
-_CANCELLED, _RECOVERED = 10**-1.2, 10**-0.6  # power of a mix against that of its loudest channel
-_LOUDER = 4.0  # how much more power another channel needs to replace the chosen one
+_MAX_SAMPLE = 1e12  # larger than any 32-bit integer stored as a float, far below overflow
+_CANCELLED, _RECOVERED = 10**-1.2, 10**-0.6  # power ratio mix : loudest channel; -12 dB, -6 dB
+_SWITCH_FACTOR = 4.0  # how much more power another channel needs to replace the chosen one
 _UNREADABLE_PLANES = 8  # PyAV reads out of bounds in planar frames with this many channels or more
 
 
@@ -36,16 +36,16 @@ def samples_of(frame: av.AudioFrame) -> Samples:
     if frame.format.is_planar and channels >= _UNREADABLE_PLANES:
         (frame,) = av.AudioResampler("flt", frame.layout, frame.sample_rate).resample(frame)
     raw = frame.to_ndarray()
-    rows = raw if frame.format.is_planar else raw.reshape(-1, channels).T
+    samples = raw if frame.format.is_planar else raw.reshape(-1, channels).T
     if raw.dtype.kind == "f":
         with np.errstate(over="ignore"):
-            return rows.astype(np.float32, copy=False)
+            return samples.astype(np.float32, copy=False)
     full_scale = np.float32(2.0 ** (8 * raw.dtype.itemsize - 1))
-    numbers = rows.astype(np.float32)
+    numbers = samples.astype(np.float32)
     return np.asarray(numbers / full_scale - 1 if raw.dtype.kind == "u" else numbers / full_scale, np.float32)
 
 
-def sanitized(samples: Samples, limit: float = _LARGEST) -> Samples:
+def sanitized(samples: Samples, limit: float = _MAX_SAMPLE) -> Samples:
     """Return samples that are finite and at most ``limit``; floating-point files may contain anything."""
     finite = np.nan_to_num(samples, nan=0.0, posinf=0.0, neginf=0.0)
     return np.asarray(np.clip(finite, -limit, limit), np.float32)
@@ -57,9 +57,9 @@ def format_of(frame: av.AudioFrame) -> tuple[str, str, int]:
 
 
 class StereoDownmix:
-    """Mixes more than two channels to two, as FFmpeg does it for loudspeakers.
+    """Mixes more than two channels to two, with FFmpeg's weights for surround layouts.
 
-    FFmpeg only does so for layouts that say what each channel is for. For others, ``is_possible`` becomes false.
+    FFmpeg refuses layouts that do not say what each channel is for. Then ``is_possible`` becomes false.
     """
 
     def __init__(self, rate: int) -> None:
@@ -67,7 +67,7 @@ class StereoDownmix:
 
     @property
     def is_possible(self) -> bool:
-        """Whether FFmpeg knows the layout, as far as is known yet."""
+        """False once FFmpeg has refused the layout."""
         return self._resampler is not None
 
     def add(self, frame: av.AudioFrame | None) -> list[Samples]:
@@ -87,20 +87,26 @@ class Segment:
     Args:
         frame: The first frame.
         rate: Samples per second of the result.
-        rows: Channels of the result, 1 or 2.
-        loudspeakers: Whether to mix more than two channels by their loudspeakers; by default, all count the same.
-        side: The only channel of a stereo recording that has sound.
+        out_channels: Channels of the result, 1 or 2.
+        loudspeakers: Whether to weight more than two channels by loudspeaker position instead of equally.
+        only_side: The only channel of a stereo recording that has sound.
     """
 
     def __init__(
-        self, frame: av.AudioFrame, rate: int, rows: int, *, loudspeakers: bool = False, side: int | None = None
+        self,
+        frame: av.AudioFrame,
+        rate: int,
+        out_channels: int,
+        *,
+        loudspeakers: bool = False,
+        only_side: int | None = None,
     ) -> None:
         self._format = format_of(frame)
         self._channels = frame.layout.nb_channels
-        self._rows = rows
+        self._out_channels = out_channels
         self._resampler = av.AudioResampler("flt", frame.layout, rate)
         self._downmix = StereoDownmix(rate) if loudspeakers and self._channels > 2 else None
-        self._mixer = Mixer(rate, rows, side)
+        self._mixer = Mixer(rate, out_channels, only_side)
 
     def fits(self, frame: av.AudioFrame) -> bool:
         """Whether a frame has the format of this segment."""
@@ -111,7 +117,7 @@ class Segment:
         parts = [samples_of(part) for part in self._resampler.resample(frame)]
         if self._channels == 1:
             for part in parts:
-                yield part if self._rows == 1 else np.repeat(part, self._rows, axis=0)
+                yield part if self._out_channels == 1 else np.repeat(part, self._out_channels, axis=0)
             return
         yield from self._mixer.add(parts, self._downmix.add(frame) if self._downmix else [])
         if frame is None:
@@ -123,23 +129,23 @@ class Mixer:
 
     Args:
         rate: Samples per second.
-        rows: Channels of the result, 1 or 2.
-        side: The only channel of a stereo recording that has sound.
+        out_channels: Channels of the result, 1 or 2.
+        only_side: The only channel of a stereo recording that has sound.
     """
 
-    def __init__(self, rate: int, rows: int, side: int | None = None) -> None:
+    def __init__(self, rate: int, out_channels: int, only_side: int | None = None) -> None:
         self._window, self._fade = rate // 4, rate // 200
-        self._rows, self._side = rows, side
-        self._channels: list[Samples] = []
-        self._downmixes: list[Samples] = []
+        self._out_channels, self._only_side = out_channels, only_side
+        self._channel_parts: list[Samples] = []
+        self._downmix_parts: list[Samples] = []
         self._pending = 0  # samples
         self._replacement: int | None = None  # the channel that currently replaces the mix
 
-    def add(self, channels: list[Samples], downmixes: list[Samples]) -> Iterator[Samples]:
+    def add(self, channel_parts: list[Samples], downmix_parts: list[Samples]) -> Iterator[Samples]:
         """Add samples of all channels, and FFmpeg's mix of them if there is one; yield the windows that are complete."""
-        self._channels += channels
-        self._downmixes += downmixes
-        self._pending += sum(part.shape[1] for part in channels)
+        self._channel_parts += channel_parts
+        self._downmix_parts += downmix_parts
+        self._pending += sum(part.shape[1] for part in channel_parts)
         if self._pending >= self._window:
             yield from self._mix_windows(self._pending // self._window * self._window)
 
@@ -149,37 +155,38 @@ class Mixer:
             yield from self._mix_windows(self._pending)
 
     def _mix_windows(self, count: int) -> Iterator[Samples]:
-        channels = np.concatenate(self._channels, axis=1)
-        downmix = np.concatenate(self._downmixes, axis=1) if self._downmixes else None
+        channels = np.concatenate(self._channel_parts, axis=1)
+        downmix = np.concatenate(self._downmix_parts, axis=1) if self._downmix_parts else None
         for start in range(0, count, self._window):
             window = slice(start, min(start + self._window, count))
             part = sanitized(channels[:, window])
-            yield self._replace(self._mix(part, None if downmix is None else sanitized(downmix[:, window])), part)
-        self._channels, self._pending = [channels[:, count:]], self._pending - count
-        self._downmixes = [] if downmix is None else [downmix[:, count:]]
+            mix = self._mix(part, None if downmix is None else sanitized(downmix[:, window]))
+            yield self._mix_or_channel(mix, part)
+        self._channel_parts, self._pending = [channels[:, count:]], self._pending - count
+        self._downmix_parts = [] if downmix is None else [downmix[:, count:]]
 
     def _mix(self, channels: Samples, downmix: Samples | None) -> Samples:
         if downmix is None and len(channels) == 2:
             downmix = channels
-        if downmix is None or (self._rows == 1 and self._side is None):
+        if downmix is None or (self._out_channels == 1 and self._only_side is None):
             # Not the sum: it would exceed full scale.
-            mixed: Samples = (channels if downmix is None else downmix).mean(axis=0, keepdims=True)
-        elif self._side is not None:
-            mixed = downmix[self._side : self._side + 1]
+            mix: Samples = (channels if downmix is None else downmix).mean(axis=0, keepdims=True)
+        elif self._only_side is not None:
+            mix = downmix[self._only_side : self._only_side + 1]
         else:
-            mixed = downmix
-        return mixed if len(mixed) == self._rows else np.repeat(mixed, self._rows, axis=0)
+            mix = downmix
+        return mix if len(mix) == self._out_channels else np.repeat(mix, self._out_channels, axis=0)
 
-    def _replace(self, mix: Samples, channels: Samples) -> Samples:
+    def _mix_or_channel(self, mix: Samples, channels: Samples) -> Samples:
         """Return the mix, or the channel that replaces it."""
         before, self._replacement = self._replacement, self._choose_replacement(mix, channels)
-        if before == self._replacement is None:
+        if before is None and self._replacement is None:
             return mix
-        out = _channel_or_mix(mix, channels, self._replacement)
+        out = _copy_of(mix, channels, self._replacement)
         if before != self._replacement:
             ramp = np.linspace(0, 1, min(self._fade, mix.shape[1]), dtype=np.float32)
             count = len(ramp)
-            out[:, :count] = out[:, :count] * ramp + _channel_or_mix(mix, channels, before)[:, :count] * (1 - ramp)
+            out[:, :count] = out[:, :count] * ramp + _copy_of(mix, channels, before)[:, :count] * (1 - ramp)
         return out
 
     def _choose_replacement(self, mix: Samples, channels: Samples) -> int | None:
@@ -190,10 +197,11 @@ class Mixer:
         relative = mix.mean(axis=0).var(dtype=np.float64) / powers[loudest]
         if relative > (_CANCELLED if self._replacement is None else _RECOVERED):
             return None
-        if self._replacement is None or powers[self._replacement] * _LOUDER < powers[loudest]:
+        if self._replacement is None or powers[self._replacement] * _SWITCH_FACTOR < powers[loudest]:
             return loudest
         return self._replacement
 
 
-def _channel_or_mix(mix: Samples, channels: Samples, channel: int | None) -> Samples:
+def _copy_of(mix: Samples, channels: Samples, channel: int | None) -> Samples:
+    """Copy a channel, or the mix if ``channel`` is ``None``."""
     return mix.copy() if channel is None else np.repeat(channels[channel : channel + 1], len(mix), axis=0)
