@@ -225,7 +225,7 @@ class _BatchRun:
     async def _begin(self, stack: AsyncExitStack, jobs: list[Job]) -> AsyncBatch:
         # Before a local engine starts: it would refuse a data folder in use, and its message does not mention the batch.
         if is_in_use(self.journal):
-            raise UsageError(f"this batch is already running: another process uses {self.journal}")
+            raise UsageError(f"this batch is already running: another process works on {self.journal}")
         self._warn_of_repeated(jobs)
         client = await stack.enter_async_context(connect(self.server, []))
         batch = client.batch(jobs, **asdict(self.options, recurse=False))
