@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -16,8 +17,11 @@ settings.register_profile("long", deadline=None, suppress_health_check=[HealthCh
 settings.register_profile("default set", settings.get_profile("long"), max_examples=25)
 settings.load_profile("default set")
 
-# What a shell starts with `&` ignores Ctrl-C, and so would all the processes started here; many tests press it.
+# Processes started here inherit ignored signals, and many tests send them one. A shell's `&` ignores SIGINT, nohup SIGHUP.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+    # A handler, unlike SIG_IGN, is not inherited; so the run itself still survives the end of the terminal.
+    signal.signal(signal.SIGHUP, lambda *_: None)
 
 
 def pytest_configure(config: pytest.Config) -> None:

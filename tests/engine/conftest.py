@@ -12,6 +12,8 @@ import httpx
 import pytest
 from anyio.from_thread import start_blocking_portal
 
+from a2v.engine.middleware import RequestLimiter
+
 # The text of the recording is the instruction.
 STAND_IN = """
 import errno, json, os, pathlib, sys, time
@@ -185,6 +187,14 @@ class Child:
 @pytest.fixture
 def child(tmp_path) -> Child:
     return Child(tmp_path / "pid")
+
+
+@pytest.fixture
+def same_minute(monkeypatch) -> None:
+    """Stop the clock of the limit on requests: its window, a minute of the real clock, could end during a test."""
+    monkeypatch.setattr(
+        "a2v.engine.middleware.RequestLimiter", lambda total, _: RequestLimiter(total, now=lambda: 1_000_000_030.0)
+    )
 
 
 @pytest.fixture

@@ -60,6 +60,7 @@ def private_routes(settings: Settings) -> list[tuple[str, str]]:
     return [(method, route.path) for route in routes if route.path not in PUBLIC for method in sorted(route.methods)]
 
 
+@pytest.mark.usefixtures("same_minute")
 @pytest.mark.parametrize("sent", WRONG)
 @pytest.mark.parametrize("kind", PREFIXES)
 async def test_every_route_but_the_public_ones_needs_the_token(kind, sent):
@@ -79,6 +80,7 @@ async def test_every_route_but_the_public_ones_needs_the_token(kind, sent):
         assert (await client.get("/v1/a2v/video.list", headers=right)).status_code == 429
 
 
+@pytest.mark.usefixtures("same_minute")
 @pytest.mark.parametrize("kind", PREFIXES)
 async def test_limits_hold_below_every_prefix(kind):
     async with client_of(Settings(token=TOKEN, requests_per_minute=2, quota=1), kind) as client:
