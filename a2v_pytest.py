@@ -1,6 +1,7 @@
-"""Pytest plugin with fixtures of the test kit.
+"""Pytest plugin with the fixtures of ``a2v.testing``.
 
-pytest imports it at the start of every test run in an environment with a2v, so it imports the test kit only when a fixture is used.
+pytest imports it at the start of every test run in an environment with a2v. It is outside the package and imports a2v only when a
+fixture is used, so that other test runs do not pay for the import.
 """
 
 from __future__ import annotations
