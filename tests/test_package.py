@@ -73,8 +73,16 @@ def test_an_import_opens_no_upper_room() -> None:
 
 def test_the_libraries_come_with_the_first_client() -> None:
     loaded = python("import a2v, sys; print(*sys.modules); a2v.AsyncA2V; print(*sys.modules)").splitlines()
-    for library in ("httpx", "cattrs"):
-        assert [library in names.split() for names in loaded] == [False, True]
+    assert ["httpx" in names.split() for names in loaded] == [False, True]
+
+
+def test_batches_downloads_and_responses_bring_their_libraries_when_used() -> None:
+    code = "import httpx, sys; before = set(sys.modules); from a2v import AsyncA2V; print(*(set(sys.modules) - before))"
+    loaded = set(python(code).split())
+    assert "a2v._async.client" in loaded
+    assert (
+        not {"asyncio", "cattrs", "sqlite3", "a2v._async.batch.batch", "a2v._async.download", "a2v._threads"} & loaded
+    )
 
 
 def test_an_import_does_no_work() -> None:

@@ -5,11 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, Self
 
 from a2v._async.avatars import AsyncAvatars
-from a2v._async.batch.batch import AsyncBatch
 from a2v._async.characters import AsyncCharacters
 from a2v._async.requests.session import Session
 from a2v._async.videos import AsyncVideos
-from a2v._core.batch_options import BatchOptions
 from a2v._core.settings import HoldsSecret, Secret
 from a2v._values.models import DEFAULT_RENDER_TIMEOUT
 
@@ -18,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
     from types import TracebackType
 
+    from a2v._async.batch.batch import AsyncBatch
     from a2v._async.requests.http_libraries import AsyncTransport
     from a2v._core.rate_limiter import Pace
     from a2v._values.jobs import Job
@@ -224,6 +223,10 @@ class AsyncA2V(HoldsSecret):
             ManifestError: Two files would have the same name.
             InvalidArgumentError: Another argument is invalid.
         """
+        # Half of the client's code, and sqlite3: not for those who make single videos.
+        from a2v._async.batch.batch import AsyncBatch  # noqa: PLC0415
+        from a2v._core.batch_options import BatchOptions  # noqa: PLC0415
+
         options = BatchOptions(
             save_to=save_to,
             journal=journal,

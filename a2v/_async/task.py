@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from a2v._async.destination import Destination, file_ids
-from a2v._async.download import download, in_thread
 from a2v._async.requests import telemetry
 from a2v._async.requests.subscription import Subscription
 from a2v._core.settings import HoldsSecret, Secret
@@ -22,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Sequence
     from pathlib import Path
 
+    from a2v._async.destination import Destination
     from a2v._async.download import OnProgress, ResumeStore
     from a2v._async.requests.session import Session
 
@@ -163,6 +162,8 @@ class AsyncVideoTask(HoldsSecret):
                 video can be downloaded later.
             A2VError: As for ``watch``.
         """
+        from a2v._async.download import in_thread  # noqa: PLC0415  # only for those who save videos
+
         target, recording = arguments.path("path", path), self._recording
         mask, overwrite = arguments.boolean("mask", mask), arguments.boolean("overwrite", overwrite)
         timeout, on_progress = arguments.timeout("timeout", timeout), arguments.callback("on_progress", on_progress)
@@ -172,6 +173,8 @@ class AsyncVideoTask(HoldsSecret):
 
 
 def _prepare(path: Path, *, overwrite: bool, recording: Path | None) -> Destination:
+    from a2v._async.destination import Destination, file_ids  # noqa: PLC0415  # as above
+
     destination = Destination(path, overwrite, file_ids([recording]))
     destination.prepare()
     return destination
@@ -239,6 +242,8 @@ async def _save(
     *,
     mask: bool,
 ) -> Path:
+    from a2v._async.download import download  # noqa: PLC0415  # as above
+
     url = _url(await task.wait(timeout=None), mask=mask)
 
     async def fresh_url() -> Secret:

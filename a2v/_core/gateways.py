@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import re
 from typing import TYPE_CHECKING
 
@@ -56,7 +55,9 @@ def excerpt(response: Response, limit: int) -> str:
     """
     text = response.body[:_MAX_READ].decode(errors="replace")
     if _is_page(response):
-        text = html.unescape(_MARKUP.sub(" ", _NAMED_ELEMENT.sub(r"\1…", text)))
+        from html import unescape  # noqa: PLC0415  # with tables that only error pages need
+
+        text = unescape(_MARKUP.sub(" ", _NAMED_ELEMENT.sub(r"\1…", text)))
     text = _URL.sub(
         lambda url: f"{url[1]}{'…@' if url[2] else ''}{url[3]}{'?…' if url[4] else ''}", " ".join(text.split())
     )

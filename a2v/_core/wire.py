@@ -11,16 +11,17 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
-from typing import Any, Generic, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast
 
-import cattrs
 from attrs import field, frozen
-from cattrs.gen import make_dict_structure_fn, override
 
 from a2v._values.jobs import Job
 from a2v._values.models import Avatar, Character, Pose, ResultList, Video, VideoStatus
 from a2v._values.text import escape
 from a2v.errors import ProtocolError
+
+if TYPE_CHECKING:
+    from cattrs import Converter
 
 T = TypeVar("T")
 
@@ -248,19 +249,24 @@ def _read_video_id(data: object) -> str:
 def _structure(data: object, kind: type[T]) -> T:
     if not isinstance(data, dict):
         raise ProtocolError(f"expected an object, got {type(data).__name__}")
+    from cattrs import BaseValidationError, transform_error  # noqa: PLC0415  # only to read responses
+
     sent = cast("dict[str, Any]", data)
     present = {key: value for key, value in sent.items() if value is not None}
     try:
         return _converter().structure(present | {"raw": sent}, kind)
-    except cattrs.BaseValidationError as error:
-        reason = "; ".join(cattrs.transform_error(error, path=kind.__name__))
+    except BaseValidationError as error:
+        reason = "; ".join(transform_error(error, path=kind.__name__))
     raise ProtocolError(f"the response does not follow the protocol: {reason}")
 
 
 @cache
-def _converter() -> cattrs.Converter:
+def _converter() -> Converter:
     """Return a converter that ignores unknown fields and refuses wrong types. cattrs alone would convert any value to a string."""
-    converter = cattrs.Converter()
+    from cattrs import Converter  # noqa: PLC0415  # only to read responses
+    from cattrs.gen import make_dict_structure_fn, override  # noqa: PLC0415
+
+    converter = Converter()
     converter.register_structure_hook(str, _string)
     converter.register_structure_hook(VideoStatus, lambda sent, _: _status(_string(sent, str)))
     plain = make_dict_structure_fn(Video, converter)

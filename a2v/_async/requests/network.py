@@ -19,7 +19,6 @@ from urllib.request import getproxies, getproxies_environment, proxy_bypass
 import httpx
 from attrs import frozen
 
-from a2v import _threads
 from a2v._async.requests.httpcore_workarounds import MAX_CONNECTIONS
 from a2v._core.proxies import choose_proxy
 from a2v._core.settings import Secret, is_loopback
@@ -30,8 +29,11 @@ _MAX_CONTEXTS = 4
 
 
 def preload() -> None:
-    """Import the modules that the network libraries would import on first use."""
-    for name in ("anyio._backends._asyncio", "anyio.streams.tls", "certifi", "encodings.idna", "h11", "httpcore"):
+    """Import the modules that this client and the network libraries would import on first use."""
+    for name in (
+        *("anyio._backends._asyncio", "anyio.streams.tls", "certifi", "encodings.idna", "h11", "httpcore"),
+        *("a2v._async.batch.batch", "cattrs.gen"),  # the former with downloads and threads
+    ):
         import_module(name)
 
 
@@ -47,6 +49,8 @@ async def proxy_for(url: str) -> Secret | None:
     settings = Secret(getproxies_environment())
     if not settings.value and sys.platform in ("win32", "darwin"):  # pragma: no cover  # system settings
         settings = Secret(getproxies())
+        from a2v import _threads  # noqa: PLC0415  # see ssl_context
+
         # May resolve the host name.
         if settings.value and await _threads.run(partial(proxy_bypass, host), grace=0):
             return None
@@ -116,6 +120,8 @@ async def ssl_context(trust: Trust | None) -> ssl.SSLContext:
     """
     if trust is None:
         return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    from a2v import _threads  # noqa: PLC0415  # with asyncio, which not every process that imports the client needs
+
     return await _threads.run(partial(_build_ssl_context, trust), grace=0)
 
 
