@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
 
 MOMENTS_PER_RUN = 2**32
+ORIGIN_KNOWN = 0
+"""In place of the moment at which a video was first listed: its origin is known."""
 
 
 def match_unknown(
@@ -37,7 +39,7 @@ def match_unknown(
 
     Args:
         unknown: The moment at which each unknown item was submitted; ``None`` if the videos had not been listed before.
-        known: The moment at which each video was first listed, or 0 if its origin is known. A video that is missing here
+        known: The moment at which each video was first listed, or ``ORIGIN_KNOWN``. A video that is missing here
             is new.
         listed: The account's videos now.
         elsewhere: The moments of other submissions of this client with unknown outcomes.
@@ -52,7 +54,7 @@ def match_unknown(
 
     earliest = min(submissions, default=inf)
     candidates = {video_id: seen for video_id in listed if (seen := known.get(video_id, inf)) > earliest}
-    foreign = [seen for seen in known.values() if seen and not origins(seen)]
+    foreign = [seen for seen in known.values() if seen != ORIGIN_KNOWN and not origins(seen)]
     found = {}
     for item, moment in unknown.items():
         if moment is None:

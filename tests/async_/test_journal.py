@@ -488,14 +488,14 @@ class Disk:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.full_at: str | None = None
-        real = Journal._move
+        real = Journal._set_state
 
         def move(journal, identity, state, *args, **columns):
             if state == self.full_at:
                 raise sqlite3.OperationalError("database or disk is full")
             return real(journal, identity, state, *args, **columns)
 
-        monkeypatch.setattr(Journal, "_move", move)
+        monkeypatch.setattr(Journal, "_set_state", move)
 
 
 @pytest.fixture
@@ -538,7 +538,7 @@ async def test_a_disk_that_cannot_store_the_recovery_record_either(service, go, 
     disk.full_at = "submitted"
     monkeypatch.setattr(LockFile, "write_record", lambda *_: False)
     seen = await go(jobs("a"))
-    assert "video v1 was submitted: note it" in str(seen["a"].error)
+    assert "video v1 was submitted: write its id down; a2v could not" in str(seen["a"].error)
     seen = await go(jobs("a"))
     assert isinstance(seen["a"].error, a2v.SubmissionUnknownError)
     assert service.posts == 1
@@ -626,13 +626,24 @@ async def test_an_error_of_a_journal_of_an_earlier_version(service, go, journal)
     assert service.posts == 1
 
 
-async def test_a_journal_changed_by_another_program_during_a_run(service, go, journal, make_client) -> None:
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            "UPDATE items SET state = 'rejected'",
+            "the job a has the state rejected, not the expected submitted or done or lost: did another program change",
+        ),
+        ("DELETE FROM items", "has the state missing"),
+    ],
+)
+async def test_a_journal_changed_by_another_program_during_a_run(journal, make_client, change, message) -> None:
     async with make_client() as client, client.batch(jobs("a"), journal=journal) as batch:
         await anyio.sleep(30)
         with closing(sqlite3.connect(journal, isolation_level=None)) as db:
-            db.execute("UPDATE items SET state = 'rejected'")
+            db.execute(change)
         (outcome,) = [outcome async for outcome in batch]
-    assert "was the journal changed?" in str(outcome.error)
+    assert isinstance(outcome.error, a2v.JournalError)
+    assert message in str(outcome.error)
 
 
 # -- interrupted downloads --------------------------------------------------------------------------------------------

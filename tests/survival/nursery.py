@@ -98,7 +98,7 @@ def plant(trouble: Trouble) -> None:
 
     around(journal_file, "create", lambda path: "creating", database)
     around(Journal, "sync_jobs", lambda self, jobs: "inserting", database)
-    around(Journal, "_move", lambda self, identity, state, *args, **columns: state.value, database)
+    around(Journal, "_set_state", lambda self, identity, state, *args, **columns: state.value, database)
     around(
         Journal, "_update", lambda self, identity, **facts: "reporting" if "reported" in facts else "keeping", database
     )

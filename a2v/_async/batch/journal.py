@@ -7,9 +7,9 @@ Invariants:
   makes them *unknown*. If the disk is full when a ``video_id`` arrives, it goes to the recovery record in the lock file,
   whose space is allocated in advance, and opening the journal takes it from there.
 * A transition is one transaction. It names the states that it may start from (``job_transitions.py``) and fails if the row is
-  in another one, so a journal that something else has changed is never "corrected".
+  in another one, so a journal that something else has changed is reported, not overwritten.
 * What is committed survives a power cut.
-* One process at a time writes; the lock file makes sure of that, and is released when the process ends, in whatever way.
+* One process at a time writes; the lock file makes sure of that, and is released however the process ends.
   Any number of processes may read meanwhile, because the database is in WAL mode. The last close turns that off again, so
   that a journal at rest is a single file.
 
@@ -37,6 +37,7 @@ from a2v import _threads
 from a2v._async.batch import journal_file
 from a2v._async.batch.lock_file import LockFile, RecoveryRecord, read_recovery_record
 from a2v._core.job_transitions import PREDECESSORS
+from a2v._core.reconciliation import ORIGIN_KNOWN
 from a2v._core.settings import is_loopback
 from a2v._values import arguments
 from a2v._values.jobs import JobState, JournalEntry
@@ -45,7 +46,7 @@ from a2v.errors import JournalError
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from a2v._core.job_matching import Match
@@ -54,7 +55,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_ADD_OWN_VIDEO = "INSERT OR REPLACE INTO known VALUES (?, 0)"
+_ADD_OWN_VIDEO = "INSERT OR REPLACE INTO known VALUES (?, ?)"
 _NO_FILE: Mapping[str, None] = {"etag": None, "size": None, "sha256": None}
 
 
@@ -72,7 +73,7 @@ class Journal:
 
     Attributes:
         path: The file, or ``None``.
-        salt: A random text that distinguishes this journal from others.
+        salt: A random text: keys the token's fingerprint and the names of partial files.
         run_number: The number of this run, from 1.
 
     Raises:
@@ -82,7 +83,8 @@ class Journal:
     def __init__(self, path: Path | None, *, base_url: str, token: Secret, new_token: bool = False) -> None:
         self.path = path
         self._lock = anyio.Lock()
-        # asyncio's own cancellation, such as that of Ctrl-C, abandons a thread that is still working, despite the shield.
+        # Cancellation by asyncio itself (Ctrl-C) returns while the thread still works, despite the shield. The next call must
+        # then wait here.
         self._thread_lock = threading.Lock()
         with ExitStack() as stack:
             # Beside the file itself, so that two links to one journal have one lock.
@@ -94,7 +96,7 @@ class Journal:
             self._db = stack.enter_context(closing(journal_file.connect(path)))
             if path:
                 journal_file.set_up(self._db, path)
-            self._check(base_url, token, new_token=new_token)
+            self._check_and_update(base_url, token, new_token=new_token)
             self.run_number = self._begin_run()
             self._stack = stack.pop_all()
 
@@ -159,7 +161,7 @@ class Journal:
     # -- reconciliation -----------------------------------------------------------------------------------------------
 
     def add_known_videos(self, seen: Iterable[tuple[str, int]]) -> None:
-        """Store the moment at which each video was first listed, or 0 if its origin is known. An earlier one is kept."""
+        """Store when each video was first listed (``ORIGIN_KNOWN``: its origin is known). The earlier value wins."""
         with self._transaction():
             self._db.executemany(
                 "INSERT INTO known VALUES (?, ?) ON CONFLICT (video_id) DO UPDATE SET run = min(run, excluded.run)",
@@ -178,7 +180,7 @@ class Journal:
 
     def resubmit(self, identity: str) -> JobState:
         """Make a job pending again by the caller's choice. Its video and its file are forgotten."""
-        return self._move(identity, JobState.PENDING, video_id=None, **_NO_FILE)
+        return self._set_state(identity, JobState.PENDING, video_id=None, **_NO_FILE)
 
     def submitting(self, identity: str, moment: int | None) -> JobState:
         """Record that the request is about to be sent.
@@ -187,19 +189,19 @@ class Journal:
             identity: The job.
             moment: The moment of the submission; ``None`` if the account's videos have not been listed before.
         """
-        return self._move(identity, JobState.SUBMITTING, run=moment)
+        return self._set_state(identity, JobState.SUBMITTING, run=moment)
 
     def withdrawn(self, identity: str, error: ErrorRecord | None = None) -> JobState:
         """Record that nothing was sent, or that the server refused the request for a reason that does not concern the job."""
-        return self._move(identity, JobState.PENDING, error=error)
+        return self._set_state(identity, JobState.PENDING, error=error)
 
     def rejected(self, identity: str, error: ErrorRecord | None) -> JobState:
         """Record that the server refused the job."""
-        return self._move(identity, JobState.REJECTED, error=error)
+        return self._set_state(identity, JobState.REJECTED, error=error)
 
     def unknown(self, identity: str, error: ErrorRecord | None) -> JobState:
         """Record that the server may or may not have accepted the job."""
-        return self._move(identity, JobState.UNKNOWN, error=error)
+        return self._set_state(identity, JobState.UNKNOWN, error=error)
 
     def submitted(self, identity: str, video_id: str) -> JobState:
         """Record that the server has accepted the job as this video.
@@ -208,10 +210,10 @@ class Journal:
             JournalError: The journal cannot be written. The lock file has the ``video_id`` then, if it can be written.
         """
         try:
-            return self._move(identity, JobState.SUBMITTED, video_id=video_id)
+            return self._set_state(identity, JobState.SUBMITTED, video_id=video_id)
         except (sqlite3.Error, OSError) as error:
             reason = str(error)
-        advice = "note it"
+        advice = "write its id down; a2v could not"
         if self._lock_file and self._lock_file.write_record(RecoveryRecord(identity, video_id)):
             advice = f"it is noted in {self._lock_file.path} and taken from there next time"
         problem = JournalError(
@@ -222,25 +224,25 @@ class Journal:
 
     def finished(self, identity: str) -> JobState:
         """Record that the video is rendered."""
-        return self._move(identity, JobState.FINISHED)
+        return self._set_state(identity, JobState.FINISHED)
 
     def file_missing(self, identity: str) -> JobState:
         """Record that the file of a done job is missing, so that its video is downloaded again."""
-        return self._move(identity, JobState.FINISHED, path=None, **_NO_FILE)
+        return self._set_state(identity, JobState.FINISHED, path=None, **_NO_FILE)
 
     def done(self, identity: str, path: str | None) -> JobState:
         """Record that the job is done: its video is saved, if the batch saves videos."""
-        return self._move(identity, JobState.DONE, path=path)
+        return self._set_state(identity, JobState.DONE, path=path)
 
     def failed(self, identity: str, error: ErrorRecord | None) -> JobState:
         """Record that the render failed."""
-        return self._move(identity, JobState.FAILED, error=error)
+        return self._set_state(identity, JobState.FAILED, error=error)
 
     def lost(self, identity: str, error: ErrorRecord | None) -> JobState:
         """Record that the server no longer knows the video."""
-        return self._move(identity, JobState.LOST, error=error)
+        return self._set_state(identity, JobState.LOST, error=error)
 
-    def _move(self, identity: str, state: JobState, error: ErrorRecord | None = None, **columns: Any) -> JobState:
+    def _set_state(self, identity: str, state: JobState, error: ErrorRecord | None = None, **columns: Any) -> JobState:
         """Change the state and other columns of a row. It is on disk when this returns.
 
         Raises:
@@ -256,10 +258,18 @@ class Journal:
                 (*changes.values(), identity, *predecessors),
             )
             if updated.rowcount != 1:
-                raise JournalError(f"{self.path}: item {identity} cannot become {state} now; was the journal changed?")
+                raise self._unexpected_state(identity, predecessors)
             if video_id := columns.get("video_id"):
-                self._db.execute(_ADD_OWN_VIDEO, (video_id,))
+                self._db.execute(_ADD_OWN_VIDEO, (video_id, ORIGIN_KNOWN))
         return state
+
+    def _unexpected_state(self, identity: str, expected: Sequence[JobState]) -> JournalError:
+        query = "SELECT job, state FROM items WHERE identity = ?"
+        job, state = self._db.execute(query, (identity,)).fetchone() or ("", "missing")
+        return JournalError(
+            f"{self.path}: the job {journal_file.job_label(job, identity)} has the state {escape(str(state))}, "
+            f"not the expected {' or '.join(expected)}: did another program change the journal?"
+        )
 
     # -- without a transition -----------------------------------------------------------------------------------------
 
@@ -282,7 +292,7 @@ class Journal:
 
     # -- opening and closing ------------------------------------------------------------------------------------------
 
-    def _check(self, base_url: str, token: Secret, *, new_token: bool) -> None:
+    def _check_and_update(self, base_url: str, token: Secret, *, new_token: bool) -> None:
         if self.path is None:
             self._db.executescript(journal_file.SCHEMA)
         journal_file.check_file(self._db, self.path)
@@ -298,7 +308,7 @@ class Journal:
         """Update a journal of an earlier version. Readers can use it as it is."""
         (version,) = self._db.execute("PRAGMA user_version").fetchone()
         if version < 2:
-            # A run without a listed video of its own number may not have been able to list the account's videos.
+            # If no video was listed in run N, the account may not have been listable then, so the moment is worthless.
             self._db.execute(
                 "UPDATE items SET run = NULL WHERE state IN ('submitting', 'unknown') "
                 "AND run NOT IN (SELECT run FROM known)"
@@ -306,7 +316,10 @@ class Journal:
             self._db.execute(f"PRAGMA user_version = {journal_file.VERSION}")
 
     def _begin_run(self) -> int:
-        """Decide about the submissions that a crash interrupted, as ``read_recovered_rows`` does, and count the run."""
+        """Settle interrupted submissions, and count the run.
+
+        They become *submitted* if the recovery record names them, else *unknown*, as in ``read_recovered_rows``.
+        """
         record = self._lock_file.read_record() if self._lock_file else None
         with self._transaction():
             if record:
@@ -315,7 +328,7 @@ class Journal:
                     "WHERE identity = ? AND state IN ('submitting', 'unknown')",
                     (record.video_id, record.identity),
                 )
-                self._db.execute(_ADD_OWN_VIDEO, (record.video_id,))
+                self._db.execute(_ADD_OWN_VIDEO, (record.video_id, ORIGIN_KNOWN))
             self._db.execute("UPDATE items SET state = 'unknown' WHERE state = 'submitting'")
             (run,) = self._db.execute("SELECT coalesce(max(value), 0) + 1 FROM facts WHERE name = 'run'").fetchone()
             self._db.execute("INSERT OR REPLACE INTO facts VALUES ('run', ?)", (run,))
@@ -338,7 +351,7 @@ class Journal:
 
     def _close(self) -> None:
         if self.path:
-            # Leave WAL mode so that a single file remains. If a reader prevents that, the journal is as safe with it.
+            # Turn WAL mode off so that a single file remains. If a reader prevents that, leaving it on is just as safe.
             with suppress(sqlite3.Error):
                 self._db.execute("PRAGMA journal_mode = DELETE")
         self._stack.close()
@@ -411,7 +424,7 @@ def _check_account(
     if facts.get("account", account) != account and not new_token:
         raise JournalError(
             f"{path} was written with another token. If the account is the same and has a new token, say so "
-            "with new_token=True; with another account's token its videos could not be found"
+            "with new_token=True; another account cannot see these videos"
         )
 
 

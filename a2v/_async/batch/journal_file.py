@@ -11,13 +11,14 @@ import os
 import re
 import sqlite3
 import time
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
 from a2v._core.journal_rows import ErrorRecord, JournalRow
 from a2v._core.url_signatures import without_query
 from a2v._values.jobs import Job, JobState
+from a2v._values.text import escape
 from a2v.errors import A2VError, JournalError
 
 if TYPE_CHECKING:
@@ -160,6 +161,14 @@ SELECT_ROWS = "SELECT identity, place, job, state, video_id, error, etag, size, 
 def write_job(job: Job) -> str:
     kept = {"model_id": job.model_id, "pose_id": job.pose_id, "name": job.name, "with_mask": job.with_mask}
     return json.dumps({"audio_url": without_query(job.audio_url)} | {name: v for name, v in kept.items() if v})
+
+
+def job_label(text: object, identity: str) -> str:
+    """Return what names a stored job in messages: its name, else its recording, else its key. The job may be damaged."""
+    with suppress(ValueError, TypeError, KeyError, AttributeError):
+        facts = json.loads(str(text))
+        return escape(str(facts.get("name") or facts["audio_url"]))
+    return escape(identity)
 
 
 _IDENTITY = re.compile(r"[0-9a-f]{1,128}-[0-9]{1,9}", re.ASCII)

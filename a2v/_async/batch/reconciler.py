@@ -20,7 +20,7 @@ from attrs import frozen
 
 from a2v._async.batch.outage import Outage
 from a2v._async.requests.known_videos import KNOWN
-from a2v._core.reconciliation import MOMENTS_PER_RUN, match_unknown
+from a2v._core.reconciliation import MOMENTS_PER_RUN, ORIGIN_KNOWN, match_unknown
 from a2v.errors import A2VError, ProtocolError, RateLimitError, ServerError, TransportError
 
 if TYPE_CHECKING:
@@ -92,7 +92,9 @@ class Reconciler:
         seen = self._known_videos.log_from(self._log_position)
         if seen and self._journal.path:
             end = self._log_position + len(seen)
-            moments = [(video_id, 0 if number == KNOWN else self._moment(number)) for video_id, number in seen]
+            moments = [
+                (video_id, ORIGIN_KNOWN if number == KNOWN else self._moment(number)) for video_id, number in seen
+            ]
             await self._journal.run(partial(self._journal.add_known_videos, moments))
             self._log_position = max(self._log_position, end)
 

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from a2v._values.models import Video
 
 KNOWN = -1
-"""In place of the number at which a video was first listed: its origin is known."""
+"""In place of the number at which a video was first listed: its origin is known. Differs from
+``reconciliation.ORIGIN_KNOWN``, which is 0, because these numbers begin at 0 and a journal's moments do not."""
 _MAX_RECENT = 10_000
 """Own videos to remember while nothing is recorded. A server may list a video only some time after its submission."""
 _MAX_ENDED = 10_000
