@@ -40,6 +40,7 @@ from a2v.cli.events import (
     Warned,
 )
 from a2v.cli.job_status import IN_PROGRESS, JobStatus, count_stages, format_counts
+from a2v.cli.logs import log_command
 from a2v.cli.options import BatchFlags, ServerOptions, StagingOptions, UsageError, in_cli_terms
 from a2v.cli.recordings import copied_path, copy_recording, open_staging, staged_url
 from a2v.cli.renderers import Renderer, open_renderer
@@ -75,6 +76,7 @@ async def run_batch(
         A2VError: Some jobs are not done.
     """
     server.check()
+    log_command(server.verbose)
     again = (
         f"  a2v batch {shlex.quote(str(path))} -o {shlex.quote(str(folder))}{flags.flags}{staging.flags}{server.flags}"
     )

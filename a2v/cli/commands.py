@@ -43,7 +43,7 @@ from a2v.cli.events import (
     TrackedVideo,
     VideoShown,
 )
-from a2v.cli.logs import log_to_stderr
+from a2v.cli.logs import log_command, log_to_stderr
 from a2v.cli.options import (
     DEFAULT_SIZE,
     AsJson,
@@ -59,6 +59,7 @@ from a2v.cli.options import (
     Timeout,
     TokenFile,
     UsageError,
+    Verbose,
     VideoId,
     read_job,
 )
@@ -83,7 +84,8 @@ _EPILOGUE = """Exit codes:
   130  interrupted by Ctrl-C, SIGTERM or SIGHUP; renders continue on the server
 
 Environment: A2V_TOKEN, the token; A2V_BASE_URL, the server; A2V_STAGE_TO, the bucket to upload recordings to.
-Not used with --local."""
+Not used with --local.
+A2V_LOG, the level of the log without -v: debug, info, warning or error."""
 
 app: App = App(
     name="a2v",
@@ -102,7 +104,9 @@ Overwrite = Annotated[Flag, Parameter(help="Replace files that exist.")]
 
 
 @app.command(sort_key=1)
-async def demo(*, output: Output = Path("a2v-demo"), size: Size = DEFAULT_SIZE, as_json: AsJson = False) -> None:
+async def demo(
+    *, output: Output = Path("a2v-demo"), size: Size = DEFAULT_SIZE, as_json: AsJson = False, verbose: Verbose = 0
+) -> None:
     """Make four videos at once on this machine, from recordings that come with a2v.
 
     Needs no token and no network: an engine runs for the duration of the command.
@@ -111,11 +115,12 @@ async def demo(*, output: Output = Path("a2v-demo"), size: Size = DEFAULT_SIZE, 
         output: Folder for the videos; created if necessary. Videos of an earlier demo are replaced.
         size: Width and height of the videos in pixels: 512, 720 or 1080.
         as_json: Print one line of JSON per change.
+        verbose: Log to standard error what the command does; -vv: also each step of each HTTP request.
     """
     from a2v.cli.demo import CLIPS, advice, make_videos  # noqa: PLC0415  # needed by this command only
 
     make_folder(output)
-    server = ServerOptions(local=True, size=size, as_json=as_json)
+    server = ServerOptions(local=True, size=size, as_json=as_json, verbose=verbose)
     with time_limit(None) as limit:
         async with track_videos(server, limit, [clip.path for clip in CLIPS]) as tracker:
             made = await make_videos(tracker, output)
@@ -260,8 +265,10 @@ def journal(
     /,
     *,
     as_json: Annotated[AsJson, Parameter(help="Print one JSON array.")] = False,
+    verbose: Annotated[Verbose, Parameter(help="Log to standard error what the command does.")] = 0,
 ) -> None:
     """Show the state of each job of a batch, also while the batch runs."""
+    log_command(verbose)
     show_journal(find_existing(path), as_json=as_json)
 
 
@@ -273,6 +280,7 @@ def serve(
     allow_remote: Flag = False,
     log_json: Flag = False,
     as_json: AsJson = False,
+    verbose: Verbose = 0,
 ) -> None:
     """Run an engine on this machine until Ctrl-C: a server with the API of the hosted service, which renders.
 
@@ -283,6 +291,7 @@ def serve(
         allow_remote: Confirm a --host that other machines can reach.
         log_json: Log each request and each change of a video as one line of JSON.
         as_json: Print one JSON object when the engine is ready: base_url and token.
+        verbose: Log each request, too; -vv: also each step of the HTTP requests that fetch recordings.
     """
     with needs_extra():
         from a2v import engine  # noqa: PLC0415  # an extra
@@ -292,7 +301,7 @@ def serve(
             from a2v.engine import dask_renderer  # noqa: F401, PLC0415  # before the log is set up: Dask sets up its own
     token = Secret(read_token(token_file))
     engine_settings = settings_of(token=token, **asdict(settings))
-    log_to_stderr(as_json=log_json)
+    log_to_stderr(as_json=log_json, verbose=verbose)
     renderer = open_renderer(as_json=as_json)
 
     def ready(base_url: str) -> None:
@@ -303,7 +312,9 @@ def serve(
 
 
 @app.command(sort_key=10)
-async def doctor(*, base_url: str | None = None, token_file: TokenFile = None, as_json: AsJson = False) -> None:
+async def doctor(
+    *, base_url: str | None = None, token_file: TokenFile = None, as_json: AsJson = False, verbose: Verbose = 0
+) -> None:
     """Check everything a video needs: token, server, clock, rate limit, extras, FFmpeg's libraries.
 
     Sends one request to the server, for its characters. Exits with 1 if there is a problem.
@@ -312,9 +323,11 @@ async def doctor(*, base_url: str | None = None, token_file: TokenFile = None, a
         base_url: URL of the server. Default: A2V_BASE_URL, or the hosted service.
         token_file: File with the token, or - for standard input. Default: the token in A2V_TOKEN.
         as_json: Print one JSON object: ok, and for each check its name, state (ok, note or problem) and words.
+        verbose: Log to standard error what the command does; -vv: also each step of each HTTP request.
     """
     from a2v._diagnostics import Check, check_access, check_installation  # noqa: PLC0415  # needed by this command only
 
+    log_command(verbose)
     checks = check_installation()
     token, unreadable = Secret(None), []
     try:

@@ -44,6 +44,7 @@ FilePath = Annotated[Path, Parameter(converter=_path_with_home)]
 OptionalPath = Annotated[Path | None, Parameter(converter=_path_with_home)]
 Output = Annotated[FilePath, Parameter(name=["--output", "-o"])]
 AsJson = Annotated[Flag, Parameter(name="--json")]
+Verbose = Annotated[int, Parameter(name=["--verbose", "-v"], count=True, negative="", show_default=False)]
 TokenFile = Annotated[str | None, Parameter(allow_leading_hyphen=True)]
 Size = Annotated[int, Parameter(help="Width and height of the videos in pixels: 512, 720 or 1080.")]
 VideoId = Annotated[str, Parameter(help="The id that `a2v generate` printed.", validator=_not_blank)]
@@ -70,6 +71,7 @@ class ServerOptions:
         data_dir: With --local: folder in which the engine keeps its tasks and videos. By default they are deleted.
         size: With --local: width and height of new videos in pixels: 512 (default), 720 or 1080.
         as_json: Print JSON: one document, or one line per change for commands that follow videos.
+        verbose: Log to standard error what the command does; -vv: also each step of each HTTP request.
     """
 
     base_url: str | None = None
@@ -78,6 +80,7 @@ class ServerOptions:
     data_dir: OptionalPath = None
     size: int | None = None
     as_json: AsJson = False
+    verbose: Verbose = 0
 
     def check(self) -> None:
         """Check that the options go together.

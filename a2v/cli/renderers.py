@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Self
@@ -158,6 +159,8 @@ class TerminalRenderer(Renderer):
             console=console,
             get_renderable=self._display,
             transient=True,
+            # Lines for this terminal are printed above the display; those for a file go there.
+            redirect_stderr=sys.stderr.isatty(),
             refresh_per_second=_REFRESH_PER_SECOND,
         )
 

@@ -25,6 +25,7 @@ from a2v.cli.events import (
     VideoSaved,
     VideoSubmitted,
 )
+from a2v.cli.logs import log_command
 from a2v.cli.renderers import open_renderer
 from a2v.cli.terminal import eprint
 
@@ -219,6 +220,7 @@ async def track_videos(
         limit: The time limit of the command.
         recordings: The files that a local engine may read.
     """
+    log_command(server.verbose)
     renderer = open_renderer(as_json=server.as_json)
     events = EventStream(renderer.render, "starting the engine" if server.local else "waiting for the server")
     tracker: VideoTracker | None = None

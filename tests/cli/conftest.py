@@ -18,6 +18,16 @@ from a2v.testing import Service
 
 PROGRAM = [sys.executable, "-W", "error", "-m", "a2v.cli"]
 TOKEN = "canary-token-1234"
+LOGGERS = (
+    "a2v",
+    "a2v.client.outage",
+    "a2v.engine.access",
+    "asyncio",
+    "distributed",
+    "httpcore",
+    "httpcore.http11",
+    "uvicorn",
+)
 
 
 @pytest.fixture
@@ -43,13 +53,13 @@ def restored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.chdir(tmp_path)
     numbers = [number for name in ("SIGTERM", "SIGHUP", "SIGINT") if (number := getattr(signal, name, None))]
     handlers = {number: signal.getsignal(number) for number in numbers}
-    loggers = {name: logging.getLogger(name) for name in ("a2v", "a2v.engine.access", "asyncio", "uvicorn")}
-    before = {name: (logger.level, list(logger.handlers)) for name, logger in loggers.items()}
+    loggers = {name: logging.getLogger(name) for name in LOGGERS}
+    before = {name: (logger.level, list(logger.handlers), list(logger.filters)) for name, logger in loggers.items()}
     yield
     for number, handler in handlers.items():
         signal.signal(number, handler)
     for name, logger in loggers.items():
-        level, logger.handlers = before[name]
+        level, logger.handlers, logger.filters = before[name]
         logger.setLevel(level)
 
 

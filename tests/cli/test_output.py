@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
-import os
 import re
-import subprocess
 import sys
 import unicodedata
 
@@ -19,6 +17,7 @@ from a2v.cli.events import EventStream
 from a2v.cli.renderers import TerminalRenderer
 from a2v.cli.terminal import clean, plural
 from a2v.testing import Reply
+from tests.terminal import on_terminal
 
 HOSTILE = "\x1b]0;owned\x07\x1b[2J \u202eevil\u200b\u2066 \x9b31m \ufeff\u2028\r\n\t end"
 
@@ -78,25 +77,6 @@ def test_plain_lines_and_json_are_harmless(here, hostile, arguments):
     printed = out + errors
     assert "owned" in printed
     assert {c for c in printed if unicodedata.category(c) in ("Cc", "Cf", "Zl")} <= {"\n", "\t"}
-
-
-def on_terminal(*arguments, environment, cwd):
-    """Run a command with its output on a terminal; returns its exit code and all that the terminal got."""
-    import pty
-
-    ours, theirs = pty.openpty()
-    command = [sys.executable, "-m", "a2v.cli", *arguments]
-    environment = environment | {"TERM": "xterm", "COLUMNS": "200", "LINES": "30"}
-    with subprocess.Popen(command, cwd=cwd, env=environment, stdin=theirs, stdout=theirs, stderr=theirs) as process:
-        os.close(theirs)
-        got = b""
-        try:
-            while block := os.read(ours, 65536):
-                got += block
-        except OSError:  # how Linux says that the other end was closed
-            pass
-    os.close(ours)
-    return process.returncode, got.decode()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a terminal of POSIX")

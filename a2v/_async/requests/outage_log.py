@@ -6,14 +6,16 @@ minute, because then all waits are late; and that it is over.
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
-
-from a2v._async.requests import telemetry
 
 if TYPE_CHECKING:
     from a2v.errors import A2VError
 
 _WARN_AFTER = 30.0  # seconds
+
+logger: logging.Logger = logging.getLogger("a2v.client.outage")
+"""A logger of its own: the command line shows these lines even if it logs nothing else."""
 
 
 class OutageLog:
@@ -33,12 +35,12 @@ class OutageLog:
             self._since = now
         if not self._warned and now - self._since >= _WARN_AFTER:
             self._warned = True
-            telemetry.logger.warning(
+            logger.warning(
                 "no request has succeeded for %.0f s (%s); still retrying", now - self._since, type(error).__name__
             )
 
     def succeeded(self, now: float) -> None:
         """Record that the server has done or refused what was asked."""
         if self._since is not None and self._warned:
-            telemetry.logger.info("requests succeed again, after %.0f s", now - self._since)
+            logger.info("requests succeed again, after %.0f s", now - self._since)
         self._since, self._warned = None, False
