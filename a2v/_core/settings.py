@@ -55,6 +55,8 @@ class Secret:
     def redact(self, text: bytes) -> bytes:
         """Replace the secret in a text by ``[token]``. Servers may quote it in responses, which end up in errors and logs."""
         secret = (self.value or "").encode()
+        if len(secret) < _MIN_SECRET and secret.lower() not in text.lower():
+            return text
         if len(secret) < _MIN_SECRET:
             return re.sub(rb"(?i)\b(bearer\s+)%s(?![\w-])" % re.escape(secret), rb"\1[token]", text) if secret else text
         text = text.replace(secret, b"[token]")

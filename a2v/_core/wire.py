@@ -168,7 +168,7 @@ def read_json(body: bytes) -> object:
         ProtocolError: The body is not strict JSON.
     """
     try:
-        value = json.loads(body.decode(), parse_constant=_refuse_constant, object_pairs_hook=_refuse_duplicates)
+        value = _DECODER.decode(body.decode())
         _refuse_depth(value)
     except (ValueError, RecursionError) as error:
         reason = "nested too deep" if isinstance(error, RecursionError) else str(error)
@@ -188,20 +188,22 @@ def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return value
 
 
+# json.loads would make a decoder for each response.
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, object_pairs_hook=_refuse_duplicates)
+
+
 def _refuse_depth(value: object) -> None:
     """Refuse values that are nested too deeply to be pickled, copied or shown."""
-    level = [value]
-    for _ in range(_MAX_DEPTH):
-        level = [each for part in level for each in _children(part)]
+    level = [value] if isinstance(value, dict | list) else []
+    for _ in range(_MAX_DEPTH - 1):
         if not level:
             return
+        level = [child for each in level for child in _children(each) if isinstance(child, dict | list)]
     raise RecursionError
 
 
 def _children(value: object) -> Iterable[object]:
-    if isinstance(value, dict):
-        return cast("dict[str, object]", value).values()
-    return cast("list[object]", value) if isinstance(value, list) else ()
+    return cast("dict[str, object]", value).values() if isinstance(value, dict) else cast("list[object]", value)
 
 
 def read_envelope(body: bytes) -> Envelope:

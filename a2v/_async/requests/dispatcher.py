@@ -343,14 +343,14 @@ class RequestDispatcher:
         except A2VError as error:
             telemetry.count_request(request, error)
             if isinstance(error, APIError):
-                self._outages.succeeded(self.now())
+                self._outages.succeeded(self.now)
             raise
         else:
             telemetry.count_request(request, outcome)
             if isinstance(outcome, Retry):
                 self._outages.failed(outcome.error, self.now())
             else:
-                self._outages.succeeded(self.now())
+                self._outages.succeeded(self.now)
             return outcome
         finally:
             self._release(reservation, response, throttled=throttled)

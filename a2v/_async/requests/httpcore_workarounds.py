@@ -55,6 +55,8 @@ async def end_body(body: AsyncIterator[bytes]) -> None:
     It is an async generator that iterates over further ones. Closing the outer one would leave the inner ones to the garbage
     collector. A cancellation is raised in the innermost one, and so ends them all.
     """
+    if getattr(body, "ag_frame", body) is None:  # an async generator that has ended, as after almost every request
+        return
     with anyio.CancelScope(shield=True) as scope, suppress(Exception):
         scope.cancel()
         # A custom transport may yield for ever without a checkpoint at which the cancellation could be raised.

@@ -10,6 +10,8 @@ import logging
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from a2v.errors import A2VError
 
 _WARN_AFTER = 30.0  # seconds
@@ -39,8 +41,12 @@ class OutageLog:
                 "no request has succeeded for %.0f s (%s); still retrying", now - self._since, type(error).__name__
             )
 
-    def succeeded(self, now: float) -> None:
-        """Record that the server has done or refused what was asked."""
+    def succeeded(self, clock: Callable[[], float]) -> None:
+        """Record that the server has done or refused what was asked.
+
+        Args:
+            clock: Returns the time. It is read at the end of an outage only, because this is called after every request.
+        """
         if self._since is not None and self._warned:
-            logger.info("requests succeed again, after %.0f s", now - self._since)
+            logger.info("requests succeed again, after %.0f s", clock() - self._since)
         self._since, self._warned = None, False

@@ -23,7 +23,7 @@ import socket
 import ssl
 import sys
 from collections.abc import AsyncIterable
-from contextlib import asynccontextmanager, suppress
+from contextlib import nullcontext, suppress
 from email.utils import formatdate
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, Protocol, Self
@@ -160,10 +160,12 @@ class Transport:
     ) -> Response:
         while True:
             try:
-                async with self._send(request, observer, fresh=fresh) as (response, body):
-                    return Response(
-                        response.status_code, _with_date(_lower_case(response.headers)), await _read(body, limit)
-                    )
+                response, body = await self._send(request, observer, fresh=fresh)
+                try:
+                    content = await _read(body, limit)
+                finally:
+                    await _close(response, body)
+                return Response(response.status_code, _with_date(_lower_case(response.headers)), content)
             except Exception as error:
                 if fresh or not observer.is_stale_connection(error):
                     raise
@@ -189,27 +191,29 @@ class Transport:
                 try:
                     _check_url(url)
                     # The request is in no variable, because a traceback would show its URL.
-                    async with self._send(
+                    response, body = await self._send(
                         self._library.Request(
                             "GET", url.value, headers=_with_defaults(headers), extensions=_timeouts(timeout)
                         ),
                         _SendObserver(),
                         fresh=True,
                         timeout=timeout,
-                    ) as (response, body):
+                    )
+                    try:
                         answer = Response(response.status_code, _lower_case(response.headers), b"")
                         if await sink.start(answer) and not await _copy_body(body, sink, timeout):
                             answer = NoResponse(f"less than {_MIN_PROGRESS} bytes within {timeout:g} s", sent=True)
+                    finally:
+                        await _close(response, body)
                 except errors_named("HTTPError", "InvalidURL", others=_NETWORK_ERRORS) as error:
                     answer = NoResponse(_describe(error), sent=True)
             observed.record(answer)
             return answer
 
-    @asynccontextmanager
     async def _send(
         self, request: httpx.Request, observer: _SendObserver, *, fresh: bool, timeout: float | None = None
-    ) -> AsyncIterator[tuple[httpx.Response, AsyncIterator[bytes]]]:
-        """Send a request; yield the response and its body, which is not read yet.
+    ) -> tuple[httpx.Response, AsyncIterator[bytes]]:
+        """Send a request; return the response and its body, which is not read yet. The caller passes both to ``_close``.
 
         Args:
             request: The request.
@@ -222,18 +226,13 @@ class Transport:
         request.extensions["trace"] = observer
         observer.handed_over = True
         try:
-            with anyio.fail_after(timeout):
+            # A scope costs time, and the caller has one unless this is a file.
+            with nullcontext() if timeout is None else anyio.fail_after(timeout):
                 response = await transport.handle_async_request(request)
         except BaseException:
             await observer.close_handshake()
             raise
-        body = _response_body(response)
-        try:
-            yield response, body
-        finally:
-            await httpcore_workarounds.end_body(body)
-            with anyio.CancelScope(shield=True):
-                await response.aclose()
+        return response, _response_body(response)
 
     async def _pool(self, url: str, *, fresh: bool) -> AsyncTransport:
         """Return the connection pool for a URL.
@@ -323,6 +322,12 @@ def _timeouts(seconds: float) -> dict[str, Any]:
 
 
 # -- responses --------------------------------------------------------------------------------------------------------
+
+
+async def _close(response: httpx.Response, body: AsyncIterator[bytes]) -> None:
+    await httpcore_workarounds.end_body(body)
+    with anyio.CancelScope(shield=True):
+        await response.aclose()
 
 
 def _redacted(response: Response, token: Secret) -> Response:
