@@ -10,6 +10,7 @@ import os
 import socket
 import sqlite3
 import stat
+import tempfile
 from contextlib import closing
 from pathlib import Path
 
@@ -65,8 +66,10 @@ def special(kind: str, path: Path) -> None:
     if kind == "pipe":
         os.mkfifo(path)
     elif kind == "socket":
-        with socket.socket(socket.AF_UNIX) as listener:
-            listener.bind(str(path))
+        # The paths of sockets have at most 107 bytes, those of temporary folders may have more.
+        with socket.socket(socket.AF_UNIX) as listener, tempfile.TemporaryDirectory() as short:
+            listener.bind(f"{short}/s")
+            Path(short, "s").rename(path)
     else:
         try:
             os.mknod(path, stat.S_IFCHR | 0o600, os.makedev(1, 3))

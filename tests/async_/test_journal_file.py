@@ -100,9 +100,10 @@ async def read_and_run(journal: Path, run) -> list[BaseException]:
 
 
 def assert_all_blame(journal: Path, errors: list[BaseException]) -> None:
-    assert errors
-    assert {type(error) for error in errors} == {a2v.JournalError}
-    assert all(journal.name in str(error) for error in errors), errors
+    # A changed key looks like that of another recording with the same URL, about which a2v asks.
+    blames = [error for error in errors if not isinstance(error, a2v.AmbiguousJobsError)]
+    assert {type(error) for error in blames} == {a2v.JournalError}
+    assert all(journal.name in str(error) for error in blames), errors
 
 
 async def _tamper(service, run, journal: Path, changes: list[str]) -> list[BaseException]:

@@ -367,7 +367,7 @@ def test_the_sync_client_records_the_same(service, metrics) -> None:
 
 
 async def test_metrics_do_not_need_traces(metrics, make_client, monkeypatch) -> None:
-    monkeypatch.delitem(sys.modules, "opentelemetry.trace")
+    monkeypatch.delitem(sys.modules, "opentelemetry.trace", raising=False)
     async with make_client(propagate_trace=True) as client:
         await client.videos.get("v1")
     assert len(metrics.points("http.client.request.duration")) == 1
@@ -402,17 +402,3 @@ print([name for name in sys.modules if name.startswith(("opentelemetry.metrics",
 def test_an_application_that_only_traces_does_not_load_metrics() -> None:
     done = subprocess.run([sys.executable, "-c", TRACES_ONLY], capture_output=True, text=True, timeout=60)
     assert (done.stdout, done.stderr) == ("[]\n", "")
-
-
-async def test_versions_that_cannot_advise_bucket_boundaries(make_client, monkeypatch) -> None:
-    import opentelemetry.metrics
-
-    class OldMeter(opentelemetry.metrics.NoOpMeter):
-        def create_histogram(self, name, unit="", description=""):
-            return super().create_histogram(name, unit, description)
-
-    monkeypatch.setattr(opentelemetry.metrics, "get_meter", lambda *_, **__: OldMeter("a2v"))
-    telemetry._instruments.cache_clear()
-    async with make_client() as client:
-        assert (await client.videos.get("v1")).video_id == "v1"
-    telemetry._instruments.cache_clear()

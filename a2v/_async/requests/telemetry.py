@@ -37,7 +37,7 @@ from a2v.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping
     from contextlib import AbstractContextManager
 
     from opentelemetry import metrics, trace
@@ -300,17 +300,25 @@ class _Instruments:
     """The instruments, created once: OpenTelemetry warns of duplicates."""
 
     def __init__(self, meter: metrics.Meter) -> None:
-        self.request_duration = _histogram(
-            meter, "http.client.request.duration", "s", "Duration of HTTP client requests.", _REQUEST_SECONDS
+        self.request_duration = meter.create_histogram(
+            "http.client.request.duration",
+            "s",
+            "Duration of HTTP client requests.",
+            explicit_bucket_boundaries_advisory=_REQUEST_SECONDS,
         )
         self.requests = meter.create_counter("a2v.requests", "{request}", "API requests by their outcome.")
-        self.rate_limit_wait = _histogram(
-            meter, "a2v.rate_limit.wait", "s", "Time that requests waited for the rate limit.", _WAIT_SECONDS
+        self.rate_limit_wait = meter.create_histogram(
+            "a2v.rate_limit.wait",
+            "s",
+            "Time that requests waited for the rate limit.",
+            explicit_bucket_boundaries_advisory=_WAIT_SECONDS,
         )
         self.submissions = meter.create_counter("a2v.submissions", "{submission}", "Submitted jobs by their outcome.")
         self.videos = meter.create_counter("a2v.videos", "{video}", "Videos that have ended, by their outcome.")
         self.downloads = meter.create_counter("a2v.downloads", "{download}", "Downloads by their outcome.")
-        self.download_size = _histogram(meter, "a2v.download.size", "By", "Size of downloaded files.", _FILE_BYTES)
+        self.download_size = meter.create_histogram(
+            "a2v.download.size", "By", "Size of downloaded files.", explicit_bucket_boundaries_advisory=_FILE_BYTES
+        )
 
 
 def has_metrics() -> bool:
@@ -376,12 +384,3 @@ def _instruments() -> _Instruments:
     from opentelemetry import metrics  # noqa: PLC0415  # optional, and imported already
 
     return _Instruments(metrics.get_meter("a2v", __version__, schema_url=_SCHEMA))
-
-
-def _histogram(
-    meter: metrics.Meter, name: str, unit: str, description: str, boundaries: Sequence[float]
-) -> metrics.Histogram:
-    try:
-        return meter.create_histogram(name, unit, description, explicit_bucket_boundaries_advisory=boundaries)
-    except TypeError:  # versions before 1.30 cannot advise
-        return meter.create_histogram(name, unit, description)
