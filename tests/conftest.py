@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -22,6 +23,28 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
     # A handler, unlike SIG_IGN, is not inherited; so the run itself still survives the end of the terminal.
     signal.signal(signal.SIGHUP, lambda *_: None)
+
+
+LOGGERS = (
+    "a2v",
+    "a2v.client.outage",
+    "a2v.engine.access",
+    "asyncio",
+    "distributed",
+    "httpcore",
+    "httpcore.http11",
+    "uvicorn",
+)
+
+
+@pytest.fixture(autouse=True)
+def restored_loggers() -> Iterator[None]:
+    """Commands that run in this process set up its log; the next test must not inherit that."""
+    loggers = [logging.getLogger(name) for name in LOGGERS]
+    before = [(each, each.level, list(each.handlers), list(each.filters)) for each in loggers]
+    yield
+    for logger, level, logger.handlers, logger.filters in before:
+        logger.setLevel(level)
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import subprocess
@@ -18,16 +17,6 @@ from a2v.testing import Service
 
 PROGRAM = [sys.executable, "-W", "error", "-m", "a2v.cli"]
 TOKEN = "canary-token-1234"
-LOGGERS = (
-    "a2v",
-    "a2v.client.outage",
-    "a2v.engine.access",
-    "asyncio",
-    "distributed",
-    "httpcore",
-    "httpcore.http11",
-    "uvicorn",
-)
 
 
 @pytest.fixture
@@ -49,18 +38,13 @@ def environment(service: Service) -> dict[str, str]:
 
 @pytest.fixture
 def restored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """What a command changes in its process is put back: the current folder, the signal handlers and the loggers."""
+    """What a command changes in its process is put back: the current folder and the signal handlers."""
     monkeypatch.chdir(tmp_path)
     numbers = [number for name in ("SIGTERM", "SIGHUP", "SIGINT") if (number := getattr(signal, name, None))]
     handlers = {number: signal.getsignal(number) for number in numbers}
-    loggers = {name: logging.getLogger(name) for name in LOGGERS}
-    before = {name: (logger.level, list(logger.handlers), list(logger.filters)) for name, logger in loggers.items()}
     yield
     for number, handler in handlers.items():
         signal.signal(number, handler)
-    for name, logger in loggers.items():
-        level, logger.handlers, logger.filters = before[name]
-        logger.setLevel(level)
 
 
 @pytest.fixture

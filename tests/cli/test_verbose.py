@@ -94,9 +94,9 @@ def test_log_lines_do_not_break_the_display(service, environment, tmp_path) -> N
     code, got = on_terminal(*GENERATE, environment={**environment, "A2V_LOG": "info"}, cwd=tmp_path)
 
     assert code == 0
-    # Each line begins where the display has been erased, and ends before it is drawn again.
+    # The line begins where the display has been erased, or not been drawn yet, and ends before it is drawn again.
     (before,) = re.findall(r"(.{5})\d{4}-\d\d-\d\d [\d:,]+ INFO a2v.client: video v1: submitted for m\r\n", got)
-    assert before.endswith("\x1b[2K")
+    assert before.endswith(("\x1b[2K", "[?25l"))
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a terminal of POSIX")
