@@ -443,3 +443,14 @@ def test_a_message_with_named_arguments_passes(caplog) -> None:
     with caplog.at_level("INFO", "a2v.client"):
         logging.getLogger("a2v.client").info("%(what)s", {"what": "one\ntwo"})
     assert caplog.messages == ["one\ntwo"]
+
+
+@pytest.mark.anyio
+@pytest.mark.virtual_time
+async def test_watches_work_without_it(make_client, monkeypatch) -> None:
+    monkeypatch.delitem(sys.modules, "opentelemetry.trace", raising=False)
+    async with make_client() as client:
+        task = await client.videos.generate(model_id="eva_a0008", audio_url="https://example.com/hello.wav")
+        with pytest.raises(a2v.WaitTimeoutError):
+            await task.wait(timeout=5)
+        assert (await task.wait()).status is a2v.VideoStatus.FINISHED
