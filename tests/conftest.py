@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
+from a2v._async.requests.redaction import RedactingFilter
 from tests.sockets import claim
 
 # How fast a machine is, and what else it does just now, is not what is tested.
@@ -43,8 +44,10 @@ def restored_loggers() -> Iterator[None]:
     loggers = [logging.getLogger(name) for name in LOGGERS]
     before = [(each, each.level, list(each.handlers), list(each.filters)) for each in loggers]
     yield
-    for logger, level, logger.handlers, logger.filters in before:
+    for logger, level, logger.handlers, filters in before:
         logger.setLevel(level)
+        # The client adds its own filter once for the whole process.
+        logger.filters = [each for each in logger.filters if each in filters or isinstance(each, RedactingFilter)]
 
 
 def pytest_configure(config: pytest.Config) -> None:
