@@ -148,9 +148,12 @@ async def test_no_bytes_on_the_wire_break_the_client(port: Port, anyio_backend_n
         b"X-Ratelimit-Reset: 0\r\nDate: Tue, 14 Nov 2023 22:13:20 GMT\r\nContent-Length: %d\r\n\r\n" % len(body)
     )
 
+    # In a few cases, chance need not bring each kind of error.
+    fixed = [b"", b"", head + b"?" * len(body), head + b"?" * len(body)]
+
     async def behave(conn: Connection) -> None:
         await conn.request()
-        await conn.send(mutated(dice, head + body))
+        await conn.send(fixed.pop() if fixed else mutated(dice, head + body))
 
     async def meet(number: int) -> None:
         # A client of its own for each: one that is told to send no more would wait for a minute.
@@ -164,8 +167,10 @@ async def test_no_bytes_on_the_wire_break_the_client(port: Port, anyio_backend_n
                 kinds.add(type(error))
                 check(error)
 
-    port.behave = behave
     kinds: set[type[a2v.A2VError]] = set()
+    port.behave = behave
+    for number in range(len(fixed)):
+        await meet(number)
     for start in range(0, CASES // 20, 10):
         async with anyio.create_task_group() as group:
             for number in range(start, start + 10):
