@@ -2,45 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import selectors
 from collections.abc import Awaitable, Callable
 
 import anyio
 import httpx
-import trio.testing
 
-
-class _JumpingSelector(selectors.DefaultSelector):
-    """Instead of waiting for a timer, it puts the clock forward to it."""
-
-    now = 1000.0
-
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        ready = super().select(None if timeout is None else 0)
-        if timeout and not ready:
-            self.now += timeout
-        return ready
-
-
-class VirtualLoop(asyncio.SelectorEventLoop):
-    """An asyncio loop in which hours of sleep take no time."""
-
-    def __init__(self) -> None:
-        self._clock = _JumpingSelector()
-        super().__init__(self._clock)
-
-    def time(self) -> float:
-        return self._clock.now
+from a2v.testing import virtual_time
 
 
 def in_virtual_time(work: Callable[..., Awaitable[object]], *args: object, backend: str) -> object:
-    """Like ``anyio.run``."""
-    options: dict[str, object] = {"loop_factory": VirtualLoop}
-    if backend == "trio":
-        options = {"clock": trio.testing.MockClock(autojump_threshold=0)}
-    return anyio.run(work, *args, backend=backend, backend_options=options)
+    """Like ``anyio.run``. The test kit's clock waits for threads, in which downloads open and write files."""
+    name, options = virtual_time(backend)
+    return anyio.run(work, *args, backend=name, backend_options=options)
 
 
 Answer = Callable[[httpx.Request], object]
