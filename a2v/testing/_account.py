@@ -206,13 +206,13 @@ class Account:
 
     # -- calls --------------------------------------------------------------------------------------------------------
 
-    def answer(self, now: float, name: str, about: str | None = None, job: Job | None = None) -> Answer:
+    def answer(self, now: float, name: str, resource_id: str | None = None, job: Job | None = None) -> Answer:
         """Execute a call.
 
         Args:
             now: The time of arrival.
             name: The call.
-            about: The id of the video or avatar.
+            resource_id: The id of the video or avatar.
             job: The job, for a submission.
         """
         self._advance(now)
@@ -221,7 +221,7 @@ class Account:
         if self.error_rate and self._random.random() < self.error_rate:
             return Answer(500, message="one of the errors that error_rate asks for")
         if name == "video.get":
-            return self._get(now, about)
+            return self._get(now, resource_id)
         calls: dict[str, Callable[[], Answer]] = {
             "character.list": lambda: Answer(200, [EVA] if self.characters is None else list(self.characters))
         }
@@ -229,7 +229,7 @@ class Account:
             calls["video.list"] = lambda: Answer(200, [self._poll(video_id, now) for video_id in self._renders])
         if self.avatars is not None:
             avatars = list(self.avatars)
-            calls |= {"avatar.list": lambda: Answer(200, avatars), "avatar-pose.list": lambda: self._poses(about)}
+            calls |= {"avatar.list": lambda: Answer(200, avatars), "avatar-pose.list": lambda: self._poses(resource_id)}
         return calls[name]() if name in calls else Answer(404, message=f"this server has no call {name!r}")
 
     def _generate(self, now: float, job: Job) -> Answer:

@@ -4,8 +4,8 @@
 (``reply``, ``fail``, …), a record of the requests, and a clock. ``Transport`` and ``Server`` carry requests to
 ``Service.handle``.
 
-Each rule skips some calls and then applies to some. The rules for a call are kept in the order in which they were added. Every
-call counts down what the waiting rules still skip, and is answered by the first rule that skips nothing more.
+A rule ignores its first ``nth - 1`` calls, and then applies to ``times`` calls. A call counts for every rule that still ignores
+calls, and the earliest of the others answers it. Rules for failing renders work in the same way.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ T = TypeVar("T")
 
 Script = Callable[[Call], Reply | Awaitable[Reply | None] | None]
 """A function that answers a call; ``None``: the default reply."""
-_Default = Callable[[], Reply]
-_Effect = Callable[[Call, _Default], Awaitable[Reply]]
+_DefaultReply = Callable[[], Reply]
+_Effect = Callable[[Call, _DefaultReply], Awaitable[Reply]]
 
 _CALLS: tuple[str, ...] = get_args(CallName)
 
 
 @define
 class _Rule(Generic[T]):
-    """Applies an effect to ``times`` cases, after ``skip`` others."""
+    """Applies an effect to ``times`` calls or renders, after ignoring ``skip`` of them."""
 
     skip: int
     times: float
@@ -62,7 +62,7 @@ def _rule(effect: T, nth: int, times: int | None) -> _Rule[T]:
 
 
 def _match(rules: list[_Rule[T]]) -> T | None:
-    """Return the effect on the current case, and count it."""
+    """Return the effect on this call or render, and count it for all rules."""
     matching: _Rule[T] | None = None
     for rule in rules:
         if rule.skip:
@@ -97,7 +97,7 @@ class Server(LoopbackServer):
 
 @define(eq=False, repr=False, kw_only=True, slots=False)
 class Service(Account):
-    """A scriptable audio-to-video service, for the tests of code that uses a2v. Nothing is rendered and nothing is paid.
+    """A scriptable audio-to-video service, for the tests of code that uses a2v. Nothing is rendered, and nothing costs money.
 
     Use it as a transport, or as a server on this machine, and check afterwards what it received:
 
@@ -106,20 +106,22 @@ class Service(Account):
             ...  # the code under test
         assert [submission.model_id for submission in service.submissions] == ["eva_a0008"]
 
-    It measures time with ``anyio.current_time``, so in virtual time (`run_in_virtual_time`) hours pass in no time. The settings
+    It measures time with ``anyio.current_time``, so hours take no real time in virtual time (`run_in_virtual_time`). The settings
     are attributes too, and may be changed at any time.
 
-    Failures are scripted in advance. All these methods have ``nth`` and ``times``: ``nth=1``, the default, is the next such
-    call from now on, and ``times`` is the number of consecutive calls concerned: 1 by default, ``None`` for all from there on.
-    If several concern the same call, they apply one after another, in the order in which they were scripted.
+    Failures are scripted in advance with `fail`, `refuse`, `reply`, `lose_reply`, `hang`, `delay`, `unreachable` and `break_off`.
+    Each applies to the ``nth`` such call from now on (1, the default: the next one) and to ``times`` consecutive ones (1 by
+    default; ``None``: all from there on). If several could apply to a call, the one that was added first does, and the next one
+    applies to a later call.
 
     Args:
         render_seconds: Duration of a render, 0 by default: the first poll finds the video finished. A function gets the
             `Submission` and returns the seconds.
         pending_seconds: Seconds that a video is pending before that, 0 by default.
-        poll_statuses: The statuses that successive polls of a video return, regardless of time; the last one stays. For tests in
-            real time: ``poll_statuses=["pending", "in_progressing", "finished"]``. ``None``: the seconds decide.
-        renderers: The number of videos rendered at a time; ``None``: all.
+        poll_statuses: The statuses that successive polls of a video return, regardless of time; the last one is repeated. For tests
+            in real time: ``poll_statuses=["pending", "in_progressing", "finished"]``. ``None``: the status follows from
+            ``pending_seconds`` and ``render_seconds``.
+        renderers: The number of videos rendered at a time; ``None``: no limit.
         statuses: Whether responses have a ``status``; the first revision of the service had none.
         lists_videos: Whether ``video.list`` exists; the first revision of the service had none.
         characters: The characters. ``None``: Eva (``eva_a0008``) is listed, and every ``model_id`` is accepted.
@@ -197,7 +199,7 @@ class Service(Account):
 
         Args:
             video_id: Its id.
-            poll_statuses: The statuses that successive polls return; the last one stays. Default: ``"finished"``.
+            poll_statuses: The statuses that successive polls return; the last one is repeated. Default: ``"finished"``.
             message: The reason of a failure.
             with_mask: Whether the finished video has a mask.
 
@@ -217,8 +219,8 @@ class Service(Account):
 
         Args:
             message: The reason in the response of ``video.get``.
-            nth: The first accepted submission concerned, counted from now.
-            times: How many consecutive ones are concerned; ``None``: all from there on.
+            nth: The number of the first accepted submission it applies to, from now on.
+            times: To how many consecutive ones it applies; ``None``: all.
         """
         self._failures.append(_rule(arguments.text("message", message), nth, times))
 
@@ -239,28 +241,28 @@ class Service(Account):
             status: The HTTP status.
             message: The reason.
             code: The code in the envelope; ``None``: that of the status.
-            nth: The first such call concerned, counted from now.
-            times: How many consecutive ones are concerned; ``None``: all from there on.
+            nth: The number of the first such call it applies to, from now on.
+            times: To how many consecutive ones it applies; ``None``: all.
         """
         self.reply(name, Reply.refusal(status, message, code), nth=nth, times=times)
 
     def reply(self, name: CallName, answer: Reply | Exception | Script, *, nth: int = 1, times: int | None = 1) -> None:
-        """Answer a call with any reply. The call has no effect.
+        """Answer a call with any reply. The call is not executed, unless ``answer`` is a function that asks for the default reply.
 
         Args:
             name: The call.
             answer: A reply; an exception for the transport to raise, such as ``httpx.ReadTimeout("")`` (a server closes the
                 connection instead); or a function, async or not, that gets the `Call` and returns a reply (`default_reply` returns
                 the default one), or ``None`` for the default behaviour.
-            nth: The first such call concerned, counted from now.
-            times: How many consecutive ones are concerned; ``None``: all from there on.
+            nth: The number of the first such call it applies to, from now on.
+            times: To how many consecutive ones it applies; ``None``: all.
         """
         if not isinstance(answer, Reply | Exception) and not callable(answer):
             raise InvalidArgumentError(
                 f"answer must be a Reply, an exception or a function, got {arguments.short_repr(answer)}"
             )
 
-        async def effect(call: Call, default: _Default) -> Reply:
+        async def effect(call: Call, default: _DefaultReply) -> Reply:
             if isinstance(answer, Exception):
                 raise answer
             reply = answer if isinstance(answer, Reply) else answer(call)
@@ -276,11 +278,11 @@ class Service(Account):
 
         Args:
             name: The call.
-            nth: The first such call concerned, counted from now.
-            times: How many consecutive ones are concerned; ``None``: all from there on.
+            nth: The number of the first such call it applies to, from now on.
+            times: To how many consecutive ones it applies; ``None``: all.
         """
 
-        async def effect(_: Call, default: _Default) -> Reply:
+        async def effect(_: Call, default: _DefaultReply) -> Reply:
             default()
             raise httpx.RemoteProtocolError("Server disconnected without sending a response.")
 
@@ -291,8 +293,8 @@ class Service(Account):
 
         Args:
             name: The call.
-            nth: The first such call concerned, counted from now.
-            times: How many consecutive ones are concerned; ``None``: all from there on.
+            nth: The number of the first such call it applies to, from now on.
+            times: To how many consecutive ones it applies; ``None``: all.
         """
         self.delay(name, math.inf, nth=nth, times=times)
 
@@ -302,13 +304,13 @@ class Service(Account):
         Args:
             name: The call.
             seconds: The delay.
-            nth: The first such call concerned, counted from now.
-            times: How many consecutive ones are concerned; ``None``: all from there on.
+            nth: The number of the first such call it applies to, from now on.
+            times: To how many consecutive ones it applies; ``None``: all.
         """
         if not arguments.is_number(seconds) or seconds < 0:
             raise InvalidArgumentError(f"seconds must be a number, 0 or more, got {arguments.short_repr(seconds)}")
 
-        async def effect(_: Call, default: _Default) -> Reply:
+        async def effect(_: Call, default: _DefaultReply) -> Reply:
             reply = default()
             await anyio.sleep(seconds)
             return reply
@@ -322,8 +324,8 @@ class Service(Account):
 
         Args:
             name: The call.
-            nth: The first such call concerned, counted from now.
-            times: How many consecutive ones are concerned; ``None``: all from there on.
+            nth: The number of the first such call it applies to, from now on.
+            times: To how many consecutive ones it applies; ``None``: all.
         """
         self.reply(name, httpx.ConnectError("All connection attempts failed"), nth=nth, times=times)
 
@@ -332,12 +334,12 @@ class Service(Account):
 
         Args:
             after: The number of bytes sent before that.
-            nth: The first download concerned, counted from now.
-            times: How many consecutive ones are concerned; ``None``: all from there on.
+            nth: The number of the first download it applies to, from now on.
+            times: To how many consecutive ones it applies; ``None``: all.
         """
         arguments.integer("after", after, minimum=0)
 
-        async def effect(_: Call, default: _Default) -> Reply:
+        async def effect(_: Call, default: _DefaultReply) -> Reply:
             return attrs.evolve(default(), breaks_after=after)
 
         self._add_rule("file", effect, nth, times)
@@ -366,7 +368,7 @@ class Service(Account):
     # -- handling ------------------------------------------------------------------------------------------------------
 
     def now(self) -> float:
-        """Return the seconds since the first request; call it in an event loop. Another loop continues where the last one was."""
+        """Return the seconds since the first request; call it in an event loop. In a new loop, time continues from the last value."""
         try:
             start = self._time_zero.get()
         except LookupError:
@@ -423,8 +425,8 @@ class Service(Account):
             if call.name == "file":
                 return self._file(call, now)
             if call.name != "video.generate":
-                about = call.video_id or _query(call.url, "avatar_id")
-                return self._to_reply(self.answer(now, call.name, about))
+                resource_id = call.video_id or _query(call.url, "avatar_id")
+                return self._to_reply(self.answer(now, call.name, resource_id))
             return self._submit(call, now)
 
     def _submit(self, call: Call, now: float) -> Reply:
@@ -451,9 +453,11 @@ class Service(Account):
         if answer.status != 200:
             return Reply.refusal(answer.status, answer.message, answer.code)
         value = answer.value
-        return Reply.success([self._data(each) for each in value] if isinstance(value, list) else self._data(value))
+        return Reply.success(
+            [self._to_json(each) for each in value] if isinstance(value, list) else self._to_json(value)
+        )
 
-    def _data(self, value: str | Video | Character | Avatar | Pose | None) -> object:
+    def _to_json(self, value: str | Video | Character | Avatar | Pose | None) -> object:
         if isinstance(value, Video):
             data = wire.video_data(value, value.raw["message"])
             return _without(data, "status") if not self.statuses else data | {"status": value.raw["status"]}
