@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from a2v.cli.job_status import JobStatus
 
 _REFRESH_PER_SECOND = 8
+_OUTAGE = 5.0  # seconds without a successful request; shorter failures are retried before anyone could react
 
 
 class Renderer(ABC):
@@ -78,7 +79,7 @@ def open_renderer(*, as_json: bool) -> Renderer:
 
 
 class JsonRenderer(Renderer):
-    """JSON for programs: one document, or one line per change where a command follows videos or jobs."""
+    """JSON for programs: a single document, or one line per change for commands that follow videos or jobs."""
 
     def render(self, event: Event) -> None:
         """Print an event that carries data; messages for people are left out."""
@@ -86,8 +87,7 @@ class JsonRenderer(Renderer):
             case VideoSubmitted(video) | VideoChanged(video) | VideoSaved(video) | VideoShown(video):
                 self._print(_video_json(video))
             case CharactersListed(characters):
-                keys = ("model_id", "name", "display_name", "gender", "preview_url")
-                self._print([{key: getattr(character, key) for key in keys} for character in characters])
+                self._print([wire.character_data(character) for character in characters])
             case AvatarsListed(avatars):
                 self._print([wire.avatar_data(avatar) for avatar in avatars])
             case JobEnded(job):
@@ -108,7 +108,7 @@ class JsonRenderer(Renderer):
                 pass
 
     def _print(self, value: object) -> None:
-        # ASCII only, which is harmless on a terminal too.
+        # ASCII only, so that no escape sequence reaches a terminal.
         print(json.dumps(value), flush=True)
 
 
@@ -120,7 +120,7 @@ class PlainRenderer(Renderer):
         match event:
             case VideoSubmitted(video) | VideoChanged(video) | VideoSaved(video) | VideoShown(video):
                 label = video.label if video.label != video.video_id else ""
-                _print_fields(video.video_id, _word(video), _detail(video) or label, video.mask_path or "")
+                _print_fields(video.video_id, _status_word(video), _detail(video) or label, video.mask_path or "")
             case CharactersListed(characters):
                 for character in characters:
                     _print_fields(*_character_fields(character))
@@ -136,14 +136,14 @@ class PlainRenderer(Renderer):
             case Warned(text):
                 eprint(f"a2v: {text}")
             case _:
-                for line in _lines(event):
+                for line in _shared_lines(event):
                     print(clean(line), flush=True)
 
 
 class TerminalRenderer(Renderer):
-    """A live display: unfinished videos, or the counts of a batch, move at the bottom; results scroll above them.
+    """A live display: unfinished videos, or the counts of a batch, are updated at the bottom; results scroll above them.
 
-    Rich redraws the display from a thread of its own, so ``_display`` reads only values that are replaced as a whole.
+    Rich redraws the display from a thread of its own, so ``_display`` copies what it iterates over.
 
     Args:
         console: The terminal.
@@ -203,11 +203,11 @@ class TerminalRenderer(Renderer):
             case Warned(text):
                 eprint(f"a2v: {text}")
             case _:
-                for line in _lines(event):
+                for line in _shared_lines(event):
                     self._print(Text(clean(line)))
 
     def _print(self, text: Text) -> None:
-        # The terminal wraps the line, so that a path or a URL stays whole when it is copied.
+        # Let the terminal wrap long lines, so that a copied path or URL has no line breaks.
         text.rstrip()
         self._console.print(text, soft_wrap=True)
 
@@ -221,7 +221,7 @@ class TerminalRenderer(Renderer):
         sign = ("✗ ", "red") if video.failed else ("✓ ", "green") if video.done else ("· ", "dim")
         mask = f"  {clean(video.mask_path)}" if video.mask_path else ""
         self._print(
-            Text.assemble(sign, (clean(video.label), "bold"), f"  {_word(video)}  {clean(_detail(video))}{mask}")
+            Text.assemble(sign, (clean(video.label), "bold"), f"  {_status_word(video)}  {clean(_detail(video))}{mask}")
         )
 
     def _display(self) -> RenderableType:
@@ -241,7 +241,7 @@ class TerminalRenderer(Renderer):
         table = Table.grid(padding=(0, 2, 0, 0))
         for video in videos[:room]:
             seconds = int(time.monotonic() - video.since)
-            word = "downloading" if video.rendered else _word(video)
+            word = "downloading" if video.rendered else _status_word(video)
             table.add_row(self._spinner, Text(clean(video.label), "bold"), Text(word), Text(f"{seconds} s", "dim"))
         more = len(videos) - room
         return Group(table, Text(f"… and {more} more in progress", "dim")) if more > 0 else table
@@ -275,13 +275,15 @@ class _BatchDisplay:
 
     def _times(self, ended: int, total: int) -> Iterator[str]:
         passed = time.monotonic() - self._since
-        yield f"for {duration(passed)}"
-        ended_now = ended - self._ended_before
-        if ended_now and total > ended:
+        yield f"running for {duration(passed)}"
+        ended_now, pace = ended - self._ended_before, self.latest.pace
+        if pace.failing_for is not None and pace.failing_for >= _OUTAGE:
+            # During an outage an estimate would only grow.
+            yield f"no request has succeeded for {duration(pace.failing_for)}, retrying"
+        elif ended_now and total > ended:
             yield f"about {duration(passed / ended_now * (total - ended))} to go"
-        pace = self.latest.pace
         if pace.left is not None:
-            yield f"{pace.left} of {pace.limit} requests a minute left"
+            yield f"{pace.left} of this minute's {pace.limit} requests left"
         if pace.next_in is not None:
             yield f"next request in {duration(pace.next_in)}"
 
@@ -294,7 +296,7 @@ def _print_fields(*fields: object) -> None:
     print("\t".join(map(clean, fields)).rstrip("\t"), flush=True)
 
 
-def _word(video: TrackedVideo) -> str:
+def _status_word(video: TrackedVideo) -> str:
     return "saved" if video.path else clean(video.status or "?")
 
 
@@ -334,7 +336,7 @@ def _journal_summary(jobs: Sequence[JobStatus]) -> str:
     return f"{plural(len(jobs), 'job')}: {format_counts(count_stages(job.state for job in jobs))}"
 
 
-def _lines(event: Event) -> Iterator[str]:
+def _shared_lines(event: Event) -> Iterator[str]:
     """The lines for people that are the same on terminals and in pipes."""
     match event:
         case Info(lines):
@@ -356,7 +358,8 @@ def _lines(event: Event) -> Iterator[str]:
                 yield f"  export A2V_BASE_URL={base_url} A2V_TOKEN={shown}"
                 yield "  a2v characters"
             else:
-                yield "a2v sends tokens over plain HTTP only to its own machine: put a proxy with TLS in front of the engine, and use"
+                yield "a2v sends tokens over plain HTTP only to the machine it runs on."
+                yield "Put a TLS proxy in front of the engine, then set:"
                 yield f"  export A2V_BASE_URL=https://… A2V_TOKEN={shown}"
         case ChecksCompleted(checks):
             width = max(len(check.name) for check in checks)

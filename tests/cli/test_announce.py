@@ -34,4 +34,4 @@ def test_the_url_to_export(capsys, url, is_usable) -> None:
         with pytest.raises(a2v.ConfigurationError):
             resolve_base_url(url, None)
         assert exported == "https://…"
-        assert "put a proxy with TLS in front" in said
+        assert "Put a TLS proxy in front" in said

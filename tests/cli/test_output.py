@@ -8,12 +8,13 @@ import re
 import sys
 import unicodedata
 
+import attrs
 import pytest
 from rich.console import Console
 
-from a2v import Character, Progress
+from a2v import Character, Pace, Progress
 from a2v.cli.batch_run import progress_events
-from a2v.cli.events import EventStream
+from a2v.cli.events import BatchProgress, EventStream
 from a2v.cli.renderers import TerminalRenderer
 from a2v.cli.terminal import clean, plural
 from a2v.testing import Reply
@@ -180,3 +181,24 @@ def test_an_interruption_while_the_display_of_a_batch_ends_is_not_lost():
         assert shown.cancelled()
 
     asyncio.run(main())
+
+
+def shown(progress: Progress, pace: Pace) -> str:
+    """What the display of a batch shows on a terminal."""
+    terminal = io.StringIO()
+    with TerminalRenderer(Console(file=terminal, force_terminal=True, width=120)) as renderer:
+        renderer.render(BatchProgress(progress, pace))
+        renderer.render(BatchProgress(attrs.evolve(progress, waiting=0, done=progress.waiting), pace))
+    return terminal.getvalue()
+
+
+def test_during_an_outage_the_display_says_so_instead_of_an_estimate() -> None:
+    progress = Progress(total=3, waiting=1, under_way=2, done=0, failed=0, unknown=0)
+    pace = Pace(limit=30, left=12, next_in=4.0)
+    usual = shown(progress, pace)
+    assert "to go" in usual
+    assert "12 of this minute's 30 requests left" in usual
+    assert "no request" not in shown(progress, attrs.evolve(pace, failing_for=1.0))
+    outage = shown(progress, attrs.evolve(pace, failing_for=45.0))
+    assert "no request has succeeded for 45 s, retrying" in outage
+    assert "to go" not in outage
