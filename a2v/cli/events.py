@@ -36,6 +36,8 @@ class TrackedVideo:
         snapshot: The last snapshot; ``None`` before the first.
         path: The path once saved.
         mask_path: The path of its mask once saved.
+        received: The number of bytes downloaded so far.
+        size: The number of bytes of the file being downloaded, if known.
         since: The monotonic time at which the command began to track it.
     """
 
@@ -46,6 +48,8 @@ class TrackedVideo:
     snapshot: Video | None = None
     path: Path | None = None
     mask_path: Path | None = None
+    received: int = 0
+    size: int | None = None
     since: float = field(factory=time.monotonic)
 
     @property
@@ -64,8 +68,7 @@ class TrackedVideo:
     @property
     def message(self) -> str | None:
         """The server's message, usually the reason of a failure."""
-        message = self.snapshot.raw.get("message") if self.snapshot else None
-        return message if isinstance(message, str) and message else None
+        return self.snapshot.message if self.snapshot else None
 
     @property
     def rendered(self) -> bool:
@@ -116,6 +119,13 @@ class VideoSubmitted:
 @frozen
 class VideoChanged:
     """The status of a video changed; its render may have failed."""
+
+    video: TrackedVideo
+
+
+@frozen
+class VideoDownloading:
+    """More of a video's file, or of its mask, was downloaded."""
 
     video: TrackedVideo
 
@@ -223,6 +233,7 @@ Event: TypeAlias = (
     | VideoExpected
     | VideoSubmitted
     | VideoChanged
+    | VideoDownloading
     | VideoSaved
     | VideoShown
     | CharactersListed

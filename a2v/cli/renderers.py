@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from attrs import asdict
 from rich.console import Console, Group, RenderableType
+from rich.filesize import decimal
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.spinner import Spinner
@@ -33,6 +34,7 @@ from a2v.cli.events import (
     JobEnded,
     JournalListed,
     VideoChanged,
+    VideoDownloading,
     VideoExpected,
     VideoSaved,
     VideoShown,
@@ -178,7 +180,7 @@ class TerminalRenderer(Renderer):
         match event:
             case Activity(text):
                 self._activity = text
-            case VideoExpected(video):
+            case VideoExpected(video) | VideoDownloading(video):
                 self._videos[video.video_id] = video
             case VideoSubmitted(video) | VideoChanged(video) | VideoSaved(video):
                 self._videos[video.video_id] = video
@@ -241,8 +243,8 @@ class TerminalRenderer(Renderer):
         table = Table.grid(padding=(0, 2, 0, 0))
         for video in videos[:room]:
             seconds = int(time.monotonic() - video.since)
-            word = "downloading" if video.rendered else _status_word(video)
-            table.add_row(self._spinner, Text(clean(video.label), "bold"), Text(word), Text(f"{seconds} s", "dim"))
+            status = _download_progress(video) if video.rendered else _status_word(video)
+            table.add_row(self._spinner, Text(clean(video.label), "bold"), Text(status), Text(f"{seconds} s", "dim"))
         more = len(videos) - room
         return Group(table, Text(f"… and {more} more in progress", "dim")) if more > 0 else table
 
@@ -298,6 +300,17 @@ def _print_fields(*fields: object) -> None:
 
 def _status_word(video: TrackedVideo) -> str:
     return "saved" if video.path else clean(video.status or "?")
+
+
+def _download_progress(video: TrackedVideo) -> str:
+    if not video.received:
+        return "downloading"
+    received = decimal(video.received)
+    return (
+        f"downloading {100 * video.received // video.size} % of {decimal(video.size)}"
+        if video.size
+        else f"downloading {received}"
+    )
 
 
 def _detail(video: TrackedVideo) -> str:

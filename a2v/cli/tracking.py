@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shlex
 from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -21,6 +22,7 @@ from a2v.cli.events import (
     EventStream,
     TrackedVideo,
     VideoChanged,
+    VideoDownloading,
     VideoExpected,
     VideoSaved,
     VideoSubmitted,
@@ -173,21 +175,27 @@ class VideoTracker:
                 self.record(snapshot)
         await task.wait()
         video = self.videos[task.video_id]
+        on_progress = partial(self._record_progress, task.video_id)
         problem: DownloadError | None = None
         if video.mask_target:
             # Before the video, whose file marks the end of the work. Without its mask the video is saved nevertheless.
             try:
-                mask_path = await task.download(video.mask_target, overwrite=overwrite, mask=True)
+                mask_path = await task.download(
+                    video.mask_target, overwrite=overwrite, mask=True, on_progress=on_progress
+                )
                 self._update(task.video_id, mask_path=mask_path)
             except DownloadError as error:
                 problem = error
         if video.target:
-            path = await task.download(video.target, overwrite=overwrite)
+            path = await task.download(video.target, overwrite=overwrite, on_progress=on_progress)
             self.events.emit(VideoSaved(self._update(task.video_id, path=path.absolute())))
             if problem:
                 problem.add_note(f"The video itself was saved: {video.target}")
         if problem:
             raise problem
+
+    def _record_progress(self, video_id: str, received: int, size: int | None) -> None:
+        self.events.emit(VideoDownloading(self._update(video_id, received=received, size=size)))
 
     def _update(self, video_id: str, **changes: Any) -> TrackedVideo:
         self.videos[video_id] = video = evolve(self.videos[video_id], **changes)
@@ -204,7 +212,7 @@ class VideoTracker:
         else:
             activity = "submitting the video" if self.submitting else self.events.current_activity
         with suppress(A2VError):
-            if (await self.client.batch([]).pace()).left == 0:
+            if (await self.client.pace()).left == 0:
                 activity += " (rate limit reached)"
         return activity
 

@@ -12,12 +12,13 @@ import attrs
 import pytest
 from rich.console import Console
 
-from a2v import Character, Pace, Progress
+from a2v import AsyncA2V, Character, Pace, Progress
 from a2v.cli.batch_run import progress_events
-from a2v.cli.events import BatchProgress, EventStream
+from a2v.cli.events import BatchProgress, EventStream, VideoDownloading
 from a2v.cli.renderers import TerminalRenderer
 from a2v.cli.terminal import clean, plural
-from a2v.testing import Reply
+from a2v.cli.tracking import VideoTracker
+from a2v.testing import Reply, Service
 from tests.terminal import on_terminal
 
 HOSTILE = "\x1b]0;owned\x07\x1b[2J \u202eevil\u200b\u2066 \x9b31m \ufeff\u2028\r\n\t end"
@@ -202,3 +203,24 @@ def test_during_an_outage_the_display_says_so_instead_of_an_estimate() -> None:
     outage = shown(progress, attrs.evolve(pace, failing_for=45.0))
     assert "no request has succeeded for 45 s, retrying" in outage
     assert "to go" not in outage
+
+
+@pytest.mark.anyio
+async def test_a_download_shows_how_much_of_the_file_there_is(tmp_path) -> None:
+    content, events = bytes(3_000_000), []
+    service = Service(content=content)
+    service.add_video("v0")
+    async with AsyncA2V("token", transport=service.transport()) as client:
+        tracker = VideoTracker(client, EventStream(events.append, "starting"))
+        tracker.expect("v0", target=tmp_path / "v0.mp4")
+        await tracker.follow(client.videos.task("v0"))
+    progress = [event.video for event in events if isinstance(event, VideoDownloading)]
+    assert (progress[-1].received, progress[-1].size) == (len(content), len(content))
+
+    terminal = io.StringIO()
+    with TerminalRenderer(Console(file=terminal, force_terminal=True, width=120)) as renderer:
+        for received, size in ((750_000, 3_000_000), (750_000, None)):
+            renderer.render(VideoDownloading(attrs.evolve(progress[-1], received=received, size=size)))
+            renderer._live.refresh()
+    assert "downloading 25 % of 3.0 MB" in terminal.getvalue()
+    assert "downloading 750.0 kB" in terminal.getvalue()
