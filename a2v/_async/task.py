@@ -96,9 +96,8 @@ class AsyncVideoTask(HoldsSecret):
             WaitTimeoutError: The video has not ended in time, or its status is unknown to a2v. The render continues.
             A2VError: As for ``watch``.
         """
-        on_change = arguments.callback("on_change", on_change)
+        timeout, on_change = arguments.timeout("timeout", timeout), arguments.callback("on_change", on_change)
         if self._video is None or not self._video.is_terminal:
-            timeout = arguments.timeout("timeout", timeout)
             with Subscription(self._session, {self._video_id: self._submitted_at}, timeout) as subscription:
                 while video := await subscription.next():
                     self._video = video

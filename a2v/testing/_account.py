@@ -128,6 +128,11 @@ def _check_share(_: object, attribute: Any, value: Any) -> None:
     arguments.number(attribute.name, value, minimum=0.0, maximum=1.0)
 
 
+def _check_random(_: object, __: object, value: object) -> None:
+    if not isinstance(value, Random):
+        raise InvalidArgumentError(f"random must be a random.Random, got {arguments.short_repr(value)}")
+
+
 def _check_number(_: object, attribute: Any, value: Any) -> None:
     arguments.number(attribute.name, value)
 
@@ -170,7 +175,7 @@ class Account:
     latency: float = field(default=0.0, validator=_check_seconds)
     error_rate: float = field(default=0.0, validator=_check_share)
     clock_skew: float = field(default=0.0, validator=_check_number)
-    _random: Random = field(factory=lambda: Random(0))  # noqa: S311  # for tests
+    _random: Random = field(factory=lambda: Random(0), validator=_check_random)  # noqa: S311  # for tests
 
     files_url: str = field(default="https://files.example", init=False)
     epoch: float = field(default=EPOCH, init=False)

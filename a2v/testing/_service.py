@@ -207,6 +207,7 @@ class Service(Account):
             InvalidArgumentError: The id is in use, or an argument is invalid.
         """
         arguments.identifier("video_id", video_id, "a video")
+        arguments.boolean("with_mask", with_mask)
         for text in (*poll_statuses, message):
             arguments.text("poll_statuses and message", text)
         if video_id in self._renders:
