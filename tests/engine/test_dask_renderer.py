@@ -164,7 +164,7 @@ async def written(note) -> int:
     return int(note.read_text())
 
 
-async def gone(pid: int) -> None:
+async def has_ended(pid: int) -> bool:
     """Wait until the process has ended."""
 
     def runs() -> bool:
@@ -176,6 +176,7 @@ async def gone(pid: int) -> None:
     with anyio.fail_after(20):
         while runs():  # noqa: ASYNC110  # no event for it
             await anyio.sleep(0.02)
+    return True
 
 
 def test_a_video_and_its_mask_come_from_the_cluster(cluster, tmp_path):
@@ -210,7 +211,7 @@ async def test_renders_run_side_by_side_and_end_with_the_server(cluster, open_qu
         assert len(workers) == 2
         assert workers <= {process.pid for process in cluster.processes}
     for child in children:
-        await gone(child)
+        assert await has_ended(child)
     assert [path for folder in ("videos", "work") for path in (data_dir / folder).iterdir()] == []
     with TaskStore(data_dir / "tasks.sqlite3") as store:
         assert [store.get(task).status for task in tasks] == [VideoStatus.PENDING] * 2
@@ -240,7 +241,7 @@ async def test_a_render_ends_with_a_server_that_is_killed(cluster, tmp_path):
             child = await written(tmp_path / "note")
         finally:
             server.kill()
-    await gone(child)
+    assert await has_ended(child)
 
 
 @pytest.mark.anyio
@@ -253,7 +254,7 @@ async def test_bad_recordings_and_long_renders_have_the_same_messages_as_without
         assert (type(there.value), str(there.value)) == (type(here.value), str(here.value))
     with pytest.raises(RenderError, match="took longer than 2 s"):
         await DaskRenderer(cluster.address)(render_of(f"note {tmp_path / 'note'}", max_render_seconds=2))
-    await gone(await written(tmp_path / "note"))
+    assert await has_ended(await written(tmp_path / "note"))
     assert list((tmp_path / "out").iterdir()) == []
     assert cluster.leftovers == []
 
@@ -265,7 +266,7 @@ async def test_a_render_whose_worker_is_killed_is_run_by_another(cluster, render
         tasks.create_task(DaskRenderer(cluster.address)(wanted))
         child = await written(tmp_path / "note")
         os.kill(psutil.Process(child).ppid(), signal.SIGKILL)
-        await gone(child)
+        assert await has_ended(child)
     assert wanted.destination.read_text().startswith("eva_a0008 --size 512: sleep once")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["video.mp4"]
     cluster.start(1)
@@ -279,7 +280,7 @@ async def test_a_lost_scheduler_costs_an_attempt_and_no_video(cluster, open_queu
         task = queue.submit(Job("eva_a0008", say(f"sleep once {tmp_path / 'note'}")))
         child = await written(tmp_path / "note")
         cluster.stop()
-        await gone(child)
+        assert await has_ended(child)
         cluster.start(1, scheduler=True)
         with anyio.fail_after(60):
             while not (seen := store.get(task.video_id)).status.is_terminal:  # noqa: ASYNC110  # polls, as a client does

@@ -286,8 +286,9 @@ def test_each_fault_once(findings: Callable[..., Findings], backend: str) -> Non
 class TestToxics:
     @pytest.mark.parametrize(("backend", "scenario", "name"), MATRIX)
     def test_it_ends_as_documented(self, findings, backend, scenario, name) -> None:
-        if error := findings(backend, self.row(backend, scenario)).failed.get((scenario, name)):
-            raise error
+        failed = findings(backend, self.row(backend, scenario)).failed
+        if error := failed.get((scenario, name)):
+            raise AssertionError(f"{scenario}: {name}") from error
 
     @pytest.mark.parametrize("scenario", SCENARIOS)
     @pytest.mark.parametrize("backend", BACKENDS)

@@ -18,7 +18,7 @@ import pytest
 import a2v
 from a2v.testing import Service
 
-NURSERY = Path(__file__).with_name("nursery.py")
+FORK_SERVER = Path(__file__).with_name("fork_server.py")
 AT_ONCE = 4
 CONTENT = hashlib.shake_128(b"a video").digest(300_000)
 
@@ -27,16 +27,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kills", type=int, default=100, help="how many batches to kill at random instants")
 
 
-class Nursery:
-    """Where the processes come from."""
+class ForkServer:
+    """Starts the processes: one that has imported a2v and forks for each batch."""
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-W", "error", NURSERY], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-W", "error", FORK_SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
 
     def run(self, **order: object) -> dict[str, str]:
-        """Run a batch, to its end or for ``kill_after`` seconds, and tell how it ended."""
+        """Run a batch, to its end or for ``kill_after`` seconds; return how it ended."""
         self.begin(order)
         return self.end()
 
@@ -53,38 +53,38 @@ class Nursery:
         self._process.stdout.close()
 
 
-class Nurseries:
-    """Several of them, for batches that are run at the same time: most of their lives they wait."""
+class ForkServers:
+    """Several fork servers, for batches that run at the same time and mostly wait."""
 
     def __init__(self, count: int) -> None:
-        self._all = [Nursery() for _ in range(count)]
-        self._free: SimpleQueue[Nursery] = SimpleQueue()
-        for nursery in self._all:
-            self._free.put(nursery)
+        self._all = [ForkServer() for _ in range(count)]
+        self._free: SimpleQueue[ForkServer] = SimpleQueue()
+        for fork_server in self._all:
+            self._free.put(fork_server)
 
     def run(self, **order: object) -> dict[str, str]:
         """Run a batch in whichever is free."""
-        nursery = self._free.get()
+        fork_server = self._free.get()
         try:
-            return nursery.run(**order)
+            return fork_server.run(**order)
         finally:
-            self._free.put(nursery)
+            self._free.put(fork_server)
 
     def close(self) -> None:
-        for nursery in self._all:
-            nursery.close()
+        for fork_server in self._all:
+            fork_server.close()
 
 
 @pytest.fixture(scope="module")
-def nursery() -> Iterator[Nursery]:
-    nursery = Nursery()
-    yield nursery
-    nursery.close()
+def fork_server() -> Iterator[ForkServer]:
+    fork_server = ForkServer()
+    yield fork_server
+    fork_server.close()
 
 
 @pytest.fixture(scope="module")
-def nurseries() -> Iterator[Nurseries]:
-    nurseries = Nurseries(AT_ONCE)
+def nurseries() -> Iterator[ForkServers]:
+    nurseries = ForkServers(AT_ONCE)
     yield nurseries
     nurseries.close()
 
@@ -99,7 +99,7 @@ def at_once() -> Iterator[Callable[..., None]]:
 class Batch:
     """One batch, run as often as it takes, and what must hold for it at the end."""
 
-    def __init__(self, nurseries: Nurseries, service: Service, folder: Path, jobs: list[str]) -> None:
+    def __init__(self, nurseries: ForkServers, service: Service, folder: Path, jobs: list[str]) -> None:
         folder.mkdir()
         self.nurseries, self.service, self.folder, self.jobs = nurseries, service, folder, jobs
 
@@ -123,8 +123,8 @@ class Batch:
         lines = (self.folder / "told").read_text().splitlines()
         return Counter(name for name, error in map(str.split, lines) if error == "NoneType")
 
-    def is_sound(self, *, in_doubt: int = 0, told_again: int = 0) -> None:
-        """Nothing twice, nothing lost, no file that is not whole, nothing left lying about."""
+    def assert_sound(self, *, in_doubt: int = 0, told_again: int = 0) -> None:
+        """Nothing was paid twice or lost, every file is complete, and no partial file is left."""
         assert max(self.submissions.values(), default=0) <= 1, "paid twice"
         states = Counter(self.states.values())
         assert states["done"] + states["unknown"] == len(self.jobs), states

@@ -1,7 +1,7 @@
-"""Runs batches, each in a process of its own, and lets them be killed at an instant that has a name.
+"""A fork server: runs batches, each in its own process, and ends them at a named instant.
 
-A program of its own: it imports a2v once, and forks a child for each line of JSON on its standard input. What came of the
-child goes to standard output. So a kill costs a fork, not a start of Python.
+It is a program that imports a2v once, and forks a child for each line of JSON on its standard input. It writes the result of
+the child to standard output. So a kill costs a fork, not a start of Python.
 """
 
 from __future__ import annotations

@@ -71,7 +71,7 @@ def _end_at_every_instant(make_batch, at_once, kind_at) -> None:
         assert ended != "died", instant
         assert batch.run(backend=backend) == "done", instant
         in_doubt = 0 if lists and kind != "SIGKILL" else 1
-        batch.is_sound(in_doubt=in_doubt, told_again=1)
+        batch.assert_sound(in_doubt=in_doubt, told_again=1)
 
     at_once(end_at, range(len(INSTANTS)))
 
@@ -98,7 +98,7 @@ def test_killed_in_later_runs(make_batch, at_once) -> None:
         batch.run(trouble=[instant, "SIGKILL"])
         batch.run(trouble=["before done", "SIGKILL"])
         assert batch.run() == "done"
-        batch.is_sound(in_doubt=3, told_again=3)
+        batch.assert_sound(in_doubt=3, told_again=3)
 
     at_once(end_at, INSTANTS[4:])
 
@@ -119,27 +119,27 @@ def test_killed_at_random(make_batch, at_once, request, lists) -> None:
             # A little more time for each run than for the one before, so that a slow machine gets to the end too.
             while batch.run(kill_after=draw.uniform(0, 0.3 + killed / 50)) == "killed":
                 killed += 1
-            batch.is_sound(in_doubt=killed, told_again=killed)
+            batch.assert_sound(in_doubt=killed, told_again=killed)
             kills += killed
 
     at_once(kill, range(SERIES))
 
 
-def test_two_processes_on_one_journal(make_batch, nursery) -> None:
+def test_two_processes_on_one_journal(make_batch, fork_server) -> None:
     """The second is refused, and says nothing to the server."""
     batch = make_batch(["a", "b"], render_seconds=4)
     first = {"folder": str(batch.folder), "base_url": batch.service.files_url, "jobs": batch.jobs}
-    nursery.begin(first)
+    fork_server.begin(first)
     wait_for(batch.service, submits=1)
-    other = type(nursery)()
+    other = type(fork_server)()
     try:
         refused = other.run(**first)
     finally:
         other.close()
     assert refused["ended"] == "JournalError"
     assert "another process works on" in refused["error"]
-    assert nursery.end()["ended"] == "done"
-    batch.is_sound()
+    assert fork_server.end()["ended"] == "done"
+    batch.assert_sound()
 
 
 @pytest.mark.extended
@@ -154,23 +154,23 @@ def test_downloads_interrupted_anywhere(make_batch) -> None:
         assert not list((batch.folder / "videos").glob("*.mp4"))
         assert batch.run() == "done"
         batch.service.recover()
-        batch.is_sound(told_again=1)
+        batch.assert_sound(told_again=1)
 
 
-def test_a_journal_is_read_while_another_process_writes_it(make_batch, nursery) -> None:
+def test_a_journal_is_read_while_another_process_writes_it(make_batch, fork_server) -> None:
     batch = make_batch(["a", "b"], render_seconds=1)
-    nursery.begin({"folder": str(batch.folder), "base_url": batch.service.files_url, "jobs": batch.jobs})
+    fork_server.begin({"folder": str(batch.folder), "base_url": batch.service.files_url, "jobs": batch.jobs})
     wait_for(batch.service, submits=2)
     states = {entry.state for entry in a2v.read_journal(batch.folder / "batch.db")}
     assert states <= {a2v.JobState.SUBMITTED, a2v.JobState.SUBMITTING, a2v.JobState.FINISHED, a2v.JobState.DONE}
-    assert nursery.end()["ended"] == "done"
-    batch.is_sound()
+    assert fork_server.end()["ended"] == "done"
+    batch.assert_sound()
 
 
 @pytest.mark.extended
 @pytest.mark.anyio
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])  # the engine's own
-async def test_twelve_recordings_through_the_engine(nursery, tmp_path) -> None:
+async def test_twelve_recordings_through_the_engine(fork_server, tmp_path) -> None:
     """Real renders of real speech, in a batch that is killed twice on the way: twelve videos that play, twelve submits."""
     clips = sorted(CLIPS.glob("*.flac"))
     recordings = [_short_copy(clips[n % len(clips)], tmp_path / f"{n:02d}.wav", start=n / 10) for n in range(12)]
@@ -179,9 +179,9 @@ async def test_twelve_recordings_through_the_engine(nursery, tmp_path) -> None:
         order |= {"base_url": engine.base_url, "token": engine.token}
         order["urls"] = {path.stem: path.as_uri() for path in recordings}
         for instant in ("after submitted", "after done"):
-            ended = await anyio.to_thread.run_sync(partial(nursery.run, trouble=[instant, "SIGKILL"], **order))
+            ended = await anyio.to_thread.run_sync(partial(fork_server.run, trouble=[instant, "SIGKILL"], **order))
             assert ended["ended"] == "killed"
-        assert (await anyio.to_thread.run_sync(partial(nursery.run, **order)))["ended"] == "done"
+        assert (await anyio.to_thread.run_sync(partial(fork_server.run, **order)))["ended"] == "done"
         async with a2v.AsyncA2V(engine.token, base_url=engine.base_url) as client:
             assert len(await client.videos.list()) == 12
     assert {entry.state for entry in a2v.read_journal(tmp_path / "batch.db")} == {a2v.JobState.DONE}
