@@ -169,7 +169,9 @@ class LoopThread:
         try:
             threading.Thread(target=self._run, name="a2v", daemon=True).start()
         except RuntimeError as error:  # the system has no more threads
-            self._finish(error)
+            # Two calls at once may have started two of these threads, and only one of them may finish.
+            if self._run_once.acquire(blocking=False):
+                self._finish(error)
 
     def _finish(self, error: BaseException | None) -> None:
         self.error = error
