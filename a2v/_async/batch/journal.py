@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from urllib.parse import urlsplit
 
 import anyio
-from attrs import asdict, evolve
+from attrs import asdict
 
 from a2v import _threads
 from a2v._async.batch import journal_file
@@ -316,20 +316,10 @@ class Journal:
             self._db.execute(f"PRAGMA user_version = {journal_file.VERSION}")
 
     def _begin_run(self) -> int:
-        """Settle interrupted submissions, and count the run.
-
-        They become *submitted* if the recovery record names them, else *unknown*, as in ``read_recovered_rows``.
-        """
+        """Settle interrupted submissions, and count the run."""
         record = self._lock_file.read_record() if self._lock_file else None
         with self._transaction():
-            if record:
-                self._db.execute(
-                    "UPDATE items SET state = 'submitted', video_id = ? "
-                    "WHERE identity = ? AND state IN ('submitting', 'unknown')",
-                    (record.video_id, record.identity),
-                )
-                self._db.execute(_ADD_OWN_VIDEO, (record.video_id, ORIGIN_KNOWN))
-            self._db.execute("UPDATE items SET state = 'unknown' WHERE state = 'submitting'")
+            _settle_interrupted(self._db, record)
             (run,) = self._db.execute("SELECT coalesce(max(value), 0) + 1 FROM facts WHERE name = 'run'").fetchone()
             self._db.execute("INSERT OR REPLACE INTO facts VALUES ('run', ?)", (run,))
         if record and self._lock_file:
@@ -379,17 +369,16 @@ def read_rows(path: Path) -> list[JournalRow]:
 
 
 def read_recovered_rows(path: Path) -> list[JournalRow]:
-    """Return the rows of a journal as opening it for a run would leave them, without changing it."""
+    """Return the rows of a journal as opening it for a run would leave them. Only a copy in memory is changed."""
     record = read_recovery_record(path)
-    rows = []
-    for row in read_rows(path):
-        if row.state not in (JobState.SUBMITTING, JobState.UNKNOWN):
-            rows.append(row)
-        elif record and row.identity == record.identity:
-            rows.append(evolve(row, state=JobState.SUBMITTED, video_id=record.video_id))
-        else:
-            rows.append(evolve(row, state=JobState.UNKNOWN))
-    return rows
+
+    def read() -> list[JournalRow]:
+        with journal_file.open_for_reading(path) as db, closing(journal_file.connect(None)) as copy:
+            db.backup(copy)
+            _settle_interrupted(copy, record)
+            return _read_ordered(copy)
+
+    return journal_file.translate_errors(path, read)
 
 
 def check_account(path: Path, *, base_url: str, token: Secret, new_token: bool) -> None:
@@ -410,10 +399,24 @@ def check_account(path: Path, *, base_url: str, token: Secret, new_token: bool) 
 
 def _read_file(path: Path) -> list[JournalRow]:
     with journal_file.open_for_reading(path) as db:
-        return [
-            journal_file.read_row(row)
-            for row in db.execute(f"{journal_file.SELECT_ROWS} ORDER BY place IS NULL, place").fetchall()
-        ]
+        return _read_ordered(db)
+
+
+def _read_ordered(db: sqlite3.Connection) -> list[JournalRow]:
+    rows = db.execute(f"{journal_file.SELECT_ROWS} ORDER BY place IS NULL, place").fetchall()
+    return [journal_file.read_row(row) for row in rows]
+
+
+def _settle_interrupted(db: sqlite3.Connection, record: RecoveryRecord | None) -> None:
+    """Make interrupted submissions *submitted* if the recovery record names them, else *unknown*."""
+    if record:
+        db.execute(
+            "UPDATE items SET state = 'submitted', video_id = ? "
+            "WHERE identity = ? AND state IN ('submitting', 'unknown')",
+            (record.video_id, record.identity),
+        )
+        db.execute(_ADD_OWN_VIDEO, (record.video_id, ORIGIN_KNOWN))
+    db.execute("UPDATE items SET state = 'unknown' WHERE state = 'submitting'")
 
 
 def _check_account(
