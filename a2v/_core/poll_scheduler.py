@@ -51,7 +51,7 @@ import math
 from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING
 
-from attrs import define, evolve, frozen
+from attrs import define, frozen
 
 from a2v._core.rate_limiter import RequestKind
 from a2v._values.models import Video, VideoStatus
@@ -315,9 +315,12 @@ class PollScheduler:
         if calls:
             position = len(requests) if self._last_was_call else 0
             requests.insert(position, ScheduledRequest(RequestKind.CALL, now))
-        requests = [evolve(each, at=max(each.at, now + limiter.delay(now, each.kind))) for each in requests]
-        scheduled = min(requests, key=lambda each: each.at)  # the first of those at the same time
-        return scheduled if math.isfinite(scheduled.at) else None
+        allowed_at = [max(each.at, now + limiter.delay(now, each.kind)) for each in requests]
+        at = min(allowed_at)
+        if math.isinf(at):
+            return None
+        scheduled = requests[allowed_at.index(at)]  # the first of those at the same time
+        return ScheduledRequest(scheduled.kind, at, scheduled.video_id)
 
     def start(self, scheduled: ScheduledRequest, now: float) -> None:
         """Record that a request is sent now."""
