@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
 ROUNDS, CALLS, TASKS, RENDER = 40, 50, 200, 2.0
-BOUND, SYNC_BOUND, SYNC_EXTRA = 1.3, 2.2, 250
+BOUND, SYNC_BOUND, SYNC_EXTRA = 1.1, 2.2, 250
 IMPORTS, IMPORT_BOUND = 20, 1.4
 CHARACTERS = [
     {
