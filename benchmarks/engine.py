@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
     from a2v.engine.face_pose import FacePose
 
-CLIPS = Path(render.__file__).parents[1] / "cli" / "clips"
+CLIPS = Path(render.__file__).with_name("recordings")
 MODEL_ID = "eva_a0008"
 FPS = 25
 LIMITS = {512: 2.0, 720: 1.6}

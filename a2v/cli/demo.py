@@ -6,26 +6,27 @@ import shlex
 import shutil
 import sys
 from itertools import cycle
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import anyio
 from attrs import frozen
 
 from a2v import A2VError, Job
+from a2v.engine import SAMPLE_RECORDING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
     from a2v import Character
     from a2v.cli.tracking import VideoTracker
 
-FOLDER = Path(__file__).with_name("clips")
+FOLDER = SAMPLE_RECORDING.parent
 
 
 @frozen
 class Clip:
-    """A recording that comes with a2v; ``clips/LICENSE.md`` has its origin and license.
+    """A recording that comes with a2v; ``engine/recordings/LICENSE.md`` has its origin and license.
 
     Attributes:
         name: The name of the file, without extension.

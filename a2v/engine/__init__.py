@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -15,7 +16,10 @@ if TYPE_CHECKING:
     from a2v.engine.server import LocalEngine, serve
     from a2v.engine.settings import Settings
 
-__all__ = ["LocalEngine", "Settings", "create_app", "serve"]
+__all__ = ["SAMPLE_RECORDING", "LocalEngine", "Settings", "create_app", "serve"]
+
+SAMPLE_RECORDING = Path(__file__).with_name("recordings") / "slt.flac"
+"""Three seconds of English speech to try things on; ``LICENSE.md`` beside it has its origin and licence."""
 
 _MODULES = {"LocalEngine": "server", "Settings": "settings", "create_app": "app", "serve": "server"}
 _REQUIRED = ("av", "numpy", "starlette", "thorvg_cython", "uvicorn")

@@ -10,7 +10,7 @@ import pytest
 from a2v import engine
 
 AUDIO = "https://example.com/hello.wav"
-VOICE = next((Path(engine.__file__).parents[1] / "cli" / "clips").glob("*.flac"))
+VOICE = next((Path(engine.__file__).parent / "recordings").glob("*.flac"))
 GENERATE = ["generate", AUDIO, "--model-id", "eva_a0008"]
 
 

@@ -15,14 +15,14 @@ import httpx
 import pytest
 from anyio.from_thread import start_blocking_portal
 
-import a2v.cli
+import a2v.engine
 from a2v.engine import LocalEngine
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 pytestmark = [pytest.mark.extended, pytest.mark.skipif(not CHROMIUM, reason="needs Chromium")]
 
-CLIP = next((Path(a2v.cli.__file__).parent / "clips").glob("*.flac"))
+CLIP = next((Path(a2v.engine.__file__).parent / "recordings").glob("*.flac"))
 # No sandbox: Chromium has none as root, and the page is our own.
 ARGUMENTS = [
     "--headless=new",

@@ -22,7 +22,7 @@ pytest.importorskip("distributed", reason="needs the dependency group `extended`
 psutil = pytest.importorskip("psutil", reason="needs the dependency group `extended`")
 
 import a2v
-import a2v.cli
+import a2v.engine
 from a2v import Job, VideoStatus
 from a2v.engine import LocalEngine, Settings, create_app
 from a2v.engine.dask_renderer import DaskRenderer
@@ -38,7 +38,7 @@ pytestmark = [
     pytest.mark.skipif(sys.platform == "win32", reason="kills processes the POSIX way"),
 ]
 
-CLIP = min((Path(a2v.cli.__file__).parent / "clips").glob("*.flac"), key=lambda path: path.stat().st_size)
+CLIP = min((Path(a2v.engine.__file__).parent / "recordings").glob("*.flac"), key=lambda path: path.stat().st_size)
 # On the workers, FLAC is really rendered, and everything else by the fake renderer, which exits with its worker too.
 PRELOAD = """
 import sys

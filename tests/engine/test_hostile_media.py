@@ -22,10 +22,10 @@ import httpx
 import numpy as np
 import pytest
 
-import a2v.cli
+import a2v.engine
 from a2v.engine import LocalEngine
 
-CLIPS = sorted((Path(a2v.cli.__file__).parent / "clips").glob("*.flac"))
+CLIPS = sorted((Path(a2v.engine.__file__).parent / "recordings").glob("*.flac"))
 SECRET = "/etc/hostname"
 KINDS = [
     ("mp3", "libmp3lame"),

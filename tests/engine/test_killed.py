@@ -15,13 +15,13 @@ from pathlib import Path
 import httpx
 import pytest
 
-import a2v.cli
+import a2v.engine
 from a2v import Job
 from a2v._core import wire
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL")
 
-CLIP = next((Path(a2v.cli.__file__).parent / "clips").glob("*.flac"))
+CLIP = next((Path(a2v.engine.__file__).parent / "recordings").glob("*.flac"))
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import attrs
 import httpx
 import pytest
 
-import a2v.cli
+import a2v.engine
 from a2v.cli.commands import run
 from a2v.cli.options import EngineOptions
 from a2v.engine import LocalEngine, Settings
@@ -19,7 +19,7 @@ from a2v.engine.errors import RenderError
 from a2v.engine.renderer import RenderRequest, render_in_child
 from a2v.engine.settings import SettingsOptions
 
-CLIP = min((Path(a2v.cli.__file__).parent / "clips").glob("*.flac"), key=lambda path: path.stat().st_size)
+CLIP = min((Path(a2v.engine.__file__).parent / "recordings").glob("*.flac"), key=lambda path: path.stat().st_size)
 # Runs until it is stopped, with the limits of a real render.
 SPIN = "from a2v.engine.worker import _limit_resources as limit\nlimit(2 << 30, 1)\nwhile True: pass"
 

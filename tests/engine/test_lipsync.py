@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import a2v.cli
+import a2v.engine
 from a2v.engine import lipsync
 from a2v.engine.animation import animate
 from a2v.engine.audio import decode
@@ -17,7 +17,7 @@ RATE = 16_000
 SPEECH = Path(__file__).parent / "speech"
 """Voices that were held out from training, with their visemes; see the README.md there."""
 
-CLIPS = Path(a2v.cli.__file__).parent / "clips"
+CLIPS = Path(a2v.engine.__file__).parent / "recordings"
 
 
 def vowel(seconds: float, first: float, second: float, pitch: float = 120.0, level: float = 0.3) -> np.ndarray:

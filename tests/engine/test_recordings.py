@@ -13,7 +13,7 @@ import av
 import numpy as np
 import pytest
 
-import a2v.cli
+import a2v.engine
 from a2v.engine.audio import RATE, Recording, decode
 from a2v.engine.errors import AudioError
 from a2v.engine.formats import detect_format
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from _pytest.mark import ParameterSet
 
-CLIPS = {path.stem: path for path in sorted((Path(a2v.cli.__file__).parent / "clips").glob("*.flac"))}
+CLIPS = {path.stem: path for path in sorted((Path(a2v.engine.__file__).parent / "recordings").glob("*.flac"))}
 
 
 @cache

@@ -14,12 +14,12 @@ from pathlib import Path
 import anyio
 import pytest
 
-import a2v.cli
+import a2v.engine
 from a2v.engine import renderer, sandbox
 from a2v.engine.errors import RenderCrashedError, RenderError
 from a2v.engine.renderer import RenderRequest, render_in_child
 
-CLIP = min((Path(a2v.cli.__file__).parent / "clips").glob("*.flac"), key=lambda path: path.stat().st_size)
+CLIP = min((Path(a2v.engine.__file__).parent / "recordings").glob("*.flac"), key=lambda path: path.stat().st_size)
 
 needs_sandbox = pytest.mark.skipif(
     sys.platform != "linux" or platform.machine() not in ("x86_64", "aarch64"), reason="needs Linux"

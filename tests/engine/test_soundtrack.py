@@ -10,13 +10,13 @@ import av
 import numpy as np
 import pytest
 
-import a2v.cli
+import a2v.engine
 from a2v.engine.audio import Recording
 from a2v.engine.decoding import _IGNORE_TAGS
 from a2v.engine.render import render
 from a2v.engine.video_writer import DRAWING_OPTIONS, FrameBuffer, open_video
 
-CLIPS = {path.stem: path for path in sorted((Path(a2v.cli.__file__).parent / "clips").glob("*.flac"))}
+CLIPS = {path.stem: path for path in sorted((Path(a2v.engine.__file__).parent / "recordings").glob("*.flac"))}
 RATE = 48_000
 
 

@@ -18,7 +18,7 @@ import a2v
 from a2v.engine import LocalEngine
 from a2v.engine.audio import RATE, decode
 
-CLIPS = Path(a2v.__file__).parent / "cli" / "clips"
+CLIPS = Path(a2v.__file__).parent / "engine" / "recordings"
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="fork and SIGKILL")
 

@@ -44,7 +44,7 @@ _VOICES = {
 _PROMPTS = Path("/usr/share/asterisk/sounds")
 _ESPEAK = {"es": "es-419", "fr": "fr-fr", "it": "it", "ru": "ru"}
 _SPHINX = Path("/usr/share/pocketsphinx/test/data")
-_CLIPS = Path(__file__).parents[2] / "a2v" / "cli" / "clips"
+_CLIPS = Path(__file__).parents[2] / "a2v" / "engine" / "recordings"
 _ARCTIC = {
     "slt": "he turned sharply and faced gregson across the table",
     "awb": "and you always want to see it in the superlative degree",
