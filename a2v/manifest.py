@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from a2v import _unicode_paths
 from a2v._core import manifest_jobs, manifest_rows
 from a2v._values import arguments
-from a2v._values.models import RowError
+from a2v._values.models import Avatar, Character, RowError
 from a2v.errors import InvalidArgumentError, ManifestError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from a2v._values.jobs import Job
 
@@ -45,11 +46,13 @@ def read_manifest(
     source: str | os.PathLike[str] | Iterable[Mapping[str, Any] | Job] | DataFrame,
     *,
     resolve: Callable[[str], str] | None = None,
+    characters: Iterable[Character | Avatar] | None = None,
 ) -> list[Job]:
     """Read the jobs of a batch from a table: a file, a data frame, or rows of your own.
 
     The columns are ``audio_url``, ``model_id`` (or ``pose_id``, where the server has poses), and optionally ``name`` and
-    ``with_mask``; case and spaces in their names do not matter. Other columns come back in ``job.extra``.
+    ``with_mask``; case and spaces in their names do not matter. ``audio``, ``file``, ``recording`` and ``url`` are other names
+    of ``audio_url``, ``character`` and ``model`` of ``model_id``. Other columns come back in ``job.extra``.
 
     The same rules apply to all sources. Blank rows are skipped, and so are rows at the end in which all of these columns are
     blank. A missing value (``None``, NaN, ``pandas.NA``) is blank, a whole number may be a float, and an index
@@ -58,11 +61,13 @@ def read_manifest(
     Args:
         source: The path of a file: CSV (``.csv``, ``.tsv``, ``.txt``; separated by comma, semicolon, tab or bar), JSON Lines
             (``.jsonl``, ``.ndjson``), a JSON array of objects (``.json``), or an Excel workbook (``.xlsx``, ``.xlsm``), of
-            which the visible rows of the first visible sheet are read. Text is UTF-8, or UTF-16 with a byte-order mark. A
-            file has at most 100 MiB and 2,000,000 cells. Or else a data frame, or an iterable of mappings, such as
+            which the visible rows of the first visible sheet are read. Text is UTF-8, or UTF-16 with a byte-order mark; the
+            encoding of other text is guessed, with a ``UnicodeWarning``. A file has at most 100 MiB and 2,000,000 cells. Or else a data frame, or an iterable of mappings, such as
             ``csv.DictReader``; named tuples, rows of ``sqlite3`` and jobs are rows too.
         resolve: Called with each ``audio_url`` as it is written; its result is used instead, and a ``ValueError`` that it
             raises is reported as an error of that cell.
+        characters: The characters of the server, from ``client.characters.list()``, or its avatars, or both. Then an id that is
+            not among them is an error, and ``model_id`` may also be the name or display name of exactly one character.
 
     Returns:
         The jobs, in the order of the rows.
@@ -70,11 +75,11 @@ def read_manifest(
     Raises:
         ManifestError: The manifest has errors, or the file cannot be read. ``error.faults`` has every error, with its row
             and column.
-        InvalidArgumentError: ``resolve`` is not a function.
+        InvalidArgumentError: ``resolve`` is not a function, or ``characters`` has other objects.
     """
     what = f"the manifest {os.fspath(source)}" if isinstance(source, (str, os.PathLike)) else "the manifest"
     try:
-        found = load(source, resolve)
+        found = load(source, resolve, None if characters is None else _speakers(characters))
     except OSError as error:
         if not isinstance(source, (str, os.PathLike)):
             raise  # raised by the rows of the caller
@@ -82,11 +87,25 @@ def read_manifest(
         raise ManifestError(what, faults=(row_error,)) from None
     if found.errors:
         raise ManifestError(what, faults=found.errors)
+    if found.encoding:
+        warnings.warn(f"{what} is not UTF-8; it was read as {found.encoding}", UnicodeWarning, stacklevel=2)
     return found.jobs
 
 
-def load(source: Any, resolve: Callable[[str], str] | None = None) -> manifest_jobs.Manifest:
-    """Read a manifest like ``read_manifest``; return its errors and row numbers too.
+def _speakers(characters: object) -> manifest_jobs.Speakers:
+    given: list[Any] = list(characters) if isinstance(characters, Iterable) else [characters]
+    known = [one for one in given if isinstance(one, (Character, Avatar))]
+    if len(known) < len(given):
+        wrong = next(one for one in given if not isinstance(one, (Character, Avatar)))
+        shown = arguments.short_repr(wrong)
+        raise InvalidArgumentError(f"characters must be characters and avatars of a server, got {shown}")
+    return manifest_jobs.Speakers.of(known)
+
+
+def load(
+    source: Any, resolve: Callable[[str], str] | None = None, speakers: manifest_jobs.Speakers | None = None
+) -> manifest_jobs.Manifest:
+    """Read a manifest like ``read_manifest``; return its errors, row numbers and encoding too.
 
     Raises:
         OSError: The file cannot be read.
@@ -94,16 +113,18 @@ def load(source: Any, resolve: Callable[[str], str] | None = None) -> manifest_j
     if resolve is not None and not callable(resolve):
         raise InvalidArgumentError(f"resolve must be a function or None, got {arguments.short_repr(resolve)}")
     if isinstance(source, (str, os.PathLike)):
-        return _load_file(_unicode_paths.find_existing(Path(source)), resolve)
+        return _load_file(_unicode_paths.find_existing(Path(source)), resolve, speakers)
     if isinstance(source, (bytes, Mapping)) or not hasattr(source, "__iter__"):
         kind = type(source).__name__
         return _faulty(
             f"it is the path of a file, a data frame, or an iterable of rows, and not an object of type {kind}"
         )
-    return manifest_jobs.read_rows(manifest_jobs.rows_of(source), resolve)
+    return manifest_jobs.read_rows(manifest_jobs.rows_of(source), resolve, speakers=speakers)
 
 
-def _load_file(path: Path, resolve: Callable[[str], str] | None) -> manifest_jobs.Manifest:
+def _load_file(
+    path: Path, resolve: Callable[[str], str] | None, speakers: manifest_jobs.Speakers | None
+) -> manifest_jobs.Manifest:
     if path.is_dir():
         return _faulty("it is a folder; give the name of a file in it")
     read = _READERS.get(path.suffix.lower())
@@ -115,7 +136,7 @@ def _load_file(path: Path, resolve: Callable[[str], str] | None) -> manifest_job
         data = file.read(manifest_rows.MAX_BYTES + 1)
     if len(data) > manifest_rows.MAX_BYTES:
         return _faulty(f"it is too big for a manifest: more than {manifest_rows.MAX_BYTES >> 20} MiB")
-    return manifest_jobs.read_rows(read(data), resolve, is_file=True)
+    return manifest_jobs.read_rows(read(data), resolve, speakers=speakers, is_file=True)
 
 
 def _faulty(problem: str) -> manifest_jobs.Manifest:

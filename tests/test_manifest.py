@@ -84,6 +84,35 @@ class TestTables:
         text = "model_id;audio_url;a,b,c,d,e\neva;https://example.com/?a=1,2,3,4;1,2\n"
         assert read(text) == [a2v.Job("eva", "https://example.com/?a=1,2,3,4")]
 
+    @pytest.mark.parametrize(
+        ("audio", "speaker"),
+        [("Audio", "Character"), ("file", "MODEL"), ("Recording", "model_id"), ("url", "model-id")],
+    )
+    def test_other_names_of_the_columns(self, read, audio, speaker) -> None:
+        assert read(f"{speaker},{audio},url of customer\neva,{URL},x") == [JOB]
+        assert a2v.read_manifest([{speaker: "eva", audio: URL}]) == [JOB]
+
+    def test_the_extra_columns_of_jobs_are_not_other_names(self) -> None:
+        (job,) = a2v.read_manifest([a2v.Job("eva", URL, extra={"url": "https://example.com", "file": 7})])
+        assert (job, job.extra) == (JOB, {"url": "https://example.com", "file": 7})
+
+    @pytest.mark.parametrize(
+        ("encoding", "shown", "name"),
+        [
+            ("cp1252", "Windows-1252", "Grüße – „10 €“"),
+            ("cp1250", "Windows-1250", "žluťoučký kůň"),
+            ("cp1251", "Windows-1251", "Запись, привет"),
+            ("mac_roman", "Mac OS Roman", "Müller é"),
+            ("gb18030", "GB18030", "录音一 北京"),
+            ("cp932", "Windows-932", "録音テスト"),
+        ],
+    )
+    def test_text_in_another_encoding_is_read_with_a_warning(self, read, encoding, shown, name) -> None:
+        content = f"file;character;name\n{URL};eva;{name.replace(';', '')}\n".encode(encoding)
+        with pytest.warns(UnicodeWarning, match=f"jobs.csv is not UTF-8; it was read as {shown}") as warned:
+            assert read(content) == [a2v.Job("eva", URL, name)]
+        assert warned[0].filename == __file__
+
     @pytest.mark.parametrize("name", ["jobs.tsv", "jobs.TXT"])
     def test_other_endings_of_csv(self, read, name) -> None:
         assert read(f"model_id\taudio_url\neva\t{URL}", name) == [JOB]
@@ -213,16 +242,19 @@ class TestFaults:
             ("jobs", "x", (None, None), "got none"),
             ("jobs.csv", f"\neva,{URL}\n", (2, None), "lacks audio_url and model_id (or pose_id): 'eva', 'https"),
             ("jobs.csv", f"audio_url,who\n{URL},eva\n", (1, None), "lacks model_id (or pose_id): 'audio_url', 'who'"),
-            ("jobs.csv", "model_id,audio_url,Model ID\n", (1, "model_id"), "more than once"),
+            ("jobs.csv", "model_id,audio_url,Model ID\n", (1, "model_id"), "the same column, model_id: keep one"),
+            ("jobs.csv", "file,character,audio_url\n", (1, "audio_url"), "'file', 'audio_url' are the same column"),
+            ("jobs.csv", "url,recording,model\n", (1, "audio_url"), "'url', 'recording' are the same column"),
+            ("jobs.jsonl", json.dumps({"model": "a", "model_id": "b", "url": URL}), (1, "model_id"), "'model'"),
             ("jobs.csv", "model_id,audio_url,x,x\n", (1, "x"), "more than once"),
             ("jobs.csv", f'model_id,audio_url\neva,{URL}\n"eva,x\ny', (3, None), "never closed"),
             ("jobs.csv", f'model_id,audio_url\n"e"va,{URL}\n', (2, None), "not CSV: ',' expected after"),
             ("jobs.csv", f"model_id,audio_url\neva,{URL}\nev\0a,{URL}", (3, None), "NUL"),
             (
                 "jobs.csv",
-                f"model_id,audio_url\n\neva,{URL},ü".encode("latin-1"),
+                f"model_id,audio_url,ü,é\n\neva,{URL},".encode() + b"\xfc",
                 (3, None),
-                "byte 0xfc (number 51 of the",
+                "byte 0xfc (number 57 of the",
             ),
             ("jobs.csv", f"\ufeffmodel_id,audio_url\nü,{URL},".encode() + b"\xff", (2, None), "0xff (number 52 of the"),
             ("jobs.csv", "model_id\n".encode("utf-16") + b"x", (2, None), "not UTF-16: save the file as UTF-8"),
@@ -298,6 +330,43 @@ class TestFaults:
         assert str(a2v.RowError(3, "name", "it is odd")) == "row 3, name: it is odd"
         assert str(a2v.RowError(3, None, "it is odd")) == "row 3: it is odd"
         assert str(a2v.RowError(None, None, "it is odd")) == "it is odd"
+
+
+class TestCharacters:
+    CHARACTERS = (
+        a2v.Character(model_id="eva_a0008", name="eva", display_name="Eva 01"),
+        a2v.Character(model_id="leo_a0047", name="leo", display_name="Leo"),
+        a2v.Character(model_id="leo_b0001", display_name="leo"),
+    )
+    AVATAR = a2v.Avatar(avatar_id="a", poses=(a2v.Pose(pose_id="front"), a2v.Pose(pose_id="side")))
+
+    @pytest.mark.parametrize("name", ["eva_a0008", "Eva 01", "eva_01", " EVA "])
+    def test_a_character_may_be_named(self, read, name) -> None:
+        jobs = read(f"character,audio_url\n{name},{URL}", characters=self.CHARACTERS)
+        assert jobs == [a2v.Job("eva_a0008", URL)]
+
+    def test_unknown_ids_and_ambiguous_names_are_errors(self, faults) -> None:
+        rows = "".join(f"{name},{URL}\n" for name in ("Eva_a008", "leo", "xyz", ""))
+        assert faults(f"model,audio_url\n{rows}{'eva'},", characters=iter(self.CHARACTERS)) == [
+            ((2, "model"), "there is no character 'Eva_a008'; did you mean 'eva_a0008'?"),
+            ((3, "model"), "2 characters are called 'leo': use one of 'leo_a0047', 'leo_b0001'"),
+            ((4, "model"), "there is no character 'xyz'; use one of 'eva_a0008', 'leo_a0047', 'leo_b0001'"),
+            ((5, "model"), "it is missing or empty"),
+            ((6, "audio_url"), "it is missing or empty"),
+        ]
+
+    def test_poses(self, read, faults) -> None:
+        table = f"pose_id,audio_url\n{{}},{URL}"
+        assert read(table.format("side"), characters=[self.AVATAR]) == [a2v.Job(pose_id="side", audio_url=URL)]
+        (fault,) = faults(table.format("sid"), characters=[self.AVATAR])
+        assert fault == ((2, "pose_id"), "there is no pose 'sid'; did you mean 'side'?")
+        # Without avatars among them, poses are not checked.
+        assert read(table.format("sid"), characters=self.CHARACTERS) == [a2v.Job(pose_id="sid", audio_url=URL)]
+
+    @pytest.mark.parametrize("characters", [5, ["eva"], [None]])
+    def test_something_else(self, read, characters) -> None:
+        with pytest.raises(a2v.InvalidArgumentError, match="characters must be characters and avatars"):
+            read("", characters=characters)
 
 
 class TestWorkbooks:

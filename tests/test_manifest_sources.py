@@ -223,16 +223,19 @@ class TestHeaders:
         assert faults(rows) == [(None, "audio_url", problem), (None, "model_id or pose_id", problem)]
 
     def test_a_column_that_some_rows_lack_is_a_fault_of_each(self) -> None:
-        rows = [{"model_id": "eva", "audio_url": URL}, {"model_id": "eva"}, {"model_id": "eva", "url": URL}]
+        rows = [{"model_id": "eva", "audio_url": URL}, {"model_id": "eva"}, {"model_id": "eva", "link": URL}]
         assert [(row, column) for row, column, _ in faults(rows)] == [(2, "audio_url"), (3, "audio_url")]
         assert [row for row, _, _ in faults([rows[0], {"who": "eva", "says": URL}])] == [2, 2]
 
     def test_one_column_twice_is_one_fault(self, tmp_path) -> None:
         row = {"model_id": "eva", "modelId": "eva", "audio_url": URL}
-        assert faults([row] * 3) == [(1, "modelId", "it is the same column as 'model_id' (and so in 2 more rows)")]
-        assert faults([row] * 2) == [(1, "modelId", "it is the same column as 'model_id' (and so in 1 more row)")]
+        same = (
+            "the headers 'model_id', 'modelId' are the same column, model_id: keep one, and rename or remove the others"
+        )
+        assert faults([row] * 3) == [(1, "modelId", f"{same} (and so in 2 more rows)")]
+        assert faults([row] * 2) == [(1, "modelId", f"{same} (and so in 1 more row)")]
         frame = PandasFrame(["model_id", "Model ID", "audio_url"], [["eva", "eva", URL]])
-        assert faults(frame) == [(None, "model_id", "the header names this column more than once")]
+        assert faults(frame) == [(None, "model_id", same.replace("modelId", "Model ID"))]
 
     def test_of_many_columns_the_first_are_named(self) -> None:
         (_, _, problem), _ = faults([{f"column {number}" * 20: 1 for number in range(30)}] * 2)

@@ -11,17 +11,30 @@ import datetime as dt
 import math
 import numbers
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
+from difflib import get_close_matches
 from typing import Any
 
 from attrs import define, field, frozen
 
 from a2v._core.file_names import default_name, mask_name, name_key
-from a2v._core.manifest_rows import COLUMNS, Hidden, Row, column_of, is_blank, listed, table
+from a2v._core.manifest_rows import (
+    COLUMNS,
+    Decoded,
+    Hidden,
+    Row,
+    Rows,
+    column_of,
+    is_blank,
+    listed,
+    repeated_column,
+    table,
+)
 from a2v._core.workbook import MAX_CELLS, CellError
 from a2v._values.jobs import Job
-from a2v._values.models import RowError
+from a2v._values.models import Avatar, Character, RowError
 from a2v._values.text import escape, find_invisible, find_unwritable, redact_url, redacted_repr, strip
 
 Resolve = Callable[[str], str]
@@ -52,28 +65,39 @@ class Manifest:
         rows: The row number of each job.
         errors: The errors, in the order of the rows. With any, ``jobs`` is incomplete.
         hidden: The numbers of the rows that were skipped because the workbook hides them.
+        encoding: The presumed encoding of a file that is not UTF-8; ``None`` for others.
     """
 
     jobs: list[Job]
     rows: list[int]
     errors: tuple[RowError, ...]
     hidden: list[int] = field(factory=list)
+    encoding: str | None = None
 
 
 def read_rows(
-    rows: Iterable[Row | RowError | Hidden], resolve: Resolve | None = None, *, is_file: bool = False
+    rows: Iterable[Row | RowError | Hidden | Decoded],
+    resolve: Resolve | None = None,
+    *,
+    speakers: Speakers | None = None,
+    is_file: bool = False,
 ) -> Manifest:
     """Make a job of each row.
 
     Args:
         rows: The rows, and the errors found when they were read.
         resolve: Replaces the ``audio_url`` of a row, or raises ``ValueError``.
+        speakers: The characters and poses that there are. ``None``: any id is accepted.
         is_file: Whether the rows come from a file. It must contain a job, and its size is limited.
     """
-    reader = _Reader(resolve)
+    reader = _Reader(resolve, speakers)
     cells = 0
     hidden: list[int] = []
+    encoding: str | None = None
     for row in rows:
+        if isinstance(row, Decoded):
+            encoding = row.encoding
+            continue
         if isinstance(row, Hidden):
             hidden = row.numbers
             continue
@@ -93,7 +117,7 @@ def read_rows(
     if not reader.jobs and not errors and (is_file or reader.unfilled):
         among = f", except in hidden rows, which are skipped: {listed_rows(hidden)}" if hidden else ""
         errors = [RowError(None, None, f"there is no job in it{among}")]
-    return Manifest(reader.jobs, reader.rows, tuple(errors), hidden)
+    return Manifest(reader.jobs, reader.rows, tuple(errors), hidden, encoding)
 
 
 def listed_rows(numbers: Sequence[int]) -> str:
@@ -102,7 +126,7 @@ def listed_rows(numbers: Sequence[int]) -> str:
     return ", ".join(map(str, numbers[:_MOST_LISTED])) + more
 
 
-def rows_of(source: Any) -> Iterator[Row | RowError | Hidden]:
+def rows_of(source: Any) -> Rows:
     """Yield the rows of a data frame or an iterable, numbered from 1."""
     if any(name is not None for name in getattr(getattr(source, "index", None), "names", ())):
         source = source.reset_index()  # turns a named index of pandas into columns
@@ -113,6 +137,61 @@ def rows_of(source: Any) -> Iterator[Row | RowError | Hidden]:
             return
     for number, content in enumerate(source, 1):
         yield Row(number, content)
+
+
+@frozen
+class Speakers:
+    """The characters and poses of a server.
+
+    Attributes:
+        ids: For ``model_id`` and ``pose_id``: the ids that there are. A column that is missing is not checked.
+        names: The ids of the characters with each name, by ``_plain_name``.
+    """
+
+    ids: Mapping[str, Sequence[str]]
+    names: Mapping[str, Sequence[str]] = field(factory=dict)
+
+    @classmethod
+    def of(cls, speakers: Iterable[Character | Avatar]) -> Speakers:
+        """Collect the ids and names."""
+        ids: dict[str, list[str]] = {}
+        names: dict[str, list[str]] = {}
+        for speaker in speakers:
+            if isinstance(speaker, Avatar):
+                ids.setdefault("pose_id", []).extend(pose.pose_id for pose in speaker.poses)
+            else:
+                ids.setdefault("model_id", []).append(speaker.model_id)
+                for name in {_plain_name(speaker.display_name), _plain_name(speaker.name)} - {""}:
+                    names.setdefault(name, []).append(speaker.model_id)
+        return cls(ids, names)
+
+    def resolve(self, column: str, text: str) -> str:
+        """Return the id that a cell means: an id, or the name of exactly one character.
+
+        Raises:
+            ValueError: There is no such character or pose, or there are several characters with this name.
+        """
+        ids = self.ids.get(column)
+        if ids is None or text in ids:
+            return text
+        found = self.names.get(_plain_name(text), ()) if column == "model_id" else ()
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise ValueError(f"{len(found)} characters are called {redacted_repr(text)}: use one of {listed(found)}")
+        candidates = {_plain_name(one): one for one in ids}
+        if column == "model_id":
+            candidates |= {name: ids[0] for name, ids in self.names.items()}
+        similar = get_close_matches(_plain_name(text), candidates, n=1)
+        advice = f"did you mean {candidates[similar[0]]!r}?" if similar else f"use one of {listed(ids)}"
+        raise ValueError(
+            f"there is no {'character' if column == 'model_id' else 'pose'} {redacted_repr(text)}; {advice}"
+        )
+
+
+def _plain_name(name: str) -> str:
+    """Return a name without differences of case, spaces and hyphens: ``Eva 01`` and ``eva_01`` are the same."""
+    return re.sub(r"[\s_-]+", " ", strip(name)).strip().casefold()
 
 
 @frozen
@@ -144,12 +223,12 @@ class _Layout:
     problems: list[tuple[str, str]]
 
     @classmethod
-    def of(cls, keys: Iterable[Any]) -> _Layout:
-        """Determine the meaning of keys."""
+    def of(cls, keys: Iterable[Any], *, of_job: bool) -> _Layout:
+        """Determine the meaning of keys. The extra columns of a job are extra, whatever their names."""
         found = cls({}, [], [], [], [])
         for place, key in enumerate(keys, 1):
             header = "" if key is None else strip(str(key))
-            column = column_of(header)
+            column = None if of_job and header not in COLUMNS else column_of(header)
             if not header:
                 found.nameless.append((key, place, not found.headers))
                 continue
@@ -158,7 +237,7 @@ class _Layout:
                 found.extra.append((key, header))
                 found.problems.extend((escape(header), problem) for problem in _unwritable(header))
             elif column in found.ours:
-                found.problems.append((escape(header), f"it is the same column as {found.ours[column][1]!r}"))
+                found.problems.append((escape(header), repeated_column(column, (found.ours[column][1], header))))
             else:
                 found.ours[column] = key, escape(header)
         return found
@@ -199,6 +278,7 @@ class _Unnamed:
 @define
 class _Reader:
     resolve: Resolve | None
+    speakers: Speakers | None
     jobs: list[Job] = field(factory=list)
     rows: list[int] = field(factory=list)
     errors: list[RowError] = field(factory=list)
@@ -222,8 +302,8 @@ class _Reader:
                 RowError(row.number, None, f"a row must be a mapping of columns to cells, got {_shown(row.content)}"),
             )
             return
-        keys = tuple(content)
-        layout = self.layouts.get(keys) or self.layouts.setdefault(keys, _Layout.of(keys))
+        keys = (isinstance(row.content, Job), *content)
+        layout = self.layouts.get(keys) or self.layouts.setdefault(keys, _Layout.of(keys[1:], of_job=keys[0]))
         cells = {column: content[key] for column, (key, _) in layout.ours.items() if not is_blank(content[key])}
         if layout.names_jobs and (not cells or (cells.keys() == {"with_mask"} and _is_off(cells["with_mask"]))):
             if not _is_empty(row, content):
@@ -318,7 +398,9 @@ class _Reader:
         text = _text(cell)
         if found := find_invisible(text, is_name=column == "name"):
             raise ValueError(f"it contains {found}: delete it, or retype the text")
-        return self.resolve(text) if column == "audio_url" and self.resolve else text
+        if column == "audio_url" and self.resolve:
+            return self.resolve(text)
+        return self.speakers.resolve(column, text) if self.speakers else text
 
     def _name(self, row: Row, values: Mapping[str, Any], layout: _Layout) -> None:
         name = values.get("name") or default_name(self.place)

@@ -14,6 +14,7 @@ from typing import Any
 
 from attrs import field, frozen
 
+from a2v._core import code_pages
 from a2v._core.workbook import CellError, WorkbookError, read_sheet
 from a2v._values.models import RowError
 from a2v._values.text import escape, is_invisible, strip
@@ -24,7 +25,16 @@ MAX_COLUMNS = 16_384
 """The most columns of a table, as in Excel."""
 
 COLUMNS = ("model_id", "pose_id", "audio_url", "name", "with_mask")
-_PLAIN = {column.replace("_", ""): column for column in COLUMNS}
+ALIASES = {
+    "audio": "audio_url",
+    "file": "audio_url",
+    "recording": "audio_url",
+    "url": "audio_url",
+    "character": "model_id",
+    "model": "model_id",
+}
+"""Other headers of a job's columns."""
+_PLAIN = {column.replace("_", ""): column for column in COLUMNS} | ALIASES
 # The longer ones first, because the BOM of UTF-32 LE begins with that of UTF-16 LE.
 _BOMS = {
     codecs.BOM_UTF32_LE: "utf-32",
@@ -64,12 +74,19 @@ class Hidden:
     numbers: list[int]
 
 
-Rows = Iterator[Row | RowError | Hidden]
+@frozen
+class Decoded:
+    """The presumed encoding of a file that is not UTF-8."""
+
+    encoding: str
+
+
+Rows = Iterator[Row | RowError | Hidden | Decoded]
 
 
 @lru_cache(maxsize=1024)
 def column_of(header: str) -> str | None:
-    """Return the column of a job that a header means, in any spelling: ``Audio URL`` is ``audio_url``."""
+    """Return the column of a job that a header means, in any spelling: ``Audio URL`` and ``File`` are ``audio_url``."""
     plain = re.sub(r"[\s_-]", "", header).casefold()
     return _PLAIN.get(plain if plain.isascii() else "".join(one for one in plain if not is_invisible(one)))
 
@@ -120,6 +137,11 @@ def _of_text(data: bytes, read: Callable[[str], Rows]) -> Rows:
     try:
         text = data.decode(encoding)
     except UnicodeDecodeError as error:
+        guess = code_pages.decode(data) if encoding == "utf-8" else None
+        if guess:
+            yield Decoded(guess[1])
+            yield from read(guess[0])
+            return
         at = error.start + len(data) - len(error.object)  # the utf-8-sig codec does not count the BOM
         line = data[:at].decode(encoding, "ignore").count("\n") + 1
         byte = f"the byte 0x{data[at]:02x} (number {at + 1} of the file)"
@@ -202,13 +224,23 @@ def _header_errors(number: int, header: list[str], where: str) -> Iterator[RowEr
     if len(header) > MAX_COLUMNS:
         yield _too_wide(number or None)
         return
-    twice = Counter(column_of(name) or name for name in header)
-    for name, count in twice.items():
-        if count > 1:
-            yield RowError(number or None, escape(name), "the header names this column more than once")
-    missing = missing_columns(twice)
+    columns: dict[str, list[str]] = {}
+    for name in header:
+        columns.setdefault(column_of(name) or name, []).append(name)
+    for column, names in columns.items():
+        if len(names) > 1:
+            yield RowError(number or None, escape(column), repeated_column(column, names))
+    missing = missing_columns(columns)
     if missing:
         yield RowError(number or None, None, f"{where} must name the columns, and lacks {missing}: {listed(header)}")
+
+
+def repeated_column(column: str, headers: Iterable[str]) -> str:
+    """Say that several headers are the same column."""
+    spellings = list(dict.fromkeys(headers))
+    if len(spellings) == 1:
+        return "the header names this column more than once"
+    return f"the headers {listed(spellings)} are the same column, {column}: keep one, and rename or remove the others"
 
 
 def _too_wide(number: int | None) -> RowError:

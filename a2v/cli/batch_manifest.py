@@ -12,6 +12,7 @@ from a2v._core.file_names import file_names
 from a2v._core.file_urls import path_from_url
 from a2v._core.job_errors import is_lost
 from a2v._core.job_matching import ambiguity_lines
+from a2v._core.manifest_jobs import listed_rows
 from a2v._core.url_signatures import without_query
 from a2v.cli.events import DryRunPlan
 from a2v.cli.job_status import JobStatus, count_stages
@@ -37,14 +38,14 @@ class BatchManifest:
         rows: The row number of each job.
         names: The name of each job's file, without extension.
         sources: The recording of each job as the manifest has it, without credentials.
-        hidden_rows: The numbers of the rows that were skipped because the workbook hides them.
+        notices: Warnings about how it was read.
     """
 
     jobs: Sequence[Job]
     rows: Sequence[int]
     names: Sequence[str]
     sources: Sequence[str]
-    hidden_rows: Sequence[int] = ()
+    notices: Sequence[str] = ()
 
     @property
     def files(self) -> dict[str, Path]:
@@ -146,7 +147,15 @@ def read_batch_manifest(path: Path, server: ServerOptions, *, staged: bool) -> B
     if found.errors:
         raise ManifestError(f"the manifest {path}", faults=found.errors)
     job_sources = [sources[job.audio_url] for job in found.jobs]
-    return BatchManifest(found.jobs, found.rows, file_names(found.jobs), job_sources, found.hidden)
+    notices = []
+    if found.encoding:
+        notices.append(
+            f"{path} is not UTF-8; it was read as {found.encoding}. If letters are wrong, save it as UTF-8"
+            ' (in Excel "CSV UTF-8 (Comma delimited)") or as .xlsx'
+        )
+    if found.hidden:
+        notices.append(f"{path}: hidden rows were skipped: {listed_rows(found.hidden)}")
+    return BatchManifest(found.jobs, found.rows, file_names(found.jobs), job_sources, notices)
 
 
 def _state_after(error: A2VError) -> JobState:

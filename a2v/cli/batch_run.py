@@ -26,7 +26,6 @@ from a2v._async.batch.lock_file import is_in_use
 from a2v._async.batch.planning import plan_dry_run
 from a2v._core.batch_options import BatchOptions
 from a2v._core.job_matching import repeated_jobs
-from a2v._core.manifest_jobs import listed_rows
 from a2v._unicode_paths import find_existing
 from a2v.cli.batch_manifest import BatchManifest, read_batch_manifest
 from a2v.cli.connection import account, connect
@@ -99,8 +98,8 @@ async def run_batch(
         options = evolve(options, max_in_flight=_MAX_LOCAL)
     renderer = open_renderer(as_json=server.as_json)
     events = EventStream(renderer.render, "reading the journal and the folder")
-    if manifest.hidden_rows:
-        events.emit(Warned(f"{path}: hidden rows were skipped: {listed_rows(manifest.hidden_rows)}"))
+    for notice in manifest.notices:
+        events.emit(Warned(notice))
     run = _BatchRun(manifest, options, journal, flags.report, staging, server, events, again)
     await (run.dry_run() if flags.dry_run else run.run(renderer))
 
