@@ -140,7 +140,7 @@ class NotFoundError(APIError):
 
 
 class RateLimitError(APIError):
-    """The server rejected the request for exceeding its rate limit, after all retries (HTTP 429, code 1009).
+    """The server rejected the request for exceeding its rate limit (HTTP 429, code 1009), for ten minutes without a success.
 
     Attributes:
         retry_after: Seconds until the server accepts requests again, if the response says so.

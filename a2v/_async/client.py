@@ -34,7 +34,8 @@ class AsyncA2V(HoldsSecret):
         base_url: The server; ``None``: that of ``A2V_BASE_URL``, or the hosted service if that is not set or empty.
         timeout: Seconds for one exchange with the server, 30 by default. Waits for videos have their own timeouts.
         max_retries: How often a failed request is repeated, 3 by default. A submission that may have arrived is never
-            repeated.
+            repeated. Rejections with HTTP 429 do not count: they are repeated until the client has had no success for ten
+            minutes, unless this is 0.
         rate_limit: Upper bound of the requests per minute; responses may lower it but never raise it. ``"auto"`` (the
             default): the limit in the responses, and 30 until the first one. ``None``: the limit in the responses, and no
             limit until the first one.

@@ -53,6 +53,8 @@ _WINDOW = 60.0
 _MARGIN = 0.5
 # Seconds for which other users of the token are expected to continue to use it.
 _SHARED_MEMORY = 2 * _WINDOW
+# Seconds after the last 429 until the next one counts as the first: the client was idle meanwhile, so it may know nothing new.
+_THROTTLED_MEMORY = 300.0
 # Seconds. Date and X-Ratelimit-Reset are whole seconds, so their difference may be one short.
 _ROUNDING = 1.0
 # Limits the open connections in place of the pool, which downloads share and which must not make them wait.
@@ -138,6 +140,8 @@ class RateLimiter:
         self._paused_until = -math.inf
         self._throttled_count = 0
         self._throttled_at = -math.inf
+        # The first 429 after the last success.
+        self._throttled_since: float | None = None
         # The server's window according to the newest response, and the reservation of that one.
         self._newest_response = 0
         self._left: int | None = None
@@ -199,7 +203,7 @@ class RateLimiter:
         if headers is None:
             return
         if good:
-            self._throttled_count = 0
+            self._throttled_count, self._throttled_since = 0, None
         if reservation > self._newest_response:
             self._newest_response = reservation
             self._read_headers(headers, now, good=good)
@@ -213,6 +217,8 @@ class RateLimiter:
         # Several requests in flight that are throttled together count once.
         if self._in_flight.get(reservation, now) >= self._throttled_at:
             self._throttled_count += 1
+            if self._throttled_since is None or now - self._throttled_at > _THROTTLED_MEMORY:
+                self._throttled_since = now
             self._throttled_at = now
         self.release(reservation, now, headers, good=False)
         self.limit = self.limit or self._assumed_limit
@@ -226,6 +232,10 @@ class RateLimiter:
         self._is_limit_known, self._others_seen_at = True, now
         self._left, self._resets_at = 0, self._paused_until
         return self._paused_until - now
+
+    def throttled_for(self, now: float) -> float:
+        """Return the seconds since the first 429 after the last success; 0.0 if there was none."""
+        return 0.0 if self._throttled_since is None else now - self._throttled_since
 
     def unavailable(self, reservation: int, now: float, headers: Mapping[str, str]) -> None:
         """Record that the server is unavailable (HTTP 503). Nothing is sent for as long as ``Retry-After`` asks."""

@@ -82,13 +82,19 @@ async def test_a_batch_waits_for_an_unreachable_server(service, make_client) -> 
     assert service.posts > 20
 
 
-async def test_a_long_outage_fails_the_remaining_jobs_at_once(service, make_client, check) -> None:
+@pytest.mark.parametrize("max_retries", [0, 3])
+@pytest.mark.parametrize(
+    ("failure", "kind"), [(httpx.ConnectError("down"), a2v.TransportError), (httpx.Response(429), a2v.RateLimitError)]
+)
+async def test_a_long_outage_fails_the_remaining_jobs_at_once(
+    service, make_client, check, *, failure, kind, max_retries
+) -> None:
     """After the longest outage that a batch waits for, the other jobs do not wait as long again; their errors say why."""
-    service.replies["video.generate"] = [httpx.ConnectError("down")]
+    service.replies["video.generate"] = [failure]
     began = anyio.current_time()
-    async with make_client() as client, client.batch(jobs(*"abcdef")) as batch:
+    async with make_client(max_retries=max_retries) as client, client.batch(jobs(*"abcdef")) as batch:
         seen = await outcomes(batch)
-    assert {type(outcome.error) for outcome in seen} == {a2v.TransportError}
+    assert {type(outcome.error) for outcome in seen} == {kind}
     assert 590 < anyio.current_time() - began < 1200
     assert batch.progress.failed == 6
     check(seen[0].error)

@@ -231,7 +231,6 @@ async def test_transient_failures_are_retried(service, make_client, failure) -> 
     [
         *((failure, a2v.TransportError) for failure in PASSING[:5]),
         *((failure, a2v.ServerError) for failure in PASSING[5:9]),
-        *((failure, a2v.RateLimitError) for failure in PASSING[9:11]),
         (PASSING[11], a2v.TransportError),
     ],
     ids=label,
@@ -264,6 +263,12 @@ async def test_final_errors_are_not_retried(service, make_client, check, refusal
     assert type(caught.value) is kind
     check(caught.value)
     assert len(service.requests) == 1
+
+
+async def test_after_429_the_number_of_retries_does_not_count(service, make_client) -> None:
+    rejected = [httpx.Response(429)] * 5
+    assert await get(service, make_client, *rejected, httpx.Response(502), *rejected, video(), max_retries=1)
+    assert len(service.requests) == 12
 
 
 async def test_pauses_between_retries_are_short_and_grow(service, make_client) -> None:

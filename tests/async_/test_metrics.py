@@ -286,7 +286,7 @@ def test_the_record_of_ended_videos_is_bounded() -> None:
         ([httpx.ReadError("s3cret")], {"unknown": 1}),
         # The server has neither accepted nor refused the job: it was never there, or may be submitted later.
         ([httpx.ConnectError("s3cret")] * 4, {}),
-        ([refused(429)] * 4, {}),
+        ([refused(429)] * 30, {}),
     ],
 )
 async def test_submissions_by_outcome(service, metrics, make_client, replies, outcomes) -> None:

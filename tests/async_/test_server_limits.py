@@ -79,6 +79,72 @@ async def test_a_date_without_the_servers_clock_is_measured_by_the_local_one(ser
     assert caught.value.retry_after == 365 * 86_400
 
 
+# -- how long 429 is retried ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("asked", [{}, {"retry-after": "3600"}], ids=["", "an hour"])
+@pytest.mark.parametrize("name", ["character.list", "video.generate"])
+async def test_a_request_is_throttled_for_ten_minutes_at_most(service, make_client, name, asked) -> None:
+    service.replies[name] = [httpx.Response(429, headers=asked)]
+    async with make_client() as client:
+        began = anyio.current_time()
+        with pytest.raises(a2v.RateLimitError):
+            await call_of(client, name)()
+        assert 600 <= anyio.current_time() - began < 750
+        # Later ones do not wait as long again, until one has succeeded or the client was idle.
+        with pytest.raises(a2v.RateLimitError):
+            await call_of(client, name)()
+        assert anyio.current_time() - began < 900
+        await anyio.sleep(1000)
+        began = anyio.current_time()
+        with pytest.raises(a2v.RateLimitError):
+            await call_of(client, name)()
+        assert 600 <= anyio.current_time() - began < 750
+
+
+async def test_each_success_of_the_client_starts_the_ten_minutes_again(service, make_client) -> None:
+    service.replies["video.generate"] = [httpx.Response(429, headers={"retry-after": "60"})] * 30 + [service.well]
+    async with make_client() as client, anyio.create_task_group() as group:
+
+        async def generate() -> None:
+            began = anyio.current_time()
+            await client.videos.generate(**JOB)
+            assert anyio.current_time() - began > 1700
+            group.cancel_scope.cancel()
+
+        group.start_soon(generate)
+        while True:
+            await anyio.sleep(300)
+            await client.characters.list()
+    assert service.posts == 31
+
+
+async def test_a_request_that_alone_is_throttled_ends_after_a_day(service, make_client) -> None:
+    """Such as submissions to an account that has used up its quota, while polls succeed."""
+    service.replies["video.generate"] = [httpx.Response(429, headers={"retry-after": "120"})]
+    async with make_client() as client, anyio.create_task_group() as group:
+
+        async def generate() -> None:
+            began = anyio.current_time()
+            with pytest.raises(a2v.RateLimitError):
+                await client.videos.generate(**JOB)
+            assert 86_400 <= anyio.current_time() - began < 87_000
+            group.cancel_scope.cancel()
+
+        group.start_soon(generate)
+        while True:
+            await anyio.sleep(300)
+            await client.characters.list()
+
+
+async def test_without_retries_the_first_429_is_final(service, make_client) -> None:
+    service.replies["video.generate"] = [httpx.Response(429)]
+    async with make_client() as client:
+        with pytest.raises(a2v.RateLimitError):
+            await client.with_options(max_retries=0).videos.generate(**JOB)
+    assert service.posts == 1
+
+
 # -- rate_limit= ------------------------------------------------------------------------------------------------------
 
 

@@ -377,6 +377,20 @@ def test_repeated_throttling_doubles_the_pause():
     assert throttle(limiter, now, reset=0) == 1
 
 
+def test_how_long_nothing_has_succeeded_because_of_429() -> None:
+    limiter = after_response()
+    assert limiter.throttled_for(10.0) == 0.0
+    for now in (10.0, 70.0, 130.0):
+        throttle(limiter, now, reset=30)
+    assert limiter.throttled_for(200.0) == 190.0
+    limiter.release(limiter.acquire(200.0), 200.0)  # no response
+    assert limiter.throttled_for(210.0) == 200.0
+    throttle(limiter, 900.0, reset=30)
+    assert limiter.throttled_for(910.0) == 10.0, "an idle client does not know whether requests would have succeeded"
+    limiter.release(limiter.acquire(940.0), 940.0, headers())
+    assert limiter.throttled_for(950.0) == 0.0
+
+
 def test_several_requests_throttled_together_count_once():
     limiter = after_response()
     reservations = [limiter.acquire(0.0) for _ in range(5)]

@@ -26,9 +26,13 @@ class Outage:
 
     The requests of one object share the outage: once it has lasted too long, each of them fails at its first attempt, until
     one succeeds.
+
+    Args:
+        throttled_for: Returns the seconds for which the server has rejected all requests with 429. They count too.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, throttled_for: Callable[[], float]) -> None:
+        self._throttled_for = throttled_for
         self._since: float | None = None
 
     async def outlast(self, work: Callable[[], Awaitable[T]], *also: type[A2VError]) -> T:
@@ -46,7 +50,7 @@ class Outage:
                 result = await work()
             except (*_TRANSIENT, *also):
                 now = anyio.current_time()
-                self._since = now if self._since is None else self._since
+                self._since = now - self._throttled_for() if self._since is None else self._since
                 if now + RETRY_INTERVAL - self._since > MAX_OUTAGE:
                     raise
                 await anyio.sleep(RETRY_INTERVAL)

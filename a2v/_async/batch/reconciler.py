@@ -148,7 +148,7 @@ class Reconciler:
             self._known_videos.resolve(self._first_number + submissions)
 
     async def _list_after_outage(self) -> set[str]:
-        return await Outage().outlast(self._list, ProtocolError)
+        return await Outage(self._session.throttled_for).outlast(self._list, ProtocolError)
 
     async def _list(self) -> set[str]:
         return {video.video_id for video in await self._session.call(self._known_videos.video_list())}

@@ -145,7 +145,7 @@ class BatchRunner:
         self._scope = anyio.CancelScope()
         # The submission that is being sent, which is shielded until this scope's deadline.
         self._sending_scope = anyio.CancelScope()
-        self._outage = Outage()
+        self._outage = Outage(session.throttled_for)
         self._pause = _FIRST_PAUSE
         # If set, no more is submitted: each further item ends with a copy of it.
         self._refusal: A2VError | None = None

@@ -205,6 +205,11 @@ class RequestDispatcher:
             failing_for = self._outages.failing_for(now)
             return Pace(limit=limiter.limit, left=limiter.left(now), next_in=next_in, failing_for=failing_for)
 
+    def throttled_for(self) -> float:
+        """Return the seconds since the first 429 after the client's last success; 0.0 if there was none."""
+        with self._limiter.locked() as (limiter, now):
+            return limiter.throttled_for(now)
+
     def now(self) -> float:
         """Return the client's time in seconds: the rate limiter's, the same in all event loops."""
         return self._limiter.now()

@@ -21,6 +21,7 @@ from a2v._async.requests.shared_limiter import LoopRateLimiter, SharedRateLimite
 from a2v._async.requests.transport import Transport
 from a2v._core import wire
 from a2v._core.job_errors import state_after
+from a2v._core.poll_scheduler import MAX_OUTAGE
 from a2v._core.rate_limiter import RateLimiter
 from a2v._core.responses import Retry, backoff
 from a2v._core.settings import (
@@ -57,6 +58,8 @@ OUTCOME_UNKNOWN = (
     "before you submit it again"
 )
 """The note on an error or a cancellation that ended a submission after it was sent."""
+_MAX_THROTTLED = 86_400.0
+"""Seconds after which a request ends that the server rejects with 429 while it accepts others, as a wait does by default."""
 _LOST_AFTER = 60.0  # seconds beyond its timeout after which a request counts as lost with its event loop
 
 
@@ -240,6 +243,10 @@ class Session(HoldsSecret):
         """Return the client's time in seconds, the same in all its event loops."""
         return self._loop_state.dispatcher.now()
 
+    def throttled_for(self) -> float:
+        """Return the seconds since the first 429 after the client's last success; 0.0 if there was none."""
+        return self._loop_state.dispatcher.throttled_for()
+
     # -- requests -----------------------------------------------------------------------------------------------------
 
     async def call(self, request: ApiRequest[T]) -> T:
@@ -330,6 +337,9 @@ class Session(HoldsSecret):
     async def retry(self, name: str, attempt: Callable[[], Awaitable[T | Retry]]) -> T:
         """Call ``attempt`` until it returns something other than ``Retry``, at most ``max_retries`` times more.
 
+        Attempts rejected with 429 do not count, because other processes can cause any number of them. They end when the
+        client has had no success for ten minutes, or after a day. Without retries, the first one is final.
+
         Args:
             name: The request's name, for the log.
             attempt: Sends the request once.
@@ -337,16 +347,21 @@ class Session(HoldsSecret):
         Raises:
             A2VError: The error of the last retry, or as ``attempt``.
         """
-        tries = 0
+        tries, throttled_at = 0, None
         while isinstance(outcome := await attempt(), Retry):
-            if tries == self.options.max_retries:
+            throttled = isinstance(outcome.error, RateLimitError)
+            if throttled and self.options.max_retries:
+                throttled_at = self.now() if throttled_at is None else throttled_at
+                if self.throttled_for() >= MAX_OUTAGE or self.now() - throttled_at >= _MAX_THROTTLED:
+                    raise outcome.error
+            elif tries == self.options.max_retries:
                 raise outcome.error
             # Not the error's text: it may quote the server, which may quote secrets.
             request_id = f" (request {outcome.error.request_id})" if outcome.error.request_id else ""
             telemetry.logger.info("%s: %s%s, trying again", name, type(outcome.error).__name__, request_id)
-            if not isinstance(outcome.error, RateLimitError):  # after which the rate limiter waits long enough
+            if not throttled:  # the rate limiter waits long enough after a 429
                 await self.pause(tries)
-            tries += 1
+                tries += 1
         return outcome
 
     async def pause(self, tries: int, at_least: float = 0.0) -> None:
