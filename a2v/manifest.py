@@ -31,6 +31,8 @@ _READERS: dict[str, Callable[[bytes], manifest_rows.Rows]] = {
     ".xlsx": manifest_rows.read_xlsx,
     ".xlsm": manifest_rows.read_xlsx,
 }
+EXTENSIONS = frozenset(_READERS)
+"""The extensions of manifests."""
 
 
 class DataFrame(Protocol):

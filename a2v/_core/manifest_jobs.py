@@ -146,10 +146,12 @@ class Speakers:
     Attributes:
         ids: For ``model_id`` and ``pose_id``: the ids that there are. A column that is missing is not checked.
         names: The ids of the characters with each name, by ``_plain_name``.
+        unknown: The columns in which an unknown id was found.
     """
 
     ids: Mapping[str, Sequence[str]]
     names: Mapping[str, Sequence[str]] = field(factory=dict)
+    unknown: set[str] = field(factory=set)
 
     @classmethod
     def of(cls, speakers: Iterable[Character | Avatar]) -> Speakers:
@@ -177,6 +179,7 @@ class Speakers:
         found = self.names.get(_plain_name(text), ()) if column == "model_id" else ()
         if len(found) == 1:
             return found[0]
+        self.unknown.add(column)
         if found:
             raise ValueError(f"{len(found)} characters are called {redacted_repr(text)}: use one of {listed(found)}")
         candidates = {_plain_name(one): one for one in ids}

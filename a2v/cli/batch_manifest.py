@@ -1,28 +1,32 @@
-"""The manifest of ``a2v batch``: its jobs, their rows and files, and how messages name them."""
+"""The jobs of ``a2v batch``: from a table or from recordings, with their rows, files and names in messages."""
 
 from __future__ import annotations
 
+import os
+import shlex
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 
-from a2v import A2VError, Job, JobState, ManifestError, SubmissionUnknownError, WaitTimeoutError
-from a2v._core.file_names import file_names
+from a2v import A2VError, Job, JobState, ManifestError, RowError, SubmissionUnknownError, WaitTimeoutError
+from a2v._core.file_names import file_names, name_key
 from a2v._core.file_urls import path_from_url
 from a2v._core.job_errors import is_lost
 from a2v._core.job_matching import ambiguity_lines
-from a2v._core.manifest_jobs import listed_rows
+from a2v._core.manifest_jobs import Speakers, listed_rows
 from a2v._core.url_signatures import without_query
+from a2v._values.text import redacted_repr
 from a2v.cli.events import DryRunPlan
 from a2v.cli.job_status import JobStatus, count_stages
-from a2v.cli.options import ServerOptions, UsageError, in_cli_terms
+from a2v.cli.options import ServerOptions, SpeakerOptions, UsageError, in_cli_terms
+from a2v.cli.recording_files import RecordingFiles, find_recordings, table_among
 from a2v.cli.recordings import read_audio
+from a2v.cli.terminal import plural, shown_path
 from a2v.manifest import load
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from a2v import AmbiguousJobsError, JournalEntry, Outcome
     from a2v._core.batch_plan import BatchPlan
 
@@ -35,14 +39,14 @@ class BatchManifest:
 
     Attributes:
         jobs: Its jobs.
-        rows: The row number of each job.
+        rows: The row number of each job; ``None`` if the jobs are recordings, not the rows of a table.
         names: The name of each job's file, without extension.
         sources: The recording of each job as the manifest has it, without credentials.
         notices: Warnings about how it was read.
     """
 
     jobs: Sequence[Job]
-    rows: Sequence[int]
+    rows: Sequence[int] | None
     names: Sequence[str]
     sources: Sequence[str]
     notices: Sequence[str] = ()
@@ -54,12 +58,26 @@ class BatchManifest:
 
     def label(self, index: int) -> str:
         """Return the name of a job in messages."""
-        return f"row {self.rows[index]} ({self.names[index]})"
+        return f"row {self.rows[index]} ({self.names[index]})" if self.rows else self.names[index]
+
+    def identical(self, places: Sequence[int]) -> str:
+        """Say which jobs are identical."""
+        shown = [str(self.rows[place]) if self.rows else self.names[place] for place in places]
+        listed = f"{', '.join(shown[:-1])} and {shown[-1]}"
+        return (
+            f"{'rows' if self.rows else 'the recordings'} {listed} are identical: {len(places)} videos, each paid for"
+        )
+
+    @property
+    def keys(self) -> dict[str, int]:
+        """The jobs by what the user may call them: the numbers of rows, and names."""
+        names = {name: index for index, name in enumerate(self.names)}
+        return names | {str(row): index for index, row in enumerate(self.rows or ())}
 
     def status(self, index: int, state: str, **facts: str | None) -> JobStatus:
         """Return the status of a job."""
         return JobStatus(
-            row=self.rows[index],
+            row=self.rows[index] if self.rows else None,
             name=self.names[index],
             state=state,
             job=self.jobs[index],
@@ -115,47 +133,155 @@ class BatchManifest:
         return problem
 
 
-def read_batch_manifest(path: Path, server: ServerOptions, *, staged: bool) -> BatchManifest:
-    """Read a manifest. Paths in it are relative to its folder.
+@frozen
+class BatchSource:
+    """Where the jobs of a batch come from: a table, or recordings of one speaker.
 
-    Args:
-        path: The file.
-        server: The server that fetches the recordings.
-        staged: Whether files are uploaded for the server.
-
-    Raises:
-        ManifestError: It has errors.
-        UsageError: It cannot be read.
+    Attributes:
+        arguments: The arguments, as they were typed.
+        speaker: Who speaks the recordings.
+        table: The table, if it is one.
+        recordings: The recordings, if there is no table.
     """
-    sources: dict[str, str] = {}
 
-    def resolve(cell: str) -> str:
+    arguments: Sequence[str]
+    speaker: SpeakerOptions
+    table: Path | None
+    recordings: RecordingFiles
+
+    @classmethod
+    def of(cls, arguments: Sequence[str], speaker: SpeakerOptions) -> BatchSource:
+        """Find out what the arguments name.
+
+        Raises:
+            UsageError: They name nothing, or the options do not go with them.
+        """
+        if not arguments:
+            raise UsageError("batch needs a table (.csv, .jsonl, .json or .xlsx), or a folder or files of recordings")
+        table = table_among(arguments)
+        if table and speaker.flags:
+            raise UsageError(f"the rows of a table say who speaks: remove{speaker.flags}")
+        if table:
+            return cls(arguments, speaker, table, RecordingFiles())
+        recordings = find_recordings(arguments)
+        if not speaker.flags:
+            count = plural(len(recordings.paths), "recording")
+            raise UsageError(f"choose who speaks {count}: add --model-id (see `a2v characters`) or --pose-id")
+        return cls(arguments, speaker, None, recordings)
+
+    @property
+    def needed(self) -> list[Path]:
+        """The files that the batch must not replace, besides recordings."""
+        return [self.table] if self.table else []
+
+    @property
+    def command(self) -> str:
+        """The arguments as text, for the command that continues the batch."""
+        return f"a2v batch {' '.join(map(shlex.quote, self.arguments))}{self.speaker.flags}"
+
+    def check_folder(self, folder: Path) -> None:
+        """Check that the next run would not take the videos for recordings.
+
+        Raises:
+            UsageError: It would.
+        """
+        if any(os.path.realpath(folder) == os.path.realpath(one) for one in self.recordings.folders):
+            raise UsageError(
+                f"--output: {shown_path(folder)} is the folder of the recordings, and the next run would take the videos for"
+                " recordings: choose another folder"
+            )
+
+    def read(self, server: ServerOptions, *, staged: bool, speakers: Speakers | None = None) -> BatchManifest:
+        """Read the jobs. Paths in a table are relative to its folder.
+
+        Args:
+            server: The server that fetches the recordings.
+            staged: Whether files are uploaded for the server.
+            speakers: The characters and poses that there are. ``None``: any id is accepted.
+
+        Raises:
+            ManifestError: There are errors.
+            UsageError: It cannot be read.
+        """
+        reader = _Reader(evolve(server, data_dir=None), staged, speakers)
+        return reader.read_table(self.table) if self.table else reader.read_recordings(self.recordings, self.speaker)
+
+
+@frozen
+class _Reader:
+    # Without a data folder, so that nothing is copied to it yet.
+    server: ServerOptions
+    staged: bool
+    speakers: Speakers | None
+    sources: dict[str, str] = field(factory=dict)
+    advice: dict[str, None] = field(factory=dict)
+
+    def read_table(self, path: Path) -> BatchManifest:
+        def resolve(cell: str) -> str:
+            if "://" in cell:
+                return self._resolve(cell, without_query(cell))
+            file = path.parent / cell
+            # Written on Windows. Unlike the methods of a path, `exists` accepts a text that is too long for one.
+            translated = path.parent / cell.replace("\\", os.sep)
+            if not os.path.exists(file) and os.path.exists(translated):  # noqa: PTH110
+                file = translated
+            return self._resolve(str(file), cell)
+
         try:
-            audio = cell if "://" in cell else str(path.parent / cell)
-            # Without a data folder, so that nothing is copied to it yet.
-            url, _ = read_audio(audio, evolve(server, data_dir=None), staged=staged)
+            found = load(path, resolve, self.speakers)
+        except (OSError, ImportError) as error:
+            reason = error.strerror if isinstance(error, OSError) else str(error)
+            raise UsageError(f"the manifest {path} cannot be read: {reason}") from None
+        notices = []
+        if found.encoding:
+            notices.append(
+                f"{path} is not UTF-8; it was read as {found.encoding}. If letters are wrong, save it as UTF-8"
+                ' (in Excel "CSV UTF-8 (Comma delimited)") or as .xlsx'
+            )
+        if found.hidden:
+            notices.append(f"{path}: hidden rows were skipped: {listed_rows(found.hidden)}")
+        self.advice.update(dict.fromkeys(notices))
+        self._raise(f"the manifest {path}", found.errors)
+        return self._manifest(found.jobs, found.rows, notices)
+
+    def read_recordings(self, recordings: RecordingFiles, speaker: SpeakerOptions) -> BatchManifest:
+        taken: dict[str, Path] = {}
+        rows, errors = [], []
+        for path in recordings.paths:
+            first = taken.setdefault(name_key(path.stem), path)
+            if first is not path:
+                problem = f"it has the same name as {shown_path(first)}, and so would their videos: rename one"
+                errors.append(RowError(None, shown_path(path), problem))
+            rows.append(speaker.columns | {"audio_url": str(path), "name": path.stem if first is path else None})
+        found = load(rows, lambda cell: self._resolve(cell, cell), self.speakers)
+        for error in found.errors:
+            if error.column in speaker.columns or error.row is None:
+                # The same for all recordings.
+                raise UsageError(f"--{str(error.column).replace('_', '-')}: {error.problem}")
+            path = recordings.paths[error.row - 1]
+            problem = error.problem.replace(redacted_repr(str(path)), "it", 1)
+            errors.append(RowError(None, shown_path(path), problem))
+        self._raise("the batch", tuple(errors))
+        return self._manifest(found.jobs, None, recordings.notices)
+
+    def _resolve(self, audio: str, source: str) -> str:
+        try:
+            url, _ = read_audio(audio, self.server, staged=self.staged)
         except UsageError as error:
+            self.advice.update(dict.fromkeys(getattr(error, "__notes__", ())))
             raise ValueError(str(error)) from None
-        sources[url] = without_query(cell) if "://" in cell else cell
+        self.sources[url] = source
         return url
 
-    try:
-        found = load(path, resolve)
-    except (OSError, ImportError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise UsageError(f"the manifest {path} cannot be read: {reason}") from None
-    if found.errors:
-        raise ManifestError(f"the manifest {path}", faults=found.errors)
-    job_sources = [sources[job.audio_url] for job in found.jobs]
-    notices = []
-    if found.encoding:
-        notices.append(
-            f"{path} is not UTF-8; it was read as {found.encoding}. If letters are wrong, save it as UTF-8"
-            ' (in Excel "CSV UTF-8 (Comma delimited)") or as .xlsx'
-        )
-    if found.hidden:
-        notices.append(f"{path}: hidden rows were skipped: {listed_rows(found.hidden)}")
-    return BatchManifest(found.jobs, found.rows, file_names(found.jobs), job_sources, notices)
+    def _raise(self, what: str, errors: Sequence[RowError]) -> None:
+        if errors:
+            problem = ManifestError(what, faults=tuple(errors))
+            for line in self.advice:
+                problem.add_note(line)
+            raise problem
+
+    def _manifest(self, jobs: Sequence[Job], rows: Sequence[int] | None, notices: Sequence[str]) -> BatchManifest:
+        return BatchManifest(jobs, rows, file_names(jobs), [self.sources[job.audio_url] for job in jobs], notices)
 
 
 def _state_after(error: A2VError) -> JobState:

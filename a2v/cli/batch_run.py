@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import shlex
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,8 @@ from a2v import (
     DownloadError,
     Job,
     JournalError,
+    ManifestError,
+    NotFoundError,
     SubmissionUnknownError,
     read_journal,
 )
@@ -26,8 +29,9 @@ from a2v._async.batch.lock_file import is_in_use
 from a2v._async.batch.planning import plan_dry_run
 from a2v._core.batch_options import BatchOptions
 from a2v._core.job_matching import repeated_jobs
+from a2v._core.manifest_jobs import Speakers
 from a2v._unicode_paths import find_existing
-from a2v.cli.batch_manifest import BatchManifest, read_batch_manifest
+from a2v.cli.batch_manifest import BatchManifest, BatchSource
 from a2v.cli.connection import account, connect
 from a2v.cli.events import (
     BatchProgress,
@@ -44,14 +48,14 @@ from a2v.cli.options import BatchFlags, ServerOptions, StagingOptions, UsageErro
 from a2v.cli.recordings import copied_path, copy_recording, open_staging, staged_url
 from a2v.cli.renderers import Renderer, open_renderer
 from a2v.cli.report import check_report, write_report
-from a2v.cli.targets import check_videos, make_folder
+from a2v.cli.targets import check_folder, check_videos, make_folder
 from a2v.cli.terminal import eprint, plural
 from a2v.cli.tracking import continues
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 
-    from a2v import AsyncBatch, JournalEntry
+    from a2v import AsyncBatch, Avatar, Character, JournalEntry
 
 JOURNAL = "a2v-batch.db"
 ENGINE_FOLDER = "a2v-engine"
@@ -60,13 +64,14 @@ _MAX_LOCAL = 500
 # Stores sign URLs for a week at most, and the last row waits for all others.
 _STAGED_DAYS = 7
 _MAX_LISTED = 10
+_DRY_RUN_TIMEOUT = 15.0  # seconds
 _PROGRESS_INTERVAL = 0.5
 
 
 async def run_batch(
-    path: Path, folder: Path, flags: BatchFlags, staging: StagingOptions, server: ServerOptions
+    source: BatchSource, folder: Path, flags: BatchFlags, staging: StagingOptions, server: ServerOptions
 ) -> None:
-    """Run a manifest, or print the plan of the run for a dry run.
+    """Run a batch, or print the plan of the run for a dry run.
 
     Raises:
         UsageError: The batch cannot begin. Nothing was submitted.
@@ -76,24 +81,28 @@ async def run_batch(
     """
     server.check()
     log_command(server.verbose)
-    again = (
-        f"  a2v batch {shlex.quote(str(path))} -o {shlex.quote(str(folder))}{flags.flags}{staging.flags}{server.flags}"
-    )
+    source.check_folder(folder)
+    again = f"  {source.command} -o {shlex.quote(str(folder))}{flags.flags}{staging.flags}{server.flags}"
     if server.local and not server.data_dir:
         # With a data folder, so that the renders of an interrupted batch are not lost.
         server = evolve(server, data_dir=folder / ENGINE_FOLDER)
-    manifest = read_batch_manifest(path, server, staged=bool(staging.bucket(server)))
-    if not flags.dry_run:
-        make_folder(folder)
     journal = find_existing(flags.journal) if flags.journal else folder / JOURNAL
     if journal.is_dir():
         raise UsageError(f"--journal: {journal} is a folder; give the name of a file in it")
+    needed = [*source.needed, journal, *([Path(server.token_file)] if server.token_file else [])]
     if flags.report:
-        token = [Path(server.token_file)] if server.token_file else []
-        check_report(flags.report, [path, journal, *token, *manifest.files.values()])
+        check_report(flags.report, needed)
+    if not flags.dry_run:
+        check_folder(folder)
+        _check_not_running(journal)
+    manifest = await _read(source, journal, staging, server, dry_run=flags.dry_run)
+    if not flags.dry_run:
+        make_folder(folder)
+    if flags.report:
+        check_report(flags.report, manifest.files.values())
     if flags.overwrite:
-        check_videos(manifest, folder, [path])
-    options = flags.to_options(folder, journal, manifest.rows)
+        check_videos(manifest, folder, source.needed)
+    options = flags.to_options(folder, journal, manifest.keys)
     if server.local and options.max_in_flight is None:
         options = evolve(options, max_in_flight=_MAX_LOCAL)
     renderer = open_renderer(as_json=server.as_json)
@@ -102,6 +111,61 @@ async def run_batch(
         events.emit(Warned(notice))
     run = _BatchRun(manifest, options, journal, flags.report, staging, server, events, again)
     await (run.dry_run() if flags.dry_run else run.run(renderer))
+
+
+def _check_not_running(journal: Path) -> None:
+    if is_in_use(journal):
+        raise UsageError(f"this batch is already running: another process works on {journal}")
+
+
+async def _read(
+    source: BatchSource, journal: Path, staging: StagingOptions, server: ServerOptions, *, dry_run: bool
+) -> BatchManifest:
+    """Read the jobs, and ask the server for its characters if the jobs have ids that it has not accepted before."""
+    read = partial(source.read, server, staged=bool(staging.bucket(server)))
+    accepted = _accepted_speakers(journal)
+    with suppress(ManifestError, UsageError):
+        return read(speakers=accepted)
+    if not accepted.unknown:
+        return read()
+    try:
+        speakers = await _ask_for_speakers(server, accepted, dry_run=dry_run)
+    except (A2VError, UsageError) as error:
+        manifest = read()
+        if not dry_run:
+            raise
+        return evolve(manifest, notices=[*manifest.notices, f"the characters were not checked: {error}"])
+    return read(speakers=speakers)
+
+
+def _accepted_speakers(journal: Path) -> Speakers:
+    """Return the characters and poses of submitted jobs. The server may no longer have them."""
+    entries = []
+    with suppress(JournalError):
+        entries = read_journal(journal) if journal.exists() else []
+    jobs = [entry.job for entry in entries if entry.video_id]
+    return Speakers(
+        {
+            "model_id": sorted({job.model_id for job in jobs if job.model_id}),
+            "pose_id": sorted({job.pose_id for job in jobs if job.pose_id}),
+        }
+    )
+
+
+async def _ask_for_speakers(server: ServerOptions, accepted: Speakers, *, dry_run: bool) -> Speakers:
+    """Return the characters and poses of the server, and those that it has accepted before."""
+    found: list[Character | Avatar] = []
+    # With a local engine, another one than that of the batch: if there are errors, the batch leaves no folder behind.
+    async with connect(evolve(server, data_dir=None), []) as connected:
+        client = connected.with_options(timeout=_DRY_RUN_TIMEOUT, max_retries=0) if dry_run else connected
+        # A server without the method accepts what it accepts.
+        with suppress(NotFoundError):
+            found += await client.characters.list() if "model_id" in accepted.unknown else []
+        with suppress(NotFoundError):
+            found += await client.avatars.list() if "pose_id" in accepted.unknown else []
+    offered = Speakers.of(found)
+    ids = {column: [*ids, *accepted.ids[column]] for column, ids in offered.ids.items()}
+    return Speakers(ids, offered.names)
 
 
 def show_journal(path: Path, *, as_json: bool) -> None:
@@ -225,8 +289,7 @@ class _BatchRun:
 
     async def _begin(self, stack: AsyncExitStack, jobs: list[Job]) -> AsyncBatch:
         # Before a local engine starts: it would refuse a data folder in use, and its message does not mention the batch.
-        if is_in_use(self.journal):
-            raise UsageError(f"this batch is already running: another process works on {self.journal}")
+        _check_not_running(self.journal)
         self._warn_of_repeated(jobs)
         client = await stack.enter_async_context(connect(self.server, []))
         batch = client.batch(jobs, **asdict(self.options, recurse=False))
@@ -253,11 +316,9 @@ class _BatchRun:
     def _warn_of_repeated(self, jobs: Sequence[Job]) -> None:
         groups = repeated_jobs(jobs)
         for places in groups[:_MAX_LISTED]:
-            rows = [str(self.manifest.rows[place]) for place in places]
-            listed = f"{', '.join(rows[:-1])} and {rows[-1]}"
-            self.events.emit(Warned(f"rows {listed} are identical: {len(rows)} videos, each paid for"))
+            self.events.emit(Warned(self.manifest.identical(places)))
         if len(groups) > _MAX_LISTED:
-            self.events.emit(Warned(f"and {plural(len(groups) - _MAX_LISTED, 'more group')} of such rows"))
+            self.events.emit(Warned(f"and {plural(len(groups) - _MAX_LISTED, 'more group')} of such jobs"))
 
     def _warn_of_missing_rows(self, batch: AsyncBatch) -> None:
         if batch.gone:

@@ -32,6 +32,7 @@ from a2v import (
 )
 from a2v._core.settings import Secret
 from a2v._unicode_paths import find_existing
+from a2v.cli.batch_manifest import BatchSource
 from a2v.cli.batch_run import run_batch, show_journal
 from a2v.cli.connection import needs_extra, read_token
 from a2v.cli.events import (
@@ -55,6 +56,7 @@ from a2v.cli.options import (
     Output,
     ServerOptions,
     Size,
+    SpeakerOptions,
     StagingOptions,
     Timeout,
     TokenFile,
@@ -63,6 +65,7 @@ from a2v.cli.options import (
     VideoId,
     read_job,
 )
+from a2v.cli.recording_files import find_recordings, table_among, write_table
 from a2v.cli.recordings import open_staging, read_audio
 from a2v.cli.renderers import open_renderer
 from a2v.cli.targets import check_targets, make_folder, recording_of
@@ -235,28 +238,58 @@ async def download(
 
 @app.command(sort_key=7)
 async def batch(
-    manifest: Annotated[
-        FilePath,
-        Parameter(help="Table with audio_url and model_id, and optionally name: .csv, .jsonl, .json or .xlsx."),
+    *sources: Annotated[
+        str,
+        Parameter(
+            help="A table (.csv, .jsonl, .json or .xlsx) with the columns audio_url and model_id, and optionally name; or, with"
+            " --model-id, a folder of recordings, or any number of recordings."
+        ),
     ],
-    /,
-    *,
     output: Annotated[Output, Parameter(help="Folder for the videos; created if necessary.")],
+    speaker: SpeakerOptions = SpeakerOptions(),  # noqa: B008  # frozen
     timeout: Timeout = None,
     flags: BatchFlags = BatchFlags(),  # noqa: B008  # frozen
     staging: StagingOptions = StagingOptions(),  # noqa: B008  # frozen
     server: ServerOptions = ServerOptions(),  # noqa: B008  # frozen
 ) -> None:
-    """Make and save a video for each row of a table.
+    """Make and save a video for each row of a table, or for each recording.
 
     Nothing is submitted twice: after an interruption or a crash, run the same command again to continue. An audio_url may be
-    a file, relative to the table: with --local, or with --stage-to for a server elsewhere.
+    a file, relative to the table: with --local, or with --stage-to for a server elsewhere. The video of a recording has its
+    name.
     """
+    source = BatchSource.of(sources, speaker)
     # The folder as the disk spells it (NFC or NFD): under another spelling there would be no journal, and all would be
     # submitted again.
-    manifest, output = find_existing(manifest), find_existing(output)
     with time_limit(timeout):
-        await run_batch(manifest, output, flags, staging, server)
+        await run_batch(source, find_existing(output), flags, staging, server)
+
+
+@app.command(name="manifest", sort_key=8)
+def manifest_table(
+    *sources: Annotated[str, Parameter(help="Folders of recordings, recordings, or patterns such as '*.wav'.")],
+    output: Annotated[
+        OptionalPath, Parameter(name=["--output", "-o"], help="File to write; default: standard output.")
+    ] = None,
+    speaker: SpeakerOptions = SpeakerOptions(),  # noqa: B008  # frozen
+    overwrite: Overwrite = False,
+    as_json: Annotated[AsJson, Parameter(help="Write a JSON array instead of CSV.")] = False,
+) -> None:
+    """Write a table of recordings, to edit and pass to `a2v batch`.
+
+    The paths in it are relative to its folder; on standard output, to the current folder.
+    """
+    if not sources:
+        raise UsageError("manifest needs a folder or files of recordings")
+    if table := table_among(sources):
+        raise UsageError(f"{table} is a table already: pass it to `a2v batch`")
+    if output and output.suffix.lower() != (extension := ".json" if as_json else ".csv"):
+        raise UsageError(f"--output: {output} must end in {extension}")
+    if output and output.exists() and not overwrite:
+        raise UsageError(f"--output: {output} exists; add --overwrite to replace it")
+    recordings = find_recordings(sources)
+    write_table(recordings, speaker, output, as_json=as_json)
+    eprint(*(f"a2v: {notice}" for notice in recordings.notices))
 
 
 @app.command(sort_key=8)
@@ -369,7 +402,7 @@ def run(arguments: list[str]) -> int:
     except (KeyboardInterrupt, asyncio.CancelledError):
         return INTERRUPTED
     except (A2VError, CycloptsError, UsageError, CommandTimeoutError, OSError) as error:
-        eprint(f"a2v: {_message(error)}", *getattr(error, "__notes__", ()), *map("  {}".format, _row_errors(error)))
+        eprint(f"a2v: {_message(error)}", *map("  {}".format, _row_errors(error)), *getattr(error, "__notes__", ()))
         return _exit_code(error)
     return 0
 

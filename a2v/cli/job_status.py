@@ -28,7 +28,7 @@ class JobStatus:
     """The status of one job.
 
     Attributes:
-        row: The number of its row in the manifest; ``None`` for an entry that only the journal has.
+        row: The number of its row in the manifest; ``None`` if it has none.
         name: The name of its file, without extension.
         state: Its state in the journal.
         video_id: Its video, once submitted.
@@ -53,7 +53,8 @@ class JobStatus:
         return self.error or self.path or ""
 
     def __str__(self) -> str:
-        parts = [f"row {self.row} ({self.name})", self.state, self.video_id and f"video {self.video_id}", self.error]
+        label = self.name if self.row is None else f"row {self.row} ({self.name})"
+        parts = [label, self.state, self.video_id and f"video {self.video_id}", self.error]
         return "  ".join(part for part in parts if part)
 
     def to_json(self) -> dict[str, Any]:

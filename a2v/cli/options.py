@@ -17,7 +17,7 @@ from a2v._values import arguments
 from a2v._values.models import DEFAULT_RENDER_TIMEOUT
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from cyclopts import Token
 
@@ -118,6 +118,37 @@ class ServerOptions:
 
 @Parameter(name="*")
 @frozen(kw_only=True)
+class SpeakerOptions:
+    """Who speaks recordings.
+
+    Attributes:
+        model_id: Character that speaks; see `a2v characters`.
+        pose_id: Pose of an avatar that speaks; see `a2v avatars`.
+        with_mask: Render a mask too; requires --pose-id.
+    """
+
+    model_id: str | None = None
+    pose_id: str | None = None
+    with_mask: Flag = False
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        """The options as cells of a table."""
+        return {
+            name: value
+            for name, value in (("model_id", self.model_id), ("pose_id", self.pose_id), ("with_mask", self.with_mask))
+            if value
+        }
+
+    @property
+    def flags(self) -> str:
+        """The options as text."""
+        values = {"--model-id": self.model_id, "--pose-id": self.pose_id}
+        return _as_flags(values) + (" --with-mask" if self.with_mask else "")
+
+
+@Parameter(name="*")
+@frozen(kw_only=True)
 class StagingOptions:
     """How a server gets recordings that are files on this machine.
 
@@ -162,9 +193,9 @@ class BatchFlags:
         max_in_flight: Number of videos that may be in progress at once.
         limit: Number of jobs to submit at most; the others wait for a later run.
         quota: Number of submissions that the account has left. If the run would need more, nothing is submitted.
-        dry_run: Read the manifest and the journal, print what a run would submit, and send nothing.
+        dry_run: Read the manifest and the journal, print what a run would submit, and submit nothing.
         resubmit_unknown: Submit jobs again although the server may have accepted them, so that they may be paid for twice:
-            their row numbers, or "all".
+            their row numbers or names, or "all".
         resubmit_failed: Submit jobs again that failed, were rejected by the server, or whose video it no longer has.
         repeat: Print outcomes again that an earlier run has printed.
         new_token: Confirm that the account has another token than when the journal was last used.
@@ -200,16 +231,16 @@ class BatchFlags:
         flags = _as_flags(values | ({} if timeout == DEFAULT_RENDER_TIMEOUT else {"--render-timeout": timeout}))
         return flags + (" --overwrite" if self.overwrite else "")
 
-    def to_options(self, save_to: Path, journal: Path, rows: Sequence[int]) -> BatchOptions:
+    def to_options(self, save_to: Path, journal: Path, jobs: Mapping[str, int]) -> BatchOptions:
         """Return the options of the batch.
 
         Args:
             save_to: The folder of the videos.
             journal: The journal.
-            rows: The row number of each job.
+            jobs: The jobs by what the user may call them.
 
         Raises:
-            UsageError: They contradict each other, or name a row without a job.
+            UsageError: They contradict each other, or name a job that there is not.
         """
         if self.same_recordings and self.new_recordings:
             raise UsageError("--same-recordings and --new-recordings exclude each other")
@@ -220,7 +251,7 @@ class BatchFlags:
             max_in_flight=self.max_in_flight,
             limit=self.limit,
             quota=self.quota,
-            resubmit_unknown=self._jobs_to_resubmit(rows),
+            resubmit_unknown=self._jobs_to_resubmit(jobs),
             resubmit_failed=self.resubmit_failed,
             repeat=self.repeat,
             new_token=self.new_token,
@@ -228,14 +259,14 @@ class BatchFlags:
             recordings="same" if self.same_recordings else "new" if self.new_recordings else None,
         )
 
-    def _jobs_to_resubmit(self, rows: Sequence[int]) -> bool | list[int]:
-        words = [word for value in self.resubmit_unknown for word in re.split(r"[\s,]+", value) if word]
+    def _jobs_to_resubmit(self, jobs: Mapping[str, int]) -> bool | list[int]:
+        parts = [part.strip() for value in self.resubmit_unknown for part in value.split(",")]
+        words = [word for part in parts for word in ([part] if part in jobs else part.split())]
         if "all" in words:
             return True
-        jobs = {str(row): job for job, row in enumerate(rows)}
         if invalid := [word for word in words if word not in jobs]:
             raise UsageError(
-                f"--resubmit-unknown: {', '.join(invalid)} is neither the number of a row with a job nor all"
+                f'--resubmit-unknown: {", ".join(invalid)} is no row and no name of this batch; give row numbers, names or "all"'
             )
         return [jobs[word] for word in words]
 

@@ -52,10 +52,11 @@ def read_audio(audio: str, server: ServerOptions, *, staged: bool = False) -> tu
         hint = "; folders are separated by / on this machine" if "\\" in audio and os.sep == "/" else ""
         raise UsageError(f"{redacted_repr(audio)} {what}{hint}")
     if not server.local and not staged:
-        raise UsageError(
-            f"{redacted_repr(audio)} is a file on this machine, and the server can only fetch URLs: add --stage-to s3://BUCKET/PREFIX "
-            "to upload it to a bucket of yours, upload it yourself and pass its URL, or add --local to render on this machine"
+        problem = UsageError(f"{redacted_repr(audio)} is a file on this machine, and the server can only fetch URLs")
+        problem.add_note(
+            "Add --local to render on this machine, or --stage-to s3://BUCKET/PREFIX to upload files to your bucket."
         )
+        raise problem
     if server.recordings:
         path = copy_recording(path, server.recordings)
     return path.as_uri(), [path]

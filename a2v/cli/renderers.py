@@ -130,7 +130,7 @@ class PlainRenderer(Renderer):
                 for fields in _pose_fields(avatars):
                     _print_fields(*fields)
             case JobEnded(job):
-                _print_fields(str(job.row), job.name, job.state, job.video_id or "", job.detail)
+                _print_fields("-" if job.row is None else job.row, job.name, job.state, job.video_id or "", job.detail)
             case JournalListed(jobs):
                 for job in jobs:
                     _print_fields(job.name, job.state, job.video_id or "", job.detail)

@@ -102,6 +102,21 @@ def _check_target(path: Path, option: str, protected: frozenset[FileId], *, over
         raise UsageError(f"{option}: {in_cli_terms(str(error))}") from None
 
 
+def check_folder(path: Path, option: str = "--output") -> None:
+    """Check that a folder exists or could be created, without creating it.
+
+    Raises:
+        UsageError: It cannot be created or written to.
+    """
+    existing = path
+    while not os.path.lexists(existing) and existing != existing.parent:
+        existing = existing.parent
+    if not existing.is_dir():
+        raise UsageError(f"{option}: {path} is not a folder")
+    if not os.access(existing, os.W_OK):
+        raise UsageError(f"{option}: the folder {existing} is not writable")
+
+
 def make_folder(path: Path, option: str = "--output") -> None:
     """Create a folder unless it exists.
 

@@ -5,6 +5,7 @@ Results go to stdout, errors and warnings to stderr. Text from a server or a fil
 
 from __future__ import annotations
 
+import os
 import sys
 
 from a2v._values.text import escape
@@ -40,6 +41,15 @@ def eprint(*lines: object) -> None:
             raise
         except OSError:
             return
+
+
+def shown_path(path: str | os.PathLike[str]) -> str:
+    """Return a path as people read it: relative, if it is below the current folder."""
+    try:
+        relative = os.path.relpath(path)
+    except (OSError, ValueError):  # the current folder was deleted, or is on another drive
+        return os.fspath(path)
+    return os.fspath(path) if relative.startswith(os.pardir) else relative
 
 
 def plural(count: int, noun: str) -> str:

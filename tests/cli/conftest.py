@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from a2v import Character
 from a2v.testing import Service
 
 PROGRAM = [sys.executable, "-W", "error", "-m", "a2v.cli"]
@@ -22,7 +23,9 @@ TOKEN = "canary-token-1234"
 @pytest.fixture
 def service() -> Iterator[Service]:
     """Real processes in real time ask it: videos change from look to look."""
-    service = Service(poll_statuses=["pending", "in_progressing", "finished"])
+    ids = ("eva_a0008", "eva", "leo", "m")
+    characters = [Character(model_id=one, gender="female") for one in ids]
+    service = Service(poll_statuses=["pending", "in_progressing", "finished"], characters=characters)
     with service.server():
         yield service
 

@@ -234,7 +234,7 @@ class TestBeforeTheFirstRequest:
         assert told[13].startswith("  row 14, audio_url: '")
         assert "is neither a URL (https://…) nor a file that exists" in told[13]
         assert len(told) == 14
-        assert service.calls == ()
+        assert service.submissions == ()
 
     @pytest.mark.parametrize(
         ("arguments", "told"),
@@ -256,14 +256,14 @@ class TestBeforeTheFirstRequest:
 
         assert done.returncode == 2
         assert told in done.stderr
-        assert service.calls == ()
+        assert service.submissions == ()
 
     def test_a_dry_run_sends_and_leaves_nothing(self, ran, rendering, manifest, tmp_path) -> None:
         done = ran(*BATCH, "--dry-run", "--limit", "2")
 
         assert (done.returncode, done.stderr) == (0, "")
         assert done.stdout.splitlines() == ["3 jobs: 0 done, 3 not submitted", "A run would submit 2 videos."]
-        assert rendering.calls == ()
+        assert [call.name for call in rendering.calls] == ["character.list"]
         assert [path.name for path in tmp_path.iterdir()] == ["jobs.csv"]
 
     def test_a_dry_run_knows_what_the_journal_knows(self, ran, rendering, manifest) -> None:

@@ -255,7 +255,7 @@ def test_bad_usage_is_one_line_and_asks_nothing_of_the_server(here, service, arg
 @pytest.mark.parametrize(
     ("manifest", "output", "words"),
     [
-        (".", "videos", "it is a folder; give the name of a file in it"),
+        (".", "videos", "there are no recordings in .; subfolders are not searched"),
         ("nowhere.csv", "videos", "cannot be read: No such file"),
         ("jobs.csv", "videos", "'nowhere.wav' is neither a URL (https://…) nor a file"),
         ("good.csv", "good.csv", "--output: good.csv is not a folder"),
@@ -268,7 +268,7 @@ def test_a_batch_that_cannot_begin_says_why_and_makes_no_folder(here, service, t
 
     code, _, errors = here("batch", manifest, "-o", output)
 
-    assert (code, service.calls) == (2, ())
+    assert (code, service.submissions) == (2, ())
     assert words in errors
     assert not (tmp_path / "videos").exists()
 

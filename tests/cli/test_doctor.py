@@ -39,7 +39,7 @@ def test_all_is_well(doctor, service):
     assert {state for state, _ in checks.values()} <= {"ok", "note"}
     assert checks["token"] == ("ok", "found in A2V_TOKEN")
     assert checks["base_url"] == ("ok", f"{service.files_url} (from A2V_BASE_URL)")
-    assert "accepts the token and has 1 character;" in checks["server"][1]
+    assert "accepts the token and has 4 characters;" in checks["server"][1]
     assert checks["clock"][0] == "ok"
     assert checks["budget"] == ("ok", "29 of 30 requests left; resets in 42 s")
     assert "libavcodec" in checks["ffmpeg"][1]

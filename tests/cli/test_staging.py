@@ -125,8 +125,8 @@ def test_what_to_do_with_a_file(here, tmp_path):
     code, _, error = here("generate", "hello.wav", "--model-id", "eva_a0008")
 
     assert code == 2
-    assert "add --stage-to s3://BUCKET/PREFIX to upload it" in error
-    assert "--local" in error
+    assert "--stage-to s3://BUCKET/PREFIX" in error
+    assert "Add --local" in error
 
 
 def test_without_the_extra(here, speech, monkeypatch):
