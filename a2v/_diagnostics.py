@@ -54,16 +54,19 @@ def check_installation() -> list[Check]:
     return [Check("python", "ok", system), *_extras(), *_ffmpeg()]
 
 
-async def check_access(token: Secret, token_source: str, base_url: str | None) -> list[Check]:
+async def check_access(
+    token: Secret, token_source: str, base_url: str | None, *, insecure: bool = False
+) -> list[Check]:
     """Check the token and the base URL, and if both are valid, ask the server for its characters.
 
     Args:
         token: The token.
         token_source: Where it comes from.
         base_url: The server. ``None``: that of ``A2V_BASE_URL``, or the hosted service.
+        insecure: Whether the token may be sent unencrypted to private addresses.
     """
     valid_token, token_check = _token(token, token_source)
-    url, url_check = _base_url(base_url)
+    url, url_check = _base_url(base_url, insecure=insecure)
     return [token_check, url_check, *(await _server(url, valid_token) if url and valid_token else [])]
 
 
@@ -117,10 +120,10 @@ def _token(token: Secret, source: str) -> tuple[Secret | None, Check]:
         return None, Check("token", "problem", str(error))
 
 
-def _base_url(base_url: str | None) -> tuple[str | None, Check]:
+def _base_url(base_url: str | None, *, insecure: bool) -> tuple[str | None, Check]:
     source = "--base-url" if base_url is not None else "A2V_BASE_URL"
     try:
-        url = resolve_base_url(base_url, os.environ.get("A2V_BASE_URL"))
+        url = resolve_base_url(base_url, os.environ.get("A2V_BASE_URL"), insecure=insecure)
     except A2VError as error:
         return None, Check("base_url", "problem", f"{error} (set by {source})")
     return url, Check("base_url", "ok", f"{url} ({'the hosted service' if url == HOSTED else f'from {source}'})")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from typing import Any, NoReturn, SupportsIndex
 from urllib.parse import urlsplit
 
@@ -155,12 +155,14 @@ def resolve_token(given: Secret, default: Secret) -> Secret:
     return found
 
 
-def resolve_base_url(given: str | None, default: str | None) -> str:
+def resolve_base_url(given: str | None, default: str | None, *, insecure: bool = False) -> str:
     """Return the server's URL, without a trailing slash.
 
     Args:
         given: The argument of the client.
         default: The value of ``A2V_BASE_URL``; if it is empty or not set, the hosted service is used.
+        insecure: Whether the token may be sent unencrypted to private addresses. A host name is allowed here; before each
+            request ``choose_private_address`` checks its addresses.
 
     Raises:
         ConfigurationError: It is not a valid URL, or the token would be sent unencrypted to another machine.
@@ -179,9 +181,21 @@ def resolve_base_url(given: str | None, default: str | None) -> str:
     # Even an empty query or fragment: the path appended to it would become part of it.
     if parts.username is not None or "?" in found or "#" in found:
         raise ConfigurationError("base_url must have no user name, query or fragment; the token is passed as token=…")
-    if parts.scheme == "http" and not is_loopback(host):
-        raise ConfigurationError(f"base_url is http:// and {host} is not this machine: the token would travel in clear")
+    if parts.scheme == "http" and (problem := _why_unsafe(host, insecure=insecure)):
+        raise ConfigurationError(f"base_url is http://, so the token would be sent unencrypted: {problem}")
     return found.rstrip("/")
+
+
+def _why_unsafe(host: str, *, insecure: bool) -> str | None:
+    """Return why the token must not be sent to a host unencrypted, and what to do; ``None`` if it may."""
+    if is_loopback(host):
+        return None
+    if is_address(host) and not is_private(host):
+        only = "insecure=True allows only private addresses; " if insecure else ""
+        return f"{host} is not a private address; {only}use https://"
+    if not insecure:
+        return f"{host} is not this machine; use https://, or, in a network that you trust, insecure=True (--insecure)"
+    return None
 
 
 @lru_cache(16)
@@ -191,3 +205,42 @@ def is_loopback(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return host == "localhost" or host.endswith(".localhost")
+
+
+_PRIVATE_NETWORKS = [
+    ip_network(text)
+    for text in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16", "fc00::/7", "fe80::/10")
+]
+
+
+def is_private(address: str) -> bool:
+    """Whether an IP address belongs to a private network, or to this machine."""
+    ip = ip_address(address)
+    ip = getattr(ip, "ipv4_mapped", None) or ip
+    return ip.is_loopback or any(ip.version == network.version and ip in network for network in _PRIVATE_NETWORKS)
+
+
+def choose_private_address(host: str, addresses: Iterable[str]) -> str:
+    """Return the address of a host to which the token is sent unencrypted, IPv4 if there is one.
+
+    Raises:
+        ConfigurationError: One of its addresses is not private. Which of them a library connects to is up to chance.
+    """
+    found = list(addresses)
+    for address in found:
+        if not is_private(address):
+            raise ConfigurationError(
+                f"base_url is http://, and {host} has the address {address}, which is not private: the token is not sent "
+                "there unencrypted; use https://"
+            )
+    return min(found, key=lambda address: ":" in address)
+
+
+@lru_cache(16)
+def is_address(host: str) -> bool:
+    """Whether the host of a URL is an IP address."""
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True

@@ -357,6 +357,10 @@ class A2V(SyncClient[AsyncA2V]):
         propagate_trace: Whether API requests carry the trace context of OpenTelemetry (``traceparent``), so that the server can
             add its spans to the trace. Off by default, because it tells another company's server the ids of your traces, and
             with some propagators the baggage. Never sent to the hosts that store videos.
+        insecure: Whether the token may be sent unencrypted, over ``http://``, to private addresses (10.0.0.0/8, 172.16.0.0/12,
+            192.168.0.0/16, 169.254.0.0/16, fc00::/7, fe80::/10); ``False`` by default. All addresses of a host name are
+            checked before each request. Requests go there directly, not through a proxy. Certificates of ``https://`` servers
+            are verified all the same.
         transport: An asynchronous transport of httpx or httpx2 to send through, for tests and special networks. It is closed
             with the client.
 
@@ -375,6 +379,7 @@ class A2V(SyncClient[AsyncA2V]):
         max_download_bytes: int | None = 2 * 1024**3,
         default_headers: Mapping[str, str] | None = None,
         propagate_trace: bool = False,
+        insecure: bool = False,
         transport: AsyncTransport | None = None,
     ) -> None:
         try:
@@ -387,6 +392,7 @@ class A2V(SyncClient[AsyncA2V]):
                 max_download_bytes=max_download_bytes,
                 default_headers=default_headers,
                 propagate_trace=propagate_trace,
+                insecure=insecure,
                 transport=transport,
             )
         finally:

@@ -346,7 +346,12 @@ def serve(
 
 @app.command(sort_key=10)
 async def doctor(
-    *, base_url: str | None = None, token_file: TokenFile = None, as_json: AsJson = False, verbose: Verbose = 0
+    *,
+    base_url: str | None = None,
+    token_file: TokenFile = None,
+    insecure: Flag = False,
+    as_json: AsJson = False,
+    verbose: Verbose = 0,
 ) -> None:
     """Check everything a video needs: token, server, clock, rate limit, extras, FFmpeg's libraries.
 
@@ -355,6 +360,7 @@ async def doctor(
     Args:
         base_url: URL of the server. Default: A2V_BASE_URL, or the hosted service.
         token_file: File with the token, or - for standard input. Default: the token in A2V_TOKEN.
+        insecure: Allow http:// to private addresses.
         as_json: Print one JSON object: ok, and for each check its name, state (ok, note or problem) and words.
         verbose: Log to standard error what the command does; -vv: also each step of each HTTP request.
     """
@@ -367,7 +373,7 @@ async def doctor(
         token = Secret(read_token(token_file))
     except UsageError as error:
         unreadable = [Check("token", "problem", str(error))]
-    access = await check_access(token, token_file or "A2V_TOKEN", base_url)
+    access = await check_access(token, token_file or "A2V_TOKEN", base_url, insecure=insecure)
     checks += [*unreadable, *(access[1:] if unreadable else access)]
     open_renderer(as_json=as_json).render(ChecksCompleted(checks))
     if problems := [check.name for check in checks if check.state == "problem"]:

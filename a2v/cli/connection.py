@@ -35,7 +35,7 @@ async def connect(server: ServerOptions, recordings: list[Path]) -> AsyncIterato
         token = Secret(read_token(server.token_file))
         if token.value is None:
             raise UsageError("no token: set A2V_TOKEN, or pass --token-file FILE, or --local to render on this machine")
-        async with AsyncA2V(token.value, base_url=server.base_url) as client:
+        async with AsyncA2V(token.value, base_url=server.base_url, insecure=server.insecure) as client:
             yield client
         return
     with needs_extra():
@@ -63,7 +63,10 @@ def account(server: ServerOptions) -> tuple[str, Secret] | None:
         path = server.data_dir / "token" if server.data_dir else None
         return ("http://127.0.0.1", Secret(path.read_text(encoding="ascii"))) if path and path.is_file() else None
     token = read_token(server.token_file)
-    return (resolve_base_url(server.base_url, os.environ.get("A2V_BASE_URL")), Secret(token)) if token else None
+    if not token:
+        return None
+    base_url = resolve_base_url(server.base_url, os.environ.get("A2V_BASE_URL"), insecure=server.insecure)
+    return base_url, Secret(token)
 
 
 @contextmanager

@@ -67,6 +67,7 @@ class ServerOptions:
         base_url: URL of the server. Default: the environment variable A2V_BASE_URL, or the hosted service.
         token_file: File with the token, readable by you alone (chmod 600), or - for standard input. Default: the token in
             the environment variable A2V_TOKEN.
+        insecure: Allow http:// to private addresses: anyone in that network can read the token.
         local: Start an engine on this machine for the duration of the command, and use it.
         data_dir: With --local: folder in which the engine keeps its tasks and videos. By default they are deleted.
         size: With --local: width and height of new videos in pixels: 512 (default), 720 or 1080.
@@ -76,6 +77,7 @@ class ServerOptions:
 
     base_url: str | None = None
     token_file: TokenFile = None
+    insecure: Flag = False
     local: Flag = False
     data_dir: OptionalPath = None
     size: int | None = None
@@ -88,8 +90,10 @@ class ServerOptions:
         Raises:
             UsageError: They contradict each other.
         """
-        if self.local and (self.base_url or self.token_file):
-            raise UsageError("--local starts a server with its own token: remove --base-url and --token-file")
+        if self.local and (self.base_url or self.token_file or self.insecure):
+            raise UsageError(
+                "--local starts a server with its own token: remove --base-url, --token-file and --insecure"
+            )
         if (self.data_dir or self.size is not None) and not self.local:
             raise UsageError("--data-dir and --size configure the engine of --local: add --local, or remove them")
 
@@ -113,7 +117,7 @@ class ServerOptions:
             "--data-dir": self.data_dir,
             "--size": self.size,
         }
-        return (" --local" if self.local else "") + _as_flags(values)
+        return (" --local" if self.local else "") + (" --insecure" if self.insecure else "") + _as_flags(values)
 
 
 @Parameter(name="*")
@@ -298,6 +302,8 @@ class EngineOptions:
         max_render_seconds: Time limit of a render, in seconds.
         max_render_mib: Memory limit of a render, in MiB.
         keep_days: Days to keep videos and their tasks after the render. Default: forever.
+        tls_cert: File with the certificate for https://, and those of its issuers (PEM). Requires --tls-key.
+        tls_key: File with its private key (PEM), readable by you alone.
     """
 
     host: str = "127.0.0.1"
@@ -320,6 +326,8 @@ class EngineOptions:
     max_render_seconds: float = 3600.0
     max_render_mib: int = 2048
     keep_days: float | None = None
+    tls_cert: OptionalPath = None
+    tls_key: OptionalPath = None
 
 
 def read_job(audio_url: str, *, model_id: str | None, pose_id: str | None, with_mask: bool) -> Job:

@@ -366,14 +366,16 @@ def _shared_lines(event: Event) -> Iterator[str]:
             yield f"The engine is ready at {base_url} (in a browser: its characters and latest videos). Ctrl-C stops it."
             if not is_kept:
                 yield "Its videos are deleted when it stops; --data-dir DIR keeps them."
-            if is_loopback(urlsplit(base_url).hostname or ""):
+            parts = urlsplit(base_url)
+            if parts.scheme == "https" or is_loopback(parts.hostname or ""):
                 yield "To use it from another terminal:"
                 yield f"  export A2V_BASE_URL={base_url} A2V_TOKEN={shown}"
                 yield "  a2v characters"
             else:
-                yield "a2v sends tokens over plain HTTP only to the machine it runs on."
-                yield "Put a TLS proxy in front of the engine, then set:"
-                yield f"  export A2V_BASE_URL=https://… A2V_TOKEN={shown}"
+                yield "It has no TLS, so anyone in the network can read its token: add --tls-cert and --tls-key, or put a proxy"
+                yield "with TLS in front of it. In a private network that you trust, clients can use it as it is:"
+                yield f"  export A2V_BASE_URL={base_url} A2V_TOKEN={shown}"
+                yield "  a2v characters --insecure"
         case ChecksCompleted(checks):
             width = max(len(check.name) for check in checks)
             for check in checks:

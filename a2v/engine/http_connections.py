@@ -11,7 +11,8 @@ Each deadline belongs to a phase of a request and is set once, so sending a byte
 
 ``accept_connections`` replaces asyncio's accept loop, which takes every connection. At the maximum number, the connection
 that has been idle longest makes room, though not within its first ``GRACE_SECONDS``, when its request is probably on the way.
-If all connections are busy, new ones wait in the backlog of the socket. Uvicorn's ``limit_concurrency`` would answer 503
+If all connections are busy, new ones wait in the backlog of the socket. TLS handshakes count as busy; each runs in its own task,
+so that a client that does not complete one delays no other, and fails after ``HEAD_SECONDS``. Uvicorn's ``limit_concurrency`` would answer 503
 instead, and would count idle connections as busy.
 """
 
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
 import anyio
@@ -31,6 +33,7 @@ from a2v.engine.render_queue import MAX_PREFETCHED
 
 if TYPE_CHECKING:
     import socket
+    import ssl
     from collections.abc import Callable, Collection
 
 HEAD_SECONDS = 10.0
@@ -38,6 +41,8 @@ BODY_SECONDS = 30.0
 STALLED_SECONDS = 300.0
 KEEP_ALIVE_SECONDS = 60
 MAX_CONNECTIONS = 1000
+SHUTDOWN_SECONDS = 5.0
+"""How long closing a TLS connection waits for the client."""
 GRACE_SECONDS = 0.5
 """How long a connection counts as busy after it was opened or answered."""
 RETRY_SECONDS = 1.0
@@ -188,7 +193,9 @@ async def accept_connections(
     make: Callable[[], HttpConnection],
     connections: Collection[Any],
     maximum: int,
+    *,
     report_exhausted: Callable[[str], None],
+    tls_context: Callable[[], ssl.SSLContext] | None = None,
 ) -> None:
     """Accept connections until cancelled.
 
@@ -198,27 +205,50 @@ async def accept_connections(
         connections: The open connections.
         maximum: The maximum number of open connections.
         report_exhausted: Called with the reason if the machine has run out of something.
+        tls_context: Returns the TLS settings of the next connection. ``None``: plain connections.
     """
     await anyio.lowlevel.checkpoint()
     loop = asyncio.get_running_loop()
     sock.setblocking(False)
-    while True:
-        if len(connections) >= maximum and not _make_room(cast("Collection[HttpConnection]", connections), loop.time()):
-            await anyio.sleep(_FULL_SECONDS)
-            continue
+    handshakes: set[socket.socket] = set()
+
+    async def shake_hands(accepted: socket.socket, context: ssl.SSLContext) -> None:
         try:
-            await _accept_one(loop, sock, make)
-        except OSError as error:
-            # With no reason, the client has disconnected before it was accepted.
-            if reason := exhaustion_reason(error):
-                report_exhausted(reason)
-            await anyio.sleep(RETRY_SECONDS if reason else 0)
+            # Any client can make it fail, so this is not logged.
+            with suppress(OSError):
+                await _connect(loop, accepted, make, context)
+        finally:
+            handshakes.discard(accepted)
+
+    async with anyio.create_task_group() as tasks:
+        while True:
+            now, busy = loop.time(), len(connections) + len(handshakes)
+            if busy >= maximum and not _make_room(cast("Collection[HttpConnection]", connections), now):
+                await anyio.sleep(_FULL_SECONDS)
+                continue
+            try:
+                accepted, _ = await loop.sock_accept(sock)
+                if tls_context is None:
+                    await _connect(loop, accepted, make)
+                else:
+                    handshakes.add(accepted)
+                    tasks.start_soon(shake_hands, accepted, tls_context())
+            except OSError as error:
+                # With no reason, the client has disconnected before it was accepted.
+                if reason := exhaustion_reason(error):
+                    report_exhausted(reason)
+                await anyio.sleep(RETRY_SECONDS if reason else 0)
 
 
-async def _accept_one(loop: asyncio.AbstractEventLoop, sock: socket.socket, make: Callable[[], HttpConnection]) -> None:
-    accepted, _ = await loop.sock_accept(sock)
+async def _connect(
+    loop: asyncio.AbstractEventLoop,
+    accepted: socket.socket,
+    make: Callable[[], HttpConnection],
+    context: ssl.SSLContext | None = None,
+) -> None:
+    deadlines = {"ssl_handshake_timeout": HEAD_SECONDS, "ssl_shutdown_timeout": SHUTDOWN_SECONDS} if context else {}
     try:
-        await loop.connect_accepted_socket(make, accepted)
+        await loop.connect_accepted_socket(make, accepted, ssl=context, **deadlines)
     except BaseException:
         accepted.close()
         raise

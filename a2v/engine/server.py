@@ -5,7 +5,8 @@ Both run uvicorn on asyncio with the socket, the connections and the shutdown of
 * ``LocalEngine`` runs it in a thread of its own, so that the block may run on asyncio or trio.
 * The application's lifespan surrounds the server instead of running inside it: an error while starting, such as a data
   folder in use, reaches the caller as the exception it is, where uvicorn would log it and exit.
-* Connections come from ``http_connections.accept_connections``, which bounds their number.
+* Connections come from ``http_connections.accept_connections``, which bounds their number. With a certificate (``tls.py``)
+  they are TLS connections; uvicorn need not know.
 * At shutdown uvicorn waits for the responses in progress. After ``grace_seconds`` the remaining connections are closed,
   so that every request still ends through its own code; uvicorn's own limit would cancel the requests without waiting.
 """
@@ -26,7 +27,7 @@ import uvicorn
 
 from a2v._core.settings import Secret
 from a2v._values import arguments
-from a2v.engine import sandbox
+from a2v.engine import sandbox, tls
 from a2v.engine.app import create_app
 from a2v.engine.http_connections import KEEP_ALIVE_SECONDS, HttpConnection, accept_connections, max_connections
 from a2v.engine.settings import Settings, SettingsOptions
@@ -55,8 +56,8 @@ class LocalEngine:
         settings: All settings as a value, with a loopback ``host``, instead of the other arguments.
 
     Raises:
-        ConfigurationError: A setting is invalid; on entering: the port or the data folder is in use, or the Dask
-            scheduler does not respond.
+        ConfigurationError: A setting is invalid; on entering: the port or the data folder is in use, the certificate cannot be
+            used, or the Dask scheduler does not respond.
         TypeError: Both ``settings`` and ``options`` are given, or an option is unknown.
 
     Attributes:
@@ -100,10 +101,12 @@ class LocalEngine:
 
     async def __aenter__(self) -> Self:
         started: Future[None] = Future()
+        certificate = tls.load(self._settings)
         app = create_app(self._settings)
         sock = _listen(self._settings)
-        self.base_url = _base_url(sock)
-        self._server = _Server(app, self._settings, sock, partial(started.set_result, None), grace_seconds=1)
+        self.base_url = _base_url(sock, self._settings)
+        ready = partial(started.set_result, None)
+        self._server = _Server(app, self._settings, sock, ready, certificate, grace_seconds=1)
         self._thread = threading.Thread(target=_run, args=(self._server, started), name="a2v engine", daemon=True)
         self._thread.start()
         try:
@@ -148,7 +151,7 @@ def serve(
 
     Raises:
         ConfigurationError: The host is not loopback and ``allow_remote`` is not set, the port or the data folder is in
-            use, or the Dask scheduler does not respond.
+            use, the certificate cannot be used, or the Dask scheduler does not respond.
     """
     settings = settings or Settings()
     if not settings.is_local and not allow_remote:
@@ -157,10 +160,12 @@ def serve(
         )
     # The processes that decode recordings run as the same user, and this one may have the token in its environment.
     sandbox.hide_memory()
+    certificate = tls.load(settings)
     app = create_app(settings)
     sock = _listen(settings)
-    url = _base_url(sock)
-    server = _Server(app, settings, sock, partial(ready, url) if ready else lambda: None, grace_seconds=10)
+    url = _base_url(sock, settings)
+    announce = partial(ready, url) if ready else lambda: None
+    server = _Server(app, settings, sock, announce, certificate, grace_seconds=10)
     with _stopped_by_signals(server):
         anyio.run(server.run_app, backend="asyncio")
 
@@ -188,6 +193,7 @@ class _Server(uvicorn.Server):
         settings: The settings.
         sock: The listening socket; closed at the end.
         ready: Called when requests are accepted.
+        certificate: The certificate; ``None``: plain HTTP.
         grace_seconds: How long responses in progress may continue after the server was asked to stop.
     """
 
@@ -197,12 +203,14 @@ class _Server(uvicorn.Server):
         settings: Settings,
         sock: socket.socket,
         ready: Callable[[], object],
+        certificate: tls.CertificateFiles | None,
         *,
         grace_seconds: int,
     ) -> None:
         self._app = app
         self._socket = sock
         self._ready = ready
+        self._certificate = certificate
         self._grace_seconds = grace_seconds
         self._max_connections = max_connections(settings.workers)
         config = uvicorn.Config(
@@ -237,8 +245,22 @@ class _Server(uvicorn.Server):
         make = partial(
             HttpConnection, config=self.config, server_state=self.server_state, app_state=self.lifespan.state
         )
+        accept = partial(
+            accept_connections,
+            self._socket,
+            make,
+            self.server_state.connections,
+            self._max_connections,
+            report_exhausted=report,
+        )
         with self._accepting:
-            await accept_connections(self._socket, make, self.server_state.connections, self._max_connections, report)
+            if self._certificate is None:
+                await accept()
+                return
+            certificate = self._certificate
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(certificate.reload_when_changed)
+                await accept(tls_context=lambda: certificate.context)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._accepting.cancel()
@@ -266,9 +288,10 @@ def _listen(settings: Settings) -> socket.socket:
     return sock
 
 
-def _base_url(sock: socket.socket) -> str:
+def _base_url(sock: socket.socket, settings: Settings) -> str:
     """The URL for clients on this machine."""
+    scheme = "http" if settings.tls_cert is None else "https"
     host, port = str(sock.getsockname()[0]), sock.getsockname()[1]
     # The wildcard addresses cannot be connected to.
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"

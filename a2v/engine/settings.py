@@ -52,10 +52,24 @@ class SettingsOptions(TypedDict, total=False):
     max_render_mib: int
     keep_days: float | None
     allowed_hosts: str | Iterable[str]
+    tls_cert: str | os.PathLike[str] | None
+    tls_key: str | os.PathLike[str] | None
 
 
-def _path(value: str | os.PathLike[str] | None) -> Path | None:
-    return None if value is None else arguments.path("data_dir", value, error=ConfigurationError)
+def _data_dir(value: str | os.PathLike[str] | None) -> Path | None:
+    return _path("data_dir", value)
+
+
+def _tls_cert(value: str | os.PathLike[str] | None) -> Path | None:
+    return _path("tls_cert", value)
+
+
+def _tls_key(value: str | os.PathLike[str] | None) -> Path | None:
+    return _path("tls_key", value)
+
+
+def _path(name: str, value: str | os.PathLike[str] | None) -> Path | None:
+    return None if value is None else arguments.path(name, value, error=ConfigurationError)
 
 
 def _paths(value: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> tuple[Path, ...]:
@@ -156,6 +170,14 @@ def _check_files(_: object, __: Attribute[Any], value: tuple[Path, ...]) -> None
             raise ConfigurationError(f"allow_files: there is no {str(path)!r}")
 
 
+def _check_tls(settings: Settings, _: Attribute[Any], tls_key: Path | None) -> None:
+    if (settings.tls_cert is None) != (tls_key is None):
+        given, missing = ("tls_cert", "tls_key") if tls_key is None else ("tls_key", "tls_cert")
+        raise ConfigurationError(
+            f"{given} needs {missing} (--{missing.replace('_', '-')}); if one file has both, pass it twice"
+        )
+
+
 def _wrap_token(options: dict[str, Any]) -> None:
     """Replace the token among keyword arguments by a ``Secret``, so that tracebacks with local variables do not show it."""
     if "token" in options and not isinstance(options["token"], Secret):
@@ -215,12 +237,15 @@ class Settings:
         max_render_mib: The memory limit of a render, in MiB of address space; at least 400.
         keep_days: The number of days after which a finished video and its task are deleted. ``None``: never.
         allowed_hosts: Names, besides ``host`` and those of loopback, that requests may have in their ``Host`` header.
+        tls_cert: The certificate for ``https://``, with those of its issuers after it, in PEM format. ``None``: plain HTTP.
+            ``create_app`` ignores it: the server that runs the application has its own setting.
+        tls_key: The private key of ``tls_cert``, in PEM format and without a passphrase.
 
     Raises:
         ConfigurationError: A setting is invalid; the message says which one and why.
     """
 
-    data_dir: Path | None = field(default=None, converter=_path)
+    data_dir: Path | None = field(default=None, converter=_data_dir)
     host: str = field(default="127.0.0.1", validator=_check_text)
     port: int = field(default=0, validator=_check_port)
     token: str = field(default=None, converter=_token, repr=False)
@@ -241,6 +266,8 @@ class Settings:
     max_render_mib: int = field(default=2048, validator=_check_memory)
     keep_days: float | None = field(default=None, validator=optional(_check_amount))
     allowed_hosts: tuple[str, ...] = field(default=(), converter=_hosts)
+    tls_cert: Path | None = field(default=None, converter=_tls_cert)
+    tls_key: Path | None = field(default=None, converter=_tls_key, validator=_check_tls)
 
     def __reduce__(self) -> NoReturn:
         """Refuse to be pickled: the pickle would contain the token."""

@@ -66,7 +66,7 @@ def test_no_token_and_no_server(doctor, monkeypatch, closed_port):
     code, checks, err = doctor()
     assert (code, checks["token"][0], checks["base_url"][0]) == (1, "problem", "problem")
     assert "set A2V_TOKEN" in checks["token"][1]
-    assert "in clear" in checks["base_url"][1]
+    assert "unencrypted" in checks["base_url"][1]
     assert "server" not in checks
 
 

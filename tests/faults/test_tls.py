@@ -2,54 +2,23 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import json
 import os
 import ssl
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from ipaddress import ip_address
 
 import anyio
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 import a2v
 from a2v import testing
 from a2v._async.requests import network
+from tests.certificates import Certificate
 from tests.faults.conftest import CANARY
 
 CHARACTERS = {"code": 0, "message": "success", "data": [{"model_id": "eva_a0008"}]}
-
-
-class Certificate:
-    """A certificate for 127.0.0.1 that is its own authority."""
-
-    def __init__(self, folder, name: str) -> None:
-        key = ec.generate_private_key(ec.SECP256R1())
-        subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
-        now = dt.datetime.now(dt.UTC)
-        certificate = (
-            x509.CertificateBuilder()
-            .subject_name(subject)
-            .issuer_name(subject)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - dt.timedelta(days=1))
-            .not_valid_after(now + dt.timedelta(days=1))
-            .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
-            .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-            .sign(key, hashes.SHA256())
-        )
-        self.public = certificate.public_bytes(serialization.Encoding.PEM)
-        private = key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-        self.both = folder / f"{name}.pem"
-        self.both.write_bytes(private + self.public)
 
 
 class _Handler(BaseHTTPRequestHandler):

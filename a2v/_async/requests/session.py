@@ -132,11 +132,13 @@ class Session(HoldsSecret):
         max_download_bytes: int | None,
         default_headers: Secret,
         propagate_trace: bool,
+        insecure: bool,
         transport: AsyncTransport | None,
     ) -> None:
         # Not the whole environment, which an error report would show.
         self.token: Secret = resolve_token(token, Secret(os.environ.get("A2V_TOKEN")))
-        self.base_url: str = resolve_base_url(base_url, os.environ.get("A2V_BASE_URL"))
+        arguments.boolean("insecure", insecure, error=ConfigurationError)
+        self.base_url: str = resolve_base_url(base_url, os.environ.get("A2V_BASE_URL"), insecure=insecure)
         headers = check_headers("default_headers", default_headers)
         self.options: RequestOptions = _checked(RequestOptions(timeout, max_retries, headers))
         self._new_limiter = partial(_new_limiter, rate_limit, self.options.timeout)

@@ -31,11 +31,13 @@ from urllib.parse import urlsplit
 
 import anyio
 import httpx
+from attrs import frozen
 
 from a2v._async.requests import httpcore_workarounds, network, telemetry
 from a2v._async.requests.http_libraries import AsyncTransport, errors_named, library_of
 from a2v._async.requests.redaction import RedactErrors, install_redacting_filter
 from a2v._core.responses import NoResponse
+from a2v._core.settings import choose_private_address, is_address, is_loopback
 from a2v._core.wire import ApiRequest, Response
 from a2v._version import __version__
 from a2v.errors import ConfigurationError
@@ -138,11 +140,12 @@ class Transport:
         """
         observer = _SendObserver()
         timeout = options.timeout
-        request = _build_request(self._library, base_url, token, call, options)
         error: Exception | None = None
         try:
             with RedactErrors(), anyio.move_on_after(timeout):
                 try:
+                    target = await _checked_target(base_url)
+                    request = _build_request(self._library, target, token, call, options)
                     response = await self._send_and_read(
                         request, observer, fresh=call.job is not None, limit=call.max_body
                     )
@@ -160,7 +163,9 @@ class Transport:
     ) -> Response:
         while True:
             try:
-                response, body = await self._send(request, observer, fresh=fresh)
+                # Plain HTTP carries the token, so it goes to the address that was checked, not to a proxy.
+                direct = request.url.scheme == "http"
+                response, body = await self._send(request, observer, fresh=fresh, direct=direct)
                 try:
                     content = await _read(body, limit)
                 finally:
@@ -211,7 +216,13 @@ class Transport:
             return answer
 
     async def _send(
-        self, request: httpx.Request, observer: _SendObserver, *, fresh: bool, timeout: float | None = None
+        self,
+        request: httpx.Request,
+        observer: _SendObserver,
+        *,
+        fresh: bool,
+        direct: bool = False,
+        timeout: float | None = None,
     ) -> tuple[httpx.Response, AsyncIterator[bytes]]:
         """Send a request; return the response and its body, which is not read yet. The caller passes both to ``_close``.
 
@@ -219,9 +230,10 @@ class Transport:
             request: The request.
             observer: Follows it.
             fresh: Whether it needs a new connection.
+            direct: Whether to ignore the proxies of the environment.
             timeout: Seconds for the response's head; ``None``: no limit.
         """
-        transport = await self._pool(str(request.url), fresh=fresh)
+        transport = await self._pool(str(request.url), fresh=fresh, direct=direct)
         httpcore_workarounds.replace_body(request)
         request.extensions["trace"] = observer
         observer.handed_over = True
@@ -234,14 +246,14 @@ class Transport:
             raise
         return response, _response_body(response)
 
-    async def _pool(self, url: str, *, fresh: bool) -> AsyncTransport:
+    async def _pool(self, url: str, *, fresh: bool, direct: bool) -> AsyncTransport:
         """Return the connection pool for a URL.
 
         Outside ``async with`` nothing closes idle connections, so none are kept.
         """
         if self._custom is not None:
             return self._custom
-        proxy = await network.proxy_for(url)
+        proxy = None if direct else await network.proxy_for(url)
         is_tls = url.startswith("https://") or (proxy is not None and proxy.value.lower().startswith("https://"))
         trust = network.current_trust() if is_tls else None
         pools = self._fresh if fresh or not self._keep_alive else self._kept
@@ -257,18 +269,52 @@ class Transport:
 # -- requests ---------------------------------------------------------------------------------------------------------
 
 
+@frozen
+class _Target:
+    """The URL to connect to, and the ``Host`` header if it is not that of the URL."""
+
+    url: str
+    headers: dict[str, str]
+
+
+async def _checked_target(base_url: str) -> _Target:
+    """Return where to send the requests for a base URL.
+
+    For ``http://`` and a name that is not this machine's, it is the URL of a private address of that name: the token must not
+    be sent to any other, and a later look-up may give another.
+
+    Raises:
+        ConfigurationError: The name has an address that is not private.
+        OSError: There is no such name.
+    """
+    parts = urlsplit(base_url)
+    host = parts.hostname or ""
+    if parts.scheme == "https" or is_loopback(host) or is_address(host):
+        return _Target(base_url, {})
+    found = await anyio.getaddrinfo(host, parts.port or 80, type=socket.SOCK_STREAM)
+    address = choose_private_address(host, (str(entry[4][0]) for entry in found))
+    port = "" if parts.port is None else f":{parts.port}"
+    netloc = f"[{address}]{port}" if ":" in address else f"{address}{port}"
+    return _Target(parts._replace(netloc=netloc).geturl(), {"host": parts.netloc})
+
+
 def _build_request(
-    library: ModuleType, base_url: str, token: Secret, call: ApiRequest[Any], options: RequestOptions
+    library: ModuleType, target: _Target, token: Secret, call: ApiRequest[Any], options: RequestOptions
 ) -> httpx.Request:
     try:
         request: httpx.Request = library.Request(
             call.method,
-            _parse_url(library, base_url + call.path),
+            _parse_url(library, target.url + call.path),
             params=call.params,
             json=call.json,
             # The headers are in no variable, because a traceback would show them.
             headers=_with_defaults(
-                {"accept": "application/json", **options.headers.value, "authorization": f"Bearer {token.value}"}
+                {
+                    "accept": "application/json",
+                    **options.headers.value,
+                    **target.headers,
+                    "authorization": f"Bearer {token.value}",
+                }
             ),
             extensions=_timeouts(options.timeout),
         )
