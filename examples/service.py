@@ -7,11 +7,12 @@ The service is stateless: it only needs a video_id, so browsers can reconnect af
 The token comes from A2V_TOKEN, the server from A2V_BASE_URL. Add your own authentication.
 """
 
+import logging
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from typing import Annotated
 
-from fastapi import Depends, FastAPI, HTTPException, Request
+from fastapi import Depends, FastAPI, Request
 from fastapi.responses import JSONResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import BaseModel
@@ -31,6 +32,7 @@ def _client(request: Request) -> a2v.AsyncA2V:
     return client
 
 
+logger = logging.getLogger(__name__)
 app = FastAPI(lifespan=lifespan)
 Client = Annotated[a2v.AsyncA2V, Depends(_client)]
 
@@ -45,10 +47,7 @@ class Order(BaseModel):
 @app.post("/videos", status_code=202)
 async def submit(order: Order, client: Client) -> dict[str, str]:
     """Submit a job without waiting for the render."""
-    try:
-        task = await client.videos.generate(model_id=order.model_id, audio_url=order.audio_url)
-    except ValueError as error:
-        raise HTTPException(422, str(error)) from None
+    task = await client.videos.generate(model_id=order.model_id, audio_url=order.audio_url)
     return {"video_id": task.video_id, "events": f"/videos/{task.video_id}/events"}
 
 
@@ -61,15 +60,30 @@ async def events(video_id: str, client: Client) -> AsyncIterator[ServerSentEvent
                 yield ServerSentEvent(data={"status": video.status, "video_url": video.video_url})
     except a2v.A2VError as error:
         yield ServerSentEvent(event="failure", data=str(error))
-    yield ServerSentEvent(
-        event="end", data=video_id
-    )  # on which the page closes the connection; browsers reconnect otherwise
+    # The page closes the connection on this event. Without it, browsers reconnect.
+    yield ServerSentEvent(event="end", data=video_id)
+
+
+# By the response to a submission, in the order of the checks; docs/services.md explains the choice.
+NOTHING_SUBMITTED = (a2v.RateLimitError, a2v.TransportError)
+OPERATOR = (a2v.AuthenticationError, a2v.PermissionDeniedError, a2v.ConfigurationError)
 
 
 @app.exception_handler(a2v.A2VError)
 async def to_response(_: Request, error: a2v.A2VError) -> JSONResponse:
     """Return the error, and whether the caller may retry."""
-    known = isinstance(error, a2v.APIError) and 400 <= error.status_code < 500
-    status = 503 if isinstance(error, a2v.RateLimitError | a2v.TransportError) else 422 if known else 502
-    again = isinstance(error, a2v.RateLimitError | a2v.TransportError)  # nothing was submitted
-    return JSONResponse({"error": type(error).__name__, "message": str(error), "try_again": again}, status)
+    message = str(error)
+    if isinstance(error, NOTHING_SUBMITTED):
+        status = 503
+    elif isinstance(error, a2v.SubmissionUnknownError):
+        status = 424  # not 5xx, which clients, proxies and task queues retry
+    elif isinstance(error, OPERATOR):
+        logger.error("the service cannot submit videos: %s", error)
+        status, message = 500, "the service is not set up correctly; its operator has the details"
+    elif isinstance(error, a2v.InvalidArgumentError | a2v.APIError):
+        status = 422
+    else:
+        status = 500
+    again = isinstance(error, NOTHING_SUBMITTED)
+    headers = {"Retry-After": "60"} if again else None
+    return JSONResponse({"error": type(error).__name__, "message": message, "try_again": again}, status, headers)

@@ -215,15 +215,26 @@ def test_the_service_reports_on_a_video_of_an_earlier_life(web: httpx.Client, a2
 
 
 def test_the_service_says_whether_to_try_again(web: httpx.Client, a2v_server: Server) -> None:
-    assert order(web, "no url").status_code == 422
-    a2v_server.service.lose_reply()
+    service = a2v_server.service
+    invalid = order(web, "no url")
+    assert (invalid.status_code, invalid.json()["error"]) == (422, "InvalidArgumentError")
+    service.lose_reply()
     lost = order(web)
-    assert (lost.status_code, lost.json()["try_again"]) == (502, False)
+    assert (lost.status_code, lost.json()["try_again"]) == (424, False)
     assert lost.json()["error"] == "SubmissionUnknownError"
-    a2v_server.service.refuse("video.generate", 400, "no such audio")
+    service.refuse("video.generate", 400, "no such audio")
     refused = order(web)
     assert (refused.status_code, refused.json()["try_again"]) == (422, False)
-    assert len(a2v_server.service.submissions) == 1
+    assert "no such audio" in refused.json()["message"]
+    assert len(service.submissions) == 1
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_the_service_does_not_blame_its_users_for_its_token(web: httpx.Client, a2v_server: Server, status: int) -> None:
+    a2v_server.service.refuse("video.generate", status, "the account of ACME has no quota")
+    refused = order(web)
+    assert (refused.status_code, refused.json()["try_again"]) == (500, False)
+    assert "ACME" not in refused.text
 
 
 # -- notebook.ipynb ---------------------------------------------------------------------------------------------------
@@ -236,8 +247,11 @@ def test_the_notebook_runs_from_top_to_bottom(tmp_path: Path) -> None:
 
     notebook = nbformat.read(EXAMPLES / "notebook.ipynb", as_version=4)
     assert not any(cell.get("outputs") for cell in notebook.cells)
-    NotebookClient(notebook, timeout=60, resources={"metadata": {"path": tmp_path}}).execute()
+    NotebookClient(notebook, timeout=120, resources={"metadata": {"path": tmp_path}}).execute()
     shown = json.dumps([cell.get("outputs", []) for cell in notebook.cells])
     assert "Eva 01" in shown
     assert "<video" in shown
-    assert [path.read_bytes() for path in tmp_path.rglob("*.mp4")] == [b"a video"] * 4
+    assert "failed" not in shown
+    assert len(list(tmp_path.glob("*.mp4"))) == 1
+    assert len(list(tmp_path.glob("videos/*.mp4"))) == 4
+    assert all(path.read_bytes()[4:8] == b"ftyp" for path in tmp_path.rglob("*.mp4"))
