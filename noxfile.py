@@ -157,12 +157,13 @@ def build(session: nox.Session) -> None:
 
 @nox.session(tags=["extended"], default=False)
 def docs(session: nox.Session) -> None:
-    """The site in ``site/``, without a single warning."""
+    """The site in ``site/``, without a single warning, and the same as plain text for language models."""
     session.install("-e", ".[all]", *_group("docs"))
     told = session.run("zensical", "build", "--clean", "--strict", silent=True)
     # griffe only warns about docstrings that do not match their signature.
     if not isinstance(told, str) or "griffe:" in told or "arning" in told:
         session.error(str(told))
+    session.run("python", "tools/generate_llms.py", "site")
 
 
 @nox.session(python=PYTHONS[0], requires=["build"], tags=["extended"], default=False)

@@ -20,6 +20,10 @@ def pages(nav: list[Any]) -> list[str]:
     return [page for entry in nav for of in entry.values() for page in ([of] if isinstance(of, str) else pages(of))]
 
 
+def _titled(entry: dict[str, Any], section: Any) -> list[tuple[str, str]]:
+    return list(entry.items()) if isinstance(section, str) else [pair for page in section for pair in page.items()]
+
+
 def test_every_page_is_in_the_navigation() -> None:
     nav = tomllib.loads((ROOT / "zensical.toml").read_text())["project"]["nav"]
     assert sorted(pages(nav)) == sorted(str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md"))
@@ -45,6 +49,17 @@ def test_the_recipes_show_the_code_that_is_tested() -> None:
     assert [path for path, code in shown if code not in (ROOT / path).read_text()] == []
 
 
-def test_the_still_is_small() -> None:
-    assert (DOCS / "still.jpg").stat().st_size < 150_000
-    assert "docs/still.jpg" in (ROOT / "README.md").read_text()
+def test_the_readme_begins_with_a_video_made_for_it() -> None:
+    video = DOCS / "talking.webp"
+    assert video.read_bytes()[8:16] == b"WEBPVP8X"
+    assert video.read_bytes().count(b"ANMF") > 20
+    assert video.stat().st_size < 1_500_000
+    readme = (ROOT / "README.md").read_text()
+    assert readme.index("(docs/talking.webp)") < readme.index("```")
+
+
+def test_titles_match_the_navigation() -> None:
+    nav = tomllib.loads((ROOT / "zensical.toml").read_text())["project"]["nav"]
+    entries = {page: title for entry in nav for section in entry.values() for title, page in _titled(entry, section)}
+    titles = {page: (DOCS / page).read_text().partition("\n")[0].removeprefix("# ") for page in entries}
+    assert entries == titles
