@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shlex
+from collections import Counter
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,7 @@ from a2v import (
     ConfigurationError,
     DownloadError,
     Job,
+    JobState,
     JournalError,
     ManifestError,
     NotFoundError,
@@ -33,6 +35,7 @@ from a2v._core.manifest_jobs import Speakers
 from a2v._unicode_paths import find_existing
 from a2v.cli.batch_manifest import BatchManifest, BatchSource
 from a2v.cli.connection import account, connect
+from a2v.cli.engine_folder import remove_copies
 from a2v.cli.events import (
     BatchProgress,
     BatchSummary,
@@ -81,20 +84,15 @@ async def run_batch(
     """
     server.check()
     log_command(server.verbose)
-    source.check_folder(folder)
     again = f"  {source.command} -o {shlex.quote(str(folder))}{flags.flags}{staging.flags}{server.flags}"
-    if server.local and not server.data_dir:
+    own_engine = folder / ENGINE_FOLDER if server.local and not server.data_dir else None
+    if own_engine:
         # With a data folder, so that the renders of an interrupted batch are not lost.
-        server = evolve(server, data_dir=folder / ENGINE_FOLDER)
+        server = evolve(server, data_dir=own_engine)
+        # The folder is removed when all jobs are done, and with it the token that the journal knows.
+        flags = evolve(flags, new_token=flags.new_token or not own_engine.exists())
     journal = find_existing(flags.journal) if flags.journal else folder / JOURNAL
-    if journal.is_dir():
-        raise UsageError(f"--journal: {journal} is a folder; give the name of a file in it")
-    needed = [*source.needed, journal, *([Path(server.token_file)] if server.token_file else [])]
-    if flags.report:
-        check_report(flags.report, needed)
-    if not flags.dry_run:
-        check_folder(folder)
-        _check_not_running(journal)
+    _check_paths(source, folder, journal, flags, server)
     manifest = await _read(source, journal, staging, server, dry_run=flags.dry_run)
     if not flags.dry_run:
         make_folder(folder)
@@ -110,7 +108,34 @@ async def run_batch(
     for notice in manifest.notices:
         events.emit(Warned(notice))
     run = _BatchRun(manifest, options, journal, flags.report, staging, server, events, again)
-    await (run.dry_run() if flags.dry_run else run.run(renderer))
+    if flags.dry_run:
+        await run.dry_run()
+        return
+    try:
+        await run.run(renderer)
+    finally:
+        if own_engine:
+            run.remove_copies(own_engine)
+
+
+def _check_paths(source: BatchSource, folder: Path, journal: Path, flags: BatchFlags, server: ServerOptions) -> None:
+    """Check what can be checked before the server is asked for its characters."""
+    source.check_folder(folder)
+    if journal.is_dir():
+        raise UsageError(f"--journal: {journal} is a folder; give the name of a file in it")
+    if flags.report:
+        token = [Path(server.token_file)] if server.token_file else []
+        check_report(flags.report, [*source.needed, journal, *token])
+    if not flags.dry_run:
+        check_folder(folder)
+        _check_not_running(journal)
+
+
+def _entries(journal: Path) -> list[JournalEntry]:
+    """Return the entries of a journal; none if it cannot be read, which the batch reports."""
+    with suppress(JournalError):
+        return read_journal(journal) if journal.exists() else []
+    return []
 
 
 def _check_not_running(journal: Path) -> None:
@@ -140,10 +165,7 @@ async def _read(
 
 def _accepted_speakers(journal: Path) -> Speakers:
     """Return the characters and poses of submitted jobs. The server may no longer have them."""
-    entries = []
-    with suppress(JournalError):
-        entries = read_journal(journal) if journal.exists() else []
-    jobs = [entry.job for entry in entries if entry.video_id]
+    jobs = [entry.job for entry in _entries(journal) if entry.video_id]
     return Speakers(
         {
             "model_id": sorted({job.model_id for job in jobs if job.model_id}),
@@ -271,6 +293,11 @@ class _BatchRun:
                 raise
         self.events.emit(self.manifest.dry_run_plan(plan))
 
+    def remove_copies(self, folder: Path) -> None:
+        """Remove what the local engine keeps of jobs that are done."""
+        if not is_in_use(self.journal):
+            remove_copies(folder, _entries(self.journal))
+
     def _check_account(self) -> None:
         found = account(self.server)
         if found and self.journal.exists():
@@ -300,8 +327,19 @@ class _BatchRun:
         """Return the jobs with audio URLs that the server can fetch, the same in every run."""
         files = self.manifest.files
         if folder := self.server.recordings:
-            return self._with_audio({url: copy_recording(path, folder).as_uri() for url, path in files.items()})
+            return self._with_copies(files, folder)
         return self._with_audio(await _stage_all(stage, files))
+
+    def _with_copies(self, files: Mapping[str, Path], folder: Path) -> list[Job]:
+        """Return the jobs with the URLs of copies for the local engine, which needs none for saved videos."""
+        entries = [entry for entry in _entries(self.journal) if entry.state is JobState.DONE]
+        saved = Counter(_same(entry.job) for entry in entries if entry.path and Path(entry.path).exists())
+        jobs = self._with_audio({url: copied_path(path, folder).as_uri() for url, path in files.items()})
+        for given, job in zip(self.manifest.jobs, jobs, strict=True):
+            if given.audio_url in files and saved[_same(job)] <= 0:
+                copy_recording(files[given.audio_url], folder)
+            saved[_same(job)] -= 1
+        return jobs
 
     async def _with_expected_audio(self) -> list[Job]:
         """Return the jobs of ``_with_reachable_audio``, without copies and uploads."""
@@ -383,6 +421,11 @@ async def progress_events(batch: AsyncBatch, events: EventStream) -> AsyncIterat
         task.cancel()
         # `await task` would raise the task's cancellation, which looks the same as one of this command.
         await asyncio.wait([task])
+
+
+def _same(job: Job) -> tuple[object, ...]:
+    """Return a key that is equal for jobs with equal videos."""
+    return job.model_id, job.pose_id, job.with_mask, job.audio_url
 
 
 def _with_audio(job: Job, audio_url: str) -> Job:

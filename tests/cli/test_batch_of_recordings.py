@@ -52,6 +52,12 @@ class TestWhatIsABatch:
         assert (code, err) == (0, "")
         assert out.splitlines()[0].split("\t")[:3] == ["-", "my speech", "done"]
         assert (tmp_path / "out" / "my speech.mp4").read_bytes()[4:8] == b"ftyp"
+        # No second copies of videos and recordings.
+        assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+            "a2v-batch.db",
+            "a2v-batch.db.lock",
+            "my speech.mp4",
+        ]
         (tmp_path / "in" / "new.flac").write_bytes(speech.read_bytes())
         _, out, _ = here(*command, "--dry-run")
         assert out.splitlines() == ["2 jobs: 1 done, 1 not submitted", "A run would submit 1 video."]
