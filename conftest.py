@@ -44,7 +44,8 @@ def pytest_report_header() -> str:
 
 @pytest.fixture(scope="session")
 def service_url() -> Iterator[str]:
-    with Service(characters=[EVA], content=b"a video", token=TOKEN).server() as server:
+    voices = [a2v.Voice(voice_name="heart", gender="female", language="English", locale="en-US")]
+    with Service(characters=[EVA], voices=voices, content=b"a video", token=TOKEN).server() as server:
         yield server.base_url
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from a2v._core.outcomes import Outcome, Progress
 from a2v._core.rate_limiter import Pace
 from a2v._values.jobs import Job, JobState, JournalEntry
-from a2v._values.models import Avatar, Character, Pose, RowError, Video, VideoStatus
+from a2v._values.models import Avatar, Character, Pose, RowError, Speech, Video, VideoStatus, Voice
 from a2v._version import __version__
 from a2v.errors import (
     A2VError,
@@ -75,6 +75,7 @@ __all__ = [
     "RateLimitError",
     "RowError",
     "ServerError",
+    "Speech",
     "StagingError",
     "SubmissionUnknownError",
     "TransportError",
@@ -82,6 +83,7 @@ __all__ = [
     "VideoFailedError",
     "VideoStatus",
     "VideoTask",
+    "Voice",
     "WaitTimeoutError",
     "__version__",
     "read_journal",

@@ -172,11 +172,14 @@ class SubmissionUnknownError(A2VError):
 
     The protocol has no idempotency key, so only the list of the account's videos can show whether the job was accepted.
 
+    The same error is raised if the server may or may not have synthesized a text. Then no video was submitted, and the message
+    says so. Nothing shows whether the text was synthesized; to synthesize it again may cost its price once more.
+
     Attributes:
-        job: The submitted job.
+        job: The submitted job; ``None`` if ``voices.generate`` raised the error.
     """
 
-    def __init__(self, message: str, *, job: Job) -> None:
+    def __init__(self, message: str, *, job: Job | None) -> None:
         super().__init__(message)
         self.job = job
 

@@ -52,9 +52,10 @@ def read_manifest(
 ) -> list[Job]:
     """Read the jobs of a batch from a table: a file, a data frame, or rows of your own.
 
-    The columns are ``audio_url``, ``model_id`` (or ``pose_id``, where the server has poses), and optionally ``name`` and
-    ``with_mask``; case and spaces in their names do not matter. ``audio``, ``file``, ``recording`` and ``url`` are other names
-    of ``audio_url``, ``character`` and ``model`` of ``model_id``. Other columns come back in ``job.extra``.
+    The columns are ``audio_url`` (or ``text`` and ``voice_name``, where the server has voices), ``model_id`` (or ``pose_id``,
+    where it has poses), and optionally ``name`` and ``with_mask``; case and spaces in their names do not matter. ``audio``,
+    ``file``, ``recording`` and ``url`` are other names of ``audio_url``, ``character`` and ``model`` of ``model_id``. Other
+    columns come back in ``job.extra``, and so does a ``text`` beside an ``audio_url``, such as a transcript, without a voice.
 
     The same rules apply to all sources. Blank rows are skipped, and so are rows at the end in which all of these columns are
     blank. A missing value (``None``, NaN, ``pandas.NA``) is blank, a whole number may be a float, and an index

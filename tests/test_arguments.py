@@ -122,6 +122,7 @@ ASYNC_CALLS: list[tuple[str, dict[str, Any]]] = [
     ("videos.task", {"video_id": "v1"}),
     ("videos.watch", {}),
     ("avatars.poses", {"avatar_id": "a"}),
+    ("voices.generate", {"text": "Hello!", "voice_name": "heart"}),
     ("task.watch", {}),
     ("task.wait", {}),
     ("task.download", {"path": "video.mp4"}),

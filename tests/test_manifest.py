@@ -240,7 +240,12 @@ class TestFaults:
             ("jobs.xlsx", workbook(), (None, None), "no job in it"),
             ("jobs.docx", "x", (None, None), "one of .csv, .tsv"),
             ("jobs", "x", (None, None), "got none"),
-            ("jobs.csv", f"\neva,{URL}\n", (2, None), "lacks audio_url and model_id (or pose_id): 'eva', 'https"),
+            (
+                "jobs.csv",
+                f"\neva,{URL}\n",
+                (2, None),
+                "lacks audio_url (or text) and model_id (or pose_id): 'eva', 'https",
+            ),
             ("jobs.csv", f"audio_url,who\n{URL},eva\n", (1, None), "lacks model_id (or pose_id): 'audio_url', 'who'"),
             ("jobs.csv", "model_id,audio_url,Model ID\n", (1, "model_id"), "the same column, model_id: keep one"),
             ("jobs.csv", "file,character,audio_url\n", (1, "audio_url"), "'file', 'audio_url' are the same column"),
@@ -446,3 +451,45 @@ def test_any_bytes_are_jobs_or_errors(data, read) -> None:
         found = manifest_jobs.read_rows(read(prefix + data))
         assert len(found.jobs) == len(found.rows)
         assert all(error.problem for error in found.errors)
+
+
+class TestTexts:
+    """Rows with a text and a voice instead of a recording."""
+
+    def test_the_services_own_columns(self, read) -> None:
+        jobs = read('model_id,voice_name,text,name\neva,heart,"Hello, 2 ""worlds""\n– twice!",hello\nmia,mike,7,\n')
+        assert jobs == [
+            a2v.Job("eva", text='Hello, 2 "worlds"\n– twice!', voice_name="heart", name="hello"),
+            a2v.Job("mia", text="7", voice_name="mike"),
+        ]
+
+    def test_recordings_and_texts_in_one_table(self, read) -> None:
+        jobs = read(f"model_id,audio_url,text,voice_name\neva,{URL},,\neva,,Hello!,heart\n")
+        assert jobs == [JOB, a2v.Job("eva", text="Hello!", voice_name="heart")]
+
+    def test_a_transcript_beside_a_recording_stays_with_the_job(self, read) -> None:
+        """Manifests had such columns before there were voices."""
+        (job,) = read(f"model_id,audio_url,Text\neva,{URL},what is said\n")
+        assert (job, dict(job.extra)) == (JOB, {"Text": "what is said"})
+
+    @pytest.mark.parametrize(
+        ("rows", "place", "problem"),
+        [
+            ("model_id,text\neva,Hello!\n", (1, None), "lacks voice_name"),
+            ("model_id,text,voice_name\neva,Hello!,\n", (2, "voice_name"), "it is missing or empty"),
+            ("model_id,text,voice_name\neva,,heart\nmia,b,heart\n", (2, "text"), "it is missing or empty"),
+            ("model_id,Text,voice_name\neva,a\x01b,heart\n", (2, "Text"), "text must not contain '\\x01'"),
+            ("model_id,text,voice_name\neva,Hello!,he\u200bart\n", (2, "voice_name"), "it contains '\\u200b'"),
+            (f"model_id,audio_url,text,voice_name\neva,{URL},Hello!,heart\n", (2, None), "not both"),
+            (f"model_id,audio_url,voice_name\neva,{URL},heart\n", (2, None), "voice_name goes with a text"),
+            ("model_id,name,voice_name\neva,a,heart\n", (1, None), "lacks audio_url (or text)"),
+        ],
+    )
+    def test_faults(self, faults, rows, place, problem) -> None:
+        found = dict(faults(rows))
+        assert list(found) == [place]
+        assert problem in found[place]
+
+    def test_rows_of_other_sources(self) -> None:
+        job = a2v.Job("eva", text="Hello!", voice_name="heart")
+        assert a2v.read_manifest([job, {"model_id": "eva", "text": "Hello!", "voice name": "heart"}]) == [job, job]

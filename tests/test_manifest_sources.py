@@ -220,7 +220,7 @@ class TestHeaders:
     def test_no_column_that_we_know_is_one_fault_each(self) -> None:
         rows = [{"who": "eva", "says": URL}] * 200
         problem = "no row has this column; the columns are 'who', 'says'"
-        assert faults(rows) == [(None, "audio_url", problem), (None, "model_id or pose_id", problem)]
+        assert faults(rows) == [(None, "audio_url or text", problem), (None, "model_id or pose_id", problem)]
 
     def test_a_column_that_some_rows_lack_is_a_fault_of_each(self) -> None:
         rows = [{"model_id": "eva", "audio_url": URL}, {"model_id": "eva"}, {"model_id": "eva", "link": URL}]

@@ -28,7 +28,7 @@ from typing import NoReturn, TypeVar
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = {
     f"a2v._async.{name}": ROOT / "a2v" / "_async" / f"{name.replace('.', '/')}.py"
-    for name in ("characters", "avatars", "videos", "task", "batch.batch", "client")
+    for name in ("characters", "avatars", "voices", "videos", "task", "batch.batch", "client")
 }
 TARGET = ROOT / "a2v" / "_sync" / "client.py"
 

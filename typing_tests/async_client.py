@@ -8,7 +8,20 @@ from typing import TYPE_CHECKING, assert_type
 import httpx
 import httpx2
 
-from a2v import AsyncA2V, AsyncBatch, AsyncVideoTask, Avatar, Character, Job, Outcome, Pose, Video, read_manifest
+from a2v import (
+    AsyncA2V,
+    AsyncBatch,
+    AsyncVideoTask,
+    Avatar,
+    Character,
+    Job,
+    Outcome,
+    Pose,
+    Speech,
+    Video,
+    Voice,
+    read_manifest,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -34,6 +47,16 @@ async def characters(client: AsyncA2V) -> None:
 async def avatars(client: AsyncA2V) -> None:
     assert_type(await client.avatars.list(), list[Avatar])
     assert_type(await client.avatars.poses("a1"), list[Pose])
+
+
+async def voices(client: AsyncA2V) -> None:
+    assert_type(await client.voices.list(), list[Voice])
+    assert_type(await client.voices.generate(text="Hello!", voice_name="heart"), Speech)
+    assert_type(await client.videos.generate(model_id="m", text="Hello!", voice_name="heart"), AsyncVideoTask)
+    assert_type(await client.videos.generate(pose_id="p", text="Hello!", voice_name="heart"), AsyncVideoTask)
+    await client.videos.generate(model_id="m", text="Hello!")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+    assert_type(Job("m", text="Hello!", voice_name="heart"), Job)
+    assert_type(Job("m", "https://x/a.wav").audio_url, str | None)
 
 
 async def poses(client: AsyncA2V) -> None:

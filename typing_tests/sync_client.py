@@ -8,7 +8,7 @@ from typing import assert_type
 import httpx
 import httpx2
 
-from a2v import A2V, Avatar, Batch, Character, Job, Outcome, Pose, Video, VideoStatus, VideoTask
+from a2v import A2V, Avatar, Batch, Character, Job, Outcome, Pose, Speech, Video, VideoStatus, VideoTask, Voice
 from a2v._sync.bridge import SyncIterator
 from a2v.errors import A2VError
 
@@ -33,6 +33,12 @@ def characters(client: A2V) -> None:
 def avatars(client: A2V) -> None:
     assert_type(client.avatars.list(), list[Avatar])
     assert_type(client.avatars.poses("a1"), list[Pose])
+
+
+def voices(client: A2V) -> None:
+    assert_type(client.voices.list(), list[Voice])
+    assert_type(client.voices.generate(text="Hello!", voice_name="heart"), Speech)
+    assert_type(client.videos.generate(model_id="m", text="Hello!", voice_name="heart"), VideoTask)
 
 
 def poses(client: A2V) -> None:

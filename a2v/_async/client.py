@@ -8,6 +8,7 @@ from a2v._async.avatars import AsyncAvatars
 from a2v._async.characters import AsyncCharacters
 from a2v._async.requests.session import Session
 from a2v._async.videos import AsyncVideos
+from a2v._async.voices import AsyncVoices
 from a2v._core.settings import HoldsSecret, Secret
 from a2v._values.models import DEFAULT_RENDER_TIMEOUT
 
@@ -159,6 +160,11 @@ class AsyncA2V(HoldsSecret):
         return AsyncAvatars(self._session)
 
     @property
+    def voices(self) -> AsyncVoices:
+        """The voices that can speak a text. Servers of the first revision do not have them."""
+        return AsyncVoices(self._session)
+
+    @property
     def videos(self) -> AsyncVideos:
         """The videos of the account."""
         return AsyncVideos(self._session)
@@ -192,7 +198,9 @@ class AsyncA2V(HoldsSecret):
         while its caller processes an outcome, the next run yields that one again.
 
         A job is identified by its character or pose, its mask and its complete ``audio_url``, without the signature of a
-        known object store. Jobs that are equal in this are matched by ``name`` first, then by order.
+        known object store, or its text and voice. Jobs that are equal in this are matched by ``name`` first, then by order.
+
+        A job with a text takes two requests, each sent once: the journal has the speech before the video is submitted.
 
         Args:
             jobs: The jobs. Equal jobs are rendered as several videos.
@@ -207,7 +215,8 @@ class AsyncA2V(HoldsSecret):
             max_in_flight: How many videos may be in progress at once; ``None``: all. An unknown submission counts as one
                 until it has been searched for.
             limit: How many jobs to submit in this run; the others wait for a later one. ``None``: all.
-            quota: How many submissions the account has left: if more are needed, none is made. ``None``: unknown.
+            quota: How many submissions the account has left: if more are needed, none is made. A job with a text needs one more
+                for its speech. ``None``: unknown.
             resubmit_unknown: Submit jobs again whose submission in an earlier run has an unknown outcome: all (``True``), or
                 those at these positions in the batch. They may be paid for twice.
             resubmit_failed: Submit jobs again whose render failed in an earlier run, that the server refused, or whose video

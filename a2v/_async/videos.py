@@ -34,17 +34,35 @@ class AsyncVideos(HoldsSecret):
     @overload
     async def generate(self, *, pose_id: str, audio_url: str, with_mask: bool = False) -> AsyncVideoTask: ...
 
+    @overload
+    async def generate(self, *, model_id: str, text: str, voice_name: str) -> AsyncVideoTask: ...
+
+    @overload
     async def generate(
-        self, *, model_id: str | None = None, pose_id: str | None = None, audio_url: str, with_mask: bool = False
+        self, *, pose_id: str, text: str, voice_name: str, with_mask: bool = False
+    ) -> AsyncVideoTask: ...
+
+    async def generate(
+        self,
+        *,
+        model_id: str | None = None,
+        pose_id: str | None = None,
+        audio_url: str | None = None,
+        text: str | None = None,
+        voice_name: str | None = None,
+        with_mask: bool = False,
     ) -> AsyncVideoTask:
         """Submit a render of a character (``model_id``), or of an avatar in one of its poses (``pose_id``).
 
-        Renders cost money. One call never submits more than one.
+        It speaks a recording (``audio_url``), or a text: then ``voices.generate`` makes the recording first. Renders cost money,
+        and so may speeches. One call never submits more than one of each.
 
         Args:
             model_id: The character, from ``characters.list``. Omit it with a ``pose_id``.
             pose_id: The pose of an avatar, from ``avatars.list``. Servers of the first revision do not have poses.
-            audio_url: The URL of the recording. The server downloads it.
+            audio_url: The URL of the recording. The server downloads it. Omit it with a ``text``.
+            text: The text to speak. The hosted service accepts 500 characters. Servers of the first revision do not speak texts.
+            voice_name: The voice that speaks the text, from ``voices.list``. Required with a ``text``.
             with_mask: Whether to render a mask as well, which separates the speaker from the background; ``False`` by
                 default. Requires a ``pose_id``. ``task.download(path, mask=True)`` downloads it.
 
@@ -53,12 +71,17 @@ class AsyncVideos(HoldsSecret):
 
         Raises:
             InvalidArgumentError: An argument is invalid. Nothing was sent.
-            SubmissionUnknownError: The server may or may not have accepted the render; it was not submitted again.
+            SubmissionUnknownError: The server may or may not have accepted the render, or synthesized the text; it was not
+                submitted again.
+            NotFoundError: With a ``text``: the server does not have voices. Nothing was submitted.
             TransportError: The server could not be reached. Nothing was submitted.
-            APIError: The server refused the render. Nothing was submitted.
+            APIError: The server refused the text or the render. Nothing was submitted.
+                If the speech was made, ``error.speech`` has it.
         """
         # The overloads rule out what a job rejects; without a type checker, the job raises the error.
-        job = Job(model_id, audio_url, pose_id=pose_id, with_mask=with_mask)  # type: ignore[call-overload]
+        job: Job = Job(  # type: ignore[call-overload, misc]
+            model_id, audio_url, pose_id=pose_id, with_mask=with_mask, text=text, voice_name=voice_name
+        )
         video_id = await self._session.generate(job)
         now, recording = self._session.now(), path_from_url(audio_url)
         return AsyncVideoTask(self._session, video_id, submitted_at=now, recording=recording)

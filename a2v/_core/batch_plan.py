@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from enum import Enum, auto
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -100,6 +101,12 @@ class Step:
     outputs: tuple[Path, ...] = ()
     problem: str | None = None
 
+    @property
+    def submissions(self) -> int:
+        """The number of requests that cost money if it is submitted: one for the video, and one for a speech it has not yet."""
+        row = self.match.row
+        return 2 if self.match.job.text and not (row and row.speech_url) else 1
+
 
 @frozen(kw_only=True)
 class BatchPlan:
@@ -117,6 +124,11 @@ class BatchPlan:
     def submissions(self) -> int:
         """The number of videos that are submitted, and paid for."""
         return sum(step.action is Action.SUBMIT for step in self.steps)
+
+    @property
+    def speeches(self) -> int:
+        """The number of texts that are synthesized for them, which may be paid for, too."""
+        return sum(step.submissions - 1 for step in self.steps if step.action is Action.SUBMIT)
 
 
 def plan_batch(matching: Matching, folder: FolderState, options: BatchOptions) -> BatchPlan:
@@ -137,13 +149,21 @@ def plan_batch(matching: Matching, folder: FolderState, options: BatchOptions) -
         for index in pending[options.limit :]:
             steps[index] = evolve(steps[index], action=Action.DEFER)
     plan = BatchPlan(steps=steps, gone=matching.gone)
-    if options.quota is not None and plan.submissions > options.quota:
-        videos = "1 video" if plan.submissions == 1 else f"{plan.submissions} videos"
-        raise ConfigurationError(
-            f"this batch would submit {videos}, and the quota is {options.quota}. Nothing was submitted. "
-            f"Pass limit={options.quota} to submit no more than that now, or a larger quota"
-        )
+    if options.quota is not None and plan.submissions + plan.speeches > options.quota:
+        raise _over_quota(plan, options.quota)
     return plan
+
+
+def _over_quota(plan: BatchPlan, quota: int) -> ConfigurationError:
+    costs = accumulate(step.submissions for step in plan.steps if step.action is Action.SUBMIT)
+    within = sum(cost <= quota for cost in costs)
+    videos = "1 video" if plan.submissions == 1 else f"{plan.submissions} videos"
+    texts = "1 text" if plan.speeches == 1 else f"{plan.speeches} texts"
+    speeches = f" and have {texts} synthesized" if plan.speeches else ""
+    return ConfigurationError(
+        f"this batch would submit {videos}{speeches}, and the quota is {quota}. Nothing was submitted. "
+        f"Pass limit={within} to submit no more than that now, or a larger quota"
+    )
 
 
 def _step(match: Match, other_files: Mapping[str, JournalRow], folder: FolderState, options: BatchOptions) -> Step:
@@ -202,9 +222,12 @@ def _problem(
 
 def _changed(job: Job, before: Job, name: str, path: Path) -> str:
     same_character = (job.model_id, job.pose_id, job.with_mask) == (before.model_id, before.pose_id, before.with_mask)
-    what = (
-        "recording" if same_character or before.audio_url != without_query(job.audio_url) else "character, pose or mask"
-    )
+    if job.text or before.text:
+        same_speech = (job.text, job.voice_name) == (before.text, before.voice_name)
+        changed = "text or voice"
+    else:
+        same_speech, changed = before.audio_url == without_query(job.audio_url or ""), "recording"
+    what = changed if same_character or not same_speech else "character, pose or mask"
     return (
         f"the {what} of {name!r} has changed since {path} was made, so nothing was submitted for this job. "
         "Pass overwrite=True to render it again, which is paid for as one more video, and to replace the file; "

@@ -7,6 +7,6 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 
-def path_from_url(url: str) -> Path | None:
-    """Return the path of a ``file://`` URL, or ``None`` for any other URL."""
-    return Path(url2pathname(urlsplit(url).path)) if url[:5].lower() == "file:" else None
+def path_from_url(url: str | None) -> Path | None:
+    """Return the path of a ``file://`` URL, or ``None`` for any other URL, and for none."""
+    return Path(url2pathname(urlsplit(url).path)) if url and url[:5].lower() == "file:" else None

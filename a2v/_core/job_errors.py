@@ -82,4 +82,4 @@ def restored(record: ErrorRecord) -> A2VError:
 
 def _without_access(text: str, job: Job) -> str:
     # Servers and exceptions may quote the audio_url, whose query may be a secret.
-    return text.replace(job.audio_url, without_query(job.audio_url))
+    return text.replace(job.audio_url, without_query(job.audio_url)) if job.audio_url else text

@@ -1,7 +1,7 @@
 """Finds the journal's row of each job, so that a batch that is run again pays for nothing twice.
 
 A job is identified by everything that is submitted for it: character or pose, mask, and the full ``audio_url`` without a
-complete signature (``url_signatures.py``). Several jobs may have the same identity, because asking for one video twice is
+complete signature (``url_signatures.py``), or the text and the voice. Several jobs may have the same identity, because asking for one video twice is
 allowed. They are matched by ``name`` first and then by order, so that a second job inserted above the first one does not get
 the first one's video.
 
@@ -92,7 +92,7 @@ def job_digest(job: Job) -> str:
     """Return a digest of everything that is submitted for a job, without the URL's signature."""
     from a2v._core import wire  # noqa: PLC0415  # with a converter that `import a2v` has no use for
 
-    request = wire.job_data(job) | {"audio_url": unsigned(job.audio_url)}
+    request = wire.job_data(job) | ({"audio_url": unsigned(job.audio_url)} if job.audio_url else {})
     return hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
 
 
@@ -130,8 +130,8 @@ def match_jobs(
     gone = _without(in_order, found.values())
     if recordings != "new":
         # A row that was never submitted is no reason to ask: submitting its job cannot pay for anything twice.
-        submitted = [row for row in gone if row.state is not JobState.PENDING]
-        new = [(index, _without_query(job)) for index, job in enumerate(jobs) if index not in found]
+        submitted = [row for row in gone if row.state is not JobState.PENDING and row.job.audio_url]
+        new = [(index, _without_query(job)) for index, job in enumerate(jobs) if index not in found and job.audio_url]
         alike = _paired(new, ((_without_query(row.job), row) for row in submitted), jobs)
         if alike and recordings is None:
             raise _ambiguous(jobs, alike)
@@ -174,7 +174,7 @@ def _without(rows: Iterable[JournalRow], removed: Iterable[JournalRow]) -> list[
 
 
 def _without_query(job: Job) -> tuple[object, ...]:
-    return job.model_id, job.pose_id, job.with_mask, without_query(job.audio_url)
+    return job.model_id, job.pose_id, job.with_mask, without_query(job.audio_url or "")
 
 
 def _identities(digests: Sequence[str], found: Mapping[int, JournalRow], rows: Iterable[JournalRow]) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from attrs import frozen
+from attrs import field, frozen
 
 from a2v._values.jobs import Job, JobState, JournalEntry
 
@@ -38,6 +38,8 @@ class JournalRow:
         sha256: The digest of the complete file, once it is on disk.
         path: The file of its video, if that was saved.
         reported: Whether the caller has processed its outcome.
+        speech: The URL of the speech that was made of its text, until the video is submitted; empty: the request for the speech
+            is the one that is being sent or has an unknown outcome; ``None``: there is no speech.
     """
 
     identity: str
@@ -51,6 +53,8 @@ class JournalRow:
     sha256: str | None = None
     path: str | None = None
     reported: bool = False
+    # Usually pre-signed.
+    speech: str | None = field(default=None, repr=False)
 
     @property
     def digest(self) -> str:
@@ -62,6 +66,16 @@ class JournalRow:
         """The number in its key."""
         number = self.identity.rpartition("-")[2]
         return int(number) if number.isdecimal() else 0
+
+    @property
+    def speech_url(self) -> str | None:
+        """The URL of the speech that was made of its text, if there is one."""
+        return self.speech or None
+
+    @property
+    def lacks_speech(self) -> bool:
+        """Whether a submission with an unknown outcome was the request for its speech, so that there is no video."""
+        return self.speech == ""
 
     @property
     def entry(self) -> JournalEntry:

@@ -46,6 +46,8 @@ _CHECKS: dict[str, Callable[[Any], Job]] = {
     "model_id": lambda value: Job(value, _URL),
     "pose_id": lambda value: Job(pose_id=value, audio_url=_URL),
     "audio_url": lambda value: Job("m", value),
+    "text": lambda value: Job("m", text=value, voice_name="v"),
+    "voice_name": lambda value: Job("m", text="t", voice_name=value),
     "name": lambda value: Job("m", _URL, value),
     "with_mask": lambda value: Job(pose_id="p", audio_url=_URL, with_mask=value),
 }
@@ -248,7 +250,7 @@ class _Layout:
     @property
     def names_jobs(self) -> bool:
         """Whether one of the columns is required of a job."""
-        return not {"audio_url", "model_id", "pose_id"}.isdisjoint(self.ours)
+        return not {"audio_url", "text", "model_id", "pose_id"}.isdisjoint(self.ours)
 
 
 @define
@@ -334,6 +336,11 @@ class _Reader:
         for header, problem in layout.problems:
             self._add_shared((header, problem), RowError(row.number, header, problem))
         self._take_unnamed(row, content, layout)
+        extra: dict[str, Any] = {}
+        if {"audio_url", "text"} <= cells.keys() and "voice_name" not in cells:
+            # Words about the recording, such as its transcript: without a voice, nothing can be spoken.
+            extra[layout.ours["text"][1]] = cells["text"]
+            cells = {column: cell for column, cell in cells.items() if column != "text"}
         is_whole = self._check_presence(row, cells, layout)
         found: list[RowError] = []
         values: dict[str, Any] = {}
@@ -342,7 +349,6 @@ class _Reader:
                 values[column] = self._value(column, cell)
             except ValueError as error:
                 found.append(RowError(row.number, layout.ours[column][1], str(error)))
-        extra: dict[str, Any] = {}
         for key, header in layout.extra:
             extra[header] = cell = content[key]
             if isinstance(cell, str) and not (cell.isascii() and cell.isprintable() and type(cell) is str):
@@ -375,7 +381,8 @@ class _Reader:
 
     def _check_presence(self, row: Row, cells: Mapping[str, Any], layout: _Layout) -> bool:
         is_whole = True
-        for columns in (("audio_url",), ("model_id", "pose_id")):
+        speech = ("voice_name",) if "text" in cells else ("audio_url", "text")
+        for columns in (speech, ("model_id", "pose_id")):
             if cells.keys().isdisjoint(columns):
                 is_whole = False
                 headers = [layout.ours[column][1] for column in columns if column in layout.ours]
@@ -399,6 +406,8 @@ class _Reader:
         if column == "with_mask":
             return _flag(cell)
         text = _text(cell)
+        if column == "text":
+            return text
         if found := find_invisible(text, is_name=column == "name"):
             raise ValueError(f"it contains {found}: delete it, or retype the text")
         if column == "audio_url" and self.resolve:

@@ -24,7 +24,7 @@ MAX_BYTES = 100 << 20
 MAX_COLUMNS = 16_384
 """The most columns of a table, as in Excel."""
 
-COLUMNS = ("model_id", "pose_id", "audio_url", "name", "with_mask")
+COLUMNS = ("model_id", "pose_id", "audio_url", "text", "voice_name", "name", "with_mask")
 ALIASES = {
     "audio": "audio_url",
     "file": "audio_url",
@@ -250,7 +250,8 @@ def _too_wide(number: int | None) -> RowError:
 def missing_columns(columns: Iterable[str]) -> str:
     """Return the required columns that are missing, for a message; empty if none is."""
     found = set(columns)
-    missing = [] if "audio_url" in found else ["audio_url"]
+    missing = [] if {"audio_url", "text"} & found else ["audio_url (or text)"]
+    missing += [] if {"audio_url", "voice_name"} & found or "text" not in found else ["voice_name"]
     missing += [] if {"model_id", "pose_id"} & found else ["model_id (or pose_id)"]
     return " and ".join(missing)
 

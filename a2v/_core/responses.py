@@ -1,8 +1,8 @@
 """What the outcome of a request means: a value, a final error, or an error after which the request may be sent again.
 
 ``classify`` is called once for each request, and is the only place that decides this. The rule: a GET can be repeated
-freely. ``video.generate`` costs money each time it arrives and has no idempotency key, so it is sent again only if it
-provably did not arrive or was provably refused. In all other cases the outcome is unknown, which is a final error.
+freely. ``video.generate`` and ``voice.generate`` cost money each time they arrive and have no idempotency key, so they are sent
+again only if they provably did not arrive or were provably refused. In all other cases the outcome is unknown, which is a final error.
 """
 
 from __future__ import annotations
@@ -140,8 +140,8 @@ def _is_cut(request: ApiRequest[Any], response: Response) -> bool:
 
 
 def _no_response(request: ApiRequest[T], failure: NoResponse) -> Retry:
-    if request.job and failure.sent:
-        raise submission_unknown(request.job, failure.reason)
+    if request.costs and failure.sent:
+        raise outcome_unknown(request, failure.reason)
     return Retry(TransportError(failure.reason))
 
 
@@ -161,8 +161,8 @@ def _success(request: ApiRequest[T], response: Response, envelope: Envelope | Pr
         problem = ProtocolError(f"{envelope}; {described}") if described else envelope
     except ProtocolError as error:
         problem = error
-    if request.job:
-        raise submission_unknown(request.job, str(problem))
+    if request.costs:
+        raise outcome_unknown(request, str(problem))
     if _is_cut(request, response) and request.max_body > wire.MAX_BODY:
         raise problem  # the same list would be cut again, after as many megabytes
     return Retry(problem)
@@ -176,8 +176,8 @@ def _refusal(request: ApiRequest[T], response: Response, envelope: Envelope | Pr
         )
     error = _not_found(request, response, envelope) if status == 404 else _api_error(response, envelope)
     # 409 reports a conflict, perhaps because this very job was accepted.
-    if request.job and (status in (408, 409) or status >= 500):
-        raise submission_unknown(request.job, str(error))
+    if request.costs and (status in (408, 409) or status >= 500):
+        raise outcome_unknown(request, str(error))
     if isinstance(error, ServerError):
         return Retry(error)
     raise error
@@ -188,6 +188,20 @@ def submission_unknown(job: Job, reason: str) -> SubmissionUnknownError:
     return SubmissionUnknownError(
         f"the server may or may not have accepted this render, so it is not submitted again: {reason}", job=job
     )
+
+
+def speech_unknown(job: Job | None, reason: str) -> SubmissionUnknownError:
+    """Return the error of a synthesis with an unknown outcome. No video was submitted."""
+    return SubmissionUnknownError(
+        f"the server may or may not have synthesized this text, so it is not requested again: {reason}", job=job
+    )
+
+
+def outcome_unknown(request: ApiRequest[Any], reason: str) -> SubmissionUnknownError:
+    """Return the error of a request that costs money and has an unknown outcome."""
+    if request.path == wire.VOICE_GENERATE or request.job is None:
+        return speech_unknown(request.job, reason)
+    return submission_unknown(request.job, reason)
 
 
 def error_class(status_code: int, code: int | None) -> type[APIError]:

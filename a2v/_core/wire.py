@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast
 
 from attrs import field, frozen
 
-from a2v._values.jobs import Job
-from a2v._values.models import Avatar, Character, Pose, ResultList, Video, VideoStatus
-from a2v._values.text import escape
-from a2v.errors import ProtocolError
+from a2v._values.jobs import Job, check_text, check_voice_name
+from a2v._values.models import Avatar, Character, Pose, ResultList, Speech, Video, VideoStatus, Voice
+from a2v._values.text import escape, redacted_repr
+from a2v.errors import InvalidArgumentError, ProtocolError
 
 if TYPE_CHECKING:
     from cattrs import Converter
@@ -31,6 +31,8 @@ VIDEO_GET = "/v1/a2v/video.get"
 VIDEO_LIST = "/v1/a2v/video.list"
 AVATAR_LIST = "/v1/a2v/avatar.list"
 AVATAR_POSE_LIST = "/v1/a2v/avatar-pose.list"
+VOICE_LIST = "/v1/tts/voice.list"
+VOICE_GENERATE = "/v1/tts/voice.generate"
 
 OK = 0
 TOO_MANY_REQUESTS = 1009
@@ -47,6 +49,9 @@ REQUEST_ID_HEADERS = (
 )  # fmt: skip
 """Headers in which servers and gateways send the id of a request; the first one that is present counts."""
 
+MAX_TEXT = 500
+"""The longest text that the hosted service speaks, in characters. Other servers may accept longer ones."""
+
 _MAX_DEPTH = 50
 
 
@@ -59,7 +64,8 @@ class ApiRequest(Generic[T]):
         path: The path below ``base_url``.
         read: Converts the ``data`` of a successful response to the result, or raises ``ProtocolError``.
         params: The query.
-        job: The job, if this is ``video.generate``.
+        json: The body to send.
+        job: The job, if this is ``video.generate``, or the ``voice.generate`` of a job with a text.
         max_body: The longest response to read, in bytes.
     """
 
@@ -67,6 +73,8 @@ class ApiRequest(Generic[T]):
     path: str
     read: Callable[[object], T]
     params: Mapping[str, str] | None = None
+    # Not in error reports: it may contain a signed URL.
+    json: Mapping[str, str | bool] | None = field(default=None, repr=False)
     job: Job | None = None
     max_body: int = MAX_BODY
 
@@ -78,14 +86,14 @@ class ApiRequest(Generic[T]):
     @property
     def about(self) -> str | None:
         """The field that names the resource, such as ``video_id``; ``None`` if the request is about all of them."""
-        if self.job:
-            return "pose_id" if self.job.pose_id else "model_id"
-        return next(iter(self.params), None) if self.params else None
+        names = ("pose_id", "model_id", "voice_name")
+        sent = self.params or {name: "" for name in names if name in (self.json or {})}
+        return next(iter(sent), None)
 
     @property
-    def json(self) -> dict[str, str | bool] | None:
-        """The body to send."""
-        return job_data(self.job) if self.job else None
+    def costs(self) -> bool:
+        """Whether it costs money each time it arrives, so that it must not be repeated if it may have arrived."""
+        return self.method == "POST"
 
 
 @frozen
@@ -120,9 +128,14 @@ def character_list() -> ApiRequest[list[Character]]:
     return ApiRequest("GET", CHARACTER_LIST, lambda data: _read_list(data, Character), max_body=MAX_LIST)
 
 
-def video_generate(job: Job) -> ApiRequest[str]:
-    """Submit a job; the result is the video's id."""
-    return ApiRequest("POST", VIDEO_GENERATE, _read_video_id, job=job)
+def video_generate(job: Job, speech_url: str | None = None) -> ApiRequest[str]:
+    """Submit a job; the result is the video's id.
+
+    Args:
+        job: The job.
+        speech_url: The recording of its text, if it has one.
+    """
+    return ApiRequest("POST", VIDEO_GENERATE, _read_video_id, json=job_data(job, speech_url), job=job)
 
 
 def video_get(video_id: str) -> ApiRequest[Video]:
@@ -156,6 +169,33 @@ def avatar_pose_list(avatar_id: str) -> ApiRequest[list[Pose]]:
         params={"avatar_id": avatar_id},
         max_body=MAX_LIST,
     )
+
+
+def voice_list() -> ApiRequest[list[Voice]]:
+    """List all voices."""
+    return ApiRequest("GET", VOICE_LIST, lambda data: _read_list(data, Voice), max_body=MAX_LIST)
+
+
+def voice_generate(text: str, voice_name: str, job: Job | None = None) -> ApiRequest[Speech]:
+    """Let a voice speak a text; the result is the recording.
+
+    Args:
+        text: The text.
+        voice_name: The voice.
+        job: The job that it is for, if any.
+    """
+
+    def read(data: object) -> Speech:
+        sent = cast("dict[str, Any]", data) if isinstance(data, dict) else {}
+        return _structure(sent | {"text": text, "voice_name": voice_name}, Speech, sent)
+
+    sent = {"text": text, "voice_name": voice_name}
+    return ApiRequest("POST", VOICE_GENERATE, read, json=sent, job=job)
+
+
+def job_speech(job: Job) -> ApiRequest[Speech]:
+    """Let the voice of a job speak its text."""
+    return voice_generate(job.text or "", job.voice_name or "", job)
 
 
 # -- parsing ----------------------------------------------------------------------------------------------------------
@@ -248,7 +288,7 @@ def _read_video_id(data: object) -> str:
     raise ProtocolError(f"the response's video_id is invalid: {reason}")
 
 
-def _structure(data: object, kind: type[T]) -> T:
+def _structure(data: object, kind: type[T], raw: Mapping[str, Any] | None = None) -> T:
     if not isinstance(data, dict):
         raise ProtocolError(f"expected an object, got {type(data).__name__}")
     from cattrs import BaseValidationError, transform_error  # noqa: PLC0415  # only to read responses
@@ -256,7 +296,7 @@ def _structure(data: object, kind: type[T]) -> T:
     sent = cast("dict[str, Any]", data)
     present = {key: value for key, value in sent.items() if value is not None}
     try:
-        return _converter().structure(present | {"raw": sent}, kind)
+        return _converter().structure(present | {"raw": sent if raw is None else raw}, kind)
     except BaseValidationError as error:
         reason = "; ".join(transform_error(error, path=kind.__name__))
     raise ProtocolError(f"the response does not follow the protocol: {reason}")
@@ -276,6 +316,10 @@ def _converter() -> Converter:
     poses = override(struct_hook=lambda sent, _: tuple(_without_duplicates(_read_list(sent, Pose))))
     avatar = make_dict_structure_fn(Avatar, converter, avatar_id=override(rename="id"), poses=poses)
     converter.register_structure_hook(Avatar, avatar)
+    tags = override(struct_hook=lambda sent, _: _tags(sent))
+    converter.register_structure_hook(Voice, make_dict_structure_fn(Voice, converter, tags=tags))
+    url = override(struct_hook=lambda sent, _: _speech_url(sent))
+    converter.register_structure_hook(Speech, make_dict_structure_fn(Speech, converter, url=url))
     return converter
 
 
@@ -302,6 +346,23 @@ def _is_text(value: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def _tags(sent: object) -> tuple[str, ...]:
+    """Return tags: the protocol does not say whether they are a list or a string."""
+    tags = cast("list[object]", sent) if isinstance(sent, list) else [sent]
+    return tuple(text for tag in tags if (text := _string(tag, str).strip()))
+
+
+def _speech_url(sent: object) -> str:
+    """Return the URL of a speech, which must be usable as an ``audio_url``."""
+    try:
+        url = Job("m", _string(sent, str)).audio_url or ""
+    except InvalidArgumentError as error:
+        raise ValueError(str(error)) from None
+    if not url.lower().startswith("http"):
+        raise ValueError(f"the recording must have an http(s):// URL, got {redacted_repr(url)}")
+    return url
 
 
 def _status(word: str) -> VideoStatus:
@@ -360,14 +421,27 @@ def pose_data(pose: Pose) -> dict[str, str]:
     return {"pose_id": pose.pose_id, "name": pose.name, "preview_url": pose.preview_url}
 
 
+def voice_data(voice: Voice) -> dict[str, object]:
+    """Return a voice as in ``voice.list``."""
+    keys = ("voice_name", "gender", "language", "locale", "preview_url")
+    return {**{key: getattr(voice, key) for key in keys}, "tags": list(voice.tags)}
+
+
 # -- jobs ------------------------------------------------------------------------------------------------------------
 
 
-def job_data(job: Job) -> dict[str, str | bool]:
-    """Return a job as in ``video.generate``: the fields of the first revision, and later ones only if they are used."""
+def job_data(job: Job, speech_url: str | None = None) -> dict[str, str | bool]:
+    """Return a job as in ``video.generate``: the fields of the first revision, and later ones only if they are used.
+
+    Args:
+        job: The job.
+        speech_url: The recording of its text. Without one, a job with a text is described by its text and its voice.
+    """
     subject = {"pose_id": job.pose_id} if job.pose_id else {"model_id": job.model_id}
+    audio_url = job.audio_url or speech_url
+    speech = {"audio_url": audio_url} if audio_url else {"text": job.text, "voice_name": job.voice_name}
     mask = {"with_mask": True} if job.with_mask else {}
-    return {key: value for key, value in subject.items() if value} | {"audio_url": job.audio_url} | mask
+    return {key: value for key, value in (subject | speech).items() if value} | mask
 
 
 def read_job(body: bytes) -> Job:
@@ -386,3 +460,32 @@ def read_job(body: bytes) -> Job:
     if sent["with_mask"] is None:
         sent["with_mask"] = False
     return Job(**sent)
+
+
+def read_speech(body: bytes) -> tuple[str, str]:
+    """Parse the body of ``voice.generate``.
+
+    Returns:
+        The text, and the name of the voice.
+
+    Raises:
+        ValueError: A field is invalid.
+        ProtocolError: The body is not a JSON object.
+    """
+    value = read_json(body)
+    if not isinstance(value, dict):
+        raise ProtocolError("the body must be a JSON object")
+    sent = cast("dict[str, Any]", value)
+    text, voice_name = sent.get("text"), sent.get("voice_name")
+    check_speech(text, voice_name)
+    return cast("tuple[str, str]", (text, voice_name))
+
+
+def check_speech(text: Any, voice_name: Any) -> None:
+    """Check the arguments of ``voice.generate``.
+
+    Raises:
+        InvalidArgumentError: One is invalid.
+    """
+    check_text(None, None, "" if text is None else text)
+    check_voice_name(voice_name)

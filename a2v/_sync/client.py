@@ -13,6 +13,7 @@ from a2v._async.characters import AsyncCharacters
 from a2v._async.client import AsyncA2V
 from a2v._async.task import AsyncVideoTask
 from a2v._async.videos import AsyncVideos
+from a2v._async.voices import AsyncVoices
 from a2v._sync.bridge import Bridge, SyncClient, SyncContext, SyncIterator, SyncWrapper, to_list, unwrap
 from a2v._values.models import DEFAULT_RENDER_TIMEOUT
 
@@ -26,9 +27,9 @@ if TYPE_CHECKING:
     from a2v._core.outcomes import Outcome, Progress
     from a2v._core.rate_limiter import Pace
     from a2v._values.jobs import Job, JournalEntry
-    from a2v._values.models import Avatar, Character, Pose, Video
+    from a2v._values.models import Avatar, Character, Pose, Speech, Video, Voice
 
-__all__ = ["A2V", "Avatars", "Batch", "Characters", "VideoTask", "Videos"]
+__all__ = ["A2V", "Avatars", "Batch", "Characters", "VideoTask", "Videos", "Voices"]
 
 
 class Characters(SyncWrapper[AsyncCharacters]):
@@ -79,6 +80,45 @@ class Avatars(SyncWrapper[AsyncAvatars]):
         return self._bridge.call(self._wrapped.poses, avatar_id)
 
 
+class Voices(SyncWrapper[AsyncVoices]):
+    """The voices that can speak a text. Servers of the first revision do not have them."""
+
+    def list(self) -> list[Voice]:
+        """List the voices.
+
+        Returns:
+            The voices. Pass the ``voice_name`` of one to ``voices.generate`` or ``videos.generate``.
+
+        Raises:
+            NotFoundError: The server does not have this method.
+            A2VError: The server refused the request or could not be reached.
+        """
+        return self._bridge.call(self._wrapped.list)
+
+    def generate(self, *, text: str, voice_name: str) -> Speech:
+        """Let a voice speak a text.
+
+        It may cost money. One call never synthesizes the text more than once: like a submission, the request is only repeated if
+        it provably did not arrive or was refused.
+
+        Args:
+            text: The text. It is sent whole. The hosted service accepts 500 characters; the local engine accepts 5,000 and splits
+                them at the ends of sentences itself.
+            voice_name: The voice, from ``voices.list``.
+
+        Returns:
+            The speech. Its ``url`` is an ``audio_url``; use it soon, because it may expire.
+
+        Raises:
+            InvalidArgumentError: An argument is invalid. Nothing was sent.
+            NotFoundError: The server does not know the voice, or does not have this method. The message says which.
+            SubmissionUnknownError: The server may or may not have synthesized the text; it was not requested again.
+            TransportError: The server could not be reached. Nothing was synthesized.
+            APIError: The server refused the text. Nothing was synthesized.
+        """
+        return self._bridge.call(self._wrapped.generate, text=text, voice_name=voice_name)
+
+
 class Videos(SyncWrapper[AsyncVideos]):
     """The videos of the account."""
 
@@ -88,17 +128,33 @@ class Videos(SyncWrapper[AsyncVideos]):
     @overload
     def generate(self, *, pose_id: str, audio_url: str, with_mask: bool = False) -> VideoTask: ...
 
+    @overload
+    def generate(self, *, model_id: str, text: str, voice_name: str) -> VideoTask: ...
+
+    @overload
+    def generate(self, *, pose_id: str, text: str, voice_name: str, with_mask: bool = False) -> VideoTask: ...
+
     def generate(
-        self, *, model_id: str | None = None, pose_id: str | None = None, audio_url: str, with_mask: bool = False
+        self,
+        *,
+        model_id: str | None = None,
+        pose_id: str | None = None,
+        audio_url: str | None = None,
+        text: str | None = None,
+        voice_name: str | None = None,
+        with_mask: bool = False,
     ) -> VideoTask:
         """Submit a render of a character (``model_id``), or of an avatar in one of its poses (``pose_id``).
 
-        Renders cost money. One call never submits more than one.
+        It speaks a recording (``audio_url``), or a text: then ``voices.generate`` makes the recording first. Renders cost money,
+        and so may speeches. One call never submits more than one of each.
 
         Args:
             model_id: The character, from ``characters.list``. Omit it with a ``pose_id``.
             pose_id: The pose of an avatar, from ``avatars.list``. Servers of the first revision do not have poses.
-            audio_url: The URL of the recording. The server downloads it.
+            audio_url: The URL of the recording. The server downloads it. Omit it with a ``text``.
+            text: The text to speak. The hosted service accepts 500 characters. Servers of the first revision do not speak texts.
+            voice_name: The voice that speaks the text, from ``voices.list``. Required with a ``text``.
             with_mask: Whether to render a mask as well, which separates the speaker from the background; ``False`` by
                 default. Requires a ``pose_id``. ``task.download(path, mask=True)`` downloads it.
 
@@ -107,13 +163,24 @@ class Videos(SyncWrapper[AsyncVideos]):
 
         Raises:
             InvalidArgumentError: An argument is invalid. Nothing was sent.
-            SubmissionUnknownError: The server may or may not have accepted the render; it was not submitted again.
+            SubmissionUnknownError: The server may or may not have accepted the render, or synthesized the text; it was not
+                submitted again.
+            NotFoundError: With a ``text``: the server does not have voices. Nothing was submitted.
             TransportError: The server could not be reached. Nothing was submitted.
-            APIError: The server refused the render. Nothing was submitted.
+            APIError: The server refused the text or the render. Nothing was submitted.
+                If the speech was made, ``error.speech`` has it.
         """
         generate: Any = self._wrapped.generate
         return VideoTask(
-            self._bridge.call(generate, model_id=model_id, pose_id=pose_id, audio_url=audio_url, with_mask=with_mask),
+            self._bridge.call(
+                generate,
+                model_id=model_id,
+                pose_id=pose_id,
+                audio_url=audio_url,
+                text=text,
+                voice_name=voice_name,
+                with_mask=with_mask,
+            ),
             self._bridge,
         )
 
@@ -453,6 +520,11 @@ class A2V(SyncClient[AsyncA2V]):
         return Avatars(self._wrapped.avatars, self._bridge)
 
     @property
+    def voices(self) -> Voices:
+        """The voices that can speak a text. Servers of the first revision do not have them."""
+        return Voices(self._wrapped.voices, self._bridge)
+
+    @property
     def videos(self) -> Videos:
         """The videos of the account."""
         return Videos(self._wrapped.videos, self._bridge)
@@ -486,7 +558,9 @@ class A2V(SyncClient[AsyncA2V]):
         while its caller processes an outcome, the next run yields that one again.
 
         A job is identified by its character or pose, its mask and its complete ``audio_url``, without the signature of a
-        known object store. Jobs that are equal in this are matched by ``name`` first, then by order.
+        known object store, or its text and voice. Jobs that are equal in this are matched by ``name`` first, then by order.
+
+        A job with a text takes two requests, each sent once: the journal has the speech before the video is submitted.
 
         Args:
             jobs: The jobs. Equal jobs are rendered as several videos.
@@ -501,7 +575,8 @@ class A2V(SyncClient[AsyncA2V]):
             max_in_flight: How many videos may be in progress at once; ``None``: all. An unknown submission counts as one
                 until it has been searched for.
             limit: How many jobs to submit in this run; the others wait for a later one. ``None``: all.
-            quota: How many submissions the account has left: if more are needed, none is made. ``None``: unknown.
+            quota: How many submissions the account has left: if more are needed, none is made. A job with a text needs one more
+                for its speech. ``None``: unknown.
             resubmit_unknown: Submit jobs again whose submission in an earlier run has an unknown outcome: all (``True``), or
                 those at these positions in the batch. They may be paid for twice.
             resubmit_failed: Submit jobs again whose render failed in an earlier run, that the server refused, or whose video

@@ -13,7 +13,7 @@ from a2v._values.serialization import without_urls
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from a2v._values.models import Video
+    from a2v._values.models import Speech, Video
 
 
 def _restore(kind: type[A2VError], args: tuple[Any, ...], facts: dict[str, Any]) -> A2VError:
@@ -40,6 +40,8 @@ class A2VError(Exception):
         video_id: The id of the video that the call was about, if any.
         video: The last snapshot of that video, if there was one.
         waited: How long the call had waited, in seconds.
+        speech: The speech that ``videos.generate`` had a voice make of the text before it failed. Pass its ``url`` as
+            ``audio_url``, so that it is not paid for again.
         request_id: The server's id of the failed request, if the response has one. Quote it when you ask the server's operators.
         headers: The headers of the response that are not secret: request ids, ``date``, ``retry-after`` and the rate limit.
             Empty if there was no response.
@@ -49,6 +51,7 @@ class A2VError(Exception):
     video_id: str | None = None
     video: Video | None = None
     waited: float | None = None
+    speech: Speech | None = None
     request_id: str | None = None
     headers: Mapping[str, str] = MappingProxyType({})
     body: str | None = None

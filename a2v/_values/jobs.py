@@ -11,7 +11,7 @@ from attrs import field, frozen
 from a2v._values.base_errors import InvalidArgumentError
 from a2v._values.models import read_only
 from a2v._values.serialization import ReadOnlyDict, Value
-from a2v._values.text import describe, find_invisible, find_unwritable, redacted_repr
+from a2v._values.text import describe, find_invisible, find_unwritable, redacted_repr, strip
 
 _SCHEMES = {"http", "https", "file"}
 # Windows does not allow these, and a manifest written on one machine should work on another.
@@ -56,7 +56,13 @@ def _check_with_mask(job: "Job", _: object, value: Any) -> None:
         raise InvalidArgumentError("with_mask goes with a pose_id: servers make no mask for a model_id")
 
 
-def _check_audio_url(_: object, __: object, value: Any) -> None:
+def _check_audio_url(job: "Job", _: object, value: Any) -> None:
+    if job.text is not None:
+        if value is not None:
+            raise InvalidArgumentError("a job has an audio_url or a text, not both")
+        return
+    if value is None and job.voice_name is not None:
+        raise InvalidArgumentError("voice_name goes with a text: the words that the voice speaks")
     # The parser's own messages quote the URL, including its signature.
     if not isinstance(value, str) or not value:
         raise InvalidArgumentError(f"audio_url must be the URL of a speech recording, got {redacted_repr(value)}")
@@ -73,6 +79,38 @@ def _check_audio_url(_: object, __: object, value: Any) -> None:
         )
     if parts.scheme.lower() != "file" and not parts.hostname:
         raise InvalidArgumentError(f"audio_url has no host, got {redacted_repr(value)}")
+
+
+def check_text(_: object, __: object, value: Any) -> None:
+    """Check a text to be spoken; ``None`` is accepted. Its length is not limited: that is up to the server."""
+    if value is None:
+        return
+    if not isinstance(value, str):
+        raise InvalidArgumentError(f"text must be the text to be spoken, a string, got {redacted_repr(value)}")
+    if not strip(value):
+        raise InvalidArgumentError(f"text must be the text to be spoken, got {value!r}, which has no visible character")
+    if found := find_unwritable(value):
+        raise InvalidArgumentError(f"text must not contain {found}")
+
+
+def _check_voice_name(job: "Job", _: object, value: Any) -> None:
+    if value is not None or job.text is not None:
+        check_voice_name(value)
+    if value is not None and job.text is None and job.audio_url is not None:
+        raise InvalidArgumentError(
+            "voice_name goes with a text: a job with an audio_url has its voice in the recording"
+        )
+
+
+def check_voice_name(value: Any) -> None:
+    """Check the name of a voice."""
+    # Unlike an id it may contain spaces: it is never part of a URL.
+    if not isinstance(value, str) or not value.strip():
+        raise InvalidArgumentError(
+            f"voice_name must be the name of a voice, from voices.list, got {redacted_repr(value)}"
+        )
+    if found := find_invisible(value):
+        raise InvalidArgumentError(f"voice_name must not contain {found}, got {redacted_repr(value)}")
 
 
 def _check_name(_: object, __: object, value: Any) -> None:
@@ -129,14 +167,18 @@ def _texts(value: Any) -> Iterator[str]:
 class Job(Value):
     """A video to make: ``Job(model_id, audio_url)``, or ``Job(pose_id=…, audio_url=…)`` on servers that have poses.
 
+    On servers that have voices, ``Job(model_id, text=…, voice_name=…)`` makes the speech, too.
+
     Its ``repr`` hides the signatures of URLs.
 
     Attributes:
         model_id: The character that speaks; ``None`` if the job has a ``pose_id``.
-        audio_url: The URL of the speech recording. The server downloads it.
+        audio_url: The URL of the speech recording. The server downloads it. ``None`` if the job has a ``text``.
         name: The name of the output file in a batch, without extension; ``None``: the job's position in the batch.
         pose_id: The pose of the avatar that speaks; ``None`` if the job has a ``model_id``.
         with_mask: Whether to make a mask that separates the speaker from the background. Requires a ``pose_id``.
+        text: The text to be spoken; ``None`` if the job has an ``audio_url``.
+        voice_name: The voice that speaks the text, from ``voices.list``. Required with a ``text``.
         extra: Further information about the job, such as the other columns of a manifest. It is not sent to the server.
 
     Raises:
@@ -145,10 +187,12 @@ class Job(Value):
     """
 
     model_id: str | None = field(validator=_check_model_id)
-    audio_url: str = field(validator=_check_audio_url, repr=redacted_repr)
+    audio_url: str | None = field(validator=_check_audio_url, repr=redacted_repr)
     name: str | None = field(validator=_check_name)
     pose_id: str | None = field(validator=_check_pose_id)
     with_mask: bool = field(validator=_check_with_mask)
+    text: str | None = field(validator=check_text)
+    voice_name: str | None = field(validator=_check_voice_name)
     extra: Mapping[str, Any] = field(converter=_extra, validator=_check_extra, eq=False, repr=False)
 
     @overload
@@ -167,18 +211,37 @@ class Job(Value):
         extra: Mapping[str, Any] = ...,
     ) -> None: ...
 
+    @overload
+    def __init__(
+        self, model_id: str, *, text: str, voice_name: str, name: str | None = None, extra: Mapping[str, Any] = ...
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self,
+        *,
+        pose_id: str,
+        text: str,
+        voice_name: str,
+        name: str | None = None,
+        with_mask: bool = False,
+        extra: Mapping[str, Any] = ...,
+    ) -> None: ...
+
     def __init__(
         self,
         model_id: str | None = None,
-        audio_url: str = "",
+        audio_url: str | None = None,
         name: str | None = None,
         *,
         pose_id: str | None = None,
         with_mask: bool = False,
+        text: str | None = None,
+        voice_name: str | None = None,
         extra: Mapping[str, Any] = ReadOnlyDict(),
     ) -> None:
         self.__attrs_init__(  # pyright: ignore[reportAttributeAccessIssue]  # made by attrs
-            model_id, audio_url, name, pose_id, with_mask, extra
+            model_id, audio_url, name, pose_id, with_mask, text, voice_name, extra
         )
 
 
@@ -188,9 +251,10 @@ class JobState(StrEnum):
     PENDING = "pending"
     """Not submitted."""
     SUBMITTING = "submitting"
-    """The submission is in progress. After a crash in this state the outcome is unknown."""
+    """The submission, or before that the synthesis of the job's text, is in progress. After a crash in this state the outcome
+    is unknown."""
     UNKNOWN = "unknown"
-    """The server may or may not have accepted the job. It is only submitted again if the user says so."""
+    """The server may or may not have accepted the job, or synthesized its text. It is only submitted again if the user says so."""
     SUBMITTED = "submitted"
     """The server accepted the job."""
     FINISHED = "finished"

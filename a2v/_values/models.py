@@ -141,6 +141,50 @@ class Avatar(HtmlReprMixin):
 
 
 @frozen(kw_only=True)
+class Voice(HtmlReprMixin):
+    """A voice that can speak a text. Only servers of the service's later revision have voices.
+
+    Attributes:
+        voice_name: The name to pass to ``voices.generate`` and ``videos.generate``.
+        gender: The gender as the service states it, usually ``"female"`` or ``"male"``.
+        language: The language that the voice speaks, in the service's words.
+        locale: The language and region as a tag such as ``"en-US"``.
+        preview_url: The URL of a sample. It may be pre-signed and expire.
+        tags: The service's words about the voice.
+        raw: Everything that the server sent.
+    """
+
+    voice_name: str
+    gender: str = ""
+    language: str = ""
+    locale: str = ""
+    preview_url: str = ""
+    tags: tuple[str, ...] = ()
+    raw: Mapping[str, Any] = field(factory=ReadOnlyDict, converter=read_only, eq=False, repr=False)
+
+    def _to_html_view(self) -> HtmlView:
+        facts = {"voice_name": self.voice_name, "gender": self.gender, "language": self.locale or self.language}
+        return HtmlView("", facts | {"tags": ", ".join(self.tags)}, links={"sample": self.preview_url})
+
+
+@frozen(kw_only=True)
+class Speech(Value):
+    """The recording of a text that a voice has spoken. Its ``repr`` hides the signature of the URL.
+
+    Attributes:
+        url: The URL of the recording, for ``audio_url``. Usually pre-signed: it expires, and anyone who has it can listen.
+        text: The text.
+        voice_name: The voice.
+        raw: Everything that the server sent.
+    """
+
+    url: str = field(repr=redacted_repr)
+    text: str
+    voice_name: str
+    raw: Mapping[str, Any] = field(factory=ReadOnlyDict, converter=read_only, eq=False, repr=False)
+
+
+@frozen(kw_only=True)
 class Video(HtmlReprMixin):
     """A snapshot of a video. Its ``repr`` hides the signatures of URLs.
 

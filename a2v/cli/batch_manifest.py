@@ -41,7 +41,7 @@ class BatchManifest:
         jobs: Its jobs.
         rows: The row number of each job; ``None`` if the jobs are recordings, not the rows of a table.
         names: The name of each job's file, without extension.
-        sources: The recording of each job as the manifest has it, without credentials.
+        sources: The recording of each job as the manifest has it, without credentials; empty if it has a text.
         notices: Warnings about how it was read.
     """
 
@@ -54,7 +54,8 @@ class BatchManifest:
     @property
     def files(self) -> dict[str, Path]:
         """The paths of the recordings that are files on this machine, by their URLs."""
-        return {job.audio_url: path for job in self.jobs if (path := path_from_url(job.audio_url))}
+        urls = [job.audio_url for job in self.jobs if job.audio_url]
+        return {url: path for url in urls if (path := path_from_url(url))}
 
     def label(self, index: int) -> str:
         """Return the name of a job in messages."""
@@ -121,7 +122,7 @@ class BatchManifest:
             if step.problem
         ]
         counts = count_stages(step.state_found.value for step in plan.steps)
-        return DryRunPlan(counts, plan.submissions, refusals)
+        return DryRunPlan(counts, plan.submissions, refusals, plan.speeches)
 
     def explain_ambiguity(self, error: AmbiguousJobsError) -> UsageError:
         """Return the error of an ambiguous batch in terms of its rows and of options."""
@@ -281,7 +282,8 @@ class _Reader:
             raise problem
 
     def _manifest(self, jobs: Sequence[Job], rows: Sequence[int] | None, notices: Sequence[str]) -> BatchManifest:
-        return BatchManifest(jobs, rows, file_names(jobs), [self.sources[job.audio_url] for job in jobs], notices)
+        sources = [self.sources[job.audio_url] if job.audio_url else "" for job in jobs]
+        return BatchManifest(jobs, rows, file_names(jobs), sources, notices)
 
 
 def _state_after(error: A2VError) -> JobState:

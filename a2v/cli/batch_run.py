@@ -209,7 +209,7 @@ def show_journal(path: Path, *, as_json: bool) -> None:
             path=entry.path,
             error=entry.error,
             job=entry.job,
-            source=entry.job.audio_url,
+            source=entry.job.audio_url or "",
         )
         for entry in entries
     ]
@@ -245,7 +245,7 @@ class _BatchRun:
     async def run(self, renderer: Renderer) -> None:
         """Run the batch. Its display is removed before the summary."""
         begun = False
-        urls = [job.audio_url for job in self.manifest.jobs]
+        urls = [job.audio_url for job in self.manifest.jobs if job.audio_url]
         try:
             async with open_staging(self.staging, self.server, urls, self.events, days=_STAGED_DAYS) as stage:
                 with renderer:
@@ -349,7 +349,10 @@ class _BatchRun:
         return self._with_audio({url: await staged_url(self.staging, self.server, url) for url in files})
 
     def _with_audio(self, urls: Mapping[str, str]) -> list[Job]:
-        return [_with_audio(job, urls.get(job.audio_url, job.audio_url)) for job in self.manifest.jobs]
+        return [
+            _with_audio(job, urls.get(job.audio_url, job.audio_url)) if job.audio_url else job
+            for job in self.manifest.jobs
+        ]
 
     def _warn_of_repeated(self, jobs: Sequence[Job]) -> None:
         groups = repeated_jobs(jobs)
@@ -501,4 +504,4 @@ def _are(count: int) -> str:
 
 
 def _label(entry: JournalEntry) -> str:
-    return entry.job.name or (Path(entry.path).stem if entry.path else entry.job.audio_url)
+    return entry.job.name or (Path(entry.path).stem if entry.path else entry.job.audio_url or str(entry.job.text))

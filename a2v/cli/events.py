@@ -188,11 +188,13 @@ class DryRunPlan:
         counts: The number of jobs in each stage now; ``None`` if the batch would not begin.
         submissions: The number of videos that a run would submit.
         refusals: For each job that a run would refuse, the job and the reason.
+        speeches: The number of texts that a run would have synthesized.
     """
 
     counts: Counter[str] | None
     submissions: int
     refusals: Sequence[str] = ()
+    speeches: int = 0
 
 
 @frozen

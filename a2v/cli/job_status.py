@@ -35,7 +35,7 @@ class JobStatus:
         path: The saved video.
         error: The error that keeps it from being done.
         job: The job itself.
-        source: Its recording as the manifest has it, without credentials.
+        source: Its recording as the manifest has it, without credentials; empty if it has a text.
     """
 
     row: int | None
@@ -68,7 +68,9 @@ class JobStatus:
             "error": self.error,
             "model_id": self.job.model_id,
             "pose_id": self.job.pose_id,
-            "audio_url": self.source,
+            "audio_url": None if self.job.text else self.source,
+            "text": self.job.text,
+            "voice_name": self.job.voice_name,
             "with_mask": self.job.with_mask,
             "extra": dict(self.job.extra),
         }

@@ -356,10 +356,11 @@ def _shared_lines(event: Event) -> Iterator[str]:
             yield from lines
         case BatchSummary(counts):
             yield format_counts(counts)
-        case DryRunPlan(counts, submissions, refusals):
+        case DryRunPlan(counts, submissions, refusals, speeches):
             if counts is not None:
                 yield f"{plural(counts.total(), 'job')}: {format_counts(counts)}"
-            yield f"A run would submit {plural(submissions, 'video')}."
+            texts = f" and have {plural(speeches, 'text')} synthesized" if speeches else ""
+            yield f"A run would submit {plural(submissions, 'video')}{texts}."
             yield from refusals
         case EngineReady(base_url, token, is_secret, is_kept):
             shown = "…" if is_secret else token.value

@@ -140,8 +140,13 @@ class VideoTracker:
         """
         self.submitting += 1
         try:
-            task: AsyncVideoTask = await self.client.videos.generate(  # type: ignore[call-overload]  # checked by `Job`
-                model_id=job.model_id, pose_id=job.pose_id, audio_url=job.audio_url, with_mask=job.with_mask
+            task: AsyncVideoTask = await self.client.videos.generate(  # type: ignore[call-overload, misc]  # checked by `Job`
+                model_id=job.model_id,
+                pose_id=job.pose_id,
+                audio_url=job.audio_url,
+                text=job.text,
+                voice_name=job.voice_name,
+                with_mask=job.with_mask,
             )
         except A2VError:
             self.submitting -= 1

@@ -223,7 +223,7 @@ async def _read_job(request: Request) -> Job:
     body = await _read_body(request)
     try:
         job = wire.read_job(body)
-        check_audio_url(job.audio_url)
+        check_audio_url(job.audio_url or "")
     except (ValueError, ProtocolError, AudioError) as error:
         raise HTTPException(400, str(error)) from None
     return job

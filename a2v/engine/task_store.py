@@ -161,7 +161,13 @@ class TaskStore:
         """Store a new pending task."""
         subject_id = job.pose_id or str(job.model_id)
         task = Task(
-            secrets.token_hex(16), subject_id, job.with_mask, job.audio_url, VideoStatus.PENDING, None, time.time()
+            secrets.token_hex(16),
+            subject_id,
+            job.with_mask,
+            job.audio_url or "",
+            VideoStatus.PENDING,
+            None,
+            time.time(),
         )
         self._db.execute(
             f"INSERT INTO tasks ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)",  # noqa: S608  # constant

@@ -8,7 +8,7 @@ from a2v.testing._limits import FixedWindow, RateLimit, SlidingWindow, TokenBuck
 from a2v.testing._service import Server, Service
 from a2v.testing._time import VirtualTimeLoop, run_in_virtual_time, virtual_time
 from a2v.testing._transport import Transport
-from a2v.testing._values import Call, CallName, Reply, Submission
+from a2v.testing._values import Call, CallName, Reply, Submission, Synthesis
 
 __all__ = [
     "Call",
@@ -20,6 +20,7 @@ __all__ = [
     "Service",
     "SlidingWindow",
     "Submission",
+    "Synthesis",
     "TokenBucket",
     "Transport",
     "VirtualTimeLoop",

@@ -19,10 +19,10 @@ from attrs.validators import optional
 
 from a2v._core import wire
 from a2v._values import arguments
-from a2v._values.models import Avatar, Character, Pose, Video, VideoStatus
+from a2v._values.models import Avatar, Character, Pose, Speech, Video, VideoStatus, Voice
 from a2v.errors import InvalidArgumentError
 from a2v.testing._limits import EPOCH, RateLimit
-from a2v.testing._values import Submission
+from a2v.testing._values import Submission, Synthesis
 
 if TYPE_CHECKING:
     from a2v._values.jobs import Job
@@ -32,7 +32,7 @@ T = TypeVar("T")
 EVA = Character(model_id="eva_a0008", name="Eva 01", display_name="Eva 01", gender="female")
 _KNOWN = {status.value: status for status in VideoStatus}
 
-Value = str | Video | list[Video] | list[Character] | list[Avatar] | list[Pose]
+Value = str | Video | Speech | list[Video] | list[Character] | list[Avatar] | list[Pose] | list[Voice]
 
 
 @frozen
@@ -155,6 +155,10 @@ def _avatars(given: Iterable[Avatar] | None) -> tuple[Avatar, ...] | None:
     return _all_of("avatars", Avatar, given)
 
 
+def _voices(given: Iterable[Voice] | None) -> tuple[Voice, ...] | None:
+    return _all_of("voices", Voice, given)
+
+
 @define(eq=False, repr=False, kw_only=True, slots=False)
 class Account:
     """The simulated account; `Service` documents the settings."""
@@ -167,6 +171,7 @@ class Account:
     lists_videos: bool = field(default=True, validator=_check_flag)
     characters: Sequence[Character] | None = field(default=None, converter=_characters)
     avatars: Sequence[Avatar] | None = field(default=None, converter=_avatars)
+    voices: Sequence[Voice] | None = field(default=None, converter=_voices)
     limit: RateLimit | None = field(default=None, validator=_check_limit)
     quota: int | None = field(default=None, validator=optional(_check_quota))
     token: str | None = field(default=None, validator=optional(_check_token))
@@ -181,6 +186,7 @@ class Account:
     epoch: float = field(default=EPOCH, init=False)
     _admitted: int = field(default=0, init=False)
     _submissions: list[Submission] = field(factory=list, init=False)
+    _syntheses: list[Synthesis] = field(factory=list, init=False)
     _renders: dict[str, Render] = field(factory=dict, init=False)
     _waiting: list[Render] = field(factory=list, init=False)
     # A heap of the times at which the renderers become free; empty: their number is not limited.
@@ -211,7 +217,14 @@ class Account:
 
     # -- calls --------------------------------------------------------------------------------------------------------
 
-    def answer(self, now: float, name: str, resource_id: str | None = None, job: Job | None = None) -> Answer:
+    def answer(
+        self,
+        now: float,
+        name: str,
+        resource_id: str | None = None,
+        job: Job | None = None,
+        speech: tuple[str, str] | None = None,
+    ) -> Answer:
         """Execute a call.
 
         Args:
@@ -219,8 +232,11 @@ class Account:
             name: The call.
             resource_id: The id of the video or avatar.
             job: The job, for a submission.
+            speech: The text and the voice, for a synthesis.
         """
         self._advance(now)
+        if speech:
+            return self._speak(now, *speech)
         if job:
             return self._generate(now, job)
         if self.error_rate and self._random.random() < self.error_rate:
@@ -235,7 +251,21 @@ class Account:
         if self.avatars is not None:
             avatars = list(self.avatars)
             calls |= {"avatar.list": lambda: Answer(200, avatars), "avatar-pose.list": lambda: self._poses(resource_id)}
+        if self.voices is not None:
+            voices = list(self.voices)
+            calls["voice.list"] = lambda: Answer(200, voices)
         return calls[name]() if name in calls else Answer(404, message=f"this server has no call {name!r}")
+
+    def _speak(self, now: float, text: str, voice_name: str) -> Answer:
+        if self.voices is None:
+            return Answer(404, message="this server has no call 'voice.generate'")
+        if voice_name not in [voice.voice_name for voice in self.voices]:
+            return Answer(404, message=f"there is no voice {voice_name!r}", code=wire.NOT_FOUND)
+        if len(text) > wire.MAX_TEXT:
+            return Answer(400, message=f"the text has {len(text)} characters, and {wire.MAX_TEXT} are allowed")
+        url = self._url(f"speech{len(self._syntheses) + 1}.wav", now)
+        self._syntheses.append(Synthesis(at=now, text=text, voice_name=voice_name, url=url))
+        return Answer(200, Speech(url=url, text=text, voice_name=voice_name))
 
     def _generate(self, now: float, job: Job) -> Answer:
         if problem := self._problem(job):
@@ -245,7 +275,7 @@ class Account:
             at=now,
             video_id=video_id,
             model_id=job.model_id,
-            audio_url=job.audio_url,
+            audio_url=job.audio_url or "",
             pose_id=job.pose_id,
             with_mask=job.with_mask,
         )

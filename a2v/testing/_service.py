@@ -28,12 +28,12 @@ from attrs import define, field
 
 from a2v._core import wire
 from a2v._values import arguments
-from a2v._values.models import Avatar, Character, Pose, Video, VideoStatus
+from a2v._values.models import Avatar, Character, Pose, Speech, Video, VideoStatus, Voice
 from a2v.errors import InvalidArgumentError, ProtocolError
 from a2v.testing._account import Account, Answer, Render
 from a2v.testing._server import LoopbackServer
 from a2v.testing._transport import Transport
-from a2v.testing._values import Call, CallName, Reply, Submission
+from a2v.testing._values import Call, CallName, Reply, Submission, Synthesis
 
 T = TypeVar("T")
 
@@ -126,6 +126,8 @@ class Service(Account):
         lists_videos: Whether ``video.list`` exists; the first revision of the service had none.
         characters: The characters. ``None``: Eva (``eva_a0008``) is listed, and every ``model_id`` is accepted.
         avatars: The avatars of the service's later revision. ``None``: the server has neither avatars nor their calls.
+        voices: The voices of the service's later revision. ``None``: the server has neither voices nor their calls. Any text of up
+            to 500 characters can be synthesized.
         limit: The rate limit: a `FixedWindow`, a `SlidingWindow` or a `TokenBucket`. ``None``: no limit.
         quota: The number of calls that the account may make in total; ``None``: no limit.
         token: The only accepted token; ``None``: all are accepted.
@@ -176,6 +178,11 @@ class Service(Account):
     def submissions(self) -> tuple[Submission, ...]:
         """The accepted submissions, in order: those that would have cost money."""
         return tuple(self._submissions)
+
+    @property
+    def syntheses(self) -> tuple[Synthesis, ...]:
+        """The texts that were synthesized, in order: those that may have cost money."""
+        return tuple(self._syntheses)
 
     @property
     def calls(self) -> tuple[Call, ...]:
@@ -395,7 +402,7 @@ class Service(Account):
     def _read(self, method: str, url: str, headers: Mapping[str, str], body: bytes) -> Call:
         parts = urlsplit(url)
         last = parts.path.rpartition("/")[2]
-        if "/v1/a2v/" in parts.path:
+        if "/v1/a2v/" in parts.path or "/v1/tts/" in parts.path:
             name, video_id = last, _query(url, "video_id")
         else:
             name, video_id = "file", re.sub(r"(-mask)?\.\w+$", "", last)
@@ -425,10 +432,21 @@ class Service(Account):
         with self._lock:
             if call.name == "file":
                 return self._file(call, now)
+            if call.name == "voice.generate":
+                return self._synthesize(call, now)
             if call.name != "video.generate":
                 resource_id = call.video_id or _query(call.url, "avatar_id")
                 return self._to_reply(self.answer(now, call.name, resource_id))
             return self._submit(call, now)
+
+    def _synthesize(self, call: Call, now: float) -> Reply:
+        if call.method != "POST":
+            return Reply.refusal(405, "voice.generate is a POST")
+        try:
+            speech = wire.read_speech(call.body)
+        except (ValueError, ProtocolError) as error:
+            return Reply.refusal(400, str(error))
+        return self._to_reply(self.answer(now, call.name, speech=speech))
 
     def _submit(self, call: Call, now: float) -> Reply:
         if call.method != "POST":
@@ -458,7 +476,7 @@ class Service(Account):
             [self._to_json(each) for each in value] if isinstance(value, list) else self._to_json(value)
         )
 
-    def _to_json(self, value: str | Video | Character | Avatar | Pose | None) -> object:
+    def _to_json(self, value: str | Video | Speech | Character | Avatar | Pose | Voice | None) -> object:  # noqa: PLR0911  # one for each
         if isinstance(value, Video):
             data = wire.video_data(value, value.raw["message"])
             return _without(data, "status") if not self.statuses else data | {"status": value.raw["status"]}
@@ -468,6 +486,10 @@ class Service(Account):
             return wire.avatar_data(value)
         if isinstance(value, Pose):
             return wire.pose_data(value)
+        if isinstance(value, Voice):
+            return wire.voice_data(value)
+        if isinstance(value, Speech):
+            return {"url": value.url}
         return {"video_id": value, "status": VideoStatus.PENDING.value} if self.statuses else {"video_id": value}
 
     # -- files --------------------------------------------------------------------------------------------------------
@@ -476,6 +498,10 @@ class Service(Account):
         expires = _query(call.url, "expires")
         if expires is not None and now > float(expires):
             return Reply(403, "<Error><Code>AccessDenied</Code><Message>Request has expired</Message></Error>")
+        if found := re.fullmatch(r"speech([0-9]+)", call.video_id or ""):
+            if not 0 < int(found[1]) <= len(self._syntheses):
+                return Reply(404, "<Error><Code>NoSuchKey</Code></Error>")
+            return _file_reply(f"recording of {call.video_id}".encode(), call, "audio/wav")
         render = self._renders.get(call.video_id or "")
         if render is None or not render.has_file(now):
             return Reply(404, "<Error><Code>NoSuchKey</Code></Error>")
@@ -483,10 +509,10 @@ class Service(Account):
         return _file_reply(self.content if self.content is not None else f"video of {name}".encode(), call)
 
 
-def _file_reply(content: bytes, call: Call) -> Reply:
+def _file_reply(content: bytes, call: Call, content_type: str = "video/mp4") -> Reply:
     """Return a file, or the requested range of it."""
     etag = f'"{hashlib.sha256(content).hexdigest()[:16]}"'
-    headers = {"etag": etag, "accept-ranges": "bytes", "content-type": "video/mp4"}
+    headers = {"etag": etag, "accept-ranges": "bytes", "content-type": content_type}
     byte_range = re.fullmatch(r"bytes=(\d+)-(\d*)", call.headers.get("range", ""))
     if not byte_range or call.headers.get("if-range", etag) != etag:
         return Reply(200, content, headers)

@@ -17,9 +17,17 @@ from a2v.errors import InvalidArgumentError
 _MIN_STATUS, _MAX_STATUS = 100, 999
 
 CallName = Literal[
-    "character.list", "video.generate", "video.get", "video.list", "avatar.list", "avatar-pose.list", "file"
+    "character.list",
+    "video.generate",
+    "video.get",
+    "video.list",
+    "avatar.list",
+    "avatar-pose.list",
+    "voice.list",
+    "voice.generate",
+    "file",
 ]
-"""A call of the API, by the last part of its path; ``"file"`` is a download of a video, mask or picture."""
+"""A call of the API, by the last part of its path; ``"file"`` is a download of a video, mask, picture or speech."""
 
 
 def _lower(headers: Mapping[str, str]) -> Mapping[str, str]:
@@ -73,6 +81,23 @@ class Submission:
     audio_url: str = ""
     pose_id: str | None = None
     with_mask: bool = False
+
+
+@frozen(kw_only=True)
+class Synthesis:
+    """A text that was synthesized: it may cost money, even if its reply was lost.
+
+    Attributes:
+        at: Time of arrival, in seconds since the service's first request.
+        text: The text.
+        voice_name: The voice.
+        url: The URL of the recording.
+    """
+
+    at: float
+    text: str
+    voice_name: str
+    url: str
 
 
 def _as_bytes(body: object) -> bytes:

@@ -108,7 +108,7 @@ class Service(testing.Service):
         name = request.url.path.rpartition("/")[2]
         call = testing.Call(
             at=self.now(),
-            name="file" if name.endswith(".mp4") else name,
+            name="file" if name.endswith((".mp4", ".wav")) else name,
             video_id=request.url.params.get("video_id"),
             method=request.method,
             body=request.content,

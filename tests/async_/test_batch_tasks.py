@@ -13,6 +13,7 @@ import pytest
 import a2v
 from a2v._async.batch import background
 from a2v._async.batch.files import BatchFiles
+from a2v._async.requests import transport
 
 pytestmark = [pytest.mark.anyio, pytest.mark.virtual_time]
 
@@ -173,17 +174,15 @@ async def test_an_unexpected_error_before_sending_leaves_no_unknown_submission(
     make_client, service, monkeypatch
 ) -> None:
     """Nothing was sent, so its outcome is not unknown, and the next job is submitted."""
-    from a2v._core import wire
+    real = transport._build_request
 
-    real = wire.job_data
-
-    def job_data(job):
-        if job.name == "b":
+    def build_request(library, base_url, token, call, options):
+        if call.job and call.job.name == "b":
             raise OddError("b")
-        return real(job)
+        return real(library, base_url, token, call, options)
 
     async with make_client() as client, client.batch(jobs("a", "b", "c")) as batch:
-        monkeypatch.setattr(wire, "job_data", job_data)
+        monkeypatch.setattr(transport, "_build_request", build_request)
         seen = {outcome.job.name: outcome async for outcome in batch}
         assert (batch.progress.done, batch.progress.failed, batch.progress.unknown) == (2, 1, 0)
     assert isinstance(seen["b"].error.__cause__, OddError)

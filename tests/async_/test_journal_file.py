@@ -300,12 +300,13 @@ async def test_a_journal_of_version_1_is_migrated(service, run, journal) -> None
     await run("a", "b")
     with closing(sqlite3.connect(journal, isolation_level=None)) as db:
         db.execute("PRAGMA user_version = 1")
+        db.execute("ALTER TABLE items DROP COLUMN speech")
         db.execute("UPDATE items SET etag = '\"caf\u00e9\"'")
     assert [entry.state.value for entry in a2v.read_journal(journal)] == ["submitted", "done"]
     service.plans.clear()
     assert {name: outcome.ok for name, outcome in (await run("a", "b")).items()} == {"a": True}
     with closing(sqlite3.connect(journal)) as db:
-        assert db.execute("PRAGMA user_version").fetchone() == (2,)
+        assert db.execute("PRAGMA user_version").fetchone() == (3,)
     assert service.posts == 2
 
 

@@ -46,6 +46,27 @@ def batch(here, service, tmp_path):
     return batch
 
 
+def test_texts(here, service, tmp_path) -> None:
+    """Their speeches are counted, and a run makes each once."""
+    service.voices = [a2v.Voice(voice_name="heart")]
+    service.poll_statuses = ["finished"]
+    (tmp_path / "jobs.csv").write_text("model_id,text,voice_name,audio_url\neva,One.,heart,\neva,,,https://x/a\n")
+    command = ["batch", "jobs.csv", "-o", "videos", "--report", "report.json"]
+    _, out, _ = here(*command, "--dry-run")
+    assert "A run would submit 2 videos and have 1 text synthesized." in out
+    code, _, err = here(*command, "--quota", "2")
+    assert (code, "--limit 1 to submit" in err) == (2, True)
+    assert not service.calls
+    assert here(*command)[0] == 0
+    assert [synthesis.text for synthesis in service.syntheses] == ["One."]
+    first, second = json.loads((tmp_path / "report.json").read_text())
+    assert (first["text"], first["voice_name"], first["audio_url"]) == ("One.", "heart", None)
+    assert (second["text"], second["audio_url"]) == (None, "https://x/a")
+    assert "A run would submit 0 videos." in here(*command, "--dry-run")[1]
+    _, out, _ = here("journal", "videos/a2v-batch.db")
+    assert "One." in out or "0001" in out
+
+
 @pytest.mark.parametrize(
     ("first", "then", "options"),
     [

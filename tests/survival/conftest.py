@@ -115,6 +115,7 @@ class Batch:
     def submissions(self) -> Counter[str]:
         """How often each job was paid for."""
         names = {f"https://example.com/{name}.wav": name for name in self.jobs}
+        names |= {synthesis.url: synthesis.text for synthesis in self.service.syntheses}
         return Counter(names[submit.audio_url] for submit in self.service.submissions)
 
     @property
@@ -126,6 +127,7 @@ class Batch:
     def assert_sound(self, *, in_doubt: int = 0, told_again: int = 0) -> None:
         """Nothing was paid twice or lost, every file is complete, and no partial file is left."""
         assert max(self.submissions.values(), default=0) <= 1, "paid twice"
+        assert len({synthesis.text for synthesis in self.service.syntheses}) == len(self.service.syntheses), "paid twice"
         states = Counter(self.states.values())
         assert states["done"] + states["unknown"] == len(self.jobs), states
         assert states["unknown"] <= in_doubt
@@ -143,7 +145,10 @@ def make_batch(nurseries, tmp_path) -> Iterator[Callable[..., Batch]]:
     with ExitStack() as servers:
 
         def make(jobs: list[str], *, render_seconds: float = 0.02, lists_videos: bool = True) -> Batch:
-            service = Service(render_seconds=render_seconds, lists_videos=lists_videos, content=CONTENT)
+            voices = [a2v.Voice(voice_name="heart")]
+            service = Service(
+                render_seconds=render_seconds, lists_videos=lists_videos, content=CONTENT, voices=voices
+            )
             servers.enter_context(service.server())
             return Batch(nurseries, service, tmp_path / jobs[0], jobs)
 

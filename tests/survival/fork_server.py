@@ -111,7 +111,10 @@ async def run(order: dict[str, Any], trouble: Trouble) -> dict[str, Any]:
     """A batch as a user would run it; what was told is on disk before the next outcome is asked for."""
     folder = Path(order["folder"])
     urls = order.get("urls") or {name: f"https://example.com/{name}.wav" for name in order["jobs"]}
-    jobs = [a2v.Job("eva_a0008", urls[name], name) for name in order["jobs"]]
+    if order.get("texts"):
+        jobs = [a2v.Job("eva_a0008", text=name, voice_name="heart", name=name) for name in order["jobs"]]
+    else:
+        jobs = [a2v.Job("eva_a0008", urls[name], name) for name in order["jobs"]]
     told = (folder / "told").open("a", buffering=1)
     with told, anyio.CancelScope() as trouble.scope:
         async with a2v.AsyncA2V(order.get("token", "token"), base_url=order["base_url"], rate_limit=None) as a2v_client:

@@ -143,6 +143,21 @@ def test_two_processes_on_one_journal(make_batch, fork_server) -> None:
 
 
 @pytest.mark.extended
+def test_each_instant_from_a_text_to_its_video(make_batch, at_once) -> None:
+    """A text is synthesized once, and its video submitted once: a speech whose URL was noted is used by the next run."""
+    instants = [f"{when} {state}" for state in ("submitting", "pending", "submitted") for when in ("before", "after")]
+
+    def end_at(number: int) -> None:
+        instant, kind = instants[number], ("SIGKILL", "ENOSPC", "SIGKILL", "SIGINT", "SIGKILL", "EIO")[number]
+        batch = make_batch([f"{number}-{name}" for name in "ab"])
+        assert (batch.run(trouble=[instant, kind], texts=True) == "killed") is (kind == "SIGKILL"), instant
+        assert batch.run(texts=True) == "done", instant
+        # A request that was not answered, or whose answer was not noted: nothing but its intent is known.
+        batch.assert_sound(in_doubt=instant == "before pending", told_again=1)
+
+    at_once(end_at, range(len(instants)))
+
+
 def test_downloads_interrupted_anywhere(make_batch) -> None:
     """Cut at random bytes again and again, within a run and by a kill: whole files in the end, and none before."""
     draw = random.Random("cut")

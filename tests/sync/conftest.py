@@ -219,7 +219,9 @@ def interpreter():
 def service():
     """A service whose videos are pending for one poll, then finished."""
     mia = a2v.Avatar(avatar_id="a1", poses=(a2v.Pose(pose_id="p1", name="standing"),))
-    return Service(poll_statuses=["pending", "finished"], content=b"a video", avatars=[mia])
+    return Service(
+        poll_statuses=["pending", "finished"], content=b"a video", avatars=[mia], voices=[a2v.Voice(voice_name="heart")]
+    )
 
 
 @pytest.fixture

@@ -67,6 +67,15 @@ def test_characters(client):
     assert [character.model_id for character in client.characters.list()] == ["eva_a0008"]
 
 
+def test_voices_and_a_video_of_a_text(client, service):
+    (heart,) = client.voices.list()
+    speech = client.voices.generate(text="Hello!", voice_name=heart.voice_name)
+    assert speech.url == service.syntheses[0].url
+    task = client.videos.generate(model_id="eva_a0008", text="Bye!", voice_name="heart")
+    assert task.wait().is_terminal
+    assert [synthesis.text for synthesis in service.syntheses] == ["Hello!", "Bye!"]
+
+
 def test_avatars_and_a_video_of_one(client, service, tmp_path):
     (mia,) = client.avatars.list()
     assert [pose.pose_id for pose in mia.poses] == ["p1"]

@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 import a2v
-from a2v.testing import Call, FixedWindow, Reply, Service, SlidingWindow, Submission, TokenBucket
+from a2v.testing import Call, FixedWindow, Reply, Service, SlidingWindow, Submission, Synthesis, TokenBucket
 
 pytestmark = pytest.mark.anyio
 
@@ -102,6 +102,26 @@ async def test_avatars_poses_and_masks() -> None:
         video = (await http.get(f"{API}/video.get?video_id=v1")).json()["data"]
         assert (await http.get(video["mask_video_url"])).content == b"video of v1-mask"
     assert (service.submissions[0].pose_id, service.submissions[0].with_mask) == ("p1", True)
+
+
+async def test_voices_speak_texts(client) -> None:
+    service = Service(voices=[a2v.Voice(voice_name="heart", tags=("warm",))], url_seconds=60)
+    async with client(service) as a2v_client, raw(service) as web:
+        assert await a2v_client.voices.list() == list(service.voices)
+        speech = await a2v_client.voices.generate(text="Hello!", voice_name="heart")
+        assert (await web.get(speech.url)).content == b"recording of speech1"
+        assert (await web.get(speech.url.replace("speech1", "speech2"))).status_code == 404
+        await a2v_client.videos.generate(model_id="eva_a0008", text="Bye!", voice_name="heart")
+        tts = API.replace("a2v/v1", "tts/v1").replace("/v1/a2v", "/v1/tts")
+        assert (await web.get(f"{tts}/voice.generate", **POST)).status_code == 405
+        assert (await web.post(f"{tts}/voice.generate", json=["Hello!"], **POST)).status_code == 400
+        assert (await web.post(f"{tts}/voice.generate", json={"text": "Hello!"}, **POST)).status_code == 400
+        await anyio.sleep(100)
+        assert (await web.get(speech.url)).status_code == 403
+    first, second = service.syntheses
+    assert first == Synthesis(at=0.0, text="Hello!", voice_name="heart", url=speech.url)
+    assert service.submissions[0].audio_url == second.url
+    assert len(service.seen("voice.generate")) == 5
 
 
 async def test_without_avatars_there_are_none_of_their_calls() -> None:

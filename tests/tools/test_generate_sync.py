@@ -14,6 +14,7 @@ from a2v._async.avatars import AsyncAvatars
 from a2v._async.batch.batch import AsyncBatch
 from a2v._async.characters import AsyncCharacters
 from a2v._async.videos import AsyncVideos
+from a2v._async.voices import AsyncVoices
 from a2v._sync import client as generated
 
 pytest.importorskip("ruff", reason="the generator formats with ruff")
@@ -23,6 +24,7 @@ PAIRS = [
     (a2v.AsyncA2V, generated.A2V),
     (AsyncCharacters, generated.Characters),
     (AsyncAvatars, generated.Avatars),
+    (AsyncVoices, generated.Voices),
     (AsyncVideos, generated.Videos),
     (a2v.AsyncVideoTask, generated.VideoTask),
     (AsyncBatch, generated.Batch),

@@ -134,14 +134,12 @@ class Journal:
 
     def rows(self) -> list[JournalRow]:
         """Return all rows, including those of jobs that the batch does not have."""
-        # Fetched at once: a query abandoned at a damaged row would keep the journal locked.
-        return [journal_file.read_row(row) for row in self._db.execute(journal_file.SELECT_ROWS).fetchall()]
+        return [journal_file.read_row(row) for row in journal_file.select_rows(self._db)]
 
     def row(self, identity: str) -> JournalRow:
         """Return the row of a job."""
-        return journal_file.read_row(
-            self._db.execute(f"{journal_file.SELECT_ROWS} WHERE identity = ?", (identity,)).fetchone()
-        )
+        (row,) = journal_file.select_rows(self._db, "WHERE identity = ?", identity)
+        return journal_file.read_row(row)
 
     def sync_jobs(self, matches: Iterable[Match]) -> None:
         """Store the jobs of the batch in their order, and rename the rows of jobs with a new identity."""
@@ -171,7 +169,8 @@ class Journal:
     def read_unknown_and_known(self) -> tuple[dict[str, int | None], dict[str, int]]:
         """Return the moment of each unknown submission, and that of each known video; see ``_core/reconciliation.py``."""
         unknown = self._db.execute(
-            "SELECT identity, iif(typeof(run) = 'integer', run, NULL) FROM items WHERE state = 'unknown'"
+            "SELECT identity, iif(typeof(run) = 'integer', run, NULL) FROM items "
+            "WHERE state = 'unknown' AND coalesce(speech, '-') <> ''"  # whose video was submitted
         )
         known = self._db.execute("SELECT video_id, iif(typeof(run) = 'integer', run, 0) FROM known")
         return dict(unknown.fetchall()), dict(known.fetchall())
@@ -181,6 +180,29 @@ class Journal:
     def resubmit(self, identity: str) -> JobState:
         """Make a job pending again by the caller's choice. Its video and its file are forgotten."""
         return self._set_state(identity, JobState.PENDING, video_id=None, **_NO_FILE)
+
+    def synthesizing(self, identity: str) -> JobState:
+        """Record that the request for the job's speech is about to be sent."""
+        return self._set_state(identity, JobState.SUBMITTING, run=None, speech="")
+
+    def synthesized(self, identity: str, url: str) -> JobState:
+        """Record that the job has a speech, and waits to be submitted with it.
+
+        Raises:
+            JournalError: The journal cannot be written. The lock file has the URL then, if it can be written.
+        """
+        try:
+            return self._set_state(identity, JobState.PENDING, speech=url)
+        except (sqlite3.Error, OSError) as error:
+            reason = str(error)
+        advice = "the speech is lost"
+        if self._lock_file and self._lock_file.write_record(RecoveryRecord(identity, url, is_speech=True)):
+            advice = f"its URL is noted in {self._lock_file.path} and taken from there next time"
+        raise JournalError(f"{self.path} cannot be written ({reason}); a text was synthesized: {advice}")
+
+    def speech_gone(self, identity: str) -> None:
+        """Record that the speech of a pending job cannot be downloaded any more."""
+        self._update(identity, speech=None)
 
     def submitting(self, identity: str, moment: int | None) -> JobState:
         """Record that the request is about to be sent.
@@ -210,7 +232,7 @@ class Journal:
             JournalError: The journal cannot be written. The lock file has the ``video_id`` then, if it can be written.
         """
         try:
-            return self._set_state(identity, JobState.SUBMITTED, video_id=video_id)
+            return self._set_state(identity, JobState.SUBMITTED, video_id=video_id, speech=None)
         except (sqlite3.Error, OSError) as error:
             reason = str(error)
         advice = "write its id down; a2v could not"
@@ -250,6 +272,8 @@ class Journal:
         """
         changes = {"state": state, "error": json.dumps(asdict(error)) if error else None, "reported": 0} | columns
         assignments = ", ".join(f"{name} = ?" for name in changes)
+        if state is JobState.PENDING and "speech" not in columns:
+            assignments += ", speech = nullif(speech, '')"  # no request for a speech is being sent any more
         predecessors = PREDECESSORS[state]
         allowed = ", ".join("?" * len(predecessors))
         with self._transaction():
@@ -302,18 +326,7 @@ class Journal:
         _check_account(self.path, facts, base_url, current["account"], new_token=new_token)
         with self._transaction():
             self._db.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", current.items())
-            self._migrate()
-
-    def _migrate(self) -> None:
-        """Update a journal of an earlier version. Readers can use it as it is."""
-        (version,) = self._db.execute("PRAGMA user_version").fetchone()
-        if version < 2:
-            # If no video was listed in run N, the account may not have been listable then, so the moment is worthless.
-            self._db.execute(
-                "UPDATE items SET run = NULL WHERE state IN ('submitting', 'unknown') "
-                "AND run NOT IN (SELECT run FROM known)"
-            )
-            self._db.execute(f"PRAGMA user_version = {journal_file.VERSION}")
+            _migrate(self._db)
 
     def _begin_run(self) -> int:
         """Settle interrupted submissions, and count the run."""
@@ -375,6 +388,7 @@ def read_recovered_rows(path: Path) -> list[JournalRow]:
     def read() -> list[JournalRow]:
         with journal_file.open_for_reading(path) as db, closing(journal_file.connect(None)) as copy:
             db.backup(copy)
+            _migrate(copy)
             _settle_interrupted(copy, record)
             return _read_ordered(copy)
 
@@ -403,19 +417,34 @@ def _read_file(path: Path) -> list[JournalRow]:
 
 
 def _read_ordered(db: sqlite3.Connection) -> list[JournalRow]:
-    rows = db.execute(f"{journal_file.SELECT_ROWS} ORDER BY place IS NULL, place").fetchall()
-    return [journal_file.read_row(row) for row in rows]
+    return [journal_file.read_row(row) for row in journal_file.select_rows(db, "ORDER BY place IS NULL, place")]
+
+
+def _migrate(db: sqlite3.Connection) -> None:
+    """Update a journal of an earlier version. Readers can use it as it is."""
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    if version < 2:
+        # If no video was listed in run N, the account may not have been listable then, so the moment is worthless.
+        db.execute(
+            "UPDATE items SET run = NULL WHERE state IN ('submitting', 'unknown') AND run NOT IN (SELECT run FROM known)"
+        )
+    if version < 3:
+        db.execute("ALTER TABLE items ADD COLUMN speech TEXT")
+    db.execute(f"PRAGMA user_version = {journal_file.VERSION}")
 
 
 def _settle_interrupted(db: sqlite3.Connection, record: RecoveryRecord | None) -> None:
-    """Make interrupted submissions *submitted* if the recovery record names them, else *unknown*."""
+    """Give interrupted submissions the result in the recovery record, if there is one; the others become *unknown*."""
     if record:
-        db.execute(
-            "UPDATE items SET state = 'submitted', video_id = ? "
-            "WHERE identity = ? AND state IN ('submitting', 'unknown')",
-            (record.video_id, record.identity),
+        change = (
+            "state = 'pending', speech = ?" if record.is_speech else "state = 'submitted', video_id = ?, speech = NULL"
         )
-        db.execute(_ADD_OWN_VIDEO, (record.video_id, ORIGIN_KNOWN))
+        db.execute(
+            f"UPDATE items SET {change} WHERE identity = ? AND state IN ('submitting', 'unknown')",  # noqa: S608  # ours
+            (record.result, record.identity),
+        )
+        if not record.is_speech:
+            db.execute(_ADD_OWN_VIDEO, (record.result, ORIGIN_KNOWN))
     db.execute("UPDATE items SET state = 'unknown' WHERE state = 'submitting'")
 
 

@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _APPLICATION = 0x61327662
-VERSION = 2
-"""1: no state ``lost``, and ``run`` was the number of a run. 2: ``run`` is a moment; see ``_core/reconciliation.py``."""
+VERSION = 3
+"""1: no state ``lost``, and ``run`` was the number of a run. 2: ``run`` is a moment; see ``_core/reconciliation.py``; no column
+``speech``. 3: the present one."""
 _LOCKED_SECONDS = 30.0
 """How long to wait for another program, such as a database browser, that has locked the journal."""
 SCHEMA = f"""
@@ -48,7 +49,8 @@ CREATE TABLE items (
     size INTEGER,
     sha256 TEXT,
     path TEXT,
-    reported INTEGER NOT NULL DEFAULT 0
+    reported INTEGER NOT NULL DEFAULT 0,
+    speech TEXT
 ) WITHOUT ROWID;
 CREATE TABLE known (video_id TEXT PRIMARY KEY, run INTEGER NOT NULL) WITHOUT ROWID;
 """
@@ -100,6 +102,8 @@ def _make_durable(db: sqlite3.Connection) -> None:
     """Make commits survive a power cut. macOS needs more than ``fsync`` for that; other systems ignore those settings."""
     for setting in ("synchronous = FULL", "fullfsync = ON", "checkpoint_fullfsync = ON"):
         db.execute(f"PRAGMA {setting}")
+    # The URL of a speech, which may be signed, is overwritten when it is deleted.
+    db.execute("PRAGMA secure_delete = ON")
 
 
 def check_file(db: sqlite3.Connection, path: Path | None) -> None:
@@ -155,19 +159,38 @@ def sqlite_uri(path: PurePath) -> str:
 
 # -- rows -------------------------------------------------------------------------------------------------------------
 
-SELECT_ROWS = "SELECT identity, place, job, state, video_id, error, etag, size, sha256, path, reported FROM items"
+_SELECT = (
+    "SELECT identity, place, job, state, video_id, error, etag, size, sha256, path, reported, {speech} FROM items "
+)
+_WITHOUT_SPEECH = 3
+"""Versions below this have no column ``speech``."""
+
+
+def select_rows(db: sqlite3.Connection, rest: str = "", *values: str) -> list[Any]:
+    """Return rows of a journal of any version; all at once, because an abandoned query would keep the journal locked."""
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    speech = "NULL" if version < _WITHOUT_SPEECH else "speech"
+    return db.execute(_SELECT.format(speech=speech) + rest, values).fetchall()
 
 
 def write_job(job: Job) -> str:
-    kept = {"model_id": job.model_id, "pose_id": job.pose_id, "name": job.name, "with_mask": job.with_mask}
-    return json.dumps({"audio_url": without_query(job.audio_url)} | {name: v for name, v in kept.items() if v})
+    kept = {
+        "audio_url": job.audio_url and without_query(job.audio_url),
+        "text": job.text,
+        "voice_name": job.voice_name,
+        "model_id": job.model_id,
+        "pose_id": job.pose_id,
+        "name": job.name,
+        "with_mask": job.with_mask,
+    }
+    return json.dumps({name: value for name, value in kept.items() if value})
 
 
 def job_label(text: object, identity: str) -> str:
     """Return what names a stored job in messages: its name, else its recording, else its key. The job may be damaged."""
     with suppress(ValueError, TypeError, KeyError, AttributeError):
         facts = json.loads(str(text))
-        return escape(str(facts.get("name") or facts["audio_url"]))
+        return escape(str(facts.get("name") or facts.get("text") or facts["audio_url"]))
     return escape(identity)
 
 
@@ -182,7 +205,7 @@ def read_row(row: Sequence[Any]) -> JournalRow:
     Raises:
         Exception: It is damaged. ``translate_errors`` makes a ``JournalError`` of it.
     """
-    identity, place, job, state, video_id, error, etag, size, sha256, path, reported = row
+    identity, place, job, state, video_id, error, etag, size, sha256, path, reported, speech = row
     _expect(isinstance(identity, str) and _IDENTITY.fullmatch(identity), "identity", identity)
     _expect(place is None or isinstance(place, int), "place", place)
     _expect(video_id is None or isinstance(video_id, str), "video_id", video_id)
@@ -191,6 +214,7 @@ def read_row(row: Sequence[Any]) -> JournalRow:
     _expect(size is None or (isinstance(size, int) and size >= 0), "size", size)
     _expect(sha256 is None or isinstance(sha256, str), "sha256", sha256)
     _expect(path is None or (isinstance(path, str) and "\0" not in path), "path", path)
+    _expect(speech is None or isinstance(speech, str), "speech", "…")
     return JournalRow(
         identity=identity,
         place=place,
@@ -204,6 +228,7 @@ def read_row(row: Sequence[Any]) -> JournalRow:
         sha256=sha256,
         path=path,
         reported=bool(reported),
+        speech=speech,
     )
 
 
@@ -213,7 +238,8 @@ def _read_job(text: str) -> Job:
         return Job(**facts)
     except ValueError:
         # An earlier version accepted names and URLs that are invalid now; such a job is only shown, never submitted.
-        return Job(**(facts | {"name": None, "audio_url": quote(facts["audio_url"], safe="/:?&=#%[]@+,;~")}))
+        url = quote(facts["audio_url"], safe="/:?&=#%[]@+,;~")
+        return Job(**(facts | {"name": None, "audio_url": url}))
 
 
 def _read_error(text: str) -> ErrorRecord:

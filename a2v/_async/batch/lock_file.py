@@ -4,8 +4,8 @@ The lock is an advisory lock of the operating system, which lasts as long as the
 leaves no stale lock, as a file with a process id would. A forked child inherits the open file, and with it the lock, so it
 closes its copy at once; otherwise the lock would last until all children have ended.
 
-The recovery record covers one case: a video was submitted, and the journal cannot be written because the disk is full. The
-file's blocks are allocated when it is created, so one record can be written on a full disk. Opening the journal copies the
+The recovery record covers one case: a video was submitted, or a speech was made, and the journal cannot be written because the
+disk is full. The file's blocks are allocated when it is created, so one record can be written on a full disk. Opening the journal copies the
 record into it.
 """
 
@@ -19,7 +19,7 @@ import sys
 from typing import TYPE_CHECKING, Self
 from weakref import WeakSet
 
-from attrs import asdict, frozen
+from attrs import field, frozen
 
 from a2v.errors import JournalError
 
@@ -34,15 +34,18 @@ _SAFE_FLAGS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
 @frozen
 class RecoveryRecord:
-    """A submission that could not be recorded in the journal.
+    """The result of a submission that could not be recorded in the journal.
 
     Attributes:
         identity: The job's key in the journal.
-        video_id: Its video.
+        result: The ``video_id``, or the URL of the speech that was made of its text.
+        is_speech: Whether it is a speech.
     """
 
     identity: str
-    video_id: str
+    # The URL of a speech may be signed.
+    result: str = field(repr=False)
+    is_speech: bool = False
 
 
 class LockFile:
@@ -86,8 +89,12 @@ class LockFile:
 
     def write_record(self, record: RecoveryRecord) -> bool:
         """Store the recovery record; return whether that succeeded."""
+        key = "speech" if record.is_speech else "video_id"
+        text = json.dumps({"identity": record.identity, key: record.result})
+        if len(text) > _RECORD_SIZE:
+            return False
         try:
-            self._write(json.dumps(asdict(record)))
+            self._write(text)
         except OSError:
             return False
         return True
@@ -188,12 +195,14 @@ def _parse(path: Path, content: bytes) -> RecoveryRecord | None:
         return None
     try:
         facts = json.loads(content)
-        values = [facts["identity"], facts["video_id"]]
+        is_speech = "speech" in facts
+        values = [facts["identity"], facts["speech" if is_speech else "video_id"]]
     except (ValueError, TypeError, KeyError, RecursionError):
-        values = []
+        is_speech, values = False, []
     if not values or not all(isinstance(value, str) and value and value.isprintable() for value in values):
         raise JournalError(f"{path} is damaged: it should name a video that was submitted, or be empty")
-    return RecoveryRecord(*values)
+    identity, result = values
+    return RecoveryRecord(identity, result, is_speech)
 
 
 def _path_of(journal: Path) -> Path:

@@ -8,6 +8,10 @@ leaves at most one submission with an unknown outcome. Each submitted item is fo
 its own. A third kind of task reconciles submissions with unknown outcomes. An item is *in flight* while it is followed or
 reconciled; ``max_in_flight`` limits their number.
 
+A job with a text is submitted in two steps, each with its own intent in the journal: the request for the speech, after which
+the item is pending again and the journal has the speech's URL, and the submission of the video. A run that finds a URL of an
+earlier run first checks that the recording is still there: a render with an expired URL would be paid for, and fail.
+
 A failure of one item does not affect the others. For failures that affect all, and for cancellation:
 
 * While the server is unreachable, submitting waits. If it refuses the account, or the journal cannot be written, no other item
@@ -28,7 +32,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 
 import anyio
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
-from attrs import define
+from attrs import define, field
 
 from a2v._async.batch.files import BatchFiles
 from a2v._async.batch.outage import Outage
@@ -41,7 +45,8 @@ from a2v._core.batch_plan import Action
 from a2v._core.job_errors import as_a2v_error, error_record, is_lost, refuses_all, restored, state_after
 from a2v._core.job_matching import Match
 from a2v._core.outcomes import Outcome, Progress
-from a2v._core.responses import Retry, submission_unknown
+from a2v._core.responses import Retry, speech_unknown, submission_unknown
+from a2v._core.settings import Secret
 from a2v._values.jobs import JobState
 from a2v._values.models import Video, VideoStatus
 from a2v._values.text import escape
@@ -57,7 +62,7 @@ from a2v.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
     from pathlib import Path
 
     from a2v._async.batch.journal import Journal
@@ -68,6 +73,8 @@ if TYPE_CHECKING:
     from a2v._core.batch_plan import BatchPlan, Step
     from a2v._core.journal_rows import JournalRow
     from a2v._values.jobs import Job
+
+    _Send = Callable[["Item", anyio.CancelScope], Awaitable[Retry | None]]
 
 P = ParamSpec("P")
 
@@ -95,18 +102,31 @@ class Item:
         match: The job, its key in the journal, and its paths.
         state: Its state in the journal.
         video_id: Its video, once it is submitted.
+        speech_url: The speech that was made of its text, once there is one and until it is submitted.
+        is_speech_checked: Whether the speech is from this run, or was found to be still there.
         failed: Whether it ended with an error in this run.
     """
 
     match: Match
     state: JobState
     video_id: str | None
+    speech_url: str | None = field(default=None, repr=False)
+    is_speech_checked: bool = False
     failed: bool = False
+
+    @property
+    def is_speech_unknown(self) -> bool:
+        """Whether the request with an unknown outcome was the one for its speech, so that no video was submitted."""
+        return self.state is JobState.UNKNOWN and self.job.text is not None and self.speech_url is None
 
     @property
     def job(self) -> Job:
         """The job."""
         return self.match.job
+
+    def unknown(self, reason: str) -> SubmissionUnknownError:
+        """Return the error of its unknown outcome."""
+        return (speech_unknown if self.is_speech_unknown else submission_unknown)(self.job, reason)
 
     @property
     def stage(self) -> str:
@@ -248,6 +268,7 @@ class BatchRunner:
     async def _start_item(self, step: Step) -> Item:
         row = step.match.row
         item = Item(step.match, row.state if row else JobState.PENDING, row.video_id if row else None)
+        item.speech_url = row.speech_url if row else None
         if step.state_found is not item.state:
             await self._transition(item, self._journal.file_missing)
         if step.state is not item.state:
@@ -282,8 +303,7 @@ class BatchRunner:
         if items[Action.FOLLOW] or items[Action.SUBMIT] or items[Action.RECONCILE]:
             await self._start_reconciling()
         for item in items[Action.RECONCILE]:
-            error = submission_unknown(item.job, "an earlier run was ended while it was submitted")
-            self._reconcile_or_end(item, error)
+            self._reconcile_or_end(item, item.unknown("an earlier run was ended while it was sent"))
         for item in items[Action.SUBMIT]:
             while self._options.max_in_flight and len(self._in_flight) >= self._options.max_in_flight:
                 await self._changed.wait()
@@ -343,7 +363,7 @@ class BatchRunner:
             if item.state is not JobState.UNKNOWN:
                 self._end(item, error=failure)
                 return
-            unknown = submission_unknown(item.job, str(failure))
+            unknown = item.unknown(str(failure))
             unknown.__cause__ = error
             self._end(item, error=unknown)
             if not isinstance(error, A2VError):
@@ -358,16 +378,36 @@ class BatchRunner:
             SubmissionUnknownError: The server may or may not have accepted it.
             A2VError: It was refused, not sent, or could not be recorded. Its state is *unknown* if it may have been accepted.
         """
-        name = wire.video_generate(item.job).name
         try:
-            with telemetry.call_span(wire.video_generate(item.job)) as span:
-                await self._outage.outlast(partial(self._session.retry, name, partial(self._attempt, item)))
-                span.set_attributes({"a2v.video_id": str(item.video_id)})
+            if item.job.text and not item.is_speech_checked:
+                await self._prepare_speech(item)
+            await self._request(item, wire.video_generate(item.job, item.speech_url), self._send)
         except A2VError as error:
             if isinstance(error, JournalError | ClientClosedError) or refuses_all(error):
                 self._refusal = error
             raise
         self._pause = _FIRST_PAUSE
+
+    async def _request(self, item: Item, request: wire.ApiRequest[Any], send: _Send) -> None:
+        with telemetry.call_span(request) as span:
+            await self._outage.outlast(
+                partial(self._session.retry, request.name, partial(self._attempt, partial(send, item)))
+            )
+            if item.video_id:
+                span.set_attributes({"a2v.video_id": item.video_id})
+
+    async def _prepare_speech(self, item: Item) -> None:
+        """Have the text of an item synthesized, unless an earlier run has and the recording is still there."""
+        if item.speech_url:
+            url = Secret(item.speech_url)
+            if not await self._outage.outlast(
+                partial(self._session.retry, "the speech of an earlier run", partial(self._session.is_available, url))
+            ):
+                await self._journal.run(partial(self._journal.speech_gone, item.match.identity))
+                item.speech_url = None
+        if not item.speech_url:
+            await self._request(item, wire.job_speech(item.job), self._send_for_speech)
+        item.is_speech_checked = True
 
     async def _wait_after_unknown(self, request: wire.ApiRequest[Any]) -> None:
         """Wait until the server answers a request that costs nothing, so that an outage leaves one unknown outcome only."""
@@ -384,15 +424,15 @@ class BatchRunner:
         finally:
             self._sending_scope.deadline = anyio.current_time() + _GRACE
 
-    async def _attempt(self, item: Item) -> Retry | None:
-        """Send the submission of an item once."""
+    async def _attempt(self, send: Callable[[anyio.CancelScope], Awaitable[Retry | None]]) -> Retry | None:
+        """Send a request that costs money once."""
         if self._refusal:
             raise copy(self._refusal)  # a copy for each item, or one traceback would grow with every item
         # Last chance to be cancelled before the shielded part; nothing before it may have yielded.
         await checkpoint_if_cancelled()
         retry = None
         with anyio.CancelScope() as self._sending_scope:
-            retry = await self._send(item, self._sending_scope)
+            retry = await send(self._sending_scope)
         if self._sending_scope.cancelled_caught:
             await anyio.sleep_forever()  # the run is cancelled, and the response did not come in time
         return retry
@@ -414,7 +454,7 @@ class BatchRunner:
 
         attempt = SubmissionAttempt(before_sending, owner=self._reconciler.owner)
         try:
-            result = await self._session.submit(item.job, attempt)
+            result = await self._session.submit(item.job, attempt, item.speech_url)
             if not isinstance(result, Retry) and result in self._video_ids:
                 reason = f"the server says that it is video {escape(result)}, and that is another job's"
                 raise submission_unknown(item.job, reason)  # noqa: TRY301  # handled like other unknown outcomes
@@ -428,6 +468,33 @@ class BatchRunner:
         await self._set_submitted(item, result)
         return None
 
+    async def _send_for_speech(self, item: Item, scope: anyio.CancelScope) -> Retry | None:
+        journal = self._journal
+
+        async def before_sending() -> None:
+            try:
+                await self._transition(item, journal.synthesizing)
+            except BaseException:
+                # The intent may have been written although this raised. Nothing was sent, so withdraw it.
+                with suppress(JournalError):
+                    await self._transition(item, journal.withdrawn)
+                raise
+            scope.shield = True
+
+        attempt = SubmissionAttempt(before_sending, makes_video=False)
+        try:
+            result = await self._session.request_speech(wire.job_speech(item.job), attempt)
+        except BaseException as error:
+            if attempt.started:
+                await self._record_submission_error(item, error, sent=attempt.sent)
+            raise
+        if isinstance(result, Retry):
+            await self._transition(item, journal.withdrawn)
+            return result
+        item.speech_url = result.url
+        await self._transition(item, journal.synthesized, result.url)
+        return None
+
     async def _record_submission_error(self, item: Item, error: BaseException, *, sent: bool) -> None:
         journal, record = self._journal, error_record(error, item.job)
         state = state_after(error, sent=sent)
@@ -438,7 +505,7 @@ class BatchRunner:
         else:
             await self._transition(item, journal.unknown, record)
             if isinstance(error, TransportError):  # raised by a custom transport
-                raise submission_unknown(item.job, str(error)) from error
+                raise item.unknown(str(error)) from error
 
     # -- reconciliation -----------------------------------------------------------------------------------------------
 
@@ -450,7 +517,7 @@ class BatchRunner:
 
     def _reconcile_or_end(self, item: Item, error: SubmissionUnknownError) -> None:
         """Report an unknown submission, but only after looking for its video if that is possible."""
-        if self._reconciler.works:
+        if self._reconciler.works and not item.is_speech_unknown:
             self._in_flight[item.match.index] = item
             self._unreconciled.append((item, error))
             self._notify()

@@ -151,7 +151,7 @@ class RequestDispatcher:
         Raises:
             A2VError: The outcome is final; see ``a2v._core.responses``.
         """
-        kind = RequestKind.SUBMIT if request.job else RequestKind.CALL
+        kind = RequestKind.SUBMIT if request.costs else RequestKind.CALL
         queue, queued = self._queues[kind], _QueuedRequest()
         queue[queued] = None
         self._changed.set()
@@ -329,7 +329,8 @@ class RequestDispatcher:
         throttled = False
         try:
             if attempt:
-                connection.known_videos.start(attempt)
+                if attempt.makes_video:
+                    connection.known_videos.start(attempt)
                 if attempt.before_send:
                     await attempt.before_send()
                 attempt.started = True

@@ -39,6 +39,7 @@ class SubmissionAttempt:
     Attributes:
         before_send: Awaited once the rate limit allows the request, before any of it is sent. If it raises, nothing is sent.
         owner: Identifies the submitter, so that it can be told from others.
+        makes_video: Whether the result is a video. A speech has no number and is not searched for.
         number: The submission's number; ``None`` until it starts.
         started: Whether ``before_send`` has returned.
         sent: Whether any of the request may have reached the server. Known at the end, even after a cancellation.
@@ -47,6 +48,7 @@ class SubmissionAttempt:
 
     before_send: Callable[[], Awaitable[None]] | None = None
     owner: Hashable = None
+    makes_video: bool = True
     number: int | None = None
     started: bool = False
     sent: bool = False

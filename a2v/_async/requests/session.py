@@ -7,6 +7,7 @@ import random
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from urllib.parse import urlsplit
 from weakref import ReferenceType, WeakKeyDictionary, ref
 
 import anyio
@@ -23,33 +24,37 @@ from a2v._core import wire
 from a2v._core.job_errors import state_after
 from a2v._core.poll_scheduler import MAX_OUTAGE
 from a2v._core.rate_limiter import RateLimiter
-from a2v._core.responses import Retry, backoff
+from a2v._core.responses import NoResponse, Retry, backoff
 from a2v._core.settings import (
     HoldsSecret,
     RequestOptions,
     Secret,
     check_headers,
+    is_loopback,
     resolve_base_url,
     resolve_token,
 )
 from a2v._values import arguments
 from a2v._values.jobs import JobState
 from a2v.errors import (
+    A2VError,
     APIError,
     ClientClosedError,
     ConfigurationError,
     ProtocolError,
     RateLimitError,
+    ServerError,
     SubmissionUnknownError,
+    TransportError,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
     from a2v._async.requests.http_libraries import AsyncTransport
-    from a2v._core.wire import ApiRequest
+    from a2v._core.wire import ApiRequest, Response
     from a2v._values.jobs import Job
-    from a2v._values.models import Video
+    from a2v._values.models import Speech, Video
 
 T = TypeVar("T")
 
@@ -58,6 +63,8 @@ OUTCOME_UNKNOWN = (
     "before you submit it again"
 )
 """The note on an error or a cancellation that ended a submission after it was sent."""
+SPEECH_UNKNOWN = "the request was sent, so the server may have synthesized the text, and it may cost money"
+"""The note on an error or a cancellation that ended a synthesis after it was sent."""
 _MAX_THROTTLED = 86_400.0
 """Seconds after which a request ends that the server rejects with 429 while it accepts others, as a wait does by default."""
 _LOST_AFTER = 60.0  # seconds beyond its timeout after which a request counts as lost with its event loop
@@ -273,24 +280,86 @@ class Session(HoldsSecret):
     async def generate(self, job: Job) -> str:
         """Submit a job, and again while it provably was not accepted and that may help.
 
+        Its text, if it has one, is synthesized first.
+
         Returns:
             The id of its video.
 
         Raises:
-            A2VError: As ``submit``, or the error of the last retry.
+            A2VError: As ``submit`` or ``synthesize``, or the error of the last retry.
         """
-        request = wire.video_generate(job)
+        speech = await self.synthesize(wire.job_speech(job)) if job.text else None
+        try:
+            return await self._generate(job, speech.url if speech else None)
+        except A2VError as error:
+            error.speech = speech
+            raise
+
+    async def _generate(self, job: Job, speech_url: str | None) -> str:
+        request = wire.video_generate(job, speech_url)
         with telemetry.call_span(request) as span:
-            video_id = await self.retry(request.name, lambda: self.submit(job, SubmissionAttempt()))
+            video_id = await self.retry(request.name, lambda: self.submit(job, SubmissionAttempt(), speech_url))
             span.set_attributes({"a2v.video_id": video_id})
             return video_id
 
-    async def submit(self, job: Job, attempt: SubmissionAttempt) -> str | Retry:
+    async def synthesize(self, request: ApiRequest[Speech]) -> Speech:
+        """Let a voice speak a text, and again while the text provably was not synthesized and that may help.
+
+        Args:
+            request: The ``voice.generate``.
+
+        Raises:
+            A2VError: As ``request_speech``, or the error of the last retry.
+        """
+        with telemetry.call_span(request):
+            return await self.retry(
+                request.name, lambda: self.request_speech(request, SubmissionAttempt(makes_video=False))
+            )
+
+    async def request_speech(self, request: ApiRequest[Speech], attempt: SubmissionAttempt) -> Speech | Retry:
+        """Let a voice speak a text once.
+
+        Args:
+            request: The ``voice.generate``.
+            attempt: The record of this attempt.
+
+        Returns:
+            The speech, or ``Retry`` if the server provably has not synthesized the text.
+
+        Raises:
+            SubmissionUnknownError: The server may or may not have synthesized the text.
+            A2VError: The server has refused the text, or it could not be sent.
+        """
+        try:
+            return await self.send(request, attempt)
+        except BaseException as error:
+            if state_after(error, sent=attempt.sent) is JobState.UNKNOWN:
+                _add_warning(error, request.name, SPEECH_UNKNOWN)
+            raise
+
+    async def is_available(self, url: Secret) -> bool | Retry:
+        """Return whether a URL can still be downloaded, such as a signed one that may have expired; ``Retry`` if that is unknown.
+
+        The request has no token, and the body is not read.
+        """
+        with self.in_use() as state:
+            sink = _HeadOnly()
+            answer = await state.transport.fetch(url, {"range": "bytes=0-0"}, self.options.timeout, sink)
+        if isinstance(answer, NoResponse):
+            # A local engine has another port in each run.
+            is_local = is_loopback(urlsplit(url.value).hostname or "")
+            return False if is_local else Retry(TransportError(f"the storage of the speech: {answer.reason}"))
+        if answer.status_code >= 500 or answer.status_code in (408, 429):
+            return Retry(ServerError("the storage of the speech does not answer", status_code=answer.status_code))
+        return 200 <= answer.status_code < 300
+
+    async def submit(self, job: Job, attempt: SubmissionAttempt, speech_url: str | None = None) -> str | Retry:
         """Submit a job once.
 
         Args:
             job: The job.
             attempt: The record of this attempt.
+            speech_url: The recording of its text, if it has one.
 
         Returns:
             The id of its video, or ``Retry`` if the server provably has not accepted the job.
@@ -300,12 +369,12 @@ class Session(HoldsSecret):
             A2VError: The server has refused the job, or it could not be sent.
         """
         try:
-            outcome = await self.send(wire.video_generate(job), attempt)
+            outcome = await self.send(wire.video_generate(job, speech_url), attempt)
         except BaseException as error:
             if state_after(error, sent=attempt.sent) is JobState.UNKNOWN:
                 telemetry.count_submission("unknown")
                 self.known_videos.mark_unknown(attempt)
-                _add_warning(error)
+                _add_warning(error, "video.generate", OUTCOME_UNKNOWN)
             else:
                 if isinstance(error, APIError | ProtocolError):
                     telemetry.count_submission("refused")
@@ -408,6 +477,17 @@ class Session(HoldsSecret):
         return state
 
 
+class _HeadOnly:
+    """Takes nothing of a file."""
+
+    async def start(self, response: Response) -> bool:
+        del response
+        return False
+
+    async def write(self, chunk: bytes) -> None:
+        raise AssertionError(chunk)  # pragma: no cover  # `start` asks for no body
+
+
 def _checked(options: RequestOptions) -> RequestOptions:
     """Check the numbers that a caller passed."""
     arguments.seconds("timeout", options.timeout, error=ConfigurationError)
@@ -415,11 +495,11 @@ def _checked(options: RequestOptions) -> RequestOptions:
     return options
 
 
-def _add_warning(error: BaseException) -> None:
-    """Say that a submission may cost money if it ends after it was sent; ``SubmissionUnknownError`` says so already."""
+def _add_warning(error: BaseException, name: str, note: str) -> None:
+    """Say that a request may cost money if it ends after it was sent; ``SubmissionUnknownError`` says so already."""
     if not isinstance(error, SubmissionUnknownError):
-        error.add_note(OUTCOME_UNKNOWN)
-        telemetry.logger.warning("video.generate: %s: %s", type(error).__name__, OUTCOME_UNKNOWN)
+        error.add_note(note)
+        telemetry.logger.warning("%s: %s: %s", name, type(error).__name__, note)
 
 
 def _new_limiter(rate_limit: int | str | None, timeout: float) -> RateLimiter:
