@@ -73,11 +73,6 @@ class JournalRow:
         return self.speech or None
 
     @property
-    def lacks_speech(self) -> bool:
-        """Whether a submission with an unknown outcome was the request for its speech, so that there is no video."""
-        return self.speech == ""
-
-    @property
     def entry(self) -> JournalEntry:
         """Its public content."""
         return JournalEntry(

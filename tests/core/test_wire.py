@@ -112,3 +112,11 @@ def test_a_job_that_cannot_be_right(sent, named) -> None:
 def test_only_a_submission_has_a_body() -> None:
     assert wire.video_get("v").json is None
     assert wire.video_get("v").params == {"video_id": "v"}
+
+
+def test_speeches() -> None:
+    call = wire.voice_generate("Hello!", "heart")
+    assert wire.read_speech(json.dumps(call.json).encode()) == ("Hello!", "heart")
+    assert (call.name, call.about, call.costs, wire.voice_list().costs) == ("voice.generate", "voice_name", True, False)
+    with pytest.raises(ProtocolError, match="must be a JSON object"):
+        wire.read_speech(b"[]")

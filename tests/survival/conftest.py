@@ -127,7 +127,9 @@ class Batch:
     def assert_sound(self, *, in_doubt: int = 0, told_again: int = 0) -> None:
         """Nothing was paid twice or lost, every file is complete, and no partial file is left."""
         assert max(self.submissions.values(), default=0) <= 1, "paid twice"
-        assert len({synthesis.text for synthesis in self.service.syntheses}) == len(self.service.syntheses), "paid twice"
+        assert len({synthesis.text for synthesis in self.service.syntheses}) == len(self.service.syntheses), (
+            "paid twice"
+        )
         states = Counter(self.states.values())
         assert states["done"] + states["unknown"] == len(self.jobs), states
         assert states["unknown"] <= in_doubt
@@ -146,9 +148,7 @@ def make_batch(nurseries, tmp_path) -> Iterator[Callable[..., Batch]]:
 
         def make(jobs: list[str], *, render_seconds: float = 0.02, lists_videos: bool = True) -> Batch:
             voices = [a2v.Voice(voice_name="heart")]
-            service = Service(
-                render_seconds=render_seconds, lists_videos=lists_videos, content=CONTENT, voices=voices
-            )
+            service = Service(render_seconds=render_seconds, lists_videos=lists_videos, content=CONTENT, voices=voices)
             servers.enter_context(service.server())
             return Batch(nurseries, service, tmp_path / jobs[0], jobs)
 
