@@ -69,8 +69,7 @@ class JobStatus:
             "model_id": self.job.model_id,
             "pose_id": self.job.pose_id,
             "audio_url": None if self.job.text else self.source,
-            "text": self.job.text,
-            "voice_name": self.job.voice_name,
+            **({"text": self.job.text, "voice_name": self.job.voice_name} if self.job.text else {}),
             "with_mask": self.job.with_mask,
             "extra": dict(self.job.extra),
         }
