@@ -146,9 +146,7 @@ class Transport:
                 try:
                     target = await _checked_target(base_url)
                     request = _build_request(self._library, target, token, call, options)
-                    response = await self._send_and_read(
-                        request, observer, fresh=call.costs, limit=call.max_body
-                    )
+                    response = await self._send_and_read(request, observer, fresh=call.costs, limit=call.max_body)
                     return _redacted(response, token)
                 except errors_named("HTTPError", others=_NETWORK_ERRORS) as caught:
                     error = caught
