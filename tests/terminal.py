@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -18,6 +18,7 @@ def on_terminal(
     cwd: Path,
     program: Sequence[str] = PROGRAM,
     stderr: IO[str] | None = None,
+    on_output: Callable[[str], object] | None = None,
 ) -> tuple[int, str]:
     """Run a command with its output on a terminal.
 
@@ -27,6 +28,7 @@ def on_terminal(
         cwd: Its folder.
         program: The program.
         stderr: The file that gets standard error, if the terminal does not.
+        on_output: Called with all that the terminal got so far.
 
     Returns:
         The exit code, and all that the terminal got.
@@ -42,6 +44,8 @@ def on_terminal(
         try:
             while block := os.read(ours, 65536):
                 got += block
+                if on_output:
+                    on_output(got.decode(errors="replace"))
         except OSError:  # how Linux says that the other end was closed
             pass
     os.close(ours)

@@ -378,6 +378,11 @@ class Batch(SyncContext[AsyncBatch]):
         return self._wrapped.under_way
 
     @property
+    def downloads(self) -> dict[Path, tuple[int, int | None]]:
+        """The files that are being downloaded: by path, the bytes stored so far and the size, or ``None`` if it is unknown."""
+        return self._wrapped.downloads
+
+    @property
     def progress(self) -> Progress:
         """The number of jobs at each stage."""
         return self._wrapped.progress

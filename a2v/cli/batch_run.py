@@ -259,7 +259,7 @@ class _BatchRun:
                             if job.error:
                                 self.errors[outcome.index] = job.error
                             # First the counts, which are redrawn below the line of the job.
-                            self.events.emit(BatchProgress(batch.progress, await batch.pace()))
+                            self.events.emit(BatchProgress(batch.progress, await batch.pace(), batch.downloads))
                             self.events.emit(JobEnded(job))
                 jobs = self._statuses()
                 self.events.emit(BatchSummary(count_stages(job.state for job in jobs)))
@@ -414,7 +414,7 @@ async def progress_events(batch: AsyncBatch, events: EventStream) -> AsyncIterat
 
     async def emit() -> None:
         while True:
-            events.emit(BatchProgress(batch.progress, await batch.pace()))
+            events.emit(BatchProgress(batch.progress, await batch.pace(), batch.downloads))
             await asyncio.sleep(_PROGRESS_INTERVAL)
 
     task = asyncio.create_task(emit())

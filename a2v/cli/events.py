@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -160,10 +160,17 @@ class AvatarsListed:
 
 @frozen
 class BatchProgress:
-    """The progress of a running batch, and how its requests are paced."""
+    """The progress of a running batch, and how its requests are paced.
+
+    Attributes:
+        progress: The number of jobs at each stage.
+        pace: The pace of the client's requests.
+        downloads: By path, the number of bytes downloaded so far and the size of the file, if known.
+    """
 
     progress: Progress
     pace: Pace
+    downloads: Mapping[Path, tuple[int, int | None]] = field(factory=dict)
 
 
 @frozen

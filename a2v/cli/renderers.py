@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from abc import ABC, abstractmethod
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from a2v.cli.job_status import JobStatus
 
 _REFRESH_PER_SECOND = 8
+_MAX_DOWNLOADS = 4  # lines; a batch downloads a few files at a time
 _OUTAGE = 5.0  # seconds without a successful request; shorter failures are retried before anyone could react
 
 
@@ -243,7 +245,7 @@ class TerminalRenderer(Renderer):
         table = Table.grid(padding=(0, 2, 0, 0))
         for video in videos[:room]:
             seconds = int(time.monotonic() - video.since)
-            status = _download_progress(video) if video.rendered else _status_word(video)
+            status = _download_progress(video.received, video.size) if video.rendered else _status_word(video)
             table.add_row(self._spinner, Text(clean(video.label), "bold"), Text(status), Text(f"{seconds} s", "dim"))
         more = len(videos) - room
         return Group(table, Text(f"… and {more} more in progress", "dim")) if more > 0 else table
@@ -273,7 +275,18 @@ class _BatchDisplay:
         bar.add_row(
             ProgressBar(total=max(1, progress.total), completed=ended, width=40), f"{ended} of {progress.total}"
         )
-        return Group(bar, counts, Text(" · ".join(self._times(ended, progress.total)), "dim"))
+        times = Text(" · ".join(self._times(ended, progress.total)), "dim")
+        return Group(bar, counts, *self._downloads(), times)
+
+    def _downloads(self) -> Iterator[RenderableType]:
+        downloads = self.latest.downloads
+        if downloads:
+            table = Table.grid(padding=(0, 2, 0, 0))
+            for path, (received, size) in islice(downloads.items(), _MAX_DOWNLOADS):
+                table.add_row(Text(clean(path.name), "bold"), _download_progress(received, size))
+            yield table
+        if len(downloads) > _MAX_DOWNLOADS:
+            yield Text(f"… and {plural(len(downloads) - _MAX_DOWNLOADS, 'more download')}", "dim")
 
     def _times(self, ended: int, total: int) -> Iterator[str]:
         passed = time.monotonic() - self._since
@@ -302,15 +315,10 @@ def _status_word(video: TrackedVideo) -> str:
     return "saved" if video.path else clean(video.status or "?")
 
 
-def _download_progress(video: TrackedVideo) -> str:
-    if not video.received:
+def _download_progress(received: int, size: int | None) -> str:
+    if not received:
         return "downloading"
-    received = decimal(video.received)
-    return (
-        f"downloading {100 * video.received // video.size} % of {decimal(video.size)}"
-        if video.size
-        else f"downloading {received}"
-    )
+    return f"downloading {100 * received // size} % of {decimal(size)}" if size else f"downloading {decimal(received)}"
 
 
 def _detail(video: TrackedVideo) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+from pathlib import Path
 
 import anyio
 import httpx
@@ -13,6 +14,7 @@ import a2v
 
 pytestmark = [pytest.mark.anyio, pytest.mark.virtual_time]
 
+VIDEO = b"\0\0\0\x20ftypisom" + bytes(5000)
 AUDIO = "https://example.com/hello.wav"
 REFUSED = httpx.Response(400, json={"code": 7, "message": "no such character", "data": None})
 
@@ -463,3 +465,32 @@ async def test_an_outage_after_an_unknown_submission_is_reported_by_the_next_one
     async with make_client() as client, client.batch(jobs("a", "b")) as batch:
         seen = {outcome.job.name: type(outcome.error) for outcome in await outcomes(batch)}
     assert seen == {"a": a2v.SubmissionUnknownError, "b": a2v.TransportError}
+
+
+async def test_the_downloads_of_a_batch_at_this_moment(service, make_client, tmp_path) -> None:
+    seen: list[dict[Path, tuple[int, int | None]]] = []
+
+    class Halves(httpx.AsyncByteStream):
+        async def __aiter__(self):
+            seen.append(batch.downloads)
+            yield VIDEO[:1000]
+            seen.append(batch.downloads)
+            yield VIDEO[1000:]
+
+    headers = {"content-length": str(len(VIDEO))}
+    service.replies["v1.mp4"] = [lambda _: httpx.Response(200, headers=headers, stream=Halves())]
+    service.replies["v2.mp4"] = [httpx.Response(404)] * 20
+    for number in (1, 2):
+        done = {"status": "finished", "video_url": f"https://files.example/v{number}.mp4"}
+        service.plans[f"v{number}"] = [(0, done)]
+    async with make_client() as client:
+        batch = client.batch(jobs("a", "b"), save_to=tmp_path)
+        assert batch.downloads == {}
+        async with batch:
+            assert [outcome.ok for outcome in sorted(await outcomes(batch), key=lambda outcome: outcome.index)] == [
+                True,
+                False,
+            ]
+            assert batch.downloads == {}, "those that failed have ended, too"
+    path = tmp_path / "a.mp4"
+    assert [downloads[path] for downloads in seen] == [(0, None), (1000, len(VIDEO))]

@@ -6,7 +6,12 @@ import asyncio
 import io
 import re
 import sys
+import threading
 import unicodedata
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import attrs
 import pytest
@@ -140,6 +145,52 @@ def test_a_batch_on_a_terminal(service, environment, tmp_path):
     assert rows[-1] == "3 jobs: 2 done, 1 failed"
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="a terminal of POSIX")
+def test_a_batch_on_a_terminal_shows_how_much_of_each_file_there_is(service, environment, tmp_path):
+    service.poll_statuses = ["finished"]
+    (tmp_path / "jobs.csv").write_text("model_id,audio_url,name\nm,https://example.com/a.wav,first\n")
+
+    with half_a_file() as (url, send_the_rest):
+        service.reply("video.get", Reply.success({"video_id": "v1", "status": "finished", "video_url": url}))
+        code, got = on_terminal(
+            *("batch", "jobs.csv", "-o", "videos"),
+            environment=environment,
+            cwd=tmp_path,
+            on_output=lambda text: "downloading 50 % of 2.0 MB" in text and send_the_rest(),
+        )
+
+    assert code == 0
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", got)
+    assert re.search(r"first\.mp4 +downloading 50 % of 2\.0 MB", plain)
+    assert "✓ first  done" in plain
+
+
+@contextmanager
+def half_a_file() -> Iterator[tuple[str, Callable[[], None]]]:
+    """Serve a video whose second half is sent when the test says so. Yields its URL and the function that does."""
+    content, rest = b"\0\0\0\x18ftypisom" + bytes(2_000_000 - 12), threading.Event()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content[:1_000_000])
+            rest.wait(60)
+            self.wfile.write(content[1_000_000:])
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/v.mp4", rest.set
+        finally:
+            rest.set()
+            server.shutdown()
+
+
 def test_a_terminal_shows_what_is_done_before_there_is_a_video():
     console = Console(file=io.StringIO(), force_terminal=True, width=80)
     renderer = TerminalRenderer(console)
@@ -182,6 +233,19 @@ def test_an_interruption_while_the_display_of_a_batch_ends_is_not_lost():
         assert shown.cancelled()
 
     asyncio.run(main())
+
+
+def test_many_downloads_do_not_fill_the_terminal() -> None:
+    progress = Progress(total=9, waiting=0, under_way=9, done=0, failed=0, unknown=0)
+    downloads = {Path(f"videos/clip{number}.mp4"): (1000 * number, None) for number in range(6)}
+    terminal = io.StringIO()
+    with TerminalRenderer(Console(file=terminal, force_terminal=True, width=120)) as renderer:
+        renderer.render(BatchProgress(progress, Pace(limit=30, left=12, next_in=None), downloads))
+        renderer._live.refresh()
+    assert "clip3.mp4" in terminal.getvalue()
+    assert "downloading 3.0 kB" in terminal.getvalue()
+    assert "clip4.mp4" not in terminal.getvalue()
+    assert "… and 2 more downloads" in terminal.getvalue()
 
 
 def shown(progress: Progress, pace: Pace) -> str:

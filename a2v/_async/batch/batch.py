@@ -24,6 +24,7 @@ from a2v.errors import InvalidArgumentError, InvalidStateError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
     from types import TracebackType
 
     from a2v._async.requests.session import Session
@@ -168,6 +169,11 @@ class AsyncBatch(HoldsSecret):
     def under_way(self) -> dict[int, str]:
         """The ``video_id`` of each video that was submitted and has no outcome yet, by its job's place in the batch."""
         return self._runner.under_way if self._runner else {}
+
+    @property
+    def downloads(self) -> dict[Path, tuple[int, int | None]]:
+        """The files that are being downloaded: by path, the bytes stored so far and the size, or ``None`` if it is unknown."""
+        return self._runner.downloads if self._runner else {}
 
     @property
     def progress(self) -> Progress:

@@ -8,6 +8,7 @@ goes to the journal; the file is renamed. The next run resumes the partial file,
 from __future__ import annotations
 
 import hashlib
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -25,7 +26,7 @@ from a2v._values.jobs import JobState
 from a2v.errors import DownloadError, JournalError
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable
+    from collections.abc import Callable, Container, Iterable, Iterator
     from pathlib import Path
 
     from a2v._core.batch_plan import BatchPlan
@@ -112,12 +113,16 @@ class BatchFiles:
         journal: The journal, which has the progress of each download.
         overwrite: Whether existing files may be replaced.
         protected: Files that are never replaced.
+
+    Attributes:
+        downloads: The downloads at this moment: by path, the number of bytes stored and the size of the file, if known.
     """
 
     def __init__(self, journal: Journal, *, overwrite: bool, protected: frozenset[FileId]) -> None:
         self._journal = journal
         self._overwrite = overwrite
         self._protected = protected
+        self.downloads: dict[Path, tuple[int, int | None]] = {}
         self._limiter = anyio.CapacityLimiter(_CONCURRENT_DOWNLOADS)
 
     async def save(self, task: AsyncVideoTask, identity: str, path: Path, mask: Path | None) -> Path:
@@ -154,7 +159,8 @@ class BatchFiles:
         if self._overwrite or not await in_thread(path.exists):
             destination = await in_thread(partial(Destination, path, self._overwrite, self._protected))
             async with self._limiter:
-                await save(task, destination, mask=True)
+                with self._progress(path) as on_progress:
+                    await save(task, destination, mask=True, on_progress=on_progress)
 
     async def _save_video(self, task: AsyncVideoTask, identity: str, path: Path) -> Path:
         row = await self._journal.run(partial(self._journal.row, identity))
@@ -170,7 +176,21 @@ class BatchFiles:
             if await in_thread(partial(_complete_earlier_download, destination, row)):
                 return path
         async with self._limiter:
-            return await save(task, destination, resume_store)
+            with self._progress(path) as on_progress:
+                return await save(task, destination, resume_store, on_progress=on_progress)
+
+    @contextmanager
+    def _progress(self, path: Path) -> Iterator[Callable[[int, int | None], None]]:
+        """Keep the progress of a download in ``downloads`` for the length of the block."""
+
+        def on_progress(received: int, size: int | None) -> None:
+            self.downloads[path] = received, size
+
+        on_progress(0, None)
+        try:
+            yield on_progress
+        finally:
+            del self.downloads[path]
 
 
 def part_key(salt: str, video_id: str) -> str:

@@ -181,6 +181,11 @@ class BatchRunner:
         return {index: item.video_id for index, item in self._in_flight.items() if item.video_id}
 
     @property
+    def downloads(self) -> dict[Path, tuple[int, int | None]]:
+        """The progress of each download at this moment; see ``AsyncBatch.downloads``."""
+        return dict(self._files.downloads)
+
+    @property
     def progress(self) -> Progress:
         """The number of items at each stage."""
         count = Counter(item.stage for item in self._items)
