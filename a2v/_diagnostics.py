@@ -22,6 +22,7 @@ from a2v.errors import A2VError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from a2v._core.wire import ApiRequest, Response
     from a2v._values.models import Character
@@ -68,6 +69,23 @@ async def check_access(
     valid_token, token_check = _token(token, token_source)
     url, url_check = _base_url(base_url, insecure=insecure)
     return [token_check, url_check, *(await _server(url, valid_token) if url and valid_token else [])]
+
+
+async def check_characters(folder: Path) -> list[Check]:
+    """Check the files of a folder of characters.
+
+    Raises:
+        ImportError: The extra ``engine`` is not installed.
+    """
+    from a2v.engine.characters.catalogue import Catalogue, is_built_in  # noqa: PLC0415  # only if asked for
+
+    catalogue = Catalogue(folder)
+    found = await catalogue.current()
+    if catalogue.error:
+        return [Check("characters", "problem", f"{folder} cannot be read: {catalogue.error}")]
+    own = [model_id for model_id, spec in found.specs.items() if not is_built_in(spec)]
+    valid = Check("characters", "ok", f"{len(own)} valid in {folder}: {', '.join(own)}" if own else f"none in {folder}")
+    return [valid, *(Check("characters", "problem", str(problem)) for problem in found.problems)]
 
 
 def _extras() -> Iterator[Check]:

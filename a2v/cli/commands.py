@@ -350,6 +350,7 @@ async def doctor(
     base_url: str | None = None,
     token_file: TokenFile = None,
     insecure: Flag = False,
+    characters: OptionalPath = None,
     as_json: AsJson = False,
     verbose: Verbose = 0,
 ) -> None:
@@ -361,13 +362,21 @@ async def doctor(
         base_url: URL of the server. Default: A2V_BASE_URL, or the hosted service.
         token_file: File with the token, or - for standard input. Default: the token in A2V_TOKEN.
         insecure: Allow http:// to private addresses.
+        characters: Folder of your own characters, to check its files too.
         as_json: Print one JSON object: ok, and for each check its name, state (ok, note or problem) and words.
         verbose: Log to standard error what the command does; -vv: also each step of each HTTP request.
     """
-    from a2v._diagnostics import Check, check_access, check_installation  # noqa: PLC0415  # needed by this command only
+    from a2v._diagnostics import (  # noqa: PLC0415  # needed by this command only
+        Check,
+        check_access,
+        check_characters,
+        check_installation,
+    )
 
     log_command(verbose)
     checks = check_installation()
+    if characters:
+        checks += await check_characters(characters)
     token, unreadable = Secret(None), []
     try:
         token = Secret(read_token(token_file))

@@ -45,7 +45,11 @@ async def connect(server: ServerOptions, recordings: list[Path]) -> AsyncIterato
     size = DEFAULT_SIZE if server.size is None else server.size
     async with (
         LocalEngine(
-            data_dir=server.data_dir, token=token.value, size=size, allow_files=[*recordings, *copies]
+            data_dir=server.data_dir,
+            token=token.value,
+            size=size,
+            allow_files=[*recordings, *copies],
+            characters=server.characters,
         ) as engine,
         AsyncA2V(engine.token, base_url=engine.base_url) as client,
     ):

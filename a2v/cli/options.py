@@ -70,6 +70,7 @@ class ServerOptions:
         insecure: Allow http:// to private addresses: anyone in that network can read the token.
         local: Start an engine on this machine for the duration of the command, and use it.
         data_dir: With --local: folder in which the engine keeps its tasks and videos. By default they are deleted.
+        characters: With --local: folder of your own characters, NAME.toml.
         size: With --local: width and height of new videos in pixels: 512 (default), 720 or 1080.
         as_json: Print JSON: one document, or one line per change for commands that follow videos.
         verbose: Log to standard error what the command does; -vv: also each step of each HTTP request.
@@ -80,6 +81,7 @@ class ServerOptions:
     insecure: Flag = False
     local: Flag = False
     data_dir: OptionalPath = None
+    characters: OptionalPath = None
     size: int | None = None
     as_json: AsJson = False
     verbose: Verbose = 0
@@ -94,8 +96,9 @@ class ServerOptions:
             raise UsageError(
                 "--local starts a server with its own token: remove --base-url, --token-file and --insecure"
             )
-        if (self.data_dir or self.size is not None) and not self.local:
-            raise UsageError("--data-dir and --size configure the engine of --local: add --local, or remove them")
+        if (self.data_dir or self.characters or self.size is not None) and not self.local:
+            options = "--data-dir, --characters and --size"
+            raise UsageError(f"{options} configure the engine of --local: add --local, or remove them")
 
     @property
     def keeps_videos(self) -> bool:
@@ -115,6 +118,7 @@ class ServerOptions:
             "--base-url": self.base_url,
             "--token-file": self.token_file,
             "--data-dir": self.data_dir,
+            "--characters": self.characters,
             "--size": self.size,
         }
         return (" --local" if self.local else "") + (" --insecure" if self.insecure else "") + _as_flags(values)
@@ -289,6 +293,7 @@ class EngineOptions:
         fps: Frames per second: 25 or 30.
         workers: Number of renders that run at once. Default: one per core of this machine.
         dask: Address of the scheduler of a Dask cluster to render on: tcp://host:8786.
+        characters: Folder of your own characters, NAME.toml. Changes in it count at once.
         queue_limit: Number of videos that may wait; more are refused.
         allow_files: Folder or file that a file:///… audio_url may read. May be repeated.
         allow_private_urls: Allow an audio_url to point to private networks and to this machine.
@@ -314,6 +319,7 @@ class EngineOptions:
     fps: int = 25
     workers: int | None = None
     dask: str | None = None
+    characters: OptionalPath = None
     queue_limit: int = 1000
     allow_files: Annotated[tuple[Path, ...], Parameter(negative="", show_default=False)] = ()
     allow_private_urls: Flag = False

@@ -12,7 +12,7 @@ import tempfile
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import quote
 
 import anyio
@@ -26,9 +26,10 @@ from starlette.routing import Route
 
 from a2v._core import wire
 from a2v._values.models import Avatar, Character, Pose, Video, VideoStatus
-from a2v.engine import characters
+from a2v.engine.characters import camera_poses
+from a2v.engine.characters.catalogue import Catalogue, Characters, is_built_in, portable
 from a2v.engine.data_folder import open_data_folder
-from a2v.engine.errors import AudioError, RenderError
+from a2v.engine.errors import AudioError
 from a2v.engine.middleware import AccessMiddleware, busy_response, error_response, unavailable_response
 from a2v.engine.openapi import openapi_document
 from a2v.engine.page import PAGE_HEADERS, page_html
@@ -41,12 +42,15 @@ from a2v.engine.video_response import VideoResponse
 from a2v.errors import ConfigurationError, ProtocolError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Collection, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
     from starlette.requests import Request
 
     from a2v._values.jobs import Job
+    from a2v.engine.characters import CameraPose, CharacterSpec
     from a2v.engine.dask_renderer import DaskRenderer
+
+T = TypeVar("T")
 
 MAX_BODY = 64 * 1024
 MAX_LISTED = 2000
@@ -85,8 +89,10 @@ def create_app(settings: Settings | None = None, *, renderer: Renderer | None = 
         with _data_folder(settings.data_dir) as folder, TaskStore(folder / "tasks.sqlite3") as store:
             if dask_renderer:
                 await dask_renderer.check(settings.workers)
+            catalogue = Catalogue(settings.characters)
+            await catalogue.current()  # logs invalid files before the first request
             async with RenderQueue(store, folder, settings, dask_renderer or renderer or render_in_child) as queue:
-                app.state.engine = Engine(store, queue, settings)
+                app.state.engine = Engine(store, queue, settings, catalogue)
                 yield
 
     public, page_route = _public_routes(), Route("/", front_page)
@@ -150,6 +156,7 @@ class Engine:
     store: TaskStore
     queue: RenderQueue
     settings: Settings
+    catalogue: Catalogue
     preview_limiter: anyio.CapacityLimiter = field(factory=partial(anyio.CapacityLimiter, 1))
 
 
@@ -172,48 +179,49 @@ async def _http_error(request: Request, error: Exception) -> Response:
 
 async def character_list(request: Request) -> Response:
     """List the characters."""
-    return _success([wire.character_data(one) for one in _characters(request)])
+    known = await _known_characters(request)
+    return _success([wire.character_data(one) for one in _characters(request, known)])
 
 
 async def avatar_list(request: Request) -> Response:
     """List the avatars with their poses."""
-    return _success([wire.avatar_data(one) for one in _avatars(request)])
+    return _success([wire.avatar_data(one) for one in _avatars(request, await _known_characters(request))])
 
 
 async def avatar_pose_list(request: Request) -> Response:
     """List the poses of one avatar."""
     avatar_id = _query(request, "avatar_id")
-    if avatar_id not in characters.all_characters():
+    spec = (await _known_characters(request)).specs.get(avatar_id)
+    if spec is None:
         return error_response(404, f"there is no avatar {avatar_id!r}", code=wire.NOT_FOUND)
-    return _success([wire.pose_data(one) for one in _poses(request, avatar_id)])
+    return _success([wire.pose_data(one) for one in _poses(request, spec)])
 
 
 async def video_generate(request: Request) -> Response:
     """Submit a video."""
     engine = _engine(request)
     job = await _read_job(request)
-    _check_subject(job, engine.settings)
+    spec = _find_character(job, await engine.catalogue.current(), engine.settings)
     try:
-        task = engine.queue.submit(job)
+        task = engine.queue.submit(job, portable(spec))
     except BusyError as error:
         return busy_response(str(error))
     status = {"status": task.status.value} if engine.settings.revision == "later" else {}
     return _success({"video_id": task.video_id} | status)
 
 
-def _check_subject(job: Job, settings: Settings) -> None:
+def _find_character(job: Job, known: Characters, settings: Settings) -> CharacterSpec:
     if job.pose_id and settings.revision == "seed":
         raise HTTPException(400, "model_id is missing: this revision of the API has no poses")
     if job.pose_id:
-        poses = [pose.pose_id for model_id in characters.all_characters() for pose in characters.camera_poses(model_id)]
-        _check_known("pose", "pose_id", job.pose_id, poses)
-    else:
-        _check_known("character", "model_id", job.model_id, characters.all_characters())
+        return _find("pose", "pose_id", job.pose_id, known.poses).character
+    return _find("character", "model_id", job.model_id, known.specs)
 
 
-def _check_known(what: str, name: str, value: str | None, known: Collection[str]) -> None:
-    if value not in known:
+def _find(what: str, name: str, value: str | None, known: Mapping[str, T]) -> T:
+    if value is None or value not in known:
         raise HTTPException(400, f"there is no {what} {value!r}; {name} must be one of: {', '.join(known)}")
+    return known[value]
 
 
 async def _read_job(request: Request) -> Job:
@@ -294,20 +302,24 @@ def _video(request: Request, task: Task) -> Video:
     )
 
 
-def _characters(request: Request) -> list[Character]:
+async def _known_characters(request: Request) -> Characters:
+    return await _engine(request).catalogue.current()
+
+
+def _characters(request: Request, known: Characters) -> list[Character]:
     return [
         Character(
             model_id=model_id,
-            name=character.display_name,
-            display_name=character.display_name,
-            gender=character.gender,
+            name=spec.display_name,
+            display_name=spec.display_name,
+            gender=spec.gender,
             preview_url=_preview_url(request, model_id),
         )
-        for model_id, character in characters.all_characters().items()
+        for model_id, spec in known.specs.items()
     ]
 
 
-def _avatars(request: Request) -> list[Avatar]:
+def _avatars(request: Request, known: Characters) -> list[Avatar]:
     return [
         Avatar(
             avatar_id=one.model_id,
@@ -316,16 +328,16 @@ def _avatars(request: Request) -> list[Avatar]:
             display_name=one.display_name,
             gender=one.gender,
             preview_url=one.preview_url,
-            poses=tuple(_poses(request, one.model_id)),
+            poses=tuple(_poses(request, known.specs[one.model_id])),
         )
-        for one in _characters(request)
+        for one in _characters(request, known)
     ]
 
 
-def _poses(request: Request, avatar_id: str) -> list[Pose]:
+def _poses(request: Request, spec: CharacterSpec) -> list[Pose]:
     return [
         Pose(pose_id=one.pose_id, name=one.name, preview_url=_preview_url(request, one.pose_id))
-        for one in characters.camera_poses(avatar_id)
+        for one in camera_poses(spec)
     ]
 
 
@@ -339,7 +351,7 @@ def _base_url(request: Request) -> str:
 
 
 def _preview_url(request: Request, subject_id: str) -> str:
-    return f"{_base_url(request)}previews/{subject_id}.png"
+    return f"{_base_url(request)}previews/{quote(subject_id)}.png"
 
 
 # -- other routes -----------------------------------------------------------------------------------------------------
@@ -370,19 +382,20 @@ async def _file(request: Request, path_of: Callable[[str], Path]) -> Response:
 
 async def preview_file(request: Request) -> Response:
     """Send the picture of a character or of a pose."""
-    try:
-        subject_id = characters.get_camera_pose(request.path_params["subject_id"]).pose_id
-    except RenderError:
+    pose = (await _known_characters(request)).find_pose(request.path_params["subject_id"])
+    if pose is None:
         return error_response(404, "there is no such file", code=wire.NOT_FOUND)
-    picture = await anyio.to_thread.run_sync(_preview, subject_id, limiter=_engine(request).preview_limiter)
-    return Response(picture, media_type="image/png", headers={"Cache-Control": "max-age=3600"})
+    picture = await anyio.to_thread.run_sync(_preview, pose, limiter=_engine(request).preview_limiter)
+    # The picture of a character in the folder changes with its file.
+    caching = "max-age=3600" if is_built_in(pose.character) else "no-cache"
+    return Response(picture, media_type="image/png", headers={"Cache-Control": caching})
 
 
-def _preview(subject_id: str) -> bytes:
+def _preview(pose: CameraPose) -> bytes:
     # Imported late: it loads the drawing packages, which the server needs for previews only.
     from a2v.engine.preview import preview  # noqa: PLC0415
 
-    return preview(subject_id, size=PREVIEW_SIZE)
+    return preview(pose.pose_id, PREVIEW_SIZE, pose.character)
 
 
 async def health(request: Request) -> Response:
@@ -395,11 +408,13 @@ async def health(request: Request) -> Response:
 
 async def openapi(request: Request) -> Response:
     """Send the OpenAPI description."""
-    return JSONResponse(openapi_document(_engine(request).settings, _base_url(request).rstrip("/")))
+    known = await _known_characters(request)
+    return JSONResponse(openapi_document(_engine(request).settings, known, _base_url(request).rstrip("/")))
 
 
 async def front_page(request: Request) -> Response:
     """Send the page."""
     newest = _engine(request).store.newest(VIDEOS_ON_PAGE)
     videos = [(task, _video(request, task)) for task in newest]
-    return HTMLResponse(page_html(_avatars(request), videos), headers=PAGE_HEADERS)
+    avatars = _avatars(request, await _known_characters(request))
+    return HTMLResponse(page_html(avatars, videos), headers=PAGE_HEADERS)

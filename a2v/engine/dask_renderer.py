@@ -1,7 +1,7 @@
 """A renderer that runs renders on the workers of a Dask cluster (extra ``dask``).
 
-A render is one Dask task. The recording is its argument and the video its result, as bytes through the scheduler: the
-machines share no disk, and the engine only needs to reach the scheduler. On the worker, the render runs in the same child
+A render is one Dask task. The recording and the character are its arguments and the video is its result, as bytes through the
+scheduler: the machines share no disk, and the engine only needs to reach the scheduler. On the worker, the render runs in the same child
 process as without Dask. Dask runs the task again if its worker is lost.
 
 Cancelling needs two steps, because Dask does not stop a task that is already running:
@@ -54,6 +54,10 @@ POLL_SECONDS = 0.5
 """How often a render on a worker checks whether it has been cancelled."""
 CLOSE_SECONDS = 5.0
 
+_INPUTS = ("audio", "character")
+"""The attributes of a request that are paths of files to read."""
+Inputs = dict[str, bytes]
+"""The contents of these files, by the attributes."""
 WorkerResult = dict[str, Any]
 """The result of the Dask task: ``video`` and ``mask``, or one of ``refused``, ``crashed`` and ``exhausted``. A plain dict, which
 Dask can serialise without classes of this package."""
@@ -97,9 +101,9 @@ class DaskRenderer:
             ResourceExhaustedError: This machine or the worker's has run out of something.
             RenderCrashedError: As for ``render_in_child``; also if the scheduler was lost, or Dask gave up.
         """
-        recording = await anyio.to_thread.run_sync(request.audio.read_bytes)
+        inputs = await anyio.to_thread.run_sync(_read_inputs, request)
         async with self._connected(retry=True) as client:
-            result = await _submit(client, recording, request)
+            result = await _submit(client, inputs, request)
         if "refused" in result:
             raise RenderError(result["refused"])
         if "crashed" in result:
@@ -150,10 +154,14 @@ async def _close(client: Client) -> None:
         await client.close()  # pyright: ignore[reportGeneralTypeIssues]  # None only for synchronous clients
 
 
-async def _submit(client: Client, recording: bytes, request: RenderRequest) -> WorkerResult:
-    # The recording is an argument rather than scattered, so that the scheduler can run the task again elsewhere.
+def _read_inputs(request: RenderRequest) -> Inputs:
+    return {name: path.read_bytes() for name in _INPUTS if (path := getattr(request, name))}
+
+
+async def _submit(client: Client, inputs: Inputs, request: RenderRequest) -> WorkerResult:
+    # The inputs are arguments rather than scattered, so that the scheduler can run the task again elsewhere.
     with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1 GiB"}):
-        future = client.submit(render_on_worker, recording, request, key=f"a2v-{uuid.uuid4().hex}", pure=False)
+        future = client.submit(render_on_worker, inputs, request, key=f"a2v-{uuid.uuid4().hex}", pure=False)
     try:
         result: WorkerResult = await future
     except Exception as error:
@@ -178,20 +186,21 @@ def _write(path: Path, content: bytes) -> None:
 # -- on a worker ------------------------------------------------------------------------------------------------------
 
 
-def render_on_worker(recording: bytes, request: RenderRequest) -> WorkerResult:
+def render_on_worker(inputs: Inputs, request: RenderRequest) -> WorkerResult:
     """Render; runs in a thread of a Dask worker.
 
     Raises:
         Reschedule: The worker is closing, or the render was cancelled.
     """
     worker = get_worker()
-    return anyio.run(_render, worker, worker.get_current_task(), recording, request)
+    return anyio.run(_render, worker, worker.get_current_task(), inputs, request)
 
 
-async def _render(worker: Worker, key: Key, recording: bytes, request: RenderRequest) -> WorkerResult:
+async def _render(worker: Worker, key: Key, inputs: Inputs, request: RenderRequest) -> WorkerResult:
     with tempfile.TemporaryDirectory(dir=worker.local_directory, ignore_cleanup_errors=True) as folder:
         request = _relocated(request, Path(folder))
-        request.audio.write_bytes(recording)
+        for name, content in inputs.items():
+            getattr(request, name).write_bytes(content)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_cancel_when_forgotten, tasks.cancel_scope, worker, key)
             result = await _result(request)
@@ -202,7 +211,8 @@ async def _render(worker: Worker, key: Key, recording: bytes, request: RenderReq
 
 def _relocated(request: RenderRequest, folder: Path) -> RenderRequest:
     mask = folder / "mask.mp4" if request.mask else None
-    return attrs.evolve(request, audio=folder / "recording", destination=folder / "video.mp4", mask=mask)
+    inputs: dict[str, Any] = {name: folder / name for name in _INPUTS if getattr(request, name)}
+    return attrs.evolve(request, destination=folder / "video.mp4", mask=mask, **inputs)
 
 
 async def _cancel_when_forgotten(scope: anyio.CancelScope, worker: Worker, key: Key) -> None:

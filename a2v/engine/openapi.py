@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 from a2v._core import wire
 from a2v._values.models import VideoStatus
 from a2v._version import __version__
-from a2v.engine import characters
 from a2v.engine.recording_fetcher import HTTP_URL
 
 if TYPE_CHECKING:
+    from a2v.engine.characters.catalogue import Characters
     from a2v.engine.settings import Settings
 
 Json = dict[str, Any]
@@ -30,14 +30,15 @@ _INTRODUCTION = """A character and the URL of a speech recording become a video 
 `{"code", "message", "data"}`; `code` 0 means success."""
 
 
-def openapi_document(settings: Settings, base_url: str) -> Json:
+def openapi_document(settings: Settings, known: Characters, base_url: str) -> Json:
     """Return the description that ``GET /openapi.json`` serves.
 
     Args:
         settings: The revision of the API, and its limits.
+        known: The characters.
         base_url: The engine's URL.
     """
-    paths = _seed_paths(settings) | (_later_paths() if settings.revision == "later" else {})
+    paths = _seed_paths(settings) | (_later_paths(known) if settings.revision == "later" else {})
     return {
         "openapi": "3.1.0",
         "info": {"title": "A2V", "version": __version__, "description": _INTRODUCTION},
@@ -45,7 +46,7 @@ def openapi_document(settings: Settings, base_url: str) -> Json:
         "security": [{"token": []}],
         "paths": paths,
         "components": {
-            "schemas": _schemas(settings),
+            "schemas": _schemas(settings, known),
             "securitySchemes": {
                 "token": {
                     "type": "http",
@@ -72,8 +73,8 @@ def _seed_paths(settings: Settings) -> dict[str, Json]:
     }
 
 
-def _later_paths() -> dict[str, Json]:
-    avatar_id = {"type": "string", "enum": list(characters.all_characters())}
+def _later_paths(known: Characters) -> dict[str, Json]:
+    avatar_id = {"type": "string", "enum": list(known.specs)}
     poses = _call("avatarPoseList", "List the poses of an avatar.", _list("Pose"), query="avatar_id", like=avatar_id)
     return {
         wire.VIDEO_LIST: {"get": _call("videoList", "List the videos, newest first.", _list("Video"))},
@@ -146,33 +147,30 @@ def _envelope(data: Json) -> Json:
     return _object({"code": {"const": wire.OK}, "message": _TEXT, "data": data})
 
 
-def _schemas(settings: Settings) -> Json:
+def _schemas(settings: Settings, known: Characters) -> Json:
     names = {"name": _TEXT, "display_name": _TEXT, "gender": _TEXT, "preview_url": _URL}
     refusal = {"code": {**_NUMBER, "not": {"const": wire.OK}}, "message": _TEXT, "data": {"type": "null"}}
     schemas = {
         "Refusal": _object(refusal),
         "Character": _object({"model_id": _TEXT, **names}),
         "Job": _ref("JobOfCharacter"),
-        "JobOfCharacter": _job("model_id", list(characters.all_characters()), {}),
+        "JobOfCharacter": _job("model_id", list(known.specs), {}),
         "Submitted": _object({"video_id": _ID}),
         "Video": _object({"video_id": _ID, "video_url": {**_URL, "type": ["string", "null"]}}),
     }
-    return schemas | (_later_schemas(names) if settings.revision == "later" else {})
+    return schemas | (_later_schemas(names, known) if settings.revision == "later" else {})
 
 
-def _later_schemas(names: Json) -> Json:
+def _later_schemas(names: Json, known: Characters) -> Json:
     status = {"type": "string", "enum": [one.value for one in VideoStatus if one is not VideoStatus.UNKNOWN]}
     video = {"video_id": _ID, "status": status, "video_url": {**_URL, "type": ["string", "null"]}}
     pose = {"pose_id": _TEXT, "name": _TEXT, "preview_url": _URL}
-    poses = [pose.pose_id for model_id in characters.all_characters() for pose in characters.camera_poses(model_id)]
     kinds = {"enum": ["human", "cg_human"]}
     nothing = {"type": "null"}
     return {
         "Job": {"oneOf": [_ref("JobOfCharacter"), _ref("JobOfPose")]},
-        "JobOfCharacter": _job(
-            "model_id", list(characters.all_characters()), {"pose_id": nothing, "with_mask": _flag(False)}
-        ),
-        "JobOfPose": _job("pose_id", poses, {"model_id": nothing, "with_mask": _flag(False, True)}),
+        "JobOfCharacter": _job("model_id", list(known.specs), {"pose_id": nothing, "with_mask": _flag(False)}),
+        "JobOfPose": _job("pose_id", list(known.poses), {"model_id": nothing, "with_mask": _flag(False, True)}),
         "Submitted": _object({"video_id": _ID, "status": {"const": VideoStatus.PENDING.value}}),
         "Video": _object(video, {"mask_video_url": _URL, "message": _TEXT}),
         "Pose": _object(pose),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import av
 import numpy as np
@@ -12,19 +13,24 @@ from a2v.engine.drawing.bust import backdrop, bust
 from a2v.engine.drawing.rasterizer import Rasterizer
 from a2v.engine.face_pose import FacePose
 
+if TYPE_CHECKING:
+    from a2v.engine.characters import CharacterSpec
 
-@cache
-def preview(subject_id: str, size: int = 512) -> bytes:
+
+# The character is part of the key, so a changed one gets a new picture.
+@lru_cache(maxsize=128)
+def preview(subject_id: str, size: int = 512, character: CharacterSpec | None = None) -> bytes:
     """Return a square PNG of a character with a resting face.
 
     Args:
         subject_id: A ``pose_id``, or a ``model_id`` for the default pose of a character.
         size: The side in pixels.
+        character: The character; ``None`` if it is a built-in one.
 
     Raises:
         RenderError: There is no such pose or character.
     """
-    pose = get_camera_pose(subject_id)
+    pose = get_camera_pose(subject_id, character)
     rasterizer = Rasterizer(size, size, pose.framings["square"])
     rasterizer.paint([*backdrop(pose.character), *bust(pose.character, FacePose())])
     frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(rasterizer.pixels[..., :3]), format="rgb24")

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from a2v.engine.audio import Recording
-    from a2v.engine.characters import Framing
+    from a2v.engine.characters import CharacterSpec, Framing
     from a2v.engine.drawing.display_list import Item
     from a2v.engine.face_pose import FacePose
     from a2v.engine.settings import Format
@@ -56,6 +56,7 @@ def render(
     subject_id: str,
     destination: Path,
     *,
+    character: CharacterSpec | None = None,
     mask: Path | None = None,
     size: int = 512,
     format: Format = "square",
@@ -70,6 +71,7 @@ def render(
         recording: The recording.
         subject_id: A ``pose_id``, or a ``model_id`` for the default pose of a character.
         destination: The path of the video; an existing file is replaced.
+        character: The character; ``None`` if it is a built-in one.
         mask: The path of a second video of the same size and length, without sound: the person in white on black.
         size: The shorter side of the video in pixels; even.
         format: The shape of the video: ``"square"``, or ``"portrait"``, 9:16.
@@ -82,7 +84,7 @@ def render(
         OSError: A video cannot be written.
     """
     width, height = picture_size(size, format)
-    pose = get_camera_pose(subject_id)
+    pose = get_camera_pose(subject_id, character)
     character, framing = pose.character, pose.framings[format]
     animation = _animate_recording(recording, character.model_id, fps)
     with _replace_when_complete(destination, *([mask] if mask else [])) as paths:

@@ -149,8 +149,12 @@ class RenderQueue:
         self._tasks.cancel_scope.cancel()
         await self._stack.__aexit__(kind, error, traceback)
 
-    def submit(self, job: Job) -> Task:
+    def submit(self, job: Job, character: bytes | None = None) -> Task:
         """Add a task for a job to the queue.
+
+        Args:
+            job: The job.
+            character: The character, as ``portable`` returns it.
 
         Raises:
             BusyError: The queue is full, or the machine has run out of something. Nothing was submitted.
@@ -160,7 +164,7 @@ class RenderQueue:
         try:
             if self._store.pending_count() >= self._settings.queue_limit:
                 raise QueueFullError("the queue is full")
-            task = self._store.add(job)
+            task = self._store.add(job, character)
         except (sqlite3.Error, MemoryError) as error:
             reason = exhaustion_reason(error)
             if reason is None:
@@ -234,7 +238,7 @@ class RenderQueue:
                 await self.resources.wait_until_available()
                 self._store.set_status(task.video_id, VideoStatus.IN_PROGRESS)
                 _log_task(task, "rendering")
-                await self._render(task, self._request(task, files))
+                await self._render(task, await self._request(task, files))
             await self._publish(task, files)
         except anyio.get_cancelled_exc_class():
             with suppress(sqlite3.Error):
@@ -273,12 +277,15 @@ class RenderQueue:
     def _recording(self, task: Task) -> Path:
         return self._recordings / task.video_id
 
-    def _request(self, task: Task, files: _ScratchFiles) -> RenderRequest:
+    async def _request(self, task: Task, files: _ScratchFiles) -> RenderRequest:
         settings = self._settings
+        if files.character:
+            await anyio.to_thread.run_sync(files.character.write_bytes, self._character(task))
         return RenderRequest(
             audio=self._recording(task),
             subject_id=task.subject_id,
             destination=files.video,
+            character=files.character,
             mask=files.mask,
             size=settings.size,
             format=settings.format,
@@ -287,6 +294,12 @@ class RenderQueue:
             max_render_seconds=settings.max_render_seconds,
             max_render_mib=settings.max_render_mib,
         )
+
+    def _character(self, task: Task) -> bytes:
+        content = self._store.character(task.character or "")
+        if content is None:
+            raise RenderError("what the engine stored about this character is damaged")
+        return content
 
     async def _render(self, task: Task, request: RenderRequest) -> None:
         for attempt in range(1, MAX_ATTEMPTS + 1):
@@ -399,12 +412,15 @@ class _ScratchFiles:
 
     folder: Path
     recording: Path
+    character: Path | None
     video: Path
     mask: Path | None
 
     @classmethod
     def of(cls, task: Task, folder: Path) -> Self:
-        return cls(folder, folder / "recording", folder / "video.mp4", folder / "mask.mp4" if task.with_mask else None)
+        character = folder / "character" if task.character else None
+        mask = folder / "mask.mp4" if task.with_mask else None
+        return cls(folder, folder / "recording", character, folder / "video.mp4", mask)
 
 
 def _log_task(task: Task, message: str) -> None:

@@ -47,6 +47,7 @@ class RenderRequest:
         audio: The file with the recording.
         subject_id: A ``pose_id``, or a ``model_id`` for the default pose of a character.
         destination: The path of the video.
+        character: A file with the character, as ``dump_character`` writes it; ``None``: a built-in character.
         mask: The path of its mask; ``None``: no mask.
         size: The shorter side of the video in pixels.
         format: The shape of the video.
@@ -59,6 +60,7 @@ class RenderRequest:
     audio: Path
     subject_id: str
     destination: Path
+    character: Path | None = None
     mask: Path | None = None
     size: int = 512
     format: Format = "square"
@@ -108,7 +110,8 @@ def _command(request: RenderRequest) -> list[str]:
         "--max-render-mib",
         str(request.max_render_mib),
     ]
-    return command + (["--mask", str(request.mask)] if request.mask else [])
+    files = {"--character": request.character, "--mask": request.mask}
+    return command + [word for option, path in files.items() if path for word in (option, str(path))]
 
 
 async def open_process(command: list[str], **options: Any) -> Process:

@@ -40,6 +40,7 @@ class SettingsOptions(TypedDict, total=False):
     fps: int
     workers: int | None
     dask: str | None
+    characters: str | os.PathLike[str] | None
     queue_limit: int
     allow_files: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
     allow_private_urls: bool
@@ -58,6 +59,10 @@ class SettingsOptions(TypedDict, total=False):
 
 def _data_dir(value: str | os.PathLike[str] | None) -> Path | None:
     return _path("data_dir", value)
+
+
+def _characters(value: str | os.PathLike[str] | None) -> Path | None:
+    return _path("characters", value)
 
 
 def _tls_cert(value: str | os.PathLike[str] | None) -> Path | None:
@@ -178,6 +183,12 @@ def _check_tls(settings: Settings, _: Attribute[Any], tls_key: Path | None) -> N
         )
 
 
+def _check_folder(_: object, attribute: Attribute[Any], value: Path) -> None:
+    if not os.path.isdir(value):  # noqa: PTH112  # as above
+        what = "is not a folder" if os.path.exists(value) else "does not exist"  # noqa: PTH110
+        raise ConfigurationError(f"{attribute.name}: {str(value)!r} {what}")
+
+
 def _wrap_token(options: dict[str, Any]) -> None:
     """Replace the token among keyword arguments by a ``Secret``, so that tracebacks with local variables do not show it."""
     if "token" in options and not isinstance(options["token"], Secret):
@@ -224,6 +235,7 @@ class Settings:
         fps: Frames per second: 25 or 30.
         workers: The number of renders at a time. ``None``: the number of cores of this machine, also with ``dask``.
         dask: The address of the scheduler of a Dask cluster that renders instead of this machine: ``tcp://host:8786``.
+        characters: A folder of your own characters, ``NAME.toml``. Changes in it count from the next request on.
         queue_limit: The number of videos that may be pending before ``video.generate`` refuses more.
         allow_files: Folders or single files that an ``audio_url`` of the form ``file:///…`` may read; none by default.
         allow_private_urls: Whether an ``audio_url`` may point into private networks and to this machine.
@@ -254,6 +266,7 @@ class Settings:
     fps: int = field(default=25, validator=_check_fps)
     workers: int = field(default=None, converter=_workers, validator=_check_count)
     dask: str | None = field(default=None, validator=optional(_check_address))
+    characters: Path | None = field(default=None, converter=_characters, validator=optional(_check_folder))
     queue_limit: int = field(default=1000, validator=_check_count)
     allow_files: tuple[Path, ...] = field(default=(), converter=_paths, validator=_check_files)
     allow_private_urls: bool = field(default=False, validator=_check_flag)

@@ -10,17 +10,20 @@ a restart are all queries. The render queue is the only writer of statuses, and 
 * ``recover`` counts, per task, how often the engine died while rendering it, and fails the task at ``MAX_INTERRUPTIONS``:
   otherwise one task that kills the engine would kill it after every restart. A render that is stopped in an orderly way is
   put back with ``requeue`` and does not count.
+* A task keeps its character (``add``), so a character that is changed or deleted meanwhile does not affect it. Equal ones are
+  stored once, and deleted with the last task that needs them.
 * Files can be damaged. A row with impossible values becomes a failed task instead of an error of every listing, and a row
   whose ``video_id`` is not 32 hexadecimal digits is ignored, because the ``video_id`` becomes part of paths.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
 import secrets
 import sqlite3
 import time
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Self
 
@@ -31,6 +34,7 @@ from a2v.engine.data_folder import ensure_private_file
 from a2v.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
     from types import TracebackType
 
@@ -59,9 +63,13 @@ CREATE INDEX by_end ON tasks (ended) WHERE ended IS NOT NULL;
 CREATE TABLE spending (calls INTEGER NOT NULL);
 INSERT INTO spending VALUES (0);
 """,
+    """
+CREATE TABLE characters (digest TEXT PRIMARY KEY, content BLOB NOT NULL);
+ALTER TABLE tasks ADD COLUMN character TEXT;
+""",
 ]
 """The SQL that upgrades the database from each version to the next. Append to it; never edit an entry."""
-_COLUMNS = "video_id, who, with_mask, audio_url, status, message, created"
+_COLUMNS = "video_id, who, with_mask, audio_url, status, message, created, character"
 _STATUSES = set(VideoStatus) - {VideoStatus.UNKNOWN}
 _YEAR_9999 = 253_370_764_800.0
 MAX_INTERRUPTIONS = 10
@@ -80,6 +88,7 @@ class Task:
         status: The status, as ``video.get`` reports it.
         message: The reason of a failure.
         created: The time of the submission, in seconds since 1970.
+        character: The key of the character; ``None`` for a built-in one.
     """
 
     video_id: str
@@ -89,6 +98,7 @@ class Task:
     status: VideoStatus
     message: str | None
     created: float
+    character: str | None = None
 
 
 class TaskStore:
@@ -157,24 +167,44 @@ class TaskStore:
     ) -> None:
         self._db.close()
 
-    def add(self, job: Job) -> Task:
-        """Store a new pending task."""
-        subject_id = job.pose_id or str(job.model_id)
+    def add(self, job: Job, character: bytes | None = None) -> Task:
+        """Store a new pending task.
+
+        Args:
+            job: The job.
+            character: The character that the task keeps; ``None`` if it is a built-in one.
+        """
+        subject_id, status = job.pose_id or str(job.model_id), VideoStatus.PENDING
+        key = None if character is None else hashlib.sha256(character).hexdigest()
         task = Task(
-            secrets.token_hex(16),
-            subject_id,
-            job.with_mask,
-            job.audio_url or "",
-            VideoStatus.PENDING,
-            None,
-            time.time(),
+            secrets.token_hex(16), subject_id, job.with_mask, job.audio_url or "", status, None, time.time(), key
         )
-        self._db.execute(
-            f"INSERT INTO tasks ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)",  # noqa: S608  # constant
-            # Not in a local variable, which tracebacks may show: the URL may be signed.
-            (task.video_id, subject_id, task.with_mask, task.audio_url, task.status.value, None, task.created),
-        )
+        with self._transaction():
+            if key:
+                self._db.execute("INSERT OR REPLACE INTO characters VALUES (?, ?)", (key, character))
+            self._db.execute(
+                f"INSERT INTO tasks ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608  # constant
+                # Not in a local variable, which tracebacks may show: the URL may be signed.
+                (task.video_id, subject_id, task.with_mask, task.audio_url, status.value, None, task.created, key),
+            )
         return task
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._db.execute("COMMIT")
+        except BaseException:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise
+
+    def character(self, key: str) -> bytes | None:
+        """Return the character of an unfinished task; ``None`` if it is lost."""
+        row = self._db.execute("SELECT content FROM characters WHERE digest = ?", (key,)).fetchone()
+        content = row and row[0]
+        return content if isinstance(content, bytes) and hashlib.sha256(content).hexdigest() == key else None
 
     def set_status(self, video_id: str, status: VideoStatus, message: str | None = None) -> None:
         """Set the status of a task."""
@@ -183,6 +213,12 @@ class TaskStore:
             "UPDATE tasks SET status = ?, message = ?, ended = ? WHERE video_id = ?",
             (status.value, message, ended, video_id),
         )
+        if status.is_terminal:
+            # After a crash in between, the end of the next task deletes it.
+            self._db.execute(
+                "DELETE FROM characters WHERE digest NOT IN (SELECT character FROM tasks "
+                "WHERE status IN ('pending', 'in_progressing') AND character IS NOT NULL)"
+            )
 
     def get(self, video_id: str) -> Task | None:
         """Return a task; ``None`` if it does not exist."""
@@ -250,6 +286,7 @@ def _read(  # noqa: PLR0917  # the columns
     status: object,
     message: object,
     created: object,
+    character: object,
 ) -> Task:
     """Return the task of a row; a failed one if the row is damaged."""
     known = VideoStatus(status) if isinstance(status, str) and status in _STATUSES else VideoStatus.UNKNOWN
@@ -265,6 +302,7 @@ def _read(  # noqa: PLR0917  # the columns
         status=known,
         message=message if isinstance(message, str) else None,
         created=submitted,
+        character=None if character is None else str(character),
     )
 
 

@@ -1,7 +1,8 @@
 """The worker process: renders one video, and exits.
 
-Usage: ``python -m a2v.engine.worker AUDIO_FILE SUBJECT_ID DESTINATION [--mask MASK_FILE] …``. ``SUBJECT_ID`` is a ``pose_id``, or a ``model_id`` for the default pose of a character. The process prints one line of JSON and
-exits with 0: ``{"ok": true}``; ``{"ok": false, "message": "…"}`` if the request cannot be rendered; or
+Usage: ``python -m a2v.engine.worker AUDIO_FILE SUBJECT_ID DESTINATION [--mask MASK_FILE] …``. ``SUBJECT_ID`` is a ``pose_id``, or
+a ``model_id`` for the default pose of a character, and ``--character`` has a character that is not built in. The process prints
+one line of JSON and exits with 0: ``{"ok": true}``; ``{"ok": false, "message": "…"}`` if the request cannot be rendered; or
 ``{"ok": false, "exhausted": "…"}`` if the machine has run out of something. Any other end is a crash, and says nothing about
 the request.
 
@@ -42,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     # Before any other thread exists: running threads would stay unconfined.
     folders = [path.absolute().parent for path in (options.destination, options.mask) if path]
-    sandbox.confine([options.audio_file], folders)
+    sandbox.confine([path for path in (options.audio_file, options.character) if path], folders)
     if options.end_with_stdin:
         threading.Thread(target=_end_with_stdin, daemon=True).start()
     _print_result(_render(options))
@@ -58,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("audio_file", type=Path)
     parser.add_argument("subject_id", help="a pose_id, or a model_id for the default pose of a character")
     parser.add_argument("destination", type=Path)
+    parser.add_argument("--character", type=Path, help="file with the character, if it is not built in")
     parser.add_argument("--mask", type=Path, help="path of a second video, with the person in white on black")
     parser.add_argument("--size", type=int, default=512, help="shorter side of the video in pixels")
     parser.add_argument("--format", choices=get_args(Format), default="square", help="shape of the video")
@@ -113,6 +115,7 @@ def _render(options: argparse.Namespace) -> dict[str, object]:
     from av import logging as ffmpeg  # noqa: PLC0415
 
     from a2v.engine.audio import MAX_SECONDS, Recording  # noqa: PLC0415
+    from a2v.engine.characters import load_character  # noqa: PLC0415
     from a2v.engine.errors import RenderError  # noqa: PLC0415
     from a2v.engine.render import render  # noqa: PLC0415
 
@@ -124,6 +127,7 @@ def _render(options: argparse.Namespace) -> dict[str, object]:
             recording,
             options.subject_id,
             options.destination,
+            character=load_character(options.character.read_bytes()) if options.character else None,
             mask=options.mask,
             size=options.size,
             format=options.format,

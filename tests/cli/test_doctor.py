@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 from importlib import metadata
+from pathlib import Path
 
 import attrs
 import pytest
 
+import a2v.engine.characters
 from a2v._core.wire import Response
 from a2v._diagnostics import _clock, _rate_limit
 from a2v.testing import FixedWindow
@@ -200,3 +202,17 @@ def test_absurd_headers_are_taken_for_none(header, value) -> None:
 
     assert [check.name for check in checks] == ["clock", "budget"]
     assert all(len(check.words) < 500 for check in checks)
+
+
+def test_the_files_of_a_folder_of_characters(doctor, tmp_path):
+    folder = tmp_path / "characters"
+    folder.mkdir()
+    assert doctor("--characters", str(folder))[1]["characters"] == ("ok", f"none in {folder}")
+    eva = Path(a2v.engine.characters.__file__).with_name("eva_a0008.toml").read_text(encoding="utf-8")
+    (folder / "ada.toml").write_text(eva, encoding="utf-8")
+    assert doctor("--characters", str(folder))[1]["characters"] == ("ok", f"1 valid in {folder}: ada")
+    (folder / "bad.toml").write_text(eva.replace("eyes = 0.8", "eyes = 8"), encoding="utf-8")
+    code, checks, _ = doctor("--characters", str(folder))
+    assert (code, checks["characters"]) == (1, ("problem", "bad.toml: features.eyes must be between 0 and 1, got 8"))
+    checks = doctor("--characters", str(tmp_path / "nowhere"))[1]
+    assert checks["characters"] == ("problem", f"{tmp_path / 'nowhere'} cannot be read: No such file or directory")

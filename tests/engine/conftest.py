@@ -58,6 +58,9 @@ if said == "babble": print("no verdict")
 elif said == "liar": print(json.dumps({"ok": True}))
 elif said == "bad": print(json.dumps({"ok": False, "message": "this is no recording"}))
 else:
+    if "--character" in others:
+        character = json.loads(pathlib.Path(others[others.index("--character") + 1]).read_text())
+        said += f" by {character['drawn']['display_name']}"
     pathlib.Path(destination).write_text(f"{model_id} {option} {size}: {said}" + os.environ.get("A2V_TOKEN", ""))
     if "--mask" in others: pathlib.Path(others[others.index("--mask") + 1]).write_text(f"mask of {said}")
     print(json.dumps({"ok": True}))

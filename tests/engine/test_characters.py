@@ -10,13 +10,18 @@ from attrs import evolve
 
 from a2v.engine.characters import (
     _FOLDER,
+    CharacterError,
     CharacterSpec,
     Framing,
-    all_characters,
+    built_in_characters,
     camera_poses,
+    dump_character,
     get_camera_pose,
     get_character,
+    load_character,
+    parse_character,
     read_character,
+    to_toml,
 )
 from a2v.engine.drawing.bust import UNIT, backdrop, bust, silhouette
 from a2v.engine.drawing.rasterizer import Rasterizer
@@ -24,7 +29,7 @@ from a2v.engine.errors import RenderError
 from a2v.engine.face_pose import MOUTH_SHAPES, VISEMES, FacePose
 from a2v.engine.preview import preview
 
-MODEL_IDS = sorted(all_characters())
+MODEL_IDS = sorted(built_in_characters())
 SIZE = 240
 
 
@@ -48,24 +53,24 @@ def eyes_of(pixels: np.ndarray) -> np.ndarray:
 
 
 def test_there_are_at_least_four_characters_of_both_genders() -> None:
-    genders = Counter(character.gender for character in all_characters().values())
+    genders = Counter(character.gender for character in built_in_characters().values())
     assert sum(genders.values()) >= 4
     assert genders["female"] >= 2
     assert genders["male"] >= 1
 
 
 def test_eva_is_a_character() -> None:
-    eva = all_characters()["eva_a0008"]
+    eva = built_in_characters()["eva_a0008"]
     assert (eva.model_id, eva.display_name, eva.gender) == ("eva_a0008", "Eva 01", "female")
 
 
 def test_names_are_unique() -> None:
-    names = [character.display_name for character in all_characters().values()]
+    names = [character.display_name for character in built_in_characters().values()]
     assert len(set(names)) == len(names)
 
 
 def test_characters_look_different() -> None:
-    faces = {name: part(picture(character), 0.25, 0.1, 0.75, 0.7) for name, character in all_characters().items()}
+    faces = {name: part(picture(character), 0.25, 0.1, 0.75, 0.7) for name, character in built_in_characters().items()}
     for one in MODEL_IDS:
         for other in MODEL_IDS:
             if one < other:
@@ -88,21 +93,22 @@ def test_a_preview_has_the_requested_size(model_id: str) -> None:
 
 
 def test_every_character_has_poses_of_its_own() -> None:
-    ids = [pose.pose_id for model_id in MODEL_IDS for pose in camera_poses(model_id)]
+    ids = [pose.pose_id for model_id in MODEL_IDS for pose in camera_poses(get_character(model_id))]
     assert len(set(ids)) == len(ids) >= 2 * len(MODEL_IDS)
     assert not set(ids) & set(MODEL_IDS)
     for model_id in MODEL_IDS:
-        assert {pose.character.model_id for pose in camera_poses(model_id)} == {model_id}
-        assert len({pose.name for pose in camera_poses(model_id)}) == len(camera_poses(model_id))
+        assert {pose.character.model_id for pose in camera_poses(get_character(model_id))} == {model_id}
+        assert len({pose.name for pose in camera_poses(get_character(model_id))}) == len(
+            camera_poses(get_character(model_id))
+        )
 
 
 def test_a_pose_is_found_by_its_id_and_the_default_one_by_the_model_id() -> None:
-    front, closeup = camera_poses("eva_a0008")[:2]
+    front, closeup = camera_poses(get_character("eva_a0008"))[:2]
     assert get_camera_pose("eva_a0008_closeup") == closeup
     assert get_camera_pose("eva_a0008") == get_camera_pose("eva_a0008_front") == front
-    for unknown in (get_camera_pose, camera_poses):
-        with pytest.raises(RenderError, match=r"no character 'eva_a0008_side'"):
-            unknown("eva_a0008_side")
+    with pytest.raises(RenderError, match=r"no character 'eva_a0008_side'"):
+        get_camera_pose("eva_a0008_side")
 
 
 def test_each_pose_has_a_preview_of_its_own() -> None:
@@ -196,23 +202,101 @@ def test_any_hair_goes_with_any_clothes(hair: str, outfit: str) -> None:
     assert np.abs(picture(other) - picture(eva)).mean() > 0.5
 
 
+SOURCE = (_FOLDER / "eva_a0008.toml").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize(
     ("was", "becomes", "complaint"),
     [
-        ('hair = "long"', 'hair = "mohawk"', "hair"),
-        ("eyes = 0.8", "eyes = 8", "eyes must be between 0 and 1"),
-        ("eyes = 0.8", "ears = 0.8", "ears"),
-        ('"#F2B998"', '"peach"', "a colour is written like"),
-        ('display_name = "Eva 01"', "", "display_name"),
-        ('gender = "female"', 'gender = "f"', "gender"),
-        ("[palette]", "[palette", "new_a0001.toml"),
+        ('hair = "long"', 'hair = "mohawk"', "features.hair must be one of long, bob, curls,"),
+        ("eyes = 0.8", "eyes = 8", "features.eyes must be between 0 and 1, got 8"),
+        ("eyes = 0.8", 'eyes = "0.8"', "features.eyes must be between 0 and 1, got '0.8'"),
+        ("eyes = 0.8", "eyes = nan", "features.eyes must be between 0 and 1, got nan"),
+        ("eyes = 0.8", "eye = 0.8", "features.eye is not a key of a character; did you mean eyes?"),
+        ("eyes = 0.8", "zoom = 0.8", "features.zoom is not a key of a character; the keys are hair, outfit,"),
+        ('"#F2B998"', '"peach"', "palette.skin: a colour is written like '#F2B998', not 'peach'"),
+        ('"#F2B998", ', "", "palette.skin must be a list of 3 colours"),
+        ('iris = ["#6B4A2F", "#A87A4A"]', 'iris = "#6B4A2F"', "palette.iris must be a list of 2 colours"),
+        ('display_name = "Eva 01"', "", "display_name is missing"),
+        ('display_name = "Eva 01"', "display_name = 1", "display_name must be text, got 1"),
+        ('display_name = "Eva 01"', f'display_name = "{"a" * 101}"', "display_name must have at most 100 characters"),
+        ('display_name = "Eva 01"', 'display_name = "E\u200bva"', "display_name must not contain"),
+        ('gender = "female"', 'gender = "f"', "gender must be one of female, male; got 'f'"),
+        ('gender = "female"', 'gender = "female"\nmodel_id = "ada"', "model_id must not be in the file"),
+        ("[palette]", "[palette", "at line 4"),
+        ("[palette]", "palette = 1\n[colours]", "palette must be a table"),
     ],
 )
 def test_an_invalid_character_file_is_reported_with_its_fault(was: str, becomes: str, complaint: str, tmp_path) -> None:
-    source = (_FOLDER / "eva_a0008.toml").read_text(encoding="utf-8")
-    assert was in source
+    assert was in SOURCE
     path = tmp_path / "new_a0001.toml"
-    path.write_text(source.replace(was, becomes), encoding="utf-8")
-    with pytest.raises(ValueError, match=r"new_a0001\.toml") as caught:
+    path.write_text(SOURCE.replace(was, becomes), encoding="utf-8")
+    with pytest.raises(CharacterError, match=r"^new_a0001\.toml: ") as caught:
         read_character(path)
     assert complaint in str(caught.value)
+
+
+def test_all_problems_of_a_file_are_reported_at_once(tmp_path) -> None:
+    source = SOURCE.replace("eyes = 0.8", "eyes = 8").replace('"long"', '"mohawk"').replace("#F2B998", "peach")
+    path = tmp_path / "my eva.toml"
+    path.write_text(
+        source.replace('gender = "female"', "").replace("[palette]", "age = 3\n[palette]"), encoding="utf-8"
+    )
+    with pytest.raises(CharacterError) as caught:
+        read_character(path)
+    words = (
+        "the name of the file",
+        "palette.skin",
+        "features.hair",
+        "features.eyes",
+        "age is not a key",
+        "gender is missing",
+    )
+    assert len(caught.value.problems) == len(words)
+    for word in words:
+        assert any(word in problem for problem in caught.value.problems), word
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (b"\xff", "not UTF-8"),
+        (b"# " * 40_000, "longer than 64 KiB"),
+        (b"", "display_name is missing"),
+        (b"a = " + b"[" * 5000, "ada.toml: "),
+    ],
+    ids=["binary", "long", "empty", "deep"],
+)
+def test_other_files_are_no_characters(content: bytes, complaint: str) -> None:
+    with pytest.raises(CharacterError, match=complaint):
+        parse_character("ada.toml", content)
+
+
+@pytest.mark.parametrize("name", ["ada", "Ada-2_b", "Zoë", "小林"])
+def test_the_name_of_a_file_is_the_model_id(name: str) -> None:
+    assert parse_character(f"{name}.toml", SOURCE.encode()).model_id == name
+
+
+@pytest.mark.parametrize("name", ["a.b", "a b", "", "a\nb", "a" * 101, "ada_front", "ada_closeup", "ada_Full"])
+def test_a_file_name_that_is_no_model_id_is_refused(name: str) -> None:
+    with pytest.raises(CharacterError, match="the name of the file must"):
+        parse_character(f"{name}.toml", SOURCE.encode())
+
+
+def test_an_id_is_the_same_in_both_unicode_forms() -> None:
+    assert parse_character("Zoe\u0308.toml", SOURCE.encode()).model_id == "Zo\u00eb"
+
+
+@pytest.mark.parametrize("model_id", MODEL_IDS)
+def test_a_character_survives_the_way_to_another_process_and_to_a_file(model_id: str) -> None:
+    character = get_character(model_id)
+    assert load_character(dump_character(character)) == character
+    assert parse_character(f"{model_id}.toml", to_toml(character).encode()) == character
+
+
+@pytest.mark.parametrize(
+    "content", [b"{}", b"[]", b'{"model_id": "a", "drawn": 1}', b'{"model_id": "a", "drawn": {}}', b"\0"]
+)
+def test_damaged_characters_are_refused(content: bytes) -> None:
+    with pytest.raises(ValueError):  # of several kinds
+        load_character(content)

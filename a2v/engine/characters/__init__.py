@@ -1,39 +1,113 @@
-"""The characters, read from the data files beside this module, and how the camera frames them.
+"""The characters that come with the engine, the format of their files, and how the camera frames them.
 
-A character is a value: a ``CharacterSpec`` describes everything that is drawn, and ``read_character`` makes one from a file. To
-add a character, add a ``NAME.toml``: its name is the ``model_id``, and its keys are the fields of ``CharacterSpec``, ``Palette``
-and ``Features``. A file with unknown keys or bad values is refused.
+A character is a value: a ``CharacterSpec`` describes everything that is drawn, and ``read_character`` makes one from a file,
+``NAME.toml``. Its name is the ``model_id``, and its keys are the fields of ``CharacterSpec``, ``Palette`` and ``Features``. Each
+field has a validator, which ``parse_character`` calls for each key on its own, so that it reports all problems of a file at once.
+
+The files beside this module are the built-in characters. ``catalogue`` adds those of a folder.
 """
 
-# No `from __future__ import annotations`: cattrs needs the types of a NamedTuple's fields, not strings.
+from __future__ import annotations
 
+import difflib
+import json
 import re
 import tomllib
-from functools import cache
+import unicodedata
+from collections.abc import Callable
+from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, get_args
 
-import cattrs
+import attrs
 from attrs import Attribute, field, frozen
-from cattrs import transform_error
-from cattrs.v import format_exception
 
+from a2v._values.text import escape, find_invisible
 from a2v.engine.errors import RenderError
 from a2v.engine.settings import Format
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
 _FOLDER = Path(__file__).parent
+MAX_FILE_SIZE = 64 * 1024
+_MAX_NAME = 100
+_ID = re.compile(r"[\w-]{1,100}")
 _COLOUR = re.compile(r"#[0-9A-Fa-f]{6}")
+_DRAWN = "drawn"
+
+Check = Callable[[Any, "Attribute[Any]", Any], None]
+
+Gender = Literal["female", "male"]
+Hair = Literal["long", "bob", "curls", "short", "tousled", "receding"]
+Outfit = Literal["blazer", "crew", "turtleneck", "hoodie", "shirt"]
+Beard = Literal["none", "stubble", "full", "moustache"]
+Glasses = Literal["none", "round", "square"]
+Earrings = Literal["none", "stud", "hoop"]
 
 
-def _check_colours(_: object, attribute: "Attribute[Any]", value: tuple[str, ...] | str) -> None:
-    for colour in (value,) if isinstance(value, str) else value:
-        if not _COLOUR.fullmatch(colour):
-            raise ValueError(f"{attribute.name}: a colour is written like '#F2B998', not {colour!r}")
+class CharacterError(ValueError):
+    """A file does not describe a character.
+
+    Attributes:
+        name: The name of the file.
+        problems: Everything that is wrong with it.
+    """
+
+    def __init__(self, name: str, problems: Iterable[str]) -> None:
+        self.name: str = name
+        self.problems: tuple[str, ...] = tuple(problems)
+        super().__init__(f"{name}: {'; '.join(self.problems)}")
 
 
-def _check_fraction(_: object, attribute: "Attribute[Any]", value: float) -> None:
-    if not 0 <= value <= 1:
-        raise ValueError(f"{attribute.name} must be between 0 and 1, got {value}")
+# -- checks of single fields ------------------------------------------------------------------------------------------
+
+
+def _shown(value: object) -> str:
+    text = escape(repr(value))
+    return text if len(text) <= 60 else f"{text[:57]}…"
+
+
+def _check_name(_: object, attribute: Attribute[Any], value: object) -> None:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"{attribute.name} must be text, got {_shown(value)}")
+    if found := find_invisible(value, is_name=True):
+        raise ValueError(f"{attribute.name} must not contain {found}")
+    if len(value) > _MAX_NAME:
+        raise ValueError(f"{attribute.name} must have at most {_MAX_NAME} characters, got {len(value)}")
+
+
+def _colours(count: int) -> Check:
+    def check(_: object, attribute: Attribute[Any], value: object) -> None:
+        colours = [value] if count == 1 else list(value) if isinstance(value, (list, tuple)) else []
+        if len(colours) != count:
+            raise ValueError(f"{attribute.name} must be a list of {count} colours, got {_shown(value)}")
+        if bad := [one for one in colours if not isinstance(one, str) or not _COLOUR.fullmatch(one)]:
+            shown = ", ".join(map(_shown, bad))
+            raise ValueError(f"{attribute.name}: a colour is written like '#F2B998', not {shown}")
+
+    return check
+
+
+def _check_fraction(_: object, attribute: Attribute[Any], value: object) -> None:
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value <= 1:
+        raise ValueError(f"{attribute.name} must be between 0 and 1, got {_shown(value)}")
+
+
+def _one_of(words: Any) -> Check:
+    def check(_: object, attribute: Attribute[Any], value: object) -> None:
+        if value not in get_args(words):
+            raise ValueError(f"{attribute.name} must be one of {', '.join(get_args(words))}; got {_shown(value)}")
+
+    return check
+
+
+def _a(kind: type) -> Check:
+    def check(_: object, attribute: Attribute[Any], value: object) -> None:
+        if not isinstance(value, kind):
+            raise ValueError(f"{attribute.name} must be a table")  # noqa: TRY004  # collected with the other problems
+
+    return check
 
 
 def _fraction(default: float) -> Any:
@@ -48,23 +122,35 @@ class Tones(NamedTuple):
     light: str
 
 
+def _as_tones(value: Any) -> Any:
+    # Anything but three items is left for the validator, which describes it.
+    return Tones(*value) if isinstance(value, (list, tuple)) and len(value) == 3 else value
+
+
+def _as_pair(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+# -- characters -------------------------------------------------------------------------------------------------------
+
+
 @frozen(kw_only=True)
 class Palette:
     """The colours of a character."""
 
-    skin: Tones = field(validator=_check_colours)
-    hair: Tones = field(validator=_check_colours)
-    lips: Tones = field(validator=_check_colours)
-    clothes: Tones = field(validator=_check_colours)
-    second: Tones = field(validator=_check_colours)
+    skin: Tones = field(converter=_as_tones, validator=_colours(3))
+    hair: Tones = field(converter=_as_tones, validator=_colours(3))
+    lips: Tones = field(converter=_as_tones, validator=_colours(3))
+    clothes: Tones = field(converter=_as_tones, validator=_colours(3))
+    second: Tones = field(converter=_as_tones, validator=_colours(3))
     """Clothes under or beside the main ones, such as a shirt or a tie."""
-    iris: tuple[str, str] = field(validator=_check_colours)
-    blush: str = field(validator=_check_colours)
-    backdrop: tuple[str, str] = field(validator=_check_colours)
+    iris: tuple[str, str] = field(converter=_as_pair, validator=_colours(2))
+    blush: str = field(validator=_colours(1))
+    backdrop: tuple[str, str] = field(converter=_as_pair, validator=_colours(2))
     """Top and bottom of the backdrop."""
-    disc: str = field(validator=_check_colours)
+    disc: str = field(validator=_colours(1))
     """The disc behind the head."""
-    accent: str = field(default="#F4C95D", validator=_check_colours)
+    accent: str = field(default="#F4C95D", validator=_colours(1))
     """Earrings, necklace and frame of the glasses."""
 
 
@@ -72,11 +158,11 @@ class Palette:
 class Features:
     """The shapes of a character. Numbers run from 0 to 1."""
 
-    hair: Literal["long", "bob", "curls", "short", "tousled", "receding"]
-    outfit: Literal["blazer", "crew", "turtleneck", "hoodie", "shirt"]
-    beard: Literal["none", "stubble", "full", "moustache"] = "none"
-    glasses: Literal["none", "round", "square"] = "none"
-    earrings: Literal["none", "stud", "hoop"] = "none"
+    hair: Hair = field(validator=_one_of(Hair))
+    outfit: Outfit = field(validator=_one_of(Outfit))
+    beard: Beard = field(default="none", validator=_one_of(Beard))
+    glasses: Glasses = field(default="none", validator=_one_of(Glasses))
+    earrings: Earrings = field(default="none", validator=_one_of(Earrings))
     jaw: float = _fraction(0.3)
     """From pointed to square."""
     neck: float = _fraction(0.3)
@@ -96,13 +182,13 @@ class Features:
 
 @frozen(kw_only=True, cache_hash=True)
 class CharacterSpec:
-    """The description of a character. Hashable: the parts of a drawing are cached by it."""
+    """The description of a drawn character. Hashable: the parts of a drawing are cached by it."""
 
     model_id: str
-    display_name: str
-    gender: Literal["female", "male"]
-    palette: Palette
-    features: Features
+    display_name: str = field(validator=_check_name)
+    gender: Gender = field(validator=_one_of(Gender))
+    palette: Palette = field(validator=_a(Palette))
+    features: Features = field(validator=_a(Features))
 
 
 class Framing(NamedTuple):
@@ -134,75 +220,190 @@ _POSES: tuple[tuple[str, str, dict[Format, Framing]], ...] = (
 
 
 @cache
-def all_characters() -> dict[str, CharacterSpec]:
-    """Return the characters by ``model_id``, in its order.
-
-    Raises:
-        ValueError: A data file is invalid; the message names the file and the fault.
-    """
+def built_in_characters() -> dict[str, CharacterSpec]:
+    """Return the characters that come with the engine by ``model_id``, in its order."""
     return {path.stem: read_character(path) for path in sorted(_FOLDER.glob("*.toml"))}
 
 
 def get_character(model_id: str) -> CharacterSpec:
-    """Return a character.
+    """Return a built-in character.
 
     Raises:
         RenderError: There is no such character.
     """
     try:
-        return all_characters()[model_id]
+        return built_in_characters()[model_id]
     except KeyError:
-        raise RenderError(
-            f"There is no character {model_id!r}. The characters are {', '.join(all_characters())}."
-        ) from None
+        known = ", ".join(built_in_characters())
+        raise RenderError(f"There is no character {model_id!r}. The characters are {known}.") from None
 
 
-def camera_poses(model_id: str) -> tuple[CameraPose, ...]:
-    """Return the poses of a character; the first is the default.
-
-    Raises:
-        RenderError: There is no such character.
-    """
-    character = get_character(model_id)
+@lru_cache(maxsize=1024)
+def camera_poses(character: CharacterSpec) -> tuple[CameraPose, ...]:
+    """Return the poses of a character; the first is the default."""
     return tuple(
-        CameraPose(pose_id=f"{model_id}_{suffix}", name=name, character=character, framings=framings)
+        CameraPose(pose_id=f"{character.model_id}_{suffix}", name=name, character=character, framings=framings)
         for suffix, name, framings in _POSES
     )
 
 
-def get_camera_pose(subject_id: str) -> CameraPose:
+def get_camera_pose(subject_id: str, character: CharacterSpec | None = None) -> CameraPose:
     """Return a pose by its ``pose_id``, or the default pose of a character by its ``model_id``.
+
+    Args:
+        subject_id: The id.
+        character: The character; ``None`` if it is a built-in one.
 
     Raises:
         RenderError: There is no such pose or character.
     """
-    known = _all_camera_poses()
-    return known[subject_id] if subject_id in known else camera_poses(subject_id)[0]
+    for one in [character] if character else built_in_characters().values():
+        if found := [pose for pose in camera_poses(one) if pose.pose_id == subject_id]:
+            return found[0]
+    return camera_poses(character or get_character(subject_id))[0]
 
 
-@cache
-def _all_camera_poses() -> dict[str, CameraPose]:
-    return {pose.pose_id: pose for model_id in all_characters() for pose in camera_poses(model_id)}
+# -- files ------------------------------------------------------------------------------------------------------------
 
 
 def read_character(path: Path) -> CharacterSpec:
     """Read a character from a TOML file; the file's name without the suffix is the ``model_id``.
 
     Raises:
-        ValueError: The file does not describe a character; the message names the file and the fault.
+        CharacterError: The file does not describe a character; the error has everything that is wrong with it.
+        OSError: It cannot be read.
     """
-    converter = cattrs.Converter(forbid_extra_keys=True)
+    with path.open("rb") as file:
+        content = file.read(MAX_FILE_SIZE + 1)
+    return parse_character(path.name, content)
+
+
+def parse_character(name: str, content: bytes) -> CharacterSpec:
+    """Return the character of a file.
+
+    Args:
+        name: The name of the file.
+        content: Its content.
+
+    Raises:
+        CharacterError: It does not describe a character.
+    """
+    stem = name.rpartition(".")[0] or name
+    problems = list(id_problems(stem))
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-        return converter.structure({"model_id": path.stem, **data}, CharacterSpec)
-    except cattrs.BaseValidationError as error:
-        faults = transform_error(error, path="character", format_exception=_describe_fault)
-        raise ValueError(f"{path.name}: {'; '.join(faults)}") from None
+        if len(content) > MAX_FILE_SIZE:
+            raise ValueError(f"it is longer than {MAX_FILE_SIZE // 1024} KiB")  # noqa: TRY301  # collected below
+        data = tomllib.loads(content.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise CharacterError(name, [*problems, f"it is not UTF-8 text (byte {error.start})"]) from None
+    except (ValueError, RecursionError) as error:
+        raise CharacterError(name, [*problems, str(error)]) from None
+    try:
+        return _structure(character_id(stem), data, problems)
     except ValueError as error:
-        raise ValueError(f"{path.name}: {error}") from None
+        raise CharacterError(name, error.args) from None
 
 
-def _describe_fault(error: BaseException, type_: type | None) -> str:
-    # The messages of this module's validators are clearer than cattrs' "invalid value".
-    message = type(error) is ValueError and str(error)
-    return message or format_exception(error, type_)
+def character_id(stem: str) -> str:
+    """Return the ``model_id`` that a file name means. Some systems store names with decomposed accents."""
+    return unicodedata.normalize("NFC", stem)
+
+
+def id_problems(stem: str) -> Iterator[str]:
+    """Yield the reasons why the name of a file, without its extension, cannot be a ``model_id``."""
+    model_id = character_id(stem)
+    if not _ID.fullmatch(model_id):
+        rule = "1 to 100 letters, digits, _ and -, because it becomes the model_id"
+        yield f"the name of the file must have {rule}; got {_shown(stem)}"
+    for suffix in POSE_SUFFIXES:
+        if model_id.casefold().endswith(f"_{suffix}"):
+            yield f"the name of the file must not end in _{suffix}, as the ids of poses do"
+
+
+def dump_character(character: CharacterSpec) -> bytes:
+    """Return a character as bytes, for ``load_character`` in another process or after a restart."""
+    content: dict[str, object] = {"model_id": character.model_id, _DRAWN: _plain(character)}
+    return json.dumps(content, ensure_ascii=False).encode()
+
+
+def load_character(content: bytes) -> CharacterSpec:
+    """Return the character that ``dump_character`` wrote.
+
+    Raises:
+        ValueError: The content is damaged.
+    """
+    data = json.loads(content)
+    if not isinstance(data, dict) or not isinstance(data.get(_DRAWN), dict):
+        raise ValueError("it is not a character")  # noqa: TRY004  # as documented
+    return _structure(str(data.get("model_id")), data[_DRAWN], [])
+
+
+def to_toml(character: CharacterSpec) -> str:
+    """Return the content of a character's file."""
+    data = _plain(character)
+    tables = {name: data.pop(name) for name in ("palette", "features")}
+    lines = [f"{key} = {_toml_value(value)}" for key, value in data.items()]
+    for name, table in tables.items():
+        lines += ["", f"[{name}]", *(f"{key} = {_toml_value(value)}" for key, value in table.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _plain(character: CharacterSpec) -> dict[str, Any]:
+    data = attrs.asdict(character)
+    del data["model_id"]
+    return data
+
+
+def _toml_value(value: object) -> str:
+    # Strings, lists of strings and numbers are written alike in TOML and JSON.
+    return json.dumps(value, ensure_ascii=False)
+
+
+T = TypeVar("T")
+
+
+def _structure(model_id: str, data: dict[str, Any], problems: list[str]) -> CharacterSpec:
+    """Make a character of the tables of a file.
+
+    Raises:
+        ValueError: Its arguments are the problems, after those given.
+    """
+    found = dict(data)
+    for name, kind in (("palette", Palette), ("features", Features)):
+        if isinstance(found.get(name), dict):
+            found[name] = _checked(kind, found[name], f"{name}.", problems)
+    character = _checked(CharacterSpec, {"model_id": model_id} | found, "", problems, given=("model_id" in data))
+    if character is None or problems:
+        raise ValueError(*problems)
+    return character
+
+
+def _checked(
+    kind: Callable[..., T], table: dict[str, Any], prefix: str, problems: list[str], *, given: bool = False
+) -> T | None:
+    """Make a value of a table unless there are problems; add those of the table to the list."""
+    fields = attrs.fields_dict(kind)  # type: ignore[arg-type]  # an attrs class
+    if given:
+        problems.append("model_id must not be in the file: the name of the file is the model_id")
+    for key in [key for key in table if key not in fields]:
+        near = difflib.get_close_matches(key, fields, 1)
+        hint = (
+            f"did you mean {near[0]}?"
+            if near
+            else f"the keys are {', '.join(name for name in fields if name != 'model_id')}"
+        )
+        problems.append(f"{prefix}{_shown(key)[1:-1]} is not a key of a character; {hint}")
+    for name, attribute in fields.items():
+        if name not in table:
+            if attribute.default is attrs.NOTHING:
+                problems.append(f"{prefix}{name} is missing")
+        elif attribute.validator and table[name] is not None:
+            try:
+                attribute.validator(None, attribute, table[name])
+            except ValueError as error:
+                problems.append(f"{prefix}{error}")
+    return None if problems else kind(**table)
+
+
+POSE_SUFFIXES = (*(suffix for suffix, *_ in _POSES), "full")
+"""The ends of ``pose_id``s, which no ``model_id`` may have."""

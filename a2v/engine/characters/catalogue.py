@@ -1,0 +1,225 @@
+"""The characters of an engine: the built-in ones, and those of a folder, which may change at any time.
+
+``Catalogue.current`` returns a ``Characters``, an immutable snapshot. Before that, it compares the folder with the last snapshot
+and reads the files that are new or have changed, so a change counts from the next request on, and nothing runs in between. That
+costs one ``stat`` per file. A file that was modified less than ``_SETTLE_SECONDS`` before it was read may change again
+without another size or time, so it is read again.
+
+An invalid file is logged, once, and is not in the snapshot; the other characters are not affected. If the folder itself cannot
+be read, the last snapshot stays in force.
+
+The files of one character have one stem. ``_read`` is the place that decides by their extensions what kind of character they are.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+import time
+from collections.abc import Mapping
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import anyio
+import anyio.to_thread
+from attrs import define, field, frozen
+
+from a2v._values.text import escape
+from a2v.engine.characters import (
+    MAX_FILE_SIZE,
+    CharacterError,
+    CharacterSpec,
+    built_in_characters,
+    camera_poses,
+    dump_character,
+    parse_character,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from a2v.engine.characters import CameraPose
+
+logger: logging.Logger = logging.getLogger("a2v.engine")
+
+SUFFIXES = (".toml",)
+"""The extensions of the files of characters, in lower case. Other files are ignored."""
+PREVIEW_SUFFIX = ".preview.png"
+"""The end of the names of preview pictures, which are not characters."""
+_SETTLE_SECONDS = 2.0
+
+
+@frozen(slots=False)
+class Characters:
+    """The characters at one time.
+
+    Attributes:
+        specs: The characters by ``model_id``: the built-in ones, then those of the folder, in the order of their ids.
+        problems: The invalid files of the folder.
+    """
+
+    specs: Mapping[str, CharacterSpec]
+    problems: tuple[CharacterError, ...] = ()
+
+    @cached_property
+    def poses(self) -> Mapping[str, CameraPose]:
+        """The poses of all characters by ``pose_id``."""
+        return {pose.pose_id: pose for spec in self.specs.values() for pose in camera_poses(spec)}
+
+    def find_pose(self, subject_id: str) -> CameraPose | None:
+        """Return a pose by its ``pose_id``, or the default pose of a character by its ``model_id``."""
+        spec = self.specs.get(subject_id)
+        return camera_poses(spec)[0] if spec else self.poses.get(subject_id)
+
+
+def is_built_in(spec: CharacterSpec) -> bool:
+    """Whether a character comes with the engine, so that each installation has it."""
+    return built_in_characters().get(spec.model_id) == spec
+
+
+def portable(spec: CharacterSpec) -> bytes | None:
+    """Return a character as bytes, for other processes and machines; ``None`` if they have it anyway."""
+    return None if is_built_in(spec) else dump_character(spec)
+
+
+@frozen
+class _Entry:
+    """What was read for one stem."""
+
+    signature: object
+    is_settled: bool
+    result: CharacterSpec | CharacterError
+
+
+@define(eq=False)
+class Catalogue:
+    """The built-in characters, and those of a folder if there is one.
+
+    Attributes:
+        folder: The folder; ``None``: there are only the built-in characters.
+        error: The reason why the folder could not be read the last time; ``None`` if it could.
+    """
+
+    folder: Path | None = None
+    error: str | None = field(default=None, init=False)
+    _entries: dict[str, _Entry] = field(factory=dict, init=False)
+    _snapshot: Characters = field(factory=lambda: Characters(built_in_characters()), init=False)
+    _lock: anyio.Lock = field(factory=anyio.Lock, init=False)
+
+    async def current(self) -> Characters:
+        """Return the characters as they are now in the folder."""
+        if self.folder is None:
+            return self._snapshot
+        async with self._lock:
+            await self._refresh(self.folder)
+            return self._snapshot
+
+    async def _refresh(self, folder: Path) -> None:
+        try:
+            found = await anyio.to_thread.run_sync(_scan, folder)
+        except OSError as error:
+            if self.error is None:
+                logger.error(  # noqa: TRY400  # the reason is enough
+                    "the characters in %s cannot be read, so they stay as they were: %s", folder, error.strerror
+                )
+            self.error = error.strerror or str(error)
+            return
+        self.error = None
+        entries = {stem: await self._entry(stem, files) for stem, files in found.items()}
+        if entries != self._entries:
+            snapshot = _combined({stem: entry.result for stem, entry in entries.items()})
+            _log_changes(self._snapshot, snapshot)
+            self._entries, self._snapshot = entries, snapshot
+
+    async def _entry(self, stem: str, files: Mapping[Path, os.stat_result]) -> _Entry:
+        signature = [(path.name, one.st_ino, one.st_size, one.st_mtime_ns) for path, one in files.items()]
+        known = self._entries.get(stem)
+        if known and known.is_settled and known.signature == signature:
+            return known
+        # The clock of the file system may differ from this machine's, in which case a file is read once too often.
+        is_settled = all(abs(time.time() - one.st_mtime) > _SETTLE_SECONDS for one in files.values())
+        result: CharacterSpec | CharacterError
+        try:
+            result = await _read(list(files))
+        except CharacterError as error:
+            result = error
+        except OSError as error:
+            # Another attempt may succeed: too many files are open, or the mode of the file was changed.
+            result, is_settled = CharacterError(next(iter(files)).name, [f"it cannot be read: {error.strerror}"]), False
+        if known and str(known.result) == str(result):
+            result = known.result
+        return _Entry(signature, is_settled, result)
+
+
+async def _read(files: list[Path]) -> CharacterSpec:
+    """Read a character.
+
+    Args:
+        files: Its files, which have one stem.
+
+    Raises:
+        CharacterError: It is invalid.
+        OSError: It cannot be read.
+    """
+    (path,) = files[:1]
+    return parse_character(path.name, await anyio.to_thread.run_sync(partial(_read_file, path, MAX_FILE_SIZE)))
+
+
+def _scan(folder: Path) -> dict[str, dict[Path, os.stat_result]]:
+    """Return the files of characters with their status, by stem."""
+    found: dict[str, dict[Path, os.stat_result]] = {}
+    for path in sorted(folder.iterdir()):
+        name = path.name
+        is_ours = path.suffix.lower() in SUFFIXES and not name.startswith(".") and not name.endswith(PREVIEW_SUFFIX)
+        if is_ours:
+            try:
+                found.setdefault(path.stem, {})[path] = path.stat()
+            except OSError:
+                # Deleted meanwhile, or a broken link, which reading reports.
+                found.setdefault(path.stem, {})[path] = path.lstat()
+    return found
+
+
+def _read_file(path: Path, limit: int) -> bytes:
+    # A pipe would block.
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    with os.fdopen(handle, "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise CharacterError(path.name, ["it is not a file"])
+        return file.read(limit + 1)
+
+
+def _combined(results: Mapping[str, CharacterSpec | CharacterError]) -> Characters:
+    """Make a snapshot; a character whose ``model_id`` another one has is a problem."""
+    specs = dict(built_in_characters())
+    taken = {model_id.casefold(): f"the built-in character {model_id}" for model_id in specs}
+    problems = []
+    for stem, result in results.items():
+        if isinstance(result, CharacterError):
+            problems.append(result)
+            continue
+        if other := taken.get(result.model_id.casefold()):
+            reason = f"its model_id is that of {other}; rename the file (upper and lower case count as the same)"
+            problems.append(CharacterError(f"{stem}.toml", [reason]))
+            continue
+        taken[result.model_id.casefold()] = f"{stem}.toml"
+        specs[result.model_id] = result
+    return Characters(specs, tuple(problems))
+
+
+def _log_changes(before: Characters, after: Characters) -> None:
+    known = {str(problem) for problem in before.problems}
+    for problem in after.problems:
+        if str(problem) not in known:
+            logger.warning("invalid character: %s", escape(str(problem)))
+    for word, model_id in _changes(before.specs, after.specs):
+        logger.info("character %s: %s", model_id, word)
+
+
+def _changes(before: Mapping[str, CharacterSpec], after: Mapping[str, CharacterSpec]) -> Iterator[tuple[str, str]]:
+    for model_id in before.keys() | after.keys():
+        if before.get(model_id) != after.get(model_id):
+            word = "added" if model_id not in before else "removed" if model_id not in after else "changed"
+            yield word, model_id
