@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from a2v._core.journal_rows import ErrorRecord
 from a2v._core.responses import error_class
-from a2v._core.url_signatures import without_query
 from a2v._values.jobs import JobState
 from a2v.errors import (
     A2VError,
@@ -19,6 +17,7 @@ from a2v.errors import (
 )
 
 if TYPE_CHECKING:
+    from a2v._core.journal_rows import ErrorRecord
     from a2v._values.jobs import Job
 
 _PAYMENT_REQUIRED = 402
@@ -65,6 +64,8 @@ def as_a2v_error(error: Exception, job: Job) -> A2VError:
 
 def error_record(error: BaseException, job: Job) -> ErrorRecord | None:
     """Return an error as the journal keeps it; ``None`` for exceptions of others, such as a cancellation."""
+    from a2v._core.journal_rows import ErrorRecord  # noqa: PLC0415  # only batches have a journal
+
     if not isinstance(error, A2VError):
         return None
     if isinstance(error, APIError):
@@ -81,5 +82,7 @@ def restored(record: ErrorRecord) -> A2VError:
 
 
 def _without_access(text: str, job: Job) -> str:
+    from a2v._core.url_signatures import without_query  # noqa: PLC0415  # only for the errors of batches
+
     # Servers and exceptions may quote the audio_url, whose query may be a secret.
     return text.replace(job.audio_url, without_query(job.audio_url)) if job.audio_url else text

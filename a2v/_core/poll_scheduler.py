@@ -49,9 +49,9 @@ from __future__ import annotations
 
 import math
 from heapq import heapify, heappop, heappush
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from attrs import define, frozen
+from attrs import define
 
 from a2v._core.rate_limiter import RequestKind
 from a2v._values.models import Video, VideoStatus
@@ -90,8 +90,7 @@ def poll_interval(age: float) -> float:
     return max(0.5, min(age / 3, math.sqrt(max(age, 0.0) / 2), 60.0))
 
 
-@frozen
-class ScheduledRequest:
+class ScheduledRequest(NamedTuple):
     """A request and when to send it.
 
     Attributes:
@@ -105,7 +104,7 @@ class ScheduledRequest:
     video_id: str | None = None
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class _Entry:
     """A followed video."""
 

@@ -7,12 +7,9 @@ again only if they provably did not arrive or were provably refused. In all othe
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
-
-from attrs import frozen
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from a2v._core import wire
-from a2v._core.gateways import describe, excerpt
 from a2v._core.rate_limiter import asked_to_wait, retry_after
 from a2v._core.wire import ApiRequest, Envelope, Response
 from a2v._values.text import escape
@@ -48,8 +45,7 @@ _MAX_HEADER = 200
 _MAX_SHOWN_BODY = 500
 
 
-@frozen
-class NoResponse:
+class NoResponse(NamedTuple):
     """The outcome of a request without a response.
 
     Attributes:
@@ -61,8 +57,7 @@ class NoResponse:
     sent: bool
 
 
-@frozen
-class Retry:
+class Retry(NamedTuple):
     """The request may be sent again.
 
     Attributes:
@@ -113,6 +108,8 @@ def _add_response(error: A2VError, response: Response) -> None:
         for name, value in response.headers.items()
         if name in _SHOWN_HEADERS or name.startswith("x-ratelimit-")
     }
+    from a2v._core.gateways import excerpt  # noqa: PLC0415  # compiles large patterns, for errors only
+
     error.body = excerpt(response, _MAX_SHOWN_BODY)
 
 
@@ -157,7 +154,7 @@ def _success(request: ApiRequest[T], response: Response, envelope: Envelope | Pr
     try:
         if isinstance(envelope, Envelope):
             return request.read(envelope.data)
-        described = "" if _is_cut(request, response) else describe(response)
+        described = "" if _is_cut(request, response) else _describe(response)
         problem = ProtocolError(f"{envelope}; {described}") if described else envelope
     except ProtocolError as error:
         problem = error
@@ -246,5 +243,11 @@ def _code(envelope: Envelope | ProtocolError) -> int | None:
 def _message(response: Response, envelope: Envelope | ProtocolError, default: str) -> str:
     if isinstance(envelope, Envelope):
         return envelope.message or default
-    described = describe(response)
+    described = _describe(response)
     return f"{default}; {described}" if described else default
+
+
+def _describe(response: Response) -> str:
+    from a2v._core.gateways import describe  # noqa: PLC0415  # as above
+
+    return describe(response)

@@ -10,17 +10,17 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-from attrs import frozen
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _ANY = ".*"
 _SOME = ".+"
 
 
-@frozen
-class _Scheme:
+class _Scheme(NamedTuple):
     """A way of signing a URL.
 
     Attributes:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar, cast
 
 from attrs import field, frozen
 
@@ -111,8 +111,7 @@ class Response:
         return next((escape(self.headers[name]) for name in REQUEST_ID_HEADERS if self.headers.get(name)), None)
 
 
-@frozen
-class Envelope:
+class Envelope(NamedTuple):
     """The JSON object that wraps every response."""
 
     code: int

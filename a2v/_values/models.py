@@ -3,14 +3,15 @@
 from abc import abstractmethod
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from attrs import field, frozen
 
-from a2v._values import html
-from a2v._values.html import HtmlView
 from a2v._values.serialization import ReadOnlyDict, Value
 from a2v._values.text import redacted_repr
+
+if TYPE_CHECKING:
+    from a2v._values.html import HtmlView
 
 T = TypeVar("T")
 
@@ -31,9 +32,11 @@ class HtmlReprMixin(Value):
     __slots__ = ()
 
     @abstractmethod
-    def _to_html_view(self) -> HtmlView: ...
+    def _to_html_view(self) -> "HtmlView": ...
 
     def _repr_html_(self) -> str:
+        from a2v._values import html  # noqa: PLC0415  # only notebooks need it
+
         return html.card(self._to_html_view())
 
 
@@ -41,6 +44,8 @@ class ResultList(list[T]):
     """A list of values that notebooks display as a table. It behaves like any other list."""
 
     def _repr_html_(self) -> str | None:
+        from a2v._values import html  # noqa: PLC0415  # as above
+
         rows = [value._to_html_view() for value in self if isinstance(value, HtmlReprMixin)]  # noqa: SLF001  # same module
         return html.table(rows) if len(rows) == len(self) else None
 
@@ -85,7 +90,9 @@ class Character(HtmlReprMixin):
     preview_url: str = ""
     raw: Mapping[str, Any] = field(factory=ReadOnlyDict, converter=read_only, eq=False, repr=False)
 
-    def _to_html_view(self) -> HtmlView:
+    def _to_html_view(self) -> "HtmlView":
+        from a2v._values.html import HtmlView  # noqa: PLC0415  # as above
+
         facts = {"model_id": self.model_id, "gender": self.gender}
         return HtmlView(self.display_name or self.name, facts, picture=self.preview_url)
 
@@ -106,7 +113,9 @@ class Pose(HtmlReprMixin):
     preview_url: str = ""
     raw: Mapping[str, Any] = field(factory=ReadOnlyDict, converter=read_only, eq=False, repr=False)
 
-    def _to_html_view(self) -> HtmlView:
+    def _to_html_view(self) -> "HtmlView":
+        from a2v._values.html import HtmlView  # noqa: PLC0415  # as above
+
         return HtmlView(self.name, {"pose_id": self.pose_id}, picture=self.preview_url)
 
 
@@ -134,7 +143,9 @@ class Avatar(HtmlReprMixin):
     poses: tuple[Pose, ...] = ()
     raw: Mapping[str, Any] = field(factory=ReadOnlyDict, converter=read_only, eq=False, repr=False)
 
-    def _to_html_view(self) -> HtmlView:
+    def _to_html_view(self) -> "HtmlView":
+        from a2v._values.html import HtmlView  # noqa: PLC0415  # as above
+
         facts = {"avatar_id": self.avatar_id, "gender": self.gender}
         parts = [pose._to_html_view() for pose in self.poses]  # noqa: SLF001  # same module
         return HtmlView(self.display_name or self.name, facts, picture=self.preview_url, parts=parts)
@@ -162,7 +173,9 @@ class Voice(HtmlReprMixin):
     tags: tuple[str, ...] = ()
     raw: Mapping[str, Any] = field(factory=ReadOnlyDict, converter=read_only, eq=False, repr=False)
 
-    def _to_html_view(self) -> HtmlView:
+    def _to_html_view(self) -> "HtmlView":
+        from a2v._values.html import HtmlView  # noqa: PLC0415  # as above
+
         facts = {"voice_name": self.voice_name, "gender": self.gender, "language": self.locale or self.language}
         return HtmlView("", facts | {"tags": ", ".join(self.tags)}, links={"sample": self.preview_url})
 
@@ -217,7 +230,9 @@ class Video(HtmlReprMixin):
         """
         return self.status is VideoStatus.FAILED or (self.status is VideoStatus.FINISHED and bool(self.video_url))
 
-    def _to_html_view(self) -> HtmlView:
+    def _to_html_view(self) -> "HtmlView":
+        from a2v._values.html import HtmlView  # noqa: PLC0415  # as above
+
         status = str(self.raw.get("status", "")) if self.status is VideoStatus.UNKNOWN else self.status.value
         links = {"video": self.video_url or "", "mask": self.mask_video_url or ""}
         facts = {"video_id": self.video_id, "status": status, "message": self.message or ""}

@@ -25,15 +25,13 @@ from __future__ import annotations
 
 from itertools import chain
 from math import inf
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 import anyio
-from attrs import define, evolve, field, frozen
+from attrs import define, evolve, field
 
 from a2v._async.requests import telemetry
-from a2v._async.requests.known_videos import KnownVideos
 from a2v._async.requests.outage_log import OutageLog
-from a2v._async.requests.transport import Transport
 from a2v._core import wire
 from a2v._core.poll_scheduler import PollEvent, PollScheduler, ScheduledRequest
 from a2v._core.rate_limiter import Pace, RequestKind
@@ -46,9 +44,10 @@ from a2v.errors import A2VError, APIError, ProtocolError, RateLimitError
 if TYPE_CHECKING:
     from collections import deque
 
-    from a2v._async.requests.known_videos import SubmissionAttempt
+    from a2v._async.requests.known_videos import KnownVideos, SubmissionAttempt
     from a2v._async.requests.shared_limiter import LoopRateLimiter
     from a2v._async.requests.telemetry import Span
+    from a2v._async.requests.transport import Transport
     from a2v._core.rate_limiter import RateLimiter
     from a2v._values.models import Video
 
@@ -59,8 +58,7 @@ _EPSILON = 1e-6  # seconds; a request may be sent this early, because converting
 _MIN_ANNOUNCED_DELAY = 1.0  # seconds; shorter waits for the rate limit are not logged
 
 
-@frozen
-class Connection:
+class Connection(NamedTuple):
     """What sending a request in one event loop needs.
 
     Attributes:
@@ -98,7 +96,7 @@ class Subscriber(Waiter, Protocol):
     span: Span
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class _QueuedRequest:
     """A request of a caller that waits for permission to send it."""
 

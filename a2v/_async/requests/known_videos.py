@@ -32,7 +32,7 @@ _MAX_ENDED = 10_000
 """Ended videos to remember. Few are requested again, and those soon."""
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class SubmissionAttempt:
     """One attempt to send a submission.
 
@@ -55,7 +55,7 @@ class SubmissionAttempt:
     request_id: str | None = None
 
 
-@define
+@define(eq=False, repr=False)
 class _Unresolved:
     owner: Hashable
     in_flight: bool = True

@@ -13,11 +13,11 @@ import threading
 from functools import lru_cache, partial
 from importlib import import_module
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import urlsplit
 from urllib.request import getproxies, getproxies_environment, proxy_bypass
 
 import httpx
-from attrs import frozen
 
 from a2v._async.requests.httpcore_workarounds import MAX_CONNECTIONS
 from a2v._core.proxies import choose_proxy
@@ -81,8 +81,7 @@ def make_pool(context: ssl.SSLContext, proxy: Secret | None, *, idle: int | None
     raise ConfigurationError(f"the proxy that the environment asks for cannot be used: {reason}")
 
 
-@frozen
-class Trust:
+class Trust(NamedTuple):
     """Identifies a set of trusted certificates; two values differ if the certificates may.
 
     Attributes:

@@ -70,7 +70,7 @@ _MAX_THROTTLED = 86_400.0
 _LOST_AFTER = 60.0  # seconds beyond its timeout after which a request counts as lost with its event loop
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class LoopState:
     """The part of a session that belongs to one event loop and ends with it.
 
@@ -104,7 +104,7 @@ class LoopState:
                 call_soon(self.close)
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class ClientState:
     """The part of a session that a client shares with those of ``with_options``.
 

@@ -26,12 +26,11 @@ from collections.abc import AsyncIterable
 from contextlib import nullcontext, suppress
 from email.utils import formatdate
 from functools import cache, lru_cache
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 from urllib.parse import urlsplit
 
 import anyio
 import httpx
-from attrs import frozen
 
 from a2v._async.requests import httpcore_workarounds, network, telemetry
 from a2v._async.requests.http_libraries import AsyncTransport, errors_named, library_of
@@ -267,8 +266,7 @@ class Transport:
 # -- requests ---------------------------------------------------------------------------------------------------------
 
 
-@frozen
-class _Target:
+class _Target(NamedTuple):
     """The URL to connect to, and the ``Host`` header if it is not that of the URL."""
 
     url: str
