@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, Any, overload
 
 from a2v._async.task import AsyncVideoTask, watch_tasks
 from a2v._core.file_urls import path_from_url
@@ -12,7 +12,7 @@ from a2v._values.jobs import Job
 from a2v._values.models import DEFAULT_RENDER_TIMEOUT, Video
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Mapping
 
     from a2v._async.requests.session import Session
 
@@ -29,17 +29,29 @@ class AsyncVideos(HoldsSecret):
         return f"<AsyncA2V.videos {self._session.base_url}>"
 
     @overload
-    async def generate(self, *, model_id: str, audio_url: str) -> AsyncVideoTask: ...
-
-    @overload
-    async def generate(self, *, pose_id: str, audio_url: str, with_mask: bool = False) -> AsyncVideoTask: ...
-
-    @overload
-    async def generate(self, *, model_id: str, text: str, voice_name: str) -> AsyncVideoTask: ...
+    async def generate(
+        self, *, model_id: str, audio_url: str, options: Mapping[str, Any] | None = None
+    ) -> AsyncVideoTask: ...
 
     @overload
     async def generate(
-        self, *, pose_id: str, text: str, voice_name: str, with_mask: bool = False
+        self, *, pose_id: str, audio_url: str, with_mask: bool = False, options: Mapping[str, Any] | None = None
+    ) -> AsyncVideoTask: ...
+
+    @overload
+    async def generate(
+        self, *, model_id: str, text: str, voice_name: str, options: Mapping[str, Any] | None = None
+    ) -> AsyncVideoTask: ...
+
+    @overload
+    async def generate(
+        self,
+        *,
+        pose_id: str,
+        text: str,
+        voice_name: str,
+        with_mask: bool = False,
+        options: Mapping[str, Any] | None = None,
     ) -> AsyncVideoTask: ...
 
     async def generate(
@@ -51,6 +63,7 @@ class AsyncVideos(HoldsSecret):
         text: str | None = None,
         voice_name: str | None = None,
         with_mask: bool = False,
+        options: Mapping[str, Any] | None = None,
     ) -> AsyncVideoTask:
         """Submit a render of a character (``model_id``), or of an avatar in one of its poses (``pose_id``).
 
@@ -65,6 +78,8 @@ class AsyncVideos(HoldsSecret):
             voice_name: The voice that speaks the text, from ``voices.list``. Required with a ``text``.
             with_mask: Whether to render a mask as well, which separates the speaker from the background; ``False`` by
                 default. Requires a ``pose_id``. ``task.download(path, mask=True)`` downloads it.
+            options: Further fields of the request, such as ``{"fps": 30}`` for an engine of a2v. They are sent as they are; a
+                server may ignore or refuse them. None by default.
 
         Returns:
             The task. Watch it, wait for it, or pick it up later by its ``video_id``.
@@ -80,7 +95,13 @@ class AsyncVideos(HoldsSecret):
         """
         # The overloads rule out what a job rejects; without a type checker, the job raises the error.
         job: Job = Job(  # type: ignore[call-overload, misc]
-            model_id, audio_url, pose_id=pose_id, with_mask=with_mask, text=text, voice_name=voice_name
+            model_id,
+            audio_url,
+            pose_id=pose_id,
+            with_mask=with_mask,
+            text=text,
+            voice_name=voice_name,
+            options={} if options is None else options,
         )
         video_id = await self._session.generate(job)
         now, recording = self._session.now(), path_from_url(audio_url)

@@ -221,13 +221,15 @@ def _problem(
 
 
 def _changed(job: Job, before: Job, name: str, path: Path) -> str:
-    same_character = (job.model_id, job.pose_id, job.with_mask) == (before.model_id, before.pose_id, before.with_mask)
+    same_character = all(
+        getattr(job, name) == getattr(before, name) for name in ("model_id", "pose_id", "with_mask", "options")
+    )
     if job.text or before.text:
         same_speech = (job.text, job.voice_name) == (before.text, before.voice_name)
         changed = "text or voice"
     else:
         same_speech, changed = before.audio_url == without_query(job.audio_url or ""), "recording"
-    what = changed if same_character or not same_speech else "character, pose or mask"
+    what = changed if same_character or not same_speech else "character, pose, mask or options"
     return (
         f"the {what} of {name!r} has changed since {path} was made, so nothing was submitted for this job. "
         "Pass overwrite=True to render it again, which is paid for as one more video, and to replace the file; "

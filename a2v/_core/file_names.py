@@ -1,7 +1,7 @@
 """The names of a batch's files.
 
 A video is named by its job's ``name``, or by the job's place in the batch, ``0001.mp4`` being the first; the mask of NAME is
-``NAME.mask.mp4``. File systems differ in which names they distinguish, so names are compared by ``name_key``.
+``NAME.mask.mp4``. A job that asks an engine for another container, such as WebM, has the extension of that. File systems differ in which names they distinguish, so names are compared by ``name_key``.
 """
 
 from __future__ import annotations
@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING
 
 from a2v._values.models import RowError
 from a2v.errors import ManifestError
+
+CONTAINERS = ("mp4", "webm", "mov", "webp", "gif")
+"""The containers that an engine of a2v can make, by their extensions."""
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -29,6 +32,12 @@ def file_names(jobs: Iterable[Job]) -> list[str]:
 def default_name(place: int) -> str:
     """Return the name, without extension, of the file of a job without a name."""
     return f"{place + 1:04d}"
+
+
+def extension(job: Job) -> str:
+    """Return the extension of a job's video."""
+    container = job.options.get("container")
+    return f".{container}" if container in CONTAINERS else ".mp4"
 
 
 def mask_name(name: str) -> str:
@@ -59,7 +68,7 @@ def default_paths(jobs: Sequence[Job], folder: Path | None) -> list[Path | None]
     """
     if folder is None:
         return [None] * len(jobs)
-    paths = [folder / f"{name}.mp4" for name in file_names(jobs)]
+    paths = [folder / f"{name}{extension(job)}" for name, job in zip(file_names(jobs), jobs, strict=True)]
     masks = [mask_path(path) for path, job in zip(paths, jobs, strict=True) if job.with_mask]
     stems: dict[str, list[str]] = {}
     for path in (*paths, *masks):
@@ -92,6 +101,6 @@ def assign_paths(
                 path = path.with_name(Path(row.path).name)  # noqa: PLW2901  # the same path, more exactly
             else:
                 while (key := name_key(path.name)) in saved or key in reserved:
-                    path = path.with_name(f"{default_name(next(numbers))}.mp4")  # noqa: PLW2901  # as above
+                    path = path.with_name(f"{default_name(next(numbers))}{extension(job)}")  # noqa: PLW2901  # as above
             reserved.add(name_key(path.name))
         yield path

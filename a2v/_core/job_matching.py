@@ -1,6 +1,6 @@
 """Finds the journal's row of each job, so that a batch that is run again pays for nothing twice.
 
-A job is identified by everything that is submitted for it: character or pose, mask, and the full ``audio_url`` without a
+A job is identified by everything that is submitted for it: character or pose, mask, options, and the full ``audio_url`` without a
 complete signature (``url_signatures.py``), or the text and the voice. Several jobs may have the same identity, because asking for one video twice is
 allowed. They are matched by ``name`` first and then by order, so that a second job inserted above the first one does not get
 the first one's video.
@@ -24,7 +24,7 @@ from attrs import frozen
 
 from a2v._core.file_names import assign_paths, mask_path, name_key, saved_name
 from a2v._core.journal_rows import JournalRow
-from a2v._core.url_signatures import unsigned, without_query
+from a2v._core.url_signatures import map_urls, unsigned, without_query
 from a2v._values.jobs import Job, JobState
 from a2v.errors import AmbiguousJobsError
 
@@ -93,6 +93,7 @@ def job_digest(job: Job) -> str:
     from a2v._core import wire  # noqa: PLC0415  # with a converter that `import a2v` has no use for
 
     request = wire.job_data(job) | ({"audio_url": unsigned(job.audio_url)} if job.audio_url else {})
+    request |= map_urls(job.options, unsigned)
     return hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
 
 
@@ -174,7 +175,8 @@ def _without(rows: Iterable[JournalRow], removed: Iterable[JournalRow]) -> list[
 
 
 def _without_query(job: Job) -> tuple[object, ...]:
-    return job.model_id, job.pose_id, job.with_mask, without_query(job.audio_url or "")
+    options = json.dumps(map_urls(job.options, without_query), sort_keys=True)
+    return job.model_id, job.pose_id, job.with_mask, without_query(job.audio_url or ""), options
 
 
 def _identities(digests: Sequence[str], found: Mapping[int, JournalRow], rows: Iterable[JournalRow]) -> Iterator[str]:

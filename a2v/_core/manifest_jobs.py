@@ -8,6 +8,7 @@ as a missing column, is reported once.
 from __future__ import annotations
 
 import datetime as dt
+import json
 import math
 import numbers
 import os
@@ -50,6 +51,7 @@ _CHECKS: dict[str, Callable[[Any], Job]] = {
     "voice_name": lambda value: Job("m", text="t", voice_name=value),
     "name": lambda value: Job("m", _URL, value),
     "with_mask": lambda value: Job(pose_id="p", audio_url=_URL, with_mask=value),
+    "options": lambda value: Job("m", _URL, options=value),
 }
 # Above this, a float cannot represent every whole number.
 _ROUNDED = 10**15
@@ -405,6 +407,8 @@ class _Reader:
     def _value(self, column: str, cell: Any) -> Any:
         if column == "with_mask":
             return _flag(cell)
+        if column == "options":
+            return cell if isinstance(cell, Mapping) else _json_object(_text(cell))
         text = _text(cell)
         if column == "text":
             return text
@@ -546,6 +550,16 @@ def _text(cell: Any) -> str:
     if isinstance(cell, (dt.date, dt.time)):
         return cell.isoformat()
     raise ValueError(f"it must be text, got {_shown(cell)}")
+
+
+def _json_object(text: str) -> Mapping[str, Any]:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, Mapping):
+        raise ValueError(f'it must be a JSON object such as {{"fps": 30}}, got {_shown(text)}')  # noqa: TRY004  # as other cells
+    return value
 
 
 def _flag(cell: Any) -> bool:

@@ -24,7 +24,7 @@ MAX_BYTES = 100 << 20
 MAX_COLUMNS = 16_384
 """The most columns of a table, as in Excel."""
 
-COLUMNS = ("model_id", "pose_id", "audio_url", "text", "voice_name", "name", "with_mask")
+COLUMNS = ("model_id", "pose_id", "audio_url", "text", "voice_name", "name", "with_mask", "options")
 ALIASES = {
     "audio": "audio_url",
     "file": "audio_url",

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable
 
 _ANY = ".*"
 _SOME = ".+"
@@ -112,6 +113,17 @@ def without_query(url: str) -> str:
     """Return a URL without the parts that may give access: user and password, query and fragment."""
     parts = urlsplit(url)
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment=""))
+
+
+def map_urls(value: Any, change: Callable[[str], str]) -> Any:
+    """Return a value that is nested like JSON, with its URLs changed."""
+    if isinstance(value, str):
+        return change(value) if "://" in value else value
+    if isinstance(value, Mapping):
+        return {key: map_urls(part, change) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [map_urls(part, change) for part in value]
+    return value
 
 
 def _name(pair: str) -> str:

@@ -429,7 +429,7 @@ def voice_data(voice: Voice) -> dict[str, object]:
 # -- jobs ------------------------------------------------------------------------------------------------------------
 
 
-def job_data(job: Job, speech_url: str | None = None) -> dict[str, str | bool]:
+def job_data(job: Job, speech_url: str | None = None) -> dict[str, Any]:
     """Return a job as in ``video.generate``: the fields of the first revision, and later ones only if they are used.
 
     Args:
@@ -440,11 +440,11 @@ def job_data(job: Job, speech_url: str | None = None) -> dict[str, str | bool]:
     audio_url = job.audio_url or speech_url
     speech = {"audio_url": audio_url} if audio_url else {"text": job.text, "voice_name": job.voice_name}
     mask = {"with_mask": True} if job.with_mask else {}
-    return {key: value for key, value in (subject | speech).items() if value} | mask
+    return {key: value for key, value in (subject | speech).items() if value} | mask | dict(job.options)
 
 
 def read_job(body: bytes) -> Job:
-    """Parse the body of ``video.generate``.
+    """Parse the body of ``video.generate``. Fields that are not of the protocol are the job's ``options``.
 
     Raises:
         ValueError: A field is invalid.
@@ -454,11 +454,14 @@ def read_job(body: bytes) -> Job:
     if not isinstance(value, dict):
         raise ProtocolError("the body must be a JSON object")
     keys = ("model_id", "pose_id", "audio_url", "with_mask")
-    sent: dict[str, Any] = {key: cast("dict[str, Any]", value).get(key) for key in keys}
+    fields = cast("dict[str, Any]", value)
+    sent: dict[str, Any] = {key: fields.get(key) for key in keys}
     # Only null means "not given"; other values are left for `Job` to check.
     if sent["with_mask"] is None:
         sent["with_mask"] = False
-    return Job(**sent)
+    known = {*keys, "text", "voice_name"}
+    options = {key: option for key, option in fields.items() if key not in known and option is not None}
+    return Job(**sent, options=options)
 
 
 def read_speech(body: bytes) -> tuple[str, str]:

@@ -123,16 +123,28 @@ class Videos(SyncWrapper[AsyncVideos]):
     """The videos of the account."""
 
     @overload
-    def generate(self, *, model_id: str, audio_url: str) -> VideoTask: ...
+    def generate(self, *, model_id: str, audio_url: str, options: Mapping[str, Any] | None = None) -> VideoTask: ...
 
     @overload
-    def generate(self, *, pose_id: str, audio_url: str, with_mask: bool = False) -> VideoTask: ...
+    def generate(
+        self, *, pose_id: str, audio_url: str, with_mask: bool = False, options: Mapping[str, Any] | None = None
+    ) -> VideoTask: ...
 
     @overload
-    def generate(self, *, model_id: str, text: str, voice_name: str) -> VideoTask: ...
+    def generate(
+        self, *, model_id: str, text: str, voice_name: str, options: Mapping[str, Any] | None = None
+    ) -> VideoTask: ...
 
     @overload
-    def generate(self, *, pose_id: str, text: str, voice_name: str, with_mask: bool = False) -> VideoTask: ...
+    def generate(
+        self,
+        *,
+        pose_id: str,
+        text: str,
+        voice_name: str,
+        with_mask: bool = False,
+        options: Mapping[str, Any] | None = None,
+    ) -> VideoTask: ...
 
     def generate(
         self,
@@ -143,6 +155,7 @@ class Videos(SyncWrapper[AsyncVideos]):
         text: str | None = None,
         voice_name: str | None = None,
         with_mask: bool = False,
+        options: Mapping[str, Any] | None = None,
     ) -> VideoTask:
         """Submit a render of a character (``model_id``), or of an avatar in one of its poses (``pose_id``).
 
@@ -157,6 +170,8 @@ class Videos(SyncWrapper[AsyncVideos]):
             voice_name: The voice that speaks the text, from ``voices.list``. Required with a ``text``.
             with_mask: Whether to render a mask as well, which separates the speaker from the background; ``False`` by
                 default. Requires a ``pose_id``. ``task.download(path, mask=True)`` downloads it.
+            options: Further fields of the request, such as ``{"fps": 30}`` for an engine of a2v. They are sent as they are; a
+                server may ignore or refuse them. None by default.
 
         Returns:
             The task. Watch it, wait for it, or pick it up later by its ``video_id``.
@@ -180,6 +195,7 @@ class Videos(SyncWrapper[AsyncVideos]):
                 text=text,
                 voice_name=voice_name,
                 with_mask=with_mask,
+                options=options,
             ),
             self._bridge,
         )

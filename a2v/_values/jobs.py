@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping
 from enum import StrEnum
+from math import isfinite
 from typing import Any, overload
 from urllib.parse import urlsplit
 
@@ -150,15 +151,56 @@ def _check_extra(_: object, __: object, value: Mapping[str, Any]) -> None:
                 raise InvalidArgumentError(f"{what} contains {character}")
 
 
+_PROTOCOL = {"model_id", "pose_id", "audio_url", "text", "voice_name", "with_mask"}
+_JSON = (str, bool, int, float, type(None), Mapping, list, tuple)
+
+
+def _options(value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise InvalidArgumentError(f"options must be a mapping, such as {{'fps': 30}}, got {redacted_repr(value)}")
+    return read_only(value)
+
+
+def _check_options(_: object, __: object, value: Mapping[Any, Any]) -> None:
+    for name, option in value.items():
+        if not isinstance(name, str) or not name.strip():
+            raise InvalidArgumentError(f"the name of an option must be text, got {redacted_repr(name)}")
+        if name in _PROTOCOL:
+            raise InvalidArgumentError(f"options must not contain {name}: pass it as an argument of its own")
+        for text in _texts({name: option}):
+            if found := find_unwritable(text):
+                raise InvalidArgumentError(f"the option {name!r} contains {found}")
+        if not all(_is_json(part) for part in _parts(option)):
+            raise InvalidArgumentError(f"the option {name!r} cannot be written as JSON: {redacted_repr(option)}")
+
+
+def _is_json(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return all(isinstance(key, str) for key in value)
+    return isinstance(value, _JSON) and not (isinstance(value, float) and not isfinite(value))
+
+
+def _redacted_options(options: Mapping[str, Any]) -> str:
+    return "{" + ", ".join(f"{name!r}: {redacted_repr(option)}" for name, option in options.items()) + "}"
+
+
 def _texts(value: Any) -> Iterator[str]:
     """Yield all strings in a value that may be nested like JSON."""
+    for part in _parts(value):
+        if isinstance(part, str):
+            yield part
+        elif isinstance(part, Mapping):
+            yield from (key for key in part if isinstance(key, str))
+
+
+def _parts(value: Any) -> Iterator[Any]:
+    """Yield a value that may be nested like JSON, and everything in it."""
     values = [value]
     while values:
         one = values.pop()
-        if isinstance(one, str):
-            yield one
-        elif isinstance(one, Mapping):
-            values += [*one.keys(), *one.values()]
+        yield one
+        if isinstance(one, Mapping):
+            values += one.values()
         elif isinstance(one, list | tuple):
             values += one
 
@@ -179,6 +221,8 @@ class Job(Value):
         with_mask: Whether to make a mask that separates the speaker from the background. Requires a ``pose_id``.
         text: The text to be spoken; ``None`` if the job has an ``audio_url``.
         voice_name: The voice that speaks the text, from ``voices.list``. Required with a ``text``.
+        options: Fields of the request that the protocol does not have, such as ``{"fps": 30}`` for an engine of a2v. They are sent
+            as they are; a server may ignore or refuse them.
         extra: Further information about the job, such as the other columns of a manifest. It is not sent to the server.
 
     Raises:
@@ -193,11 +237,19 @@ class Job(Value):
     with_mask: bool = field(validator=_check_with_mask)
     text: str | None = field(validator=check_text)
     voice_name: str | None = field(validator=_check_voice_name)
+    # Not part of the hash: a mapping has none.
+    options: Mapping[str, Any] = field(converter=_options, validator=_check_options, repr=_redacted_options, hash=False)
     extra: Mapping[str, Any] = field(converter=_extra, validator=_check_extra, eq=False, repr=False)
 
     @overload
     def __init__(
-        self, model_id: str, audio_url: str, name: str | None = None, *, extra: Mapping[str, Any] = ...
+        self,
+        model_id: str,
+        audio_url: str,
+        name: str | None = None,
+        *,
+        options: Mapping[str, Any] = ...,
+        extra: Mapping[str, Any] = ...,
     ) -> None: ...
 
     @overload
@@ -208,12 +260,20 @@ class Job(Value):
         audio_url: str,
         name: str | None = None,
         with_mask: bool = False,
+        options: Mapping[str, Any] = ...,
         extra: Mapping[str, Any] = ...,
     ) -> None: ...
 
     @overload
     def __init__(
-        self, model_id: str, *, text: str, voice_name: str, name: str | None = None, extra: Mapping[str, Any] = ...
+        self,
+        model_id: str,
+        *,
+        text: str,
+        voice_name: str,
+        name: str | None = None,
+        options: Mapping[str, Any] = ...,
+        extra: Mapping[str, Any] = ...,
     ) -> None: ...
 
     @overload
@@ -225,6 +285,7 @@ class Job(Value):
         voice_name: str,
         name: str | None = None,
         with_mask: bool = False,
+        options: Mapping[str, Any] = ...,
         extra: Mapping[str, Any] = ...,
     ) -> None: ...
 
@@ -238,10 +299,11 @@ class Job(Value):
         with_mask: bool = False,
         text: str | None = None,
         voice_name: str | None = None,
+        options: Mapping[str, Any] = ReadOnlyDict(),
         extra: Mapping[str, Any] = ReadOnlyDict(),
     ) -> None:
         self.__attrs_init__(  # pyright: ignore[reportAttributeAccessIssue]  # made by attrs
-            model_id, audio_url, name, pose_id, with_mask, text, voice_name, extra
+            model_id, audio_url, name, pose_id, with_mask, text, voice_name, options, extra
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import shlex
 from collections import Counter
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
@@ -428,7 +429,7 @@ async def progress_events(batch: AsyncBatch, events: EventStream) -> AsyncIterat
 
 def _same(job: Job) -> tuple[object, ...]:
     """Return a key that is equal for jobs with equal videos."""
-    return job.model_id, job.pose_id, job.with_mask, job.audio_url
+    return job.model_id, job.pose_id, job.with_mask, job.audio_url, json.dumps(dict(job.options), sort_keys=True)
 
 
 def _with_audio(job: Job, audio_url: str) -> Job:

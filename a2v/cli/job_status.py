@@ -71,6 +71,7 @@ class JobStatus:
             "audio_url": None if self.job.text else self.source,
             **({"text": self.job.text, "voice_name": self.job.voice_name} if self.job.text else {}),
             "with_mask": self.job.with_mask,
+            **({"options": dict(self.job.options)} if self.job.options else {}),
             "extra": dict(self.job.extra),
         }
 

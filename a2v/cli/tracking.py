@@ -147,6 +147,7 @@ class VideoTracker:
                 text=job.text,
                 voice_name=job.voice_name,
                 with_mask=job.with_mask,
+                options=job.options,
             )
         except A2VError:
             self.submitting -= 1

@@ -278,6 +278,7 @@ class Account:
             audio_url=job.audio_url or "",
             pose_id=job.pose_id,
             with_mask=job.with_mask,
+            options=job.options,
         )
         seconds = self.render_seconds(submission) if callable(self.render_seconds) else self.render_seconds
         self._submissions.append(submission)

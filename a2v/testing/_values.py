@@ -73,6 +73,7 @@ class Submission:
         audio_url: The URL of the recording.
         pose_id: The pose of an avatar, in the service's later revision.
         with_mask: Whether a mask was requested.
+        options: The fields of the request that are not of the protocol.
     """
 
     at: float
@@ -81,6 +82,7 @@ class Submission:
     audio_url: str = ""
     pose_id: str | None = None
     with_mask: bool = False
+    options: Mapping[str, Any] = field(factory=dict, hash=False)
 
 
 @frozen(kw_only=True)

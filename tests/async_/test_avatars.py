@@ -169,6 +169,19 @@ async def test_a_batch_of_poses_and_characters(service, make_client) -> None:
     ]
 
 
+async def test_options_are_sent_as_they_are_and_are_part_of_a_job(service, make_client, tmp_path) -> None:
+    wide, plain = {"format": "landscape", "fps": 50}, a2v.Job("m", AUDIO)
+    async with make_client() as client:
+        await client.videos.generate(model_id="m", audio_url=AUDIO, options=wide)
+        for _ in range(2):
+            jobs = [a2v.Job("m", AUDIO, options=wide), plain]
+            async with client.batch(jobs, journal=tmp_path / "journal.db", save_to=tmp_path, repeat=True) as batch:
+                assert all([outcome.ok async for outcome in batch])
+    assert [submission.options for submission in service.submissions] == [wide, wide, {}]
+    entries = a2v.read_journal(tmp_path / "journal.db")
+    assert [entry.job for entry in entries] == [a2v.Job("m", AUDIO, options=wide), plain]
+
+
 # -- masks ------------------------------------------------------------------------------------------------------------
 
 

@@ -526,7 +526,7 @@ async def test_a_changed_text_under_an_existing_name_is_refused(service, go) -> 
 async def test_a_changed_character_under_an_existing_name_is_refused(go) -> None:
     await go(job("One.", name="one"))
     seen = await go(a2v.Job("mia", text="One.", voice_name="heart", name="one"))
-    assert "the character, pose or mask of 'one' has changed" in str(seen["One."].error)
+    assert "the character, pose, mask or options of 'one' has changed" in str(seen["One."].error)
 
 
 async def test_speeches_count_against_the_quota(service, go) -> None:

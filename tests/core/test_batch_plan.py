@@ -276,7 +276,7 @@ class TestFilesInTheWay:
     def test_a_changed_character(self) -> None:
         leo = a2v.Job("leo", self.ZERO.audio_url, "zero")
         (changed,) = planned([leo], known(self.ZERO), self.THERE).steps
-        assert "the character, pose or mask of 'zero' has changed" in changed.problem
+        assert "the character, pose, mask or options of 'zero' has changed" in changed.problem
 
     def test_a_mask_in_the_way(self) -> None:
         one, other = (

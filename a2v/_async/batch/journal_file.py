@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
 from a2v._core.journal_rows import ErrorRecord, JournalRow
-from a2v._core.url_signatures import without_query
+from a2v._core.url_signatures import map_urls, without_query
 from a2v._values.jobs import Job, JobState
 from a2v._values.text import escape
 from a2v.errors import A2VError, JournalError
@@ -182,6 +182,7 @@ def write_job(job: Job) -> str:
         "pose_id": job.pose_id,
         "name": job.name,
         "with_mask": job.with_mask,
+        "options": map_urls(job.options, without_query),
     }
     return json.dumps({name: value for name, value in kept.items() if value})
 
