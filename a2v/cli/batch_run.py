@@ -337,7 +337,7 @@ class _BatchRun:
         saved = Counter(_same(entry.job) for entry in entries if entry.path and Path(entry.path).exists())
         jobs = self._with_audio({url: copied_path(path, folder).as_uri() for url, path in files.items()})
         for given, job in zip(self.manifest.jobs, jobs, strict=True):
-            if given.audio_url in files and saved[_same(job)] <= 0:
+            if given.audio_url and given.audio_url in files and saved[_same(job)] <= 0:
                 copy_recording(files[given.audio_url], folder)
             saved[_same(job)] -= 1
         return jobs

@@ -13,7 +13,7 @@ import sys
 from contextlib import aclosing
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from attrs import asdict
 from cyclopts import App, CycloptsError, Parameter
@@ -41,9 +41,12 @@ from a2v.cli.events import (
     ChecksCompleted,
     EngineReady,
     Info,
+    Previews,
     TrackedVideo,
     VideoShown,
+    VideosListed,
 )
+from a2v.cli.help import ASKING, CHECKING, DEMO, ENVIRONMENT, OFFLINE, SUBMITTING, Formatter, epilogue
 from a2v.cli.logs import log_command, log_to_stderr
 from a2v.cli.options import (
     DEFAULT_SIZE,
@@ -52,6 +55,7 @@ from a2v.cli.options import (
     EngineOptions,
     FilePath,
     Flag,
+    OptionalFolder,
     OptionalPath,
     Output,
     ServerOptions,
@@ -60,6 +64,7 @@ from a2v.cli.options import (
     StagingOptions,
     Timeout,
     TokenFile,
+    Url,
     UsageError,
     Verbose,
     VideoId,
@@ -72,29 +77,23 @@ from a2v.cli.targets import check_targets, make_folder, recording_of
 from a2v.cli.terminal import eprint, plural
 from a2v.cli.tracking import CommandTimeoutError, time_limit, track_videos
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
 FAILED = 1
 USAGE = 2
 UNKNOWN = 3
 TIMED_OUT = 4
 INTERRUPTED = 130
 
-_EPILOGUE = """Exit codes:
-  0  success
-  1  a render, a download or a request failed
-  2  usage error: an argument is missing or invalid; nothing was done
-  3  a submission may or may not have been accepted
-  4  --timeout expired; submitted renders continue on the server
-  130  interrupted by Ctrl-C, SIGTERM or SIGHUP; renders continue on the server
-
-Environment: A2V_TOKEN, the token; A2V_BASE_URL, the server; A2V_STAGE_TO, the bucket to upload recordings to.
-Not used with --local.
-A2V_LOG, the level of the log without -v: debug, info, warning or error."""
+_Command = TypeVar("_Command", bound="Callable[..., Any]")
 
 app: App = App(
     name="a2v",
     help="Make videos of characters who speak a recording.",
-    help_epilogue=_EPILOGUE,
+    help_epilogue=f"{epilogue(SUBMITTING)}\n\n{ENVIRONMENT}",
     help_format="plaintext",
+    help_formatter=Formatter(),
     version=f"a2v {__version__}",
     exit_on_error=False,
     print_error=False,
@@ -102,13 +101,50 @@ app: App = App(
     result_action="return_value",
 )
 
+
+def _command(  # most by keyword
+    order: int,
+    codes: Sequence[int],
+    *examples: str,
+    name: str | None = None,
+    usage: str | None = None,
+    synonyms: Sequence[str] = (),
+) -> Callable[[_Command], _Command]:
+    """Register a command.
+
+    Args:
+        order: Its place in the list of commands.
+        codes: The exit codes that it can end with.
+        examples: Command lines for its help.
+        name: Its name, if it is not the function's.
+        usage: Its arguments, if the signature does not show them well.
+        synonyms: Words for which "Did you mean" suggests it.
+    """
+    return partial(
+        app.command,
+        name=name,
+        usage=usage and f"Usage: a2v {usage}",
+        sort_key=order,
+        help_epilogue=epilogue(codes, *examples),
+        synonym=list(synonyms),
+    )
+
+
 Target = Annotated[Output, Parameter(help="File to save the video to.")]
+Pictures = Annotated[
+    OptionalFolder,
+    Parameter(help="Folder to save the pictures to; created if necessary. With --local, they have no URL."),
+]
 Overwrite = Annotated[Flag, Parameter(help="Replace files that exist.")]
 
 
-@app.command(sort_key=1)
+@_command(1, DEMO, "a2v demo", "a2v demo -o videos --size 720", synonyms=("example", "try"))
 async def demo(
-    *, output: Output = Path("a2v-demo"), size: Size = DEFAULT_SIZE, as_json: AsJson = False, verbose: Verbose = 0
+    *,
+    output: Annotated[Output, Parameter(metavar="DIR")] = Path("a2v-demo"),
+    size: Size = DEFAULT_SIZE,
+    as_json: AsJson = False,
+    verbose: Verbose = 0,
 ) -> None:
     """Make four videos at once on this machine, from recordings that come with a2v.
 
@@ -130,29 +166,71 @@ async def demo(
             tracker.events.emit(Info(tuple(advice(made, output))))
 
 
-@app.command(sort_key=2)
-async def characters(*, timeout: Timeout = None, server: ServerOptions = ServerOptions()) -> None:  # noqa: B008  # frozen
+@_command(
+    2,
+    ASKING,
+    "a2v characters",
+    "a2v characters --local --save pictures",
+    synonyms=("character", "models", "people"),
+)
+async def characters(
+    *,
+    save: Pictures = None,
+    timeout: Timeout = None,
+    server: ServerOptions = ServerOptions(),  # noqa: B008  # frozen
+) -> None:
     """List the characters: model_id, name, gender, preview picture."""
     with time_limit(timeout) as limit:
         async with track_videos(server, limit) as tracker:
-            tracker.events.emit(CharactersListed(await tracker.client.characters.list()))
+            found = await tracker.client.characters.list()
+            urls = {one.model_id: one.preview_url for one in found}
+            tracker.events.emit(CharactersListed(found, await _previews(urls, save, server)))
 
 
-@app.command(sort_key=2)
-async def avatars(*, timeout: Timeout = None, server: ServerOptions = ServerOptions()) -> None:  # noqa: B008  # frozen
+@_command(3, ASKING, "a2v avatars", synonyms=("avatar", "poses"))
+async def avatars(
+    *,
+    save: Pictures = None,
+    timeout: Timeout = None,
+    server: ServerOptions = ServerOptions(),  # noqa: B008  # frozen
+) -> None:
     """List the poses of the avatars, if the server has any: pose_id, avatar, pose, gender, preview picture."""
     with time_limit(timeout) as limit:
         async with track_videos(server, limit) as tracker:
-            tracker.events.emit(AvatarsListed(await tracker.client.avatars.list()))
+            found = await tracker.client.avatars.list()
+            urls = {pose.pose_id: pose.preview_url or one.preview_url for one in found for pose in one.poses}
+            tracker.events.emit(AvatarsListed(found, await _previews(urls, save, server)))
 
 
-@app.command(sort_key=3)
+async def _previews(urls: dict[str, str], folder: Path | None, server: ServerOptions) -> Previews:
+    """Fetch the pictures if they are saved, or if they end with the local engine and the terminal shows them."""
+    # Needed by two commands only.
+    from a2v.cli import pictures  # noqa: PLC0415
+
+    is_shown = server.local and not server.as_json and sys.stdout.isatty() and pictures.can_show()
+    found = await pictures.fetch(urls) if folder or is_shown else []
+    saved = pictures.save(found, folder) if folder else {}
+    # The URLs of a local engine end with this command.
+    return Previews({} if server.local else urls, saved, {one.name: one for one in found if is_shown})
+
+
+@_command(
+    4,
+    SUBMITTING,
+    "a2v generate speech.wav --model-id eva_a0008 --local -o hello.mp4",
+    "a2v generate https://example.com/hello.wav --model-id eva_a0008",
+    synonyms=("create", "make", "new", "render", "run", "submit"),
+)
 async def generate(
     audio: Annotated[str, Parameter(help="URL of the recording; with --local or --stage-to also a file.")],
     /,
     *,
-    model_id: Annotated[str | None, Parameter(help="Character that speaks; see `a2v characters`.")] = None,
-    pose_id: Annotated[str | None, Parameter(help="Pose of an avatar that speaks; see `a2v avatars`.")] = None,
+    model_id: Annotated[
+        str | None, Parameter(metavar="ID", help="Character that speaks; see `a2v characters`.")
+    ] = None,
+    pose_id: Annotated[
+        str | None, Parameter(metavar="ID", help="Pose of an avatar that speaks; see `a2v avatars`.")
+    ] = None,
     with_mask: Annotated[Flag, Parameter(help="Render a mask too; requires --pose-id.")] = False,
     output: Target | None = None,
     mask_output: Annotated[OptionalPath, Parameter(help="File to save the mask to; implies --with-mask.")] = None,
@@ -185,7 +263,21 @@ async def generate(
             await tracker.follow(task, overwrite=overwrite, timeout=limit.for_videos)
 
 
-@app.command(sort_key=4)
+@_command(5, ASKING, "a2v videos", "a2v videos --local --data-dir engine", synonyms=("list", "ls", "history"))
+async def videos(*, timeout: Timeout = None, server: ServerOptions = ServerOptions()) -> None:  # noqa: B008  # frozen
+    """List the videos of the account: their ids, their statuses, and their URLs or the reasons of their failures.
+
+    Servers of the first revision of the API have no such list.
+    """
+    server.check()
+    if not server.keeps_videos:
+        raise UsageError("the engine of --local starts without videos: add --data-dir DIR of an earlier command")
+    with time_limit(timeout) as limit:
+        async with track_videos(server, limit) as tracker:
+            tracker.events.emit(VideosListed(await tracker.client.videos.list(), has_urls=not server.local))
+
+
+@_command(5, ASKING, "a2v get VIDEO_ID", synonyms=("show", "status", "info"))
 async def get(video_id: VideoId, /, *, timeout: Timeout = None, server: ServerOptions = ServerOptions()) -> None:  # noqa: B008  # frozen
     """Show a video: its id, its status, and its URL or the reason of its failure."""
     with time_limit(timeout) as limit:
@@ -194,7 +286,13 @@ async def get(video_id: VideoId, /, *, timeout: Timeout = None, server: ServerOp
             tracker.events.emit(VideoShown(TrackedVideo(video_id, video_id, snapshot=snapshot)))
 
 
-@app.command(sort_key=5)
+@_command(
+    6,
+    ASKING,
+    "a2v watch VIDEO_ID VIDEO_ID --timeout 2h",
+    usage="watch [OPTIONS] VIDEO_ID...",
+    synonyms=("follow", "wait", "tail"),
+)
 async def watch(
     *video_ids: VideoId,
     timeout: Timeout = None,
@@ -216,7 +314,7 @@ async def watch(
         raise VideoFailedError(f"{len(failed)} of {plural(len(set(video_ids)), 'video')} failed", video=failed[0])
 
 
-@app.command(sort_key=6)
+@_command(7, ASKING, "a2v download VIDEO_ID -o hello.mp4", synonyms=("fetch", "save"))
 async def download(
     video_id: VideoId,
     /,
@@ -236,7 +334,15 @@ async def download(
             await tracker.follow(task, overwrite=overwrite, timeout=limit.for_videos)
 
 
-@app.command(sort_key=7)
+@_command(
+    8,
+    SUBMITTING,
+    "a2v batch recordings/ --model-id eva_a0008 -o videos --local",
+    "a2v batch jobs.csv -o videos --dry-run",
+    "a2v batch jobs.csv -o videos --report report.csv",
+    usage="batch [OPTIONS] -o DIR TABLE | FOLDER | RECORDING...",
+    synonyms=("bulk", "jobs"),
+)
 async def batch(
     *sources: Annotated[
         str,
@@ -245,7 +351,7 @@ async def batch(
             " --model-id, a folder of recordings, or any number of recordings."
         ),
     ],
-    output: Annotated[Output, Parameter(help="Folder for the videos; created if necessary.")],
+    output: Annotated[Output, Parameter(help="Folder for the videos; created if necessary.", metavar="DIR")],
     speaker: SpeakerOptions = SpeakerOptions(),  # noqa: B008  # frozen
     timeout: Timeout = None,
     flags: BatchFlags = BatchFlags(),  # noqa: B008  # frozen
@@ -265,7 +371,14 @@ async def batch(
         await run_batch(source, find_existing(output), flags, staging, server)
 
 
-@app.command(name="manifest", sort_key=8)
+@_command(
+    9,
+    OFFLINE,
+    "a2v manifest recordings/ --model-id eva_a0008 > jobs.csv",
+    name="manifest",
+    usage="manifest [OPTIONS] FOLDER | RECORDING...",
+    synonyms=("table",),
+)
 def manifest_table(
     *sources: Annotated[str, Parameter(help="Folders of recordings, recordings, or patterns such as '*.wav'.")],
     output: Annotated[
@@ -292,7 +405,7 @@ def manifest_table(
     eprint(*(f"a2v: {notice}" for notice in recordings.notices))
 
 
-@app.command(sort_key=8)
+@_command(10, OFFLINE, "a2v journal videos/a2v-batch.db", synonyms=("log", "progress"))
 def journal(
     path: Annotated[FilePath, Parameter(help="Journal of a batch.")],
     /,
@@ -305,7 +418,9 @@ def journal(
     show_journal(find_existing(path), as_json=as_json)
 
 
-@app.command(sort_key=9)
+@_command(
+    11, CHECKING, "a2v serve", "a2v serve --data-dir engine --like-hosted", synonyms=("server", "start", "engine")
+)
 def serve(
     *,
     settings: EngineOptions = EngineOptions(),  # noqa: B008  # frozen
@@ -344,13 +459,13 @@ def serve(
     run_engine(engine_settings, allow_remote=allow_remote, ready=ready)
 
 
-@app.command(sort_key=10)
+@_command(12, CHECKING, "a2v doctor", synonyms=("check", "test", "diagnose"))
 async def doctor(
     *,
-    base_url: str | None = None,
+    base_url: Url = None,
     token_file: TokenFile = None,
     insecure: Flag = False,
-    characters: OptionalPath = None,
+    characters: OptionalFolder = None,
     as_json: AsJson = False,
     verbose: Verbose = 0,
 ) -> None:

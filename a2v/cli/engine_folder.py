@@ -57,5 +57,5 @@ def remove_copies(folder: Path, entries: Sequence[JournalEntry]) -> None:
             shutil.rmtree(folder)
 
 
-def _recordings(audio_urls: Iterable[str]) -> set[str]:
-    return {path.name for url in audio_urls if (path := path_from_url(url))}
+def _recordings(audio_urls: Iterable[str | None]) -> set[str]:
+    return {path.name for url in audio_urls if url and (path := path_from_url(url))}

@@ -19,6 +19,8 @@ from a2v import Avatar, Character, Pace, Progress, Video, VideoStatus
 from a2v._core.settings import Secret
 from a2v._diagnostics import Check
 from a2v.cli.job_status import JobStatus
+from a2v.cli.pictures import Picture
+from a2v.cli.terminal import shown_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -145,10 +147,35 @@ class VideoShown:
 
 
 @frozen
+class Previews:
+    """The pictures of characters or poses, by their ids.
+
+    Attributes:
+        urls: Their URLs, unless they end with the command.
+        paths: The files that they were saved to.
+        shown: The pictures to show in the terminal.
+    """
+
+    urls: Mapping[str, str]
+    paths: Mapping[str, Path]
+    shown: Mapping[str, Picture]
+
+    def place(self, name: str) -> str:
+        """Return the path or the URL of a picture; empty if it has neither."""
+        return shown_path(self.paths[name]) if name in self.paths else self.urls.get(name, "")
+
+    def to_json(self, name: str) -> dict[str, str]:
+        """Return what the JSON of a character or pose has instead of, and besides, what the server sent."""
+        url = {} if self.urls else {"preview_url": ""}
+        return url | ({"preview_path": str(self.paths[name].absolute())} if name in self.paths else {})
+
+
+@frozen
 class CharactersListed:
     """The characters of the server."""
 
     characters: Sequence[Character]
+    previews: Previews
 
 
 @frozen
@@ -156,6 +183,15 @@ class AvatarsListed:
     """The avatars of the server."""
 
     avatars: Sequence[Avatar]
+    previews: Previews
+
+
+@frozen
+class VideosListed:
+    """The videos of the account. The URLs of a local engine end with the command."""
+
+    videos: Sequence[Video]
+    has_urls: bool
 
 
 @frozen
@@ -247,6 +283,7 @@ Event: TypeAlias = (
     | VideoShown
     | CharactersListed
     | AvatarsListed
+    | VideosListed
     | BatchProgress
     | JobEnded
     | BatchSummary

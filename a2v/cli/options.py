@@ -34,27 +34,53 @@ def _path_with_home(_: type[Any], tokens: Sequence[Token]) -> Path:
     return arguments.path("it", value) if value.startswith("~") else Path(value)
 
 
+_UNITS = {"min": 60.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0, "": 1.0}
+_DURATION = re.compile(rf"([0-9]+(?:\.[0-9]+)?) *({'|'.join(_UNITS)})", re.IGNORECASE)
+
+
+def _optional_duration(type_: type[Any], tokens: Sequence[Token]) -> float | None:
+    """Convert a duration like ``_duration``, or ``none``."""
+    return None if tokens[-1].value.strip().lower() == "none" else _duration(type_, tokens)
+
+
+def _duration(_: type[Any], tokens: Sequence[Token]) -> float:
+    """Convert a duration such as ``90``, ``10m`` or ``1h30m`` to seconds."""
+    text = tokens[-1].value.strip()
+    parts = _DURATION.findall(text)
+    if not parts or _DURATION.sub("", text).strip() or (len(parts) > 1 and not all(unit for _, unit in parts)):
+        raise ValueError(f"{text!r} is not a duration; write seconds, or for example 90s, 10m, 2h, 1h30m or 1d")
+    seconds = sum(float(number) * _UNITS[unit.lower()] for number, unit in parts)
+    if seconds <= 0:
+        raise ValueError("a duration must be more than 0")
+    return seconds
+
+
 def _not_blank(_: object, value: str) -> None:
     if not value.strip():
         raise ValueError("an id must not be empty")
 
 
 Flag = Annotated[bool, Parameter(negative="", show_default=False)]
-FilePath = Annotated[Path, Parameter(converter=_path_with_home)]
-OptionalPath = Annotated[Path | None, Parameter(converter=_path_with_home)]
+FilePath = Annotated[Path, Parameter(converter=_path_with_home, metavar="FILE")]
+OptionalPath = Annotated[Path | None, Parameter(converter=_path_with_home, metavar="FILE")]
+OptionalFolder = Annotated[OptionalPath, Parameter(metavar="DIR")]
 Output = Annotated[FilePath, Parameter(name=["--output", "-o"])]
 AsJson = Annotated[Flag, Parameter(name="--json")]
 Verbose = Annotated[int, Parameter(name=["--verbose", "-v"], count=True, negative="", show_default=False)]
-TokenFile = Annotated[str | None, Parameter(allow_leading_hyphen=True)]
+TokenFile = Annotated[str | None, Parameter(allow_leading_hyphen=True, metavar="FILE")]
+Url = Annotated[str | None, Parameter(metavar="URL")]
 Size = Annotated[int, Parameter(help="Width and height of the videos in pixels: 512, 720 or 1080.")]
 VideoId = Annotated[str, Parameter(help="The id that `a2v generate` printed.", validator=_not_blank)]
 Timeout = Annotated[
     float | None,
     Parameter(
-        help="Seconds that the command may take in total. By default it waits up to 24 hours for each video.",
-        validator=validators.Number(gt=0),
+        help="Time that the command may take in total, such as 10m; a number means seconds. By default it waits up to 24 hours for"
+        " each video.",
+        converter=_duration,
+        metavar="TIME",
     ),
 ]
+_Seconds = Annotated[float, Parameter(converter=_duration, metavar="TIME")]
 _Count = Annotated[int | None, Parameter(validator=validators.Number(gte=0))]
 
 
@@ -76,13 +102,13 @@ class ServerOptions:
         verbose: Log to standard error what the command does; -vv: also each step of each HTTP request.
     """
 
-    base_url: str | None = None
+    base_url: Url = None
     token_file: TokenFile = None
     insecure: Flag = False
     local: Flag = False
-    data_dir: OptionalPath = None
-    characters: OptionalPath = None
-    size: int | None = None
+    data_dir: OptionalFolder = None
+    characters: OptionalFolder = None
+    size: Annotated[int | None, Parameter(metavar="PIXELS")] = None
     as_json: AsJson = False
     verbose: Verbose = 0
 
@@ -135,8 +161,8 @@ class SpeakerOptions:
         with_mask: Render a mask too; requires --pose-id.
     """
 
-    model_id: str | None = None
-    pose_id: str | None = None
+    model_id: Annotated[str | None, Parameter(metavar="ID")] = None
+    pose_id: Annotated[str | None, Parameter(metavar="ID")] = None
     with_mask: Flag = False
 
     @property
@@ -167,7 +193,7 @@ class StagingOptions:
             kept.
     """
 
-    stage_to: str | None = None
+    stage_to: Url = None
     remove_staged: Flag = False
 
     @property
@@ -210,7 +236,7 @@ class BatchFlags:
         same_recordings: Rows that differ from rows of an earlier run only in the query of their audio_url are the same
             recordings with new signatures: do not submit them again.
         new_recordings: Such rows are new recordings: submit them.
-        render_timeout: Seconds to wait for each submitted video to finish, or "none" for no limit. Default: 24 hours.
+        render_timeout: Time to wait for each submitted video to finish, such as 90m, or "none" for no limit. Default: 24h.
         report: File to write the status of each row to, .csv or .json.
     """
 
@@ -226,9 +252,9 @@ class BatchFlags:
     new_token: Flag = False
     same_recordings: Flag = False
     new_recordings: Flag = False
-    render_timeout: Annotated[float | None, Parameter(validator=validators.Number(gt=0), show_default=False)] = (
-        DEFAULT_RENDER_TIMEOUT
-    )
+    render_timeout: Annotated[
+        float | None, Parameter(converter=_optional_duration, metavar="TIME", show_default=False)
+    ] = DEFAULT_RENDER_TIMEOUT
     report: OptionalPath = None
 
     @property
@@ -303,8 +329,8 @@ class EngineOptions:
             otherwise, and rate limit responses whose body is not valid JSON.
         requests_per_minute: Number of requests that are answered per minute. Default: no limit.
         quota: Number of requests that are answered in the lifetime of the data folder. Default: no limit.
-        max_audio_seconds: Longest recording that is rendered, in seconds. Default: 30 minutes.
-        max_render_seconds: Time limit of a render, in seconds.
+        max_audio_seconds: Longest recording that is rendered, such as 5m; a number means seconds. Default: 30m.
+        max_render_seconds: Time limit of a render.
         max_render_mib: Memory limit of a render, in MiB.
         keep_days: Days to keep videos and their tasks after the render. Default: forever.
         tls_cert: File with the certificate for https://, and those of its issuers (PEM). Requires --tls-key.
@@ -313,13 +339,13 @@ class EngineOptions:
 
     host: str = "127.0.0.1"
     port: int = 8000
-    data_dir: OptionalPath = None
+    data_dir: OptionalFolder = None
     size: int = DEFAULT_SIZE
     format: Literal["square", "portrait"] = "square"
     fps: int = 25
     workers: int | None = None
     dask: str | None = None
-    characters: OptionalPath = None
+    characters: OptionalFolder = None
     queue_limit: int = 1000
     allow_files: Annotated[tuple[Path, ...], Parameter(negative="", show_default=False)] = ()
     allow_private_urls: Flag = False
@@ -328,8 +354,8 @@ class EngineOptions:
     like_hosted: Flag = False
     requests_per_minute: int | None = None
     quota: int | None = None
-    max_audio_seconds: float | None = None
-    max_render_seconds: float = 3600.0
+    max_audio_seconds: _Seconds | None = None
+    max_render_seconds: _Seconds = 3600.0
     max_render_mib: int = 2048
     keep_days: float | None = None
     tls_cert: OptionalPath = None

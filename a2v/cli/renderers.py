@@ -10,7 +10,8 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
-from attrs import asdict
+from attrs import asdict, evolve
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console, Group, RenderableType
 from rich.filesize import decimal
 from rich.live import Live
@@ -34,11 +35,13 @@ from a2v.cli.events import (
     Info,
     JobEnded,
     JournalListed,
+    TrackedVideo,
     VideoChanged,
     VideoDownloading,
     VideoExpected,
     VideoSaved,
     VideoShown,
+    VideosListed,
     VideoSubmitted,
     Warned,
 )
@@ -49,8 +52,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from types import TracebackType
 
-    from a2v import Avatar, Character, Progress
-    from a2v.cli.events import TrackedVideo
+    from a2v import Avatar, Character, Progress, Video
+    from a2v.cli.events import Previews
     from a2v.cli.job_status import JobStatus
 
 _REFRESH_PER_SECOND = 8
@@ -85,15 +88,17 @@ def open_renderer(*, as_json: bool) -> Renderer:
 class JsonRenderer(Renderer):
     """JSON for programs: a single document, or one line per change for commands that follow videos or jobs."""
 
-    def render(self, event: Event) -> None:
+    def render(self, event: Event) -> None:  # one case per event
         """Print an event that carries data; messages for people are left out."""
         match event:
             case VideoSubmitted(video) | VideoChanged(video) | VideoSaved(video) | VideoShown(video):
                 self._print(_video_json(video))
-            case CharactersListed(characters):
-                self._print([wire.character_data(character) for character in characters])
-            case AvatarsListed(avatars):
-                self._print([wire.avatar_data(avatar) for avatar in avatars])
+            case CharactersListed(characters, previews):
+                self._print([_character_json(one, previews) for one in characters])
+            case AvatarsListed(avatars, previews):
+                self._print([_avatar_json(one, previews) for one in avatars])
+            case VideosListed(videos, has_urls):
+                self._print([_video_json(_listed(video, has_url=has_urls)) for video in videos])
             case JobEnded(job):
                 self._print(job.to_json())
             case JournalListed(jobs):
@@ -119,18 +124,21 @@ class JsonRenderer(Renderer):
 class PlainRenderer(Renderer):
     """Lines of tab-separated fields, for pipes and logs."""
 
-    def render(self, event: Event) -> None:  # noqa: C901  # one case per event
+    def render(self, event: Event) -> None:  # noqa: C901, PLR0912  # one case per event
         """Print an event, unless it only matters on a display."""
         match event:
             case VideoSubmitted(video) | VideoChanged(video) | VideoSaved(video) | VideoShown(video):
                 label = video.label if video.label != video.video_id else ""
                 _print_fields(video.video_id, _status_word(video), _detail(video) or label, video.mask_path or "")
-            case CharactersListed(characters):
-                for character in characters:
-                    _print_fields(*_character_fields(character))
-            case AvatarsListed(avatars):
-                for fields in _pose_fields(avatars):
+            case CharactersListed(characters, previews):
+                for fields in _character_fields(characters, previews):
                     _print_fields(*fields)
+            case AvatarsListed(avatars, previews):
+                for fields in _pose_fields(avatars, previews):
+                    _print_fields(*fields)
+            case VideosListed(videos, has_urls):
+                for video in (_listed(video, has_url=has_urls) for video in videos):
+                    _print_fields(video.video_id, _status_word(video), _detail(video))
             case JobEnded(job):
                 _print_fields("-" if job.row is None else job.row, job.name, job.state, job.video_id or "", job.detail)
             case JournalListed(jobs):
@@ -190,10 +198,16 @@ class TerminalRenderer(Renderer):
                     self._print_video(video)
             case VideoShown(video):
                 self._print_video(video)
-            case CharactersListed(characters):
-                self._print_table(("model_id", "name", "gender", "preview"), map(_character_fields, characters))
-            case AvatarsListed(avatars):
-                self._print_table(("pose_id", "name", "pose", "gender", "preview"), _pose_fields(avatars))
+            case CharactersListed(characters, previews):
+                rows = list(_character_fields(characters, previews))
+                self._print_table(("model_id", "name", "gender", "preview"), rows, previews)
+            case AvatarsListed(avatars, previews):
+                rows = list(_pose_fields(avatars, previews))
+                self._print_table(("pose_id", "name", "pose", "gender", "preview"), rows, previews)
+            case VideosListed(videos, has_urls):
+                listed = [_listed(video, has_url=has_urls) for video in videos]
+                rows = [(video.video_id, _status_word(video), _detail(video)) for video in listed]
+                self._print_table(("video_id", "status", "video or reason"), rows)
             case BatchProgress():
                 self._batch = self._batch or _BatchDisplay(event)
                 self._batch.latest = event
@@ -215,11 +229,28 @@ class TerminalRenderer(Renderer):
         text.rstrip()
         self._console.print(text, soft_wrap=True)
 
-    def _print_table(self, columns: Iterable[str], rows: Iterable[Sequence[str]]) -> None:
-        table = Table(*columns, box=None, header_style="bold", pad_edge=False)
-        for fields in rows:
-            table.add_row(*(Text(clean(text), overflow="fold") for text in fields))
-        self._console.print(table)
+    def _print_table(
+        self, columns: Sequence[str], rows: Sequence[Sequence[str]], previews: Previews | None = None
+    ) -> None:
+        """Print a table. The terminal wraps its lines, so that a copied URL or path has no line breaks.
+
+        Args:
+            columns: The headers.
+            rows: The cells. Columns at the end that are empty in all rows are left out.
+            previews: Pictures, by the first cell of each row.
+        """
+        table = [list(columns), *(list(map(clean, row)) for row in rows)]
+        while table[0] and not any(row[-1] for row in table[1:]):
+            table = [row[:-1] for row in table]
+        widths = [max(map(cell_len, column)) for column in zip(*table, strict=True)]
+        for number, row in enumerate(table):
+            padded = "  ".join(set_cell_size(cell, width) for cell, width in zip(row, widths, strict=True))
+            self._print(Text(padded, "" if number else "bold"))
+            if number and previews and (picture := previews.shown.get(rows[number - 1][0])):
+                # Not through the console, which does not know these escape sequences.
+                self._console.file.write(f"{picture.escape_sequence()}\n")
+        if previews and not (previews.urls or previews.paths or previews.shown):
+            self._print(Text("Add --save DIR to see their pictures.", "dim"))
 
     def _print_video(self, video: TrackedVideo) -> None:
         sign = ("✗ ", "red") if video.failed else ("✓ ", "green") if video.done else ("· ", "dim")
@@ -342,15 +373,33 @@ def _video_json(video: TrackedVideo) -> dict[str, Any]:
     }
 
 
-def _character_fields(character: Character) -> tuple[str, ...]:
-    return character.model_id, character.display_name or character.name, character.gender, character.preview_url
+def _character_json(character: Character, previews: Previews) -> dict[str, Any]:
+    return dict(wire.character_data(character)) | previews.to_json(character.model_id)
 
 
-def _pose_fields(avatars: Iterable[Avatar]) -> Iterator[tuple[str, ...]]:
+def _avatar_json(avatar: Avatar, previews: Previews) -> dict[str, Any]:
+    poses = [dict(wire.pose_data(pose)) | previews.to_json(pose.pose_id) for pose in avatar.poses]
+    return dict(wire.avatar_data(avatar)) | previews.to_json(avatar.avatar_id) | {"poses": poses}
+
+
+def _character_fields(characters: Iterable[Character], previews: Previews) -> Iterator[tuple[str, ...]]:
+    for one in characters:
+        yield one.model_id, one.display_name or one.name, one.gender, previews.place(one.model_id)
+
+
+def _listed(video: Video, *, has_url: bool) -> TrackedVideo:
+    return TrackedVideo(
+        video.video_id,
+        video.video_id,
+        snapshot=video if has_url else evolve(video, video_url=None, mask_video_url=None),
+    )
+
+
+def _pose_fields(avatars: Iterable[Avatar], previews: Previews) -> Iterator[tuple[str, ...]]:
     for avatar in avatars:
         for pose in avatar.poses:
             name = avatar.display_name or avatar.name
-            yield pose.pose_id, name, pose.name, avatar.gender, pose.preview_url or avatar.preview_url
+            yield pose.pose_id, name, pose.name, avatar.gender, previews.place(pose.pose_id)
 
 
 def _journal_summary(jobs: Sequence[JobStatus]) -> str:
