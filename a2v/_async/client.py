@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Literal, Self
 
 from a2v._async.avatars import AsyncAvatars
@@ -10,6 +11,7 @@ from a2v._async.requests.session import Session
 from a2v._async.videos import AsyncVideos
 from a2v._async.voices import AsyncVoices
 from a2v._core.settings import HoldsSecret, Secret
+from a2v._values import arguments
 from a2v._values.models import DEFAULT_RENDER_TIMEOUT
 
 if TYPE_CHECKING:
@@ -168,6 +170,40 @@ class AsyncA2V(HoldsSecret):
     def videos(self) -> AsyncVideos:
         """The videos of the account."""
         return AsyncVideos(self._session)
+
+    async def accepts_uploads(self) -> bool:
+        """Return whether the server accepts uploads, as a2v's engine does. It is asked once, with one request.
+
+        Raises:
+            A2VError: The server could not be asked.
+        """
+        return await self._session.uploads.accepted_by(self._session)
+
+    async def upload(self, path: str | os.PathLike[str], *, later: bool = False) -> str:
+        """Upload a local recording to a server that is a2v's engine, and return its ``audio_url``.
+
+        The URL depends on the content only, so the same recording is the same job in every run. A recording that the
+        server has is not sent again. It keeps each for a day after its last use; if a video is submitted later, this client
+        uploads the recording again.
+
+        Args:
+            path: The recording.
+            later: Whether to upload it only when a video with this URL is submitted; ``False`` by default. A batch that
+                continues an earlier run then uploads nothing for the jobs that are done.
+
+        Returns:
+            A URL that this server understands, and no other.
+
+        Raises:
+            StagingError: The file cannot be read, is empty or too large, or the server accepts no uploads.
+            APIError: The server refused it, for example because its space for uploads is full.
+            TransportError: The server could not be reached.
+        """
+        source = arguments.path("path", path)
+        audio_url = await self._session.uploads.add(self._session, source)
+        if not later:
+            await self._session.retry("uploads", partial(self._session.upload, audio_url))
+        return audio_url
 
     def batch(
         self,

@@ -33,6 +33,8 @@ AVATAR_LIST = "/v1/a2v/avatar.list"
 AVATAR_POSE_LIST = "/v1/a2v/avatar-pose.list"
 VOICE_LIST = "/v1/tts/voice.list"
 VOICE_GENERATE = "/v1/tts/voice.generate"
+UPLOADS = "/v1/a2v/uploads"
+"""An addition of the local engine, which hosted services do not have."""
 
 OK = 0
 TOO_MANY_REQUESTS = 1009
@@ -60,7 +62,7 @@ class ApiRequest(Generic[T]):
     """A request of the API.
 
     Attributes:
-        method: ``GET`` can be repeated freely; ``POST`` costs money each time it arrives.
+        method: ``GET`` and ``PUT`` can be repeated freely; ``POST`` costs money each time it arrives.
         path: The path below ``base_url``.
         read: Converts the ``data`` of a successful response to the result, or raises ``ProtocolError``.
         params: The query.
@@ -69,7 +71,7 @@ class ApiRequest(Generic[T]):
         max_body: The longest response to read, in bytes.
     """
 
-    method: Literal["GET", "POST"]
+    method: Literal["GET", "POST", "PUT"]
     path: str
     read: Callable[[object], T]
     params: Mapping[str, str] | None = None
@@ -81,6 +83,8 @@ class ApiRequest(Generic[T]):
     @property
     def name(self) -> str:
         """The protocol's name of the method, such as ``video.get``."""
+        if self.path.startswith(UPLOADS):
+            return "uploads"
         return self.path.rpartition("/")[2]
 
     @property
@@ -94,6 +98,21 @@ class ApiRequest(Generic[T]):
     def costs(self) -> bool:
         """Whether it costs money each time it arrives, so that it must not be repeated if it may have arrived."""
         return self.method == "POST"
+
+
+@frozen(kw_only=True)
+class UploadLimits:
+    """What a server accepts as uploads.
+
+    Attributes:
+        max_bytes: The largest recording.
+        max_seconds: The longest time that an upload may take.
+        keep_seconds: How long an upload is kept after its last use.
+    """
+
+    max_bytes: int
+    max_seconds: float
+    keep_seconds: float
 
 
 @frozen
@@ -195,6 +214,21 @@ def voice_generate(text: str, voice_name: str, job: Job | None = None) -> ApiReq
 def job_speech(job: Job) -> ApiRequest[Speech]:
     """Let the voice of a job speak its text."""
     return voice_generate(job.text or "", job.voice_name or "", job)
+
+
+def upload_limits() -> ApiRequest[UploadLimits]:
+    """Ask whether the server accepts uploads. Only a2v's engine does."""
+    return ApiRequest("GET", UPLOADS, lambda data: _structure(data, UploadLimits))
+
+
+def upload_get(sha256: str) -> ApiRequest[None]:
+    """Ask for an upload, which the server then keeps for longer."""
+    return ApiRequest("GET", f"{UPLOADS}/{sha256}", lambda _: None)
+
+
+def upload_put(sha256: str, name: str) -> ApiRequest[None]:
+    """Upload a recording, whose content is the body of the request."""
+    return ApiRequest("PUT", f"{UPLOADS}/{sha256}", lambda _: None, params={"name": name})
 
 
 # -- parsing ----------------------------------------------------------------------------------------------------------

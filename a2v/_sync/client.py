@@ -550,6 +550,36 @@ class A2V(SyncClient[AsyncA2V]):
         """The videos of the account."""
         return Videos(self._wrapped.videos, self._bridge)
 
+    def accepts_uploads(self) -> bool:
+        """Return whether the server accepts uploads, as a2v's engine does. It is asked once, with one request.
+
+        Raises:
+            A2VError: The server could not be asked.
+        """
+        return self._bridge.call(self._wrapped.accepts_uploads)
+
+    def upload(self, path: str | os.PathLike[str], *, later: bool = False) -> str:
+        """Upload a local recording to a server that is a2v's engine, and return its ``audio_url``.
+
+        The URL depends on the content only, so the same recording is the same job in every run. A recording that the
+        server has is not sent again. It keeps each for a day after its last use; if a video is submitted later, this client
+        uploads the recording again.
+
+        Args:
+            path: The recording.
+            later: Whether to upload it only when a video with this URL is submitted; ``False`` by default. A batch that
+                continues an earlier run then uploads nothing for the jobs that are done.
+
+        Returns:
+            A URL that this server understands, and no other.
+
+        Raises:
+            StagingError: The file cannot be read, is empty or too large, or the server accepts no uploads.
+            APIError: The server refused it, for example because its space for uploads is full.
+            TransportError: The server could not be reached.
+        """
+        return self._bridge.call(self._wrapped.upload, path, later=later)
+
     def batch(
         self,
         jobs: Iterable[Job],

@@ -14,7 +14,8 @@ from a2v._values.models import read_only
 from a2v._values.serialization import ReadOnlyDict, Value
 from a2v._values.text import describe, find_invisible, find_unwritable, redacted_repr, strip
 
-_SCHEMES = {"http", "https", "file"}
+# `upload` is the scheme of recordings that were uploaded to an engine.
+_SCHEMES = {"http", "https", "file", "upload"}
 # Windows does not allow these, and a manifest written on one machine should work on another.
 _UNSAFE_IN_NAMES = re.compile(r'[/\\:*?"<>|]')
 _DEVICES = re.compile(

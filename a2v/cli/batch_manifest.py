@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attrs import evolve, field, frozen
 
 from a2v import A2VError, Job, JobState, ManifestError, RowError, SubmissionUnknownError, WaitTimeoutError
+from a2v._async.requests.uploads import UPLOAD
 from a2v._core.file_names import file_names, name_key
 from a2v._core.file_urls import path_from_url
 from a2v._core.job_errors import is_lost
@@ -43,6 +44,7 @@ class BatchManifest:
         names: The name of each job's file, without extension.
         sources: The recording of each job as the manifest has it, without credentials; empty if it has a text.
         notices: Warnings about how it was read.
+        uploads: The recordings that the client uploads to the server, by their URLs.
     """
 
     jobs: Sequence[Job]
@@ -50,12 +52,18 @@ class BatchManifest:
     names: Sequence[str]
     sources: Sequence[str]
     notices: Sequence[str] = ()
+    uploads: Mapping[str, Path] = field(factory=dict)
 
     @property
     def files(self) -> dict[str, Path]:
         """The paths of the recordings that are files on this machine, by their URLs."""
         urls = [job.audio_url for job in self.jobs if job.audio_url]
         return {url: path for url in urls if (path := path_from_url(url))}
+
+    @property
+    def recordings(self) -> list[Path]:
+        """The recordings that are files on this machine."""
+        return [*self.files.values(), *self.uploads.values()]
 
     def label(self, index: int) -> str:
         """Return the name of a job in messages."""
@@ -215,6 +223,7 @@ class _Reader:
     staged: bool
     speakers: Speakers | None
     sources: dict[str, str] = field(factory=dict)
+    uploads: dict[str, Path] = field(factory=dict)
     advice: dict[str, None] = field(factory=dict)
 
     def read_table(self, path: Path) -> BatchManifest:
@@ -267,10 +276,11 @@ class _Reader:
 
     def _resolve(self, audio: str, source: str) -> str:
         try:
-            url, _ = read_audio(audio, self.server, staged=self.staged)
+            url, paths = read_audio(audio, self.server, staged=self.staged)
         except UsageError as error:
             self.advice.update(dict.fromkeys(getattr(error, "__notes__", ())))
             raise ValueError(str(error)) from None
+        self.uploads.update((url, path) for path in paths if url.startswith(UPLOAD))
         self.sources[url] = source
         return url
 
@@ -283,7 +293,7 @@ class _Reader:
 
     def _manifest(self, jobs: Sequence[Job], rows: Sequence[int] | None, notices: Sequence[str]) -> BatchManifest:
         sources = [self.sources[job.audio_url] if job.audio_url else "" for job in jobs]
-        return BatchManifest(jobs, rows, file_names(jobs), sources, notices)
+        return BatchManifest(jobs, rows, file_names(jobs), sources, notices, self.uploads)
 
 
 def _state_after(error: A2VError) -> JobState:

@@ -49,7 +49,14 @@ from a2v.cli.events import (
 from a2v.cli.job_status import IN_PROGRESS, JobStatus, count_stages, format_counts
 from a2v.cli.logs import log_command
 from a2v.cli.options import BatchFlags, ServerOptions, StagingOptions, UsageError, in_cli_terms
-from a2v.cli.recordings import copied_path, copy_recording, open_staging, staged_url
+from a2v.cli.recordings import (
+    copied_path,
+    copy_recording,
+    open_staging,
+    out_of_reach,
+    staged_url,
+    upload_recordings,
+)
 from a2v.cli.renderers import Renderer, open_renderer
 from a2v.cli.report import check_report, write_report
 from a2v.cli.targets import check_folder, check_videos, make_folder
@@ -98,7 +105,7 @@ async def run_batch(
     if not flags.dry_run:
         make_folder(folder)
     if flags.report:
-        check_report(flags.report, manifest.files.values())
+        check_report(flags.report, manifest.recordings)
     if flags.overwrite:
         check_videos(manifest, folder, source.needed)
     options = flags.to_options(folder, journal, manifest.keys)
@@ -283,6 +290,7 @@ class _BatchRun:
         Raises:
             UsageError: The run would not begin.
         """
+        await self._check_uploads()
         jobs = await self._with_expected_audio()
         self._warn_of_repeated(jobs)
         with self._usage_errors():
@@ -298,6 +306,23 @@ class _BatchRun:
         """Remove what the local engine keeps of jobs that are done."""
         if not is_in_use(self.journal):
             remove_copies(folder, _entries(self.journal))
+
+    async def _check_uploads(self) -> None:
+        """Check that the server accepts uploads, if there are any and it can be asked.
+
+        Raises:
+            UsageError: It does not.
+        """
+        if not self.manifest.uploads:
+            return
+        try:
+            async with connect(self.server, []) as connected:
+                accepted = await connected.with_options(timeout=_DRY_RUN_TIMEOUT, max_retries=0).accepts_uploads()
+        except (A2VError, UsageError) as error:
+            self.events.emit(Warned(f"whether the server accepts uploads was not checked: {error}"))
+            return
+        if not accepted:
+            raise out_of_reach(str(next(iter(self.manifest.uploads.values()))))
 
     def _check_account(self) -> None:
         found = account(self.server)
@@ -320,6 +345,7 @@ class _BatchRun:
         _check_not_running(self.journal)
         self._warn_of_repeated(jobs)
         client = await stack.enter_async_context(connect(self.server, []))
+        await upload_recordings(client, self.manifest.uploads.values(), self.events, later=True)
         batch = client.batch(jobs, **asdict(self.options, recurse=False))
         with self._usage_errors():
             return await stack.enter_async_context(batch)

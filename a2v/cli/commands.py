@@ -30,6 +30,7 @@ from a2v import (
     __version__,
     _threads,
 )
+from a2v._async.requests.uploads import UPLOAD
 from a2v._core.settings import Secret
 from a2v._unicode_paths import find_existing
 from a2v.cli.batch_manifest import BatchSource
@@ -71,7 +72,7 @@ from a2v.cli.options import (
     read_job,
 )
 from a2v.cli.recording_files import find_recordings, table_among, write_table
-from a2v.cli.recordings import open_staging, read_audio
+from a2v.cli.recordings import open_staging, read_audio, upload_recordings
 from a2v.cli.renderers import open_renderer
 from a2v.cli.targets import check_targets, make_folder, recording_of
 from a2v.cli.terminal import eprint, plural
@@ -222,7 +223,7 @@ async def _previews(urls: dict[str, str], folder: Path | None, server: ServerOpt
     synonyms=("create", "make", "new", "render", "run", "submit"),
 )
 async def generate(
-    audio: Annotated[str, Parameter(help="URL of the recording; with --local or --stage-to also a file.")],
+    audio: Annotated[str, Parameter(help="URL of the recording, or a file.")],
     /,
     *,
     model_id: Annotated[
@@ -259,6 +260,8 @@ async def generate(
             track_videos(server, limit, files) as tracker,
             open_staging(staging, server, [audio_url], tracker.events) as stage,
         ):
+            if audio_url.startswith(UPLOAD):
+                await upload_recordings(tracker.client, files, tracker.events)
             task = await tracker.submit(job_for(await stage(audio_url)), target=output, mask_target=mask_output)
             await tracker.follow(task, overwrite=overwrite, timeout=limit.for_videos)
 
@@ -361,7 +364,7 @@ async def batch(
     """Make and save a video for each row of a table, or for each recording.
 
     Nothing is submitted twice: after an interruption or a crash, run the same command again to continue. An audio_url may be
-    a file, relative to the table: with --local, or with --stage-to for a server elsewhere. The video of a recording has its
+    a file, relative to the table; for the hosted service with --stage-to only. The video of a recording has its
     name.
     """
     source = BatchSource.of(sources, speaker)

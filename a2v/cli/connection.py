@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from a2v import AsyncA2V
-from a2v._core.settings import Secret, resolve_base_url
+from a2v._core.settings import Secret
 from a2v._unicode_paths import find_existing
 from a2v.cli.options import DEFAULT_SIZE, ServerOptions, UsageError
 
@@ -67,10 +67,7 @@ def account(server: ServerOptions) -> tuple[str, Secret] | None:
         path = server.data_dir / "token" if server.data_dir else None
         return ("http://127.0.0.1", Secret(path.read_text(encoding="ascii"))) if path and path.is_file() else None
     token = read_token(server.token_file)
-    if not token:
-        return None
-    base_url = resolve_base_url(server.base_url, os.environ.get("A2V_BASE_URL"), insecure=server.insecure)
-    return base_url, Secret(token)
+    return (server.url, Secret(token)) if token else None
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from cyclopts import Parameter, validators
 
 from a2v import Job
 from a2v._core.batch_options import BatchOptions
+from a2v._core.settings import resolve_base_url
 from a2v._values import arguments
 from a2v._values.models import DEFAULT_RENDER_TIMEOUT
 
@@ -125,6 +126,15 @@ class ServerOptions:
         if (self.data_dir or self.characters or self.size is not None) and not self.local:
             options = "--data-dir, --characters and --size"
             raise UsageError(f"{options} configure the engine of --local: add --local, or remove them")
+
+    @property
+    def url(self) -> str:
+        """The URL of the server, unless it is a local engine.
+
+        Raises:
+            ConfigurationError: It is invalid.
+        """
+        return resolve_base_url(self.base_url, os.environ.get("A2V_BASE_URL"), insecure=self.insecure)
 
     @property
     def keeps_videos(self) -> bool:
@@ -333,6 +343,7 @@ class EngineOptions:
         max_render_seconds: Time limit of a render.
         max_render_mib: Memory limit of a render, in MiB.
         keep_days: Days to keep videos and their tasks after the render. Default: forever.
+        max_uploads_mib: Space that uploaded recordings may use together, in MiB. Each is deleted a day after its last use.
         tls_cert: File with the certificate for https://, and those of its issuers (PEM). Requires --tls-key.
         tls_key: File with its private key (PEM), readable by you alone.
     """
@@ -358,6 +369,7 @@ class EngineOptions:
     max_render_seconds: _Seconds = 3600.0
     max_render_mib: int = 2048
     keep_days: float | None = None
+    max_uploads_mib: int = 10_240
     tls_cert: OptionalPath = None
     tls_key: OptionalPath = None
 

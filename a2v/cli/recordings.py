@@ -1,8 +1,8 @@
 """Recordings that are files on this machine: how each server gets at them.
 
 A local engine reads them; one that keeps its tasks reads copies in its data folder, because it may resume a task after the
-original is gone. For a server elsewhere they are uploaded to a bucket (``--stage-to``). In both cases the URL depends on
-the content, so that the same recording is the same job in every run.
+original is gone. For a server elsewhere they are uploaded to a bucket (``--stage-to``), or to the server itself if it is an
+engine. In all cases the URL depends on the content, so that the same recording is the same job in every run.
 """
 
 from __future__ import annotations
@@ -14,15 +14,19 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from a2v import StagingError
+from a2v._async.requests.uploads import upload_url
 from a2v._core.file_urls import path_from_url
+from a2v._core.settings import HOSTED
 from a2v._unicode_paths import find_existing
 from a2v._values.text import redacted_repr
 from a2v.cli.connection import needs_extra
 from a2v.cli.options import ServerOptions, StagingOptions, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 
+    from a2v import AsyncA2V
     from a2v.cli.events import EventStream
 
 _SECONDS_PER_DAY = 86400.0
@@ -37,7 +41,8 @@ def read_audio(audio: str, server: ServerOptions, *, staged: bool = False) -> tu
         staged: Whether files are uploaded for the server.
 
     Returns:
-        The ``audio_url``, and the files that a local engine must be allowed to read for it.
+        The ``audio_url``, and the file that it stands for: a local engine must be allowed to read it, or it is to be uploaded
+        to the server if the URL is that of an upload.
 
     Raises:
         UsageError: It is a file that does not exist, cannot be read, or is out of the server's reach.
@@ -52,14 +57,40 @@ def read_audio(audio: str, server: ServerOptions, *, staged: bool = False) -> tu
         hint = "; folders are separated by / on this machine" if "\\" in audio and os.sep == "/" else ""
         raise UsageError(f"{redacted_repr(audio)} {what}{hint}")
     if not server.local and not staged:
-        problem = UsageError(f"{redacted_repr(audio)} is a file on this machine, and the server can only fetch URLs")
-        problem.add_note(
-            "Add --local to render on this machine, or --stage-to s3://BUCKET/PREFIX to upload files to your bucket."
-        )
-        raise problem
+        if server.url == HOSTED:
+            raise out_of_reach(audio)
+        try:
+            return upload_url(path), [path]
+        except StagingError as error:
+            raise UsageError(str(error)) from None
     if server.recordings:
         path = copy_recording(path, server.recordings)
     return path.as_uri(), [path]
+
+
+def out_of_reach(audio: str) -> UsageError:
+    """Return the error for a file that the server cannot get."""
+    problem = UsageError(f"{redacted_repr(audio)} is a file on this machine, and the server can only fetch URLs")
+    problem.add_note(
+        "Add --local to render on this machine, or --stage-to s3://BUCKET/PREFIX to upload files to your bucket."
+    )
+    return problem
+
+
+async def upload_recordings(
+    client: AsyncA2V, paths: Collection[Path], events: EventStream, *, later: bool = False
+) -> None:
+    """Upload files to the server, or let the client do so when it submits a video of them.
+
+    Raises:
+        UsageError: The server accepts no uploads.
+        A2VError: A file cannot be uploaded.
+    """
+    for path in paths:
+        if not await client.accepts_uploads():
+            raise out_of_reach(str(path))
+        with events.activity(f"{'reading' if later else 'uploading'} {path.name}"):
+            await client.upload(path, later=later)
 
 
 def copy_recording(path: Path, folder: Path) -> Path:

@@ -144,7 +144,7 @@ def check_videos(manifest: BatchManifest, folder: Path, needed: Iterable[Path]) 
     Raises:
         UsageError: A file would be replaced.
     """
-    protected = file_ids([*needed, *manifest.files.values()])
+    protected = file_ids([*needed, *manifest.recordings])
     for path in filter(None, default_paths(manifest.jobs, folder)):
         for target in (path, mask_path(path)):
             if file_ids([target]) & protected:

@@ -8,16 +8,17 @@ JSON is written by ``wire``, the same module with which the client reads it.
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, unquote, urlsplit
 
 import anyio
 import anyio.to_thread
-from attrs import field, frozen
+from attrs import asdict, field, frozen
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -30,14 +31,16 @@ from a2v.engine.characters import camera_poses
 from a2v.engine.characters.catalogue import Catalogue, Characters, is_built_in, portable
 from a2v.engine.data_folder import open_data_folder
 from a2v.engine.errors import AudioError
+from a2v.engine.http_connections import extend_body_deadline
 from a2v.engine.middleware import AccessMiddleware, busy_response, error_response, unavailable_response
 from a2v.engine.openapi import openapi_document
 from a2v.engine.page import PAGE_HEADERS, page_html
-from a2v.engine.recording_fetcher import check_audio_url
+from a2v.engine.recording_fetcher import MAX_SECONDS, check_audio_url
 from a2v.engine.render_queue import BusyError, RenderQueue
 from a2v.engine.renderer import Renderer, render_in_child
 from a2v.engine.settings import Revision, Settings
-from a2v.engine.task_store import Task, TaskStore
+from a2v.engine.task_store import Task, TaskStore, Upload
+from a2v.engine.uploads import UPLOAD, UPLOAD_GONE, UploadError, clean_name
 from a2v.engine.video_response import VideoResponse
 from a2v.errors import ConfigurationError, ProtocolError
 
@@ -96,9 +99,10 @@ def create_app(settings: Settings | None = None, *, renderer: Renderer | None = 
                 yield
 
     public, page_route = _public_routes(), Route("/", front_page)
+    uploads = [Route(wire.UPLOADS, upload_limits), Route(f"{wire.UPLOADS}/{{sha256}}", upload, methods=["GET", "PUT"])]
     app = Starlette(
-        routes=[*_calls(settings.revision), *public, page_route],
-        middleware=[Middleware(AccessMiddleware, settings, public, page_route)],
+        routes=[*_calls(settings.revision), *uploads, *public, page_route],
+        middleware=[Middleware(AccessMiddleware, settings, public=public, uncounted=uploads, page=page_route)],
         exception_handlers={HTTPException: _http_error},
         lifespan=lifespan,
     )
@@ -202,12 +206,23 @@ async def video_generate(request: Request) -> Response:
     engine = _engine(request)
     job = await _read_job(request)
     spec = _find_character(job, await engine.catalogue.current(), engine.settings)
+    recording = _recording_name(engine, job.audio_url or "")
+    if recording is None:
+        return error_response(404, UPLOAD_GONE, code=wire.NOT_FOUND)
     try:
-        task = engine.queue.submit(job, portable(spec))
+        task = engine.queue.submit(job, portable(spec), recording)
     except BusyError as error:
         return busy_response(str(error))
     status = {"status": task.status.value} if engine.settings.revision == "later" else {}
     return _success({"video_id": task.video_id} | status)
+
+
+def _recording_name(engine: Engine, audio_url: str) -> str | None:
+    """Return the name of a recording, for people; ``None`` if it is an upload that is not there."""
+    if not audio_url.startswith(UPLOAD):
+        return clean_name(unquote(urlsplit(audio_url).path).rstrip("/"))
+    upload = engine.queue.uploads.find(audio_url.removeprefix(UPLOAD))
+    return upload.name if upload else None
 
 
 def _find_character(job: Job, known: Characters, settings: Settings) -> CharacterSpec:
@@ -352,6 +367,44 @@ def _base_url(request: Request) -> str:
 
 def _preview_url(request: Request, subject_id: str) -> str:
     return f"{_base_url(request)}previews/{quote(subject_id)}.png"
+
+
+# -- uploads ----------------------------------------------------------------------------------------------------------
+
+
+async def upload_limits(request: Request) -> Response:
+    """Say that this server accepts uploads, and what their limits are."""
+    return _success(asdict(_engine(request).queue.uploads.limits))
+
+
+async def upload(request: Request) -> Response:
+    """Say whether an upload is there (GET), or store it (PUT). Its content cannot be read."""
+    uploads, sha256 = _engine(request).queue.uploads, request.path_params["sha256"]
+    if not re.fullmatch("[0-9a-f]{64}", sha256):
+        raise HTTPException(
+            400, "the last part of the path must be the SHA-256 of the recording, 64 hexadecimal digits in lower case"
+        )
+    found = uploads.find(sha256)
+    if request.method == "PUT" and found is None:
+        if reason := _engine(request).queue.resources.exhausted:
+            return unavailable_response(reason)
+        found = await receive_upload(request, sha256)
+    if found is None:
+        return error_response(404, "there is no such upload", code=wire.NOT_FOUND)
+    return _success({"audio_url": f"{UPLOAD}{found.sha256}", "size": found.size, "expires": int(found.expires)})
+
+
+async def receive_upload(request: Request, sha256: str) -> Upload:
+    """Store the body of a request as an upload."""
+    length = request.headers.get("content-length", "")
+    if not re.fullmatch("[0-9]{1,15}", length):
+        raise HTTPException(411, "an upload needs a Content-Length")
+    extend_body_deadline(request.scope, MAX_SECONDS)
+    name = request.query_params.get("name", "")
+    try:
+        return await _engine(request).queue.uploads.receive(sha256, name, int(length), request.stream())
+    except UploadError as error:
+        raise HTTPException(error.status, str(error)) from None
 
 
 # -- other routes -----------------------------------------------------------------------------------------------------

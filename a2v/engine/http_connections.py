@@ -4,7 +4,7 @@ Uvicorn only closes connections that are idle after a response. Without further 
 connections open at no cost, until the engine runs out of file descriptors. ``HttpConnection`` also closes a connection
 
 * that has not sent a complete request head within ``HEAD_SECONDS`` of being opened or, later, of the first byte of the head;
-* that has not sent the complete body within ``BODY_SECONDS`` of the head;
+* that has not sent the complete body within ``BODY_SECONDS`` of the head, unless the application allows more for an upload;
 * that has received nothing of its response for ``STALLED_SECONDS``; a slow download may continue.
 
 Each deadline belongs to a phase of a request and is set once, so sending a byte now and then does not extend it.
@@ -21,6 +21,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import anyio
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Collection
 
+    from starlette.types import Scope
+
 HEAD_SECONDS = 10.0
 BODY_SECONDS = 30.0
 STALLED_SECONDS = 300.0
@@ -48,7 +51,16 @@ GRACE_SECONDS = 0.5
 RETRY_SECONDS = 1.0
 """The pause after a failed accept."""
 _FULL_SECONDS = 0.05
+_EXTEND = "a2v.extend_body_deadline"
 _OTHER_FILES, _FILES_OF_A_RENDER, _FILES_OF_A_FETCH = 50, 6, 2
+
+
+def extend_body_deadline(scope: Scope, seconds: float) -> None:
+    """Give the body of a request, which was checked and is an upload, more time; nothing in other servers."""
+    extend = scope.get("extensions", {}).get(_EXTEND)
+    if extend is not None:
+        # The application has the first word: it can say what was wrong.
+        extend(seconds + BODY_SECONDS)
 
 
 class _ThrottledNotHttpFilter(logging.Filter):
@@ -126,6 +138,10 @@ class HttpConnection(H11Protocol):
     def data_received(self, data: bytes) -> None:
         """Update the deadline to the phase of the request."""
         super().data_received(data)
+        if self.had_request and not self.is_idle:
+            # Before the application runs, which is in a task of its own.
+            extensions: dict[str, Any] = self.scope.setdefault("extensions", {})
+            extensions.setdefault(_EXTEND, partial(self._extend_body_deadline, self.cycle))
         self._update_deadline()
 
     def on_response_complete(self) -> None:
@@ -161,6 +177,11 @@ class HttpConnection(H11Protocol):
         self._phase = phase
         self._stop(self._deadline_timer)
         if phase and not self.transport.is_closing():
+            self._deadline_timer = self.loop.call_later(seconds, self.close_now)
+
+    def _extend_body_deadline(self, cycle: object, seconds: float) -> None:
+        if self._phase == ("body", cycle) and not self.transport.is_closing():
+            self._stop(self._deadline_timer)
             self._deadline_timer = self.loop.call_later(seconds, self.close_now)
 
     def _current_phase(self) -> tuple[tuple[object, ...] | None, float]:

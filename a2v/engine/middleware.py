@@ -90,6 +90,8 @@ class _Access(Enum):
     PAGE = auto()
     """Everyone on this machine; others with the token as password."""
     TOKEN = auto()
+    UNCOUNTED = auto()
+    """The same, without the limit on requests and the quota."""
 
 
 class AccessMiddleware:
@@ -99,6 +101,7 @@ class AccessMiddleware:
         app: The application.
         settings: The token, the names of the engine, and the limits.
         public: The routes that need no token.
+        uncounted: The routes that need the token, and do not count as requests.
         page: The route of the page, which needs no token on this machine.
         now: The clock, in seconds since 1970.
     """
@@ -107,13 +110,16 @@ class AccessMiddleware:
         self,
         app: ASGIApp,
         settings: Settings,
+        *,
         public: Sequence[Route],
+        uncounted: Sequence[Route],
         page: Route,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._app = app
         self._settings = settings
         self._public = public
+        self._uncounted = uncounted
         self._page = page
         self._limiter = RequestLimiter(settings.request_limit, now) if settings.request_limit else None
 
@@ -165,6 +171,8 @@ class AccessMiddleware:
     def _access(self, scope: Scope) -> _Access:
         if any(_matches(route, scope) for route in self._public):
             return _Access.PUBLIC
+        if any(_matches(route, scope) for route in self._uncounted):
+            return _Access.UNCOUNTED
         return _Access.PAGE if _matches(self._page, scope) else _Access.TOKEN
 
     def _add_headers(self, access: _Access, headers: MutableHeaders) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from a2v._core import wire
 from a2v._values.models import VideoStatus
 from a2v._version import __version__
-from a2v.engine.recording_fetcher import HTTP_URL
+from a2v.engine.recording_fetcher import HTTP_URL, UPLOAD_URL
 
 if TYPE_CHECKING:
     from a2v.engine.characters.catalogue import Characters
@@ -18,6 +18,7 @@ Json = dict[str, Any]
 _NUMBER = {"type": "integer"}
 _TEXT = {"type": "string"}
 _ID = {"type": "string", "pattern": "^[0-9a-f]{32}$", "description": "128 random bits."}
+_SHA256 = {"type": "string", "pattern": "^[0-9a-f]{64}$", "description": "The SHA-256 of the content, in lower case."}
 _URL = {"type": "string", "format": "uri"}
 _HEADERS = {
     "X-Ratelimit-Total": "Requests allowed per minute. Sent if there is a limit.",
@@ -38,7 +39,7 @@ def openapi_document(settings: Settings, known: Characters, base_url: str) -> Js
         known: The characters.
         base_url: The engine's URL.
     """
-    paths = _seed_paths(settings) | (_later_paths(known) if settings.revision == "later" else {})
+    paths = _seed_paths(settings) | (_later_paths(known) if settings.revision == "later" else {}) | _upload_paths()
     return {
         "openapi": "3.1.0",
         "info": {"title": "A2V", "version": __version__, "description": _INTRODUCTION},
@@ -62,7 +63,7 @@ def openapi_document(settings: Settings, known: Characters, base_url: str) -> Js
 
 
 def _seed_paths(settings: Settings) -> dict[str, Json]:
-    generate = _call("videoGenerate", "Submit a video.", _ref("Submitted"), errors=(400, 413, 415))
+    generate = _call("videoGenerate", "Submit a video.", _ref("Submitted"), errors=(400, 404, 413, 415))
     generate["requestBody"] = {"required": True, "content": _json(_ref("Job"))}
     failed = {"oneOf": [_envelope(_ref("Video")), _ref("Refusal")]} if settings.revision == "seed" else None
     get = _call("videoGet", "Get the status of a video.", _ref("Video"), query="video_id", like=_ID, reply=failed)
@@ -83,16 +84,60 @@ def _later_paths(known: Characters) -> dict[str, Json]:
     }
 
 
+def _upload_paths() -> dict[str, Json]:
+    sha256 = {"name": "sha256", "in": "path", "required": True, "schema": _SHA256}
+    name = {
+        "name": "name",
+        "in": "query",
+        "required": False,
+        "schema": _TEXT,
+        "description": "The name of the recording, for people.",
+    }
+    limits = _call(
+        "uploadLimits", "Get the limits of uploads. Other servers with this API have no uploads.", _ref("UploadLimits")
+    )
+    get = _call(
+        "uploadGet",
+        "Ask for an upload, and keep it for longer. Its content cannot be read.",
+        _ref("Upload"),
+        errors=(400, 404, 503),
+    )
+    put = _call(
+        "uploadPut",
+        "Upload a recording; use the audio_url in the response to submit videos of it.",
+        _ref("Upload"),
+        errors=(400, 408, 409, 411, 413, 503, 507),
+    )
+    put["requestBody"] = {
+        "required": True,
+        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+    }
+    put["parameters"] = [name]
+    for call in (limits, get, put):
+        # These requests do not count, so there is no limit to report.
+        del call["responses"]["429"]
+        for response in call["responses"].values():
+            del response["headers"]
+    return {
+        wire.UPLOADS: {"get": limits},
+        f"{wire.UPLOADS}/{{sha256}}": {"parameters": [sha256], "get": get, "put": put},
+    }
+
+
 _ERRORS = {
     400: "The request is invalid; `message` says why.",
     401: "The token is missing or wrong.",
     403: "The quota is used up, or the request comes from a web page of another origin.",
     404: "Not found; `code` is 10001.",
-    413: "The body is longer than 64 KiB.",
+    408: "The body took too long.",
+    409: "The body does not have the SHA-256 in the path.",
+    411: "There is no Content-Length.",
+    413: "The body is longer than 64 KiB, or 100 MiB for an upload.",
     415: "The body is not JSON.",
     421: "`Host` is not a name of this engine.",
     429: "Too many requests, the queue is full, or the machine has run out of something. `code` is 1009, and nothing was submitted.",
     503: "The machine has run out of something, such as disk space; `message` says of what.",
+    507: "The space for uploads is full.",
 }
 
 
@@ -156,6 +201,20 @@ def _schemas(settings: Settings, known: Characters) -> Json:
         "Job": _ref("JobOfCharacter"),
         "JobOfCharacter": _job("model_id", list(known.specs), {}),
         "Submitted": _object({"video_id": _ID}),
+        "UploadLimits": _object(
+            {
+                "max_bytes": {**_NUMBER, "description": "The largest recording."},
+                "max_seconds": {"type": "number", "description": "The longest time that an upload may take."},
+                "keep_seconds": {"type": "number", "description": "How long an upload is kept after its last use."},
+            }
+        ),
+        "Upload": _object(
+            {
+                "audio_url": {**_TEXT, "description": "The URL to submit: upload://SHA256."},
+                "size": {**_NUMBER, "description": "In bytes."},
+                "expires": {**_NUMBER, "description": "The time of its deletion, in seconds since 1970."},
+            }
+        ),
         "Video": _object({"video_id": _ID, "video_url": {**_URL, "type": ["string", "null"]}}),
     }
     return schemas | (_later_schemas(names, known) if settings.revision == "later" else {})
@@ -181,8 +240,8 @@ def _later_schemas(names: Json, known: Characters) -> Json:
 def _job(id_field: str, known: list[str], more: Json) -> Json:
     audio_url = {
         **_TEXT,
-        "pattern": f"^{HTTP_URL}$",
-        "description": "The URL of the recording; file:///… for files that the engine may read.",
+        "pattern": f"^({HTTP_URL}|{UPLOAD_URL})$",
+        "description": "The URL of the recording: http(s)://…, that of an upload, or file:///… for files that the engine may read.",
     }
     return _object({id_field: {"type": "string", "enum": known}, "audio_url": audio_url}, more)
 

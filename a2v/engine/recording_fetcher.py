@@ -53,6 +53,7 @@ _HOST = r"[Hh][Tt][Tt][Pp][Ss]?://[A-Za-z0-9._\-]+(:(0|[1-9][0-9]{0,3}|[1-5][0-9
 HTTP_URL = _HOST + r"([/?#][\x21-\x7e]*)?"
 """The documented form of an ``audio_url``. ``check_audio_url`` also accepts unencoded non-ASCII characters in the path, and
 IPv6 addresses."""
+UPLOAD_URL = r"upload://[0-9a-f]{64}"
 _NAMED_URL = _HOST + r"([/?#][^\x00-\x20\x7f]*)?"
 _IPV6_URL = r"[Hh][Tt][Tt][Pp][Ss]?://\[[0-9A-Fa-f:.]+\](:[0-9]{1,5})?([/?#][^\x00-\x20\x7f]*)?"
 
@@ -74,7 +75,10 @@ def check_audio_url(audio_url: str) -> None:
         parts = urlsplit(audio_url)
     except ValueError as error:
         raise AudioError(f"audio_url is not a URL: {error}") from None
-    if parts.scheme.lower() == "file":
+    scheme = parts.scheme.lower()
+    if scheme == "upload" and not re.fullmatch(UPLOAD_URL, audio_url):
+        raise AudioError("audio_url: an upload has the form upload://SHA256, with 64 hexadecimal digits in lower case")
+    if scheme in ("file", "upload"):
         return
     if "@" in parts.netloc:
         raise AudioError("audio_url must not contain a user name or a password")

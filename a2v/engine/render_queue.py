@@ -35,6 +35,7 @@ import time
 import traceback
 from contextlib import AsyncExitStack, ExitStack, suppress
 from functools import partial
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -49,6 +50,7 @@ from a2v.engine.errors import RenderCrashedError, RenderError
 from a2v.engine.exhaustion import MAX_BACKOFF, OUT_OF_MEMORY, LogThrottle, ResourceMonitor, exhaustion_reason
 from a2v.engine.recording_fetcher import fetch_recording
 from a2v.engine.renderer import Renderer, RenderRequest, log_crash, open_process, render_in_child
+from a2v.engine.uploads import UPLOAD, Uploads
 from a2v.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -96,11 +98,13 @@ class RenderQueue:
 
     Attributes:
         resources: Whether the machine has run out of something.
+        uploads: The recordings that clients have uploaded.
     """
 
     def __init__(
         self, store: TaskStore, folder: Path, settings: Settings, renderer: Renderer = render_in_child
     ) -> None:
+        self.uploads: Uploads = Uploads(store, folder, settings.max_uploads_mib)
         self.resources: ResourceMonitor = ResourceMonitor(self._probe)
         self._store = store
         self._settings = settings
@@ -133,6 +137,7 @@ class RenderQueue:
             shutil.rmtree(self._work_folder, ignore_errors=True)
             # It may still exist: files to which an orphaned render is writing cannot always be deleted.
             self._work_folder.mkdir(mode=0o700, exist_ok=True)
+            self.uploads.recover()
             video_ids = {task.video_id for task in unfinished}
             for path in self._recordings.iterdir():
                 if path.name not in video_ids:
@@ -149,12 +154,13 @@ class RenderQueue:
         self._tasks.cancel_scope.cancel()
         await self._stack.__aexit__(kind, error, traceback)
 
-    def submit(self, job: Job, character: bytes | None = None) -> Task:
+    def submit(self, job: Job, character: bytes | None = None, recording: str = "") -> Task:
         """Add a task for a job to the queue.
 
         Args:
             job: The job.
             character: The character, as ``portable`` returns it.
+            recording: The name of its recording, for people.
 
         Raises:
             BusyError: The queue is full, or the machine has run out of something. Nothing was submitted.
@@ -164,7 +170,7 @@ class RenderQueue:
         try:
             if self._store.pending_count() >= self._settings.queue_limit:
                 raise QueueFullError("the queue is full")
-            task = self._store.add(job, character)
+            task = self._store.add(job, character, recording)
         except (sqlite3.Error, MemoryError) as error:
             reason = exhaustion_reason(error)
             if reason is None:
@@ -271,7 +277,10 @@ class RenderQueue:
         """Fetch the recording, unless an earlier attempt or an earlier run of the engine did."""
         recording = self._recording(task)
         if not recording.is_file():
-            await fetch_recording(task.audio_url, part, self._settings)
+            if task.audio_url.startswith(UPLOAD):
+                await anyio.to_thread.run_sync(self.uploads.fetch, task.audio_url, part)
+            else:
+                await fetch_recording(task.audio_url, part, self._settings)
             await anyio.to_thread.run_sync(move_durably, part, recording)
 
     def _recording(self, task: Task) -> Path:
@@ -370,20 +379,20 @@ class RenderQueue:
     # -- retention ----------------------------------------------------------------------------------------------------
 
     async def _sweep(self) -> None:
-        """Delete expired videos, as ``keep_days`` says."""
-        if self._settings.keep_days is None:
-            return
-        keep_seconds, log = self._settings.keep_days * _DAY, LogThrottle()
+        """Delete expired uploads, and expired videos, as ``keep_days`` says."""
+        keep_seconds = inf if self._settings.keep_days is None else self._settings.keep_days * _DAY
+        log = LogThrottle()
         while True:
             failures = 0
             try:
+                failures += self.uploads.sweep()
                 for video_id in self._store.ended_before(time.time() - keep_seconds):
                     failures += not self._delete(video_id)
                     await anyio.lowlevel.checkpoint()
             except sqlite3.Error:
                 failures += 1
             if failures and log.is_due():
-                logger.error("%d expired videos could not be deleted; the next sweep retries", failures)
+                logger.error("%d expired videos or uploads could not be deleted; the next sweep retries", failures)
             await anyio.sleep(min(SWEEP_SECONDS, keep_seconds))
 
     def _delete(self, video_id: str) -> bool:

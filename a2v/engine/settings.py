@@ -52,6 +52,7 @@ class SettingsOptions(TypedDict, total=False):
     max_render_seconds: float
     max_render_mib: int
     keep_days: float | None
+    max_uploads_mib: int
     allowed_hosts: str | Iterable[str]
     tls_cert: str | os.PathLike[str] | None
     tls_key: str | os.PathLike[str] | None
@@ -248,6 +249,8 @@ class Settings:
         max_render_seconds: The time limit of a render.
         max_render_mib: The memory limit of a render, in MiB of address space; at least 400.
         keep_days: The number of days after which a finished video and its task are deleted. ``None``: never.
+        max_uploads_mib: The space that uploaded recordings may use together, in MiB; 10 GiB by default. Each is deleted a day
+            after its last use.
         allowed_hosts: Names, besides ``host`` and those of loopback, that requests may have in their ``Host`` header.
         tls_cert: The certificate for ``https://``, with those of its issuers after it, in PEM format. ``None``: plain HTTP.
             ``create_app`` ignores it: the server that runs the application has its own setting.
@@ -278,6 +281,7 @@ class Settings:
     max_render_seconds: float = field(default=3600.0, validator=_check_amount)
     max_render_mib: int = field(default=2048, validator=_check_memory)
     keep_days: float | None = field(default=None, validator=optional(_check_amount))
+    max_uploads_mib: int = field(default=10_240, validator=_check_count)
     allowed_hosts: tuple[str, ...] = field(default=(), converter=_hosts)
     tls_cert: Path | None = field(default=None, converter=_tls_cert)
     tls_key: Path | None = field(default=None, converter=_tls_key, validator=_check_tls)

@@ -67,9 +67,18 @@ INSERT INTO spending VALUES (0);
 CREATE TABLE characters (digest TEXT PRIMARY KEY, content BLOB NOT NULL);
 ALTER TABLE tasks ADD COLUMN character TEXT;
 """,
+    """
+ALTER TABLE tasks ADD COLUMN recording TEXT;
+CREATE TABLE uploads (
+    sha256 TEXT PRIMARY KEY,
+    name TEXT NOT NULL,
+    size INTEGER NOT NULL,
+    expires REAL NOT NULL
+);
+""",
 ]
 """The SQL that upgrades the database from each version to the next. Append to it; never edit an entry."""
-_COLUMNS = "video_id, who, with_mask, audio_url, status, message, created, character"
+_COLUMNS = "video_id, who, with_mask, audio_url, status, message, created, character, recording"
 _STATUSES = set(VideoStatus) - {VideoStatus.UNKNOWN}
 _YEAR_9999 = 253_370_764_800.0
 MAX_INTERRUPTIONS = 10
@@ -89,6 +98,7 @@ class Task:
         message: The reason of a failure.
         created: The time of the submission, in seconds since 1970.
         character: The key of the character; ``None`` for a built-in one.
+        recording: The name of the recording, for people; empty if it has none.
     """
 
     video_id: str
@@ -99,6 +109,24 @@ class Task:
     message: str | None
     created: float
     character: str | None = None
+    recording: str = ""
+
+
+@frozen
+class Upload:
+    """A recording that a client has uploaded.
+
+    Attributes:
+        sha256: The hash of its content, in hexadecimal.
+        name: Its name, for people.
+        size: Its size in bytes.
+        expires: The time of its deletion, in seconds since 1970.
+    """
+
+    sha256: str
+    name: str
+    size: int
+    expires: float
 
 
 class TaskStore:
@@ -167,25 +195,37 @@ class TaskStore:
     ) -> None:
         self._db.close()
 
-    def add(self, job: Job, character: bytes | None = None) -> Task:
+    def add(self, job: Job, character: bytes | None = None, recording: str = "") -> Task:
         """Store a new pending task.
 
         Args:
             job: The job.
             character: The character that the task keeps; ``None`` if it is a built-in one.
+            recording: The name of its recording, for people.
         """
         subject_id, status = job.pose_id or str(job.model_id), VideoStatus.PENDING
         key = None if character is None else hashlib.sha256(character).hexdigest()
         task = Task(
-            secrets.token_hex(16), subject_id, job.with_mask, job.audio_url or "", status, None, time.time(), key
+            video_id=secrets.token_hex(16),
+            subject_id=subject_id,
+            with_mask=job.with_mask,
+            audio_url=job.audio_url or "",
+            status=status,
+            message=None,
+            created=time.time(),
+            character=key,
+            recording=recording,
         )
         with self._transaction():
             if key:
                 self._db.execute("INSERT OR REPLACE INTO characters VALUES (?, ?)", (key, character))
             self._db.execute(
-                f"INSERT INTO tasks ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608  # constant
+                f"INSERT INTO tasks ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608  # constant
                 # Not in a local variable, which tracebacks may show: the URL may be signed.
-                (task.video_id, subject_id, task.with_mask, task.audio_url, status.value, None, task.created, key),
+                (
+                    *(task.video_id, subject_id, task.with_mask, task.audio_url),
+                    *(status.value, None, task.created, key, recording),
+                ),
             )
         return task
 
@@ -268,6 +308,48 @@ class TaskStore:
         """Count a request against the quota of the data folder's lifetime; return whether it was still within it."""
         return bool(self._db.execute("UPDATE spending SET calls = calls + 1 WHERE calls < ?", (quota,)).rowcount)
 
+    # -- uploads ----------------------------------------------------------------------------------------------------------
+
+    def add_upload(self, sha256: str, name: str, size: int, expires: float) -> Upload:
+        """Store an upload, or replace it by one of the same content."""
+        self._db.execute("INSERT OR REPLACE INTO uploads VALUES (?, ?, ?, ?)", (sha256, name, size, expires))
+        return Upload(sha256, name, size, expires)
+
+    def keep_upload(self, sha256: str, until: float) -> Upload | None:
+        """Return an upload, and let it expire later; ``None`` if there is none."""
+        self._db.execute("UPDATE uploads SET expires = ? WHERE sha256 = ?", (until, sha256))
+        return next((upload for upload in self._uploads("WHERE sha256 = ?", sha256)), None)
+
+    def uploads(self) -> list[Upload]:
+        """Return all uploads."""
+        return self._uploads("WHERE ?", 1)
+
+    def uploads_size(self) -> int:
+        """Return the size of all uploads in bytes."""
+        (size,) = self._db.execute("SELECT coalesce(sum(size), 0) FROM uploads").fetchone()
+        return int(size)
+
+    def expired_uploads(self, now: float) -> list[str]:
+        """Return the hashes of the uploads that have expired and that no unfinished task needs."""
+        unused = (
+            "WHERE expires < ? AND NOT EXISTS (SELECT 1 FROM tasks WHERE status IN ('pending', 'in_progressing') "
+            "AND audio_url = 'upload://' || sha256)"
+        )
+        return [upload.sha256 for upload in self._uploads(unused, now)]
+
+    def delete_upload(self, sha256: str) -> None:
+        """Delete an upload."""
+        self._db.execute("DELETE FROM uploads WHERE sha256 = ?", (sha256,))
+
+    def _uploads(self, rest: str, value: str | float) -> list[Upload]:
+        rows = self._db.execute(f"SELECT sha256, name, size, expires FROM uploads {rest}", (value,))  # noqa: S608  # constant
+        # The hash becomes part of a path.
+        return [
+            Upload(sha256, str(name), int(size), float(expires))
+            for sha256, name, size, expires in rows
+            if isinstance(sha256, str) and re.fullmatch("[0-9a-f]{64}", sha256)
+        ]
+
     def _select(self, rest: str, value: str | int) -> list[Task]:
         rows = self._db.execute(f"SELECT {_COLUMNS} FROM tasks {rest}", (value,))  # noqa: S608  # constant
         return [_read(*row) for row in rows if _is_video_id(row[0])]
@@ -287,6 +369,7 @@ def _read(  # noqa: PLR0917  # the columns
     message: object,
     created: object,
     character: object,
+    recording: object,
 ) -> Task:
     """Return the task of a row; a failed one if the row is damaged."""
     known = VideoStatus(status) if isinstance(status, str) and status in _STATUSES else VideoStatus.UNKNOWN
@@ -303,6 +386,7 @@ def _read(  # noqa: PLR0917  # the columns
         message=message if isinstance(message, str) else None,
         created=submitted,
         character=None if character is None else str(character),
+        recording=recording if isinstance(recording, str) else "",
     )
 
 

@@ -7,7 +7,8 @@
         await task.download("speech.mp4")
 
 Without async, use ``with stage(...)``. For many files there are ``AsyncStager`` and ``Stager``. Requires the extra ``staging``;
-works with S3 and compatible stores, Google Cloud Storage and Azure.
+works with S3 and compatible stores, Google Cloud Storage and Azure. For a server that is a2v's engine, pass its client in place of the
+bucket, or use ``client.upload``, which needs no extra.
 
 An object's name is the SHA-256 of its content, so a recording that the store has already is not uploaded again. Credentials come
 from the environment variables of each store's own tools.

@@ -7,12 +7,13 @@ removed, not by the number of files ever staged.
 
 from __future__ import annotations
 
+import inspect
 import math
 import os
 import threading
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from attrs import define, field
 
@@ -24,6 +25,7 @@ from a2v.staging.store import ObjectStore
 from a2v.staging.threads import CancelToken, run_async, run_blocking
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
     from types import TracebackType
 
 StrPath = str | os.PathLike[str]
@@ -32,12 +34,13 @@ DAY = 86400.0
 _MAX_EXPIRY = 7 * DAY
 
 
-def stage(path: StrPath, to: str, *, expires_in: float = DAY, remove: bool = False) -> Stage:
+def stage(path: StrPath, to: str | Uploader, *, expires_in: float = DAY, remove: bool = False) -> Stage:
     """Stage one file for the duration of a block, which may be ``async with`` or ``with``.
 
     Args:
         path: The recording.
-        to: The target: ``s3://bucket/prefix``, ``gs://bucket/prefix`` or ``az://container/prefix``.
+        to: The target: ``s3://bucket/prefix``, ``gs://bucket/prefix`` or ``az://container/prefix``; or the client of a server
+            that is a2v's engine, which keeps uploads for a day after their last use and has no other options.
         expires_in: Seconds until the URL expires: a day by default, seven days at most. A pending video fetches its recording
             late, so be generous.
         remove: Whether to remove the object at the end of the block; ``False`` by default. It stays if the block ends with an
@@ -53,7 +56,7 @@ def stage(path: StrPath, to: str, *, expires_in: float = DAY, remove: bool = Fal
         InvalidArgumentError: An argument has the wrong type.
         StagingError: On entering: the file cannot be read or uploaded. On leaving: the object cannot be removed.
     """
-    return Stage(_Staging(to, expires_in, remove=remove), path)
+    return Stage(_staging(to, expires_in, remove=remove), path)
 
 
 async def preview_url(path: StrPath, to: str) -> str:
@@ -66,10 +69,61 @@ async def preview_url(path: StrPath, to: str) -> str:
     return await run_async(partial(_Staging(to, DAY, remove=False).sign, path))
 
 
+class Uploader(Protocol):
+    """A client of a server that is a2v's engine: ``A2V`` or ``AsyncA2V``."""
+
+    @property
+    def upload(self) -> Callable[[StrPath], str | Awaitable[str]]:
+        """Upload a file unless the server has it, and return its URL."""
+        ...
+
+
+class _Engine:
+    """Uploads to a server that is a2v's engine, through its client."""
+
+    def __init__(self, client: Uploader) -> None:
+        self._client = client
+        self._is_async = bool(inspect.iscoroutinefunction(client.upload))
+
+    def blocking_url(self, path: StrPath) -> str:
+        if self._is_async:
+            raise ConfigurationError("an AsyncA2V stages in asynchronous code: use async with and await, or an A2V")
+        found = self._client.upload(path)
+        assert isinstance(found, str)  # noqa: S101  # for type checkers
+        return found
+
+    async def async_url(self, path: StrPath) -> str:
+        if not self._is_async:
+            raise ConfigurationError("an A2V would block the event loop: stage with an AsyncA2V")
+        found = self._client.upload(path)
+        assert not isinstance(found, str)  # noqa: S101  # for type checkers
+        return await found
+
+    @staticmethod
+    def close(*, keep: bool) -> bool:  # noqa: ARG004  # nothing is ever removed
+        return False
+
+    def remove(self, cancel: CancelToken) -> None:
+        """Do nothing."""
+
+    def __str__(self) -> str:
+        return f"to {self._client!r}"
+
+
+def _staging(to: Any, expires_in: float, *, remove: bool) -> _Staging | _Engine:
+    if not hasattr(to, "upload"):
+        return _Staging(to, expires_in, remove=remove)
+    if remove or expires_in != DAY:
+        raise ConfigurationError(
+            "an engine deletes uploads a day after their last use: leave expires_in and remove out"
+        )
+    return _Engine(to)
+
+
 class _SyncExit(HoldsSecret):
     """Ends a ``with`` block."""
 
-    _staging: _Staging
+    _staging: _Staging | _Engine
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -81,7 +135,7 @@ class _SyncExit(HoldsSecret):
 class _AsyncExit(HoldsSecret):
     """Ends an ``async with`` block."""
 
-    _staging: _Staging
+    _staging: _Staging | _Engine
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -103,8 +157,8 @@ class Stager(_SyncExit):
         InvalidArgumentError: An argument has the wrong type.
     """
 
-    def __init__(self, to: str, *, expires_in: float = DAY, remove: bool = False) -> None:
-        self._staging = _Staging(to, expires_in, remove=remove)
+    def __init__(self, to: str | Uploader, *, expires_in: float = DAY, remove: bool = False) -> None:
+        self._staging = _staging(to, expires_in, remove=remove)
 
     def url(self, path: StrPath) -> str:
         """Upload a file unless the store has it, and return a new URL for it.
@@ -113,12 +167,12 @@ class Stager(_SyncExit):
             path: The recording.
 
         Returns:
-            A presigned URL.
+            A presigned URL, or that of an upload to an engine.
 
         Raises:
             StagingError: The file cannot be read or uploaded.
         """
-        return run_blocking(partial(self._staging.url, path))
+        return self._staging.blocking_url(path)
 
     def close(self) -> None:
         """Remove the objects if ``remove`` is set; the end of a ``with`` block does this.
@@ -148,8 +202,8 @@ class AsyncStager(_AsyncExit):
         InvalidArgumentError: An argument has the wrong type.
     """
 
-    def __init__(self, to: str, *, expires_in: float = DAY, remove: bool = False) -> None:
-        self._staging = _Staging(to, expires_in, remove=remove)
+    def __init__(self, to: str | Uploader, *, expires_in: float = DAY, remove: bool = False) -> None:
+        self._staging = _staging(to, expires_in, remove=remove)
 
     async def url(self, path: StrPath) -> str:
         """Upload a file unless the store has it, and return a new URL for it.
@@ -160,12 +214,12 @@ class AsyncStager(_AsyncExit):
             path: The recording.
 
         Returns:
-            A presigned URL.
+            A presigned URL, or that of an upload to an engine.
 
         Raises:
             StagingError: The file cannot be read or uploaded.
         """
-        return await run_async(partial(self._staging.url, path))
+        return await self._staging.async_url(path)
 
     async def aclose(self) -> None:
         """Remove the objects if ``remove`` is set; the end of an ``async with`` block does this.
@@ -185,15 +239,15 @@ class AsyncStager(_AsyncExit):
 class Stage(_SyncExit, _AsyncExit):
     """A staged file; returned by ``stage``."""
 
-    def __init__(self, staging: _Staging, path: StrPath) -> None:
+    def __init__(self, staging: _Staging | _Engine, path: StrPath) -> None:
         self._staging = staging
         self._path = arguments.path("path", path)
 
     def __enter__(self) -> str:
-        return run_blocking(partial(self._staging.url, self._path))
+        return self._staging.blocking_url(self._path)
 
     async def __aenter__(self) -> str:
-        return await run_async(partial(self._staging.url, self._path))
+        return await self._staging.async_url(self._path)
 
     def __repr__(self) -> str:
         return f"<a2v.staging.Stage {str(getattr(self, '_path', ''))!r} {_shown(self)}>"
@@ -272,6 +326,14 @@ class _Staging:
         source = arguments.path("path", path)
         with open_file(source) as file:
             return self._store.sign(inspect_file(file, source, cancel).name, self._expires_in)
+
+    def blocking_url(self, path: StrPath) -> str:
+        """Like ``url``, in a thread that Ctrl-C can abandon."""
+        return run_blocking(partial(self.url, path))
+
+    async def async_url(self, path: StrPath) -> str:
+        """Like ``url``, in a thread that a cancellation can abandon."""
+        return await run_async(partial(self.url, path))
 
     def _claim(self, name: str) -> _StagedObject:
         with _objects_lock:

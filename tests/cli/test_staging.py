@@ -120,7 +120,7 @@ def test_a_file_that_is_none(a2v, service, store):
 
 
 def test_what_to_do_with_a_file(here, tmp_path):
-    Path("hello.wav").touch()
+    Path("hello.wav").write_bytes(b"RIFF")
 
     code, _, error = here("generate", "hello.wav", "--model-id", "eva_a0008")
 

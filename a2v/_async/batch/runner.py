@@ -468,7 +468,8 @@ class BatchRunner:
                 await self._record_submission_error(item, error, sent=attempt.sent)
             raise
         if isinstance(result, Retry):
-            await self._transition(item, journal.withdrawn)
+            if attempt.started:  # otherwise its recording could not be uploaded
+                await self._transition(item, journal.withdrawn)
             return result
         await self._set_submitted(item, result)
         return None

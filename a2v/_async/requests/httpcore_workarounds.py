@@ -28,10 +28,15 @@ MAX_CONNECTIONS = None
 _MAX_UNREAD_CHUNKS = 1000
 
 
-def replace_body(request: Any) -> None:
-    """Give a request of httpx a body that is not a generator. A request of httpx2 stays as it is."""
+def replace_body(request: Any, body: httpx.AsyncByteStream | None = None) -> None:
+    """Give a request of httpx a body that is not a generator. A request of httpx2 stays as it is.
+
+    Args:
+        request: The request.
+        body: The body; ``None``: that of the request.
+    """
     if isinstance(request, httpx.Request):
-        request.stream = _Body(request.content)
+        request.stream = body or _Body(request.content)
 
 
 class _Body(httpx.AsyncByteStream):

@@ -20,6 +20,7 @@ from a2v._async.requests.http_libraries import library_of
 from a2v._async.requests.known_videos import KnownVideos, SubmissionAttempt
 from a2v._async.requests.shared_limiter import LoopRateLimiter, SharedRateLimiter
 from a2v._async.requests.transport import Transport
+from a2v._async.requests.uploads import Uploads
 from a2v._core import wire
 from a2v._core.job_errors import state_after
 from a2v._core.poll_scheduler import MAX_OUTAGE
@@ -41,6 +42,7 @@ from a2v.errors import (
     APIError,
     ClientClosedError,
     ConfigurationError,
+    NotFoundError,
     ProtocolError,
     RateLimitError,
     ServerError,
@@ -78,6 +80,7 @@ class LoopState:
         transport: The connections.
         dispatcher: Sends the requests.
         scopes: The cancel scopes of everything that waits.
+        uploading: The locks of the recordings that are being uploaded.
         contexts: How many ``async with`` blocks are open.
         closed: Whether the last of them was left.
     """
@@ -85,6 +88,7 @@ class LoopState:
     transport: Transport
     dispatcher: RequestDispatcher
     scopes: set[anyio.CancelScope] = field(factory=set)
+    uploading: dict[str, anyio.Lock] = field(factory=dict)
     contexts: int = 0
     closed: bool = False
     _loop: ReferenceType[Any] = field(factory=lambda: ref(current_token().native_token), init=False)
@@ -158,6 +162,7 @@ class Session(HoldsSecret):
         if transport is not None:
             library_of(transport)
         self.known_videos: KnownVideos = KnownVideos()
+        self.uploads: Uploads = Uploads()
         self._propagate_trace = arguments.boolean("propagate_trace", propagate_trace, error=ConfigurationError)
         self._custom_transport = transport
         self._pid = os.getpid()
@@ -368,6 +373,8 @@ class Session(HoldsSecret):
             SubmissionUnknownError: The server may or may not have accepted the job.
             A2VError: The server has refused the job, or it could not be sent.
         """
+        if failed := await self.upload(job.audio_url or ""):
+            return failed
         try:
             outcome = await self.send(wire.video_generate(job, speech_url), attempt)
         except BaseException as error:
@@ -379,6 +386,8 @@ class Session(HoldsSecret):
                 if isinstance(error, APIError | ProtocolError):
                     telemetry.count_submission("refused")
                 self.known_videos.finish(attempt)
+            if isinstance(error, NotFoundError) and self.uploads.forget(job.audio_url or ""):
+                return Retry(error)
             raise
         if isinstance(outcome, Retry):
             self.known_videos.finish(attempt)
@@ -388,6 +397,18 @@ class Session(HoldsSecret):
             request_id = f", request {attempt.request_id}" if attempt.request_id else ""
             telemetry.logger.info("video %s: submitted for %s%s", outcome, job.model_id or job.pose_id, request_id)
         return outcome
+
+    async def upload(self, audio_url: str) -> Retry | None:
+        """Upload the recording of a job, if it is a local file and the server does not have it.
+
+        Returns:
+            ``Retry`` if that failed and may be tried again.
+
+        Raises:
+            A2VError: It cannot be uploaded.
+        """
+        with self.in_use() as state:
+            return await self.uploads.send(self, state, audio_url)
 
     async def send(self, request: ApiRequest[T], attempt: SubmissionAttempt | None = None) -> T | Retry:
         """Send a request once, as soon as the rate limit allows.

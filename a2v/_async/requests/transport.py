@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from a2v._async.requests.known_videos import SubmissionAttempt
+    from a2v._async.requests.uploads import UploadBody
     from a2v._core.settings import RequestOptions, Secret
 
 _NETWORK_ERRORS = (
@@ -120,6 +121,8 @@ class Transport:
         call: ApiRequest[Any],
         options: RequestOptions,
         attempt: SubmissionAttempt | None = None,
+        *,
+        body: UploadBody | None = None,
     ) -> Response | NoResponse:
         """Send an API request and read its response.
 
@@ -129,6 +132,7 @@ class Transport:
             call: The request.
             options: The timeout for the whole exchange, and additional headers.
             attempt: Its ``sent`` is updated, even if this is cancelled.
+            body: A file to send as the body, which takes time of its own.
 
         Returns:
             The response, or why there is none.
@@ -138,14 +142,14 @@ class Transport:
             Exception: The custom transport has a bug.
         """
         observer = _SendObserver()
-        timeout = options.timeout
+        timeout = options.timeout + (body.max_seconds if body else 0)
         error: Exception | None = None
         try:
             with RedactErrors(), anyio.move_on_after(timeout):
                 try:
                     target = await _checked_target(base_url)
-                    request = _build_request(self._library, target, token, call, options)
-                    response = await self._send_and_read(request, observer, fresh=call.costs, limit=call.max_body)
+                    request = _build_request(self._library, target, token, call, options, body)
+                    response = await self._send_and_read(request, observer, call, body)
                     return _redacted(response, token)
                 except errors_named("HTTPError", others=_NETWORK_ERRORS) as caught:
                     error = caught
@@ -156,15 +160,17 @@ class Transport:
         return NoResponse(token.redact(reason.encode(errors="replace")).decode(), observer.sent(error))
 
     async def _send_and_read(
-        self, request: httpx.Request, observer: _SendObserver, *, fresh: bool, limit: int
+        self, request: httpx.Request, observer: _SendObserver, call: ApiRequest[Any], upload: UploadBody | None
     ) -> Response:
+        # A file cannot be sent again from its middle.
+        fresh = call.costs or upload is not None
         while True:
             try:
                 # Plain HTTP carries the token, so it goes to the address that was checked, not to a proxy.
                 direct = request.url.scheme == "http"
-                response, body = await self._send(request, observer, fresh=fresh, direct=direct)
+                response, body = await self._send(request, observer, fresh=fresh, direct=direct, upload=upload)
                 try:
-                    content = await _read(body, limit)
+                    content = await _read(body, call.max_body)
                 finally:
                     await _close(response, body)
                 return Response(response.status_code, _with_date(_lower_case(response.headers)), content)
@@ -219,6 +225,7 @@ class Transport:
         *,
         fresh: bool,
         direct: bool = False,
+        upload: UploadBody | None = None,
         timeout: float | None = None,
     ) -> tuple[httpx.Response, AsyncIterator[bytes]]:
         """Send a request; return the response and its body, which is not read yet. The caller passes both to ``_close``.
@@ -228,10 +235,11 @@ class Transport:
             observer: Follows it.
             fresh: Whether it needs a new connection.
             direct: Whether to ignore the proxies of the environment.
+            upload: The body, if it is a file.
             timeout: Seconds for the response's head; ``None``: no limit.
         """
         transport = await self._pool(str(request.url), fresh=fresh, direct=direct)
-        httpcore_workarounds.replace_body(request)
+        httpcore_workarounds.replace_body(request, upload)
         request.extensions["trace"] = observer
         observer.handed_over = True
         try:
@@ -294,21 +302,29 @@ async def _checked_target(base_url: str) -> _Target:
     return _Target(parts._replace(netloc=netloc).geturl(), {"host": parts.netloc})
 
 
-def _build_request(
-    library: ModuleType, target: _Target, token: Secret, call: ApiRequest[Any], options: RequestOptions
+def _build_request(  # noqa: PLR0917  # private
+    library: ModuleType,
+    target: _Target,
+    token: Secret,
+    call: ApiRequest[Any],
+    options: RequestOptions,
+    body: UploadBody | None,
 ) -> httpx.Request:
+    length = {"content-length": str(body.size), "content-type": "application/octet-stream"} if body else {}
     try:
         request: httpx.Request = library.Request(
             call.method,
             _parse_url(library, target.url + call.path),
             params=call.params,
             json=call.json,
+            content=body,
             # The headers are in no variable, because a traceback would show them.
             headers=_with_defaults(
                 {
                     "accept": "application/json",
                     **options.headers.value,
                     **target.headers,
+                    **length,
                     "authorization": f"Bearer {token.value}",
                 }
             ),

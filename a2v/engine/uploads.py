@@ -1,0 +1,229 @@
+"""Recordings that clients have uploaded, by the SHA-256 of their content.
+
+An upload is a row in the database and a file; a row is added after its file is complete and removed before it, so a row always
+has a file. Files are named after their hash, which makes an upload idempotent: two clients that send the same recording at
+the same time write two temporary files, and the second rename changes nothing.
+
+Uploads can be written and used, but not read: no route sends their content. An ``audio_url`` of the form
+``upload://<sha256>`` is valid for this engine only, and the same for the same content, so that a client that continues a batch
+submits nothing twice.
+
+An upload expires a day after it was last sent or asked for, unless an unfinished task needs it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import secrets
+import shutil
+import time
+from typing import TYPE_CHECKING, BinaryIO
+
+import anyio
+import anyio.to_thread
+
+from a2v._core import wire
+from a2v.engine.data_folder import ensure_private_folder, move_durably
+from a2v.engine.errors import AudioError
+from a2v.engine.recording_fetcher import MAX_BYTES, MAX_SECONDS, MIN_PROGRESS_BYTES, PROGRESS_SECONDS
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from a2v.engine.task_store import TaskStore, Upload
+
+UPLOAD = "upload://"
+"""How the ``audio_url`` of an upload begins."""
+UPLOAD_GONE = (
+    "audio_url: there is no such upload, or it was deleted a day after its last use: upload the recording again"
+)
+KEEP_SECONDS = 86_400.0
+_PART = ".part"
+_BLOCK = 1024 * 1024
+_MAX_NAME = 200
+
+
+class UploadError(Exception):
+    """An upload is refused; the message says what is wrong, and what to do.
+
+    Args:
+        status: The HTTP status.
+        message: The message.
+    """
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Uploads:
+    """The uploads of one data folder.
+
+    Args:
+        store: The database.
+        folder: The data folder.
+        max_mib: The space that all uploads may use together, in MiB.
+
+    Attributes:
+        limits: What clients may send.
+        received: The number of uploads received since the start.
+    """
+
+    def __init__(self, store: TaskStore, folder: Path, max_mib: int) -> None:
+        self.limits: wire.UploadLimits = wire.UploadLimits(
+            max_bytes=MAX_BYTES, max_seconds=MAX_SECONDS, keep_seconds=KEEP_SECONDS
+        )
+        self.received: int = 0
+        self._store = store
+        self._folder = folder / "uploads"
+        self._max_mib = max_mib
+        self._arriving = 0
+
+    def recover(self) -> None:
+        """Prepare the folder, and delete what an interruption left. Call it once, at the start.
+
+        Raises:
+            OSError: The folder cannot be used.
+            ConfigurationError: Likewise.
+        """
+        ensure_private_folder(self._folder)
+        known = {upload.sha256 for upload in self._store.uploads()}
+        present = {path.name for path in self._folder.iterdir()}
+        for name in present - known:
+            (self._folder / name).unlink()
+        for sha256 in known - present:
+            self._store.delete_upload(sha256)
+
+    @property
+    def used_bytes(self) -> int:
+        """The space that uploads use, including those that are arriving."""
+        return self._store.uploads_size() + self._arriving
+
+    def find(self, sha256: str) -> Upload | None:
+        """Return an upload, and keep it for another day; ``None`` if there is none."""
+        return self._store.keep_upload(sha256, time.time() + KEEP_SECONDS)
+
+    async def receive(self, sha256: str, name: str, size: int, blocks: AsyncIterator[bytes]) -> Upload:
+        """Store an upload.
+
+        Args:
+            sha256: The hash that the content must have.
+            name: The name of the recording, for people.
+            size: The announced size in bytes.
+            blocks: The content.
+
+        Raises:
+            UploadError: It is too large, too slow or incomplete, does not have this hash, or there is no space.
+            OSError: It cannot be written.
+        """
+        self._check_size(size)
+        self._arriving += size
+        part = self._folder / f"{secrets.token_hex(16)}{_PART}"
+        try:
+            with anyio.fail_after(MAX_SECONDS):
+                digest = await _write(part, size, blocks)
+            if digest != sha256:
+                raise UploadError(
+                    409, "the content does not have this SHA-256: the file was changed while it was sent, or damaged"
+                )
+            await anyio.to_thread.run_sync(move_durably, part, self._folder / sha256)
+            self.received += 1
+            return self._store.add_upload(sha256, clean_name(name), size, time.time() + KEEP_SECONDS)
+        except TimeoutError:
+            raise UploadError(
+                408,
+                f"the upload took longer than {MAX_SECONDS:.0f} s; send the recording in a compressed format, such as FLAC",
+            ) from None
+        finally:
+            self._arriving -= size
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(lambda: part.unlink(missing_ok=True))
+
+    def _check_size(self, size: int) -> None:
+        if size == 0:
+            raise UploadError(400, "the recording is empty")
+        if size > MAX_BYTES:
+            raise UploadError(
+                413,
+                f"the recording is longer than {MAX_BYTES // _BLOCK} MiB; send it in a compressed format, such as FLAC",
+            )
+        if self.used_bytes + size > self._max_mib * _BLOCK:
+            raise UploadError(
+                507,
+                f"uploads use all of their {self._max_mib} MiB; they are deleted a day after their last use, or raise "
+                "max_uploads_mib (--max-uploads-mib)",
+            )
+
+    def fetch(self, audio_url: str, destination: Path) -> None:
+        """Copy or link an upload into a file.
+
+        Raises:
+            AudioError: It is no longer there.
+            OSError: The file cannot be written.
+        """
+        source = self._folder / audio_url.removeprefix(UPLOAD)
+        try:
+            destination.unlink(missing_ok=True)
+            try:
+                os.link(source, destination)
+            except FileNotFoundError:
+                raise
+            except OSError:  # a file system without hard links
+                shutil.copyfile(source, destination)
+        except FileNotFoundError:
+            raise AudioError(UPLOAD_GONE) from None
+
+    def sweep(self) -> int:
+        """Delete expired uploads; return how many could not be deleted."""
+        failures = 0
+        for sha256 in self._store.expired_uploads(time.time()):
+            self._store.delete_upload(sha256)
+            try:
+                (self._folder / sha256).unlink(missing_ok=True)
+            except OSError:
+                failures += 1
+        return failures
+
+
+def clean_name(name: str) -> str:
+    """Return a file's name without its folders, and without characters that could confuse a terminal or a page."""
+    base = re.split(r"[/\\]", name)[-1]
+    printable = "".join(character if character.isprintable() else " " for character in base).strip()
+    return printable[:_MAX_NAME] or "recording"
+
+
+async def _write(part: Path, size: int, blocks: AsyncIterator[bytes]) -> str:
+    """Write a file; return the hash of its content."""
+    digest, received, pending = hashlib.sha256(), 0, bytearray()
+    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+
+        def write(block: bytes, target: BinaryIO = file) -> None:
+            digest.update(block)
+            target.write(block)
+
+        with anyio.move_on_after(PROGRESS_SECONDS) as reading:
+            milestone = MIN_PROGRESS_BYTES
+            async for block in blocks:
+                received += len(block)
+                pending += block
+                if received > size:
+                    raise UploadError(400, "the body is longer than its Content-Length")
+                if received >= milestone:
+                    milestone = received + MIN_PROGRESS_BYTES
+                    reading.deadline = anyio.current_time() + PROGRESS_SECONDS
+                if len(pending) >= _BLOCK:
+                    with anyio.CancelScope(shield=True):
+                        await anyio.to_thread.run_sync(write, bytes(pending))
+                    pending.clear()
+        if reading.cancelled_caught:
+            raise UploadError(
+                408, f"the client sent less than {MIN_PROGRESS_BYTES // 1024} KiB in {PROGRESS_SECONDS:.0f} s"
+            )
+        await anyio.to_thread.run_sync(write, bytes(pending))
+    if received != size:
+        raise UploadError(400, "the body is shorter than its Content-Length")
+    return digest.hexdigest()
