@@ -50,7 +50,7 @@ class Outcome(Value):
 
 @frozen(kw_only=True)
 class Progress(Value):
-    """The number of jobs of a batch at each stage. The numbers below ``total`` add up to it.
+    """The number of jobs of a batch at each stage. Those from ``waiting`` to ``lost`` add up to ``total``.
 
     Attributes:
         total: All jobs.
@@ -60,6 +60,8 @@ class Progress(Value):
         failed: Ended with an error.
         unknown: The server may or may not have accepted them.
         lost: Submitted, and the server no longer knows the video.
+        rendering: Those of ``under_way`` that the server renders, by its last status; the others wait in its queue.
+        saving: Those of ``under_way`` that are rendered, and not saved yet.
     """
 
     total: int
@@ -69,3 +71,5 @@ class Progress(Value):
     failed: int
     unknown: int
     lost: int = 0
+    rendering: int = 0
+    saving: int = 0

@@ -14,7 +14,7 @@ from a2v import A2VError, Job, JobState, ManifestError, RowError, SubmissionUnkn
 from a2v._async.requests.uploads import UPLOAD
 from a2v._core.file_names import file_names, name_key
 from a2v._core.file_urls import path_from_url
-from a2v._core.job_errors import is_lost
+from a2v._core.job_errors import is_lost, state_after
 from a2v._core.job_matching import ambiguity_lines
 from a2v._core.manifest_jobs import Speakers, listed_rows
 from a2v._core.url_signatures import without_query
@@ -302,7 +302,10 @@ def _state_after(error: A2VError) -> JobState:
         return JobState.UNKNOWN
     if isinstance(error, WaitTimeoutError):
         return JobState.SUBMITTED
-    return JobState.LOST if is_lost(error) else JobState.FAILED
+    if is_lost(error):
+        return JobState.LOST
+    # Without a video, the server refused the submission, or the run did.
+    return JobState.FAILED if error.video_id else state_after(error, sent=False)
 
 
 def _message(error: A2VError) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import shlex
+import time
 from collections import Counter
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from functools import partial
@@ -252,14 +253,14 @@ class _BatchRun:
 
     async def run(self, renderer: Renderer) -> None:
         """Run the batch. Its display is removed before the summary."""
-        begun = False
+        begun, earlier, since = False, 0, time.monotonic()
         urls = [job.audio_url for job in self.manifest.jobs if job.audio_url]
         try:
             async with open_staging(self.staging, self.server, urls, self.events, days=_STAGED_DAYS) as stage:
                 with renderer:
                     async with AsyncExitStack() as stack:
                         batch = await self._begin(stack, await self._with_reachable_audio(stage))
-                        begun = True
+                        begun, earlier = True, batch.progress.done
                         await stack.enter_async_context(progress_events(batch, self.events))
                         self._warn_of_missing_rows(batch)
                         async for outcome in batch:
@@ -270,7 +271,7 @@ class _BatchRun:
                             self.events.emit(BatchProgress(batch.progress, await batch.pace(), batch.downloads))
                             self.events.emit(JobEnded(job))
                 jobs = self._statuses()
-                self.events.emit(BatchSummary(count_stages(job.state for job in jobs)))
+                self.events.emit(self._summary(jobs, earlier, time.monotonic() - since))
                 # Within the block, which deletes staged recordings unless an error leaves it.
                 self._raise_if_not_done(jobs)
         except anyio.get_cancelled_exc_class():
@@ -283,6 +284,10 @@ class _BatchRun:
             if begun:
                 self._print_hints("stdout was closed")
             raise
+
+    def _summary(self, jobs: Sequence[JobStatus], earlier: int, seconds: float) -> BatchSummary:
+        folder = self.options.save_to or self.journal.parent
+        return BatchSummary(count_stages(job.state for job in jobs), earlier, seconds, folder, self.report)
 
     async def dry_run(self) -> None:
         """Print the plan of the run.
@@ -486,7 +491,10 @@ async def _stage_all(stage: Callable[[str], Awaitable[str]], files: Iterable[str
 
 _ADVICE = {
     "unknown": ("To submit one again, although it may be paid for twice, name its row:", " --resubmit-unknown ROW"),
-    "failed": ("To submit the failed and rejected jobs again:", " --resubmit-failed"),
+    "failed": (
+        "Correct what the reasons above name, then submit the failed and rejected jobs again:",
+        " --resubmit-failed",
+    ),
     "lost": ("To submit the jobs again whose video the server no longer has:", " --resubmit-failed"),
     "file exists": ("To replace the files named above (changed jobs are rendered again and paid for):", " --overwrite"),
     "": ("To continue:", ""),

@@ -218,9 +218,21 @@ class JobEnded:
 
 @frozen
 class BatchSummary:
-    """A batch ended. Counts its jobs by stage."""
+    """A batch ended.
+
+    Attributes:
+        counts: The number of jobs in each stage.
+        earlier: The number of jobs that earlier runs had done.
+        seconds: The duration of this run.
+        folder: The folder of the videos.
+        report: The report, if one was written.
+    """
 
     counts: Counter[str]
+    earlier: int
+    seconds: float
+    folder: Path
+    report: Path | None
 
 
 @frozen

@@ -20,6 +20,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
+from a2v import VideoStatus
 from a2v._core import wire
 from a2v._core.settings import is_loopback
 from a2v.cli.events import (
@@ -46,7 +47,7 @@ from a2v.cli.events import (
     Warned,
 )
 from a2v.cli.job_status import count_stages, format_counts
-from a2v.cli.terminal import clean, duration, eprint, plural
+from a2v.cli.terminal import clean, duration, eprint, plural, shown_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -58,6 +59,8 @@ if TYPE_CHECKING:
 
 _REFRESH_PER_SECOND = 8
 _MAX_DOWNLOADS = 4  # lines; a batch downloads a few files at a time
+_STEPS = ("done", "rendering", "queued")  # always shown, so that the display does not jump
+_SOON = 2.0  # seconds until the next request that are worth mentioning
 _OUTAGE = 5.0  # seconds without a successful request; shorter failures are retried before anyone could react
 
 
@@ -206,16 +209,16 @@ class TerminalRenderer(Renderer):
                 self._print_table(("pose_id", "name", "pose", "gender", "preview"), rows, previews)
             case VideosListed(videos, has_urls):
                 listed = [_listed(video, has_url=has_urls) for video in videos]
-                rows = [(video.video_id, _status_word(video), _detail(video)) for video in listed]
+                rows = [(video.video_id, _plain_status(video), _detail(video)) for video in listed]
                 self._print_table(("video_id", "status", "video or reason"), rows)
             case BatchProgress():
                 self._batch = self._batch or _BatchDisplay(event)
                 self._batch.latest = event
             case JobEnded(job):
                 sign = ("✓ ", "green") if job.state == "done" else ("✗ ", "red")
-                self._print(Text.assemble(sign, (clean(job.name), "bold"), f"  {job.state}  {clean(job.detail)}"))
+                self._print(Text.assemble(sign, (clean(job.name), "bold"), f"  {job.state}  {clean(_relative(job))}"))
             case JournalListed(jobs):
-                rows = [(job.name, job.state, job.video_id or "", job.detail) for job in jobs]
+                rows = [(job.name, job.state, job.video_id or "", _relative(job)) for job in jobs]
                 self._print_table(("job", "state", "video_id", "path or error"), rows)
                 eprint(_journal_summary(jobs))
             case Warned(text):
@@ -254,14 +257,15 @@ class TerminalRenderer(Renderer):
 
     def _print_video(self, video: TrackedVideo) -> None:
         sign = ("✗ ", "red") if video.failed else ("✓ ", "green") if video.done else ("· ", "dim")
-        mask = f"  {clean(video.mask_path)}" if video.mask_path else ""
+        mask = f"  {clean(shown_path(video.mask_path))}" if video.mask_path else ""
+        detail = shown_path(video.path) if video.path else _detail(video)
         self._print(
-            Text.assemble(sign, (clean(video.label), "bold"), f"  {_status_word(video)}  {clean(_detail(video))}{mask}")
+            Text.assemble(sign, (clean(video.label), "bold"), f"  {_plain_status(video)}  {clean(detail)}{mask}")
         )
 
     def _display(self) -> RenderableType:
         if self._batch:
-            return self._batch.table()
+            return self._batch.table(self._console.width)
         unfinished = [video for video in list(self._videos.values()) if not video.done]
         if unfinished:
             return self._video_table(unfinished)
@@ -276,7 +280,7 @@ class TerminalRenderer(Renderer):
         table = Table.grid(padding=(0, 2, 0, 0))
         for video in videos[:room]:
             seconds = int(time.monotonic() - video.since)
-            status = _download_progress(video.received, video.size) if video.rendered else _status_word(video)
+            status = _download_progress(video.received, video.size) if video.rendered else _plain_status(video)
             table.add_row(self._spinner, Text(clean(video.label), "bold"), Text(status), Text(f"{seconds} s", "dim"))
         more = len(videos) - room
         return Group(table, Text(f"… and {more} more in progress", "dim")) if more > 0 else table
@@ -290,24 +294,29 @@ class _BatchDisplay:
         self._since = time.monotonic()
         self._ended_before = _ended(first.progress)
 
-    def table(self) -> RenderableType:
+    def table(self, width: int) -> RenderableType:
+        """Return the display for a terminal of this width."""
         progress = self.latest.progress
-        counts = Table.grid(padding=(0, 3, 0, 0))
-        counts.add_row(
-            Text(f"done {progress.done}", "green"),
-            Text(f"failed {progress.failed}", "red" if progress.failed else "dim"),
-            *([Text(f"lost {progress.lost}", "red")] if progress.lost else []),
-            Text(f"unknown {progress.unknown}", "yellow" if progress.unknown else "dim"),
-            Text(f"in progress {progress.under_way}"),
-            Text(f"waiting {progress.waiting}"),
+        stages = (
+            ("done", progress.done, "green"),
+            ("failed", progress.failed, "red"),
+            ("lost", progress.lost, "red"),
+            ("unknown", progress.unknown, "yellow"),
+            ("downloading", progress.saving, ""),
+            ("rendering", progress.rendering, ""),
+            ("queued", progress.under_way - progress.rendering - progress.saving, ""),
+            ("not submitted", progress.waiting, "dim"),
         )
+        shown = [Text(f"{name} {count}", style) for name, count, style in stages if count or name in _STEPS]
+        counts = _lines_of(shown, width)
         ended = _ended(progress)
         bar = Table.grid(padding=(0, 2, 0, 0))
         bar.add_row(
-            ProgressBar(total=max(1, progress.total), completed=ended, width=40), f"{ended} of {progress.total}"
+            ProgressBar(total=max(1, progress.total), completed=ended, width=min(40, width - 20)),
+            f"{ended} of {progress.total}",
         )
         times = Text(" · ".join(self._times(ended, progress.total)), "dim")
-        return Group(bar, counts, *self._downloads(), times)
+        return Group(bar, *counts, *self._downloads(), times)
 
     def _downloads(self) -> Iterator[RenderableType]:
         downloads = self.latest.downloads
@@ -321,7 +330,7 @@ class _BatchDisplay:
 
     def _times(self, ended: int, total: int) -> Iterator[str]:
         passed = time.monotonic() - self._since
-        yield f"running for {duration(passed)}"
+        yield f"elapsed {duration(passed)}"
         ended_now, pace = ended - self._ended_before, self.latest.pace
         if pace.failing_for is not None and pace.failing_for >= _OUTAGE:
             # During an outage an estimate would only grow.
@@ -330,8 +339,18 @@ class _BatchDisplay:
             yield f"about {duration(passed / ended_now * (total - ended))} to go"
         if pace.left is not None:
             yield f"{pace.left} of this minute's {pace.limit} requests left"
-        if pace.next_in is not None:
+        if pace.next_in is not None and pace.next_in >= _SOON:
             yield f"next request in {duration(pace.next_in)}"
+
+
+def _lines_of(texts: Iterable[Text], width: int) -> list[Text]:
+    """Distribute short texts over as few lines as possible, without line breaks in them."""
+    lines = [Text()]
+    for text in texts:
+        if lines[-1] and lines[-1].cell_len + text.cell_len + 3 > width:
+            lines.append(Text())
+        lines[-1] = Text("   ").join([lines[-1], text]) if lines[-1] else text
+    return lines
 
 
 def _ended(progress: Progress) -> int:
@@ -344,6 +363,18 @@ def _print_fields(*fields: object) -> None:
 
 def _status_word(video: TrackedVideo) -> str:
     return "saved" if video.path else clean(video.status or "?")
+
+
+def _plain_status(video: TrackedVideo) -> str:
+    """Return the status in words for people."""
+    words = {VideoStatus.PENDING: "queued", VideoStatus.IN_PROGRESS: "rendering", VideoStatus.FAILED: "failed"}
+    status = video.snapshot.status if video.snapshot else VideoStatus.UNKNOWN
+    return _status_word(video) if video.path else words.get(status, _status_word(video))
+
+
+def _relative(job: JobStatus) -> str:
+    """Return the error, or else the path of the video, relative to the current folder."""
+    return job.error or (shown_path(job.path) if job.path else "")
 
 
 def _download_progress(received: int, size: int | None) -> str:
@@ -402,6 +433,17 @@ def _pose_fields(avatars: Iterable[Avatar], previews: Previews) -> Iterator[tupl
             yield pose.pose_id, name, pose.name, avatar.gender, previews.place(pose.pose_id)
 
 
+def _summary(batch: BatchSummary) -> Iterator[str]:
+    yield format_counts(batch.counts)
+    if batch.earlier:
+        yield f"{batch.earlier} of them by earlier runs"
+    yield duration(batch.seconds)
+    if batch.counts["done"]:
+        yield f"videos in {shown_path(batch.folder)}"
+    if batch.report:
+        yield f"report in {shown_path(batch.report)}"
+
+
 def _journal_summary(jobs: Sequence[JobStatus]) -> str:
     return f"{plural(len(jobs), 'job')}: {format_counts(count_stages(job.state for job in jobs))}"
 
@@ -411,8 +453,8 @@ def _shared_lines(event: Event) -> Iterator[str]:
     match event:
         case Info(lines):
             yield from lines
-        case BatchSummary(counts):
-            yield format_counts(counts)
+        case BatchSummary():
+            yield " · ".join(_summary(event))
         case DryRunPlan(counts, submissions, refusals, speeches):
             if counts is not None:
                 yield f"{plural(counts.total(), 'job')}: {format_counts(counts)}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import signal
 import sqlite3
 import sys
@@ -97,10 +98,11 @@ class TestOutcomes:
         videos = tmp_path / "videos"
         saved = [[str(n + 1), f"{n:04d}", "done", f"v{n}", str(videos / f"{n:04d}.mp4")] for n in (1, 2, 3)]
         assert sorted(lines(first.stdout)[:-1]) == saved
-        assert first.stdout.splitlines()[-1] == "3 done"
+        assert first.stdout.splitlines()[-1].split(" · ")[0] == "3 done"
         assert [submit["audio_url"][-5:] for submit in arrived(rendering)] == ["1.wav", "2.wav", "3.wav"]
         assert (videos / "0002.mp4").read_bytes() == b"video of v2"
-        assert (second.returncode, second.stdout, second.stderr) == (0, "3 done\n", "")
+        assert (second.returncode, second.stderr) == (0, "")
+        assert re.fullmatch(r"3 done · 3 of them by earlier runs · \d+ s · videos in videos\n", second.stdout)
         repeated = ran(*BATCH, "--repeat")
         assert sorted(lines(repeated.stdout)[:-1]) == saved
         assert len(arrived(rendering)) == 3
@@ -111,20 +113,20 @@ class TestOutcomes:
         done = ran(*BATCH)
 
         assert done.returncode == 1
-        assert done.stdout.splitlines()[-1] == "1 done, 2 failed"
+        assert done.stdout.splitlines()[-1].split(" · ")[0] == "1 done, 2 failed"
         told = done.stderr.splitlines()
         assert told[0] == "a2v: 2 of 3 jobs are not done:"
         assert told[1].startswith("  row 3 (two)  failed  video v2  ")
         assert told[1].endswith("=no speech\\u202e")
         assert told[2].startswith("  row 4 (three)  rejected  \\x1b[31mnot a recording of ours")
         assert told[3:] == [
-            "To submit the failed and rejected jobs again:",
+            "Correct what the reasons above name, then submit the failed and rejected jobs again:",
             "  a2v batch jobs.csv -o videos --resubmit-failed",
         ]
         # The same again neither pays again nor forgets.
         assert (ran(*BATCH).returncode, len(arrived(rendering))) == (1, 3)
         again = ran(*BATCH, "--resubmit-failed")
-        assert (again.returncode, again.stdout.splitlines()[-1]) == (1, "2 done, 1 failed")
+        assert (again.returncode, again.stdout.splitlines()[-1].split(" · ")[0]) == (1, "2 done, 1 failed")
 
     @pytest.mark.parametrize(
         ("recordings", "told"),
@@ -148,7 +150,7 @@ class TestOutcomes:
         done = ran(*BATCH)
 
         assert done.returncode == 3
-        assert done.stdout.splitlines()[-1] == "2 done, 1 unknown"
+        assert done.stdout.splitlines()[-1].split(" · ")[0] == "2 done, 1 unknown"
         told = done.stderr.splitlines()
         assert told[0] == "a2v: 1 of 3 jobs may or may not have been accepted:"
         assert told[1].startswith("  row 3 (0002)  unknown  ")
@@ -288,8 +290,8 @@ class TestBeforeTheFirstRequest:
         done = ran(*BATCH, "--limit", "2", "--quota", "2")
 
         assert (done.returncode, done.stderr) == (0, "")
-        assert done.stdout.splitlines()[-1] == "2 done, 1 not submitted"
-        assert ran(*BATCH).stdout.splitlines()[-1] == "3 done"
+        assert done.stdout.splitlines()[-1].split(" · ")[0] == "2 done, 1 not submitted"
+        assert ran(*BATCH).stdout.splitlines()[-1].split(" · ")[0] == "3 done"
         assert len(arrived(rendering)) == 3
 
     def test_a_new_token_must_be_said_to_be_one(self, ran, rendering, manifest, monkeypatch) -> None:
@@ -354,7 +356,7 @@ class TestReports:
         done = ran(*BATCH, "--report", "reports/report.csv")
 
         assert done.returncode == 1
-        assert done.stdout.splitlines()[-1] == "3 done"
+        assert done.stdout.splitlines()[-1].split(" · ")[0] == "3 done"
         assert "the report reports/report.csv cannot be written: No such file or directory" in done.stderr
 
 
@@ -536,7 +538,7 @@ def test_a_video_that_the_server_no_longer_has_is_lost(a2v, service, tmp_path) -
 
     assert ran.returncode == 1
     assert ran.stdout.splitlines()[0].split("\t")[:4] == ["2", "one", "lost", "v1"]
-    assert ran.stdout.splitlines()[-1] == "0 done, 1 lost"
+    assert ran.stdout.splitlines()[-1].split(" · ")[0] == "0 done, 1 lost"
     assert "To submit the jobs again whose video the server no longer has:" in ran.stderr
     shown = a2v("journal", "videos/a2v-batch.db")
     assert lines(shown.stdout)[0][:3] == ["one", "lost", "v1"]
@@ -551,7 +553,7 @@ def test_a_video_that_takes_too_long_is_still_in_progress(a2v, service, tmp_path
 
     assert ran.returncode == 1
     assert ran.stdout.splitlines()[0].split("\t")[:4] == ["2", "one", "submitted", "v1"]
-    assert ran.stdout.splitlines()[-1] == "0 done, 1 in progress"
+    assert ran.stdout.splitlines()[-1].split(" · ")[0] == "0 done, 1 in progress"
     assert "  a2v batch jobs.csv -o videos --render-timeout 0.2" in ran.stderr.splitlines()
     statuses[:] = ["finished"]  # of the same video
     assert a2v(*BATCH, "--render-timeout", "none").returncode == 0

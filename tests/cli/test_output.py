@@ -17,7 +17,7 @@ import attrs
 import pytest
 from rich.console import Console
 
-from a2v import AsyncA2V, Character, Pace, Progress
+from a2v import AsyncA2V, Character, Job, Pace, Progress
 from a2v.cli.batch_run import progress_events
 from a2v.cli.events import BatchProgress, EventStream, VideoDownloading
 from a2v.cli.renderers import TerminalRenderer
@@ -102,7 +102,7 @@ def test_a_terminal_is_not_steered_by_an_id(service, environment, tmp_path):
 
     _, got = on_terminal(*COMMANDS[-2], environment=environment, cwd=tmp_path)
 
-    assert "pending" in got
+    assert "queued" in got
     assert not any(steering in got for steering in STEERING)
 
 
@@ -115,8 +115,7 @@ def test_a_terminal_shows_progress_and_then_the_result(service, environment, tmp
 
     assert code == 0
     # The moving lines are redrawn in place; the result is the last thing that stays.
-    assert got.index("pending") < got.index("in_progressing") < got.index("saved")
-    assert f"saved  {tmp_path / 'hello.mp4'}" in got
+    assert got.index("queued") < got.index("rendering") < got.index("saved  hello.mp4")
     assert "\x1b[?25h" in got[got.index("\x1b[?25l") :], "the cursor comes back"
 
 
@@ -131,9 +130,10 @@ def test_a_batch_on_a_terminal(service, environment, tmp_path):
     _, journal = on_terminal("journal", "videos/a2v-batch.db", environment=environment, cwd=tmp_path)
 
     assert code == 1
-    assert "in progress" in got, "the table moves"
+    assert "queued" in got, "the display moves"
     plain = re.sub(r"\x1b\[[0-9;]*m", "", got)
-    assert f"✓ one  done  {tmp_path / 'videos' / 'one.mp4'}" in plain
+    assert "✓ one  done  videos/one.mp4" in plain
+    assert re.search(r"2 done, 1 failed · \d+ s · videos in videos\r\n", plain)
     assert plain.index("✗ two  failed") < plain.index("2 done, 1 failed") < plain.index("1 of 3 jobs is not done")
     assert "\x1b[?25h" in got[got.index("\x1b[?25l") :], "the cursor comes back"
     rows = re.sub(r"\x1b\[[0-9;]*m", "", journal).splitlines()
@@ -288,3 +288,36 @@ async def test_a_download_shows_how_much_of_the_file_there_is(tmp_path) -> None:
             renderer._live.refresh()
     assert "downloading 25 % of 3.0 MB" in terminal.getvalue()
     assert "downloading 750.0 kB" in terminal.getvalue()
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 200])
+def test_the_display_of_a_batch_names_each_step_and_fits_the_terminal(width) -> None:
+    terminal = io.StringIO()
+    progress = Progress(total=60, waiting=20, under_way=30, done=8, failed=1, unknown=0, lost=1, rendering=2, saving=3)
+    with TerminalRenderer(Console(file=terminal, force_terminal=True, width=width, color_system=None)) as renderer:
+        renderer.render(BatchProgress(progress, Pace(limit=30, left=None, next_in=0.5)))
+        renderer._live.refresh()
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", terminal.getvalue())
+    for step in ("done 8", "failed 1", "lost 1", "downloading 3", "rendering 2", "queued 25", "not submitted 20"):
+        assert step in text
+    assert "next request" not in text  # which is at once
+    assert max(map(len, text.replace("\r", "\n").splitlines())) <= width
+
+
+@pytest.mark.anyio
+async def test_a_batch_counts_what_is_queued_rendered_and_saved(tmp_path) -> None:
+    service = Service()
+    jobs = [Job("eva_a0008", f"https://example.com/{number}.wav") for number in range(3)]
+    seen = []
+    service.poll_statuses = ["pending", "in_progressing", "finished"]
+    async with (
+        AsyncA2V("token", transport=service.transport()) as client,
+        client.batch(jobs, save_to=tmp_path / "videos") as batch,
+    ):
+        service.reply("video.list", lambda call: seen.append(batch.progress) or service.default_reply(call), times=None)
+        async for _ in batch:
+            seen += [batch.progress]
+    assert any(progress.under_way == 3 and progress.rendering == 0 for progress in seen)
+    assert any(progress.rendering == 3 for progress in seen)
+    assert all(progress.rendering + progress.saving <= progress.under_way for progress in seen)
+    assert (seen[-1].done, seen[-1].rendering, seen[-1].saving) == (3, 0, 0)

@@ -105,6 +105,7 @@ class Item:
         speech_url: The speech that was made of its text, once there is one and until it is submitted.
         is_speech_checked: Whether the speech is from this run, or was found to be still there.
         failed: Whether it ended with an error in this run.
+        status: The last status of its video in this run.
     """
 
     match: Match
@@ -113,6 +114,7 @@ class Item:
     speech_url: str | None = field(default=None, repr=False)
     is_speech_checked: bool = False
     failed: bool = False
+    status: VideoStatus | None = None
 
     @property
     def is_speech_unknown(self) -> bool:
@@ -190,7 +192,13 @@ class BatchRunner:
         """The number of items at each stage."""
         count = Counter(item.stage for item in self._items)
         stages = ("waiting", "under_way", "done", "failed", "unknown", "lost")
-        return Progress(total=len(self._items), **{stage: count[stage] for stage in stages})
+        active = [item for item in self._in_flight.values() if item.stage == "under_way"]
+        return Progress(
+            total=len(self._items),
+            **{stage: count[stage] for stage in stages},
+            rendering=sum(item.status is VideoStatus.IN_PROGRESS for item in active),
+            saving=sum(item.status is VideoStatus.FINISHED for item in active),
+        )
 
     @property
     def expected_outcomes(self) -> int:
@@ -333,7 +341,7 @@ class BatchRunner:
             self._end(item, video=task.video, path=path, mask_path=item.match.mask_path)
 
     async def _wait_and_save(self, item: Item, task: AsyncVideoTask) -> Path | None:
-        await task.wait(timeout=self._options.render_timeout)
+        await task.wait(timeout=self._options.render_timeout, on_change=partial(_set_status, item))
         if item.state is not JobState.FINISHED:
             await self._transition(item, self._journal.finished)
         path = item.match.path
@@ -564,3 +572,7 @@ def _outcome_of(row: JournalRow, match: Match) -> dict[str, Any]:
         return {"video": video, "error": VideoFailedError(message, video=video)}
     video = Video(video_id=row.video_id, status=VideoStatus.FINISHED)
     return {"video": video, "path": match.path, "mask_path": match.mask_path}
+
+
+def _set_status(item: Item, video: Video) -> None:
+    item.status = video.status
