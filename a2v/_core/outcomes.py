@@ -12,7 +12,7 @@ from a2v._values.serialization import Value
 from a2v.errors import A2VError, SubmissionUnknownError
 
 
-@frozen(kw_only=True)
+@frozen(eq=False, repr=False, kw_only=True)
 class Outcome(Value):
     """The outcome of a job in a batch.
 
@@ -48,7 +48,7 @@ class Outcome(Value):
         return outcome
 
 
-@frozen(kw_only=True)
+@frozen(eq=False, repr=False, kw_only=True)
 class Progress(Value):
     """The number of jobs of a batch at each stage. Those from ``waiting`` to ``lost`` add up to ``total``.
 

@@ -81,7 +81,7 @@ class RequestKind(StrEnum):
     """A poll of all videos."""
 
 
-@frozen(kw_only=True)
+@frozen(eq=False, repr=False, kw_only=True)
 class Pace(Value):
     """How fast a client may send requests at this moment.
 

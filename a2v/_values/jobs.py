@@ -206,7 +206,7 @@ def _parts(value: Any) -> Iterator[Any]:
             values += one
 
 
-@frozen(init=False)
+@frozen(eq=False, repr=False, init=False)
 class Job(Value):
     """A video to make: ``Job(model_id, audio_url)``, or ``Job(pose_id=…, audio_url=…)`` on servers that have poses.
 
@@ -337,7 +337,7 @@ class JobState(StrEnum):
         return self in (JobState.DONE, JobState.FAILED, JobState.REJECTED)
 
 
-@frozen(kw_only=True)
+@frozen(eq=False, repr=False, kw_only=True)
 class JournalEntry(Value):
     """The public part of a journal's record of a job.
 

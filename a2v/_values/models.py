@@ -70,7 +70,7 @@ class VideoStatus(StrEnum):
         return self in (VideoStatus.FINISHED, VideoStatus.FAILED)
 
 
-@frozen(kw_only=True)
+@frozen(eq=False, repr=False, kw_only=True)
 class Character(HtmlReprMixin):
     """A character that can speak in a video.
 
@@ -97,7 +97,7 @@ class Character(HtmlReprMixin):
         return HtmlView(self.display_name or self.name, facts, picture=self.preview_url)
 
 
-@frozen(kw_only=True)
+@frozen(eq=False, repr=False, kw_only=True)
 class Pose(HtmlReprMixin):
     """A pose of an avatar. Only servers of the service's later revision have poses.
 
@@ -119,7 +119,7 @@ class Pose(HtmlReprMixin):
         return HtmlView(self.name, {"pose_id": self.pose_id}, picture=self.preview_url)
 
 
-@frozen(kw_only=True)
+@frozen(eq=False, repr=False, kw_only=True)
 class Avatar(HtmlReprMixin):
     """A speaker with one or more poses. Only servers of the service's later revision have avatars.
 
@@ -151,7 +151,7 @@ class Avatar(HtmlReprMixin):
         return HtmlView(self.display_name or self.name, facts, picture=self.preview_url, parts=parts)
 
 
-@frozen(kw_only=True)
+@frozen(eq=False, repr=False, kw_only=True)
 class Voice(HtmlReprMixin):
     """A voice that can speak a text. Only servers of the service's later revision have voices.
 
@@ -180,7 +180,7 @@ class Voice(HtmlReprMixin):
         return HtmlView("", facts | {"tags": ", ".join(self.tags)}, links={"sample": self.preview_url})
 
 
-@frozen(kw_only=True)
+@frozen(eq=False, repr=False, kw_only=True)
 class Speech(Value):
     """The recording of a text that a voice has spoken. Its ``repr`` hides the signature of the URL.
 
@@ -197,7 +197,7 @@ class Speech(Value):
     raw: Mapping[str, Any] = field(factory=ReadOnlyDict, converter=read_only, eq=False, repr=False)
 
 
-@frozen(kw_only=True)
+@frozen(eq=False, repr=False, kw_only=True)
 class Video(HtmlReprMixin):
     """A snapshot of a video. Its ``repr`` hides the signatures of URLs.
 
@@ -239,7 +239,7 @@ class Video(HtmlReprMixin):
         return HtmlView("", facts, player=self.video_url or "", links=links)
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class RowError(Value):
     """A problem in a manifest.
 

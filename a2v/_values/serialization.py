@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import Enum
 from functools import cache
 from inspect import Parameter, signature
+from operator import attrgetter
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, NoReturn, Self, Union, cast, get_args, get_origin, get_type_hints
 
-from attrs import fields_dict
+from attrs import fields, fields_dict
 
 _URL = re.compile(r"[a-z][a-z0-9+.-]*:/+\S+", re.IGNORECASE)
 _JSON_NAMES: Mapping[Any, str] = {str: "a string", bool: "true or false", int: "a whole number", float: "a number"}
@@ -35,9 +36,26 @@ class ReadOnlyDict(dict[str, Any]):
 
 
 class Value:
-    """Base of the public values, which are attrs classes."""
+    """Base of the public values, which are attrs classes.
+
+    It compares, hashes and shows them. attrs would generate code for that in each class, which takes longer than everything else
+    that an import of a2v does.
+    """
 
     __slots__ = ()
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        key = _key(type(self))
+        return bool(key(self) == key(other))
+
+    def __hash__(self) -> int:
+        return hash((type(self), _key(type(self))(self)))
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{name}={show(getattr(self, name))}" for name, show in _shown(type(self)))
+        return f"{type(self).__name__}({shown})"
 
     def to_dict(self, *, urls: bool = True) -> dict[str, Any]:
         """Return the value as a dictionary that can be written as JSON.
@@ -112,6 +130,17 @@ def _read_required(cls: Any) -> Sequence[str]:
     return [name for name, parameter in signature(cls).parameters.items() if parameter.default is Parameter.empty]
 
 
+def _read_key(cls: Any) -> Callable[[Any], Any]:
+    return attrgetter(*(each.name for each in fields(cls) if each.eq))
+
+
+def _read_shown(cls: Any) -> Sequence[tuple[str, Callable[[Any], str]]]:
+    return [(each.name, each.repr if callable(each.repr) else repr) for each in fields(cls) if each.repr]
+
+
+# Of a class: the fields that its comparisons use, and those that its repr shows, with the functions that show them.
+_key: Callable[[Any], Callable[[Any], Any]] = cache(_read_key)
+_shown: Callable[[Any], Sequence[tuple[str, Callable[[Any], str]]]] = cache(_read_shown)
 # Of a class: the types of its fields by name, and the names of those without a default.
 _types: Callable[[Any], Mapping[str, Any]] = cache(_read_types)
 _required: Callable[[Any], Sequence[str]] = cache(_read_required)
