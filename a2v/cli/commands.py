@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from attrs import asdict
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, Parameter, UnknownCommandError
 
 from a2v import (
     A2VError,
@@ -542,7 +542,14 @@ def run(arguments: list[str]) -> int:
 
 def _run_command(arguments: list[str]) -> None:
     """Call a command, in an event loop that does not wait for pending name lookups when it is closed."""
-    command, bound, _ = app.parse_args(arguments)
+    try:
+        command, bound, _ = app.parse_args(arguments)
+    except UnknownCommandError as error:
+        if not arguments[0].startswith("-"):
+            raise
+        # The commands have different options, so only the command knows which of these words is the value of one.
+        name = next((word for word in arguments if word in app), "COMMAND")
+        raise UsageError(f"options come after the command: a2v {name} … {arguments[0]}") from error
     if inspect.iscoroutinefunction(command):
         with asyncio.Runner(loop_factory=_threads.new_event_loop) as runner:
             runner.run(command(*bound.args, **bound.kwargs))

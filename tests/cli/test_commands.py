@@ -216,6 +216,7 @@ def test_an_unknown_video(a2v):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        (["-v", "batch", "jobs.csv"], "options come after the command: a2v batch … -v"),
         (["bogus"], 'Unknown command "bogus"'),
         (["get"], "VIDEO_ID"),
         (["get", " "], "must not be empty"),
