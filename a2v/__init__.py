@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from a2v._core.outcomes import Outcome, Progress
 from a2v._core.rate_limiter import Pace
 from a2v._values.jobs import Job, JobState, JournalEntry
-from a2v._values.models import Avatar, Character, Pose, RowError, Speech, Video, VideoStatus, Voice
+from a2v._values.models import Avatar, Character, Pose, RowError, Speech, Video, VideoStatus, Voice, Word
 from a2v._version import __version__
 from a2v.errors import (
     A2VError,
@@ -85,6 +85,7 @@ __all__ = [
     "VideoTask",
     "Voice",
     "WaitTimeoutError",
+    "Word",
     "__version__",
     "read_journal",
     "read_manifest",

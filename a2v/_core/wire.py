@@ -11,12 +11,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
+from math import isfinite
 from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar, cast
 
 from attrs import field, frozen
 
 from a2v._values.jobs import Job, check_text, check_voice_name
-from a2v._values.models import Avatar, Character, Pose, ResultList, Speech, Video, VideoStatus, Voice
+from a2v._values.models import Avatar, Character, Pose, ResultList, Speech, Video, VideoStatus, Voice, Word
 from a2v._values.text import escape, redacted_repr
 from a2v.errors import InvalidArgumentError, ProtocolError
 
@@ -351,8 +352,11 @@ def _converter() -> Converter:
     converter.register_structure_hook(Avatar, avatar)
     tags = override(struct_hook=lambda sent, _: _tags(sent))
     converter.register_structure_hook(Voice, make_dict_structure_fn(Voice, converter, tags=tags))
-    url = override(struct_hook=lambda sent, _: _speech_url(sent))
-    converter.register_structure_hook(Speech, make_dict_structure_fn(Speech, converter, url=url))
+    url, words = (
+        override(struct_hook=lambda sent, _: _speech_url(sent)),
+        override(struct_hook=lambda sent, _: _words(sent)),
+    )
+    converter.register_structure_hook(Speech, make_dict_structure_fn(Speech, converter, url=url, words=words))
     return converter
 
 
@@ -396,6 +400,16 @@ def _speech_url(sent: object) -> str:
     if not url.lower().startswith("http"):
         raise ValueError(f"the recording must have an http(s):// URL, got {redacted_repr(url)}")
     return url
+
+
+def _words(sent: object) -> tuple[Word, ...]:
+    """Return the words of a speech; none if they do not look like those of the local engine: the speech may be paid for."""
+    try:
+        words = [Word.from_dict(word) for word in cast("list[Any]", sent)]
+    except (TypeError, ValueError):
+        return ()
+    times = [time for word in words for time in (word.start, word.end)]
+    return tuple(words) if all(map(isfinite, times)) and times == sorted(times) else ()
 
 
 def _status(word: str) -> VideoStatus:
@@ -458,6 +472,16 @@ def voice_data(voice: Voice) -> dict[str, object]:
     """Return a voice as in ``voice.list``."""
     keys = ("voice_name", "gender", "language", "locale", "preview_url")
     return {**{key: getattr(voice, key) for key in keys}, "tags": list(voice.tags)}
+
+
+def speech_data(speech: Speech) -> dict[str, object]:
+    """Return a speech as in ``voice.generate``, with its words if they are known."""
+    data: dict[str, object] = {"url": speech.url}
+    if speech.words:
+        data["words"] = [
+            {"text": word.text, "start": round(word.start, 3), "end": round(word.end, 3)} for word in speech.words
+        ]
+    return data
 
 
 # -- jobs ------------------------------------------------------------------------------------------------------------

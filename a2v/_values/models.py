@@ -181,6 +181,21 @@ class Voice(HtmlReprMixin):
 
 
 @frozen(eq=False, repr=False, kw_only=True)
+class Word(Value):
+    """A spoken word.
+
+    Attributes:
+        text: The word as it is written, with its punctuation.
+        start: When it begins, in seconds from the beginning of the recording.
+        end: When it ends.
+    """
+
+    text: str
+    start: float
+    end: float
+
+
+@frozen(eq=False, repr=False, kw_only=True)
 class Speech(Value):
     """The recording of a text that a voice has spoken. Its ``repr`` hides the signature of the URL.
 
@@ -188,12 +203,14 @@ class Speech(Value):
         url: The URL of the recording, for ``audio_url``. Usually pre-signed: it expires, and anyone who has it can listen.
         text: The text.
         voice_name: The voice.
+        words: The words with their times, if the server sends them, as the local engine does. The protocol has none.
         raw: Everything that the server sent.
     """
 
     url: str = field(repr=redacted_repr)
     text: str
     voice_name: str
+    words: tuple[Word, ...] = ()
     raw: Mapping[str, Any] = field(factory=ReadOnlyDict, converter=read_only, eq=False, repr=False)
 
 

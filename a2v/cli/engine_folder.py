@@ -58,4 +58,4 @@ def remove_copies(folder: Path, entries: Sequence[JournalEntry]) -> None:
 
 
 def _recordings(audio_urls: Iterable[str | None]) -> set[str]:
-    return {path.name for url in audio_urls if url and (path := path_from_url(url))}
+    return {path.name for url in audio_urls if (path := path_from_url(url))}

@@ -7,11 +7,13 @@ JSON is written by ``wire``, the same module with which the client reads it.
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import tempfile
 from contextlib import asynccontextmanager, contextmanager
-from functools import partial
+from functools import cache, partial
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import quote, unquote, urlsplit
@@ -26,11 +28,12 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from a2v._core import wire
-from a2v._values.models import Avatar, Character, Pose, Video, VideoStatus
+from a2v._values.models import Avatar, Character, Pose, Speech, Video, VideoStatus, Voice
+from a2v.engine import voices
 from a2v.engine.characters import camera_poses
 from a2v.engine.characters.catalogue import Catalogue, Characters, is_built_in, portable
 from a2v.engine.data_folder import open_data_folder
-from a2v.engine.errors import AudioError
+from a2v.engine.errors import AudioError, SpeechError
 from a2v.engine.http_connections import extend_body_deadline
 from a2v.engine.middleware import AccessMiddleware, busy_response, error_response, unavailable_response
 from a2v.engine.openapi import openapi_document
@@ -39,6 +42,7 @@ from a2v.engine.recording_fetcher import MAX_SECONDS, check_audio_url
 from a2v.engine.render_queue import BusyError, RenderQueue
 from a2v.engine.renderer import Renderer, render_in_child
 from a2v.engine.settings import Revision, Settings
+from a2v.engine.speeches import write_wav
 from a2v.engine.task_store import Task, TaskStore, Upload
 from a2v.engine.uploads import UPLOAD, UPLOAD_GONE, UploadError, clean_name
 from a2v.engine.video_response import VideoResponse
@@ -52,10 +56,14 @@ if TYPE_CHECKING:
     from a2v._values.jobs import Job
     from a2v.engine.characters import CameraPose, CharacterSpec
     from a2v.engine.dask_renderer import DaskRenderer
+    from a2v.engine.voices import Utterance
 
 T = TypeVar("T")
 
 MAX_BODY = 64 * 1024
+MAX_TEXT = 5000
+"""The longest text to synthesize, in characters: some five minutes of speech."""
+MAX_WAITING_TEXTS = 50
 MAX_LISTED = 2000
 """The maximum number of videos in `video.list`, if they fit into a response."""
 VIDEOS_ON_PAGE = 12
@@ -68,9 +76,9 @@ def create_app(settings: Settings | None = None, *, renderer: Renderer | None = 
     """Return the engine as an ASGI application, for a server of your choice. Run one process: it owns the data folder.
 
     The calls are ``GET /v1/a2v/character.list``, ``POST /v1/a2v/video.generate``, ``GET /v1/a2v/video.get`` and, in the later
-    revision, ``GET /v1/a2v/video.list``, ``avatar.list`` and ``avatar-pose.list``; ``GET /openapi.json`` describes them. In
-    addition, ``GET /`` is a page, ``GET /health`` reports whether the engine works, and ``/files/``, ``/masks/`` and
-    ``/previews/`` serve the URLs in responses to everyone who knows them.
+    revision, ``GET /v1/a2v/video.list``, ``avatar.list`` and ``avatar-pose.list``, ``GET /v1/tts/voice.list`` and ``POST
+    /v1/tts/voice.generate``; ``GET /openapi.json`` describes them. In addition, ``GET /`` is a page, ``GET /health`` reports whether
+    the engine works, and ``/files/``, ``/masks/``, ``/previews/``, ``/speeches/`` and ``/voices/`` serve the URLs in responses to everyone who knows them.
 
     Args:
         settings: The settings. ``None``: ``Settings()``. Clients must send ``settings.token``.
@@ -125,6 +133,8 @@ def _public_routes() -> list[Route]:
         Route("/files/{video_id:path}.mp4", video_file),
         Route("/masks/{video_id:path}.mp4", mask_file),
         Route("/previews/{subject_id:path}.png", preview_file),
+        Route("/speeches/{speech_id:path}.wav", speech_file),
+        Route("/voices/{voice_name:path}.wav", voice_sample),
         Route("/health", health),
         Route("/openapi.json", openapi),
     ]
@@ -140,6 +150,8 @@ def _calls(revision: Revision) -> list[Route]:
         Route(wire.VIDEO_LIST, video_list),
         Route(wire.AVATAR_LIST, avatar_list),
         Route(wire.AVATAR_POSE_LIST, avatar_pose_list),
+        Route(wire.VOICE_LIST, voice_list),
+        Route(wire.VOICE_GENERATE, voice_generate, methods=["POST"]),
     ]
     return calls + later if revision == "later" else calls
 
@@ -162,6 +174,7 @@ class Engine:
     settings: Settings
     catalogue: Catalogue
     preview_limiter: anyio.CapacityLimiter = field(factory=partial(anyio.CapacityLimiter, 1))
+    voice_limiter: anyio.CapacityLimiter = field(factory=partial(anyio.CapacityLimiter, 1))
 
 
 def _engine(request: Request) -> Engine:
@@ -174,7 +187,8 @@ async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101  # only registered for this class
     headers = dict(error.headers or {})
     path = quote(request.url.path)  # it may contain control characters
-    messages = {404: f"there is no {path}", 405: f"{path} allows {headers.get('Allow')} only"}
+    missing = f"there is no {path}" if error.detail == HTTPStatus.NOT_FOUND.phrase else error.detail
+    messages = {404: missing, 405: f"{path} allows {headers.get('Allow')} only"}
     return error_response(error.status_code, messages.get(error.status_code, error.detail), headers=headers)
 
 
@@ -204,7 +218,7 @@ async def avatar_pose_list(request: Request) -> Response:
 async def video_generate(request: Request) -> Response:
     """Submit a video."""
     engine = _engine(request)
-    job = await _read_job(request)
+    job = await _read_json(request, _read_checked_job)
     spec = _find_character(job, await engine.catalogue.current(), engine.settings)
     recording = _recording_name(engine, job.audio_url or "")
     if recording is None:
@@ -239,17 +253,21 @@ def _find(what: str, name: str, value: str | None, known: Mapping[str, T]) -> T:
     return known[value]
 
 
-async def _read_job(request: Request) -> Job:
+def _read_checked_job(body: bytes) -> Job:
+    job = wire.read_job(body)
+    check_audio_url(job.audio_url or "")
+    return job
+
+
+async def _read_json(request: Request, read: Callable[[bytes], T]) -> T:
     media_type = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
     if media_type != "application/json":
         raise HTTPException(415, f"the body must be JSON (Content-Type: application/json), not {media_type!r}")
     body = await _read_body(request)
     try:
-        job = wire.read_job(body)
-        check_audio_url(job.audio_url or "")
+        return read(body)
     except (ValueError, ProtocolError, AudioError) as error:
         raise HTTPException(400, str(error)) from None
-    return job
 
 
 async def _read_body(request: Request) -> bytes:
@@ -297,6 +315,65 @@ async def video_list(request: Request) -> Response:
             break
         shown.append(data)
     return _success(shown)
+
+
+async def voice_list(request: Request) -> Response:
+    """List the voices."""
+    found = await _in_voice_thread(request, voices.all_voices)
+    return _success([wire.voice_data(_voice(request, spec)) for spec in found.values()])
+
+
+async def voice_generate(request: Request) -> Response:
+    """Let a voice speak a text."""
+    engine = _engine(request)
+    text, voice_name = await _read_json(request, wire.read_speech)
+    limit = wire.MAX_TEXT if engine.settings.like_hosted else MAX_TEXT
+    if len(text) > limit:
+        raise HTTPException(
+            400, f"the text has {len(text)} characters, and {limit} are allowed: split it into several texts"
+        )
+    if engine.queue.resources.exhausted is not None:
+        return busy_response(engine.queue.resources.exhausted)
+    if engine.voice_limiter.statistics().tasks_waiting >= MAX_WAITING_TEXTS:
+        return busy_response("too many texts are being synthesized")
+    known = await _in_voice_thread(request, voices.all_voices)
+    if voice_name not in known:
+        message = f"there is no voice {voice_name!r}; voice_name must be one of: {', '.join(known)}"
+        return error_response(404, message, code=wire.NOT_FOUND)
+
+    def speak() -> tuple[str, Utterance]:
+        utterance = voices.synthesize(text, voice_name, max_seconds=engine.settings.audio_limit)
+        return engine.queue.speeches.add(utterance), utterance
+
+    try:
+        speech_id, utterance = await _in_voice_thread(request, speak)
+    except SpeechError as error:
+        raise HTTPException(400, str(error)) from None
+    url = f"{_base_url(request)}speeches/{speech_id}.wav"
+    return _success(wire.speech_data(Speech(url=url, text=text, voice_name=voice_name, words=tuple(utterance.words))))
+
+
+async def _in_voice_thread(request: Request, work: Callable[[], T]) -> T:
+    """Use the voices in a thread, one call at a time: loading one takes seconds, and they share the processor.
+
+    Raises:
+        HTTPException: The extra ``voices`` is not installed.
+    """
+    try:
+        return await anyio.to_thread.run_sync(work, limiter=_engine(request).voice_limiter)
+    except ImportError as error:
+        raise HTTPException(404, f"this engine has no voices: {error}") from None
+
+
+def _voice(request: Request, spec: voices.VoiceSpec) -> Voice:
+    return Voice(
+        voice_name=spec.name,
+        gender=spec.gender,
+        language=spec.language,
+        locale=spec.locale,
+        preview_url=f"{_base_url(request)}voices/{spec.name}.wav",
+        tags=spec.tags,
+    )
 
 
 def _success(data: object) -> Response:
@@ -442,6 +519,35 @@ async def preview_file(request: Request) -> Response:
     # The picture of a character in the folder changes with its file.
     caching = "max-age=3600" if is_built_in(pose.character) else "no-cache"
     return Response(picture, media_type="image/png", headers={"Cache-Control": caching})
+
+
+async def speech_file(request: Request) -> Response:
+    """Send a speech. The URL alone grants access, as for videos."""
+    speech_id = request.path_params["speech_id"]
+    missing = error_response(404, "there is no such file; speeches are deleted after a day", code=wire.NOT_FOUND)
+    if not re.fullmatch("[0-9a-f]{32}", speech_id):
+        return missing
+    try:
+        file = await anyio.open_file(_engine(request).queue.speeches.path(speech_id), "rb")
+    except FileNotFoundError:
+        return missing
+    return VideoResponse(file, "audio/wav")
+
+
+async def voice_sample(request: Request) -> Response:
+    """Send a sample of a voice."""
+    spec = (await _in_voice_thread(request, voices.all_voices)).get(request.path_params["voice_name"])
+    if spec is None:
+        return error_response(404, "there is no such file", code=wire.NOT_FOUND)
+    sample = await _in_voice_thread(request, partial(_sample, spec))
+    return Response(sample, media_type="audio/wav", headers={"Cache-Control": "max-age=3600"})
+
+
+@cache
+def _sample(spec: voices.VoiceSpec) -> bytes:
+    file = io.BytesIO()
+    write_wav(file, voices.synthesize(spec.sample, spec.name))
+    return file.getvalue()
 
 
 def _preview(pose: CameraPose) -> bytes:

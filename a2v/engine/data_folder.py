@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-_OWN_NAMES = {"audio", "recordings", "token", "uploads", "videos", "work"}
+_OWN_NAMES = {"audio", "recordings", "speeches", "token", "uploads", "videos", "work"}
 _OWN_PREFIXES = ("tasks.sqlite3", "token.")
 
 

@@ -19,3 +19,7 @@ class RenderCrashedError(A2VError):
 
 class ResourceExhaustedError(A2VError):
     """The machine has run out of memory, disk space, processes or the like. The request is retried when it has them."""
+
+
+class SpeechError(A2VError):
+    """A text cannot be synthesized; the message says why, and what to do."""

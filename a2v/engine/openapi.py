@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from a2v._core import wire
 from a2v._values.models import VideoStatus
 from a2v._version import __version__
+from a2v.engine import voices
 from a2v.engine.recording_fetcher import HTTP_URL, UPLOAD_URL
 
 if TYPE_CHECKING:
@@ -76,11 +77,17 @@ def _seed_paths(settings: Settings) -> dict[str, Json]:
 
 def _later_paths(known: Characters) -> dict[str, Json]:
     avatar_id = {"type": "string", "enum": list(known.specs)}
+    speak = _call("voiceGenerate", "Let a voice speak a text.", _ref("Speech"), errors=(400, 404, 413, 415))
+    speak["requestBody"] = {"required": True, "content": _json(_ref("Text"))}
     poses = _call("avatarPoseList", "List the poses of an avatar.", _list("Pose"), query="avatar_id", like=avatar_id)
     return {
         wire.VIDEO_LIST: {"get": _call("videoList", "List the videos, newest first.", _list("Video"))},
         wire.AVATAR_LIST: {"get": _call("avatarList", "List the avatars with their poses.", _list("Avatar"))},
         wire.AVATAR_POSE_LIST: {"get": poses},
+        wire.VOICE_LIST: {
+            "get": _call("voiceList", "List the voices; the engine needs its extra `voices`.", _list("Voice"))
+        },
+        wire.VOICE_GENERATE: {"post": speak},
     }
 
 
@@ -124,11 +131,16 @@ def _upload_paths() -> dict[str, Json]:
     }
 
 
+_SPOKEN = (
+    "The text, at most 5,000 characters. Other Latin letters and common signs may be used, too; the rest is refused."
+)
+_SPOKEN_PATTERN = r"^[ -~]{0,2500}[A-Za-z][ -~]{0,2499}$"
+
 _ERRORS = {
     400: "The request is invalid; `message` says why.",
     401: "The token is missing or wrong.",
     403: "The quota is used up, or the request comes from a web page of another origin.",
-    404: "Not found; `code` is 10001.",
+    404: "Not found; `code` is 10001. Another `code` for voices: the engine has none.",
     408: "The body took too long.",
     409: "The body does not have the SHA-256 in the path.",
     411: "There is no Content-Length.",
@@ -224,6 +236,8 @@ def _later_schemas(names: Json, known: Characters) -> Json:
     status = {"type": "string", "enum": [one.value for one in VideoStatus if one is not VideoStatus.UNKNOWN]}
     video = {"video_id": _ID, "status": status, "video_url": {**_URL, "type": ["string", "null"]}}
     pose = {"pose_id": _TEXT, "name": _TEXT, "preview_url": _URL}
+    voice: Json = dict.fromkeys(("voice_name", "gender", "language", "locale"), _TEXT)
+    voice |= {"preview_url": _URL, "tags": {"type": "array", "items": _TEXT}}
     kinds = {"enum": ["human", "cg_human"]}
     nothing = {"type": "null"}
     return {
@@ -233,6 +247,12 @@ def _later_schemas(names: Json, known: Characters) -> Json:
         "Submitted": _object({"video_id": _ID, "status": {"const": VideoStatus.PENDING.value}}),
         "Video": _object(video, {"mask_video_url": _URL, "message": _TEXT}),
         "Pose": _object(pose),
+        "Voice": _object(voice),
+        "Text": _object(
+            {"text": {**_TEXT, "pattern": _SPOKEN_PATTERN, "description": _SPOKEN}, "voice_name": _voice_name()}
+        ),
+        "Speech": _object({"url": {**_URL, "description": "An `audio_url`, for a day."}}, {"words": _list("Word")}),
+        "Word": _object({"text": _TEXT, "start": {"type": "number"}, "end": {"type": "number"}}),
         "Avatar": _object({"id": _TEXT, "avatar_type": kinds, **names, "poses": _list("Pose")}),
     }
 
@@ -244,6 +264,13 @@ def _job(id_field: str, known: list[str], more: Json) -> Json:
         "description": "The URL of the recording: http(s)://…, that of an upload, or file:///… for files that the engine may read.",
     }
     return _object({id_field: {"type": "string", "enum": known}, "audio_url": audio_url}, more)
+
+
+def _voice_name() -> Json:
+    try:
+        return {"type": "string", "enum": list(voices.all_voices())}
+    except ImportError:
+        return _TEXT
 
 
 def _flag(*values: bool) -> Json:

@@ -50,6 +50,7 @@ from a2v.engine.errors import RenderCrashedError, RenderError
 from a2v.engine.exhaustion import MAX_BACKOFF, OUT_OF_MEMORY, LogThrottle, ResourceMonitor, exhaustion_reason
 from a2v.engine.recording_fetcher import fetch_recording
 from a2v.engine.renderer import Renderer, RenderRequest, log_crash, open_process, render_in_child
+from a2v.engine.speeches import Speeches
 from a2v.engine.uploads import UPLOAD, Uploads
 from a2v.errors import ConfigurationError
 
@@ -99,7 +100,10 @@ class RenderQueue:
     Attributes:
         resources: Whether the machine has run out of something.
         uploads: The recordings that clients have uploaded.
+        speeches: The speeches of the engine's voices, which tasks may use as recordings. Available while the queue runs.
     """
+
+    speeches: Speeches
 
     def __init__(
         self, store: TaskStore, folder: Path, settings: Settings, renderer: Renderer = render_in_child
@@ -109,6 +113,7 @@ class RenderQueue:
         self._store = store
         self._settings = settings
         self._renderer = renderer
+        self._speeches = folder / "speeches"
         self._videos = folder / "videos"
         self._recordings = folder / "audio"
         self._work_folder = folder / "work"
@@ -138,6 +143,7 @@ class RenderQueue:
             # It may still exist: files to which an orphaned render is writing cannot always be deleted.
             self._work_folder.mkdir(mode=0o700, exist_ok=True)
             self.uploads.recover()
+            self.speeches = Speeches(self._speeches)
             video_ids = {task.video_id for task in unfinished}
             for path in self._recordings.iterdir():
                 if path.name not in video_ids:
@@ -279,7 +285,7 @@ class RenderQueue:
         if not recording.is_file():
             if task.audio_url.startswith(UPLOAD):
                 await anyio.to_thread.run_sync(self.uploads.fetch, task.audio_url, part)
-            else:
+            elif not await anyio.to_thread.run_sync(self.speeches.copy, task.audio_url, part):
                 await fetch_recording(task.audio_url, part, self._settings)
             await anyio.to_thread.run_sync(move_durably, part, recording)
 
@@ -379,20 +385,21 @@ class RenderQueue:
     # -- retention ----------------------------------------------------------------------------------------------------
 
     async def _sweep(self) -> None:
-        """Delete expired uploads, and expired videos, as ``keep_days`` says."""
+        """Delete expired uploads, speeches, and videos, as ``keep_days`` says."""
         keep_seconds = inf if self._settings.keep_days is None else self._settings.keep_days * _DAY
         log = LogThrottle()
         while True:
             failures = 0
             try:
                 failures += self.uploads.sweep()
+                failures += await anyio.to_thread.run_sync(self.speeches.sweep, self._store.unfinished_audio_urls())
                 for video_id in self._store.ended_before(time.time() - keep_seconds):
                     failures += not self._delete(video_id)
                     await anyio.lowlevel.checkpoint()
-            except sqlite3.Error:
+            except (OSError, sqlite3.Error):
                 failures += 1
             if failures and log.is_due():
-                logger.error("%d expired videos or uploads could not be deleted; the next sweep retries", failures)
+                logger.error("%d expired files could not be deleted; the next sweep retries", failures)
             await anyio.sleep(min(SWEEP_SECONDS, keep_seconds))
 
     def _delete(self, video_id: str) -> bool:

@@ -304,6 +304,11 @@ class TaskStore:
         """Delete a task."""
         self._db.execute("DELETE FROM tasks WHERE video_id = ?", (video_id,))
 
+    def unfinished_audio_urls(self) -> list[str]:
+        """Return the ``audio_url`` of each unfinished task."""
+        rows = self._db.execute("SELECT audio_url FROM tasks WHERE status IN ('pending', 'in_progressing')")
+        return [str(audio_url) for (audio_url,) in rows]
+
     def consume_quota(self, quota: int) -> bool:
         """Count a request against the quota of the data folder's lifetime; return whether it was still within it."""
         return bool(self._db.execute("UPDATE spending SET calls = calls + 1 WHERE calls < ?", (quota,)).rowcount)

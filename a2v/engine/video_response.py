@@ -24,16 +24,15 @@ _RANGE = re.compile(r"bytes=\s*(?:([0-9]{1,18})-([0-9]{1,18})?|-([0-9]{1,18}))\s
 
 
 class VideoResponse(Response):
-    """A response with a video.
+    """A response with a video, or another file.
 
     Args:
         file: The open file; closed after the response.
+        media_type: Its type.
     """
 
-    media_type = "video/mp4"
-
-    def __init__(self, file: anyio.AsyncFile[bytes]) -> None:
-        super().__init__()
+    def __init__(self, file: anyio.AsyncFile[bytes], media_type: str = "video/mp4") -> None:
+        super().__init__(media_type=media_type)
         self.status_code: int = 200
         self._file = file
         status = os.fstat(file.wrapped.fileno())

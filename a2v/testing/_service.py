@@ -489,7 +489,7 @@ class Service(Account):
         if isinstance(value, Voice):
             return wire.voice_data(value)
         if isinstance(value, Speech):
-            return {"url": value.url}
+            return wire.speech_data(value)
         return {"video_id": value, "status": VideoStatus.PENDING.value} if self.statuses else {"video_id": value}
 
     # -- files --------------------------------------------------------------------------------------------------------

@@ -112,6 +112,22 @@ async def test_a_speech(service, make_client) -> None:
 
 
 @pytest.mark.parametrize(
+    "words", [None, "Hello!", [{"text": "Hello!"}], [{"text": "a", "start": 2.0, "end": 1.0}], [{"text": 5}], 7]
+)
+async def test_the_words_of_a_speech(service, make_client, words) -> None:
+    """What does not look like words is ignored: the speech may be paid for."""
+    data = {"url": SPEECH_URL, "words": [{"text": "Hello!", "start": 0, "end": 0.5}]}
+    good, bad = (
+        httpx.Response(200, json={"code": 0, "message": "", "data": each}) for each in (data, data | {"words": words})
+    )
+    service.replies["voice.generate"] = [good, bad]
+    async with make_client() as client:
+        speech = await client.voices.generate(text="Hello!", voice_name="heart")
+        assert speech.words == (a2v.Word(text="Hello!", start=0.0, end=0.5),)
+        assert (await client.voices.generate(text="Hello!", voice_name="heart")).words == ()
+
+
+@pytest.mark.parametrize(
     ("arguments", "problem"),
     [
         ({"text": None}, "text must be the text to be spoken"),

@@ -15,7 +15,13 @@ pytestmark = pytest.mark.extended
 schemathesis = pytest.importorskip("schemathesis", reason="needs the dependency group `extended`")
 
 SEED = [(wire.CHARACTER_LIST, "GET"), (wire.VIDEO_GENERATE, "POST"), (wire.VIDEO_GET, "GET")]
-LATER = [(wire.VIDEO_LIST, "GET"), (wire.AVATAR_LIST, "GET"), (wire.AVATAR_POSE_LIST, "GET")]
+LATER = [
+    (wire.VIDEO_LIST, "GET"),
+    (wire.AVATAR_LIST, "GET"),
+    (wire.AVATAR_POSE_LIST, "GET"),
+    (wire.VOICE_LIST, "GET"),
+    (wire.VOICE_GENERATE, "POST"),
+]
 UPLOADS = [(wire.UPLOADS, "GET"), (f"{wire.UPLOADS}/{{sha256}}", "GET"), (f"{wire.UPLOADS}/{{sha256}}", "PUT")]
 CALLS = {"seed": SEED + UPLOADS, "later": SEED + LATER + UPLOADS}
 MODES = {"allowed": schemathesis.GenerationMode.POSITIVE, "forbidden": schemathesis.GenerationMode.NEGATIVE}
@@ -25,7 +31,7 @@ WHAT_TO_ASK = [
     for revision, calls in CALLS.items()
     for path, method in calls
     for mode in MODES
-    if mode == "allowed" or path in (wire.VIDEO_GENERATE, wire.VIDEO_GET, wire.AVATAR_POSE_LIST)
+    if mode == "allowed" or path in (wire.VIDEO_GENERATE, wire.VIDEO_GET, wire.AVATAR_POSE_LIST, wire.VOICE_GENERATE)
 ]
 # Deterministic, so that a failure can be reproduced.
 BOUNDED = settings(

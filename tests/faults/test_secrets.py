@@ -74,7 +74,7 @@ def test_objects_with_a_secret_say_what_to_pass_instead(name, travel) -> None:
 def test_each_public_class_was_thought_of() -> None:
     """A class that is new either holds a secret and is in the table, or holds none and is one of the values."""
     values = {"Avatar", "Character", "Job", "JobState", "JournalEntry", "Outcome", "Pace", "Pose", "Progress"}
-    values |= {"RowError", "Speech", "Video", "VideoStatus", "Voice"}
+    values |= {"RowError", "Speech", "Video", "VideoStatus", "Voice", "Word"}
     classes = {name for name in a2v.__all__ if inspect.isclass(getattr(a2v, name))}
     errors = {name for name in classes if issubclass(getattr(a2v, name), a2v.A2VError)}
     assert classes - errors - values <= set(HOLDERS)

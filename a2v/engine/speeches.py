@@ -1,0 +1,114 @@
+"""The speeches of the engine: recordings that its voices have made, kept for a day in the data folder.
+
+A speech is a WAV file with a random name of 128 bits, so that its URL is a secret itself, like that of a video. ``video.generate``
+takes the URL as an ``audio_url``. The engine recognises it by its path and copies the file: it could not fetch a URL of its own,
+because it refuses private addresses, and after a restart its port may be another one.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import shutil
+import time
+import wave
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import numpy as np
+
+from a2v.engine.data_folder import ensure_private_folder, move_durably
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from a2v.engine.voices import Utterance
+
+KEEP_SECONDS = 86_400.0
+"""How long a speech is kept after its synthesis."""
+_PATH = re.compile(r"/speeches/([0-9a-f]{32})\.wav$")
+
+
+class Speeches:
+    """The speeches of one data folder.
+
+    Args:
+        folder: Their folder; created if it does not exist.
+
+    Raises:
+        ConfigurationError: The folder is a link or a file.
+        OSError: The folder cannot be created.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        ensure_private_folder(folder)
+        self._folder = folder
+
+    def add(self, utterance: Utterance) -> str:
+        """Store a speech; return its id.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        speech_id = secrets.token_hex(16)
+        part = self._folder / f"{speech_id}.part"
+        try:
+            with os.fdopen(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as file:
+                write_wav(file, utterance)
+            move_durably(part, self.path(speech_id))
+        finally:
+            part.unlink(missing_ok=True)
+        return speech_id
+
+    def path(self, speech_id: str) -> Path:
+        """Return the path of a speech."""
+        return self._folder / f"{speech_id}.wav"
+
+    def copy(self, audio_url: str, destination: Path) -> bool:
+        """Copy the speech that a URL means; return whether there is one.
+
+        Raises:
+            OSError: The copy cannot be written.
+        """
+        speech_id = speech_id_of(audio_url)
+        if speech_id is None:
+            return False
+        try:
+            shutil.copyfile(self.path(speech_id), destination)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def sweep(self, needed: Iterable[str]) -> int:
+        """Delete the speeches that are older than a day; return how many could not be deleted.
+
+        Args:
+            needed: The ``audio_url`` of each unfinished task, whose speeches are kept.
+        """
+        kept = {speech_id_of(audio_url) for audio_url in needed}
+        failures = 0
+        for path in self._folder.iterdir():
+            try:
+                if path.stem not in kept and path.stat().st_mtime < time.time() - KEEP_SECONDS:
+                    path.unlink(missing_ok=True)
+            except OSError:
+                failures += 1
+        return failures
+
+
+def speech_id_of(audio_url: str) -> str | None:
+    """Return the id in the URL of a speech, on whatever host and port; ``None`` if it is not one."""
+    found = _PATH.search(urlsplit(audio_url).path)
+    return found[1] if found else None
+
+
+def write_wav(file: object, utterance: Utterance) -> None:
+    """Write a speech as 16-bit WAV."""
+    samples = np.clip(utterance.samples, -1, 1) * 32767
+    with wave.open(file, "wb") as target:  # type: ignore[call-overload]  # a binary file
+        target.setnchannels(1)
+        target.setsampwidth(2)
+        target.setframerate(utterance.rate)
+        target.writeframes(samples.astype("<i2").tobytes())
