@@ -38,12 +38,12 @@ class SharedRateLimiter:
     """
 
     def __init__(self, limiter: RateLimiter) -> None:
-        self.limiter = limiter
-        self.pid = os.getpid()
-        self.lock = Lock()
+        self.limiter: RateLimiter = limiter
+        self.pid: int = os.getpid()
+        self.lock: Lock = Lock()
         # The limiter's time when it was last read, and when that was by a real clock that all threads share.
         self.now: float | None = None
-        self.read_at = 0.0
+        self.read_at: float = 0.0
 
 
 class LoopRateLimiter:
