@@ -60,7 +60,7 @@ from a2v.cli.recordings import (
 )
 from a2v.cli.renderers import Renderer, open_renderer
 from a2v.cli.report import check_report, write_report
-from a2v.cli.targets import check_folder, check_videos, make_folder
+from a2v.cli.targets import check_folder, check_videos, output_folder
 from a2v.cli.terminal import eprint, plural
 from a2v.cli.tracking import continues
 
@@ -78,6 +78,7 @@ _STAGED_DAYS = 7
 _MAX_LISTED = 10
 _DRY_RUN_TIMEOUT = 15.0  # seconds
 _PROGRESS_INTERVAL = 0.5
+_SQLITE = b"SQLite format 3\0"
 
 
 async def run_batch(
@@ -103,10 +104,8 @@ async def run_batch(
     journal = find_existing(flags.journal) if flags.journal else folder / JOURNAL
     _check_paths(source, folder, journal, flags, server)
     manifest = await _read(source, journal, staging, server, dry_run=flags.dry_run)
-    if not flags.dry_run:
-        make_folder(folder)
     if flags.report:
-        check_report(flags.report, manifest.recordings)
+        check_report(flags.report, manifest.recordings, folder)
     if flags.overwrite:
         check_videos(manifest, folder, source.needed)
     options = flags.to_options(folder, journal, manifest.keys)
@@ -120,11 +119,12 @@ async def run_batch(
     if flags.dry_run:
         await run.dry_run()
         return
-    try:
-        await run.run(renderer)
-    finally:
-        if own_engine:
-            run.remove_copies(own_engine)
+    with output_folder(folder):
+        try:
+            await run.run(renderer)
+        finally:
+            if own_engine:
+                run.remove_copies(own_engine)
 
 
 def _check_paths(source: BatchSource, folder: Path, journal: Path, flags: BatchFlags, server: ServerOptions) -> None:
@@ -132,12 +132,21 @@ def _check_paths(source: BatchSource, folder: Path, journal: Path, flags: BatchF
     source.check_folder(folder)
     if journal.is_dir():
         raise UsageError(f"--journal: {journal} is a folder; give the name of a file in it")
+    _check_journal(journal)
     if flags.report:
         token = [Path(server.token_file)] if server.token_file else []
-        check_report(flags.report, [*source.needed, journal, *token])
+        check_report(flags.report, [*source.needed, journal, *token], folder)
     if not flags.dry_run:
         check_folder(folder)
         _check_not_running(journal)
+
+
+def _check_journal(journal: Path) -> None:
+    """Refuse another file before a lock file is made beside it. The batch itself reports damaged journals."""
+    with suppress(OSError), journal.open("rb") as file:
+        start = file.read(len(_SQLITE))
+        if start and start != _SQLITE:
+            raise UsageError(f"--journal: {journal} is not a journal: choose another name for it")
 
 
 def _entries(journal: Path) -> list[JournalEntry]:

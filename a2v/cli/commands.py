@@ -74,7 +74,7 @@ from a2v.cli.options import (
 from a2v.cli.recording_files import find_recordings, table_among, write_table
 from a2v.cli.recordings import open_staging, read_audio, upload_recordings
 from a2v.cli.renderers import open_renderer
-from a2v.cli.targets import check_targets, make_folder, recording_of
+from a2v.cli.targets import check_targets, output_folder, recording_of
 from a2v.cli.terminal import eprint, plural
 from a2v.cli.tracking import CommandTimeoutError, time_limit, track_videos
 
@@ -159,9 +159,8 @@ async def demo(
     """
     from a2v.cli.demo import CLIPS, advice, make_videos  # noqa: PLC0415  # needed by this command only
 
-    make_folder(output)
     server = ServerOptions(local=True, size=size, as_json=as_json, verbose=verbose)
-    with time_limit(None) as limit:
+    with output_folder(output), time_limit(None) as limit:
         async with track_videos(server, limit, [clip.path for clip in CLIPS]) as tracker:
             made = await make_videos(tracker, output)
             tracker.events.emit(Info(tuple(advice(made, output))))

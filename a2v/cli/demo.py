@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import shutil
 import sys
 from itertools import cycle
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ import anyio
 from attrs import frozen
 
 from a2v import A2VError, Job
+from a2v.cli.terminal import program, shown_path
 from a2v.engine import SAMPLE_RECORDING
 
 if TYPE_CHECKING:
@@ -94,15 +94,13 @@ async def make_videos(tracker: VideoTracker, folder: Path) -> list[Path]:
 
 def advice(made: list[Path], folder: Path) -> list[str]:
     """Return the lines that say what to do next."""
-    # In a virtual environment that is not activated, the program is not on the path.
-    program = "a2v" if shutil.which("a2v") else shlex.quote(sys.argv[0])
     opener = {"darwin": "open", "win32": "start"}.get(sys.platform, "xdg-open")
     return [
         "",
-        f"{len(made)} videos are in {folder.absolute()}",
+        f"{len(made)} videos are in {shown_path(folder)}",
         "Open them with any video player, for example:",
-        f"  {opener} {shlex.quote(str(made[0]))}",
+        f"  {opener} {shlex.quote(shown_path(made[0]))}",
         "Make a video of your own recording:",
-        f"  {program} generate RECORDING --model-id eva_a0008 --local -o hello.mp4",
+        f"  {program()} generate RECORDING --model-id eva_a0008 --local -o hello.mp4",
         f"{CREDITS} {FOLDER / 'LICENSE.md'}",
     ]

@@ -47,7 +47,7 @@ from a2v.cli.events import (
     Warned,
 )
 from a2v.cli.job_status import count_stages, format_counts
-from a2v.cli.terminal import clean, duration, eprint, plural, shown_path
+from a2v.cli.terminal import clean, duration, eprint, plural, program, shown_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -470,12 +470,12 @@ def _shared_lines(event: Event) -> Iterator[str]:
             if parts.scheme == "https" or is_loopback(parts.hostname or ""):
                 yield "To use it from another terminal:"
                 yield f"  export A2V_BASE_URL={base_url} A2V_TOKEN={shown}"
-                yield "  a2v characters"
+                yield f"  {program()} characters"
             else:
                 yield "It has no TLS, so anyone in the network can read its token: add --tls-cert and --tls-key, or put a proxy"
                 yield "with TLS in front of it. In a private network that you trust, clients can use it as it is:"
                 yield f"  export A2V_BASE_URL={base_url} A2V_TOKEN={shown}"
-                yield "  a2v characters --insecure"
+                yield f"  {program()} characters --insecure"
         case ChecksCompleted(checks):
             width = max(len(check.name) for check in checks)
             for check in checks:

@@ -28,19 +28,21 @@ _FORMULA = re.compile(rf"({_CELL_START}[\s'\"]*)(?=[=+\-@＝＋－＠])")  # noq
 _NUMBER = re.compile(r"[+-]?[0-9]+(?:[.,][0-9]+)?")
 
 
-def check_report(report: Path, needed: Iterable[Path]) -> None:
+def check_report(report: Path, needed: Iterable[Path], folder: Path) -> None:
     """Check that a report can be written, and that it replaces no file that is still needed.
 
     Args:
         report: The file of the report.
         needed: The files that must not be replaced, whether they exist or not.
+        folder: The folder of the videos, which the batch creates.
 
     Raises:
         UsageError: It cannot be written.
     """
     if report.suffix.lower() not in (".csv", ".json"):
         raise UsageError(f"--report: {report} must end in .csv or .json")
-    if report.is_dir() or not report.absolute().parent.is_dir():
+    parent = report.absolute().parent
+    if report.is_dir() or not (parent.is_dir() or os.path.realpath(parent) == os.path.realpath(folder)):
         raise UsageError(f"--report: {report} is not a file in an existing folder")
     for path in needed:
         if _is_name_key(report, path):

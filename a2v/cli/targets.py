@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from a2v._core.file_urls import path_from_url
 from a2v.cli.options import UsageError, in_cli_terms
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from a2v.cli.batch_manifest import BatchManifest
 
@@ -131,6 +132,23 @@ def make_folder(path: Path, option: str = "--output") -> None:
         raise UsageError(f"{option}: the folder {path} cannot be created: {error.strerror}") from None
     if not os.access(path, os.W_OK):
         raise UsageError(f"{option}: the folder {path} is not writable")
+
+
+@contextmanager
+def output_folder(path: Path) -> Iterator[None]:
+    """Create a folder unless it exists, and remove it again if it is still empty at the end of the block.
+
+    Raises:
+        UsageError: It cannot be created or written to.
+    """
+    existed = path.exists()
+    make_folder(path)
+    try:
+        yield
+    finally:
+        if not existed:
+            with suppress(OSError):
+                path.rmdir()
 
 
 def check_videos(manifest: BatchManifest, folder: Path, needed: Iterable[Path]) -> None:

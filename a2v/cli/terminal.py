@@ -6,7 +6,10 @@ Results go to stdout, errors and warnings to stderr. Text from a server or a fil
 from __future__ import annotations
 
 import os
+import shlex
+import shutil
 import sys
+from pathlib import Path
 
 from a2v._values.text import escape
 
@@ -50,6 +53,27 @@ def shown_path(path: str | os.PathLike[str]) -> str:
     except (OSError, ValueError):  # the current folder was deleted, or is on another drive
         return os.fspath(path)
     return os.fspath(path) if relative.startswith(os.pardir) else relative
+
+
+def program() -> str:
+    """Return the command that starts this program, for hints that people copy.
+
+    In a virtual environment that is not activated, ``a2v`` is not on the path, or is that of another environment.
+    """
+    started = Path(sys.argv[0])
+    if started.stem.lower() == "a2v":
+        return "a2v" if _is_found("a2v", started) else shlex.quote(shown_path(started))
+    if started.stem == "__main__" and not _is_found("a2v", Path(sys.executable).with_name("a2v")):
+        python = "python" if _is_found("python", Path(sys.executable)) else shlex.quote(shown_path(sys.executable))
+        return f"{python} -m a2v"
+    return "a2v"
+
+
+def _is_found(name: str, path: Path) -> bool:
+    """Whether the shell finds this program under a name."""
+    found = shutil.which(name)
+    # On Windows, the path may lack the extension.
+    return found is not None and os.path.realpath(Path(found).with_suffix("")) == os.path.realpath(path.with_suffix(""))
 
 
 def plural(count: int, noun: str) -> str:

@@ -29,7 +29,7 @@ from a2v.cli.events import (
 )
 from a2v.cli.logs import log_command
 from a2v.cli.renderers import open_renderer
-from a2v.cli.terminal import eprint
+from a2v.cli.terminal import eprint, program
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Iterator
@@ -294,9 +294,11 @@ def continues(server: ServerOptions) -> str:
 
 def _resume_commands(videos: Iterable[TrackedVideo], flags: str) -> list[str]:
     rendering = [shlex.quote(video.video_id) for video in videos if not video.rendered]
-    watch = [f"  a2v watch {' '.join(rendering)}{flags}"] if rendering else []
+    watch = [f"  {program()} watch {' '.join(rendering)}{flags}"] if rendering else []
     return watch + [
-        f"  a2v download {shlex.quote(video.video_id)}{_target_flags(video)}{flags}" for video in videos if video.target
+        f"  {program()} download {shlex.quote(video.video_id)}{_target_flags(video)}{flags}"
+        for video in videos
+        if video.target
     ]
 
 

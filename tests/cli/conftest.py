@@ -36,6 +36,8 @@ def environment(service: Service) -> dict[str, str]:
     # Unbuffered output would hide what happens to what is left in a buffer at the end.
     others = ("A2V_", "PYTHONUNBUFFERED")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(others)}
+    # Where ``a2v`` is found, hints name it so.
+    kept["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"
     return kept | {"A2V_BASE_URL": service.files_url, "A2V_TOKEN": TOKEN, "COLUMNS": "100"}
 
 
