@@ -248,8 +248,8 @@ class ThroughClient:
     async def main(self) -> None:
         self.started = anyio.current_time()
         async with anyio.create_task_group() as tasks:
-            for _ in range(self.scenario.clients):
-                tasks.start_soon(self.batch, self.scenario.videos // self.scenario.clients)
+            for videos in shares(self.scenario):
+                tasks.start_soon(self.batch, videos)
 
     async def batch(self, videos: int) -> None:
         transport = self.run.service.transport()
@@ -285,6 +285,12 @@ class Scenario:
     bounds: dict[str, float] = Factory(dict)
     clients: int = 1
     seeds: int = SEEDS
+
+
+def shares(scenario: Scenario) -> list[int]:
+    """Return how many videos each client has."""
+    each, more = divmod(scenario.videos, scenario.clients)
+    return [each + (number < more) for number in range(scenario.clients)]
 
 
 SCENARIOS = [
@@ -346,6 +352,13 @@ SCENARIOS = [
         {"requests": 12, "delay": 80, "p95": 200, "refused": 0.02},
         clients=2,
     ),
+    # Clients that know of each other by the headers of responses only. At most 64 of them raise no error.
+    Scenario("8 processes, one token", 100, World(), {"refused": 0.08, "delay": 80}, clients=8),
+    Scenario("the same, sliding window", 100, World(limiter=sliding_window), {"refused": 0.12, "delay": 80}, clients=8),
+    Scenario("the same, token bucket", 100, World(limiter=token_bucket), {"refused": 0.03, "delay": 80}, clients=8),
+    Scenario("16 processes", 100, World(), {"requests": 12.5, "refused": 0.15, "delay": 80}, clients=16),
+    Scenario("16 processes, list", 100, World(listing=True), {"requests": 10, "delay": 16}, clients=16, seeds=15),
+    Scenario("64 processes, N = 1000", 1000, World(), {"end": 6500}, clients=64, seeds=1),
     Scenario("N = 100, sliding window", 100, World(limiter=sliding_window), {"requests": 11, "delay": 72, "p95": 190}),
     Scenario("N = 100, token bucket", 100, World(limiter=token_bucket), {"requests": 11, "delay": 72, "p95": 190}),
     # Servers that start with the newest, or with any: every third poll goes to the video polled least recently, so
@@ -379,8 +392,8 @@ def simulated(client: Client) -> Runner:
 
     def run(scenario: Scenario, seed: int) -> Run:
         simulation = Simulation(scenario.world, seed)
-        for number in range(scenario.clients):
-            client(simulation, scenario.videos // scenario.clients, seed * 10 + number)
+        for number, videos in enumerate(shares(scenario)):
+            client(simulation, videos, seed * 100 + number)
         simulation.run(scenario.videos)
         return simulation
 
@@ -448,6 +461,7 @@ WORDS = {
     "turnaround": "x oracle's turnaround",
     "makespan": "x oracle's makespan",
     "seconds": "turnaround s",
+    "end": "makespan s",
     "first": "first result s",
     "late": "delay - sqrt(T/2) s",
     "longest": "longest delay s",

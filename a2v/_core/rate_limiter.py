@@ -16,8 +16,16 @@ most ``limit`` requests within any minute satisfies all three, so the limiter lo
 ended: the server counted it no later than that. Requests in flight count as well.
 
 **The server's count.** The log alone would suffice if no other client used the token. ``X-Ratelimit-Left`` shows when others
-use it too: it is then lower than the log explains. In that case the limiter spreads what is left over the
-rest of the server's window. Only the newest request's headers count, because responses may arrive in any order.
+use it too: it is then lower than the log explains. Only the newest request's headers count, because responses may arrive in
+any order.
+
+**Other clients.** The headers show how much all clients use, but not how many there are. So each client keeps an estimate of
+that number (``_clients``), and sends polls at that fraction of the limit, at slightly random intervals. The estimate rises
+while the server's count is used up faster than the limit allows, and most after a 429; it falls while some is left over. All
+clients see the same count, so their estimates rise and fall together. They also drift slowly towards one common value, so
+estimates that started apart become equal, and with them the shares. Intervals are longer while little is left, and shorter
+while much is. No client sends a burst when the window is reset. Estimating the share from a client's own requests instead
+would preserve any share, however unfair; halving the rate of those that get a 429 would make shares random.
 
 **Spreading.** Sending everything at once would make the next request wait for up to a minute. So each kind of request may
 use a share of the minute as a burst (``_BURST``), and is spread over the rest of the minute beyond that. Polls have the
@@ -51,12 +59,29 @@ DEFAULT_LIMIT = 30
 _WINDOW = 60.0
 # Seconds. Clocks run at slightly different speeds, and a cancelled request may arrive after it was released.
 _MARGIN = 0.5
-# Seconds for which other users of the token are expected to continue to use it.
+# Seconds, or intervals between requests if that is longer, for which others are expected to continue to use the token.
 _SHARED_MEMORY = 2 * _WINDOW
+_SHARED_INTERVALS = 3
 # Seconds after the last 429 until the next one counts as the first: the client was idle meanwhile, so it may know nothing new.
 _THROTTLED_MEMORY = 300.0
 # Seconds. Date and X-Ratelimit-Reset are whole seconds, so their difference may be one short.
 _ROUNDING = 1.0
+# The estimate of the number of clients. These values were chosen with benchmarks/polling.py.
+_TARGET = 0.97  # the share of the limit that all clients together are to use
+_GAIN = 1.5  # the exponent of the correction that a minute of observation makes
+_MIN_AGE = 8.0  # seconds of the server's window before it says how fast the clients send
+_PRIOR = 15.0  # seconds of use at the target that are added to each observation, so that short ones count less
+_MAX_USE = 8.0  # the highest use of the limit that is believed
+_THROTTLED_USE = 1.5  # the use of the limit that a 429 shows at least
+_MAX_CLIENTS = 200.0
+_MAX_INTERVAL = 240.0  # seconds
+_COMMON_CLIENTS = 8.0  # what estimates drift to, and the minutes that it takes for those above it and for those below
+_DRIFT_DOWN, _DRIFT_UP = 5.0, 20.0
+_SMOOTHING = 20.0  # seconds of the window at the target that are added to what is left of it
+_JITTER = 0.2  # the width of the random share of intervals
+# Responses and seconds after which a token bucket is recognised and its refill is accounted for, and the missing tokens that
+# show other clients. Latency and rounding explain up to two.
+_BUCKET_RESPONSES, _BUCKET_PERIOD, _BUCKET_MISSING = 3, 45.0, 3
 # Limits the open connections in place of the pool, which downloads share and which must not make them wait.
 _MAX_IN_FLIGHT = 50
 # Seconds. Shorter delays than a clock's resolution never pass.
@@ -98,6 +123,8 @@ class Pace(Value):
     failing_for: float | None = None
 
 
+# The intervals of requests if other clients use the token too, as a multiple of an equal share's. Calls wait for nobody.
+_YIELD = {RequestKind.CALL: 0.0, RequestKind.SUBMIT: 1 / 3, RequestKind.GET: 1.0, RequestKind.LIST: 1.1}
 # The share of a window that may be used at once. Requests beyond it are spread over the rest of the window.
 _BURST = {RequestKind.CALL: 1.0, RequestKind.SUBMIT: 0.8, RequestKind.GET: 1 / 3, RequestKind.LIST: 1 / 3}
 
@@ -149,6 +176,16 @@ class RateLimiter:
         # Whether any response has reported a limit or its absence, and when one last showed other users of the token.
         self._is_limit_known = False
         self._others_seen_at = -math.inf
+        # The estimated number of clients with equal shares, and when it was last updated.
+        self._clients: float = 1.0
+        self._estimated_at: float | None = None
+        # Seconds per request of what is left of the server's window; 0.0: no other clients. And the random factor of the next interval.
+        self._seconds_per_request: float = 0.0
+        self._interval_factor: float = 1.0
+        # How many responses in a row looked like those of a token bucket; the time, the tokens and the reservation of an
+        # earlier one.
+        self._bucket_responses: int = 0
+        self._bucket_checked: tuple[float, float, int] | None = None
 
     @property
     def in_flight(self) -> int:
@@ -182,6 +219,7 @@ class RateLimiter:
         """
         self._last_reservation += 1
         self._in_flight[self._last_reservation] = self._last_sent = now
+        self._interval_factor = 1 + _JITTER * (self._jitter() - 0.5)
         if self._left is not None:
             self._left -= 1
         return self._last_reservation
@@ -204,9 +242,7 @@ class RateLimiter:
             return
         if good:
             self._throttled_count, self._throttled_since = 0, None
-        if reservation > self._newest_response:
-            self._newest_response = reservation
-            self._read_headers(headers, now, good=good)
+        self._read_if_newest(reservation, now, headers, good=good)
 
     def throttled(self, reservation: int, now: float, headers: Mapping[str, str]) -> float:
         """Record that a request exceeded the limit (HTTP 429, or code 1009).
@@ -220,7 +256,9 @@ class RateLimiter:
             if self._throttled_since is None or now - self._throttled_at > _THROTTLED_MEMORY:
                 self._throttled_since = now
             self._throttled_at = now
-        self.release(reservation, now, headers, good=False)
+        self._others_seen_at = now
+        self.release(reservation, now)
+        self._read_if_newest(reservation, now, headers, good=False, throttled=True)
         self.limit = self.limit or self._assumed_limit
         asked, doublings = retry_after(headers), 2.0 ** min(self._throttled_count - 1, 9)
         if asked is None:
@@ -228,8 +266,9 @@ class RateLimiter:
         else:
             # The minimum is for servers that always answer "0": they would get a request per second forever.
             pause = max(min(asked, _MAX_PAUSE), min(doublings, _WINDOW))
-        self._pause(pause, now)
-        self._is_limit_known, self._others_seen_at = True, now
+        # Each client resumes at a random time of its own interval.
+        self._pause(pause, now, spread=min(self._interval, _WINDOW) / 2 if self._seconds_per_request else 0.0)
+        self._is_limit_known = True
         self._left, self._resets_at = 0, self._paused_until
         return self._paused_until - now
 
@@ -244,9 +283,9 @@ class RateLimiter:
         if asked is not None:
             self._pause(min(asked, _MAX_PAUSE), now)
 
-    def _pause(self, pause: float, now: float) -> None:
+    def _pause(self, pause: float, now: float, spread: float = 0.0) -> None:
         """Send nothing for ``pause`` seconds and a random share more, so that several clients do not return together."""
-        self._paused_until = max(self._paused_until, now + pause + self._jitter() * (1 + pause / 10))
+        self._paused_until = max(self._paused_until, now + pause + self._jitter() * (1 + pause / 10 + spread))
 
     def _capped(self, limit: int) -> int:
         return int(min(limit, self._ceiling))
@@ -282,7 +321,12 @@ class RateLimiter:
         return self._is_shared(now) and (self._left is None or self._left <= 2 * in_flight)
 
     def _is_shared(self, now: float) -> bool:
-        return now - self._others_seen_at < _SHARED_MEMORY
+        return now - self._others_seen_at < max(_SHARED_MEMORY, _SHARED_INTERVALS * self._interval)
+
+    @property
+    def _interval(self) -> float:
+        """The seconds between requests of one of several clients with equal shares."""
+        return self._clients * _WINDOW / (self.limit or self._assumed_limit)
 
     def _log_delay(self, now: float, limit: int) -> float:
         excess = len(self._in_flight) + len(self._log) - limit
@@ -294,6 +338,10 @@ class RateLimiter:
         """Return the seconds until a request beyond the burst of its kind is to be sent."""
         if self.limit is None:
             return 0.0
+        if self._seconds_per_request and self._is_shared(now):
+            per_request = _WINDOW / self.limit if self._left is None else self._seconds_per_request
+            interval = _YIELD[kind] * self._clients * per_request * self._interval_factor
+            return self._last_sent + min(interval, _MAX_INTERVAL) - now
         left = self.limit - len(self._in_flight) - len(self._log)
         frees_at = self._log[0] + _WINDOW + _MARGIN if self._log else now
         interval = (_WINDOW + _MARGIN) / self.limit
@@ -307,7 +355,14 @@ class RateLimiter:
             return 0.0
         return self._last_sent + interval - now
 
-    def _read_headers(self, headers: Mapping[str, str], now: float, *, good: bool) -> None:
+    def _read_if_newest(
+        self, reservation: int, now: float, headers: Mapping[str, str], *, good: bool, throttled: bool = False
+    ) -> None:
+        if reservation > self._newest_response:
+            self._newest_response = reservation
+            self._read_headers(headers, now, good=good, throttled=throttled)
+
+    def _read_headers(self, headers: Mapping[str, str], now: float, *, good: bool, throttled: bool) -> None:
         total, left = _smallest(headers, "x-ratelimit-total"), _smallest(headers, "x-ratelimit-left")
         if total is None and left is None:
             if good and not self._is_limit_known:
@@ -318,12 +373,56 @@ class RateLimiter:
         self.limit = self._capped(int(total)) if total and total >= 1 else self.limit or self._assumed_limit
         if left is None:
             return
-        if left < self.limit - len(self._in_flight) - len(self._log):
-            self._others_seen_at = now
-        self._left = int(left) - len(self._in_flight)
         reset = reset_in(headers)
+        if self._shows_others(now, self.limit, left, reset):
+            self._others_seen_at = now
+        self._estimate_clients(now, self.limit, left, reset, throttled=throttled)
+        self._left = int(left) - len(self._in_flight)
         # Without a reset in the future, the own log has to do.
         self._resets_at = now if reset is None else now + min(reset, _WINDOW) + _ROUNDING
+
+    def _shows_others(self, now: float, limit: int, left: float, reset: float | None) -> bool:
+        """Whether a response shows requests of other clients, because less is left than this client's requests explain."""
+        if left < limit - len(self._in_flight) - len(self._log):
+            return True
+        # The refill of a token bucket may make up for the requests of others, if they are few. It shows how many tokens are
+        # missing in a second way: the time until it is full.
+        per_token = _WINDOW / limit
+        is_bucket = reset is not None and abs(reset - (limit - left) * per_token) <= per_token + _ROUNDING + _MARGIN
+        self._bucket_responses = self._bucket_responses + 1 if is_bucket else 0
+        checked = self._bucket_checked
+        if checked and now < checked[0] + _BUCKET_PERIOD and left < limit - 1:
+            return False
+        self._bucket_checked = now, left, self._newest_response
+        if checked is None or self._bucket_responses < _BUCKET_RESPONSES or left >= limit - 1:
+            return False  # a full bucket may have missed a refill
+        own = self._newest_response - checked[2]
+        return checked[1] + (now - checked[0]) / per_token - own - left >= _BUCKET_MISSING
+
+    def _estimate_clients(self, now: float, limit: int, left: float, reset: float | None, *, throttled: bool) -> None:
+        """Update the number of clients by how fast all of them together have used the server's window so far."""
+        if not self._is_shared(now):
+            self._clients, self._estimated_at, self._seconds_per_request = 1.0, None, 0.0
+            return
+        until_reset = 0.0 if reset is None else reset
+        if until_reset > _WINDOW + _ROUNDING:  # a window of another length
+            self._clients, self._estimated_at, self._seconds_per_request = 1.0, None, 0.0
+            return
+        used = 1 - min(max(left / limit, 0.0), 1.0)
+        self._seconds_per_request = (until_reset + _SMOOTHING) / (limit * (1 - used + _SMOOTHING / _WINDOW))
+        # Of a sliding window this is the age of its first request, so both kinds are read in the same way.
+        age = max(0.0, _WINDOW - until_reset)
+        if age < _MIN_AGE and used < 1 / 2:
+            return
+        use = (used * _WINDOW + _TARGET * _PRIOR) / (age + _PRIOR)
+        if throttled:
+            use = max(use, _THROTTLED_USE)
+        minutes = 1.0 if self._estimated_at is None else min(1.0, (now - self._estimated_at) / _WINDOW)
+        self._estimated_at = now
+        estimate = math.log(self._clients) + _GAIN * minutes * math.log(min(use, _MAX_USE) / _TARGET)
+        drift = _DRIFT_DOWN if self._clients > _COMMON_CLIENTS else _DRIFT_UP
+        estimate += (math.log(_COMMON_CLIENTS) - estimate) * (1 - math.exp(-minutes / drift))
+        self._clients = min(max(math.exp(estimate), 1.0), _MAX_CLIENTS)
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:

@@ -112,12 +112,12 @@ def test_every_reply_means_something(name) -> None:
 @EXACTLY
 @given(exchanges=st.lists(st.tuples(HEADERS, st.booleans(), st.floats(0, 200)), min_size=1, max_size=8))
 def test_no_header_stops_the_budget(exchanges: list[tuple[dict[str, str], bool, float]]) -> None:
-    """Whatever a server says of its limit: every kind of request is sent again within two windows and a bit."""
+    """Whatever a server says of its limit: every kind of request is sent again within five minutes."""
     budget, now = RateLimiter(30, jitter=lambda: 0.5), 0.0
     for headers, refused, later in exchanges:
         now += later
         delay = max(budget.delay(now, kind) for kind in RequestKind)
-        assert 0 <= delay <= 150
+        assert 0 <= delay <= 300
         now += delay
         reservation = budget.acquire(now)
         if refused:
