@@ -8,6 +8,7 @@ import inspect
 import io
 import os
 import re
+import shlex
 import signal
 import sys
 from contextlib import aclosing
@@ -46,6 +47,7 @@ from a2v.cli.events import (
     TrackedVideo,
     VideoShown,
     VideosListed,
+    VoicesListed,
 )
 from a2v.cli.help import ASKING, CHECKING, DEMO, ENVIRONMENT, OFFLINE, SUBMITTING, Formatter, epilogue
 from a2v.cli.logs import log_command, log_to_stderr
@@ -74,8 +76,9 @@ from a2v.cli.options import (
 from a2v.cli.recording_files import find_recordings, table_among, write_table
 from a2v.cli.recordings import open_staging, read_audio, upload_recordings
 from a2v.cli.renderers import open_renderer
+from a2v.cli.speaking import check_captions, check_speech, choose_voice, read_text, write_captions
 from a2v.cli.targets import check_targets, output_folder, recording_of
-from a2v.cli.terminal import eprint, plural
+from a2v.cli.terminal import eprint, plural, program
 from a2v.cli.tracking import CommandTimeoutError, time_limit, track_videos
 
 if TYPE_CHECKING:
@@ -263,6 +266,79 @@ async def generate(
                 await upload_recordings(tracker.client, files, tracker.events)
             task = await tracker.submit(job_for(await stage(audio_url)), target=output, mask_target=mask_output)
             await tracker.follow(task, overwrite=overwrite, timeout=limit.for_videos)
+
+
+@_command(3, ASKING, "a2v voices", "a2v voices --local", synonyms=("voice", "speakers", "tts"))
+async def voices(*, timeout: Timeout = None, server: ServerOptions = ServerOptions()) -> None:  # noqa: B008  # frozen
+    """List the voices, if the server has any: voice_name, gender, language, tags, sample."""
+    with time_limit(timeout) as limit:
+        async with track_videos(server, limit) as tracker:
+            tracker.events.emit(VoicesListed(await tracker.client.voices.list(), has_urls=not server.local))
+
+
+@_command(
+    4,
+    SUBMITTING,
+    'a2v say "Hello!" --model-id eva_a0008 --local -o hello.mp4',
+    "a2v say - --model-id eva_a0008 --voice heart < speech.txt",
+    usage="say [OPTIONS] TEXT",
+    synonyms=("speak", "text"),
+)
+async def say(
+    text: Annotated[
+        str | None, Parameter(help="Text to speak; - reads it from standard input.", allow_leading_hyphen=True)
+    ] = None,
+    /,
+    *,
+    text_file: Annotated[OptionalPath, Parameter(help="File with the text, in UTF-8.")] = None,
+    voice: Annotated[
+        str | None,
+        Parameter(help="Voice that speaks; see `a2v voices`. Default: the first one of the character's gender."),
+    ] = None,
+    speaker: SpeakerOptions = SpeakerOptions(),  # noqa: B008  # frozen
+    output: Target | None = None,
+    captions: Annotated[Flag, Parameter(help="Write captions beside the video: .srt and .vtt.")] = False,
+    mask_output: Annotated[OptionalPath, Parameter(help="File to save the mask to; implies --with-mask.")] = None,
+    overwrite: Overwrite = False,
+    timeout: Timeout = None,
+    server: ServerOptions = ServerOptions(),  # noqa: B008  # frozen
+) -> None:
+    """Make a video of a character or an avatar speaking a text, wait for it, and save it.
+
+    The text is synthesized once, and the video submitted once; neither is repeated automatically. Without -o, the URL of the video
+    is printed.
+    """
+    server.check()
+    spoken = read_text(text, text_file)
+    job_for = partial(
+        read_job,
+        model_id=speaker.model_id,
+        pose_id=speaker.pose_id,
+        with_mask=speaker.with_mask or mask_output is not None,
+    )
+    job_for("https://example.com/speech.wav")
+    check_speech(spoken, voice)
+    check_targets(output, mask_output, [text_file] if text_file else [], overwrite=overwrite)
+    if captions:
+        check_captions(output, overwrite=overwrite)
+    if not output and not server.keeps_videos:
+        raise UsageError("with --local the video is deleted when the command ends: save it with -o FILE")
+    with time_limit(timeout) as limit:
+        async with track_videos(server, limit) as tracker:
+            client = tracker.client
+            voice = voice or await choose_voice(client, speaker.model_id, speaker.pose_id)
+            with tracker.events.activity("synthesizing the text"):
+                speech = await client.voices.generate(text=spoken, voice_name=voice)
+            try:
+                task = await tracker.submit(job_for(speech.url), target=output, mask_target=mask_output)
+            except A2VError as error:
+                if server.keeps_videos and not isinstance(error, SubmissionUnknownError):
+                    error.add_note("The text was synthesized. Submit the video without paying for that again:")
+                    error.add_note(f"  {program()} generate {shlex.quote(speech.url)}{speaker.flags}{server.flags}")
+                raise
+            await tracker.follow(task, overwrite=overwrite, timeout=limit.for_videos)
+            if captions and output:
+                write_captions(speech, output)
 
 
 @_command(5, ASKING, "a2v videos", "a2v videos --local --data-dir engine", synonyms=("list", "ls", "history"))

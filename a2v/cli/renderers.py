@@ -44,6 +44,7 @@ from a2v.cli.events import (
     VideoShown,
     VideosListed,
     VideoSubmitted,
+    VoicesListed,
     Warned,
 )
 from a2v.cli.job_status import count_stages, format_counts
@@ -53,7 +54,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from types import TracebackType
 
-    from a2v import Avatar, Character, Progress, Video
+    from a2v import Avatar, Character, Progress, Video, Voice
     from a2v.cli.events import Previews
     from a2v.cli.job_status import JobStatus
 
@@ -91,7 +92,7 @@ def open_renderer(*, as_json: bool) -> Renderer:
 class JsonRenderer(Renderer):
     """JSON for programs: a single document, or one line per change for commands that follow videos or jobs."""
 
-    def render(self, event: Event) -> None:  # one case per event
+    def render(self, event: Event) -> None:  # noqa: C901  # one case per event
         """Print an event that carries data; messages for people are left out."""
         match event:
             case VideoSubmitted(video) | VideoChanged(video) | VideoSaved(video) | VideoShown(video):
@@ -100,6 +101,8 @@ class JsonRenderer(Renderer):
                 self._print([_character_json(one, previews) for one in characters])
             case AvatarsListed(avatars, previews):
                 self._print([_avatar_json(one, previews) for one in avatars])
+            case VoicesListed(voices, has_urls):
+                self._print([wire.voice_data(_listed_voice(voice, has_url=has_urls)) for voice in voices])
             case VideosListed(videos, has_urls):
                 self._print([_video_json(_listed(video, has_url=has_urls)) for video in videos])
             case JobEnded(job):
@@ -139,6 +142,9 @@ class PlainRenderer(Renderer):
             case AvatarsListed(avatars, previews):
                 for fields in _pose_fields(avatars, previews):
                     _print_fields(*fields)
+            case VoicesListed(voices, has_urls):
+                for voice in voices:
+                    _print_fields(*_voice_fields(_listed_voice(voice, has_url=has_urls)))
             case VideosListed(videos, has_urls):
                 for video in (_listed(video, has_url=has_urls) for video in videos):
                     _print_fields(video.video_id, _status_word(video), _detail(video))
@@ -207,6 +213,9 @@ class TerminalRenderer(Renderer):
             case AvatarsListed(avatars, previews):
                 rows = list(_pose_fields(avatars, previews))
                 self._print_table(("pose_id", "name", "pose", "gender", "preview"), rows, previews)
+            case VoicesListed(voices, has_urls):
+                rows = [_voice_fields(_listed_voice(voice, has_url=has_urls)) for voice in voices]
+                self._print_table(("voice_name", "gender", "language", "tags", "sample"), rows)
             case VideosListed(videos, has_urls):
                 listed = [_listed(video, has_url=has_urls) for video in videos]
                 rows = [(video.video_id, _plain_status(video), _detail(video)) for video in listed]
@@ -424,6 +433,14 @@ def _listed(video: Video, *, has_url: bool) -> TrackedVideo:
         video.video_id,
         snapshot=video if has_url else evolve(video, video_url=None, mask_video_url=None),
     )
+
+
+def _listed_voice(voice: Voice, *, has_url: bool) -> Voice:
+    return voice if has_url else evolve(voice, preview_url="")
+
+
+def _voice_fields(voice: Voice) -> tuple[str, ...]:
+    return voice.voice_name, voice.gender, voice.locale or voice.language, ", ".join(voice.tags), voice.preview_url
 
 
 def _pose_fields(avatars: Iterable[Avatar], previews: Previews) -> Iterator[tuple[str, ...]]:
