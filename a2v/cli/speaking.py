@@ -9,7 +9,6 @@ from a2v import A2VError
 from a2v._core import wire
 from a2v.cli.captions import to_srt, to_vtt
 from a2v.cli.options import UsageError
-from a2v.cli.targets import make_folder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -99,7 +98,6 @@ def check_captions(output: Path | None, *, overwrite: bool) -> None:
     for path in caption_paths(output):
         if path.is_dir() or (path.exists() and not overwrite):
             raise UsageError(f"--captions: {path} exists; add --overwrite to replace it")
-    make_folder(output.parent)
 
 
 def write_captions(speech: Speech, output: Path) -> None:
