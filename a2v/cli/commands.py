@@ -84,6 +84,8 @@ from a2v.cli.tracking import CommandTimeoutError, time_limit, track_videos
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from a2v._diagnostics import Check
+
 FAILED = 1
 USAGE = 2
 UNKNOWN = 3
@@ -537,9 +539,10 @@ def serve(
     run_engine(engine_settings, allow_remote=allow_remote, ready=ready)
 
 
-@_command(12, CHECKING, "a2v doctor", synonyms=("check", "test", "diagnose"))
+@_command(12, CHECKING, "a2v doctor", "a2v doctor --local", synonyms=("check", "test", "diagnose"))
 async def doctor(
     *,
+    local: Flag = False,
     base_url: Url = None,
     token_file: TokenFile = None,
     insecure: Flag = False,
@@ -547,11 +550,13 @@ async def doctor(
     as_json: AsJson = False,
     verbose: Verbose = 0,
 ) -> None:
-    """Check everything a video needs: token, server, clock, rate limit, extras, FFmpeg's libraries.
+    """Check your setup: that a server accepts your token, or with --local, that this machine renders.
 
-    Sends one request to the server, for its characters. Exits with 1 if there is a problem.
+    Checks the server if you have a token or have chosen a server, and this machine otherwise. Asks the server only for its
+    characters; this machine renders a third of a second. Exits with 1 if there is a problem.
 
     Args:
+        local: Check rendering on this machine, and no server.
         base_url: URL of the server. Default: A2V_BASE_URL, or the hosted service.
         token_file: File with the token, or - for standard input. Default: the token in A2V_TOKEN.
         insecure: Allow http:// to private addresses.
@@ -559,27 +564,35 @@ async def doctor(
         as_json: Print one JSON object: ok, and for each check its name, state (ok, note or problem) and words.
         verbose: Log to standard error what the command does; -vv: also each step of each HTTP request.
     """
-    from a2v._diagnostics import (  # noqa: PLC0415  # needed by this command only
-        Check,
-        check_access,
-        check_characters,
-        check_installation,
-    )
+    from a2v import _diagnostics  # noqa: PLC0415  # needed by this command only
 
+    if local and (base_url or token_file or insecure):
+        raise UsageError("--local checks this machine: remove --base-url, --token-file and --insecure")
     log_command(verbose)
-    checks = check_installation()
+    checks = _diagnostics.check_installation()
     if characters:
-        checks += await check_characters(characters)
+        checks += await _diagnostics.check_characters(characters)
+    names_server = base_url or token_file or os.environ.get("A2V_BASE_URL") or os.environ.get("A2V_TOKEN")
+    if local or not names_server:
+        checks += await _diagnostics.check_rendering(characters)
+        checks += [] if local else [_diagnostics.NO_TOKEN]
+    else:
+        checks += await _check_server(base_url, token_file, insecure=insecure)
+    open_renderer(as_json=as_json).render(ChecksCompleted(checks))
+    if problems := [check.name for check in checks if check.state == "problem"]:
+        raise A2VError(f"{len(problems)} of {len(checks)} checks found a problem: {', '.join(problems)}")
+
+
+async def _check_server(base_url: str | None, token_file: str | None, *, insecure: bool) -> list[Check]:
+    from a2v._diagnostics import Check, check_access  # noqa: PLC0415  # needed by this command only
+
     token, unreadable = Secret(None), []
     try:
         token = Secret(read_token(token_file))
     except UsageError as error:
         unreadable = [Check("token", "problem", str(error))]
     access = await check_access(token, token_file or "A2V_TOKEN", base_url, insecure=insecure)
-    checks += [*unreadable, *(access[1:] if unreadable else access)]
-    open_renderer(as_json=as_json).render(ChecksCompleted(checks))
-    if problems := [check.name for check in checks if check.state == "problem"]:
-        raise A2VError(f"{len(problems)} of {len(checks)} checks found a problem: {', '.join(problems)}")
+    return [*unreadable, *(access[1:] if unreadable else access)]
 
 
 app.register_install_completion_command(help="Install shell completion for bash, zsh or fish.")

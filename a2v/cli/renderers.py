@@ -60,6 +60,7 @@ if TYPE_CHECKING:
 
 _REFRESH_PER_SECOND = 8
 _MAX_DOWNLOADS = 4  # lines; a batch downloads a few files at a time
+_COLOURS = {"ok": "green", "note": "yellow", "problem": "red"}
 _STEPS = ("done", "rendering", "queued")  # always shown, so that the display does not jump
 _SOON = 2.0  # seconds until the next request that are worth mentioning
 _OUTAGE = 5.0  # seconds without a successful request; shorter failures are retried before anyone could react
@@ -230,6 +231,13 @@ class TerminalRenderer(Renderer):
                 rows = [(job.name, job.state, job.video_id or "", _relative(job)) for job in jobs]
                 self._print_table(("job", "state", "video_id", "path or error"), rows)
                 eprint(_journal_summary(jobs))
+            case ChecksCompleted(checks):
+                table = Table.grid(padding=(0, 2, 0, 0))
+                for check in checks:
+                    table.add_row(
+                        Text(check.state, _COLOURS[check.state]), Text(clean(check.name)), Text(clean(check.words))
+                    )
+                self._console.print(table)
             case Warned(text):
                 eprint(f"a2v: {text}")
             case _:
