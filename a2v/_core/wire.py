@@ -222,9 +222,9 @@ def upload_limits() -> ApiRequest[UploadLimits]:
     return ApiRequest("GET", UPLOADS, lambda data: _structure(data, UploadLimits))
 
 
-def upload_get(sha256: str) -> ApiRequest[None]:
-    """Ask for an upload, which the server then keeps for longer."""
-    return ApiRequest("GET", f"{UPLOADS}/{sha256}", lambda _: None)
+def upload_get(sha256: str, name: str) -> ApiRequest[None]:
+    """Ask for an upload, which the server then keeps for longer, under this name."""
+    return ApiRequest("GET", f"{UPLOADS}/{sha256}", lambda _: None, params={"name": name})
 
 
 def upload_put(sha256: str, name: str) -> ApiRequest[None]:

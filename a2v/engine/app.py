@@ -20,7 +20,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 import anyio
 import anyio.to_thread
-from attrs import asdict, field, frozen
+from attrs import asdict, evolve, field, frozen
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -37,8 +37,8 @@ from a2v.engine.errors import AudioError, SpeechError
 from a2v.engine.http_connections import extend_body_deadline
 from a2v.engine.middleware import AccessMiddleware, busy_response, error_response, unavailable_response
 from a2v.engine.openapi import openapi_document
-from a2v.engine.page import PAGE_HEADERS, page_html
-from a2v.engine.recording_fetcher import MAX_SECONDS, check_audio_url
+from a2v.engine.page import PAGE_HEADERS, PageVideo, page_html, page_state
+from a2v.engine.recording_fetcher import MAX_BYTES, MAX_SECONDS, check_audio_url
 from a2v.engine.render_queue import BusyError, RenderQueue
 from a2v.engine.renderer import Renderer, render_in_child
 from a2v.engine.settings import Revision, Settings
@@ -66,7 +66,10 @@ MAX_TEXT = 5000
 MAX_WAITING_TEXTS = 50
 MAX_LISTED = 2000
 """The maximum number of videos in `video.list`, if they fit into a response."""
-VIDEOS_ON_PAGE = 12
+VIDEOS_ON_PAGE = 24
+PAGE_WAIT_SECONDS = 25.0
+"""How long a request of the page waits for a change; proxies give up after 30 or 60 s."""
+PAGE_INTERVAL = 0.2
 PREVIEW_SIZE = 512
 RENDER_FAILED = 500
 """The code of a failed render in revision `seed`, whose responses have no status. The protocol defines none."""
@@ -106,11 +109,16 @@ def create_app(settings: Settings | None = None, *, renderer: Renderer | None = 
                 app.state.engine = Engine(store, queue, settings, catalogue)
                 yield
 
-    public, page_route = _public_routes(), Route("/", front_page)
+    public = _public_routes()
+    page = [
+        Route("/", front_page),
+        Route("/page/videos", page_videos, methods=["GET", "POST"]),
+        Route("/page/uploads", page_upload, methods=["POST"]),
+    ]
     uploads = [Route(wire.UPLOADS, upload_limits), Route(f"{wire.UPLOADS}/{{sha256}}", upload, methods=["GET", "PUT"])]
     app = Starlette(
-        routes=[*_calls(settings.revision), *uploads, *public, page_route],
-        middleware=[Middleware(AccessMiddleware, settings, public=public, uncounted=uploads, page=page_route)],
+        routes=[*_calls(settings.revision), *uploads, *public, *page],
+        middleware=[Middleware(AccessMiddleware, settings, public=public, uncounted=uploads, page=page)],
         exception_handlers={HTTPException: _http_error},
         lifespan=lifespan,
     )
@@ -173,6 +181,8 @@ class Engine:
     queue: RenderQueue
     settings: Settings
     catalogue: Catalogue
+    stopping: anyio.Event = field(factory=anyio.Event)
+    """Set when the server stops, so that the requests of pages end."""
     preview_limiter: anyio.CapacityLimiter = field(factory=partial(anyio.CapacityLimiter, 1))
     voice_limiter: anyio.CapacityLimiter = field(factory=partial(anyio.CapacityLimiter, 1))
 
@@ -217,8 +227,13 @@ async def avatar_pose_list(request: Request) -> Response:
 
 async def video_generate(request: Request) -> Response:
     """Submit a video."""
+    return await _submit(request, await _read_json(request, _read_checked_job))
+
+
+async def _submit(request: Request, job: Job, *, only_uploads: bool = False) -> Response:
     engine = _engine(request)
-    job = await _read_json(request, _read_checked_job)
+    if only_uploads and not (job.audio_url or "").startswith(UPLOAD):
+        raise HTTPException(400, "the page makes videos of uploads only")
     spec = _find_character(job, await engine.catalogue.current(), engine.settings)
     recording = _recording_name(engine, job.audio_url or "")
     if recording is None:
@@ -461,17 +476,21 @@ async def upload(request: Request) -> Response:
         raise HTTPException(
             400, "the last part of the path must be the SHA-256 of the recording, 64 hexadecimal digits in lower case"
         )
-    found = uploads.find(sha256)
+    found = uploads.find(sha256, request.query_params.get("name", ""))
     if request.method == "PUT" and found is None:
         if reason := _engine(request).queue.resources.exhausted:
             return unavailable_response(reason)
         found = await receive_upload(request, sha256)
     if found is None:
         return error_response(404, "there is no such upload", code=wire.NOT_FOUND)
+    return _upload_found(found)
+
+
+def _upload_found(found: Upload) -> Response:
     return _success({"audio_url": f"{UPLOAD}{found.sha256}", "size": found.size, "expires": int(found.expires)})
 
 
-async def receive_upload(request: Request, sha256: str) -> Upload:
+async def receive_upload(request: Request, sha256: str | None) -> Upload:
     """Store the body of a request as an upload."""
     length = request.headers.get("content-length", "")
     if not re.fullmatch("[0-9]{1,15}", length):
@@ -571,9 +590,46 @@ async def openapi(request: Request) -> Response:
     return JSONResponse(openapi_document(_engine(request).settings, known, _base_url(request).rstrip("/")))
 
 
+# -- the page ---------------------------------------------------------------------------------------------------------
+
+
 async def front_page(request: Request) -> Response:
     """Send the page."""
-    newest = _engine(request).store.newest(VIDEOS_ON_PAGE)
-    videos = [(task, _video(request, task)) for task in newest]
+    avatars, videos = await _page_content(request)
+    return HTMLResponse(page_html(avatars, videos, MAX_BYTES), headers=PAGE_HEADERS)
+
+
+async def page_videos(request: Request) -> Response:
+    """Send the list of the page as soon as it differs from the given version (GET), or submit a video of an upload (POST)."""
+    if request.method == "POST":
+        return await _submit(request, await _read_json(request, _read_checked_job), only_uploads=True)
+    engine, version = _engine(request), request.query_params.get("version")
+    with anyio.move_on_after(PAGE_WAIT_SECONDS):
+        while not engine.stopping.is_set():
+            changes = engine.store.changes
+            state = page_state(*await _page_content(request))
+            if state["version"] != version:
+                break
+            while engine.store.changes == changes and not engine.stopping.is_set():  # noqa: ASYNC110  # a counter of SQLite
+                await anyio.sleep(PAGE_INTERVAL)
+    return _success(page_state(*await _page_content(request)))
+
+
+async def page_upload(request: Request) -> Response:
+    """Store an upload of the page, which cannot compute the hash: browsers do that for pages with TLS only."""
+    if reason := _engine(request).queue.resources.exhausted:
+        return unavailable_response(reason)
+    return _upload_found(await receive_upload(request, None))
+
+
+async def _page_content(request: Request) -> tuple[list[Avatar], list[PageVideo]]:
+    engine = _engine(request)
+    positions = {video_id: place for place, video_id in enumerate(engine.store.pending(), start=1)}
+    videos = [
+        PageVideo(task, _video(request, task), positions.get(task.video_id))
+        for task in engine.store.newest(VIDEOS_ON_PAGE)
+    ]
     avatars = _avatars(request, await _known_characters(request))
-    return HTMLResponse(page_html(avatars, videos), headers=PAGE_HEADERS)
+    if engine.settings.revision == "seed":
+        avatars = [evolve(avatar, poses=()) for avatar in avatars]
+    return avatars, videos

@@ -102,7 +102,7 @@ class AccessMiddleware:
         settings: The token, the names of the engine, and the limits.
         public: The routes that need no token.
         uncounted: The routes that need the token, and do not count as requests.
-        page: The route of the page, which needs no token on this machine.
+        page: The routes of the page, which need no token on this machine.
         now: The clock, in seconds since 1970.
     """
 
@@ -113,7 +113,7 @@ class AccessMiddleware:
         *,
         public: Sequence[Route],
         uncounted: Sequence[Route],
-        page: Route,
+        page: Sequence[Route],
         now: Callable[[], float] = time.time,
     ) -> None:
         self._app = app
@@ -173,7 +173,7 @@ class AccessMiddleware:
             return _Access.PUBLIC
         if any(_matches(route, scope) for route in self._uncounted):
             return _Access.UNCOUNTED
-        return _Access.PAGE if _matches(self._page, scope) else _Access.TOKEN
+        return _Access.PAGE if any(_matches(route, scope) for route in self._page) else _Access.TOKEN
 
     def _add_headers(self, access: _Access, headers: MutableHeaders) -> None:
         headers["X-Content-Type-Options"] = "nosniff"
@@ -211,6 +211,9 @@ class AccessMiddleware:
         if _is_cross_site(headers, is_page=is_page):
             return error_response(403, "web pages of other sites may not use this engine")
         if (is_page and self._is_on_this_machine(scope, headers)) or self._is_authorised(token, is_page=is_page):
+            # Browsers send an Origin with every such request. It is the engine's own, or the request was refused before.
+            if is_page and scope["method"] not in ("GET", "HEAD") and "origin" not in headers:
+                return error_response(403, "only the engine's page may send this request")
             return None
         reason = "the token is missing or wrong; send it as 'Authorization: Bearer <token>'"
         return error_response(401, reason, headers={"WWW-Authenticate": "Basic" if is_page else "Bearer"})
@@ -280,7 +283,7 @@ def _is_cross_site(headers: Headers, *, is_page: bool) -> bool:
     if headers.get("sec-fetch-site", "none") in ("none", "same-origin"):
         return False
     follows = headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
-    return not (is_page and follows)
+    return not (is_page and follows and "origin" not in headers)
 
 
 def _is_address(name: str) -> bool:

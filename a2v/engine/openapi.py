@@ -119,7 +119,7 @@ def _upload_paths() -> dict[str, Json]:
         "required": True,
         "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
     }
-    put["parameters"] = [name]
+    get["parameters"] = put["parameters"] = [name]
     for call in (limits, get, put):
         # These requests do not count, so there is no limit to report.
         del call["responses"]["429"]

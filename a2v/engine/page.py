@@ -1,91 +1,71 @@
-"""The HTML page at ``GET /``: the latest videos and the characters. It has no scripts and loads nothing from elsewhere."""
+"""The HTML page at ``/``: make videos of recordings, and follow them.
+
+The script asks ``/page/videos`` for the list again and again; each request waits until the list changes. Cards are rendered here
+only, so that one function escapes foreign text, and the script replaces those that changed. Style and script are part of the
+page and allowed by their hashes; nothing comes from elsewhere.
+"""
 
 from __future__ import annotations
 
 import base64
 import hashlib
+import json
 from datetime import UTC, datetime
 from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from attrs import frozen
+
 from a2v._values.models import Avatar, Pose, Video, VideoStatus
+from a2v.engine.task_store import Task
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from a2v.engine.task_store import Task
+    from collections.abc import Mapping, Sequence
 
 _WORDS = {
-    VideoStatus.PENDING: "pending",
+    VideoStatus.PENDING: "waiting",
     VideoStatus.IN_PROGRESS: "rendering",
     VideoStatus.FINISHED: "finished",
     VideoStatus.FAILED: "failed",
 }
-_STYLE = """
-:root {
-  color-scheme: light dark;
-  --paper: #f6f5f2; --card: #fff; --ink: #1d1f24; --soft: #62666f; --line: #e3e1db; --accent: #b3452c; --accent-2: #7a4bb0;
-  --good: #1f7a4d; --bad: #b3261e; --shadow: 0 1px 2px #1d1f2414, 0 8px 24px #1d1f2412;
-}
-@media (prefers-color-scheme: dark) {
-  :root {
-    --paper: #131417; --card: #1d1f24; --ink: #f0eee9; --soft: #a3a7b0; --line: #30333a; --accent: #ff9478; --accent-2: #c6a2f5;
-    --good: #74d3a2; --bad: #ff9d94; --shadow: 0 1px 2px #0006, 0 8px 24px #0004;
-  }
-}
-* { box-sizing: border-box; }
-body { margin: 0; background: var(--paper); color: var(--ink); font: 1rem/1.55 system-ui, -apple-system, sans-serif; }
-header, main, footer { max-width: 72rem; margin: 0 auto; padding: 0 clamp(1rem, 4vw, 2.5rem); }
-header { padding-top: clamp(2rem, 6vw, 4rem); }
-h1 { margin: 0; font-size: clamp(2rem, 5vw, 3rem); line-height: 1.1; letter-spacing: -.03em; width: fit-content;
-  color: var(--accent); }
-@supports (background-clip: text) {
-  h1 { background: linear-gradient(100deg, var(--accent), var(--accent-2)); background-clip: text; color: transparent; }
-}
-h2 { margin: 3rem 0 1rem; font-size: 1.25rem; letter-spacing: -.01em; }
-h3 { margin: 0; font-size: 1rem; }
-p { margin: .25rem 0; }
-a { color: var(--accent); text-underline-offset: .15em; }
-:focus-visible { outline: 3px solid var(--accent-2); outline-offset: 2px; border-radius: .25rem; }
-code { font: .8125rem/1.4 ui-monospace, SFMono-Regular, Menlo, monospace; overflow-wrap: anywhere; }
-.lead { max-width: 42rem; color: var(--soft); font-size: 1.0625rem; }
-.soft { color: var(--soft); font-size: .875rem; }
-.grid { list-style: none; margin: 0; padding: 0; display: grid; gap: 1.25rem;
-  grid-template-columns: repeat(auto-fill, minmax(min(100%, 15rem), 1fr)); }
-.card { background: var(--card); border: 1px solid var(--line); border-radius: 1rem; overflow: hidden;
-  box-shadow: var(--shadow); display: flex; flex-direction: column; }
-.card > div { padding: .9rem 1rem 1rem; }
-.people { grid-template-columns: repeat(auto-fill, minmax(min(100%, 18rem), 1fr)); }
-.card > img, .card > video { display: block; width: 100%; height: auto; aspect-ratio: 1; object-fit: cover;
-  background: var(--line); }
-.card > video { object-fit: contain; background: #000; }
-.still { opacity: .35; filter: grayscale(1); }
-.poses { list-style: none; margin: .75rem 0 0; padding: .75rem 0 0; border-top: 1px solid var(--line); display: grid; gap: .5rem; }
-.card .soft + .soft { margin-top: .1rem; }
-.poses li { display: grid; grid-template-columns: 2.5rem 1fr; gap: .65rem; align-items: center; line-height: 1.3; }
-.poses img { width: 2.5rem; height: 2.5rem; border-radius: .6rem; object-fit: cover; background: var(--line); display: block; }
-.poses span { font-size: .875rem; }
-.status { font-size: .875rem; font-weight: 600; }
-.finished { color: var(--good); } .error { color: var(--bad); } .pending, .in_progressing { color: var(--soft); }
-.nothing { border: 2px dashed var(--line); border-radius: 1rem; padding: 2rem; text-align: center; color: var(--soft); }
-footer { padding-top: 3rem; padding-bottom: 3rem; }
-"""
-_HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
+_STYLE, _SCRIPT = (Path(__file__).with_name(f"page.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
+
+
+def _hash(source: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()}'"
+
+
 PAGE_HEADERS = {
-    # No scripts, nothing from other origins, and only the style above, by its hash.
-    "Content-Security-Policy": f"default-src 'none'; img-src 'self'; media-src 'self'; style-src 'sha256-{_HASH}'; "
-    "frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+    # The style and the script of the page, by their hashes, and nothing from other origins.
+    "Content-Security-Policy": f"default-src 'none'; img-src 'self'; media-src 'self'; connect-src 'self'; "
+    f"style-src {_hash(_STYLE)}; script-src {_hash(_SCRIPT)}; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
 }
 
 
-def page_html(avatars: Sequence[Avatar], videos: Sequence[tuple[Task, Video]]) -> str:
-    """Return the page.
+@frozen
+class PageVideo:
+    """A video as the page shows it.
+
+    Attributes:
+        task: The task.
+        video: Its snapshot.
+        position: Its place in the queue, from 1, while it is pending.
+    """
+
+    task: Task
+    video: Video
+    position: int | None = None
+
+
+def page_state(avatars: Sequence[Avatar], videos: Sequence[PageVideo]) -> dict[str, object]:
+    """Return the list of videos for the script: a card for each, a summary, and the version of all that.
 
     Args:
         avatars: The avatars.
-        videos: The latest tasks, each with its snapshot.
+        videos: The latest videos, newest first.
     """
     faces = {avatar.avatar_id: (avatar.display_name, avatar.preview_url) for avatar in avatars}
     faces |= {
@@ -93,56 +73,118 @@ def page_html(avatars: Sequence[Avatar], videos: Sequence[tuple[Task, Video]]) -
         for avatar in avatars
         for pose in avatar.poses
     }
-    # An old task may have a character that no longer exists.
-    latest = "".join(_video(task, video, *faces.get(task.subject_id, (task.subject_id, ""))) for task, video in videos)
-    nothing = "<p class=nothing>None yet. Submit one with <code>video.generate</code>, then reload the page.</p>"
+    cards = [_card(one, faces) for one in videos]
+    counts = {status: sum(one.task.status is status for one in videos) for status in _WORDS}
+    busy = [
+        f"{counts[status]} {_WORDS[status]}"
+        for status in (VideoStatus.IN_PROGRESS, VideoStatus.PENDING)
+        if counts[status]
+    ]
+    state: dict[str, object] = {"cards": cards, "summary": ", ".join(busy)}
+    return state | {"version": _digest(state)}
+
+
+def page_html(avatars: Sequence[Avatar], videos: Sequence[PageVideo], max_bytes: int = 0) -> str:
+    """Return the page.
+
+    Args:
+        avatars: The avatars.
+        videos: The latest videos, newest first.
+        max_bytes: The largest recording that can be uploaded.
+    """
+    state = page_state(avatars, videos)
+    cards = state["cards"]
+    assert isinstance(cards, list)  # noqa: S101  # for type checkers
+    people = "".join(_person(avatar, is_first=not number) for number, avatar in enumerate(avatars))
+    icon = f'<link rel=icon href="{escape(avatars[0].preview_url)}">' if avatars else ""
+    poses = "".join(_poses(avatar) for avatar in avatars if avatar.poses)
     return (
         "<!doctype html><html lang=en><head><meta charset=utf-8><title>a2v engine</title>"
         '<meta name=viewport content="width=device-width, initial-scale=1">'
-        f"<style>{_STYLE}</style></head><body>"
-        "<header><h1>a2v engine</h1><p class=lead>A character and a speech recording become a video of that character "
-        "speaking. This engine renders them on its own machine.</p></header>"
-        f"<main><section aria-labelledby=videos><h2 id=videos>Latest videos</h2>"
-        f"{f'<ul class=grid>{latest}</ul>' if latest else nothing}</section>"
-        "<section aria-labelledby=characters><h2 id=characters>Characters</h2>"
-        f'<ul class="grid people">{"".join(map(_avatar, avatars))}</ul></section></main>'
+        f"{icon}<style>{_STYLE}</style></head><body>"
+        "<header><h1>a2v engine</h1><p class=lead>Drop a recording, choose who speaks it, and watch the video being made.</p></header>"
+        "<main><p class=banner role=status hidden>The engine does not respond. Trying again…</p><div class=columns>"
+        "<noscript class=panel><p>Without JavaScript, this page shows videos, and cannot make them.</p></noscript>"
+        f'<form id=new class=panel data-max-bytes="{max_bytes}" aria-labelledby=make hidden><h2 id=make>New video</h2>'
+        "<label class=drop><strong>Drop recordings here</strong><span>or click to choose: WAV, MP3, M4A, FLAC, Ogg and others</span>"
+        '<input id=file type=file multiple accept="audio/*,video/*,.flac,.opus,.amr,.caf,.w64"></label>'
+        "<ul id=files class=files></ul>"
+        f"<fieldset><legend>Who speaks?</legend><div class=people>{people}</div>{poses}</fieldset>"
+        "<button class=make disabled>Make the video</button></form>"
+        "<section aria-labelledby=videos><div class=head><h2 id=videos>Videos</h2>"
+        f"<p id=summary class=soft aria-live=polite>{escape(str(state['summary']))}</p></div>"
+        f"<p id=nothing class=nothing{' hidden' if cards else ''}>None yet. The videos of all clients of this engine appear here.</p>"
+        f'<ul id=list class=grid data-version="{state["version"]}">{"".join(card["html"] for card in cards)}</ul></section></div></main>'
         "<footer class=soft>API: <a href=openapi.json>openapi.json</a> · <a href=health>health</a></footer>"
-        "</body></html>"
+        f"<script>{_SCRIPT}</script></body></html>"
     )
 
 
-def _avatar(avatar: Avatar) -> str:
-    shown = (avatar.display_name, avatar.preview_url, avatar.avatar_id, avatar.gender)
-    name, picture, avatar_id, gender = map(escape, shown)
-    poses = "".join(map(_pose, avatar.poses))
+def _digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]
+
+
+def _person(avatar: Avatar, *, is_first: bool) -> str:
+    name, picture, avatar_id = map(escape, (avatar.display_name, avatar.preview_url, avatar.avatar_id))
     return (
-        f'<li class=card><img src="{picture}" width=512 height=512 alt="{name}"><div><h3>{name}</h3>'
-        f"<p class=soft><code>{avatar_id}</code> · {gender}</p>"
-        f'{f"""<ul class=poses aria-label="Poses of {name}">{poses}</ul>""" if poses else ""}</div></li>'
+        f'<label class=person title="{avatar_id}"><input type=radio name=person id="person-{avatar_id}" '
+        f'value="model_id:{avatar_id}"{" checked" if is_first else ""}><img src="{picture}" width=512 height=512 '
+        f'loading=lazy alt=""><span>{name}</span></label>'
     )
 
 
-def _pose(pose: Pose) -> str:
-    name, picture, pose_id = map(escape, (pose.name, pose.preview_url, pose.pose_id))
+def _poses(avatar: Avatar) -> str:
+    avatar_id, name = map(escape, (avatar.avatar_id, avatar.display_name))
+    poses = "".join(_pose(pose, avatar, is_first=not number) for number, pose in enumerate(avatar.poses))
+    return f'<div class=poses data-person="person-{avatar_id}" role=group aria-label="Poses of {name}" hidden>{poses}</div>'
+
+
+def _pose(pose: Pose, avatar: Avatar, *, is_first: bool) -> str:
+    name, picture, pose_id, avatar_id = map(escape, (pose.name, pose.preview_url, pose.pose_id, avatar.avatar_id))
     return (
-        f'<li><img src="{picture}" width=40 height=40 loading=lazy alt="">'
-        f"<span>{name}<br><code class=soft>{pose_id}</code></span></li>"
+        f'<label class=pose title="{pose_id}"><input type=radio name="pose-{avatar_id}" value="pose_id:{pose_id}"'
+        f'{" checked" if is_first else ""}><span><img src="{picture}" width=32 height=32 loading=lazy alt="">{name}</span></label>'
     )
 
 
-def _video(task: Task, video: Video, name: str, picture: str) -> str:
-    name, picture, video_id, word = escape(name), escape(picture), escape(task.video_id), _WORDS[task.status]
-    shown = (
-        f'<video controls playsinline preload=metadata poster="{picture}" src="{escape(video.video_url)}"'
-        f' aria-label="{name} speaking"></video>'
-        if video.video_url
-        else f'<img class=still src="{picture}" width=512 height=512 alt="">'
+def _card(one: PageVideo, faces: Mapping[str, tuple[str, str]]) -> dict[str, str]:
+    # An old task may have a character that no longer exists.
+    face, picture = map(escape, faces.get(one.task.subject_id, (one.task.subject_id, "")))
+    recording, task_id = escape(one.task.recording or "Recording"), escape(one.task.video_id)
+    shown = _picture(one, face, picture)
+    status, word = one.task.status, _WORDS[one.task.status]
+    if one.position:
+        word = "next in the queue" if one.position == 1 else f"number {one.position} in the queue"
+    state = f'<p class="status {status.value}">{word}</p>'
+    submitted = datetime.fromtimestamp(one.task.created, UTC)
+    text = (
+        f"<div class=picture>{shown}</div><div class=text><h3>{recording}</h3>"
+        f"<p class=facts><span>{face}</span><span class=length hidden></span>"
+        f'<time datetime="{submitted:%Y-%m-%dT%H:%M:%SZ}">{submitted:%d %b %Y, %H:%M} UTC</time></p>'
+        f"{_actions(one) if one.video.video_url else state}"
+        f"{f'<p class=soft>{escape(one.task.message)}</p>' if one.task.message else ''}"
+        f"<p class=id><code>{task_id}</code></p></div>"
     )
-    submitted = datetime.fromtimestamp(task.created, UTC)
-    mask = f' · <a href="{escape(video.mask_video_url)}">mask</a>' if video.mask_video_url else ""
-    return (
-        f'<li class=card>{shown}<div><h3>{name}</h3><p><span class="status {task.status.value}">{word}</span>{mask}</p>'
-        f"{f'<p class=soft>{escape(task.message)}</p>' if task.message else ''}"
-        f'<p class=soft><time datetime="{submitted:%Y-%m-%dT%H:%M:%SZ}">{submitted:%d %b %Y, %H:%M} UTC</time></p>'
-        f"<p class=soft><code>{video_id}</code></p></div></li>"
-    )
+    digest = _digest(text)
+    kind = "card" if one.video.video_url else "card small"
+    html = f'<li class="{kind}" data-id="{task_id}" data-digest="{digest}">{text}</li>'
+    return {"id": one.task.video_id, "digest": digest, "html": html}
+
+
+def _picture(one: PageVideo, face: str, picture: str) -> str:
+    if one.video.video_url:
+        recording = escape(one.task.recording or "recording")
+        return (
+            f'<video controls playsinline preload=metadata poster="{picture}" src="{escape(one.video.video_url)}"'
+            f' aria-label="{face}: {recording}"></video>'
+        )
+    is_rendering = one.task.status is VideoStatus.IN_PROGRESS
+    bar = '<progress aria-label="Rendering"></progress>' if is_rendering else ""
+    return f'<img class=still src="{picture}" width=512 height=512 alt="">{bar}'
+
+
+def _actions(one: PageVideo) -> str:
+    name = escape(Path(one.task.recording or one.task.video_id).stem)
+    links = [(one.video.video_url, f"{name}.mp4", "Download"), (one.video.mask_video_url, f"{name}.mask.mp4", "Mask")]
+    shown = (f'<a href="{escape(url)}" download="{file}">{word}</a>' for url, file, word in links if url)
+    return f"<p class=actions>{''.join(shown)}</p>"

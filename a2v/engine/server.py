@@ -264,6 +264,7 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._accepting.cancel()
+        self._app.state.engine.stopping.set()
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._abort_after_grace)
             await super().shutdown(sockets)

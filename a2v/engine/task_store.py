@@ -195,6 +195,15 @@ class TaskStore:
     ) -> None:
         self._db.close()
 
+    @property
+    def changes(self) -> int:
+        """The number of rows that this process has changed, which differs after each change."""
+        return self._db.total_changes
+
+    def pending(self) -> list[str]:
+        """Return the video_ids of the pending tasks, oldest first."""
+        return [task.video_id for task in self._select("WHERE status = ? ORDER BY number", VideoStatus.PENDING.value)]
+
     def add(self, job: Job, character: bytes | None = None, recording: str = "") -> Task:
         """Store a new pending task.
 
@@ -320,9 +329,17 @@ class TaskStore:
         self._db.execute("INSERT OR REPLACE INTO uploads VALUES (?, ?, ?, ?)", (sha256, name, size, expires))
         return Upload(sha256, name, size, expires)
 
-    def keep_upload(self, sha256: str, until: float) -> Upload | None:
-        """Return an upload, and let it expire later; ``None`` if there is none."""
-        self._db.execute("UPDATE uploads SET expires = ? WHERE sha256 = ?", (until, sha256))
+    def keep_upload(self, sha256: str, until: float, name: str | None = None) -> Upload | None:
+        """Return an upload, and let it expire later; ``None`` if there is none.
+
+        Args:
+            sha256: The hash of its content.
+            until: The time of its deletion, in seconds since 1970.
+            name: Its new name; ``None``: as before.
+        """
+        self._db.execute(
+            "UPDATE uploads SET expires = ?, name = coalesce(?, name) WHERE sha256 = ?", (until, name, sha256)
+        )
         return next((upload for upload in self._uploads("WHERE sha256 = ?", sha256)), None)
 
     def uploads(self) -> list[Upload]:

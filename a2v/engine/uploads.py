@@ -102,15 +102,20 @@ class Uploads:
         """The space that uploads use, including those that are arriving."""
         return self._store.uploads_size() + self._arriving
 
-    def find(self, sha256: str) -> Upload | None:
-        """Return an upload, and keep it for another day; ``None`` if there is none."""
-        return self._store.keep_upload(sha256, time.time() + KEEP_SECONDS)
+    def find(self, sha256: str, name: str = "") -> Upload | None:
+        """Return an upload, and keep it for another day; ``None`` if there is none.
 
-    async def receive(self, sha256: str, name: str, size: int, blocks: AsyncIterator[bytes]) -> Upload:
+        Args:
+            sha256: The hash of its content.
+            name: The name that it has from now on; empty: as before.
+        """
+        return self._store.keep_upload(sha256, time.time() + KEEP_SECONDS, clean_name(name) if name else None)
+
+    async def receive(self, sha256: str | None, name: str, size: int, blocks: AsyncIterator[bytes]) -> Upload:
         """Store an upload.
 
         Args:
-            sha256: The hash that the content must have.
+            sha256: The hash that the content must have; ``None``: any.
             name: The name of the recording, for people.
             size: The announced size in bytes.
             blocks: The content.
@@ -125,13 +130,13 @@ class Uploads:
         try:
             with anyio.fail_after(MAX_SECONDS):
                 digest = await _write(part, size, blocks)
-            if digest != sha256:
+            if digest != (sha256 or digest):
                 raise UploadError(
                     409, "the content does not have this SHA-256: the file was changed while it was sent, or damaged"
                 )
-            await anyio.to_thread.run_sync(move_durably, part, self._folder / sha256)
+            await anyio.to_thread.run_sync(move_durably, part, self._folder / digest)
             self.received += 1
-            return self._store.add_upload(sha256, clean_name(name), size, time.time() + KEEP_SECONDS)
+            return self._store.add_upload(digest, clean_name(name), size, time.time() + KEEP_SECONDS)
         except TimeoutError:
             raise UploadError(
                 408,

@@ -70,7 +70,7 @@ async def test_every_route_but_the_public_ones_needs_the_token(kind, sent):
     asked = private_routes(settings) + odd + [("DELETE", "/v1/a2v/video.get"), ("OPTIONS", "/v1/a2v/video.generate")]
     async with client_of(settings, kind) as client:
         for method, path in asked:
-            if (path, sent) == ("/", "password"):
+            if sent == "password" and (path == "/" or path.startswith("/page/")):
                 continue
             reply = await client.request(method, path, headers=WRONG[sent])
             assert (reply.status_code, reply.headers["Cache-Control"]) == (401, "no-store"), (method, path)
@@ -178,6 +178,22 @@ async def test_a_host_header_that_is_more_than_a_name_is_refused(host):
         for path in ("/", "/health", "/v1/a2v/video.list"):
             reply = await client.get(path, headers={"Host": host, "Authorization": TOKEN})
             assert reply.status_code == 421, path
+
+
+@pytest.mark.parametrize("path", ["/page/uploads", "/page/videos"])
+async def test_only_the_page_itself_may_upload_and_submit_without_the_token(path):
+    """A page of another site, or a program that was tricked into sending a request, cannot have the engine's own origin."""
+    own = {"Origin": "http://localhost"}
+    async with client_of(Settings(token=TOKEN), "plain") as client:
+        for headers in ({}, {"Origin": "null"}, {"Origin": "http://localhost:81"}, {"Origin": "https://evil.example"}):
+            assert (await client.post(path, headers=headers, content=b"{}")).status_code == 403
+        for site in ("cross-site", "same-site"):
+            headers = own | {"Sec-Fetch-Site": site, "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
+            assert (await client.post(path, headers=headers, content=b"{}")).status_code == 403
+        assert (await client.post(path, headers=own, content=b"{}")).status_code in (200, 400)
+    async with client_of(Settings(token=TOKEN, host="0.0.0.0"), "plain") as client:
+        assert (await client.post(path, headers=own, content=b"{}")).status_code == 401
+        assert (await client.post(path, headers=own | PASSWORD, content=b"{}")).status_code in (200, 400)
 
 
 # -- other sites ------------------------------------------------------------------------------------------------------

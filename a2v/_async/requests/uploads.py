@@ -127,12 +127,12 @@ class Uploads:
     async def _send(
         self, session: Session, state: LoopState, recording: _Recording, limits: wire.UploadLimits
     ) -> Retry | None:
+        name = recording.path.name.encode(errors="replace").decode()
         try:
-            return await _exchange(session, state, wire.upload_get(recording.sha256))
+            return await _exchange(session, state, wire.upload_get(recording.sha256, name))
         except NotFoundError as error:
             if error.code != wire.NOT_FOUND:
                 raise
-        name = recording.path.name.encode(errors="replace").decode()
         telemetry.logger.info("uploading a recording of %d bytes", recording.size)
         with ExitStack() as stack:
             file = await _in_thread(partial(_open, recording.path))
