@@ -27,6 +27,8 @@ PUBLIC = {
     "/files/{video_id:path}.mp4",
     "/masks/{video_id:path}.mp4",
     "/previews/{subject_id:path}.png",
+    "/speeches/{speech_id:path}.wav",
+    "/voices/{voice_name:path}.wav",
     "/health",
     "/openapi.json",
 }
