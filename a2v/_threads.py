@@ -187,7 +187,7 @@ async def run(
     work = current_loop_state()
     async with limiter or work.limiter:
         ended = anyio.Event()
-        call_soon = _thread_safe_call_soon()
+        call_soon = thread_safe_call_soon()
 
         def finish() -> None:
             work.running -= 1
@@ -210,7 +210,7 @@ async def run(
         return item.result()
 
 
-def _thread_safe_call_soon() -> Callable[[Callable[[], object]], object]:
+def thread_safe_call_soon() -> Callable[[Callable[[], object]], object]:
     """Return a function with which a thread schedules a callback in the current event loop."""
     token: Any = anyio.lowlevel.current_token().native_token
     if isinstance(token, asyncio.AbstractEventLoop):

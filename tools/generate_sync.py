@@ -44,7 +44,7 @@ BRIDGE = "Bridge, SyncClient, SyncContext, SyncIterator, SyncWrapper, to_list, u
 # The class that users construct; it owns the bridge. All others are made by methods.
 CLIENT = "AsyncA2V"
 # Arguments of its methods that tracebacks must not show.
-SECRETS = ("token", "default_headers", "headers")
+SECRETS = ("token", "default_headers", "headers", "budget")
 
 # Replaces the client's docstring up to its first section, which describes event loops.
 CLIENT_SUMMARY = """A client for one account on one server, for synchronous code.
@@ -350,8 +350,8 @@ def generate(sources: list[Source]) -> str:
     text = Translator(sources).module()
     check_wording(text)
     return format_with_ruff(text).replace(
-        "default_headers\n        super",
-        "default_headers  # a traceback with local variables would show them\n        super",
+        "default_headers, budget\n        super",
+        "default_headers, budget  # a traceback with local variables would show them\n        super",
     )
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from a2v._async.batch.batch import AsyncBatch
     from a2v._async.requests.http_libraries import AsyncTransport
+    from a2v._budget.memory_store import SharedBudget
     from a2v._core.rate_limiter import Pace
     from a2v._values.jobs import Job
 
@@ -54,6 +55,12 @@ class AsyncA2V(HoldsSecret):
             are verified all the same.
         transport: An asynchronous transport of httpx or httpx2 to send through, for tests and special networks. It is closed
             with the client.
+        budget: Where this client shares one rate limit and one poll schedule with all clients of the account that have the same
+            ``budget``: a path such as ``"/run/app/a2v.budget"`` for the processes of one machine, or
+            ``"redis://host:6379/0"`` (also ``rediss://``, also Valkey) for several machines, with the extra ``redis``. If it
+            cannot be reached, the client logs a warning and continues with its share of the limit. The lowest ``rate_limit``
+            of the clients counts for all. ``None``: that of ``A2V_BUDGET``; if that is not set or empty, the client has a rate
+            limit of its own.
 
     Raises:
         ConfigurationError: The token or another argument is missing or invalid.
@@ -74,9 +81,10 @@ class AsyncA2V(HoldsSecret):
         propagate_trace: bool = False,
         insecure: bool = False,
         transport: AsyncTransport | None = None,
+        budget: str | os.PathLike[str] | SharedBudget | None = None,
     ) -> None:
-        secret, headers = Secret(token), Secret(default_headers)
-        del token, default_headers  # error reports may show local variables
+        secret, headers, shared = Secret(token), Secret(default_headers), Secret(budget)
+        del token, default_headers, budget  # error reports may show local variables
         self._session = Session(
             token=secret,
             base_url=base_url,
@@ -88,6 +96,7 @@ class AsyncA2V(HoldsSecret):
             propagate_trace=propagate_trace,
             insecure=insecure,
             transport=transport,
+            budget=shared,
         )
 
     def __repr__(self) -> str:
@@ -149,7 +158,7 @@ class AsyncA2V(HoldsSecret):
             ClientClosedError: The client is closed.
         """
         with self._session.in_use() as state:
-            return state.dispatcher.pace()
+            return await state.dispatcher.pace()
 
     @property
     def characters(self) -> AsyncCharacters:

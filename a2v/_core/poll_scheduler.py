@@ -49,7 +49,7 @@ from __future__ import annotations
 
 import math
 from heapq import heapify, heappop, heappush
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from attrs import define
 
@@ -83,6 +83,11 @@ _MAX_LIST_RETRY = 4 * 3600.0
 """Their maximum."""
 _EPSILON = 1e-6  # seconds; shorter delays than a clock's resolution never pass
 _BEFORE_ALL = (-math.inf, 0)
+# The attributes of an entry that do not depend on the scheduler.
+_KNOWN = (
+    "added_at", "age_counts_from", "observed_at", "polled_at", "pending", "pending_at", "failures", "failing_since",
+    "polls_without_url",
+)  # fmt: skip
 
 
 def poll_interval(age: float) -> float:
@@ -252,6 +257,37 @@ class PollScheduler:
         )
         self._entries[video_id] = entry
         self._enqueue(entry)
+
+    def knowledge(self, video_id: str) -> dict[str, Any]:
+        """Return what is known about a followed video, as JSON, for ``add_known`` of another scheduler with the same clock."""
+        entry = self._entries[video_id]
+        known = {name: getattr(entry, name) for name in _KNOWN}
+        snapshot = entry.snapshot.to_dict() if entry.snapshot else None
+        return known | {"submitted_at": entry.submitted_at, "snapshot": snapshot}
+
+    def add_known(self, video_id: str, known: Mapping[str, Any]) -> None:
+        """Follow a video about which another scheduler knew something, unless this one knows something newer.
+
+        Args:
+            video_id: The video.
+            known: The result of ``knowledge``.
+        """
+        if (entry := self._entries.get(video_id)) and entry.polled_at >= known["polled_at"]:
+            return
+        self.discard(video_id)
+        self._added += 1
+        submitted_at = known["submitted_at"]
+        entry = _Entry(
+            video_id,
+            number=self._added,
+            poll_interval=0.0,
+            order=_BEFORE_ALL if math.isinf(submitted_at) else (submitted_at, self._added),
+            snapshot=Video.from_dict(known["snapshot"]) if known["snapshot"] else None,
+            paused=True,
+            **{name: known[name] for name in _KNOWN},
+        )
+        self._entries[video_id] = self._paused[video_id] = entry
+        self.resume({video_id: None})
 
     def discard(self, video_id: str) -> None:
         """Stop following a video, if it is followed."""

@@ -40,6 +40,7 @@ from __future__ import annotations
 import math
 import random
 import re
+from bisect import insort
 from calendar import timegm
 from collections import deque
 from email.utils import parsedate
@@ -243,6 +244,27 @@ class RateLimiter:
         if good:
             self._throttled_count, self._throttled_since = 0, None
         self._read_if_newest(reservation, now, headers, good=good)
+
+    def restrict(self, ceiling: int | None) -> None:
+        """Replace the upper bound of the limit; ``None``: no bound. A higher bound counts from the next response on."""
+        self._ceiling = math.inf if ceiling is None else ceiling
+        if self.limit is not None or ceiling is not None:
+            self.limit = self._capped(self._assumed_limit if self.limit is None else self.limit)
+
+    def cancel(self, reservation: int) -> None:
+        """Return a reservation that was not used: nothing has been sent."""
+        if self._in_flight.pop(reservation, None) is not None and self._left is not None:
+            self._left += 1
+
+    def abandon(self, reservation: int, at: float) -> None:
+        """Record that the holder of a reservation has crashed.
+
+        Args:
+            reservation: The reservation.
+            at: When the holder was last known to run, which may be before requests that ended later.
+        """
+        if self._in_flight.pop(reservation, None) is not None:
+            insort(self._log, at)
 
     def throttled(self, reservation: int, now: float, headers: Mapping[str, str]) -> float:
         """Record that a request exceeded the limit (HTTP 429, or code 1009).

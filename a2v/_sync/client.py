@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from a2v._async.requests.http_libraries import AsyncTransport
+    from a2v._budget.memory_store import SharedBudget
     from a2v._core.outcomes import Outcome, Progress
     from a2v._core.rate_limiter import Pace
     from a2v._values.jobs import Job, JournalEntry
@@ -451,6 +452,12 @@ class A2V(SyncClient[AsyncA2V]):
             are verified all the same.
         transport: An asynchronous transport of httpx or httpx2 to send through, for tests and special networks. It is closed
             with the client.
+        budget: Where this client shares one rate limit and one poll schedule with all clients of the account that have the same
+            ``budget``: a path such as ``"/run/app/a2v.budget"`` for the processes of one machine, or
+            ``"redis://host:6379/0"`` (also ``rediss://``, also Valkey) for several machines, with the extra ``redis``. If it
+            cannot be reached, the client logs a warning and continues with its share of the limit. The lowest ``rate_limit``
+            of the clients counts for all. ``None``: that of ``A2V_BUDGET``; if that is not set or empty, the client has a rate
+            limit of its own.
 
     Raises:
         ConfigurationError: The token or another argument is missing or invalid.
@@ -469,6 +476,7 @@ class A2V(SyncClient[AsyncA2V]):
         propagate_trace: bool = False,
         insecure: bool = False,
         transport: AsyncTransport | None = None,
+        budget: str | os.PathLike[str] | SharedBudget | None = None,
     ) -> None:
         try:
             wrapped = AsyncA2V(
@@ -482,9 +490,10 @@ class A2V(SyncClient[AsyncA2V]):
                 propagate_trace=propagate_trace,
                 insecure=insecure,
                 transport=transport,
+                budget=budget,
             )
         finally:
-            del token, default_headers  # a traceback with local variables would show them
+            del token, default_headers, budget  # a traceback with local variables would show them
         super().__init__(wrapped, Bridge(wrapped))
 
     def close(self) -> None:

@@ -35,7 +35,9 @@ async def connect(server: ServerOptions, recordings: list[Path]) -> AsyncIterato
         token = Secret(read_token(server.token_file))
         if token.value is None:
             raise UsageError("no token: set A2V_TOKEN, or pass --token-file FILE, or --local to render on this machine")
-        async with AsyncA2V(token.value, base_url=server.base_url, insecure=server.insecure) as client:
+        async with AsyncA2V(
+            token.value, base_url=server.base_url, insecure=server.insecure, budget=server.budget
+        ) as client:
             yield client
         return
     with needs_extra():

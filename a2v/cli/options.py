@@ -95,6 +95,8 @@ class ServerOptions:
         token_file: File with the token, readable by you alone (chmod 600), or - for standard input. Default: the token in
             the environment variable A2V_TOKEN.
         insecure: Allow http:// to private addresses: anyone in that network can read the token.
+        budget: Rate limit to share with other processes of the account: a path, or redis://HOST:PORT/DB. Default: the environment
+            variable A2V_BUDGET, or none. Keep passwords in the variable: other users can see the arguments of commands.
         local: Start an engine on this machine for the duration of the command, and use it.
         data_dir: With --local: folder in which the engine keeps its tasks and videos. By default they are deleted.
         characters: With --local: folder of your own characters, NAME.toml.
@@ -106,6 +108,7 @@ class ServerOptions:
     base_url: Url = None
     token_file: TokenFile = None
     insecure: Flag = False
+    budget: Annotated[str | None, Parameter(metavar="PATH|URL")] = None
     local: Flag = False
     data_dir: OptionalFolder = None
     characters: OptionalFolder = None
@@ -119,10 +122,9 @@ class ServerOptions:
         Raises:
             UsageError: They contradict each other.
         """
-        if self.local and (self.base_url or self.token_file or self.insecure):
-            raise UsageError(
-                "--local starts a server with its own token: remove --base-url, --token-file and --insecure"
-            )
+        if self.local and (self.base_url or self.token_file or self.insecure or self.budget):
+            options = "--base-url, --token-file, --insecure and --budget"
+            raise UsageError(f"--local starts a server with its own token: remove {options}")
         if (self.data_dir or self.characters or self.size is not None) and not self.local:
             options = "--data-dir, --characters and --size"
             raise UsageError(f"{options} configure the engine of --local: add --local, or remove them")
@@ -153,6 +155,8 @@ class ServerOptions:
         values = {
             "--base-url": self.base_url,
             "--token-file": self.token_file,
+            # Not a password, which would be printed.
+            "--budget": None if "@" in (self.budget or "") else self.budget,
             "--data-dir": self.data_dir,
             "--characters": self.characters,
             "--size": self.size,

@@ -4,6 +4,7 @@ It needs no account, engine or network. The fixtures ``a2v_service`` and ``a2v_s
 automatically.
 """
 
+from a2v._budget.memory_store import SharedBudget
 from a2v.testing._limits import FixedWindow, RateLimit, SlidingWindow, TokenBucket
 from a2v.testing._service import Server, Service
 from a2v.testing._time import VirtualTimeLoop, run_in_virtual_time, virtual_time
@@ -18,6 +19,7 @@ __all__ = [
     "Reply",
     "Server",
     "Service",
+    "SharedBudget",
     "SlidingWindow",
     "Submission",
     "Synthesis",

@@ -193,7 +193,7 @@ class AsyncBatch(HoldsSecret):
             ClientClosedError: The client is closed.
         """
         with self._session.in_use() as state:
-            return state.dispatcher.pace()
+            return await state.dispatcher.pace()
 
     @property
     def gone(self) -> tuple[JournalEntry, ...]:

@@ -43,6 +43,7 @@ from a2v.errors import A2VError, APIError, ProtocolError, RateLimitError
 
 if TYPE_CHECKING:
     from collections import deque
+    from collections.abc import Callable, Iterable, Mapping
 
     from a2v._async.requests.known_videos import KnownVideos, SubmissionAttempt
     from a2v._async.requests.shared_limiter import LoopRateLimiter
@@ -54,7 +55,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _OTHER_LOOPS_INTERVAL = 0.1  # seconds between checks of the limiter while another event loop waits for a response
-_EPSILON = 1e-6  # seconds; a request may be sent this early, because converting between two clocks rounds
+EPSILON = 1e-6  # seconds; a request may be sent this early, because converting between two clocks rounds
 _MIN_ANNOUNCED_DELAY = 1.0  # seconds; shorter waits for the rate limit are not logged
 
 
@@ -96,6 +97,34 @@ class Subscriber(Waiter, Protocol):
     span: Span
 
 
+class Scheduler(Protocol):
+    """What the dispatcher needs of a ``PollScheduler``."""
+
+    def __contains__(self, video_id: object) -> bool: ...
+
+    def snapshot(self, video_id: str) -> Video | None: ...
+
+    def add(self, video_id: str, now: float, *, since: float | None = None) -> None: ...
+
+    def discard(self, video_id: str) -> None: ...
+
+    def resume(self, video_ids: Mapping[str, object]) -> None: ...
+
+    def next(
+        self, now: float, limiter: RateLimiter, *, submits: int, calls: int, is_awaited: Callable[[str], bool]
+    ) -> ScheduledRequest | None: ...
+
+    def start(self, scheduled: ScheduledRequest, now: float) -> None: ...
+
+    def observe(
+        self, videos: Iterable[Video], now: float, scheduled: ScheduledRequest | None = None
+    ) -> list[PollEvent]: ...
+
+    def failed(self, scheduled: ScheduledRequest, error: A2VError, now: float, *, final: bool) -> list[PollEvent]: ...
+
+    def abandoned(self, scheduled: ScheduledRequest) -> None: ...
+
+
 @define(eq=False, repr=False)
 class _QueuedRequest:
     """A request of a caller that waits for permission to send it."""
@@ -116,10 +145,10 @@ class RequestDispatcher:
         limiter: The client's rate limiter.
     """
 
-    def __init__(self, connection: Connection, limiter: LoopRateLimiter) -> None:
+    def __init__(self, connection: Connection, limiter: LoopRateLimiter, scheduler: Scheduler | None = None) -> None:
         self._connection = connection
         self._limiter = limiter
-        self._scheduler = PollScheduler()
+        self._scheduler: Scheduler = PollScheduler() if scheduler is None else scheduler
         # Requests in flight in this event loop; the limiter counts those of all loops.
         self._in_flight = 0
         # Dictionaries serve as ordered sets: first in, first out, and removal from the middle.
@@ -159,7 +188,7 @@ class RequestDispatcher:
         except BaseException:
             queue.pop(queued, None)
             if queued.is_ready:
-                self._release(queued.reservation, None)
+                self._release(queued.reservation, None, unused=True)
             raise
         return await self._exchange(request, options, queued.reservation, attempt)
 
@@ -195,7 +224,7 @@ class RequestDispatcher:
         self._count_if_ended(video)
         self._publish(self._scheduler.observe([video], self.now()))
 
-    def pace(self) -> Pace:
+    async def pace(self) -> Pace:
         """Return the rate limit and when the next request is sent."""
         with self._limiter.locked() as (limiter, now):
             scheduled = self._next_request(limiter, now)
@@ -211,6 +240,9 @@ class RequestDispatcher:
     def now(self) -> float:
         """Return the client's time in seconds: the rate limiter's, the same in all event loops."""
         return self._limiter.now()
+
+    async def aclose(self) -> None:
+        """Do what remains to be done when the client is closed in this event loop."""
 
     # -- driving ------------------------------------------------------------------------------------------------------
 
@@ -241,7 +273,7 @@ class RequestDispatcher:
         reservation = 0
         with self._limiter.locked() as (limiter, now):
             scheduled = self._next_request(limiter, now)
-            if scheduled and scheduled.at <= now + _EPSILON:
+            if scheduled and scheduled.at <= now + EPSILON:
                 self._scheduler.start(scheduled, now)
                 reservation = limiter.acquire(now)
                 self._in_flight += 1
@@ -357,12 +389,22 @@ class RequestDispatcher:
                 self._outages.succeeded(self.now)
             return outcome
         finally:
-            self._release(reservation, response, throttled=throttled)
+            unused = attempt is not None and not attempt.started
+            self._release(reservation, response, throttled=throttled, unused=unused)
 
-    def _release(self, reservation: int, response: Response | NoResponse | None, *, throttled: bool = False) -> None:
+    def _release(
+        self,
+        reservation: int,
+        response: Response | NoResponse | None,
+        *,
+        throttled: bool = False,
+        unused: bool = False,
+    ) -> None:
         self._in_flight -= 1
         with self._limiter.locked() as (limiter, now):
-            if not isinstance(response, Response):
+            if unused:
+                limiter.cancel(reservation)
+            elif not isinstance(response, Response):
                 limiter.release(reservation, now)
             elif throttled:
                 limiter.throttled(reservation, now, response.headers)

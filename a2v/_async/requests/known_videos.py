@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable, Iterable
 from typing import TYPE_CHECKING
 
 from attrs import define, evolve
@@ -127,6 +127,17 @@ class KnownVideos:
             return videos
 
         return evolve(request, read=read)
+
+    def record_listed(self, video_ids: Iterable[str], number: int) -> None:
+        """Record videos that another client of the account has listed.
+
+        Args:
+            video_ids: The videos.
+            number: How many submissions of this client had started at a time before the list was requested.
+        """
+        with self._lock:
+            for video_id in video_ids:
+                self._record(video_id, number)
 
     def _record(self, video_id: str, number: int) -> None:
         if self._recorders and number < self._first.get(video_id, number + 1):

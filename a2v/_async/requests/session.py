@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
     from a2v._async.requests.http_libraries import AsyncTransport
+    from a2v._async.requests.shared_account import BudgetOptions
     from a2v._core.wire import ApiRequest, Response
     from a2v._values.jobs import Job
     from a2v._values.models import Speech, Video
@@ -145,6 +146,7 @@ class Session(HoldsSecret):
         propagate_trace: bool,
         insecure: bool,
         transport: AsyncTransport | None,
+        budget: Secret,
     ) -> None:
         # Not the whole environment, which an error report would show.
         self.token: Secret = resolve_token(token, Secret(os.environ.get("A2V_TOKEN")))
@@ -152,7 +154,7 @@ class Session(HoldsSecret):
         self.base_url: str = resolve_base_url(base_url, os.environ.get("A2V_BASE_URL"), insecure=insecure)
         headers = check_headers("default_headers", default_headers)
         self.options: RequestOptions = _checked(RequestOptions(timeout, max_retries, headers))
-        self._new_limiter = partial(_new_limiter, rate_limit, self.options.timeout)
+        self._new_limiter: Callable[..., RateLimiter] = partial(_new_limiter, rate_limit, self.options.timeout)
         self._state = ClientState(SharedRateLimiter(self._new_limiter()), self.options)
         self.max_download_bytes: int | None = (
             None
@@ -163,6 +165,7 @@ class Session(HoldsSecret):
             library_of(transport)
         self.known_videos: KnownVideos = KnownVideos()
         self.uploads: Uploads = Uploads()
+        self._budget = _budget_options(budget, self.token, self.base_url, self._new_limiter, rate_limit)
         self._propagate_trace = arguments.boolean("propagate_trace", propagate_trace, error=ConfigurationError)
         self._custom_transport = transport
         self._pid = os.getpid()
@@ -220,6 +223,7 @@ class Session(HoldsSecret):
             (other := each()) and other is not state and other.contexts for each in list(self._state.loop_states)
         )
         with anyio.CancelScope(shield=True):
+            await state.dispatcher.aclose()
             await state.transport.aclose(shared=others)
 
     @contextmanager
@@ -493,7 +497,14 @@ class Session(HoldsSecret):
         connection = Connection(
             transport, self.base_url, self.token, self._state.options, self.known_videos, self._propagate_trace
         )
-        state = LoopState(transport, RequestDispatcher(connection, LoopRateLimiter(self._state.limiter)))
+        limiter = LoopRateLimiter(self._state.limiter)
+        if self._budget:
+            from a2v._async.requests.shared_dispatcher import SharedDispatcher  # noqa: PLC0415  # few clients need it
+
+            dispatcher: RequestDispatcher = SharedDispatcher(connection, limiter, self._budget)
+        else:
+            dispatcher = RequestDispatcher(connection, limiter)
+        state = LoopState(transport, dispatcher)
         self._state.loop_states.append(ref(state, self._state.loop_states.remove))
         return state
 
@@ -523,11 +534,33 @@ def _add_warning(error: BaseException, name: str, note: str) -> None:
         telemetry.logger.warning("%s: %s: %s", name, type(error).__name__, note)
 
 
-def _new_limiter(rate_limit: int | str | None, timeout: float) -> RateLimiter:
+def _new_limiter(
+    rate_limit: int | str | None, timeout: float, jitter: Callable[[], float] = random.random
+) -> RateLimiter:
     abandon_after = timeout + _LOST_AFTER
     if rate_limit is None:
-        return RateLimiter(None, abandon_after=abandon_after)
+        return RateLimiter(None, abandon_after=abandon_after, jitter=jitter)
     if rate_limit == "auto":
-        return RateLimiter(abandon_after=abandon_after)
+        return RateLimiter(abandon_after=abandon_after, jitter=jitter)
     limit = arguments.integer("rate_limit", rate_limit, minimum=1, error=ConfigurationError)
-    return RateLimiter(limit, ceiling=limit, abandon_after=abandon_after)
+    return RateLimiter(limit, ceiling=limit, abandon_after=abandon_after, jitter=jitter)
+
+
+def _budget_options(
+    budget: Secret,
+    token: Secret,
+    base_url: str,
+    new_limiter: Callable[..., RateLimiter],
+    rate_limit: int | str | None,
+) -> BudgetOptions | None:
+    default = Secret(os.environ.get("A2V_BUDGET"))
+    if budget.value is None and not default.value:
+        return None
+    from a2v._async.requests.shared_account import BudgetOptions  # noqa: PLC0415  # few clients need it
+    from a2v._budget.location import resolve_budget  # noqa: PLC0415
+    from a2v._core.sealing import Sealer  # noqa: PLC0415
+
+    sealer = Sealer(token, base_url)
+    new_store = resolve_budget(budget, default)
+    new_store(sealer.fingerprint)  # which reports what is wrong with it
+    return BudgetOptions(new_store, sealer, new_limiter, rate_limit if isinstance(rate_limit, int) else None)

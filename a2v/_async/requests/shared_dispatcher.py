@@ -1,0 +1,136 @@
+"""The dispatcher of a client that shares its budget with others.
+
+It differs from that of other clients in where decisions are made: `SharedAccount` knows the schedule and the rate limit of
+the whole account, and reserving a request takes an exchange with its store. So the driver also looks for changes that
+others have made, and writes while it waits, so that others know it is alive.
+"""
+
+from __future__ import annotations
+
+from math import inf
+from typing import TYPE_CHECKING
+
+import anyio
+
+from a2v._async.requests.dispatcher import EPSILON, Connection, RequestDispatcher
+from a2v._async.requests.shared_account import BudgetOptions, SharedAccount
+from a2v._core.rate_limiter import Pace
+from a2v._core.wire import Response
+
+if TYPE_CHECKING:
+    from a2v._async.requests.shared_limiter import LoopRateLimiter
+    from a2v._core.poll_scheduler import PollEvent, ScheduledRequest
+    from a2v._core.responses import NoResponse
+
+
+class SharedDispatcher(RequestDispatcher):
+    """Sends the requests of one client in one event loop, when the shared budget allows it.
+
+    Args:
+        connection: Where and how to send.
+        limiter: The client's own rate limiter, which is not used.
+        budget: The shared budget.
+    """
+
+    def __init__(self, connection: Connection, limiter: LoopRateLimiter, budget: BudgetOptions) -> None:
+        self._account = SharedAccount(
+            budget, connection.known_videos, self._publish, self._notice_change, lambda: self._has_driver
+        )
+        super().__init__(connection, limiter, self._account)
+        # Whether the driver itself may have got what it waits for.
+        self._has_published = False
+
+    async def pace(self) -> Pace:
+        """Return the rate limit of the account, and when this client sends its next request."""
+        await self._account.sync()
+        now, limiter = self.now(), self._account.log.limiter
+        scheduled = self._next_request(limiter, now)
+        return Pace(
+            limit=limiter.limit,
+            left=limiter.left(now),
+            next_in=max(0.0, scheduled.at - now) if scheduled else None,
+            failing_for=self._outages.failing_for(now),
+        )
+
+    def now(self) -> float:
+        """Return the time in seconds, the same in all clients of the account."""
+        return self._account.now()
+
+    async def aclose(self) -> None:
+        """Leave the shared budget."""
+        await self._account.aclose()
+
+    async def _drive(self) -> None:
+        self._has_driver = True
+        try:
+            scheduled, number = await self._reserve()
+        finally:
+            self._has_driver = False
+        if scheduled is None:
+            return
+        if scheduled.kind in self._queues:
+            queued = next(iter(self._queues[scheduled.kind]), None)
+            if queued is None:  # its caller was cancelled meanwhile
+                self._account.cancel(number)
+                return
+            del self._queues[scheduled.kind][queued]
+            queued.reservation = number
+            self._wake(queued)
+        else:
+            self._wake_next_driver()
+            await self._poll(scheduled, number)
+
+    async def _reserve(self) -> tuple[ScheduledRequest | None, int]:
+        """Return the request to send now, and its number. None after anything has changed, also when that is unknown."""
+        account = self._account
+        account.collect()
+        scheduled, now = None, self.now()
+        if account.is_quick:
+            await account.sync()
+        elif (scheduled := self._next_request(account.log.limiter, now)) is None or scheduled.at > now + EPSILON:
+            # Only now, because a store that is not quick would delay a request that may be sent.
+            await account.sync()
+            scheduled = None
+        if self._has_published:
+            self._has_published = False
+            return None, 0
+        # What changes from here on is not considered yet.
+        self._changed = anyio.Event()
+        if scheduled is None:
+            now = self.now()
+            scheduled = self._next_request(account.log.limiter, now)
+        if scheduled and scheduled.at <= now + EPSILON:
+            waits = {kind for kind, queue in self._queues.items() if len(queue) > (kind is scheduled.kind)}
+            number = await account.send(scheduled, waits)
+            return (scheduled, number) if number else (None, 0)
+        await account.set_waits({kind for kind, queue in self._queues.items() if queue})
+        delay = scheduled.at - now if scheduled else inf
+        if scheduled and scheduled.kind in self._queues:
+            self._announce(scheduled.at, delay)
+        with anyio.CancelScope(deadline=anyio.current_time() + min(delay, account.check_interval)):
+            await self._changed.wait()
+        return None, 0
+
+    def _release(
+        self,
+        reservation: int,
+        response: Response | NoResponse | None,
+        *,
+        throttled: bool = False,
+        unused: bool = False,
+    ) -> None:
+        if unused:
+            self._account.cancel(reservation)
+        elif isinstance(response, Response):
+            self._account.release(reservation, response.headers, response.status_code, throttled=throttled)
+        else:
+            self._account.release(reservation, None)
+        self._changed.set()
+
+    def _publish(self, events: list[PollEvent]) -> None:
+        if own := [event for event in events if event[0] in self._subscribers]:
+            self._has_published = True
+            super()._publish(own)
+
+    def _notice_change(self) -> None:
+        self._changed.set()

@@ -1,0 +1,150 @@
+"""A shared budget in Redis or Valkey, for the processes of several machines.
+
+The log is a list. Its first item names the format and the generation, and the entries follow. One script appends and reads in
+one round trip, so no other client can come between. It also returns the server's time, by which all clients measure.
+
+redis-py's asynchronous client works on asyncio only, so this is the blocking one, in threads.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from a2v._budget.store import FORMAT, Append, Exchanged, Position, StoreUnavailableError
+
+try:
+    import redis
+    from redis.backoff import NoBackoff
+    from redis.exceptions import NoPermissionError
+    from redis.retry import Retry
+except ImportError as error:
+    raise ImportError('a shared budget in Redis needs redis-py: pip install "a2v[redis]"') from error
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from a2v._core.settings import Secret
+
+_TIMEOUT = 0.5  # seconds to wait for the server, also to connect
+_KEPT = 3600  # seconds for which the log of an account that nobody uses is kept
+
+# Arguments: the generation and the offset of the client, the condition, the header of a new log, seconds to keep the log,
+# and the entries. Several entries would fit into one RPUSH, but Lua can unpack only a few thousand values.
+_EXCHANGE = """
+local log, generation, offset, append = KEYS[1], ARGV[1], tonumber(ARGV[2]), ARGV[3]
+local header = redis.call('LINDEX', log, 0)
+if not header then
+    header = ARGV[4]
+    redis.call('RPUSH', log, header)
+end
+local known = header == generation
+local count = redis.call('LLEN', log)
+if #ARGV > 5 and known and (append == 'always' or count == offset) then
+    if append == 'restart' then
+        header, known, count = ARGV[4], false, 1
+        redis.call('DEL', log)
+        redis.call('RPUSH', log, header)
+    end
+    for i = 6, #ARGV do
+        count = redis.call('RPUSH', log, ARGV[i])
+    end
+end
+redis.call('EXPIRE', log, ARGV[5])
+local first = 1
+if known then first = offset end
+local new = {}
+if first < count then new = redis.call('LRANGE', log, first, -1) end
+local t = redis.call('TIME')
+return {header, count, new, t[1], t[2]}
+"""
+
+
+class RedisStore:
+    """A store in Redis.
+
+    Args:
+        url: The URL of the server: a string, a secret because it may contain a password.
+        key: The key of the log.
+
+    Attributes:
+        name: The server in messages.
+        blocks: Whether it may block.
+        check_interval: Seconds between checks for new entries.
+    """
+
+    blocks: bool = True
+    check_interval: float = 0.2
+
+    def __init__(self, url: Secret, key: str) -> None:
+        self.name: str = without_password(url.value)
+        self._key = key
+        # No retries: they would delay requests. A connection that the server has closed meanwhile is replaced below.
+        self._client = redis.Redis.from_url(
+            url.value, socket_timeout=_TIMEOUT, socket_connect_timeout=_TIMEOUT, retry=Retry(NoBackoff(), 0)
+        )
+        self._script = self._client.register_script(_EXCHANGE)
+        # The server's time minus that of this machine.
+        self._offset = time.time() - time.monotonic()
+        self._lock = threading.Lock()
+
+    def now(self) -> float:
+        """See ``Store``."""
+        return time.monotonic() + self._offset
+
+    def has_changed(self, position: Position) -> bool:
+        """See ``Store``."""
+        del position
+        return True
+
+    def exchange(self, position: Position, entries: Sequence[bytes], append: Append = Append.ALWAYS) -> Exchanged:
+        """See ``Store``."""
+        header = f"{FORMAT} {secrets.token_hex(16)}"
+        condition = "always" if append is Append.ALWAYS else "restart" if append is Append.RESTART else "end"
+        arguments: list[bytes | str | int | float] = [
+            f"{FORMAT} {position.generation}", position.offset, condition, header, _KEPT, *entries,
+        ]  # fmt: skip
+        try:
+            started = time.monotonic()
+            try:
+                answer = self._script([self._key], arguments)
+            except redis.TimeoutError:
+                raise
+            except redis.ConnectionError:
+                # The server, or a firewall, has closed an idle connection.
+                started = time.monotonic()
+                answer = self._script([self._key], arguments)
+            ended = time.monotonic()
+        except (redis.RedisError, OSError) as error:
+            raise StoreUnavailableError(_reason(error)) from None
+        return self._read(answer, started, ended)
+
+    def listen(self, listener: Callable[[], object]) -> None:
+        """See ``Store``. There are no listeners."""
+
+    def _read(self, answer: Any, started: float, ended: float) -> Exchanged:
+        header, count, new, seconds, microseconds = answer
+        written_by, _, generation = header.decode("ascii", "replace").rpartition(" ")
+        if written_by != FORMAT:
+            raise StoreUnavailableError("it is in use by another version of a2v; use the same version everywhere")
+        with self._lock:
+            self._offset = int(seconds) + int(microseconds) / 1e6 - (started + ended) / 2
+        return Exchanged(Position(generation, count), new)
+
+
+def without_password(url: str) -> str:
+    """Return the server and the database of a URL."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def _reason(error: Exception) -> str:
+    """Describe an error without its text, which may quote the URL."""
+    if isinstance(error, redis.AuthenticationError | NoPermissionError):
+        return "it refuses the user name or the password"
+    if isinstance(error, redis.TimeoutError):
+        return f"no response within {_TIMEOUT:g} s"
+    return type(error).__name__

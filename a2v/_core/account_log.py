@@ -1,0 +1,474 @@
+"""The state of an account whose clients share a budget: one rate limiter and one poll schedule, derived from a log.
+
+The clients (*members*) append *facts* to one log: a request was sent, a response has arrived, a video is followed. Each
+member applies all facts, in the order of the log, to a `RateLimiter` and a `PollScheduler` of its own. So all members know the
+same, and each can decide which request of the account is next. There is no leader: whoever may send the next request
+appends ``send``, on condition that it has seen the whole log. If another member was faster, the condition fails, and the
+member decides again with the new facts.
+
+Facts, not states, are shared, because facts stay true when members differ: in their options, in what they had seen when
+they joined, or in the order in which equal candidates come up. The log alone decides what was sent.
+
+**Whose turn it is.** Calls and submissions are sent by the members that wait for them. Members say in the log whether they
+wait, and take turns, those that were served least recently first. A poll of a video is sent by a member that awaits it, and
+any waiting member may list. A member whose turn it is may be unable to take it, because it has crashed or its event loop
+is blocked. So another one takes its place after a grace period, and members that miss their turns are skipped until they
+write again.
+
+**Crashes.** A member that waits writes at least every ``HEARTBEAT`` seconds. One that has not written for ``LOST_AFTER``
+seconds is *lost*: its requests in flight count as ended when it last wrote, so they block others for one window at most,
+its polls are due again, and its videos are forgotten. Polls in flight are due again after ``_POLL_EXPIRES`` seconds in
+any case: a member may be blocked in the middle of one. A lost member that comes back introduces itself again.
+
+Invariant: a member that was never lost finds everything it has written in the state of all members.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from attrs import Factory, define
+
+from a2v._core.poll_scheduler import PollEvent, PollScheduler, ScheduledRequest, is_change
+from a2v._core.rate_limiter import RateLimiter, RequestKind
+from a2v._values.base_errors import A2VError
+from a2v._values.models import Video
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+Fact = list[Any]
+"""The name of a fact and its values, all of them JSON."""
+
+HEARTBEAT = 8.0
+"""Seconds after which a waiting member writes again."""
+LOST_AFTER = 25.0
+"""Seconds without an entry after which a member counts as lost."""
+_POLL_EXPIRES = 15.0  # seconds after which a poll in flight is due again
+_GRACE = 0.5  # seconds for a member to take its turn
+_POLL_GRACE = 0.25  # the same for a poll: nobody is kept waiting
+# The responses' headers that the rate limiter reads.
+_HEADERS = ("x-ratelimit-total", "x-ratelimit-left", "x-ratelimit-reset", "retry-after", "date")
+_MAX_HEADER = 100  # characters
+_QUEUED = (RequestKind.CALL, RequestKind.SUBMIT)
+
+GOOD, BAD, THROTTLED, UNAVAILABLE, LOST, UNUSED = "good", "bad", "throttled", "unavailable", "lost", "unused"
+"""How a request has ended: a success, another response, one that exceeded the limit, HTTP 503, no response, never sent."""
+
+
+@define(eq=False)
+class _Member:
+    """A client of the account.
+
+    Attributes:
+        number: Counts the members.
+        written_at: When it last wrote.
+        ceiling: Its upper bound of the limit.
+        waits: The kinds of requests that wait there.
+        served: For each kind, the number of the last ``send``.
+        in_flight: The limiter's reservation of each of its requests.
+        sends: The numbers of all its requests.
+        polls: Its polls in flight, each with the time at which it expires.
+        videos: The videos it follows, and whether it awaits them at present.
+    """
+
+    number: int
+    written_at: float
+    ceiling: int | None = None
+    waits: set[RequestKind] = Factory(set)
+    served: dict[RequestKind, int] = Factory(dict)
+    in_flight: dict[int, int] = Factory(dict)
+    sends: set[int] = Factory(set)
+    polls: dict[int, tuple[ScheduledRequest, float]] = Factory(dict)
+    videos: dict[str, bool] = Factory(dict)
+
+
+class AccountLog:
+    """An account as one of its members knows it.
+
+    Args:
+        own_id: The member.
+        limiter: A rate limiter in its initial state.
+
+    Attributes:
+        limiter: The account's rate limiter.
+        scheduler: The account's poll scheduler.
+        now: The latest time in the log.
+        paused: Videos that turned out not to be awaited by this member; for ``pause``.
+        listed: Videos that a list has shown and nobody follows. They come from elsewhere, or from submissions without a result.
+        first_listed: Those of them that were added since this was last emptied.
+        followed_elsewhere: The same for videos that other members follow.
+    """
+
+    def __init__(self, own_id: str, limiter: RateLimiter) -> None:
+        self.limiter = limiter
+        self.scheduler = PollScheduler()
+        self.now = -math.inf
+        self.paused: list[str] = []
+        self.listed: set[str] = set()
+        self.first_listed: list[str] = []
+        self.followed_elsewhere: list[str] = []
+        self._own_id = own_id
+        self._members: dict[str, _Member] = {}
+        self._members_seen = 0
+        self._followers: dict[str, set[str]] = {}
+        self._sends = 0
+        # When the first of the members is lost or the first of the polls expires.
+        self._expires_at = math.inf
+        # Members that missed their turn, and when they had last written.
+        self._skipped: dict[str, float] = {}
+        # Whose turn it is, and since when.
+        self._turn: object = None
+        self._turn_began = math.inf
+        # The errors of this member's own requests by their numbers: the log has only their texts.
+        self.own_errors: dict[int, A2VError] = {}
+        self._is_awaited_here: Callable[[str], bool] = lambda _: False
+        self._apply: Mapping[str, Callable[..., Iterable[PollEvent] | None]] = {
+            "hello": self._hello,
+            "bye": self._bye,
+            "wait": self._wait,
+            "send": self._send,
+            "sent": self._sent,
+            "end": self._end,
+            "follow": self._follow,
+            "unfollow": self._unfollow,
+            "pause": self._pause,
+            "resume": self._resume,
+            "seen": self._seen,
+            "failed": self._failed,
+            "abandoned": self._abandoned,
+        }
+
+    # -- questions ----------------------------------------------------------------------------------------------------
+
+    def member_count(self, now: float) -> int:
+        """Return how many members are not lost."""
+        self._expire(now)
+        return len(self._members)
+
+    def has_sent(self, number: int) -> bool:
+        """Whether the log has a request of this member."""
+        own = self._members.get(self._own_id)
+        return own is not None and number in own.sends
+
+    def unsettled(self) -> list[int]:
+        """Return the numbers of this member's requests that are in flight according to the log."""
+        own = self._members.get(self._own_id)
+        return list(own.in_flight) if own else []
+
+    def waits(self) -> set[RequestKind]:
+        """Return the kinds of requests that wait in this member, according to the log."""
+        own = self._members.get(self._own_id)
+        return own.waits if own else set()
+
+    def follows(self, video_id: str) -> bool:
+        """Whether this member follows a video, according to the log."""
+        return self._own_id in self._followers.get(video_id, ())
+
+    def has_paused(self, video_id: str) -> bool:
+        """Whether this member follows a video without awaiting it, according to the log."""
+        own = self._members.get(self._own_id)
+        return own is not None and not own.videos.get(video_id, True)
+
+    def next(
+        self, now: float, waits: set[RequestKind], is_awaited: Callable[[str], bool], *, awaits_any: bool
+    ) -> ScheduledRequest | None:
+        """Return the next request that this member may send.
+
+        Args:
+            now: The time.
+            waits: The kinds of requests that wait in this member.
+            is_awaited: Whether this member awaits a video.
+            awaits_any: Whether it awaits any.
+
+        Returns:
+            The request, perhaps one that is due in the future; ``None`` if there is none until something changes.
+        """
+        self._expire(now)
+        self._is_awaited_here = is_awaited
+        while True:
+            waiting = {kind: self._next_member(kind, waits) for kind in _QUEUED}
+            scheduled = self.scheduler.next(
+                now,
+                self.limiter,
+                submits=int(waiting[RequestKind.SUBMIT] is not None),
+                calls=int(waiting[RequestKind.CALL] is not None),
+                is_awaited=self._is_awaited,
+            )
+            if scheduled is None:
+                return None
+            owner = waiting.get(scheduled.kind)
+            if owner == self._own_id or (owner is None and self._is_own_poll(scheduled, awaits_any=awaits_any)):
+                return scheduled
+            member = self._members[owner] if owner else None
+            turn = (scheduled.kind, scheduled.video_id, owner, member and member.written_at)
+            if turn != self._turn or scheduled.at > now:
+                self._turn, self._turn_began = turn, scheduled.at
+            allowed_at = self._turn_began + (_GRACE if owner else _POLL_GRACE)
+            if now < allowed_at:
+                return scheduled._replace(at=allowed_at)
+            if member is None or owner is None:
+                return scheduled
+            self._skipped[owner] = member.written_at
+
+    def _next_member(self, kind: RequestKind, own_waits: set[RequestKind]) -> str | None:
+        """Return the member whose request of a kind is next; ``None`` if none waits."""
+        waiting = [
+            (member.served.get(kind, -1), member.number, member_id)
+            for member_id, member in self._members.items()
+            if member_id != self._own_id and kind in member.waits and self._skipped.get(member_id) != member.written_at
+        ]
+        if kind in own_waits:
+            own = self._members.get(self._own_id)
+            waiting.append((own.served.get(kind, -1), own.number, self._own_id) if own else (-1, 0, self._own_id))
+        return min(waiting)[2] if waiting else None
+
+    def _is_own_poll(self, scheduled: ScheduledRequest, *, awaits_any: bool) -> bool:
+        if scheduled.video_id is None:
+            return awaits_any
+        return self.follows(scheduled.video_id) and self._is_awaited_here(scheduled.video_id)
+
+    def _is_awaited(self, video_id: str) -> bool:
+        is_awaited = False
+        for member_id in self._followers.get(video_id, ()):
+            videos = self._members[member_id].videos
+            if member_id == self._own_id and videos[video_id] and not self._is_awaited_here(video_id):
+                videos[video_id] = False
+                self.paused.append(video_id)
+            is_awaited = is_awaited or videos[video_id]
+        return is_awaited
+
+    # -- facts --------------------------------------------------------------------------------------------------------
+
+    def apply(self, member_id: str, at: float, facts: Sequence[Fact]) -> list[PollEvent]:
+        """Apply an entry of the log.
+
+        Args:
+            member_id: The member that wrote it.
+            at: When.
+            facts: The facts. Those that this version does not know are ignored.
+
+        Returns:
+            The events of videos, whoever follows them.
+        """
+        self.now = max(self.now, at)
+        self._expire(self.now)
+        member = self._members.get(member_id)
+        if member is None:
+            self._members_seen += 1
+            self._members[member_id] = member = _Member(self._members_seen, at)
+        member.written_at = max(member.written_at, at)
+        self._expires_at = min(self._expires_at, member.written_at + LOST_AFTER)
+        events: list[PollEvent] = []
+        for name, *values in facts:
+            if apply := self._apply.get(name):
+                events += apply(member_id, member, at, *values) or ()
+        return events
+
+    def _hello(self, _: str, member: _Member, __: float, ceiling: int | None) -> None:
+        member.ceiling = ceiling
+        self._restrict()
+
+    def _bye(self, member_id: str, *_: object) -> None:
+        self._remove(member_id)
+
+    def _wait(self, _: str, member: _Member, __: float, kinds: list[str]) -> None:
+        member.waits = {RequestKind(kind) for kind in kinds}
+
+    def _send(self, _: str, member: _Member, at: float, number: int, kind: str, video_id: str | None) -> None:
+        if number in member.sends:
+            return
+        self._sends += 1
+        self._turn = None
+        scheduled = ScheduledRequest(RequestKind(kind), at, video_id)
+        member.sends.add(number)
+        member.in_flight[number] = self.limiter.acquire(at)
+        member.served[scheduled.kind] = self._sends
+        self.scheduler.start(scheduled, at)
+        if scheduled.kind not in _QUEUED:
+            member.polls[number] = (scheduled, at + _POLL_EXPIRES)
+            self._expires_at = min(self._expires_at, at + _POLL_EXPIRES)
+
+    def _sent(self, _: str, member: _Member, __: float, number: int, sent_at: float, ended_at: float | None) -> None:
+        """A request that was sent while the log was not available."""
+        if number in member.sends:
+            return
+        member.sends.add(number)
+        reservation = self.limiter.acquire(sent_at)
+        if ended_at is None:
+            member.in_flight[number] = reservation
+        else:
+            self.limiter.abandon(reservation, ended_at)
+
+    def _end(self, _: str, member: _Member, at: float, number: int, how: str, headers: dict[str, str] | None) -> None:
+        reservation = member.in_flight.pop(number, 0)
+        if how == UNUSED:
+            self.limiter.cancel(reservation)
+        elif headers is None:
+            self.limiter.release(reservation, at)
+        elif how == THROTTLED:
+            self.limiter.throttled(reservation, at, headers)
+        elif how == UNAVAILABLE:
+            self.limiter.unavailable(reservation, at, headers)
+        else:
+            self.limiter.release(reservation, at, headers, good=how == GOOD)
+
+    def _follow(  # noqa: PLR0917  # the values of the fact
+        self,
+        member_id: str,
+        member: _Member,
+        at: float,
+        video_id: str,
+        since: float | None,
+        known: dict[str, Any] | None = None,
+    ) -> None:
+        member.videos[video_id] = True
+        if member_id != self._own_id:
+            self.followed_elsewhere.append(video_id)
+        self._followers.setdefault(video_id, set()).add(member_id)
+        if known:
+            self.scheduler.add_known(video_id, known)
+        self.scheduler.add(video_id, at, since=since)
+        self.scheduler.resume({video_id: None})
+
+    def _unfollow(self, member_id: str, member: _Member, _: float, video_ids: list[str]) -> None:
+        for video_id in video_ids:
+            member.videos.pop(video_id, None)
+            self._forget(member_id, video_id)
+
+    def _pause(self, _: str, member: _Member, __: float, video_ids: list[str]) -> None:
+        member.videos.update(dict.fromkeys(member.videos.keys() & set(video_ids), False))
+
+    def _resume(self, _: str, member: _Member, __: float, video_ids: list[str]) -> None:
+        resumed = [video_id for video_id in video_ids if video_id in member.videos]
+        member.videos.update(dict.fromkeys(resumed, True))
+        self.scheduler.resume(dict.fromkeys(resumed))
+
+    def _seen(  # noqa: PLR0917  # the values of the fact
+        self,
+        _: str,
+        member: _Member,
+        at: float,
+        number: int | None,
+        kind: str,
+        videos: list[dict[str, Any]],
+        listed: Sequence[str] = (),
+    ) -> list[PollEvent]:
+        self.first_listed += [video_id for video_id in listed if video_id not in self.listed]
+        self.listed.update(listed)
+        scheduled = None if number is None else self._end_poll(member, number, kind, None)
+        shown = [self._snapshot(video) for video in videos]
+        return self._without_ended(self.scheduler.observe(shown, at, scheduled))
+
+    def _snapshot(self, shown: dict[str, Any]) -> Video:
+        known = self.scheduler.snapshot(shown["video_id"])
+        return known if known and "raw" not in shown and known.status == shown["status"] else Video.from_dict(shown)
+
+    def _failed(  # noqa: PLR0917  # the values of the fact
+        self,
+        member_id: str,
+        member: _Member,
+        at: float,
+        number: int,
+        kind: str,
+        video_id: str | None,
+        error: dict[str, Any],
+        final: bool,  # noqa: FBT001  # as in the log
+    ) -> list[PollEvent]:
+        own = self.own_errors.pop(number, None) if member_id == self._own_id else None
+        scheduled = self._end_poll(member, number, kind, video_id)
+        return self._without_ended(self.scheduler.failed(scheduled, own or A2VError.from_dict(error), at, final=final))
+
+    def _abandoned(self, _: str, member: _Member, __: float, number: int) -> None:
+        if poll := member.polls.pop(number, None):
+            self.scheduler.abandoned(poll[0])
+
+    def _end_poll(self, member: _Member, number: int, kind: str, video_id: str | None) -> ScheduledRequest:
+        poll = member.polls.pop(number, None)
+        return poll[0] if poll else ScheduledRequest(RequestKind(kind), self.now, video_id)
+
+    def _without_ended(self, events: list[PollEvent]) -> list[PollEvent]:
+        """Forget who follows the videos that have ended."""
+        for video_id, _ in events:
+            if video_id not in self.scheduler:
+                for member_id in self._followers.pop(video_id, ()):
+                    self._members[member_id].videos.pop(video_id, None)
+        return events
+
+    # -- members ------------------------------------------------------------------------------------------------------
+
+    def _restrict(self) -> None:
+        ceilings = [member.ceiling for member in self._members.values() if member.ceiling is not None]
+        self.limiter.restrict(min(ceilings, default=None))
+
+    def _expire(self, now: float) -> None:
+        if now < self._expires_at:
+            return
+        self._expires_at = math.inf
+        for member_id, member in list(self._members.items()):
+            lost_at = member.written_at + LOST_AFTER
+            if lost_at <= now and member_id != self._own_id:
+                self._remove(member_id)
+                continue
+            for number, (scheduled, expires_at) in list(member.polls.items()):
+                if expires_at <= now:
+                    del member.polls[number]
+                    self.scheduler.abandoned(scheduled)
+                else:
+                    self._expires_at = min(self._expires_at, expires_at)
+            if member_id != self._own_id:
+                self._expires_at = min(self._expires_at, lost_at)
+
+    def _remove(self, member_id: str) -> None:
+        member = self._members.pop(member_id)
+        for reservation in member.in_flight.values():
+            self.limiter.abandon(reservation, member.written_at)
+        for scheduled, _ in member.polls.values():
+            self.scheduler.abandoned(scheduled)
+        for video_id in member.videos:
+            self._forget(member_id, video_id)
+        if member.ceiling is not None:
+            self._restrict()
+
+    def _forget(self, member_id: str, video_id: str) -> None:
+        followers = self._followers.get(video_id, set())
+        followers.discard(member_id)
+        if not followers:
+            self._followers.pop(video_id, None)
+            self.scheduler.discard(video_id)
+
+
+# -- what members write -----------------------------------------------------------------------------------------------
+
+
+def end_fact(number: int, how: str, headers: Mapping[str, str] | None = None) -> Fact:
+    """Return the fact that a request has ended, with those of the response's headers that are about the rate limit."""
+    kept = None if headers is None else {name: headers[name][:_MAX_HEADER] for name in _HEADERS if name in headers}
+    return ["end", number, how, kept]
+
+
+def seen_fact(log: AccountLog, videos: Iterable[Video], scheduled: ScheduledRequest | None, number: int) -> Fact:
+    """Return the fact that a response has shown videos: changes in full, otherwise the status, and new ones that nobody follows.
+
+    Args:
+        log: What this member knows.
+        videos: The videos.
+        scheduled: The poll that the response answers; ``None``: it was another request.
+        number: The number of that poll.
+    """
+    shown, listed = [], []
+    for video in videos:
+        video_id = video.video_id
+        if video_id not in log.scheduler:
+            listed += [] if video_id in log.listed else [video_id]
+        elif _is_news(log.scheduler, video):
+            shown.append(video.to_dict())
+        else:
+            shown.append({"video_id": video_id, "status": video.status.value})
+    return ["seen", number, scheduled.kind.value, shown, listed] if scheduled else ["seen", None, "", shown]
+
+
+def _is_news(scheduler: PollScheduler, video: Video) -> bool:
+    known = scheduler.snapshot(video.video_id)
+    return known is None or video.is_terminal or is_change(known, video)

@@ -1,0 +1,470 @@
+"""Clients that share a budget: one rate limit, one poll schedule, and what happens when the store cannot be reached."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import aclosing
+from functools import partial
+
+import anyio
+import httpx
+import pytest
+
+import a2v
+from a2v import testing
+from a2v._async.requests import shared_account
+from a2v._async.requests.known_videos import SubmissionAttempt
+from a2v._budget.memory_store import MemoryStore
+from a2v._budget.store import Append, Exchanged, Position, StoreUnavailableError
+from a2v.testing import FixedWindow, Service, SharedBudget
+
+pytestmark = [pytest.mark.anyio, pytest.mark.virtual_time]
+
+TOKEN = "token-0123456789"
+HELLO = "https://example.com/hello.wav"
+
+
+class Breakable(SharedBudget):
+    """A budget whose store can be unreachable, lose its log, or block as Redis does."""
+
+    def __init__(self, *, blocks: bool = False) -> None:
+        super().__init__()
+        self.broken = False
+        self.store = BreakableStore(self, blocks=blocks)
+
+    def store_for(self, account: str) -> MemoryStore:
+        return self.store
+
+
+class BreakableStore(MemoryStore):
+    def __init__(self, budget: Breakable, *, blocks: bool) -> None:
+        # A thread cannot read the clock of an event loop, and need not.
+        super().__init__()
+        self.budget, self.blocks = budget, blocks
+        if blocks:
+            self.check_interval = 0.2
+
+    def exchange(self, position: Position, entries, append: Append = Append.ALWAYS) -> Exchanged:
+        if self.budget.broken:
+            raise StoreUnavailableError("the test has broken it")
+        return super().exchange(position, entries, append)
+
+    def _notify(self) -> None:
+        if not self.blocks:
+            super()._notify()
+
+    def lose(self) -> None:
+        """Lose everything, as a Redis without a disk does when it is restarted."""
+        self._log = type(self._log)()
+
+
+@pytest.fixture
+def service() -> Service:
+    return Service(render_seconds=300, limit=FixedWindow(30, 60), latency=0.2)
+
+
+@pytest.fixture
+def budget() -> Breakable:
+    return Breakable()
+
+
+@pytest.fixture
+def make(service, budget):
+    """Makes clients of one account."""
+    return lambda **settings: a2v.AsyncA2V(
+        TOKEN, **{"base_url": "https://a2v.example", "transport": service.transport(), "budget": budget, **settings}
+    )
+
+
+def throttled(service: Service) -> int:
+    return sum(call.status == 429 for call in service.calls)
+
+
+async def wait_for_videos(client: a2v.AsyncA2V, *video_ids: str) -> None:
+    async with anyio.create_task_group() as group:
+        for video_id in video_ids:
+            group.start_soon(client.videos.task(video_id).wait)
+
+
+async def call(client: a2v.AsyncA2V, waits: list[float] | None = None) -> None:
+    began = anyio.current_time()
+    await client.characters.list()
+    if waits is not None:
+        waits.append(anyio.current_time() - began)
+
+
+# -- one rate limit ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("blocks", [False, True])
+async def test_clients_never_exceed_the_limit_together(service, blocks) -> None:
+    make = partial(a2v.AsyncA2V, TOKEN, base_url="https://a2v.example", budget=Breakable(blocks=blocks))
+    async with anyio.create_task_group() as group:
+        for _ in range(4):
+            client = make(transport=service.transport())
+            for _ in range(20):
+                group.start_soon(call, client)
+    assert len(service.calls) == 80
+    assert throttled(service) == 0
+
+
+async def test_a_client_knows_what_the_others_have_sent(make) -> None:
+    async with make() as one, make() as other:
+        for _ in range(3):
+            await one.characters.list()
+        assert (await other.pace()).left == 27
+
+
+async def test_a_429_pauses_all_clients(service, make) -> None:
+    async with make() as one, make() as other:
+        await other.characters.list()
+        service.reply("character.list", testing.Reply(429, b"", {"retry-after": "20"}))
+        async with anyio.create_task_group() as group:
+            group.start_soon(call, one)
+            await anyio.sleep(1)
+            waits: list[float] = []
+            group.start_soon(call, other, waits)
+    assert throttled(service) == 1
+    assert 19 <= waits[0] <= 70
+
+
+async def test_calls_take_turns_across_clients(make) -> None:
+    """A client with many calls does not delay those of another one by more than one."""
+    waits: list[float] = []
+    async with make() as busy, make() as other, anyio.create_task_group() as group:
+        for _ in range(60):
+            group.start_soon(call, busy)
+        await anyio.sleep(5)
+        group.start_soon(call, other, waits)
+    assert waits[0] < 60
+
+
+async def test_submissions_of_one_client_come_before_polls_of_another(service, make) -> None:
+    async with make() as polling, make() as submitting, anyio.create_task_group() as group:
+        for number in range(20):
+            service.add_video(f"old{number}", *["in_progressing"] * 30, "finished")
+        group.start_soon(wait_for_videos, polling, *[f"old{number}" for number in range(20)])
+        await anyio.sleep(30)
+        for _ in range(15):
+            await submitting.videos.generate(model_id="eva_a0008", audio_url=HELLO)
+        assert anyio.current_time() < 1100
+        polls = [each for each in service.polls if each.at > 30]
+        assert len(polls) < 12
+        group.cancel_scope.cancel()
+
+
+async def test_an_unused_reservation_is_returned(service, make) -> None:
+    """The journal of a batch could not be written: nothing is sent, and nothing is counted."""
+
+    async def before_send() -> None:
+        raise OSError("the disk is full")
+
+    async with make() as one, make() as other:
+        await one.characters.list()
+        with pytest.raises(OSError, match="the disk is full"):
+            await one._session.submit(a2v.Job("eva_a0008", HELLO), SubmissionAttempt(before_send))
+        assert len(service.calls) == 1
+        assert (await other.pace()).left == 29
+
+
+async def test_the_lowest_rate_limit_counts_for_all(service, make) -> None:
+    waits: list[float] = []
+    async with make(rate_limit=3), make(rate_limit=3) as careful, make() as other, anyio.create_task_group() as group:
+        await careful.characters.list()
+        for _ in range(4):
+            group.start_soon(call, other, waits)
+    assert max(waits) > 55
+    assert throttled(service) == 0
+
+
+# -- one schedule -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("lists_videos", [False, True])
+async def test_a_poll_serves_all_clients(service, make, lists_videos) -> None:
+    """Five clients that wait for the same videos cost as many requests as one."""
+    service.lists_videos = lists_videos
+
+    async def run(clients: int) -> int:
+        before = len(service.polls)
+        first = make()
+        tasks = [await first.videos.generate(model_id="eva_a0008", audio_url=HELLO) for _ in range(2)]
+        async with anyio.create_task_group() as group:
+            for client in [first, *(make() for _ in range(clients - 1))]:
+                group.start_soon(wait_for_videos, client, *[task.video_id for task in tasks])
+        await first.aclose()
+        return len(service.polls) - before
+
+    alone = await run(1)
+    assert await run(5) <= alone + 3
+
+
+async def test_one_listing_serves_the_account(service, make) -> None:
+    """Videos of different clients are listed together, although none of them has two."""
+    async with anyio.create_task_group() as group:
+        for _ in range(6):
+            client = make()
+            task = await client.videos.generate(model_id="eva_a0008", audio_url=HELLO)
+            group.start_soon(wait_for_videos, client, task.video_id)
+    assert len(service.seen("video.get")) <= 3
+    assert len(service.polls) < 60
+
+
+async def test_a_late_subscriber_gets_what_others_know(service, make) -> None:
+    service.add_video("v", *["in_progressing"] * 4, "finished")
+    async with make() as one, make() as other, anyio.create_task_group() as group:
+        group.start_soon(wait_for_videos, one, "v")
+        await anyio.sleep(0.3)
+        polls = len(service.polls)
+        async with aclosing(other.videos.task("v").watch()) as snapshots:
+            video = await anext(snapshots)
+            assert (video.status, len(service.polls)) == (a2v.VideoStatus.IN_PROGRESS, polls)
+
+
+async def test_an_error_about_a_video_reaches_all_clients(service, make) -> None:
+    service.refuse("video.get", 403, "not yours", times=None)
+    errors = []
+
+    async def watch(client: a2v.AsyncA2V) -> None:
+        with pytest.raises(a2v.PermissionDeniedError) as caught:
+            await client.videos.task("v").wait()
+        errors.append(caught.value)
+
+    async with make() as one, make() as other, anyio.create_task_group() as group:
+        group.start_soon(watch, one)
+        group.start_soon(watch, other)
+    assert [(error.status_code, error.video_id) for error in errors] == [(403, "v")] * 2
+    assert len(service.polls) == 1
+
+
+async def test_snapshots_of_calls_serve_all_clients(service, make) -> None:
+    service.add_video("v", *["in_progressing"] * 2, "finished")
+    async with make() as one, make() as other:
+        statuses = []
+        async for video in one.videos.task("v").watch():
+            statuses.append(video.status.value)
+            if not video.is_terminal:
+                await other.videos.get("v")
+                await other.videos.get("v")
+        assert statuses == ["in_progressing", "finished"]
+        assert len(service.polls) == 3
+
+
+async def test_a_busy_consumer_costs_no_requests(service, make) -> None:
+    service.add_video("v", *["in_progressing"] * 100, "finished")
+    service.add_video("w", *["in_progressing"] * 5, "finished")
+    async with make() as one, make() as other, anyio.create_task_group() as group:
+        group.start_soon(wait_for_videos, other, "w")
+        async with aclosing(one.videos.task("v").watch()) as snapshots:
+            await anext(snapshots)
+            await anyio.sleep(600)
+        assert len([each for each in service.seen("video.get") if each.video_id == "v"]) <= 5
+        group.cancel_scope.cancel()
+
+
+async def test_a_cancelled_poll_is_sent_by_another_client(service, make) -> None:
+    service.add_video("v", "finished")
+    async with make() as one, make() as other, anyio.create_task_group() as group:
+        with anyio.CancelScope() as scope:
+
+            async def cancel() -> None:
+                await anyio.sleep(0.15)
+                assert len(service.polls) == 1
+                scope.cancel()
+                await other.videos.task("v").wait()
+
+            group.start_soon(cancel)
+            await one.videos.task("v").wait()
+    assert len(service.polls) == 2
+
+
+async def test_an_outage_of_the_server_passes(service, make) -> None:
+    service.refuse("video.get", 503, times=3)
+    service.add_video("v", "finished")
+    async with make() as one, make() as other, anyio.create_task_group() as group:
+        group.start_soon(wait_for_videos, one, "v")
+        group.start_soon(wait_for_videos, other, "v")
+    assert [each.status for each in service.polls] == [503, 503, 503, 200]
+
+
+# -- members that come and go -----------------------------------------------------------------------------------------
+
+
+async def test_a_client_that_was_idle_for_long_joins_again(service, make) -> None:
+    async with make() as one, make() as other:
+        await one.characters.list()
+        await anyio.sleep(3600)
+        await other.characters.list()
+        await one.characters.list()
+        assert (await other.pace()).left == 28
+
+
+async def test_a_closed_client_leaves_nothing_behind(service, make) -> None:
+    service.add_video("v", *["in_progressing"] * 100)
+    async with make() as other:
+        async with make() as one:
+            with anyio.move_on_after(30):
+                await one.videos.task("v").wait()
+        before = len(service.polls)
+        service.add_video("w", *["in_progressing"] * 100)
+        with anyio.move_on_after(300):
+            await other.videos.task("w").wait()
+        assert not [each for each in service.polls[before:] if each.video_id == "v"]
+
+
+async def test_a_long_log_is_started_again(service, make, budget, monkeypatch) -> None:
+    monkeypatch.setattr(shared_account, "_MAX_LOG", 4000)
+    generations = set()
+    async with make() as one, make() as other, anyio.create_task_group() as group:
+        for client in (one, other):
+            task = await client.videos.generate(model_id="eva_a0008", audio_url=HELLO)
+            group.start_soon(wait_for_videos, client, task.video_id)
+        service.render_seconds = 1200
+        task = await one.videos.generate(model_id="eva_a0008", audio_url=HELLO)
+        group.start_soon(wait_for_videos, other, task.video_id)
+        for _ in range(60):
+            await anyio.sleep(20)
+            generations.add(budget.store._log.generation)
+    assert len(generations) >= 2
+    assert sum(map(len, budget.store._log.entries)) < 40_000
+    assert throttled(service) == 0
+
+
+@pytest.mark.parametrize("blocks", [False, True])
+async def test_a_lost_log_loses_nothing(service, blocks) -> None:
+    """Redis may be restarted without its data: clients write again what they know."""
+    budget = Breakable(blocks=blocks)
+    make = partial(a2v.AsyncA2V, TOKEN, base_url="https://a2v.example", budget=budget)
+    async with anyio.create_task_group() as group:
+        for _ in range(2):
+            client = make(transport=service.transport())
+            for _ in range(8):
+                await client.characters.list()
+            task = await client.videos.generate(model_id="eva_a0008", audio_url=HELLO)
+            group.start_soon(wait_for_videos, client, task.video_id)
+        await anyio.sleep(10)
+        budget.store.lose()
+        await anyio.sleep(10)
+        pace = await client.pace()
+    assert pace.left is not None
+    assert pace.left <= 12
+    assert throttled(service) == 0
+
+
+# -- an unreachable store ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("blocks", [False, True])
+async def test_without_the_store_clients_use_their_share(service, blocks, caplog) -> None:
+    caplog.set_level(logging.INFO, "a2v")
+    budget = Breakable(blocks=blocks)
+    clients = [
+        a2v.AsyncA2V(TOKEN, base_url="https://a2v.example", budget=budget, transport=service.transport())
+        for _ in range(3)
+    ]
+    async with anyio.create_task_group() as group:
+        for client in clients:
+            task = await client.videos.generate(model_id="eva_a0008", audio_url=HELLO)
+            group.start_soon(wait_for_videos, client, task.video_id)
+        await anyio.sleep(5)
+        budget.broken = True
+        await anyio.sleep(30)
+        assert [(await client.pace()).limit for client in clients] == [10, 10, 10]
+        budget.broken = False
+        await anyio.sleep(5)
+        assert [(await client.pace()).limit for client in clients] == [30, 30, 30]
+    warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert len(warnings) == 3
+    assert all("in memory is not available: the test has broken it" in text for text in warnings)
+    assert all("at most 10 requests" in text for text in warnings)
+    assert throttled(service) == 0
+
+
+@pytest.mark.parametrize("blocks", [False, True])
+async def test_a_store_that_never_works_does_not_prevent_anything(service, blocks) -> None:
+    budget = Breakable(blocks=blocks)
+    budget.broken = True
+    client = a2v.AsyncA2V(
+        TOKEN, base_url="https://a2v.example", budget=budget, rate_limit=20, transport=service.transport()
+    )
+    async with client:
+        task = await client.videos.generate(model_id="eva_a0008", audio_url=HELLO)
+        assert (await task.wait()).is_terminal
+        assert (await client.pace()).limit == 20
+
+
+async def test_a_store_that_comes_and_goes_pays_for_nothing_twice(service, make, budget) -> None:
+    async def toggle() -> None:
+        while True:
+            await anyio.sleep(7)
+            budget.broken = not budget.broken
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(toggle)
+        async with anyio.create_task_group() as batches:
+            for number in range(3):
+                batches.start_soon(run_batch, make(), number)
+        group.cancel_scope.cancel()
+    assert len(service.submissions) == len({each.audio_url for each in service.submissions}) == 15
+
+
+async def run_batch(client: a2v.AsyncA2V, number: int) -> None:
+    jobs = [a2v.Job("eva_a0008", f"https://example.com/{number}-{each}.wav") for each in range(5)]
+    async with client, client.batch(jobs) as batch:
+        outcomes = [outcome async for outcome in batch]
+    assert [outcome.error for outcome in outcomes] == [None] * 5
+
+
+# -- what is stored ---------------------------------------------------------------------------------------------------
+
+
+async def test_the_store_holds_no_secrets_or_urls(service, make, budget) -> None:
+    async with make() as client:
+        task = await client.videos.generate(model_id="eva_a0008", audio_url=HELLO)
+        video = await task.wait()
+    stored = b"".join(budget.store._log.entries)
+    assert video.video_url
+    for secret in (TOKEN, video.video_url, "https", "finished", video.video_id + '"'):
+        assert secret.encode() not in stored
+
+
+async def test_accounts_do_not_mix(service) -> None:
+    shared = SharedBudget()
+    one, other = (
+        a2v.AsyncA2V(token, base_url="https://a2v.example", budget=shared, transport=service.transport())
+        for token in ("token-of-one-account", "token-of-another-account")
+    )
+    await one.characters.list()
+    assert (await other.pace()).left == 30
+    assert len(shared._stores) == 2
+    assert not any("token" in account for account in shared._stores)
+
+
+async def test_entries_of_others_are_ignored(service, make, budget) -> None:
+    """Whoever can write to the store, but does not have the token, can make a client believe nothing."""
+    async with make() as client:
+        await client.characters.list()
+        end = budget.store.exchange(Position(), []).position
+        budget.store.exchange(end, [b"", b"x" * 100])
+        await client.characters.list()
+        assert (await client.pace()).left == 28
+
+
+async def test_a_videos_origin_is_known_to_the_batches_of_others(service, make, tmp_path) -> None:
+    """A video that another client has submitted is never taken for the result of an unknown submission."""
+    service.lists_videos = True
+    async with make() as one, make() as other:
+        job = a2v.Job("eva_a0008", HELLO)
+        service.reply("video.generate", httpx.ReadTimeout(""))
+        async with one.batch([job], journal=tmp_path / "j.db") as batch, anyio.create_task_group() as group:
+            task = None
+
+            async def submit() -> None:
+                nonlocal task
+                await anyio.sleep(30)
+                task = await other.videos.generate(model_id="eva_a0008", audio_url=HELLO)
+                await task.wait()
+
+            group.start_soon(submit)
+            outcomes = [outcome async for outcome in batch]
+    assert isinstance(outcomes[0].error, a2v.SubmissionUnknownError)

@@ -1,0 +1,110 @@
+"""Fixtures: members of a shared budget in processes of their own, and a Redis server."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+MEMBER = Path(__file__).with_name("member.py")
+
+
+class Member:
+    """A client in a process of its own, which does what it is told in lines of JSON."""
+
+    def __init__(self, base_url: str, budget: str, backend: str = "asyncio") -> None:
+        order = json.dumps({"base_url": base_url, "budget": budget, "backend": backend})
+        self.process = subprocess.Popen(
+            [sys.executable, "-W", "error", MEMBER, order], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def begin(self, action: str, *arguments: object) -> None:
+        self.process.stdin.write(json.dumps([action, *arguments]) + "\n")
+        self.process.stdin.flush()
+
+    def end(self) -> object:
+        return json.loads(self.process.stdout.readline())
+
+    def do(self, action: str, *arguments: object) -> object:
+        self.begin(action, *arguments)
+        return self.end()
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.stdin.close()
+            assert self.process.wait(20) == 0
+        else:
+            self.process.stdin.close()
+        self.process.stdout.close()
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+@pytest.fixture
+def start_member() -> Iterator[Callable[..., Member]]:
+    """Starts members, and ends them."""
+    members: list[Member] = []
+
+    def start(*args: str) -> Member:
+        members.append(Member(*args))
+        return members[-1]
+
+    yield start
+    for member in members:
+        member.close()
+
+
+class RedisServer:
+    """A server that keeps nothing on disk, so that a restart loses everything."""
+
+    def __init__(self, program: str, folder: Path) -> None:
+        self._program, self._folder = program, folder
+        with closing(socket.socket()) as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def start(self) -> None:
+        self._process = subprocess.Popen(
+            [self._program, "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--dir", self._folder],
+            stdout=subprocess.DEVNULL,
+        )
+        for _ in range(2000):
+            try:
+                socket.create_connection(("127.0.0.1", self.port), 1).close()
+            except OSError:
+                time.sleep(0.005)
+            else:
+                return
+        pytest.fail("the Redis server does not listen after 10 s")
+
+    def stop(self) -> None:
+        if self._process:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+
+@pytest.fixture
+def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
+    program = shutil.which("redis-server") or shutil.which("valkey-server")
+    if not program:
+        pytest.skip("neither redis-server nor valkey-server is installed")
+    server = RedisServer(program, tmp_path)
+    server.start()
+    yield server
+    server.stop()

@@ -1,0 +1,137 @@
+"""Shared budgets in a real Redis or Valkey: several processes, and a server that is restarted and stopped."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import time
+
+import anyio
+import pytest
+
+import a2v
+from a2v._budget.redis_store import RedisStore, without_password
+from a2v._budget.store import Append, Position, StoreUnavailableError
+from a2v._core.settings import Secret
+from a2v.testing import FixedWindow, Service
+
+pytestmark = [pytest.mark.extended, pytest.mark.skipif(sys.platform == "win32", reason="no Redis")]
+
+
+@pytest.fixture
+def store(redis_server) -> RedisStore:
+    return RedisStore(Secret(redis_server.url), "log")
+
+
+def test_entries_are_read_in_order_by_all(store, redis_server) -> None:
+    other = RedisStore(Secret(redis_server.url), "log")
+    start = store.exchange(Position(), [])
+    assert start.entries == []
+    assert store.exchange(start.position, [b"\0a", b"b"]).entries == [b"\0a", b"b"]
+    assert other.has_changed(start.position)
+    seen = other.exchange(Position(), [])
+    assert seen.entries == [b"\0a", b"b"]
+    assert other.exchange(seen.position, []).entries == []
+    assert store.exchange(start.position, [b"c"], Append.AT_END).entries == [b"\0a", b"b"]
+    assert store.exchange(seen.position, [b"c"], Append.AT_END).entries == [b"c"]
+    assert abs(store.now() - other.now()) < 1
+    many = [b"%d" % number for number in range(10_000)]
+    assert store.exchange(seen.position, many).entries == [b"c", *many]
+
+
+def test_a_log_is_started_again_once(store) -> None:
+    start = store.exchange(store.exchange(Position(), []).position, [b"a"]).position
+    again = store.exchange(start, [b"kept"], Append.RESTART)
+    assert (again.entries, again.position.generation != start.generation) == ([b"kept"], True)
+    late = store.exchange(start, [b"lost"], Append.RESTART)
+    assert (late.position, late.entries) == (again.position, [b"kept"])
+
+
+def test_a_closed_connection_is_replaced(store, redis_server) -> None:
+    start = store.exchange(Position(), []).position
+    redis_server.stop()
+    with pytest.raises(StoreUnavailableError, match="ConnectionError"):
+        store.exchange(start, [])
+    redis_server.start()
+    assert store.exchange(start, []).position.generation != start.generation
+
+
+def test_other_versions_and_passwords_are_explained(store, redis_server) -> None:
+    store._client.rpush("log", "a2v budget 2 abc")
+    with pytest.raises(StoreUnavailableError, match="another version of a2v"):
+        store.exchange(Position(), [])
+    secret = redis_server.url.replace("redis://", "redis://someone:s3cret@")
+    assert "s3cret" not in without_password(secret)
+    with pytest.raises(StoreUnavailableError, match="user name or the password") as caught:
+        RedisStore(Secret(secret), "log").exchange(Position(), [])
+    assert "s3cret" not in str(caught.value)
+
+
+def test_processes_share_a_limit_and_polls(start_member, redis_server) -> None:
+    service = Service(limit=FixedWindow(300, 60))
+    with service.server() as server:
+        members = [start_member(server.base_url, redis_server.url, backend) for backend in ("asyncio", "trio")]
+        for member in members:
+            member.begin("calls", 5)
+        assert [len(member.end()) for member in members] == [5, 5]
+        assert [member.do("left") for member in members] == [290, 290]
+        service.add_video("v", "in_progressing", "in_progressing", "finished")
+        for member in members:
+            member.begin("wait", "v")
+        assert [member.end() for member in members] == ["finished"] * 2
+        assert len(service.polls) == 3
+
+
+@pytest.mark.anyio
+async def test_a_server_that_hangs_delays_a_call_by_a_moment_only(redis_server, caplog) -> None:
+    """Its process is stopped, so it accepts connections and never answers."""
+    caplog.set_level(logging.INFO, "a2v")
+    service = Service(limit=FixedWindow(300, 60))
+    async with a2v.AsyncA2V(
+        "token-0123456789", base_url="https://a2v.example", transport=service.transport(), budget=redis_server.url
+    ) as client:
+        await client.characters.list()
+        redis_server._process.send_signal(signal.SIGSTOP)
+        try:
+            began = time.monotonic()
+            for _ in range(5):
+                await client.characters.list()
+            assert time.monotonic() - began < 5  # without the store, at most half a second
+        finally:
+            redis_server._process.send_signal(signal.SIGCONT)
+        with anyio.fail_after(30):
+            while "is available again" not in caplog.text:  # the log has no event
+                await client.pace()
+                await anyio.sleep(0.1)
+        assert (await client.pace()).left == 294
+    warnings = [record for record in caplog.records if record.levelno == logging.WARNING]
+    assert len(warnings) == 1
+    assert "no response within 0.5 s" in warnings[0].getMessage()
+
+
+def test_twenty_restarts_lose_nothing(start_member, redis_server) -> None:
+    """Four processes make videos while the server is restarted again and again, each time without its data."""
+    service = Service(limit=FixedWindow(600, 60), render_seconds=1)
+    with service.server() as server:
+        members = [start_member(server.base_url, redis_server.url, "asyncio") for _ in range(4)]
+        restarts = made = 0
+        longest = 0.0
+        while restarts < 20:
+            for member in members:
+                member.begin("make", 3)
+            for _ in range(2):
+                time.sleep(0.5)
+                redis_server.stop()
+                time.sleep(0.3)
+                redis_server.start()
+                restarts += 1
+            for member in members:
+                began = time.monotonic()
+                made += len(member.end())
+                longest = max(longest, time.monotonic() - began)
+        for member in members:
+            assert max(member.do("calls", 2)) < 60
+    assert len(service.submissions) == made == 120
+    assert not [call for call in service.calls if call.status == 429]
+    assert longest < 60
