@@ -20,6 +20,7 @@ from cyclopts import App, CycloptsError, Parameter, UnknownCommandError
 
 from a2v import (
     A2VError,
+    AuthenticationError,
     ConfigurationError,
     ManifestError,
     RowError,
@@ -535,6 +536,8 @@ def run(arguments: list[str]) -> int:
         return INTERRUPTED
     except (A2VError, CycloptsError, UsageError, CommandTimeoutError, OSError) as error:
         eprint(f"a2v: {_message(error)}", *map("  {}".format, _row_errors(error)), *getattr(error, "__notes__", ()))
+        if isinstance(error, AuthenticationError):
+            eprint("Check the token: it is that of A2V_TOKEN, or of --token-file FILE.")
         return _exit_code(error)
     return 0
 

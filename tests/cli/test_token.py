@@ -60,3 +60,9 @@ def test_it_is_made_once_for_us_alone(tmp_path, capsys):
     assert stat.S_IMODE(token.stat().st_mode) == 0o600
     assert use(tmp_path / "data", capsys)[0] == 0
     assert token.read_text() == content
+
+
+def test_a_wrong_token_is_explained_in_terms_of_the_command_line(here, service):
+    service.refuse("character.list", 401, "send it as 'Authorization: Bearer <token>'", times=None)
+    code, _, err = here("characters")
+    assert (code, err.splitlines()[-1]) == (1, "Check the token: it is that of A2V_TOKEN, or of --token-file FILE.")
