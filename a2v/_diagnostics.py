@@ -1,17 +1,21 @@
-"""The checks of ``a2v doctor``: the installation, the token, and one request to the server. Nothing is submitted."""
+"""The checks of ``a2v doctor``: the installation, and either one request to the server or a render on this machine."""
 
 from __future__ import annotations
 
 import os
 import platform
 import re
+import tempfile
 import time
+import wave
 from email.utils import parsedate_to_datetime
 from importlib import import_module, metadata
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from attrs import frozen
 
+from a2v._async.client import AsyncA2V
 from a2v._async.requests.transport import Transport
 from a2v._core import wire
 from a2v._core.rate_limiter import reset_in
@@ -22,7 +26,6 @@ from a2v.errors import A2VError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from a2v._core.wire import ApiRequest, Response
     from a2v._values.models import Character
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
 CheckState: TypeAlias = Literal["ok", "note", "problem"]
 
 _TIMEOUT = 15.0
+_RENDER_TIMEOUT = 120.0
 # With a larger difference, servers may refuse presigned URLs and tokens that expire.
 _MAX_CLOCK_SKEW = 60.0
 
@@ -47,6 +51,12 @@ class Check:
     name: str
     state: CheckState
     words: str
+
+
+NO_TOKEN = Check(
+    "token", "note", "there is none, and --local needs none; for a server, set A2V_TOKEN, or pass --token-file FILE"
+)
+"""Found instead of checks of a server, if the user has chosen none."""
 
 
 def check_installation() -> list[Check]:
@@ -86,6 +96,36 @@ async def check_characters(folder: Path) -> list[Check]:
     own = [model_id for model_id, spec in found.specs.items() if not is_built_in(spec)]
     valid = Check("characters", "ok", f"{len(own)} valid in {folder}: {', '.join(own)}" if own else f"none in {folder}")
     return [valid, *(Check("characters", "problem", str(problem)) for problem in found.problems)]
+
+
+async def check_rendering(characters: Path | None = None) -> list[Check]:
+    """Render a third of a second on this machine, as ``--local`` does.
+
+    Args:
+        characters: A folder of the user's own characters.
+    """
+    try:
+        from a2v.engine import LocalEngine  # noqa: PLC0415  # an extra
+    except ImportError as error:
+        return [Check("engine", "problem", str(error))]
+    began = time.monotonic()
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            recording = Path(folder, "a2v-doctor.wav")
+            with wave.open(str(recording), "wb") as sound:
+                sound.setparams((1, 2, 16_000, 0, "NONE", "not compressed"))
+                sound.writeframes(bytes(2 * 16_000 // 3))
+            async with (
+                LocalEngine(allow_files=[recording], characters=characters) as engine,
+                AsyncA2V(engine.token, base_url=engine.base_url) as client,
+            ):
+                found = await client.characters.list()
+                task = await client.videos.generate(model_id=found[0].model_id, audio_url=recording.as_uri())
+                await task.download(Path(folder, "a2v-doctor.mp4"), timeout=_RENDER_TIMEOUT)
+    except (A2VError, OSError) as error:
+        return [Check("engine", "problem", f"this machine cannot render: {error}")]
+    seconds = time.monotonic() - began
+    return [Check("engine", "ok", f"rendered a test video in {seconds:.1f} s; has {len(found)} characters")]
 
 
 def _extras() -> Iterator[Check]:
@@ -131,7 +171,9 @@ def _ffmpeg() -> Iterator[Check]:
 
 def _token(token: Secret, source: str) -> tuple[Secret | None, Check]:
     if token.value is None:
-        return None, Check("token", "problem", "there is none: set A2V_TOKEN, or pass --token-file FILE")
+        return None, Check(
+            "token", "problem", "there is none: set A2V_TOKEN, or pass --token-file FILE; --local needs none"
+        )
     try:
         return resolve_token(token, Secret(None)), Check("token", "ok", f"found in {source}")
     except A2VError as error:

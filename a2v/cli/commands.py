@@ -8,6 +8,7 @@ import inspect
 import io
 import os
 import re
+import shlex
 import signal
 import sys
 from contextlib import aclosing
@@ -47,6 +48,7 @@ from a2v.cli.events import (
     TrackedVideo,
     VideoShown,
     VideosListed,
+    VoicesListed,
 )
 from a2v.cli.help import ASKING, CHECKING, DEMO, ENVIRONMENT, OFFLINE, SUBMITTING, Formatter, epilogue
 from a2v.cli.logs import log_command, log_to_stderr
@@ -75,12 +77,15 @@ from a2v.cli.options import (
 from a2v.cli.recording_files import find_recordings, table_among, write_table
 from a2v.cli.recordings import open_staging, read_audio, upload_recordings
 from a2v.cli.renderers import open_renderer
+from a2v.cli.speaking import check_captions, check_speech, choose_voice, read_text, write_captions
 from a2v.cli.targets import check_targets, output_folder, recording_of
-from a2v.cli.terminal import eprint, plural
+from a2v.cli.terminal import eprint, plural, program
 from a2v.cli.tracking import CommandTimeoutError, time_limit, track_videos
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from a2v._diagnostics import Check
 
 FAILED = 1
 USAGE = 2
@@ -264,6 +269,79 @@ async def generate(
                 await upload_recordings(tracker.client, files, tracker.events)
             task = await tracker.submit(job_for(await stage(audio_url)), target=output, mask_target=mask_output)
             await tracker.follow(task, overwrite=overwrite, timeout=limit.for_videos)
+
+
+@_command(3, ASKING, "a2v voices", "a2v voices --local", synonyms=("voice", "speakers", "tts"))
+async def voices(*, timeout: Timeout = None, server: ServerOptions = ServerOptions()) -> None:  # noqa: B008  # frozen
+    """List the voices, if the server has any: voice_name, gender, language, tags, sample."""
+    with time_limit(timeout) as limit:
+        async with track_videos(server, limit) as tracker:
+            tracker.events.emit(VoicesListed(await tracker.client.voices.list(), has_urls=not server.local))
+
+
+@_command(
+    4,
+    SUBMITTING,
+    'a2v say "Hello!" --model-id eva_a0008 --local -o hello.mp4',
+    "a2v say - --model-id eva_a0008 --voice heart < speech.txt",
+    usage="say [OPTIONS] TEXT",
+    synonyms=("speak", "text"),
+)
+async def say(
+    text: Annotated[
+        str | None, Parameter(help="Text to speak; - reads it from standard input.", allow_leading_hyphen=True)
+    ] = None,
+    /,
+    *,
+    text_file: Annotated[OptionalPath, Parameter(help="File with the text, in UTF-8.")] = None,
+    voice: Annotated[
+        str | None,
+        Parameter(help="Voice that speaks; see `a2v voices`. Default: the first one of the character's gender."),
+    ] = None,
+    speaker: SpeakerOptions = SpeakerOptions(),  # noqa: B008  # frozen
+    output: Target | None = None,
+    captions: Annotated[Flag, Parameter(help="Write captions beside the video: .srt and .vtt.")] = False,
+    mask_output: Annotated[OptionalPath, Parameter(help="File to save the mask to; implies --with-mask.")] = None,
+    overwrite: Overwrite = False,
+    timeout: Timeout = None,
+    server: ServerOptions = ServerOptions(),  # noqa: B008  # frozen
+) -> None:
+    """Make a video of a character or an avatar speaking a text, wait for it, and save it.
+
+    The text is synthesized once, and the video submitted once; neither is repeated automatically. Without -o, the URL of the video
+    is printed.
+    """
+    server.check()
+    spoken = read_text(text, text_file)
+    job_for = partial(
+        read_job,
+        model_id=speaker.model_id,
+        pose_id=speaker.pose_id,
+        with_mask=speaker.with_mask or mask_output is not None,
+    )
+    job_for("https://example.com/speech.wav")
+    check_speech(spoken, voice)
+    check_targets(output, mask_output, [text_file] if text_file else [], overwrite=overwrite)
+    if captions:
+        check_captions(output, overwrite=overwrite)
+    if not output and not server.keeps_videos:
+        raise UsageError("with --local the video is deleted when the command ends: save it with -o FILE")
+    with time_limit(timeout) as limit:
+        async with track_videos(server, limit) as tracker:
+            client = tracker.client
+            voice = voice or await choose_voice(client, speaker.model_id, speaker.pose_id)
+            with tracker.events.activity("synthesizing the text"):
+                speech = await client.voices.generate(text=spoken, voice_name=voice)
+            try:
+                task = await tracker.submit(job_for(speech.url), target=output, mask_target=mask_output)
+            except A2VError as error:
+                if server.keeps_videos and not isinstance(error, SubmissionUnknownError):
+                    error.add_note("The text was synthesized. Submit the video without paying for that again:")
+                    error.add_note(f"  {program()} generate {shlex.quote(speech.url)}{speaker.flags}{server.flags}")
+                raise
+            await tracker.follow(task, overwrite=overwrite, timeout=limit.for_videos)
+            if captions and output:
+                write_captions(speech, output)
 
 
 @_command(5, ASKING, "a2v videos", "a2v videos --local --data-dir engine", synonyms=("list", "ls", "history"))
@@ -462,9 +540,10 @@ def serve(
     run_engine(engine_settings, allow_remote=allow_remote, ready=ready)
 
 
-@_command(12, CHECKING, "a2v doctor", synonyms=("check", "test", "diagnose"))
+@_command(12, CHECKING, "a2v doctor", "a2v doctor --local", synonyms=("check", "test", "diagnose"))
 async def doctor(
     *,
+    local: Flag = False,
     base_url: Url = None,
     token_file: TokenFile = None,
     insecure: Flag = False,
@@ -472,11 +551,13 @@ async def doctor(
     as_json: AsJson = False,
     verbose: Verbose = 0,
 ) -> None:
-    """Check everything a video needs: token, server, clock, rate limit, extras, FFmpeg's libraries.
+    """Check your setup: that a server accepts your token, or with --local, that this machine renders.
 
-    Sends one request to the server, for its characters. Exits with 1 if there is a problem.
+    Checks the server if you have a token or have chosen a server, and this machine otherwise. Asks the server only for its
+    characters; this machine renders a third of a second. Exits with 1 if there is a problem.
 
     Args:
+        local: Check rendering on this machine, and no server.
         base_url: URL of the server. Default: A2V_BASE_URL, or the hosted service.
         token_file: File with the token, or - for standard input. Default: the token in A2V_TOKEN.
         insecure: Allow http:// to private addresses.
@@ -484,27 +565,35 @@ async def doctor(
         as_json: Print one JSON object: ok, and for each check its name, state (ok, note or problem) and words.
         verbose: Log to standard error what the command does; -vv: also each step of each HTTP request.
     """
-    from a2v._diagnostics import (  # noqa: PLC0415  # needed by this command only
-        Check,
-        check_access,
-        check_characters,
-        check_installation,
-    )
+    from a2v import _diagnostics  # noqa: PLC0415  # needed by this command only
 
+    if local and (base_url or token_file or insecure):
+        raise UsageError("--local checks this machine: remove --base-url, --token-file and --insecure")
     log_command(verbose)
-    checks = check_installation()
+    checks = _diagnostics.check_installation()
     if characters:
-        checks += await check_characters(characters)
+        checks += await _diagnostics.check_characters(characters)
+    names_server = base_url or token_file or os.environ.get("A2V_BASE_URL") or os.environ.get("A2V_TOKEN")
+    if local or not names_server:
+        checks += await _diagnostics.check_rendering(characters)
+        checks += [] if local else [_diagnostics.NO_TOKEN]
+    else:
+        checks += await _check_server(base_url, token_file, insecure=insecure)
+    open_renderer(as_json=as_json).render(ChecksCompleted(checks))
+    if problems := [check.name for check in checks if check.state == "problem"]:
+        raise A2VError(f"{len(problems)} of {len(checks)} checks found a problem: {', '.join(problems)}")
+
+
+async def _check_server(base_url: str | None, token_file: str | None, *, insecure: bool) -> list[Check]:
+    from a2v._diagnostics import Check, check_access  # noqa: PLC0415  # needed by this command only
+
     token, unreadable = Secret(None), []
     try:
         token = Secret(read_token(token_file))
     except UsageError as error:
         unreadable = [Check("token", "problem", str(error))]
     access = await check_access(token, token_file or "A2V_TOKEN", base_url, insecure=insecure)
-    checks += [*unreadable, *(access[1:] if unreadable else access)]
-    open_renderer(as_json=as_json).render(ChecksCompleted(checks))
-    if problems := [check.name for check in checks if check.state == "problem"]:
-        raise A2VError(f"{len(problems)} of {len(checks)} checks found a problem: {', '.join(problems)}")
+    return [*unreadable, *(access[1:] if unreadable else access)]
 
 
 app.register_install_completion_command(help="Install shell completion for bash, zsh or fish.")

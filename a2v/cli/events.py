@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from attrs import field, frozen
 
-from a2v import Avatar, Character, Pace, Progress, Video, VideoStatus
+from a2v import Avatar, Character, Pace, Progress, Video, VideoStatus, Voice
 from a2v._core.settings import Secret
 from a2v._diagnostics import Check
 from a2v.cli.job_status import JobStatus
@@ -187,6 +187,14 @@ class AvatarsListed:
 
 
 @frozen
+class VoicesListed:
+    """The voices of the server. The URLs of a local engine end with the command."""
+
+    voices: Sequence[Voice]
+    has_urls: bool
+
+
+@frozen
 class VideosListed:
     """The videos of the account. The URLs of a local engine end with the command."""
 
@@ -296,6 +304,7 @@ Event: TypeAlias = (
     | CharactersListed
     | AvatarsListed
     | VideosListed
+    | VoicesListed
     | BatchProgress
     | JobEnded
     | BatchSummary

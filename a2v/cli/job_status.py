@@ -54,7 +54,12 @@ class JobStatus:
 
     def __str__(self) -> str:
         label = self.name if self.row is None else f"row {self.row} ({self.name})"
-        parts = [label, self.state, self.video_id and f"video {self.video_id}", self.error]
+        parts = [
+            label,
+            self.state,
+            self.video_id and self.video_id not in (self.error or "") and f"video {self.video_id}",
+            self.error,
+        ]
         return "  ".join(part for part in parts if part)
 
     def to_json(self) -> dict[str, Any]:

@@ -44,6 +44,7 @@ from a2v.cli.events import (
     VideoShown,
     VideosListed,
     VideoSubmitted,
+    VoicesListed,
     Warned,
 )
 from a2v.cli.job_status import count_stages, format_counts
@@ -53,12 +54,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from types import TracebackType
 
-    from a2v import Avatar, Character, Progress, Video
+    from a2v import Avatar, Character, Progress, Video, Voice
     from a2v.cli.events import Previews
     from a2v.cli.job_status import JobStatus
 
 _REFRESH_PER_SECOND = 8
 _MAX_DOWNLOADS = 4  # lines; a batch downloads a few files at a time
+_COLOURS = {"ok": "green", "note": "yellow", "problem": "red"}
 _STEPS = ("done", "rendering", "queued")  # always shown, so that the display does not jump
 _SOON = 2.0  # seconds until the next request that are worth mentioning
 _OUTAGE = 5.0  # seconds without a successful request; shorter failures are retried before anyone could react
@@ -91,7 +93,7 @@ def open_renderer(*, as_json: bool) -> Renderer:
 class JsonRenderer(Renderer):
     """JSON for programs: a single document, or one line per change for commands that follow videos or jobs."""
 
-    def render(self, event: Event) -> None:  # one case per event
+    def render(self, event: Event) -> None:  # noqa: C901  # one case per event
         """Print an event that carries data; messages for people are left out."""
         match event:
             case VideoSubmitted(video) | VideoChanged(video) | VideoSaved(video) | VideoShown(video):
@@ -100,6 +102,8 @@ class JsonRenderer(Renderer):
                 self._print([_character_json(one, previews) for one in characters])
             case AvatarsListed(avatars, previews):
                 self._print([_avatar_json(one, previews) for one in avatars])
+            case VoicesListed(voices, has_urls):
+                self._print([wire.voice_data(_listed_voice(voice, has_url=has_urls)) for voice in voices])
             case VideosListed(videos, has_urls):
                 self._print([_video_json(_listed(video, has_url=has_urls)) for video in videos])
             case JobEnded(job):
@@ -139,6 +143,9 @@ class PlainRenderer(Renderer):
             case AvatarsListed(avatars, previews):
                 for fields in _pose_fields(avatars, previews):
                     _print_fields(*fields)
+            case VoicesListed(voices, has_urls):
+                for voice in voices:
+                    _print_fields(*_voice_fields(_listed_voice(voice, has_url=has_urls)))
             case VideosListed(videos, has_urls):
                 for video in (_listed(video, has_url=has_urls) for video in videos):
                     _print_fields(video.video_id, _status_word(video), _detail(video))
@@ -207,6 +214,9 @@ class TerminalRenderer(Renderer):
             case AvatarsListed(avatars, previews):
                 rows = list(_pose_fields(avatars, previews))
                 self._print_table(("pose_id", "name", "pose", "gender", "preview"), rows, previews)
+            case VoicesListed(voices, has_urls):
+                rows = [_voice_fields(_listed_voice(voice, has_url=has_urls)) for voice in voices]
+                self._print_table(("voice_name", "gender", "language", "tags", "sample"), rows)
             case VideosListed(videos, has_urls):
                 listed = [_listed(video, has_url=has_urls) for video in videos]
                 rows = [(video.video_id, _plain_status(video), _detail(video)) for video in listed]
@@ -221,6 +231,13 @@ class TerminalRenderer(Renderer):
                 rows = [(job.name, job.state, job.video_id or "", _relative(job)) for job in jobs]
                 self._print_table(("job", "state", "video_id", "path or error"), rows)
                 eprint(_journal_summary(jobs))
+            case ChecksCompleted(checks):
+                table = Table.grid(padding=(0, 2, 0, 0))
+                for check in checks:
+                    table.add_row(
+                        Text(check.state, _COLOURS[check.state]), Text(clean(check.name)), Text(clean(check.words))
+                    )
+                self._console.print(table)
             case Warned(text):
                 eprint(f"a2v: {text}")
             case _:
@@ -424,6 +441,14 @@ def _listed(video: Video, *, has_url: bool) -> TrackedVideo:
         video.video_id,
         snapshot=video if has_url else evolve(video, video_url=None, mask_video_url=None),
     )
+
+
+def _listed_voice(voice: Voice, *, has_url: bool) -> Voice:
+    return voice if has_url else evolve(voice, preview_url="")
+
+
+def _voice_fields(voice: Voice) -> tuple[str, ...]:
+    return voice.voice_name, voice.gender, voice.locale or voice.language, ", ".join(voice.tags), voice.preview_url
 
 
 def _pose_fields(avatars: Iterable[Avatar], previews: Previews) -> Iterator[tuple[str, ...]]:

@@ -9,11 +9,13 @@ import os
 import shlex
 import shutil
 import sys
+import textwrap
 from pathlib import Path
 
 from a2v._values.text import escape
 
 _MAX_LENGTH = 2000
+_MIN_WIDTH = 20
 
 
 def clean(text: object) -> str:
@@ -39,11 +41,22 @@ def eprint(*lines: object) -> None:
     """
     for line in lines:
         try:
-            print(clean(line), file=sys.stderr, flush=True)
+            print(_wrapped(clean(line)), file=sys.stderr, flush=True)
         except BrokenPipeError:
             raise
         except OSError:
             return
+
+
+def _wrapped(line: str) -> str:
+    """Wrap a line between its words if stderr is a terminal. Commands, which people copy, stay in one line."""
+    is_command = line.startswith((f"  {program()} ", "  export "))
+    width = shutil.get_terminal_size().columns
+    if is_command or not sys.stderr.isatty() or width < _MIN_WIDTH:
+        return line
+    indent = "    " if line.startswith("  ") else ""
+    # Paths and options remain in one piece, too.
+    return textwrap.fill(line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
 def shown_path(path: str | os.PathLike[str]) -> str:

@@ -116,7 +116,7 @@ class TestOutcomes:
         assert done.stdout.splitlines()[-1].split(" · ")[0] == "1 done, 2 failed"
         told = done.stderr.splitlines()
         assert told[0] == "a2v: 2 of 3 jobs are not done:"
-        assert told[1].startswith("  row 3 (two)  failed  video v2  ")
+        assert told[1].startswith("  row 3 (two)  failed  video v2 failed: ")
         assert told[1].endswith("=no speech\\u202e")
         assert told[2].startswith("  row 4 (three)  rejected  \\x1b[31mnot a recording of ours")
         assert told[3:] == [

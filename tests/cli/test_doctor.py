@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from importlib import metadata
 from pathlib import Path
 
@@ -72,6 +73,35 @@ def test_no_token_and_no_server(doctor, monkeypatch, closed_port):
     assert "server" not in checks
 
 
+def test_without_a_server_it_checks_this_machine(doctor, service, monkeypatch):
+    """After ``a2v demo`` there is no token, and nothing is wrong."""
+    code, checks, err = doctor("--local")
+    assert (code, err) == (0, "")
+    assert checks["engine"][0] == "ok"
+    assert re.match(r"rendered a test video in [\d.]+ s; has \d+ characters", checks["engine"][1])
+    assert not {"token", "base_url", "server"} & checks.keys()
+
+    monkeypatch.delenv("A2V_TOKEN")
+    monkeypatch.delenv("A2V_BASE_URL")
+    code, checks, _ = doctor()
+    assert (code, checks["engine"][0], checks["token"][0]) == (0, "ok", "note")
+    assert "--local needs none" in checks["token"][1]
+    assert "server" not in checks
+    assert service.calls == ()
+
+
+def test_a_machine_that_cannot_render(doctor, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", "/nowhere")
+    code, checks, _ = doctor("--local")
+    assert (code, checks["engine"][0]) == (1, "problem")
+    assert "this machine cannot render: " in checks["engine"][1]
+
+
+def test_this_machine_and_a_server(here):
+    code, _, err = here("doctor", "--local", "--base-url", "https://example.com")
+    assert (code, "--local checks this machine" in err) == (2, True)
+
+
 def test_a_token_that_cannot_be_one(doctor, monkeypatch):
     monkeypatch.setenv("A2V_TOKEN", "two words")
     _, checks, _ = doctor()
@@ -80,7 +110,7 @@ def test_a_token_that_cannot_be_one(doctor, monkeypatch):
 
 
 def test_the_hosted_service_is_named(doctor, monkeypatch):
-    monkeypatch.delenv("A2V_TOKEN")
+    monkeypatch.setenv("A2V_TOKEN", "two words")
     monkeypatch.delenv("A2V_BASE_URL")
     _, checks, _ = doctor()
     assert checks["base_url"][1].endswith("(the hosted service)")

@@ -1,0 +1,117 @@
+"""The text, the voice and the captions of ``a2v say``."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from a2v import A2VError
+from a2v._core import wire
+from a2v.cli.captions import to_srt, to_vtt
+from a2v.cli.options import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from a2v import AsyncA2V, Speech, Voice
+
+_MOST_BYTES = 1 << 20
+
+
+def read_text(text: str | None, file: Path | None) -> str:
+    """Return the text to speak: the argument, the content of a file, or that of standard input for ``-``.
+
+    Raises:
+        UsageError: There is no text, or two, or the file cannot be read.
+    """
+    if (text is None) == (file is None):
+        raise UsageError('say needs one text: a2v say "Hello!", or --text-file FILE, or - for standard input')
+    source = "standard input" if file is None else f"--text-file: {file}"
+    try:
+        data = sys.stdin.buffer.read(_MOST_BYTES + 1) if text == "-" else file.read_bytes() if file else b""
+    except OSError as error:
+        raise UsageError(f"{source} cannot be read: {error.strerror}") from None
+    if len(data) > _MOST_BYTES:
+        raise UsageError(f"{source} is too long for a text: more than 1 MiB")
+    if file is not None or text == "-":
+        try:
+            text = data.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise UsageError(f"{source} is not UTF-8: byte {error.start + 1} is 0x{data[error.start]:02x}") from None
+    found = (text or "").strip()
+    if not found:
+        raise UsageError(f"{source if file is not None or text == '-' else 'the text'} is empty")
+    return found
+
+
+def check_speech(text: str, voice: str | None) -> None:
+    """Check the text and the voice before anything is sent.
+
+    Raises:
+        UsageError: One is invalid.
+    """
+    try:
+        wire.check_speech(text, "any" if voice is None else voice)
+    except ValueError as error:
+        raise UsageError(str(error).replace("voice_name", "--voice")) from None
+
+
+async def choose_voice(client: AsyncA2V, model_id: str | None, pose_id: str | None) -> str:
+    """Return the first voice whose gender is that of the character, or else the first voice.
+
+    Raises:
+        A2VError: The server has no voices.
+    """
+    voices = await client.voices.list()
+    if not voices:
+        raise A2VError("the server has no voices")
+    gender = await _gender(client, model_id, pose_id) if len({voice.gender for voice in voices}) > 1 else ""
+    return _first(voices, gender).voice_name
+
+
+def _first(voices: Sequence[Voice], gender: str) -> Voice:
+    return next((voice for voice in voices if voice.gender == gender), voices[0])
+
+
+async def _gender(client: AsyncA2V, model_id: str | None, pose_id: str | None) -> str:
+    if pose_id is not None:
+        found = [one.gender for one in await client.avatars.list() if pose_id in {pose.pose_id for pose in one.poses}]
+    else:
+        found = [one.gender for one in await client.characters.list() if one.model_id == model_id]
+    return found[0] if found else ""
+
+
+def caption_paths(output: Path) -> list[Path]:
+    """Return the paths of the captions of a video."""
+    return [output.with_suffix(".srt"), output.with_suffix(".vtt")]
+
+
+def check_captions(output: Path | None, *, overwrite: bool) -> None:
+    """Check that the captions of a video can be written.
+
+    Raises:
+        UsageError: They cannot.
+    """
+    if output is None:
+        raise UsageError("--captions writes files beside the video: save it with -o FILE")
+    for path in caption_paths(output):
+        if path.is_dir() or (path.exists() and not overwrite):
+            raise UsageError(f"--captions: {path} exists; add --overwrite to replace it")
+
+
+def write_captions(speech: Speech, output: Path) -> None:
+    """Write the captions of a video as SubRip and WebVTT.
+
+    Raises:
+        A2VError: The server has not sent the times of the words.
+        OSError: They cannot be written.
+    """
+    if not speech.words:
+        raise A2VError(
+            "no captions were written: the server does not say when each word is spoken, as the local engine does"
+        )
+    for path, write in zip(caption_paths(output), (to_srt, to_vtt), strict=True):
+        part = path.with_name(f".{path.name}.part")
+        part.write_text(write(speech.words), encoding="utf-8", newline="\n")
+        part.replace(path)
