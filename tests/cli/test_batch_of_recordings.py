@@ -110,7 +110,10 @@ class TestWhatIsABatch:
             "  recordings/rec_02.wav: it has the same name as recordings/Rec_02.mp3, and so would their videos: rename one",
         ]
 
-    def test_files_that_the_server_cannot_reach(self, here, folder) -> None:
+    def test_files_that_the_server_cannot_reach(self, here, folder, monkeypatch) -> None:
+        """The hosted service, which is not asked: there is no token."""
+        for name in ("A2V_BASE_URL", "A2V_TOKEN"):
+            monkeypatch.delenv(name)
         code, _, err = here("batch", "recordings", *EVA, "-o", "v")
         lines = err.splitlines()
         assert (code, len(lines)) == (2, 5)
