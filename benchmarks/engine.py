@@ -3,12 +3,13 @@
 For a minute of speech at 512 and at 720 pixels, the baseline is measured in the same process, alternating with the render frame by
 frame: decoding the recording, encoding the same frames with common x264 settings (``veryfast``, crf 20), and encoding the sound with
 the default settings of FFmpeg's AAC encoder. Then whole workers are measured as the server starts them: one, one with a mask, two at
-once, and one with half an hour of speech.
+once, and one with half an hour of speech; and those of a portrait.
 
     python benchmarks/engine.py [--minutes 30]
 
 Times are CPU seconds, except for two workers at once. Exits with 1 if a limit is exceeded: 2.0 times the baseline at 512 pixels, 1.6
-times at 720; 200 MB per worker, and 50 MB more for half an hour than for a minute; two at once in 1.15 times the time of one.
+times at 720; 200 MB per worker, and 50 MB more for half an hour than for a minute; two at once in 1.15 times the time of one; for a minute
+of a portrait 15 s at 512 pixels and 25 s at 720, in 250 MB.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ import numpy as np
 from a2v.engine import render, video_writer
 from a2v.engine.animation import animate
 from a2v.engine.audio import RATE, Recording, decode
-from a2v.engine.characters import get_camera_pose
+from a2v.engine.characters import dump_character, get_camera_pose, get_character
+from a2v.engine.characters.portraits import PortraitSpec
 from a2v.engine.drawing.bust import backdrop, bust
 from a2v.engine.drawing.colours import uvya
 from a2v.engine.drawing.rasterizer import Rasterizer
@@ -47,6 +49,9 @@ CLIPS = Path(render.__file__).with_name("recordings")
 MODEL_ID = "eva_a0008"
 FPS = 25
 LIMITS = {512: 2.0, 720: 1.6}
+PORTRAIT = Path(__file__).parents[1] / "tests/engine/portraits/collins.jpg"
+PORTRAIT_LIMITS = {512: 15.0, 720: 25.0}
+MAX_PORTRAIT_MB = 250
 MAX_MB, MAX_EXTRA_MB, MAX_TWO_AT_ONCE = 200, 50, 1.15
 COMMON_X264_OPTIONS = {"preset": "veryfast", "tune": "animation", "crf": "20"}
 STAGES = ("decode", "analyse", "animate", "draw", "convert", "encode", "sound")
@@ -109,9 +114,9 @@ def measure_stages(recording: Path, size: int) -> dict[str, float]:
 
 def encode_frames(stages: Stages, animation: list[FacePose], size: int, folder: Path) -> None:
     """Draw each frame, and encode it with the engine's settings and with those of the baseline."""
-    pose = get_camera_pose(MODEL_ID)
+    pose, character = get_camera_pose(MODEL_ID), get_character(MODEL_ID)
     rasterizer, buffer = Rasterizer(size, size, pose.framings["square"], uvya), FrameBuffer(size, size)
-    rasterizer.paint(backdrop(pose.character))
+    rasterizer.paint(backdrop(character))
     rasterizer.set_backdrop(render.add_grain(rasterizer.pixels, 1))
     engine_path, baseline_path = folder / "engine.mp4", folder / "baseline.mp4"
     with ExitStack() as engine_stack, ExitStack() as baseline_stack:
@@ -119,7 +124,7 @@ def encode_frames(stages: Stages, animation: list[FacePose], size: int, folder: 
         baseline = baseline_stack.enter_context(open_video(baseline_path, size, size, FPS, COMMON_X264_OPTIONS))
         for face in animation:
             with stages.measure("draw"):
-                area = rasterizer.paint(bust(pose.character, face))
+                area = rasterizer.paint(bust(character, face))
             with stages.measure("convert"):
                 buffer.update(rasterizer.pixels, area)
             with stages.measure("encode"):
@@ -218,6 +223,23 @@ def compare_workers(minute: Path, long: Path, minutes: int) -> list[bool]:
     ]
 
 
+def check_portraits(minute: Path, folder: Path) -> list[bool]:
+    """Print the usage of workers that render a portrait."""
+    print("\nportraits, a minute of speech")
+    character = folder / "portrait"
+    portrait = PortraitSpec(model_id=MODEL_ID, display_name="Portrait", picture=PORTRAIT.read_bytes())
+    character.write_bytes(dump_character(portrait))
+    results = []
+    for size, limit in PORTRAIT_LIMITS.items():
+        used = min(run_workers(minute, size, "--character", str(character)) for _ in range(2))
+        results += [
+            check(f"CPU time at {size} pixels", used.cpu, limit, " s"),
+            check(f"memory at {size} pixels", used.megabytes, MAX_PORTRAIT_MB, " MB"),
+        ]
+    masked = run_workers(minute, 512, "--character", str(character), "--mask", "{folder}/mask.mp4")
+    return [*results, check("memory at 512 pixels, with a mask", masked.megabytes, MAX_PORTRAIT_MB, " MB")]
+
+
 def main() -> int:
     """Measure, print and check everything."""
     parser = argparse.ArgumentParser(description="Measure the cost of a render.")
@@ -228,6 +250,7 @@ def main() -> int:
         long = write_speech(Path(folder) / "long.wav", minutes)
         passed = [compare_stages(minute, size) for size in LIMITS]
         passed += compare_workers(minute, long, minutes)
+        passed += check_portraits(minute, Path(folder))
     return int(not all(passed))
 
 

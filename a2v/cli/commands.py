@@ -11,12 +11,12 @@ import re
 import shlex
 import signal
 import sys
-from contextlib import aclosing
+from contextlib import aclosing, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
-from attrs import asdict
+from attrs import asdict, evolve
 from cyclopts import App, CycloptsError, Parameter, UnknownCommandError
 
 from a2v import (
@@ -74,6 +74,7 @@ from a2v.cli.options import (
     VideoId,
     read_job,
 )
+from a2v.cli.portrait import CONSENT, POSE_ID, check_portrait_options, serve_portrait
 from a2v.cli.recording_files import find_recordings, table_among, write_table
 from a2v.cli.recordings import open_staging, read_audio, upload_recordings
 from a2v.cli.renderers import open_renderer
@@ -240,6 +241,13 @@ async def generate(
     with_mask: Annotated[Flag, Parameter(help="Render a mask too; requires --pose-id.")] = False,
     output: Target | None = None,
     mask_output: Annotated[OptionalPath, Parameter(help="File to save the mask to; implies --with-mask.")] = None,
+    portrait: Annotated[
+        OptionalPath,
+        Parameter(
+            help="Photo or illustration of one face, which speaks instead of a character; implies --local. "
+            "The person shown must have consented."
+        ),
+    ] = None,
     overwrite: Overwrite = False,
     timeout: Timeout = None,
     staging: StagingOptions = StagingOptions(),  # noqa: B008  # frozen
@@ -250,23 +258,30 @@ async def generate(
     The video is submitted once and never resubmitted automatically. Ctrl-C stops waiting for it; the render continues.
     Without -o, the URL of the video is printed.
     """
+    if portrait:
+        check_portrait_options(server, model_id, pose_id)
+        server, pose_id = evolve(server, local=True), POSE_ID
     server.check()
     audio_url, files = read_audio(audio, server, staged=bool(staging.bucket(server)))
     wants_mask = with_mask or mask_output is not None
     job_for = partial(read_job, model_id=model_id, pose_id=pose_id, with_mask=wants_mask)
     job_for(audio_url)
-    check_targets(output, mask_output, [recording_of(audio), *files], overwrite=overwrite)
+    sources = [recording_of(audio), *files, *([portrait] if portrait else [])]
+    check_targets(output, mask_output, sources, overwrite=overwrite)
     if with_mask and not mask_output and not server.keeps_videos:
         raise UsageError("with --local the mask is deleted when the command ends: save it with --mask-output FILE")
     if not output and not server.keeps_videos:
         raise UsageError("with --local the video is deleted when the command ends: save it with -o FILE")
     with time_limit(timeout) as limit:
         async with (
+            serve_portrait(portrait, server) if portrait else nullcontext(server) as server,
             track_videos(server, limit, files) as tracker,
             open_staging(staging, server, [audio_url], tracker.events) as stage,
         ):
             if audio_url.startswith(UPLOAD):
                 await upload_recordings(tracker.client, files, tracker.events)
+            if portrait:
+                tracker.events.emit(Info((CONSENT,)))
             task = await tracker.submit(job_for(await stage(audio_url)), target=output, mask_target=mask_output)
             await tracker.follow(task, overwrite=overwrite, timeout=limit.for_videos)
 

@@ -54,7 +54,8 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from a2v._values.jobs import Job
-    from a2v.engine.characters import CameraPose, CharacterSpec
+    from a2v.engine.characters import CameraPose
+    from a2v.engine.characters import Character as EngineCharacter
     from a2v.engine.dask_renderer import DaskRenderer
     from a2v.engine.voices import Utterance
 
@@ -254,7 +255,7 @@ def _recording_name(engine: Engine, audio_url: str) -> str | None:
     return upload.name if upload else None
 
 
-def _find_character(job: Job, known: Characters, settings: Settings) -> CharacterSpec:
+def _find_character(job: Job, known: Characters, settings: Settings) -> EngineCharacter:
     if job.pose_id and settings.revision == "seed":
         raise HTTPException(400, "model_id is missing: this revision of the API has no poses")
     if job.pose_id:
@@ -441,7 +442,7 @@ def _avatars(request: Request, known: Characters) -> list[Avatar]:
     ]
 
 
-def _poses(request: Request, spec: CharacterSpec) -> list[Pose]:
+def _poses(request: Request, spec: EngineCharacter) -> list[Pose]:
     return [
         Pose(pose_id=one.pose_id, name=one.name, preview_url=_preview_url(request, one.pose_id))
         for one in camera_poses(spec)

@@ -23,3 +23,7 @@ class ResourceExhaustedError(A2VError):
 
 class SpeechError(A2VError):
     """A text cannot be synthesized; the message says why, and what to do."""
+
+
+class PortraitError(RenderError):
+    """The picture cannot become a portrait: not a picture, damaged, or without one clearly visible face."""

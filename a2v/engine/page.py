@@ -115,7 +115,8 @@ def page_html(avatars: Sequence[Avatar], videos: Sequence[PageVideo], max_bytes:
         f"<p id=summary class=soft aria-live=polite>{escape(str(state['summary']))}</p></div>"
         f"<p id=nothing class=nothing{' hidden' if cards else ''}>None yet. The videos of all clients of this engine appear here.</p>"
         f'<ul id=list class=grid data-version="{state["version"]}">{"".join(card["html"] for card in cards)}</ul></section></div></main>'
-        "<footer class=soft>API: <a href=openapi.json>openapi.json</a> · <a href=health>health</a></footer>"
+        "<footer class=soft>All videos are synthetic, and say so in their metadata. "
+        "API: <a href=openapi.json>openapi.json</a> · <a href=health>health</a></footer>"
         f"<script>{_SCRIPT}</script></body></html>"
     )
 

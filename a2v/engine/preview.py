@@ -9,17 +9,20 @@ import av
 import numpy as np
 
 from a2v.engine.characters import get_camera_pose
+from a2v.engine.characters.portraits import PortraitSpec
 from a2v.engine.drawing.bust import backdrop, bust
 from a2v.engine.drawing.rasterizer import Rasterizer
 from a2v.engine.face_pose import FacePose
 
 if TYPE_CHECKING:
-    from a2v.engine.characters import CharacterSpec
+    from numpy.typing import NDArray
+
+    from a2v.engine.characters import Character
 
 
 # The character is part of the key, so a changed one gets a new picture.
 @lru_cache(maxsize=128)
-def preview(subject_id: str, size: int = 512, character: CharacterSpec | None = None) -> bytes:
+def preview(subject_id: str, size: int = 512, character: Character | None = None) -> bytes:
     """Return a square PNG of a character with a resting face.
 
     Args:
@@ -31,9 +34,18 @@ def preview(subject_id: str, size: int = 512, character: CharacterSpec | None = 
         RenderError: There is no such pose or character.
     """
     pose = get_camera_pose(subject_id, character)
+    if isinstance(pose.character, PortraitSpec):
+        # Its picture is untrusted, so it was decoded, once, in a child process.
+        return dict(pose.character.previews)[pose.pose_id.removeprefix(f"{pose.character.model_id}_")]
     rasterizer = Rasterizer(size, size, pose.framings["square"])
     rasterizer.paint([*backdrop(pose.character), *bust(pose.character, FacePose())])
-    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(rasterizer.pixels[..., :3]), format="rgb24")
+    return to_png(rasterizer.pixels[..., :3])
+
+
+def to_png(rgb: NDArray[np.uint8]) -> bytes:
+    """Return a square picture, height × width × 3, as PNG."""
+    size = len(rgb)
+    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24")
     encoder = av.VideoCodecContext.create("png", "w")
     encoder.width = encoder.height = size
     encoder.pix_fmt = "rgb24"

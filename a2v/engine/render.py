@@ -2,8 +2,8 @@
 
 1. The recording is decoded and analysed: probabilities of visemes and loudness, every 10 ms (``lipsync``).
 2. ``animation`` makes a ``FacePose`` per frame of it.
-3. For each frame, ``drawing`` makes a display list of the pose and rasterizes it, and ``video_writer`` encodes it, together with
-   the sound. Frames are drawn when they are encoded, so only one is in memory.
+3. For each frame, ``drawing`` makes a display list of the pose and rasterizes it, or ``portrait`` moves a photograph, and
+   ``video_writer`` encodes it, together with the sound. Frames are drawn when they are encoded, so only one is in memory.
 
 A mask is a second video of the same animation. It is rendered after the first one: two encoders at once would need twice the memory.
 """
@@ -11,30 +11,33 @@ A mask is a second video of the same animation. It is rendered after the first o
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from a2v.engine.animation import animate
 from a2v.engine.characters import get_camera_pose
+from a2v.engine.characters.portraits import PortraitSpec
 from a2v.engine.drawing.bust import backdrop, black_backdrop, bust, silhouette
 from a2v.engine.drawing.colours import uvya
 from a2v.engine.drawing.rasterizer import Rasterizer
 from a2v.engine.lipsync import analyse_pieces
-from a2v.engine.video_writer import DRAWING_OPTIONS, MASK_OPTIONS, FrameBuffer, open_video
+from a2v.engine.video_writer import DRAWING_OPTIONS, MASK_OPTIONS, PORTRAIT_OPTIONS, FrameBuffer, open_video
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from contextlib import AbstractContextManager
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from a2v.engine.audio import Recording
-    from a2v.engine.characters import CharacterSpec, Framing
+    from a2v.engine.characters import Character, CharacterSpec, Framing
     from a2v.engine.drawing.display_list import Item
+    from a2v.engine.drawing.rasterizer import Area
     from a2v.engine.face_pose import FacePose
     from a2v.engine.settings import Format
     from a2v.engine.video_writer import VideoWriter
@@ -56,7 +59,7 @@ def render(
     subject_id: str,
     destination: Path,
     *,
-    character: CharacterSpec | None = None,
+    character: Character | None = None,
     mask: Path | None = None,
     size: int = 512,
     format: Format = "square",
@@ -85,15 +88,78 @@ def render(
     """
     width, height = picture_size(size, format)
     pose = get_camera_pose(subject_id, character)
-    character, framing = pose.character, pose.framings[format]
-    animation = _animate_recording(recording, character.model_id, fps)
+    if isinstance(pose.character, PortraitSpec):
+        pictures = _portrait_pictures(pose.character, width, height, close_up=pose.close_up)
+        options = PORTRAIT_OPTIONS
+    else:
+        pictures, options = _drawn_pictures(pose.character, pose.framings[format], width, height), DRAWING_OPTIONS
+    animation = _animate_recording(recording, pose.character.model_id, fps)
     with _replace_when_complete(destination, *([mask] if mask else [])) as paths:
-        video = open_video(paths[0], width, height, fps, DRAWING_OPTIONS)
-        draw = partial(bust, character)
-        _render_frames(video, animation(), framing, backdrop(character), draw, grain=1, soundtrack=recording)
+        _render_frames(open_video(paths[0], width, height, fps, options), animation(), pictures[0], recording)
         for path in paths[1:]:
-            video = open_video(path, width, height, fps, MASK_OPTIONS)
-            _render_frames(video, animation(), framing, black_backdrop(), partial(silhouette, character))
+            _render_frames(open_video(path, width, height, fps, MASK_OPTIONS), animation(), pictures[1])
+
+
+class Picture(Protocol):
+    """A picture of the size of a video, which shows one pose after the other."""
+
+    @property
+    def pixels(self) -> NDArray[np.uint8]:
+        """The picture, in the colours of ``colours.uvya``."""
+
+    def paint(self, pose: FacePose, /) -> Area:
+        """Show a pose; return the area that may have changed, which is all of the picture the first time."""
+
+
+PictureMaker = Callable[[], Picture]
+"""Makes a picture when it is needed: that of the mask after the first video."""
+
+
+def _drawn_pictures(
+    character: CharacterSpec, framing: Framing, width: int, height: int
+) -> tuple[PictureMaker, PictureMaker]:
+    drawing = partial(_Drawing, framing, width, height)
+    return (
+        partial(drawing, backdrop(character), partial(bust, character), grain=1),
+        partial(drawing, black_backdrop(), partial(silhouette, character)),
+    )
+
+
+def _portrait_pictures(
+    portrait: PortraitSpec, width: int, height: int, *, close_up: bool
+) -> tuple[PictureMaker, PictureMaker]:
+    # Imported late: drawn characters do not need it.
+    from a2v.engine.portrait.painter import Silhouette  # noqa: PLC0415
+    from a2v.engine.portrait.studio import open_studio  # noqa: PLC0415
+
+    painter = partial(open_studio(portrait).painter, close_up=close_up, width=width, height=height)
+    return painter, lambda: Silhouette(painter(cut_out=True))
+
+
+class _Drawing:
+    """The picture of a drawn character."""
+
+    def __init__(
+        self,
+        framing: Framing,
+        width: int,
+        height: int,
+        backdrop: list[Item],
+        draw: Callable[[FacePose], list[Item]],
+        *,
+        grain: int = 0,
+    ) -> None:
+        self._draw = draw
+        self._rasterizer = Rasterizer(width, height, framing, uvya)
+        self._rasterizer.paint(backdrop)
+        self._rasterizer.set_backdrop(add_grain(self._rasterizer.pixels, grain))
+
+    @property
+    def pixels(self) -> NDArray[np.uint8]:
+        return self._rasterizer.pixels
+
+    def paint(self, pose: FacePose) -> Area:
+        return self._rasterizer.paint(self._draw(pose))
 
 
 def _animate_recording(recording: Recording, model_id: str, fps: int) -> Callable[[], Iterator[FacePose]]:
@@ -106,11 +172,7 @@ def _animate_recording(recording: Recording, model_id: str, fps: int) -> Callabl
 def _render_frames(
     video: AbstractContextManager[VideoWriter],
     animation: Iterator[FacePose],
-    framing: Framing,
-    backdrop: list[Item],
-    draw: Callable[[FacePose], list[Item]],
-    *,
-    grain: int = 0,
+    make_picture: PictureMaker,
     soundtrack: Recording | None = None,
 ) -> None:
     # The video is opened here, so that its encoder is freed before the caller opens the next one.
@@ -118,12 +180,10 @@ def _render_frames(
         if soundtrack is not None:
             writer.add_soundtrack(soundtrack)
         buffer = FrameBuffer(writer.width, writer.height)
-        rasterizer = Rasterizer(writer.width, writer.height, framing, uvya)
-        rasterizer.paint(backdrop)
-        rasterizer.set_backdrop(add_grain(rasterizer.pixels, grain))
+        picture = make_picture()
         for pose in animation:
-            area = rasterizer.paint(draw(pose))
-            buffer.update(rasterizer.pixels, area)
+            area = picture.paint(pose)
+            buffer.update(picture.pixels, area)
             writer.add_frame(buffer)
 
 

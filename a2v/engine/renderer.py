@@ -83,21 +83,34 @@ async def render_in_child(request: RenderRequest) -> None:
         RenderCrashedError: The child ended without a result.
         ResourceExhaustedError: The system killed the child, or the child reports that something has run out.
     """
+    await run_child(_command(request), request.max_render_seconds, "the render")
+
+
+async def run_child(command: list[str], max_seconds: float, what: str) -> None:
+    """Run a child process that reports its result as ``worker`` does; it is killed if the call is cancelled.
+
+    Args:
+        command: The command.
+        max_seconds: The time limit.
+        what: What the child does, for messages.
+
+    Raises:
+        RenderError: The child reports that its input cannot be used, or it took too long.
+        RenderCrashedError: The child ended without a result.
+        ResourceExhaustedError: The system killed the child, or the child reports that something has run out.
+    """
+    too_long = f"{what} took longer than {max_seconds:g} s"
     try:
-        with anyio.fail_after(request.max_render_seconds):
-            status, output, errors = await _run(_command(request))
+        with anyio.fail_after(max_seconds):
+            status, output, errors = await _run(command)
     except TimeoutError:
-        raise RenderError(_took_too_long(request)) from None
+        raise RenderError(too_long) from None
     if status == -getattr(signal, "SIGXCPU", 0) != 0:
-        raise RenderError(_took_too_long(request))
+        raise RenderError(too_long)
     if status == -getattr(signal, "SIGKILL", 0) != 0:
         # This process kills its children only after a cancellation, so it was the system's out-of-memory killer.
         raise ResourceExhaustedError(f"{OUT_OF_MEMORY} (a render was killed)")
     _raise_for_result(status, output, errors)
-
-
-def _took_too_long(request: RenderRequest) -> str:
-    return f"the render took longer than {request.max_render_seconds:g} s"
 
 
 def _command(request: RenderRequest) -> list[str]:

@@ -236,7 +236,7 @@ class Settings:
         fps: Frames per second: 25 or 30.
         workers: The number of renders at a time. ``None``: the number of cores of this machine, also with ``dask``.
         dask: The address of the scheduler of a Dask cluster that renders instead of this machine: ``tcp://host:8786``.
-        characters: A folder of your own characters, ``NAME.toml``. Changes in it count from the next request on.
+        characters: A folder of your own characters, ``NAME.toml``, and of portraits, ``NAME.png``, ``.jpg`` or ``.webp``. Changes in it count from the next request on.
         queue_limit: The number of videos that may be pending before ``video.generate`` refuses more.
         allow_files: Folders or single files that an ``audio_url`` of the form ``file:///…`` may read; none by default.
         allow_private_urls: Whether an ``audio_url`` may point into private networks and to this machine.

@@ -28,6 +28,8 @@ from a2v.engine import sandbox
 from a2v.engine.settings import FRAME_RATES, Format
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from a2v.engine.decoding import DecodeTimeLimit
 
 _CHECK_SECONDS = 0.25
@@ -38,19 +40,39 @@ _NEAR_LIMIT = 0.9
 def main(arguments: list[str] | None = None) -> int:
     """Render the video that the command line describes; return the exit status."""
     options = _parser().parse_args(arguments)
-    _limit_resources(options.max_render_mib << 20, math.ceil(options.max_render_seconds))
-    # OpenBLAS reserves memory for each thread it might start; this process uses one.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    # Before any other thread exists: running threads would stay unconfined.
-    folders = [path.absolute().parent for path in (options.destination, options.mask) if path]
-    sandbox.confine([path for path in (options.audio_file, options.character) if path], folders)
-    if options.end_with_stdin:
-        threading.Thread(target=_end_with_stdin, daemon=True).start()
-    _print_result(_render(options))
+    confine_process(
+        [path for path in (options.audio_file, options.character) if path],
+        [path.absolute().parent for path in (options.destination, options.mask) if path],
+        mib=options.max_render_mib,
+        seconds=options.max_render_seconds,
+        end_with_stdin=options.end_with_stdin,
+    )
+    print_result(_render(options))
     return 0
 
 
-def _print_result(result: dict[str, object]) -> None:
+def confine_process(
+    readable: list[Path], writable: list[Path], *, mib: int, seconds: float, end_with_stdin: bool
+) -> None:
+    """Limit and confine this process. Call it before any other thread exists: running threads would stay unconfined.
+
+    Args:
+        readable: Files that may be read.
+        writable: Folders in which files may be written.
+        mib: The limit of memory.
+        seconds: The limit of CPU time.
+        end_with_stdin: Whether to exit when standard input is closed.
+    """
+    _limit_resources(mib << 20, math.ceil(seconds))
+    # OpenBLAS reserves memory for each thread it might start; this process uses one.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    sandbox.confine(readable, writable)
+    if end_with_stdin:
+        threading.Thread(target=_end_with_stdin, daemon=True).start()
+
+
+def print_result(result: dict[str, object]) -> None:
+    """Print the result of this process."""
     print(json.dumps(result), flush=True)  # noqa: T201  # the output
 
 
@@ -106,7 +128,7 @@ def _exit_when_exceeded(limit: DecodeTimeLimit) -> None:
     """Exit when reading the recording takes too long. A call of FFmpeg cannot be interrupted otherwise."""
     while not limit.exceeded:
         time.sleep(_CHECK_SECONDS)
-    _print_result({"ok": False, "message": str(limit.error)})
+    print_result({"ok": False, "message": str(limit.error)})
     os._exit(0)
 
 
@@ -116,13 +138,13 @@ def _render(options: argparse.Namespace) -> dict[str, object]:
 
     from a2v.engine.audio import MAX_SECONDS, Recording  # noqa: PLC0415
     from a2v.engine.characters import load_character  # noqa: PLC0415
-    from a2v.engine.errors import RenderError  # noqa: PLC0415
     from a2v.engine.render import render  # noqa: PLC0415
 
     ffmpeg.set_level(None)
     recording = Recording(options.audio_file, max_seconds=options.max_seconds or MAX_SECONDS)
     threading.Thread(target=_exit_when_exceeded, args=(recording.time_limit,), daemon=True).start()
-    try:
+
+    def run() -> None:
         render(
             recording,
             options.subject_id,
@@ -133,14 +155,30 @@ def _render(options: argparse.Namespace) -> dict[str, object]:
             format=options.format,
             fps=options.fps,
         )
+
+    return result_of(run, options.max_render_mib, "the render")
+
+
+def result_of(run: Callable[[], None], mib: int, what: str) -> dict[str, object]:
+    """Run a function; return the result to print.
+
+    Args:
+        run: What this process does.
+        mib: Its limit of memory.
+        what: What it does, for messages.
+    """
+    from a2v.engine.errors import RenderError  # noqa: PLC0415  # after the sandbox is in force
+
+    try:
+        run()
     except RenderError as error:
         return {"ok": False, "message": str(error)}
     except Exception as error:
         if reason := _exhausted(error):
             return {"ok": False, "exhausted": reason}
-        if not _exceeded_memory(error, options.max_render_mib):
+        if not _exceeded_memory(error, mib):
             raise
-        return {"ok": False, "message": f"the render needs more than {options.max_render_mib} MiB of memory"}
+        return {"ok": False, "message": f"{what} needs more than {mib} MiB of memory"}
     return {"ok": True}
 
 

@@ -21,8 +21,17 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, get_args
 
 import attrs
 from attrs import Attribute, field, frozen
+from attrs.validators import optional
 
 from a2v._values.text import escape, find_invisible
+from a2v.engine.characters.portraits import (
+    PortraitGender,
+    PortraitSpec,
+    check_blinking,
+    check_crop,
+    dump_portrait,
+    load_portrait,
+)
 from a2v.engine.errors import RenderError
 from a2v.engine.settings import Format
 
@@ -191,6 +200,10 @@ class CharacterSpec:
     features: Features = field(validator=_a(Features))
 
 
+Character = CharacterSpec | PortraitSpec
+"""A character of either kind."""
+
+
 class Framing(NamedTuple):
     """The part of a drawing that a video shows, in the drawing's units. The height follows from the video's aspect ratio."""
 
@@ -208,15 +221,19 @@ class CameraPose:
 
     pose_id: str
     name: str
-    character: CharacterSpec
+    character: Character
     framings: dict[Format, Framing]
+    """The parts of a drawing. A portrait has none: its parts depend on where the face is."""
+    close_up: bool = False
 
 
 _POSES: tuple[tuple[str, str, dict[Format, Framing]], ...] = (
     ("front", "Front", {"square": Framing(0, 0, 720), "portrait": Framing(70, -120, 580)}),
     ("closeup", "Close-up", {"square": Framing(114, 46, 492), "portrait": Framing(134, -12, 452)}),
 )
-"""The poses of each character: suffix of the ``pose_id``, name and framings. The first is the default."""
+"""The poses of each drawn character: suffix of the ``pose_id``, name and framings. The first is the default."""
+_PORTRAIT_POSES = (("full", "Full picture", False), ("closeup", "Close-up", True))
+"""The poses of each portrait: suffix, name, and whether it is a close-up."""
 
 
 @cache
@@ -239,15 +256,26 @@ def get_character(model_id: str) -> CharacterSpec:
 
 
 @lru_cache(maxsize=1024)
-def camera_poses(character: CharacterSpec) -> tuple[CameraPose, ...]:
+def camera_poses(character: Character) -> tuple[CameraPose, ...]:
     """Return the poses of a character; the first is the default."""
+    if isinstance(character, PortraitSpec):
+        return tuple(
+            CameraPose(
+                pose_id=f"{character.model_id}_{suffix}",
+                name=name,
+                character=character,
+                framings={},
+                close_up=close_up,
+            )
+            for suffix, name, close_up in _PORTRAIT_POSES
+        )
     return tuple(
         CameraPose(pose_id=f"{character.model_id}_{suffix}", name=name, character=character, framings=framings)
         for suffix, name, framings in _POSES
     )
 
 
-def get_camera_pose(subject_id: str, character: CharacterSpec | None = None) -> CameraPose:
+def get_camera_pose(subject_id: str, character: Character | None = None) -> CameraPose:
     """Return a pose by its ``pose_id``, or the default pose of a character by its ``model_id``.
 
     Args:
@@ -257,7 +285,8 @@ def get_camera_pose(subject_id: str, character: CharacterSpec | None = None) -> 
     Raises:
         RenderError: There is no such pose or character.
     """
-    for one in [character] if character else built_in_characters().values():
+    known: Iterable[Character] = [character] if character else built_in_characters().values()
+    for one in known:
         if found := [pose for pose in camera_poses(one) if pose.pose_id == subject_id]:
             return found[0]
     return camera_poses(character or get_character(subject_id))[0]
@@ -320,18 +349,61 @@ def id_problems(stem: str) -> Iterator[str]:
             yield f"the name of the file must not end in _{suffix}, as the ids of poses do"
 
 
-def dump_character(character: CharacterSpec) -> bytes:
+def parse_portrait(name: str, picture: bytes, settings: bytes | None) -> PortraitSpec:
+    """Return the portrait of a picture, which is not decoded, and of the TOML file beside it.
+
+    Args:
+        name: The name of the picture's file.
+        picture: Its content.
+        settings: The content of the TOML file; ``None``: there is none.
+
+    Raises:
+        CharacterError: The settings are invalid.
+    """
+    stem = name.rpartition(".")[0]
+    problems = list(id_problems(stem))
+    model_id = character_id(stem)
+    table: dict[str, Any] = {}
+    if settings is not None:
+        name = f"{stem}.toml"
+        try:
+            table = tomllib.loads(settings[: MAX_FILE_SIZE + 1].decode("utf-8-sig"))
+        except (ValueError, RecursionError) as error:
+            raise CharacterError(name, [*problems, str(error)]) from None
+    values = {"display_name": model_id.replace("_", " ").replace("-", " ").strip().title() or model_id} | table
+    checked = _checked(_PortraitSettings, values, "", problems)
+    if checked is None:
+        raise CharacterError(name, problems)
+    return PortraitSpec(model_id=model_id, picture=picture, **attrs.asdict(checked))
+
+
+@frozen(kw_only=True)
+class _PortraitSettings:
+    """The keys of the TOML file of a portrait."""
+
+    display_name: str = field(validator=_check_name)
+    gender: PortraitGender = field(default="unspecified", validator=_one_of(PortraitGender))
+    crop: tuple[float, float, float, float] | None = field(default=None, validator=check_crop)
+    background: str | None = field(default=None, validator=optional(_colours(1)))
+    blinking: bool | None = field(default=None, validator=check_blinking)
+
+
+def dump_character(character: Character) -> bytes:
     """Return a character as bytes, for ``load_character`` in another process or after a restart."""
+    if isinstance(character, PortraitSpec):
+        return dump_portrait(character)
     content: dict[str, object] = {"model_id": character.model_id, _DRAWN: _plain(character)}
     return json.dumps(content, ensure_ascii=False).encode()
 
 
-def load_character(content: bytes) -> CharacterSpec:
+def load_character(content: bytes) -> Character:
     """Return the character that ``dump_character`` wrote.
 
     Raises:
         ValueError: The content is damaged.
     """
+    if portrait := load_portrait(content):
+        return portrait
     data = json.loads(content)
     if not isinstance(data, dict) or not isinstance(data.get(_DRAWN), dict):
         raise ValueError("it is not a character")  # noqa: TRY004  # as documented

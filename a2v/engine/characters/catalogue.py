@@ -29,13 +29,16 @@ from attrs import define, field, frozen
 from a2v._values.text import escape
 from a2v.engine.characters import (
     MAX_FILE_SIZE,
+    Character,
     CharacterError,
-    CharacterSpec,
     built_in_characters,
     camera_poses,
     dump_character,
     parse_character,
+    parse_portrait,
 )
+from a2v.engine.characters.portraits import MAX_PICTURE, PICTURE_SUFFIXES
+from a2v.engine.errors import PortraitError, RenderCrashedError, ResourceExhaustedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,7 +47,7 @@ if TYPE_CHECKING:
 
 logger: logging.Logger = logging.getLogger("a2v.engine")
 
-SUFFIXES = (".toml",)
+SUFFIXES = (".toml", *PICTURE_SUFFIXES)
 """The extensions of the files of characters, in lower case. Other files are ignored."""
 PREVIEW_SUFFIX = ".preview.png"
 """The end of the names of preview pictures, which are not characters."""
@@ -60,7 +63,7 @@ class Characters:
         problems: The invalid files of the folder.
     """
 
-    specs: Mapping[str, CharacterSpec]
+    specs: Mapping[str, Character]
     problems: tuple[CharacterError, ...] = ()
 
     @cached_property
@@ -74,12 +77,12 @@ class Characters:
         return camera_poses(spec)[0] if spec else self.poses.get(subject_id)
 
 
-def is_built_in(spec: CharacterSpec) -> bool:
+def is_built_in(spec: Character) -> bool:
     """Whether a character comes with the engine, so that each installation has it."""
     return built_in_characters().get(spec.model_id) == spec
 
 
-def portable(spec: CharacterSpec) -> bytes | None:
+def portable(spec: Character) -> bytes | None:
     """Return a character as bytes, for other processes and machines; ``None`` if they have it anyway."""
     return None if is_built_in(spec) else dump_character(spec)
 
@@ -90,7 +93,7 @@ class _Entry:
 
     signature: object
     is_settled: bool
-    result: CharacterSpec | CharacterError
+    result: Character | CharacterError
 
 
 @define(eq=False)
@@ -140,11 +143,13 @@ class Catalogue:
             return known
         # The clock of the file system may differ from this machine's, in which case a file is read once too often.
         is_settled = all(abs(time.time() - one.st_mtime) > _SETTLE_SECONDS for one in files.values())
-        result: CharacterSpec | CharacterError
+        result: Character | CharacterError
         try:
             result = await _read(list(files))
         except CharacterError as error:
             result = error
+        except (RenderCrashedError, ResourceExhaustedError) as error:
+            result, is_settled = CharacterError(next(iter(files)).name, [f"it could not be examined: {error}"]), False
         except OSError as error:
             # Another attempt may succeed: too many files are open, or the mode of the file was changed.
             result, is_settled = CharacterError(next(iter(files)).name, [f"it cannot be read: {error.strerror}"]), False
@@ -153,7 +158,7 @@ class Catalogue:
         return _Entry(signature, is_settled, result)
 
 
-async def _read(files: list[Path]) -> CharacterSpec:
+async def _read(files: list[Path]) -> Character:
     """Read a character.
 
     Args:
@@ -163,8 +168,25 @@ async def _read(files: list[Path]) -> CharacterSpec:
         CharacterError: It is invalid.
         OSError: It cannot be read.
     """
-    (path,) = files[:1]
-    return parse_character(path.name, await anyio.to_thread.run_sync(partial(_read_file, path, MAX_FILE_SIZE)))
+    pictures = [path for path in files if path.suffix.lower() in PICTURE_SUFFIXES]
+    tables = [path for path in files if path.suffix.lower() == ".toml"]
+    if len(pictures) > 1 or len(tables) > 1:
+        names = " and ".join(path.name for path in files)
+        raise CharacterError(files[0].name, [f"{names} are the same character; keep one picture and one .toml"])
+    settings = None
+    for table in tables:
+        settings = await anyio.to_thread.run_sync(partial(_read_file, table, MAX_FILE_SIZE))
+    for path in pictures:
+        picture = await anyio.to_thread.run_sync(partial(_read_file, path, MAX_PICTURE))
+        portrait = parse_portrait(path.name, picture, settings)
+        # Imported late: most folders have no portraits.
+        from a2v.engine.portrait.check import examine  # noqa: PLC0415
+
+        try:
+            return await examine(portrait)
+        except PortraitError as error:
+            raise CharacterError(path.name, [str(error)]) from None
+    return parse_character(files[0].name, settings or b"")
 
 
 def _scan(folder: Path) -> dict[str, dict[Path, os.stat_result]]:
@@ -191,9 +213,9 @@ def _read_file(path: Path, limit: int) -> bytes:
         return file.read(limit + 1)
 
 
-def _combined(results: Mapping[str, CharacterSpec | CharacterError]) -> Characters:
+def _combined(results: Mapping[str, Character | CharacterError]) -> Characters:
     """Make a snapshot; a character whose ``model_id`` another one has is a problem."""
-    specs = dict(built_in_characters())
+    specs: dict[str, Character] = dict(built_in_characters())
     taken = {model_id.casefold(): f"the built-in character {model_id}" for model_id in specs}
     problems = []
     for stem, result in results.items():
@@ -218,7 +240,7 @@ def _log_changes(before: Characters, after: Characters) -> None:
         logger.info("character %s: %s", model_id, word)
 
 
-def _changes(before: Mapping[str, CharacterSpec], after: Mapping[str, CharacterSpec]) -> Iterator[tuple[str, str]]:
+def _changes(before: Mapping[str, Character], after: Mapping[str, Character]) -> Iterator[tuple[str, str]]:
     for model_id in before.keys() | after.keys():
         if before.get(model_id) != after.get(model_id):
             word = "added" if model_id not in before else "removed" if model_id not in after else "changed"

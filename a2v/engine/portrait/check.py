@@ -1,0 +1,119 @@
+"""Examines a picture before it is accepted as a portrait, in a child process with the limits of renders.
+
+The child decodes the picture, finds the face, and writes the preview pictures, which are all that the server takes over.
+Usage: ``python -m a2v.engine.portrait.check PORTRAIT_FILE FOLDER``; the result is printed as ``worker`` does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections import OrderedDict
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import anyio
+import anyio.to_thread
+import attrs
+
+from a2v.engine.characters.portraits import dump_portrait, load_portrait
+from a2v.engine.errors import PortraitError, RenderError
+from a2v.engine.renderer import run_child
+from a2v.engine.worker import confine_process, print_result, result_of
+
+if TYPE_CHECKING:
+    from a2v.engine.characters.portraits import PortraitSpec
+
+_COMMAND = (sys.executable, "-P", "-m", "a2v.engine.portrait.check")
+_MAX_SECONDS = 60.0
+_MAX_MIB = 2048
+_PREVIEW_SIZE = 512
+_PREVIEWS = (("full", False), ("closeup", True))
+_MAX_PREVIEW = 4 << 20
+_KNOWN: OrderedDict[PortraitSpec, PortraitSpec | str] = OrderedDict()
+"""The last portraits, with their previews, or with the reason why they cannot be used. A file that has just changed is read several
+times (``catalogue``)."""
+_MAX_KNOWN = 32
+
+
+async def examine(portrait: PortraitSpec) -> PortraitSpec:
+    """Return the portrait with its previews.
+
+    Raises:
+        PortraitError: It cannot be used; the message says why and what to do.
+        RenderCrashedError: The child ended without a result.
+        ResourceExhaustedError: The machine has run out of something.
+        OSError: The files for the child cannot be written.
+    """
+    if portrait not in _KNOWN:
+        _KNOWN[portrait] = await _examine_in_child(portrait)
+        if len(_KNOWN) > _MAX_KNOWN:
+            _KNOWN.popitem(last=False)
+    known = _KNOWN[portrait]
+    if isinstance(known, str):
+        raise PortraitError(known)
+    return known
+
+
+async def _examine_in_child(portrait: PortraitSpec) -> PortraitSpec | str:
+    folder = await anyio.to_thread.run_sync(partial(tempfile.TemporaryDirectory, prefix="a2v-portrait-"))
+    try:
+        file, previews = Path(folder.name) / "portrait", Path(folder.name) / "previews"
+        await anyio.to_thread.run_sync(_write, file, previews, dump_portrait(portrait))
+        await run_child([*_COMMAND, str(file), str(previews)], _MAX_SECONDS, "examining the portrait")
+        return attrs.evolve(portrait, previews=await anyio.to_thread.run_sync(_read, previews))
+    except RenderError as error:
+        return str(error)
+    finally:
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(folder.cleanup)
+
+
+def _write(file: Path, previews: Path, content: bytes) -> None:
+    file.write_bytes(content)
+    previews.mkdir()
+
+
+def _read(previews: Path) -> tuple[tuple[str, bytes], ...]:
+    pictures = []
+    for suffix, _ in _PREVIEWS:
+        with (previews / f"{suffix}.png").open("rb") as file:
+            pictures.append((suffix, file.read(_MAX_PREVIEW)))
+    return tuple(pictures)
+
+
+# -- the child --------------------------------------------------------------------------------------------------------
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Examine the portrait that the command line names; return the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m a2v.engine.portrait.check", description="Examines a portrait.")
+    parser.add_argument("portrait", type=Path)
+    parser.add_argument("folder", type=Path, help="folder for the preview pictures")
+    options = parser.parse_args(arguments)
+    folder = options.folder.absolute()
+    confine_process([options.portrait], [folder], mib=_MAX_MIB, seconds=_MAX_SECONDS, end_with_stdin=True)
+    print_result(result_of(partial(_examine, options.portrait, folder), _MAX_MIB, "examining the portrait"))
+    return 0
+
+
+def _examine(file: Path, folder: Path) -> None:
+    # After the limits and the sandbox are in force.
+    from av import logging as ffmpeg  # noqa: PLC0415
+
+    from a2v.engine.portrait.studio import open_studio  # noqa: PLC0415
+    from a2v.engine.preview import to_png  # noqa: PLC0415
+
+    ffmpeg.set_level(None)
+    portrait = load_portrait(file.read_bytes())
+    if portrait is None:
+        raise ValueError("the file is not a portrait")
+    studio = open_studio(portrait)
+    for suffix, close_up in _PREVIEWS:
+        (folder / f"{suffix}.png").write_bytes(to_png(studio.still(close_up=close_up, size=_PREVIEW_SIZE)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

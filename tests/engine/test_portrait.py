@@ -1,0 +1,305 @@
+"""How portraits move, measured on their frames."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from a2v.engine.animation import animate
+from a2v.engine.audio import Recording
+from a2v.engine.characters.portraits import PortraitSpec
+from a2v.engine.face_pose import MOUTH_SHAPES, FacePose, MouthShape
+from a2v.engine.lipsync import VISEMES, analyse_pieces
+from a2v.engine.portrait.geometry import measure
+from a2v.engine.portrait.head import HeadMotion
+from a2v.engine.portrait.painter import PortraitPainter, rgb_to_uvya
+from a2v.engine.portrait.studio import Studio, open_studio
+from a2v.engine.render import render
+from tests.engine.portrait_helpers import FOLDER, pixels, png
+
+SPEECH = Path(__file__).with_name("speech")
+SIZE = 320
+RESTING = FacePose(mouth=MOUTH_SHAPES["X"])
+
+
+def spec(name: str = "hopper", **options: object) -> PortraitSpec:
+    picture = (FOLDER / f"{name}.jpg").read_bytes()
+    return PortraitSpec(**({"model_id": "p", "display_name": "P", "picture": picture} | options))
+
+
+@cache
+def studio(name: str) -> Studio:
+    return open_studio(spec(name))
+
+
+@cache
+def painter(name: str, *, blinks: bool = True) -> PortraitPainter:
+    found = studio(name)
+    return Studio(found.photo, found.face, spec(name, blinking=blinks)).painter(close_up=True, width=SIZE, height=SIZE)
+
+
+def draw(name: str, pose: FacePose) -> np.ndarray:
+    """Return a frame: U, V, Y and alpha."""
+    drawn = painter(name)
+    drawn.paint(pose)
+    return drawn.pixels.astype(int)
+
+
+def say(viseme: str, **pose: float) -> FacePose:
+    return FacePose(mouth=MOUTH_SHAPES[viseme], **pose)
+
+
+def mouth_box(name: str) -> tuple[slice, slice]:
+    face = painter(name)._face
+    x, y = face.middle
+    return slice(int(y - face.mouth), int(y + 1.4 * face.mouth)), slice(
+        int(x - 1.3 * face.mouth), int(x + 1.3 * face.mouth)
+    )
+
+
+@cache
+def bare(name: str) -> PortraitPainter:
+    """Return a painter of a face without features: whatever is not grey in a frame is the inside of the mouth."""
+    _, _, points = studio(name)._frame(SIZE, SIZE, close_up=True)
+    return PortraitPainter(np.full((SIZE, SIZE, 3), 128, np.uint8), points, blinks=False)
+
+
+def inside(name: str, mouth: MouthShape) -> np.ndarray:
+    """Return which pixels show the inside of the mouth."""
+    drawn = bare(name)
+    drawn.paint(FacePose(mouth=mouth))
+    return np.abs(drawn.pixels.astype(int) - drawn.pixels[0, 0]).max(-1) > 10
+
+
+# -- mouth ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_mouth_opens_as_far_as_the_viseme_says() -> None:
+    drawn = bare("hopper")
+    middle = int(drawn._face.middle[0])
+    heights = {
+        viseme: float(inside("hopper", MOUTH_SHAPES[viseme])[:, middle - 2 : middle + 3].sum(0).mean())
+        for viseme in VISEMES
+    }
+    assert heights["X"] == heights["A"] == 0
+    assert 0 < heights["G"] < heights["B"] < heights["C"] < heights["D"]
+    assert heights["D"] == pytest.approx(0.6 * drawn._face.mouth, rel=0.25)
+    for viseme in "BCD":
+        assert heights[viseme] == pytest.approx(drawn._lips.opening(MOUTH_SHAPES[viseme]), abs=1.6)
+
+
+def test_rounded_lips_make_a_small_hole() -> None:
+    shapes = {viseme: inside("hopper", MOUTH_SHAPES[viseme]) for viseme in "CF"}
+    widths, heights = ({viseme: int(shape.any(axis).sum()) for viseme, shape in shapes.items()} for axis in (0, 1))
+    assert widths["F"] < 0.6 * widths["C"]
+    assert heights["F"] > 0.3 * widths["F"]
+
+
+@pytest.mark.parametrize("name", ["hopper", "collins"])
+def test_nothing_of_the_mouth_shows_in_closures(name: str) -> None:
+    for viseme in "XA":
+        assert not inside(name, MOUTH_SHAPES[viseme]).any()
+
+
+@pytest.mark.parametrize("name", ["hopper", "collins"])
+def test_lips_meet_in_closures_also_those_of_a_smile(name: str) -> None:
+    face = painter(name)._face
+    places = np.stack(np.meshgrid(np.linspace(-0.8, 0.8, 33), np.linspace(-0.6, 0.9, 200)), -1) * face.mouth
+    layers = painter(name)._lips.solve(places.astype(np.float32), MOUTH_SHAPES["A"])
+    # Each place belongs to one of the layers: no gap between the lips, and no overlap.
+    seam = np.abs(layers.above + layers.below)[np.abs(layers.below) < 1]
+    assert len(seam) > 30
+    assert seam.max() < 0.35
+    assert (layers.open == 0).all()
+    # No teeth in sight: nothing brighter than the lips and the skin.
+    rows, columns = mouth_box(name)
+    lips = draw(name, say("A"))[rows, columns, 2]
+    assert np.percentile(lips, 99.5) <= np.percentile(painter_photo(name)[rows, columns, 2], 99.5) + 3
+
+
+def painter_photo(name: str) -> np.ndarray:
+    found = studio(name)
+    rgb, _, _ = found._frame(SIZE, SIZE, close_up=True)
+    return (rgb_to_uvya(rgb.astype(np.float32)) + 0.5).astype(int)
+
+
+def test_an_oo_of_a_smile_shows_no_teeth() -> None:
+    rows, columns = mouth_box("collins")
+    smile, oo = (draw("collins", pose)[rows, columns, 2] for pose in (say("C"), say("F")))
+    lips = np.percentile(draw("collins", say("A"))[rows, columns, 2], 99.5)
+    assert np.percentile(smile, 99.5) > lips + 8
+    assert np.percentile(oo, 99.5) < lips + 8
+    assert oo.min() < 0.6 * np.median(oo)
+
+
+def test_teeth_keep_their_place_and_size() -> None:
+    """The lips uncover the teeth of the picture; they are never moved with them."""
+    drawn = painter("collins")
+    face = drawn._face
+    spots = face.to_frame(np.array([[0, (face.upper[128] + 0.10 * face.mouth)]], np.float32))[0].astype(int)
+    rows, columns = slice(spots[1] - 1, spots[1] + 2), slice(spots[0] - 14, spots[0] + 15)
+    shown = [draw("collins", say(viseme))[rows, columns, 2] for viseme in "CDH"]
+    photo = painter_photo("collins")[rows, columns, 2]
+    for teeth in shown:
+        assert np.corrcoef(teeth.ravel(), photo.ravel())[0, 1] > 0.8
+
+
+def test_the_mouth_follows_real_speech() -> None:
+    lines = dict(line.split(":") for line in (SPEECH / "mouths.txt").read_text().splitlines())
+    lips, shut = painter("hopper")._lips, []
+    for path in sorted(SPEECH.glob("*.flac")):
+        truth = "".join(word[0] * int(word[1:]) for word in lines[path.stem].split())
+        probabilities, loudness = analyse_pieces(Recording(path).pieces())
+        heights = np.array([lips.opening(pose.mouth) for pose in animate(probabilities, loudness, seed=1)])
+        expected = np.array(
+            [lips.opening(MOUTH_SHAPES[truth[min(4 * i + 2, len(truth) - 1)]]) for i in range(len(heights))]
+        )
+        assert np.corrcoef(heights, expected)[0, 1] > 0.6, path.stem
+        closures = [i for i in range(1, len(heights) - 1) if set(truth[4 * i - 2 : 4 * i + 6]) == {"A"}]
+        shut += [heights[i - 1 : i + 2].min() < 0.1 * heights.max() for i in closures]
+    assert len(shut) > 5
+    assert np.mean(shut) > 0.8
+
+
+# -- the rest of the face ---------------------------------------------------------------------------------------------
+
+
+def test_nothing_moves_outside_of_the_head() -> None:
+    found = studio("hopper")
+    drawn = Studio(found.photo, found.face, spec("hopper")).painter(close_up=False, width=512, height=512)
+    before = drawn.pixels.copy()
+    drawn.paint(say("D", yaw=1, roll=1, bob=1, brow=1))
+    left, top, right, bottom = drawn.area
+    changed = np.any(drawn.pixels != before, axis=-1)
+    assert changed.any()
+    changed[top:bottom, left:right] = False
+    assert not changed.any()
+
+
+def test_a_mouth_that_moves_changes_the_lower_face_only() -> None:
+    drawn = painter("hopper")
+    face = drawn._face
+    calm, speaking = draw("hopper", say("X")), draw("hopper", say("D"))
+    changed = np.abs(calm - speaking)[..., 2] > 12
+    rows, columns = np.nonzero(changed)
+    assert rows.min() > face.points[4, 1] - 0.15 * face.eye_distance  # the nose
+    assert np.abs(columns - face.middle[0]).max() < 1.25 * face.jaw
+    assert (rows - face.middle[1]).max() < 3 * face.chin
+
+
+def test_lines_behind_the_head_stay_straight() -> None:
+    """A line of the background is shifted, but hardly bent."""
+    found = studio("hopper")
+    grid = np.array([[found.face.points[:, 0].max() + 40.0, y] for y in np.linspace(20, 300, 30)], np.float32)
+    motion = HeadMotion(measure(found.face.points, found.photo.rgb), grid, 600)
+    for pose in (FacePose(yaw=1), FacePose(yaw=-1), FacePose(pitch=1)):
+        x = grid[:, 0] + motion.shifts(pose)[:, 0]
+        y = grid[:, 1]
+        fitted = np.polynomial.Polynomial.fit(y, x, 1)(y)
+        assert np.abs(x - fitted).max() < 1.0
+
+
+def test_heads_turn_with_more_movement_of_the_nose_than_of_the_ears() -> None:
+    drawn = painter("hopper")
+    points = drawn._face.points
+    shifts = {}
+    for number in (1, 234):
+        drawn_at = drawn._nodes.reshape(-1, 2)
+        nearest = np.argmin(((drawn_at - points[number, :2]) ** 2).sum(1))
+        shifts[number] = drawn._head.shifts(FacePose(yaw=1)).reshape(-1, 2)[nearest, 0]
+    assert shifts[1] > 1.5 * shifts[234] > 0
+
+
+def test_a_blink_covers_the_eye_with_skin() -> None:
+    name = "collins"
+    face = painter(name)._face
+    eye = face.points[[159, 145], :2].mean(0).astype(int)
+    part = slice(eye[1] - 2, eye[1] + 2), slice(eye[0] - 2, eye[0] + 3)
+    awake, closed = (draw(name, say("X", blink=blink))[part] for blink in (0.0, 1.0))
+    skin = np.median(awake_cheek(name))
+    assert abs(np.median(closed[..., 2]) - skin) < abs(np.median(awake[..., 2]) - skin)
+
+
+def awake_cheek(name: str) -> np.ndarray:
+    face = painter(name)._face
+    x, y = face.points[50, :2].astype(int)
+    return draw(name, say("X"))[y - 3 : y + 4, x - 3 : x + 4, 2]
+
+
+def test_glasses_are_never_smeared() -> None:
+    found = studio("hopper").painter(close_up=True, width=SIZE, height=SIZE)
+    found.paint(say("X"))
+    awake = found.pixels.copy()
+    found.paint(say("X", blink=1))
+    assert (found.pixels == awake).all()
+
+
+# -- background -------------------------------------------------------------------------------------------------------
+
+
+def test_a_background_replaces_what_is_behind_the_person() -> None:
+    found = studio("collins")
+    drawn = Studio(found.photo, found.face, spec("collins", background="#00ff00")).painter(
+        close_up=False, width=SIZE, height=SIZE
+    )
+    drawn.paint(say("D", yaw=1))
+    green = rgb_to_uvya(np.array([0, 255, 0], np.float32))
+    corner, face = drawn.pixels[8, 8], drawn.pixels[int(found_middle(drawn)[1]), int(found_middle(drawn)[0])]
+    assert np.abs(corner - green).max() <= 2
+    assert np.abs(face[:3] - green[:3]).max() > 60
+    assert (drawn.pixels[..., 3] == 255).all()
+
+
+def found_middle(drawn: PortraitPainter) -> np.ndarray:
+    return drawn._face.points[4, :2]
+
+
+def test_transparent_pictures_keep_their_own_edge() -> None:
+    rgb = pixels("collins")
+    alpha = np.zeros(rgb.shape[:2], np.uint8)
+    alpha[:, 60:260] = 255
+    found = open_studio(spec(picture=png(np.dstack([rgb, alpha])), background="#ff0000"))
+    still = found.still(close_up=False, size=SIZE)
+    assert (still[:, :40] == (255, 0, 0)).all()
+    assert np.abs(still[160, 160].astype(int) - (255, 0, 0)).max() > 60
+
+
+# -- videos -----------------------------------------------------------------------------------------------------------
+
+
+def decode(path: Path) -> tuple[np.ndarray, dict[str, str]]:
+    with av.open(str(path)) as video:
+        return np.array([frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)]), dict(video.metadata)
+
+
+def test_a_portrait_becomes_a_video_with_a_mask(tmp_path: Path) -> None:
+    recording = Recording(SPEECH / "espeak-f3.flac")
+    outputs = [tmp_path / name for name in ("one.mp4", "other.mp4")]
+    mask = tmp_path / "mask.mp4"
+    render(recording, "p_full", outputs[0], character=spec("collins"), size=160, mask=mask)
+    frames, metadata = decode(outputs[0])
+    masks, mask_metadata = decode(mask)
+    assert frames.shape == masks.shape
+    assert frames.shape[1:] == (160, 160, 3)
+    assert "Synthetic media" in metadata["comment"]
+    assert "Synthetic media" in mask_metadata["comment"]
+    assert masks[:, 60, 80].min() > 230  # the face
+    assert masks[:, 5, 5].max() < 25  # the background
+    render(recording, "p_full", outputs[1], character=spec("collins"), size=160)
+    assert outputs[0].read_bytes() == outputs[1].read_bytes()
+
+
+@pytest.mark.parametrize("shape", [(284, 160), (160, 284)])
+@pytest.mark.parametrize("pose", ["full", "closeup"])
+def test_portraits_fill_every_shape(pose: str, shape: tuple[int, int]) -> None:
+    found = studio("collins")
+    drawn = found.painter(close_up=pose == "closeup", width=shape[1], height=shape[0])
+    area = drawn.paint(RESTING)
+    assert area == (0, 0, shape[1], shape[0])
+    points = drawn._face.points[:, :2]
+    assert points.min() > 0
+    assert (points.max(0) < (shape[1], shape[0])).all()

@@ -1,0 +1,165 @@
+"""Portraits in a folder of characters, and with ``a2v generate --portrait``."""
+
+from __future__ import annotations
+
+import sys
+import wave
+from pathlib import Path
+
+import anyio
+import av
+import httpx
+import numpy as np
+import pytest
+
+from a2v import AsyncA2V
+from a2v.cli.options import ServerOptions, UsageError
+from a2v.cli.portrait import check_portrait_options, serve_portrait
+from a2v.engine import LocalEngine
+from a2v.engine.characters import camera_poses, dump_character, load_character
+from a2v.engine.characters.catalogue import Catalogue
+from a2v.engine.characters.portraits import PortraitSpec
+from tests.engine.portrait_helpers import COLLINS, HOPPER, png
+
+pytestmark = pytest.mark.anyio
+EMPTY = png(np.full((210, 210), 90, np.uint8))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "characters"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def speech(tmp_path: Path) -> Path:
+    """A third of a second of speech."""
+    path = tmp_path / "speech.wav"
+    with av.open(str(Path(__file__).parent / "speech/espeak-f3.flac")) as file:
+        samples = np.concatenate([frame.to_ndarray().ravel() for frame in file.decode(audio=0)])
+        rate = file.streams.audio[0].rate
+    part = samples[rate // 4 : rate // 4 + rate // 3]
+    if part.dtype.kind == "i":
+        part = part / float(np.iinfo(part.dtype).max)
+    with wave.open(str(path), "wb") as out:
+        out.setnchannels(1)
+        out.setsampwidth(2)
+        out.setframerate(rate)
+        out.writeframes((part * 32767).astype("<i2").tobytes())
+    return path
+
+
+async def run(*arguments: str) -> tuple[int, str, str]:
+    done = await anyio.run_process([str(Path(sys.executable).with_name("a2v")), *arguments], check=False)
+    return done.returncode, done.stdout.decode(), done.stderr.decode()
+
+
+@pytest.mark.extended
+async def test_a_picture_in_the_folder_is_a_character_that_speaks(folder: Path, tmp_path: Path, speech: Path) -> None:
+    (folder / "grace_hopper.jpg").write_bytes(HOPPER)
+    (folder / "eileen.jpeg").write_bytes(COLLINS)
+    (folder / "eileen.toml").write_text('display_name = "Eileen C."\ngender = "female"\nbackground = "#203040"\n')
+    (folder / "nobody.png").write_bytes(EMPTY)
+    async with (
+        LocalEngine(characters=folder, allow_files=[speech]) as engine,
+        AsyncA2V(engine.token, base_url=engine.base_url) as client,
+    ):
+        found = {one.model_id: one for one in await client.characters.list()}
+        assert "nobody" not in found
+        assert (found["eileen"].display_name, found["eileen"].gender) == ("Eileen C.", "female")
+        assert (found["grace_hopper"].display_name, found["grace_hopper"].gender) == ("Grace Hopper", "unspecified")
+        avatar = next(one for one in await client.avatars.list() if one.avatar_id == "eileen")
+        assert [pose.pose_id for pose in avatar.poses] == ["eileen_full", "eileen_closeup"]
+        async with httpx.AsyncClient() as http:
+            pictures = [(await http.get(pose.preview_url)).content for pose in avatar.poses]
+        assert all(picture.startswith(b"\x89PNG") for picture in pictures)
+        assert pictures[0] != pictures[1]
+        task = await client.videos.generate(pose_id="eileen_closeup", audio_url=speech.as_uri(), with_mask=True)
+        # The task keeps its portrait.
+        (folder / "eileen.jpeg").unlink()
+        await task.wait()
+        await task.download(tmp_path / "video.mp4")
+        await task.download(tmp_path / "mask.mp4", mask=True)
+    with av.open(str(tmp_path / "video.mp4")) as video:
+        assert "Synthetic media" in video.metadata["comment"]
+        assert next(video.decode(video=0)).width == 512
+    assert (tmp_path / "mask.mp4").stat().st_size > 1000
+
+
+async def test_invalid_portraits_are_reported_and_do_not_affect_others(folder: Path) -> None:
+    (folder / "good.jpg").write_bytes(HOPPER)
+    (folder / "empty.png").write_bytes(EMPTY)
+    (folder / "text.webp").write_text("no picture")
+    for name, table in (
+        ("crop", "crop = [0.5, 0, 0.2, 1]"),
+        ("unknown", 'backgruond = "#ffffff"'),
+        ("colour", 'background = "white"'),
+        ("blink", "blinking = 1"),
+        ("broken", "display_name ="),
+    ):  # refused before the picture is examined
+        (folder / f"{name}.jpg").write_bytes(HOPPER)
+        (folder / f"{name}.toml").write_text(table)
+    (folder / "twice.jpg").write_bytes(HOPPER)
+    (folder / "twice.png").write_bytes(EMPTY)
+    found = await Catalogue(folder).current()
+    assert isinstance(found.specs["good"], PortraitSpec)
+    problems = {problem.name: str(problem) for problem in found.problems}
+    assert "No face was found in the portrait. Use a picture" in problems["empty.png"]
+    assert "not a JPEG, PNG or WebP picture" in problems["text.webp"]
+    assert "crop must be [left, top, right, bottom]" in problems["crop.toml"]
+    assert "did you mean background?" in problems["unknown.toml"]
+    assert "a colour is written like" in problems["colour.toml"]
+    assert "blinking must be true or false" in problems["blink.toml"]
+    assert "broken.toml" in problems
+    assert "keep one picture and one .toml" in problems["twice.jpg"]
+
+
+def test_portraits_survive_the_way_to_another_process() -> None:
+    portrait = PortraitSpec(
+        model_id="é", display_name="É", picture=b"\n\0\xff", crop=(0, 0, 1, 0.5), background="#ffffff", blinking=True
+    )
+    assert load_character(dump_character(portrait)) == portrait
+    assert [pose.close_up for pose in camera_poses(portrait)] == [False, True]
+    with pytest.raises(ValueError, match="not a portrait"):
+        load_character(b'{"portrait": {"name": 1}}\n')
+
+
+async def test_the_command_renders_a_portrait_without_a_folder(tmp_path: Path, speech: Path) -> None:
+    picture, video, mask = tmp_path / "me.jpg", tmp_path / "me.mp4", tmp_path / "mask.mp4"
+    picture.write_bytes(COLLINS)
+    status, printed, errors = await run(
+        "generate", str(speech), "--portrait", str(picture), "-o", str(video), "--mask-output", str(mask)
+    )
+    assert status == 0, errors
+    assert "must have consented" in printed
+    for path in (video, mask):
+        with av.open(str(path)) as file:
+            assert "Synthetic media" in file.metadata["comment"]
+
+
+@pytest.mark.parametrize(
+    ("options", "model_id", "message"),
+    [
+        ({}, "eva_a0008", "remove --model-id, or remove --portrait"),
+        ({"base_url": "http://127.0.0.1"}, None, "remove --base-url, or remove --portrait"),
+        ({"data_dir": Path("data")}, None, "instead of combining it with --data-dir, copy the picture into a folder"),
+    ],
+)
+def test_options_that_contradict_a_portrait_are_refused(options: dict, model_id: str | None, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        check_portrait_options(ServerOptions(**options), model_id, None)
+
+
+async def test_files_that_cannot_be_portraits_are_refused_before_anything_is_submitted(tmp_path: Path) -> None:
+    for name, content, message in (
+        ("missing.jpg", None, "missing.jpg cannot be read: No such file"),
+        ("me.gif", EMPTY, r"me.gif must be a picture: .png, .jpg, .jpeg, .webp"),
+        ("me.png", EMPTY, "me.png: No face was found in the portrait"),
+    ):
+        path = tmp_path / name
+        if content:
+            path.write_bytes(content)
+        with pytest.raises(UsageError, match=message):
+            async with serve_portrait(path, ServerOptions(local=True)):
+                pytest.fail("the portrait was accepted")
