@@ -13,6 +13,7 @@ PROBES = {
     "cli": ("cyclopts", "import sys; sys.argv = ['a2v', '--version']; from a2v.cli import main; main()"),
     "engine": ("av", "from a2v.engine import LocalEngine, Settings, create_app, serve; LocalEngine()"),
     "voices": ("hibari", "from a2v.engine.voices import all_voices; assert all_voices()"),
+    "mcp": ("mcp", "from a2v.cli.mcp_server import make_server"),
     "dask": ("distributed", "from a2v.engine import dask_renderer"),
     "staging": ("obstore", "from a2v.staging import AsyncStager, Stager, stage"),
 }

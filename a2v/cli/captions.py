@@ -22,6 +22,7 @@ _LINE = 42
 _PAUSE = 0.7  # seconds
 _AFTERWARDS = 1.0  # seconds
 _SHORTEST = 0.1  # seconds
+_BREATH = 0.15  # seconds; after a sentence, but not after an abbreviation
 _SENTENCE_ENDS = (".", "!", "?", "…")
 
 
@@ -42,7 +43,7 @@ class Cue:
 
 def cues(words: Sequence[Word]) -> list[Cue]:
     """Return the captions of a text."""
-    groups = list(_groups(words))
+    groups = [part for sentence in _groups(words) for part in _fitting(sentence)]
     starts = [*(group[0].start for group in groups[1:]), float("inf")]
     out: list[Cue] = []
     for group, following in zip(groups, starts, strict=False):
@@ -55,9 +56,9 @@ def _groups(words: Sequence[Word]) -> Iterator[Sequence[Word]]:
     first = 0
     for number, (word, following) in enumerate(pairwise([*words, None]), 1):
         assert word is not None  # noqa: S101  # for the type checkers: only the last one is
-        ends = word.text.rstrip("\"'\u201d\u2019)").endswith(_SENTENCE_ENDS)
-        if following is None or ends or following.start - word.end > _PAUSE:
-            yield from _fitting(words[first:number])
+        is_end = word.text.rstrip("\"'\u201d\u2019)").endswith(_SENTENCE_ENDS)
+        if following is None or following.start - word.end > (_BREATH if is_end else _PAUSE):
+            yield words[first:number]
             first = number
 
 

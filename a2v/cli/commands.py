@@ -37,7 +37,7 @@ from a2v._core.settings import Secret
 from a2v._unicode_paths import find_existing
 from a2v.cli.batch_manifest import BatchSource
 from a2v.cli.batch_run import run_batch, show_journal
-from a2v.cli.connection import needs_extra, read_token
+from a2v.cli.connection import connect, needs_extra, read_token
 from a2v.cli.events import (
     AvatarsListed,
     CharactersListed,
@@ -553,6 +553,28 @@ def serve(
         renderer.render(EngineReady(base_url, used, is_secret=bool(token.value), is_kept=bool(settings.data_dir)))
 
     run_engine(engine_settings, allow_remote=allow_remote, ready=ready)
+
+
+@_command(
+    12,
+    CHECKING,
+    "a2v mcp --local -o videos",
+    synonyms=("assistant", "agent", "tools"),
+)
+async def mcp(
+    *,
+    output: Annotated[Output, Parameter(help="The only folder in which videos are saved.", metavar="DIR")],
+    server: ServerOptions = ServerOptions(),  # noqa: B008  # frozen
+) -> None:
+    """Run a Model Context Protocol server on standard input and output, with which an assistant makes videos.
+
+    Its tools list characters and voices, make a video, check it, wait for it and save it. The same request is submitted once.
+    """
+    with needs_extra():
+        from a2v.cli.mcp_server import make_server  # noqa: PLC0415  # an extra
+    log_command(server.verbose)
+    async with connect(server, []) as client:
+        await make_server(client, output.absolute()).run_stdio_async()
 
 
 @_command(12, CHECKING, "a2v doctor", "a2v doctor --local", synonyms=("check", "test", "diagnose"))

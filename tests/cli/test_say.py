@@ -136,15 +136,20 @@ def spoken(text: str, pause_after: str = "") -> list[a2v.Word]:
     words, at = [], 0.0
     for word in text.split():
         words.append(a2v.Word(text=word, start=at, end=at + 0.3))
-        at += 2.0 if word == pause_after else 0.4
+        at += 2.0 if word == pause_after else 0.6 if word.rstrip("\u201d")[-1] in ".!" else 0.4
     return words
 
 
 def test_cues_end_with_sentences_and_pauses() -> None:
     shown = cues(spoken("One. Two three four five. \u201cSix!\u201d seven", pause_after="three"))
     assert [cue.lines for cue in shown] == [["One."], ["Two three"], ["four five."], ["\u201cSix!\u201d"], ["seven"]]
-    assert [(cue.start, cue.end) for cue in shown][1] == (0.4, pytest.approx(2.1))
+    assert [(cue.start, cue.end) for cue in shown][1] == (0.6, pytest.approx(2.3))
     assert all(one.end <= other.start for one, other in itertools.pairwise(shown))
+
+
+def test_an_abbreviation_does_not_end_a_cue() -> None:
+    words = [a2v.Word(text=word, start=at, end=at + 0.95) for at, word in enumerate(["Call", "Dr.", "Smith."])]
+    assert [cue.lines for cue in cues(words)] == [["Call Dr. Smith."]]
 
 
 def test_lines_are_short_and_nothing_is_lost() -> None:

@@ -1,0 +1,210 @@
+"""``a2v mcp``: the tools of a Model Context Protocol server, with which an assistant makes videos.
+
+Assistants repeat calls that seem to have failed, and their programs cancel calls that take long. So a submission is shielded from
+cancellation, and the same request again returns the video that was submitted for it; only ``again=true`` submits it once more. A
+request whose outcome is unknown is refused again, with the same explanation. Files are only written into one folder, under plain
+names, and none is replaced.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import anyio
+from attrs import define, field
+
+try:
+    from mcp.server import MCPServer
+    from mcp.server.mcpserver import Context  # noqa: TC002  # the server reads the types of the tools
+    from mcp.server.mcpserver.exceptions import ToolError
+except ImportError as missing:
+    reason = 'the MCP server needs another package (mcp): pip install "a2v[mcp]"'
+    raise ImportError(reason, name=missing.name) from None
+
+from a2v import A2VError, AsyncA2V, Job, SubmissionUnknownError, Video, VideoFailedError, WaitTimeoutError, __version__
+from a2v._core import wire
+from a2v.cli.speaking import choose_voice
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from a2v import AsyncVideoTask
+
+_SHORT_WAIT = 10.0
+"""Seconds that ``make_video`` waits, so that a video of a local engine is often finished already."""
+_LONGEST_WAIT = 3600.0
+_PROGRESS_INTERVAL = 2.0
+_INSTRUCTIONS = """Makes videos of characters who speak a text or a recording. Renders cost money and take from seconds to hours.
+Choose a character (list_characters) and a voice (list_voices), make the video once (make_video), wait for it (wait_for_video), and save
+it (save_video). Never repeat make_video because a video is not finished yet: check_video and wait_for_video continue with its video_id."""
+
+
+@define(eq=False)
+class VideoTools:
+    """The tools.
+
+    Attributes:
+        client: The client of the server that renders.
+        folder: The only folder in which files are written.
+        short_wait: Seconds that ``make_video`` waits.
+    """
+
+    client: AsyncA2V
+    folder: Path
+    short_wait: float = _SHORT_WAIT
+    _submitted: dict[tuple[object, ...], str] = field(factory=dict)
+    _unknown: dict[tuple[object, ...], str] = field(factory=dict)
+    _speeches: dict[tuple[object, ...], str] = field(factory=dict)
+    _lock: anyio.Lock = field(factory=anyio.Lock)
+
+    async def list_characters(self) -> list[dict[str, str]]:
+        """List the characters: model_id, name, gender and the URL of a picture."""
+        with _tool_errors():
+            return [wire.character_data(one) for one in await self.client.characters.list()]
+
+    async def list_voices(self) -> list[dict[str, Any]]:
+        """List the voices that can speak a text: voice_name, gender, language and the URL of a sample."""
+        with _tool_errors():
+            return [wire.voice_data(one) for one in await self.client.voices.list()]
+
+    async def make_video(
+        self,
+        model_id: str,
+        text: str | None = None,
+        voice_name: str | None = None,
+        audio_url: str | None = None,
+        again: bool = False,  # noqa: FBT001, FBT002  # an argument of a tool
+    ) -> dict[str, Any]:
+        """Submit a video of a character that speaks a text, or the recording at an https:// URL. This costs money.
+
+        Waits a few seconds and returns the video_id with the status; if the video is not finished, continue with wait_for_video. The
+        same request again returns the same video: pass again=true only if the user wants one more. Without a voice_name, the first voice
+        speaks that has the character's gender.
+        """
+        with _tool_errors():
+            if audio_url is not None and not audio_url.lower().startswith(("https://", "http://")):
+                raise ToolError("audio_url must be an https:// URL that the server can download")
+            if text is not None and voice_name is None:
+                voice_name = await choose_voice(self.client, model_id, None)
+            job: Job = Job(model_id, audio_url, text=text, voice_name=voice_name)  # type: ignore[call-overload]  # checked by it
+            video_id = await self._submit(job, again=again)
+            return await self._wait(video_id, self.short_wait, None)
+
+    async def check_video(self, video_id: str) -> dict[str, Any]:
+        """Return the status of a video: pending, in_progressing, finished (with its URL) or error (with the reason)."""
+        with _tool_errors():
+            return _facts(await self.client.videos.get(video_id))
+
+    async def wait_for_video(self, video_id: str, ctx: Context, timeout_seconds: float = 600) -> dict[str, Any]:
+        """Wait until a video is finished or has failed, at most timeout_seconds (3600 at most), and report the progress."""
+        with _tool_errors():
+            return await self._wait(video_id, max(0.0, min(timeout_seconds, _LONGEST_WAIT)), ctx)
+
+    async def save_video(self, video_id: str, name: str) -> dict[str, Any]:
+        """Save a finished video in the server's folder, under a plain file name such as "hello"; return its path.
+
+        Waits for the video if it is not finished. No file is replaced.
+        """
+        with _tool_errors():
+            stem = name.removesuffix(".mp4")
+            Job("m", "https://example.com/a", stem)  # refuses what is not a plain file name
+            await anyio.Path(self.folder).mkdir(parents=True, exist_ok=True)
+            target = self.folder / f"{stem}.mp4"
+            if target.is_symlink():
+                raise ToolError(f"{target.name} is a link: choose another name")
+            path = await self.client.videos.task(video_id).download(target)
+            return {"video_id": video_id, "path": str(path.absolute())}
+
+    async def _submit(self, job: Job, *, again: bool) -> str:
+        key = (job.model_id, job.text, job.voice_name, job.audio_url)
+        # One at a time, so that the same request finds the video of the first.
+        async with self._lock:
+            if not again and key in self._submitted:
+                return self._submitted[key]
+            if not again and key in self._unknown:
+                raise ToolError(f"{self._unknown[key]} (again=true submits it again, which may be paid for twice)")
+            # An answer that arrives after a cancellation must not be lost: it has the id of a video that is paid for.
+            with anyio.CancelScope(shield=True):
+                try:
+                    task = await self._generate(job, key)
+                except SubmissionUnknownError as error:
+                    self._unknown[key] = str(error)
+                    raise
+                except A2VError as error:
+                    if error.speech:
+                        self._speeches[key] = error.speech.url
+                    raise
+                self._unknown.pop(key, None)
+                self._submitted[key] = task.video_id
+            return self._submitted[key]
+
+    async def _generate(self, job: Job, key: tuple[object, ...]) -> AsyncVideoTask:
+        speech = self._speeches.pop(key, None)
+        audio_url = speech or job.audio_url
+        spoken: dict[str, Any] = {"text": job.text, "voice_name": job.voice_name}
+        return await self.client.videos.generate(
+            model_id=job.model_id or "", **({"audio_url": audio_url} if audio_url else spoken)
+        )
+
+    async def _wait(self, video_id: str, seconds: float, ctx: Context | None) -> dict[str, Any]:
+        task = self.client.videos.task(video_id)
+        problem: A2VError | None = None
+        async with anyio.create_task_group() as tasks:
+            if ctx:
+                tasks.start_soon(_report, ctx, task, seconds)
+            try:
+                await task.wait(timeout=seconds)
+            except A2VError as error:
+                problem = error
+            tasks.cancel_scope.cancel()
+        # A video that has failed, or is not finished in time, is a result like any other.
+        if problem and not isinstance(problem, VideoFailedError | WaitTimeoutError):
+            raise problem
+        return _facts(task.video) if task.video else {"video_id": video_id, "status": "pending"}
+
+
+async def _report(ctx: Context, task: AsyncVideoTask, seconds: float) -> None:
+    """Report how long a wait has lasted, and the status."""
+    began = anyio.current_time()
+    while True:
+        status = task.video.status.value if task.video else "pending"
+        await ctx.report_progress(round(anyio.current_time() - began, 1), seconds, f"video {task.video_id}: {status}")
+        await anyio.sleep(_PROGRESS_INTERVAL)
+
+
+@contextmanager
+def _tool_errors() -> Iterator[None]:
+    """Turn the errors of the client into those that the assistant reads."""
+    try:
+        yield
+    except A2VError as error:
+        raise ToolError(str(error)) from None
+
+
+def _facts(video: Video) -> dict[str, Any]:
+    facts = wire.video_data(video, video.message)
+    return {key: value for key, value in facts.items() if value is not None}
+
+
+def make_server(client: AsyncA2V, folder: Path, *, short_wait: float = _SHORT_WAIT) -> MCPServer:
+    """Return the server.
+
+    Args:
+        client: The client of the server that renders.
+        folder: The folder in which videos are saved.
+        short_wait: Seconds that ``make_video`` waits for a video.
+    """
+    server = MCPServer("a2v", title="Talking videos", instructions=_INSTRUCTIONS, version=__version__)
+    tools = VideoTools(client, folder, short_wait)
+    for tool in (
+        tools.list_characters,
+        tools.list_voices,
+        tools.make_video,
+        tools.check_video,
+        tools.wait_for_video,
+        tools.save_video,
+    ):
+        server.add_tool(tool)
+    return server
