@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import shlex
 import time
 from collections import Counter
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from contextlib import AsyncExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,10 +61,11 @@ from a2v.cli.renderers import Renderer, open_renderer
 from a2v.cli.report import check_report, write_report
 from a2v.cli.targets import check_folder, check_videos, output_folder
 from a2v.cli.terminal import eprint, plural
-from a2v.cli.tracking import continues
+from a2v.cli.tracking import continues, emit_repeatedly
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+    from contextlib import AbstractAsyncContextManager
 
     from a2v import AsyncBatch, Avatar, Character, JournalEntry
 
@@ -77,7 +77,6 @@ _MAX_LOCAL = 500
 _STAGED_DAYS = 7
 _MAX_LISTED = 10
 _DRY_RUN_TIMEOUT = 15.0  # seconds
-_PROGRESS_INTERVAL = 0.5
 _SQLITE = b"SQLite format 3\0"
 
 
@@ -449,22 +448,13 @@ class _BatchRun:
         return None
 
 
-@asynccontextmanager
-async def progress_events(batch: AsyncBatch, events: EventStream) -> AsyncIterator[None]:
-    """Emit the progress of a batch twice a second for the length of the block."""
+def progress_events(batch: AsyncBatch, events: EventStream) -> AbstractAsyncContextManager[None]:
+    """Emit the progress of a batch twice a second for the length of a block."""
 
-    async def emit() -> None:
-        while True:
-            events.emit(BatchProgress(batch.progress, await batch.pace(), batch.downloads))
-            await asyncio.sleep(_PROGRESS_INTERVAL)
+    async def progress() -> BatchProgress:
+        return BatchProgress(batch.progress, await batch.pace(), batch.downloads)
 
-    task = asyncio.create_task(emit())
-    try:
-        yield
-    finally:
-        task.cancel()
-        # `await task` would raise the task's cancellation, which looks the same as one of this command.
-        await asyncio.wait([task])
+    return emit_repeatedly(progress, events)
 
 
 def _same(job: Job) -> tuple[object, ...]:

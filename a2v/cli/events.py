@@ -203,6 +203,13 @@ class VideosListed:
 
 
 @frozen
+class RequestsPaced:
+    """How the requests of a command that follows videos are paced."""
+
+    pace: Pace
+
+
+@frozen
 class BatchProgress:
     """The progress of a running batch, and how its requests are paced.
 
@@ -305,6 +312,7 @@ Event: TypeAlias = (
     | AvatarsListed
     | VideosListed
     | VoicesListed
+    | RequestsPaced
     | BatchProgress
     | JobEnded
     | BatchSummary

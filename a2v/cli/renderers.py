@@ -36,6 +36,7 @@ from a2v.cli.events import (
     Info,
     JobEnded,
     JournalListed,
+    RequestsPaced,
     TrackedVideo,
     VideoChanged,
     VideoDownloading,
@@ -54,7 +55,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from types import TracebackType
 
-    from a2v import Avatar, Character, Progress, Video, Voice
+    from a2v import Avatar, Character, Pace, Progress, Video, Voice
     from a2v.cli.events import Previews
     from a2v.cli.job_status import JobStatus
 
@@ -175,6 +176,7 @@ class TerminalRenderer(Renderer):
         self._console = console
         self._activity = ""
         self._videos: dict[str, TrackedVideo] = {}
+        self._pace: Pace | None = None
         self._batch: _BatchDisplay | None = None
         self._spinner = Spinner("dots")
         self._live = Live(
@@ -221,6 +223,8 @@ class TerminalRenderer(Renderer):
                 listed = [_listed(video, has_url=has_urls) for video in videos]
                 rows = [(video.video_id, _plain_status(video), _detail(video)) for video in listed]
                 self._print_table(("video_id", "status", "video or reason"), rows)
+            case RequestsPaced(pace):
+                self._pace = pace
             case BatchProgress():
                 self._batch = self._batch or _BatchDisplay(event)
                 self._batch.latest = event
@@ -284,10 +288,14 @@ class TerminalRenderer(Renderer):
         if self._batch:
             return self._batch.table(self._console.width)
         unfinished = [video for video in list(self._videos.values()) if not video.done]
-        if unfinished:
-            return self._video_table(unfinished)
-        if self._videos:
+        if self._videos and not unfinished:
             return Text("")
+        lines: list[RenderableType] = [self._video_table(unfinished) if unfinished else self._activity_line()]
+        if self._pace and (outage := _outage(self._pace)):
+            lines.append(Text(outage, "dim"))
+        return Group(*lines)
+
+    def _activity_line(self) -> RenderableType:
         line = Table.grid(padding=(0, 2, 0, 0))
         line.add_row(self._spinner, Text(clean(self._activity), "dim"))
         return line
@@ -349,15 +357,21 @@ class _BatchDisplay:
         passed = time.monotonic() - self._since
         yield f"elapsed {duration(passed)}"
         ended_now, pace = ended - self._ended_before, self.latest.pace
-        if pace.failing_for is not None and pace.failing_for >= _OUTAGE:
+        if outage := _outage(pace):
             # During an outage an estimate would only grow.
-            yield f"no request has succeeded for {duration(pace.failing_for)}, retrying"
+            yield outage
         elif ended_now and total > ended:
             yield f"about {duration(passed / ended_now * (total - ended))} to go"
         if pace.left is not None:
             yield f"{pace.left} of this minute's {pace.limit} requests left"
         if pace.next_in is not None and pace.next_in >= _SOON:
             yield f"next request in {duration(pace.next_in)}"
+
+
+def _outage(pace: Pace) -> str | None:
+    if pace.failing_for is None or pace.failing_for < _OUTAGE:
+        return None
+    return f"no request has succeeded for {duration(pace.failing_for)}, retrying"
 
 
 def _lines_of(texts: Iterable[Text], width: int) -> list[Text]:

@@ -6,6 +6,7 @@ there, and prints the commands that resume it: at once if the user interrupts th
 
 from __future__ import annotations
 
+import asyncio
 import shlex
 from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from functools import partial
@@ -20,6 +21,7 @@ from a2v._values.models import DEFAULT_RENDER_TIMEOUT
 from a2v.cli.connection import connect
 from a2v.cli.events import (
     EventStream,
+    RequestsPaced,
     TrackedVideo,
     VideoChanged,
     VideoDownloading,
@@ -32,11 +34,14 @@ from a2v.cli.renderers import open_renderer
 from a2v.cli.terminal import eprint, program
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
     from pathlib import Path
 
     from a2v import AsyncVideoTask, Job
+    from a2v.cli.events import Event
     from a2v.cli.options import ServerOptions
+
+_INTERVAL = 0.5  # seconds between two events that only update a display
 
 
 class CommandTimeoutError(Exception):
@@ -224,6 +229,33 @@ class VideoTracker:
 
 
 @asynccontextmanager
+async def emit_repeatedly(event: Callable[[], Awaitable[Event]], events: EventStream) -> AsyncIterator[None]:
+    """Emit an event twice a second for the length of the block.
+
+    Args:
+        event: Makes the event.
+        events: Gets it.
+    """
+
+    async def emit() -> None:
+        while True:
+            events.emit(await event())
+            await asyncio.sleep(_INTERVAL)
+
+    task = asyncio.create_task(emit())
+    try:
+        yield
+    finally:
+        task.cancel()
+        # `await task` would raise the task's cancellation, which looks the same as one of this command.
+        await asyncio.wait([task])
+
+
+async def _paced(client: AsyncA2V) -> RequestsPaced:
+    return RequestsPaced(await client.pace())
+
+
+@asynccontextmanager
 async def track_videos(
     server: ServerOptions, limit: TimeLimit, recordings: list[Path] | None = None
 ) -> AsyncIterator[VideoTracker]:
@@ -243,7 +275,8 @@ async def track_videos(
             async with connect(server, recordings or []) as client:
                 tracker = VideoTracker(client, events)
                 try:
-                    yield tracker
+                    async with emit_repeatedly(partial(_paced, client), events):
+                        yield tracker
                 except anyio.get_cancelled_exc_class():
                     limit.waiting_for = await tracker.activity()
                     raise

@@ -19,7 +19,7 @@ from rich.console import Console
 
 from a2v import AsyncA2V, Character, Job, Pace, Progress
 from a2v.cli.batch_run import progress_events
-from a2v.cli.events import BatchProgress, EventStream, VideoDownloading
+from a2v.cli.events import BatchProgress, EventStream, RequestsPaced, TrackedVideo, VideoDownloading, VideoExpected
 from a2v.cli.renderers import TerminalRenderer
 from a2v.cli.terminal import clean, plural
 from a2v.cli.tracking import VideoTracker
@@ -267,6 +267,18 @@ def test_during_an_outage_the_display_says_so_instead_of_an_estimate() -> None:
     outage = shown(progress, attrs.evolve(pace, failing_for=45.0))
     assert "no request has succeeded for 45 s, retrying" in outage
     assert "to go" not in outage
+
+
+def test_a_command_for_one_video_shows_an_outage_too() -> None:
+    terminal = io.StringIO()
+    with TerminalRenderer(Console(file=terminal, force_terminal=True, width=120)) as renderer:
+        renderer.render(VideoExpected(TrackedVideo("v0", "v0", None, None)))
+        renderer.render(RequestsPaced(Pace(limit=30, left=12, next_in=4.0, failing_for=1.0)))
+        renderer._live.refresh()
+        assert "no request" not in terminal.getvalue()
+        renderer.render(RequestsPaced(Pace(limit=30, left=12, next_in=4.0, failing_for=45.0)))
+        renderer._live.refresh()
+    assert "no request has succeeded for 45 s, retrying" in terminal.getvalue()
 
 
 @pytest.mark.anyio
