@@ -76,8 +76,8 @@ _MAX_USE = 8.0  # the highest use of the limit that is believed
 _THROTTLED_USE = 1.5  # the use of the limit that a 429 shows at least
 _MAX_CLIENTS = 200.0
 _MAX_INTERVAL = 240.0  # seconds
-_COMMON_CLIENTS = 8.0  # what estimates drift to, and the minutes that it takes for those above it and for those below
-_DRIFT_DOWN, _DRIFT_UP = 5.0, 20.0
+_COMMON_CLIENTS = 6.0  # what estimates drift to, and the minutes that it takes for those above it and for those below
+_DRIFT_DOWN, _DRIFT_UP = 5.0, 10.0
 _SMOOTHING = 20.0  # seconds of the window at the target that are added to what is left of it
 _JITTER = 0.2  # the width of the random share of intervals
 # Responses and seconds after which a token bucket is recognised and its refill is accounted for, and the missing tokens that
