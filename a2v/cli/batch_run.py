@@ -48,12 +48,13 @@ from a2v.cli.events import (
 )
 from a2v.cli.job_status import IN_PROGRESS, JobStatus, count_stages, format_counts
 from a2v.cli.logs import log_command
-from a2v.cli.options import BatchFlags, ServerOptions, StagingOptions, UsageError, in_cli_terms
+from a2v.cli.options import BatchFlags, ServerOptions, StagingOptions, UsageError, VideoFlags, in_cli_terms
 from a2v.cli.recordings import (
     copied_path,
     copy_recording,
     open_staging,
     out_of_reach,
+    read_background,
     staged_url,
     upload_recordings,
 )
@@ -80,10 +81,23 @@ _DRY_RUN_TIMEOUT = 15.0  # seconds
 _SQLITE = b"SQLite format 3\0"
 
 
-async def run_batch(
-    source: BatchSource, folder: Path, flags: BatchFlags, staging: StagingOptions, server: ServerOptions
+async def run_batch(  # noqa: PLR0917  # the groups of options
+    source: BatchSource,
+    folder: Path,
+    flags: BatchFlags,
+    staging: StagingOptions,
+    server: ServerOptions,
+    video: tuple[VideoFlags, str | None] = (VideoFlags(), None),
 ) -> None:
     """Run a batch, or print the plan of the run for a dry run.
+
+    Args:
+        source: The jobs.
+        folder: The folder of the videos.
+        flags: The options of the batch.
+        staging: How the server gets at recordings on this machine.
+        server: The server.
+        video: How the videos look, and their container if it is chosen. The options of a row come first.
 
     Raises:
         UsageError: The batch cannot begin. Nothing was submitted.
@@ -93,7 +107,9 @@ async def run_batch(
     """
     server.check()
     log_command(server.verbose)
-    again = f"  {source.command} -o {shlex.quote(str(folder))}{flags.flags}{staging.flags}{server.flags}"
+    looks, container = video
+    again = f"  {source.command} -o {shlex.quote(str(folder))}{looks.flags}"
+    again += (f" --container {container}" if container else "") + flags.flags + staging.flags + server.flags
     own_engine = folder / ENGINE_FOLDER if server.local and not server.data_dir else None
     if own_engine:
         # With a data folder, so that the renders of an interrupted batch are not lost.
@@ -103,6 +119,8 @@ async def run_batch(
     journal = find_existing(flags.journal) if flags.journal else folder / JOURNAL
     _check_paths(source, folder, journal, flags, server)
     manifest = await _read(source, journal, staging, server, dry_run=flags.dry_run)
+    background, _ = read_background(looks.background, server, dry_run=flags.dry_run)
+    manifest = _with_options(manifest, looks.options(container=container, background=background))
     if flags.report:
         check_report(flags.report, manifest.recordings, folder)
     if flags.overwrite:
@@ -460,6 +478,13 @@ def progress_events(batch: AsyncBatch, events: EventStream) -> AbstractAsyncCont
 def _same(job: Job) -> tuple[object, ...]:
     """Return a key that is equal for jobs with equal videos."""
     return job.model_id, job.pose_id, job.with_mask, job.audio_url, json.dumps(dict(job.options), sort_keys=True)
+
+
+def _with_options(manifest: BatchManifest, options: dict[str, Any]) -> BatchManifest:
+    if not options:
+        return manifest
+    jobs = [Job(**asdict(job, recurse=False) | {"options": options | dict(job.options)}) for job in manifest.jobs]
+    return evolve(manifest, jobs=jobs)
 
 
 def _with_audio(job: Job, audio_url: str) -> Job:

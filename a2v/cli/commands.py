@@ -14,7 +14,7 @@ import sys
 from contextlib import aclosing, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from attrs import asdict, evolve
 from cyclopts import App, CycloptsError, Parameter, UnknownCommandError
@@ -71,15 +71,16 @@ from a2v.cli.options import (
     Url,
     UsageError,
     Verbose,
+    VideoFlags,
     VideoId,
     read_job,
 )
 from a2v.cli.portrait import CONSENT, POSE_ID, check_portrait_options, serve_portrait
 from a2v.cli.recording_files import find_recordings, table_among, write_table
-from a2v.cli.recordings import open_staging, read_audio, upload_recordings
+from a2v.cli.recordings import open_staging, read_audio, read_background, upload_recordings
 from a2v.cli.renderers import open_renderer
 from a2v.cli.speaking import check_captions, check_speech, choose_voice, read_text, write_captions
-from a2v.cli.targets import check_targets, output_folder, recording_of
+from a2v.cli.targets import check_targets, container_of, output_folder, recording_of
 from a2v.cli.terminal import eprint, plural, program
 from a2v.cli.tracking import CommandTimeoutError, time_limit, track_videos
 
@@ -166,9 +167,9 @@ async def demo(
     """
     from a2v.cli.demo import CLIPS, advice, make_videos  # noqa: PLC0415  # needed by this command only
 
-    server = ServerOptions(local=True, size=size, as_json=as_json, verbose=verbose)
+    server = ServerOptions(local=True, as_json=as_json, verbose=verbose)
     with output_folder(output), time_limit(None) as limit:
-        async with track_videos(server, limit, [clip.path for clip in CLIPS]) as tracker:
+        async with track_videos(server, limit, [clip.path for clip in CLIPS], size) as tracker:
             made = await make_videos(tracker, output)
             tracker.events.emit(Info(tuple(advice(made, output))))
 
@@ -250,11 +251,14 @@ async def generate(
     ] = None,
     overwrite: Overwrite = False,
     timeout: Timeout = None,
+    video: VideoFlags = VideoFlags(),  # noqa: B008  # frozen
     staging: StagingOptions = StagingOptions(),  # noqa: B008  # frozen
     server: ServerOptions = ServerOptions(),  # noqa: B008  # frozen
 ) -> None:
     """Make a video of a character or an avatar speaking a recording, wait for it, and save it.
 
+    The extension of -o chooses the format of the file: .mp4, or with an engine of a2v .webm (VP9) and .mov (ProRes 4444), which
+    are transparent unless --background says otherwise, and .webp and .gif (animated pictures of at most 30 s, without sound).
     The video is submitted once and never resubmitted automatically. Ctrl-C stops waiting for it; the render continues.
     Without -o, the URL of the video is printed.
     """
@@ -264,9 +268,11 @@ async def generate(
     server.check()
     audio_url, files = read_audio(audio, server, staged=bool(staging.bucket(server)))
     wants_mask = with_mask or mask_output is not None
-    job_for = partial(read_job, model_id=model_id, pose_id=pose_id, with_mask=wants_mask)
+    background, pictures = read_background(video.background, server)
+    options = video.options(container=container_of(output), background=background)
+    job_for = partial(read_job, model_id=model_id, pose_id=pose_id, with_mask=wants_mask, options=options)
     job_for(audio_url)
-    sources = [recording_of(audio), *files, *([portrait] if portrait else [])]
+    sources = [recording_of(audio), *files, *pictures, *([portrait] if portrait else [])]
     check_targets(output, mask_output, sources, overwrite=overwrite)
     if with_mask and not mask_output and not server.keeps_videos:
         raise UsageError("with --local the mask is deleted when the command ends: save it with --mask-output FILE")
@@ -275,7 +281,7 @@ async def generate(
     with time_limit(timeout) as limit:
         async with (
             serve_portrait(portrait, server) if portrait else nullcontext(server) as server,
-            track_videos(server, limit, files) as tracker,
+            track_videos(server, limit, [*files, *pictures]) as tracker,
             open_staging(staging, server, [audio_url], tracker.events) as stage,
         ):
             if audio_url.startswith(UPLOAD):
@@ -319,6 +325,7 @@ async def say(
     mask_output: Annotated[OptionalPath, Parameter(help="File to save the mask to; implies --with-mask.")] = None,
     overwrite: Overwrite = False,
     timeout: Timeout = None,
+    video: VideoFlags = VideoFlags(),  # noqa: B008  # frozen
     server: ServerOptions = ServerOptions(),  # noqa: B008  # frozen
 ) -> None:
     """Make a video of a character or an avatar speaking a text, wait for it, and save it.
@@ -328,21 +335,23 @@ async def say(
     """
     server.check()
     spoken = read_text(text, text_file)
+    background, pictures = read_background(video.background, server)
     job_for = partial(
         read_job,
         model_id=speaker.model_id,
         pose_id=speaker.pose_id,
         with_mask=speaker.with_mask or mask_output is not None,
+        options=video.options(container=container_of(output), background=background),
     )
     job_for("https://example.com/speech.wav")
     check_speech(spoken, voice)
-    check_targets(output, mask_output, [text_file] if text_file else [], overwrite=overwrite)
+    check_targets(output, mask_output, [*pictures, *([text_file] if text_file else [])], overwrite=overwrite)
     if captions:
         check_captions(output, overwrite=overwrite)
     if not output and not server.keeps_videos:
         raise UsageError("with --local the video is deleted when the command ends: save it with -o FILE")
     with time_limit(timeout) as limit:
-        async with track_videos(server, limit) as tracker:
+        async with track_videos(server, limit, pictures) as tracker:
             client = tracker.client
             voice = voice or await choose_voice(client, speaker.model_id, speaker.pose_id)
             with tracker.events.activity("synthesizing the text"):
@@ -352,7 +361,9 @@ async def say(
             except A2VError as error:
                 if server.keeps_videos and not isinstance(error, SubmissionUnknownError):
                     error.add_note("The text was synthesized. Submit the video without paying for that again:")
-                    error.add_note(f"  {program()} generate {shlex.quote(speech.url)}{speaker.flags}{server.flags}")
+                    error.add_note(
+                        f"  {program()} generate {shlex.quote(speech.url)}{speaker.flags}{video.flags}{server.flags}"
+                    )
                 raise
             await tracker.follow(task, overwrite=overwrite, timeout=limit.for_videos)
             if captions and output:
@@ -449,6 +460,11 @@ async def batch(
     ],
     output: Annotated[Output, Parameter(help="Folder for the videos; created if necessary.", metavar="DIR")],
     speaker: SpeakerOptions = SpeakerOptions(),  # noqa: B008  # frozen
+    video: VideoFlags = VideoFlags(),  # noqa: B008  # frozen
+    container: Annotated[
+        Literal["mp4", "webm", "mov", "webp", "gif"] | None,
+        Parameter(help="Format of the files, as for `a2v generate`: mp4 (default), webm, mov, webp or gif."),
+    ] = None,
     timeout: Timeout = None,
     flags: BatchFlags = BatchFlags(),  # noqa: B008  # frozen
     staging: StagingOptions = StagingOptions(),  # noqa: B008  # frozen
@@ -464,7 +480,7 @@ async def batch(
     # The folder as the disk spells it (NFC or NFD): under another spelling there would be no journal, and all would be
     # submitted again.
     with time_limit(timeout):
-        await run_batch(source, find_existing(output), flags, staging, server)
+        await run_batch(source, find_existing(output), flags, staging, server, (video, container))
 
 
 @_command(

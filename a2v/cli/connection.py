@@ -20,12 +20,13 @@ if TYPE_CHECKING:
 
 
 @asynccontextmanager
-async def connect(server: ServerOptions, recordings: list[Path]) -> AsyncIterator[AsyncA2V]:
+async def connect(server: ServerOptions, recordings: list[Path], size: int = DEFAULT_SIZE) -> AsyncIterator[AsyncA2V]:
     """Return a client of the server, and run the local engine if there is one.
 
     Args:
         server: The server.
         recordings: The files that a local engine may read.
+        size: The size of the videos of a local engine, unless their jobs have another one.
 
     Raises:
         UsageError: There is no token, the options contradict each other, or the extra ``engine`` is not installed.
@@ -44,7 +45,6 @@ async def connect(server: ServerOptions, recordings: list[Path]) -> AsyncIterato
         from a2v.engine import LocalEngine  # noqa: PLC0415  # an extra
     copies = [server.recordings] if server.recordings and server.recordings.is_dir() else []
     token = Secret(_engine_token(server.data_dir) if server.data_dir else None)
-    size = DEFAULT_SIZE if server.size is None else server.size
     async with (
         LocalEngine(
             data_dir=server.data_dir,

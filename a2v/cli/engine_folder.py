@@ -15,10 +15,11 @@ from a2v import ConfigurationError, JobState
 from a2v._core.file_urls import path_from_url
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
-    from a2v import JournalEntry
+    from a2v import Job, JournalEntry
+    from a2v.engine.task_store import Task
 
 
 _ALL = 1_000_000
@@ -39,22 +40,28 @@ def remove_copies(folder: Path, entries: Sequence[JournalEntry]) -> None:
     if not folder.is_dir():
         return
     from a2v.engine.task_store import TaskStore  # noqa: PLC0415  # an extra
+    from a2v.engine.video_options import VIDEO_EXTENSIONS  # noqa: PLC0415
 
     ended = [entry for entry in entries if entry.state not in _UNFINISHED]
     with suppress(OSError, sqlite3.Error, ConfigurationError):
         with TaskStore(folder / "tasks.sqlite3") as store:
             for video_id in (entry.video_id for entry in ended if entry.video_id):
-                for name in (f"{video_id}.mp4", f"{video_id}.mask.mp4"):
-                    (folder / "videos" / name).unlink(missing_ok=True)
+                for extension in VIDEO_EXTENSIONS:
+                    (folder / "videos" / f"{video_id}{extension}").unlink(missing_ok=True)
                 store.delete(video_id)
             tasks = store.newest(_ALL)
         recordings = folder / "recordings"
-        needed = _recordings(task.audio_url for task in tasks)
-        needed |= _recordings(entry.job.audio_url for entry in entries if entry.state in _UNFINISHED)
-        for name in _recordings(entry.job.audio_url for entry in ended) - needed:
+        needed = _recordings(url for task in tasks for url in _urls(task))
+        needed |= _recordings(url for entry in entries if entry.state in _UNFINISHED for url in _urls(entry.job))
+        for name in _recordings(url for entry in ended for url in _urls(entry.job)) - needed:
             (recordings / name).unlink(missing_ok=True)
         if not tasks and not (recordings.is_dir() and any(recordings.iterdir())):
             shutil.rmtree(folder)
+
+
+def _urls(source: Job | Task) -> Iterator[str]:
+    """Yield the URLs of the files of a job."""
+    yield from (url for url in (source.audio_url, source.options.get("background")) if isinstance(url, str))
 
 
 def _recordings(audio_urls: Iterable[str | None]) -> set[str]:

@@ -100,7 +100,6 @@ class ServerOptions:
         local: Start an engine on this machine for the duration of the command, and use it.
         data_dir: With --local: folder in which the engine keeps its tasks and videos. By default they are deleted.
         characters: With --local: folder of your own characters, NAME.toml.
-        size: With --local: width and height of new videos in pixels: 512 (default), 720 or 1080.
         as_json: Print JSON: one document, or one line per change for commands that follow videos.
         verbose: Log to standard error what the command does; -vv: also each step of each HTTP request.
     """
@@ -112,7 +111,6 @@ class ServerOptions:
     local: Flag = False
     data_dir: OptionalFolder = None
     characters: OptionalFolder = None
-    size: Annotated[int | None, Parameter(metavar="PIXELS")] = None
     as_json: AsJson = False
     verbose: Verbose = 0
 
@@ -125,8 +123,8 @@ class ServerOptions:
         if self.local and (self.base_url or self.token_file or self.insecure or self.budget):
             options = "--base-url, --token-file, --insecure and --budget"
             raise UsageError(f"--local starts a server with its own token: remove {options}")
-        if (self.data_dir or self.characters or self.size is not None) and not self.local:
-            options = "--data-dir, --characters and --size"
+        if (self.data_dir or self.characters) and not self.local:
+            options = "--data-dir and --characters"
             raise UsageError(f"{options} configure the engine of --local: add --local, or remove them")
 
     @property
@@ -159,9 +157,43 @@ class ServerOptions:
             "--budget": None if "@" in (self.budget or "") else self.budget,
             "--data-dir": self.data_dir,
             "--characters": self.characters,
-            "--size": self.size,
         }
         return (" --local" if self.local else "") + (" --insecure" if self.insecure else "") + _as_flags(values)
+
+
+@Parameter(name="*")
+@frozen(kw_only=True)
+class VideoFlags:
+    """How videos look: fields of the request that an engine of a2v understands. Other servers may ignore or refuse them.
+
+    Attributes:
+        size: Shorter side of the video in pixels: 512 (default), 720 or 1080.
+        format: Shape of the video: square (default), portrait (9:16) or landscape (16:9).
+        fps: Frames per second: 24, 25 (default), 30, 50 or 60.
+        background: Background: a colour such as '#203040', a picture (its URL; with --local also a file), transparent, or
+            character for the character's own.
+    """
+
+    size: Literal[512, 720, 1080] | None = None
+    format: Literal["square", "portrait", "landscape"] | None = None
+    fps: Literal[24, 25, 30, 50, 60] | None = None
+    background: str | None = None
+
+    def options(self, *, container: str | None = None, background: str | None = None) -> dict[str, Any]:
+        """Return the options of a job.
+
+        Args:
+            container: The container of the video, if it is chosen.
+            background: The background, with the URL of a picture instead of a file.
+        """
+        values = {"size": self.size, "format": self.format, "fps": self.fps, "container": container}
+        return {name: value for name, value in (values | {"background": background}).items() if value is not None}
+
+    @property
+    def flags(self) -> str:
+        """The options as text."""
+        values = {"--size": self.size, "--format": self.format, "--fps": self.fps, "--background": self.background}
+        return _as_flags(values)
 
 
 @Parameter(name="*")
@@ -329,8 +361,8 @@ class EngineOptions:
         port: Port to listen on; 0 picks a free one.
         data_dir: Folder for tasks and videos. By default they are deleted when the engine stops.
         size: Shorter side of the videos in pixels: 512, 720 or 1080.
-        format: Shape of the videos: square, or portrait (9:16).
-        fps: Frames per second: 25 or 30.
+        format: Shape of the videos: square, portrait (9:16) or landscape (16:9).
+        fps: Frames per second: 24, 25, 30, 50 or 60.
         workers: Number of renders that run at once. Default: one per core of this machine.
         dask: Address of the scheduler of a Dask cluster to render on: tcp://host:8786.
         characters: Folder of your own characters, NAME.toml. Changes in it count at once.
@@ -356,7 +388,7 @@ class EngineOptions:
     port: int = 8000
     data_dir: OptionalFolder = None
     size: int = DEFAULT_SIZE
-    format: Literal["square", "portrait"] = "square"
+    format: Literal["square", "portrait", "landscape"] = "square"
     fps: int = 25
     workers: int | None = None
     dask: str | None = None
@@ -378,7 +410,9 @@ class EngineOptions:
     tls_key: OptionalPath = None
 
 
-def read_job(audio_url: str, *, model_id: str | None, pose_id: str | None, with_mask: bool) -> Job:
+def read_job(
+    audio_url: str, *, model_id: str | None, pose_id: str | None, with_mask: bool, options: dict[str, Any]
+) -> Job:
     """Return the job that the arguments of ``a2v generate`` describe.
 
     Raises:
@@ -388,7 +422,9 @@ def read_job(audio_url: str, *, model_id: str | None, pose_id: str | None, with_
         raise UsageError("choose who speaks: --model-id (see `a2v characters`) or --pose-id (see `a2v avatars`)")
     try:
         # The overloads forbid what the job itself refuses.
-        job: Job = Job(model_id, audio_url, pose_id=pose_id, with_mask=with_mask)  # type: ignore[call-overload]
+        job: Job = Job(  # type: ignore[call-overload]
+            model_id, audio_url, pose_id=pose_id, with_mask=with_mask, options=options
+        )
     except ValueError as error:
         raise UsageError(str(error)) from None
     return job

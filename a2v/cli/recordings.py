@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from a2v import AsyncA2V
     from a2v.cli.events import EventStream
 
+_BACKGROUNDS = ("transparent", "character")
 _SECONDS_PER_DAY = 86400.0
 
 
@@ -91,6 +92,40 @@ async def upload_recordings(
             raise out_of_reach(str(path))
         with events.activity(f"{'reading' if later else 'uploading'} {path.name}"):
             await client.upload(path, later=later)
+
+
+def read_background(
+    background: str | None, server: ServerOptions, *, dry_run: bool = False
+) -> tuple[str | None, list[Path]]:
+    """Return the background of a job, with a URL instead of a file, and the file that a local engine must be allowed to read.
+
+    Args:
+        background: The value of ``--background``.
+        server: The server.
+        dry_run: Whether no file may be copied.
+
+    Raises:
+        UsageError: It is neither a file nor another background.
+    """
+    is_file_url = background is not None and background.lower().startswith("file://")
+    if background is None or background in _BACKGROUNDS or background.startswith("#"):
+        return background, []
+    if "://" in background and not (is_file_url and server.local):
+        return background, []
+    path = find_existing(((path_from_url(background) if is_file_url else None) or Path(background)).absolute())
+    if not os.path.isfile(path):  # noqa: PTH113  # as above
+        raise UsageError(
+            f"--background: {redacted_repr(background)} is neither a colour such as '#203040', transparent, character, the URL of "
+            "a picture, nor a file that exists"
+        )
+    if not server.local:
+        raise UsageError(
+            f"--background: {redacted_repr(background)} is a file on this machine, which the server cannot read: pass the URL of the "
+            "picture, or add --local"
+        )
+    if server.recordings:
+        path = copied_path(path, server.recordings) if dry_run else copy_recording(path, server.recordings)
+    return path.as_uri(), [path]
 
 
 def copy_recording(path: Path, folder: Path) -> Path:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from a2v import DownloadError
 from a2v._async.destination import Destination, FileId, file_ids
-from a2v._core.file_names import default_paths, mask_path
+from a2v._core.file_names import CONTAINERS, default_paths, mask_path
 from a2v._core.file_urls import path_from_url
 from a2v.cli.options import UsageError, in_cli_terms
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from a2v.cli.batch_manifest import BatchManifest
 
-# Extensions of other formats: players and editors would take the MP4 for something else.
+# Extensions of other formats: players and editors would take the video for something else.
 _OTHER_FORMATS = frozenset(
     [
         ".3gp",
@@ -29,13 +29,11 @@ _OTHER_FORMATS = frozenset(
         ".avi",
         ".flac",
         ".flv",
-        ".gif",
         ".jpeg",
         ".jpg",
         ".m4a",
         ".mka",
         ".mkv",
-        ".mov",
         ".mp3",
         ".mpeg",
         ".mpg",
@@ -47,12 +45,16 @@ _OTHER_FORMATS = frozenset(
         ".png",
         ".ts",
         ".wav",
-        ".webm",
-        ".webp",
         ".wma",
         ".wmv",
     ]
 )
+
+
+def container_of(output: Path | None) -> str | None:
+    """Return the container that the extension of a path means; ``None`` for MP4, which is the default."""
+    extension = output.suffix.lower().removeprefix(".") if output else ""
+    return extension if extension in CONTAINERS and extension != "mp4" else None
 
 
 def recording_of(audio: str) -> Path | None:
@@ -90,9 +92,11 @@ def _check_target(path: Path, option: str, protected: frozenset[FileId], *, over
         raise UsageError(f"{option}: {path} is a folder; give the name of a file in it")
     if file_ids([path]) & protected:
         raise UsageError(f"{option}: {path} is the recording; choose another file for the video")
-    if path.suffix.lower() in _OTHER_FORMATS:
+    is_video = option == "--output"
+    if path.suffix.lower() in _OTHER_FORMATS or (container_of(path) and not is_video):
         raise UsageError(
-            f"{option}: videos are saved as MP4; name the file {path.with_suffix('.mp4').name}, not {path.name}"
+            f"{option}: {'videos are saved as MP4, WebM, MOV, WebP or GIF' if is_video else 'masks are saved as MP4'}; "
+            f"name the file {path.with_suffix('.mp4').name}, not {path.name}"
         )
     if path.is_file() and not overwrite:
         raise UsageError(f"{option}: {path} exists; add --overwrite to replace it")

@@ -30,6 +30,7 @@ from a2v.cli.events import (
     VideoSubmitted,
 )
 from a2v.cli.logs import log_command
+from a2v.cli.options import DEFAULT_SIZE
 from a2v.cli.renderers import open_renderer
 from a2v.cli.terminal import eprint, program
 
@@ -257,7 +258,7 @@ async def _paced(client: AsyncA2V) -> RequestsPaced:
 
 @asynccontextmanager
 async def track_videos(
-    server: ServerOptions, limit: TimeLimit, recordings: list[Path] | None = None
+    server: ServerOptions, limit: TimeLimit, recordings: list[Path] | None = None, size: int = DEFAULT_SIZE
 ) -> AsyncIterator[VideoTracker]:
     """Connect to the server and render the events of a command.
 
@@ -265,6 +266,7 @@ async def track_videos(
         server: The server.
         limit: The time limit of the command.
         recordings: The files that a local engine may read.
+        size: The size of the videos of a local engine, unless their jobs have another one.
     """
     log_command(server.verbose)
     renderer = open_renderer(as_json=server.as_json)
@@ -272,7 +274,7 @@ async def track_videos(
     tracker: VideoTracker | None = None
     try:
         with renderer:
-            async with connect(server, recordings or []) as client:
+            async with connect(server, recordings or [], size) as client:
                 tracker = VideoTracker(client, events)
                 try:
                     async with emit_repeatedly(partial(_paced, client), events):

@@ -45,7 +45,8 @@ from a2v.engine.settings import Revision, Settings
 from a2v.engine.speeches import write_wav
 from a2v.engine.task_store import Task, TaskStore, Upload
 from a2v.engine.uploads import UPLOAD, UPLOAD_GONE, UploadError, clean_name
-from a2v.engine.video_response import VideoResponse
+from a2v.engine.video_options import container_of, read_options
+from a2v.engine.video_response import MEDIA_TYPES, VideoResponse
 from a2v.errors import ConfigurationError, ProtocolError
 
 if TYPE_CHECKING:
@@ -139,7 +140,7 @@ def _dask_renderer(address: str, renderer: Renderer | None) -> DaskRenderer:
 def _public_routes() -> list[Route]:
     """Return the routes that need no token. A ``video_id`` is 128 random bits, so the URL of a video is a secret itself."""
     return [
-        Route("/files/{video_id:path}.mp4", video_file),
+        Route("/files/{name:path}", video_file),
         Route("/masks/{video_id:path}.mp4", mask_file),
         Route("/previews/{subject_id:path}.png", preview_file),
         Route("/speeches/{speech_id:path}.wav", speech_file),
@@ -236,6 +237,7 @@ async def _submit(request: Request, job: Job, *, only_uploads: bool = False) -> 
     if only_uploads and not (job.audio_url or "").startswith(UPLOAD):
         raise HTTPException(400, "the page makes videos of uploads only")
     spec = _find_character(job, await engine.catalogue.current(), engine.settings)
+    _check_options(job, engine.settings)
     recording = _recording_name(engine, job.audio_url or "")
     if recording is None:
         return error_response(404, UPLOAD_GONE, code=wire.NOT_FOUND)
@@ -261,6 +263,13 @@ def _find_character(job: Job, known: Characters, settings: Settings) -> EngineCh
     if job.pose_id:
         return _find("pose", "pose_id", job.pose_id, known.poses).character
     return _find("character", "model_id", job.model_id, known.specs)
+
+
+def _check_options(job: Job, settings: Settings) -> None:
+    try:
+        read_options(job.options, settings, with_mask=job.with_mask)
+    except ValueError as error:
+        raise HTTPException(400, str(error)) from None
 
 
 def _find(what: str, name: str, value: str | None, known: Mapping[str, T]) -> T:
@@ -405,7 +414,7 @@ def _video(request: Request, task: Task) -> Video:
     return Video(
         video_id=task.video_id,
         status=task.status,
-        video_url=f"{_base_url(request)}files/{task.video_id}.mp4" if finished else None,
+        video_url=f"{_base_url(request)}files/{task.video_id}.{container_of(task)}" if finished else None,
         mask_video_url=f"{_base_url(request)}masks/{task.video_id}.mp4" if finished and task.with_mask else None,
     )
 
@@ -509,32 +518,41 @@ async def receive_upload(request: Request, sha256: str | None) -> Upload:
 
 async def video_file(request: Request) -> Response:
     """Send a finished video. The URL alone grants access, like the presigned URLs of the hosted service."""
-    return await _file(request, _engine(request).queue.path)
+    video_id, _, container = request.path_params["name"].rpartition(".")
+    engine = _engine(request)
+    task = engine.store.get(video_id)
+    if task is None or container_of(task) != container:
+        return _no_file()
+    return await _file(task, engine.queue.path(task.video_id, container_of(task)))
 
 
 async def mask_file(request: Request) -> Response:
     """Send the mask of a finished video."""
-    return await _file(request, _engine(request).queue.mask_path)
+    engine = _engine(request)
+    task = engine.store.get(request.path_params["video_id"])
+    return await _file(task, engine.queue.mask_path(task.video_id)) if task else _no_file()
 
 
-async def _file(request: Request, path_of: Callable[[str], Path]) -> Response:
+async def _file(task: Task, path: Path) -> Response:
     # Only the video_id of a stored task becomes part of a path.
-    task = _engine(request).store.get(request.path_params["video_id"])
-    missing = error_response(404, "there is no such file", code=wire.NOT_FOUND)
-    if task is None or task.status is not VideoStatus.FINISHED:
-        return missing
+    if task.status is not VideoStatus.FINISHED:
+        return _no_file()
     try:
-        file = await anyio.open_file(path_of(task.video_id), "rb")
+        file = await anyio.open_file(path, "rb")
     except FileNotFoundError:
-        return missing
-    return VideoResponse(file)
+        return _no_file()
+    return VideoResponse(file, MEDIA_TYPES[path.suffix])
+
+
+def _no_file() -> Response:
+    return error_response(404, "there is no such file", code=wire.NOT_FOUND)
 
 
 async def preview_file(request: Request) -> Response:
     """Send the picture of a character or of a pose."""
     pose = (await _known_characters(request)).find_pose(request.path_params["subject_id"])
     if pose is None:
-        return error_response(404, "there is no such file", code=wire.NOT_FOUND)
+        return _no_file()
     picture = await anyio.to_thread.run_sync(_preview, pose, limiter=_engine(request).preview_limiter)
     # The picture of a character in the folder changes with its file.
     caching = "max-age=3600" if is_built_in(pose.character) else "no-cache"

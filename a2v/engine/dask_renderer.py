@@ -54,7 +54,7 @@ POLL_SECONDS = 0.5
 """How often a render on a worker checks whether it has been cancelled."""
 CLOSE_SECONDS = 5.0
 
-_INPUTS = ("audio", "character")
+_INPUTS = ("audio", "character", "picture")
 """The attributes of a request that are paths of files to read."""
 Inputs = dict[str, bytes]
 """The contents of these files, by the attributes."""
@@ -212,7 +212,7 @@ async def _render(worker: Worker, key: Key, inputs: Inputs, request: RenderReque
 def _relocated(request: RenderRequest, folder: Path) -> RenderRequest:
     mask = folder / "mask.mp4" if request.mask else None
     inputs: dict[str, Any] = {name: folder / name for name in _INPUTS if getattr(request, name)}
-    return attrs.evolve(request, destination=folder / "video.mp4", mask=mask, **inputs)
+    return attrs.evolve(request, destination=folder / request.destination.name, mask=mask, **inputs)
 
 
 async def _cancel_when_forgotten(scope: anyio.CancelScope, worker: Worker, key: Key) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from a2v._core import wire
 from a2v._values.models import VideoStatus
 from a2v._version import __version__
 from a2v.engine import voices
 from a2v.engine.recording_fetcher import HTTP_URL, UPLOAD_URL
+from a2v.engine.settings import FRAME_RATES, SIZES, Format
+from a2v.engine.video_options import MAX_ANIMATION_SECONDS, Container
 
 if TYPE_CHECKING:
     from a2v.engine.characters.catalogue import Characters
@@ -263,7 +265,31 @@ def _job(id_field: str, known: list[str], more: Json) -> Json:
         "pattern": f"^({HTTP_URL}|{UPLOAD_URL})$",
         "description": "The URL of the recording: http(s)://…, that of an upload, or file:///… for files that the engine may read.",
     }
-    return _object({id_field: {"type": "string", "enum": known}, "audio_url": audio_url}, more)
+    job = _object({id_field: {"type": "string", "enum": known}, "audio_url": audio_url}, more | _options())
+    return {**job, "additionalProperties": False}
+
+
+def _options() -> Json:
+    """Return the schemas of the fields that the protocol does not have."""
+
+    def one_of(values: tuple[Any, ...], description: str) -> Json:
+        return {"enum": [*values, None], "description": description}
+
+    background = (
+        "The background: `character`, the character's own, which is the default; `transparent`, the default of `webm` and `mov`, "
+        "and possible for `webp`; a colour; or the URL of a JPEG, PNG or WebP picture."
+    )
+    return {
+        "size": one_of(SIZES, "The shorter side in pixels. By default a setting of the engine."),
+        "format": one_of(get_args(Format), "The shape: 1:1, 9:16 or 16:9. By default a setting of the engine."),
+        "fps": one_of(FRAME_RATES, "Frames per second; at most 50 for `gif`. By default a setting of the engine."),
+        "container": one_of(
+            get_args(Container),
+            "The format of the file: H.264 (the default), VP9, ProRes 4444, or animated pictures of at most "
+            f"{MAX_ANIMATION_SECONDS:g} s without sound. A mask needs `mp4`.",
+        ),
+        "background": {"type": ["string", "null"], "description": background},
+    }
 
 
 def _voice_name() -> Json:

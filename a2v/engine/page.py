@@ -19,6 +19,7 @@ from attrs import frozen
 
 from a2v._values.models import Avatar, Pose, Video, VideoStatus
 from a2v.engine.task_store import Task
+from a2v.engine.video_options import ANIMATIONS, container_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -174,9 +175,14 @@ def _card(one: PageVideo, faces: Mapping[str, tuple[str, str]]) -> dict[str, str
 
 def _picture(one: PageVideo, face: str, picture: str) -> str:
     if one.video.video_url:
-        recording = escape(one.task.recording or "recording")
+        recording, url = escape(one.task.recording or "recording"), escape(one.video.video_url)
+        container = container_of(one.task)
+        if container in ANIMATIONS:
+            return f'<img src="{url}" width=512 height=512 loading=lazy alt="{face}: {recording}">'
+        if container == "mov":  # browsers do not play ProRes
+            return f'<img class=still src="{picture}" width=512 height=512 alt="">'
         return (
-            f'<video controls playsinline preload=metadata poster="{picture}" src="{escape(one.video.video_url)}"'
+            f'<video controls playsinline preload=metadata poster="{picture}" src="{url}"'
             f' aria-label="{face}: {recording}"></video>'
         )
     is_rendering = one.task.status is VideoStatus.IN_PROGRESS
@@ -186,6 +192,9 @@ def _picture(one: PageVideo, face: str, picture: str) -> str:
 
 def _actions(one: PageVideo) -> str:
     name = escape(Path(one.task.recording or one.task.video_id).stem)
-    links = [(one.video.video_url, f"{name}.mp4", "Download"), (one.video.mask_video_url, f"{name}.mask.mp4", "Mask")]
+    links = [
+        (one.video.video_url, f"{name}.{container_of(one.task)}", "Download"),
+        (one.video.mask_video_url, f"{name}.mask.mp4", "Mask"),
+    ]
     shown = (f'<a href="{escape(url)}" download="{file}">{word}</a>' for url, file, word in links if url)
     return f"<p class=actions>{''.join(shown)}</p>"

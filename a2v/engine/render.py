@@ -14,33 +14,43 @@ import hashlib
 from collections.abc import Callable
 from contextlib import contextmanager
 from functools import partial
+from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
+from attrs import evolve
 
 from a2v.engine.animation import animate
 from a2v.engine.characters import get_camera_pose
 from a2v.engine.characters.portraits import PortraitSpec
-from a2v.engine.drawing.bust import backdrop, black_backdrop, bust, silhouette
+from a2v.engine.drawing.bust import backdrop, bust, plain_backdrop, silhouette
 from a2v.engine.drawing.colours import uvya
 from a2v.engine.drawing.rasterizer import Rasterizer
+from a2v.engine.errors import RenderError
 from a2v.engine.lipsync import analyse_pieces
-from a2v.engine.video_writer import DRAWING_OPTIONS, MASK_OPTIONS, PORTRAIT_OPTIONS, FrameBuffer, open_video
+from a2v.engine.picture import load_picture, to_bgra
+from a2v.engine.video_options import ANIMATIONS, MAX_ANIMATION_SECONDS, OWN, TRANSPARENT
+from a2v.engine.video_writer import MASK, PORTRAIT_OPTIONS, Encoding, encoding_of, make_buffer, open_video
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from contextlib import AbstractContextManager
-    from pathlib import Path
 
+    import av
     from numpy.typing import NDArray
 
     from a2v.engine.audio import Recording
-    from a2v.engine.characters import Character, CharacterSpec, Framing
+    from a2v.engine.characters import CameraPose, Character, CharacterSpec, Framing
+    from a2v.engine.drawing.colours import ColourBytes
     from a2v.engine.drawing.display_list import Item
     from a2v.engine.drawing.rasterizer import Area
     from a2v.engine.face_pose import FacePose
     from a2v.engine.settings import Format
-    from a2v.engine.video_writer import VideoWriter
+    from a2v.engine.video_options import Container
+    from a2v.engine.video_writer import Encoding, VideoWriter
+
+_PALETTE_STEP = 5  # frames
 
 
 def picture_size(size: int, format: Format) -> tuple[int, int]:
@@ -51,7 +61,8 @@ def picture_size(size: int, format: Format) -> tuple[int, int]:
     """
     if size < 2 or size % 2:
         raise ValueError(f"size must be an even number of pixels, got {size}")
-    return size, size if format == "square" else round(size * 16 / 9 / 2) * 2
+    longer = round(size * 16 / 9 / 2) * 2
+    return {"square": (size, size), "portrait": (size, longer), "landscape": (longer, size)}[format]
 
 
 def render(
@@ -64,6 +75,8 @@ def render(
     size: int = 512,
     format: Format = "square",
     fps: int = 25,
+    container: Container = "mp4",
+    background: str | Path = OWN,
 ) -> None:
     """Render the video of a character that speaks a recording.
 
@@ -77,27 +90,37 @@ def render(
         character: The character; ``None`` if it is a built-in one.
         mask: The path of a second video of the same size and length, without sound: the person in white on black.
         size: The shorter side of the video in pixels; even.
-        format: The shape of the video: ``"square"``, or ``"portrait"``, 9:16.
+        format: The shape of the video: ``"square"``, ``"portrait"``, 9:16, or ``"landscape"``, 16:9.
         fps: Frames per second.
+        container: The format of the file.
+        background: ``"character"``, ``"transparent"``, a colour, or the path of a picture.
 
     Raises:
         AudioError: The recording cannot be used.
-        RenderError: There is no such pose or character.
+        RenderError: There is no such pose or character, the picture cannot be used, or the recording is too long for an
+            animated picture.
         ValueError: The size is not an even number.
         OSError: A video cannot be written.
     """
     width, height = picture_size(size, format)
     pose = get_camera_pose(subject_id, character)
+    animation, seconds = _animate_recording(recording, pose.character.model_id, fps)
+    if container in ANIMATIONS and seconds > MAX_ANIMATION_SECONDS:
+        raise RenderError(
+            f"a {container} can have at most {MAX_ANIMATION_SECONDS:g} s, and this recording has {seconds:.1f} s; "
+            "choose the container mp4 or webm"
+        )
+    encoding = encoding_of(container, transparent=background == TRANSPARENT)
     if isinstance(pose.character, PortraitSpec):
-        pictures = _portrait_pictures(pose.character, width, height, close_up=pose.close_up)
-        options = PORTRAIT_OPTIONS
+        pictures = _portrait_pictures(pose, background, width, height, encoding)
+        if container == "mp4":
+            encoding = evolve(encoding, options=PORTRAIT_OPTIONS)
     else:
-        pictures, options = _drawn_pictures(pose.character, pose.framings[format], width, height), DRAWING_OPTIONS
-    animation = _animate_recording(recording, pose.character.model_id, fps)
+        pictures = _drawn_pictures(pose.character, pose.framings[format], background, width, height, encoding)
     with _replace_when_complete(destination, *([mask] if mask else [])) as paths:
-        _render_frames(open_video(paths[0], width, height, fps, options), animation(), pictures[0], recording)
+        _render_frames(open_video(paths[0], width, height, fps, encoding), animation, pictures[0], recording)
         for path in paths[1:]:
-            _render_frames(open_video(path, width, height, fps, MASK_OPTIONS), animation(), pictures[1])
+            _render_frames(open_video(path, width, height, fps, MASK), animation, pictures[1])
 
 
 class Picture(Protocol):
@@ -105,7 +128,7 @@ class Picture(Protocol):
 
     @property
     def pixels(self) -> NDArray[np.uint8]:
-        """The picture, in the colours of ``colours.uvya``."""
+        """The picture, in the colours of the encoding."""
 
     def paint(self, pose: FacePose, /) -> Area:
         """Show a pose; return the area that may have changed, which is all of the picture the first time."""
@@ -115,44 +138,94 @@ PictureMaker = Callable[[], Picture]
 """Makes a picture when it is needed: that of the mask after the first video."""
 
 
-def _drawn_pictures(
-    character: CharacterSpec, framing: Framing, width: int, height: int
+def _drawn_pictures(  # noqa: PLR0917  # the facts of a video
+    character: CharacterSpec, framing: Framing, background: str | Path, width: int, height: int, encoding: Encoding
 ) -> tuple[PictureMaker, PictureMaker]:
+    # Encoders of YUV make bands of gradients, which grain prevents.
+    grain = int(background == OWN and encoding.colour is uvya)
+    scenery: list[Item] | NDArray[np.uint8]
+    if isinstance(background, Path):
+        scenery = load_picture(background, width, height, encoding.colour)
+    elif background == OWN:
+        scenery = backdrop(character)
+    else:
+        scenery = [] if background == TRANSPARENT else plain_backdrop(background)
     drawing = partial(_Drawing, framing, width, height)
     return (
-        partial(drawing, backdrop(character), partial(bust, character), grain=1),
-        partial(drawing, black_backdrop(), partial(silhouette, character)),
+        partial(drawing, scenery, partial(bust, character), encoding.colour, grain=grain),
+        partial(drawing, plain_backdrop("#000000"), partial(silhouette, character)),
     )
 
 
 def _portrait_pictures(
-    portrait: PortraitSpec, width: int, height: int, *, close_up: bool
+    pose: CameraPose, background: str | Path, width: int, height: int, encoding: Encoding
 ) -> tuple[PictureMaker, PictureMaker]:
     # Imported late: drawn characters do not need it.
     from a2v.engine.portrait.painter import Silhouette  # noqa: PLC0415
     from a2v.engine.portrait.studio import open_studio  # noqa: PLC0415
 
-    painter = partial(open_studio(portrait).painter, close_up=close_up, width=width, height=height)
-    return painter, lambda: Silhouette(painter(cut_out=True))
+    assert isinstance(pose.character, PortraitSpec)  # noqa: S101  # for type checkers
+    painter = partial(open_studio(pose.character).painter, close_up=pose.close_up, width=width, height=height)
+    behind: NDArray[np.uint8] | None = None
+    if isinstance(background, Path):
+        behind = load_picture(background, width, height, uvya)
+    elif background not in (OWN, TRANSPARENT):
+        behind = np.full((height, width, 4), uvya(background), np.uint8)
+
+    def make() -> Picture:
+        picture: Picture = painter(cut_out=background != OWN)
+        return picture if background == OWN and encoding.colour is uvya else _Composed(picture, behind, encoding)
+
+    return make, lambda: Silhouette(painter(cut_out=True))
+
+
+class _Composed:
+    """A portrait in front of a background, or of none, in the colours of an encoding."""
+
+    def __init__(self, portrait: Picture, behind: NDArray[np.uint8] | None, encoding: Encoding) -> None:
+        self._portrait = portrait
+        self._behind = behind
+        self._is_rgb = encoding.colour is not uvya
+        self.pixels: NDArray[np.uint8] = np.zeros_like(portrait.pixels)
+
+    def paint(self, pose: FacePose) -> Area:
+        """Show a pose; return the area that may have changed."""
+        left, top, right, bottom = area = self._portrait.paint(pose)
+        place = slice(top, bottom), slice(left, right)
+        part = self._portrait.pixels[place].astype(np.float32)
+        alpha = part[..., 3:] / 255
+        if self._behind is not None:
+            part += (self._behind[place] - part) * (1 - alpha)
+            part[..., 3] = 255
+        if self._is_rgb:
+            part[..., :3] = to_bgra(part)
+        if self._behind is None:
+            part[..., :3] *= alpha  # as the buffers expect it
+        self.pixels[place] = (part + 0.5).astype(np.uint8)
+        return area
 
 
 class _Drawing:
-    """The picture of a drawn character."""
+    """The picture of a drawn character in front of a scenery: items that are drawn, or pixels."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0917  # the facts of a video
         self,
         framing: Framing,
         width: int,
         height: int,
-        backdrop: list[Item],
+        scenery: list[Item] | NDArray[np.uint8],
         draw: Callable[[FacePose], list[Item]],
+        colour: Callable[[str], ColourBytes] = uvya,
         *,
         grain: int = 0,
     ) -> None:
         self._draw = draw
-        self._rasterizer = Rasterizer(width, height, framing, uvya)
-        self._rasterizer.paint(backdrop)
-        self._rasterizer.set_backdrop(add_grain(self._rasterizer.pixels, grain))
+        self._rasterizer = Rasterizer(width, height, framing, colour)
+        if not isinstance(scenery, list):
+            self._rasterizer.set_backdrop(scenery)
+        elif scenery:
+            self._rasterizer.paint(scenery)
+            self._rasterizer.set_backdrop(add_grain(self._rasterizer.pixels, grain))
 
     @property
     def pixels(self) -> NDArray[np.uint8]:
@@ -162,16 +235,17 @@ class _Drawing:
         return self._rasterizer.paint(self._draw(pose))
 
 
-def _animate_recording(recording: Recording, model_id: str, fps: int) -> Callable[[], Iterator[FacePose]]:
-    """Analyse a recording; return a function that starts its animation from the beginning."""
+def _animate_recording(recording: Recording, model_id: str, fps: int) -> tuple[Callable[[], Iterator[FacePose]], float]:
+    """Analyse a recording; return a function that starts its animation from the beginning, and its seconds."""
     probabilities, loudness = analyse_pieces(recording.pieces())
     seed = hashlib.sha256(recording.digest() + model_id.encode()).digest()
-    return partial(animate, probabilities, loudness, seed=int.from_bytes(seed[:8], "big"), fps=fps)
+    start = partial(animate, probabilities, loudness, seed=int.from_bytes(seed[:8], "big"), fps=fps)
+    return start, len(probabilities) / 100
 
 
 def _render_frames(
     video: AbstractContextManager[VideoWriter],
-    animation: Iterator[FacePose],
+    animation: Callable[[], Iterator[FacePose]],
     make_picture: PictureMaker,
     soundtrack: Recording | None = None,
 ) -> None:
@@ -179,16 +253,24 @@ def _render_frames(
     with video as writer:
         if soundtrack is not None:
             writer.add_soundtrack(soundtrack)
-        buffer = FrameBuffer(writer.width, writer.height)
+        buffer = make_buffer(writer.encoding, writer.width, writer.height)
         picture = make_picture()
-        for pose in animation:
+
+        def frame_of(pose: FacePose) -> av.VideoFrame:
             area = picture.paint(pose)
             buffer.update(picture.pixels, area)
-            writer.add_frame(buffer)
+            return buffer.frame
+
+        if writer.encoding.pixels == "pal8":
+            writer.use_palette_of(frame_of(pose) for pose in islice(animation(), 0, None, _PALETTE_STEP))
+        for pose in animation():
+            writer.add_frame(frame_of(pose))
 
 
 def add_grain(pixels: NDArray[np.uint8], amount: int) -> NDArray[np.uint8]:
     """Return a picture in UVYA with noise of up to ``amount`` in Y, which prevents banding of gradients in the compressed video."""
+    if not amount:
+        return pixels.copy()
     noise = np.random.default_rng(0).integers(-amount, amount + 1, pixels.shape[:2], np.int8)
     grainy = pixels.copy()
     grainy[..., 2] = np.clip(pixels[..., 2] + noise, 16, 235)

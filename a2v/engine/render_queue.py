@@ -46,12 +46,13 @@ from attrs import frozen
 
 from a2v._values.models import VideoStatus
 from a2v.engine.data_folder import ensure_private_folder, move_durably
-from a2v.engine.errors import RenderCrashedError, RenderError
+from a2v.engine.errors import AudioError, RenderCrashedError, RenderError
 from a2v.engine.exhaustion import MAX_BACKOFF, OUT_OF_MEMORY, LogThrottle, ResourceMonitor, exhaustion_reason
 from a2v.engine.recording_fetcher import fetch_recording
 from a2v.engine.renderer import Renderer, RenderRequest, log_crash, open_process, render_in_child
 from a2v.engine.speeches import Speeches
 from a2v.engine.uploads import UPLOAD, Uploads
+from a2v.engine.video_options import OWN, VIDEO_EXTENSIONS, VideoOptions, container_of, read_options
 from a2v.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
     from a2v._values.jobs import Job
     from a2v.engine.settings import Settings
     from a2v.engine.task_store import Task, TaskStore
+    from a2v.engine.video_options import Container
 
 logger: logging.Logger = logging.getLogger("a2v.engine")
 
@@ -146,7 +148,7 @@ class RenderQueue:
             self.speeches = Speeches(self._speeches)
             video_ids = {task.video_id for task in unfinished}
             for path in self._recordings.iterdir():
-                if path.name not in video_ids:
+                if path.stem not in video_ids:
                     path.unlink()
         except (OSError, sqlite3.Error) as error:
             raise ConfigurationError(
@@ -186,9 +188,9 @@ class RenderQueue:
         self._tasks.start_soon(self._process, task)
         return task
 
-    def path(self, video_id: str) -> Path:
+    def path(self, video_id: str, container: Container = "mp4") -> Path:
         """Return the path of a finished video."""
-        return self._videos / f"{video_id}.mp4"
+        return self._videos / f"{video_id}.{container}"
 
     def mask_path(self, video_id: str) -> Path:
         """Return the path of its mask, which exists if one was requested."""
@@ -236,6 +238,7 @@ class RenderQueue:
         _log_task(task, failure or "finished")
         with suppress(OSError):  # the next start of the engine deletes it otherwise
             self._recording(task).unlink(missing_ok=True)
+            self._picture(task).unlink(missing_ok=True)
         if not failure:
             self.resources.reset_backoff()
 
@@ -246,11 +249,12 @@ class RenderQueue:
         try:
             files.folder.mkdir(mode=0o700, exist_ok=True)
             await self._fetch(task, files.recording)
+            picture = await self._fetch_picture(task, files.recording)
             async with self._render_slots:
                 await self.resources.wait_until_available()
                 self._store.set_status(task.video_id, VideoStatus.IN_PROGRESS)
                 _log_task(task, "rendering")
-                await self._render(task, await self._request(task, files))
+                await self._render(task, await self._request(task, files, picture))
             await self._publish(task, files)
         except anyio.get_cancelled_exc_class():
             with suppress(sqlite3.Error):
@@ -289,11 +293,36 @@ class RenderQueue:
                 await fetch_recording(task.audio_url, part, self._settings)
             await anyio.to_thread.run_sync(move_durably, part, recording)
 
+    async def _fetch_picture(self, task: Task, part: Path) -> Path | None:
+        """Fetch the picture of the background likewise, if there is one; return its path."""
+        url = self._options(task).background_url
+        if url is None:
+            return None
+        picture = self._picture(task)
+        if not picture.is_file():
+            try:
+                await fetch_recording(url, part, self._settings)
+            except AudioError as error:
+                message = str(error).replace("audio_url", "background", 1).replace("the recording", "the background", 1)
+                raise RenderError(message) from None
+            await anyio.to_thread.run_sync(move_durably, part, picture)
+        return picture
+
+    def _options(self, task: Task) -> VideoOptions:
+        try:
+            return read_options(task.options, self._settings, with_mask=task.with_mask)
+        except ValueError as error:
+            # The settings may have changed, or the task is of another version.
+            raise RenderError(str(error)) from None
+
+    def _picture(self, task: Task) -> Path:
+        return self._recordings / f"{task.video_id}.picture"
+
     def _recording(self, task: Task) -> Path:
         return self._recordings / task.video_id
 
-    async def _request(self, task: Task, files: _ScratchFiles) -> RenderRequest:
-        settings = self._settings
+    async def _request(self, task: Task, files: _ScratchFiles, picture: Path | None) -> RenderRequest:
+        settings, options = self._settings, self._options(task)
         if files.character:
             await anyio.to_thread.run_sync(files.character.write_bytes, self._character(task))
         return RenderRequest(
@@ -302,9 +331,12 @@ class RenderQueue:
             destination=files.video,
             character=files.character,
             mask=files.mask,
-            size=settings.size,
-            format=settings.format,
-            fps=settings.fps,
+            size=options.size,
+            format=options.format,
+            fps=options.fps,
+            container=options.container,
+            background=OWN if picture else options.background,
+            picture=picture,
             max_audio_seconds=settings.audio_limit,
             max_render_seconds=settings.max_render_seconds,
             max_render_mib=settings.max_render_mib,
@@ -332,7 +364,7 @@ class RenderQueue:
 
     async def _publish(self, task: Task, files: _ScratchFiles) -> None:
         """Move the video and its mask to their final paths, the mask first."""
-        moves = [(files.video, self.path(task.video_id))]
+        moves = [(files.video, self.path(task.video_id, container_of(task)))]
         if files.mask:
             moves.insert(0, (files.mask, self.mask_path(task.video_id)))
         for source, target in moves:
@@ -405,8 +437,8 @@ class RenderQueue:
     def _delete(self, video_id: str) -> bool:
         """Delete the files, then the row: after a crash in between, the row lets the next sweep find the rest."""
         try:
-            self.path(video_id).unlink(missing_ok=True)
-            self.mask_path(video_id).unlink(missing_ok=True)
+            for extension in VIDEO_EXTENSIONS:
+                (self._videos / f"{video_id}{extension}").unlink(missing_ok=True)
             self._store.delete(video_id)
         except (OSError, sqlite3.Error):
             return False
@@ -436,7 +468,7 @@ class _ScratchFiles:
     def of(cls, task: Task, folder: Path) -> Self:
         character = folder / "character" if task.character else None
         mask = folder / "mask.mp4" if task.with_mask else None
-        return cls(folder, folder / "recording", character, folder / "video.mp4", mask)
+        return cls(folder, folder / "recording", character, folder / f"video.{container_of(task)}", mask)
 
 
 def _log_task(task: Task, message: str) -> None:

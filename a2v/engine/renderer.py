@@ -28,6 +28,7 @@ from attrs import frozen
 from a2v.engine.errors import RenderCrashedError, RenderError, ResourceExhaustedError
 from a2v.engine.exhaustion import OUT_OF_MEMORY
 from a2v.engine.settings import Format
+from a2v.engine.video_options import OWN, Container
 
 if TYPE_CHECKING:
     from anyio.abc import ByteReceiveStream, Process
@@ -52,6 +53,9 @@ class RenderRequest:
         size: The shorter side of the video in pixels.
         format: The shape of the video.
         fps: Frames per second.
+        container: The format of the file.
+        background: ``"character"``, ``"transparent"`` or a colour.
+        picture: A file with a picture that is the background instead; ``None``: there is none.
         max_audio_seconds: The longest recording to accept.
         max_render_seconds: The time limit.
         max_render_mib: The memory limit in MiB.
@@ -65,6 +69,9 @@ class RenderRequest:
     size: int = 512
     format: Format = "square"
     fps: int = 25
+    container: Container = "mp4"
+    background: str = OWN
+    picture: Path | None = None
     max_audio_seconds: float = 1800.0
     max_render_seconds: float = 3600.0
     max_render_mib: int = 2048
@@ -123,7 +130,9 @@ def _command(request: RenderRequest) -> list[str]:
         "--max-render-mib",
         str(request.max_render_mib),
     ]
-    files = {"--character": request.character, "--mask": request.mask}
+    if request.container != "mp4" or request.background != OWN:
+        command += ["--container", request.container, "--background", request.background]
+    files = {"--character": request.character, "--picture": request.picture, "--mask": request.mask}
     return command + [word for option, path in files.items() if path for word in (option, str(path))]
 
 

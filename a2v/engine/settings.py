@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 SIZES = (512, 720, 1080)
 """Allowed lengths of a video's shorter side, in pixels."""
-FRAME_RATES = (25, 30)
+FRAME_RATES = (24, 25, 30, 50, 60)
 MIN_RENDER_MIB = 400
 """The least memory that a render can be limited to: its libraries cannot be loaded with less."""
-Format = Literal["square", "portrait"]
-"""The shape of a video: square, or 9:16 as phones are held."""
+Format = Literal["square", "portrait", "landscape"]
+"""The shape of a video: square, 9:16 as phones are held, or 16:9."""
 Revision = Literal["seed", "later"]
 """The revision of the API: the first three calls, or also statuses, `video.list`, avatars with poses, and masks."""
 
@@ -232,8 +232,8 @@ class Settings:
         port: The port to listen on; 0 picks a free one.
         token: The token that clients must send. ``None``: a random one; read it from this attribute.
         size: The shorter side of the videos, in pixels: 512, 720 or 1080.
-        format: ``"square"``, or ``"portrait"`` for 9:16 (720 × 1280, for example).
-        fps: Frames per second: 25 or 30.
+        format: ``"square"``, ``"portrait"`` for 9:16 (720 × 1280, for example), or ``"landscape"`` for 16:9.
+        fps: Frames per second: 24, 25, 30, 50 or 60.
         workers: The number of renders at a time. ``None``: the number of cores of this machine, also with ``dask``.
         dask: The address of the scheduler of a Dask cluster that renders instead of this machine: ``tcp://host:8786``.
         characters: A folder of your own characters, ``NAME.toml``, and of portraits, ``NAME.png``, ``.jpg`` or ``.webp``. Changes in it count from the next request on.

@@ -19,13 +19,15 @@ a restart are all queries. The render queue is the only writer of statuses, and 
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import secrets
 import sqlite3
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack, closing, contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from attrs import field, frozen
 
@@ -76,9 +78,12 @@ CREATE TABLE uploads (
     expires REAL NOT NULL
 );
 """,
+    """
+ALTER TABLE tasks ADD COLUMN options TEXT;
+""",
 ]
 """The SQL that upgrades the database from each version to the next. Append to it; never edit an entry."""
-_COLUMNS = "video_id, who, with_mask, audio_url, status, message, created, character, recording"
+_COLUMNS = "video_id, who, with_mask, audio_url, status, message, created, character, recording, options"
 _STATUSES = set(VideoStatus) - {VideoStatus.UNKNOWN}
 _YEAR_9999 = 253_370_764_800.0
 MAX_INTERRUPTIONS = 10
@@ -99,6 +104,7 @@ class Task:
         created: The time of the submission, in seconds since 1970.
         character: The key of the character; ``None`` for a built-in one.
         recording: The name of the recording, for people; empty if it has none.
+        options: The options of the job; not in the ``repr``, because a URL in them may be signed.
     """
 
     video_id: str
@@ -110,6 +116,7 @@ class Task:
     created: float
     character: str | None = None
     recording: str = ""
+    options: Mapping[str, Any] = field(factory=dict, repr=False)
 
 
 @frozen
@@ -224,16 +231,17 @@ class TaskStore:
             created=time.time(),
             character=key,
             recording=recording,
+            options=job.options,
         )
         with self._transaction():
             if key:
                 self._db.execute("INSERT OR REPLACE INTO characters VALUES (?, ?)", (key, character))
             self._db.execute(
-                f"INSERT INTO tasks ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608  # constant
+                f"INSERT INTO tasks ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608  # constant
                 # Not in a local variable, which tracebacks may show: the URL may be signed.
                 (
                     *(task.video_id, subject_id, task.with_mask, task.audio_url),
-                    *(status.value, None, task.created, key, recording),
+                    *(status.value, None, task.created, key, recording, json.dumps(dict(job.options))),
                 ),
             )
         return task
@@ -392,11 +400,14 @@ def _read(  # noqa: PLR0917  # the columns
     created: object,
     character: object,
     recording: object,
+    options: object,
 ) -> Task:
     """Return the task of a row; a failed one if the row is damaged."""
     known = VideoStatus(status) if isinstance(status, str) and status in _STATUSES else VideoStatus.UNKNOWN
     submitted = created if isinstance(created, float) and 0 <= created < _YEAR_9999 else 0.0
+    read = _read_options(options)
     is_intact = isinstance(subject_id, str) and isinstance(audio_url, str) and known is not VideoStatus.UNKNOWN
+    is_intact = is_intact and read is not None
     if not is_intact:
         known, message = VideoStatus.FAILED, "what the engine stored about this video is damaged"
     return Task(
@@ -409,7 +420,16 @@ def _read(  # noqa: PLR0917  # the columns
         created=submitted,
         character=None if character is None else str(character),
         recording=recording if isinstance(recording, str) else "",
+        options=read or {},
     )
+
+
+def _read_options(text: object) -> dict[str, Any] | None:
+    try:
+        value = {} if text is None else json.loads(str(text))
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
 
 
 def _explain(path: Path, error: sqlite3.Error | OSError | UnicodeError) -> str:

@@ -20,6 +20,14 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
 BLOCK = 64 * 1024
+MEDIA_TYPES = {
+    ".mp4": "video/mp4",
+    ".webm": "video/webm",
+    ".mov": "video/quicktime",
+    ".webp": "image/webp",
+    ".gif": "image/gif",
+}
+"""The types of videos, by the extensions of their names."""
 _RANGE = re.compile(r"bytes=\s*(?:([0-9]{1,18})-([0-9]{1,18})?|-([0-9]{1,18}))\s*", re.IGNORECASE)
 
 

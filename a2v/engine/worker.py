@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, get_args
 
 from a2v.engine import sandbox
 from a2v.engine.settings import FRAME_RATES, Format
+from a2v.engine.video_options import OWN, Container
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,7 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Render the video that the command line describes; return the exit status."""
     options = _parser().parse_args(arguments)
     confine_process(
-        [path for path in (options.audio_file, options.character) if path],
+        [path for path in (options.audio_file, options.character, options.picture) if path],
         [path.absolute().parent for path in (options.destination, options.mask) if path],
         mib=options.max_render_mib,
         seconds=options.max_render_seconds,
@@ -86,6 +87,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--size", type=int, default=512, help="shorter side of the video in pixels")
     parser.add_argument("--format", choices=get_args(Format), default="square", help="shape of the video")
     parser.add_argument("--fps", type=int, choices=FRAME_RATES, default=25, help="frames per second")
+    parser.add_argument("--container", choices=get_args(Container), default="mp4", help="format of the file")
+    parser.add_argument("--background", default=OWN, help="character, transparent, or a colour")
+    parser.add_argument("--picture", type=Path, help="file with a picture, the background instead")
     parser.add_argument("--end-with-stdin", action="store_true", help="exit when standard input is closed")
     parser.add_argument("--max-seconds", type=float, help="the longest recording to accept; 30 minutes by default")
     parser.add_argument("--max-render-seconds", type=float, default=3600.0, help="limit on CPU time")
@@ -154,6 +158,8 @@ def _render(options: argparse.Namespace) -> dict[str, object]:
             size=options.size,
             format=options.format,
             fps=options.fps,
+            container=options.container,
+            background=options.picture or options.background,
         )
 
     return result_of(run, options.max_render_mib, "the render")
@@ -174,6 +180,8 @@ def result_of(run: Callable[[], None], mib: int, what: str) -> dict[str, object]
     except RenderError as error:
         return {"ok": False, "message": str(error)}
     except Exception as error:
+        if getattr(error, "errno", None) == errno.EFBIG:
+            return {"ok": False, "message": f"the video is larger than {_MAX_FILE_SIZE >> 30} GiB"}
         if reason := _exhausted(error):
             return {"ok": False, "exhausted": reason}
         if not _exceeded_memory(error, mib):

@@ -52,8 +52,9 @@ def test_an_empty_argument(here, service, tmp_path, arguments) -> None:
         (["generate", URL, "--model-id", "eva_a0008", "-o", LONG], "long"),
         (["generate", LONG, "--model-id", "eva_a0008", "-o", "a.mp4", "--local"], "nor a file"),
         (["journal", LONG], ""),
-        (["characters", "--local", "--size", "0"], "size"),
-        (["characters", "--size", "0"], "--size"),
+        (["generate", URL, "--model-id", "eva_a0008", "--size", "0"], "size"),
+        (["generate", URL, "--model-id", "eva_a0008", "--fps", "29"], "fps"),
+        (["characters", "--characters", "."], "--data-dir and --characters configure the engine of --local"),
     ],
 )
 def test_paths_and_numbers_that_cannot_be(here, service, arguments, named) -> None:

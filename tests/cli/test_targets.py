@@ -49,13 +49,40 @@ def test_a_link_stays_and_its_file_is_written(here, service, tmp_path) -> None:
     assert (tmp_path / "real.mp4").read_bytes() == b"video of v1"
 
 
-@pytest.mark.parametrize("name", ["q.avi", "q.WAV", "q.mov", "q.webm", "q.gif", "take 1.mp3"])
-@pytest.mark.parametrize("option", ["-o", "--mask-output"])
-def test_endings_of_other_formats(here, service, name, option) -> None:
+@pytest.mark.parametrize(
+    ("option", "name"),
+    [
+        *((option, name) for option in ("-o", "--mask-output") for name in ("q.avi", "q.WAV", "take 1.mp3")),
+        *(("--mask-output", name) for name in ("q.mov", "q.webm", "q.gif", "q.webp")),
+    ],
+)
+def test_endings_of_other_formats(here, service, option, name) -> None:
     code, _, err = here("generate", AUDIO, "--pose-id", "p1", option, name)
 
     assert code == 2
     assert f"name the file {Path(name).stem}.mp4, not {name}" in err
+    assert not service.submissions
+
+
+@pytest.mark.parametrize("name", ["q.webm", "q.MOV", "q.webp", "q.gif", "q.mp4"])
+def test_the_extension_chooses_the_container(here, service, name) -> None:
+    options = ["--size", "720", "--format", "landscape", "--fps", "50", "--background", "#203040"]
+    assert here("generate", AUDIO, "--model-id", "eva_a0008", "-o", name, *options)[0] == 0
+
+    container = Path(name).suffix[1:].lower()
+    (submission,) = service.submissions
+    expected = {"size": 720, "format": "landscape", "fps": 50, "background": "#203040", "container": container}
+    if container == "mp4":  # the default, which other servers need not know
+        del expected["container"]
+    assert submission.options == expected
+
+
+def test_a_background_is_not_a_file_of_this_machine_for_a_server_elsewhere(here, service, tmp_path) -> None:
+    (tmp_path / "picture.png").touch()
+    for background, words in (("picture.png", "is a file on this machine"), ("blue", "is neither a colour such as")):
+        code, _, err = here("generate", AUDIO, "--model-id", "eva_a0008", "-o", "q.mp4", "--background", background)
+        assert code == 2
+        assert f"--background: '{background}' {words}" in err
     assert not service.submissions
 
 

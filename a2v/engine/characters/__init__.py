@@ -228,8 +228,16 @@ class CameraPose:
 
 
 _POSES: tuple[tuple[str, str, dict[Format, Framing]], ...] = (
-    ("front", "Front", {"square": Framing(0, 0, 720), "portrait": Framing(70, -120, 580)}),
-    ("closeup", "Close-up", {"square": Framing(114, 46, 492), "portrait": Framing(134, -12, 452)}),
+    (
+        "front",
+        "Front",
+        {"square": Framing(0, 0, 720), "portrait": Framing(70, -120, 580), "landscape": Framing(-280, 0, 1280)},
+    ),
+    (
+        "closeup",
+        "Close-up",
+        {"square": Framing(114, 46, 492), "portrait": Framing(134, -12, 452), "landscape": Framing(-77, 46, 874)},
+    ),
 )
 """The poses of each drawn character: suffix of the ``pose_id``, name and framings. The first is the default."""
 _PORTRAIT_POSES = (("full", "Full picture", False), ("closeup", "Close-up", True))

@@ -64,10 +64,10 @@ def backdrop(character: CharacterSpec) -> list[Item]:
     return drawing.items
 
 
-def black_backdrop() -> list[Item]:
-    """Return the backdrop of a silhouette."""
+def plain_backdrop(colour: str) -> list[Item]:
+    """Return a backdrop of one colour."""
     drawing = DisplayList()
-    drawing.fill(rectangle(-UNIT, -UNIT, 3 * UNIT, 3 * UNIT), "#000000")
+    drawing.fill(rectangle(-UNIT, -UNIT, 3 * UNIT, 3 * UNIT), colour)
     return drawing.items
 
 

@@ -54,6 +54,13 @@ def uvya(colour: str) -> ColourBytes:
 
 
 @lru_cache(maxsize=4096)
+def bgra(colour: str) -> ColourBytes:
+    """Return the bytes of a colour: blue, green, red and alpha."""
+    red, green, blue, alpha = rgba(colour)
+    return blue, green, red, alpha
+
+
+@lru_cache(maxsize=4096)
 def mix(one: str, other: str, t: float) -> str:
     """Interpolate from one colour to another; the result is opaque."""
     pairs = zip(rgba(one)[:3], rgba(other)[:3], strict=True)

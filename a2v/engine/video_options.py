@@ -1,0 +1,129 @@
+"""The options of a video: the fields of ``video.generate`` that the protocol does not have, checked here and nowhere else.
+
+A task stores the options that its request gave; the others are settings of the engine when the video is rendered.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from attrs import frozen
+
+from a2v.engine.errors import AudioError
+from a2v.engine.settings import FRAME_RATES, SIZES, Format
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from a2v.engine.settings import Settings
+    from a2v.engine.task_store import Task
+
+Container = Literal["mp4", "webm", "mov", "webp", "gif"]
+TRANSPARENT, OWN = "transparent", "character"
+"""Values of ``background``: no background, and that of the character."""
+WITH_ALPHA: tuple[Container, ...] = ("webm", "mov", "webp")
+"""The containers that can be transparent."""
+ANIMATIONS: tuple[Container, ...] = ("webp", "gif")
+"""The containers that are animated pictures: short, and without sound."""
+MAX_ANIMATION_SECONDS = 30.0
+_MAX_GIF_FPS = 50  # browsers show faster ones slowly
+_COLOUR = re.compile(r"#[0-9A-Fa-f]{6}")
+_KEYS = ("size", "format", "fps", "container", "background")
+
+
+VIDEO_EXTENSIONS = (*(f".{container}" for container in get_args(Container)), ".mask.mp4")
+"""The extensions of a task's videos in the data folder."""
+
+
+def container_of(task: Task) -> Container:
+    """Return the container of a task's video."""
+    container: Container = task.options.get("container", "mp4")
+    return container if container in get_args(Container) else "mp4"
+
+
+@frozen(kw_only=True)
+class VideoOptions:
+    """How a video is made.
+
+    Attributes:
+        size: The shorter side in pixels.
+        format: The shape.
+        fps: Frames per second.
+        container: The format of the file.
+        background: ``"character"``, ``"transparent"``, a colour such as ``"#203040"``, or the URL of a picture.
+    """
+
+    size: int
+    format: Format
+    fps: int
+    container: Container
+    background: str
+
+    @property
+    def background_url(self) -> str | None:
+        """The URL of the picture, if the background is one."""
+        is_url = self.background not in (OWN, TRANSPARENT) and not _COLOUR.fullmatch(self.background)
+        return self.background if is_url else None
+
+
+def read_options(given: Mapping[str, Any], settings: Settings, *, with_mask: bool) -> VideoOptions:
+    """Check the options of a job, and complete them with the settings.
+
+    Args:
+        given: The options.
+        settings: The settings.
+        with_mask: Whether the job has a mask.
+
+    Raises:
+        ValueError: An option is invalid, or they contradict each other; the message names the field.
+    """
+    for key in given:
+        if key not in _KEYS:
+            near = difflib.get_close_matches(str(key), _KEYS, 1)
+            hint = f"did you mean {near[0]}?" if near else f"the optional ones are with_mask, {', '.join(_KEYS)}"
+            raise ValueError(f"{key!r} is not a field of video.generate; {hint}")
+    container: Container = _one_of("container", given.get("container", "mp4"), get_args(Container))
+    fps = _one_of("fps", given.get("fps", settings.fps), FRAME_RATES)
+    if container == "gif" and fps > _MAX_GIF_FPS:
+        raise ValueError(f"fps must be at most {_MAX_GIF_FPS} for the container gif, got {fps}")
+    if with_mask and container != "mp4":
+        raise ValueError(
+            f"with_mask needs the container mp4, not {container}: a transparent WebM or MOV has alpha instead"
+        )
+    return VideoOptions(
+        size=_one_of("size", given.get("size", settings.size), SIZES),
+        format=_one_of("format", given.get("format", settings.format), get_args(Format)),
+        fps=fps,
+        container=container,
+        background=_background(given.get("background"), container),
+    )
+
+
+def _one_of(name: str, value: Any, allowed: tuple[Any, ...]) -> Any:
+    if isinstance(value, bool) or value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(map(str, allowed))}; got {value!r}")
+    return type(allowed[0])(value)  # 30.0 is 30 in JSON
+
+
+def _background(value: Any, container: Container) -> str:
+    if value is None:
+        return TRANSPARENT if container in ("webm", "mov") else OWN
+    rule = "a colour such as '#203040', 'transparent', 'character', or the URL of a picture"
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"background must be {rule}; got {value!r}")
+    if value == TRANSPARENT and container not in WITH_ALPHA:
+        names = " or ".join(", ".join(WITH_ALPHA).rsplit(", ", 1))
+        raise ValueError(f"background: 'transparent' needs the container {names}; {container} has no transparency")
+    if value in (TRANSPARENT, OWN) or _COLOUR.fullmatch(value):
+        return value
+    if "://" not in value:
+        raise ValueError(f"background must be {rule}; got {value!r}")
+    from a2v.engine.recording_fetcher import check_audio_url  # noqa: PLC0415  # worker processes need no HTTP library
+
+    try:
+        check_audio_url(value)
+    except AudioError as error:
+        raise ValueError(str(error).replace("audio_url", "background", 1)) from None
+    return value
