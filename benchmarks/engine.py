@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from attrs import evolve
 
 from a2v.engine import render, video_writer
 from a2v.engine.animation import animate
@@ -38,7 +39,7 @@ from a2v.engine.drawing.bust import backdrop, bust
 from a2v.engine.drawing.colours import uvya
 from a2v.engine.drawing.rasterizer import Rasterizer
 from a2v.engine.lipsync import analyse_pieces
-from a2v.engine.video_writer import DRAWING_OPTIONS, FrameBuffer, open_video
+from a2v.engine.video_writer import MP4, FrameBuffer, open_video
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -120,17 +121,19 @@ def encode_frames(stages: Stages, animation: list[FacePose], size: int, folder: 
     rasterizer.set_backdrop(render.add_grain(rasterizer.pixels, 1))
     engine_path, baseline_path = folder / "engine.mp4", folder / "baseline.mp4"
     with ExitStack() as engine_stack, ExitStack() as baseline_stack:
-        engine = engine_stack.enter_context(open_video(engine_path, size, size, FPS, DRAWING_OPTIONS))
-        baseline = baseline_stack.enter_context(open_video(baseline_path, size, size, FPS, COMMON_X264_OPTIONS))
+        engine = engine_stack.enter_context(open_video(engine_path, size, size, FPS))
+        baseline = baseline_stack.enter_context(
+            open_video(baseline_path, size, size, FPS, evolve(MP4, options=COMMON_X264_OPTIONS))
+        )
         for face in animation:
             with stages.measure("draw"):
                 area = rasterizer.paint(bust(character, face))
             with stages.measure("convert"):
                 buffer.update(rasterizer.pixels, area)
             with stages.measure("encode"):
-                engine.add_frame(buffer)
+                engine.add_frame(buffer.frame)
             with stages.measure("baseline"):
-                baseline.add_frame(buffer)
+                baseline.add_frame(buffer.frame)
         with stages.measure("encode"):
             engine_stack.close()
         with stages.measure("baseline"):
@@ -141,9 +144,9 @@ def encode_frames(stages: Stages, animation: list[FacePose], size: int, folder: 
 
 def encode_sound(recording: Path, folder: Path) -> None:
     """Encode the soundtrack in a video of one small frame."""
-    with open_video(folder / "sound.mp4", 16, 16, FPS, DRAWING_OPTIONS) as writer:
+    with open_video(folder / "sound.mp4", 16, 16, FPS) as writer:
         writer.add_soundtrack(Recording(recording))
-        writer.add_frame(FrameBuffer(16, 16))
+        writer.add_frame(FrameBuffer(16, 16).frame)
 
 
 class Usage(NamedTuple):
