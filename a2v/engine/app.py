@@ -35,6 +35,7 @@ from a2v.engine.characters.catalogue import Catalogue, Characters, is_built_in, 
 from a2v.engine.data_folder import open_data_folder
 from a2v.engine.errors import AudioError, SpeechError
 from a2v.engine.http_connections import extend_body_deadline
+from a2v.engine.metrics import MEDIA_TYPE
 from a2v.engine.middleware import AccessMiddleware, busy_response, error_response, unavailable_response
 from a2v.engine.openapi import openapi_document
 from a2v.engine.page import PAGE_HEADERS, PageVideo, page_html, page_state
@@ -117,10 +118,14 @@ def create_app(settings: Settings | None = None, *, renderer: Renderer | None = 
         Route("/page/videos", page_videos, methods=["GET", "POST"]),
         Route("/page/uploads", page_upload, methods=["POST"]),
     ]
-    uploads = [Route(wire.UPLOADS, upload_limits), Route(f"{wire.UPLOADS}/{{sha256}}", upload, methods=["GET", "PUT"])]
+    uncounted = [
+        Route(wire.UPLOADS, upload_limits),
+        Route(f"{wire.UPLOADS}/{{sha256}}", upload, methods=["GET", "PUT"]),
+        Route("/metrics", metrics),
+    ]
     app = Starlette(
-        routes=[*_calls(settings.revision), *uploads, *public, *page],
-        middleware=[Middleware(AccessMiddleware, settings, public=public, uncounted=uploads, page=page)],
+        routes=[*_calls(settings.revision), *uncounted, *public, *page],
+        middleware=[Middleware(AccessMiddleware, settings, public=public, uncounted=uncounted, page=page)],
         exception_handlers={HTTPException: _http_error},
         lifespan=lifespan,
     )
@@ -601,6 +606,15 @@ async def health(request: Request) -> Response:
     engine.store.pending_count()  # fails if the database does
     reason = engine.queue.resources.exhausted
     return _success({"status": "ok"}) if reason is None else unavailable_response(reason)
+
+
+async def metrics(request: Request) -> Response:
+    """Send the metrics in the text format of Prometheus."""
+    engine = _engine(request)
+    queue = engine.queue
+    exhausted = queue.resources.exhausted is not None
+    text = queue.metrics.text(engine.store, queue.uploads, queue.folder, exhausted=exhausted)
+    return Response(text, media_type=MEDIA_TYPE)
 
 
 async def openapi(request: Request) -> Response:

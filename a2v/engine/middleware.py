@@ -165,6 +165,7 @@ class AccessMiddleware:
                 else _exhausted_response(scope, reason)
             )
             await failed(scope, receive, send_with_headers)
+        scope["app"].state.engine.queue.metrics.count_request(scope["method"], status)
         facts |= {"status": status, "seconds": round(time.perf_counter() - start, 4)}
         access_logger.info("%(method)s %(path)s %(status)s %(seconds)s s", facts, extra=facts)
 

@@ -48,6 +48,7 @@ from a2v._values.models import VideoStatus
 from a2v.engine.data_folder import ensure_private_folder, move_durably
 from a2v.engine.errors import AudioError, RenderCrashedError, RenderError
 from a2v.engine.exhaustion import MAX_BACKOFF, OUT_OF_MEMORY, LogThrottle, ResourceMonitor, exhaustion_reason
+from a2v.engine.metrics import Metrics
 from a2v.engine.recording_fetcher import fetch_recording
 from a2v.engine.renderer import Renderer, RenderRequest, log_crash, open_process, render_in_child
 from a2v.engine.speeches import Speeches
@@ -102,6 +103,8 @@ class RenderQueue:
     Attributes:
         resources: Whether the machine has run out of something.
         uploads: The recordings that clients have uploaded.
+        metrics: The numbers and durations of renders.
+        folder: The data folder.
         speeches: The speeches of the engine's voices, which tasks may use as recordings. Available while the queue runs.
     """
 
@@ -110,6 +113,8 @@ class RenderQueue:
     def __init__(
         self, store: TaskStore, folder: Path, settings: Settings, renderer: Renderer = render_in_child
     ) -> None:
+        self.metrics: Metrics = Metrics()
+        self.folder: Path = folder
         self.uploads: Uploads = Uploads(store, folder, settings.max_uploads_mib)
         self.resources: ResourceMonitor = ResourceMonitor(self._probe)
         self._store = store
@@ -235,6 +240,9 @@ class RenderQueue:
         status = VideoStatus.FAILED if failure else VideoStatus.FINISHED
         message = failure and failure[:_MAX_MESSAGE]
         await self._retry_while_exhausted(partial(self._store.set_status, task.video_id, status, message))
+        self.metrics.videos[status] += 1
+        if not failure:
+            self.metrics.video_seconds.observe(max(0.0, time.time() - task.created))
         _log_task(task, failure or "finished")
         with suppress(OSError):  # the next start of the engine deletes it otherwise
             self._recording(task).unlink(missing_ok=True)
@@ -349,6 +357,7 @@ class RenderQueue:
         return content
 
     async def _render(self, task: Task, request: RenderRequest) -> None:
+        began = anyio.current_time()
         for attempt in range(1, MAX_ATTEMPTS + 1):
             try:
                 await self._renderer(request)
@@ -360,6 +369,7 @@ class RenderQueue:
                     raise
                 _log_task(task, "the renderer crashed; retrying")
             else:
+                self.metrics.render_seconds.observe(anyio.current_time() - began)
                 return
 
     async def _publish(self, task: Task, files: _ScratchFiles) -> None:

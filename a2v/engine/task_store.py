@@ -290,6 +290,13 @@ class TaskStore:
         (count,) = self._db.execute("SELECT count(*) FROM tasks WHERE status = 'pending'").fetchone()
         return int(count)
 
+    def unfinished_counts(self) -> dict[str, int]:
+        """Return the numbers of pending tasks and of those that are being rendered."""
+        rows = self._db.execute(
+            "SELECT status, count(*) FROM tasks WHERE status IN ('pending', 'in_progressing') GROUP BY status"
+        )
+        return {"pending": 0, "in_progressing": 0} | dict(rows)
+
     def recover(self) -> list[Task]:
         """Make interrupted tasks pending again, and return all unfinished tasks, oldest first. Call it once, at the start."""
         self._db.execute(

@@ -12,6 +12,7 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
+import anyio
 import httpx
 import pytest
 
@@ -171,3 +172,33 @@ async def test_the_page_asks_for_the_token_whatever_the_browser_claims(proxy):
         other = await http.get("/", auth=("anyone", "team-token"), headers={"Host": "other.example"})
         # nginx passes every name on, Caddy has nothing at that of others.
         assert other.status_code == 421 or other.content == b""
+
+
+@pytest.mark.anyio
+async def test_large_recordings_are_uploaded(client, proxy, tmp_path, data_dir):
+    recording = tmp_path / "long.wav"
+    with recording.open("wb") as file:
+        file.truncate(100 * MIB)
+    audio_url = await client.upload(recording)
+    (stored,) = (data_dir / "uploads").iterdir()
+    assert (audio_url, stored.stat().st_size) == (f"upload://{stored.name}", 100 * MIB)
+    # The page's own upload, too, with the password of the browser.
+    async with browser(proxy) as http:
+        sent = await http.post("/page/uploads", content=b"hello", auth=("", "team-token"), headers={"Origin": proxy})
+        assert sent.status_code == 200
+
+
+@pytest.mark.anyio
+async def test_the_page_follows_changes_at_once(client, proxy, say):
+    async with browser(proxy) as http:
+        http.auth = ("", "team-token")
+        version = (await http.get("/page/videos")).json()["data"]["version"]
+        states = []
+
+        async def wait() -> None:
+            states.append((await http.get("/page/videos", params={"version": version}, timeout=60)).json()["data"])
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(wait)
+            await client.videos.generate(model_id="eva_a0008", audio_url=say("hello"))
+    assert len(states[0]["cards"]) == 1
