@@ -39,7 +39,13 @@ def run(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_each_example_is_run() -> None:
-    others = {"service.py", "worker.py", "notebook.ipynb", "http", "deployment"}  # below, and in the tests of the engine
+    others = {
+        "service.py",
+        "worker.py",
+        "notebook.ipynb",
+        "http",
+        "deployment",
+    }  # below, and in the tests of the engine
     others |= {"orders.py", "celery_tasks.py", "prefect_flow.py", "temporal_activity.py"}  # test_recipes.py
     assert set(ARGUMENTS) | others == {path.name for path in EXAMPLES.iterdir() if not path.name.startswith("__")}
 
