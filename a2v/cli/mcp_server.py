@@ -143,10 +143,11 @@ class VideoTools:
     async def _generate(self, job: Job, key: tuple[object, ...]) -> AsyncVideoTask:
         speech = self._speeches.pop(key, None)
         audio_url = speech or job.audio_url
-        spoken: dict[str, Any] = {"text": job.text, "voice_name": job.voice_name}
-        return await self.client.videos.generate(
-            model_id=job.model_id or "", **({"audio_url": audio_url} if audio_url else spoken)
-        )
+        model_id = job.model_id or ""
+        if audio_url:
+            return await self.client.videos.generate(model_id=model_id, audio_url=audio_url)
+        text, voice_name = job.text or "", job.voice_name or ""
+        return await self.client.videos.generate(model_id=model_id, text=text, voice_name=voice_name)
 
     async def _wait(self, video_id: str, seconds: float, ctx: Context | None) -> dict[str, Any]:
         task = self.client.videos.task(video_id)
