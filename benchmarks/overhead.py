@@ -12,7 +12,7 @@ The CPU time of ``from a2v import AsyncA2V`` is compared with that of ``import h
 
     python benchmarks/overhead.py
 
-Exits with 1 when a bound is missed: ratios of 1.3, 2.2 and 1.4 (imports), 250 µs between the sync client and the baseline, a task that does not finish.
+Exits with 1 when a bound is missed: ratios of 1.1, 2.2 and 1.4 (imports), 250 µs between the sync client and the baseline, a task that does not finish.
 """
 
 from __future__ import annotations
