@@ -129,9 +129,11 @@ class Picture(Protocol):
     @property
     def pixels(self) -> NDArray[np.uint8]:
         """The picture, in the colours of the encoding."""
+        ...
 
     def paint(self, pose: FacePose, /) -> Area:
         """Show a pose; return the area that may have changed, which is all of the picture the first time."""
+        ...
 
 
 PictureMaker = Callable[[], Picture]

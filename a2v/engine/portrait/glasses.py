@@ -13,20 +13,19 @@ import numpy as np
 from a2v.engine.portrait.pictures import sample_bilinear
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from a2v.engine.portrait.geometry import Geometry
+    from a2v.engine.portrait.pictures import Array, Pixels
 
 _LOWER_LIDS = 145, 374
 _LINE = 0.18
 
 
-def wears_glasses(rgb: NDArray[np.uint8], face: Geometry) -> bool:
+def wears_glasses(rgb: Pixels, face: Geometry) -> bool:
     """Return whether the face wears glasses."""
     return glasses_strength(rgb, face) > _LINE
 
 
-def glasses_strength(rgb: NDArray[np.uint8], face: Geometry) -> float:
+def glasses_strength(rgb: Pixels, face: Geometry) -> float:
     """Return how strong the lines of a rim are; 0 is smooth skin."""
     eyes = face.eye_distance
     strengths = []
@@ -42,7 +41,7 @@ def glasses_strength(rgb: NDArray[np.uint8], face: Geometry) -> float:
     return min(bridge, float(np.median(under)))
 
 
-def _line(rgb: NDArray[np.uint8], start: NDArray[np.float32], end: NDArray[np.float32], eyes: float) -> float:
+def _line(rgb: Pixels, start: Array, end: Array, eyes: float) -> float:
     """Return the contrast of the strongest thin line that crosses a path."""
     share = np.linspace(0, 1, 65, dtype=np.float32)[:, None]
     path = start * (1 - share) + end * share
