@@ -6,6 +6,7 @@ import asyncio
 import errno
 import inspect
 import io
+import json
 import os
 import re
 import shlex
@@ -37,6 +38,7 @@ from a2v._core.settings import Secret
 from a2v._unicode_paths import find_existing
 from a2v.cli.batch_manifest import BatchSource
 from a2v.cli.batch_run import run_batch, show_journal
+from a2v.cli.character_files import check_characters, new_character
 from a2v.cli.connection import connect, needs_extra, read_token
 from a2v.cli.events import (
     AvatarsListed,
@@ -179,7 +181,7 @@ async def demo(
     ASKING,
     "a2v characters",
     "a2v characters --local --save pictures",
-    synonyms=("character", "models", "people"),
+    synonyms=("models", "people"),
 )
 async def characters(
     *,
@@ -647,6 +649,48 @@ async def _check_server(base_url: str | None, token_file: str | None, *, insecur
         unreadable = [Check("token", "problem", str(error))]
     access = await check_access(token, token_file or "A2V_TOKEN", base_url, insecure=insecure)
     return [*unreadable, *(access[1:] if unreadable else access)]
+
+
+character: App = App(
+    name="character", help="Make a character of your own, or check its file.", sort_key=9, help_formatter=Formatter()
+)
+app.command(character)
+
+
+@character.command
+def new(
+    name: Annotated[str, Parameter(help="Name of the character, which becomes its model_id.")],
+    /,
+    *,
+    output: Annotated[Output, Parameter(metavar="DIR", help="Folder for the file; created if necessary.")] = Path(),
+    seed: Annotated[
+        int | None, Parameter(help="Number that chooses the character; by default a random one, noted in the file.")
+    ] = None,
+    like: Annotated[
+        str | None, Parameter(help="Character to resemble: the model_id of a built-in one, or the file of another.")
+    ] = None,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make up a character, and write its file, NAME.toml, with a preview picture, NAME.preview.png.
+
+    Edit the file to change the character, and pass its folder as --characters.
+    """
+    made = new_character(name, output, seed=seed, like=like, overwrite=overwrite)
+    _show_files(made, as_json=as_json)
+
+
+@character.command
+def check(*files: Annotated[Path, Parameter(help="Files of characters, NAME.toml.")], as_json: AsJson = False) -> None:
+    """Check files of characters, report all problems at once, and draw a preview picture beside each valid one."""
+    if not files:
+        raise UsageError("character check needs at least one file")
+    _show_files(check_characters(files), as_json=as_json)
+
+
+def _show_files(paths: Sequence[Path], *, as_json: bool) -> None:
+    # With --json, standard output is one array.
+    print(json.dumps([str(path) for path in paths]) if as_json else "\n".join(map(str, paths)))  # the output
 
 
 app.register_install_completion_command(help="Install shell completion for bash, zsh or fish.")
