@@ -302,9 +302,9 @@ def test_a_dropped_recording_becomes_a_video_without_a_reload(open_page):
     open_page.evaluate("document.querySelectorAll('.poses:not([hidden]) input')[1].click()")
     open_page.evaluate("document.querySelector('.make').click()")
     until(open_page, "document.querySelector('.card h3').textContent", NAME)
-    until(open_page, "document.querySelector('.card .actions')?.innerText", "Download")
+    until(open_page, "document.querySelector('.card:first-child .actions')?.innerText", "Download")
     assert open_page.evaluate("document.querySelectorAll('.card').length") == before + 1
-    assert "Close-up" in open_page.evaluate("document.querySelector('.card').innerText")
+    assert "Close-up" in open_page.evaluate("document.querySelector('.card:first-child').innerText")
     assert open_page.evaluate("document.querySelector('#files').innerText").startswith("empty.wav")
     width, height, seconds = open_page.evaluate(PLAY)
     assert (width, height, seconds) == (512, 512, 1)
@@ -316,7 +316,7 @@ def test_a_playing_video_is_not_replaced_when_others_change(open_page):
     open_page.evaluate(DROP % json.dumps(["another.wav"]))
     open_page.evaluate("document.querySelector('.make').click()")
     until(open_page, "document.querySelector('.card h3').textContent", "another.wav")
-    until(open_page, "document.querySelector('.card .actions')?.innerText", "Download")
+    until(open_page, "document.querySelector('.card:first-child .actions')?.innerText", "Download")
     assert open_page.evaluate("window.kept.isConnected") is True
 
 
