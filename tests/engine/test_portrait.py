@@ -19,7 +19,7 @@ from a2v.engine.portrait.head import HeadMotion
 from a2v.engine.portrait.painter import PortraitPainter, rgb_to_uvya
 from a2v.engine.portrait.studio import Studio, open_studio
 from a2v.engine.render import render
-from tests.engine.portrait_helpers import FOLDER, pixels, png
+from tests.engine.portrait_helpers import FOLDER, face_points, pixels, png, resize
 
 SPEECH = Path(__file__).with_name("speech")
 SIZE = 320
@@ -201,6 +201,22 @@ def test_lines_behind_the_head_stay_straight() -> None:
         y = grid[:, 1]
         fitted = np.polynomial.Polynomial.fit(y, x, 1)(y)
         assert np.abs(x - fitted).max() < 1.0
+
+
+def test_the_edge_of_a_photograph_inside_of_the_frame_does_not_move() -> None:
+    """A narrow picture is shown in front of a blurred one."""
+    face = face_points("collins")
+    left, right = int(face[:, 0].min()) - 6, int(face[:, 0].max()) + 6
+    narrow = resize(pixels("collins")[:, left:right], 2 * (right - left), 640)
+    found = open_studio(spec(picture=png(narrow)))
+    drawn = found.painter(close_up=True, width=SIZE, height=SIZE)
+    photo = drawn.pixels.astype(int)
+    drawn.paint(say("X", yaw=1, roll=1))
+    changed = np.abs(drawn.pixels - photo)[..., 2] > 12
+    edge = (SIZE - SIZE * (right - left) // 320) // 2
+    assert changed[:, SIZE // 2 - 30 : SIZE // 2 + 30].any()
+    # Cheeks that end there may stretch by two pixels.
+    assert not changed[:, : edge - 3].any()
 
 
 def test_heads_turn_with_more_movement_of_the_nose_than_of_the_ears() -> None:

@@ -58,9 +58,12 @@ class HeadMotion:
         face: Its measures.
         nodes: The places for which shifts are computed.
         height: Of the frame.
+        edges: Where the photograph ends within the frame.
     """
 
-    def __init__(self, face: Geometry, nodes: Array, height: int) -> None:
+    def __init__(
+        self, face: Geometry, nodes: Array, height: int, edges: tuple[float, float, float, float] | None = None
+    ) -> None:
         self._shape = nodes.shape
         places = nodes.reshape(-1, 2)
         x, y = places[:, 0], places[:, 1]
@@ -80,12 +83,22 @@ class HeadMotion:
             "breath": (zero, -_BREATH * eyes * _chest_weight(face, y, height)),
         }
         self._names = list(fields)
-        self._fields = np.stack([np.stack(pair, -1).ravel() for pair in fields.values()]).astype(np.float32)
+        still = _stillness(places, edges, 0.35 * eyes)[:, None]
+        self._fields = np.stack([(np.stack(pair, -1) * still).ravel() for pair in fields.values()]).astype(np.float32)
 
     def shifts(self, pose: FacePose) -> Array:
         """Return how far the picture is shifted at each node."""
         amounts = np.array([getattr(pose, name) for name in self._names], np.float32)
         return np.asarray((amounts @ self._fields).reshape(self._shape), np.float32)
+
+
+def _stillness(places: Array, edges: tuple[float, float, float, float] | None, reach: float) -> Array:
+    """Return 0 at the edges of the photograph and beyond, and 1 where they are further away than ``reach``."""
+    if edges is None:
+        return np.ones(len(places), np.float32)
+    left, top, right, bottom = edges
+    x, y = places[:, 0], places[:, 1]
+    return smoothstep(np.minimum.reduce([x - left, right - x, y - top, bottom - y]) / reach)
 
 
 def _weight(face: Geometry, places: Array) -> Array:

@@ -50,6 +50,7 @@ class PortraitPainter:
         blinks: Whether the eyes blink.
         alpha: Which pixels show the person; ``None``: the whole photograph is shown.
         background: The colour behind the person; ``None``: frames keep the alpha of their pixels.
+        edges: Where the photograph ends within the frame: left, top, right and bottom. Nothing moves there.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class PortraitPainter:
         blinks: bool = True,
         alpha: Pixels | None = None,
         background: tuple[int, int, int] | None = None,
+        edges: tuple[float, float, float, float] | None = None,
     ) -> None:
         height, width = rgb.shape[:2]
         self._size = width, height
@@ -69,7 +71,7 @@ class PortraitPainter:
         self._face = face
         self._grid = Grid.over(_with_margin(head_box(face), step), step, width, height)
         self._nodes = self._grid.nodes()
-        self._head = HeadMotion(face, self._nodes, height)
+        self._head = HeadMotion(face, self._nodes, height, edges)
         self._lips = Lips(face)
         self._inside = Inside(face, rgb)
         self._lids = [Lids(face, eye) for eye in face.eyes] if blinks else []

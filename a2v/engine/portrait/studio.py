@@ -59,6 +59,7 @@ class Studio(NamedTuple):
             points,
             blinks=not wears_glasses(rgb, measure(points, rgb)) if blinks is None else blinks,
             alpha=alpha,
+            edges=_edges(self, _window(self, width / height, close_up=close_up), width, height),
             background=None if cut_out or alpha is None else self._background,
         )
 
@@ -146,6 +147,26 @@ def _window(studio: Studio, aspect: float, *, close_up: bool) -> _Window:
         else (height - window_height) / 2
     )
     return _Window(float(left), float(top), float(window_width), float(window_height))
+
+
+def _edges(studio: Studio, window: _Window, width: int, height: int) -> tuple[float, float, float, float] | None:
+    """Return where a photograph ends within a frame: left, top, right and bottom; ``None`` if it covers the frame."""
+    rows, columns = studio.photo.rgb.shape[:2]
+    scale = width / window.width
+    left, top = -window.left * scale, -window.top * scale
+    right, bottom = left + columns * scale, top + rows * scale
+    covers = left < 1 and top < 1 and right > width - 1 and bottom > height - 1
+    # An edge of the frame is no edge of the photograph, which may go on there.
+    return (
+        None
+        if covers
+        else (
+            left if left >= 1 else -1e6,
+            top if top >= 1 else -1e6,
+            right if right <= width - 1 else 1e6,
+            bottom if bottom <= height - 1 else 1e6,
+        )
+    )
 
 
 def _show(
