@@ -51,7 +51,7 @@ class Value:
         return bool(key(self) == key(other))
 
     def __hash__(self) -> int:
-        return hash((type(self), _key(type(self))(self)))
+        return hash((type(self), _hash_key(type(self))(self)))
 
     def __repr__(self) -> str:
         shown = ", ".join(f"{name}={show(getattr(self, name))}" for name, show in _shown(type(self)))
@@ -134,12 +134,17 @@ def _read_key(cls: Any) -> Callable[[Any], Any]:
     return attrgetter(*(each.name for each in fields(cls) if each.eq))
 
 
+def _read_hash_key(cls: Any) -> Callable[[Any], Any]:
+    return attrgetter(*(each.name for each in fields(cls) if each.eq and each.hash is not False))
+
+
 def _read_shown(cls: Any) -> Sequence[tuple[str, Callable[[Any], str]]]:
     return [(each.name, each.repr if callable(each.repr) else repr) for each in fields(cls) if each.repr]
 
 
-# Of a class: the fields that its comparisons use, and those that its repr shows, with the functions that show them.
+# Of a class: the fields that its comparisons and its hash use, and those that its repr shows, with the functions that show them.
 _key: Callable[[Any], Callable[[Any], Any]] = cache(_read_key)
+_hash_key: Callable[[Any], Callable[[Any], Any]] = cache(_read_hash_key)
 _shown: Callable[[Any], Sequence[tuple[str, Callable[[Any], str]]]] = cache(_read_shown)
 # Of a class: the types of its fields by name, and the names of those without a default.
 _types: Callable[[Any], Mapping[str, Any]] = cache(_read_types)

@@ -483,8 +483,13 @@ def _same(job: Job) -> tuple[object, ...]:
 def _with_options(manifest: BatchManifest, options: dict[str, Any]) -> BatchManifest:
     if not options:
         return manifest
-    jobs = [Job(**asdict(job, recurse=False) | {"options": options | dict(job.options)}) for job in manifest.jobs]
-    return evolve(manifest, jobs=jobs)
+
+    def with_options(job: Job) -> Job:
+        values: dict[str, Any] = asdict(job, recurse=False)
+        values["options"] = options | dict(job.options)
+        return Job(**values)
+
+    return evolve(manifest, jobs=list(map(with_options, manifest.jobs)))
 
 
 def _with_audio(job: Job, audio_url: str) -> Job:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import av
 import numpy as np
+from av.error import FFmpegError
 from av.filter import Graph
 
 from a2v.engine.drawing.colours import bgra
@@ -78,7 +79,7 @@ def _decode(path: Path) -> av.VideoFrame:
                     f"{_NAME} has {stream.width} × {stream.height} pixels; {_MAX_SIDE} × {_MAX_SIDE} are allowed"
                 )
             return next(container.decode(video=0))
-    except (av.FFmpegError, StopIteration, IndexError, ValueError):
+    except (FFmpegError, StopIteration, IndexError, ValueError):
         raise RenderError(f"{_NAME} is damaged, or of a kind that cannot be decoded") from None
 
 
