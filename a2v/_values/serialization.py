@@ -139,7 +139,8 @@ def _read_hash_key(cls: Any) -> Callable[[Any], Any]:
 
 
 def _read_shown(cls: Any) -> Sequence[tuple[str, Callable[[Any], str]]]:
-    return [(each.name, each.repr if callable(each.repr) else repr) for each in fields(cls) if each.repr]
+    plain: Callable[[Any], str] = repr
+    return [(each.name, each.repr if callable(each.repr) else plain) for each in fields(cls) if each.repr]
 
 
 # Of a class: the fields that its comparisons and its hash use, and those that its repr shows, with the functions that show them.

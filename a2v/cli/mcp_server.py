@@ -19,9 +19,9 @@ try:
     from mcp.server import MCPServer
     from mcp.server.mcpserver import Context  # noqa: TC002  # the server reads the types of the tools
     from mcp.server.mcpserver.exceptions import ToolError
-except ImportError as missing:
-    _reason = 'the MCP server needs another package (mcp): pip install "a2v[mcp]"'
-    raise ImportError(_reason, name=missing.name) from None
+except ImportError as _missing:
+    reason = 'the MCP server needs another package (mcp): pip install "a2v[mcp]"'
+    raise ImportError(reason, name=_missing.name) from None
 
 from a2v import A2VError, AsyncA2V, Job, SubmissionUnknownError, Video, VideoFailedError, WaitTimeoutError, __version__
 from a2v._core import wire
