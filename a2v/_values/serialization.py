@@ -138,15 +138,14 @@ def _read_hash_key(cls: Any) -> Callable[[Any], Any]:
     return attrgetter(*(each.name for each in fields(cls) if each.eq and each.hash is not False))
 
 
-def _read_shown(cls: Any) -> Sequence[tuple[str, Callable[[Any], str]]]:
-    plain: Callable[[Any], str] = repr
-    return [(each.name, each.repr if callable(each.repr) else plain) for each in fields(cls) if each.repr]
+def _read_shown(cls: Any) -> Sequence[tuple[str, Callable[..., object]]]:
+    return [(each.name, each.repr if callable(each.repr) else repr) for each in fields(cls) if each.repr]
 
 
 # Of a class: the fields that its comparisons and its hash use, and those that its repr shows, with the functions that show them.
 _key: Callable[[Any], Callable[[Any], Any]] = cache(_read_key)
 _hash_key: Callable[[Any], Callable[[Any], Any]] = cache(_read_hash_key)
-_shown: Callable[[Any], Sequence[tuple[str, Callable[[Any], str]]]] = cache(_read_shown)
+_shown: Callable[[Any], Sequence[tuple[str, Callable[..., object]]]] = cache(_read_shown)
 # Of a class: the types of its fields by name, and the names of those without a default.
 _types: Callable[[Any], Mapping[str, Any]] = cache(_read_types)
 _required: Callable[[Any], Sequence[str]] = cache(_read_required)
