@@ -53,6 +53,8 @@ def service_url() -> Iterator[str]:
 def user(service_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Somebody who tries the examples: a folder with a recording and a manifest, and the environment that the README asks for."""
     shutil.copy(ROOT / "a2v/engine/recordings/slt.flac", tmp_path / "speech.flac")
+    (tmp_path / "recordings").mkdir()
+    shutil.copy(ROOT / "a2v/engine/recordings/awb.flac", tmp_path / "recordings")
     (tmp_path / "jobs.csv").write_text(
         "model_id;audio_url;name;customer\n"
         "eva_a0008;https://example.com/hello.wav;hello;ACME\n"

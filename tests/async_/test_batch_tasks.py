@@ -176,10 +176,10 @@ async def test_an_unexpected_error_before_sending_leaves_no_unknown_submission(
     """Nothing was sent, so its outcome is not unknown, and the next job is submitted."""
     real = transport._build_request
 
-    def build_request(library, base_url, token, call, options):
+    def build_request(library, base_url, token, call, *others):
         if call.job and call.job.name == "b":
             raise OddError("b")
-        return real(library, base_url, token, call, options)
+        return real(library, base_url, token, call, *others)
 
     async with make_client() as client, client.batch(jobs("a", "b", "c")) as batch:
         monkeypatch.setattr(transport, "_build_request", build_request)
