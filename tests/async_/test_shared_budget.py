@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+import threading
 from contextlib import aclosing
 from functools import partial
+from typing import TYPE_CHECKING
 
 import anyio
 import httpx
 import pytest
+from anyio.lowlevel import current_token
 
 import a2v
 from a2v import testing
@@ -17,6 +20,9 @@ from a2v._async.requests.known_videos import SubmissionAttempt
 from a2v._budget.memory_store import MemoryStore
 from a2v._budget.store import Append, Exchanged, Position, StoreUnavailableError
 from a2v.testing import FixedWindow, Service, SharedBudget
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 pytestmark = [pytest.mark.anyio, pytest.mark.virtual_time]
 
@@ -41,12 +47,16 @@ class BreakableStore(MemoryStore):
         # A thread cannot read the clock of an event loop, and need not.
         super().__init__()
         self.budget, self.blocks = budget, blocks
+        self.on_send: Callable[[], object] | None = None
         if blocks:
             self.check_interval = 0.2
 
     def exchange(self, position: Position, entries, append: Append = Append.ALWAYS) -> Exchanged:
         if self.budget.broken:
             raise StoreUnavailableError("the test has broken it")
+        if self.on_send and append is Append.AT_END:
+            on_send, self.on_send = self.on_send, None
+            on_send()
         return super().exchange(position, entries, append)
 
     def _notify(self) -> None:
@@ -165,6 +175,33 @@ async def test_an_unused_reservation_is_returned(service, make) -> None:
             await one._session.submit(a2v.Job("eva_a0008", HELLO), SubmissionAttempt(before_send))
         assert len(service.calls) == 1
         assert (await other.pace()).left == 29
+
+
+async def test_a_call_that_is_cancelled_while_its_request_is_reserved_returns_it(service) -> None:
+    budget, ended = Breakable(blocks=True), threading.Event()
+    loop = current_token().native_token
+    in_loop = getattr(loop, "call_soon_threadsafe", None) or loop.run_sync_soon  # asyncio's, trio's
+    service.add_video("v", *["pending"] * 1000)
+    client = a2v.AsyncA2V(TOKEN, base_url="https://a2v.example", budget=budget, transport=service.transport())
+    async with client, anyio.create_task_group() as group:
+        group.start_soon(wait_for_videos, client, "v")  # it drives, and reserves requests for calls
+        await anyio.sleep(20)
+        with anyio.CancelScope() as scope:
+
+            def cancel() -> None:
+                in_loop(scope.cancel)
+                ended.wait()
+
+            budget.store.on_send = cancel
+            try:
+                await client.characters.list()
+            finally:
+                ended.set()
+        await anyio.sleep(20)
+        assert "character.list" not in [call.name for call in service.calls]
+        polls = len(service.calls)
+        assert (await client.pace()).left == 30 - polls
+        group.cancel_scope.cancel()
 
 
 async def test_the_lowest_rate_limit_counts_for_all(service, make) -> None:
@@ -371,8 +408,10 @@ async def test_without_the_store_clients_use_their_share(service, blocks, caplog
         await anyio.sleep(30)
         assert [(await client.pace()).limit for client in clients] == [10, 10, 10]
         budget.broken = False
-        await anyio.sleep(5)
-        assert [(await client.pace()).limit for client in clients] == [30, 30, 30]
+        # Virtual time does not wait for the threads that try to reach a store that blocks.
+        with anyio.fail_after(600):
+            while [(await client.pace()).limit for client in clients] != [30, 30, 30]:  # noqa: ASYNC110  # no event tells it
+                await anyio.sleep(1)
     warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert len(warnings) == 3
     assert all("in memory is not available: the test has broken it" in text for text in warnings)

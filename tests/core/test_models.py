@@ -123,3 +123,9 @@ def test_a_job_for_a_pose() -> None:
 def test_a_job_that_cannot_be_right(wrong, named) -> None:
     with pytest.raises(ValueError, match=named):
         a2v.Job(**wrong)
+
+
+def test_values_of_different_classes_differ() -> None:
+    video = a2v.Video(video_id="v", status=a2v.VideoStatus.PENDING)
+    assert video != "v"
+    assert video != a2v.RowError(row=1, column=None, problem="v")

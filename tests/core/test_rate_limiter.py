@@ -518,3 +518,18 @@ def test_the_pause_stays_bounded_for_days():
     for _ in range(1500):
         now += limiter.throttled(limiter.acquire(now), now, {}) + 1
     assert limiter.throttled(limiter.acquire(now), now, {}) == 60
+
+
+def test_a_reservation_is_returned_or_given_up_once() -> None:
+    limiter = RateLimiter(30)
+    reservation = limiter.acquire(0)
+    limiter.cancel(reservation)
+    limiter.cancel(reservation)
+    limiter.abandon(reservation, 0)
+    assert limiter.left(0) == 30
+
+
+def test_without_a_limit_and_a_ceiling_there_is_no_limit() -> None:
+    limiter = RateLimiter(None)
+    limiter.restrict(None)
+    assert limiter.limit is None

@@ -8,7 +8,7 @@ import pytest
 
 from a2v._core import wire
 from a2v._values.jobs import Job
-from a2v._values.models import Avatar, Character, Pose, Video, VideoStatus
+from a2v._values.models import Avatar, Character, Pose, Speech, Video, VideoStatus, Word
 from a2v.errors import ProtocolError
 
 
@@ -120,3 +120,12 @@ def test_speeches() -> None:
     assert (call.name, call.about, call.costs, wire.voice_list().costs) == ("voice.generate", "voice_name", True, False)
     with pytest.raises(ProtocolError, match="must be a JSON object"):
         wire.read_speech(b"[]")
+
+
+def test_a_speech_has_its_words_if_they_are_known() -> None:
+    speech = Speech(url="https://a2v.example/1.wav", text="Hello!", voice_name="heart")
+    assert wire.speech_data(speech) == {"url": speech.url}
+    with_words = Speech(
+        url=speech.url, text="Hello!", voice_name="heart", words=(Word(text="Hello!", start=0.50049, end=1.0),)
+    )
+    assert wire.speech_data(with_words)["words"] == [{"text": "Hello!", "start": 0.5, "end": 1.0}]

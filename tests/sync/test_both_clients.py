@@ -136,6 +136,7 @@ def test_a_batch_whose_jobs_use_the_client_themselves(client, tmp_path):
     with client.batch(jobs, save_to=tmp_path) as batch:
         outcomes = list(batch)
         assert batch.under_way == {}
+        assert batch.downloads == {}
     assert sorted(outcome.index for outcome in outcomes) == [0, 1, 2]
     assert all(outcome.ok for outcome in outcomes)
     assert {path.name for path in tmp_path.iterdir()} == {"a.mp4", "b.mp4", "c.mp4"}

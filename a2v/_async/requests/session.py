@@ -448,9 +448,10 @@ class Session(HoldsSecret):
             throttled = isinstance(outcome.error, RateLimitError)
             if throttled and self.options.max_retries:
                 throttled_at = self.now() if throttled_at is None else throttled_at
-                if self.throttled_for() >= MAX_OUTAGE or self.now() - throttled_at >= _MAX_THROTTLED:
-                    raise outcome.error
-            elif tries == self.options.max_retries:
+                is_last = self.throttled_for() >= MAX_OUTAGE or self.now() - throttled_at >= _MAX_THROTTLED
+            else:
+                is_last = tries == self.options.max_retries
+            if is_last:
                 raise outcome.error
             # Not the error's text: it may quote the server, which may quote secrets.
             request_id = f" (request {outcome.error.request_id})" if outcome.error.request_id else ""

@@ -23,6 +23,7 @@ import secrets
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -103,9 +104,8 @@ class _Write:
             if self.earlier:
                 self.earlier.done.wait()
                 self.earlier = None
-            self.result = self.store.exchange(self.position, [self.entry])
-        except StoreUnavailableError:
-            pass  # the next exchange will notice
+            with suppress(StoreUnavailableError):  # the next exchange will notice
+                self.result = self.store.exchange(self.position, [self.entry])
         finally:
             self.done.set()
 
@@ -659,10 +659,9 @@ def _start_attempt(attempt: _Reconnection, exchange: Callable[[], Exchanged]) ->
 
 def _attempt(attempt: _Reconnection, exchange: Callable[[], Exchanged]) -> None:
     try:
-        exchange()
-        attempt.succeeded = True
-    except StoreUnavailableError:
-        pass
+        with suppress(StoreUnavailableError):
+            exchange()
+            attempt.succeeded = True
     finally:
         attempt.done = True
 
