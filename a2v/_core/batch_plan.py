@@ -4,7 +4,8 @@ The run, the dry run, the quota and the CLI's reports all use this plan, so they
 the journal's row of each job; ``plan_batch`` then makes one ``Step`` of each match:
 
 1. ``state_found`` is the state of the row (*pending* without one). A *done* job whose file is missing is *finished* again,
-   so that its video is downloaded once more and not rendered.
+   so that its video is downloaded once more and not rendered. If the file has the job's earlier name, the job stays *done*,
+   and the file is copied: the server may no longer have the video.
 2. ``state`` is the state in which the run starts: *pending* if the caller has chosen to submit the job again, else
    ``state_found``.
 3. The action follows from that state alone, except that a job is refused if an existing file is in the way of its video, and
@@ -15,14 +16,14 @@ The caller reads the folder (``FolderState``) and the journal, and carries out t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from enum import Enum, auto
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 
 from a2v._core.file_names import name_key
 from a2v._core.job_matching import Match
@@ -32,8 +33,6 @@ from a2v._values.jobs import JobState
 from a2v.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from a2v._core.batch_options import BatchOptions
     from a2v._core.job_matching import Matching
     from a2v._values.jobs import Job
@@ -75,10 +74,12 @@ class FolderState:
     Attributes:
         existing: The paths of videos and masks that exist.
         saved: The places of the jobs whose own video is complete under its name.
+        renamed: By the places of other jobs: the file of their video, which has an earlier name or is in an earlier folder.
     """
 
     existing: AbstractSet[Path] = frozenset()
     saved: AbstractSet[int] = frozenset()
+    renamed: Mapping[int, Path] = field(factory=dict)
 
 
 @frozen(kw_only=True)
@@ -91,7 +92,8 @@ class Step:
         state: The state in which the run starts it.
         action: What the run does.
         outputs: The files that the run stores for it.
-        problem: Why it is refused.
+        source: The file that is copied to its path, because the job had another name or folder.
+        problem: Why it is refused. Its row stays as it is.
     """
 
     match: Match
@@ -99,6 +101,7 @@ class Step:
     state: JobState
     action: Action
     outputs: tuple[Path, ...] = ()
+    source: Path | None = None
     problem: str | None = None
 
     @property
@@ -169,15 +172,18 @@ def _over_quota(plan: BatchPlan, quota: int) -> ConfigurationError:
 def _step(match: Match, other_files: Mapping[str, JournalRow], folder: FolderState, options: BatchOptions) -> Step:
     row = match.row
     found = row.state if row else JobState.PENDING
-    if found is JobState.DONE and match.path and match.index not in folder.saved:
+    source = folder.renamed.get(match.index) if found is JobState.DONE else None
+    if found is JobState.DONE and match.path and match.index not in folder.saved and not source:
         found = JobState.FINISHED
     state = JobState.PENDING if _is_resubmitted(match, found, options) else found
     outputs = _outputs(match, state, folder)
     problem = None if options.overwrite else _problem(match, state, outputs, other_files, folder)
     if problem:
+        found = JobState.FINISHED if found is JobState.DONE else found  # its file does not have its name
         return Step(match=match, state_found=found, state=found, action=Action.REFUSE, problem=problem)
-    action = _ACTIONS.get(state, Action.SKIP if row and row.reported and not options.repeat else Action.REPORT)
-    return Step(match=match, state_found=found, state=state, action=action, outputs=outputs)
+    is_skipped = row and row.reported and not options.repeat and not source
+    action = _ACTIONS.get(state, Action.SKIP if is_skipped else Action.REPORT)
+    return Step(match=match, state_found=found, state=state, action=action, outputs=outputs, source=source)
 
 
 def _is_resubmitted(match: Match, found: JobState, options: BatchOptions) -> bool:
@@ -188,7 +194,7 @@ def _is_resubmitted(match: Match, found: JobState, options: BatchOptions) -> boo
 
 
 def _outputs(match: Match, state: JobState, folder: FolderState) -> tuple[Path, ...]:
-    if match.path is None or state.is_terminal or match.index in folder.saved:
+    if match.path is None or match.index in folder.saved or (state.is_terminal and match.index not in folder.renamed):
         return ()
     # Later, the mask may have been saved already; it is kept then.
     mask = match.mask_path if state is JobState.PENDING else None
@@ -214,9 +220,11 @@ def _problem(
         owner = other_files.get(name_key(match.path.name))
         return _changed(match.job, owner.job, match.path.stem, existing[0]) if owner else None
     advice = f" with video {match.row.video_id}; nothing is paid for again" if match.row and match.row.video_id else ""
+    # The video of another job is not to be removed: that job's copy may be made of it.
+    remove = "Pass" if name_key(match.path.name) in other_files else "Remove it, or pass"
     return (
         f"{existing[0]} exists already, and it is not the video of this job, so it is left as it is. "
-        f"Remove it, or pass overwrite=True to replace it{advice}"
+        f"{remove} overwrite=True to replace it{advice}"
     )
 
 

@@ -114,7 +114,8 @@ class BatchManifest:
         return [
             self.status(
                 index,
-                entry.state.value,
+                # A file is in the way of a video that was saved under another name.
+                "finished" if entry.state is JobState.DONE and index in errors else entry.state.value,
                 video_id=entry.video_id,
                 path=entry.path,
                 error=errors.get(index) or entry.error or (_UNKNOWN if entry.state is JobState.UNKNOWN else None),

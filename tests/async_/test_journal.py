@@ -734,3 +734,101 @@ async def test_a_changed_partial_file_is_not_used(service, go, journal, tmp_path
     part_of(path, journal).write_bytes(b"x" * len(files.whole))
     assert (await go(jobs("a")))["a"].ok
     assert path.read_bytes() == files.whole
+
+
+# -- new names --------------------------------------------------------------------------------------------------------
+
+
+async def test_a_new_name_needs_no_second_download(service, go, journal, tmp_path) -> None:
+    """The server may have deleted the video."""
+    folder = tmp_path / "videos"
+    (job,) = jobs("a")
+    renamed = a2v.Job(job.model_id, job.audio_url, "b")
+    await go([job])
+    requests = len(service.requests)
+    outcome = (await go([renamed]))["b"]
+    assert outcome.path == folder / "b.mp4"
+    assert outcome.error is None
+    assert [entry.path for entry in a2v.read_journal(journal)] == [str(folder / "b.mp4")]
+    assert await go([job]) == {}
+    assert [entry.path for entry in a2v.read_journal(journal)] == [str(folder / "a.mp4")]
+    moved = tmp_path / "moved"
+    assert (await go([job], save_to=moved))["a"].path == moved / "a.mp4"
+    assert {path.read_bytes() for path in (*folder.iterdir(), *moved.iterdir())} == {b"a video"}
+    assert len(list(folder.iterdir())) == 2
+    assert len(service.requests) == requests
+
+
+async def test_exchanged_names(service, go, tmp_path) -> None:
+    folder = tmp_path / "videos"
+    contents = {"a": b"video of a", "b": b"video of b"}
+    for name, content in contents.items():
+        service.content = content
+        await go(jobs("a", "b")[: 1 if name == "a" else 2])
+    one, two = jobs("a", "b")
+    swapped = [a2v.Job(one.model_id, one.audio_url, "b"), a2v.Job(two.model_id, two.audio_url, "a")]
+    requests = len(service.requests)
+    refused = await go(swapped)
+    assert "Remove" not in str(refused["a"].error)
+    assert states(folder.parent / "some" / "batch.db") == {"a": "done", "b": "done"}
+    assert await go([one, two]) == {}
+    assert all(outcome.error is None for outcome in (await go(swapped, overwrite=True)).values())
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == {
+        "a.mp4": b"video of b",
+        "b.mp4": b"video of a",
+    }
+    assert len(service.requests) == requests
+
+
+async def test_a_new_name_with_a_mask(service, go, tmp_path, monkeypatch) -> None:
+    """On a file system without hard links."""
+
+    def refuse(*_):
+        raise OSError(errno.EPERM, "no hard links")
+
+    folder = tmp_path / "videos"
+    service.plan = [
+        (0, {"status": "finished", "video_url": "https://e.com/v.mp4", "mask_video_url": "https://e.com/m.mp4"})
+    ]
+    make = partial(a2v.Job, pose_id="p1", audio_url=AUDIO, with_mask=True)
+    await go([make(name="a")])
+    requests = len(service.requests)
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    outcome = (await go([make(name="b")]))["b"]
+    assert outcome.mask_path == folder / "b.mask.mp4"
+    assert {path.name for path in folder.iterdir()} == {"a.mp4", "a.mask.mp4", "b.mp4", "b.mask.mp4"}
+    (folder / "a.mp4").unlink()
+    (folder / "a.mask.mp4").unlink()
+    (folder / "b.mask.mp4").unlink()
+    assert (await go([make(name="a")]))["a"].path == folder / "a.mp4"
+    assert len(service.requests) == requests
+
+
+@pytest.mark.parametrize("step", ["copyfile", "complete"])
+async def test_a_file_that_cannot_be_copied_to_its_new_name(go, journal, tmp_path, monkeypatch, step) -> None:
+    def refuse(*_):
+        raise OSError(errno.ENOSPC, "no space left on device")
+
+    (job,) = jobs("a")
+    renamed = a2v.Job(job.model_id, job.audio_url, "b")
+    await go([job])
+    with monkeypatch.context() as patch:
+        if step == "copyfile":
+            patch.setattr(Path, "hardlink_to", refuse)
+            patch.setattr(files.shutil, "copyfile", refuse)
+        else:
+            patch.setattr(Destination, "complete", refuse)
+        outcome = (await go([renamed]))["b"]
+    assert "no space left" in str(outcome.error)
+    assert outcome.error.video_id
+    assert [path.name for path in (tmp_path / "videos").iterdir()] == ["a.mp4"]
+    assert states(journal) == {"b": "done"}
+    assert (await go([renamed]))["b"].error is None
+
+
+async def test_a_file_that_has_changed_is_not_copied_to_a_new_name(go, tmp_path) -> None:
+    (job,) = jobs("a")
+    await go([job])
+    (tmp_path / "videos" / "a.mp4").write_bytes(b"another")
+    await go([a2v.Job(job.model_id, job.audio_url, "b")])
+    assert (tmp_path / "videos" / "b.mp4").read_bytes() == b"a video"

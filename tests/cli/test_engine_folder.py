@@ -99,3 +99,18 @@ def test_jobs_that_share_a_recording_over_several_runs(here, tmp_path) -> None:
         "three.mp4",
         "two.mp4",
     ]
+
+
+def test_a_new_name_for_a_done_job_and_back(here, tmp_path) -> None:
+    """The engine has deleted its copy of the video."""
+    with wave.open(str(tmp_path / "a.wav"), "wb") as sound:
+        sound.setparams((1, 2, 16000, 0, "NONE", ""))
+        sound.writeframes(bytes(6400))
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.csv").write_text(f"file,character,name\na.wav,eva_a0008,{name}\n")
+    for name in ("one", "two", "one"):
+        command = ("batch", f"{name}.csv", "-o", "v", "--local")
+        if name == "two":
+            assert here(*command, "--dry-run")[1].startswith("1 job: 1 done")
+        assert here(*command)[1].splitlines()[-1].startswith("1 done")
+    assert (tmp_path / "v" / "two.mp4").read_bytes() == (tmp_path / "v" / "one.mp4").read_bytes()

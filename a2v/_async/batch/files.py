@@ -8,28 +8,29 @@ goes to the journal; the file is renamed. The next run resumes the partial file,
 from __future__ import annotations
 
 import hashlib
-from contextlib import contextmanager
+import shutil
+from contextlib import contextmanager, suppress
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import anyio
 from attrs import define
 
 from a2v._async.batch.journal import Journal
-from a2v._async.destination import Destination, FileId, file_ids
+from a2v._async.destination import Destination, FileId, file_ids, sync
 from a2v._async.download import in_thread, sha256_of
 from a2v._async.task import AsyncVideoTask, save
 from a2v._core.batch_plan import FolderState
-from a2v._core.file_names import name_key
+from a2v._core.file_names import mask_path, name_key, saved_name
 from a2v._core.file_urls import path_from_url
 from a2v._values.jobs import JobState
 from a2v.errors import DownloadError, JournalError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterable, Iterator
-    from pathlib import Path
+    from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 
-    from a2v._core.batch_plan import BatchPlan
+    from a2v._core.batch_plan import BatchPlan, Step
     from a2v._core.job_matching import Match, Matching
     from a2v._core.journal_rows import JournalRow
     from a2v._values.jobs import Job
@@ -68,9 +69,12 @@ def read_folder(matching: Matching) -> FolderState:
     """Return which of a batch's files exist."""
     paths = (path for match in matching.matches for path in (match.path, match.mask_path) if path)
     other_files = matching.other_files
+    saved = {match.index for match in matching.matches if _is_saved(match, other_files)}
+    found = ((match.index, _earlier_file(match)) for match in matching.matches if match.index not in saved)
     return FolderState(
         existing={path for path in paths if path.exists()},
-        saved={match.index for match in matching.matches if _is_saved(match, other_files)},
+        saved=saved,
+        renamed={index: path for index, path in found if path},
     )
 
 
@@ -78,8 +82,21 @@ def _is_saved(match: Match, other_files: Container[str]) -> bool:
     path, row = match.path, match.row
     if path is None or row is None or not (row.sha256 or row.state is JobState.DONE) or not _has_size(path, row):
         return False
-    # The video of another job may have been saved there, with the same size.
-    return name_key(path.name) not in other_files or sha256_of(path) == row.sha256
+    # The video of another job may have been saved there, or another file may have the job's new name, with the same size.
+    name = name_key(path.name)
+    return (name == saved_name(row) and name not in other_files) or sha256_of(path) == row.sha256
+
+
+def _earlier_file(match: Match) -> Path | None:
+    """Return the saved file of a done job that has another name or folder now, if it is still the file that was saved."""
+    path, row = match.path, match.row
+    if path is None or row is None or row.path is None or row.sha256 is None:
+        return None
+    # The whole folder may have been moved.
+    for file in (Path(row.path), path.with_name(Path(row.path).name)):
+        if file != path and _has_size(file, row) and sha256_of(file) == row.sha256:
+            return file
+    return None
 
 
 def check_outputs(
@@ -154,6 +171,56 @@ class BatchFiles:
         if problem:
             raise problem
         return saved
+
+    async def copy_renamed(self, steps: Iterable[Step]) -> dict[int, Exception]:
+        """Give the saved files of jobs that have another name or folder now their new names. The old files stay.
+
+        Returns:
+            The errors, by the places of their jobs.
+        """
+        return await in_thread(partial(self._copy_renamed, [step for step in steps if step.source]))
+
+    def _copy_renamed(self, steps: Sequence[Step]) -> dict[int, Exception]:
+        copies: list[tuple[int, Destination]] = []
+        errors: dict[int, Exception] = {}
+        # First all copies, then all names: jobs may have exchanged their names.
+        for step in steps:
+            index = step.match.index
+            try:
+                copies += [(index, self._copy(source, path)) for source, path in self._sources(step)]
+            except (OSError, DownloadError) as error:
+                errors[index] = error
+        for index, destination in copies:
+            try:
+                destination.complete()
+            except (OSError, DownloadError) as error:
+                errors[index] = error
+                with suppress(OSError):
+                    destination.part.unlink()
+        return errors
+
+    def _sources(self, step: Step) -> Iterator[tuple[Path, Path]]:
+        """Yield the files to copy and their new paths, the video last."""
+        source, path, mask = step.source, step.match.path, step.match.mask_path
+        assert source is not None  # noqa: S101  # for the type checkers: see `copy_renamed`
+        assert path is not None  # noqa: S101  # likewise: only saved videos are renamed
+        if mask and mask_path(source).is_file() and (self._overwrite or not mask.exists()):
+            yield mask_path(source), mask
+        yield source, path
+
+    def _copy(self, source: Path, path: Path) -> Destination:
+        destination = Destination(path, self._overwrite, self._protected)
+        try:
+            destination.part.hardlink_to(source.resolve())
+        except OSError:  # on another file system, or on one without hard links
+            try:
+                shutil.copyfile(source, destination.part)
+                with destination.part.open("r+b") as file:
+                    sync(file.fileno())
+            except OSError:
+                destination.part.unlink(missing_ok=True)
+                raise
+        return destination
 
     async def _save_mask(self, task: AsyncVideoTask, path: Path) -> None:
         if self._overwrite or not await in_thread(path.exists):

@@ -309,6 +309,10 @@ class Journal:
         """Record that the partial file is complete, so that only its name is missing."""
         self._update(identity, size=size, sha256=sha256)
 
+    def copied(self, identity: str, path: str) -> None:
+        """Record that the saved file of a done job has the job's new name too."""
+        self._update(identity, path=path)
+
     def _update(self, identity: str, **columns: Any) -> None:
         assignments = ", ".join(f"{name} = ?" for name in columns)
         with self._transaction():

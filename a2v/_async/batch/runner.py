@@ -28,6 +28,7 @@ from collections import Counter, deque
 from contextlib import suppress
 from copy import copy
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 
 import anyio
@@ -63,7 +64,6 @@ from a2v.errors import (
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-    from pathlib import Path
 
     from a2v._async.batch.journal import Journal
     from a2v._async.batch.reconciler import ReconciledVideo
@@ -216,13 +216,20 @@ class BatchRunner:
             self._items.append(await self._start_item(step))
         self._video_ids.update(item.video_id for item in self._items if item.video_id)
         self._reconciler = Reconciler(self._session, self._journal)
+        errors = await self._files.copy_renamed(self._plan.steps)
         for item, step in zip(self._items, self._plan.steps, strict=True):
             if step.action is Action.REFUSE:
                 refusal = DownloadError(step.problem)
                 refusal.video_id = item.video_id
                 self._end(item, error=refusal)
-            elif step.action is Action.REPORT and step.match.row:
-                self._end(item, **_outcome_of(step.match.row, item.match))
+            elif error := errors.get(item.match.index):
+                failure = as_a2v_error(error, item.job)
+                failure.video_id = item.video_id
+                self._end(item, error=failure)
+            else:
+                await self._record_new_name(item, step)
+                if step.action is Action.REPORT and step.match.row:
+                    self._end(item, **_outcome_of(step.match.row, item.match))
 
     async def run(self) -> None:
         """Carry out the plan. Runs until cancelled."""
@@ -282,11 +289,21 @@ class BatchRunner:
         row = step.match.row
         item = Item(step.match, row.state if row else JobState.PENDING, row.video_id if row else None)
         item.speech_url = row.speech_url if row else None
+        if step.action is Action.REFUSE:
+            return item
         if step.state_found is not item.state:
             await self._transition(item, self._journal.file_missing)
         if step.state is not item.state:
             await self._transition(item, self._journal.resubmit)
         return item
+
+    async def _record_new_name(self, item: Item, step: Step) -> None:
+        """Record the path of a video that an earlier run saved, if the job had another name or folder then."""
+        path, row = item.match.path, step.match.row
+        if item.state is not JobState.DONE or not path or not row or not row.path:
+            return
+        if step.source or Path(row.path).name != path.name:
+            await self._journal.run(partial(self._journal.copied, item.match.identity, str(path.absolute())))
 
     async def _set_submitted(self, item: Item, video_id: str) -> None:
         await self._transition(item, self._journal.submitted, video_id)
