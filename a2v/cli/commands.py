@@ -261,7 +261,8 @@ async def generate(
 
     The extension of -o chooses the format of the file: .mp4, or with an engine of a2v .webm (VP9) and .mov (ProRes 4444), which
     are transparent unless --background says otherwise, and .webp and .gif (animated pictures of at most 30 s, without sound).
-    The video is submitted once and never resubmitted automatically. Ctrl-C stops waiting for it; the render continues.
+    The video is submitted once and never resubmitted automatically. Ctrl-C stops waiting for it. A render on a server
+    continues; with --local, it ends with the command unless --data-dir is given.
     Without -o, the URL of the video is printed.
     """
     if portrait:

@@ -21,8 +21,8 @@ _CODES = {
     1: "a request, a render or a download failed",
     2: "invalid arguments; nothing was done",
     3: "a submission may have been accepted",
-    4: "--timeout expired; renders continue",
-    130: "interrupted; renders continue",
+    4: "--timeout expired; renders on a server continue",
+    130: "interrupted; renders on a server continue",
 }
 OFFLINE = (0, 2)
 CHECKING = (0, 1, 2)

@@ -98,7 +98,8 @@ class ServerOptions:
         budget: Rate limit to share with other processes of the account: a path, or redis://HOST:PORT/DB. Default: the environment
             variable A2V_BUDGET, or none. Keep passwords in the variable: other users can see the arguments of commands.
         local: Start an engine on this machine for the duration of the command, and use it.
-        data_dir: With --local: folder in which the engine keeps its tasks and videos. By default they are deleted.
+        data_dir: With --local: folder in which the engine keeps its tasks and videos. By default they are deleted;
+            batch keeps those of unfinished jobs in the folder a2v-engine beside its videos.
         characters: With --local: folder of your own characters, NAME.toml.
         as_json: Print JSON: one document, or one line per change for commands that follow videos.
         verbose: Log to standard error what the command does; -vv: also each step of each HTTP request.
