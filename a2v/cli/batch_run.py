@@ -420,11 +420,14 @@ class _BatchRun:
             self.events.emit(Warned(f"and {plural(len(groups) - _MAX_LISTED, 'more group')} of such jobs"))
 
     def _warn_of_missing_rows(self, batch: AsyncBatch) -> None:
-        if batch.gone:
-            named = ", ".join(_label(entry) for entry in batch.gone[:_MAX_LISTED])
-            more = f" and {len(batch.gone) - _MAX_LISTED} more" if len(batch.gone) > _MAX_LISTED else ""
-            count = plural(len(batch.gone), "job")
-            text = f"in the journal but no longer in the manifest: {count}, left unchanged: {named}{more}"
+        # The others were replaced: their recording has changed.
+        gone = [entry for entry in batch.gone if entry.job.name not in self.manifest.names]
+        if gone:
+            named = ", ".join(_label(entry) for entry in gone[:_MAX_LISTED])
+            more = f" and {len(gone) - _MAX_LISTED} more" if len(gone) > _MAX_LISTED else ""
+            count = plural(len(gone), "job")
+            where = "in the manifest" if self.manifest.rows else "among the recordings"
+            text = f"in the journal but no longer {where}: {count}, left unchanged: {named}{more}"
             self.events.emit(Warned(text))
 
     def _statuses(self) -> list[JobStatus]:
