@@ -24,7 +24,7 @@ WRONG = {
     "password": {"Authorization": f"Basic {base64.b64encode(f':{TOKEN}'.encode()).decode()}"},
 }
 PUBLIC = {
-    "/files/{video_id:path}.mp4",
+    "/files/{name:path}",
     "/masks/{video_id:path}.mp4",
     "/previews/{subject_id:path}.png",
     "/speeches/{speech_id:path}.wav",
