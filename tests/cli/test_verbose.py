@@ -107,7 +107,7 @@ def test_the_log_can_be_redirected_to_a_file(service, environment, tmp_path) -> 
     assert code == 0
     assert SUBMITTED in (tmp_path / "log.txt").read_text()
     assert "submitted for" not in got
-    assert "in_progressing" in got, "the display is still on the terminal"
+    assert "rendering" in got, "the display is still on the terminal"
 
 
 def test_the_log_of_an_engine_has_each_request_with_v(started) -> None:
