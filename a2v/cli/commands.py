@@ -12,7 +12,7 @@ import re
 import shlex
 import signal
 import sys
-from contextlib import aclosing, nullcontext
+from contextlib import aclosing, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
@@ -97,6 +97,8 @@ UNKNOWN = 3
 TIMED_OUT = 4
 INTERRUPTED = 130
 
+_SAFE_TOKEN = 16
+"""Shorter tokens of `serve` cause a warning."""
 _Command = TypeVar("_Command", bound="Callable[..., Any]")
 
 app: App = App(
@@ -566,12 +568,17 @@ def serve(
     engine_settings = settings_of(token=token, **asdict(settings))
     log_to_stderr(as_json=log_json, verbose=verbose)
     renderer = open_renderer(as_json=as_json)
+    if token.value and len(token.value) < _SAFE_TOKEN:
+        eprint(f"a2v: the token is short enough to be guessed: use one of at least {_SAFE_TOKEN} characters")
 
     def ready(base_url: str) -> None:
         used = Secret(engine_settings.token)
         renderer.render(EngineReady(base_url, used, is_secret=bool(token.value), is_kept=bool(settings.data_dir)))
 
     run_engine(engine_settings, allow_remote=allow_remote, ready=ready)
+    kept = "unfinished renders continue when it starts again with the same --data-dir"
+    with suppress(BrokenPipeError):  # it has stopped in any case
+        eprint(f"a2v: the engine has stopped; {kept if settings.data_dir else 'its videos are deleted'}")
 
 
 @_command(

@@ -271,7 +271,7 @@ class BatchFlags:
         journal: File that records the state of each job. Default: a2v-batch.db in the folder of --output. The same command
             with the same journal continues where the last run stopped.
         overwrite: Render a row again if its recording has changed (you pay for it), and replace its file.
-        max_in_flight: Number of videos that may be in progress at once.
+        max_in_flight: Number of videos that may be in progress at once. Default: 500 with --local, otherwise no limit.
         limit: Number of jobs to submit at most; the others wait for a later run.
         quota: Number of submissions that the account has left. If the run would need more, nothing is submitted.
         dry_run: Read the manifest and the journal, print what a run would submit, and submit nothing.

@@ -292,7 +292,12 @@ def _read_checked_job(body: bytes) -> Job:
 async def _read_json(request: Request, read: Callable[[bytes], T]) -> T:
     media_type = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
     if media_type != "application/json":
-        raise HTTPException(415, f"the body must be JSON (Content-Type: application/json), not {media_type!r}")
+        hint = (
+            "; with curl, add -H 'Content-Type: application/json'"
+            if media_type == "application/x-www-form-urlencoded"
+            else ""
+        )
+        raise HTTPException(415, f"the body must be JSON (Content-Type: application/json), not {media_type!r}{hint}")
     body = await _read_body(request)
     try:
         return read(body)

@@ -243,7 +243,7 @@ class RenderQueue:
         self.metrics.videos[status] += 1
         if not failure:
             self.metrics.video_seconds.observe(max(0.0, time.time() - task.created))
-        _log_task(task, failure or "finished")
+        _log_task(task, failure or "finished", logging.WARNING if failure else logging.INFO)
         with suppress(OSError):  # the next start of the engine deletes it otherwise
             self._recording(task).unlink(missing_ok=True)
             self._picture(task).unlink(missing_ok=True)
@@ -481,5 +481,5 @@ class _ScratchFiles:
         return cls(folder, folder / "recording", character, folder / f"video.{container_of(task)}", mask)
 
 
-def _log_task(task: Task, message: str) -> None:
-    logger.info("video %s: %s", task.video_id, message, extra={"video_id": task.video_id})
+def _log_task(task: Task, message: str, level: int = logging.INFO) -> None:
+    logger.log(level, "video %s: %s", task.video_id, message, extra={"video_id": task.video_id})

@@ -104,13 +104,30 @@ def test_a_kept_local_render_continues_with_the_next_command(started, a2v, tmp_p
     assert (tmp_path / "hello.mp4").read_bytes()[4:8] == b"ftyp"
 
 
-def test_serve_ends_orderly(started, environment):
+@pytest.mark.parametrize(
+    ("options", "left"),
+    [
+        ((), "its videos are deleted"),
+        (("--data-dir", "kept"), "unfinished renders continue when it starts again with the same --data-dir"),
+    ],
+)
+def test_serve_ends_orderly(started, environment, options, left):
     del environment["A2V_TOKEN"]
 
-    with started("serve", "--port", "0") as process:
+    with started("serve", "--port", "0", *options) as process:
         assert process.stdout.readline().startswith("The engine is ready at http://127.0.0.1:")
-        told = [process.stdout.readline() for _ in range(4)]
+        told = [process.stdout.readline() for _ in range(3 if options else 4)]
         _, errors = interrupt(process)
 
-    assert (process.returncode, errors) == (0, [])
+    assert (process.returncode, errors) == (0, [f"a2v: the engine has stopped; {left}"])
     assert any("A2V_TOKEN=" in line for line in told)
+
+
+@pytest.mark.parametrize(("token", "warned"), [("x" * 15, True), ("x" * 16, False)])
+def test_serve_warns_of_a_short_token(started, environment, token, warned):
+    environment["A2V_TOKEN"] = token
+    with started("serve", "--port", "0") as process:
+        process.stdout.readline()
+        _, errors = interrupt(process)
+    assert any("the token is short enough to be guessed" in line for line in errors) == warned
+    assert token not in "".join(errors)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import sqlite3
 import sys
 from contextlib import asynccontextmanager
@@ -77,6 +78,16 @@ async def test_a_render_that_fails_fails_alone(open_queue, job, data_dir, what, 
         assert (await ended(store, good.video_id)).status is VideoStatus.FINISHED
         assert not queue.path(failing.video_id).exists()
         assert [path for path in (data_dir / "work").rglob("*") if path.is_file()] == []
+
+
+async def test_a_failed_video_is_logged_as_a_warning(open_queue, job, caplog):
+    caplog.set_level("INFO", "a2v.engine")
+    async with open_queue(workers=1) as (queue, store):
+        failing, good = queue.submit(job("bad")), queue.submit(job("hello"))
+        await ended(store, failing.video_id)
+        await ended(store, good.video_id)
+    assert ("a2v.engine", logging.WARNING, f"video {failing.video_id}: this is no recording") in caplog.record_tuples
+    assert ("a2v.engine", logging.INFO, f"video {good.video_id}: finished") in caplog.record_tuples
 
 
 async def test_a_render_that_crashes_is_retried_once(open_queue, job, tmp_path, caplog):
