@@ -7,6 +7,7 @@ import errno
 import inspect
 import io
 import json
+import logging
 import os
 import re
 import shlex
@@ -568,8 +569,15 @@ def serve(
     engine_settings = settings_of(token=token, **asdict(settings))
     log_to_stderr(as_json=log_json, verbose=verbose)
     renderer = open_renderer(as_json=as_json)
+
+    def say(text: str, level: int) -> None:
+        if log_json:  # programs read each line as JSON
+            logging.getLogger("a2v.engine").log(level, text)
+        else:
+            eprint(f"a2v: {text}")
+
     if token.value and len(token.value) < _SAFE_TOKEN:
-        eprint(f"a2v: the token is short enough to be guessed: use one of at least {_SAFE_TOKEN} characters")
+        say(f"the token is short enough to be guessed: use one of at least {_SAFE_TOKEN} characters", logging.WARNING)
 
     def ready(base_url: str) -> None:
         used = Secret(engine_settings.token)
@@ -578,7 +586,7 @@ def serve(
     run_engine(engine_settings, allow_remote=allow_remote, ready=ready)
     kept = "unfinished renders continue when it starts again with the same --data-dir"
     with suppress(BrokenPipeError):  # it has stopped in any case
-        eprint(f"a2v: the engine has stopped; {kept if settings.data_dir else 'its videos are deleted'}")
+        say(f"the engine has stopped; {kept if settings.data_dir else 'its videos are deleted'}", logging.INFO)
 
 
 @_command(

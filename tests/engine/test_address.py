@@ -14,8 +14,9 @@ from a2v.engine import Settings, server
 def test_the_base_url_can_be_connected_to_for_every_host(host) -> None:
     if ":" in host and not socket.has_ipv6:
         return
-    with server._listen(Settings(host=host, port=0)) as sock:
-        url = server._base_url(sock)
+    settings = Settings(host=host, port=0)
+    with server._listen(settings) as sock:
+        url = server._base_url(sock, settings)
         assert resolve_base_url(url, None) == url
         name, _, port = url.removeprefix("http://").rpartition(":")
         socket.create_connection((name.strip("[]"), int(port)), timeout=5).close()

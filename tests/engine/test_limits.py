@@ -93,8 +93,11 @@ def test_settings_arrive_by_keyword_and_as_a_value():
         "max_render_mib": 500,
         "keep_days": 10.0,
         "allowed_hosts": ("engine.example",),
+        "characters": CLIP.parent,
+        "max_uploads_mib": 11,
     }
-    assert set(given) | {"host"} == set(SETTINGS)
+    # `test_tls.py` has the certificate and its key.
+    assert set(given) | {"host", "tls_cert", "tls_key"} == set(SETTINGS)
     assert LocalEngine(**given)._settings == LocalEngine(settings=Settings(**given))._settings == Settings(**given)
     assert not [name for name, value in given.items() if value == SETTINGS[name]]
 
@@ -124,10 +127,16 @@ def test_options_of_the_command_line_arrive(monkeypatch, dask):
         "max_render_mib": "500",
         "keep_days": "10",
         "allowed_hosts": "engine.example",
+        "characters": str(CLIP.parent),
+        "max_uploads_mib": "11",
     }
     if dask:
         options["dask"] = dask
     words = [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", value)]
     assert run(["serve", *words, "--allow-private-urls", "--like-hosted"]) == 0
     assert set(given) == set(SETTINGS)
-    assert [name for name, value in given.items() if value == SETTINGS[name]] == ([] if dask else ["dask"])
+    assert [name for name, value in given.items() if value == SETTINGS[name]] == [
+        *([] if dask else ["dask"]),
+        "tls_cert",
+        "tls_key",
+    ]

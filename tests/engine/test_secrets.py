@@ -66,6 +66,10 @@ WRONG = {
     "max_render_mib": 1,
     "keep_days": 0,
     "allowed_hosts": 7,
+    "characters": "/no/such/folder",
+    "tls_cert": "/no/such/file",
+    "tls_key": "/no/such/file",
+    "max_uploads_mib": 0,
 }
 
 

@@ -14,7 +14,7 @@ import a2v.engine
 from a2v.engine.audio import Recording
 from a2v.engine.decoding import _IGNORE_TAGS
 from a2v.engine.render import render
-from a2v.engine.video_writer import DRAWING_OPTIONS, FrameBuffer, open_video
+from a2v.engine.video_writer import FrameBuffer, open_video
 
 CLIPS = {path.stem: path for path in sorted((Path(a2v.engine.__file__).parent / "recordings").glob("*.flac"))}
 RATE = 48_000
@@ -41,9 +41,9 @@ def wav(samples: np.ndarray, rate: int = RATE) -> bytes:
 
 def encoded(recording: bytes | Recording, path: Path, layout: str = "mono") -> np.ndarray:
     """Return the soundtrack of a recording after encoding, from a video of one small frame."""
-    with open_video(path, 16, 16, 25, DRAWING_OPTIONS) as writer:
+    with open_video(path, 16, 16, 25) as writer:
         writer.add_soundtrack(recording if isinstance(recording, Recording) else Recording(recording))
-        writer.add_frame(FrameBuffer(16, 16))
+        writer.add_frame(FrameBuffer(16, 16).frame)
     return decoded(str(path), layout)
 
 
