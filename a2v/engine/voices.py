@@ -19,8 +19,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from attrs import frozen
+
+try:
+    import numpy as np
+except ImportError as _missing:
+    reason = 'voices need other packages (numpy, hibari-tts): pip install "a2v[voices]"'
+    raise ImportError(reason, name=_missing.name) from None
 
 from a2v._values.models import Word
 from a2v.engine.errors import SpeechError
