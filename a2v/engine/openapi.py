@@ -266,7 +266,7 @@ def _job(id_field: str, known: list[str], more: Json) -> Json:
         "description": "The URL of the recording: http(s)://…, that of an upload, or file:///… for files that the engine may read.",
     }
     job = _object({id_field: {"type": "string", "enum": known}, "audio_url": audio_url}, more | _options())
-    return {**job, "additionalProperties": False}
+    return {**job, "additionalProperties": False, "allOf": _combinations()}
 
 
 def _options() -> Json:
@@ -288,8 +288,26 @@ def _options() -> Json:
             "The format of the file: H.264 (the default), VP9, ProRes 4444, or animated pictures of at most "
             f"{MAX_ANIMATION_SECONDS:g} s without sound. A mask needs `mp4`.",
         ),
-        "background": {"type": ["string", "null"], "description": background},
+        "background": {
+            "type": ["string", "null"],
+            "pattern": f"^(character|transparent|#[0-9a-fA-F]{{6}}|{HTTP_URL})$",
+            "description": background,
+        },
     }
+
+
+def _combinations() -> list[Json]:
+    """Return which options go together."""
+
+    def rule(name: str, value: str, then: Json) -> Json:
+        return {"if": {"properties": {name: {"const": value}}, "required": [name]}, "then": then}
+
+    slow = [rate for rate in FRAME_RATES if rate <= 50]
+    see_through = {"properties": {"container": {"enum": ["webm", "mov", "webp"]}}, "required": ["container"]}
+    return [
+        rule("container", "gif", {"properties": {"fps": {"enum": [*slow, None]}}}),
+        rule("background", "transparent", see_through),
+    ]
 
 
 def _voice_name() -> Json:
