@@ -183,4 +183,4 @@ def test_a_batch_whose_recordings_cannot_be_staged_submits_nothing(a2v, service,
 
     assert done.returncode == 1
     assert "no-such-bucket" in done.stderr
-    assert service.calls == ()
+    assert {call.name for call in service.calls} <= {"character.list"}
