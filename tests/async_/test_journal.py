@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import sqlite3
 import stat
 from collections import Counter
@@ -216,6 +217,7 @@ async def test_limits_and_quota(service, go, make_client, journal) -> None:
     with pytest.raises(a2v.ConfigurationError, match=r"would submit 5 videos, and the quota is 3"):
         await go(jobs(*"abcde"), quota=3)
     assert service.posts == 0
+    assert not journal.parent.exists()
     assert sorted(await go(jobs(*"abcde"), limit=2, quota=3)) == ["a", "b"]
     assert go.progress.waiting == 3
     assert sorted(await go(jobs(*"abcde"), quota=3)) == ["c", "d", "e"]
@@ -802,6 +804,29 @@ async def test_a_new_name_with_a_mask(service, go, tmp_path, monkeypatch) -> Non
     (folder / "b.mask.mp4").unlink()
     assert (await go([make(name="a")]))["a"].path == folder / "a.mp4"
     assert len(service.requests) == requests
+
+
+@pytest.mark.parametrize("step", ["copy", "complete"])
+async def test_a_mask_is_not_left_behind_without_its_video(service, go, tmp_path, monkeypatch, step) -> None:
+    def refuse(*_):
+        raise OSError(errno.ENOSPC, "no space left on device")
+
+    folder = tmp_path / "videos"
+    service.plan = [
+        (0, {"status": "finished", "video_url": "https://e.com/v.mp4", "mask_video_url": "https://e.com/m.mp4"})
+    ]
+    make = partial(a2v.Job, pose_id="p1", audio_url=AUDIO, with_mask=True)
+    await go([make(name="a")])
+    copy, complete = shutil.copyfile, Destination.complete
+    with monkeypatch.context() as patch:
+        if step == "copy":
+            patch.setattr(Path, "hardlink_to", refuse)
+            patch.setattr(files.shutil, "copyfile", lambda old, new: (copy if "mask" in old.name else refuse)(old, new))
+        else:
+            patch.setattr(Destination, "complete", lambda one: (refuse if "mask" in one.path.name else complete)(one))
+        assert "no space left" in str((await go([make(name="b")]))["b"].error)
+    assert {path.name for path in folder.iterdir()} == {"a.mp4", "a.mask.mp4"}
+    assert (await go([make(name="b")]))["b"].mask_path == folder / "b.mask.mp4"
 
 
 @pytest.mark.parametrize("step", ["copyfile", "complete"])

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Self
 import anyio
 
 from a2v._async.batch.background import is_asyncio, spawn, wait_for_end
-from a2v._async.batch.files import check_journal_exists, protected_files
+from a2v._async.batch.files import protected_files
 from a2v._async.batch.journal import Journal
-from a2v._async.batch.planning import make_plan
+from a2v._async.batch.planning import check_new_batch, make_plan
 from a2v._async.batch.runner import BatchRunner, Item
 from a2v._async.download import in_thread
 from a2v._async.requests import telemetry
@@ -44,7 +44,7 @@ class AsyncBatch(HoldsSecret):
             if not isinstance(job, Job):
                 raise InvalidArgumentError(f"a batch is made of a2v.Job values, got {arguments.short_repr(job)}")
         self._options = options
-        self._default_paths = default_paths(self._jobs, options.save_to)
+        default_paths(self._jobs, options.save_to)  # raises an error if two files would have the same name
         self._runner: BatchRunner | None = None
         self._gone: tuple[JournalEntry, ...] = ()
         # The state of the iterator: the outcomes that it has not returned, the item of the last one, whether a task waits.
@@ -61,8 +61,9 @@ class AsyncBatch(HoldsSecret):
         if self._runner:
             raise InvalidStateError("a batch runs once: entered again, it might pay for things again; make another one")
         session, options = self._session, self._options
-        if options.journal and not options.overwrite:
-            await in_thread(partial(check_journal_exists, options.journal, self._default_paths))
+        if options.journal:
+            # A batch that does not begin leaves no journal behind.
+            await in_thread(partial(check_new_batch, self._jobs, options, options.journal))
         self._journal = await Journal.open(
             options.journal, base_url=session.base_url, token=session.token, new_token=options.new_token
         )

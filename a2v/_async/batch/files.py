@@ -187,14 +187,17 @@ class BatchFiles:
         for step in steps:
             index = step.match.index
             try:
-                copies += [(index, self._copy(source, path)) for source, path in self._sources(step)]
+                for source, path in self._sources(step):
+                    copies.append((index, self._copy(source, path)))
             except (OSError, DownloadError) as error:
                 errors[index] = error
         for index, destination in copies:
             try:
-                destination.complete()
+                if index not in errors:
+                    destination.complete()
             except (OSError, DownloadError) as error:
                 errors[index] = error
+            finally:
                 with suppress(OSError):
                     destination.part.unlink()
         return errors

@@ -12,12 +12,23 @@ from a2v._core.job_matching import match_jobs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from a2v._async.destination import FileId
     from a2v._core.batch_options import BatchOptions
     from a2v._core.batch_plan import BatchPlan
     from a2v._core.journal_rows import JournalRow
     from a2v._values.jobs import Job
+
+
+def check_new_batch(jobs: Sequence[Job], options: BatchOptions, journal: Path) -> None:
+    """Check that a batch can begin if it has no journal yet.
+
+    Raises:
+        A2VError: It cannot.
+    """
+    if not journal.exists():
+        plan_dry_run(jobs, options)
 
 
 def plan_dry_run(jobs: Sequence[Job], options: BatchOptions) -> BatchPlan:
