@@ -20,7 +20,7 @@ _CODE_PAGES = {
     "gb18030": ("GB18030 (Chinese)", 0.0),
     "cp932": ("Windows-932 (Japanese)", 0.0),
 }
-# In a large file, the beginning tells enough.
+# In a large file, the first of such lines tell enough.
 _MOST_SCORED = 20_000
 _WORD = re.compile(r"[^\W\d_]+")
 _COMMON = frozenset("äöüßéèêàâçñáíóúåøæëïîôûùãõìòąćęłńśźżčďěňřšťůžőű")
@@ -44,14 +44,16 @@ def decode(data: bytes) -> tuple[str, str] | None:
     """
     if b"\0" in data:
         return None
+    # ASCII is the same in all of them, and no other character contains a line break.
+    scored = b"\n".join(line for line in data.splitlines() if not line.isascii())
     best = None
-    best_score = _plausibility_of_utf8(data)
+    best_score = _plausibility_of_utf8(scored)
     for encoding, (name, handicap) in _CODE_PAGES.items():
         try:
             text = data.decode(encoding)
         except UnicodeDecodeError:
             continue
-        score = _plausibility(text[:_MOST_SCORED]) - handicap
+        score = _plausibility(scored.decode(encoding)[:_MOST_SCORED]) - handicap
         if score > best_score:
             best, best_score = (text, name), score
     return best

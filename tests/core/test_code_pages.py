@@ -26,6 +26,17 @@ def test_what_excel_saved_is_read(encoding, word) -> None:
     assert name
 
 
+def test_the_first_letter_may_come_late() -> None:
+    text = (
+        "model_id,audio_url,name\n"
+        + "eva,https://example.com/a.wav,a\n" * 1000
+        + "eva,https://example.com/b.wav,Müller\n"
+    )
+    decoded, name = decode(text.encode("cp1252"))
+    assert decoded == text
+    assert name.startswith("Windows-1252")
+
+
 @pytest.mark.parametrize("data", ["ü,é,x".encode() + b"\xff", b"\xfca\0", "Grüße, Café".encode() + b"\xfc"])
 def test_damaged_text_is_not_guessed(data) -> None:
     assert decode(data) is None
