@@ -290,9 +290,10 @@ def _listen(settings: Settings) -> socket.socket:
 
 
 def _base_url(sock: socket.socket, settings: Settings) -> str:
-    """The URL for clients on this machine."""
+    """The URL for clients: by name if the engine has one and listens on all addresses, otherwise for this machine."""
     scheme = "http" if settings.tls_cert is None else "https"
     host, port = str(sock.getsockname()[0]), sock.getsockname()[1]
     # The wildcard addresses cannot be connected to.
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
+    if loopback := {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host):  # noqa: S104
+        host = next(iter(settings.allowed_hosts), loopback)
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
