@@ -92,6 +92,20 @@ class TestTables:
         assert read(f"{speaker},{audio},url of customer\neva,{URL},x") == [JOB]
         assert a2v.read_manifest([{speaker: "eva", audio: URL}]) == [JOB]
 
+    def test_headers_that_may_be_misspelled(self) -> None:
+        """Only for columns that are missing, because other columns are allowed."""
+
+        def misspelled(*headers):
+            rows = [dict.fromkeys(headers, "1") | {"audio_url": URL, "model_id": "eva"}]
+            return manifest_jobs.read_rows(manifest_jobs.rows_of(rows)).misspelled
+
+        assert misspelled("naem", "With Masks", "Optoins") == {
+            "naem": "name",
+            "With Masks": "with_mask",
+            "Optoins": "options",
+        }
+        assert misspelled("naem", "name", "customer", "nickname", "text") == {}
+
     def test_the_extra_columns_of_jobs_are_not_other_names(self) -> None:
         (job,) = a2v.read_manifest([a2v.Job("eva", URL, extra={"url": "https://example.com", "file": 7})])
         assert (job, job.extra) == (JOB, {"url": "https://example.com", "file": 7})

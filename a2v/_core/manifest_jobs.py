@@ -16,6 +16,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from difflib import get_close_matches
+from itertools import islice
 from typing import Any
 
 from attrs import define, field, frozen
@@ -31,6 +32,7 @@ from a2v._core.manifest_rows import (
     is_blank,
     listed,
     repeated_column,
+    similar_column,
     table,
 )
 from a2v._core.workbook import MAX_CELLS, CellError
@@ -53,11 +55,13 @@ _CHECKS: dict[str, Callable[[Any], Job]] = {
     "with_mask": lambda value: Job(pose_id="p", audio_url=_URL, with_mask=value),
     "options": lambda value: Job("m", _URL, options=value),
 }
+_OPTIONAL = frozenset(["name", "with_mask", "options"])
 # Above this, a float cannot represent every whole number.
 _ROUNDED = 10**15
 # A `Decimal` such as 1E+999999999 must not be written out.
 _MOST_DIGITS = 100
 _MOST_LISTED = 10
+_MOST_COMPARED = 100
 
 
 @frozen
@@ -70,6 +74,7 @@ class Manifest:
         errors: The errors, in the order of the rows. With any, ``jobs`` is incomplete.
         hidden: The numbers of the rows that were skipped because the workbook hides them.
         encoding: The presumed encoding of a file that is not UTF-8; ``None`` for others.
+        misspelled: Headers that mean nothing, each with the optional column that it may be a misspelling of.
     """
 
     jobs: list[Job]
@@ -77,6 +82,7 @@ class Manifest:
     errors: tuple[RowError, ...]
     hidden: list[int] = field(factory=list)
     encoding: str | None = None
+    misspelled: Mapping[str, str] = field(factory=dict)
 
 
 def read_rows(
@@ -121,7 +127,7 @@ def read_rows(
     if not reader.jobs and not errors and (is_file or reader.unfilled):
         among = f", except in hidden rows, which are skipped: {listed_rows(hidden)}" if hidden else ""
         errors = [RowError(None, None, f"there is no job in it{among}")]
-    return Manifest(reader.jobs, reader.rows, tuple(errors), hidden, encoding)
+    return Manifest(reader.jobs, reader.rows, tuple(errors), hidden, encoding, reader.misspelled)
 
 
 def listed_rows(numbers: Sequence[int]) -> str:
@@ -333,6 +339,14 @@ class _Reader:
             *self._collisions(),
         ]
         return sorted(errors, key=lambda error: error.row or 0)
+
+    @property
+    def misspelled(self) -> dict[str, str]:
+        """The headers that may be misspellings of optional columns that no row has."""
+        missing = _OPTIONAL - {column for layout in self.layouts.values() for column in layout.ours}
+        extra = dict.fromkeys(header for layout in self.layouts.values() for _, header in layout.extra)
+        compared = islice(extra, _MOST_COMPARED)
+        return {header: column for header in compared if (column := similar_column(header, missing))}
 
     def _take(self, row: Row, content: Mapping[Any, Any], layout: _Layout, cells: Mapping[str, Any]) -> None:
         for header, problem in layout.problems:

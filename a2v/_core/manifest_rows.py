@@ -9,6 +9,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from difflib import get_close_matches
 from functools import lru_cache
 from typing import Any
 
@@ -48,6 +49,8 @@ _DELIMITERS = (",", ";", "\t", "|")
 # The line that sets the delimiter for Excel.
 _SEPARATOR_LINE = re.compile(r'"?sep=([^\r\n"]?)"?\s*', re.IGNORECASE)
 _MOST_NAMED = 20
+# Two neighbouring letters of a name with four are exchanged.
+_SIMILAR = 0.75
 
 
 @frozen
@@ -87,8 +90,19 @@ Rows = Iterator[Row | RowError | Hidden | Decoded]
 @lru_cache(maxsize=1024)
 def column_of(header: str) -> str | None:
     """Return the column of a job that a header means, in any spelling: ``Audio URL`` and ``File`` are ``audio_url``."""
+    return _PLAIN.get(_plain(header))
+
+
+def similar_column(header: str, columns: Iterable[str]) -> str | None:
+    """Return the column whose name is most similar to a header; ``None`` if none is: ``naem`` is similar to ``name``."""
+    names = {column.replace("_", ""): column for column in columns}
+    found = get_close_matches(_plain(header), names, n=1, cutoff=_SIMILAR)
+    return names[found[0]] if found else None
+
+
+def _plain(header: str) -> str:
     plain = re.sub(r"[\s_-]", "", header).casefold()
-    return _PLAIN.get(plain if plain.isascii() else "".join(one for one in plain if not is_invisible(one)))
+    return plain if plain.isascii() else "".join(one for one in plain if not is_invisible(one))
 
 
 def is_blank(value: Any) -> bool:
