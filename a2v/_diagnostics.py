@@ -17,6 +17,7 @@ from attrs import frozen
 
 from a2v._async.client import AsyncA2V
 from a2v._async.requests.transport import Transport
+from a2v._budget.memory_store import SharedBudget
 from a2v._core import wire
 from a2v._core.rate_limiter import reset_in
 from a2v._core.responses import NoResponse, Retry, classify
@@ -117,7 +118,8 @@ async def check_rendering(characters: Path | None = None) -> list[Check]:
                 sound.writeframes(bytes(2 * 16_000 // 3))
             async with (
                 LocalEngine(allow_files=[recording], characters=characters) as engine,
-                AsyncA2V(engine.token, base_url=engine.base_url) as client,
+                # A2V_BUDGET is that of an account elsewhere.
+                AsyncA2V(engine.token, base_url=engine.base_url, budget=SharedBudget()) as client,
             ):
                 found = await client.characters.list()
                 task = await client.videos.generate(model_id=found[0].model_id, audio_url=recording.as_uri())

@@ -201,33 +201,50 @@ class BatchSource:
                 " recordings: choose another folder"
             )
 
-    def read(self, server: ServerOptions, *, staged: bool, speakers: Speakers | None = None) -> BatchManifest:
-        """Read the jobs. Paths in a table are relative to its folder.
+    def reader(self, server: ServerOptions, *, staged: bool) -> BatchReader:
+        """Return the reader of the jobs.
 
         Args:
             server: The server that fetches the recordings.
             staged: Whether files are uploaded for the server.
+        """
+        # Without a data folder, so that nothing is copied to it yet.
+        return BatchReader(self, evolve(server, data_dir=None), staged)
+
+
+@frozen
+class BatchReader:
+    """Reads the jobs of a batch, for example once more when the characters are known: each recording is looked up once.
+
+    Attributes:
+        source: Where the jobs come from.
+        server: The server that fetches the recordings.
+        staged: Whether files are uploaded for the server.
+    """
+
+    source: BatchSource
+    server: ServerOptions
+    staged: bool
+    _resolved: dict[str, str | ValueError] = field(factory=dict, init=False)
+    _sources: dict[str, str] = field(factory=dict, init=False)
+    _uploads: dict[str, Path] = field(factory=dict, init=False)
+    _advice: dict[str, None] = field(factory=dict, init=False)
+
+    def read(self, speakers: Speakers | None = None) -> BatchManifest:
+        """Read the jobs. Paths in a table are relative to its folder.
+
+        Args:
             speakers: The characters and poses that there are. ``None``: any id is accepted.
 
         Raises:
             ManifestError: There are errors.
             UsageError: It cannot be read.
         """
-        reader = _Reader(evolve(server, data_dir=None), staged, speakers)
-        return reader.read_table(self.table) if self.table else reader.read_recordings(self.recordings, self.speaker)
+        if self.source.table:
+            return self._read_table(self.source.table, speakers)
+        return self._read_recordings(self.source.recordings, self.source.speaker, speakers)
 
-
-@frozen
-class _Reader:
-    # Without a data folder, so that nothing is copied to it yet.
-    server: ServerOptions
-    staged: bool
-    speakers: Speakers | None
-    sources: dict[str, str] = field(factory=dict)
-    uploads: dict[str, Path] = field(factory=dict)
-    advice: dict[str, None] = field(factory=dict)
-
-    def read_table(self, path: Path) -> BatchManifest:
+    def _read_table(self, path: Path, speakers: Speakers | None) -> BatchManifest:
         def resolve(cell: str) -> str:
             if "://" in cell:
                 return self._resolve(cell, without_query(cell))
@@ -236,10 +253,12 @@ class _Reader:
             translated = path.parent / cell.replace("\\", os.sep)
             if not os.path.exists(file) and os.path.exists(translated):  # noqa: PTH110
                 file = translated
+            if not os.path.exists(file) and not file.is_absolute():  # noqa: PTH110  # as above
+                self._advice[f"Paths in the table are relative to its folder, {path.parent.absolute()}"] = None
             return self._resolve(str(file), cell)
 
         try:
-            found = load(path, resolve, self.speakers)
+            found = load(path, resolve, speakers)
         except (OSError, ImportError) as error:
             reason = error.strerror if isinstance(error, OSError) else str(error)
             raise UsageError(f"the manifest {path} cannot be read: {reason}") from None
@@ -251,11 +270,17 @@ class _Reader:
             )
         if found.hidden:
             notices.append(f"{path}: hidden rows were skipped: {listed_rows(found.hidden)}")
-        self.advice.update(dict.fromkeys(notices))
+        notices += [
+            f"{path}: a2v does not use the column {header!r}; did you mean {column!r}?"
+            for header, column in found.misspelled.items()
+        ]
+        self._advice.update(dict.fromkeys(notices))
         self._raise(f"the manifest {path}", found.errors)
         return self._manifest(found.jobs, found.rows, notices)
 
-    def read_recordings(self, recordings: RecordingFiles, speaker: SpeakerOptions) -> BatchManifest:
+    def _read_recordings(
+        self, recordings: RecordingFiles, speaker: SpeakerOptions, speakers: Speakers | None
+    ) -> BatchManifest:
         taken: dict[str, Path] = {}
         rows, errors = [], []
         for path in recordings.paths:
@@ -264,7 +289,7 @@ class _Reader:
                 problem = f"it has the same name as {shown_path(first)}, and so would their videos: rename one"
                 errors.append(RowError(None, shown_path(path), problem))
             rows.append(speaker.columns | {"audio_url": str(path), "name": path.stem if first is path else None})
-        found = load(rows, lambda cell: self._resolve(cell, cell), self.speakers)
+        found = load(rows, lambda cell: self._resolve(cell, cell), speakers)
         for error in found.errors:
             if error.column in speaker.columns or error.row is None:
                 # The same for all recordings.
@@ -276,25 +301,33 @@ class _Reader:
         return self._manifest(found.jobs, None, recordings.notices)
 
     def _resolve(self, audio: str, source: str) -> str:
+        if audio not in self._resolved:
+            self._resolved[audio] = self._read_audio(audio)
+        url = self._resolved[audio]
+        if isinstance(url, ValueError):
+            raise url
+        self._sources[url] = source
+        return url
+
+    def _read_audio(self, audio: str) -> str | ValueError:
         try:
             url, paths = read_audio(audio, self.server, staged=self.staged)
         except UsageError as error:
-            self.advice.update(dict.fromkeys(getattr(error, "__notes__", ())))
-            raise ValueError(str(error)) from None
-        self.uploads.update((url, path) for path in paths if url.startswith(UPLOAD))
-        self.sources[url] = source
+            self._advice.update(dict.fromkeys(getattr(error, "__notes__", ())))
+            return ValueError(str(error))
+        self._uploads.update((url, path) for path in paths if url.startswith(UPLOAD))
         return url
 
     def _raise(self, what: str, errors: Sequence[RowError]) -> None:
         if errors:
             problem = ManifestError(what, faults=tuple(errors))
-            for line in self.advice:
+            for line in self._advice:
                 problem.add_note(line)
             raise problem
 
     def _manifest(self, jobs: Sequence[Job], rows: Sequence[int] | None, notices: Sequence[str]) -> BatchManifest:
-        sources = [self.sources[job.audio_url] if job.audio_url else "" for job in jobs]
-        return BatchManifest(jobs, rows, file_names(jobs), sources, notices, self.uploads)
+        sources = [self._sources[job.audio_url] if job.audio_url else "" for job in jobs]
+        return BatchManifest(jobs, rows, file_names(jobs), sources, notices, self._uploads)
 
 
 def _state_after(error: A2VError) -> JobState:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import time
 from collections import Counter
-from contextlib import AsyncExitStack, contextmanager, suppress
-from functools import partial
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
-from attrs import asdict, evolve, field, frozen
+from attrs import asdict, define, evolve, field, frozen
 
 from a2v import (
     A2VError,
     AmbiguousJobsError,
+    AsyncA2V,
     ConfigurationError,
     DownloadError,
     Job,
@@ -31,7 +30,7 @@ from a2v._async.batch.journal import check_account
 from a2v._async.batch.lock_file import is_in_use
 from a2v._async.batch.planning import plan_dry_run
 from a2v._core.batch_options import BatchOptions
-from a2v._core.job_matching import repeated_jobs
+from a2v._core.job_matching import job_digest, repeated_jobs
 from a2v._core.manifest_jobs import Speakers
 from a2v._unicode_paths import find_existing
 from a2v.cli.batch_manifest import BatchManifest, BatchSource
@@ -65,7 +64,7 @@ from a2v.cli.terminal import eprint, plural
 from a2v.cli.tracking import continues, emit_repeatedly
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
 
     from a2v import AsyncBatch, Avatar, Character, JournalEntry
@@ -118,30 +117,72 @@ async def run_batch(  # noqa: PLR0917  # the groups of options
         flags = evolve(flags, new_token=flags.new_token or not own_engine.exists())
     journal = find_existing(flags.journal) if flags.journal else folder / JOURNAL
     _check_paths(source, folder, journal, flags, server)
-    manifest = await _read(source, journal, staging, server, dry_run=flags.dry_run)
-    background, _ = read_background(looks.background, server, dry_run=flags.dry_run)
-    manifest = _with_options(manifest, looks.options(container=container, background=background))
-    if flags.report:
-        check_report(flags.report, manifest.recordings, folder)
-    if flags.overwrite:
-        check_videos(manifest, folder, source.needed)
-    options = flags.to_options(folder, journal, manifest.keys)
-    if server.local and options.max_in_flight is None:
-        options = evolve(options, max_in_flight=_MAX_LOCAL)
-    renderer = open_renderer(as_json=server.as_json)
-    events = EventStream(renderer.render, "reading the journal and the folder")
-    for notice in manifest.notices:
-        events.emit(Warned(notice))
-    run = _BatchRun(manifest, options, journal, flags.report, staging, server, events, again)
-    if flags.dry_run:
-        await run.dry_run()
-        return
-    with output_folder(folder):
-        try:
-            await run.run(renderer)
-        finally:
-            if own_engine:
-                run.remove_copies(own_engine)
+    async with AsyncExitStack() as stack:
+        connection = _Connection(server, stack)
+        manifest = await _read(source, journal, staging, connection, dry_run=flags.dry_run)
+        # Its copy for a local engine is made by the run.
+        background, _ = read_background(looks.background, server, dry_run=True)
+        manifest = _with_options(manifest, looks.options(container=container, background=background))
+        if flags.report:
+            check_report(flags.report, manifest.recordings, folder)
+        if flags.overwrite:
+            check_videos(manifest, folder, source.needed)
+        options = flags.to_options(folder, journal, manifest.keys)
+        if server.local and options.max_in_flight is None:
+            options = evolve(options, max_in_flight=_MAX_LOCAL)
+        renderer = open_renderer(as_json=server.as_json)
+        events = EventStream(renderer.render, "reading the journal and the folder")
+        for notice in manifest.notices:
+            events.emit(Warned(notice))
+        run = _BatchRun(manifest, options, journal, flags.report, staging, connection, events, again)
+        if flags.dry_run:
+            await run.dry_run()
+            return
+        await run.check_quota()
+        with output_folder(folder):
+            try:
+                read_background(looks.background, server)
+                await run.run(renderer)
+            finally:
+                if own_engine:
+                    run.remove_copies(own_engine)
+
+
+@define(eq=False)
+class _Connection:
+    """The connection of a batch to its server.
+
+    It is made when it is first needed, so that a manifest with errors needs no token, and once, so that there is one rate limit.
+
+    Attributes:
+        server: The server.
+        stack: Closes the client.
+    """
+
+    server: ServerOptions
+    stack: AsyncExitStack
+    _client: AsyncA2V | None = field(default=None, init=False)
+
+    @asynccontextmanager
+    async def for_questions(self) -> AsyncIterator[AsyncA2V]:
+        """Return a client for what is asked before the batch begins."""
+        if self.server.local:
+            # Another engine than that of the batch: if there are errors, the batch leaves no folder behind.
+            async with connect(evolve(self.server, data_dir=None), []) as client:
+                yield client
+        else:
+            yield await self._of_elsewhere()
+
+    async def for_jobs(self, stack: AsyncExitStack) -> AsyncA2V:
+        """Return the client of the jobs. A local engine stops at the end of the stack."""
+        if self.server.local:
+            return await stack.enter_async_context(connect(self.server, []))
+        return await self._of_elsewhere()
+
+    async def _of_elsewhere(self) -> AsyncA2V:
+        if self._client is None:
+            self._client = await self.stack.enter_async_context(connect(self.server, []))
+        return self._client
 
 
 def _check_paths(source: BatchSource, folder: Path, journal: Path, flags: BatchFlags, server: ServerOptions) -> None:
@@ -179,23 +220,24 @@ def _check_not_running(journal: Path) -> None:
 
 
 async def _read(
-    source: BatchSource, journal: Path, staging: StagingOptions, server: ServerOptions, *, dry_run: bool
+    source: BatchSource, journal: Path, staging: StagingOptions, connection: _Connection, *, dry_run: bool
 ) -> BatchManifest:
     """Read the jobs, and ask the server for its characters if the jobs have ids that it has not accepted before."""
-    read = partial(source.read, server, staged=bool(staging.bucket(server)))
+    reader = source.reader(connection.server, staged=bool(staging.bucket(connection.server)))
     accepted = _accepted_speakers(journal)
-    with suppress(ManifestError, UsageError):
-        return read(speakers=accepted)
-    if not accepted.unknown:
-        return read()
     try:
-        speakers = await _ask_for_speakers(server, accepted, dry_run=dry_run)
+        return reader.read(accepted)
+    except (ManifestError, UsageError):
+        if not accepted.unknown:
+            raise
+    try:
+        speakers = await _ask_for_speakers(connection, accepted, dry_run=dry_run)
     except (A2VError, UsageError) as error:
-        manifest = read()
+        manifest = reader.read()
         if not dry_run:
             raise
         return evolve(manifest, notices=[*manifest.notices, f"the characters were not checked: {error}"])
-    return read(speakers=speakers)
+    return reader.read(speakers)
 
 
 def _accepted_speakers(journal: Path) -> Speakers:
@@ -209,11 +251,10 @@ def _accepted_speakers(journal: Path) -> Speakers:
     )
 
 
-async def _ask_for_speakers(server: ServerOptions, accepted: Speakers, *, dry_run: bool) -> Speakers:
+async def _ask_for_speakers(connection: _Connection, accepted: Speakers, *, dry_run: bool) -> Speakers:
     """Return the characters and poses of the server, and those that it has accepted before."""
     found: list[Character | Avatar] = []
-    # With a local engine, another one than that of the batch: if there are errors, the batch leaves no folder behind.
-    async with connect(evolve(server, data_dir=None), []) as connected:
+    async with connection.for_questions() as connected:
         client = connected.with_options(timeout=_DRY_RUN_TIMEOUT, max_retries=0) if dry_run else connected
         # A server without the method accepts what it accepts.
         with suppress(NotFoundError):
@@ -261,7 +302,7 @@ class _BatchRun:
         journal: The journal.
         report: The file of the report, if one is written.
         staging: How the server gets at recordings on this machine.
-        server: The server.
+        connection: The connection to the server.
         events: Gets each event.
         again: The command that continues the batch.
         errors: The errors of jobs so far.
@@ -272,10 +313,26 @@ class _BatchRun:
     journal: Path
     report: Path | None
     staging: StagingOptions
-    server: ServerOptions
+    connection: _Connection
     events: EventStream
     again: str
     errors: dict[int, str] = field(factory=dict)
+
+    @property
+    def server(self) -> ServerOptions:
+        """The server."""
+        return self.connection.server
+
+    async def check_quota(self) -> None:
+        """Check the quota before recordings are uploaded or copied.
+
+        Raises:
+            UsageError: The run would need more.
+        """
+        if self.options.quota is not None:
+            jobs = await self._with_expected_audio()
+            with self._usage_errors():
+                plan_dry_run(jobs, self.options)
 
     async def run(self, renderer: Renderer) -> None:
         """Run the batch. Its display is removed before the summary."""
@@ -347,7 +404,7 @@ class _BatchRun:
         if not self.manifest.uploads:
             return
         try:
-            async with connect(self.server, []) as connected:
+            async with self.connection.for_questions() as connected:
                 accepted = await connected.with_options(timeout=_DRY_RUN_TIMEOUT, max_retries=0).accepts_uploads()
         except (A2VError, UsageError) as error:
             self.events.emit(Warned(f"whether the server accepts uploads was not checked: {error}"))
@@ -375,7 +432,7 @@ class _BatchRun:
         # Before a local engine starts: it would refuse a data folder in use, and its message does not mention the batch.
         _check_not_running(self.journal)
         self._warn_of_repeated(jobs)
-        client = await stack.enter_async_context(connect(self.server, []))
+        client = await self.connection.for_jobs(stack)
         await upload_recordings(client, self.manifest.uploads.values(), self.events, later=True)
         batch = client.batch(jobs, **asdict(self.options, recurse=False))
         with self._usage_errors():
@@ -391,12 +448,13 @@ class _BatchRun:
     def _with_copies(self, files: Mapping[str, Path], folder: Path) -> list[Job]:
         """Return the jobs with the URLs of copies for the local engine, which needs none for saved videos."""
         entries = [entry for entry in _entries(self.journal) if entry.state is JobState.DONE]
-        saved = Counter(_same(entry.job) for entry in entries if entry.path and Path(entry.path).exists())
+        saved = Counter(job_digest(entry.job) for entry in entries if entry.path and Path(entry.path).exists())
         jobs = self._with_audio({url: copied_path(path, folder).as_uri() for url, path in files.items()})
         for given, job in zip(self.manifest.jobs, jobs, strict=True):
-            if given.audio_url and given.audio_url in files and saved[_same(job)] <= 0:
+            digest = job_digest(job)
+            if given.audio_url and given.audio_url in files and saved[digest] <= 0:
                 copy_recording(files[given.audio_url], folder)
-            saved[_same(job)] -= 1
+            saved[digest] -= 1
         return jobs
 
     async def _with_expected_audio(self) -> list[Job]:
@@ -478,11 +536,6 @@ def progress_events(batch: AsyncBatch, events: EventStream) -> AbstractAsyncCont
     return emit_repeatedly(progress, events)
 
 
-def _same(job: Job) -> tuple[object, ...]:
-    """Return a key that is equal for jobs with equal videos."""
-    return job.model_id, job.pose_id, job.with_mask, job.audio_url, json.dumps(dict(job.options), sort_keys=True)
-
-
 def _with_options(manifest: BatchManifest, options: dict[str, Any]) -> BatchManifest:
     if not options:
         return manifest
@@ -523,6 +576,10 @@ async def _stage_all(stage: Callable[[str], Awaitable[str]], files: Iterable[str
 
 _ADVICE = {
     "unknown": ("To submit one again, although it may be paid for twice, name its row:", " --resubmit-unknown ROW"),
+    "unknown recording": (
+        "To submit one again, although it may be paid for twice, give its name:",
+        " --resubmit-unknown NAME",
+    ),
     "failed": (
         "Correct what the reasons above name, then submit the failed and rejected jobs again:",
         " --resubmit-failed",
@@ -559,6 +616,8 @@ def _problem(jobs: Sequence[JobStatus], again: str) -> A2VError | None:
 
 def _remedy(job: JobStatus) -> str:
     """Return the key of the advice for a job that is not done."""
+    if job.state == "unknown" and job.row is None:
+        return "unknown recording"
     if job.state in ("unknown", "failed", "lost"):
         return job.state
     if job.state == "rejected":

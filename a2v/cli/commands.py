@@ -76,6 +76,7 @@ from a2v.cli.options import (
     Verbose,
     VideoFlags,
     VideoId,
+    given_options,
     read_job,
 )
 from a2v.cli.portrait import CONSENT, POSE_ID, check_portrait_options, serve_portrait
@@ -638,8 +639,9 @@ async def doctor(
     """
     from a2v import _diagnostics  # noqa: PLC0415  # needed by this command only
 
-    if local and (base_url or token_file or insecure):
-        raise UsageError("--local checks this machine: remove --base-url, --token-file and --insecure")
+    elsewhere = given_options({"base_url": base_url, "token_file": token_file, "insecure": insecure})
+    if local and elsewhere:
+        raise UsageError(f"--local checks this machine: remove {elsewhere}")
     log_command(verbose)
     checks = _diagnostics.check_installation()
     if characters:

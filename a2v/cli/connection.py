@@ -7,10 +7,12 @@ import secrets
 import stat
 import sys
 from contextlib import asynccontextmanager, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from a2v import AsyncA2V
+from a2v._budget.memory_store import SharedBudget
 from a2v._core.settings import Secret
 from a2v._unicode_paths import find_existing
 from a2v.cli.options import DEFAULT_SIZE, ServerOptions, UsageError
@@ -45,6 +47,8 @@ async def connect(server: ServerOptions, recordings: list[Path], size: int = DEF
         from a2v.engine import LocalEngine  # noqa: PLC0415  # an extra
     copies = [server.recordings] if server.recordings and server.recordings.is_dir() else []
     token = Secret(_engine_token(server.data_dir) if server.data_dir else None)
+    # A2V_BUDGET is that of an account elsewhere.
+    budget = SharedBudget() if os.environ.get("A2V_BUDGET") else None
     async with (
         LocalEngine(
             data_dir=server.data_dir,
@@ -53,7 +57,7 @@ async def connect(server: ServerOptions, recordings: list[Path], size: int = DEF
             allow_files=[*recordings, *copies],
             characters=server.characters,
         ) as engine,
-        AsyncA2V(engine.token, base_url=engine.base_url) as client,
+        AsyncA2V(engine.token, base_url=engine.base_url, budget=budget) as client,
     ):
         yield client
 
@@ -95,7 +99,7 @@ def read_token(token_file: str | None) -> str | None:
         return os.environ.get("A2V_TOKEN") or None
     try:
         if token_file == "-":  # noqa: S105  # a file's name
-            token = sys.stdin.readline().strip()
+            token = _read_stdin()
         else:
             path = find_existing(Path(token_file))
             _check_private(path)
@@ -106,6 +110,12 @@ def read_token(token_file: str | None) -> str | None:
     if not token:
         raise UsageError(f"--token-file: {token_file} contains no token")
     return token
+
+
+@cache
+def _read_stdin() -> str:
+    """Return the first line of standard input, which can be read only once."""
+    return sys.stdin.readline().strip()
 
 
 def _check_private(path: Path) -> None:

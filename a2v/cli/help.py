@@ -34,9 +34,10 @@ ENVIRONMENT = """Environment:
   A2V_TOKEN     the token
   A2V_BASE_URL  the server; default: the hosted service
   A2V_STAGE_TO  the bucket to upload recordings to
+  A2V_BUDGET    the rate limit to share with others
   A2V_LOG       level of the log without -v: debug, info,
                 warning or error
-The first three are not used with --local."""
+The first four are not used with --local."""
 
 
 def epilogue(codes: Sequence[int], *examples: str) -> str:

@@ -121,12 +121,11 @@ class ServerOptions:
         Raises:
             UsageError: They contradict each other.
         """
-        if self.local and (self.base_url or self.token_file or self.insecure or self.budget):
-            options = "--base-url, --token-file, --insecure and --budget"
+        elsewhere = {"base_url": self.base_url, "token_file": self.token_file, "insecure": self.insecure}
+        if self.local and (options := given_options(elsewhere | {"budget": self.budget})):
             raise UsageError(f"--local starts a server with its own token: remove {options}")
-        if (self.data_dir or self.characters) and not self.local:
-            options = "--data-dir and --characters"
-            raise UsageError(f"{options} configure the engine of --local: add --local, or remove them")
+        if not self.local and (options := given_options({"data_dir": self.data_dir, "characters": self.characters})):
+            raise UsageError(f"without --local there is no engine to configure: add --local, or remove {options}")
 
     @property
     def url(self) -> str:
@@ -254,8 +253,9 @@ class StagingOptions:
         Raises:
             UsageError: The options contradict each other.
         """
-        if server.local and (self.stage_to or self.remove_staged):
-            raise UsageError("--local reads the files of this machine: remove --stage-to and --remove-staged")
+        options = given_options({"stage_to": self.stage_to, "remove_staged": self.remove_staged})
+        if server.local and options:
+            raise UsageError(f"--local reads the files of this machine: remove {options}")
         bucket = None if server.local else self.stage_to or os.environ.get("A2V_STAGE_TO") or None
         if self.remove_staged and not bucket:
             raise UsageError("--remove-staged deletes what --stage-to uploads: add --stage-to, or set A2V_STAGE_TO")
@@ -370,7 +370,8 @@ class EngineOptions:
         queue_limit: Number of videos that may wait; more are refused.
         allow_files: Folder or file that a file:///… audio_url may read. May be repeated.
         allow_private_urls: Allow an audio_url to point to private networks and to this machine.
-        allowed_hosts: Host name, besides --host, by which clients may address the engine. May be repeated.
+        allowed_hosts: Host name, besides --host, by which clients may address the engine. May be repeated. With a --host of all
+            addresses, such as 0.0.0.0, the first one is in the URL that is printed.
         revision: Revision of the API: seed (three calls, no status) or later.
         like_hosted: Apply the limits of the hosted service: 30 requests a minute and 1 minute of audio, unless set
             otherwise, and rate limit responses whose body is not valid JSON.
@@ -437,6 +438,12 @@ def in_cli_terms(text: str) -> str:
     text = re.sub(r"\b(overwrite|new_token|resubmit_failed)=True", lambda m: "--" + m[1].replace("_", "-"), text)
     text = re.sub(r'\brecordings="(same|new)"', r"--\1-recordings", text)
     return re.sub(r"\blimit=(\d+)", r"--limit \1", text)
+
+
+def given_options(values: Mapping[str, Any]) -> str:
+    """Return the names of the options that are given, for a message; empty if none is."""
+    *others, last = [f"--{name.replace('_', '-')}" for name, value in values.items() if value] or [""]
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def _as_flags(values: dict[str, Any]) -> str:

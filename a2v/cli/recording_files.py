@@ -177,9 +177,12 @@ def _search(folder: Path, found: RecordingFiles) -> None:
         entries = sorted((one for one in folder.iterdir() if not one.name.startswith(".")), key=lambda one: one.name)
     except OSError as error:
         raise UsageError(f"the folder {shown_path(folder)} cannot be read: {error.strerror}") from None
-    recordings = [one for one in entries if one.suffix.lower() in _RECORDINGS and one.is_file()]
-    found.paths.extend(recordings)
-    others = [f"{one.name}{os.sep if one.is_dir() else ''}" for one in entries if one not in recordings]
+    others = []
+    for one in entries:
+        if one.suffix.lower() in _RECORDINGS and one.is_file():
+            found.paths.append(one)
+        else:
+            others.append(f"{one.name}{os.sep if one.is_dir() else ''}")
     if others:
         more = f" and {len(others) - _MOST_LISTED} more" if len(others) > _MOST_LISTED else ""
         listed = ", ".join(others[:_MOST_LISTED])

@@ -114,6 +114,10 @@ class JsonRenderer(Renderer):
                 self._print(
                     [{key: value for key, value in job.to_json().items() if key not in left_out} for job in jobs]
                 )
+            case DryRunPlan(counts, submissions, refusals, speeches):
+                stages = None if counts is None else dict(counts)
+                plan = {"jobs": stages, "submissions": submissions, "speeches": speeches, "refusals": list(refusals)}
+                self._print(plan)
             case EngineReady(base_url, token, is_secret):
                 self._print({"base_url": base_url, "token": None if is_secret else token.value})
             case ChecksCompleted(checks):
@@ -207,6 +211,8 @@ class TerminalRenderer(Renderer):
             case VideoSubmitted(video) | VideoChanged(video) | VideoSaved(video):
                 self._videos[video.video_id] = video
                 if video.done:
+                    # The display is drawn again below the line, as it was at its last refresh.
+                    self._live.refresh()
                     self._print_video(video)
             case VideoShown(video):
                 self._print_video(video)
@@ -230,6 +236,7 @@ class TerminalRenderer(Renderer):
                 self._batch.latest = event
             case JobEnded(job):
                 sign = ("✓ ", "green") if job.state == "done" else ("✗ ", "red")
+                self._live.refresh()  # as above
                 self._print(Text.assemble(sign, (clean(job.name), "bold"), f"  {job.state}  {clean(_relative(job))}"))
             case JournalListed(jobs):
                 rows = [(job.name, job.state, job.video_id or "", _relative(job)) for job in jobs]

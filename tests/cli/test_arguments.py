@@ -54,7 +54,14 @@ def test_an_empty_argument(here, service, tmp_path, arguments) -> None:
         (["journal", LONG], ""),
         (["generate", URL, "--model-id", "eva_a0008", "--size", "0"], "size"),
         (["generate", URL, "--model-id", "eva_a0008", "--fps", "29"], "fps"),
-        (["characters", "--characters", "."], "--data-dir and --characters configure the engine of --local"),
+        (["characters", "--characters", "."], "no engine to configure: add --local, or remove --characters\n"),
+        (["characters", "--local", "--insecure"], "with its own token: remove --insecure\n"),
+        (
+            ["get", "v1", "--local", "--base-url", URL, "--insecure", "--budget", "b"],
+            "remove --base-url, --insecure and --budget\n",
+        ),
+        (["batch", "jobs.csv", "-o", "v", "--local", "--remove-staged"], "of this machine: remove --remove-staged\n"),
+        (["doctor", "--local", "--token-file", "t"], "--local checks this machine: remove --token-file\n"),
     ],
 )
 def test_paths_and_numbers_that_cannot_be(here, service, arguments, named) -> None:

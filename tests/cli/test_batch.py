@@ -235,7 +235,7 @@ class TestBeforeTheFirstRequest:
         assert told[12] == "  row 13, audio_url: it is missing or empty"
         assert told[13].startswith("  row 14, audio_url: '")
         assert "is neither a URL (https://…) nor a file that exists" in told[13]
-        assert len(told) == 14
+        assert told[14:] == [f"Paths in the table are relative to its folder, {tmp_path}"]
         assert service.submissions == ()
 
     @pytest.mark.parametrize(

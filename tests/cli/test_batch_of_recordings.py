@@ -9,7 +9,9 @@ import re
 
 import pytest
 
-from a2v import read_manifest
+from a2v import Job, read_manifest
+from a2v.cli.batch_run import _problem
+from a2v.cli.job_status import JobStatus
 from a2v.testing import Reply
 
 EVA = ("--model-id", "eva_a0008")
@@ -120,6 +122,31 @@ class TestWhatIsABatch:
         assert lines[1] == "  recordings/Grüße.FLAC: it is a file on this machine, and the server can only fetch URLs"
         assert lines[-1].startswith("Add --local to render on this machine, or --stage-to s3://BUCKET/PREFIX")
 
+    @pytest.mark.parametrize(
+        ("options", "told"),
+        [
+            (["--quota", "2"], "would submit 3 videos, and the quota is 2"),
+            (["--same-recordings", "--new-recordings"], "exclude each other"),
+        ],
+    )
+    def test_a_batch_that_does_not_begin_leaves_nothing(self, here, folder, options, told) -> None:
+        picture = folder / "sky.png"
+        picture.touch()
+        looks = ("--background", str(picture))
+        code, _, err = here("batch", "recordings", *EVA, "-o", "v", "--local", *looks, *options)
+        assert (code, told in err) == (2, True)
+        assert not (folder.parent / "v").exists()
+
+    def test_an_unknown_recording_is_named(self) -> None:
+        """It has no row."""
+        job = JobStatus(row=None, name="take 1", state="unknown", job=Job("m", "https://x/a"), source="")
+        problem = _problem([job], "  a2v batch in")
+        assert str(problem) == "1 of 1 job may or may not have been accepted:"
+        assert problem.__notes__[1:] == [
+            "To submit one again, although it may be paid for twice, give its name:",
+            "  a2v batch in --resubmit-unknown NAME",
+        ]
+
     def test_an_unknown_job_is_resubmitted_by_name(self, here, folder) -> None:
         command = ("batch", "recordings", *EVA, "-o", "v", "--local", "--dry-run", "--resubmit-unknown")
         assert here(*command, "Lektion 1,Grüße")[0] == 0
@@ -173,6 +200,13 @@ class TestTables:
         assert told in err
 
 
+def test_a_misspelled_header_is_noticed(here, service, tmp_path) -> None:
+    (tmp_path / "jobs.csv").write_text("naem,customer,file,character\none,acme,https://x/1.wav,leo\n")
+    code, out, err = here("batch", "jobs.csv", "-o", "v", "--dry-run", "--json")
+    assert (code, err) == (0, "a2v: jobs.csv: a2v does not use the column 'naem'; did you mean 'name'?\n")
+    assert json.loads(out) == {"jobs": {"not submitted": 1}, "submissions": 1, "speeches": 0, "refusals": []}
+
+
 class TestCharacters:
     TABLE = "file,character,name\nhttps://x/1.wav,{},one\n,leo,two\n"
 
@@ -209,6 +243,14 @@ class TestCharacters:
         code, _, err = here("batch", "jobs.csv", "-o", "v")
         assert (code, err.startswith("a2v: no token")) == (2, True)
         assert service.submissions == ()
+
+    def test_the_token_on_standard_input_is_read_once(self, a2v, service, tmp_path) -> None:
+        service.poll_statuses = ["finished"]
+        (tmp_path / "jobs.csv").write_text("file,character\nhttps://x/1.wav,leo\n")
+        for options in (["--dry-run"], []):
+            done = a2v("batch", "jobs.csv", "-o", "v", "--token-file", "-", *options, input="from-stdin\n")
+            assert done.returncode == 0
+        assert {call.headers["authorization"] for call in service.seen("character.list")} == {"Bearer from-stdin"}
 
     def test_a_server_without_the_method(self, here, service, tmp_path) -> None:
         service.poll_statuses = ["finished"]

@@ -50,6 +50,13 @@ def test_local_characters(a2v):
     assert len(set(ids)) >= 4
 
 
+def test_the_budget_of_an_account_elsewhere_is_not_used(here, monkeypatch):
+    monkeypatch.setenv("A2V_BUDGET", "/no/such/folder/a2v.budget")
+
+    assert here("characters", "--local")[0] == 0
+    assert here("doctor", "--local")[0] == 0
+
+
 def test_serve_serves_what_the_other_commands_ask_for(a2v, started, environment, tmp_path, speech):
     with started("serve", "--port", "0", "--json", "--allow-files", speech.parent) as process:
         ready = json.loads(process.stdout.readline())

@@ -17,9 +17,18 @@ import attrs
 import pytest
 from rich.console import Console
 
-from a2v import AsyncA2V, Character, Job, Pace, Progress
+from a2v import AsyncA2V, Character, Job, Pace, Progress, Video, VideoStatus
 from a2v.cli.batch_run import progress_events
-from a2v.cli.events import BatchProgress, EventStream, RequestsPaced, TrackedVideo, VideoDownloading, VideoExpected
+from a2v.cli.events import (
+    BatchProgress,
+    EventStream,
+    RequestsPaced,
+    TrackedVideo,
+    VideoChanged,
+    VideoDownloading,
+    VideoExpected,
+    VideoSaved,
+)
 from a2v.cli.renderers import TerminalRenderer
 from a2v.cli.terminal import clean, plural
 from a2v.cli.tracking import VideoTracker
@@ -279,6 +288,22 @@ def test_a_command_for_one_video_shows_an_outage_too() -> None:
         renderer.render(RequestsPaced(Pace(limit=30, left=12, next_in=4.0, failing_for=45.0)))
         renderer._live.refresh()
     assert "no request has succeeded for 45 s, retrying" in terminal.getvalue()
+
+
+def test_the_display_below_a_result_is_up_to_date() -> None:
+    terminal = io.StringIO()
+    rendering, finished = (
+        Video(video_id="v0", status=status) for status in (VideoStatus.IN_PROGRESS, VideoStatus.FINISHED)
+    )
+    with TerminalRenderer(Console(file=terminal, force_terminal=True, width=120, color_system=None)) as renderer:
+        for video_id in ("v0", "v1"):
+            renderer.render(VideoChanged(TrackedVideo(video_id, video_id, Path("v0.mp4"), snapshot=rendering)))
+        renderer._live.refresh()
+        renderer.render(VideoSaved(TrackedVideo("v0", "v0", Path("v0.mp4"), snapshot=finished, path=Path("v0.mp4"))))
+    _, result, display = terminal.getvalue().partition("✓ v0  saved")
+    assert result
+    assert "v1" in display
+    assert "v0  rendering" not in display
 
 
 @pytest.mark.anyio
