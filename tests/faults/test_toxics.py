@@ -76,8 +76,10 @@ async def is_usable(cell: Cell, client: a2v.AsyncA2V) -> None:
     if not cell.poison.holds:
         await cell.port.until(lambda: cell.port.is_listening)
         with anyio.fail_after(20):
-            assert (await client.characters.list())[0].model_id == "eva_a0008"
-            await client.videos.generate(**AFTERWARDS)
+            # The timeout for servers that stall is too short for a healthy one on a busy machine.
+            patient = client.with_options(timeout=15)
+            assert (await patient.characters.list())[0].model_id == "eva_a0008"
+            await patient.videos.generate(**AFTERWARDS)
     submitted = [b"afterwards" in body for body in cell.port.submitted]
     assert submitted.count(True) == (not cell.poison.holds)
     assert submitted.count(False) <= 1
@@ -317,7 +319,7 @@ def test_the_sync_client(port: Port, tmp_path: Path, name: str) -> None:
             with pytest.raises(expected) as caught:
                 work()
             check(caught.value)
-        assert client.characters.list()
+        assert client.with_options(timeout=15).characters.list()
         assert len(port.submitted) == 1
     with a2v.A2V(CANARY, **settings) as client:
         task = client.videos.task(VIDEO_ID)
