@@ -78,10 +78,11 @@ class Inside:
         # Lips that are rounded or closed cover more of the teeth. Those of the picture cannot move.
         hidden = 0.0 if self._own else 0.15 * (1 - min(1.0, mouth.upper_teeth)) * half
         teeth, opacity = self._sample(places + np.array([0, hidden], np.float32))
-        visible = 1 - 0.8 * min(1.0, mouth.round) ** 1.5
         darkest, reach = (0.85, 0.10) if self._own else (0.74, 0.18)
         shadow = darkest + (1 - darkest) * smoothstep(above / np.float32(reach * half))
-        colours += (teeth * shadow[:, None] - colours) * (opacity * visible)[:, None]
+        # Rounded lips leave the teeth in the shade. The light there comes from skin, so it is warm; without that they would be grey.
+        warm = (1 - 0.75 * min(1.0, mouth.round) ** 2.5) ** np.array([1, 1.4, 1.5], np.float32)
+        colours += (teeth * shadow[:, None] * warm - colours) * opacity[:, None]
         sides = 1 - 0.55 * smoothstep((np.abs(x) - 0.45) / 0.6) * (0.4 if self._own else 1.0)
         return np.asarray(colours * sides[:, None], np.float32)
 

@@ -81,8 +81,8 @@ class Lips:
         # How far the corners are from the middle of the upper lip: they are above it in a smile.
         raised = face.upper[TABLE_SIZE // 2] - np.interp(np.sign(x), x, face.upper)
         self._to_level = ends * raised * np.where(wide < 1, wide**2, np.exp(-(((wide - 1) / 0.8) ** 2)))
-        # The corners of a smile have folds, which would be visible far from where they belong.
-        self._smiling = min(1.0, max(0.0, face.gap - OPEN_GAP) / 0.25)
+        # How broad a smile is, 0 to 1. A small ring would pull the folds beside its corners into the lips, and bend their edge.
+        self._smiling = min(1.0, max(0.0, face.gap - OPEN_GAP) / 0.12)
 
     @property
     def reach(self) -> tuple[float, float, float, float]:
@@ -115,13 +115,14 @@ class Lips:
         opening = self.opening(mouth)
         gap = face.gap * face.mouth
         rounded = min(1.0, mouth.round)
-        profile = self._profile(rounded)
+        profile = self._profile(rounded * (1 - 0.45 * self._smiling))
         raised = 0.17 * opening + 0.012 * face.eye_distance * mouth.round + 0.10 * face.mouth * mouth.tuck
-        lowered = 0.22 * max(0.0, gap - opening)
+        # The upper lip comes down over the teeth of a smile.
+        lowered = 0.22 * max(0.0, gap - opening) + 0.4 * self._smiling * rounded * gap
         gap_shape = self._gap / gap if gap > 0 else self._gap
         upper = 0.13 * opening * self._corners - raised * self._middle + lowered * gap_shape
-        # A ring is as round above as below. Rounded lips have no smile.
-        upper = upper - 0.38 * rounded * rounded * opening * profile
+        # A ring is as round above as below. Rounded lips smile less.
+        upper = upper - 0.38 * (1 - self._smiling) * rounded * rounded * opening * profile
         if face.gap >= OPEN_GAP:
             # Little more can be seen of the picture's teeth than it shows.
             upper = np.maximum(upper, np.float32(-0.045 * face.mouth))
