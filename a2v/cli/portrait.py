@@ -20,7 +20,7 @@ from a2v.cli.options import ServerOptions, UsageError
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-CONSENT = "The person in the portrait must have consented to this video. Its metadata say that it is synthetic."
+CONSENT = "The person in the portrait must have consented to this video. Its metadata mark it as synthetic."
 _MODEL_ID = "portrait"
 POSE_ID = f"{_MODEL_ID}_full"
 """The pose that speaks."""
@@ -70,7 +70,7 @@ async def serve_portrait(path: Path, server: ServerOptions) -> AsyncIterator[Ser
         try:
             await anyio.to_thread.run_sync(shutil.copyfile, path, copy)
         except OSError as error:
-            raise UsageError(f"--portrait: {path} cannot be read: {error.strerror}") from None
+            raise UsageError(f"--portrait: {path} cannot be read: {error.strerror or error}") from None
         found = await Catalogue(Path(folder.name)).current()
         if problems := [reason for problem in found.problems for reason in problem.problems]:
             raise UsageError(f"--portrait: {path}: {'; '.join(problems)}")

@@ -7,9 +7,9 @@ Usage: ``python -m a2v.engine.portrait.check PORTRAIT_FILE FOLDER``; the result 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import sys
 import tempfile
-from collections import OrderedDict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,15 +26,17 @@ from a2v.engine.worker import confine_process, print_result, result_of
 if TYPE_CHECKING:
     from a2v.engine.characters.portraits import PortraitSpec
 
+Previews = tuple[tuple[str, bytes], ...]
+
 _COMMAND = (sys.executable, "-P", "-m", "a2v.engine.portrait.check")
 _MAX_SECONDS = 60.0
 _MAX_MIB = 2048
 _PREVIEW_SIZE = 512
 _PREVIEWS = (("full", False), ("closeup", True))
 _MAX_PREVIEW = 4 << 20
-_KNOWN: OrderedDict[PortraitSpec, PortraitSpec | str] = OrderedDict()
-"""The last portraits, with their previews, or with the reason why they cannot be used. A file that has just changed is read several
-times (``catalogue``)."""
+_KNOWN: dict[bytes, Previews | str] = {}
+"""The previews of the last portraits, or the reason why they cannot be used, by the digest of the portrait: a file that has just changed is read
+several times (``catalogue``)."""
 _MAX_KNOWN = 32
 
 
@@ -47,23 +49,25 @@ async def examine(portrait: PortraitSpec) -> PortraitSpec:
         ResourceExhaustedError: The machine has run out of something.
         OSError: The files for the child cannot be written.
     """
-    if portrait not in _KNOWN:
-        _KNOWN[portrait] = await _examine_in_child(portrait)
+    content = dump_portrait(portrait)
+    digest = hashlib.sha256(content).digest()
+    found = _KNOWN.get(digest)
+    if found is None:
+        found = _KNOWN[digest] = await _examine_in_child(content)
         if len(_KNOWN) > _MAX_KNOWN:
-            _KNOWN.popitem(last=False)
-    known = _KNOWN[portrait]
-    if isinstance(known, str):
-        raise PortraitError(known)
-    return known
+            del _KNOWN[next(iter(_KNOWN))]
+    if isinstance(found, str):
+        raise PortraitError(found)
+    return attrs.evolve(portrait, previews=found)
 
 
-async def _examine_in_child(portrait: PortraitSpec) -> PortraitSpec | str:
+async def _examine_in_child(content: bytes) -> Previews | str:
     folder = await anyio.to_thread.run_sync(partial(tempfile.TemporaryDirectory, prefix="a2v-portrait-"))
     try:
         file, previews = Path(folder.name) / "portrait", Path(folder.name) / "previews"
-        await anyio.to_thread.run_sync(_write, file, previews, dump_portrait(portrait))
+        await anyio.to_thread.run_sync(_write, file, previews, content)
         await run_child([*_COMMAND, str(file), str(previews)], _MAX_SECONDS, "examining the portrait")
-        return attrs.evolve(portrait, previews=await anyio.to_thread.run_sync(_read, previews))
+        return await anyio.to_thread.run_sync(_read, previews)
     except RenderError as error:
         return str(error)
     finally:
@@ -76,7 +80,7 @@ def _write(file: Path, previews: Path, content: bytes) -> None:
     previews.mkdir()
 
 
-def _read(previews: Path) -> tuple[tuple[str, bytes], ...]:
+def _read(previews: Path) -> Previews:
     pictures = []
     for suffix, _ in _PREVIEWS:
         with (previews / f"{suffix}.png").open("rb") as file:

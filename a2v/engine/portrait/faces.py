@@ -85,7 +85,7 @@ def find_face(photo: Photo) -> Face:
     if size < MIN_FACE:
         raise PortraitError(
             f"The face in the portrait is {size:.0f} pixels wide; it must be {MIN_FACE} or more. "
-            "Use a larger picture, or one taken from nearer."
+            "Use a larger picture, or one taken from closer up."
         )
     face = check_direction(_refined(pyramid, points))
     _check_visible(face, width, height)
@@ -129,7 +129,7 @@ def check_direction(points: Array) -> Face:
     for angle, how in ((face.tilt, "tilted"), (face.turn, "turned away"), (nod, "raised or lowered")):
         if abs(angle) > MAX_TURN:
             raise PortraitError(
-                f"The face in the portrait is {how} by {abs(angle):.0f} degrees; {MAX_TURN} are possible. "
+                f"The face in the portrait is {how} by {abs(angle):.0f} degrees; at most {MAX_TURN} are allowed. "
                 "Use a picture in which the face looks at the camera."
             )
     return face

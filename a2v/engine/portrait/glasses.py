@@ -1,4 +1,4 @@
-"""Tells whether a face wears glasses. Lids that are drawn over the rim of glasses would smear it.
+"""Detects glasses. Lids drawn over their rim would smear it.
 
 A rim is a line where skin is smooth: across the nose between the eyes, and below each eye. The measure is the strongest line in the profile of
 brightness along the nose and down the cheeks, compared with the brightness of the skin.

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from a2v.engine.portrait.geometry import Geometry, measure
+from a2v.engine.portrait.glasses import wears_glasses
 from a2v.engine.portrait.grid import Grid
 from a2v.engine.portrait.head import HeadMotion, head_box
 from a2v.engine.portrait.inside import Inside
@@ -47,7 +48,7 @@ class PortraitPainter:
     Args:
         rgb: The photograph in the size of the frame, height × width × 3.
         points: The landmarks in pixels of the frame.
-        blinks: Whether the eyes blink.
+        blinks: Whether the eyes blink; ``None``: unless the person wears glasses.
         alpha: Which pixels show the person; ``None``: the whole photograph is shown.
         background: The colour behind the person; ``None``: frames keep the alpha of their pixels.
         edges: Where the photograph ends within the frame: left, top, right and bottom. Nothing moves there.
@@ -58,7 +59,7 @@ class PortraitPainter:
         rgb: Pixels,
         points: Array,
         *,
-        blinks: bool = True,
+        blinks: bool | None = None,
         alpha: Pixels | None = None,
         background: tuple[int, int, int] | None = None,
         edges: tuple[float, float, float, float] | None = None,
@@ -74,6 +75,8 @@ class PortraitPainter:
         self._head = HeadMotion(face, self._nodes, height, edges)
         self._lips = Lips(face)
         self._inside = Inside(face, rgb)
+        if blinks is None:
+            blinks = not wears_glasses(rgb, face)
         self._lids = [Lids(face, eye) for eye in face.eyes] if blinks else []
         mouth_box = _frame_box(face, self._lips.reach)
         self._mouth_grid = self._within(_with_margin(mouth_box, step), self._grid)
@@ -196,8 +199,7 @@ class PortraitPainter:
         height, width = target.shape[:2]
         in_face = np.moveaxis(grid.interpolate(np.moveaxis(self._face.to_face(places), -1, 0)), 0, -1)
         lid = lids.close(in_face[:height, :width], blink)
-        columns, rows = self._to_texture(self._face.to_frame(lid.source)).astype(np.int32)
-        covering = self._look_up(rows * (self._size[0] * self._enlarged) + columns)
+        covering = self._look_up(self._index(*self._to_texture(self._face.to_frame(lid.source))))
         mixed = target + (covering - target) * lid.coverage[..., None]
         target[:] = (mixed + np.float32(0.5)).astype(np.uint8)
 

@@ -13,7 +13,6 @@ import numpy as np
 from a2v.engine.errors import PortraitError
 from a2v.engine.portrait.faces import Face, find_face
 from a2v.engine.portrait.geometry import measure
-from a2v.engine.portrait.glasses import wears_glasses
 from a2v.engine.portrait.painter import PortraitPainter
 from a2v.engine.portrait.photo import Photo, read_photo
 from a2v.engine.portrait.pictures import scale_picture
@@ -53,11 +52,10 @@ class Studio(NamedTuple):
             cut_out: Whether the background is removed.
         """
         rgb, alpha, points = self._frame(width, height, close_up=close_up, cut_out=cut_out)
-        blinks = self.spec.blinking
         return PortraitPainter(
             rgb,
             points,
-            blinks=not wears_glasses(rgb, measure(points, rgb)) if blinks is None else blinks,
+            blinks=self.spec.blinking,
             alpha=alpha,
             edges=_edges(self, _window(self, width / height, close_up=close_up), width, height),
             background=None if cut_out or alpha is None else self._background,
