@@ -19,6 +19,9 @@ settings.register_profile("long", deadline=None, suppress_health_check=[HealthCh
 settings.register_profile("default set", settings.get_profile("long"), max_examples=25)
 settings.load_profile("default set")
 
+# As in render workers: threads of OpenBLAS, which is loaded later, would burn CPU time while they wait for each other.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 # Processes started here inherit ignored signals, and many tests send them one. A shell's `&` ignores SIGINT, nohup SIGHUP.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import wave
 import zlib
 from fractions import Fraction
 from functools import cache
@@ -11,27 +12,43 @@ from pathlib import Path
 import av
 import numpy as np
 
-from a2v.engine.portrait.faces import find_face
-from a2v.engine.portrait.photo import read_photo
+from a2v.engine.characters.portraits import PortraitSpec
+from a2v.engine.portrait.studio import Studio, open_studio
 
 FOLDER = Path(__file__).with_name("portraits")
 HOPPER, COLLINS, CMYK = ((FOLDER / f"{name}.jpg").read_bytes() for name in ("hopper", "collins", "cmyk"))
 
 
 @cache
+def studio(name: str) -> Studio:
+    """Return a decoded picture with its face."""
+    picture = (FOLDER / f"{name}.jpg").read_bytes()
+    opened = open_studio(PortraitSpec(model_id="p", display_name="P", picture=picture))
+    opened.photo.rgb.flags.writeable = opened.face.points.flags.writeable = False
+    return opened
+
+
 def pixels(name: str) -> np.ndarray:
     """Return a picture as RGB."""
-    picture = read_photo((FOLDER / f"{name}.jpg").read_bytes()).rgb
-    picture.flags.writeable = False
-    return picture
+    return studio(name).photo.rgb
 
 
-@cache
 def face_points(name: str) -> np.ndarray:
     """Return the landmarks of a picture."""
-    points = find_face(read_photo((FOLDER / f"{name}.jpg").read_bytes())).points
-    points.flags.writeable = False
-    return points
+    return studio(name).face.points
+
+
+def write_speech(path: Path, seconds: float = 1 / 3) -> Path:
+    """Write a piece of speech as WAV; return the path."""
+    with av.open(str(Path(__file__).parent / "speech/espeak-f3.flac")) as file:
+        rate = file.streams.audio[0].rate
+        resampler = av.AudioResampler("s16", "mono", rate)
+        frames = [part for frame in file.decode(audio=0) for part in resampler.resample(frame)]
+    samples = np.concatenate([frame.to_ndarray().ravel() for frame in frames])
+    with wave.open(str(path), "wb") as out:
+        out.setparams((1, 2, rate, 0, "NONE", ""))
+        out.writeframes(samples[rate // 4 :][: int(rate * seconds)].tobytes())
+    return path
 
 
 def png(rgb: np.ndarray, exif: bytes = b"") -> bytes:

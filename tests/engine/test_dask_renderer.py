@@ -180,18 +180,25 @@ async def has_ended(pid: int) -> bool:
     return True
 
 
-def test_a_video_and_its_mask_come_from_the_cluster(cluster, tmp_path):
+@pytest.mark.parametrize(
+    ("source", "pose"),
+    [
+        (Path(a2v.engine.characters.__file__).with_name("eva_a0008.toml"), "front"),
+        (Path(__file__).with_name("portraits") / "collins.jpg", "closeup"),
+    ],
+    ids=["drawn", "portrait"],
+)
+def test_a_video_and_its_mask_come_from_the_cluster(cluster, tmp_path, source, pose):
     """From a client's request to playable files. The workers do not have the character."""
-    source = Path(a2v.engine.characters.__file__).with_name("eva_a0008.toml")
     (tmp_path / "characters").mkdir()
-    shutil.copy(source, tmp_path / "characters" / "ada.toml")
+    shutil.copy(source, tmp_path / "characters" / f"ada{source.suffix}")
 
     async def main() -> None:
         async with (
             LocalEngine(dask=cluster.address, allow_files=CLIP, characters=tmp_path / "characters") as engine,
             a2v.AsyncA2V(engine.token, base_url=engine.base_url) as client,
         ):
-            task = await client.videos.generate(pose_id="ada_front", audio_url=CLIP.as_uri(), with_mask=True)
+            task = await client.videos.generate(pose_id=f"ada_{pose}", audio_url=CLIP.as_uri(), with_mask=True)
             await task.download(tmp_path / "video.mp4")
             await task.download(tmp_path / "mask.mp4", mask=True)
 

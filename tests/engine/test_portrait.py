@@ -17,9 +17,10 @@ from a2v.engine.lipsync import VISEMES, analyse_pieces
 from a2v.engine.portrait.geometry import measure
 from a2v.engine.portrait.head import HeadMotion
 from a2v.engine.portrait.painter import PortraitPainter, rgb_to_uvya
-from a2v.engine.portrait.studio import Studio, open_studio
+from a2v.engine.portrait.photo import Photo, read_photo
+from a2v.engine.portrait.studio import Studio
 from a2v.engine.render import render
-from tests.engine.portrait_helpers import FOLDER, face_points, pixels, png, resize
+from tests.engine.portrait_helpers import FOLDER, pixels, png, resize, studio, write_speech
 
 SPEECH = Path(__file__).with_name("speech")
 SIZE = 320
@@ -29,11 +30,6 @@ RESTING = FacePose(mouth=MOUTH_SHAPES["X"])
 def spec(name: str = "hopper", **options: object) -> PortraitSpec:
     picture = (FOLDER / f"{name}.jpg").read_bytes()
     return PortraitSpec(**({"model_id": "p", "display_name": "P", "picture": picture} | options))
-
-
-@cache
-def studio(name: str) -> Studio:
-    return open_studio(spec(name))
 
 
 @cache
@@ -136,6 +132,31 @@ def test_an_oo_of_a_smile_shows_no_teeth() -> None:
     assert oo.min() < 0.6 * np.median(oo)
 
 
+def test_rounded_lips_of_a_smile_have_no_step_in_their_edge() -> None:
+    """A ring between the far corners of a smile would bend the upper lip where it begins and ends."""
+    drawn = painter("collins")
+    x, y = np.linspace(-0.9, 0.9, 91), np.linspace(-0.6, 0.6, 241)
+    places = (np.stack(np.meshgrid(x, y), -1) * drawn._face.mouth).astype(np.float32)
+    steps = {}
+    for viseme in "AEF":
+        edge = y[np.abs(drawn._lips.solve(places, MOUTH_SHAPES[viseme]).above).argmin(0)]
+        steps[viseme] = np.abs(edge - np.polynomial.Polynomial.fit(x, edge, 4)(x)).max()
+    assert max(steps["E"], steps["F"]) < steps["A"]
+
+
+def test_teeth_in_the_shade_of_rounded_lips_are_not_grey() -> None:
+    face = painter("collins")._face
+    x, y = face.to_frame(np.array([[0, face.upper[128] + 0.15 * face.mouth]], np.float32))[0].astype(int)
+    halfway = MouthShape(*((np.array(MOUTH_SHAPES["E"]) + MOUTH_SHAPES["F"]) / 2))
+    teeth = [
+        draw("collins", FacePose(mouth=mouth))[y, x - 10 : x + 11].mean(0) for mouth in (MOUTH_SHAPES["C"], halfway)
+    ]
+    bright, shaded = (int(brightness) - 16 for _, _, brightness, _ in teeth)
+    redness = [(red - 128) / (brightness - 16) for _, red, brightness, _ in teeth]
+    assert 0.2 * bright < shaded < 0.7 * bright
+    assert redness[1] > 4.3 * redness[0] > 0
+
+
 def test_teeth_keep_their_place_and_size() -> None:
     """The lips uncover the teeth of the picture; they are never moved with them."""
     drawn = painter("collins")
@@ -205,10 +226,11 @@ def test_lines_behind_the_head_stay_straight() -> None:
 
 def test_the_edge_of_a_photograph_inside_of_the_frame_does_not_move() -> None:
     """A narrow picture is shown in front of a blurred one."""
-    face = face_points("collins")
-    left, right = int(face[:, 0].min()) - 6, int(face[:, 0].max()) + 6
+    face = studio("collins").face
+    left, right = int(face.points[:, 0].min()) - 6, int(face.points[:, 0].max()) + 6
     narrow = resize(pixels("collins")[:, left:right], 2 * (right - left), 640)
-    found = open_studio(spec(picture=png(narrow)))
+    in_narrow = face._replace(points=2 * (face.points - np.array([left, 0, 0], np.float32)))
+    found = Studio(Photo(narrow, None, 1.0), in_narrow, spec("collins"))
     drawn = found.painter(close_up=True, width=SIZE, height=SIZE)
     photo = drawn.pixels.astype(int)
     drawn.paint(say("X", yaw=1, roll=1))
@@ -235,12 +257,12 @@ def test_a_blink_covers_the_eye_with_skin() -> None:
     face = painter(name)._face
     eye = face.points[[159, 145], :2].mean(0).astype(int)
     part = slice(eye[1] - 2, eye[1] + 2), slice(eye[0] - 2, eye[0] + 3)
-    awake, closed = (draw(name, say("X", blink=blink))[part] for blink in (0.0, 1.0))
-    skin = np.median(awake_cheek(name))
-    assert abs(np.median(closed[..., 2]) - skin) < abs(np.median(awake[..., 2]) - skin)
+    opened, closed = (draw(name, say("X", blink=blink))[part] for blink in (0.0, 1.0))
+    skin = np.median(cheek(name))
+    assert abs(np.median(closed[..., 2]) - skin) < abs(np.median(opened[..., 2]) - skin)
 
 
-def awake_cheek(name: str) -> np.ndarray:
+def cheek(name: str) -> np.ndarray:
     face = painter(name)._face
     x, y = face.points[50, :2].astype(int)
     return draw(name, say("X"))[y - 3 : y + 4, x - 3 : x + 4, 2]
@@ -249,9 +271,9 @@ def awake_cheek(name: str) -> np.ndarray:
 def test_glasses_are_never_smeared() -> None:
     found = studio("hopper").painter(close_up=True, width=SIZE, height=SIZE)
     found.paint(say("X"))
-    awake = found.pixels.copy()
+    opened = found.pixels.copy()
     found.paint(say("X", blink=1))
-    assert (found.pixels == awake).all()
+    assert (found.pixels == opened).all()
 
 
 # -- background -------------------------------------------------------------------------------------------------------
@@ -278,7 +300,8 @@ def test_transparent_pictures_keep_their_own_edge() -> None:
     rgb = pixels("collins")
     alpha = np.zeros(rgb.shape[:2], np.uint8)
     alpha[:, 60:260] = 255
-    found = open_studio(spec(picture=png(np.dstack([rgb, alpha])), background="#ff0000"))
+    photo = read_photo(png(np.dstack([rgb, alpha])))
+    found = Studio(photo, studio("collins").face, spec("collins", background="#ff0000"))
     still = found.still(close_up=False, size=SIZE)
     assert (still[:, :40] == (255, 0, 0)).all()
     assert np.abs(still[160, 160].astype(int) - (255, 0, 0)).max() > 60
@@ -293,7 +316,7 @@ def decode(path: Path) -> tuple[np.ndarray, dict[str, str]]:
 
 
 def test_a_portrait_becomes_a_video_with_a_mask(tmp_path: Path) -> None:
-    recording = Recording(SPEECH / "espeak-f3.flac")
+    recording = Recording(write_speech(tmp_path / "speech.wav"))
     outputs = [tmp_path / name for name in ("one.mp4", "other.mp4")]
     mask = tmp_path / "mask.mp4"
     render(recording, "p_full", outputs[0], character=spec("collins"), size=160, mask=mask)

@@ -17,6 +17,7 @@ import pytest
 
 from a2v.engine import LocalEngine, Settings, renderer
 from a2v.engine.audio import Recording
+from a2v.engine.characters.portraits import PortraitSpec
 from a2v.engine.errors import RenderError
 from a2v.engine.picture import load_picture
 from a2v.engine.render import picture_size, render
@@ -318,6 +319,23 @@ def test_a_picture_is_behind_the_person(make, container, tmp_path) -> None:
     assert near(frame[:30, :60], RED)
     assert near(frame[:30, -60:], BLUE)
     assert frame[128, 128].min() > 60  # the face
+
+
+def test_a_portrait_has_no_background_or_another_one(make) -> None:
+    picture = (Path(__file__).parent / "portraits/collins.jpg").read_bytes()
+    options = {
+        "subject": "p_full",
+        "character": PortraitSpec(model_id="p", display_name="P", picture=picture),
+        "size": 160,
+        "seconds": 0.04,
+    }
+    alpha = alpha_of(frames_of(make("webm", background="transparent", **options), "libvpx-vp9")[0])
+    assert alpha[:10, :10].max() < 0.05
+    assert alpha[60, 80] > 0.98
+    frame = rgb(frames_of(make("gif", background="#0000DC", **options))[0])
+    assert near(frame[:10, :10], BLUE)
+    red, green, blue = frame[60, 80]  # the face
+    assert red > green > blue > 60
 
 
 # -- options ----------------------------------------------------------------------------------------------------------
