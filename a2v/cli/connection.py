@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from a2v import AsyncA2V
-from a2v._budget.memory_store import SharedBudget
 from a2v._core.settings import Secret
 from a2v._unicode_paths import find_existing
 from a2v.cli.options import DEFAULT_SIZE, ServerOptions, UsageError
@@ -47,8 +46,11 @@ async def connect(server: ServerOptions, recordings: list[Path], size: int = DEF
         from a2v.engine import LocalEngine  # noqa: PLC0415  # an extra
     copies = [server.recordings] if server.recordings and server.recordings.is_dir() else []
     token = Secret(_engine_token(server.data_dir) if server.data_dir else None)
-    # A2V_BUDGET is that of an account elsewhere.
-    budget = SharedBudget() if os.environ.get("A2V_BUDGET") else None
+    budget = None
+    if os.environ.get("A2V_BUDGET"):  # that of an account elsewhere
+        from a2v._budget.memory_store import SharedBudget  # noqa: PLC0415  # few commands need it
+
+        budget = SharedBudget()
     async with (
         LocalEngine(
             data_dir=server.data_dir,
