@@ -77,6 +77,7 @@ _MAX_LOCAL = 500
 _STAGED_DAYS = 7
 _MAX_LISTED = 10
 _DRY_RUN_TIMEOUT = 15.0  # seconds
+_NOT_BEGUN = "a2v: interrupted before the batch began"
 _SQLITE = b"SQLite format 3\0"
 
 
@@ -119,7 +120,11 @@ async def run_batch(  # noqa: PLR0917  # the groups of options
     _check_paths(source, folder, journal, flags, server)
     async with AsyncExitStack() as stack:
         connection = _Connection(server, stack)
-        manifest = await _read(source, journal, staging, connection, dry_run=flags.dry_run)
+        try:
+            manifest = await _read(source, journal, staging, connection, dry_run=flags.dry_run)
+        except anyio.get_cancelled_exc_class():
+            eprint(_NOT_BEGUN)
+            raise
         # Its copy for a local engine is made by the run.
         background, _ = read_background(looks.background, server, dry_run=True)
         manifest = _with_options(manifest, looks.options(container=container, background=background))
@@ -361,7 +366,7 @@ class _BatchRun:
             if begun:
                 self._print_hints("interrupted")
             else:
-                eprint("a2v: interrupted before the batch began")
+                eprint(_NOT_BEGUN)
             raise
         except BrokenPipeError:
             if begun:

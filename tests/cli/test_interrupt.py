@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 
 import anyio
 import pytest
@@ -38,9 +39,25 @@ def test_generate_prints_how_to_resume(started, service, number):
     assert len(service.submissions) == 1
 
 
-def test_an_interrupted_submission_may_have_been_accepted(started, service):
-    import threading
+def test_a_batch_is_interrupted_while_it_asks_for_the_characters(started, service, tmp_path):
+    asked = threading.Event()
 
+    async def hold(_):
+        asked.set()
+        await anyio.sleep_forever()
+
+    service.reply("character.list", hold)
+    (tmp_path / "jobs.csv").write_text("model_id,audio_url\neva,https://example.com/hello.wav\n")
+
+    with started("batch", "jobs.csv", "-o", "videos") as process:
+        assert asked.wait(30)
+        output, errors = interrupt(process)
+
+    assert (process.returncode, output, errors) == (130, "", ["a2v: interrupted before the batch began"])
+    assert [path.name for path in tmp_path.iterdir()] == ["jobs.csv"]
+
+
+def test_an_interrupted_submission_may_have_been_accepted(started, service):
     arrived = threading.Event()
 
     async def hold(_):
