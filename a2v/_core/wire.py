@@ -242,23 +242,55 @@ def read_json(body: bytes) -> object:
         ProtocolError: The body is not strict JSON.
     """
     try:
-        value = _DECODER.decode(body.decode())
-        _refuse_depth(value)
+        return _parse(body)
     except (ValueError, RecursionError) as error:
         reason = "nested too deep" if isinstance(error, RecursionError) else str(error)
-    else:
-        return value
     raise ProtocolError(f"the response is not the expected JSON: {reason}")
 
 
+def _read_request(body: bytes) -> dict[str, Any]:
+    """Parse the body of a request. The messages are for clients in any language, so they quote none of Python's.
+
+    Raises:
+        ProtocolError: The body is not a JSON object.
+    """
+    try:
+        value = _parse(body)
+    except UnicodeDecodeError as error:
+        reason = f"it is not UTF-8 text (byte {error.start + 1})"
+    except json.JSONDecodeError as error:
+        reason = f"the mistake is in line {error.lineno}, column {error.colno}" if body.strip() else "it is empty"
+    except RecursionError:
+        reason = "it is nested too deep"
+    except _UnacceptableError as error:
+        reason = str(error)
+    except ValueError:
+        reason = "a number has too many digits"
+    else:
+        if isinstance(value, dict):
+            return cast("dict[str, Any]", value)
+        reason = "it is another kind of value"
+    raise ProtocolError(f"the body must be a JSON object: {reason}")
+
+
+def _parse(body: bytes) -> object:
+    value = _DECODER.decode(body.decode())
+    _refuse_depth(value)
+    return value
+
+
+class _UnacceptableError(ValueError):
+    """Python accepts this as JSON, and other parsers do not, or read something else."""
+
+
 def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
+    raise _UnacceptableError(f"{name} is not JSON")
 
 
 def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) != len(pairs):
-        raise ValueError("a key occurs twice")
+        raise _UnacceptableError("a key occurs twice")
     return value
 
 
@@ -508,15 +540,18 @@ def read_job(body: bytes) -> Job:
         ValueError: A field is invalid.
         ProtocolError: The body is not a JSON object.
     """
-    value = read_json(body)
-    if not isinstance(value, dict):
-        raise ProtocolError("the body must be a JSON object")
     keys = ("model_id", "pose_id", "audio_url", "with_mask")
-    fields = cast("dict[str, Any]", value)
+    fields = _read_request(body)
     sent: dict[str, Any] = {key: fields.get(key) for key in keys}
     # Only null means "not given"; other values are left for `Job` to check.
+    if sent["model_id"] is None and sent["pose_id"] is None:
+        raise InvalidArgumentError("model_id is missing: the id of a character such as 'eva_a0008'")
+    if sent["audio_url"] is None:
+        raise InvalidArgumentError("audio_url is missing: the URL of a speech recording")
     if sent["with_mask"] is None:
         sent["with_mask"] = False
+    if not isinstance(sent["with_mask"], bool):
+        raise InvalidArgumentError("with_mask must be true or false")
     known = {*keys, "text", "voice_name"}
     options = {key: option for key, option in fields.items() if key not in known and option is not None}
     return Job(**sent, options=options)
@@ -532,11 +567,12 @@ def read_speech(body: bytes) -> tuple[str, str]:
         ValueError: A field is invalid.
         ProtocolError: The body is not a JSON object.
     """
-    value = read_json(body)
-    if not isinstance(value, dict):
-        raise ProtocolError("the body must be a JSON object")
-    sent = cast("dict[str, Any]", value)
+    sent = _read_request(body)
     text, voice_name = sent.get("text"), sent.get("voice_name")
+    if text is None:
+        raise InvalidArgumentError("text is missing: the text to be spoken")
+    if voice_name is None:
+        raise InvalidArgumentError("voice_name is missing: the name of a voice from voice.list")
     check_speech(text, voice_name)
     return cast("tuple[str, str]", (text, voice_name))
 

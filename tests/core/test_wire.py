@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
 from a2v._core import wire
 from a2v._values.jobs import Job
 from a2v._values.models import Avatar, Character, Pose, Speech, Video, VideoStatus, Word
-from a2v.errors import ProtocolError
+from a2v.errors import InvalidArgumentError, ProtocolError
 
 
 def test_a_client_reads_every_value_that_a_server_writes() -> None:
@@ -84,23 +85,43 @@ def test_an_invalid_list_of_avatars(data) -> None:
         wire.avatar_list().read(data)
 
 
+@pytest.mark.parametrize("read", [wire.read_job, wire.read_speech])
 @pytest.mark.parametrize(
-    "body", [b"", b"[]", b"null", b"5", b'{"model_id": NaN}', b'{"model_id": "a", "model_id": "b"}']
+    ("body", "reason"),
+    [
+        (b"", "it is empty"),
+        (b" \n", "it is empty"),
+        (b"[]", "it is another kind of value"),
+        (b"null", "it is another kind of value"),
+        (b"5", "it is another kind of value"),
+        (b'{"model_id": NaN}', "NaN is not JSON"),
+        (b'{"model_id": "a", "model_id": "b"}', "a key occurs twice"),
+        (b'{"model_id":\n "a",}', "the mistake is in line 2, column "),
+        (b'{"model_id": "\xff"}', "it is not UTF-8 text (byte 15)"),
+        (b'{"a": ' + b"[" * 100_000, "it is nested too deep"),
+        (b'{"a": ' + b"[" * 100 + b"]" * 100 + b"}", "it is nested too deep"),
+        (b'{"a": ' + b"1" * 5000 + b"}", "a number has too many digits"),
+    ],
 )
-def test_a_body_that_is_no_job(body) -> None:
-    with pytest.raises(ProtocolError):
-        wire.read_job(body)
+def test_a_body_that_is_no_object_is_explained_in_the_words_of_json(read, body, reason) -> None:
+    """Clients may be written in any language."""
+    with pytest.raises(ProtocolError, match=f"^the body must be a JSON object: {re.escape(reason)}") as caught:
+        read(body)
+    for word in ("codec", "char ", "sys.", "delimiter", "response"):
+        assert word not in str(caught.value)
 
 
 @pytest.mark.parametrize(
     ("sent", "named"),
     [
-        ({}, "model_id"),
+        ({}, "^model_id is missing"),
+        ({"model_id": None, "audio_url": "https://x/a"}, "^model_id is missing"),
         ({"model_id": 5, "audio_url": "https://x/a"}, "model_id"),
-        ({"model_id": "eva_a0008"}, "audio_url"),
+        ({"model_id": "eva_a0008"}, "^audio_url is missing"),
+        ({"pose_id": "front", "audio_url": None}, "^audio_url is missing"),
         ({"model_id": "eva_a0008", "pose_id": "front", "audio_url": "https://x/a"}, "not both"),
         ({"model_id": "eva_a0008", "audio_url": "https://x/a", "with_mask": True}, "pose_id"),
-        ({"pose_id": "front", "audio_url": "https://x/a", "with_mask": "yes"}, "True or False"),
+        ({"pose_id": "front", "audio_url": "https://x/a", "with_mask": "yes"}, "must be true or false"),
         ({"model_id": "eva_a0008", "audio_url": ["https://x/a"]}, "audio_url"),
     ],
 )
@@ -118,8 +139,9 @@ def test_speeches() -> None:
     call = wire.voice_generate("Hello!", "heart")
     assert wire.read_speech(json.dumps(call.json).encode()) == ("Hello!", "heart")
     assert (call.name, call.about, call.costs, wire.voice_list().costs) == ("voice.generate", "voice_name", True, False)
-    with pytest.raises(ProtocolError, match="must be a JSON object"):
-        wire.read_speech(b"[]")
+    for sent, missing in (({"voice_name": "heart"}, "text"), ({"text": "Hello!"}, "voice_name")):
+        with pytest.raises(InvalidArgumentError, match=f"^{missing} is missing"):
+            wire.read_speech(json.dumps(sent).encode())
 
 
 def test_a_speech_has_its_words_if_they_are_known() -> None:

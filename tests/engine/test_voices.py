@@ -223,8 +223,8 @@ def test_the_calls(http, engine, quick_voice) -> None:
         ({"text": "Привет", "voice_name": "heart"}, 400, "cannot speak: 'П'"),
         ({"text": "a" * 5001, "voice_name": "heart"}, 400, "5001 characters, and 5000 are allowed"),
         ({"text": "", "voice_name": "heart"}, 400, "text must be the text to be spoken"),
-        ({"voice_name": "heart"}, 400, "text must be the text to be spoken"),
-        ({"text": "Hello"}, 400, "voice_name must be the name of a voice"),
+        ({"voice_name": "heart"}, 400, "text is missing"),
+        ({"text": "Hello"}, 400, "voice_name is missing"),
         (["Hello"], 400, "must be a JSON object"),
     ],
 )
