@@ -100,6 +100,29 @@ async def test_invalid_portraits_are_reported_and_do_not_affect_others(folder: P
     assert "keep one picture and one .toml" in problems["twice.jpg"]
 
 
+async def test_a_picture_that_is_replaced_is_another_portrait(folder: Path) -> None:
+    """Although its name and its settings are the same."""
+    catalogue = Catalogue(folder)
+    (folder / "ada.jpg").write_bytes(HOPPER)
+    before = (await catalogue.current()).specs["ada"]
+    (folder / "ada.jpg").write_bytes(COLLINS)
+    after = (await catalogue.current()).specs["ada"]
+    assert (before.picture, after.picture) == (HOPPER, COLLINS)
+    assert before.previews != after.previews
+
+
+async def test_problems_name_the_file_that_has_them(folder: Path) -> None:
+    (folder / "eva_a0008.jpg").write_bytes(HOPPER)
+    for name, table in (("latin", b"display_name = '\xe9'"), ("long", b"#" * 70_000)):
+        (folder / f"{name}.jpg").write_bytes(HOPPER)
+        (folder / f"{name}.toml").write_bytes(table)
+    assert [str(problem).partition(";")[0] for problem in (await Catalogue(folder).current()).problems] == [
+        "eva_a0008.jpg: its model_id is that of the built-in character eva_a0008",
+        "latin.toml: it is not UTF-8 text (byte 16)",
+        "long.toml: it is longer than 64 KiB",
+    ]
+
+
 def test_portraits_survive_the_way_to_another_process() -> None:
     portrait = PortraitSpec(
         model_id="é", display_name="É", picture=b"\n\0\xff", crop=(0, 0, 1, 0.5), background="#ffffff", blinking=True

@@ -242,6 +242,8 @@ _POSES: tuple[tuple[str, str, dict[Format, Framing]], ...] = (
 """The poses of each drawn character: suffix of the ``pose_id``, name and framings. The first is the default."""
 _PORTRAIT_POSES = (("full", "Full picture", False), ("closeup", "Close-up", True))
 """The poses of each portrait: suffix, name, and whether it is a close-up."""
+POSE_SUFFIXES = tuple(dict.fromkeys(suffix for suffix, *_ in (*_POSES, *_PORTRAIT_POSES)))
+"""The ends of ``pose_id``s, which no ``model_id`` may have."""
 
 
 @cache
@@ -328,22 +330,35 @@ def parse_character(name: str, content: bytes) -> CharacterSpec:
     stem = name.rpartition(".")[0] or name
     problems = list(id_problems(stem))
     try:
-        if len(content) > MAX_FILE_SIZE:
-            raise ValueError(f"it is longer than {MAX_FILE_SIZE // 1024} KiB")  # noqa: TRY301  # collected below
-        data = tomllib.loads(content.decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise CharacterError(name, [*problems, f"it is not UTF-8 text (byte {error.start})"]) from None
-    except (ValueError, RecursionError) as error:
-        raise CharacterError(name, [*problems, str(error)]) from None
-    try:
-        return _structure(character_id(stem), data, problems)
+        return _structure(character_id(stem), _read_toml(content, problems), problems)
     except ValueError as error:
         raise CharacterError(name, error.args) from None
+
+
+def _read_toml(content: bytes, problems: list[str]) -> dict[str, Any]:
+    """Return the content of a TOML file.
+
+    Raises:
+        ValueError: Its arguments are the problems, after those given.
+    """
+    try:
+        if len(content) > MAX_FILE_SIZE:
+            raise ValueError(f"it is longer than {MAX_FILE_SIZE // 1024} KiB")  # noqa: TRY301  # as other problems
+        return tomllib.loads(content.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise ValueError(*problems, f"it is not UTF-8 text (byte {error.start})") from None
+    except (ValueError, RecursionError) as error:
+        raise ValueError(*problems, str(error)) from None
 
 
 def character_id(stem: str) -> str:
     """Return the ``model_id`` that a file name means. Some systems store names with decomposed accents."""
     return unicodedata.normalize("NFC", stem)
+
+
+def name_of(model_id: str) -> str:
+    """Return the name that a character has if none is given."""
+    return model_id.replace("_", " ").replace("-", " ").strip().title() or model_id
 
 
 def id_problems(stem: str) -> Iterator[str]:
@@ -375,10 +390,10 @@ def parse_portrait(name: str, picture: bytes, settings: bytes | None) -> Portrai
     if settings is not None:
         name = f"{stem}.toml"
         try:
-            table = tomllib.loads(settings[: MAX_FILE_SIZE + 1].decode("utf-8-sig"))
-        except (ValueError, RecursionError) as error:
-            raise CharacterError(name, [*problems, str(error)]) from None
-    values = {"display_name": model_id.replace("_", " ").replace("-", " ").strip().title() or model_id} | table
+            table = _read_toml(settings, problems)
+        except ValueError as error:
+            raise CharacterError(name, error.args) from None
+    values = {"display_name": name_of(model_id)} | table
     checked = _checked(_PortraitSettings, values, "", problems)
     if checked is None:
         raise CharacterError(name, problems)
@@ -452,19 +467,17 @@ def _structure(model_id: str, data: dict[str, Any], problems: list[str]) -> Char
     for name, kind in (("palette", Palette), ("features", Features)):
         if isinstance(found.get(name), dict):
             found[name] = _checked(kind, found[name], f"{name}.", problems)
-    character = _checked(CharacterSpec, {"model_id": model_id} | found, "", problems, given=("model_id" in data))
+    if "model_id" in data:
+        problems.append("model_id must not be in the file: the name of the file is the model_id")
+    character = _checked(CharacterSpec, {"model_id": model_id} | found, "", problems)
     if character is None or problems:
         raise ValueError(*problems)
     return character
 
 
-def _checked(
-    kind: Callable[..., T], table: dict[str, Any], prefix: str, problems: list[str], *, given: bool = False
-) -> T | None:
+def _checked(kind: Callable[..., T], table: dict[str, Any], prefix: str, problems: list[str]) -> T | None:
     """Make a value of a table unless there are problems; add those of the table to the list."""
     fields = attrs.fields_dict(kind)  # type: ignore[arg-type]  # an attrs class
-    if given:
-        problems.append("model_id must not be in the file: the name of the file is the model_id")
     for key in [key for key in table if key not in fields]:
         near = difflib.get_close_matches(key, fields, 1)
         hint = (
@@ -483,7 +496,3 @@ def _checked(
             except ValueError as error:
                 problems.append(f"{prefix}{error}")
     return None if problems else kind(**table)
-
-
-POSE_SUFFIXES = (*(suffix for suffix, *_ in _POSES), "full")
-"""The ends of ``pose_id``s, which no ``model_id`` may have."""

@@ -41,7 +41,7 @@ from a2v.engine.characters.portraits import MAX_PICTURE, PICTURE_SUFFIXES
 from a2v.engine.errors import PortraitError, RenderCrashedError, ResourceExhaustedError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from a2v.engine.characters import CameraPose
 
@@ -89,8 +89,9 @@ def portable(spec: Character) -> bytes | None:
 
 @frozen
 class _Entry:
-    """What was read for one stem."""
+    """What was read for one stem. The name is that of the first file, for messages."""
 
+    name: str
     signature: object
     is_settled: bool
     result: Character | CharacterError
@@ -132,11 +133,12 @@ class Catalogue:
         self.error = None
         entries = {stem: await self._entry(stem, files) for stem, files in found.items()}
         if entries != self._entries:
-            snapshot = _combined({stem: entry.result for stem, entry in entries.items()})
+            snapshot = _combined(entries.values())
             _log_changes(self._snapshot, snapshot)
             self._entries, self._snapshot = entries, snapshot
 
     async def _entry(self, stem: str, files: Mapping[Path, os.stat_result]) -> _Entry:
+        name = next(iter(files)).name
         signature = [(path.name, one.st_ino, one.st_size, one.st_mtime_ns) for path, one in files.items()]
         known = self._entries.get(stem)
         if known and known.is_settled and known.signature == signature:
@@ -149,13 +151,11 @@ class Catalogue:
         except CharacterError as error:
             result = error
         except (RenderCrashedError, ResourceExhaustedError) as error:
-            result, is_settled = CharacterError(next(iter(files)).name, [f"it could not be examined: {error}"]), False
+            result, is_settled = CharacterError(name, [f"it could not be examined: {error}"]), False
         except OSError as error:
             # Another attempt may succeed: too many files are open, or the mode of the file was changed.
-            result, is_settled = CharacterError(next(iter(files)).name, [f"it cannot be read: {error.strerror}"]), False
-        if known and str(known.result) == str(result):
-            result = known.result
-        return _Entry(signature, is_settled, result)
+            result, is_settled = CharacterError(name, [f"it cannot be read: {error.strerror}"]), False
+        return _Entry(name, signature, is_settled, result)
 
 
 async def _read(files: list[Path]) -> Character:
@@ -213,20 +213,21 @@ def _read_file(path: Path, limit: int) -> bytes:
         return file.read(limit + 1)
 
 
-def _combined(results: Mapping[str, Character | CharacterError]) -> Characters:
+def _combined(entries: Iterable[_Entry]) -> Characters:
     """Make a snapshot; a character whose ``model_id`` another one has is a problem."""
     specs: dict[str, Character] = dict(built_in_characters())
     taken = {model_id.casefold(): f"the built-in character {model_id}" for model_id in specs}
     problems = []
-    for stem, result in results.items():
+    for entry in entries:
+        result = entry.result
         if isinstance(result, CharacterError):
             problems.append(result)
             continue
         if other := taken.get(result.model_id.casefold()):
             reason = f"its model_id is that of {other}; rename the file (upper and lower case count as the same)"
-            problems.append(CharacterError(f"{stem}.toml", [reason]))
+            problems.append(CharacterError(entry.name, [reason]))
             continue
-        taken[result.model_id.casefold()] = f"{stem}.toml"
+        taken[result.model_id.casefold()] = entry.name
         specs[result.model_id] = result
     return Characters(specs, tuple(problems))
 

@@ -14,7 +14,7 @@ import colorsys
 import random
 from typing import TYPE_CHECKING, get_args
 
-from a2v.engine.characters import CharacterSpec, Features, Outfit, Palette, Tones
+from a2v.engine.characters import CharacterSpec, Features, Outfit, Palette, Tones, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,7 +54,7 @@ def generate_character(model_id: str, seed: int, like: CharacterSpec | None = No
     Args:
         model_id: Its id; the display name is made of it.
         seed: Each one gives another character.
-        like: A character that it shall resemble; ``None``: none in particular.
+        like: A character that it resembles; ``None``: none in particular.
     """
     dice = random.Random(f"{seed} {like.model_id if like else ''}")  # noqa: S311  # not for secrets
     gender: Gender = like.gender if like else dice.choice(("female", "male"))
@@ -63,7 +63,7 @@ def generate_character(model_id: str, seed: int, like: CharacterSpec | None = No
     features = _features(dice, gender, age, like)
     return CharacterSpec(
         model_id=model_id,
-        display_name=model_id.replace("_", " ").replace("-", " ").strip().title() or model_id,
+        display_name=name_of(model_id),
         gender=gender,
         palette=_palette(dice, skin, features, like),
         features=features,
