@@ -1,7 +1,8 @@
-"""The engine as an ASGI application: the calls of the A2V API, the files, and the page.
+"""The engine as an ASGI application: the calls of the A2V API, uploads, the files, and the page.
 
 A request passes ``AccessMiddleware`` first, so everything here may assume that it is allowed. ``video.generate`` stores a task
-and returns its ``video_id`` at once; the ``RenderQueue`` does the rest. All other calls only read, from the ``TaskStore``.
+and returns its ``video_id`` at once; the ``RenderQueue`` does the rest. ``voice.generate`` stores a speech, and an upload a
+recording. All other calls only read, from the ``TaskStore``.
 JSON is written by ``wire``, the same module with which the client reads it.
 """
 
@@ -64,8 +65,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 MAX_BODY = 64 * 1024
-MAX_TEXT = 5000
-"""The longest text to synthesize, in characters: some five minutes of speech."""
 MAX_WAITING_TEXTS = 50
 MAX_LISTED = 2000
 """The maximum number of videos in `video.list`, if they fit into a response."""
@@ -83,8 +82,9 @@ def create_app(settings: Settings | None = None, *, renderer: Renderer | None = 
 
     The calls are ``GET /v1/a2v/character.list``, ``POST /v1/a2v/video.generate``, ``GET /v1/a2v/video.get`` and, in the later
     revision, ``GET /v1/a2v/video.list``, ``avatar.list`` and ``avatar-pose.list``, ``GET /v1/tts/voice.list`` and ``POST
-    /v1/tts/voice.generate``; ``GET /openapi.json`` describes them. In addition, ``GET /`` is a page, ``GET /health`` reports whether
-    the engine works, and ``/files/``, ``/masks/``, ``/previews/``, ``/speeches/`` and ``/voices/`` serve the URLs in responses to everyone who knows them.
+    /v1/tts/voice.generate``; ``/v1/a2v/uploads`` takes recordings. ``GET /openapi.json`` describes them. In addition, ``GET /`` is a
+    page, ``GET /health`` reports whether the engine works, ``GET /metrics`` has its metrics, and ``/files/``, ``/masks/``,
+    ``/previews/``, ``/speeches/`` and ``/voices/`` serve the URLs in responses to everyone who knows them.
 
     Args:
         settings: The settings. ``None``: ``Settings()``. Clients must send ``settings.token``.
@@ -362,7 +362,7 @@ async def voice_generate(request: Request) -> Response:
     """Let a voice speak a text."""
     engine = _engine(request)
     text, voice_name = await _read_json(request, wire.read_speech)
-    limit = wire.MAX_TEXT if engine.settings.like_hosted else MAX_TEXT
+    limit = engine.settings.text_limit
     if len(text) > limit:
         raise HTTPException(
             400, f"the text has {len(text)} characters, and {limit} are allowed: split it into several texts"
@@ -642,15 +642,13 @@ async def page_videos(request: Request) -> Response:
     if request.method == "POST":
         return await _submit(request, await _read_json(request, _read_checked_job), only_uploads=True)
     engine, version = _engine(request), request.query_params.get("version")
+    changes, state = engine.store.changes, page_state(*await _page_content(request))
     with anyio.move_on_after(PAGE_WAIT_SECONDS):
-        while not engine.stopping.is_set():
-            changes = engine.store.changes
-            state = page_state(*await _page_content(request))
-            if state["version"] != version:
-                break
-            while engine.store.changes == changes and not engine.stopping.is_set():  # noqa: ASYNC110  # a counter of SQLite
-                await anyio.sleep(PAGE_INTERVAL)
-    return _success(page_state(*await _page_content(request)))
+        while state["version"] == version and not engine.stopping.is_set():
+            await anyio.sleep(PAGE_INTERVAL)
+            if engine.store.changes != changes:
+                changes, state = engine.store.changes, page_state(*await _page_content(request))
+    return _success(state)
 
 
 async def page_upload(request: Request) -> Response:

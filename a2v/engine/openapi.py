@@ -10,7 +10,16 @@ from a2v._version import __version__
 from a2v.engine import voices
 from a2v.engine.recording_fetcher import HTTP_URL, UPLOAD_URL
 from a2v.engine.settings import FRAME_RATES, SIZES, Format
-from a2v.engine.video_options import MAX_ANIMATION_SECONDS, Container
+from a2v.engine.video_options import (
+    COLOUR,
+    MAX_ANIMATION_SECONDS,
+    MAX_GIF_FPS,
+    OWN,
+    TRANSPARENT,
+    WITH_ALPHA,
+    WITH_MASK,
+    Container,
+)
 
 if TYPE_CHECKING:
     from a2v.engine.characters.catalogue import Characters
@@ -133,11 +142,6 @@ def _upload_paths() -> dict[str, Json]:
     }
 
 
-_SPOKEN = (
-    "The text, at most 5,000 characters. Other Latin letters and common signs may be used, too; the rest is refused."
-)
-_SPOKEN_PATTERN = r"^[ -~]{0,2500}[A-Za-z][ -~]{0,2499}$"
-
 _ERRORS = {
     400: "The request is invalid; `message` says why.",
     401: "The token is missing or wrong.",
@@ -231,10 +235,10 @@ def _schemas(settings: Settings, known: Characters) -> Json:
         ),
         "Video": _object({"video_id": _ID, "video_url": {**_URL, "type": ["string", "null"]}}),
     }
-    return schemas | (_later_schemas(names, known) if settings.revision == "later" else {})
+    return schemas | (_later_schemas(settings, names, known) if settings.revision == "later" else {})
 
 
-def _later_schemas(names: Json, known: Characters) -> Json:
+def _later_schemas(settings: Settings, names: Json, known: Characters) -> Json:
     status = {"type": "string", "enum": [one.value for one in VideoStatus if one is not VideoStatus.UNKNOWN]}
     video = {"video_id": _ID, "status": status, "video_url": {**_URL, "type": ["string", "null"]}}
     pose = {"pose_id": _TEXT, "name": _TEXT, "preview_url": _URL}
@@ -250,9 +254,7 @@ def _later_schemas(names: Json, known: Characters) -> Json:
         "Video": _object(video, {"mask_video_url": _URL, "message": _TEXT}),
         "Pose": _object(pose),
         "Voice": _object(voice),
-        "Text": _object(
-            {"text": {**_TEXT, "pattern": _SPOKEN_PATTERN, "description": _SPOKEN}, "voice_name": _voice_name()}
-        ),
+        "Text": _object({"text": _spoken(settings.text_limit), "voice_name": _voice_name()}),
         "Speech": _object({"url": {**_URL, "description": "An `audio_url`, for a day."}}, {"words": _list("Word")}),
         "Word": _object({"text": _TEXT, "start": {"type": "number"}, "end": {"type": "number"}}),
         "Avatar": _object({"id": _TEXT, "avatar_type": kinds, **names, "poses": _list("Pose")}),
@@ -282,32 +284,42 @@ def _options() -> Json:
     return {
         "size": one_of(SIZES, "The shorter side in pixels. By default a setting of the engine."),
         "format": one_of(get_args(Format), "The shape: 1:1, 9:16 or 16:9. By default a setting of the engine."),
-        "fps": one_of(FRAME_RATES, "Frames per second; at most 50 for `gif`. By default a setting of the engine."),
+        "fps": one_of(FRAME_RATES, "Frames per second. By default a setting of the engine."),
         "container": one_of(
             get_args(Container),
             "The format of the file: H.264 (the default), VP9, ProRes 4444, or animated pictures of at most "
-            f"{MAX_ANIMATION_SECONDS:g} s without sound. A mask needs `mp4`.",
+            f"{MAX_ANIMATION_SECONDS:g} s without sound.",
         ),
         "background": {
             "type": ["string", "null"],
-            "pattern": f"^(character|transparent|#[0-9a-fA-F]{{6}}|{HTTP_URL})$",
+            "pattern": f"^({OWN}|{TRANSPARENT}|{COLOUR}|{HTTP_URL})$",
             "description": background,
         },
     }
 
 
 def _combinations() -> list[Json]:
-    """Return which options go together."""
+    """Return which options go together, as ``video_options.read_options`` checks it."""
 
-    def rule(name: str, value: str, then: Json) -> Json:
-        return {"if": {"properties": {name: {"const": value}}, "required": [name]}, "then": then}
+    def rule(name: str, value: Any, then: Json, description: str) -> Json:
+        condition = {"properties": {name: {"const": value}}, "required": [name]}
+        return {"description": description, "if": condition, "then": then}
 
-    slow = [rate for rate in FRAME_RATES if rate <= 50]
-    see_through = {"properties": {"container": {"enum": ["webm", "mov", "webp"]}}, "required": ["container"]}
+    slow = [rate for rate in FRAME_RATES if rate <= MAX_GIF_FPS]
+    with_alpha = {"properties": {"container": {"enum": WITH_ALPHA}}, "required": ["container"]}
     return [
-        rule("container", "gif", {"properties": {"fps": {"enum": [*slow, None]}}}),
-        rule("background", "transparent", see_through),
+        rule("container", "gif", {"properties": {"fps": {"enum": [*slow, None]}}}, f"At most {MAX_GIF_FPS} fps."),
+        rule("background", TRANSPARENT, with_alpha, "Only some containers can be transparent."),
+        rule(
+            "with_mask", True, {"properties": {"container": {"enum": [WITH_MASK, None]}}}, f"A mask needs {WITH_MASK}."
+        ),
     ]
+
+
+def _spoken(limit: int) -> Json:
+    more = "Other Latin letters and common signs may be used, too; the rest is refused."
+    pattern = f"^[ -~]{{0,{limit // 2}}}[A-Za-z][ -~]{{0,{limit // 2 - 1}}}$"
+    return {**_TEXT, "pattern": pattern, "description": f"The text, at most {limit:,} characters. {more}"}
 
 
 def _voice_name() -> Json:

@@ -310,3 +310,8 @@ class Settings:
     def audio_limit(self) -> float:
         """The longest recording to render in seconds, with ``like_hosted`` taken into account."""
         return self.max_audio_seconds or (60.0 if self.like_hosted else 1800.0)
+
+    @property
+    def text_limit(self) -> int:
+        """The longest text to synthesize in characters, with ``like_hosted`` taken into account: some five minutes of speech."""
+        return 500 if self.like_hosted else 5000

@@ -25,11 +25,15 @@ TRANSPARENT, OWN = "transparent", "character"
 """Values of ``background``: no background, and that of the character."""
 WITH_ALPHA: tuple[Container, ...] = ("webm", "mov", "webp")
 """The containers that can be transparent."""
+WITH_MASK: Container = "mp4"
+"""The container of a video with a mask."""
 ANIMATIONS: tuple[Container, ...] = ("webp", "gif")
 """The containers that are animated pictures: short, and without sound."""
 MAX_ANIMATION_SECONDS = 30.0
-_MAX_GIF_FPS = 50  # browsers show faster ones slowly
-_COLOUR = re.compile(r"#[0-9A-Fa-f]{6}")
+MAX_GIF_FPS = 50
+"""The highest frame rate of a GIF: browsers show faster ones slowly."""
+COLOUR = r"#[0-9A-Fa-f]{6}"
+"""The form of a colour."""
 _KEYS = ("size", "format", "fps", "container", "background")
 
 
@@ -64,7 +68,7 @@ class VideoOptions:
     @property
     def background_url(self) -> str | None:
         """The URL of the picture, if the background is one."""
-        is_url = self.background not in (OWN, TRANSPARENT) and not _COLOUR.fullmatch(self.background)
+        is_url = self.background not in (OWN, TRANSPARENT) and not re.fullmatch(COLOUR, self.background)
         return self.background if is_url else None
 
 
@@ -85,12 +89,13 @@ def read_options(given: Mapping[str, Any], settings: Settings, *, with_mask: boo
             hint = f"did you mean {near[0]}?" if near else f"the optional ones are with_mask, {', '.join(_KEYS)}"
             raise ValueError(f"{key!r} is not a field of video.generate; {hint}")
     container: Container = _one_of("container", given.get("container", "mp4"), get_args(Container))
-    fps = _one_of("fps", given.get("fps", settings.fps), FRAME_RATES)
-    if container == "gif" and fps > _MAX_GIF_FPS:
-        raise ValueError(f"fps must be at most {_MAX_GIF_FPS} for the container gif, got {fps}")
-    if with_mask and container != "mp4":
+    default_fps = min(settings.fps, MAX_GIF_FPS) if container == "gif" else settings.fps
+    fps = _one_of("fps", given.get("fps", default_fps), FRAME_RATES)
+    if container == "gif" and fps > MAX_GIF_FPS:
+        raise ValueError(f"fps must be at most {MAX_GIF_FPS} for the container gif, got {fps}")
+    if with_mask and container != WITH_MASK:
         raise ValueError(
-            f"with_mask needs the container mp4, not {container}: a transparent WebM or MOV has alpha instead"
+            f"with_mask needs the container {WITH_MASK}, not {container}: a transparent WebM or MOV has alpha instead"
         )
     return VideoOptions(
         size=_one_of("size", given.get("size", settings.size), SIZES),
@@ -116,9 +121,9 @@ def _background(value: Any, container: Container) -> str:
     if value == TRANSPARENT and container not in WITH_ALPHA:
         names = " or ".join(", ".join(WITH_ALPHA).rsplit(", ", 1))
         raise ValueError(f"background: 'transparent' needs the container {names}; {container} has no transparency")
-    if value in (TRANSPARENT, OWN) or _COLOUR.fullmatch(value):
+    if value in (TRANSPARENT, OWN) or re.fullmatch(COLOUR, value):
         return value
-    if "://" not in value:
+    if "://" not in value or value.lower().startswith("upload:"):
         raise ValueError(f"background must be {rule}; got {value!r}")
     from a2v.engine.recording_fetcher import check_audio_url  # noqa: PLC0415  # worker processes need no HTTP library
 

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import time
+from itertools import product
 
 import pytest
 from anyio.from_thread import start_blocking_portal
 from hypothesis import HealthCheck, Phase, given, settings
 
 from a2v._core import wire
-from a2v.engine import LocalEngine
+from a2v.engine import LocalEngine, Settings
+from a2v.engine.characters import built_in_characters
+from a2v.engine.characters.catalogue import Characters
+from a2v.engine.openapi import openapi_document
+from a2v.engine.video_options import read_options
 
 pytestmark = pytest.mark.extended
+jsonschema = pytest.importorskip("jsonschema", reason="needs the dependency group `extended`")
 schemathesis = pytest.importorskip("schemathesis", reason="needs the dependency group `extended`")
 
 SEED = [(wire.CHARACTER_LIST, "GET"), (wire.VIDEO_GENERATE, "POST"), (wire.VIDEO_GET, "GET")]
@@ -104,3 +110,43 @@ def test_responses_match_the_description(described, path, method, mode):
     ask()
     # No generated content has the hash in the path: 409.
     assert statuses & ({200, 404, 409} if mode == "allowed" else {400, 404})
+
+
+VALUES = {
+    "size": (512, 500, "512", None),
+    "format": ("landscape", "wide", None),
+    "fps": (24, 50, 60, 29.97, None),
+    "container": ("mp4", "webm", "mov", "webp", "gif", "avi", None),
+    "background": ("character", "transparent", "#20aF60", "#12345", "https://example.com/a.png", "blue", 7, None),
+    "with_mask": (True, False, None),
+}
+
+
+@pytest.mark.parametrize("fps", [25, 60])
+def test_the_description_accepts_the_same_options_as_the_engine(fps):
+    engine = Settings(fps=fps)
+    document = openapi_document(engine, Characters(built_in_characters()), "http://127.0.0.1")
+    job = {"pose_id": "eva_a0008_front", "audio_url": "https://example.com/a.wav"}
+    validator = jsonschema.Draft202012Validator(
+        {"$ref": "#/components/schemas/JobOfPose", "components": document["components"]}
+    )
+    for values in product(*VALUES.values()):
+        sent = dict(zip(VALUES, values, strict=True))
+        given = {name: value for name, value in sent.items() if name != "with_mask" and value is not None}
+        try:
+            read_options(given, engine, with_mask=bool(sent["with_mask"]))
+        except ValueError as error:
+            refusal = str(error)
+        else:
+            refusal = None
+        assert validator.is_valid(job | sent) is (refusal is None), (sent, refusal)
+
+
+@pytest.mark.parametrize("like_hosted", [False, True])
+def test_the_description_has_the_limit_of_texts(like_hosted):
+    engine = Settings(like_hosted=like_hosted)
+    document = openapi_document(engine, Characters(built_in_characters()), "http://127.0.0.1")
+    text = jsonschema.Draft202012Validator(document["components"]["schemas"]["Text"]["properties"]["text"])
+    limit = 500 if like_hosted else 5000
+    assert f"at most {limit:,} characters" in text.schema["description"]
+    assert [text.is_valid("a" * length) for length in (1, limit, limit + 1)] == [True, True, False]

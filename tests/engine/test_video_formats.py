@@ -367,6 +367,8 @@ def test_settings_are_the_defaults_of_options() -> None:
         **DEFAULTS | {"size": 720, "format": "landscape", "fps": 50}
     )
     assert read_options({"fps": 24, "size": 512}, settings, with_mask=False).fps == 24
+    # Not every default suits every container.
+    assert read_options({"container": "gif"}, Settings(fps=60), with_mask=False).fps == 50
 
 
 REFUSED = [
@@ -386,6 +388,7 @@ REFUSED = [
     ({"background": "transparent"}, "background: 'transparent' needs the container webm, mov or webp; mp4 has no"),
     ({"background": "transparent", "container": "gif"}, "gif has no transparency"),
     ({"background": "ftp://example.com/a.png"}, "background must be an http(s):// URL"),
+    ({"background": f"upload://{'0' * 64}"}, "background must be a colour"),
     ({"background": "https://me:secret@example.com/a.png"}, "background must not contain a user name"),
 ]
 
