@@ -262,6 +262,9 @@ async def test_a_file_that_cannot_be_read_any_more(tmp_path):
 async def test_other_servers_are_asked_once_and_accept_nothing(recording):
     with testing.Service(token=TOKEN).server() as server:
         async with a2v.AsyncA2V(TOKEN, base_url=server.base_url) as client:
+            async with anyio.create_task_group() as tasks:
+                for _ in range(5):
+                    tasks.start_soon(client.accepts_uploads)
             assert not await client.accepts_uploads()
             for _ in range(2):
                 with pytest.raises(a2v.StagingError, match="accepts no uploads"):
@@ -304,14 +307,17 @@ async def test_a_transport_of_httpx2(engine, recording, anyio_backend_name):
 @pytest.mark.anyio
 async def test_uploads_do_not_count_for_the_limits(recording, tmp_path):
     async with (
-        LocalEngine(token=TOKEN, requests_per_minute=2, quota=2) as engine,
+        LocalEngine(token=TOKEN, data_dir=tmp_path / "data", requests_per_minute=2, quota=2) as engine,
         a2v.AsyncA2V(TOKEN, base_url=engine.base_url) as client,
     ):
         for number in range(5):
             other = tmp_path / f"{number}.wav"
             other.write_bytes(b"RIFF%d" % number)
             await client.upload(other)
-        await client.videos.generate(**JOB, audio_url=await client.upload(recording))
+        task = await client.videos.generate(**JOB, audio_url=await client.upload(recording))
+        # The second of two requests.
+        assert [video.video_id for video in await client.videos.list()] == [task.video_id]
+    assert len(list((tmp_path / "data/uploads").iterdir())) == 6
 
 
 def test_the_sync_client_and_staging(recording, tmp_path):

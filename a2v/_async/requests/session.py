@@ -81,7 +81,7 @@ class LoopState:
         transport: The connections.
         dispatcher: Sends the requests.
         scopes: The cancel scopes of everything that waits.
-        uploading: The locks of the recordings that are being uploaded.
+        uploading: The locks of the recordings that are being uploaded, and of the question whether they can be.
         contexts: How many ``async with`` blocks are open.
         closed: Whether the last of them was left.
     """

@@ -71,11 +71,12 @@ class Uploads:
             A2VError: The question could not be answered.
         """
         if not self._was_asked and session.base_url != HOSTED:
-            try:
-                self.limits = await session.call(wire.upload_limits())
-            except NotFoundError:
-                self.limits = None
-        self._was_asked = True
+            with session.in_use() as state:
+                # Others that ask meanwhile wait for the same answer.
+                async with state.uploading.setdefault(wire.UPLOADS, anyio.Lock()):
+                    if not self._was_asked:
+                        self.limits = await _ask(session)
+                        self._was_asked = True
         return self.limits is not None
 
     async def add(self, session: Session, path: Path) -> str:
@@ -159,6 +160,13 @@ async def _in_thread(function: Callable[[], T]) -> T:
     from a2v import _threads  # noqa: PLC0415  # with asyncio, which not every process that imports the client needs
 
     return await _threads.run(function)
+
+
+async def _ask(session: Session) -> wire.UploadLimits | None:
+    try:
+        return await session.call(wire.upload_limits())
+    except NotFoundError:
+        return None
 
 
 async def _exchange(
