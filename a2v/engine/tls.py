@@ -119,6 +119,8 @@ def _load(cert: Path, key: Path) -> ssl.SSLContext:
                 "was made for, and put the server's own certificate before its issuers'"
             ) from None
         raise ConfigurationError(f"tls_cert, tls_key: {cert} and {key} cannot be used: {_reason(error)}") from None
+    except OSError as error:  # replaced since they were read
+        raise ConfigurationError(f"tls_cert, tls_key: {cert} and {key} cannot be read: {error.strerror}") from None
     _verify(context, cert, chain)
     return context
 

@@ -15,7 +15,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
 import a2v
-from a2v.engine import LocalEngine, http_connections, server, tls
+from a2v.engine import LocalEngine, Settings, http_connections, server, tls
 from a2v.errors import ConfigurationError
 from tests.certificates import HOUR, Certificate
 
@@ -125,6 +125,20 @@ async def test_a_renewed_certificate_is_used_without_a_restart(certificate, tmp_
         old.key.write_bytes(new.private)
         await until_logged(caplog, "the new certificate is in use")
         assert await is_served(engine, new)
+
+
+def test_a_file_that_is_removed_while_it_is_loaded_is_reported(certificate, monkeypatch):
+    read = tls._read
+
+    def read_then_remove(name, path, **options):
+        content = read(name, path, **options)
+        if name == "tls_key":
+            path.unlink()
+        return content
+
+    monkeypatch.setattr(tls, "_read", read_then_remove)
+    with pytest.raises(ConfigurationError, match=r"^tls_cert, tls_key: .* cannot be read: No such file"):
+        tls.load(Settings(tls_cert=certificate.cert, tls_key=certificate.key))
 
 
 def _other(tmp_path, _):
