@@ -5,8 +5,9 @@ Checks, in this order; the first that fails is the response:
 1. ``Host`` is a name of this engine (else 421). A web page can point its own domain at 127.0.0.1 (DNS rebinding), and then
    is same-origin with the engine; its requests still carry the foreign name.
 2. ``Origin`` is absent or the engine's own, and ``Sec-Fetch-Site`` does not say cross-site (else 403).
-3. The token (else 401), unless the route is public, or is the page and the request comes from this machine.
-4. The rate limit (else 429) and the quota (else 403), for requests with the token.
+3. The token (else 401), unless the route is public, or is the page and the request comes from this machine. The page may send
+   anything but a GET only with its own ``Origin`` (else 403).
+4. The rate limit (else 429) and the quota (else 403), unless the route is public, is the page, or does not count.
 
 Access is denied by default: ``app.py`` lists the public routes, and every other request needs the token, whether or not a
 route exists for it. A request is matched by the routes' own ``matches``, so this module and the router cannot disagree about

@@ -31,7 +31,7 @@ function size(bytes) {
   return bytes < 1e6 ? `${Math.ceil(bytes / 1e3)} kB` : `${(bytes / 1e6).toFixed(1)} MB`;
 }
 
-function tell(root) {
+function showAges(root) {
   for (const time of root.querySelectorAll("time")) {
     const then = new Date(time.dateTime);
     time.textContent = age((Date.now() - then) / 1000);
@@ -39,7 +39,7 @@ function tell(root) {
   }
 }
 
-function measure(root) {
+function showLengths(root) {
   for (const video of root.querySelectorAll("video")) {
     const show = () => {
       if (!Number.isFinite(video.duration)) return;
@@ -51,7 +51,7 @@ function measure(root) {
   }
 }
 
-setInterval(() => tell(document), 10000);
+setInterval(() => showAges(document), 10000);
 
 // -- the videos -------------------------------------------------------------------------------------------------------
 
@@ -65,8 +65,8 @@ function show(state) {
       const template = document.createElement("template");
       template.innerHTML = html;  // made and escaped by the engine
       const fresh = template.content.firstElementChild;
-      tell(fresh);
-      measure(fresh);
+      showAges(fresh);
+      showLengths(fresh);
       card ? card.replaceWith(fresh) : list.prepend(fresh);
       card = fresh;
     }
@@ -85,7 +85,7 @@ let request = null;
 async function follow() {
   let version = list.dataset.version, failures = 0;
   for (;;) {
-    // A hidden page needs no news, and browsers allow few connections to one server.
+    // A hidden page needs no updates, and browsers allow few connections to one server.
     if (document.hidden) await new Promise(done => document.addEventListener("visibilitychange", done, {once: true}));
     request = new AbortController();
     try {
@@ -219,7 +219,7 @@ document.addEventListener("drop", event => {
 $("#new").hidden = false;
 const first = form.querySelector("input[name=person]:checked");
 if (first) poses(first);
-tell(document);
-measure(document);
+showAges(document);
+showLengths(document);
 refresh();
 follow();

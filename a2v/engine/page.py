@@ -13,7 +13,7 @@ import json
 from datetime import UTC, datetime
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 from attrs import frozen
 
@@ -61,8 +61,16 @@ class PageVideo:
     position: int | None = None
 
 
-def page_state(avatars: Sequence[Avatar], videos: Sequence[PageVideo]) -> dict[str, object]:
-    """Return the list of videos for the script: a card for each, a summary, and the version of all that.
+class PageState(TypedDict):
+    """The list of videos for the script: a card for each, a summary, and the version of all that."""
+
+    cards: list[dict[str, str]]
+    summary: str
+    version: str
+
+
+def page_state(avatars: Sequence[Avatar], videos: Sequence[PageVideo]) -> PageState:
+    """Return the list of videos for the script.
 
     Args:
         avatars: The avatars.
@@ -81,8 +89,8 @@ def page_state(avatars: Sequence[Avatar], videos: Sequence[PageVideo]) -> dict[s
         for status in (VideoStatus.IN_PROGRESS, VideoStatus.PENDING)
         if counts[status]
     ]
-    state: dict[str, object] = {"cards": cards, "summary": ", ".join(busy)}
-    return state | {"version": _digest(state)}
+    summary = ", ".join(busy)
+    return {"cards": cards, "summary": summary, "version": _digest([cards, summary])}
 
 
 def page_html(avatars: Sequence[Avatar], videos: Sequence[PageVideo], max_bytes: int = 0) -> str:
@@ -95,7 +103,6 @@ def page_html(avatars: Sequence[Avatar], videos: Sequence[PageVideo], max_bytes:
     """
     state = page_state(avatars, videos)
     cards = state["cards"]
-    assert isinstance(cards, list)  # noqa: S101  # for type checkers
     people = "".join(_person(avatar, is_first=not number) for number, avatar in enumerate(avatars))
     icon = f'<link rel=icon href="{escape(avatars[0].preview_url)}">' if avatars else ""
     poses = "".join(_poses(avatar) for avatar in avatars if avatar.poses)
@@ -113,7 +120,7 @@ def page_html(avatars: Sequence[Avatar], videos: Sequence[PageVideo], max_bytes:
         f"<fieldset><legend>Who speaks?</legend><div class=people>{people}</div>{poses}</fieldset>"
         "<button class=make disabled>Make the video</button></form>"
         "<section aria-labelledby=videos><div class=head><h2 id=videos>Videos</h2>"
-        f"<p id=summary class=soft aria-live=polite>{escape(str(state['summary']))}</p></div>"
+        f"<p id=summary class=soft aria-live=polite>{escape(state['summary'])}</p></div>"
         f"<p id=nothing class=nothing{' hidden' if cards else ''}>None yet. The videos of all clients of this engine appear here.</p>"
         f'<ul id=list class=grid data-version="{state["version"]}">{"".join(card["html"] for card in cards)}</ul></section></div></main>'
         "<footer class=soft>All videos are synthetic, and say so in their metadata. "

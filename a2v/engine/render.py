@@ -1,4 +1,4 @@
-"""Renders a video: a recording and a character in, an MP4 out, and a mask if requested.
+"""Renders a video: a recording and a character in, a video file out, and a mask if requested.
 
 1. The recording is decoded and analysed: probabilities of visemes and loudness, every 10 ms (``lipsync``).
 2. ``animation`` makes a ``FacePose`` per frame of it.
@@ -31,7 +31,7 @@ from a2v.engine.errors import RenderError
 from a2v.engine.lipsync import analyse_pieces
 from a2v.engine.picture import load_picture, to_bgra
 from a2v.engine.video_options import ANIMATIONS, MAX_ANIMATION_SECONDS, OWN, TRANSPARENT
-from a2v.engine.video_writer import MASK, PORTRAIT_OPTIONS, Encoding, encoding_of, make_buffer, open_video
+from a2v.engine.video_writer import MASK, PORTRAIT_OPTIONS, encoding_of, make_buffer, open_video
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,6 +12,7 @@ a restart are all queries. The render queue is the only writer of statuses, and 
   put back with ``requeue`` and does not count.
 * A task keeps its character (``add``), so a character that is changed or deleted meanwhile does not affect it. Equal ones are
   stored once, and deleted with the last task that needs them.
+* Two further tables have the uploads, whose files ``Uploads`` owns, and the number of requests that count against the quota.
 * Files can be damaged. A row with impossible values becomes a failed task instead of an error of every listing, and a row
   whose ``video_id`` is not 32 hexadecimal digits is ignored, because the ``video_id`` becomes part of paths.
 """
@@ -209,7 +210,8 @@ class TaskStore:
 
     def pending(self) -> list[str]:
         """Return the video_ids of the pending tasks, oldest first."""
-        return [task.video_id for task in self._select("WHERE status = ? ORDER BY number", VideoStatus.PENDING.value)]
+        rows = self._db.execute("SELECT video_id FROM tasks WHERE status = 'pending' ORDER BY number")
+        return [video_id for (video_id,) in rows if _is_video_id(video_id)]
 
     def add(self, job: Job, character: bytes | None = None, recording: str = "") -> Task:
         """Store a new pending task.
@@ -413,9 +415,8 @@ def _read(  # noqa: PLR0917  # the columns
     known = VideoStatus(status) if isinstance(status, str) and status in _STATUSES else VideoStatus.UNKNOWN
     submitted = created if isinstance(created, float) and 0 <= created < _YEAR_9999 else 0.0
     read = _read_options(options)
-    is_intact = isinstance(subject_id, str) and isinstance(audio_url, str) and known is not VideoStatus.UNKNOWN
-    is_intact = is_intact and read is not None
-    if not is_intact:
+    is_intact = isinstance(subject_id, str) and isinstance(audio_url, str) and read is not None
+    if not is_intact or known is VideoStatus.UNKNOWN:
         known, message = VideoStatus.FAILED, "what the engine stored about this video is damaged"
     return Task(
         video_id=video_id,

@@ -130,7 +130,7 @@ class Uploads:
         try:
             with anyio.fail_after(MAX_SECONDS):
                 digest = await _write(part, size, blocks)
-            if digest != (sha256 or digest):
+            if sha256 not in (None, digest):
                 raise UploadError(
                     409, "the content does not have this SHA-256: the file was changed while it was sent, or damaged"
                 )
