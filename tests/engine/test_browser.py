@@ -335,5 +335,11 @@ def test_the_page_says_when_the_engine_is_gone_and_goes_on_when_it_is_back(open_
     limits = {"latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
     open_page.call("Network.emulateNetworkConditions", offline=True, **limits)
     until(open_page, "document.querySelector('.banner').hidden", "False")
+    assert "The engine does not respond" in open_page.evaluate("document.querySelector('.banner').innerText")
     open_page.call("Network.emulateNetworkConditions", offline=False, **limits)
     until(open_page, "document.querySelector('.banner').hidden", "True")
+    assert open_page.evaluate("document.querySelector('.banner').innerText") == ""
+    # The list is followed again.
+    open_page.evaluate(DROP % json.dumps(["afterwards.wav"]))
+    open_page.evaluate("document.querySelector('.make').click()")
+    until(open_page, "document.querySelector('.card h3').textContent", "afterwards.wav")

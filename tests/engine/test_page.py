@@ -13,7 +13,7 @@ import pytest
 
 from a2v import Avatar, Pose, Video, VideoStatus
 from a2v.engine import LocalEngine, Settings, create_app
-from a2v.engine.page import PageVideo, page_html
+from a2v.engine.page import PageVideo, page_html, page_state
 from a2v.engine.task_store import Task
 
 
@@ -81,9 +81,19 @@ def test_foreign_text_is_escaped():
     assert nasty in [attributes.get("aria-label", "").partition(": ")[2] for tag, attributes in found if tag == "video"]
 
 
-@pytest.mark.parametrize("status", [one for one in VideoStatus if one is not VideoStatus.UNKNOWN])
-def test_every_status_has_a_label(status):
-    assert "eva_a0008" in page_html([], [_video(status)])
+@pytest.mark.parametrize(
+    ("status", "label"),
+    [
+        (VideoStatus.PENDING, "waiting"),
+        (VideoStatus.IN_PROGRESS, "rendering"),
+        (VideoStatus.FINISHED, "Download"),
+        (VideoStatus.FAILED, "failed"),
+    ],
+)
+def test_every_status_has_a_label(status, label):
+    video_url = {"video_url": "https://engine.example/files/id.mp4"} if status is VideoStatus.FINISHED else {}
+    card = page_state([], [_video(status, **video_url)])["cards"][0]["html"]
+    assert {label, "eva_a0008"} <= set(re.findall(r">([^<>]+)<", card))
 
 
 def test_without_videos_it_says_so():
@@ -168,7 +178,9 @@ async def test_a_page_that_waits_does_not_delay_the_end_of_the_engine(quick_rend
 @pytest.mark.parametrize("audio_url", ["https://example.com/a.wav", "file:///etc/passwd", f"upload://{'0' * 64}"])
 async def test_the_page_makes_videos_of_uploads_only(visitor, audio_url):
     reply = await visitor.post("/page/videos", json={"model_id": "eva_a0008", "audio_url": audio_url})
-    assert reply.status_code in (400, 404)
+    assert reply.status_code == (404 if audio_url.startswith("upload") else 400)
+    assert ("upload the recording again" if reply.status_code == 404 else "uploads only") in reply.json()["message"]
+    assert (await visitor.get("/page/videos")).json()["data"]["cards"] == []
 
 
 @pytest.mark.anyio

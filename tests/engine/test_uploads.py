@@ -174,10 +174,13 @@ def _begin(engine, sent: bytes) -> socket.socket:
 
 
 @pytest.mark.anyio
-async def test_an_aborted_upload_leaves_nothing(engine, data_dir):
+async def test_an_aborted_upload_leaves_nothing(engine, http, data_dir):
     with _begin(engine, HELLO[:3]):
         await until(lambda: stored(data_dir))
+        assert stored(data_dir) != [SHA]
     await until(lambda: not stored(data_dir))
+    assert (await http.get(PATH)).status_code == 404
+    assert "a2v_uploads_bytes 0" in (await http.get("/metrics")).text.splitlines()
 
 
 @pytest.mark.anyio
@@ -286,4 +289,5 @@ async def test_a_file_system_without_hard_links(http, data_dir, monkeypatch, pol
     await http.put(PATH, content=HELLO)
     job = {"model_id": "eva_a0008", "audio_url": f"upload://{SHA}"}
     video_id = (await http.post(GENERATE, json=job)).json()["data"]["video_id"]
-    await poll_until(http, video_id, "finished")
+    video = await poll_until(http, video_id, "finished")
+    assert (await http.get(video["video_url"])).text == "eva_a0008 --size 512: hello"
