@@ -101,7 +101,7 @@ def test_nothing_of_the_mouth_shows_in_closures(name: str) -> None:
         assert not inside(name, MOUTH_SHAPES[viseme]).any()
 
 
-@pytest.mark.parametrize("name", ["hopper", "collins"])
+@pytest.mark.parametrize("name", [pytest.param("hopper", marks=pytest.mark.extended), "collins"])
 def test_lips_meet_in_closures_also_those_of_a_smile(name: str) -> None:
     face = painter(name)._face
     places = np.stack(np.meshgrid(np.linspace(-0.8, 0.8, 33), np.linspace(-0.6, 0.9, 200)), -1) * face.mouth
@@ -332,8 +332,15 @@ def test_a_portrait_becomes_a_video_with_a_mask(tmp_path: Path) -> None:
     assert outputs[0].read_bytes() == outputs[1].read_bytes()
 
 
-@pytest.mark.parametrize("shape", [(284, 160), (160, 284)])
-@pytest.mark.parametrize("pose", ["full", "closeup"])
+@pytest.mark.parametrize(
+    ("pose", "shape"),
+    [
+        ("full", (284, 160)),
+        ("closeup", (160, 284)),
+        pytest.param("full", (160, 284), marks=pytest.mark.extended),
+        pytest.param("closeup", (284, 160), marks=pytest.mark.extended),
+    ],
+)
 def test_portraits_fill_every_shape(pose: str, shape: tuple[int, int]) -> None:
     found = studio("collins")
     drawn = found.painter(close_up=pose == "closeup", width=shape[1], height=shape[0])
