@@ -23,8 +23,19 @@ except ImportError as _missing:
     reason = 'the MCP server needs another package (mcp): pip install "a2v[mcp]"'
     raise ImportError(reason, name=_missing.name) from None
 
-from a2v import A2VError, AsyncA2V, Job, SubmissionUnknownError, Video, VideoFailedError, WaitTimeoutError, __version__
+from a2v import (
+    A2VError,
+    AsyncA2V,
+    Job,
+    JobState,
+    SubmissionUnknownError,
+    Video,
+    VideoFailedError,
+    WaitTimeoutError,
+    __version__,
+)
 from a2v._core import wire
+from a2v._core.job_errors import state_after
 from a2v.cli.speaking import choose_voice
 
 if TYPE_CHECKING:
@@ -36,6 +47,8 @@ _SHORT_WAIT = 10.0
 """Seconds that ``make_video`` waits, so that a video of a local engine is often finished already."""
 _LONGEST_WAIT = 3600.0
 _PROGRESS_INTERVAL = 2.0
+_SPEECH_SECONDS = 600.0
+"""Seconds for which the speech of a video that could not be submitted is used again. Later, its URL may have expired."""
 _INSTRUCTIONS = """Makes videos of characters who speak a text or a recording. Renders cost money and take from seconds to hours.
 Choose a character (list_characters) and a voice (list_voices), make the video once (make_video), wait for it (wait_for_video), and save
 it (save_video). Never repeat make_video because a video is not finished yet: check_video and wait_for_video continue with its video_id."""
@@ -56,7 +69,7 @@ class VideoTools:
     short_wait: float = _SHORT_WAIT
     _submitted: dict[tuple[object, ...], str] = field(factory=dict)
     _unknown: dict[tuple[object, ...], str] = field(factory=dict)
-    _speeches: dict[tuple[object, ...], str] = field(factory=dict)
+    _speeches: dict[tuple[object, ...], tuple[str, float]] = field(factory=dict)
     _lock: anyio.Lock = field(factory=anyio.Lock)
 
     async def list_characters(self) -> list[dict[str, str]]:
@@ -129,20 +142,23 @@ class VideoTools:
             with anyio.CancelScope(shield=True):
                 try:
                     task = await self._generate(job, key)
-                except SubmissionUnknownError as error:
-                    self._unknown[key] = str(error)
-                    raise
                 except A2VError as error:
+                    if isinstance(error, SubmissionUnknownError):
+                        self._unknown[key] = str(error)
+                    # A speech is paid for, so the same request uses it, unless it may be the reason of a refusal.
                     if error.speech:
-                        self._speeches[key] = error.speech.url
+                        self._speeches[key] = error.speech.url, anyio.current_time() + _SPEECH_SECONDS
+                    elif state_after(error, sent=True) is JobState.REJECTED:
+                        self._speeches.pop(key, None)
                     raise
                 self._unknown.pop(key, None)
+                self._speeches.pop(key, None)
                 self._submitted[key] = task.video_id
             return self._submitted[key]
 
     async def _generate(self, job: Job, key: tuple[object, ...]) -> AsyncVideoTask:
-        speech = self._speeches.pop(key, None)
-        audio_url = speech or job.audio_url
+        speech_url, until = self._speeches.get(key, (None, 0.0))
+        audio_url = speech_url if anyio.current_time() < until else job.audio_url
         model_id = job.model_id or ""
         if audio_url:
             return await self.client.videos.generate(model_id=model_id, audio_url=audio_url)

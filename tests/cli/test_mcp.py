@@ -10,7 +10,7 @@ import anyio
 import pytest
 
 import a2v
-from a2v.testing import Service
+from a2v.testing import Reply, Service
 
 pytest.importorskip("mcp", reason="needs the extra mcp")
 from mcp import Client, StdioServerParameters
@@ -93,15 +93,48 @@ async def test_an_unknown_submission_is_not_repeated(assistant, service) -> None
     await assistant(work)
 
 
-async def test_a_speech_is_used_again_after_a_refusal(assistant, service) -> None:
-    service.refuse("video.generate", 400, "busy")
+@pytest.mark.parametrize(
+    ("statuses", "syntheses"),
+    [
+        ([400], 1),
+        ([402, 402, 402], 1),
+        ([400, 400], 2),  # the speech itself may be refused
+    ],
+)
+async def test_a_speech_is_used_again_after_a_refusal(assistant, service, statuses, syntheses) -> None:
+    for nth, status in enumerate(statuses, 1):
+        service.reply("video.generate", Reply.refusal(status, "no"), nth=nth)
 
     async def work(call, _):
-        assert "busy" in await call("make_video", **HELLO)
+        for _ in statuses:
+            assert "no" in await call("make_video", **HELLO)
         assert (await call("make_video", **HELLO))["video_id"] == "v1"
 
     await assistant(work)
+    assert len(service.syntheses) == syntheses
+
+
+async def test_a_speech_is_used_again_after_an_unknown_submission(assistant, service) -> None:
+    service.lose_reply("video.generate")
+
+    async def work(call, _):
+        assert "may or may not have accepted" in await call("make_video", **HELLO)
+        assert (await call("make_video", **HELLO, again=True))["video_id"] == "v2"
+
+    await assistant(work)
     assert len(service.syntheses) == 1
+
+
+async def test_a_speech_whose_url_may_have_expired_is_made_again(assistant, service, monkeypatch) -> None:
+    monkeypatch.setattr("a2v.cli.mcp_server._SPEECH_SECONDS", 0.0)
+    service.refuse("video.generate", 400, "no")
+
+    async def work(call, _):
+        assert "no" in await call("make_video", **HELLO)
+        assert (await call("make_video", **HELLO))["video_id"] == "v1"
+
+    await assistant(work)
+    assert len(service.syntheses) == 2
 
 
 async def test_waiting_reports_progress(assistant, service) -> None:
