@@ -29,7 +29,7 @@ from contextlib import suppress
 from copy import copy
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 import anyio
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
@@ -77,6 +77,7 @@ if TYPE_CHECKING:
     _Send = Callable[["Item", anyio.CancelScope], Awaitable[Retry | None]]
 
 P = ParamSpec("P")
+T = TypeVar("T")
 
 _FIRST_PAUSE = 10.0
 """Seconds before the next submission after one with an unknown outcome; doubled each time."""
@@ -468,63 +469,67 @@ class BatchRunner:
         return retry
 
     async def _send(self, item: Item, scope: anyio.CancelScope) -> Retry | None:
-        journal = self._journal
-
         async def before_sending() -> None:
-            try:
-                await self._reconciler.record_known_videos()
-                assert attempt.number is not None  # noqa: S101  # for the type checkers: it has started
-                await self._transition(item, journal.submitting, self._reconciler.moment(attempt.number))
-            except BaseException:
-                # The intent may have been written although this raised. Nothing was sent, so withdraw it.
-                with suppress(JournalError):
-                    await self._transition(item, journal.withdrawn)
-                raise
-            scope.shield = True
+            await self._reconciler.record_known_videos()
+            assert attempt.number is not None  # noqa: S101  # for the type checkers: it has started
+            await self._record_intent(item, scope, self._journal.submitting, self._reconciler.moment(attempt.number))
 
-        attempt = SubmissionAttempt(before_sending, owner=self._reconciler.owner)
-        try:
+        async def submit() -> str | Retry:
             result = await self._session.submit(item.job, attempt, item.speech_url)
             if not isinstance(result, Retry) and result in self._video_ids:
                 reason = f"the server says that it is video {escape(result)}, and that is another job's"
-                raise submission_unknown(item.job, reason)  # noqa: TRY301  # handled like other unknown outcomes
-        except BaseException as error:
-            if attempt.started:
-                await self._record_submission_error(item, error, sent=attempt.sent)
-            raise
+                raise submission_unknown(item.job, reason)
+            return result
+
+        attempt = SubmissionAttempt(before_sending, owner=self._reconciler.owner)
+        result = await self._record_failures(item, attempt, submit)
         if isinstance(result, Retry):
-            if attempt.started:  # otherwise its recording could not be uploaded
-                await self._transition(item, journal.withdrawn)
             return result
         await self._set_submitted(item, result)
         return None
 
     async def _send_for_speech(self, item: Item, scope: anyio.CancelScope) -> Retry | None:
-        journal = self._journal
+        intent = partial(self._record_intent, item, scope, self._journal.synthesizing)
+        attempt = SubmissionAttempt(intent, makes_video=False)
+        request = partial(self._session.request_speech, wire.job_speech(item.job), attempt)
+        result = await self._record_failures(item, attempt, request)
+        if isinstance(result, Retry):
+            return result
+        item.speech_url = result.url
+        await self._transition(item, self._journal.synthesized, result.url)
+        return None
 
-        async def before_sending() -> None:
-            try:
-                await self._transition(item, journal.synthesizing)
-            except BaseException:
-                # The intent may have been written although this raised. Nothing was sent, so withdraw it.
-                with suppress(JournalError):
-                    await self._transition(item, journal.withdrawn)
-                raise
-            scope.shield = True
-
-        attempt = SubmissionAttempt(before_sending, makes_video=False)
+    async def _record_intent(
+        self,
+        item: Item,
+        scope: anyio.CancelScope,
+        record: Callable[Concatenate[str, P], JobState],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> None:
+        """Record that a request is about to be sent, as ``_transition``, and shield it from now on."""
         try:
-            result = await self._session.request_speech(wire.job_speech(item.job), attempt)
+            await self._transition(item, record, *args, **kwargs)
+        except BaseException:
+            # The intent may have been written although this raised. Nothing was sent, so withdraw it.
+            with suppress(JournalError):
+                await self._transition(item, self._journal.withdrawn)
+            raise
+        scope.shield = True
+
+    async def _record_failures(
+        self, item: Item, attempt: SubmissionAttempt, request: Callable[[], Awaitable[T | Retry]]
+    ) -> T | Retry:
+        """Send a request whose intent is recorded before; record how it ended if it failed or may be sent again."""
+        try:
+            result = await request()
         except BaseException as error:
             if attempt.started:
                 await self._record_submission_error(item, error, sent=attempt.sent)
             raise
-        if isinstance(result, Retry):
-            await self._transition(item, journal.withdrawn)
-            return result
-        item.speech_url = result.url
-        await self._transition(item, journal.synthesized, result.url)
-        return None
+        if isinstance(result, Retry) and attempt.started:  # otherwise its recording could not be uploaded
+            await self._transition(item, self._journal.withdrawn)
+        return result
 
     async def _record_submission_error(self, item: Item, error: BaseException, *, sent: bool) -> None:
         journal, record = self._journal, error_record(error, item.job)
