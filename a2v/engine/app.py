@@ -355,7 +355,7 @@ async def video_list(request: Request) -> Response:
 async def voice_list(request: Request) -> Response:
     """List the voices."""
     found = await _in_voice_thread(request, voices.all_voices)
-    return _success([wire.voice_data(_voice(request, spec)) for spec in found.values()])
+    return _success([wire.voice_data(_with_sample(request, voice)) for voice in found.values()])
 
 
 async def voice_generate(request: Request) -> Response:
@@ -400,15 +400,8 @@ async def _in_voice_thread(request: Request, work: Callable[[], T]) -> T:
         raise HTTPException(404, f"this engine has no voices: {error}") from None
 
 
-def _voice(request: Request, spec: voices.VoiceSpec) -> Voice:
-    return Voice(
-        voice_name=spec.name,
-        gender=spec.gender,
-        language=spec.language,
-        locale=spec.locale,
-        preview_url=f"{_base_url(request)}voices/{spec.name}.wav",
-        tags=spec.tags,
-    )
+def _with_sample(request: Request, voice: Voice) -> Voice:
+    return evolve(voice, preview_url=f"{_base_url(request)}voices/{voice.voice_name}.wav")
 
 
 def _success(data: object) -> Response:
@@ -584,17 +577,18 @@ async def speech_file(request: Request) -> Response:
 
 async def voice_sample(request: Request) -> Response:
     """Send a sample of a voice."""
-    spec = (await _in_voice_thread(request, voices.all_voices)).get(request.path_params["voice_name"])
-    if spec is None:
+    voice_name = request.path_params["voice_name"]
+    if voice_name not in await _in_voice_thread(request, voices.all_voices):
         return error_response(404, "there is no such file", code=wire.NOT_FOUND)
-    sample = await _in_voice_thread(request, partial(_sample, spec))
+    sample = await _in_voice_thread(request, partial(_sample, voice_name))
     return Response(sample, media_type="audio/wav", headers={"Cache-Control": "max-age=3600"})
 
 
 @cache
-def _sample(spec: voices.VoiceSpec) -> bytes:
+def _sample(voice_name: str) -> bytes:
+    text = f"Hello! My name is {voice_name.capitalize()}, and I can speak your text."
     file = io.BytesIO()
-    write_wav(file, voices.synthesize(spec.sample, spec.name))
+    write_wav(file, voices.synthesize(text, voice_name))
     return file.getvalue()
 
 

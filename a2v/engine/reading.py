@@ -141,13 +141,11 @@ def _named(text: str, at: int) -> str:
 def _is_spoken(character: str) -> bool:
     if character.isascii():
         return character.isprintable() or character in "\t\n\r\v\f"
-    if (
-        character in _SIGNS
-        or character in _KEPT
-        or is_invisible(character)
-        or unicodedata.category(character) in ("Zs", "Mn")
-    ):
-        return unicodedata.category(character) not in ("Cc", "Cs")
+    category = unicodedata.category(character)
+    if category in ("Cc", "Cs"):
+        return False
+    if character in _SIGNS or character in _KEPT or category in ("Zs", "Mn") or is_invisible(character):
+        return True
     plain = _plain(character)
     return plain.isascii() and plain.isalnum()
 

@@ -13,7 +13,7 @@ import secrets
 import shutil
 import time
 import wave
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -104,10 +104,10 @@ def speech_id_of(audio_url: str) -> str | None:
     return found[1] if found else None
 
 
-def write_wav(file: object, utterance: Utterance) -> None:
+def write_wav(file: IO[bytes], utterance: Utterance) -> None:
     """Write a speech as 16-bit WAV."""
     samples = np.clip(utterance.samples, -1, 1) * 32767
-    with wave.open(file, "wb") as target:  # type: ignore[call-overload]  # a binary file
+    with wave.open(file, "wb") as target:
         target.setnchannels(1)
         target.setsampwidth(2)
         target.setframerate(utterance.rate)

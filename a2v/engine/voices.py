@@ -12,6 +12,7 @@ The same text always gives the same samples.
 from __future__ import annotations
 
 import os
+from collections import ChainMap
 from collections.abc import Sequence
 from difflib import SequenceMatcher
 from functools import cache
@@ -27,7 +28,7 @@ except ImportError as _missing:
     reason = 'voices need other packages (numpy, hibari-tts): pip install "a2v[voices]"'
     raise ImportError(reason, name=_missing.name) from None
 
-from a2v._values.models import Word
+from a2v._values.models import Voice, Word
 from a2v.engine.errors import SpeechError
 from a2v.engine.reading import check_characters, readable, sentences
 
@@ -48,30 +49,6 @@ _PAUSE = 0.2
 _CLAUSE_ENDS = frozenset(",;:—.!?…")
 
 
-@frozen
-class VoiceSpec:
-    """A voice of the engine.
-
-    Attributes:
-        name: Its ``voice_name``.
-        gender: The gender of the speaker.
-        language: The language, in English.
-        locale: The language and region as a tag.
-        tags: Words about it.
-    """
-
-    name: str
-    gender: str
-    language: str
-    locale: str
-    tags: tuple[str, ...]
-
-    @property
-    def sample(self) -> str:
-        """The text of its sample."""
-        return f"Hello! My name is {self.name.capitalize()}, and I can speak your text."
-
-
 @frozen(eq=False)
 class Utterance:
     """A text that was spoken.
@@ -87,14 +64,20 @@ class Utterance:
     words: Sequence[Word]
 
 
-def all_voices() -> dict[str, VoiceSpec]:
+def all_voices() -> dict[str, Voice]:
     """Return the voices by name: those of the package, and others of the synthesizer that are on this machine already.
 
     Raises:
         ImportError: The extra ``voices`` is not installed.
     """
     return {
-        name: VoiceSpec(name, facts["gender"], "English", facts["language"], (facts["accent"], "offline"))
+        name: Voice(
+            voice_name=name,
+            gender=facts["gender"],
+            language="English",
+            locale=facts["language"],
+            tags=(facts["accent"], "offline"),
+        )
         for name, facts in _installed().items()
     }
 
@@ -174,7 +157,7 @@ class _Synthesizer:
         # Without a type: its results are arrays, which the types of onnxruntime do not say.
         self._session: Any = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         lexicon: Any = self._hibari.g2p.lexicon
-        self._known = _Known(lexicon.golds, lexicon.silvers)
+        self._known = ChainMap[str, Any](lexicon.golds, lexicon.silvers)
 
     def speak(self, sentence: str) -> tuple[Samples, list[Word]]:
         """Return the sound of a sentence, and its words as they are written."""
@@ -214,16 +197,6 @@ class _Synthesizer:
                 # The first phoneme, at 0, is the silence before.
                 words.append(Word(text=token.text, start=float(ends[places[0]]), end=float(ends[places[-1] + 1])))
         return np.asarray(samples, np.float32), words
-
-
-class _Known:
-    """The words in the dictionaries of the synthesizer."""
-
-    def __init__(self, *dictionaries: dict[str, Any]) -> None:
-        self._dictionaries = dictionaries
-
-    def __contains__(self, word: object) -> bool:
-        return any(word in dictionary for dictionary in self._dictionaries)
 
 
 def _chunks(tokens: Sequence[Any]) -> list[Sequence[Any]]:

@@ -6,6 +6,7 @@ import io
 import os
 import time
 import wave
+from importlib.util import find_spec
 
 import httpx
 import numpy as np
@@ -18,9 +19,7 @@ from a2v.engine.reading import MAX_SENTENCE, check_characters, readable, sentenc
 from a2v.engine.speeches import KEEP_SECONDS, Speeches, speech_id_of, write_wav
 from a2v.engine.voices import Utterance, synthesize, written_words
 
-needs_voices = pytest.mark.skipif(
-    pytest.importorskip("importlib.util").find_spec("hibari") is None, reason="needs the extra voices"
-)
+needs_voices = pytest.mark.skipif(find_spec("hibari") is None, reason="needs the extra voices")
 SILENCE = Utterance(np.zeros(240, np.float32), 24_000, [])
 
 
@@ -179,8 +178,8 @@ def test_speeches_are_kept_for_a_day(tmp_path) -> None:
 @pytest.fixture
 def quick_voice(monkeypatch):
     """A voice that makes silence at once."""
-    spec = voices.VoiceSpec("heart", "female", "English", "en-US", ("quick",))
-    monkeypatch.setattr(voices, "all_voices", lambda: {"heart": spec})
+    voice = a2v.Voice(voice_name="heart", gender="female", language="English", locale="en-US", tags=("quick",))
+    monkeypatch.setattr(voices, "all_voices", lambda: {"heart": voice})
     spoken = []
 
     def speak(text, voice_name, *, max_seconds=1800.0):
