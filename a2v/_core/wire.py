@@ -384,10 +384,8 @@ def _converter() -> Converter:
     converter.register_structure_hook(Avatar, avatar)
     tags = override(struct_hook=lambda sent, _: _tags(sent))
     converter.register_structure_hook(Voice, make_dict_structure_fn(Voice, converter, tags=tags))
-    url, words = (
-        override(struct_hook=lambda sent, _: _speech_url(sent)),
-        override(struct_hook=lambda sent, _: _words(sent)),
-    )
+    url = override(struct_hook=lambda sent, _: _speech_url(sent))
+    words = override(struct_hook=lambda sent, _: _words(sent))
     converter.register_structure_hook(Speech, make_dict_structure_fn(Speech, converter, url=url, words=words))
     return converter
 
@@ -583,5 +581,5 @@ def check_speech(text: Any, voice_name: Any) -> None:
     Raises:
         InvalidArgumentError: One is invalid.
     """
-    check_text(None, None, "" if text is None else text)
+    check_text(text)
     check_voice_name(voice_name)

@@ -83,10 +83,13 @@ def _check_audio_url(job: "Job", _: object, value: Any) -> None:
         raise InvalidArgumentError(f"audio_url has no host, got {redacted_repr(value)}")
 
 
-def check_text(_: object, __: object, value: Any) -> None:
-    """Check a text to be spoken; ``None`` is accepted. Its length is not limited: that is up to the server."""
-    if value is None:
-        return
+def _check_job_text(_: object, __: object, value: Any) -> None:
+    if value is not None:
+        check_text(value)
+
+
+def check_text(value: Any) -> None:
+    """Check a text to be spoken. Its length is not limited: that is up to the server."""
     if not isinstance(value, str):
         raise InvalidArgumentError(f"text must be the text to be spoken, a string, got {redacted_repr(value)}")
     if not strip(value):
@@ -236,7 +239,7 @@ class Job(Value):
     name: str | None = field(validator=_check_name)
     pose_id: str | None = field(validator=_check_pose_id)
     with_mask: bool = field(validator=_check_with_mask)
-    text: str | None = field(validator=check_text)
+    text: str | None = field(validator=_check_job_text)
     voice_name: str | None = field(validator=_check_voice_name)
     # Not part of the hash: a mapping has none.
     options: Mapping[str, Any] = field(converter=_options, validator=_check_options, repr=_redacted_options, hash=False)

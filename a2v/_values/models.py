@@ -26,6 +26,12 @@ def read_only(mapping: Mapping[str, Any]) -> ReadOnlyDict:
     return ReadOnlyDict(mapping)
 
 
+def _view(name: str, facts: Mapping[str, str], **more: Any) -> "HtmlView":
+    from a2v._values.html import HtmlView  # noqa: PLC0415  # only notebooks need it
+
+    return HtmlView(name, facts, **more)
+
+
 class HtmlReprMixin(Value):
     """Base of values that notebooks display as HTML."""
 
@@ -35,7 +41,7 @@ class HtmlReprMixin(Value):
     def _to_html_view(self) -> "HtmlView": ...
 
     def _repr_html_(self) -> str:
-        from a2v._values import html  # noqa: PLC0415  # only notebooks need it
+        from a2v._values import html  # noqa: PLC0415  # as above
 
         return html.card(self._to_html_view())
 
@@ -91,10 +97,8 @@ class Character(HtmlReprMixin):
     raw: Mapping[str, Any] = field(factory=ReadOnlyDict, converter=read_only, eq=False, repr=False)
 
     def _to_html_view(self) -> "HtmlView":
-        from a2v._values.html import HtmlView  # noqa: PLC0415  # as above
-
         facts = {"model_id": self.model_id, "gender": self.gender}
-        return HtmlView(self.display_name or self.name, facts, picture=self.preview_url)
+        return _view(self.display_name or self.name, facts, picture=self.preview_url)
 
 
 @frozen(eq=False, repr=False, kw_only=True)
@@ -114,9 +118,7 @@ class Pose(HtmlReprMixin):
     raw: Mapping[str, Any] = field(factory=ReadOnlyDict, converter=read_only, eq=False, repr=False)
 
     def _to_html_view(self) -> "HtmlView":
-        from a2v._values.html import HtmlView  # noqa: PLC0415  # as above
-
-        return HtmlView(self.name, {"pose_id": self.pose_id}, picture=self.preview_url)
+        return _view(self.name, {"pose_id": self.pose_id}, picture=self.preview_url)
 
 
 @frozen(eq=False, repr=False, kw_only=True)
@@ -144,11 +146,9 @@ class Avatar(HtmlReprMixin):
     raw: Mapping[str, Any] = field(factory=ReadOnlyDict, converter=read_only, eq=False, repr=False)
 
     def _to_html_view(self) -> "HtmlView":
-        from a2v._values.html import HtmlView  # noqa: PLC0415  # as above
-
         facts = {"avatar_id": self.avatar_id, "gender": self.gender}
         parts = [pose._to_html_view() for pose in self.poses]  # noqa: SLF001  # same module
-        return HtmlView(self.display_name or self.name, facts, picture=self.preview_url, parts=parts)
+        return _view(self.display_name or self.name, facts, picture=self.preview_url, parts=parts)
 
 
 @frozen(eq=False, repr=False, kw_only=True)
@@ -174,10 +174,8 @@ class Voice(HtmlReprMixin):
     raw: Mapping[str, Any] = field(factory=ReadOnlyDict, converter=read_only, eq=False, repr=False)
 
     def _to_html_view(self) -> "HtmlView":
-        from a2v._values.html import HtmlView  # noqa: PLC0415  # as above
-
         facts = {"voice_name": self.voice_name, "gender": self.gender, "language": self.locale or self.language}
-        return HtmlView("", facts | {"tags": ", ".join(self.tags)}, links={"sample": self.preview_url})
+        return _view("", facts | {"tags": ", ".join(self.tags)}, links={"sample": self.preview_url})
 
 
 @frozen(eq=False, repr=False, kw_only=True)
@@ -248,12 +246,10 @@ class Video(HtmlReprMixin):
         return self.status is VideoStatus.FAILED or (self.status is VideoStatus.FINISHED and bool(self.video_url))
 
     def _to_html_view(self) -> "HtmlView":
-        from a2v._values.html import HtmlView  # noqa: PLC0415  # as above
-
         status = str(self.raw.get("status", "")) if self.status is VideoStatus.UNKNOWN else self.status.value
         links = {"video": self.video_url or "", "mask": self.mask_video_url or ""}
         facts = {"video_id": self.video_id, "status": status, "message": self.message or ""}
-        return HtmlView("", facts, player=self.video_url or "", links=links)
+        return _view("", facts, player=self.video_url or "", links=links)
 
 
 @frozen(eq=False, repr=False)
