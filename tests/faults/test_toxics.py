@@ -11,6 +11,7 @@ import threading
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
+from traceback import format_exception
 
 import anyio
 import pytest
@@ -288,9 +289,8 @@ def test_each_fault_once(findings: Callable[..., Findings], backend: str) -> Non
 class TestToxics:
     @pytest.mark.parametrize(("backend", "scenario", "name"), MATRIX)
     def test_it_ends_as_documented(self, findings, backend, scenario, name) -> None:
-        failed = findings(backend, self.row(backend, scenario)).failed
-        if error := failed.get((scenario, name)):
-            raise AssertionError(f"{scenario}: {name}") from error
+        failure = findings(backend, self.row(backend, scenario)).failed.get((scenario, name))
+        assert failure is None, "".join(format_exception(failure))
 
     @pytest.mark.parametrize("scenario", SCENARIOS)
     @pytest.mark.parametrize("backend", BACKENDS)

@@ -63,7 +63,7 @@ class ForkServers:
             self._free.put(fork_server)
 
     def run(self, **order: object) -> dict[str, str]:
-        """Run a batch in whichever is free."""
+        """Run a batch in the first one that is free."""
         fork_server = self._free.get()
         try:
             return fork_server.run(**order)
@@ -83,10 +83,10 @@ def fork_server() -> Iterator[ForkServer]:
 
 
 @pytest.fixture(scope="module")
-def nurseries() -> Iterator[ForkServers]:
-    nurseries = ForkServers(AT_ONCE)
-    yield nurseries
-    nurseries.close()
+def fork_servers() -> Iterator[ForkServers]:
+    fork_servers = ForkServers(AT_ONCE)
+    yield fork_servers
+    fork_servers.close()
 
 
 @pytest.fixture
@@ -99,13 +99,13 @@ def at_once() -> Iterator[Callable[..., None]]:
 class Batch:
     """One batch, run as often as it takes, and what must hold for it at the end."""
 
-    def __init__(self, nurseries: ForkServers, service: Service, folder: Path, jobs: list[str]) -> None:
+    def __init__(self, fork_servers: ForkServers, service: Service, folder: Path, jobs: list[str]) -> None:
         folder.mkdir()
-        self.nurseries, self.service, self.folder, self.jobs = nurseries, service, folder, jobs
+        self.fork_servers, self.service, self.folder, self.jobs = fork_servers, service, folder, jobs
 
     def run(self, **more: object) -> str:
         order = {"folder": str(self.folder), "base_url": self.service.files_url, "jobs": self.jobs}
-        return self.nurseries.run(**order, **more)["ended"]
+        return self.fork_servers.run(**order, **more)["ended"]
 
     @property
     def states(self) -> dict[str, str]:
@@ -119,12 +119,12 @@ class Batch:
         return Counter(names[submit.audio_url] for submit in self.service.submissions)
 
     @property
-    def told(self) -> Counter[str]:
-        """How often each job's outcome was told; those in doubt do not count."""
-        lines = (self.folder / "told").read_text().splitlines()
+    def reported(self) -> Counter[str]:
+        """How often the outcome of each job was reported; unknown submissions do not count."""
+        lines = (self.folder / "reported").read_text().splitlines()
         return Counter(name for name, error in map(str.split, lines) if error == "NoneType")
 
-    def assert_sound(self, *, in_doubt: int = 0, told_again: int = 0) -> None:
+    def assert_sound(self, *, unknown: int = 0, reported_again: int = 0) -> None:
         """Nothing was paid twice or lost, every file is complete, and no partial file is left."""
         assert max(self.submissions.values(), default=0) <= 1, "paid twice"
         assert len({synthesis.text for synthesis in self.service.syntheses}) == len(self.service.syntheses), (
@@ -132,24 +132,24 @@ class Batch:
         )
         states = Counter(self.states.values())
         assert states["done"] + states["unknown"] == len(self.jobs), states
-        assert states["unknown"] <= in_doubt
+        assert states["unknown"] <= unknown
         done = {name for name, state in self.states.items() if state == "done"}
         assert {path.name for path in (self.folder / "videos").iterdir()} == {f"{name}.mp4" for name in done}
         assert all((self.folder / "videos" / f"{name}.mp4").read_bytes() == CONTENT for name in done)
-        assert set(self.told) == done
-        assert sum(self.told.values()) - len(done) <= told_again
+        assert set(self.reported) == done
+        assert sum(self.reported.values()) - len(done) <= reported_again
         assert done <= set(self.submissions)
 
 
 @pytest.fixture
-def make_batch(nurseries, tmp_path) -> Iterator[Callable[..., Batch]]:
-    """Each has an account of its own: what is in doubt can be found again only where nobody else submits."""
+def make_batch(fork_servers, tmp_path) -> Iterator[Callable[..., Batch]]:
+    """Make batches, each with an account of its own: unknown submissions are found only where no other program submits."""
     with ExitStack() as servers:
 
         def make(jobs: list[str], *, render_seconds: float = 0.02, lists_videos: bool = True) -> Batch:
             voices = [a2v.Voice(voice_name="heart")]
             service = Service(render_seconds=render_seconds, lists_videos=lists_videos, content=CONTENT, voices=voices)
             servers.enter_context(service.server())
-            return Batch(nurseries, service, tmp_path / jobs[0], jobs)
+            return Batch(fork_servers, service, tmp_path / jobs[0], jobs)
 
         yield make

@@ -29,13 +29,13 @@ from a2v._async.batch.files import _JournalResumeStore
 from a2v._async.batch.journal import Journal
 from a2v._async.download import Destination, _Download
 
-# What is waited for in seconds while somebody could look on is waited for in moments here.
+# Shorter than for users, so that the tests do not wait for seconds.
 reconciler._LISTED_AFTER = reconciler._LISTING_INTERVAL = 0.05
 outage.RETRY_INTERVAL = runner._FIRST_PAUSE = 0.05
 
 
 class Trouble:
-    """What happens at the instant: once, in the run that is told so."""
+    """What happens at a named instant, once."""
 
     def __init__(self, instant: str, kind: str) -> None:
         self.instant, self.kind = instant, kind
@@ -108,20 +108,20 @@ def plant(trouble: Trouble) -> None:
 
 
 async def run(order: dict[str, Any], trouble: Trouble) -> dict[str, Any]:
-    """A batch as a user would run it; what was told is on disk before the next outcome is asked for."""
+    """Run a batch as a user would; each outcome is written to disk before the next one is requested."""
     folder = Path(order["folder"])
     urls = order.get("urls") or {name: f"https://example.com/{name}.wav" for name in order["jobs"]}
     if order.get("texts"):
         jobs = [a2v.Job("eva_a0008", text=name, voice_name="heart", name=name) for name in order["jobs"]]
     else:
         jobs = [a2v.Job("eva_a0008", urls[name], name) for name in order["jobs"]]
-    told = (folder / "told").open("a", buffering=1)
-    with told, anyio.CancelScope() as trouble.scope:
+    reported = (folder / "reported").open("a", buffering=1)
+    with reported, anyio.CancelScope() as trouble.scope:
         async with a2v.AsyncA2V(order.get("token", "token"), base_url=order["base_url"], rate_limit=None) as a2v_client:
             settings = {"journal": folder / "batch.db", "save_to": folder / "videos"}
             async with a2v_client.batch(jobs, **settings) as made:
                 async for outcome in made:
-                    told.write(f"{outcome.job.name} {type(outcome.error).__name__}\n")
+                    reported.write(f"{outcome.job.name} {type(outcome.error).__name__}\n")
     return {"ended": "done"}
 
 
@@ -136,13 +136,13 @@ def child(order: dict[str, Any]) -> dict[str, Any]:
         return {"ended": type(error).__name__, "error": str(error)}
 
 
-def tell(facts: dict[str, Any]) -> None:
+def report(facts: dict[str, Any]) -> None:
     sys.stdout.write(json.dumps(facts) + "\n")
     sys.stdout.flush()
 
 
 def serve() -> None:
-    """Fork a child for each order, wait for it, tell its end."""
+    """Fork a child for each order, wait for it, and report how it ended."""
     for line in sys.stdin:
         order = json.loads(line)
         reading, writing = os.pipe()
@@ -154,7 +154,7 @@ def serve() -> None:
                 json.dump(child(order), answer)
             os._exit(0)
         os.close(writing)
-        # Killed from here, where it is not reaped yet: its number is nobody else's.
+        # Killed by its parent, which has not reaped it yet, so no other process can have its id.
         if "kill_after" in order and not select.select([reading], [], [], order["kill_after"])[0]:
             os.kill(pid, signal.SIGKILL)
         with os.fdopen(reading) as answer:
@@ -162,7 +162,7 @@ def serve() -> None:
         _, status = os.waitpid(pid, 0)
         signals = {signal.SIGKILL: "killed", signal.SIGINT: "KeyboardInterrupt"}
         ended = json.loads(said) if said else {"ended": signals.get(os.WTERMSIG(status), "died")}
-        tell(ended)
+        report(ended)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Batches that are ended at every instant there is: run again, they pay for nothing twice and lose nothing."""
+"""Batches that are ended at each named instant and run again: nothing is paid for twice, and nothing is lost."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CLIPS = Path(a2v.__file__).parent / "engine" / "recordings"
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="fork and SIGKILL")
 
-# What is killed after its submission was noted and before its id was is in doubt, if the server does not list it.
+# A submission that is recorded and whose id is not has an unknown outcome, unless the server lists its video.
 INSTANTS = [
     "before creating",
     "after creating",
@@ -45,7 +45,7 @@ INSTANTS = [
     "before reporting",
     "after reporting",
 ]
-# How it ends, and whether the server has `video.list`, in which what is in doubt can be found again.
+# How the run ends, and whether the server has `video.list`, in which the videos of unknown submissions are found.
 KINDS = [("SIGKILL", True), ("SIGKILL", False), ("SIGINT", True), ("cancel", False), ("ENOSPC", False), ("EIO", True)]
 SERIES = 4  # of kills at random, side by side
 
@@ -70,8 +70,8 @@ def _end_at_every_instant(make_batch, at_once, kind_at) -> None:
         assert (ended == "killed") is (kind == "SIGKILL"), instant
         assert ended != "died", instant
         assert batch.run(backend=backend) == "done", instant
-        in_doubt = 0 if lists and kind != "SIGKILL" else 1
-        batch.assert_sound(in_doubt=in_doubt, told_again=1)
+        unknown = 0 if lists and kind != "SIGKILL" else 1
+        batch.assert_sound(unknown=unknown, reported_again=1)
 
     at_once(end_at, range(len(INSTANTS)))
 
@@ -98,7 +98,7 @@ def test_killed_in_later_runs(make_batch, at_once) -> None:
         batch.run(trouble=[instant, "SIGKILL"])
         batch.run(trouble=["before done", "SIGKILL"])
         assert batch.run() == "done"
-        batch.assert_sound(in_doubt=3, told_again=3)
+        batch.assert_sound(unknown=3, reported_again=3)
 
     at_once(end_at, INSTANTS[4:])
 
@@ -106,7 +106,7 @@ def test_killed_in_later_runs(make_batch, at_once) -> None:
 @pytest.mark.extended
 @pytest.mark.parametrize("lists", [True, False], ids=["with a list", "without"])
 def test_killed_at_random(make_batch, at_once, request, lists) -> None:
-    """As many kills as ``--kills`` says, half of them here; what is in doubt is never more than the kills."""
+    """As many kills as ``--kills`` says, half of them here. There are never more unknown submissions than kills."""
     share = request.config.getoption("--kills") // 2 / SERIES
 
     def kill(series: int) -> None:
@@ -119,7 +119,7 @@ def test_killed_at_random(make_batch, at_once, request, lists) -> None:
             # A little more time for each run than for the one before, so that a slow machine gets to the end too.
             while batch.run(kill_after=draw.uniform(0, 0.3 + killed / 50)) == "killed":
                 killed += 1
-            batch.assert_sound(in_doubt=killed, told_again=killed)
+            batch.assert_sound(unknown=killed, reported_again=killed)
             kills += killed
 
     at_once(kill, range(SERIES))
@@ -144,7 +144,7 @@ def test_two_processes_on_one_journal(make_batch, fork_server) -> None:
 
 @pytest.mark.extended
 def test_each_instant_from_a_text_to_its_video(make_batch, at_once) -> None:
-    """A text is synthesized once, and its video submitted once: a speech whose URL was noted is used by the next run."""
+    """A text is synthesized once, and its video submitted once: the next run uses a speech whose URL is in the journal."""
     instants = [f"{when} {state}" for state in ("submitting", "pending", "submitted") for when in ("before", "after")]
 
     def end_at(number: int) -> None:
@@ -152,8 +152,8 @@ def test_each_instant_from_a_text_to_its_video(make_batch, at_once) -> None:
         batch = make_batch([f"{number}-{name}" for name in "ab"])
         assert (batch.run(trouble=[instant, kind], texts=True) == "killed") is (kind == "SIGKILL"), instant
         assert batch.run(texts=True) == "done", instant
-        # A request that was not answered, or whose answer was not noted: nothing but its intent is known.
-        batch.assert_sound(in_doubt=instant == "before pending", told_again=1)
+        # The response to the request for the speech is not in the journal, which has only its intent.
+        batch.assert_sound(unknown=instant == "before pending", reported_again=1)
 
     at_once(end_at, range(len(instants)))
 
@@ -169,7 +169,7 @@ def test_downloads_interrupted_anywhere(make_batch) -> None:
         assert not list((batch.folder / "videos").glob("*.mp4"))
         assert batch.run() == "done"
         batch.service.recover()
-        batch.assert_sound(told_again=1)
+        batch.assert_sound(reported_again=1)
 
 
 def test_a_journal_is_read_while_another_process_writes_it(make_batch, fork_server) -> None:
