@@ -84,7 +84,7 @@ from a2v.cli.recording_files import find_recordings, table_among, write_table
 from a2v.cli.recordings import open_staging, read_audio, read_background, upload_recordings
 from a2v.cli.renderers import open_renderer
 from a2v.cli.speaking import check_captions, check_speech, choose_voice, read_text, write_captions
-from a2v.cli.targets import check_targets, container_of, output_folder, recording_of
+from a2v.cli.targets import check_kept, check_targets, container_of, output_folder, recording_of
 from a2v.cli.terminal import eprint, plural, program
 from a2v.cli.tracking import CommandTimeoutError, time_limit, track_videos
 
@@ -281,10 +281,7 @@ async def generate(
     job_for(audio_url)
     sources = [recording_of(audio), *files, *pictures, *([portrait] if portrait else [])]
     check_targets(output, mask_output, sources, overwrite=overwrite)
-    if with_mask and not mask_output and not server.keeps_videos:
-        raise UsageError("with --local the mask is deleted when the command ends: save it with --mask-output FILE")
-    if not output and not server.keeps_videos:
-        raise UsageError("with --local the video is deleted when the command ends: save it with -o FILE")
+    check_kept(server, output, mask_output, with_mask=wants_mask)
     with time_limit(timeout) as limit:
         async with (
             serve_portrait(portrait, server) if portrait else nullcontext(server) as server,
@@ -355,8 +352,7 @@ async def say(
     check_targets(output, mask_output, [*pictures, *([text_file] if text_file else [])], overwrite=overwrite)
     if captions:
         check_captions(output, overwrite=overwrite)
-    if not output and not server.keeps_videos:
-        raise UsageError("with --local the video is deleted when the command ends: save it with -o FILE")
+    check_kept(server, output, mask_output, with_mask=speaker.with_mask)
     with time_limit(timeout) as limit:
         async with track_videos(server, limit, pictures) as tracker:
             client = tracker.client

@@ -117,7 +117,7 @@ def read_token(token_file: str | None) -> str | None:
 @cache
 def _read_stdin() -> str:
     """Return the first line of standard input, which can be read only once."""
-    return sys.stdin.readline().strip()
+    return sys.stdin.readline().strip() if sys.stdin else ""  # it may be closed
 
 
 def _check_private(path: Path) -> None:

@@ -7,12 +7,12 @@ import io
 import json
 import os
 import re
-import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from a2v._core.file_names import name_key
 from a2v.cli.options import UsageError
+from a2v.cli.targets import write_atomically
 from a2v.cli.terminal import clean
 
 if TYPE_CHECKING:
@@ -73,14 +73,7 @@ def write_report(path: Path, jobs: Sequence[JobStatus]) -> None:
     text = _as_csv(jobs) if is_csv else json.dumps([job.to_json() for job in jobs], indent=1) + "\n"
     # Without a BOM, Excel assumes a legacy encoding. Paths may contain bytes that are not UTF-8.
     data = text.encode("utf-8-sig" if is_csv else "utf-8", "backslashreplace")
-    # Under an unpredictable name, so that no other user can plant a link there.
-    part = path.with_name(f".{secrets.token_hex(8)}.part")
-    try:
-        with part.open("xb") as file:
-            file.write(data)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    write_atomically(path, data)
 
 
 def _as_csv(jobs: Sequence[JobStatus]) -> str:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import sys
-from typing import TYPE_CHECKING
+from contextlib import nullcontext
+from typing import IO, TYPE_CHECKING
 
 from a2v import A2VError
 from a2v._core import wire
 from a2v.cli.captions import to_srt, to_vtt
 from a2v.cli.options import UsageError
+from a2v.cli.targets import write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,22 +30,32 @@ def read_text(text: str | None, file: Path | None) -> str:
     """
     if (text is None) == (file is None):
         raise UsageError('say needs one text: a2v say "Hello!", or --text-file FILE, or - for standard input')
-    source = "standard input" if file is None else f"--text-file: {file}"
+    if file is None and text != "-":
+        source, content = "the text", text or ""
+    else:
+        source = f"--text-file: {file}" if file else "standard input"
+        content = _read(source, file)
+    if not content.strip():
+        raise UsageError(f"{source} is empty")
+    return content.strip()
+
+
+def _read(source: str, file: Path | None) -> str:
     try:
-        data = sys.stdin.buffer.read(_MOST_BYTES + 1) if text == "-" else file.read_bytes() if file else b""
+        with file.open("rb") if file else nullcontext(_standard_input()) as opened:
+            data = opened.read(_MOST_BYTES + 1)
     except OSError as error:
         raise UsageError(f"{source} cannot be read: {error.strerror}") from None
     if len(data) > _MOST_BYTES:
         raise UsageError(f"{source} is too long for a text: more than 1 MiB")
-    if file is not None or text == "-":
-        try:
-            text = data.decode("utf-8-sig")
-        except UnicodeDecodeError as error:
-            raise UsageError(f"{source} is not UTF-8: byte {error.start + 1} is 0x{data[error.start]:02x}") from None
-    found = (text or "").strip()
-    if not found:
-        raise UsageError(f"{source if file is not None or text == '-' else 'the text'} is empty")
-    return found
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{source} is not UTF-8: byte {error.start + 1} is 0x{data[error.start]:02x}") from None
+
+
+def _standard_input() -> IO[bytes]:
+    return sys.stdin.buffer if sys.stdin else io.BytesIO()  # it may be closed
 
 
 def check_speech(text: str, voice: str | None) -> None:
@@ -112,6 +125,4 @@ def write_captions(speech: Speech, output: Path) -> None:
             "no captions were written: the server does not say when each word is spoken, as the local engine does"
         )
     for path, write in zip(caption_paths(output), (to_srt, to_vtt), strict=True):
-        part = path.with_name(f".{path.name}.part")
-        part.write_text(write(speech.words), encoding="utf-8", newline="\n")
-        part.replace(path)
+        write_atomically(path, write(speech.words).encode())

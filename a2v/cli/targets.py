@@ -1,8 +1,9 @@
-"""Checks of the paths that commands save to, made before anything is submitted and paid for."""
+"""The files that commands save: checks of their paths, made before anything is submitted and paid for, and atomic writes."""
 
 from __future__ import annotations
 
 import os
+import secrets
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from a2v.cli.batch_manifest import BatchManifest
+    from a2v.cli.options import ServerOptions
 
 # Extensions of other formats: players and editors would take the video for something else.
 _OTHER_FORMATS = frozenset(
@@ -87,6 +89,20 @@ def check_targets(
         raise UsageError(f"--mask-output: {mask_output} is the file of the video; give the mask another file")
 
 
+def check_kept(server: ServerOptions, output: Path | None, mask_output: Path | None, *, with_mask: bool) -> None:
+    """Check that a video and its mask are saved if they would be deleted when the command ends.
+
+    Raises:
+        UsageError: One is not saved.
+    """
+    if server.keeps_videos:
+        return
+    if with_mask and not mask_output:
+        raise UsageError("with --local the mask is deleted when the command ends: save it with --mask-output FILE")
+    if not output:
+        raise UsageError("with --local the video is deleted when the command ends: save it with -o FILE")
+
+
 def _check_target(path: Path, option: str, protected: frozenset[FileId], *, overwrite: bool) -> None:
     if path.is_dir():
         raise UsageError(f"{option}: {path} is a folder; give the name of a file in it")
@@ -105,6 +121,22 @@ def _check_target(path: Path, option: str, protected: frozenset[FileId], *, over
         Destination(path.absolute(), overwrite).prepare()
     except DownloadError as error:
         raise UsageError(f"{option}: {in_cli_terms(str(error))}") from None
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a small file, replacing one that exists.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    # Under an unpredictable name, so that no other user can plant a link there.
+    part = path.with_name(f".{secrets.token_hex(8)}.part")
+    try:
+        with part.open("xb") as file:
+            file.write(data)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def check_folder(path: Path, option: str = "--output") -> None:

@@ -11,6 +11,7 @@ from importlib.util import find_spec
 import pytest
 
 import a2v
+from a2v.cli import connection
 from a2v.cli.captions import cues, to_srt, to_vtt
 from a2v.testing import Reply
 
@@ -89,14 +90,36 @@ def test_a_text_from_a_file_or_standard_input(here, service, tmp_path, monkeypat
         (["Hello!", "--captions", "-o", "old.mp4"], "old.vtt exists; add --overwrite"),
         (["Hello!", "-o", "v.mp4", "--local", "--base-url", "https://x"], "--local starts a server"),
         (["Hello!", "--local"], "the video is deleted when the command ends: save it with -o FILE"),
+        (["Hello!", "--text-file", "long.txt"], "say needs one text"),
+        (["--text-file", "long.txt"], "long.txt is too long for a text"),
     ],
 )
 def test_what_is_refused_before_anything_is_sent(here, service, tmp_path, arguments, problem) -> None:
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9"[1:])
     (tmp_path / "blank.txt").write_text("\n \n")
+    (tmp_path / "long.txt").write_bytes(b"a" * (2**20 + 1))
     (tmp_path / "old.vtt").write_text("old")
     code, _, err = here("say", *arguments, "--model-id", "eva_a0008")
     assert (code, problem in err) == (2, True), err
+    assert not service.calls
+
+
+def test_a_mask_that_would_be_deleted_is_refused(here) -> None:
+    speaker = ["--pose-id", "eva_a0008_front", "--with-mask", "--local", "-o", "v.mp4"]
+    for command in (["say", "Hello!"], ["generate", "https://x/a.wav"]):
+        code, _, err = here(*command, *speaker)
+        assert (code, "save it with --mask-output FILE" in err) == (2, True), err
+
+
+def test_closed_standard_input(here, service, monkeypatch) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    monkeypatch.setattr(connection, "_read_stdin", connection._read_stdin.__wrapped__)  # without its cache
+    for command, problem in (
+        (["say", "-", "--model-id", "eva_a0008"], "standard input is empty"),
+        (["characters", "--token-file", "-"], "contains no token"),
+    ):
+        code, _, err = here(*command)
+        assert (code, problem in err) == (2, True), err
     assert not service.calls
 
 
@@ -141,10 +164,40 @@ def spoken(text: str, pause_after: str = "") -> list[a2v.Word]:
 
 
 def test_cues_end_with_sentences_and_pauses() -> None:
-    shown = cues(spoken("One. Two three four five. \u201cSix!\u201d seven", pause_after="three"))
-    assert [cue.lines for cue in shown] == [["One."], ["Two three"], ["four five."], ["\u201cSix!\u201d"], ["seven"]]
-    assert [(cue.start, cue.end) for cue in shown][1] == (0.6, pytest.approx(2.3))
+    text = "One two three. Four five six seven eight nine. \u201cNow we are ten!\u201d and on we go"
+    shown = cues(spoken(text, pause_after="six"))
+    assert [cue.lines for cue in shown] == [
+        ["One two three."],
+        ["Four five six"],
+        ["seven eight nine."],
+        ["\u201cNow we are ten!\u201d"],
+        ["and on we go"],
+    ]
+    assert [(cue.start, cue.end) for cue in shown][1] == (pytest.approx(1.4), pytest.approx(3.5))
     assert all(one.end <= other.start for one, other in itertools.pairwise(shown))
+
+
+@pytest.mark.parametrize(
+    ("text", "pause_after", "shown"),
+    [
+        ("Hello! Nice to meet you.", "", ["Hello! Nice to meet you."]),
+        ("See you all tomorrow. Thanks. And goodbye!", "", ["See you all tomorrow.", "Thanks. And goodbye!"]),
+        ("See you all tomorrow. Bye!", "", ["See you all tomorrow. Bye!"]),
+        ("Hello! Nice to meet you.", "Hello!", ["Hello!", "Nice to meet you."]),
+        ("See you all tomorrow. Bye!", "tomorrow.", ["See you all tomorrow.", "Bye!"]),
+        ("Hello!", "", ["Hello!"]),
+    ],
+)
+def test_short_captions_are_joined_with_others_but_not_across_a_pause(text, pause_after, shown) -> None:
+    assert [" ".join(cue.lines) for cue in cues(spoken(text, pause_after))] == shown
+
+
+def test_no_word_is_left_alone_because_the_others_fit() -> None:
+    words = "word " * 16
+    for text in (words + "Smith.", words.replace("word word ", "word word, ") + "word, Smith."):
+        shown = cues(spoken(text))
+        assert len(shown) == 2
+        assert min(cue.end - cue.start for cue in shown) > 2
 
 
 def test_an_abbreviation_does_not_end_a_cue() -> None:
