@@ -17,17 +17,19 @@ from collections.abc import Callable
 from contextlib import suppress
 from errno import EIO, ENOSPC
 from functools import wraps
+from importlib import import_module
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import anyio
 
 import a2v
-from a2v._async import client  # noqa: F401  # what a child needs is here before it is
-from a2v._async.batch import journal_file, lock_file, outage, reconciler, runner  # noqa: F401  # what a child needs is here before it is
+from a2v._async.batch import journal_file, outage, reconciler, runner
 from a2v._async.batch.files import _JournalResumeStore
 from a2v._async.batch.journal import Journal
 from a2v._async.download import Destination, _Download
+from a2v.testing import Service
 
 # Shorter than for users, so that the tests do not wait for seconds.
 reconciler._LISTED_AFTER = reconciler._LISTING_INTERVAL = 0.05
@@ -117,7 +119,9 @@ async def run(order: dict[str, Any], trouble: Trouble) -> dict[str, Any]:
         jobs = [a2v.Job("eva_a0008", urls[name], name) for name in order["jobs"]]
     reported = (folder / "reported").open("a", buffering=1)
     with reported, anyio.CancelScope() as trouble.scope:
-        async with a2v.AsyncA2V(order.get("token", "token"), base_url=order["base_url"], rate_limit=None) as a2v_client:
+        async with a2v.AsyncA2V(
+            order.get("token", "token"), base_url=order["base_url"], rate_limit=None, budget=order.get("budget")
+        ) as a2v_client:
             settings = {"journal": folder / "batch.db", "save_to": folder / "videos"}
             async with a2v_client.batch(jobs, **settings) as made:
                 async for outcome in made:
@@ -139,6 +143,25 @@ def child(order: dict[str, Any]) -> dict[str, Any]:
 def report(facts: dict[str, Any]) -> None:
     sys.stdout.write(json.dumps(facts) + "\n")
     sys.stdout.flush()
+
+
+def import_all() -> None:
+    """Import whatever a batch imports. A child would need a second for that, and be killed before its batch begins."""
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if not pid:
+        with TemporaryDirectory() as folder, Service(render_seconds=0).server() as server:
+            child({"folder": folder, "base_url": server.base_url, "jobs": ["first"], "budget": f"{folder}/budget"})
+        with os.fdopen(writing, "w") as answer:
+            json.dump(sorted(sys.modules), answer)
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as answer:
+        names = json.load(answer)
+    os.waitpid(pid, 0)
+    for name in names:
+        with suppress(ImportError):
+            import_module(name)
 
 
 def serve() -> None:
@@ -166,4 +189,5 @@ def serve() -> None:
 
 
 if __name__ == "__main__":
+    import_all()
     serve()
