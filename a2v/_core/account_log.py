@@ -10,10 +10,11 @@ Facts, not states, are shared, because facts stay true when members differ: in t
 they joined, or in the order in which equal candidates come up. The log alone decides what was sent.
 
 **Whose turn it is.** Calls and submissions are sent by the members that wait for them. Members say in the log whether they
-wait, and take turns, those that were served least recently first. A poll of a video is sent by a member that awaits it, and
-any waiting member may list. A member whose turn it is may be unable to take it, because it has crashed or its event loop
-is blocked. So another one takes its place after a grace period, and members that miss their turns are skipped until they
-write again.
+wait, and take turns, those that were served least recently first. A new member comes after all that wait, so nobody starves
+however many processes start. A poll of a video is sent by a member that awaits it, and any waiting member may list. A member
+whose turn it is may be unable to take it, because it has crashed or its event loop is blocked. So another one takes its place
+after a grace period. Its request shows all members who has missed a turn: whoever would have come before it counts as not
+waiting until it writes again. So a crashed process delays the others once, and many of them hardly more than one.
 
 **Crashes.** A member that waits writes at least every ``HEARTBEAT`` seconds. One that has not written for ``LOST_AFTER``
 seconds is *lost*: its requests in flight count as ended when it last wrote, so they block others for one window at most,
@@ -47,6 +48,7 @@ LOST_AFTER = 25.0
 """Seconds without an entry after which a member counts as lost."""
 _POLL_EXPIRES = 15.0  # seconds after which a poll in flight is due again
 _GRACE = 0.5  # seconds for a member to take its turn
+_NEXT_GRACE = 0.05  # the same after another one has missed its turn: several have probably crashed
 _POLL_GRACE = 0.25  # the same for a poll: nobody is kept waiting
 # The responses' headers that the rate limiter reads.
 _HEADERS = ("x-ratelimit-total", "x-ratelimit-left", "x-ratelimit-reset", "retry-after", "date")
@@ -63,9 +65,10 @@ class _Member:
 
     Attributes:
         number: Counts the members.
+        joined: How many requests all members had sent before it joined.
         written_at: When it last wrote.
         ceiling: Its upper bound of the limit.
-        waits: The kinds of requests that wait there.
+        waits: The kinds of requests that wait there; empty after it has missed a turn.
         served: For each kind, the number of the last ``send``.
         in_flight: The limiter's reservation of each of its requests.
         sends: The numbers of all its requests.
@@ -74,6 +77,7 @@ class _Member:
     """
 
     number: int
+    joined: int
     written_at: float
     ceiling: int | None = None
     waits: set[RequestKind] = Factory(set)
@@ -82,6 +86,10 @@ class _Member:
     sends: set[int] = Factory(set)
     polls: dict[int, tuple[ScheduledRequest, float]] = Factory(dict)
     videos: dict[str, bool] = Factory(dict)
+
+    def place(self, kind: RequestKind) -> tuple[int, int]:
+        """Its place among those that wait for requests of a kind, the lowest one first."""
+        return self.served.get(kind, self.joined), self.number
 
 
 class AccountLog:
@@ -116,11 +124,11 @@ class AccountLog:
         self._sends = 0
         # When the first of the members is lost or the first of the polls expires.
         self._expires_at = math.inf
-        # Members that missed their turn, and when they had last written.
-        self._skipped: dict[str, float] = {}
-        # Whose turn it is, and since when.
+        # Members that have missed their turn and not written since, as this member sees it.
+        self._skipped: set[str] = set()
+        # Whose turn it is, and until when.
         self._turn: object = None
-        self._turn_began = math.inf
+        self._turn_ends = math.inf
         # The errors of this member's own requests by their numbers: the log has only their texts.
         self.own_errors: dict[int, A2VError] = {}
         self._is_awaited_here: Callable[[str], bool] = lambda _: False
@@ -144,7 +152,7 @@ class AccountLog:
 
     def member_count(self, now: float) -> int:
         """Return how many members are not lost."""
-        self._expire(now)
+        self.expire(now)
         return len(self._members)
 
     def has_sent(self, number: int) -> bool:
@@ -185,7 +193,7 @@ class AccountLog:
         Returns:
             The request, perhaps one that is due in the future; ``None`` if there is none until something changes.
         """
-        self._expire(now)
+        self.expire(now)
         self._is_awaited_here = is_awaited
         while True:
             waiting = {kind: self._next_member(kind, waits) for kind in _QUEUED}
@@ -204,25 +212,25 @@ class AccountLog:
             member = self._members[owner] if owner else None
             turn = (scheduled.kind, scheduled.video_id, owner, member and member.written_at)
             if turn != self._turn or scheduled.at > now:
-                self._turn, self._turn_began = turn, scheduled.at
-            allowed_at = self._turn_began + (_GRACE if owner else _POLL_GRACE)
-            if now < allowed_at:
-                return scheduled._replace(at=allowed_at)
+                grace = _POLL_GRACE if owner is None else _NEXT_GRACE if self._skipped else _GRACE
+                self._turn, self._turn_ends = turn, scheduled.at + grace
+            if now < self._turn_ends:
+                return scheduled._replace(at=self._turn_ends)
             if member is None or owner is None:
                 return scheduled
-            self._skipped[owner] = member.written_at
+            self._skipped.add(owner)
 
     def _next_member(self, kind: RequestKind, own_waits: set[RequestKind]) -> str | None:
         """Return the member whose request of a kind is next; ``None`` if none waits."""
         waiting = [
-            (member.served.get(kind, -1), member.number, member_id)
+            (member.place(kind), member_id)
             for member_id, member in self._members.items()
-            if member_id != self._own_id and kind in member.waits and self._skipped.get(member_id) != member.written_at
+            if member_id != self._own_id and kind in member.waits and member_id not in self._skipped
         ]
         if kind in own_waits:
             own = self._members.get(self._own_id)
-            waiting.append((own.served.get(kind, -1), own.number, self._own_id) if own else (-1, 0, self._own_id))
-        return min(waiting)[2] if waiting else None
+            waiting.append((own.place(kind) if own else (self._sends, self._members_seen + 1), self._own_id))
+        return min(waiting)[1] if waiting else None
 
     def _is_own_poll(self, scheduled: ScheduledRequest, *, awaits_any: bool) -> bool:
         if scheduled.video_id is None:
@@ -253,12 +261,13 @@ class AccountLog:
             The events of videos, whoever follows them.
         """
         self.now = max(self.now, at)
-        self._expire(self.now)
+        self.expire(self.now)
         member = self._members.get(member_id)
         if member is None:
             self._members_seen += 1
-            self._members[member_id] = member = _Member(self._members_seen, at)
+            self._members[member_id] = member = _Member(self._members_seen, self._sends, at)
         member.written_at = max(member.written_at, at)
+        self._skipped.discard(member_id)
         self._expires_at = min(self._expires_at, member.written_at + LOST_AFTER)
         events: list[PollEvent] = []
         for name, *values in facts:
@@ -279,9 +288,11 @@ class AccountLog:
     def _send(self, _: str, member: _Member, at: float, number: int, kind: str, video_id: str | None) -> None:
         if number in member.sends:
             return
+        scheduled = ScheduledRequest(RequestKind(kind), at, video_id)
+        if scheduled.kind in _QUEUED:
+            self._note_missed_turns(member, scheduled.kind)
         self._sends += 1
         self._turn = None
-        scheduled = ScheduledRequest(RequestKind(kind), at, video_id)
         member.sends.add(number)
         member.in_flight[number] = self.limiter.acquire(at)
         member.served[scheduled.kind] = self._sends
@@ -289,6 +300,13 @@ class AccountLog:
         if scheduled.kind not in _QUEUED:
             member.polls[number] = (scheduled, at + _POLL_EXPIRES)
             self._expires_at = min(self._expires_at, at + _POLL_EXPIRES)
+
+    def _note_missed_turns(self, sender: _Member, kind: RequestKind) -> None:
+        """Note who has missed a turn. A member that is only late writes again that it waits, because the log says otherwise."""
+        for member_id, member in self._members.items():
+            if kind in member.waits and member.place(kind) < sender.place(kind):
+                member.waits = set()
+                self._skipped.discard(member_id)
 
     def _sent(self, _: str, member: _Member, __: float, number: int, sent_at: float, ended_at: float | None) -> None:
         """A request that was sent while the log was not available."""
@@ -402,7 +420,8 @@ class AccountLog:
         ceilings = [member.ceiling for member in self._members.values() if member.ceiling is not None]
         self.limiter.restrict(min(ceilings, default=None))
 
-    def _expire(self, now: float) -> None:
+    def expire(self, now: float) -> None:
+        """Forget the members that are lost, and make polls due again that have been in flight for too long."""
         if now < self._expires_at:
             return
         self._expires_at = math.inf
@@ -422,6 +441,7 @@ class AccountLog:
 
     def _remove(self, member_id: str) -> None:
         member = self._members.pop(member_id)
+        self._skipped.discard(member_id)
         for reservation in member.in_flight.values():
             self.limiter.abandon(reservation, member.written_at)
         for scheduled, _ in member.polls.values():
@@ -462,13 +482,13 @@ def seen_fact(log: AccountLog, videos: Iterable[Video], scheduled: ScheduledRequ
         video_id = video.video_id
         if video_id not in log.scheduler:
             listed += [] if video_id in log.listed else [video_id]
-        elif _is_news(log.scheduler, video):
+        elif _is_needed_in_full(log.scheduler, video):
             shown.append(video.to_dict())
         else:
             shown.append({"video_id": video_id, "status": video.status.value})
     return ["seen", number, scheduled.kind.value, shown, listed] if scheduled else ["seen", None, "", shown]
 
 
-def _is_news(scheduler: PollScheduler, video: Video) -> bool:
+def _is_needed_in_full(scheduler: PollScheduler, video: Video) -> bool:
     known = scheduler.snapshot(video.video_id)
     return known is None or video.is_terminal or is_change(known, video)

@@ -42,16 +42,53 @@ def account() -> Account:
 def test_members_that_wait_take_turns(account) -> None:
     """The one that was served least recently is next."""
     account.write("other", ["wait", ["call"]])
+    account.write("me", ["send", 1, "call", None])
     assert account.next(CALL).at > account.now
     account.write("other", ["send", 1, "call", None], ["wait", ["call"]])
     assert account.next(CALL).at == account.now
-    account.write("me", ["send", 1, "call", None])
+    account.write("me", ["send", 2, "call", None])
     assert account.next(CALL).at > account.now
 
 
+def test_new_members_come_after_those_that_wait() -> None:
+    """Otherwise programs that start all the time would starve one that runs for long."""
+    account = Account()
+    assert account.next(CALL).at == account.now
+    account.know_limit()
+    for number in range(5):
+        account.write(f"new{number}", ["wait", ["call"]])
+        assert account.next(CALL).at == account.now
+    account.write("me", ["send", 1, "call", None])
+    for number in range(5):
+        assert account.next(CALL).at > account.now
+        account.write(f"new{number}", ["send", 1, "call", None], ["wait", ["call"]])
+    assert account.next(CALL).at == account.now
+
+
+def test_a_turn_that_was_missed_is_missed_for_all(account) -> None:
+    """Only the first member has to wait for one that has crashed, not each of them, and not those that join later."""
+    account.write("crashed", ["wait", ["call", "submit"]])
+    account.write("other", ["wait", ["call"]])
+    account.write("me", ["send", 1, "call", None])
+    account.write("other", ["send", 1, "call", None], ["wait", []])
+    assert account.next(CALL).at == account.now
+    account.write("crashed", ["wait", ["call"]])  # it was only late
+    assert account.next(CALL).at > account.now
+
+
+def test_many_crashed_members_delay_a_call_hardly_more_than_one(account) -> None:
+    for number in range(20):
+        account.write(f"crashed{number}", ["wait", ["call"]])
+    account.write("me", ["send", 1, "call", None])
+    began = account.now
+    while (turn := account.next(CALL)).at > account.now:
+        account.now = turn.at
+    assert account.now - began < 2
+
+
 def test_a_member_that_does_not_take_its_turn_is_skipped_until_it_writes(account) -> None:
-    account.write("me", ["send", 9, "submit", None])
     account.write("other", ["wait", ["submit"]])
+    account.write("me", ["send", 9, "submit", None])
     turn = account.next(SUBMIT)
     assert account.now < turn.at <= account.now + 1
     account.now = turn.at

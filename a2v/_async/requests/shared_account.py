@@ -237,7 +237,7 @@ class SharedAccount:
 
     def snapshot(self, video_id: str) -> Video | None:
         """Return the last snapshot of a video, if a member follows it and it was polled."""
-        self.log.member_count(self.now())  # which forgets those that are lost
+        self.log.expire(self.now())
         return self.log.scheduler.snapshot(video_id)
 
     def add(self, video_id: str, now: float, *, since: float | None = None) -> None:
