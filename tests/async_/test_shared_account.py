@@ -118,6 +118,52 @@ async def test_a_write_that_failed_is_not_read() -> None:
     assert member.snapshot("v") is None
 
 
+async def test_a_request_is_not_sent_if_others_have_written_what_it_has_not_considered() -> None:
+    """What the last write in a thread has read counts too."""
+    store = Store(blocks=True)
+    member, other = Member(store), Member(store)
+    await member.sync()
+    await other.sync()
+    assert await other.send(CALL, set())
+    member.observe([PENDING], 0)
+    member._last_write.done.wait()
+    assert not await member.send(CALL, set())
+    assert await member.send(CALL, set())
+
+
+async def test_a_request_is_not_sent_if_another_task_reads_what_it_has_not_considered() -> None:
+    """A display may ask for the pace at any time."""
+    store = Store(blocks=True)
+    member, other = Member(store), Member(store)
+    await member.sync()
+    await other.sync()
+    assert await other.send(CALL, set())
+    numbers = []
+
+    async def send() -> None:
+        numbers.append(await member.send(CALL, set()))
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(member.sync)
+        group.start_soon(send)
+    assert numbers == [0]
+    assert await member.send(CALL, set())
+
+
+async def test_a_member_that_was_passed_over_waits_again() -> None:
+    store = Store()
+    late, other = Member(store), Member(store)
+    await late.sync()
+    await late.set_waits({RequestKind.CALL})
+    await other.sync()
+    number = await other.send(CALL, set())
+    other.release(number, {"x-ratelimit-left": "29"}, 200)
+    await late.sync()
+    await late.set_waits({RequestKind.CALL})
+    await other.sync()
+    assert other.next(anyio.current_time(), other.log.limiter, calls=1).at > anyio.current_time()
+
+
 async def test_an_interrupted_exchange_writes_its_facts_later(monkeypatch) -> None:
     async def run(*_: object, **__: object) -> None:
         raise RuntimeError("interrupted")

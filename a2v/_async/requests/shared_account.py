@@ -23,7 +23,7 @@ import secrets
 import threading
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -41,7 +41,7 @@ from a2v._core.rate_limiter import RateLimiter, RequestKind
 from a2v._core.sealing import Sealer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from a2v._async.requests.known_videos import KnownVideos
     from a2v._core.poll_scheduler import PollEvent, ScheduledRequest
@@ -197,6 +197,8 @@ class SharedAccount:
         self._last_entry: tuple[bytes, _Entry] | None = None
         # The last write in a thread that nothing waits for; the next exchange begins after it.
         self._last_write: _Write | None = None
+        # Exchanges in threads, one at a time.
+        self._exchange_lock = anyio.Lock()
         self._thread_limiter = anyio.CapacityLimiter(1)
         # The bound of the limit while the store cannot be reached.
         self._share: int | None = None
@@ -208,6 +210,11 @@ class SharedAccount:
     def now(self) -> float:
         """Return the time by the clock that all members share."""
         return self._home.now()
+
+    @contextmanager
+    def locked(self) -> Iterator[tuple[RateLimiter, float]]:
+        """Yield the account's rate limiter with its time. Only one event loop uses it, so there is nothing to lock."""
+        yield self.log.limiter, self.now()
 
     @property
     def check_interval(self) -> float:
@@ -447,7 +454,20 @@ class SharedAccount:
         if not self._store.blocks:
             self._exchange_now(facts, append)
             return
-        self.collect()
+        seen = self._position
+        try:
+            async with self._exchange_lock:
+                # Another task, such as one that asks for the pace, may have read entries that the caller has not considered.
+                if append is Append.ALWAYS or self._position == seen:
+                    await self._exchange_in_thread(facts, append)
+        except (StoreUnavailableError, OSError) as error:
+            self._restore(facts, append)
+            self._go_offline(str(error))
+        except BaseException:
+            self._restore(facts, append)
+            raise
+
+    async def _exchange_in_thread(self, facts: list[Fact], append: Append) -> None:
         earlier, exchange = self._last_write, self._prepare(facts, append)
         starts: list[Position] = []
 
@@ -458,13 +478,6 @@ class SharedAccount:
         self._is_busy = True
         try:
             result = await _threads.run(run, limiter=self._thread_limiter)
-        except (StoreUnavailableError, OSError) as error:
-            self._restore(facts, append)
-            self._go_offline(str(error))
-        except BaseException:
-            self._restore(facts, append)
-            raise
-        else:
             if earlier and earlier.result and starts[0] == earlier.result.position:
                 self._absorb(earlier.result, [], Append.ALWAYS)
             self._last_write = None
@@ -622,10 +635,10 @@ class SharedAccount:
         if self._options.ceiling is not None:
             self._share = min(self._options.ceiling, self._share or self._options.ceiling)
         telemetry.logger.warning(
-            "the shared budget %s is not available: %s. Until it is, this client sends at most %s requests per minute",
+            "the shared budget %s is not available: %s. Until it is, this client sends %s",
             self._home.name,
             reason,
-            "unlimited" if self._share is None else self._share,
+            "requests without a limit" if self._share is None else f"at most {self._share} requests per minute",
         )
         self._store = MemoryStore(self._home.now)
         self._position = Position()
