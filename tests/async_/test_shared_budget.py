@@ -138,6 +138,17 @@ async def test_a_429_pauses_all_clients(service, make) -> None:
     assert 19 <= waits[0] <= 70
 
 
+@pytest.mark.parametrize("blocks", [False, True])
+async def test_a_request_is_throttled_for_ten_minutes_at_most(service, blocks) -> None:
+    service.reply("character.list", testing.Reply(429, b""), times=None)
+    make = partial(a2v.AsyncA2V, TOKEN, base_url="https://a2v.example", budget=Breakable(blocks=blocks))
+    async with make(transport=service.transport()) as client, make(transport=service.transport()):
+        began = anyio.current_time()
+        with pytest.raises(a2v.RateLimitError):
+            await client.characters.list()
+        assert 600 <= anyio.current_time() - began < 750
+
+
 async def test_calls_take_turns_across_clients(make) -> None:
     """A client with many calls does not delay those of another one by more than one."""
     waits: list[float] = []

@@ -44,9 +44,9 @@ from a2v.errors import A2VError, APIError, ProtocolError, RateLimitError
 if TYPE_CHECKING:
     from collections import deque
     from collections.abc import Callable, Iterable, Mapping
+    from contextlib import AbstractContextManager
 
     from a2v._async.requests.known_videos import KnownVideos, SubmissionAttempt
-    from a2v._async.requests.shared_limiter import LoopRateLimiter
     from a2v._async.requests.telemetry import Span
     from a2v._async.requests.transport import Transport
     from a2v._core.rate_limiter import RateLimiter
@@ -97,6 +97,14 @@ class Subscriber(Waiter, Protocol):
     span: Span
 
 
+class Limiter(Protocol):
+    """What the dispatcher needs of a ``LoopRateLimiter``."""
+
+    def locked(self) -> AbstractContextManager[tuple[RateLimiter, float]]: ...
+
+    def now(self) -> float: ...
+
+
 class Scheduler(Protocol):
     """What the dispatcher needs of a ``PollScheduler``."""
 
@@ -142,10 +150,11 @@ class RequestDispatcher:
 
     Args:
         connection: Where and how to send.
-        limiter: The client's rate limiter.
+        limiter: The rate limiter.
+        scheduler: The poll scheduler; ``None``: one of its own.
     """
 
-    def __init__(self, connection: Connection, limiter: LoopRateLimiter, scheduler: Scheduler | None = None) -> None:
+    def __init__(self, connection: Connection, limiter: Limiter, scheduler: Scheduler | None = None) -> None:
         self._connection = connection
         self._limiter = limiter
         self._scheduler: Scheduler = PollScheduler() if scheduler is None else scheduler

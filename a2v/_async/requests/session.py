@@ -498,13 +498,12 @@ class Session(HoldsSecret):
         connection = Connection(
             transport, self.base_url, self.token, self._state.options, self.known_videos, self._propagate_trace
         )
-        limiter = LoopRateLimiter(self._state.limiter)
         if self._budget:
             from a2v._async.requests.shared_dispatcher import SharedDispatcher  # noqa: PLC0415  # few clients need it
 
-            dispatcher: RequestDispatcher = SharedDispatcher(connection, limiter, self._budget)
+            dispatcher: RequestDispatcher = SharedDispatcher(connection, self._budget)
         else:
-            dispatcher = RequestDispatcher(connection, limiter)
+            dispatcher = RequestDispatcher(connection, LoopRateLimiter(self._state.limiter))
         state = LoopState(transport, dispatcher)
         self._state.loop_states.append(ref(state, self._state.loop_states.remove))
         return state

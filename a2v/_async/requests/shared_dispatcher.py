@@ -14,12 +14,11 @@ import anyio
 
 from a2v._async.requests.dispatcher import EPSILON, Connection, RequestDispatcher
 from a2v._async.requests.shared_account import BudgetOptions, SharedAccount
-from a2v._core.rate_limiter import Pace
 from a2v._core.wire import Response
 
 if TYPE_CHECKING:
-    from a2v._async.requests.shared_limiter import LoopRateLimiter
     from a2v._core.poll_scheduler import PollEvent, ScheduledRequest
+    from a2v._core.rate_limiter import Pace
     from a2v._core.responses import NoResponse
 
 
@@ -28,33 +27,21 @@ class SharedDispatcher(RequestDispatcher):
 
     Args:
         connection: Where and how to send.
-        limiter: The client's own rate limiter, which is not used.
         budget: The shared budget.
     """
 
-    def __init__(self, connection: Connection, limiter: LoopRateLimiter, budget: BudgetOptions) -> None:
+    def __init__(self, connection: Connection, budget: BudgetOptions) -> None:
         self._account = SharedAccount(
             budget, connection.known_videos, self._publish, self._notice_change, lambda: self._has_driver
         )
-        super().__init__(connection, limiter, self._account)
+        super().__init__(connection, self._account, self._account)
         # Whether the driver itself may have got what it waits for.
         self._has_published = False
 
     async def pace(self) -> Pace:
         """Return the rate limit of the account, and when this client sends its next request."""
         await self._account.sync()
-        now, limiter = self.now(), self._account.log.limiter
-        scheduled = self._next_request(limiter, now)
-        return Pace(
-            limit=limiter.limit,
-            left=limiter.left(now),
-            next_in=max(0.0, scheduled.at - now) if scheduled else None,
-            failing_for=self._outages.failing_for(now),
-        )
-
-    def now(self) -> float:
-        """Return the time in seconds, the same in all clients of the account."""
-        return self._account.now()
+        return await super().pace()
 
     async def aclose(self) -> None:
         """Leave the shared budget."""
