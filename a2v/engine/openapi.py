@@ -128,7 +128,7 @@ def _upload_paths() -> dict[str, Json]:
     )
     put["requestBody"] = {
         "required": True,
-        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary", "minLength": 1}}},
     }
     get["parameters"] = put["parameters"] = [name]
     for call in (limits, get, put):

@@ -51,6 +51,7 @@ class TestNotebook:
     def test_the_async_client_works_beside_it(self, notebook):
         cell = textwrap.dedent(
             """
+            import sys; sys.path.insert(0, '.')
             import a2v
             from service import Service, say
             async with a2v.AsyncA2V("t", base_url="http://127.0.0.1:9", transport=Service()) as own:
