@@ -74,9 +74,8 @@ class Uploads:
             with session.in_use() as state:
                 # Others that ask meanwhile wait for the same answer.
                 async with state.uploading.setdefault(wire.UPLOADS, anyio.Lock()):
-                    if not self._was_asked:
-                        self.limits = await _ask(session)
-                        self._was_asked = True
+                    self.limits = self.limits if self._was_asked else await _ask(session)
+                    self._was_asked = True
         return self.limits is not None
 
     async def add(self, session: Session, path: Path) -> str:
