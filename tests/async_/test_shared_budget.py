@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 from contextlib import aclosing
@@ -11,7 +12,6 @@ from typing import TYPE_CHECKING
 import anyio
 import httpx
 import pytest
-from anyio.lowlevel import current_token
 
 import a2v
 from a2v import testing
@@ -19,6 +19,7 @@ from a2v._async.requests import shared_account
 from a2v._async.requests.known_videos import SubmissionAttempt
 from a2v._budget.memory_store import MemoryStore
 from a2v._budget.store import Append, Exchanged, Position, StoreUnavailableError
+from a2v._threads import thread_safe_call_soon
 from a2v.testing import FixedWindow, Service, SharedBudget
 
 if TYPE_CHECKING:
@@ -47,16 +48,15 @@ class BreakableStore(MemoryStore):
         # A thread cannot read the clock of an event loop, and need not.
         super().__init__()
         self.budget, self.blocks = budget, blocks
-        self.on_send: Callable[[], object] | None = None
+        # Called once, in the thread of the next exchange of a kind.
+        self.on: dict[Append, Callable[[], object]] = {}
         if blocks:
             self.check_interval = 0.2
 
     def exchange(self, position: Position, entries, append: Append = Append.ALWAYS) -> Exchanged:
         if self.budget.broken:
             raise StoreUnavailableError("the test has broken it")
-        if self.on_send and append is Append.AT_END:
-            on_send, self.on_send = self.on_send, None
-            on_send()
+        self.on.pop(append, lambda: None)()
         return super().exchange(position, entries, append)
 
     def _notify(self) -> None:
@@ -188,31 +188,66 @@ async def test_an_unused_reservation_is_returned(service, make) -> None:
         assert (await other.pace()).left == 29
 
 
-async def test_a_call_that_is_cancelled_while_its_request_is_reserved_returns_it(service) -> None:
-    budget, ended = Breakable(blocks=True), threading.Event()
-    loop = current_token().native_token
-    in_loop = getattr(loop, "call_soon_threadsafe", None) or loop.run_sync_soon  # asyncio's, trio's
+@pytest.mark.parametrize("driver", ["a wait", "the call"])
+@pytest.mark.parametrize("how", ["scope", "asyncio task"])
+async def test_a_call_that_is_cancelled_while_its_request_is_reserved_returns_it(
+    service, driver, how, anyio_backend_name
+) -> None:
+    budget, in_loop = Breakable(blocks=True), thread_safe_call_soon()
+    service.latency = 0  # a poll that is cancelled on its way would count, although it does not arrive
     service.add_video("v", *["pending"] * 1000)
     client = a2v.AsyncA2V(TOKEN, base_url="https://a2v.example", budget=budget, transport=service.transport())
+
+    def cancel_from_thread(cancel: Callable[[], object]) -> None:
+        """Cancel the call from the store's thread, and give it time to end, unless it waits for this thread."""
+        in_loop(cancel)
+        for _ in range(20):
+            turn = threading.Event()
+            in_loop(turn.set)
+            turn.wait()
+
     async with client, anyio.create_task_group() as group:
-        group.start_soon(wait_for_videos, client, "v")  # it drives, and reserves requests for calls
-        await anyio.sleep(20)
-        with anyio.CancelScope() as scope:
-
-            def cancel() -> None:
-                in_loop(scope.cancel)
-                ended.wait()
-
-            budget.store.on_send = cancel
-            try:
+        if driver == "a wait":
+            await client.videos.get("v")
+            group.start_soon(wait_for_videos, client, "v")  # its next poll is not due yet, so it drives
+            await anyio.sleep(0.5)
+        if how == "scope" or anyio_backend_name == "trio":
+            with anyio.CancelScope() as scope:
+                budget.store.on[Append.AT_END] = partial(cancel_from_thread, scope.cancel)
                 await client.characters.list()
-            finally:
-                ended.set()
+            assert scope.cancelled_caught
+        else:
+            task = asyncio.ensure_future(client.characters.list())
+            budget.store.on[Append.AT_END] = partial(cancel_from_thread, task.cancel)
+            with pytest.raises(asyncio.CancelledError):
+                await task
         await anyio.sleep(20)
+        assert not budget.store.on
         assert "character.list" not in [call.name for call in service.calls]
-        polls = len(service.calls)
-        assert (await client.pace()).left == 30 - polls
         group.cancel_scope.cancel()
+    async with a2v.AsyncA2V(TOKEN, base_url="https://a2v.example", budget=budget) as other:
+        assert (await other.pace()).left == 30 - len(service.calls)
+
+
+async def test_a_call_that_is_cancelled_while_another_task_uses_the_store_reserves_nothing(service) -> None:
+    budget, may_end = Breakable(blocks=True), threading.Event()
+    client, other = (
+        a2v.AsyncA2V(TOKEN, base_url="https://a2v.example", budget=budget, transport=service.transport())
+        for _ in range(2)
+    )
+    async with client, other:
+        await client.pace()
+        await other.pace()
+        budget.store.on[Append.ALWAYS] = may_end.wait
+        async with anyio.create_task_group() as group, anyio.create_task_group() as cancelled:
+            group.start_soon(client.pace)  # reads what the other client has written
+            cancelled.start_soon(client.characters.list)
+            for _ in range(20):
+                await anyio.lowlevel.checkpoint()  # until both wait; virtual time would wait for the thread
+            cancelled.cancel_scope.cancel()
+            may_end.set()
+        assert (await client.pace()).left == (await other.pace()).left == 30
+    assert service.calls == ()
 
 
 async def test_the_lowest_rate_limit_counts_for_all(service, make) -> None:
@@ -420,7 +455,7 @@ async def test_without_the_store_clients_use_their_share(service, blocks, caplog
         assert [(await client.pace()).limit for client in clients] == [10, 10, 10]
         budget.broken = False
         # Virtual time does not wait for the threads that try to reach a store that blocks.
-        with anyio.fail_after(600):
+        with anyio.fail_after(24 * 3600):
             while [(await client.pace()).limit for client in clients] != [30, 30, 30]:  # noqa: ASYNC110  # no event tells it
                 await anyio.sleep(1)
     warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]

@@ -28,6 +28,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 import anyio
+from anyio.lowlevel import checkpoint_if_cancelled
 from attrs import define, evolve, field
 
 from a2v._async.requests import telemetry
@@ -194,6 +195,7 @@ class RequestDispatcher:
         try:
             with telemetry.rate_limit_wait(kind):
                 await self._wait(queued)
+                await checkpoint_if_cancelled()
         except BaseException:
             queue.pop(queued, None)
             if queued.is_ready:

@@ -333,11 +333,16 @@ class SharedAccount:
             facts.append(_wait_fact(waits))
         try:
             await self._exchange(facts, Append.AT_END)
-        finally:
-            is_sent = self.log.has_sent(number)
-            if not is_sent:
-                self._outbox.extendleft(reversed(written))
-        if not is_sent:
+        except BaseException:
+            # The thread may have written it all the same.
+            self._outbox.extendleft(reversed([*written, end_fact(number, account_log.UNUSED)]))
+            if self._is_busy:
+                self._on_change()
+            else:
+                self._write_in_thread()
+            raise
+        if not self.log.has_sent(number):
+            self._outbox.extendleft(reversed(written))
             return 0
         self._sends[number] = _Send(at)
         if scheduled.kind in (RequestKind.GET, RequestKind.LIST):
