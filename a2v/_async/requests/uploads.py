@@ -70,7 +70,7 @@ class Uploads:
         Raises:
             A2VError: The question could not be answered.
         """
-        if not self._was_asked and session.base_url != HOSTED:
+        if session.base_url != HOSTED:
             with session.in_use() as state:
                 # Others that ask meanwhile wait for the same answer.
                 async with state.uploading.setdefault(wire.UPLOADS, anyio.Lock()):
