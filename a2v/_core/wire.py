@@ -476,7 +476,7 @@ def character_data(character: Character) -> dict[str, str]:
 
 
 def video_data(video: Video, message: str | None = None) -> dict[str, str | None]:
-    """Return a video as in ``video.get``: the fields of the first revision, the status, and the reason of a failure."""
+    """Return a video as in ``video.get``: the fields of the first revision, the status, and the server's message."""
     data: dict[str, str | None] = {
         "video_id": video.video_id,
         "status": video.status.value,

@@ -233,7 +233,10 @@ class Video(HtmlReprMixin):
 
     @property
     def message(self) -> str | None:
-        """The server's message, such as the reason why the video failed; ``None`` if there is none."""
+        """The server's message: the reason why the video failed, or, from the local engine, a warning about a finished one.
+
+        ``None`` if there is none.
+        """
         message = self.raw.get("message")
         return message if isinstance(message, str) and message else None
 

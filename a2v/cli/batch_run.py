@@ -358,6 +358,9 @@ class _BatchRun:
                             # First the counts, which are redrawn below the line of the job.
                             self.events.emit(BatchProgress(batch.progress, await batch.pace(), batch.downloads))
                             self.events.emit(JobEnded(job))
+                            if outcome.ok and outcome.video and outcome.video.message:
+                                label = self.manifest.label(outcome.index)
+                                self.events.emit(Warned(f"{label}: {outcome.video.message}"))
                 jobs = self._statuses()
                 self.events.emit(self._summary(jobs, earlier, time.monotonic() - since))
                 # Within the block, which deletes staged recordings unless an error leaves it.

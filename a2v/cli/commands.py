@@ -52,6 +52,7 @@ from a2v.cli.events import (
     VideoShown,
     VideosListed,
     VoicesListed,
+    Warned,
 )
 from a2v.cli.help import ASKING, CHECKING, DEMO, ENVIRONMENT, OFFLINE, SUBMITTING, Formatter, epilogue
 from a2v.cli.logs import log_command, log_to_stderr
@@ -392,8 +393,10 @@ async def get(video_id: VideoId, /, *, timeout: Timeout = None, server: ServerOp
     """Show a video: its id, its status, and its URL or the reason of its failure."""
     with time_limit(timeout) as limit:
         async with track_videos(server, limit) as tracker:
-            snapshot = await tracker.client.videos.get(video_id)
-            tracker.events.emit(VideoShown(TrackedVideo(video_id, video_id, snapshot=snapshot)))
+            video = TrackedVideo(video_id, video_id, snapshot=await tracker.client.videos.get(video_id))
+            tracker.events.emit(VideoShown(video))
+            if video.warning:
+                tracker.events.emit(Warned(video.warning))
 
 
 @_command(

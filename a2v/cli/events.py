@@ -73,6 +73,14 @@ class TrackedVideo:
         return self.snapshot.message if self.snapshot else None
 
     @property
+    def warning(self) -> str | None:
+        """The server's warning about the finished video."""
+        if not self.message or not self.rendered or self.failed:
+            return None
+        name = shown_path(self.target) if self.target else f"video {self.video_id}"
+        return f"{name if self.label == self.video_id else self.label}: {self.message}"
+
+    @property
     def rendered(self) -> bool:
         """Whether the render has ended."""
         return self.snapshot is not None and self.snapshot.is_terminal

@@ -28,6 +28,7 @@ from a2v.cli.events import (
     VideoExpected,
     VideoSaved,
     VideoSubmitted,
+    Warned,
 )
 from a2v.cli.logs import log_command
 from a2v.cli.options import DEFAULT_SIZE
@@ -130,11 +131,13 @@ class VideoTracker:
             self.events.emit(VideoExpected(video))
 
     def record(self, snapshot: Video) -> None:
-        """Record a snapshot of a tracked video, and emit an event if its status changed."""
+        """Record a snapshot of a tracked video, and emit an event if its status changed, and the server's warning."""
         before = self.videos[snapshot.video_id]
         video = self._update(snapshot.video_id, snapshot=snapshot)
         if video.status != before.status:
             self.events.emit(VideoChanged(video))
+        if video.warning and not before.rendered:
+            self.events.emit(Warned(video.warning))
 
     async def submit(
         self, job: Job, *, label: str = "", target: Path | None = None, mask_target: Path | None = None

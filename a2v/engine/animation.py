@@ -41,6 +41,7 @@ _COARTICULATION_ROWS = 11
 _MIN_CLOSURE_ROWS = 6.0
 _SHAPES = np.array([MOUTH_SHAPES[viseme] for viseme in VISEMES], np.float32)
 _REST, _CLOSED, _TUCKED = (VISEMES.index(viseme) for viseme in "XAG")
+_SHORTEST_SPEECH_ROWS = 5  # shorter than any syllable
 
 
 def animate(
@@ -71,6 +72,13 @@ def animate(
 
 
 # -- mouth ------------------------------------------------------------------------------------------------------------
+
+
+def has_speech(probabilities: NDArray[np.float32]) -> bool:
+    """Whether the mouth opens for as long as a syllable takes."""
+    likeliest = probabilities.argmax(1)
+    is_open = (likeliest != _REST) & (likeliest != _CLOSED)
+    return int(np.count_nonzero(is_open)) >= _SHORTEST_SPEECH_ROWS
 
 
 def most_likely_visemes(probabilities: NDArray[np.float32]) -> NDArray[np.int64]:

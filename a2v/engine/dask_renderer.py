@@ -59,7 +59,7 @@ _INPUTS = ("audio", "character", "picture")
 Inputs = dict[str, bytes]
 """The contents of these files, by the attributes."""
 WorkerResult = dict[str, Any]
-"""The result of the Dask task: ``video`` and ``mask``, or one of ``refused``, ``crashed`` and ``exhausted``. A plain dict, which
+"""The result of the Dask task: ``video``, ``mask`` and ``warning``, or one of ``refused``, ``crashed`` and ``exhausted``. A plain dict, which
 Dask can serialise without classes of this package."""
 
 
@@ -93,8 +93,11 @@ class DaskRenderer:
             "the Dask cluster at %s has %s; up to %d renders are sent to it at a time", self.address, size, workers
         )
 
-    async def __call__(self, request: RenderRequest) -> None:
+    async def __call__(self, request: RenderRequest) -> str | None:
         """Render on a worker; wait while there is no scheduler or no worker.
+
+        Returns:
+            A warning about the video; ``None`` if there is none.
 
         Raises:
             RenderError: As for ``render_in_child``.
@@ -113,6 +116,9 @@ class DaskRenderer:
         if request.mask:
             await anyio.to_thread.run_sync(_write, request.mask, result["mask"])
         await anyio.to_thread.run_sync(_write, request.destination, result["video"])
+        # A worker with an earlier version of a2v sends none.
+        warning: str | None = result.get("warning")
+        return warning
 
     @asynccontextmanager
     async def _connected(self, *, retry: bool = False) -> AsyncIterator[Client]:
@@ -227,7 +233,7 @@ async def _cancel_when_forgotten(scope: anyio.CancelScope, worker: Worker, key: 
 
 async def _result(request: RenderRequest) -> WorkerResult:
     try:
-        await render_in_child(request)
+        warning = await render_in_child(request)
     except RenderError as error:
         return {"refused": str(error)}
     except RenderCrashedError as error:
@@ -235,4 +241,5 @@ async def _result(request: RenderRequest) -> WorkerResult:
         return {"crashed": str(error)}
     except ResourceExhaustedError as error:
         return {"exhausted": str(error)}
-    return {"video": request.destination.read_bytes(), "mask": request.mask.read_bytes() if request.mask else None}
+    mask = request.mask.read_bytes() if request.mask else None
+    return {"video": request.destination.read_bytes(), "mask": mask, "warning": warning}

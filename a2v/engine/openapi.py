@@ -246,12 +246,13 @@ def _later_schemas(settings: Settings, names: Json, known: Characters) -> Json:
     voice |= {"preview_url": _URL, "tags": {"type": "array", "items": _TEXT}}
     kinds = {"enum": ["human", "cg_human"]}
     nothing = {"type": "null"}
+    message = "The reason of a failure, or a warning about a finished video, such as that the recording has no speech."
     return {
         "Job": {"oneOf": [_ref("JobOfCharacter"), _ref("JobOfPose")]},
         "JobOfCharacter": _job("model_id", list(known.specs), {"pose_id": nothing, "with_mask": _flag(False)}),
         "JobOfPose": _job("pose_id", list(known.poses), {"model_id": nothing, "with_mask": _flag(False, True)}),
         "Submitted": _object({"video_id": _ID, "status": {"const": VideoStatus.PENDING.value}}),
-        "Video": _object(video, {"mask_video_url": _URL, "message": _TEXT}),
+        "Video": _object(video, {"mask_video_url": _URL, "message": {**_TEXT, "description": message}}),
         "Pose": _object(pose),
         "Voice": _object(voice),
         "Text": _object({"text": _spoken(settings.text_limit), "voice_name": _voice_name()}),

@@ -171,13 +171,20 @@ def _card(one: PageVideo, faces: Mapping[str, tuple[str, str]]) -> dict[str, str
         f"<p class=facts><span>{face}</span><span class=length hidden></span>"
         f'<time datetime="{submitted:%Y-%m-%dT%H:%M:%SZ}">{submitted:%d %b %Y, %H:%M} UTC</time></p>'
         f"{_actions(one) if one.video.video_url else state}"
-        f"{f'<p class=soft>{escape(one.task.message)}</p>' if one.task.message else ''}"
+        f"{_message(one.task)}"
         f"<p class=id><code>{task_id}</code></p></div>"
     )
     digest = _digest(text)
     kind = "card" if one.video.video_url else "card small"
     html = f'<li class="{kind}" data-id="{task_id}" data-digest="{digest}">{text}</li>'
     return {"id": one.task.video_id, "digest": digest, "html": html}
+
+
+def _message(task: Task) -> str:
+    if not task.message:
+        return ""
+    kind = '"soft warning"' if task.status is VideoStatus.FINISHED else "soft"
+    return f"<p class={kind}>{escape(task.message)}</p>"
 
 
 def _picture(one: PageVideo, face: str, picture: str) -> str:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from attrs import evolve
 
-from a2v.engine.animation import animate
+from a2v.engine.animation import animate, has_speech
 from a2v.engine.characters import get_camera_pose
 from a2v.engine.characters.portraits import PortraitSpec
 from a2v.engine.drawing.bust import backdrop, bust, plain_backdrop, silhouette
@@ -50,6 +50,9 @@ if TYPE_CHECKING:
     from a2v.engine.video_options import Container
     from a2v.engine.video_writer import Encoding, VideoWriter
 
+NO_SPEECH = "no speech was found in the recording, so the mouth stays closed"
+"""The warning about a video of a recording in which nobody speaks."""
+
 _PALETTE_STEP = 5  # frames
 
 
@@ -77,7 +80,7 @@ def render(
     fps: int = 25,
     container: Container = "mp4",
     background: str | Path = OWN,
-) -> None:
+) -> str | None:
     """Render the video of a character that speaks a recording.
 
     The same arguments give the same video, byte for byte. ``destination`` and ``mask`` appear when both are complete. Until then,
@@ -95,6 +98,9 @@ def render(
         container: The format of the file.
         background: ``"character"``, ``"transparent"``, a colour, or the path of a picture.
 
+    Returns:
+        A warning about the video; ``None`` if there is none.
+
     Raises:
         AudioError: The recording cannot be used.
         RenderError: There is no such pose or character, the picture cannot be used, or the recording is too long for an
@@ -104,7 +110,7 @@ def render(
     """
     width, height = picture_size(size, format)
     pose = get_camera_pose(subject_id, character)
-    animation, seconds = _animate_recording(recording, pose.character.model_id, fps)
+    animation, seconds, warning = _animate_recording(recording, pose.character.model_id, fps)
     if container in ANIMATIONS and seconds > MAX_ANIMATION_SECONDS:
         raise RenderError(
             f"a {container} can have at most {MAX_ANIMATION_SECONDS:g} s, and this recording has {seconds:.1f} s; "
@@ -121,6 +127,7 @@ def render(
         _render_frames(open_video(paths[0], width, height, fps, encoding), animation, pictures[0], recording)
         for path in paths[1:]:
             _render_frames(open_video(path, width, height, fps, MASK), animation, pictures[1])
+    return warning
 
 
 class Picture(Protocol):
@@ -237,12 +244,14 @@ class _Drawing:
         return self._rasterizer.paint(self._draw(pose))
 
 
-def _animate_recording(recording: Recording, model_id: str, fps: int) -> tuple[Callable[[], Iterator[FacePose]], float]:
-    """Analyse a recording; return a function that starts its animation from the beginning, and its seconds."""
+def _animate_recording(
+    recording: Recording, model_id: str, fps: int
+) -> tuple[Callable[[], Iterator[FacePose]], float, str | None]:
+    """Analyse a recording; return a function that starts its animation from the beginning, its seconds, and a warning."""
     probabilities, loudness = analyse_pieces(recording.pieces())
     seed = hashlib.sha256(recording.digest() + model_id.encode()).digest()
     start = partial(animate, probabilities, loudness, seed=int.from_bytes(seed[:8], "big"), fps=fps)
-    return start, len(probabilities) / 100
+    return start, len(probabilities) / 100, None if has_speech(probabilities) else NO_SPEECH
 
 
 def _render_frames(

@@ -207,50 +207,51 @@ class RenderQueue:
         unconfirmed = 0
         while True:
             try:
-                failure = await self._attempt(task)
+                status, message = await self._attempt(task)
                 break
             except _Requeue as requeue:
                 unconfirmed += not requeue.is_confirmed
                 if unconfirmed >= MAX_REQUEUES:
-                    failure = f"the engine could not render this {unconfirmed} times in a row: {requeue.reason}"
+                    status = VideoStatus.FAILED
+                    message = f"the engine could not render this {unconfirmed} times in a row: {requeue.reason}"
                     break
                 await self._retry_while_exhausted(partial(self._store.requeue, task.video_id))
                 # The next attempt waits until a confirmed exhaustion is over.
                 await anyio.sleep(0 if requeue.is_confirmed else min(2.0 ** (unconfirmed - 1), MAX_BACKOFF))
-        await self._finish(task, failure)
+        await self._finish(task, status, message)
 
-    async def _attempt(self, task: Task) -> str | None:
-        """Make the video; return the reason if it cannot be made."""
+    async def _attempt(self, task: Task) -> tuple[VideoStatus, str | None]:
+        """Make the video; return how that ended, and the reason of a failure, or a warning about the video."""
         try:
             async with self._fetch_slots:
                 await self.resources.wait_until_available()
-                await self._fetch_and_render(task)
+                return VideoStatus.FINISHED, await self._fetch_and_render(task)
         except (RenderError, RenderCrashedError) as error:
-            return str(error)
+            return VideoStatus.FAILED, str(error)
         except _Requeue:
             raise
         except Exception:  # noqa: BLE001  # fails this task, not the engine
             # Formatted here: error reporters show the local variables of a traceback, and the audio_url may be signed.
             details, facts = traceback.format_exc(), {"video_id": task.video_id}
             logger.error("video %s: internal error\n%s", task.video_id, details, extra=facts)  # noqa: TRY400
-            return "internal error; see the engine's log"
-        return None
+            return VideoStatus.FAILED, "internal error; see the engine's log"
 
-    async def _finish(self, task: Task, failure: str | None) -> None:
-        status = VideoStatus.FAILED if failure else VideoStatus.FINISHED
-        message = failure and failure[:_MAX_MESSAGE]
+    async def _finish(self, task: Task, status: VideoStatus, message: str | None) -> None:
+        message = message and message[:_MAX_MESSAGE]
         await self._retry_while_exhausted(partial(self._store.set_status, task.video_id, status, message))
         self.metrics.videos[status] += 1
-        if not failure:
+        failed = status is VideoStatus.FAILED
+        if not failed:
             self.metrics.video_seconds.observe(max(0.0, time.time() - task.created))
-        _log_task(task, failure or "finished", logging.WARNING if failure else logging.INFO)
+        parts = [message] if failed else ["finished", message]
+        _log_task(task, ": ".join(part for part in parts if part), logging.WARNING if message else logging.INFO)
         with suppress(OSError):  # the next start of the engine deletes it otherwise
             self._recording(task).unlink(missing_ok=True)
             self._picture(task).unlink(missing_ok=True)
-        if not failure:
+        if not failed:
             self.resources.reset_backoff()
 
-    async def _fetch_and_render(self, task: Task) -> None:
+    async def _fetch_and_render(self, task: Task) -> str | None:
         # A folder per task: a render that is killed leaves temporary files with unknown names.
         files = _ScratchFiles.of(task, self._scratch / task.video_id)
         self._active.add(task.video_id)
@@ -262,7 +263,7 @@ class RenderQueue:
                 await self.resources.wait_until_available()
                 self._store.set_status(task.video_id, VideoStatus.IN_PROGRESS)
                 _log_task(task, "rendering")
-                await self._render(task, await self._request(task, files, picture))
+                warning = await self._render(task, await self._request(task, files, picture))
             await self._publish(task, files)
         except anyio.get_cancelled_exc_class():
             with suppress(sqlite3.Error):
@@ -277,6 +278,7 @@ class RenderQueue:
         finally:
             self._active.discard(task.video_id)
             shutil.rmtree(files.folder, ignore_errors=True)
+        return warning
 
     async def _requeue_if_exhausted(self, error: Exception) -> None:
         """Raise ``_Requeue`` if the machine, not the task, caused the error."""
@@ -356,11 +358,11 @@ class RenderQueue:
             raise RenderError("what the engine stored about this character is damaged")
         return content
 
-    async def _render(self, task: Task, request: RenderRequest) -> None:
+    async def _render(self, task: Task, request: RenderRequest) -> str | None:
         began = anyio.current_time()
         for attempt in range(1, MAX_ATTEMPTS + 1):
             try:
-                await self._renderer(request)
+                warning = await self._renderer(request)
             except RenderCrashedError as error:
                 if await self.resources.check():
                     raise
@@ -370,7 +372,8 @@ class RenderQueue:
                 _log_task(task, "the renderer crashed; retrying")
             else:
                 self.metrics.render_seconds.observe(anyio.current_time() - began)
-                return
+                return warning
+        raise AssertionError("unreachable")  # the last attempt returns or raises
 
     async def _publish(self, task: Task, files: _ScratchFiles) -> None:
         """Move the video and its mask to their final paths, the mask first."""

@@ -1,6 +1,6 @@
 """The interface between the engine and its renderers, and the default renderer: one child process per render.
 
-A renderer is an async function that takes a ``RenderRequest`` and returns when the files are there. Cancelling the call
+A renderer is an async function that takes a ``RenderRequest`` and returns when the files are there, possibly with a warning. Cancelling the call
 cancels the render, so a renderer has no identifiers, no status calls and nothing to clean up. ``dask_renderer.DaskRenderer``
 is another one; for other machinery pass your own to ``create_app``.
 
@@ -77,29 +77,35 @@ class RenderRequest:
     max_render_mib: int = 2048
 
 
-Renderer = Callable[[RenderRequest], Awaitable[None]]
-"""Returns when the requested files are complete. Raises ``RenderError`` if the request can never be rendered,
+Renderer = Callable[[RenderRequest], Awaitable[str | None]]
+"""Returns when the requested files are complete, with a warning about the video, or ``None``. Raises ``RenderError`` if the request can never be rendered,
 ``RenderCrashedError`` if a retry may help, and ``ResourceExhaustedError`` if the machine has run out of something."""
 
 
-async def render_in_child(request: RenderRequest) -> None:
+async def render_in_child(request: RenderRequest) -> str | None:
     """Render in a child process, which is killed if the call is cancelled.
+
+    Returns:
+        A warning about the video; ``None`` if there is none.
 
     Raises:
         RenderError: The recording cannot be used, or the render exceeded its time or memory.
         RenderCrashedError: The child ended without a result.
         ResourceExhaustedError: The system killed the child, or the child reports that something has run out.
     """
-    await run_child(_command(request), request.max_render_seconds, "the render")
+    return await run_child(_command(request), request.max_render_seconds, "the render")
 
 
-async def run_child(command: list[str], max_seconds: float, what: str) -> None:
+async def run_child(command: list[str], max_seconds: float, what: str) -> str | None:
     """Run a child process that reports its result as ``worker`` does; it is killed if the call is cancelled.
 
     Args:
         command: The command.
         max_seconds: The time limit.
         what: What the child does, for messages.
+
+    Returns:
+        The child's warning; ``None`` if there is none.
 
     Raises:
         RenderError: The child reports that its input cannot be used, or it took too long.
@@ -117,7 +123,7 @@ async def run_child(command: list[str], max_seconds: float, what: str) -> None:
     if status == -getattr(signal, "SIGKILL", 0) != 0:
         # This process kills its children only after a cancellation, so it was the system's out-of-memory killer.
         raise ResourceExhaustedError(f"{OUT_OF_MEMORY} (a render was killed)")
-    _raise_for_result(status, output, errors)
+    return _read_result(status, output, errors)
 
 
 def _command(request: RenderRequest) -> list[str]:
@@ -198,10 +204,11 @@ async def _tail(stream: ByteReceiveStream) -> bytes:
     return tail
 
 
-def _raise_for_result(status: int, output: bytes, errors: str) -> None:
+def _read_result(status: int, output: bytes, errors: str) -> str | None:
     try:
         result = json.loads(output.splitlines()[-1])
         ok, message, exhausted = result["ok"], result.get("message"), result.get("exhausted")
+        warning = result.get("warning")
     except (ValueError, LookupError, TypeError, AttributeError):
         raise _crashed(status, errors) from None
     if status != 0:
@@ -210,6 +217,7 @@ def _raise_for_result(status: int, output: bytes, errors: str) -> None:
         raise ResourceExhaustedError(str(exhausted))
     if ok is not True:
         raise RenderError(str(message or "the recording cannot be used"))
+    return str(warning) if warning else None
 
 
 def _crashed(status: int, errors: str) -> RenderCrashedError:

@@ -101,7 +101,7 @@ class Task:
         with_mask: Whether to render a mask too.
         audio_url: The URL of the recording; not in the ``repr``, because it may be signed.
         status: The status, as ``video.get`` reports it.
-        message: The reason of a failure.
+        message: The reason of a failure, or a warning about the finished video.
         created: The time of the submission, in seconds since 1970.
         character: The key of the character; ``None`` for a built-in one.
         recording: The name of the recording, for people; empty if it has none.

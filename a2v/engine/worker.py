@@ -2,7 +2,7 @@
 
 Usage: ``python -m a2v.engine.worker AUDIO_FILE SUBJECT_ID DESTINATION [--mask MASK_FILE] …``. ``SUBJECT_ID`` is a ``pose_id``, or
 a ``model_id`` for the default pose of a character, and ``--character`` has a character that is not built in. The process prints
-one line of JSON and exits with 0: ``{"ok": true}``; ``{"ok": false, "message": "…"}`` if the request cannot be rendered; or
+one line of JSON and exits with 0: ``{"ok": true}``, with a ``"warning"`` if there is one; ``{"ok": false, "message": "…"}`` if the request cannot be rendered; or
 ``{"ok": false, "exhausted": "…"}`` if the machine has run out of something. Any other end is a crash, and says nothing about
 the request.
 
@@ -148,8 +148,8 @@ def _render(options: argparse.Namespace) -> dict[str, object]:
     recording = Recording(options.audio_file, max_seconds=options.max_seconds or MAX_SECONDS)
     threading.Thread(target=_exit_when_exceeded, args=(recording.time_limit,), daemon=True).start()
 
-    def run() -> None:
-        render(
+    def run() -> str | None:
+        return render(
             recording,
             options.subject_id,
             options.destination,
@@ -165,18 +165,18 @@ def _render(options: argparse.Namespace) -> dict[str, object]:
     return result_of(run, options.max_render_mib, "the render")
 
 
-def result_of(run: Callable[[], None], mib: int, what: str) -> dict[str, object]:
+def result_of(run: Callable[[], str | None], mib: int, what: str) -> dict[str, object]:
     """Run a function; return the result to print.
 
     Args:
-        run: What this process does.
+        run: What this process does. It may return a warning.
         mib: Its limit of memory.
         what: What it does, for messages.
     """
     from a2v.engine.errors import RenderError  # noqa: PLC0415  # after the sandbox is in force
 
     try:
-        run()
+        warning = run()
     except RenderError as error:
         return {"ok": False, "message": str(error)}
     except Exception as error:
@@ -187,7 +187,7 @@ def result_of(run: Callable[[], None], mib: int, what: str) -> dict[str, object]
         if not _exceeded_memory(error, mib):
             raise
         return {"ok": False, "message": f"{what} needs more than {mib} MiB of memory"}
-    return {"ok": True}
+    return {"ok": True, **({"warning": warning} if warning else {})}
 
 
 def _exhausted(error: Exception) -> str | None:

@@ -353,7 +353,10 @@ class Account:
             status=_KNOWN.get(status, VideoStatus.UNKNOWN),
             video_url=self._url(f"{video_id}.mp4", now) if finished else None,
             mask_video_url=self._url(f"{video_id}-mask.mp4", now) if finished and render.submission.with_mask else None,
-            raw={"status": status, "message": render.message if status == VideoStatus.FAILED else ""},
+            raw={
+                "status": status,
+                "message": render.message if _KNOWN.get(status, VideoStatus.UNKNOWN).is_terminal else "",
+            },
         )
 
     def _url(self, file: str, now: float) -> str:

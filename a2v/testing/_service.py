@@ -207,7 +207,7 @@ class Service(Account):
         Args:
             video_id: Its id.
             poll_statuses: The statuses that successive polls return; the last one is repeated. Default: ``"finished"``.
-            message: The reason of a failure.
+            message: The server's message once the video has ended: the reason of a failure, or a warning.
             with_mask: Whether the finished video has a mask.
 
         Raises:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import urllib.request
+import wave
 
 import av
 import pytest
@@ -24,6 +25,23 @@ def test_generate_renders_a_file_of_this_machine(a2v, environment, service, tmp_
     assert (done.returncode, done.stderr) == (0, "")
     assert seconds(tmp_path / "hello.mp4") == pytest.approx(3.1, abs=0.2)
     assert service.calls == ()
+
+
+def test_a_recording_without_speech_causes_a_warning(a2v, service, tmp_path):
+    with wave.open(str(tmp_path / "silent.wav"), "wb") as recording:
+        recording.setparams((1, 2, 16000, 0, "NONE", ""))
+        recording.writeframes(bytes(3200))
+    said = "no speech was found in the recording, so the mouth stays closed"
+    assert (
+        f"a2v: silent: {said}\n" in a2v("batch", "silent.wav", "--model-id", "eva_a0008", "-o", "v", "--local").stderr
+    )
+
+    service.add_video("silent", "pending", "finished", message=said)
+    assert a2v("download", "silent", "-o", "silent.mp4").stderr == f"a2v: silent.mp4: {said}\n"
+    for command in ("watch", "get"):
+        assert a2v(command, "silent").stderr == f"a2v: video silent: {said}\n"
+    service.add_video("failed", "error", message="the reason")
+    assert a2v("get", "failed").stderr == ""
 
 
 def test_a_recording_that_is_none(a2v, tmp_path):

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from a2v.engine.animation import animate
+from a2v.engine.animation import animate, has_speech
 from a2v.engine.face_pose import MOUTH_SHAPES, VISEMES, FacePose
 
 
@@ -21,6 +21,14 @@ def levels(script: str) -> np.ndarray:
 
 def play(script: str, seed: int = 1) -> list[FacePose]:
     return list(animate(rows(script), levels(script), seed=seed))
+
+
+@pytest.mark.parametrize(
+    ("script", "expected"),
+    [("X" * 500, False), ("XAX" * 9, False), ("X" * 500 + "DDD", False), ("X" * 500 + "DDDDDD", True)],
+)
+def test_speech_is_an_open_mouth_for_as_long_as_a_syllable(script: str, expected: object) -> None:
+    assert has_speech(rows(script)) is expected
 
 
 def test_there_is_a_pose_for_every_frame() -> None:

@@ -101,6 +101,13 @@ def test_a_failed_video_says_why(http, say, model_id, wait_for):
     }
 
 
+def test_a_finished_video_may_have_a_warning(http, say, model_id, wait_for):
+    job = {"model_id": model_id, "audio_url": say("silence")}
+    video = wait_for(http, http.post(GENERATE, json=job).json()["data"]["video_id"])
+    assert (video["status"], video["message"]) == ("finished", "no speech")
+    assert '<p class="soft warning">no speech</p>' in httpx.get(http.base_url).text
+
+
 # -- the later revision's ----------------------------------------------------------------------------------------------
 
 

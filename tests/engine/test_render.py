@@ -225,7 +225,8 @@ def test_another_character_is_another_video(tmp_path: Path) -> None:
 
 
 def test_stereo_stays_stereo(tmp_path: Path) -> None:
-    render(Recording(wav(vowel(0.3), channels=2)), "eva_a0008", tmp_path / "stereo.mp4", size=128)
+    warning = render(Recording(wav(vowel(0.3), channels=2)), "eva_a0008", tmp_path / "stereo.mp4", size=128)
+    assert warning is None
     with av.open(str(tmp_path / "stereo.mp4")) as container:
         assert container.streams.audio[0].layout.nb_channels == 2
 
@@ -236,7 +237,8 @@ def test_the_shortest_recording_is_one_frame(tmp_path: Path) -> None:
 
 
 def test_silence_is_rendered(tmp_path: Path) -> None:
-    render(Recording(wav(np.zeros(RATE))), "eva_a0008", tmp_path / "silent.mp4", size=128)
+    warning = render(Recording(wav(np.zeros(RATE))), "eva_a0008", tmp_path / "silent.mp4", size=128)
+    assert warning == "no speech was found in the recording, so the mouth stays closed"
     assert len(frames(tmp_path / "silent.mp4")) == 25
 
 
@@ -314,6 +316,11 @@ def test_the_worker_reports_a_finished_video_in_one_line(tmp_path: Path) -> None
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == '{"ok": true}\n'
     assert len(frames(destination)) == 8
+
+
+def test_the_worker_warns_of_a_recording_without_speech(tmp_path: Path) -> None:
+    done, _ = work(wav(np.zeros(1600)), "eva_a0008", tmp_path)
+    assert json.loads(done.stdout) == {"ok": True, "warning": render_module.NO_SPEECH}
 
 
 @pytest.mark.parametrize(

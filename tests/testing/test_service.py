@@ -343,6 +343,7 @@ async def test_a_delay(client) -> None:
 async def test_a_video_submitted_earlier(client) -> None:
     service = Service()
     service.add_video("old", with_mask=True)
+    service.add_video("silent", "pending", "finished", message="nobody speaks")
     service.add_video("v1", "pending", "error", message="no speech")
     with pytest.raises(ValueError, match="already"):
         service.add_video("v1")
@@ -351,6 +352,8 @@ async def test_a_video_submitted_earlier(client) -> None:
         assert old.mask_video_url.startswith("https://files.example/files/old-mask.mp4")
         with pytest.raises(a2v.VideoFailedError, match="no speech"):
             await a2v_client.videos.task("v1").wait()
+        silent = [video.message async for video in a2v_client.videos.task("silent").watch()]
+        assert silent == [None, "nobody speaks"]
         assert (await a2v_client.videos.generate(**JOB)).video_id == "v2"
     assert [submit.video_id for submit in service.submissions] == ["v2"]
 
