@@ -24,8 +24,10 @@ def generate() -> str:
     # The site has its own table of contents.
     text = re.sub(r"^## Table of Contents\n.*?(?=^\*\*Commands)", "", text, flags=re.DOTALL | re.MULTILINE)
     text = text.removeprefix("# a2v\n\n").replace("```console", "```text")
+    # cyclopts adds the name of the command to a usage that has it already.
+    text = re.sub(r"(?m)^a2v ((?:character )?[a-z]+) \1 ", r"a2v \1 ", text)
     # Docstrings have line breaks within the text of an option.
-    text = re.sub(r"(?m)(^\* .*)\n +(?=\S)", r"\1 ", text)
+    text = re.sub(r"\n {2,}(?=\S)", " ", text)
     text = "\n".join(line.rstrip() for line in text.strip().splitlines())
     codes = re.findall(r"^ +(\d+) +(.+)$", str(app.help_epilogue), re.MULTILINE)
     rows = "".join(f"| {code} | {meaning} |\n" for code, meaning in codes)

@@ -106,7 +106,7 @@ _Command = TypeVar("_Command", bound="Callable[..., Any]")
 
 app: App = App(
     name="a2v",
-    help="Make videos of characters who speak a recording.",
+    help="Make videos of characters that speak a recording or a text.",
     help_epilogue=f"{epilogue(SUBMITTING)}\n\n{ENVIRONMENT}",
     help_format="plaintext",
     help_formatter=Formatter(),
@@ -149,7 +149,7 @@ def _command(  # most by keyword
 Target = Annotated[Output, Parameter(help="File to save the video to.")]
 Pictures = Annotated[
     OptionalFolder,
-    Parameter(help="Folder to save the pictures to; created if necessary. With --local, they have no URL."),
+    Parameter(help="Folder to save the pictures in; created if necessary. Required to get them with --local."),
 ]
 Overwrite = Annotated[Flag, Parameter(help="Replace files that exist.")]
 
@@ -162,7 +162,7 @@ async def demo(
     as_json: AsJson = False,
     verbose: Verbose = 0,
 ) -> None:
-    """Make four videos at once on this machine, from recordings that come with a2v.
+    """Make four videos on this machine, from recordings that come with a2v.
 
     Needs no token and no network: an engine runs for the duration of the command.
 
@@ -194,7 +194,7 @@ async def characters(
     timeout: Timeout = None,
     server: ServerOptions = ServerOptions(),  # noqa: B008  # frozen
 ) -> None:
-    """List the characters: model_id, name, gender, preview picture."""
+    """List the characters, with their model_id, name, gender and picture."""
     with time_limit(timeout) as limit:
         async with track_videos(server, limit) as tracker:
             found = await tracker.client.characters.list()
@@ -209,7 +209,7 @@ async def avatars(
     timeout: Timeout = None,
     server: ServerOptions = ServerOptions(),  # noqa: B008  # frozen
 ) -> None:
-    """List the poses of the avatars, if the server has any: pose_id, avatar, pose, gender, preview picture."""
+    """List the poses of the avatars, if the server has any, with their pose_id, avatar, name, gender and picture."""
     with time_limit(timeout) as limit:
         async with track_videos(server, limit) as tracker:
             found = await tracker.client.avatars.list()
@@ -262,13 +262,14 @@ async def generate(
     staging: StagingOptions = StagingOptions(),  # noqa: B008  # frozen
     server: ServerOptions = ServerOptions(),  # noqa: B008  # frozen
 ) -> None:
-    """Make a video of a character or an avatar speaking a recording, wait for it, and save it.
+    """Make a video of a character or an avatar that speaks a recording, wait for it, and save it.
 
-    The extension of -o chooses the format of the file: .mp4, or with an engine of a2v .webm (VP9) and .mov (ProRes 4444), which
-    are transparent unless --background says otherwise, and .webp and .gif (animated pictures of at most 30 s, without sound).
-    The video is submitted once and never resubmitted automatically. Ctrl-C stops waiting for it. A render on a server
-    continues; with --local, it ends with the command unless --data-dir is given.
-    Without -o, the URL of the video is printed.
+    The extension of -o chooses the format: .mp4 or, with an a2v engine, .webm (VP9), .mov (ProRes 4444), .webp or .gif. WebM and MOV
+    are transparent unless you pass --background. WebP and GIF are animated pictures of up to 30 s, without sound. Without -o, the
+    command prints the URL of the video.
+
+    The video is submitted once and never resubmitted automatically. Ctrl-C stops the wait. A render on a server continues; with
+    --local, it ends with the command unless you pass --data-dir.
     """
     if portrait:
         check_portrait_options(server, model_id, pose_id)
@@ -299,7 +300,7 @@ async def generate(
 
 @_command(3, ASKING, "a2v voices", "a2v voices --local", synonyms=("voice", "speakers", "tts"))
 async def voices(*, timeout: Timeout = None, server: ServerOptions = ServerOptions()) -> None:  # noqa: B008  # frozen
-    """List the voices, if the server has any: voice_name, gender, language, tags, sample."""
+    """List the voices, if the server has any, with their voice_name, gender, language, tags and sample."""
     with time_limit(timeout) as limit:
         async with track_videos(server, limit) as tracker:
             tracker.events.emit(VoicesListed(await tracker.client.voices.list(), has_urls=not server.local))
@@ -315,14 +316,14 @@ async def voices(*, timeout: Timeout = None, server: ServerOptions = ServerOptio
 )
 async def say(
     text: Annotated[
-        str | None, Parameter(help="Text to speak; - reads it from standard input.", allow_leading_hyphen=True)
+        str | None, Parameter(help="Text to speak, or - to read it from standard input.", allow_leading_hyphen=True)
     ] = None,
     /,
     *,
     text_file: Annotated[OptionalPath, Parameter(help="File with the text, in UTF-8.")] = None,
     voice: Annotated[
         str | None,
-        Parameter(help="Voice that speaks; see `a2v voices`. Default: the first one of the character's gender."),
+        Parameter(help="Voice that speaks; see `a2v voices`. Default: the first voice of the character's gender."),
     ] = None,
     speaker: SpeakerOptions = SpeakerOptions(),  # noqa: B008  # frozen
     output: Target | None = None,
@@ -333,10 +334,10 @@ async def say(
     video: VideoFlags = VideoFlags(),  # noqa: B008  # frozen
     server: ServerOptions = ServerOptions(),  # noqa: B008  # frozen
 ) -> None:
-    """Make a video of a character or an avatar speaking a text, wait for it, and save it.
+    """Make a video of a character or an avatar that speaks a text, wait for it, and save it.
 
-    The text is synthesized once, and the video submitted once; neither is repeated automatically. Without -o, the URL of the video
-    is printed.
+    The text is synthesized once and the video submitted once; neither is repeated automatically. Without -o, the command prints the
+    URL of the video.
     """
     server.check()
     spoken = read_text(text, text_file)
@@ -376,9 +377,9 @@ async def say(
 
 @_command(5, ASKING, "a2v videos", "a2v videos --local --data-dir engine", synonyms=("list", "ls", "history"))
 async def videos(*, timeout: Timeout = None, server: ServerOptions = ServerOptions()) -> None:  # noqa: B008  # frozen
-    """List the videos of the account: their ids, their statuses, and their URLs or the reasons of their failures.
+    """List the videos of your account, with their status, and their URL or the reason why they failed.
 
-    Servers of the first revision of the API have no such list.
+    Servers with the first revision of the API have no such list.
     """
     server.check()
     if not server.keeps_videos:
@@ -390,7 +391,7 @@ async def videos(*, timeout: Timeout = None, server: ServerOptions = ServerOptio
 
 @_command(5, ASKING, "a2v get VIDEO_ID", synonyms=("show", "status", "info"))
 async def get(video_id: VideoId, /, *, timeout: Timeout = None, server: ServerOptions = ServerOptions()) -> None:  # noqa: B008  # frozen
-    """Show a video: its id, its status, and its URL or the reason of its failure."""
+    """Show a video, with its status, and its URL or the reason why it failed."""
     with time_limit(timeout) as limit:
         async with track_videos(server, limit) as tracker:
             video = TrackedVideo(video_id, video_id, snapshot=await tracker.client.videos.get(video_id))
@@ -411,7 +412,7 @@ async def watch(
     timeout: Timeout = None,
     server: ServerOptions = ServerOptions(),  # noqa: B008  # frozen
 ) -> None:
-    """Watch videos until all renders have ended, and print each change of a status once."""
+    """Watch videos until their renders have ended, and print each change of status."""
     if not video_ids:
         raise UsageError("watch needs at least one video id")
     failed = []
@@ -460,8 +461,8 @@ async def batch(
     *sources: Annotated[
         str,
         Parameter(
-            help="A table (.csv, .jsonl, .json or .xlsx) with the columns audio_url and model_id, and optionally name; or, with"
-            " --model-id, a folder of recordings, or any number of recordings."
+            help="A table (.csv, .jsonl, .json or .xlsx) with the columns audio_url and model_id, and optionally name. Or, with"
+            " --model-id or --pose-id: a folder of recordings, or any number of recordings."
         ),
     ],
     output: Annotated[Output, Parameter(help="Folder for the videos; created if necessary.", metavar="DIR")],
@@ -479,8 +480,8 @@ async def batch(
     """Make and save a video for each row of a table, or for each recording.
 
     Nothing is submitted twice: after an interruption or a crash, run the same command again to continue. An audio_url may be
-    a file, relative to the table; for the hosted service with --stage-to only. The video of a recording has its
-    name.
+    the path of a file, relative to the table; the hosted service then needs --stage-to. Each video is named after its recording,
+    unless the table has a column name.
     """
     source = BatchSource.of(sources, speaker)
     # The folder as the disk spells it (NFC or NFD): under another spelling there would be no journal, and all would be
@@ -508,7 +509,7 @@ def manifest_table(
 ) -> None:
     """Write a table of recordings, to edit and pass to `a2v batch`.
 
-    The paths in it are relative to its folder; on standard output, to the current folder.
+    Paths in the table are relative to its folder, or to the current folder if it is written to standard output.
     """
     if not sources:
         raise UsageError("manifest needs a folder or files of recordings")
@@ -548,7 +549,7 @@ def serve(
     as_json: AsJson = False,
     verbose: Verbose = 0,
 ) -> None:
-    """Run an engine on this machine until Ctrl-C: a server with the API of the hosted service, which renders.
+    """Run an engine until Ctrl-C: a server with the API of the hosted service that renders on this machine.
 
     Args:
         settings: The settings of the engine.
@@ -557,7 +558,7 @@ def serve(
         allow_remote: Confirm a --host that other machines can reach.
         log_json: Log each request and each change of a video as one line of JSON.
         as_json: Print one JSON object when the engine is ready: base_url and token.
-        verbose: Log each request, too; -vv: also each step of the HTTP requests that fetch recordings.
+        verbose: Log each request too; -vv: also each step of the HTTP requests that fetch recordings.
     """
     with needs_extra():
         from a2v import engine  # noqa: PLC0415  # an extra
@@ -600,7 +601,7 @@ async def mcp(
     output: Annotated[Output, Parameter(help="The only folder in which videos are saved.", metavar="DIR")],
     server: ServerOptions = ServerOptions(),  # noqa: B008  # frozen
 ) -> None:
-    """Run a Model Context Protocol server on standard input and output, with which an assistant makes videos.
+    """Let an assistant make videos: run a Model Context Protocol server on standard input and output.
 
     Its tools list characters and voices, make a video, check it, wait for it and save it. The same request is submitted once.
     """
@@ -622,18 +623,18 @@ async def doctor(
     as_json: AsJson = False,
     verbose: Verbose = 0,
 ) -> None:
-    """Check your setup: that a server accepts your token, or with --local, that this machine renders.
+    """Check that the server accepts your token or, with --local, that this machine can render.
 
-    Checks the server if you have a token or have chosen a server, and this machine otherwise. Asks the server only for its
-    characters; this machine renders a third of a second. Exits with 1 if there is a problem.
+    Without --local, the server is checked if a token or a server is set, and this machine otherwise. The only request to the server
+    is for its characters. To check this machine, a video of a third of a second is rendered. Exits with 1 if there is a problem.
 
     Args:
-        local: Check rendering on this machine, and no server.
+        local: Check this machine, not a server.
         base_url: URL of the server. Default: A2V_BASE_URL, or the hosted service.
         token_file: File with the token, or - for standard input. Default: the token in A2V_TOKEN.
         insecure: Allow http:// to private addresses.
-        characters: Folder of your own characters, to check its files too.
-        as_json: Print one JSON object: ok, and for each check its name, state (ok, note or problem) and words.
+        characters: Folder of your own characters, whose files are checked too.
+        as_json: Print one JSON object: ok, and the name, state (ok, note or problem) and words of each check.
         verbose: Log to standard error what the command does; -vv: also each step of each HTTP request.
     """
     from a2v import _diagnostics  # noqa: PLC0415  # needed by this command only
@@ -669,27 +670,31 @@ async def _check_server(base_url: str | None, token_file: str | None, *, insecur
 
 
 character: App = App(
-    name="character", help="Make a character of your own, or check its file.", sort_key=9, help_formatter=Formatter()
+    name="character",
+    help="Generate a character of your own, or check its file.",
+    sort_key=9,
+    help_formatter=Formatter(),
 )
 app.command(character)
 
 
-@character.command
+@character.command(help_epilogue=epilogue(CHECKING, "a2v character new nora -o characters --seed 7"))
 def new(
     name: Annotated[str, Parameter(help="Name of the character, which becomes its model_id.")],
     /,
     *,
     output: Annotated[Output, Parameter(metavar="DIR", help="Folder for the file; created if necessary.")] = Path(),
     seed: Annotated[
-        int | None, Parameter(help="Number that chooses the character; by default a random one, noted in the file.")
+        int | None, Parameter(help="Seed of the generator. Default: a random one, which is recorded in the file.")
     ] = None,
     like: Annotated[
-        str | None, Parameter(help="Character to resemble: the model_id of a built-in one, or the file of another.")
+        str | None,
+        Parameter(help="Character to resemble: the model_id of a built-in one, or the file of one of yours."),
     ] = None,
     overwrite: Overwrite = False,
-    as_json: AsJson = False,
+    as_json: Annotated[AsJson, Parameter(help="Print the paths of the files as a JSON array.")] = False,
 ) -> None:
-    """Make up a character, and write its file, NAME.toml, with a preview picture, NAME.preview.png.
+    """Generate a character, and write its file, NAME.toml, and a preview picture, NAME.preview.png.
 
     Edit the file to change the character, and pass its folder as --characters.
     """
@@ -697,9 +702,15 @@ def new(
     _show_files(made, as_json=as_json)
 
 
-@character.command
-def check(*files: Annotated[Path, Parameter(help="Files of characters, NAME.toml.")], as_json: AsJson = False) -> None:
-    """Check files of characters, report all problems at once, and draw a preview picture beside each valid one."""
+@character.command(
+    usage="Usage: a2v character check [OPTIONS] FILE...",
+    help_epilogue=epilogue(CHECKING, "a2v character check characters/nora.toml"),
+)
+def check(
+    *files: Annotated[Path, Parameter(help="Files of drawn characters, NAME.toml.")],
+    as_json: Annotated[AsJson, Parameter(help="Print the paths of the pictures as a JSON array.")] = False,
+) -> None:
+    """Check the files of drawn characters, report all problems, and draw a preview picture beside each valid file."""
     if not files:
         raise UsageError("character check needs at least one file")
     _show_files(check_characters(files), as_json=as_json)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 # Short enough for a terminal of 60 columns.
 _CODES = {
     0: "success",
-    1: "a request, a render or a download failed",
+    1: "a request, render, download or check failed",
     2: "invalid arguments; nothing was done",
     3: "a submission may have been accepted",
     4: "--timeout expired; renders on a server continue",

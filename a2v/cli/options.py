@@ -71,12 +71,12 @@ Verbose = Annotated[int, Parameter(name=["--verbose", "-v"], count=True, negativ
 TokenFile = Annotated[str | None, Parameter(allow_leading_hyphen=True, metavar="FILE")]
 Url = Annotated[str | None, Parameter(metavar="URL")]
 Size = Annotated[int, Parameter(help="Width and height of the videos in pixels: 512, 720 or 1080.")]
-VideoId = Annotated[str, Parameter(help="The id that `a2v generate` printed.", validator=_not_blank)]
+VideoId = Annotated[str, Parameter(help="Id of the video, as `a2v generate` printed it.", validator=_not_blank)]
 Timeout = Annotated[
     float | None,
     Parameter(
-        help="Time that the command may take in total, such as 10m; a number means seconds. By default it waits up to 24 hours for"
-        " each video.",
+        help="Time limit of the whole command, such as 10m; a number means seconds. Default: none, but each wait for a video ends after"
+        " 24 hours.",
         converter=_duration,
         metavar="TIME",
     ),
@@ -95,12 +95,12 @@ class ServerOptions:
         token_file: File with the token, readable by you alone (chmod 600), or - for standard input. Default: the token in
             the environment variable A2V_TOKEN.
         insecure: Allow http:// to private addresses: anyone in that network can read the token.
-        budget: Rate limit to share with other processes of the account: a path, or redis://HOST:PORT/DB. Default: the environment
-            variable A2V_BUDGET, or none. Keep passwords in the variable: other users can see the arguments of commands.
+        budget: Share one rate limit with the other processes of the account: a path, or redis://HOST:PORT/DB. Default: the
+            environment variable A2V_BUDGET, which is safer for a URL with a password, or no sharing.
         local: Start an engine on this machine for the duration of the command, and use it.
-        data_dir: With --local: folder in which the engine keeps its tasks and videos. By default they are deleted;
-            batch keeps those of unfinished jobs in the folder a2v-engine beside its videos.
-        characters: With --local: folder of your own characters, NAME.toml.
+        data_dir: With --local: folder in which the engine keeps its tasks and videos. By default, they are deleted at the end;
+            a batch keeps those of unfinished jobs in a2v-engine, in the folder of its videos.
+        characters: With --local: folder of your own characters (portraits and files NAME.toml).
         as_json: Print JSON: one document, or one line per change for commands that follow videos.
         verbose: Log to standard error what the command does; -vv: also each step of each HTTP request.
     """
@@ -170,8 +170,8 @@ class VideoFlags:
         size: Shorter side of the video in pixels: 512 (default), 720 or 1080.
         format: Shape of the video: square (default), portrait (9:16) or landscape (16:9).
         fps: Frames per second: 24, 25 (default), 30, 50 or 60.
-        background: Background: a colour such as '#203040', a picture (its URL; with --local also a file), transparent, or
-            character for the character's own.
+        background: A colour such as '#203040', a picture (URL or, with --local, a file), transparent, or character (the character's
+            own background).
     """
 
     size: Literal[512, 720, 1080] | None = None
@@ -235,8 +235,7 @@ class StagingOptions:
     Attributes:
         stage_to: Upload recordings that are files to a bucket, unless they are there already: s3://BUCKET/PREFIX,
             gs://BUCKET/PREFIX or az://CONTAINER/PREFIX. Default: the environment variable A2V_STAGE_TO.
-        remove_staged: Delete the uploaded recordings if the command succeeds. Recordings that a render may still need are
-            kept.
+        remove_staged: Delete the uploaded recordings if the command succeeds, except those that a render may still need.
     """
 
     stage_to: Url = None
@@ -271,20 +270,20 @@ class BatchFlags:
         journal: File that records the state of each job. Default: a2v-batch.db in the folder of --output. The same command
             with the same journal continues where the last run stopped.
         overwrite: Render a row again if its recording has changed (you pay for it), and replace its file.
-        max_in_flight: Number of videos that may be in progress at once. Default: 500 with --local, otherwise no limit.
-        limit: Number of jobs to submit at most; the others wait for a later run.
-        quota: Number of submissions that the account has left. If the run would need more, nothing is submitted.
-        dry_run: Read the manifest and the journal, print what a run would submit, and submit nothing.
-        resubmit_unknown: Submit jobs again although the server may have accepted them, so that they may be paid for twice:
-            their row numbers or names, or "all".
-        resubmit_failed: Submit jobs again that failed, were rejected by the server, or whose video it no longer has.
-        repeat: Print outcomes again that an earlier run has printed.
-        new_token: Confirm that the account has another token than when the journal was last used.
-        same_recordings: Rows that differ from rows of an earlier run only in the query of their audio_url are the same
+        max_in_flight: Maximum number of videos in progress at once. Default: 500 with --local, otherwise no limit.
+        limit: Maximum number of jobs to submit; the others are left for a later run.
+        quota: Number of submissions that the account has left. If the run needs more, it submits nothing.
+        dry_run: Print what a run would submit, and submit nothing.
+        resubmit_unknown: Resubmit jobs that the server may have accepted already, so that you may pay for them twice: their row
+            numbers or names, or "all".
+        resubmit_failed: Resubmit jobs that failed, were rejected by the server, or whose video it no longer has.
+        repeat: Print the outcomes of earlier runs too.
+        new_token: Confirm that the token of the account has changed since the journal was last used.
+        same_recordings: Treat rows that differ from rows of an earlier run only in the query of their audio_url as the same
             recordings with new signatures: do not submit them again.
-        new_recordings: Such rows are new recordings: submit them.
-        render_timeout: Time to wait for each submitted video to finish, such as 90m, or "none" for no limit. Default: 24h.
-        report: File to write the status of each row to, .csv or .json.
+        new_recordings: Treat such rows as new recordings: submit them.
+        render_timeout: Time to wait for each submitted video, such as 90m, or "none" for no limit. Default: 24h.
+        report: File for the status of each row, .csv or .json.
     """
 
     journal: OptionalPath = None
@@ -366,24 +365,24 @@ class EngineOptions:
         fps: Frames per second: 24, 25, 30, 50 or 60.
         workers: Number of renders that run at once. Default: one per core of this machine.
         dask: Address of the scheduler of a Dask cluster to render on: tcp://host:8786.
-        characters: Folder of your own characters, NAME.toml. Changes in it count at once.
-        queue_limit: Number of videos that may wait; more are refused.
+        characters: Folder of your own characters (portraits and files NAME.toml). You can change it while the engine runs.
+        queue_limit: Maximum number of videos in the queue; others are refused.
         allow_files: Folder or file that a file:///… audio_url may read. May be repeated.
         allow_private_urls: Allow an audio_url to point to private networks and to this machine.
-        allowed_hosts: Host name, besides --host, by which clients may address the engine. May be repeated. With a --host of all
-            addresses, such as 0.0.0.0, the first one is in the URL that is printed.
+        allowed_hosts: Host name, besides --host, by which clients may address the engine. May be repeated. If --host means all
+            addresses, such as 0.0.0.0, the printed URL has the first of these names.
         revision: Revision of the API: seed (three calls, no status) or later.
-        like_hosted: Apply the limits of the hosted service: 30 requests a minute and 1 minute of audio, unless set
-            otherwise, and rate limit responses whose body is not valid JSON.
-        requests_per_minute: Number of requests that are answered per minute. Default: no limit.
-        quota: Number of requests that are answered in the lifetime of the data folder. Default: no limit.
-        max_audio_seconds: Longest recording that is rendered, such as 5m; a number means seconds. Default: 30m.
+        like_hosted: Behave like the hosted service: 30 requests per minute and 1 minute of audio, unless you set other limits, and
+            429 responses whose body is not valid JSON.
+        requests_per_minute: Maximum number of requests per minute. Default: no limit.
+        quota: Maximum number of requests in the lifetime of the data folder. Default: no limit.
+        max_audio_seconds: Length of the longest recording to render, such as 5m; a number means seconds. Default: 30m.
         max_render_seconds: Time limit of a render.
         max_render_mib: Memory limit of a render, in MiB.
         keep_days: Days to keep videos and their tasks after the render. Default: forever.
-        max_uploads_mib: Space that uploaded recordings may use together, in MiB. Each is deleted a day after its last use.
-        tls_cert: File with the certificate for https://, and those of its issuers (PEM). Requires --tls-key.
-        tls_key: File with its private key (PEM), readable by you alone.
+        max_uploads_mib: Space for all uploaded recordings, in MiB. Each is deleted a day after its last use.
+        tls_cert: File with the certificate for https://, followed by those of its issuers (PEM). Requires --tls-key.
+        tls_key: File with the private key (PEM), readable by you alone.
     """
 
     host: str = "127.0.0.1"
