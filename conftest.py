@@ -132,7 +132,7 @@ def _serve_s3(log: Path) -> Iterator[S3]:
 
 
 def _address(process: subprocess.Popen[bytes], log: Path) -> str:
-    end = time.monotonic() + 60
+    end = time.monotonic() + 300
     while time.monotonic() < end and process.poll() is None:
         if found := re.search(r"Running on (http://\S+)", log.read_text(encoding="utf-8")):
             return found[1]
@@ -168,7 +168,7 @@ def _run_python(example: Example) -> None:
     if "asyncio.run(" in example.parsed:
         program = Path("program.py")
         program.write_text(example.parsed, encoding="utf-8")
-        done = subprocess.run([sys.executable, program], capture_output=True, text=True, timeout=60)
+        done = subprocess.run([sys.executable, program], capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr
         return
     source = "\n" * (example.line + example.parsed.line_offset) + example.parsed
@@ -186,7 +186,7 @@ def _run_commands(example: Example) -> None:
     for line in example.parsed.splitlines():
         if not line.startswith("python3 -m venv"):
             done = subprocess.run(
-                line, shell=True, capture_output=True, text=True, timeout=60, env=os.environ | {"PATH": path}
+                line, shell=True, capture_output=True, text=True, timeout=300, env=os.environ | {"PATH": path}
             )
             assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
 

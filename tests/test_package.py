@@ -21,7 +21,7 @@ EXPORTED = sorted(set(a2v.__all__) - {"__version__"})
 
 def python(code: str) -> str:
     """What another interpreter prints, where warnings are errors."""
-    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 

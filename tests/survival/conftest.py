@@ -49,7 +49,7 @@ class ForkServer:
 
     def close(self) -> None:
         self._process.stdin.close()
-        assert self._process.wait(10) == 0
+        assert self._process.wait(60) == 0
         self._process.stdout.close()
 
 
