@@ -129,10 +129,13 @@ def test_two_processes_on_one_journal(make_batch, fork_server) -> None:
     """The second is refused, and says nothing to the server."""
     batch = make_batch(["a", "b"], render_seconds=4)
     first = {"folder": str(batch.folder), "base_url": batch.service.files_url, "jobs": batch.jobs}
-    fork_server.begin(first)
-    wait_for(batch.service, submits=1)
     other = type(fork_server)()
     try:
+        other.run(
+            folder=str(batch.folder.parent / "other"), base_url=batch.service.files_url, jobs=[]
+        )  # until it is ready
+        fork_server.begin(first)
+        wait_for(batch.service, submits=1)
         refused = other.run(**first)
     finally:
         other.close()
