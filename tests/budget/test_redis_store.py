@@ -9,12 +9,15 @@ import time
 
 import anyio
 import pytest
+import redis
 
 import a2v
 from a2v._budget.redis_store import RedisStore, without_password
 from a2v._budget.store import Append, Position, StoreUnavailableError
 from a2v._core.settings import Secret
 from a2v.testing import FixedWindow, Service
+from tests.budget.conftest import free_port
+from tests.certificates import Certificate
 
 pytestmark = [pytest.mark.extended, pytest.mark.skipif(sys.platform == "win32", reason="no Redis")]
 
@@ -51,7 +54,7 @@ def test_a_log_is_started_again_once(store) -> None:
 def test_a_closed_connection_is_replaced(store, redis_server) -> None:
     start = store.exchange(Position(), []).position
     redis_server.stop()
-    with pytest.raises(StoreUnavailableError, match="ConnectionError"):
+    with pytest.raises(StoreUnavailableError, match="cannot be made, or was closed"):
         store.exchange(start, [])
     redis_server.start()
     assert store.exchange(start, []).position.generation != start.generation
@@ -59,13 +62,70 @@ def test_a_closed_connection_is_replaced(store, redis_server) -> None:
 
 def test_other_versions_and_passwords_are_explained(store, redis_server) -> None:
     store._client.rpush("log", "a2v budget 2 abc")
-    with pytest.raises(StoreUnavailableError, match="another version of a2v"):
-        store.exchange(Position(), [])
+    assert "another version of a2v" in problem(redis_server.url)
+    store._client.set("log", "5")
+    assert "another program uses the same key" in problem(redis_server.url)
     secret = redis_server.url.replace("redis://", "redis://someone:s3cret@")
     assert "s3cret" not in without_password(secret)
-    with pytest.raises(StoreUnavailableError, match="user name or the password") as caught:
-        RedisStore(Secret(secret), "log").exchange(Position(), [])
+    assert "user name or the password" in problem(secret)
+
+
+def problem(url: str) -> str:
+    """Return why a store cannot be used, and check that this reveals no password."""
+    with pytest.raises(StoreUnavailableError) as caught:
+        RedisStore(Secret(url), "log").exchange(Position(), [])
     assert "s3cret" not in str(caught.value)
+    return str(caught.value)
+
+
+def append(url: str) -> None:
+    """Append an entry, and read it."""
+    store = RedisStore(Secret(url), "log")
+    assert store.exchange(store.exchange(Position(), []).position, [b"a"]).entries == [b"a"]
+
+
+@pytest.mark.parametrize("name", ["redis", "valkey"])
+def test_users_and_passwords(start_redis, name) -> None:
+    server = start_redis("--requirepass", "s3cret", name=name)
+    host = server.url.removeprefix("redis://")
+    append(f"redis://:s3cret@{host}")
+    client = redis.Redis.from_url(f"redis://:s3cret@{host}")
+    client.acl_setuser("reader", enabled=True, passwords=["+s3cret"], keys=["*"], commands=["+@read"])
+    client.acl_setuser("other", enabled=True, passwords=["+s3cret"], keys=["other:*"], commands=["+@all"])
+    client.acl_setuser("a@b", enabled=True, passwords=["+s3cret/@:"], keys=["log"], commands=["+@all"])
+    append(f"redis://a%40b:s3cret%2F%40%3A@{host}")
+    assert "user name or the password" in problem(server.url)
+    for user in ("reader", "other"):
+        assert "may not run scripts, or not use keys" in problem(f"redis://{user}:s3cret@{host}")
+
+
+def test_certificates_are_verified(start_redis, tmp_path) -> None:
+    """Debian's server has TLS; the wheel of Valkey does not."""
+    certificate, port = Certificate(tmp_path, "authority"), str(free_port())
+    tls = ("--tls-port", port, "--tls-cert-file", certificate.cert, "--tls-key-file", certificate.key)
+    server = start_redis(*tls, "--tls-auth-clients", "no")
+    url = f"rediss://:s3cret@127.0.0.1:{port}/0"
+    assert "ssl_ca_certs" in problem(url)
+    redis.Redis.from_url(server.url).config_set("requirepass", "s3cret")
+    append(f"{url}?ssl_ca_certs={certificate.cert}")
+    # A name that the certificate does not have leads to the same server.
+    other_name = url.replace("127.0.0.1", "127.0.0.2")
+    assert "certificate" in problem(f"{other_name}?ssl_ca_certs={certificate.cert}")
+
+
+def test_servers_of_other_kinds_are_explained(start_redis) -> None:
+    cluster = start_redis("--cluster-enabled", "yes", "--cluster-port", str(free_port()))
+    assert "Redis Cluster, which is not supported" in problem(cluster.url)
+    replica = start_redis("--replicaof", "127.0.0.1", str(cluster.port))
+    assert "it is a replica" in problem(replica.url)
+    full = start_redis("--maxmemory", "1", "--maxmemory-policy", "noeviction")
+    assert "its memory is full" in problem(full.url)
+
+
+def test_a_sentinel_is_explained(start_redis, tmp_path) -> None:
+    path = tmp_path / "sentinel.conf"
+    path.touch()
+    assert "perhaps a Sentinel" in problem(start_redis(path, "--sentinel").url)
 
 
 def test_processes_share_a_limit_and_polls(start_member, redis_server) -> None:
