@@ -88,9 +88,13 @@ class FileStore:
 
     def _exchange(self, file: int, position: Position, entries: Sequence[bytes], append: Append) -> Exchanged:
         generation, start = self._read_header(file)
+        status = os.fstat(file)
+        if generation == position.generation and position.offset > status.st_size:
+            # Another program has truncated it. Its clients would never agree again about the entries.
+            generation, start = self._start(file)
+            status = os.fstat(file)
         is_known = generation == position.generation
         offset = position.offset if is_known else start
-        status = os.fstat(file)
         found, end = _read_entries(file, offset, status.st_size)
         is_at_end = is_known and end == offset
         if entries and (is_at_end if append is not Append.ALWAYS else is_known):

@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import Factory, define
 
 from a2v._core.poll_scheduler import PollEvent, PollScheduler, ScheduledRequest, is_change
-from a2v._core.rate_limiter import RateLimiter, RequestKind
+from a2v._core.rate_limiter import MAX_IN_FLIGHT, RateLimiter, RequestKind
 from a2v._values.base_errors import A2VError
 from a2v._values.models import Video
 
@@ -54,6 +54,7 @@ _POLL_GRACE = 0.25  # the same for a poll: nobody is kept waiting
 _HEADERS = ("x-ratelimit-total", "x-ratelimit-left", "x-ratelimit-reset", "retry-after", "date")
 _MAX_HEADER = 100  # characters
 _QUEUED = (RequestKind.CALL, RequestKind.SUBMIT)
+_RESULTS = ("end", "seen", "failed")  # the facts that a request has once; a second one would count twice
 
 GOOD, BAD, THROTTLED, UNAVAILABLE, LOST, UNUSED = "good", "bad", "throttled", "unavailable", "lost", "unused"
 """How a request has ended: a success, another response, one that exceeded the limit, HTTP 503, no response, never sent."""
@@ -72,6 +73,7 @@ class _Member:
         served: For each kind, the number of the last ``send``.
         in_flight: The limiter's reservation of each of its requests.
         sends: The numbers of all its requests.
+        results: What it has written about their ends and responses: the names of the facts, with the numbers.
         polls: Its polls in flight, each with the time at which it expires.
         videos: The videos it follows, and whether it awaits them at present.
     """
@@ -84,8 +86,17 @@ class _Member:
     served: dict[RequestKind, int] = Factory(dict)
     in_flight: dict[int, int] = Factory(dict)
     sends: set[int] = Factory(set)
+    results: set[tuple[str, int]] = Factory(set)
     polls: dict[int, tuple[ScheduledRequest, float]] = Factory(dict)
     videos: dict[str, bool] = Factory(dict)
+
+    def has_written(self, name: str, values: Sequence[Any]) -> bool:
+        """Whether it has written a result before. It writes again what it cannot know to be written: the store did not answer."""
+        if name not in _RESULTS or not values[0]:
+            return False
+        before = len(self.results)
+        self.results.add((name, values[0]))
+        return len(self.results) == before
 
     def place(self, kind: RequestKind) -> tuple[int, int]:
         """Its place among those that wait for requests of a kind, the lowest one first."""
@@ -111,6 +122,8 @@ class AccountLog:
 
     def __init__(self, own_id: str, limiter: RateLimiter) -> None:
         self.limiter = limiter
+        # Connections are limited for each member.
+        limiter.max_in_flight = math.inf
         self.scheduler = PollScheduler()
         self.now = -math.inf
         self.paused: list[str] = []
@@ -165,6 +178,11 @@ class AccountLog:
         own = self._members.get(self._own_id)
         return list(own.in_flight) if own else []
 
+    @property
+    def is_full(self) -> bool:
+        """Whether this member has as many requests in flight as a client may."""
+        return len(self.unsettled()) >= MAX_IN_FLIGHT
+
     def waits(self) -> set[RequestKind]:
         """Return the kinds of requests that wait in this member, according to the log."""
         own = self._members.get(self._own_id)
@@ -194,6 +212,8 @@ class AccountLog:
             The request, perhaps one that is due in the future; ``None`` if there is none until something changes.
         """
         self.expire(now)
+        if self.is_full:
+            return None
         self._is_awaited_here = is_awaited
         while True:
             waiting = {kind: self._next_member(kind, waits) for kind in _QUEUED}
@@ -262,18 +282,23 @@ class AccountLog:
         """
         self.now = max(self.now, at)
         self.expire(self.now)
-        member = self._members.get(member_id)
-        if member is None:
-            self._members_seen += 1
-            self._members[member_id] = member = _Member(self._members_seen, self._sends, at)
+        member = self._member(member_id, at)
         member.written_at = max(member.written_at, at)
         self._skipped.discard(member_id)
         self._expires_at = min(self._expires_at, member.written_at + LOST_AFTER)
         events: list[PollEvent] = []
         for name, *values in facts:
-            if apply := self._apply.get(name):
+            member = self._member(member_id, at)  # another one after it has left
+            if (apply := self._apply.get(name)) and not member.has_written(name, values):
                 events += apply(member_id, member, at, *values) or ()
         return events
+
+    def _member(self, member_id: str, at: float) -> _Member:
+        member = self._members.get(member_id)
+        if member is None:
+            self._members_seen += 1
+            self._members[member_id] = member = _Member(self._members_seen, self._sends, at)
+        return member
 
     def _hello(self, _: str, member: _Member, __: float, ceiling: int | None) -> None:
         member.ceiling = ceiling
@@ -319,10 +344,13 @@ class AccountLog:
         else:
             self.limiter.abandon(reservation, ended_at)
 
-    def _end(self, _: str, member: _Member, at: float, number: int, how: str, headers: dict[str, str] | None) -> None:
+    def _end(  # noqa: PLR0917  # the values of the fact
+        self, member_id: str, member: _Member, at: float, number: int, how: str, headers: dict[str, str] | None
+    ) -> None:
         reservation = member.in_flight.pop(number, 0)
         if how == UNUSED:
             self.limiter.cancel(reservation)
+            self._abandoned(member_id, member, at, number)
         elif headers is None:
             self.limiter.release(reservation, at)
         elif how == THROTTLED:

@@ -83,8 +83,9 @@ _JITTER = 0.2  # the width of the random share of intervals
 # Responses and seconds after which a token bucket is recognised and its refill is accounted for, and the missing tokens that
 # show other clients. Latency and rounding explain up to two.
 _BUCKET_RESPONSES, _BUCKET_PERIOD, _BUCKET_MISSING = 3, 45.0, 3
-# Limits the open connections in place of the pool, which downloads share and which must not make them wait.
-_MAX_IN_FLIGHT = 50
+MAX_IN_FLIGHT = 50
+"""Requests of a client in flight. Limits the open connections in place of the pool, which downloads share and which must not
+make them wait."""
 # Seconds. Shorter delays than a clock's resolution never pass.
 _EPSILON = 1e-6
 
@@ -142,6 +143,7 @@ class RateLimiter:
 
     Attributes:
         limit: Requests per minute; ``None``: no limit.
+        max_in_flight: Requests in flight.
     """
 
     def __init__(
@@ -156,6 +158,7 @@ class RateLimiter:
         self.limit: int | None = ceiling if limit is None else self._capped(limit)
         # The limit to use if the server turns out to have one and does not report it.
         self._assumed_limit = self._capped(limit or DEFAULT_LIMIT)
+        self.max_in_flight: float = MAX_IN_FLIGHT
         self._abandon_after = abandon_after
         self._jitter = jitter
         # Reservations are numbers that grow. When each one in flight was acquired.
@@ -325,7 +328,7 @@ class RateLimiter:
     def _window_delay(self, now: float) -> float:
         """Return the seconds until both windows, the own log and the server's, have room."""
         in_flight = len(self._in_flight)
-        if in_flight >= _MAX_IN_FLIGHT:
+        if in_flight >= self.max_in_flight:
             return math.inf
         if self.limit is None:
             return 0.0

@@ -36,7 +36,7 @@ class Breakable(SharedBudget):
 
     def __init__(self, *, blocks: bool = False) -> None:
         super().__init__()
-        self.broken = False
+        self.broken = self.full = False
         self.store = BreakableStore(self, blocks=blocks)
 
     def store_for(self, account: str) -> MemoryStore:
@@ -54,7 +54,7 @@ class BreakableStore(MemoryStore):
             self.check_interval = 0.2
 
     def exchange(self, position: Position, entries, append: Append = Append.ALWAYS) -> Exchanged:
-        if self.budget.broken:
+        if self.budget.broken or (self.budget.full and entries):
             raise StoreUnavailableError("the test has broken it")
         self.on.pop(append, lambda: None)()
         return super().exchange(position, entries, append)
@@ -248,6 +248,129 @@ async def test_a_call_that_is_cancelled_while_another_task_uses_the_store_reserv
             may_end.set()
         assert (await client.pace()).left == (await other.pace()).left == 30
     assert service.calls == ()
+
+
+def account_of(client: a2v.AsyncA2V) -> shared_account.SharedAccount:
+    return client._session._loop_state.dispatcher._account
+
+
+class Counting(httpx.AsyncBaseTransport):
+    """Counts the requests that may have been sent, also those that were cancelled on their way."""
+
+    def __init__(self, transport: httpx.AsyncBaseTransport) -> None:
+        self.count, self._transport = 0, transport
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        self.count += 1
+        return await self._transport.handle_async_request(request)
+
+
+ACTIONS = {
+    "call": lambda client: client.characters.list(),
+    "submit": lambda client: client.videos.generate(model_id="eva_a0008", audio_url=HELLO),
+    "wait": lambda client: client.videos.task("v").wait(),
+    "pace": lambda client: client.pace(),
+    "aclose": lambda client: client.aclose(),
+}
+
+
+@pytest.mark.parametrize(
+    ("blocks", "how"),
+    [
+        (False, "scope"),
+        (True, "scope"),
+        (True, "asyncio task"),
+        pytest.param(False, "asyncio task", marks=pytest.mark.extended),
+    ],
+)
+@pytest.mark.parametrize("action", ACTIONS)
+async def test_whatever_is_cancelled_leaves_no_reservation(action, blocks, how, anyio_backend_name) -> None:
+    """After any number of checkpoints."""
+    if how == "asyncio task" and anyio_backend_name == "trio":
+        pytest.skip("trio has no such tasks")
+    has_returned = False
+
+    async def act(client: a2v.AsyncA2V) -> None:
+        nonlocal has_returned
+        await ACTIONS[action](client)
+        has_returned = True
+
+    for checkpoints in range(40):
+        if has_returned:
+            break
+        service = Service(limit=FixedWindow(30, 60), latency=0)
+        service.add_video("v", *["pending"] * 1000)
+        budget, transport = Breakable(blocks=blocks), Counting(service.transport())
+        client, other = (
+            a2v.AsyncA2V(TOKEN, base_url="https://a2v.example", budget=budget, transport=transport) for _ in range(2)
+        )
+        await other.characters.list()
+        await client.characters.list()
+        if how == "scope":
+            async with anyio.create_task_group() as group:
+                group.start_soon(act, client)
+                for _ in range(checkpoints):
+                    await anyio.lowlevel.checkpoint()
+                group.cancel_scope.cancel()
+        else:
+            task = asyncio.ensure_future(act(client))
+            for _ in range(checkpoints):
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.wait([task])
+        await anyio.sleep(1)
+        if write := account_of(client)._last_write:
+            write.done.wait()
+        assert (await other.pace()).left == 30 - transport.count
+        members = account_of(other).log._members.values()
+        assert [(member.in_flight, member.polls, member.waits) for member in members] == [({}, {}, set())] * len(
+            members
+        )
+        waits: list[float] = []
+        await call(other, waits)
+        assert waits[0] < 0.1
+        await client.aclose()
+        await other.aclose()
+
+
+async def test_a_write_that_failed_once_is_repeated(service) -> None:
+    """Nothing waits here while it is written, so no other exchange notices."""
+    budget = Breakable(blocks=True)
+
+    def fail() -> None:
+        raise StoreUnavailableError("the test")
+
+    client, other = (
+        a2v.AsyncA2V(TOKEN, base_url="https://a2v.example", budget=budget, transport=service.transport())
+        for _ in range(2)
+    )
+    async with client, other:
+        await client.characters.list()
+        await client.pace()
+        budget.store.on[Append.ALWAYS] = fail  # the end of the next request
+        for _ in range(4):
+            await client.characters.list()
+            await anyio.sleep(20.2)
+        assert not budget.store.on
+        # The first two requests were sent more than a minute ago.
+        assert (await other.pace()).left == 28
+
+
+async def test_each_client_has_connections_of_its_own(make) -> None:
+    """A client has at most 50 requests in flight, however many others there are, and delays none of them meanwhile."""
+    service = Service(latency=10)
+    clients = [make(transport=service.transport()) for _ in range(3)]
+    for client in clients:
+        await client.characters.list()
+    async with anyio.create_task_group() as group:
+        for client in clients[:2]:
+            for _ in range(60):
+                group.start_soon(call, client)
+        await anyio.sleep(6)
+        assert len(service.calls) == 3 + 100
+        waits: list[float] = []
+        await call(clients[2], waits)
+        assert 10 <= waits[0] < 10.1
 
 
 async def test_the_lowest_rate_limit_counts_for_all(service, make) -> None:
@@ -476,6 +599,21 @@ async def test_a_store_that_never_works_does_not_prevent_anything(service, block
         task = await client.videos.generate(model_id="eva_a0008", audio_url=HELLO)
         assert (await task.wait()).is_terminal
         assert (await client.pace()).limit == 20
+
+
+@pytest.mark.parametrize("blocks", [False, True])
+async def test_a_full_store_is_reported_once(service, blocks, caplog) -> None:
+    """It can be read, so it seems to work."""
+    budget = Breakable(blocks=blocks)
+    async with a2v.AsyncA2V(
+        TOKEN, base_url="https://a2v.example", budget=budget, transport=service.transport()
+    ) as client:
+        await client.characters.list()
+        budget.full = True
+        with anyio.move_on_after(600):
+            while True:
+                await client.characters.list()
+    assert len([record for record in caplog.records if record.levelno == logging.WARNING]) == 1
 
 
 async def test_a_store_that_comes_and_goes_pays_for_nothing_twice(service, make, budget) -> None:

@@ -181,6 +181,16 @@ def test_a_deleted_file_is_made_again(store) -> None:
     assert store.exchange(position, [b"a"]).position.generation != position.generation
 
 
+def test_a_truncated_file_is_started_again(store) -> None:
+    """Otherwise its clients would write at different places."""
+    position = store.exchange(store.exchange(Position(), []).position, [b"a", b"b" * 100]).position
+    os.truncate(store.path, store.path.stat().st_size - 50)
+    assert store.has_changed(position)
+    again = store.exchange(position, [b"c"])
+    assert (again.position.generation != position.generation, again.entries) == (True, [])
+    assert store.exchange(again.position, [b"c"]).entries == FileStore(store.path).exchange(Position(), []).entries
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [(b"name,audio\n", "not a budget of a2v"), (b"a2v budget 2 abc def\n", "by another version of a2v")],

@@ -270,3 +270,33 @@ def test_only_the_token_opens_what_it_has_sealed() -> None:
         assert sealer.unseal(sealed[:-1] + bytes([sealed[-1] ^ 1])) is None
         assert sealer.unseal(sealed[:20]) is None
     assert len(sealer.seal(b"long " * 1000)) < 200
+
+
+def test_an_unused_poll_is_due_again(account) -> None:
+    account.write("other", ["follow", "v", None])
+    account.write("me", ["follow", "v", None])
+    poll = account.next()
+    assert (poll.kind, poll.video_id, poll.at) == (GET, "v", account.now)
+    account.write("other", ["send", 1, "get", "v"])
+    assert account.next() is None
+    account.write("other", end_fact(1, "unused"))
+    assert account.next().video_id == "v"
+
+
+def test_a_member_may_leave_twice(account) -> None:
+    """A client that was closed while the store did not answer writes again that it leaves."""
+    account.write("other", ["follow", "v", None], ["bye"], ["bye"])
+    account.write("other", ["bye"])
+    assert account.log.member_count(account.now) == 1
+    account.write("other", ["bye"], ["hello", None], ["follow", "v", None])
+    assert account.log.member_count(account.now) == 2
+    assert account.next() is not None
+
+
+def test_a_result_counts_once(account) -> None:
+    """A member that cannot know whether the store has written a fact writes it again."""
+    account.write("other", ["send", 1, "call", None])
+    for _ in range(5):
+        account.write("other", ["end", 1, "throttled", {}])
+    account.now += 3
+    assert account.next(CALL).at == account.now

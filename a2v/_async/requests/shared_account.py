@@ -85,27 +85,33 @@ class _Write:
     Attributes:
         store: The store.
         position: The client's position.
-        entry: What to write.
+        facts: What to write.
+        entry: The same, sealed.
         earlier: The write before it.
         done: Set when it has ended.
         result: Its result; ``None``: the store cannot be used.
+        unwritten: The facts that this write and earlier ones have not written. The store has failed, or the log was started again.
     """
 
     store: Store
     position: Position
+    facts: list[Fact]
     entry: bytes
     earlier: _Write | None
     done: threading.Event = field(factory=threading.Event)
     result: Exchanged | None = None
+    unwritten: list[Fact] = field(factory=list[Fact])
 
     def run(self) -> None:
         """Write, after the earlier write has ended."""
         try:
             if self.earlier:
                 self.earlier.done.wait()
-                self.earlier = None
+                self.unwritten, self.earlier = self.earlier.unwritten, None
             with suppress(StoreUnavailableError):  # the next exchange will notice
                 self.result = self.store.exchange(self.position, [self.entry])
+            if not self.result or self.entry not in self.result.entries:
+                self.unwritten = [*self.unwritten, *self.facts]
         finally:
             self.done.set()
 
@@ -186,6 +192,8 @@ class SharedAccount:
         self._is_busy = False
         self._written_at = -math.inf
         self._followed: dict[str, float | None] = {}
+        # Those of them whose ``follow`` is in the outbox, or is being written.
+        self._unread_follows: set[str] = set()
         self._last_send = 0
         self._polls: dict[ScheduledRequest, int] = {}
         self._sends: dict[int, _Send] = {}
@@ -252,13 +260,15 @@ class SharedAccount:
         del now
         if video_id not in self._followed:
             self._followed[video_id] = since
+            self._unread_follows.add(video_id)
             self._outbox.append(["follow", video_id, since])
 
     def discard(self, video_id: str) -> None:
         """Stop following a video."""
         if video_id in self._followed:
             del self._followed[video_id]
-            if self.log.follows(video_id):
+            if self.log.follows(video_id) or video_id in self._unread_follows:
+                self._unread_follows.discard(video_id)
                 self._write(["unfollow", [video_id]])
 
     def resume(self, video_ids: Mapping[str, object]) -> None:
@@ -334,12 +344,10 @@ class SharedAccount:
         try:
             await self._exchange(facts, Append.AT_END)
         except BaseException:
-            # The thread may have written it all the same.
-            self._outbox.extendleft(reversed([*written, end_fact(number, account_log.UNUSED)]))
-            if self._is_busy:
-                self._on_change()
-            else:
-                self._write_in_thread()
+            # It may have been written all the same.
+            returned = [end_fact(number, account_log.UNUSED)]
+            self._outbox.extendleft(reversed(returned if self.log.has_sent(number) else [*written, *returned]))
+            self.flush()
             raise
         if not self.log.has_sent(number):
             self._outbox.extendleft(reversed(written))
@@ -420,8 +428,18 @@ class SharedAccount:
         return facts
 
     def _write(self, fact: Fact) -> None:
-        """Write a fact at once, unless the driver will do that."""
         self._outbox.append(fact)
+        self.flush()
+
+    def stop_waiting(self) -> None:
+        """Write that no requests wait here, and what else is to be written: nothing here will drive any more."""
+        if self.log.waits():
+            self._outbox.append(_wait_fact(set()))
+        if self._outbox:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is to be written at once, unless the driver will do that."""
         if self._is_busy or (self._store.blocks and self._has_driver()):
             self._on_change()
         elif self._store.blocks:
@@ -438,7 +456,7 @@ class SharedAccount:
     def _write_in_thread(self) -> None:
         if not (facts := self._take()):
             return  # it has never read the log, so it has nothing to take back
-        write = _Write(self._store, self._position, self._seal(facts), self._last_write)
+        write = _Write(self._store, self._position, facts, self._seal(facts), self._last_write)
         try:
             _threads.start(write.run, lambda: None)
         except OSError:
@@ -451,61 +469,71 @@ class SharedAccount:
         write = self._last_write
         if write and write.done.is_set():
             self._last_write = None
+            self._restore(write.unwritten)
             if write.result and self._position == write.position and not self._is_offline:
-                self._absorb(write.result, [], Append.ALWAYS)
+                self._absorb(write.result, [])
 
     async def _exchange(self, facts: list[Fact], append: Append = Append.ALWAYS) -> None:
         """Exchange entries with the store, which may block."""
         if not self._store.blocks:
             self._exchange_now(facts, append)
             return
-        seen = self._position
+        seen, results = self._position, list[Exchanged]()
         try:
             async with self._exchange_lock:
                 # Another task, such as one that asks for the pace, may have read entries that the caller has not considered.
                 if append is Append.ALWAYS or self._position == seen:
-                    await self._exchange_in_thread(facts, append)
+                    await self._exchange_in_thread(facts, append, results)
         except (StoreUnavailableError, OSError) as error:
-            self._restore(facts, append)
+            self._restore(_not_sent(facts, append))
             self._go_offline(str(error))
         except BaseException:
-            self._restore(facts, append)
+            if not results:
+                self._restore(_not_sent(facts, append))
             raise
 
-    async def _exchange_in_thread(self, facts: list[Fact], append: Append) -> None:
+    async def _exchange_in_thread(self, facts: list[Fact], append: Append, results: list[Exchanged]) -> None:
         earlier, exchange = self._last_write, self._prepare(facts, append)
         starts: list[Position] = []
 
-        def run() -> Exchanged:
+        def run() -> None:
             starts.append(earlier.end() if earlier else self._position)
-            return exchange(starts[0])
+            results.append(exchange(starts[0]))
 
         self._is_busy = True
         try:
-            result = await _threads.run(run, limiter=self._thread_limiter)
-            if earlier and earlier.result and starts[0] == earlier.result.position:
-                self._absorb(earlier.result, [], Append.ALWAYS)
-            self._last_write = None
-            self._absorb(result, facts, append)
+            try:
+                await _threads.run(run, limiter=self._thread_limiter)
+            finally:
+                # Also if the caller was cancelled: the thread has ended, and others must not write the same again.
+                if results:
+                    self._absorb_results(earlier, starts[0], results[0], _not_sent(facts, append))
         finally:
             self._is_busy = False
+
+    def _absorb_results(self, earlier: _Write | None, start: Position, result: Exchanged, facts: list[Fact]) -> None:
+        if earlier:
+            self._restore(earlier.unwritten)
+            if earlier.result and start == earlier.result.position:
+                self._absorb(earlier.result, [])
+        self._last_write = None
+        self._absorb(result, facts)
 
     def _exchange_now(self, facts: list[Fact], append: Append = Append.ALWAYS) -> None:
         self._is_busy = True
         try:
             result = self._prepare(facts, append)(self._position)
         except StoreUnavailableError as error:
-            self._restore(facts, append)
+            self._restore(_not_sent(facts, append))
             self._go_offline(str(error))
         else:
-            self._absorb(result, facts, append)
+            self._absorb(result, _not_sent(facts, append))
         finally:
             self._is_busy = False
 
-    def _restore(self, facts: list[Fact], append: Append) -> None:
-        """Put facts that were not written back into the outbox, but not a ``send``, which is decided again."""
-        if append is Append.ALWAYS:
-            self._outbox.extendleft(reversed(facts))
+    def _restore(self, facts: list[Fact]) -> None:
+        """Put facts that were not written back into the outbox."""
+        self._outbox.extendleft(reversed(facts))
 
     def _prepare(self, facts: list[Fact], append: Append) -> Callable[[Position], Exchanged]:
         entries = [self._seal(facts)] if facts else []
@@ -522,16 +550,23 @@ class SharedAccount:
 
     # -- applying -----------------------------------------------------------------------------------------------------
 
-    def _absorb(self, result: Exchanged, facts: list[Fact], append: Append) -> None:
+    def _absorb(self, result: Exchanged, facts: list[Fact]) -> None:
+        """Apply a result.
+
+        Args:
+            result: The result.
+            facts: What has to be written again if the log was started again.
+        """
         is_new = result.position.generation != self._position.generation
         self._position = result.position
         if result.entries:
             self._on_change()
         if is_new:
-            self._restore(facts, append)
+            self._restore(facts)
             self._rebuild(result)
         else:
             self._on_events([event for entry in result.entries for event in self._apply(entry)[1]])
+        self._unread_follows = {each for each in self._unread_follows if not self.log.follows(each)}
         self._record_origins()
 
     def _record_origins(self) -> None:
@@ -655,11 +690,10 @@ class SharedAccount:
             return
         if self._reconnection is None and self.now() >= self._reconnect_at:
             self._reconnection = attempt = _Reconnection()
-            exchange = partial(self._home.exchange, Position(), [])
             if self._home.blocks:
-                _start_attempt(attempt, exchange)
+                _start_attempt(attempt, self._home, self._seal([]))
             else:
-                _attempt(attempt, exchange)
+                _attempt(attempt, self._home, self._seal([]))
         if self._reconnection and self._reconnection.done:
             if self._reconnection.succeeded:
                 telemetry.logger.info("the shared budget %s is available again", self._home.name)
@@ -668,20 +702,26 @@ class SharedAccount:
             self._reconnect_at = self.now() + _RECONNECT_INTERVAL
 
 
-def _start_attempt(attempt: _Reconnection, exchange: Callable[[], Exchanged]) -> None:
+def _start_attempt(attempt: _Reconnection, store: Store, entry: bytes) -> None:
     try:
-        _threads.start(partial(_attempt, attempt, exchange), lambda: None)
+        _threads.start(partial(_attempt, attempt, store, entry), lambda: None)
     except OSError:
         attempt.done = True
 
 
-def _attempt(attempt: _Reconnection, exchange: Callable[[], Exchanged]) -> None:
+def _attempt(attempt: _Reconnection, store: Store, entry: bytes) -> None:
+    """Find out whether a store can be read and written: a full one can only be read."""
     try:
         with suppress(StoreUnavailableError):
-            exchange()
+            store.exchange(store.exchange(Position(), []).position, [entry])
             attempt.succeeded = True
     finally:
         attempt.done = True
+
+
+def _not_sent(facts: list[Fact], append: Append) -> list[Fact]:
+    """Return what to write again if writing has failed: not a ``send``, which is decided again."""
+    return facts if append is Append.ALWAYS else []
 
 
 def _kinds(*, calls: int, submits: int) -> set[RequestKind]:

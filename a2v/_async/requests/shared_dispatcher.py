@@ -18,7 +18,7 @@ from a2v._core.wire import Response
 
 if TYPE_CHECKING:
     from a2v._core.poll_scheduler import PollEvent, ScheduledRequest
-    from a2v._core.rate_limiter import Pace
+    from a2v._core.rate_limiter import Pace, RequestKind
     from a2v._core.responses import NoResponse
 
 
@@ -87,16 +87,27 @@ class SharedDispatcher(RequestDispatcher):
             now = self.now()
             scheduled = self._next_request(account.log.limiter, now)
         if scheduled and scheduled.at <= now + EPSILON:
-            waits = {kind for kind, queue in self._queues.items() if len(queue) > (kind is scheduled.kind)}
-            number = await account.send(scheduled, waits)
+            number = await account.send(scheduled, self._waits(after=scheduled))
             return (scheduled, number) if number else (None, 0)
-        await account.set_waits({kind for kind, queue in self._queues.items() if queue})
+        await account.set_waits(self._waits())
         delay = scheduled.at - now if scheduled else inf
         if scheduled and scheduled.kind in self._queues:
             self._announce(scheduled.at, delay)
         with anyio.CancelScope(deadline=anyio.current_time() + min(delay, account.check_interval)):
             await self._changed.wait()
         return None, 0
+
+    def _waits(self, after: ScheduledRequest | None = None) -> set[RequestKind]:
+        """Return the kinds of requests that wait here, and could be sent if their turn came."""
+        if self._account.log.is_full:
+            return set()
+        sent = after and after.kind
+        return {kind for kind, queue in self._queues.items() if len(queue) > (kind is sent)}
+
+    def _wake_next_driver(self) -> None:
+        super()._wake_next_driver()
+        if not self._sleeping and not self._has_driver:
+            self._account.stop_waiting()
 
     def _release(
         self,
