@@ -11,6 +11,7 @@ VOICES = (
     *(f"kokoro/{name}" for name in ("af_nova", "am_puck", "bf_lily", "bm_fable", "ef_dora", "im_nicola", "zm_yunxi")),
     *(f"espeak/{name}" for name in ("f3", "m4", "f2", "linda", "Michael", "m7", "shelby", "Mario")),
     *(f"festival/{name}" for name in ("cmu_us_slt_arctic_hts", "pc_diphone", "czech_krb", "hy_fi_mv_diphone")),
+    *(f"real/librispeech-{name}" for name in (367, 533, 1688, 1998, 2033, 2414, 2609, 3005, 3080, 3331)),
     "real/librivox",
     "real/cards",
     "real/goforward",

@@ -1,12 +1,12 @@
 """Makes training and test data from real recordings with known text, by finding the start of each phone (forced alignment).
 
-    python tools/lipsync/recordings.py CACHE [--weights FILE]
+    python tools/lipsync/recordings.py CACHE [--weights FILE] [--librispeech FOLDER --texts FILE]
 
 English recordings are aligned by PocketSphinx; Spanish, French, Italian and Russian ones by the lip-sync network itself, which must be
 trained without them first. It gets espeak-ng's transcription, and only determines the timing.
 
 Needs Debian's asterisk-core-sounds-LANGUAGE and -LANGUAGE-g722 (prompts of a telephone exchange; CC BY-SA 3.0, Italian CC BY 3.0)
-and pocketsphinx-testdata, and the Python package pocketsphinx.
+and pocketsphinx-testdata, and the Python package pocketsphinx. ``--librispeech`` adds ten readers of audio books, for the test.
 """
 
 from __future__ import annotations
@@ -52,6 +52,16 @@ _ARCTIC = {
 _DIGITS = dict(
     zip("0123456789", ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"], strict=True)
 )
+_ENGLISH = (
+    "p=P b=B t=T d=D k=K ɡ=G f=F v=V θ=TH ð=DH s=S z=Z ʃ=SH ʒ=ZH h=HH tʃ=CH dʒ=JH m=M n=N ŋ=NG l=L ɫ=L ɹ=R r=R j=Y w=W ɾ=D "
+    "ʔ=T i=IY iə=IY_AH ɪ=IH ᵻ=IH ɛ=EH e=EH eɪ=EY æ=AE a=AE aɪ=AY aɪə=AY_ER aɪɚ=AY_ER aʊ=AW ɑ=AA ɑɹ=AA_R ɐ=AH ʌ=AH ə=AH "
+    "əl=AH_L ɔ=AO ɔɹ=AO_R o=OW oʊ=OW oɹ=AO_R ɔɪ=OY u=UW ʊ=UH ʊɹ=UH_R ɜ=ER ɚ=ER ɛɹ=EH_R ɪɹ=IH_R"
+)
+_SPHINX_PHONES = {
+    ipa: phones.replace("_", " ") for ipa, _, phones in (pair.partition("=") for pair in _ENGLISH.split())
+}
+"""PocketSphinx's phones for those of espeak-ng."""
+
 _FRAME_OFFSET = 0.008
 """Half of PocketSphinx's window of 26 ms, minus half a row: its frame 0 describes the sound at 13 ms."""
 
@@ -80,7 +90,10 @@ def align(samples: NDArray[np.int16], text: str) -> list[Segment] | None:
     words = "".join(f" {_DIGITS[letter]} " if letter in _DIGITS else letter for letter in text.lower())
     known = re.findall(r"[a-z']+", words.replace("-", " "))
     decoder = _decoder()
-    if not known or any(decoder.lookup_word(word) is None for word in known):
+    for word in known:
+        if decoder.lookup_word(word) is None and not _add_word(decoder, word):
+            return None
+    if not known:
         return None
     try:
         decoder.set_align_text(" ".join(known))
@@ -96,6 +109,16 @@ def align(samples: NDArray[np.int16], text: str) -> list[Segment] | None:
     starts = [0.0, *(start / 100 + _FRAME_OFFSET for start, _ in phones[1:])]
     ends = [*starts[1:], len(samples) / RATE]
     return with_pauses(samples, [(a, b, name) for a, b, (_, name) in zip(starts, ends, phones, strict=True)])
+
+
+def _add_word(decoder: Any, word: str) -> bool:
+    """Add a word to PocketSphinx's dictionary, as espeak-ng pronounces it; return whether that is possible."""
+    ipa = re.sub(r"[ˈˌː̩ ]", "", espeak_ipa(word, "en-us"))
+    phones = re.findall("|".join(sorted(_SPHINX_PHONES, key=len, reverse=True)), ipa)
+    if not phones or "".join(phones) != ipa:
+        return False
+    decoder.add_word(word, " ".join(_SPHINX_PHONES[phone] for phone in phones), True)
+    return True
 
 
 def _process(decoder: Any, samples: NDArray[np.int16]) -> None:
@@ -159,6 +182,13 @@ def _tests() -> Iterator[tuple[str, Path, str]]:
         yield "real/arctic", _CLIPS / f"{name}.flac", text
 
 
+def _librispeech(folder: Path, texts: Path) -> Iterator[tuple[str, Path, str]]:
+    """Yield the recordings in folders of speakers, with their texts from a table with the columns name and text."""
+    known = dict(line.split("\t")[:2] for line in texts.read_text().splitlines())
+    for path in sorted(folder.glob("*/*.flac")):
+        yield f"real/librispeech-{path.parent.name}", path, known[path.stem]
+
+
 def _by_sphinx(recordings: Iterator[tuple[str, Path, str]]) -> Iterator[Speech]:
     for voice, path, text in recordings:
         samples = sound(path)
@@ -180,11 +210,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cache", type=Path, help="folder for the speech")
     parser.add_argument("--weights", type=Path, help="weights of the network; without them, English only")
+    parser.add_argument(
+        "--librispeech", type=Path, help="a folder per speaker with recordings of LibriSpeech (CC BY 4.0)"
+    )
+    parser.add_argument("--texts", type=Path, help="the texts of these recordings: a name, a tab and the text per line")
     given = parser.parse_args()
+    if (given.librispeech is None) != (given.texts is None):
+        parser.error("--librispeech and --texts need each other.")
     made = {"000": _by_sphinx(_tests()), "001": _by_sphinx(_prompts("en"))}
     if given.weights:
         network = lipsync.network(given.weights)
         made |= {f"{i:03}": _by_network(language, network) for i, language in enumerate(_ESPEAK, 2)}
+    if given.librispeech:
+        made["006"] = _by_sphinx(_librispeech(given.librispeech, given.texts))
     for name, speeches in made.items():
         done = list(speeches)
         write(given.cache / f"real-{name}.npz", done)

@@ -161,12 +161,8 @@ def main() -> None:
         print(line(name, groups[name]))
     held_out = [c for name, counts in groups.items() if "new words" not in name for c in counts]
     print(line("all that is held out", held_out))
-    print(
-        line(
-            "real speakers, held out",
-            [c for name, counts in groups.items() if name.startswith("real/") for c in counts],
-        )
-    )
+    real = {name: counts for name, counts in groups.items() if name.startswith("real/")}
+    print(line(f"real speakers, held out ({len(real)})", [c for counts in real.values() for c in counts]))
     print(f"{seconds / cpu:.0f} × real time (CPU seconds)")
 
 
