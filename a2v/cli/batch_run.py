@@ -34,6 +34,7 @@ from a2v._core.job_matching import job_digest, repeated_jobs
 from a2v._core.manifest_jobs import Speakers
 from a2v._unicode_paths import find_existing
 from a2v.cli.batch_manifest import BatchManifest, BatchSource
+from a2v.cli.captions import batch_ways, with_captions
 from a2v.cli.connection import account, connect
 from a2v.cli.engine_folder import remove_copies
 from a2v.cli.events import (
@@ -87,7 +88,7 @@ async def run_batch(  # noqa: PLR0917  # the groups of options
     flags: BatchFlags,
     staging: StagingOptions,
     server: ServerOptions,
-    video: tuple[VideoFlags, str | None] = (VideoFlags(), None),
+    video: tuple[VideoFlags, str | None, Sequence[str]] = (VideoFlags(), None, ()),
 ) -> None:
     """Run a batch, or print the plan of the run for a dry run.
 
@@ -97,7 +98,7 @@ async def run_batch(  # noqa: PLR0917  # the groups of options
         flags: The options of the batch.
         staging: How the server gets at recordings on this machine.
         server: The server.
-        video: How the videos look, and their container if it is chosen. The options of a row come first.
+        video: How the videos look, their container if it is chosen, and their captions. The options of a row come first.
 
     Raises:
         UsageError: The batch cannot begin. Nothing was submitted.
@@ -107,9 +108,12 @@ async def run_batch(  # noqa: PLR0917  # the groups of options
     """
     server.check()
     log_command(server.verbose)
-    looks, container = video
+    looks, container, captions = video
+    ways = batch_ways(captions)
     again = f"  {source.command} -o {shlex.quote(str(folder))}{looks.flags}"
-    again += (f" --container {container}" if container else "") + flags.flags + staging.flags + server.flags
+    again += (
+        (f" --container {container}" if container else "") + ways.flags + flags.flags + staging.flags + server.flags
+    )
     own_engine = folder / ENGINE_FOLDER if server.local and not server.data_dir else None
     if own_engine:
         # With a data folder, so that the renders of an interrupted batch are not lost.
@@ -127,6 +131,7 @@ async def run_batch(  # noqa: PLR0917  # the groups of options
             raise
         # Its copy for a local engine is made by the run.
         background, _ = read_background(looks.background, server, dry_run=True)
+        manifest = with_captions(manifest, source, ways)
         manifest = _with_options(manifest, looks.options(container=container, background=background))
         if flags.report:
             check_report(flags.report, manifest.recordings, folder)

@@ -1,140 +1,214 @@
-"""Captions: words with times become cues, and cues SubRip (``.srt``) or WebVTT (``.vtt``).
+"""``--captions``: files beside the video, a track of the file, or a part of the picture.
 
-A cue has one or two lines of at most 42 characters, as is usual for subtitles. A new one begins after the end of a sentence, after a
-pause, and when the words do not fit any more; then the cue ends at the last comma of its second half, if there is one. A cue that is spoken
-in less than a second, such as "Hello!", would disappear too soon to be read. It is joined with the next one, or else with the one before,
-unless there is a pause between them or the words do not fit. A cue is shown until the next one begins, but not longer than a second after
-its last word.
+The files are written here, from the words that the server sent with the speech. The other two are options of the job, which an engine
+of a2v understands.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+import codecs
+from typing import TYPE_CHECKING, Any
 
-from attrs import frozen
+from attrs import asdict, evolve, frozen
+
+from a2v import A2VError, Job, ManifestError, RowError
+from a2v._core.captions import MAX_CHARACTERS, cues, read_captions, to_srt, to_vtt
+from a2v.cli.options import UsageError
+from a2v.cli.targets import write_atomically
+from a2v.cli.terminal import shown_path
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Sequence
+    from pathlib import Path
 
-    from a2v import Word
+    from a2v import Speech
+    from a2v.cli.batch_manifest import BatchManifest, BatchSource
 
-_LINE = 42
-_PAUSE = 0.7  # seconds
-_AFTERWARDS = 1.0  # seconds
-_SHORT = 1.0  # seconds; a caption with less speech is joined with another one
-_SHORTEST = 0.1  # seconds
-_BREATH = 0.15  # seconds; after a sentence, but not after an abbreviation
-_SENTENCE_ENDS = (".", "!", "?", "…")
+FILES = "files"
+COLUMN = "captions_file"
+_WAYS = (FILES, "track", "burned")
+_MOST_BYTES = 4 * MAX_CHARACTERS
 
 
 @frozen
-class Cue:
-    """A caption.
+class CaptionWays:
+    """The value of ``--captions``.
 
     Attributes:
-        start: When it is shown, in seconds.
-        end: When it disappears.
-        lines: Its lines, one or two.
+        files: Whether captions are written beside the video.
+        options: The options of a job: how its video shows them.
     """
 
-    start: float
-    end: float
-    lines: Sequence[str]
+    files: bool
+    options: dict[str, Any]
+
+    @classmethod
+    def of(cls, values: Sequence[str]) -> CaptionWays:
+        """Read the values of the option.
+
+        Raises:
+            UsageError: One is invalid.
+        """
+        ways = list(dict.fromkeys(part.strip().lower() for value in values for part in value.split(",")))
+        for way in ways:
+            if way not in _WAYS:
+                raise UsageError(f"--captions: {way!r} is not one of {', '.join(_WAYS)}")
+        shown = [way for way in ways if way != FILES]
+        return cls(FILES in ways, {"captions": shown} if shown else {})
+
+    @property
+    def flags(self) -> str:
+        """The part of the option that concerns the video, as text."""
+        return f" --captions {','.join(self.options['captions'])}" if self.options else ""
 
 
-def cues(words: Sequence[Word]) -> list[Cue]:
-    """Return the captions of a text."""
-    groups = [part for sentence in _groups(words) for part in _fitting(sentence)]
-    groups = _joined(_joined(groups, lambda one, _: _is_short(one)), lambda _, following: _is_short(following))
-    starts = [*(group[0].start for group in groups[1:]), float("inf")]
-    out: list[Cue] = []
-    for group, following in zip(groups, starts, strict=False):
-        end = max(min(group[-1].end + _AFTERWARDS, following), group[0].start + _SHORTEST)
-        out.append(Cue(group[0].start, end, _lines([word.text for word in group])))
-    return out
+def caption_options(values: Sequence[str], file: Path | None, *, is_file: bool) -> dict[str, Any]:
+    """Return the options of a job with a recording.
+
+    Args:
+        values: The values of ``--captions``.
+        file: The value of ``--captions-file``.
+        is_file: Whether the recording is a file, and so no speech of the server.
+
+    Raises:
+        UsageError: They contradict each other, or the file is invalid.
+    """
+    ways = CaptionWays.of(values)
+    if ways.files:
+        raise UsageError("--captions files is for texts that are synthesized (a2v say); use track or burned")
+    if file is None:
+        if ways.options and is_file:
+            raise UsageError("--captions needs the captions of the recording: add --captions-file FILE (.srt or .vtt)")
+        return ways.options
+    if not ways.options:
+        raise UsageError("--captions-file needs --captions track or --captions burned")
+    return ways.options | {"captions_file": read_captions_file(file)}
 
 
-def _groups(words: Sequence[Word]) -> Iterator[Sequence[Word]]:
-    first = 0
-    for number, (word, following) in enumerate(zip(words, [*words[1:], None], strict=False), 1):
-        is_end = word.text.rstrip("\"'\u201d\u2019)").endswith(_SENTENCE_ENDS)
-        if following is None or following.start - word.end > (_BREATH if is_end else _PAUSE):
-            yield words[first:number]
-            first = number
+def batch_ways(values: Sequence[str]) -> CaptionWays:
+    """Read the values of ``--captions`` of a batch.
+
+    Raises:
+        UsageError: One is invalid.
+    """
+    ways = CaptionWays.of(values)
+    if ways.files:
+        raise UsageError("--captions files is for single videos (a2v say); a batch has track and burned")
+    return ways
 
 
-def _fitting(words: Sequence[Word]) -> Iterator[Sequence[Word]]:
-    """Split the words of a sentence into captions."""
-    while words:
-        count = 1
-        while count < len(words) and _fits([word.text for word in words[: count + 1]]):
-            count += 1
-        if count < len(words):
-            ends = [at + 1 for at in range(count // 2, count) if words[at].text.endswith((",", ";", ":", "—", "–"))]
-            ends = [end for end in ends if not _is_short(words[end:])]
-            if ends:
-                count = ends[-1]
-            elif _is_short(words[count:]):  # too little would remain for another caption
-                count = min(count, (len(words) + 1) // 2)
-        yield words[:count]
-        words = words[count:]
+def with_captions(manifest: BatchManifest, source: BatchSource, ways: CaptionWays) -> BatchManifest:
+    """Return a manifest whose jobs have captions.
+
+    A row of a table has them in the file that its column ``captions_file`` names, relative to the table, and a recording in the file beside
+    it with the same name. A text needs none.
+
+    Raises:
+        ManifestError: Captions are missing or invalid.
+    """
+    if not ways.options:
+        return manifest
+    jobs: list[Job] = []
+    errors: list[RowError] = []
+    for index, job in enumerate(manifest.jobs):
+        options = ways.options | dict(job.options)
+        try:
+            file = None if job.text or "captions_file" in options else _captions_of(source, index, job)
+            options |= {"captions_file": read_captions_file(file, "")} if file else {}
+        except UsageError as error:
+            row, name = (
+                (manifest.rows[index], COLUMN) if manifest.rows else (None, shown_path(source.recordings.paths[index]))
+            )
+            errors.append(RowError(row, name, str(error)))
+        values: dict[str, Any] = asdict(job, recurse=False)
+        values["options"] = options
+        jobs.append(Job(**values))
+    if errors:
+        what = f"the manifest {source.table}" if source.table else "the batch"
+        raise ManifestError(what, faults=tuple(errors))
+    return evolve(manifest, jobs=jobs)
 
 
-def _joined(
-    groups: Sequence[Sequence[Word]], are_joined: Callable[[Sequence[Word], Sequence[Word]], bool]
-) -> list[Sequence[Word]]:
-    """Join neighbours for which a condition holds, unless there is a pause between them or they do not fit."""
-    out: list[Sequence[Word]] = []
-    for group in groups:
-        if out and are_joined(out[-1], group) and group[0].start - out[-1][-1].end <= _PAUSE:
-            both = [*out[-1], *group]
-            if _fits([word.text for word in both]):
-                out[-1] = both
-                continue
-        out.append(group)
-    return out
+def _captions_of(source: BatchSource, index: int, job: Job) -> Path:
+    """Return the file with the captions of a recording."""
+    if source.table:
+        cells = (cell for header, cell in job.extra.items() if header.strip().casefold().replace(" ", "_") == COLUMN)
+        name = next((cell.strip() for cell in cells if isinstance(cell, str)), "")
+        if not name:
+            raise UsageError("it is missing or empty; --captions needs the captions of each recording (.srt or .vtt)")
+        return source.table.parent / name
+    recording = source.recordings.paths[index]
+    beside = [recording.with_suffix(suffix) for suffix in (".srt", ".vtt")]
+    found = next((path for path in beside if path.is_file()), None)
+    if found is None:
+        raise UsageError(
+            f"--captions needs its captions beside it: there is neither {beside[0].name} nor {beside[1].name}"
+        )
+    return found
 
 
-def _is_short(words: Sequence[Word]) -> bool:
-    return words[-1].end - words[0].start < _SHORT
+def read_captions_file(path: Path, option: str = "--captions-file: ") -> str:
+    """Return the text of a file with captions.
+
+    Args:
+        path: The file.
+        option: How messages begin.
+
+    Raises:
+        UsageError: It cannot be read, or has no valid captions.
+    """
+    text = _read_text(path, option)
+    try:
+        read_captions(text)
+    except ValueError as error:
+        raise UsageError(f"{option}{path}: {error}") from None
+    return text
 
 
-def _fits(texts: Sequence[str]) -> bool:
-    return len(_lines(texts)) <= 2 and max(map(len, _lines(texts))) <= _LINE  # two lines
+def _read_text(path: Path, option: str) -> str:
+    try:
+        with path.open("rb") as file:
+            data = file.read(_MOST_BYTES + 1)
+    except OSError as error:
+        raise UsageError(f"{option}{path} cannot be read: {error.strerror}") from None
+    if len(data) > _MOST_BYTES:
+        raise UsageError(f"{option}{path} is too long: more than {MAX_CHARACTERS:,} characters")
+    try:
+        return data.decode("utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise UsageError(f"{option}{path}, line {line}, is not UTF-8: byte 0x{data[error.start]:02x}") from None
 
 
-def _lines(texts: Sequence[str]) -> list[str]:
-    """Break words into lines; two lines are made about equally long."""
-    whole = " ".join(texts)
-    if len(whole) <= _LINE:
-        return [whole]
-    breaks = [(" ".join(texts[:at]), " ".join(texts[at:])) for at in range(1, len(texts))]
-    return list(min(breaks, key=lambda pair: max(map(len, pair)), default=(whole,)))
+def caption_paths(output: Path) -> list[Path]:
+    """Return the paths of the captions of a video."""
+    return [output.with_suffix(".srt"), output.with_suffix(".vtt")]
 
 
-def to_srt(words: Sequence[Word]) -> str:
-    """Return captions in the format SubRip."""
-    found = enumerate(cues(words), 1)
-    return "\n".join(
-        f"{n}\n{_time(c.start, ',')} --> {_time(c.end, ',')}\n" + "\n".join(c.lines) + "\n" for n, c in found
-    )
+def check_caption_files(output: Path | None, *, overwrite: bool) -> None:
+    """Check that the captions of a video can be written.
+
+    Raises:
+        UsageError: They cannot.
+    """
+    if output is None:
+        raise UsageError("--captions files writes beside the video: save it with -o FILE")
+    for path in caption_paths(output):
+        if path.is_dir() or (path.exists() and not overwrite):
+            raise UsageError(f"--captions files: {path} exists; add --overwrite to replace it")
 
 
-def to_vtt(words: Sequence[Word]) -> str:
-    """Return captions in the format WebVTT."""
-    parts = [
-        f"{_time(c.start, '.')} --> {_time(c.end, '.')}\n" + "\n".join(map(_escaped, c.lines)) for c in cues(words)
-    ]
-    return "\n\n".join(["WEBVTT", *parts]) + "\n"
+def write_caption_files(speech: Speech, output: Path) -> None:
+    """Write the captions of a video as SubRip and WebVTT.
 
-
-def _escaped(line: str) -> str:
-    return line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-
-
-def _time(seconds: float, point: str) -> str:
-    milliseconds = round(seconds * 1000)
-    minutes, milliseconds = divmod(milliseconds, 60_000)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours:02}:{minutes:02}:{milliseconds // 1000:02}{point}{milliseconds % 1000:03}"
+    Raises:
+        A2VError: The server has not sent the times of the words.
+        OSError: They cannot be written.
+    """
+    if not speech.words:
+        raise A2VError(
+            "no captions were written: the server does not say when each word is spoken, as the local engine does"
+        )
+    shown = cues(speech.words)
+    for path, write in zip(caption_paths(output), (to_srt, to_vtt), strict=True):
+        write_atomically(path, write(shown).encode())

@@ -39,6 +39,7 @@ from a2v._core.settings import Secret
 from a2v._unicode_paths import find_existing
 from a2v.cli.batch_manifest import BatchSource
 from a2v.cli.batch_run import run_batch, show_journal
+from a2v.cli.captions import CaptionWays, caption_options, check_caption_files, write_caption_files
 from a2v.cli.character_files import check_characters, new_character
 from a2v.cli.connection import connect, needs_extra, read_token
 from a2v.cli.events import (
@@ -60,6 +61,7 @@ from a2v.cli.options import (
     DEFAULT_SIZE,
     AsJson,
     BatchFlags,
+    Captions,
     EngineOptions,
     FilePath,
     Flag,
@@ -84,7 +86,7 @@ from a2v.cli.portrait import CONSENT, POSE_ID, check_portrait_options, serve_por
 from a2v.cli.recording_files import find_recordings, table_among, write_table
 from a2v.cli.recordings import open_staging, read_audio, read_background, upload_recordings
 from a2v.cli.renderers import open_renderer
-from a2v.cli.speaking import check_captions, check_speech, choose_voice, read_text, write_captions
+from a2v.cli.speaking import check_speech, choose_voice, read_text
 from a2v.cli.targets import check_kept, check_targets, container_of, output_folder, recording_of
 from a2v.cli.terminal import eprint, plural, program
 from a2v.cli.tracking import CommandTimeoutError, time_limit, track_videos
@@ -256,6 +258,10 @@ async def generate(
             "The person shown must have consented."
         ),
     ] = None,
+    captions: Captions = (),
+    captions_file: Annotated[
+        OptionalPath, Parameter(help="File with the captions of the recording, .srt or .vtt, for --captions.")
+    ] = None,
     overwrite: Overwrite = False,
     timeout: Timeout = None,
     video: VideoFlags = VideoFlags(),  # noqa: B008  # frozen
@@ -279,9 +285,10 @@ async def generate(
     wants_mask = with_mask or mask_output is not None
     background, pictures = read_background(video.background, server)
     options = video.options(container=container_of(output), background=background)
+    options |= caption_options(captions, captions_file, is_file=bool(files))
     job_for = partial(read_job, model_id=model_id, pose_id=pose_id, with_mask=wants_mask, options=options)
     job_for(audio_url)
-    sources = [recording_of(audio), *files, *pictures, *([portrait] if portrait else [])]
+    sources = [recording_of(audio), *files, *pictures, *(path for path in (portrait, captions_file) if path)]
     check_targets(output, mask_output, sources, overwrite=overwrite)
     check_kept(server, output, mask_output, with_mask=wants_mask)
     with time_limit(timeout) as limit:
@@ -327,7 +334,7 @@ async def say(
     ] = None,
     speaker: SpeakerOptions = SpeakerOptions(),  # noqa: B008  # frozen
     output: Target | None = None,
-    captions: Annotated[Flag, Parameter(help="Write captions beside the video: .srt and .vtt.")] = False,
+    captions: Captions = (),
     mask_output: Annotated[OptionalPath, Parameter(help="File to save the mask to; implies --with-mask.")] = None,
     overwrite: Overwrite = False,
     timeout: Timeout = None,
@@ -341,19 +348,20 @@ async def say(
     """
     server.check()
     spoken = read_text(text, text_file)
+    ways = CaptionWays.of(captions)
     background, pictures = read_background(video.background, server)
     job_for = partial(
         read_job,
         model_id=speaker.model_id,
         pose_id=speaker.pose_id,
         with_mask=speaker.with_mask or mask_output is not None,
-        options=video.options(container=container_of(output), background=background),
+        options=video.options(container=container_of(output), background=background) | ways.options,
     )
     job_for("https://example.com/speech.wav")
     check_speech(spoken, voice)
     check_targets(output, mask_output, [*pictures, *([text_file] if text_file else [])], overwrite=overwrite)
-    if captions:
-        check_captions(output, overwrite=overwrite)
+    if ways.files:
+        check_caption_files(output, overwrite=overwrite)
     check_kept(server, output, mask_output, with_mask=speaker.with_mask)
     with time_limit(timeout) as limit:
         async with track_videos(server, limit, pictures) as tracker:
@@ -367,12 +375,12 @@ async def say(
                 if server.keeps_videos and not isinstance(error, SubmissionUnknownError):
                     error.add_note("The text was synthesized. Submit the video without paying for that again:")
                     error.add_note(
-                        f"  {program()} generate {shlex.quote(speech.url)}{speaker.flags}{video.flags}{server.flags}"
+                        f"  {program()} generate {shlex.quote(speech.url)}{speaker.flags}{video.flags}{ways.flags}{server.flags}"
                     )
                 raise
             await tracker.follow(task, overwrite=overwrite, timeout=limit.for_videos)
-            if captions and output:
-                write_captions(speech, output)
+            if ways.files and output:
+                write_caption_files(speech, output)
 
 
 @_command(5, ASKING, "a2v videos", "a2v videos --local --data-dir engine", synonyms=("list", "ls", "history"))
@@ -472,6 +480,7 @@ async def batch(
         Literal["mp4", "webm", "mov", "webp", "gif"] | None,
         Parameter(help="Format of the files, as for `a2v generate`: mp4 (default), webm, mov, webp or gif."),
     ] = None,
+    captions: Captions = (),
     timeout: Timeout = None,
     flags: BatchFlags = BatchFlags(),  # noqa: B008  # frozen
     staging: StagingOptions = StagingOptions(),  # noqa: B008  # frozen
@@ -487,7 +496,7 @@ async def batch(
     # The folder as the disk spells it (NFC or NFD): under another spelling there would be no journal, and all would be
     # submitted again.
     with time_limit(timeout):
-        await run_batch(source, find_existing(output), flags, staging, server, (video, container))
+        await run_batch(source, find_existing(output), flags, staging, server, (video, container, captions))
 
 
 @_command(

@@ -71,6 +71,16 @@ Verbose = Annotated[int, Parameter(name=["--verbose", "-v"], count=True, negativ
 TokenFile = Annotated[str | None, Parameter(allow_leading_hyphen=True, metavar="FILE")]
 Url = Annotated[str | None, Parameter(metavar="URL")]
 Size = Annotated[int, Parameter(help="Width and height of the videos in pixels: 512, 720 or 1080.")]
+Captions = Annotated[
+    tuple[str, ...],
+    Parameter(
+        help="Captions: files (.srt and .vtt beside the video), track (a track of the file, for players to show), burned (in the"
+        " picture), or several, such as files,track. Track and burned need an engine of a2v.",
+        metavar="WAY",
+        negative="",
+        show_default=False,
+    ),
+]
 VideoId = Annotated[str, Parameter(help="Id of the video, as `a2v generate` printed it.", validator=_not_blank)]
 Timeout = Annotated[
     float | None,

@@ -1,4 +1,4 @@
-"""The text, the voice and the captions of ``a2v say``."""
+"""The text and the voice of ``a2v say``."""
 
 from __future__ import annotations
 
@@ -9,15 +9,13 @@ from typing import IO, TYPE_CHECKING
 
 from a2v import A2VError
 from a2v._core import wire
-from a2v.cli.captions import to_srt, to_vtt
 from a2v.cli.options import UsageError
-from a2v.cli.targets import write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from a2v import AsyncA2V, Speech, Voice
+    from a2v import AsyncA2V, Voice
 
 _MOST_BYTES = 1 << 20
 
@@ -93,36 +91,3 @@ async def _gender(client: AsyncA2V, model_id: str | None, pose_id: str | None) -
     else:
         found = [one.gender for one in await client.characters.list() if one.model_id == model_id]
     return found[0] if found else ""
-
-
-def caption_paths(output: Path) -> list[Path]:
-    """Return the paths of the captions of a video."""
-    return [output.with_suffix(".srt"), output.with_suffix(".vtt")]
-
-
-def check_captions(output: Path | None, *, overwrite: bool) -> None:
-    """Check that the captions of a video can be written.
-
-    Raises:
-        UsageError: They cannot.
-    """
-    if output is None:
-        raise UsageError("--captions writes files beside the video: save it with -o FILE")
-    for path in caption_paths(output):
-        if path.is_dir() or (path.exists() and not overwrite):
-            raise UsageError(f"--captions: {path} exists; add --overwrite to replace it")
-
-
-def write_captions(speech: Speech, output: Path) -> None:
-    """Write the captions of a video as SubRip and WebVTT.
-
-    Raises:
-        A2VError: The server has not sent the times of the words.
-        OSError: They cannot be written.
-    """
-    if not speech.words:
-        raise A2VError(
-            "no captions were written: the server does not say when each word is spoken, as the local engine does"
-        )
-    for path, write in zip(caption_paths(output), (to_srt, to_vtt), strict=True):
-        write_atomically(path, write(speech.words).encode())

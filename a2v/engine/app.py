@@ -44,7 +44,7 @@ from a2v.engine.recording_fetcher import MAX_BYTES, MAX_SECONDS, check_audio_url
 from a2v.engine.render_queue import BusyError, RenderQueue
 from a2v.engine.renderer import Renderer, render_in_child
 from a2v.engine.settings import Revision, Settings
-from a2v.engine.speeches import write_wav
+from a2v.engine.speeches import NO_WORDS, speech_id_of, write_wav
 from a2v.engine.task_store import Task, TaskStore, Upload
 from a2v.engine.uploads import UPLOAD, UPLOAD_GONE, UploadError, clean_name
 from a2v.engine.video_options import container_of, read_options
@@ -64,7 +64,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-MAX_BODY = 64 * 1024
+MAX_BODY = 1024 * 1024
 MAX_WAITING_TEXTS = 50
 MAX_LISTED = 2000
 """The maximum number of videos in `video.list`, if they fit into a response."""
@@ -242,7 +242,7 @@ async def _submit(request: Request, job: Job, *, only_uploads: bool = False) -> 
     if only_uploads and not (job.audio_url or "").startswith(UPLOAD):
         raise HTTPException(400, "the page makes videos of uploads only")
     spec = _find_character(job, await engine.catalogue.current(), engine.settings)
-    _check_options(job, engine.settings)
+    _check_options(job, engine)
     recording = _recording_name(engine, job.audio_url or "")
     if recording is None:
         return error_response(404, UPLOAD_GONE, code=wire.NOT_FOUND)
@@ -270,11 +270,15 @@ def _find_character(job: Job, known: Characters, settings: Settings) -> EngineCh
     return _find("character", "model_id", job.model_id, known.specs)
 
 
-def _check_options(job: Job, settings: Settings) -> None:
+def _check_options(job: Job, engine: Engine) -> None:
     try:
-        read_options(job.options, settings, with_mask=job.with_mask)
+        options = read_options(job.options, engine.settings, with_mask=job.with_mask)
     except ValueError as error:
         raise HTTPException(400, str(error)) from None
+    if options.captions and not options.cues and engine.queue.speeches.words(job.audio_url or "") is None:
+        if speech_id_of(job.audio_url or ""):
+            raise HTTPException(404, "there is no such speech; speeches are deleted after a day")
+        raise HTTPException(400, NO_WORDS)
 
 
 def _find(what: str, name: str, value: str | None, known: Mapping[str, T]) -> T:

@@ -54,7 +54,7 @@ POLL_SECONDS = 0.5
 """How often a render on a worker checks whether it has been cancelled."""
 CLOSE_SECONDS = 5.0
 
-_INPUTS = ("audio", "character", "picture")
+_INPUTS = ("audio", "character", "picture", "captions")
 """The attributes of a request that are paths of files to read."""
 Inputs = dict[str, bytes]
 """The contents of these files, by the attributes."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, get_args
 
 from a2v._core import wire
+from a2v._core.captions import MAX_CHARACTERS
 from a2v._values.models import VideoStatus
 from a2v._version import __version__
 from a2v.engine import voices
@@ -18,6 +19,8 @@ from a2v.engine.video_options import (
     TRANSPARENT,
     WITH_ALPHA,
     WITH_MASK,
+    WITH_TRACK,
+    CaptionWay,
     Container,
 )
 
@@ -37,6 +40,8 @@ _HEADERS = {
     "X-Ratelimit-Left": "Requests left in this minute.",
     "X-Ratelimit-Reset": "Start of the next minute, in seconds since 1970.",
 }
+_CAPTIONS_FILE = r"^1\n00:00:0[0-4],[0-9]{3} --> 00:00:0[5-9],[0-9]{3}\n[A-Za-z][A-Za-z ,.]{0,60}\n$"
+_SPEECH = r"^https?://[^/?#@]+/speeches/[0-9a-f]{32}\.wav$"
 _INTRODUCTION = """A character and the URL of a speech recording become a video of that character speaking.
 
 `video.generate` returns a `video_id` at once; poll `video.get` until the video is finished. Every response has the envelope
@@ -150,7 +155,7 @@ _ERRORS = {
     408: "The body took too long.",
     409: "The body does not have the SHA-256 in the path.",
     411: "There is no Content-Length.",
-    413: "The body is longer than 64 KiB, or 100 MiB for an upload.",
+    413: "The body is longer than 1 MiB, or 100 MiB for an upload.",
     415: "The body is not JSON.",
     421: "`Host` is not a name of this engine.",
     429: "Too many requests, the queue is full, or the machine has run out of something. `code` is 1009, and nothing was submitted.",
@@ -278,6 +283,7 @@ def _options() -> Json:
     def one_of(values: tuple[Any, ...], description: str) -> Json:
         return {"enum": [*values, None], "description": description}
 
+    ways = get_args(CaptionWay)
     background = (
         "The background: `character`, the character's own, which is the default; `transparent`, the default of `webm` and `mov`, "
         "and possible for `webp`; a colour; or the URL of a JPEG, PNG or WebP picture."
@@ -296,6 +302,20 @@ def _options() -> Json:
             "pattern": f"^({OWN}|{TRANSPARENT}|{COLOUR}|{HTTP_URL})$",
             "description": background,
         },
+        "captions": {
+            "anyOf": [
+                {"enum": [*ways, None]},
+                {"type": "array", "items": {"enum": [*ways]}, "minItems": 1},
+            ],
+            "description": "What the captions become: `track`, a track of the file, or `burned`, a part of the picture. A speech of this "
+            "engine needs nothing else; other recordings need `captions_file`.",
+        },
+        "captions_file": {
+            "type": ["string", "null"],
+            "pattern": _CAPTIONS_FILE,
+            "description": "The captions: the text of a SubRip (.srt) or WebVTT (.vtt) file of at most "
+            f"{MAX_CHARACTERS:,} characters. The pattern is an example; the formats allow more.",
+        },
     }
 
 
@@ -307,6 +327,12 @@ def _combinations() -> list[Json]:
         return {"description": description, "if": condition, "then": then}
 
     slow = [rate for rate in FRAME_RATES if rate <= MAX_GIF_FPS]
+    given = {"not": {"type": "null"}}
+    text = {"properties": {"captions_file": {"type": "string"}}, "required": ["captions_file"]}
+    speech = {"properties": {"audio_url": {"pattern": _SPEECH}}}
+    track = {
+        "properties": {"captions": {"anyOf": [{"const": "track"}, {"type": "array", "contains": {"const": "track"}}]}}
+    }
     with_alpha = {"properties": {"container": {"enum": WITH_ALPHA}}, "required": ["container"]}
     return [
         rule("container", "gif", {"properties": {"fps": {"enum": [*slow, None]}}}, f"At most {MAX_GIF_FPS} fps."),
@@ -314,6 +340,21 @@ def _combinations() -> list[Json]:
         rule(
             "with_mask", True, {"properties": {"container": {"enum": [WITH_MASK, None]}}}, f"A mask needs {WITH_MASK}."
         ),
+        {
+            "description": "Animated pictures have no track of captions.",
+            "if": {**track, "required": ["captions"]},
+            "then": {"properties": {"container": {"enum": [*WITH_TRACK, None]}}},
+        },
+        {
+            "description": "A recording that is not a speech of this engine needs the text of its captions.",
+            "if": {"properties": {"captions": given}, "required": ["captions"]},
+            "then": {"anyOf": [text, speech]},
+        },
+        {
+            "description": "The text of captions needs what becomes of them.",
+            "if": text,
+            "then": {"properties": {"captions": given}, "required": ["captions"]},
+        },
     ]
 
 

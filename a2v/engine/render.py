@@ -3,7 +3,7 @@
 1. The recording is decoded and analysed: probabilities of visemes and loudness, every 10 ms (``lipsync``).
 2. ``animation`` makes a ``FacePose`` per frame of it.
 3. For each frame, ``drawing`` makes a display list of the pose and rasterizes it, or ``portrait`` moves a photograph, and
-   ``video_writer`` encodes it, together with the sound. Frames are drawn when they are encoded, so only one is in memory.
+   ``video_writer`` encodes it, together with the sound; captions are drawn over the frame (``drawing.text``). Frames are drawn when they are encoded, so only one is in memory.
 
 A mask is a second video of the same animation. It is rendered after the first one: two encoders at once would need twice the memory.
 """
@@ -27,6 +27,7 @@ from a2v.engine.characters.portraits import PortraitSpec
 from a2v.engine.drawing.bust import backdrop, bust, plain_backdrop, silhouette
 from a2v.engine.drawing.colours import uvya
 from a2v.engine.drawing.rasterizer import Rasterizer
+from a2v.engine.drawing.text import Overlay
 from a2v.engine.errors import RenderError
 from a2v.engine.lipsync import analyse_pieces
 from a2v.engine.picture import load_picture, to_bgra
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from a2v.engine.audio import Recording
+    from a2v.engine.captions import Captions, VideoCaptions
     from a2v.engine.characters import CameraPose, Character, CharacterSpec, Framing
     from a2v.engine.drawing.colours import ColourBytes
     from a2v.engine.drawing.display_list import Item
@@ -80,6 +82,7 @@ def render(
     fps: int = 25,
     container: Container = "mp4",
     background: str | Path = OWN,
+    captions: Captions | None = None,
 ) -> str | None:
     """Render the video of a character that speaks a recording.
 
@@ -97,14 +100,15 @@ def render(
         fps: Frames per second.
         container: The format of the file.
         background: ``"character"``, ``"transparent"``, a colour, or the path of a picture.
+        captions: The captions; ``None``: there are none. The mask never has any.
 
     Returns:
         A warning about the video; ``None`` if there is none.
 
     Raises:
         AudioError: The recording cannot be used.
-        RenderError: There is no such pose or character, the picture cannot be used, or the recording is too long for an
-            animated picture.
+        RenderError: There is no such pose or character, the picture cannot be used, the recording is too long for an
+            animated picture, or the captions belong to another recording.
         ValueError: The size is not an even number.
         OSError: A video cannot be written.
     """
@@ -123,8 +127,9 @@ def render(
             encoding = evolve(encoding, options=PORTRAIT_OPTIONS)
     else:
         pictures = _drawn_pictures(pose.character, pose.framings[format], background, width, height, encoding)
+    shown = captions.of_video(seconds, is_wide=width > height) if captions else None
     with _replace_when_complete(destination, *([mask] if mask else [])) as paths:
-        _render_frames(open_video(paths[0], width, height, fps, encoding), animation, pictures[0], recording)
+        _render_frames(open_video(paths[0], width, height, fps, encoding), animation, pictures[0], recording, shown)
         for path in paths[1:]:
             _render_frames(open_video(path, width, height, fps, MASK), animation, pictures[1])
     return warning
@@ -259,23 +264,33 @@ def _render_frames(
     animation: Callable[[], Iterator[FacePose]],
     make_picture: PictureMaker,
     soundtrack: Recording | None = None,
+    captions: VideoCaptions | None = None,
 ) -> None:
     # The video is opened here, so that its encoder is freed before the caller opens the next one.
     with video as writer:
         if soundtrack is not None:
             writer.add_soundtrack(soundtrack)
+        if captions and captions.track is not None:
+            writer.add_captions(captions.track, captions.language)
         buffer = make_buffer(writer.encoding, writer.width, writer.height)
         picture = make_picture()
 
-        def frame_of(pose: FacePose) -> av.VideoFrame:
-            area = picture.paint(pose)
-            buffer.update(picture.pixels, area)
-            return buffer.frame
+        def frames(step: int = 1) -> Iterator[av.VideoFrame]:
+            overlay = Overlay(burned, writer.width, writer.height, writer.encoding.colour) if burned else None
+            for number, pose in islice(enumerate(animation()), 0, None, step):
+                area, pixels = picture.paint(pose), picture.pixels
+                if overlay:
+                    area = overlay.show(pixels, area if number else everything, number / writer.fps)
+                    pixels = overlay.pixels
+                buffer.update(pixels, area)
+                yield buffer.frame
 
+        burned = captions.burned if captions else []
+        everything = (0, 0, writer.width, writer.height)
         if writer.encoding.pixels == "pal8":
-            writer.use_palette_of(frame_of(pose) for pose in islice(animation(), 0, None, _PALETTE_STEP))
-        for pose in animation():
-            writer.add_frame(frame_of(pose))
+            writer.use_palette_of(frames(_PALETTE_STEP))
+        for frame in frames():
+            writer.add_frame(frame)
 
 
 def add_grain(pixels: NDArray[np.uint8], amount: int) -> NDArray[np.uint8]:

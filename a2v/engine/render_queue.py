@@ -45,13 +45,14 @@ import anyio.to_thread
 from attrs import frozen
 
 from a2v._values.models import VideoStatus
+from a2v.engine.captions import Captions
 from a2v.engine.data_folder import ensure_private_folder, move_durably
 from a2v.engine.errors import AudioError, RenderCrashedError, RenderError
 from a2v.engine.exhaustion import MAX_BACKOFF, OUT_OF_MEMORY, LogThrottle, ResourceMonitor, exhaustion_reason
 from a2v.engine.metrics import Metrics
 from a2v.engine.recording_fetcher import fetch_recording
 from a2v.engine.renderer import Renderer, RenderRequest, log_crash, open_process, render_in_child
-from a2v.engine.speeches import Speeches
+from a2v.engine.speeches import NO_WORDS, Speeches
 from a2v.engine.uploads import UPLOAD, Uploads
 from a2v.engine.video_options import OWN, VIDEO_EXTENSIONS, VideoOptions, container_of, read_options
 from a2v.errors import ConfigurationError
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from a2v._values.jobs import Job
+    from a2v._values.models import Word
     from a2v.engine.settings import Settings
     from a2v.engine.task_store import Task, TaskStore
     from a2v.engine.video_options import Container
@@ -335,6 +337,10 @@ class RenderQueue:
         settings, options = self._settings, self._options(task)
         if files.character:
             await anyio.to_thread.run_sync(files.character.write_bytes, self._character(task))
+        captions = files.folder / "captions" if options.captions else None
+        if captions:
+            content = Captions(ways=options.captions, cues=options.cues, words=self._words(task, options)).dump()
+            await anyio.to_thread.run_sync(captions.write_bytes, content)
         return RenderRequest(
             audio=self._recording(task),
             subject_id=task.subject_id,
@@ -347,10 +353,19 @@ class RenderQueue:
             container=options.container,
             background=OWN if picture else options.background,
             picture=picture,
+            captions=captions,
             max_audio_seconds=settings.audio_limit,
             max_render_seconds=settings.max_render_seconds,
             max_render_mib=settings.max_render_mib,
         )
+
+    def _words(self, task: Task, options: VideoOptions) -> list[Word]:
+        if options.cues:
+            return []
+        words = self.speeches.words(task.audio_url)
+        if words is None:
+            raise RenderError(NO_WORDS)
+        return words
 
     def _character(self, task: Task) -> bytes:
         content = self._store.character(task.character or "")

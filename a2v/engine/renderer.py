@@ -56,6 +56,7 @@ class RenderRequest:
         container: The format of the file.
         background: ``"character"``, ``"transparent"`` or a colour.
         picture: A file with a picture that is the background instead; ``None``: there is none.
+        captions: A file with the captions, as ``Captions.dump`` writes it; ``None``: there are none.
         max_audio_seconds: The longest recording to accept.
         max_render_seconds: The time limit.
         max_render_mib: The memory limit in MiB.
@@ -72,6 +73,7 @@ class RenderRequest:
     container: Container = "mp4"
     background: str = OWN
     picture: Path | None = None
+    captions: Path | None = None
     max_audio_seconds: float = 1800.0
     max_render_seconds: float = 3600.0
     max_render_mib: int = 2048
@@ -139,6 +141,7 @@ def _command(request: RenderRequest) -> list[str]:
     if request.container != "mp4" or request.background != OWN:
         command += ["--container", request.container, "--background", request.background]
     files = {"--character": request.character, "--picture": request.picture, "--mask": request.mask}
+    files["--captions"] = request.captions
     return command + [word for option, path in files.items() if path for word in (option, str(path))]
 
 

@@ -7,6 +7,7 @@ because it refuses private addresses, and after a restart its port may be anothe
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import secrets
@@ -17,7 +18,9 @@ from typing import IO, TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import numpy as np
+from attrs import asdict
 
+from a2v._values.models import Word
 from a2v.engine.data_folder import ensure_private_folder, move_durably
 
 if TYPE_CHECKING:
@@ -28,6 +31,11 @@ if TYPE_CHECKING:
 
 KEEP_SECONDS = 86_400.0
 """How long a speech is kept after its synthesis."""
+NO_WORDS = (
+    "captions: the recording is not a speech of this engine, so the times of its words are not known: add captions_file, the text of a "
+    "SubRip (.srt) or WebVTT (.vtt) file (on the command line: --captions-file)"
+)
+"""The problem of a job with captions and without their text."""
 _PATH = re.compile(r"/speeches/([0-9a-f]{32})\.wav$")
 
 
@@ -57,10 +65,24 @@ class Speeches:
         try:
             with os.fdopen(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as file:
                 write_wav(file, utterance)
+            words = [asdict(word) for word in utterance.words]
+            self._words_path(speech_id).write_text(json.dumps(words), encoding="utf-8")
             move_durably(part, self.path(speech_id))
         finally:
             part.unlink(missing_ok=True)
         return speech_id
+
+    def words(self, audio_url: str) -> list[Word] | None:
+        """Return the words of the speech that a URL means, with their times; ``None`` if there is no such speech."""
+        speech_id = speech_id_of(audio_url)
+        try:
+            content = self._words_path(speech_id).read_text(encoding="utf-8") if speech_id else None
+        except FileNotFoundError:
+            return None
+        return [Word(**word) for word in json.loads(content)] if content else None
+
+    def _words_path(self, speech_id: str) -> Path:
+        return self._folder / f"{speech_id}.json"
 
     def path(self, speech_id: str) -> Path:
         """Return the path of a speech."""

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from attrs import frozen
 
+from a2v._core.captions import Cue, read_captions
 from a2v.engine.errors import AudioError
 from a2v.engine.settings import FRAME_RATES, SIZES, Format
 
@@ -34,8 +36,11 @@ MAX_GIF_FPS = 50
 """The highest frame rate of a GIF: browsers show faster ones slowly."""
 COLOUR = r"#[0-9A-Fa-f]{6}"
 """The form of a colour."""
-_KEYS = ("size", "format", "fps", "container", "background")
-
+CaptionWay = Literal["track", "burned"]
+"""What captions become: a track of the file that players can show, or a part of the picture."""
+WITH_TRACK: tuple[Container, ...] = ("mp4", "webm", "mov")
+"""The containers that can have a track of captions."""
+_KEYS = ("size", "format", "fps", "container", "background", "captions", "captions_file")
 
 VIDEO_EXTENSIONS = (*(f".{container}" for container in get_args(Container)), ".mask.mp4")
 """The extensions of a task's videos in the data folder."""
@@ -57,6 +62,8 @@ class VideoOptions:
         fps: Frames per second.
         container: The format of the file.
         background: ``"character"``, ``"transparent"``, a colour such as ``"#203040"``, or the URL of a picture.
+        captions: What becomes of the captions; empty: there are none.
+        cues: The captions that the job has itself; empty: the words of the speech are shown.
     """
 
     size: int
@@ -64,6 +71,8 @@ class VideoOptions:
     fps: int
     container: Container
     background: str
+    captions: Sequence[CaptionWay] = ()
+    cues: Sequence[Cue] = ()
 
     @property
     def background_url(self) -> str | None:
@@ -97,12 +106,15 @@ def read_options(given: Mapping[str, Any], settings: Settings, *, with_mask: boo
         raise ValueError(
             f"with_mask needs the container {WITH_MASK}, not {container}: a transparent WebM or MOV has alpha instead"
         )
+    captions = _captions(given.get("captions"), container)
     return VideoOptions(
         size=_one_of("size", given.get("size", settings.size), SIZES),
         format=_one_of("format", given.get("format", settings.format), get_args(Format)),
         fps=fps,
         container=container,
         background=_background(given.get("background"), container),
+        captions=captions,
+        cues=_cues(given.get("captions_file"), captions),
     )
 
 
@@ -110,6 +122,49 @@ def _one_of(name: str, value: Any, allowed: tuple[Any, ...]) -> Any:
     if isinstance(value, bool) or value not in allowed:
         raise ValueError(f"{name} must be one of {', '.join(map(str, allowed))}; got {value!r}")
     return type(allowed[0])(value)  # 30.0 is 30 in JSON
+
+
+def _captions(value: Any, container: Container) -> tuple[CaptionWay, ...]:
+    if value is None:
+        return ()
+    known = get_args(CaptionWay)
+    values = [value] if isinstance(value, str) else value
+    if not isinstance(values, Sequence) or not values or not all(one in known for one in values):
+        raise ValueError(f"captions must be one of {', '.join(known)}, or a list of them; got {value!r}")
+    if "track" in values and container not in WITH_TRACK:
+        raise ValueError(f"captions: a {container} has no track of captions; use captions: 'burned'")
+    return tuple(dict.fromkeys(values))
+
+
+def _cues(value: Any, captions: Sequence[CaptionWay]) -> Sequence[Cue]:
+    if value is None:
+        return ()
+    if not captions:
+        raise ValueError("captions_file needs captions: 'track' or 'burned'")
+    try:
+        cues = read_captions(value)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"captions_file: {error}") from None
+    if "burned" in captions:
+        _check_drawable(cues)
+    return cues
+
+
+def _check_drawable(shown: Sequence[Cue]) -> None:
+    """Check that the font has all characters of captions.
+
+    Raises:
+        ValueError: It lacks some; the message names them.
+    """
+    from a2v.engine.drawing.text import missing_characters  # noqa: PLC0415  # drawing packages, which the server rarely needs
+
+    missing = missing_characters("".join(line for cue in shown for line in cue.lines))
+    if missing:
+        names = ", ".join(f"{character!r} (U+{ord(character):04X})" for character in missing[:10])
+        more = f" and {len(missing) - 10} more" if len(missing) > 10 else ""
+        raise ValueError(
+            f"captions cannot be burned in with {names}{more}: the font has Latin, Greek and Cyrillic letters; use captions: 'track'"
+        )
 
 
 def _background(value: Any, container: Container) -> str:

@@ -14,25 +14,30 @@ spend bits on others.
 
 from __future__ import annotations
 
+from collections import deque
 from contextlib import contextmanager
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import av
 import numpy as np
 from attrs import evolve, field, frozen
 from av.filter import Graph
+from av.subtitles.stream import SubtitleStream
 
+from a2v._core.captions import vtt_text
 from a2v.engine.audio import SOUNDTRACK_RATE
 from a2v.engine.drawing.colours import bgra, uvya
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from av.container import OutputContainer
+    from av.stream import Stream
     from numpy.typing import NDArray
 
+    from a2v._core.captions import Cue
     from a2v.engine.audio import Recording
     from a2v.engine.drawing.colours import ColourBytes
     from a2v.engine.drawing.rasterizer import Area
@@ -83,6 +88,18 @@ _BT709, _LIMITED_RANGE = 1, 1
 _BAND_ROWS = 64  # even
 _TICK = Fraction(1, 1)  # filters need a time base, and the writer sets the times
 _FILL = "#808080"  # of transparent pixels
+_MILLISECOND = Fraction(1, 1000)
+_SUBTITLE_HEADER = b"""[Script Info]
+ScriptType: v4.00+
+
+[V4+ Styles]
+Format: Name, Fontname, Fontsize, PrimaryColour, SecondaryColour, OutlineColour, BackColour, Bold, Italic, Underline, StrikeOut, \
+ScaleX, ScaleY, Spacing, Angle, BorderStyle, Outline, Shadow, Alignment, MarginL, MarginR, MarginV, Encoding
+Style: Default,Arial,16,&Hffffff,&Hffffff,&H0,&H0,0,0,0,0,100,100,0,0,1,1,0,2,10,10,10,0
+
+[Events]
+Format: Layer, Start, End, Style, Name, MarginL, MarginR, MarginV, Effect, Text
+"""
 
 
 @frozen(kw_only=True)
@@ -95,6 +112,7 @@ class Encoding:
         pixels: FFmpeg's name of the pixel format of the frames; ``pal8`` means ``bgra`` with a palette for all of them.
         options: The options of that encoder.
         sound: The encoder of the soundtrack; ``None``: there is none.
+        captions: The encoder of captions; ``None``: the container has no track for them.
         muxer_options: The options of the container.
     """
 
@@ -103,6 +121,7 @@ class Encoding:
     pixels: str
     options: dict[str, str]
     sound: str | None = None
+    captions: Literal["mov_text", "webvtt"] | None = None
     muxer_options: dict[str, str] = field(factory=dict)
 
     @property
@@ -117,15 +136,25 @@ MP4 = Encoding(
     pixels="nv12",
     options=DRAWING_OPTIONS,
     sound="aac",
+    captions="mov_text",
     muxer_options={"movflags": "faststart"},
 )
-MASK = evolve(MP4, options=MASK_OPTIONS, sound=None)
+MASK = evolve(MP4, options=MASK_OPTIONS, sound=None, captions=None)
 # `auto-alt-ref` must be off, because alpha is encoded on its own: the two encoders would reorder frames differently.
 _VP9 = {"deadline": "realtime", "cpu-used": "6", "crf": "26", "b": "0", "auto-alt-ref": "0", "lag-in-frames": "0"}
 _ENCODINGS: dict[tuple[Container, bool], Encoding] = {
     ("mp4", False): MP4,
-    ("webm", False): Encoding(muxer="webm", codec="libvpx-vp9", pixels="yuv420p", options=_VP9, sound="libopus"),
-    ("webm", True): Encoding(muxer="webm", codec="libvpx-vp9", pixels="yuva420p", options=_VP9, sound="libopus"),
+    **{
+        ("webm", alpha): Encoding(
+            muxer="webm",
+            codec="libvpx-vp9",
+            pixels="yuva420p" if alpha else "yuv420p",
+            options=_VP9,
+            sound="libopus",
+            captions="webvtt",
+        )
+        for alpha in (False, True)
+    },
     **{
         ("mov", alpha): Encoding(
             muxer="mov",
@@ -133,6 +162,7 @@ _ENCODINGS: dict[tuple[Container, bool], Encoding] = {
             pixels="yuva444p10le",
             options={"profile": "4444", "vendor": "apl0", "alpha_bits": "16" if alpha else "0"},
             sound="pcm_s16le",
+            captions="mov_text",
             muxer_options={"movflags": "faststart"},
         )
         for alpha in (False, True)
@@ -164,7 +194,7 @@ class VideoWriter:
         self.width: int = width
         self.height: int = height
         self.encoding: Encoding = encoding
-        self._fps = fps
+        self.fps: int = fps
         self._frames = 0
         video = container.add_stream(encoding.codec, rate=fps, options=encoding.options)
         assert isinstance(video, av.VideoStream)  # noqa: S101  # for type checkers, here and below
@@ -180,6 +210,7 @@ class VideoWriter:
         self._palette: _Palette | None = None
         self._audio: av.AudioStream | None = None
         self._soundtrack: Iterator[av.AudioFrame] = iter(())
+        self._captions: deque[tuple[float, av.Packet[Stream]]] = deque()
 
     def add_soundtrack(self, recording: Recording) -> None:
         """Use the recording as the soundtrack, if the container has sound. Call it before the first frame."""
@@ -203,6 +234,30 @@ class VideoWriter:
             self._audio = audio
         self._soundtrack = recording.soundtrack()
 
+    def add_captions(self, shown: Sequence[Cue], language: str | None) -> None:
+        """Add a track with captions. Call it before the first frame.
+
+        Args:
+            shown: The captions.
+            language: Their language, such as ``"eng"``, if it is known.
+        """
+        codec = self.encoding.captions
+        assert codec is not None  # noqa: S101  # for type checkers; checked with the options
+        stream = self._container.add_stream(codec)
+        assert isinstance(stream, SubtitleStream)  # noqa: S101
+        # The encoder wants styles, of which the files contain nothing.
+        stream.codec_context.subtitle_header = _SUBTITLE_HEADER
+        stream.codec_context.time_base = stream.time_base = _MILLISECOND
+        if language:
+            stream.metadata["language"] = language
+        for cue in shown:
+            # Made here: the encoders would take braces in a text for styles.
+            packet = av.Packet(_mov_text(cue) if codec == "mov_text" else vtt_text(cue).encode())
+            packet.stream, packet.time_base = stream, _MILLISECOND
+            packet.pts = packet.dts = start = round(cue.start * 1000)
+            packet.duration = round(cue.end * 1000) - start
+            self._captions.append((cue.start, packet))
+
     def use_palette_of(self, frames: Iterable[av.VideoFrame]) -> None:
         """Choose the colours of a video with a palette, from some of its frames. Call it before the first frame."""
         self._palette = _Palette(frames, self.width, self.height)
@@ -211,14 +266,16 @@ class VideoWriter:
         """Encode a frame, and the sound up to its end."""
         if self._palette:
             frame = self._palette.apply(frame)
-        frame.pts, frame.time_base = self._frames, Fraction(1, self._fps)
+        frame.pts, frame.time_base = self._frames, Fraction(1, self.fps)
         self._frames += 1
         self._container.mux(self._video.encode(frame))
-        self._encode_sound(self._frames / self._fps)
+        self._encode_sound(self._frames / self.fps)
+        self._write_captions(self._frames / self.fps)
 
     def finish(self) -> None:
         """Encode the rest of the sound, and write everything that the encoders still hold."""
         self._encode_sound(float("inf"))
+        self._write_captions(float("inf"))
         self._container.mux(self._video.encode(None))
         if self._audio is not None:
             self._container.mux(self._audio.encode(None))
@@ -230,6 +287,15 @@ class VideoWriter:
             self._container.mux(self._audio.encode(frame))
             if frame.time is not None and frame.time >= until:
                 return
+
+    def _write_captions(self, until: float) -> None:
+        while self._captions and self._captions[0][0] <= until:
+            self._container.mux(self._captions.popleft()[1])
+
+
+def _mov_text(cue: Cue) -> bytes:
+    text = "\n".join(cue.lines).encode()
+    return len(text).to_bytes(2, "big") + text
 
 
 @contextmanager

@@ -42,7 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Render the video that the command line describes; return the exit status."""
     options = _parser().parse_args(arguments)
     confine_process(
-        [path for path in (options.audio_file, options.character, options.picture) if path],
+        [path for path in (options.audio_file, options.character, options.picture, options.captions) if path],
         [path.absolute().parent for path in (options.destination, options.mask) if path],
         mib=options.max_render_mib,
         seconds=options.max_render_seconds,
@@ -90,6 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--container", choices=get_args(Container), default="mp4", help="format of the file")
     parser.add_argument("--background", default=OWN, help="character, transparent, or a colour")
     parser.add_argument("--picture", type=Path, help="file with a picture, the background instead")
+    parser.add_argument("--captions", type=Path, help="file with the captions")
     parser.add_argument("--end-with-stdin", action="store_true", help="exit when standard input is closed")
     parser.add_argument("--max-seconds", type=float, help="the longest recording to accept; 30 minutes by default")
     parser.add_argument("--max-render-seconds", type=float, default=3600.0, help="limit on CPU time")
@@ -141,6 +142,7 @@ def _render(options: argparse.Namespace) -> dict[str, object]:
     from av import logging as ffmpeg  # noqa: PLC0415
 
     from a2v.engine.audio import MAX_SECONDS, Recording  # noqa: PLC0415
+    from a2v.engine.captions import Captions  # noqa: PLC0415
     from a2v.engine.characters import load_character  # noqa: PLC0415
     from a2v.engine.render import render  # noqa: PLC0415
 
@@ -160,6 +162,7 @@ def _render(options: argparse.Namespace) -> dict[str, object]:
             fps=options.fps,
             container=options.container,
             background=options.picture or options.background,
+            captions=Captions.load(options.captions.read_bytes()) if options.captions else None,
         )
 
     return result_of(run, options.max_render_mib, "the render")

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import io
-import itertools
 import json
 import sys
 from importlib.util import find_spec
 
+import av
 import pytest
 
 import a2v
 from a2v.cli import connection
-from a2v.cli.captions import cues, to_srt, to_vtt
 from a2v.testing import Reply
 
 HEART = a2v.Voice(voice_name="heart", gender="female", language="English", locale="en-US", tags=("warm",))
@@ -86,8 +85,9 @@ def test_a_text_from_a_file_or_standard_input(here, service, tmp_path, monkeypat
         ([" "], "the text is empty"),
         (["Hello!", "--voice", " "], "--voice must be the name of a voice"),
         (["a\x07b"], "text must not contain"),
-        (["Hello!", "--captions"], "--captions writes files beside the video"),
-        (["Hello!", "--captions", "-o", "old.mp4"], "old.vtt exists; add --overwrite"),
+        (["Hello!", "--captions", "files"], "--captions files writes beside the video"),
+        (["Hello!", "--captions", "files", "-o", "old.mp4"], "old.vtt exists; add --overwrite"),
+        (["Hello!", "--captions", "track,srt", "-o", "v.mp4"], "--captions: 'srt' is not one of files, track, burned"),
         (["Hello!", "-o", "v.mp4", "--local", "--base-url", "https://x"], "--local starts a server"),
         (["Hello!", "--local"], "the video is deleted when the command ends: save it with -o FILE"),
         (["Hello!", "--text-file", "long.txt"], "say needs one text"),
@@ -144,84 +144,13 @@ def test_an_unknown_synthesis(here, service) -> None:
 
 def test_captions(here, service, tmp_path) -> None:
     with_words(service)
-    command = ["say", "Hello, you!", "--model-id", "eva_a0008", "--captions", "-o", "v.mp4"]
+    command = ["say", "Hello, you!", "--model-id", "eva_a0008", "--captions", "files,track", "-o", "v.mp4"]
     assert here(*command)[0] == 0
+    assert service.submissions[0].options == {"captions": ["track"]}
     assert (tmp_path / "v.srt").read_text() == "1\n00:00:00,250 --> 00:00:02,000\nHello, you!\n"
     assert (tmp_path / "v.vtt").read_text() == "WEBVTT\n\n00:00:00.250 --> 00:00:02.000\nHello, you!\n"
     code, _, err = here(*command, "--overwrite")
     assert (code, "no captions were written" in err) == (1, True)
-
-
-# -- captions ---------------------------------------------------------------------------------------------------------
-
-
-def spoken(text: str, pause_after: str = "") -> list[a2v.Word]:
-    words, at = [], 0.0
-    for word in text.split():
-        words.append(a2v.Word(text=word, start=at, end=at + 0.3))
-        at += 2.0 if word == pause_after else 0.6 if word.rstrip("\u201d")[-1] in ".!" else 0.4
-    return words
-
-
-def test_cues_end_with_sentences_and_pauses() -> None:
-    text = "One two three. Four five six seven eight nine. \u201cNow we are ten!\u201d and on we go"
-    shown = cues(spoken(text, pause_after="six"))
-    assert [cue.lines for cue in shown] == [
-        ["One two three."],
-        ["Four five six"],
-        ["seven eight nine."],
-        ["\u201cNow we are ten!\u201d"],
-        ["and on we go"],
-    ]
-    assert [(cue.start, cue.end) for cue in shown][1] == (pytest.approx(1.4), pytest.approx(3.5))
-    assert all(one.end <= other.start for one, other in itertools.pairwise(shown))
-
-
-@pytest.mark.parametrize(
-    ("text", "pause_after", "shown"),
-    [
-        ("Hello! Nice to meet you.", "", ["Hello! Nice to meet you."]),
-        ("See you all tomorrow. Thanks. And goodbye!", "", ["See you all tomorrow.", "Thanks. And goodbye!"]),
-        ("See you all tomorrow. Bye!", "", ["See you all tomorrow. Bye!"]),
-        ("Hello! Nice to meet you.", "Hello!", ["Hello!", "Nice to meet you."]),
-        ("See you all tomorrow. Bye!", "tomorrow.", ["See you all tomorrow.", "Bye!"]),
-        ("Hello!", "", ["Hello!"]),
-    ],
-)
-def test_short_captions_are_joined_with_others_but_not_across_a_pause(text, pause_after, shown) -> None:
-    assert [" ".join(cue.lines) for cue in cues(spoken(text, pause_after))] == shown
-
-
-def test_no_word_is_left_alone_because_the_others_fit() -> None:
-    words = "word " * 16
-    for text in (words + "Smith.", words.replace("word word ", "word word, ") + "word, Smith."):
-        shown = cues(spoken(text))
-        assert len(shown) == 2
-        assert min(cue.end - cue.start for cue in shown) > 2
-
-
-def test_an_abbreviation_does_not_end_a_cue() -> None:
-    words = [a2v.Word(text=word, start=at, end=at + 0.95) for at, word in enumerate(["Call", "Dr.", "Smith."])]
-    assert [cue.lines for cue in cues(words)] == [["Call Dr. Smith."]]
-
-
-def test_lines_are_short_and_nothing_is_lost() -> None:
-    text = (
-        "This is a rather long sentence, with a comma or two, that cannot be shown at once and is split. " * 3
-        + "x" * 90
-    )
-    shown = cues(spoken(text))
-    assert " ".join(" ".join(cue.lines) for cue in shown) == " ".join(text.split())
-    assert all(len(cue.lines) <= 2 for cue in shown)
-    assert all(len(line) <= 42 for cue in shown[:-1] for line in cue.lines)
-    assert shown[0].lines[-1].endswith("two,")
-    assert cues([]) == []
-
-
-def test_captions_escape_markup_and_write_long_times() -> None:
-    word = a2v.Word(text="a<b>&c", start=3661.5, end=3661.5)
-    assert to_vtt([word]) == "WEBVTT\n\n01:01:01.500 --> 01:01:02.500\na&lt;b&gt;&amp;c\n"
-    assert to_srt([word]).splitlines()[2] == "a<b>&c"
 
 
 # -- for real ---------------------------------------------------------------------------------------------------------
@@ -229,8 +158,90 @@ def test_captions_escape_markup_and_write_long_times() -> None:
 
 @pytest.mark.skipif(find_spec("hibari") is None, reason="needs the extra voices")
 def test_one_word_through_the_synthesizer_and_the_renderer(here, tmp_path) -> None:
-    code, out, err = here("say", "Hello!", "--model-id", "eva_a0008", "--local", "-o", "hello.mp4", "--captions")
+    command = ["say", "Hello!", "--model-id", "eva_a0008", "--local", "-o", "hello.mp4"]
+    code, out, err = here(*command, "--captions", "files,track")
     assert (code, err) == (0, "")
     assert out.splitlines()[-1].split("\t")[1] == "saved"
     assert (tmp_path / "hello.mp4").stat().st_size > 10_000
     assert "Hello!" in (tmp_path / "hello.srt").read_text()
+    with av.open(str(tmp_path / "hello.mp4")) as video:
+        track = video.streams.subtitles[0]
+        packets = [bytes(packet)[2:] for packet in video.demux(track) if packet.size > 2]
+    assert (packets, track.language) == ([b"Hello!"], "eng")
+
+
+# -- captions of recordings -------------------------------------------------------------------------------------------
+
+SRT = "1\n00:00:00,100 --> 00:00:01,000\nHello, you!\n"
+SPEAKER = ("--model-id", "eva_a0008")
+
+
+def test_the_captions_of_a_recording(here, service, tmp_path) -> None:
+    (tmp_path / "talk.srt").write_bytes(SRT.encode("utf-16"))
+    command = ["generate", "https://example.com/a.wav", *SPEAKER, "--captions", "burned", "--captions", "track"]
+    assert here(*command, "--captions-file", "talk.srt", "-o", "v.mp4")[0] == 0
+    assert service.submissions[0].options == {"captions": ["burned", "track"], "captions_file": SRT}
+    # It may be a speech of the engine, which needs no file.
+    assert here(*command)[0] == 0
+    assert service.submissions[1].options == {"captions": ["burned", "track"]}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["--captions", "files"], "--captions files is for texts that are synthesized (a2v say)"),
+        (["--captions", "srt"], "--captions: 'srt' is not one of files, track, burned"),
+        (["--captions-file", "talk.srt"], "--captions-file needs --captions track or --captions burned"),
+        (["--captions", "track"], "--captions needs the captions of the recording: add --captions-file FILE"),
+        (["--captions", "track", "--captions-file", "x.srt"], "--captions-file: x.srt cannot be read: No such file"),
+        (["--captions", "track", "--captions-file", "latin.srt"], "latin.srt, line 2, is not UTF-8: byte 0xe9"),
+        (["--captions", "track", "--captions-file", "wrong.srt"], "--captions-file: wrong.srt: line 2: '00:01 -> 00:02' is not"),
+        (["--captions", "track", "--captions-file", "long.srt"], "long.srt is too long: more than 200,000 characters"),
+    ],
+)  # fmt: skip
+def test_captions_that_are_refused(here, service, tmp_path, arguments, problem) -> None:
+    (tmp_path / "a.wav").write_bytes(b"sound")
+    (tmp_path / "talk.srt").write_text(SRT)
+    (tmp_path / "latin.srt").write_bytes(b"1\ncaf\xe9")
+    (tmp_path / "wrong.srt").write_text("1\n00:01 -> 00:02\nHello!\n")
+    (tmp_path / "long.srt").write_bytes(b"1" * 800_001)
+    code, _, err = here("generate", "a.wav", *SPEAKER, *arguments, "--local", "-o", "v.mp4")
+    assert (code, problem in err) == (2, True), err
+    assert not service.calls
+
+
+def test_captions_of_a_table(here, service, tmp_path) -> None:
+    (tmp_path / "talk.vtt").write_text("WEBVTT\n\n00:01.000 --> 00:02.000\nHello!\n")
+    table = tmp_path / "jobs.csv"
+    rows = ["model_id,audio_url,text,voice_name,Captions file", "leo,https://x/a.wav,,,talk.vtt", "leo,,Hello!,heart,"]
+    table.write_text("\n".join(rows))
+    assert here("batch", "jobs.csv", "-o", "videos", "--captions", "track")[0] == 0
+    first, second = sorted((one.options for one in service.submissions), key=len, reverse=True)
+    assert first == {"captions": ["track"], "captions_file": (tmp_path / "talk.vtt").read_text()}
+    assert second == {"captions": ["track"]}
+    # Nothing is submitted again, but for other captions.
+    assert here("batch", "jobs.csv", "-o", "videos", "--captions", "track")[0] == 0
+    assert len(service.submissions) == 2
+    table.write_text("\n".join([*rows, "leo,https://x/b.wav,,,", "leo,https://x/b.wav,,,jobs.csv"]))
+    code, _, err = here("batch", "jobs.csv", "-o", "videos", "--captions", "track")
+    assert code == 2
+    assert "row 4, captions_file: it is missing or empty; --captions needs the captions" in err
+    assert "row 5, captions_file: " in err
+    assert "line 1: 'model_id,audio_url,text" in err
+    code, _, err = here("batch", "jobs.csv", "-o", "videos", "--captions", "files")
+    assert (code, "a batch has track and burned" in err) == (2, True)
+    assert len(service.submissions) == 2
+
+
+def test_captions_beside_recordings(here, service, tmp_path) -> None:
+    (tmp_path / "recordings").mkdir()
+    for name in ("one.wav", "two.wav"):
+        (tmp_path / "recordings" / name).write_bytes(name.encode())
+    (tmp_path / "recordings/one.srt").write_text(SRT)
+    command = ["batch", "recordings", *SPEAKER, "-o", "videos", "--captions", "burned", "--local", "--dry-run"]
+    code, _, err = here(*command)
+    assert code == 2
+    assert "recordings/two.wav: --captions needs its captions beside it: there is neither two.srt nor two.vtt" in err
+    (tmp_path / "recordings/two.vtt").write_text(f"WEBVTT\n\n{SRT}")
+    code, out, _ = here(*command)
+    assert (code, "2 videos" in out) == (0, True), out

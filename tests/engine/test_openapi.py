@@ -120,18 +120,26 @@ VALUES = {
     "background": ("character", "transparent", "#20aF60", "#12345", "https://example.com/a.png", "blue", 7, None),
     "with_mask": (True, False, None),
 }
+SRT = "1\n00:00:00,000 --> 00:00:05,000\nHello\n"
+CAPTIONS = {
+    "container": ("mp4", "gif", None),
+    "captions": ("track", "burned", ["burned", "track"], [], "files", ["x"], 7, None),
+    "captions_file": (SRT, "1\nHello\n", 7, None),
+    "with_mask": (None,),
+}
 
 
-@pytest.mark.parametrize("fps", [25, 60])
-def test_the_description_accepts_the_same_options_as_the_engine(fps):
+@pytest.mark.parametrize(("fps", "cases"), [(25, VALUES), (60, VALUES), (25, CAPTIONS)])
+def test_the_description_accepts_the_same_options_as_the_engine(fps, cases):
     engine = Settings(fps=fps)
     document = openapi_document(engine, Characters(built_in_characters()), "http://127.0.0.1")
-    job = {"pose_id": "eva_a0008_front", "audio_url": "https://example.com/a.wav"}
+    # A speech, so that captions need nothing else.
+    job = {"pose_id": "eva_a0008_front", "audio_url": f"https://example.com/speeches/{'0' * 32}.wav"}
     validator = jsonschema.Draft202012Validator(
         {"$ref": "#/components/schemas/JobOfPose", "components": document["components"]}
     )
-    for values in product(*VALUES.values()):
-        sent = dict(zip(VALUES, values, strict=True))
+    for values in product(*cases.values()):
+        sent = dict(zip(cases, values, strict=True))
         given = {name: value for name, value in sent.items() if name != "with_mask" and value is not None}
         try:
             read_options(given, engine, with_mask=bool(sent["with_mask"]))

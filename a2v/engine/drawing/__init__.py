@@ -3,7 +3,7 @@
 * ``bust`` puts a character together from ``face``, ``eyes``, ``mouth``, ``hair`` and ``clothes``. These append shapes to a
   ``DisplayList``; nothing is drawn yet. Functions named ``draw_…`` append to a list, all others return a group.
 * ``display_list`` has shapes and groups, ``geometry`` and ``colours`` what they are made of.
-* ``rasterizer`` turns a display list into pixels.
+* ``rasterizer`` turns a display list into pixels, and ``text`` a caption.
 
 Parts that look the same in every frame (hair, clothes, ears …) are static groups, cached by the character; parts that change in small
 steps (eyes) are cached by step. That is why ``CharacterSpec`` is hashable, and why the rasterizer can tell what changed by comparing

@@ -1,4 +1,4 @@
-"""Turns display lists into pixels. The only module that uses the drawing library, ThorVG.
+"""Turns display lists into pixels. With ``text``, the only module that uses the drawing library, ThorVG.
 
 A frame of an animation differs little from the one before, and drawing is the largest cost of a render beside encoding. So the
 rasterizer saves work in two ways:
@@ -39,7 +39,8 @@ _CACHE_SIZE = 100  # groups; more than a frame has
 
 
 @cache
-def _start_thorvg() -> tv.Engine:
+def start_thorvg() -> tv.Engine:
+    """Start the drawing library, unless it runs."""
     # Once per process, and never stopped: ThorVG's objects must not outlive it. No threads: the frames are too small for them.
     return tv.Engine(0)
 
@@ -57,7 +58,7 @@ class Rasterizer:
     def __init__(
         self, width: int, height: int, framing: Framing, encode_colour: Callable[[str], ColourBytes] = rgba
     ) -> None:
-        _start_thorvg()
+        start_thorvg()
         self._size = width, height
         self._encode_colour = encode_colour
         self._transform = scale(width / framing.width) @ translate(-framing.left, -framing.top)

@@ -1,0 +1,94 @@
+"""The captions of a video: a track of the file, burned into the picture, or both.
+
+``Captions`` says what they are made of: captions that the user has sent, or the words of a speech with their times. The engine writes it to
+a file for the worker process.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from attrs import asdict, evolve, frozen
+
+from a2v._core.captions import LINE, Cue, cues, fitting_cues
+from a2v._values.models import Word
+from a2v.engine.errors import RenderError
+from a2v.engine.video_options import CaptionWay
+
+_LONGEST_BURNED = 32
+"""The most characters of a line in a picture that is not wide."""
+_LATE = 0.5  # seconds
+
+
+@frozen(kw_only=True)
+class VideoCaptions:
+    """What a video shows.
+
+    Attributes:
+        track: The captions of its track; ``None``: it has none.
+        language: The language of the track as files name it, if it is known.
+        burned: The captions in the picture.
+    """
+
+    track: Sequence[Cue] | None
+    language: str | None
+    burned: Sequence[Cue]
+
+
+@frozen(kw_only=True)
+class Captions:
+    """The captions of one video.
+
+    Attributes:
+        ways: What becomes of them.
+        cues: Captions that the user has made; empty: they are made of the words.
+        words: The words of the recording.
+    """
+
+    ways: Sequence[CaptionWay]
+    cues: Sequence[Cue] = ()
+    words: Sequence[Word] = ()
+
+    def dump(self) -> bytes:
+        """Return the captions as the content of a file."""
+        return json.dumps(asdict(self)).encode()
+
+    @classmethod
+    def load(cls, content: bytes) -> Captions:
+        """Read the content of a file."""
+        data: dict[str, Any] = json.loads(content)
+        return cls(
+            ways=data["ways"],
+            cues=[Cue(**cue) for cue in data["cues"]],
+            words=[Word(**word) for word in data["words"]],
+        )
+
+    def of_video(self, seconds: float, *, is_wide: bool) -> VideoCaptions:
+        """Return the captions of a video.
+
+        Args:
+            seconds: Its length.
+            is_wide: Whether it is wider than it is high.
+
+        Raises:
+            RenderError: They belong to another recording.
+        """
+        whole = self._within(list(self.cues) or cues(self.words), seconds)
+        longest = LINE if is_wide else _LONGEST_BURNED
+        fitting = fitting_cues(whole, longest) if self.cues else self._within(cues(self.words, longest), seconds)
+        return VideoCaptions(
+            track=whole if "track" in self.ways else None,
+            # The voices of the engine speak English.
+            language=None if self.cues else "eng",
+            burned=fitting if "burned" in self.ways else [],
+        )
+
+    def _within(self, shown: list[Cue], seconds: float) -> list[Cue]:
+        if shown and shown[-1].start > seconds + _LATE:
+            raise RenderError(
+                f"captions: one begins at {shown[-1].start:.1f} s, and the recording ends at {seconds:.1f} s: they are those of "
+                "another recording"
+            )
+        return [evolve(cue, end=min(cue.end, seconds)) for cue in shown if cue.start < seconds]
