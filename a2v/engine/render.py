@@ -3,7 +3,8 @@
 1. The recording is decoded and analysed: probabilities of visemes and loudness, every 10 ms (``lipsync``).
 2. ``animation`` makes a ``FacePose`` per frame of it.
 3. For each frame, ``drawing`` makes a display list of the pose and rasterizes it, or ``portrait`` moves a photograph, and
-   ``video_writer`` encodes it, together with the sound; captions are drawn over the frame (``drawing.text``). Frames are drawn when they are encoded, so only one is in memory.
+   ``video_writer`` encodes it, together with the sound. Frames are drawn when they are encoded, so only one is in memory.
+   Captions are drawn over the frame (``drawing.text``), or become a track.
 
 A mask is a second video of the same animation. It is rendered after the first one: two encoders at once would need twice the memory.
 """
