@@ -239,7 +239,7 @@ def _changed(job: Job, before: Job, name: str, path: Path) -> str:
         same_speech, changed = before.audio_url == without_query(job.audio_url or ""), "recording"
     what = changed if same_character or not same_speech else "character, pose, mask or options"
     return (
-        f"the {what} of {name!r} has changed since {path} was made, so nothing was submitted for this job. "
-        "Pass overwrite=True to render it again, which is paid for as one more video, and to replace the file; "
-        "the videos of the other jobs are kept. Or give the job another name to keep both videos"
+        f"the {what} of {name!r} has changed since {path} was made, so this job was not submitted. "
+        "Pass overwrite=True to render it again, for which you pay, and replace the file; the videos of the other jobs are kept. "
+        "To keep both videos, give the job another name"
     )

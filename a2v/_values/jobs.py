@@ -77,7 +77,7 @@ def _check_audio_url(job: "Job", _: object, value: Any) -> None:
     if parts.scheme.lower() not in _SCHEMES:
         raise InvalidArgumentError(
             f"audio_url must be a URL that the server can download (https://…), got {redacted_repr(value)}; "
-            "a local file works only with a local engine that may read its folder (file:///…)"
+            "for a local file, pass the URL that client.upload returns, or a file:///… URL if the engine may read that folder"
         )
     if parts.scheme.lower() != "file" and not parts.hostname:
         raise InvalidArgumentError(f"audio_url has no host, got {redacted_repr(value)}")

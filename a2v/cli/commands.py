@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from attrs import asdict, evolve
-from cyclopts import App, CycloptsError, Parameter, UnknownCommandError
+from cyclopts import App, CycloptsError, Parameter, UnknownCommandError, UnusedCliTokensError
 
 from a2v import (
     A2VError,
@@ -821,6 +821,9 @@ def _message(error: Exception) -> str:
     if isinstance(error, WaitTimeoutError):
         # Without the library's hint that the render continues: with --local it does not, and the notes say so.
         return f"video {error.video_id} has not ended after {error.waited:.1f} s"
+    if isinstance(error, UnusedCliTokensError):
+        unused = " ".join(map(shlex.quote, error.unused_tokens or ()))
+        return f"unexpected argument: {unused}. Each option takes one value; repeat the option to pass more"
     message = str(error).strip() or type(error).__name__
     # Its row errors follow, one per line.
     return message.partition("\n")[0] if isinstance(error, ManifestError) else message

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from itertools import cycle
@@ -94,12 +95,14 @@ async def make_videos(tracker: VideoTracker, folder: Path) -> list[Path]:
 
 def advice(made: list[Path], folder: Path) -> list[str]:
     """Return the lines that say what to do next."""
-    opener = {"darwin": "open", "win32": "start"}.get(sys.platform, "xdg-open")
+    opener = {"darwin": "open", "win32": "start"}.get(sys.platform)
+    if not opener and (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        opener = "xdg-open"
+    watch = ["Open them with any video player, for example:", f"  {opener} {shlex.quote(shown_path(made[0]))}"]
     return [
         "",
         f"{len(made)} videos are in {shown_path(folder)}",
-        "Open them with any video player, for example:",
-        f"  {opener} {shlex.quote(shown_path(made[0]))}",
+        *(watch if opener else []),
         "Make a video of your own recording:",
         f"  {program()} generate RECORDING --model-id eva_a0008 --local -o hello.mp4",
         f"{CREDITS} {FOLDER / 'LICENSE.md'}",

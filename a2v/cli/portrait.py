@@ -20,7 +20,9 @@ from a2v.cli.options import ServerOptions, UsageError
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-CONSENT = "The person in the portrait must have consented to this video. Its metadata mark it as synthetic."
+CONSENT = (
+    "The person in the portrait must have consented to this video. The metadata of the video says that it is synthetic."
+)
 _MODEL_ID = "portrait"
 POSE_ID = f"{_MODEL_ID}_full"
 """The pose that speaks."""

@@ -186,7 +186,7 @@ def _search(folder: Path, found: RecordingFiles) -> None:
     if others:
         more = f" and {len(others) - _MOST_LISTED} more" if len(others) > _MOST_LISTED else ""
         listed = ", ".join(others[:_MOST_LISTED])
-        found.notices.append(f"{shown_path(folder)}: skipped what is not a recording: {listed}{more}")
+        found.notices.append(f"{shown_path(folder)}: skipped (not recordings): {listed}{more}")
 
 
 def _matching(source: str) -> list[Path]:

@@ -46,7 +46,7 @@ def check_report(report: Path, needed: Iterable[Path], folder: Path) -> None:
         raise UsageError(f"--report: {report} is not a file in an existing folder")
     for path in needed:
         if _is_name_key(report, path):
-            raise UsageError(f"--report: {report} is the file {path}, which it would replace: give it another name")
+            raise UsageError(f"--report would replace the file {path}: choose another name for the report")
 
 
 def _is_name_key(one: Path, other: Path) -> bool:

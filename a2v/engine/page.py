@@ -110,20 +110,20 @@ def page_html(avatars: Sequence[Avatar], videos: Sequence[PageVideo], max_bytes:
         "<!doctype html><html lang=en><head><meta charset=utf-8><title>a2v engine</title>"
         '<meta name=viewport content="width=device-width, initial-scale=1">'
         f"{icon}<style>{_STYLE}</style></head><body>"
-        "<header><h1>a2v engine</h1><p class=lead>Drop a recording, choose who speaks it, and watch the video being made.</p></header>"
+        "<header><h1>a2v engine</h1><p class=lead>Drop a recording, choose a character, and watch the video being rendered.</p></header>"
         "<main><p class=banner role=status hidden>The engine does not respond. Trying again…</p><div class=columns>"
-        "<noscript class=panel><p>Without JavaScript, this page shows videos, and cannot make them.</p></noscript>"
+        "<noscript class=panel><p>Without JavaScript, this page shows videos but cannot make them.</p></noscript>"
         f'<form id=new class=panel data-max-bytes="{max_bytes}" aria-labelledby=make hidden><h2 id=make>New video</h2>'
         "<label class=drop><strong>Drop recordings here</strong><span>or click to choose: WAV, MP3, M4A, FLAC, Ogg and others</span>"
         '<input id=file type=file multiple accept="audio/*,video/*,.flac,.opus,.amr,.caf,.w64"></label>'
         "<ul id=files class=files></ul>"
-        f"<fieldset><legend>Who speaks?</legend><div class=people>{people}</div>{poses}</fieldset>"
+        f"<fieldset><legend>Character</legend><div class=people>{people}</div>{poses}</fieldset>"
         "<button class=make disabled>Make the video</button></form>"
         "<section aria-labelledby=videos><div class=head><h2 id=videos>Videos</h2>"
         f"<p id=summary class=soft aria-live=polite>{escape(state['summary'])}</p></div>"
         f"<p id=nothing class=nothing{' hidden' if cards else ''}>None yet. The videos of all clients of this engine appear here.</p>"
         f'<ul id=list class=grid data-version="{state["version"]}">{"".join(card["html"] for card in cards)}</ul></section></div></main>'
-        "<footer class=soft>All videos are synthetic, and say so in their metadata. "
+        "<footer class=soft>All videos are synthetic and marked as such in their metadata. "
         "API: <a href=openapi.json>openapi.json</a> · <a href=health>health</a></footer>"
         f"<script>{_SCRIPT}</script></body></html>"
     )

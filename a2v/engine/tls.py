@@ -130,16 +130,17 @@ def _read(name: str, path: Path, *, is_secret: bool = False) -> str:
         # Opening a pipe would block.
         with os.fdopen(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
             status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise ConfigurationError(f"{name}: {path} is not a file")
-            if is_secret:
-                _check_private(path, status)
-            return file.read(_MAX_BYTES).decode("latin-1")
+            text = file.read(_MAX_BYTES).decode("latin-1") if stat.S_ISREG(status.st_mode) else None
     except IsADirectoryError:
         raise ConfigurationError(f"{name}: {path} is a folder; pass the file in it") from None
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise ConfigurationError(f"{name}: {path} cannot be read: {reason}") from None
+    if text is None:
+        raise ConfigurationError(f"{name}: {path} is not a file")
+    if is_secret:
+        _check_private(path, status)
+    return text
 
 
 def _check_private(path: Path, status: os.stat_result) -> None:

@@ -42,7 +42,7 @@ class TestWhatIsABatch:
     def test_names_come_from_the_files(self, here, folder, sources) -> None:
         code, out, err = here("batch", *sources, *EVA, "-o", "v", "--local", "--dry-run")
         assert (code, out.splitlines()[-1]) == (0, "A run would submit 3 videos.")
-        told = "a2v: recordings: skipped what is not a recording: notes.txt, old/\n"
+        told = "a2v: recordings: skipped (not recordings): notes.txt, old/\n"
         assert err == (told if "recordings" in sources else "")
         assert not (folder.parent / "v").exists()
 
@@ -182,7 +182,7 @@ class TestTables:
     def test_json(self, a2v, folder) -> None:
         done = a2v("manifest", "recordings", "--json", process=True)
         assert [row["name"] for row in json.loads(done.stdout)] == NAMES
-        assert done.stderr == "a2v: recordings: skipped what is not a recording: notes.txt, old/\n"
+        assert done.stderr == "a2v: recordings: skipped (not recordings): notes.txt, old/\n"
 
     @pytest.mark.parametrize(
         ("arguments", "told"),

@@ -395,9 +395,19 @@ def test_a_missing_extra_is_one_line(environment, tmp_path: Path, package, argum
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_what_the_demo_advises_can_be_pasted_into_a_shell(tmp_path):
+def test_the_demo_opens_no_video_on_a_machine_without_a_screen(tmp_path, monkeypatch):
     from a2v.cli.demo import advice
 
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    assert not [line for line in advice([tmp_path / "eva.mp4"], tmp_path) if line.startswith(("Open", "  xdg-open"))]
+
+
+def test_what_the_demo_advises_can_be_pasted_into_a_shell(tmp_path, monkeypatch):
+    from a2v.cli.demo import advice
+
+    monkeypatch.setenv("DISPLAY", ":0")
     video = tmp_path / "my videos" / "eva's.mp4"
     opening = next(line for line in advice([video], video.parent) if str(tmp_path) in line and line.startswith("  "))
     assert shlex.split(opening)[-1] == str(video)

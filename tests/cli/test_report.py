@@ -100,14 +100,14 @@ class TestWhatItMustNotReplace:
             "batch", "jobs.csv", "-o", "videos", "--local", "--report", report.format(folder), *options
         )
         assert (code, out) == (2, "")
-        assert "which it would replace" in err
+        assert "--report would replace the file" in err
         assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
     def test_the_token(self, here, folder, service) -> None:
         (folder / "jobs.csv").write_text(HEAD + "eva,https://example.com/a.wav,one\n")
         code, _, err = here("batch", "jobs.csv", "-o", "v", "--token-file", "token.json", "--report", "token.json")
         assert (code, service.calls) == (2, ())
-        assert "token.json is the file token.json, which it would replace" in err
+        assert "--report would replace the file token.json" in err
 
     def test_an_older_report_is_replaced(self, here, folder, service) -> None:
         service.poll_statuses = ["finished"]

@@ -262,7 +262,7 @@ class TestFilesInTheWay:
         assert (changed.action, same.action, plan.submissions) == (Action.REFUSE, Action.REPORT, 0)
         assert "the recording of 'zero' has changed" in changed.problem
         assert "overwrite=True" in changed.problem
-        assert "one more video" in changed.problem
+        assert "for which you pay" in changed.problem
         assert changed.outputs == ()
         assert planned([self.AGAIN, self.ONE], rows, self.THERE, quota=0).submissions == 0
         assert planned([self.AGAIN, self.ONE], rows, self.THERE, overwrite=True).submissions == 1

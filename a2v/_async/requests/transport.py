@@ -448,7 +448,10 @@ def _describe(error: Exception) -> str:
     reason: BaseException | None = error
     while reason and not str(reason):
         reason = reason.__cause__ or reason.__context__
-    return f"{kind}: {reason}" if reason else kind
+    text = f"{kind}: {reason}" if reason else kind
+    if "CERTIFICATE_VERIFY_FAILED" in text:
+        text += ". If you trust the issuer of the certificate, set SSL_CERT_FILE to the issuer's own certificate"
+    return text
 
 
 # -- trace events -----------------------------------------------------------------------------------------------------
