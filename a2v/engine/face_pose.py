@@ -29,7 +29,9 @@ class MouthShape(NamedTuple):
 class FacePose(NamedTuple):
     """The animated parameters of a character in one frame.
 
-    Angles and offsets run from -1 to 1, the ends of the natural range; positive means to the right of the picture, or down.
+    Angles and offsets run from -1 to 1, the ends of the natural range; positive means to the right of the picture, or down. ``roll``,
+    ``lean`` (of the torso) and ``swing`` (of what hangs from the head, relative to it) are in degrees. ``breath`` is positive when the
+    chest is up.
     """
 
     mouth: MouthShape = MouthShape()
@@ -43,6 +45,8 @@ class FacePose(NamedTuple):
     roll: float = 0.0
     bob: float = 0.0
     breath: float = 0.0
+    lean: float = 0.0
+    swing: float = 0.0
 
 
 #                      open  wide  round upper lower tongue press tuck smile
@@ -50,10 +54,10 @@ MOUTH_SHAPES = {
     "X": MouthShape(0.00, 1.00, 0.00, 0.0, 0.0, 0.15, 0.00, 0.0, 0.80),
     "A": MouthShape(0.00, 0.95, 0.06, 0.0, 0.0, 0.15, 0.85, 0.0, 0.55),
     "B": MouthShape(0.22, 1.06, 0.00, 1.0, 0.9, 0.30, 0.00, 0.0, 0.80),
-    "C": MouthShape(0.54, 1.02, 0.00, 1.0, 0.0, 0.35, 0.00, 0.0, 0.70),
-    "D": MouthShape(0.95, 0.98, 0.08, 1.0, 0.0, 0.45, 0.00, 0.0, 0.55),
-    "E": MouthShape(0.58, 0.70, 0.60, 0.5, 0.0, 0.30, 0.00, 0.0, 0.12),
-    "F": MouthShape(0.27, 0.46, 1.00, 0.0, 0.0, 0.20, 0.00, 0.0, 0.00),
+    "C": MouthShape(0.54, 1.02, 0.00, 0.9, 0.2, 0.35, 0.00, 0.0, 0.70),
+    "D": MouthShape(0.95, 0.98, 0.08, 0.95, 0.3, 0.45, 0.00, 0.0, 0.55),
+    "E": MouthShape(0.58, 0.70, 0.60, 0.4, 0.0, 0.30, 0.00, 0.0, 0.12),
+    "F": MouthShape(0.27, 0.50, 1.00, 0.0, 0.0, 0.20, 0.00, 0.0, 0.00),
     "G": MouthShape(0.15, 0.98, 0.00, 1.0, 0.0, 0.10, 0.00, 1.0, 0.55),
     "H": MouthShape(0.48, 1.00, 0.00, 1.0, 0.0, 0.95, 0.00, 0.0, 0.65),
 }

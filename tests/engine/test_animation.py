@@ -91,8 +91,15 @@ def test_the_mouth_does_not_flicker_between_equally_likely_visemes() -> None:
 
 def test_mouths_move_without_jumps() -> None:
     openness = np.array([pose.mouth.open for pose in play(("X" * 12 + "D" * 12 + "B" * 12 + "E" * 12) * 8)])
-    assert np.abs(np.diff(openness)).max() < 0.6
+    assert np.abs(np.diff(openness)).max() < 0.5
     assert np.abs(np.diff(openness)).max() > 0.1
+
+
+def test_a_mouth_takes_70_ms_to_open_after_a_closure() -> None:
+    for offset in range(4):
+        openness = np.array([pose.mouth.open for pose in play("D" * (60 + offset) + "A" * 8 + "D" * 60)])
+        assert openness.min() < 0.05
+        assert np.abs(np.diff(openness)).max() < 0.5
 
 
 def test_eyes_blink_at_a_human_pace() -> None:
@@ -110,6 +117,57 @@ def test_idle_motion_stays_within_natural_ranges() -> None:
         assert abs(pose.pitch) <= 2
         assert abs(pose.gaze_x) <= 1.2
         assert all(np.isfinite(value) for value in (*pose.mouth, *pose[1:]))
+
+
+PHRASES = "X" * 100 + "DBCEA" * 40 + "X" * 80 + "DBCEA" * 40 + "X" * 80 + "DBCEA" * 40 + "X" * 100
+STARTS = 25, 95, 165  # frames
+
+
+def test_each_phrase_has_a_posture_that_is_reached_soon_and_held() -> None:
+    for seed in range(6):
+        lean = np.array([pose.lean for pose in play(PHRASES, seed)])
+        held = [lean[start + 25 : start + 48] for start in STARTS]
+        assert all(np.ptp(values) < 0.35 for values in held)
+        assert max(values.mean() for values in held) - min(values.mean() for values in held) > 0.3
+        assert np.ptp(lean) > 1
+        assert np.abs(np.diff(lean)).max() < 0.15  # nothing jumps
+
+
+def test_the_eyes_move_before_the_head_does() -> None:
+    leads = []
+    for seed in range(12):
+        animation = play(PHRASES, seed)
+        for start in STARTS[1:]:
+            yaw = np.array([pose.yaw for pose in animation[start - 8 : start + 12]])
+            # Where the eyes look, apart from what keeps them on the viewer.
+            gaze = np.array([pose.gaze_x for pose in animation[start - 8 : start + 12]]) + 0.4 * yaw
+            glances, turns = (
+                np.flatnonzero(np.abs(np.diff(values)) > least) for values, least in ((gaze, 0.15), (yaw, 0.05))
+            )
+            if len(glances) and len(turns):
+                leads.append(turns[0] - glances[0])
+    assert len(leads) >= 8
+    assert 3 <= np.median(leads) <= 7
+
+
+def test_a_speaker_looks_at_the_viewer_at_the_end_of_a_phrase() -> None:
+    animation = play(PHRASES)
+    for start in STARTS:
+        for pose in animation[start + 44 : start + 50]:
+            assert abs(pose.gaze_x + 0.4 * pose.yaw) < 0.1
+
+
+def test_the_chest_rises_before_the_first_word_and_everything_settles_after_the_last() -> None:
+    animation = play("X" * 100 + "DBCEA" * 60 + "X" * 200)
+    breath = [pose.breath for pose in animation]
+    assert breath[23] > max(breath[5], breath[60], 0.8)
+    turned, settled = animation[90], animation[-10]
+    assert abs(settled.lean) < 0.8 * abs(turned.lean)
+
+
+def test_what_hangs_from_the_head_swings_when_the_head_moves_and_then_comes_to_rest() -> None:
+    swing = np.array([pose.swing for pose in play("X" * 100 + "D" * 300)])
+    assert np.abs(swing[25:45]).max() > 3 * np.abs(swing[85:]).max()
 
 
 def test_the_head_moves_and_breathes_even_in_silence() -> None:

@@ -24,6 +24,9 @@ from a2v.engine.characters import (
     to_toml,
 )
 from a2v.engine.drawing.bust import UNIT, backdrop, bust, silhouette
+from a2v.engine.drawing.display_list import DisplayList, bounds_of
+from a2v.engine.drawing.face import face_outline
+from a2v.engine.drawing.mouth import draw_mouth
 from a2v.engine.drawing.rasterizer import Rasterizer
 from a2v.engine.errors import RenderError
 from a2v.engine.face_pose import MOUTH_SHAPES, VISEMES, FacePose
@@ -166,11 +169,65 @@ def test_closed_eyes_hide_the_white(model_id: str) -> None:
     character = get_character(model_id)
 
     def white(blink: float) -> int:
-        return int((eyes_of(picture(character, FacePose(blink=blink))).min(-1) > 210).sum())
+        return int((eyes_of(picture(character, FacePose(blink=blink))).min(-1) > 205).sum())
 
-    assert white(0) > 45
+    assert white(0) > 30
     assert white(1) < white(0) / 4
     assert white(1) <= white(0.5) <= white(0)
+
+
+@pytest.mark.parametrize("model_id", MODEL_IDS)
+def test_a_lid_of_skin_comes_down_over_the_eye(model_id: str) -> None:
+    character = get_character(model_id)
+    # Between the pupil and the crease of the lid, where an open eye shows its iris.
+    lid = [part(picture(character, FacePose(blink=blink)), 0.425, 0.425, 0.44, 0.433) for blink in (0, 0.75)]
+    skin = np.array([int(character.palette.skin.base[at : at + 2], 16) for at in (1, 3, 5)])
+    away = [np.abs(pixels.mean((0, 1)) - skin).mean() for pixels in lid]
+    assert away[1] < 35
+    assert away[1] < away[0]
+
+
+@pytest.mark.parametrize("model_id", MODEL_IDS)
+def test_rounded_lips_hide_the_tongue(model_id: str) -> None:
+    def tongue(viseme: str) -> int:
+        drawing = DisplayList()
+        draw_mouth(drawing, get_character(model_id), MOUTH_SHAPES[viseme])
+        rasterizer = Rasterizer(SIZE, SIZE, Framing(-60, -60, 120))
+        rasterizer.paint(drawing.items)
+        inside = rasterizer.pixels[110:136, 104:136, :3].astype(int)
+        return int(((inside[..., 0] > 170) & (inside[..., 0] - inside[..., 1] > 50)).sum())
+
+    assert tongue("H") > 40
+    assert tongue("F") == 0
+
+
+@pytest.mark.parametrize("model_id", ["omar_a0012", "viktor_a0059"])
+def test_a_moustache_does_not_stretch(model_id: str) -> None:
+    character = get_character(model_id)
+
+    def width(viseme: str) -> float:
+        """Return the width of what has the colour of the hair."""
+        drawing = DisplayList()
+        draw_mouth(drawing, character, MOUTH_SHAPES[viseme])
+        hair = [item for item in drawing.items if character.palette.hair.shade in str(item)]
+        left, _, right, _ = bounds_of(hair) or pytest.fail("no moustache")
+        return right - left
+
+    widths = [width(viseme) for viseme in VISEMES]
+    assert max(widths) < 1.15 * min(widths)
+
+
+def chin_of(character: CharacterSpec, yaw: float) -> float:
+    outline = face_outline(character, 0, yaw)
+    return max(outline.points, key=lambda point: point[1])[0]
+
+
+@pytest.mark.parametrize("model_id", MODEL_IDS)
+def test_the_chin_and_the_far_cheek_follow_a_turn(model_id: str) -> None:
+    character = get_character(model_id)
+    assert chin_of(character, -1) + 10 < chin_of(character, 0) < chin_of(character, 1) - 10
+    front, turned = (face_outline(character, 0, yaw).points for yaw in (0, 1))
+    assert max(x for x, y in turned if -30 < y < 60) < max(x for x, y in front if -30 < y < 60)
 
 
 @pytest.mark.parametrize("model_id", MODEL_IDS)

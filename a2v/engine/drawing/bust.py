@@ -20,13 +20,16 @@ from a2v.engine.face_pose import FacePose, MouthShape
 if TYPE_CHECKING:
     from a2v.engine.characters import CharacterSpec
     from a2v.engine.drawing.display_list import Item
-    from a2v.engine.drawing.geometry import Box
+    from a2v.engine.drawing.geometry import Box, Path
 
 UNIT = 720
 """The side of the square that a character is drawn for."""
 _MIDDLE = UNIT / 2
 _HEAD_Y = 318  # the middle of the face
 _NECK_Y = 470  # the centre of rotation of the head
+_HIPS_Y = 1150  # the centre of rotation of the torso
+_CROWN_Y = -150  # from there, in the head, the hair hangs
+_EARRING_SWING = 4.0  # relative to that of hair
 _HEAD_RADIUS = 118.0  # of the ball that the features lie on
 _MAX_YAW = 0.15  # radians, for a yaw of 1
 
@@ -84,7 +87,7 @@ def bust(character: CharacterSpec, pose: FacePose) -> list[Item]:
 
 def silhouette(character: CharacterSpec, pose: FacePose) -> list[Item]:
     """Return the outline of the character in a pose, filled with white: it covers the same pixels as ``bust``."""
-    back, torso, ear, front, glasses = _silhouettes_of_parts(character)
+    back, torso, ear, earring, front, glasses = _silhouettes_of_parts(character)
     drawing = DisplayList()
     behind, body, head = _layer_transforms(pose)
     drawing.add(back, behind)
@@ -92,8 +95,9 @@ def silhouette(character: CharacterSpec, pose: FacePose) -> list[Item]:
     with drawing.transformed(head, _head_bounds(character)):
         for side in (-1, 1):
             drawing.add(ear, _ear_transform(pose, side))
+            drawing.add(earring, _earring_transform(pose, side))
         with drawing.transformed(_face_transform(pose)):
-            drawing.fill(face.face_outline(character, pose.mouth.open), WHITE)
+            drawing.fill(_face_outline(character, pose), WHITE)
         drawing.add(front, _hair_transform(pose))
         drawing.add(glasses, _glasses_transform(pose))
     return drawing.items
@@ -105,6 +109,7 @@ def _silhouettes_of_parts(character: CharacterSpec) -> tuple[Group, ...]:
         hair.back(character),
         clothes.torso(character),
         face.ear(character),
+        face.earring(character),
         hair.front(character),
         eyes.glasses(character),
     )
@@ -113,25 +118,36 @@ def _silhouettes_of_parts(character: CharacterSpec) -> tuple[Group, ...]:
 
 def _layer_transforms(pose: FacePose) -> tuple[Transform, Transform, Transform]:
     """Return the transforms of the hair behind the head, of the torso and of the head."""
-    lean = translate(pose.yaw * 4, pose.bob * 5)
+    # The torso leans about the hips and carries the head. Its steps are too small to see: in most frames, it need not be redrawn and
+    # encoded.
+    stand = rotate(round(pose.lean * 12) / 12, _MIDDLE, _HIPS_Y)
+    body = stand @ translate(0, round(-pose.breath * 6) / 2)
+    neck = stand @ translate(pose.yaw * 5, pose.bob * 5)
     back, front = (
-        lean @ rotate(pose.roll * share, _MIDDLE, _NECK_Y) @ translate(_MIDDLE, _HEAD_Y) for share in (0.7, 1)
+        neck @ rotate(pose.roll * share, _MIDDLE, _NECK_Y) @ translate(_MIDDLE, _HEAD_Y) for share in (0.7, 1)
     )
-    # Rounded to steps that are too small to see: in most frames, the torso need not be redrawn and encoded.
-    body = translate(round(pose.yaw * 6) / 3, round(-pose.breath * 6) / 3)
-    return back @ translate(-pose.yaw * 5, 0), body, front
+    return back @ translate(-pose.yaw * 5, 0) @ rotate(pose.swing, 0, _CROWN_Y), body, front
 
 
 def _ear_transform(pose: FacePose, side: int) -> Transform:
-    return translate(side * 109 - pose.yaw * 3, -pose.pitch * 3) @ scale(side, 1)
+    # The ear on the far side disappears behind the cheek, and the other one comes forward.
+    return translate(side * 109 - pose.yaw * 5.5, -pose.pitch * 3.5) @ scale(side, 1)
 
 
-def _face_transform(pose: FacePose) -> Transform:
-    return translate(pose.yaw * 2.5, 0)
+def _earring_transform(pose: FacePose, side: int) -> Transform:
+    return _ear_transform(pose, side) @ rotate(side * _EARRING_SWING * pose.swing, *face.EAR_LOBE)
+
+
+def _face_outline(character: CharacterSpec, pose: FacePose) -> Path:
+    return face.face_outline(character, pose.mouth.open, pose.yaw, pose.pitch)
+
+
+def _face_transform(pose: FacePose, direction: int = 1) -> Transform:
+    return translate(direction * pose.yaw * 2.5, 0)
 
 
 def _hair_transform(pose: FacePose) -> Transform:
-    return translate(pose.yaw * 2.5, pose.pitch * 2)
+    return translate(pose.yaw * 4, pose.pitch * 3)
 
 
 def _glasses_transform(pose: FacePose) -> Transform:
@@ -158,17 +174,18 @@ def _draw_head(drawing: DisplayList, character: CharacterSpec, pose: FacePose) -
     jaw = pose.mouth.open
     for side in (-1, 1):
         drawing.add(face.ear(character), _ear_transform(pose, side))
+        drawing.add(face.earring(character), _earring_transform(pose, side))
     with drawing.transformed(_face_transform(pose)):
-        shape = face.face_outline(character, jaw)
+        shape = _face_outline(character, pose)
         drawing.fill(shape, face.skin_gradient(character))
         with drawing.clipped(shape):
             drawing.add(face.skin_shade(character))
-            drawing.add(hair.shadow(character))
+            drawing.add(hair.shadow(character), _hair_transform(pose) @ _face_transform(pose, -1))
             # Clipped: a turn of the head moves one cheek beyond the edge of the face.
-            drawing.add(
-                face.complexion(character), Transform(e=-_face_transform(pose).e) @ _feature_transform(pose, 0, 0)
-            )
-            face.draw_beard(drawing, character, jaw)
+            features = _face_transform(pose, -1) @ _feature_transform(pose, 0, 0)
+            drawing.add(face.complexion(character), features)
+            drawing.add(face.chin_light(character), features @ translate(0, jaw * 13))
+            face.draw_beard(drawing, character, jaw, pose.yaw, pose.pitch)
     _draw_features(drawing, character, pose)
     drawing.add(hair.front(character), _hair_transform(pose))
 
@@ -184,7 +201,7 @@ def _draw_features(drawing: DisplayList, character: CharacterSpec, pose: FacePos
     with drawing.transformed(_feature_transform(pose, 0, face.MOUTH_Y) @ translate(pose.yaw * 1.5, pose.pitch * 1.5)):
         draw_mouth(drawing, character, pose.mouth)
     frame = _glasses_transform(pose)
-    hinges, ears = (frame.e - 92, frame.e + 92), (-110 - pose.yaw * 3, 110 - pose.yaw * 3)
+    hinges, ears = (frame.e - 92, frame.e + 92), (-110 - pose.yaw * 5.5, 110 - pose.yaw * 5.5)
     with drawing.transformed(translate(0, frame.f)):
         eyes.draw_temples(drawing, character, hinges, ears)
     drawing.add(eyes.glasses(character), frame)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from a2v.engine.drawing.colours import glow, mix, vertical_gradient, with_alpha
+from a2v.engine.drawing.colours import LinearGradient, RadialGradient, glow, mix, vertical_gradient, with_alpha
 from a2v.engine.drawing.display_list import DisplayList, Group
 from a2v.engine.drawing.geometry import Path, cubic_path, ellipse, lerp, rotate, scale, svg_path, translate
 
@@ -19,6 +19,14 @@ EYE_X, EYE_Y = 49.0, -6.0
 
 _WIDTH = 27.0
 _LASH = "#281518"
+_SIDES = LinearGradient(
+    -_WIDTH,
+    0,
+    _WIDTH,
+    0,
+    tuple((x, with_alpha("#9A6462", alpha)) for x, alpha in ((0, 0.3), (0.22, 0), (0.78, 0), (1, 0.3))),
+)
+_OPEN, _CLOSED = 0.12, 0.97  # of an eye: no skin of the lid shows below, and no eyeball above
 
 
 @lru_cache(maxsize=64)
@@ -38,83 +46,101 @@ def socket(character: CharacterSpec) -> Group:
 
 def eye(character: CharacterSpec, pose: FacePose, side: int) -> Group:
     """Return an eye; ``side`` is 1 for the right of the picture, -1 for the left."""
-    shut = min(1.0, max(pose.blink, pose.squint * 0.30))
+    shut = min(1.0, max(pose.blink, pose.squint * 0.25))
     # Rounded to steps that are too small to see, so that most frames find their eyes in the cache.
-    return _eye(character, side, round(shut * 64) / 64, round(pose.gaze_x * 32) / 4, round(pose.gaze_y * 20) / 4)
+    return _eye(character, side, round(shut * 40) / 40, round(pose.gaze_x * 24) / 3, round(pose.gaze_y * 15) / 3)
 
 
 @lru_cache(maxsize=256)
 def _eye(character: CharacterSpec, side: int, shut: float, x: float, y: float) -> Group:
     """Return an eye that is closed to a degree (0 to 1) and looks at a point."""
     drawing = DisplayList()
-    features = character.features
-    height = lerp(14.0, 20.5, features.eyes)
-    upper = -height * (1 - shut) + 10.5 * shut
-    lower = height * 0.62 * (1 - shut * 0.30) + 3.5 * shut
-    inner, outer = (-_WIDTH, 5.0), (_WIDTH, -3.0 + 4.5 * shut)
-    lid = ((-_WIDTH * 0.62, upper * 1.05), (_WIDTH * 0.42, upper * 1.28))
+    features, skin = character.features, character.palette.skin
+    top = -lerp(14.0, 20.5, features.eyes)
+    # The lids meet below the middle: the upper one comes most of the way, and is an arc that turns over.
+    meet = -top * 0.42
+    upper = lerp(top, meet, shut)
+    lower = lerp(-top * 0.62, meet + 1.0, shut)
+    inner, outer = (-_WIDTH, 5.0), (_WIDTH, -3.0 + 7.0 * shut)
+    lid = (
+        (-_WIDTH * 0.62, lerp(upper * 1.05, upper + 1.5, shut)),
+        (_WIDTH * 0.42, lerp(upper * 1.28, upper + 3.0, shut)),
+    )
     under = ((_WIDTH * 0.62, lower * 1.05), (-_WIDTH * 0.5, lower * 1.25))
-    if shut < 0.93:
+    if shut < _CLOSED:
         ball = cubic_path(inner, *lid, outer, *under, inner)
-        _draw_ball(drawing, character, (x * side, y - 0.5), side, shape=ball, upper=upper, height=height)
-        rim = cubic_path((outer[0] - 4, outer[1] + 3.5), *under, (inner[0] + 5, inner[1] + 1.2), close=False)
-        drawing.stroke(rim, with_alpha(mix(character.palette.skin.shade, "#6B2F2F", 0.35), 0.5), 1.8)
-    _draw_lashes(drawing, features.lashes, upper, shut, (inner, outer))
-    if shut < 0.75:
-        points = (
-            (-_WIDTH * 0.78, upper * 0.78 - 5 + shut * 6),
-            (-_WIDTH * 0.4, upper * 1.35 - 8 + shut * 8),
-            (_WIDTH * 0.45, upper * 1.5 - 8 + shut * 8),
-            (_WIDTH * 1.02, upper * 0.55 - 6 + shut * 5),
-        )
-        crease = with_alpha(mix(character.palette.skin.shade, "#7A3A34", 0.25), 0.6)
-        drawing.stroke(cubic_path(*points, close=False), crease, 2.0)
+        _draw_ball(drawing, character, (x * side, y - 0.5), side, shape=ball, edge=(inner, *lid, outer))
+    crease = mix(skin.shade, "#7A3A34", 0.28)
+    if shut > _OPEN:
+        # The skin of the lid, from the crease to the lashes.
+        high = top * 1.30 - 4
+        skin_of_lid = cubic_path(
+            inner, *lid, outer, (_WIDTH * 1.04, top * 0.9), (_WIDTH * 0.62, high), (_WIDTH * 0.05, high),
+            (-_WIDTH * 0.55, high), (-_WIDTH * 0.98, top * 0.9), inner,
+        )  # fmt: skip
+        shaded = (with_alpha(crease, 0.24), with_alpha(skin.light, 0.42), with_alpha(crease, 0.30))
+        visible = min(1.0, (shut - _OPEN) * 5)
+        drawing.fill(skin_of_lid, vertical_gradient(high, max(upper, high + 6) + 4, *shaded), visible)
+    rim = cubic_path((outer[0] - 4, outer[1] + 3.5), *under, (inner[0] + 5, inner[1] + 1.2), close=False)
+    drawing.stroke(rim, with_alpha(mix(skin.shade, "#6B2F2F", 0.35), 0.55 * (1 - 0.6 * shut)), 1.8)
+    _draw_lashes(drawing, features.lashes, (inner, *lid, outer), shut)
+    points = (
+        (-_WIDTH * 0.78, top * 0.78 - 5 + shut * 1.5),
+        (-_WIDTH * 0.4, top * 1.35 - 8 + shut * 3),
+        (_WIDTH * 0.45, top * 1.5 - 8 + shut * 3),
+        (_WIDTH * 1.02, top * 0.55 - 6 + shut * 3),
+    )
+    drawing.stroke(cubic_path(*points, close=False), with_alpha(crease, 0.60 - 0.22 * shut), 2.0)
     return drawing.static_group()
 
 
 def _draw_ball(
-    drawing: DisplayList, character: CharacterSpec, pupil: Point, side: int, *, shape: Path, upper: float, height: float
+    drawing: DisplayList, character: CharacterSpec, pupil: Point, side: int, *, shape: Path, edge: tuple[Point, ...]
 ) -> None:
-    drawing.fill(shape, vertical_gradient(-height, height * 0.7, "#D9CCCC", "#FFFDFB", "#F8F0EC"))
+    """Draw the eyeball within the lids. ``edge`` is that of the upper lid, from the inner corner to the outer one."""
+    drawing.fill(shape, vertical_gradient(-18, 14, "#EAE1E0", "#FFFDFB", "#F8F0EC"))
     x, y = pupil
-    radius = lerp(11.8, 14.2, character.features.eyes)
+    radius = lerp(12.0, 14.4, character.features.eyes)
     dark, light = character.palette.iris
+    rim = mix(dark, "#0A0507", 0.62)
     with drawing.clipped(shape):
-        drawing.fill(ellipse(x, y, radius + 1.3), with_alpha("#2A1712", 0.55))
+        # A ball is darker at its sides.
+        drawing.fill(shape, _SIDES)
+        drawing.fill(ellipse(x, y, radius + 1.0), with_alpha(rim, 0.45))
+        stops = ((0, mix(dark, light, 0.55)), (0.55, mix(dark, light, 0.22)), (0.86, dark), (1, rim))
+        drawing.fill(ellipse(x, y, radius), RadialGradient(x, y + radius * 0.2, radius * 1.12, stops))
+        # Light that has passed through the eye from above.
+        spot = y + radius * 0.55
         drawing.fill(
-            ellipse(x, y, radius), vertical_gradient(y - radius, y + radius, mix(dark, "#000000", 0.45), dark, light)
+            ellipse(x, spot, radius * 0.72, radius * 0.5),
+            glow(x, spot, radius * 0.72, mix(light, "#ffffff", 0.12), 0.8),
         )
-        drawing.fill(ellipse(x, y + radius * 0.45, radius * 0.62, radius * 0.4), with_alpha(light, 0.35))
-        drawing.fill(ellipse(x, y, radius * 0.47), "#140B0B")
+        drawing.fill(ellipse(x, y, radius * 0.45), "#0E0708")
         # The shadow of the lid on the eyeball.
+        (ax, ay), (bx, by), (cx, cy), (dx, dy) = edge
         shadow = cubic_path(
-            (-_WIDTH - 2, upper - 8), (-_WIDTH, upper - 8), (_WIDTH, upper - 8), (_WIDTH + 2, upper - 8),
-            (_WIDTH, upper * 0.45 + 4), (_WIDTH * 0.4, upper * 0.74 + 2), (0, upper * 0.72 + 3),
-            (-_WIDTH * 0.5, upper * 0.70 + 3), (-_WIDTH, upper * 0.2 + 5), (-_WIDTH - 2, upper - 8),
+            (ax, ay), (bx, by), (cx, cy), (dx, dy), (dx + 2, dy - 9), (dx + 2, dy - 9), (dx, dy + 5),
+            (cx, cy * 0.62 + 4), (bx, by * 0.62 + 4), (ax, ay + 4),
         )  # fmt: skip
-        drawing.fill(shadow, with_alpha("#3A1A1C", 0.22))
+        drawing.fill(shadow, with_alpha("#3A1A1C", 0.20))
         # Reflections of the light, which comes from the left for both eyes.
-        drawing.fill(ellipse(x - 4.6 * side, y - 5.2, 3.9), with_alpha("#ffffff", 0.96))
-        drawing.fill(ellipse(x + 4.6 * side, y + 5.0, 2.0), with_alpha("#ffffff", 0.7))
+        drawing.fill(ellipse(x - 4.8 * side, y - 5.0, 4.0, 4.4), with_alpha("#ffffff", 0.96))
+        drawing.fill(ellipse(x + 5.0 * side, y + 5.4, 1.9), with_alpha("#ffffff", 0.6))
 
 
-def _draw_lashes(drawing: DisplayList, lashes: float, upper: float, shut: float, ends: tuple[Point, Point]) -> None:
-    (ix, iy), (ox, oy) = ends
-    thick = lerp(3.8, 5.8, lashes)
-    flick = lerp(0.8, 8.0, lashes) * (1 - 0.3 * shut)
+def _draw_lashes(drawing: DisplayList, lashes: float, edge: tuple[Point, ...], shut: float) -> None:
+    """Draw the line of lashes along the edge of the upper lid. It is one shape, which ends in a wing."""
+    (ax, ay), (bx, by), (cx, cy), (dx, dy) = edge
+    thick = lerp(3.4, 5.6, lashes)
+    out, rise = lerp(2.0, 11.0, lashes), lerp(0.8, 8.0, lashes) * (1 - 1.5 * shut)
+    tip = (dx + out, dy - rise)
     line = cubic_path(
-        (ix - 1, iy + 1), (-_WIDTH * 0.62, upper * 1.05 - thick * 0.75), (_WIDTH * 0.42, upper * 1.28 - thick),
-        (ox + flick, oy - flick * 0.62), (ox + 1, oy + 1.5), (_WIDTH * 0.5, upper * 1.10 + 0.5),
-        (_WIDTH * 0.18, upper * 0.92), (-_WIDTH * 0.2, upper * 0.86), (-_WIDTH * 0.6, upper * 0.72 + 1.5),
-        (ix - 1, iy + 1),
+        (ax - 1.5, ay + 1.2), (bx, by - thick * 0.8), (cx - 3, cy - thick * 1.05), (dx, dy - thick * 0.72),
+        (dx + out * 0.35, dy - rise * 0.18 - thick * 0.5), (dx + out * 0.7, dy - rise * 0.62 - 1), tip,
+        (dx + out * 0.6, dy - rise * 0.3 + 0.8), (dx + out * 0.3, dy + 1.6), (dx - 1, dy + 2.2),
+        (cx + 4, cy + thick * 0.55), (bx + 6, by + thick * 0.22), (ax - 1.5, ay + 1.2),
     )  # fmt: skip
     drawing.fill(line, _LASH)
-    if lashes > 0.4 and shut < 0.9:
-        wing = cubic_path(
-            (ox - 3, oy - 2), (ox + 3, oy - 4), (ox + 7, oy - 8), (ox + 3 + 8 * lashes, oy - 3 - 9 * lashes),
-            (ox + 8.5, oy - 5), (ox + 5, oy - 0.5), (ox - 1, oy + 2),
-        )  # fmt: skip
-        drawing.fill(wing, _LASH)
 
 
 @lru_cache(maxsize=64)

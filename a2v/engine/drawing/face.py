@@ -34,14 +34,27 @@ def _with_open_jaw(points: list[tuple[float, float]], jaw: float) -> list[tuple[
     return out
 
 
-def face_outline(character: CharacterSpec, jaw: float) -> Path:
-    """Return the outline from hairline to chin, with the jaw open by ``jaw`` (0 to 1)."""
+def _turned(points: list[tuple[float, float]], yaw: float, pitch: float) -> list[tuple[float, float]]:
+    """Return points of the face in a turned head.
+
+    The chin is in front of the axis and moves with the features. The far cheek recedes behind the nose, and the near one comes forward.
+    """
+    out = []
+    for x, y in points:
+        low = min(1.0, max(0.0, (y + 40) / 190))
+        width = 1 - 0.050 * yaw * (0.3 + 0.7 * low) * (x / 110)
+        out.append((x * width + yaw * 14 * low**1.4, y + pitch * 3.5 * low))
+    return out
+
+
+def face_outline(character: CharacterSpec, jaw: float, yaw: float = 0.0, pitch: float = 0.0) -> Path:
+    """Return the outline from hairline to chin, with the jaw open by ``jaw`` (0 to 1), in a turned head."""
     square = character.features.jaw
     right = [
         (0, -158), (66, -148), (104, -96), (112, -20), (lerp(106, 109, square), 46),
         (lerp(87, 99, square), 100), (lerp(49, 70, square), 142), (lerp(21, 36, square), 159), (0, 162),
     ]  # fmt: skip
-    return closed_spline(_with_open_jaw(mirror_points(right), jaw))
+    return closed_spline(_turned(_with_open_jaw(mirror_points(right), jaw), yaw, pitch))
 
 
 @lru_cache(maxsize=64)
@@ -55,27 +68,47 @@ def skin_gradient(character: CharacterSpec) -> LinearGradient:
 
 @lru_cache(maxsize=64)
 def skin_shade(character: CharacterSpec) -> Group:
-    """Return light and shadow on the face; to be clipped to its outline."""
+    """Return the shadow on the far side of the face; to be clipped to its outline."""
     drawing = DisplayList()
     path = svg_path("M 60 -170 C 112 -100 118 20 84 90 C 64 132 30 156 -20 190 L 150 200 L 160 -160 Z")
     skin = character.palette.skin
     drawing.fill(path, with_alpha(skin.shade, 0.26))
-    # Highlights on the forehead, the cheekbone and the chin.
-    light = mix(skin.light, "#ffffff", 0.10)
-    for x, y, radius, alpha in ((-28, -82, 76, 0.36), (-62, 20, 34, 0.34), (-10, 138, 34, 0.36)):
-        drawing.fill(ellipse(x, y, radius), glow(x, y, radius, light, alpha))
     return drawing.static_group()
 
 
 @lru_cache(maxsize=64)
-def ear(character: CharacterSpec) -> Group:
-    """Return the right ear with its earring."""
+def chin_light(character: CharacterSpec) -> Group:
+    """Return the highlight of the chin, which moves with the jaw."""
     drawing = DisplayList()
-    skin, accent = character.palette.skin, character.palette.accent
+    drawing.fill(ellipse(-10, 138, 34), glow(-10, 138, 34, _highlight(character), 0.36))
+    return drawing.static_group()
+
+
+def _highlight(character: CharacterSpec) -> str:
+    return mix(character.palette.skin.light, "#ffffff", 0.10)
+
+
+@lru_cache(maxsize=64)
+def ear(character: CharacterSpec) -> Group:
+    """Return the right ear."""
+    drawing = DisplayList()
+    skin = character.palette.skin
     drawing.fill(
         closed_spline([(-14, -24), (4, -25), (17, -30), (24, -10), (18, 16), (6, 34), (-4, 28), (-14, 20)]), mix(skin.base, skin.shade, 0.28)
     )  # fmt: skip
     drawing.stroke(svg_path("M 6 -16 C 18 -18 17 4 8 14"), with_alpha(skin.shade, 0.75), 3)
+    return drawing.static_group()
+
+
+EAR_LOBE = 8.0, 34.0
+"""The point from which an earring hangs."""
+
+
+@lru_cache(maxsize=64)
+def earring(character: CharacterSpec) -> Group:
+    """Return the right earring; an empty group without earrings."""
+    drawing = DisplayList()
+    accent = character.palette.accent
     if character.features.earrings == "stud":
         drawing.fill(ellipse(7, 39, 6), glow(5, 37, 12, mix(accent, "#ffffff", 0.6), 1.0))
         drawing.fill(ellipse(7, 39, 6), with_alpha(accent, 0.75))
@@ -108,9 +141,12 @@ def nose(character: CharacterSpec) -> Group:
 
 @lru_cache(maxsize=64)
 def complexion(character: CharacterSpec) -> Group:
-    """Return blush, freckles and lines, which move with the features."""
+    """Return highlights, blush, freckles and lines, which move with the features."""
     drawing = DisplayList()
     features, palette = character.features, character.palette
+    # The forehead and the cheekbone.
+    for x, y, radius in ((-28, -82, 76), (-62, 20, 34)):
+        drawing.fill(ellipse(x, y, radius), glow(x, y, radius, _highlight(character), 0.35))
     for side in (-1, 1):
         drawing.fill(ellipse(side * 66, 50, 38), glow(side * 66, 50, 38, palette.blush, 0.60 * features.blush))
     if features.freckles:
@@ -144,8 +180,8 @@ def _draw_lines(drawing: DisplayList, character: CharacterSpec) -> None:
         drawing.stroke(join_paths(chin, mirror_path(chin)), with_alpha(colour, 0.45 * age), 2.0)
 
 
-def draw_beard(drawing: DisplayList, character: CharacterSpec, jaw: float) -> None:
-    """Draw the beard on cheeks and chin, which follows the jaw; to be clipped to the outline of the face."""
+def draw_beard(drawing: DisplayList, character: CharacterSpec, jaw: float, yaw: float, pitch: float) -> None:
+    """Draw the beard on cheeks and chin, which follows the jaw and the turn of the head; to be clipped to the outline of the face."""
     hair, kind = character.palette.hair, character.features.beard
     if kind not in ("full", "stubble"):
         return
@@ -153,7 +189,7 @@ def draw_beard(drawing: DisplayList, character: CharacterSpec, jaw: float) -> No
         (0, 172), (36, 168), (72, 146), (99, 98), (109, 40), (112, -16),
         (103, 24), (88, 58), (62, 66), (30, 58), (0, 60),
     ]  # fmt: skip
-    both = _with_open_jaw(mirror_points(right), jaw)
+    both = _turned(_with_open_jaw(mirror_points(right), jaw), yaw, pitch)
     strength = 1.0 if kind == "full" else 0.38
     stops = ((0, with_alpha(hair.base, 0.34 * strength)), (0.5, with_alpha(hair.base, 0.80 * strength)))
     drawing.fill(

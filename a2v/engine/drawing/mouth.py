@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from a2v.engine.drawing.colours import glow, mix, vertical_gradient, with_alpha
+from a2v.engine.drawing.colours import LinearGradient, glow, mix, vertical_gradient, with_alpha
 from a2v.engine.drawing.geometry import Path, cubic_path, ellipse, join_paths, lerp, mirror_path, svg_path
 
 if TYPE_CHECKING:
@@ -19,7 +19,12 @@ if TYPE_CHECKING:
 
 _DARK, _THROAT = "#330B14", "#6B1C28"
 _TEETH, _GAPS = "#FFFDFA", "#CDBDB8"
+_BEND = tuple(
+    (x, with_alpha("#4A1A20", alpha))
+    for x, alpha in ((0, 0.75), (0.1, 0.5), (0.26, 0), (0.74, 0), (0.9, 0.5), (1, 0.75))
+)
 _SHUT = 0.035  # the lips touch below this opening
+_HIDDEN = 0.8  # lips that are rounder hide the tongue
 
 
 class _Lips(NamedTuple):
@@ -81,7 +86,9 @@ def _outer_upper(lips: _Lips) -> tuple[Point, ...]:
     dip = lips.top - lips.upper * 0.74
     side_x = lips.width * lerp(0.70, 0.98, lips.round)
     side_y = lerp(crest + lips.upper * 0.55, lerp(lips.corner, crest, 0.55), lips.round)
-    right = ((peak * 0.45, dip), (peak * 0.55, crest), (peak, crest), (peak * 2.4, crest), (side_x, side_y))
+    # From an almond with a long slope to a ring.
+    slope = lerp(peak * 2.4, lips.width * 0.80, lips.round)
+    right = ((peak * 0.45, dip), (peak * 0.55, crest), (peak, crest), (slope, crest), (side_x, side_y))
     left = tuple((-x, y) for x, y in reversed(right))
     return (-end, lips.corner), *left, (0, dip), *right, (end, lips.corner)
 
@@ -116,10 +123,10 @@ def draw_mouth(drawing: DisplayList, character: CharacterSpec, mouth: MouthShape
 
 
 def _draw_moustache(drawing: DisplayList, character: CharacterSpec, lips: _Lips) -> None:
-    """Draw a moustache, which follows the upper lip and ends beside the corners."""
+    """Draw a moustache. It lies on the skin above the lip, which moves less than the lip, and hardly stretches."""
     hair, alone = character.palette.hair, character.features.beard == "moustache"
     bushy = 1.25 if alone else 1.0
-    w, y, end = 28 + lips.width * 0.62, lips.top + 2, lips.corner + 6
+    w, y, end = lerp(56, 28 + lips.width * 0.62, 0.25), lerp(0, lips.top + 2, 0.65), lerp(2, lips.corner + 6, 0.35)
     right = (
         (0, -21 + y), (w * 0.22, -28 * bushy + y), (w * 0.66, -24 * bushy + y), (w * 0.98, end - 7),
         (w * 1.02, end - 3), (w * 0.98, end + 1), (w * 0.92, end - 2),
@@ -155,7 +162,8 @@ def _draw_inside(drawing: DisplayList, lips: _Lips, mouth: MouthShape) -> None:
     shape = _opening(lips)
     drawing.fill(shape, vertical_gradient(lips.top, max(lips.bottom, lips.top + 8), _DARK, _THROAT))
     with drawing.clipped(shape):
-        _draw_tongue(drawing, lips, mouth)
+        if mouth.round < _HIDDEN:
+            _draw_tongue(drawing, lips, mouth)
         if mouth.lower_teeth > 0.02:
             _draw_lower_teeth(drawing, lips, mouth)
         if mouth.upper_teeth > 0.02:
@@ -166,7 +174,8 @@ def _draw_inside(drawing: DisplayList, lips: _Lips, mouth: MouthShape) -> None:
 
 
 def _draw_tongue(drawing: DisplayList, lips: _Lips, mouth: MouthShape) -> None:
-    low = lips.bottom - (5 + 14 * mouth.tongue) * min(1.0, mouth.open * 1.6)
+    # Rounded lips hide it.
+    low = lips.bottom - (5 + 14 * mouth.tongue) * min(1.0, mouth.open * 1.6) * (1 - mouth.round)
     raised = lips.top + 9
     # Above 0.6, the tip of the tongue rises from the floor towards the teeth.
     y = lerp(low, raised, min(1.0, max(0.0, (mouth.tongue - 0.6) / 0.3)))
@@ -186,8 +195,11 @@ def _draw_upper_teeth(drawing: DisplayList, lips: _Lips, mouth: MouthShape) -> N
         (w * 0.34, edge + 1.2), (w * 0.70, edge + 0.6), (w * 0.9, edge - 6),
         (w * 0.9, edge - 6), (w * 0.9, roof), (w * 0.9, roof),
     )  # fmt: skip
-    drawing.fill(cubic_path(*points), vertical_gradient(lips.top, edge + 2, "#E2D5CF", _TEETH, "#F6EDE8"))
-    _draw_gaps(drawing, w, lips.top - 2, edge - 0.8, (-0.42, -0.2, 0.0, 0.2, 0.42))
+    shape = cubic_path(*points)
+    drawing.fill(shape, vertical_gradient(lips.top, edge + 2, "#E2D5CF", _TEETH, "#F6EDE8"))
+    # The row of teeth bends back into the shadow of the cheeks.
+    drawing.fill(shape, LinearGradient(-w, 0, w, 0, _BEND))
+    _draw_gaps(drawing, w, lips.top - 2, edge - 0.8, (-0.64, -0.42, -0.2, 0.0, 0.2, 0.42, 0.64))
 
 
 def _draw_lower_teeth(drawing: DisplayList, lips: _Lips, mouth: MouthShape) -> None:
@@ -198,7 +210,9 @@ def _draw_lower_teeth(drawing: DisplayList, lips: _Lips, mouth: MouthShape) -> N
         (-w * 0.55, edge - 0.6), (w * 0.55, edge - 0.6), (w, edge + 3.5),
         (w, edge + 3.5), (w, floor), (w, floor),
     )  # fmt: skip
-    drawing.fill(cubic_path(*points), "#EFE4DF")
+    shape = cubic_path(*points)
+    drawing.fill(shape, "#EFE4DF")
+    drawing.fill(shape, LinearGradient(-w, 0, w, 0, _BEND))
     _draw_gaps(drawing, lips.width, edge + 1.4, lips.bottom + 2, (-0.3, -0.1, 0.1, 0.3))
 
 
@@ -209,9 +223,17 @@ def _draw_gaps(drawing: DisplayList, width: float, top: float, bottom: float, pl
 
 
 def _draw_seam(drawing: DisplayList, character: CharacterSpec, lips: _Lips, mouth: MouthShape) -> None:
-    (_, *inner, _) = _edge(lips, lips.top + 1.2, 0.60, 0.62)
-    end = lips.width + 3.6
-    path = cubic_path((-end, lips.corner), *inner, (end, lips.corner), close=False)
+    # The middle of the upper lip reaches a little further down.
+    x, y, end = lips.width, lips.top + 0.6, lips.width + 3.6
+    right = (
+        (x * 0.08, y + 2.2),
+        (x * 0.16, y),
+        (x * 0.32, y),
+        (x * 0.55, y),
+        (x * 0.8, lips.corner + (y - lips.corner) * 0.6),
+    )
+    left = tuple((-px, py) for px, py in reversed(right))
+    path = cubic_path((-end, lips.corner), *left, (0, y + 2.2), *right, (end, lips.corner), close=False)
     drawing.stroke(path, with_alpha(mix(character.palette.lips.shade, "#3A0F18", 0.55), 0.85), 2.2 + 0.5 * mouth.press)
 
 
@@ -230,9 +252,14 @@ def _draw_bite(drawing: DisplayList, lips: _Lips, tuck: float) -> None:
 def _draw_corners(drawing: DisplayList, character: CharacterSpec, lips: _Lips, mouth: MouthShape) -> None:
     skin, x, y = character.palette.skin, lips.width + 4.5, lips.corner
     dark = mix(skin.shade, character.palette.lips.shade, 0.5)
-    for side in (-1, 1):
-        drawing.fill(ellipse(side * x, y, 2.4, 2.0), with_alpha(dark, 0.5))
-        if mouth.smile > 0.05:
-            points = ((x + 5, y - 9), (x + 9, y - 4), (x + 9, y + 3), (x + 5.5, y + 7))
-            dimple = cubic_path(*((side * px, py) for px, py in points), close=False)
-            drawing.stroke(dimple, with_alpha(skin.shade, 0.4 * min(1.0, mouth.smile)), 2.0)
+    corner = ellipse(x, y, 2.4, 2.0)
+    drawing.fill(join_paths(corner, mirror_path(corner)), with_alpha(dark, 0.5))
+    if mouth.smile > 0.05:
+        dimple = cubic_path((x + 5, y - 9), (x + 9, y - 4), (x + 9, y + 3), (x + 5.5, y + 7), close=False)
+        tone = with_alpha(skin.shade, 0.4 * min(1.0, mouth.smile))
+        drawing.stroke(join_paths(dimple, mirror_path(dimple)), tone, 2.0)
+    # The cheek folds over the corner of a mouth that smiles or opens. Older faces have lines there anyway.
+    fold = max(0.0, mouth.smile - 0.45) + 0.4 * mouth.open * (1 - mouth.round)
+    if fold > 0.05 and character.features.age <= 0.25:
+        line = cubic_path((27, -46), (x * 0.55 + 17, -37), (x + 9, y - 28), (x + 13, y - 10), close=False)
+        drawing.stroke(join_paths(line, mirror_path(line)), with_alpha(dark, 0.34 * min(1.0, fold)), 2.2)
