@@ -37,6 +37,8 @@ from a2v.engine.face_pose import VISEMES
 from a2v.engine.lipsync import BANDS, FEATURES, Network, VoiceProfile, features, mel_spectrum, voice_profile
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
     from phones import Mouths
     from voices import Speech
@@ -50,6 +52,7 @@ _DILATIONS = (1, 2, 4, 8, 1, 2, 4)
 _TAPS = 5
 _DROPOUT = 0.1
 _AVERAGE_STEPS = 20
+_MEASURED_BATCHES = 8
 _CHECKPOINT_STEPS = 200
 _CLOSURE_WEIGHT = 0.7  # of the loss for closed lips, relative to that for visemes
 _CLOSED = VISEMES.index("A")
@@ -251,6 +254,45 @@ class _Layer(nn.Module):
         return out
 
 
+def load_weights(net: Net, weights: Mapping[str, NDArray[np.float32]], data: Data) -> None:
+    """Continue from weights of ``a2v.engine.lipsync``, whose batch normalization is folded into the layers before it.
+
+    The statistics that batch normalization needs are measured on some batches. The output of the network does not change.
+    """
+    values = {name: torch.from_numpy(weights[name].astype(np.float32)) for name in weights}
+    norms = [net.norm, *(layer.norm for layer in net.layers)]
+    with torch.no_grad():
+        net.enter.weight.copy_(values["enter"].unflatten(0, (_PAIRS, -1)).permute(2, 1, 0))
+        net.enter.bias.copy_(values["enter_bias"])
+        for i, layer in enumerate(net.layers):
+            layer.taps.copy_(values[f"taps_{i}"])
+            layer.taps_bias.copy_(values[f"taps_bias_{i}"])
+            layer.mix.weight.copy_(values[f"mix_{i}"].T)
+            layer.mix.bias.copy_(values[f"mix_bias_{i}"])
+            layer.add.weight.copy_(values[f"add_{i}"].T)
+            layer.add.bias.copy_(values[f"add_bias_{i}"])
+        net.leave.weight.copy_(values["leave"].T)
+        net.leave.bias.copy_(values["leave_bias"])
+        for norm in norms:
+            norm.running_var.fill_(1 - norm.eps)  # until they are measured: no change
+        net.eval()
+        measured: list[list[Tensor]] = [[] for _ in norms]
+        hooks = [
+            norm.register_forward_pre_hook(lambda _, inputs, seen=seen: seen.append(inputs[0]))
+            for norm, seen in zip(norms, measured, strict=True)
+        ]
+        for _ in range(_MEASURED_BATCHES):
+            net(data.batch(_BATCH)[0])
+        for norm, hook, seen in zip(norms, hooks, measured, strict=True):
+            hook.remove()
+            variance, mean = torch.var_mean(torch.cat(seen), 0, correction=0)
+            norm.running_mean.copy_(mean)
+            norm.running_var.copy_(variance)
+            norm.weight.copy_((variance + norm.eps).sqrt())
+            norm.bias.copy_(mean)
+        net.train()
+
+
 def _folded(weight: Tensor, bias: Tensor, norm: nn.BatchNorm1d) -> tuple[Tensor, Tensor]:
     scale = norm.weight / (norm.running_var + norm.eps).sqrt()
     return weight * scale, (bias - norm.running_mean) * scale + norm.bias
@@ -259,9 +301,9 @@ def _folded(weight: Tensor, bias: Tensor, norm: nn.BatchNorm1d) -> tuple[Tensor,
 class Data:
     """The training data, from which batches of random windows are drawn."""
 
-    def __init__(self, heard: list[Example]) -> None:
+    def __init__(self, heard: list[Example], usual: Sound | None = None) -> None:
         voices = [voice_profile(h.bands, h.level, np.zeros(BANDS, np.float32)) for h in heard]
-        self.usual = np.asarray(np.mean([v.bands for v in voices], axis=0), np.float32)
+        self.usual = np.asarray(np.mean([v.bands for v in voices], axis=0) if usual is None else usual, np.float32)
         self._pieces = [
             (features(h.bands, h.level, _with_typical(v, h.level, self.usual)).astype(np.float16), h.labels)
             for h, v in zip(heard, voices, strict=True)
@@ -419,6 +461,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=600, help="the longest training")
     parser.add_argument("--rate", type=float, default=4e-3, help="peak learning rate")
     parser.add_argument("--resume", type=Path, help="the .pt file of an earlier run to continue from")
+    parser.add_argument("--start", type=Path, help="weights to continue from, such as those of the package")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--copies", type=int, default=1, help="augmented versions of each sentence")
     parser.add_argument(
@@ -433,10 +476,14 @@ def main() -> None:
             h for part in pool.map(load_examples, files, repeat(given.copies), repeat(given.without)) for h in part
         ]
     heard += silences(300) + vowels(300)
-    data = Data(heard)
+    start = dict(np.load(given.start)) if given.start else None
+    data = Data(heard, start["usual"] if start else None)
     del heard
     print(f"{data.rows / 6000:.0f} minutes", flush=True)
     net = Net(given.channels)
+    if start:
+        data.shuffle([given.processes])
+        load_weights(net, start, data)
     if given.resume:
         net.load_state_dict(torch.load(given.resume))
     with tempfile.TemporaryDirectory() as folder:
