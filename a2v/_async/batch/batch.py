@@ -55,6 +55,10 @@ class AsyncBatch(HoldsSecret):
         self._ended: anyio.Event
         self._crash: BaseException | None = None
 
+    def __repr__(self) -> str:
+        # An error report may show a batch whose constructor failed.
+        return f"<{type(self).__name__} jobs={len(getattr(self, '_jobs', ()))}>"
+
     # -- the context --------------------------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
