@@ -557,6 +557,29 @@ async def test_a_lost_log_loses_nothing(service, blocks) -> None:
     assert throttled(service) == 0
 
 
+@pytest.mark.parametrize("jump", [-3600, 3600])
+async def test_a_clock_that_is_set_delays_requests_by_a_window_at_most(service, make, budget, jump) -> None:
+    """The clock of a Redis server, by which all clients measure."""
+    service.add_video("v", *["in_progressing"] * 1000)
+    ahead = 0.0
+    budget.store.now = lambda: anyio.current_time() + ahead
+    async with make() as one, make() as other, anyio.create_task_group() as group:
+        group.start_soon(wait_for_videos, one, "v")
+        for _ in range(10):
+            await one.characters.list()
+            await other.characters.list()
+        ahead = jump
+        began, polls = anyio.current_time(), len(service.polls)
+        for _ in range(15):
+            await one.characters.list()
+            await other.characters.list()
+        assert anyio.current_time() - began < 125  # two windows
+        await anyio.sleep(100)
+        assert len(service.polls) > polls
+        group.cancel_scope.cancel()
+    assert throttled(service) == 0
+
+
 # -- an unreachable store ---------------------------------------------------------------------------------------------
 
 

@@ -195,3 +195,22 @@ def test_twenty_restarts_lose_nothing(start_member, redis_server) -> None:
     assert len(service.submissions) == made == 120
     assert not [call for call in service.calls if call.status == 429]
     assert longest < 60
+
+
+@pytest.mark.parametrize(("count", "kind"), [(8, "file"), (8, "redis"), (16, "redis"), (16, "valkey")])
+def test_each_of_many_processes_gets_its_share(start_member, start_redis, tmp_path, count, kind) -> None:
+    """All make calls at once, more than fit into one window: a real minute."""
+    budget = str(tmp_path / "a2v.budget") if kind == "file" else start_redis(name=kind).url
+    service = Service(limit=FixedWindow(10 * count, 60))
+    with service.server() as server:
+        members = [start_member(server.base_url, budget, "asyncio") for _ in range(count)]
+        for member in members:
+            member.do("calls", 1)
+        for member in members:
+            member.begin("calls", 12)
+        seconds = [member.end() for member in members]
+    in_first_window = [sum(each < 45 for each in calls) for calls in seconds]
+    assert [len(calls) for calls in seconds] == [12] * count
+    assert max(max(calls) for calls in seconds) < 75
+    assert not [call for call in service.calls if call.status == 429]
+    assert min(in_first_window) >= 6  # an equal share is 9, but processes begin one after another

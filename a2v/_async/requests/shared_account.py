@@ -57,7 +57,7 @@ _MAX_LOG = 256 * 1024  # bytes of a log, after which it is started again
 _MIN_AGE = 300.0  # seconds that a log lasts at least
 _RECONNECT_INTERVAL = 1.0  # seconds between attempts to reach a store
 _LAPSED_AFTER = 2 * HEARTBEAT  # seconds without an entry after which a client introduces itself again
-_FUTURE = 60.0  # seconds that the clocks of members may differ; with more, the store's clock has been set back
+_FUTURE = 5.0  # seconds that the clocks of members may differ; with more, the store's clock has been set back
 _JITTER = 0.5  # of the pause after a 429; one budget needs no randomness
 
 
@@ -635,14 +635,16 @@ class SharedAccount:
             old: What this client knows.
         """
         facts: list[Fact] = [["hello", self._ceiling]]
+        now = self.now()
+        is_set_back = old.now > now + _FUTURE  # so times are wrong, and nothing is in the future
         for video_id, since in self._followed.items():
-            known = old.scheduler.knowledge(video_id) if video_id in old.scheduler else None
-            facts.append(["follow", video_id, since, known])
+            known = old.scheduler.knowledge(video_id) if video_id in old.scheduler and not is_set_back else None
+            facts.append(["follow", video_id, since and min(since, now), known])
         paused = [video_id for video_id in self._followed if old.has_paused(video_id)]
         facts += [["pause", paused]] if paused else []
         for number, send in self._sends.items():
             if not self.log.has_sent(number):
-                facts.append(["sent", number, send.at, send.ended_at])
+                facts.append(["sent", number, min(send.at, now), send.ended_at and min(send.ended_at, now)])
         for number in self.log.unsettled():
             # The store failed after it had written a ``send``, or before it could write the end.
             if number not in self._sends:
@@ -655,7 +657,7 @@ class SharedAccount:
 
     def _is_too_long(self) -> bool:
         now = self.now()
-        if self._recent and self._recent[-1][0] > now + _FUTURE:
+        if self.log.now > now + _FUTURE:
             self._recent.clear()
             return True
         return self._size > _MAX_LOG and now - self._began_at > _MIN_AGE
