@@ -180,6 +180,7 @@ class VideoFlags:
         size: Shorter side of the video in pixels: 512 (default), 720 or 1080.
         format: Shape of the video: square (default), portrait (9:16) or landscape (16:9).
         fps: Frames per second: 24, 25 (default), 30, 50 or 60.
+        mood: Expression of the character: warm, concerned, surprised or thoughtful. By default the voice determines it.
         background: A colour such as '#203040', a picture (URL or, with --local, a file), transparent, or character (the character's
             own background).
     """
@@ -187,6 +188,7 @@ class VideoFlags:
     size: Literal[512, 720, 1080] | None = None
     format: Literal["square", "portrait", "landscape"] | None = None
     fps: Literal[24, 25, 30, 50, 60] | None = None
+    mood: Literal["warm", "concerned", "surprised", "thoughtful"] | None = None
     background: str | None = None
 
     def options(self, *, container: str | None = None, background: str | None = None) -> dict[str, Any]:
@@ -196,13 +198,19 @@ class VideoFlags:
             container: The container of the video, if it is chosen.
             background: The background, with the URL of a picture instead of a file.
         """
-        values = {"size": self.size, "format": self.format, "fps": self.fps, "container": container}
+        values = {"size": self.size, "format": self.format, "fps": self.fps, "mood": self.mood, "container": container}
         return {name: value for name, value in (values | {"background": background}).items() if value is not None}
 
     @property
     def flags(self) -> str:
         """The options as text."""
-        values = {"--size": self.size, "--format": self.format, "--fps": self.fps, "--background": self.background}
+        values = {
+            "--size": self.size,
+            "--format": self.format,
+            "--fps": self.fps,
+            "--mood": self.mood,
+            "--background": self.background,
+        }
         return _as_flags(values)
 
 

@@ -9,6 +9,9 @@ settles.
 Postures and the things that follow them (torso, hair) move on damped springs, so nothing starts or stops suddenly. Nods and raised
 brows mark stressed syllables, which are peaks of the vocal effort. Blinks and a slow sway keep the character alive meanwhile.
 
+The *expression* is a slow track of its own: a smile that grows while the speaker pauses and where the voice is lively, with cheeks, lower
+lids and brows. A ``Mood`` replaces the level around which it moves.
+
 A tick is 1/25 s whatever the frame rate is. All random draws are made in a fixed order, so a seed determines the acting.
 """
 
@@ -21,6 +24,8 @@ import numpy as np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from a2v.engine.face_pose import Mood
 
     Array = NDArray[np.float64]
 
@@ -44,6 +49,25 @@ class _Posture(NamedTuple):
     lean: float
 
 
+class _Expression(NamedTuple):
+    """The level of each part of an expression; ``smile`` is added to that of the mouth."""
+
+    smile: float
+    cheeks: float
+    inner_brow: float
+    brow: float
+    squint: float
+
+
+_EXPRESSIONS: dict[Mood | None, _Expression] = {
+    None: _Expression(0.0, 0.2, 0.0, 0.0, 0.0),
+    "warm": _Expression(0.32, 0.75, 0.1, 0.1, 0.05),
+    "concerned": _Expression(-0.55, 0.0, 0.75, 0.0, 0.0),
+    "surprised": _Expression(-0.1, 0.0, 0.15, 0.8, -0.55),
+    "thoughtful": _Expression(-0.4, 0.0, -0.4, -0.15, 0.45),
+}
+
+
 class Acting:
     """The acting of a recording.
 
@@ -51,12 +75,16 @@ class Acting:
         effort: The vocal effort at each tick, 0 to 1. Its peaks are stressed syllables.
         silent: Whether the mouth rests at each tick.
         random: The source of everything that the voice does not determine.
+        mood: The expression; ``None``: a friendly one that the voice determines.
     """
 
-    def __init__(self, effort: Array, silent: NDArray[np.bool_], random: np.random.Generator) -> None:
+    def __init__(
+        self, effort: Array, silent: NDArray[np.bool_], random: np.random.Generator, mood: Mood | None = None
+    ) -> None:
         self._ticks = len(effort)
         self._effort = effort
         self._silent = silent
+        self._expression = _EXPRESSIONS[mood]
         self._random = random
         self._time = (np.arange(self._ticks) + 0.5) / TICK_RATE
         stress = np.clip(effort - smooth(effort, min(31, 2 * self._ticks + 1)), 0, 1)
@@ -66,7 +94,7 @@ class Acting:
         self._parts = [part for phrase in self._phrases for part in _split(*phrase, effort)]
 
     def columns(self) -> Array:
-        """Return the fields of ``FacePose`` after the mouth, with a row per tick."""
+        """Return the fields of ``FacePose`` after the mouth, and what the expression adds to the smile, with a row per tick."""
         nod, brow = self._accents()
         targets = self._postures()
         yaw, roll, pitch = (spring(targets[:, i], 1.15, 0.86) for i in range(3))
@@ -81,13 +109,44 @@ class Acting:
         # The eyes stay on the viewer while the head moves.
         gaze_x = np.clip(gaze_x - yaw * 0.40, -1.1, 1.1)
         gaze_y = gaze_y - nod * 0.25 - pitch * 0.06 + blink * 0.3
-        brow = brow + self._sway(0.18, 0.10)
-        squint = 0.20 + 0.15 * self._talking
+        smile, cheeks, inner_brow = self._emotion()
+        brow = brow + self._sway(0.18, 0.10) + self._expression.brow
+        squint = 0.20 + 0.15 * self._talking + self._expression.squint
         bob = nod * 1.2 - breath * 0.28
         # Hair hangs behind where the head has gone, and swings.
         moved = 1.7 * lean + yaw + 0.25 * roll
         swing = moved - spring(moved, 1.7, 0.30)
-        return np.stack([blink, squint, gaze_x, gaze_y, brow, yaw, pitch, roll, bob, breath, lean, swing], axis=1)
+        columns = [
+            blink,
+            squint,
+            gaze_x,
+            gaze_y,
+            brow,
+            yaw,
+            pitch,
+            roll,
+            bob,
+            breath,
+            lean,
+            swing,
+            cheeks,
+            inner_brow,
+            smile,
+        ]
+        return np.stack(columns, axis=1)
+
+    def _emotion(self) -> tuple[Array, Array, Array]:
+        """Return the track of the expression: what it adds to the smile, the cheeks and the inner brows."""
+        level = self._expression
+        listening = 1 - self._talking
+        lively = smooth(self._effort, min(51, 2 * self._ticks + 1)) - 0.5
+        # Slow: a second from one level to the other.
+        joy = smooth(
+            0.30 * listening + 0.3 * lively * self._talking + self._sway(0.12, 0.12), min(31, 2 * self._ticks + 1)
+        )
+        share = 0.5 if level.smile < -0.2 else 1.0  # a serious face smiles less
+        inner_brow = level.inner_brow * (0.85 + 0.15 * self._talking) + 0.05 * joy
+        return level.smile + share * joy, np.clip(level.cheeks + share * joy, 0, 1), inner_brow
 
     # -- posture ------------------------------------------------------------------------------------------------------
 

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from a2v.engine.face_pose import Mood
+
     Array = NDArray[np.float64]
 
 LABEL_WEIGHT = 0.35
@@ -45,13 +47,18 @@ _CLOSING_ROWS, _OPENING_ROWS = 4.0, 7.0  # before and after a closure
 _FASTEST = 0.12  # change of the opening in a row: lips need time
 _SMILE_ROWS = 41
 _SHAPES = np.array([MOUTH_SHAPES[viseme] for viseme in VISEMES], np.float32)
-_SMILE = MouthShape._fields.index("smile")
+_ROUND, _SMILE = (MouthShape._fields.index(name) for name in ("round", "smile"))
 _REST, _CLOSED, _TUCKED = (VISEMES.index(viseme) for viseme in "XAG")
 _SHORTEST_SPEECH_ROWS = 5  # shorter than any syllable
 
 
 def animate(
-    probabilities: NDArray[np.float32], loudness: NDArray[np.float32], *, seed: int, fps: int = 25
+    probabilities: NDArray[np.float32],
+    loudness: NDArray[np.float32],
+    *,
+    seed: int,
+    fps: int = 25,
+    mood: Mood | None = None,
 ) -> Iterator[FacePose]:
     """Yield a pose for each frame of the video.
 
@@ -60,6 +67,7 @@ def animate(
         loudness: The level of each of these rows in dB.
         seed: Of what the voice does not determine, such as glances.
         fps: Frames per second.
+        mood: The expression; ``None``: one that the voice determines.
     """
     if not len(probabilities):
         return
@@ -70,10 +78,12 @@ def animate(
     tick_times = np.arange(math.ceil(len(probabilities) * TICK_RATE / _ROW_RATE)) / TICK_RATE
     tick_effort = _resample(effort[:, None], _ROW_RATE, tick_times)[:, 0]
     silent = _resample((labels == _REST).astype(float)[:, None], _ROW_RATE, tick_times)[:, 0] > 0.5
-    acting = Acting(tick_effort, silent, np.random.default_rng(seed)).columns()
+    acting = Acting(tick_effort, silent, np.random.default_rng(seed), mood).columns()
     # A frame shows the motion in the middle of its duration.
     acting = _resample(acting, TICK_RATE, frame_times + 0.5 / fps)
-    for mouth, others in zip(mouths, acting, strict=True):
+    # Rounded lips do not smile.
+    mouths[:, _SMILE] = np.clip(mouths[:, _SMILE] + acting[:, -1] * (1 - np.clip(mouths[:, _ROUND], 0, 1)), -0.2, 1.25)
+    for mouth, others in zip(mouths, acting[:, :-1], strict=True):
         yield FacePose(MouthShape(*mouth.tolist()), *others.tolist())
 
 

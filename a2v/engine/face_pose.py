@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 VISEMES = "XABCDEFGH"
 """The visemes (mouth shapes) of the Preston Blair set; the order of the columns of every table of visemes.
@@ -10,6 +10,9 @@ VISEMES = "XABCDEFGH"
 X rest · A p/b/m, closed · B teeth (k s t i) · C open (eh ae ah) · D wide open (aa) · E rounded (ao er) · F pucker (uw w) ·
 G lip on teeth (f v) · H tongue up (l)
 """
+
+Mood = Literal["warm", "concerned", "surprised", "thoughtful"]
+"""The expression of a whole video."""
 
 
 class MouthShape(NamedTuple):
@@ -31,7 +34,7 @@ class FacePose(NamedTuple):
 
     Angles and offsets run from -1 to 1, the ends of the natural range; positive means to the right of the picture, or down. ``roll``,
     ``lean`` (of the torso) and ``swing`` (of what hangs from the head, relative to it) are in degrees. ``breath`` is positive when the
-    chest is up.
+    chest is up; ``cheeks`` and ``inner_brow`` (the end of a brow near the nose) when they are raised.
     """
 
     mouth: MouthShape = MouthShape()
@@ -47,6 +50,8 @@ class FacePose(NamedTuple):
     breath: float = 0.0
     lean: float = 0.0
     swing: float = 0.0
+    cheeks: float = 0.0
+    inner_brow: float = 0.0
 
 
 #                      open  wide  round upper lower tongue press tuck smile

@@ -9,6 +9,7 @@ from a2v._core.captions import MAX_CHARACTERS
 from a2v._values.models import VideoStatus
 from a2v._version import __version__
 from a2v.engine import voices
+from a2v.engine.face_pose import Mood
 from a2v.engine.recording_fetcher import HTTP_URL, UPLOAD_URL
 from a2v.engine.settings import FRAME_RATES, SIZES, Format
 from a2v.engine.video_options import (
@@ -297,6 +298,7 @@ def _options() -> Json:
             "The format of the file: H.264 (the default), VP9, ProRes 4444, or animated pictures of at most "
             f"{MAX_ANIMATION_SECONDS:g} s without sound.",
         ),
+        "mood": one_of(get_args(Mood), "The expression of the character. By default the voice determines it."),
         "background": {
             "type": ["string", "null"],
             "pattern": f"^({OWN}|{TRANSPARENT}|{COLOUR}|{HTTP_URL})$",

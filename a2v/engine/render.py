@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from a2v.engine.drawing.colours import ColourBytes
     from a2v.engine.drawing.display_list import Item
     from a2v.engine.drawing.rasterizer import Area
-    from a2v.engine.face_pose import FacePose
+    from a2v.engine.face_pose import FacePose, Mood
     from a2v.engine.settings import Format
     from a2v.engine.video_options import Container
     from a2v.engine.video_writer import Encoding, VideoWriter
@@ -83,6 +83,7 @@ def render(
     fps: int = 25,
     container: Container = "mp4",
     background: str | Path = OWN,
+    mood: Mood | None = None,
     captions: Captions | None = None,
 ) -> str | None:
     """Render the video of a character that speaks a recording.
@@ -101,6 +102,7 @@ def render(
         fps: Frames per second.
         container: The format of the file.
         background: ``"character"``, ``"transparent"``, a colour, or the path of a picture.
+        mood: The expression of the character; ``None``: one that the voice determines.
         captions: The captions; ``None``: there are none. The mask never has any.
 
     Returns:
@@ -115,7 +117,7 @@ def render(
     """
     width, height = picture_size(size, format)
     pose = get_camera_pose(subject_id, character)
-    animation, seconds, warning = _animate_recording(recording, pose.character.model_id, fps)
+    animation, seconds, warning = _animate_recording(recording, pose.character.model_id, fps, mood)
     if container in ANIMATIONS and seconds > MAX_ANIMATION_SECONDS:
         raise RenderError(
             f"a {container} can have at most {MAX_ANIMATION_SECONDS:g} s, and this recording has {seconds:.1f} s; "
@@ -251,12 +253,12 @@ class _Drawing:
 
 
 def _animate_recording(
-    recording: Recording, model_id: str, fps: int
+    recording: Recording, model_id: str, fps: int, mood: Mood | None
 ) -> tuple[Callable[[], Iterator[FacePose]], float, str | None]:
     """Analyse a recording; return a function that starts its animation from the beginning, its seconds, and a warning."""
     probabilities, loudness = analyse_pieces(recording.pieces())
     seed = hashlib.sha256(recording.digest() + model_id.encode()).digest()
-    start = partial(animate, probabilities, loudness, seed=int.from_bytes(seed[:8], "big"), fps=fps)
+    start = partial(animate, probabilities, loudness, seed=int.from_bytes(seed[:8], "big"), fps=fps, mood=mood)
     return start, len(probabilities) / 100, None if has_speech(probabilities) else NO_SPEECH
 
 

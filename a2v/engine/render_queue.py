@@ -350,6 +350,7 @@ class RenderQueue:
             size=options.size,
             format=options.format,
             fps=options.fps,
+            mood=options.mood,
             container=options.container,
             background=OWN if picture else options.background,
             picture=picture,

@@ -27,6 +27,7 @@ from attrs import frozen
 
 from a2v.engine.errors import RenderCrashedError, RenderError, ResourceExhaustedError
 from a2v.engine.exhaustion import OUT_OF_MEMORY
+from a2v.engine.face_pose import Mood
 from a2v.engine.settings import Format
 from a2v.engine.video_options import OWN, Container
 
@@ -56,6 +57,7 @@ class RenderRequest:
         container: The format of the file.
         background: ``"character"``, ``"transparent"`` or a colour.
         picture: A file with a picture that is the background instead; ``None``: there is none.
+        mood: The expression of the character; ``None``: one that the voice determines.
         captions: A file with the captions, as ``Captions.dump`` writes it; ``None``: there are none.
         max_audio_seconds: The longest recording to accept.
         max_render_seconds: The time limit.
@@ -73,6 +75,7 @@ class RenderRequest:
     container: Container = "mp4"
     background: str = OWN
     picture: Path | None = None
+    mood: Mood | None = None
     captions: Path | None = None
     max_audio_seconds: float = 1800.0
     max_render_seconds: float = 3600.0
@@ -138,6 +141,8 @@ def _command(request: RenderRequest) -> list[str]:
         "--max-render-mib",
         str(request.max_render_mib),
     ]
+    if request.mood:
+        command += ["--mood", request.mood]
     if request.container != "mp4" or request.background != OWN:
         command += ["--container", request.container, "--background", request.background]
     files = {"--character": request.character, "--picture": request.picture, "--mask": request.mask}

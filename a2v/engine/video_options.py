@@ -14,6 +14,7 @@ from attrs import frozen
 
 from a2v._core.captions import Cue, read_captions
 from a2v.engine.errors import AudioError
+from a2v.engine.face_pose import Mood
 from a2v.engine.settings import FRAME_RATES, SIZES, Format
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ CaptionWay = Literal["track", "burned"]
 """What captions become: a track of the file that players can show, or a part of the picture."""
 WITH_TRACK: tuple[Container, ...] = ("mp4", "webm", "mov")
 """The containers that can have a track of captions."""
-_KEYS = ("size", "format", "fps", "container", "background", "captions", "captions_file")
+_KEYS = ("size", "format", "fps", "container", "background", "captions", "captions_file", "mood")
 
 VIDEO_EXTENSIONS = (*(f".{container}" for container in get_args(Container)), ".mask.mp4")
 """The extensions of a task's videos in the data folder."""
@@ -62,6 +63,7 @@ class VideoOptions:
         fps: Frames per second.
         container: The format of the file.
         background: ``"character"``, ``"transparent"``, a colour such as ``"#203040"``, or the URL of a picture.
+        mood: The expression of the character; ``None``: one that the voice determines.
         captions: What becomes of the captions; empty: there are none.
         cues: The captions that the job has itself; empty: the words of the speech are shown.
     """
@@ -71,6 +73,7 @@ class VideoOptions:
     fps: int
     container: Container
     background: str
+    mood: Mood | None = None
     captions: Sequence[CaptionWay] = ()
     cues: Sequence[Cue] = ()
 
@@ -113,6 +116,7 @@ def read_options(given: Mapping[str, Any], settings: Settings, *, with_mask: boo
         fps=fps,
         container=container,
         background=_background(given.get("background"), container),
+        mood=None if given.get("mood") is None else _one_of("mood", given["mood"], get_args(Mood)),
         captions=captions,
         cues=_cues(given.get("captions_file"), captions),
     )

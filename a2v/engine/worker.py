@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from a2v.engine import sandbox
+from a2v.engine.face_pose import Mood
 from a2v.engine.settings import FRAME_RATES, Format
 from a2v.engine.video_options import OWN, Container
 
@@ -90,6 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--container", choices=get_args(Container), default="mp4", help="format of the file")
     parser.add_argument("--background", default=OWN, help="character, transparent, or a colour")
     parser.add_argument("--picture", type=Path, help="file with a picture, the background instead")
+    parser.add_argument("--mood", choices=get_args(Mood), help="expression; the voice determines it by default")
     parser.add_argument("--captions", type=Path, help="file with the captions")
     parser.add_argument("--end-with-stdin", action="store_true", help="exit when standard input is closed")
     parser.add_argument("--max-seconds", type=float, help="the longest recording to accept; 30 minutes by default")
@@ -162,6 +164,7 @@ def _render(options: argparse.Namespace) -> dict[str, object]:
             fps=options.fps,
             container=options.container,
             background=options.picture or options.background,
+            mood=options.mood,
             captions=Captions.load(options.captions.read_bytes()) if options.captions else None,
         )
 

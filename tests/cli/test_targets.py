@@ -66,12 +66,19 @@ def test_endings_of_other_formats(here, service, option, name) -> None:
 
 @pytest.mark.parametrize("name", ["q.webm", "q.MOV", "q.webp", "q.gif", "q.mp4"])
 def test_the_extension_chooses_the_container(here, service, name) -> None:
-    options = ["--size", "720", "--format", "landscape", "--fps", "50", "--background", "#203040"]
+    options = ["--size", "720", "--format", "landscape", "--fps", "50", "--background", "#203040", "--mood", "warm"]
     assert here("generate", AUDIO, "--model-id", "eva_a0008", "-o", name, *options)[0] == 0
 
     container = Path(name).suffix[1:].lower()
     (submission,) = service.submissions
-    expected = {"size": 720, "format": "landscape", "fps": 50, "background": "#203040", "container": container}
+    expected = {
+        "size": 720,
+        "format": "landscape",
+        "fps": 50,
+        "background": "#203040",
+        "mood": "warm",
+        "container": container,
+    }
     if container == "mp4":  # the default, which other servers need not know
         del expected["container"]
     assert submission.options == expected

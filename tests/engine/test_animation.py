@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from a2v.engine.animation import animate, has_speech
-from a2v.engine.face_pose import MOUTH_SHAPES, VISEMES, FacePose
+from a2v.engine.face_pose import MOUTH_SHAPES, VISEMES, FacePose, Mood
 
 
 def rows(script: str, sure: float = 0.9) -> np.ndarray:
@@ -168,6 +168,33 @@ def test_the_chest_rises_before_the_first_word_and_everything_settles_after_the_
 def test_what_hangs_from_the_head_swings_when_the_head_moves_and_then_comes_to_rest() -> None:
     swing = np.array([pose.swing for pose in play("X" * 100 + "D" * 300)])
     assert np.abs(swing[25:45]).max() > 3 * np.abs(swing[85:]).max()
+
+
+def test_a_speaker_smiles_more_in_pauses() -> None:
+    animation = play("X" * 100 + "BC" * 150 + "X" * 200)
+    smiles = [np.mean([pose.mouth.smile for pose in animation[at : at + 20]]) for at in (50, 135)]
+    assert smiles[1] > smiles[0] + 0.1
+
+
+def test_a_smile_does_not_flicker_with_the_visemes() -> None:
+    smiles = np.array([pose.mouth.smile for pose in play("BCDBAC" * 100)])
+    assert np.abs(np.diff(smiles)).max() < 0.12
+
+
+def test_a_mood_changes_the_expression_and_nothing_else() -> None:
+    script = "X" * 50 + "DBCEA" * 40 + "X" * 50
+
+    def mean(mood: Mood | None, field: str) -> float:
+        poses = list(animate(rows(script), levels(script), seed=3, mood=mood))
+        return float(np.mean([pose.mouth.smile if field == "smile" else getattr(pose, field) for pose in poses]))
+
+    assert mean("concerned", "smile") + 0.3 < mean(None, "smile") < mean("warm", "smile") - 0.15
+    assert mean("warm", "cheeks") > mean(None, "cheeks") + 0.3
+    assert mean("concerned", "inner_brow") > mean(None, "inner_brow") + 0.4
+    assert mean("thoughtful", "inner_brow") < mean(None, "inner_brow") - 0.2
+    assert mean("surprised", "brow") > mean(None, "brow") + 0.4
+    assert mean("surprised", "squint") < mean(None, "squint") - 0.3
+    assert mean("warm", "yaw") == mean(None, "yaw")
 
 
 def test_the_head_moves_and_breathes_even_in_silence() -> None:

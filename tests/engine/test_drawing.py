@@ -171,14 +171,14 @@ def test_groups_that_appear_and_disappear_are_drawn_and_erased() -> None:
     assert at(rasterizer.pixels, 150, 150) == (255, 0, 0, 255)
 
 
-def test_more_groups_than_the_cache_holds_can_be_drawn() -> None:
+def test_only_the_groups_of_the_picture_are_kept() -> None:
     rasterizer = Rasterizer(SIZE, SIZE, VIEW)
     for number in range(250):
         drawing = DisplayList()
         drawing.fill(rectangle(number, 0, 100, 100), RED)
         rasterizer.paint([drawing.static_group()])
         assert at(rasterizer.pixels, number + 50, 50) == (255, 0, 0, 255)
-    assert len(rasterizer._scenes) <= 100
+    assert len(rasterizer._scenes) == 1
 
 
 def test_bounds_include_strokes_clips_and_transforms() -> None:

@@ -120,6 +120,7 @@ VALUES = {
     "background": ("character", "transparent", "#20aF60", "#12345", "https://example.com/a.png", "blue", 7, None),
     "with_mask": (True, False, None),
 }
+MOODS = {"mood": ("warm", "thoughtful", "angry", 1, None), "fps": (30, 29.97)}
 SRT = "1\n00:00:00,000 --> 00:00:05,000\nHello\n"
 CAPTIONS = {
     "container": ("mp4", "gif", None),
@@ -129,7 +130,7 @@ CAPTIONS = {
 }
 
 
-@pytest.mark.parametrize(("fps", "cases"), [(25, VALUES), (60, VALUES), (25, CAPTIONS)])
+@pytest.mark.parametrize(("fps", "cases"), [(25, VALUES), (60, VALUES), (25, CAPTIONS), (25, MOODS)])
 def test_the_description_accepts_the_same_options_as_the_engine(fps, cases):
     engine = Settings(fps=fps)
     document = openapi_document(engine, Characters(built_in_characters()), "http://127.0.0.1")

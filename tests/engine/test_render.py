@@ -20,7 +20,7 @@ from a2v.engine import lipsync, renderer
 from a2v.engine import render as render_module
 from a2v.engine.audio import Recording
 from a2v.engine.errors import AudioError, RenderError
-from a2v.engine.face_pose import VISEMES
+from a2v.engine.face_pose import VISEMES, Mood
 from a2v.engine.render import picture_size, render
 from a2v.engine.settings import Settings
 from a2v.errors import ConfigurationError
@@ -130,6 +130,26 @@ def test_the_mouth_opens_with_the_voice_at_any_rate(fps: int, tmp_path: Path) ->
     changed = [np.abs(mouth - mouths[fps // 2]).mean() for mouth in mouths]
     # In the middle of the voiced second, against that of the first silent one.
     assert min(changed[fps + fps // 3 : 2 * fps - fps // 3]) > 3 * max(changed[fps // 4 : fps * 3 // 4])
+
+
+@pytest.mark.anyio
+async def test_a_worker_renders_the_mood_of_the_request(tmp_path: Path) -> None:
+    (tmp_path / "speech.wav").write_bytes(SHORT)
+    moods: list[Mood | None] = [None, "concerned"]
+    for mood in moods:
+        render(Recording(SHORT), "eva_a0008", tmp_path / f"{mood}.mp4", size=128, mood=mood)
+    request = renderer.RenderRequest(
+        audio=tmp_path / "speech.wav",
+        subject_id="eva_a0008",
+        destination=tmp_path / "worker.mp4",
+        size=128,
+        mood="concerned",
+    )
+    await renderer.render_in_child(request)
+    expected, different = (frames(tmp_path / name)[5] for name in ("concerned.mp4", "None.mp4"))
+    found = frames(tmp_path / "worker.mp4")[5]
+    assert (found == expected).all()
+    assert (found != different).any()
 
 
 @pytest.mark.parametrize(("wrong", "said"), [({"format": "wide"}, "square, portrait"), ({"fps": 29}, "24, 25, 30")])

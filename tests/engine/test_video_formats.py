@@ -353,6 +353,8 @@ DEFAULTS = {"size": 512, "format": "square", "fps": 25, "container": "mp4", "bac
     [
         ({}, {}),
         ({"size": 1080, "format": "landscape", "fps": 60.0}, {"size": 1080, "format": "landscape", "fps": 60}),
+        ({"mood": "warm"}, {"mood": "warm"}),
+        ({"mood": None}, {}),
         ({"container": "webm"}, {"container": "webm", "background": "transparent"}),
         ({"container": "mov", "background": "character"}, {"container": "mov"}),
         ({"container": "webp"}, {"container": "webp"}),
@@ -385,6 +387,8 @@ REFUSED = [
     ({"format": "wide"}, "format must be one of square, portrait, landscape; got 'wide'"),
     ({"format": ["square"]}, "format must be one of"),
     ({"fps": 29.97}, "fps must be one of 24, 25, 30, 50, 60; got 29.97"),
+    ({"mood": "angry"}, "mood must be one of warm, concerned, surprised, thoughtful; got 'angry'"),
+    ({"mood": ["warm"]}, "mood must be one of"),
     ({"container": "avi"}, "container must be one of mp4, webm, mov, webp, gif; got 'avi'"),
     ({"container": "gif", "fps": 60}, "fps must be at most 50 for the container gif, got 60"),
     ({"background": "blue"}, "background must be a colour such as '#203040', 'transparent', 'character', or the URL"),

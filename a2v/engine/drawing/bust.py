@@ -183,7 +183,7 @@ def _draw_head(drawing: DisplayList, character: CharacterSpec, pose: FacePose) -
             drawing.add(hair.shadow(character), _hair_transform(pose) @ _face_transform(pose, -1))
             # Clipped: a turn of the head moves one cheek beyond the edge of the face.
             features = _face_transform(pose, -1) @ _feature_transform(pose, 0, 0)
-            drawing.add(face.complexion(character), features)
+            drawing.add(face.complexion(character), features @ translate(0, -5 * pose.cheeks))
             drawing.add(face.chin_light(character), features @ translate(0, jaw * 13))
             face.draw_beard(drawing, character, jaw, pose.yaw, pose.pitch)
     _draw_features(drawing, character, pose)

@@ -48,19 +48,21 @@ def eye(character: CharacterSpec, pose: FacePose, side: int) -> Group:
     """Return an eye; ``side`` is 1 for the right of the picture, -1 for the left."""
     shut = min(1.0, max(pose.blink, pose.squint * 0.25))
     # Rounded to steps that are too small to see, so that most frames find their eyes in the cache.
-    return _eye(character, side, round(shut * 40) / 40, round(pose.gaze_x * 24) / 3, round(pose.gaze_y * 15) / 3)
+    gaze = round(pose.gaze_x * 24) / 3, round(pose.gaze_y * 15) / 3
+    return _eye(character, side, round(shut * 40) / 40, gaze, round(pose.cheeks * 6) / 6)
 
 
 @lru_cache(maxsize=256)
-def _eye(character: CharacterSpec, side: int, shut: float, x: float, y: float) -> Group:
-    """Return an eye that is closed to a degree (0 to 1) and looks at a point."""
+def _eye(character: CharacterSpec, side: int, shut: float, gaze: Point, cheeks: float) -> Group:
+    """Return an eye that is closed to a degree (0 to 1; below 0: wide open) and looks at a point. ``cheeks`` raise its lower lid."""
     drawing = DisplayList()
+    x, y = gaze
     features, skin = character.features, character.palette.skin
     top = -lerp(14.0, 20.5, features.eyes)
     # The lids meet below the middle: the upper one comes most of the way, and is an arc that turns over.
     meet = -top * 0.42
     upper = lerp(top, meet, shut)
-    lower = lerp(-top * 0.62, meet + 1.0, shut)
+    lower = lerp(-top * 0.62 - 3.2 * cheeks, meet + 1.0, max(0.0, shut))
     inner, outer = (-_WIDTH, 5.0), (_WIDTH, -3.0 + 7.0 * shut)
     lid = (
         (-_WIDTH * 0.62, lerp(upper * 1.05, upper + 1.5, shut)),
@@ -160,7 +162,11 @@ def brow(character: CharacterSpec) -> Group:
 
 def brow_transform(pose: FacePose) -> Transform:
     """Return the position of a brow relative to its eye."""
-    return translate(0, -45 - pose.brow * 9) @ scale(1.04) @ rotate(3 - pose.brow * 3)
+    return (
+        translate(0, -45 - pose.brow * 9 - pose.inner_brow * 2)
+        @ scale(1.04)
+        @ rotate(3 - pose.brow * 3 + pose.inner_brow * 10)
+    )
 
 
 @lru_cache(maxsize=64)
