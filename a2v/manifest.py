@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from a2v import _unicode_paths
 from a2v._core import manifest_jobs, manifest_rows
+from a2v._core.speakers import Speakers
 from a2v._values import arguments
 from a2v._values.models import Avatar, Character, RowError
 from a2v.errors import InvalidArgumentError, ManifestError
@@ -95,18 +96,18 @@ def read_manifest(
     return found.jobs
 
 
-def _speakers(characters: object) -> manifest_jobs.Speakers:
+def _speakers(characters: object) -> Speakers:
     given: list[Any] = list(characters) if isinstance(characters, Iterable) else [characters]
     known = [one for one in given if isinstance(one, (Character, Avatar))]
     if len(known) < len(given):
         wrong = next(one for one in given if not isinstance(one, (Character, Avatar)))
         shown = arguments.short_repr(wrong)
         raise InvalidArgumentError(f"characters must be characters and avatars of a server, got {shown}")
-    return manifest_jobs.Speakers.of(known)
+    return Speakers.of(known)
 
 
 def load(
-    source: Any, resolve: Callable[[str], str] | None = None, speakers: manifest_jobs.Speakers | None = None
+    source: Any, resolve: Callable[[str], str] | None = None, speakers: Speakers | None = None
 ) -> manifest_jobs.Manifest:
     """Read a manifest like ``read_manifest``; return its errors, row numbers and encoding too.
 
@@ -125,9 +126,7 @@ def load(
     return manifest_jobs.read_rows(manifest_jobs.rows_of(source), resolve, speakers=speakers)
 
 
-def _load_file(
-    path: Path, resolve: Callable[[str], str] | None, speakers: manifest_jobs.Speakers | None
-) -> manifest_jobs.Manifest:
+def _load_file(path: Path, resolve: Callable[[str], str] | None, speakers: Speakers | None) -> manifest_jobs.Manifest:
     if path.is_dir():
         return _faulty("it is a folder; give the name of a file in it")
     read = _READERS.get(path.suffix.lower())

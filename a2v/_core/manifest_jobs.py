@@ -12,10 +12,8 @@ import json
 import math
 import numbers
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
-from difflib import get_close_matches
 from itertools import islice
 from typing import Any
 
@@ -35,9 +33,10 @@ from a2v._core.manifest_rows import (
     similar_column,
     table,
 )
+from a2v._core.speakers import Speakers
 from a2v._core.workbook import MAX_CELLS, CellError
 from a2v._values.jobs import Job
-from a2v._values.models import Avatar, Character, RowError
+from a2v._values.models import RowError
 from a2v._values.text import escape, find_invisible, find_unwritable, redact_url, redacted_repr, strip
 
 Resolve = Callable[[str], str]
@@ -147,64 +146,6 @@ def rows_of(source: Any) -> Rows:
             return
     for number, content in enumerate(source, 1):
         yield Row(number, content)
-
-
-@frozen
-class Speakers:
-    """The characters and poses of a server.
-
-    Attributes:
-        ids: For ``model_id`` and ``pose_id``: the ids that there are. A column that is missing is not checked.
-        names: The ids of the characters with each name, by ``_plain_name``.
-        unknown: The columns in which an unknown id was found.
-    """
-
-    ids: Mapping[str, Sequence[str]]
-    names: Mapping[str, Sequence[str]] = field(factory=dict)
-    unknown: set[str] = field(factory=set)
-
-    @classmethod
-    def of(cls, speakers: Iterable[Character | Avatar]) -> Speakers:
-        """Collect the ids and names."""
-        ids: dict[str, list[str]] = {}
-        names: dict[str, list[str]] = {}
-        for speaker in speakers:
-            if isinstance(speaker, Avatar):
-                ids.setdefault("pose_id", []).extend(pose.pose_id for pose in speaker.poses)
-            else:
-                ids.setdefault("model_id", []).append(speaker.model_id)
-                for name in {_plain_name(speaker.display_name), _plain_name(speaker.name)} - {""}:
-                    names.setdefault(name, []).append(speaker.model_id)
-        return cls(ids, names)
-
-    def resolve(self, column: str, text: str) -> str:
-        """Return the id that a cell means: an id, or the name of exactly one character.
-
-        Raises:
-            ValueError: There is no such character or pose, or there are several characters with this name.
-        """
-        ids = self.ids.get(column)
-        if ids is None or text in ids:
-            return text
-        found = self.names.get(_plain_name(text), ()) if column == "model_id" else ()
-        if len(found) == 1:
-            return found[0]
-        self.unknown.add(column)
-        if found:
-            raise ValueError(f"{len(found)} characters are called {redacted_repr(text)}: use one of {listed(found)}")
-        candidates = {_plain_name(one): one for one in ids}
-        if column == "model_id":
-            candidates |= {name: ids[0] for name, ids in self.names.items()}
-        similar = get_close_matches(_plain_name(text), candidates, n=1)
-        advice = f"did you mean {candidates[similar[0]]!r}?" if similar else f"use one of {listed(ids)}"
-        raise ValueError(
-            f"there is no {'character' if column == 'model_id' else 'pose'} {redacted_repr(text)}; {advice}"
-        )
-
-
-def _plain_name(name: str) -> str:
-    """Return a name without differences of case, spaces and hyphens: ``Eva 01`` and ``eva_01`` are the same."""
-    return re.sub(r"[\s_-]+", " ", strip(name)).strip().casefold()
 
 
 @frozen

@@ -16,7 +16,7 @@ from a2v._core.file_names import file_names, name_key
 from a2v._core.file_urls import path_from_url
 from a2v._core.job_errors import is_lost, state_after
 from a2v._core.job_matching import ambiguity_lines
-from a2v._core.manifest_jobs import Speakers, listed_rows
+from a2v._core.manifest_jobs import listed_rows
 from a2v._core.url_signatures import without_query
 from a2v._values.text import redacted_repr
 from a2v.cli.events import DryRunPlan
@@ -30,6 +30,7 @@ from a2v.manifest import load
 if TYPE_CHECKING:
     from a2v import AmbiguousJobsError, JournalEntry, Outcome
     from a2v._core.batch_plan import BatchPlan
+    from a2v._core.speakers import Speakers
 
 _UNKNOWN = "it is not known whether the server accepted it"
 

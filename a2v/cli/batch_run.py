@@ -31,7 +31,7 @@ from a2v._async.batch.lock_file import is_in_use
 from a2v._async.batch.planning import plan_dry_run
 from a2v._core.batch_options import BatchOptions
 from a2v._core.job_matching import job_digest, repeated_jobs
-from a2v._core.manifest_jobs import Speakers
+from a2v._core.speakers import Speakers
 from a2v._unicode_paths import find_existing
 from a2v.cli.batch_manifest import BatchManifest, BatchSource
 from a2v.cli.captions import batch_ways, with_captions
