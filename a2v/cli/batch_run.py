@@ -22,7 +22,6 @@ from a2v import (
     JobState,
     JournalError,
     ManifestError,
-    NotFoundError,
     SubmissionUnknownError,
     read_journal,
 )
@@ -60,6 +59,7 @@ from a2v.cli.recordings import (
 )
 from a2v.cli.renderers import Renderer, open_renderer
 from a2v.cli.report import check_report, write_report
+from a2v.cli.speaking import list_speakers
 from a2v.cli.targets import check_folder, check_videos, output_folder
 from a2v.cli.terminal import eprint, plural
 from a2v.cli.tracking import continues, emit_repeatedly
@@ -68,7 +68,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
 
-    from a2v import AsyncBatch, Avatar, Character, JournalEntry
+    from a2v import AsyncBatch, JournalEntry
 
 JOURNAL = "a2v-batch.db"
 ENGINE_FOLDER = "a2v-engine"
@@ -263,15 +263,9 @@ def _accepted_speakers(journal: Path) -> Speakers:
 
 async def _ask_for_speakers(connection: _Connection, accepted: Speakers, *, dry_run: bool) -> Speakers:
     """Return the characters and poses of the server, and those that it has accepted before."""
-    found: list[Character | Avatar] = []
     async with connection.for_questions() as connected:
         client = connected.with_options(timeout=_DRY_RUN_TIMEOUT, max_retries=0) if dry_run else connected
-        # A server without the method accepts what it accepts.
-        with suppress(NotFoundError):
-            found += await client.characters.list() if "model_id" in accepted.unknown else []
-        with suppress(NotFoundError):
-            found += await client.avatars.list() if "pose_id" in accepted.unknown else []
-    offered = Speakers.of(found)
+        offered = Speakers.of(await list_speakers(client, accepted.unknown))
     ids = {column: [*ids, *accepted.ids[column]] for column, ids in offered.ids.items()}
     return Speakers(ids, offered.names)
 

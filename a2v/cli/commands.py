@@ -86,7 +86,7 @@ from a2v.cli.portrait import CONSENT, POSE_ID, check_portrait_options, serve_por
 from a2v.cli.recording_files import find_recordings, table_among, write_table
 from a2v.cli.recordings import open_staging, read_audio, read_background, upload_recordings
 from a2v.cli.renderers import open_renderer
-from a2v.cli.speaking import check_speech, choose_voice, read_text
+from a2v.cli.speaking import Speaker, check_speech, choose_voice, find_speaker, read_text
 from a2v.cli.targets import check_kept, check_targets, container_of, output_folder, recording_of
 from a2v.cli.terminal import eprint, plural, program
 from a2v.cli.tracking import CommandTimeoutError, time_limit, track_videos
@@ -243,7 +243,7 @@ async def generate(
     /,
     *,
     model_id: Annotated[
-        str | None, Parameter(metavar="ID", help="Character that speaks; see `a2v characters`.")
+        str | None, Parameter(metavar="ID", help="Character that speaks, or its name; see `a2v characters`.")
     ] = None,
     pose_id: Annotated[
         str | None, Parameter(metavar="ID", help="Pose of an avatar that speaks; see `a2v avatars`.")
@@ -286,8 +286,9 @@ async def generate(
     background, pictures = read_background(video.background, server)
     options = video.options(container=container_of(output), background=background)
     options |= caption_options(captions, captions_file, is_file=bool(files))
-    job_for = partial(read_job, model_id=model_id, pose_id=pose_id, with_mask=wants_mask, options=options)
-    job_for(audio_url)
+    job_for = partial(read_job, with_mask=wants_mask, options=options)
+    speaker = Speaker.stand_in(model_id, pose_id)
+    job_for(audio_url, speaker)
     sources = [recording_of(audio), *files, *pictures, *(path for path in (portrait, captions_file) if path)]
     check_targets(output, mask_output, sources, overwrite=overwrite)
     check_kept(server, output, mask_output, with_mask=wants_mask)
@@ -301,7 +302,11 @@ async def generate(
                 await upload_recordings(tracker.client, files, tracker.events)
             if portrait:
                 tracker.events.emit(Info((CONSENT,)))
-            task = await tracker.submit(job_for(await stage(audio_url)), target=output, mask_target=mask_output)
+            else:
+                speaker = await find_speaker(tracker.client, model_id, pose_id)
+            task = await tracker.submit(
+                job_for(await stage(audio_url), speaker), target=output, mask_target=mask_output
+            )
             await tracker.follow(task, overwrite=overwrite, timeout=limit.for_videos)
 
 
@@ -352,12 +357,10 @@ async def say(
     background, pictures = read_background(video.background, server)
     job_for = partial(
         read_job,
-        model_id=speaker.model_id,
-        pose_id=speaker.pose_id,
         with_mask=speaker.with_mask or mask_output is not None,
         options=video.options(container=container_of(output), background=background) | ways.options,
     )
-    job_for("https://example.com/speech.wav")
+    job_for("https://example.com/speech.wav", Speaker.stand_in(speaker.model_id, speaker.pose_id))
     check_speech(spoken, voice)
     check_targets(output, mask_output, [*pictures, *([text_file] if text_file else [])], overwrite=overwrite)
     if ways.files:
@@ -366,11 +369,13 @@ async def say(
     with time_limit(timeout) as limit:
         async with track_videos(server, limit, pictures) as tracker:
             client = tracker.client
-            voice = voice or await choose_voice(client, speaker.model_id, speaker.pose_id)
+            found = await find_speaker(client, speaker.model_id, speaker.pose_id)
+            job_for("https://example.com/speech.wav", found)
+            voice = voice or await choose_voice(client, found.gender)
             with tracker.events.activity("synthesizing the text"):
                 speech = await client.voices.generate(text=spoken, voice_name=voice)
             try:
-                task = await tracker.submit(job_for(speech.url), target=output, mask_target=mask_output)
+                task = await tracker.submit(job_for(speech.url, found), target=output, mask_target=mask_output)
             except A2VError as error:
                 if server.keeps_videos and not isinstance(error, SubmissionUnknownError):
                     error.add_note("The text was synthesized. Submit the video without paying for that again:")

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from cyclopts import Token
 
+    from a2v.cli.speaking import Speaker
+
 DEFAULT_SIZE = 512
 
 
@@ -220,7 +222,7 @@ class SpeakerOptions:
     """Who speaks recordings.
 
     Attributes:
-        model_id: Character that speaks; see `a2v characters`.
+        model_id: Character that speaks, or its name; see `a2v characters`.
         pose_id: Pose of an avatar that speaks; see `a2v avatars`.
         with_mask: Render a mask too; requires --pose-id.
     """
@@ -429,20 +431,18 @@ class EngineOptions:
     tls_key: OptionalPath = None
 
 
-def read_job(
-    audio_url: str, *, model_id: str | None, pose_id: str | None, with_mask: bool, options: dict[str, Any]
-) -> Job:
+def read_job(audio_url: str, speaker: Speaker, *, with_mask: bool, options: dict[str, Any]) -> Job:
     """Return the job that the arguments of ``a2v generate`` describe.
 
     Raises:
         UsageError: An argument is missing or invalid.
     """
-    if model_id is None and pose_id is None:
+    if speaker.model_id is None and speaker.pose_id is None:
         raise UsageError("choose who speaks: --model-id (see `a2v characters`) or --pose-id (see `a2v avatars`)")
     try:
         # The overloads forbid what the job itself refuses.
         job: Job = Job(  # type: ignore[call-overload]
-            model_id, audio_url, pose_id=pose_id, with_mask=with_mask, options=options
+            speaker.model_id, audio_url, pose_id=speaker.pose_id, with_mask=with_mask, options=options
         )
     except ValueError as error:
         raise UsageError(str(error)) from None

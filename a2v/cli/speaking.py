@@ -1,23 +1,72 @@
-"""The text and the voice of ``a2v say``."""
+"""Who speaks in a video, and the text and the voice of ``a2v say``."""
 
 from __future__ import annotations
 
 import io
 import sys
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import IO, TYPE_CHECKING
 
-from a2v import A2VError
+from attrs import frozen
+
+from a2v import A2VError, Avatar, Character, NotFoundError
 from a2v._core import wire
+from a2v._core.speakers import Speakers
 from a2v.cli.options import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection
     from pathlib import Path
 
-    from a2v import AsyncA2V, Voice
+    from a2v import AsyncA2V
 
 _MOST_BYTES = 1 << 20
+
+
+@frozen
+class Speaker:
+    """The character or the pose that speaks in a video; its gender is empty if that is unknown."""
+
+    model_id: str | None
+    pose_id: str | None
+    gender: str = ""
+
+    @classmethod
+    def stand_in(cls, model_id: str | None, pose_id: str | None) -> Speaker:
+        """Return a speaker for checks before the server is asked: the name of a character may contain spaces."""
+        return cls(model_id and model_id.strip(" ").replace(" ", "_"), pose_id)
+
+
+async def list_speakers(client: AsyncA2V, columns: Collection[str]) -> list[Character | Avatar]:
+    """Return the characters of a server for ``model_id``, and its avatars for ``pose_id``; none if it has no such list."""
+    found: list[Character | Avatar] = []
+    with suppress(NotFoundError):
+        found += await client.characters.list() if "model_id" in columns else []
+    with suppress(NotFoundError):
+        found += await client.avatars.list() if "pose_id" in columns else []
+    return found
+
+
+async def find_speaker(client: AsyncA2V, model_id: str | None, pose_id: str | None) -> Speaker:
+    """Return the character that an id or a unique name means, or the pose. A server without a list accepts any id.
+
+    Raises:
+        UsageError: There is no such character or pose, or there are several characters with this name.
+    """
+    column, given = ("model_id", model_id) if pose_id is None else ("pose_id", pose_id)
+    found = await list_speakers(client, [column])
+    try:
+        chosen = Speakers.of(found).resolve(column, given or "")
+    except ValueError as error:
+        raise UsageError(f"--{column.replace('_', '-')}: {error}") from None
+    genders = [one.gender for one in found if chosen in _ids(one)]
+    return Speaker(
+        chosen if pose_id is None else None, None if pose_id is None else chosen, genders[0] if genders else ""
+    )
+
+
+def _ids(speaker: Character | Avatar) -> list[str]:
+    return [speaker.model_id] if isinstance(speaker, Character) else [pose.pose_id for pose in speaker.poses]
 
 
 def read_text(text: str | None, file: Path | None) -> str:
@@ -68,8 +117,8 @@ def check_speech(text: str, voice: str | None) -> None:
         raise UsageError(str(error).replace("voice_name", "--voice")) from None
 
 
-async def choose_voice(client: AsyncA2V, model_id: str | None, pose_id: str | None) -> str:
-    """Return the first voice whose gender is that of the character, or else the first voice.
+async def choose_voice(client: AsyncA2V, gender: str) -> str:
+    """Return the first voice of a gender, or else the first voice.
 
     Raises:
         A2VError: The server has no voices.
@@ -77,17 +126,4 @@ async def choose_voice(client: AsyncA2V, model_id: str | None, pose_id: str | No
     voices = await client.voices.list()
     if not voices:
         raise A2VError("the server has no voices")
-    gender = await _gender(client, model_id, pose_id) if len({voice.gender for voice in voices}) > 1 else ""
-    return _first(voices, gender).voice_name
-
-
-def _first(voices: Sequence[Voice], gender: str) -> Voice:
-    return next((voice for voice in voices if voice.gender == gender), voices[0])
-
-
-async def _gender(client: AsyncA2V, model_id: str | None, pose_id: str | None) -> str:
-    if pose_id is not None:
-        found = [one.gender for one in await client.avatars.list() if pose_id in {pose.pose_id for pose in one.poses}]
-    else:
-        found = [one.gender for one in await client.characters.list() if one.model_id == model_id]
-    return found[0] if found else ""
+    return next((voice for voice in voices if voice.gender == gender), voices[0]).voice_name

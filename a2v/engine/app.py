@@ -29,6 +29,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from a2v._core import wire
+from a2v._core.speakers import Speakers
 from a2v._values.models import Avatar, Character, Pose, Speech, Video, VideoStatus, Voice
 from a2v.engine import voices
 from a2v.engine.characters import camera_poses
@@ -52,7 +53,7 @@ from a2v.engine.video_response import MEDIA_TYPES, VideoResponse
 from a2v.errors import ConfigurationError, ProtocolError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     from starlette.requests import Request
 
@@ -265,9 +266,20 @@ def _recording_name(engine: Engine, audio_url: str) -> str | None:
 def _find_character(job: Job, known: Characters, settings: Settings) -> EngineCharacter:
     if job.pose_id and settings.revision == "seed":
         raise HTTPException(400, "model_id is missing: this revision of the API has no poses")
-    if job.pose_id:
-        return _find("pose", "pose_id", job.pose_id, known.poses).character
-    return _find("character", "model_id", job.model_id, known.specs)
+    pose = known.poses.get(job.pose_id) if job.pose_id else None
+    spec = pose.character if pose else known.specs.get(job.model_id or "")
+    if spec is None:
+        raise HTTPException(400, _unknown_speaker(job, known))
+    return spec
+
+
+def _unknown_speaker(job: Job, known: Characters) -> str:
+    what, name, value = ("pose", "pose_id", job.pose_id) if job.pose_id else ("character", "model_id", job.model_id)
+    names = [Character(model_id=one.model_id, display_name=one.display_name) for one in known.specs.values()]
+    ids = {"model_id": list(known.specs), "pose_id": list(known.poses)}
+    similar = Speakers(ids, Speakers.of(names).names).similar(name, str(value))
+    advice = f"did you mean {similar!r}?" if similar else f"{name} must be one of: {', '.join(ids[name])}"
+    return f"there is no {what} {value!r}; {advice}"
 
 
 def _check_options(job: Job, engine: Engine) -> None:
@@ -279,12 +291,6 @@ def _check_options(job: Job, engine: Engine) -> None:
         if speech_id_of(job.audio_url or ""):
             raise HTTPException(404, "there is no such speech; speeches are deleted after a day")
         raise HTTPException(400, NO_WORDS)
-
-
-def _find(what: str, name: str, value: str | None, known: Mapping[str, T]) -> T:
-    if value is None or value not in known:
-        raise HTTPException(400, f"there is no {what} {value!r}; {name} must be one of: {', '.join(known)}")
-    return known[value]
 
 
 def _read_checked_job(body: bytes) -> Job:

@@ -245,3 +245,23 @@ def test_captions_beside_recordings(here, service, tmp_path) -> None:
     (tmp_path / "recordings/two.vtt").write_text(f"WEBVTT\n\n{SRT}")
     code, out, _ = here(*command)
     assert (code, "2 videos" in out) == (0, True), out
+
+
+@pytest.mark.parametrize("command", [["generate", "https://x/a.wav"], ["say", "Hello!"]])
+def test_a_character_is_chosen_by_its_name_before_anything_is_submitted(here, service, command) -> None:
+    service.characters = [
+        a2v.Character(model_id="eva_a0008", display_name="Eva 01", gender="female"),
+        a2v.Character(model_id="leo_a0004", display_name="Leo"),
+        a2v.Character(model_id="leo_a0005", display_name="Leo"),
+    ]
+    for name, problem in (
+        ("eva_a8", "there is no character 'eva_a8'; did you mean 'eva_a0008'?"),
+        ("Leo", "2 characters are called 'Leo': use one of 'leo_a0004', 'leo_a0005'"),
+    ):
+        code, _, err = here(*command, "--model-id", name)
+        assert (code, err) == (2, f"a2v: --model-id: {problem}\n")
+    assert not service.syntheses
+    assert not service.submissions
+
+    assert here(*command, "--model-id", "eva 01")[0] == 0
+    assert service.submissions[0].model_id == "eva_a0008"

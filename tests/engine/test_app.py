@@ -196,7 +196,12 @@ async def test_revision_seed_reports_a_failed_render_as_an_error(quick_renders, 
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        ({"model_id": "nobody", "audio_url": "https://example.com/a"}, "eva_a0008"),
+        ({"model_id": "nobody", "audio_url": "https://example.com/a"}, "model_id must be one of: eva_a0008"),
+        (
+            {"model_id": "eva_a08", "audio_url": "https://example.com/a"},
+            "no character 'eva_a08'; did you mean 'eva_a0008'?",
+        ),
+        ({"pose_id": "eva_front", "audio_url": "https://example.com/a"}, "did you mean 'eva_a0008_front'?"),
         ({"audio_url": "https://example.com/a"}, "model_id"),
         ({"model_id": "eva_a0008"}, "audio_url"),
         ({"model_id": "eva_a0008", "audio_url": "hello.wav"}, "audio_url"),
