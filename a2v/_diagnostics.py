@@ -1,18 +1,21 @@
-"""The checks of ``a2v doctor``: the installation, and either one request to the server or a render on this machine."""
+"""The checks of ``a2v doctor``: the installation, the shared budget, and either one request to the server or a render here."""
 
 from __future__ import annotations
 
 import os
 import platform
 import re
+import secrets
 import tempfile
 import time
 import wave
 from email.utils import parsedate_to_datetime
+from functools import partial
 from importlib import import_module, metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+import anyio.to_thread
 from attrs import frozen
 
 from a2v._async.client import AsyncA2V
@@ -20,13 +23,15 @@ from a2v._async.requests.transport import Transport
 from a2v._core import wire
 from a2v._core.rate_limiter import reset_in
 from a2v._core.responses import NoResponse, Retry, classify
+from a2v._core.sealing import Sealer
 from a2v._core.settings import HOSTED, RequestOptions, Secret, resolve_base_url, resolve_token
 from a2v._version import __version__
-from a2v.errors import A2VError
+from a2v.errors import A2VError, ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from a2v._budget.store import Store
     from a2v._core.wire import ApiRequest, Response
     from a2v._values.models import Character
 
@@ -36,6 +41,27 @@ _TIMEOUT = 15.0
 _RENDER_TIMEOUT = 120.0
 # With a larger difference, servers may refuse presigned URLs and tokens that expire.
 _MAX_CLOCK_SKEW = 60.0
+_MOUNTS = "/proc/self/mountinfo"  # Linux
+_NETWORK_FILE_SYSTEMS = frozenset(
+    [
+        "9p",
+        "afs",
+        "beegfs",
+        "ceph",
+        "cifs",
+        "fuse.glusterfs",
+        "fuse.s3fs",
+        "fuse.sshfs",
+        "gfs2",
+        "gpfs",
+        "lustre",
+        "nfs",
+        "nfs4",
+        "ocfs2",
+        "smb3",
+        "smbfs",
+    ]
+)
 
 
 @frozen
@@ -66,19 +92,100 @@ def check_installation() -> list[Check]:
 
 
 async def check_access(
-    token: Secret, token_source: str, base_url: str | None, *, insecure: bool = False
+    token: Secret, token_source: str, base_url: str | None, *, insecure: bool = False, budget: Secret
 ) -> list[Check]:
-    """Check the token and the base URL, and if both are valid, ask the server for its characters.
+    """Check the token, the base URL and the shared budget; if the first two are valid, ask the server for its characters.
 
     Args:
         token: The token.
         token_source: Where it comes from.
         base_url: The server. ``None``: that of ``A2V_BASE_URL``, or the hosted service.
         insecure: Whether the token may be sent unencrypted to private addresses.
+        budget: The shared budget, as for ``check_budget``.
     """
     valid_token, token_check = _token(token, token_source)
     url, url_check = _base_url(base_url, insecure=insecure)
-    return [token_check, url_check, *(await _server(url, valid_token) if url and valid_token else [])]
+    if not url or not valid_token:
+        return [token_check, url_check, *await check_budget(budget)]
+    account = Sealer(valid_token, url).fingerprint
+    return [token_check, url_check, *await check_budget(budget, account), *await _server(url, valid_token)]
+
+
+async def check_budget(budget: Secret, account: str | None = None) -> list[Check]:
+    """Check that the store of a shared budget can be read and written, if there is one.
+
+    Args:
+        budget: Its path or URL. ``None``: that of ``A2V_BUDGET``.
+        account: The account, whose log is read. Entries are written to a log of this check's own.
+    """
+    default = Secret(os.environ.get("A2V_BUDGET"))
+    if budget.value is None and not default.value:
+        return []
+    from a2v._budget.location import resolve_budget  # noqa: PLC0415  # needed by this check only
+
+    try:
+        new_store = resolve_budget(budget, default)
+        stores = [new_store(account)] if account else []
+        stores.append(new_store(f"doctor-{secrets.token_hex(4)}"))
+    except ConfigurationError as error:
+        return [Check("shared budget", "problem", re.sub(r"^budget\b", "--budget", str(error)))]
+    return await anyio.to_thread.run_sync(partial(_try_stores, stores))
+
+
+def _try_stores(stores: list[Store]) -> list[Check]:
+    from a2v._budget.store import Position, StoreUnavailableError  # noqa: PLC0415  # as above
+
+    probe, entry, began = stores[-1], secrets.token_bytes(16), time.monotonic()
+    path: Path | None = getattr(probe, "path", None)
+    try:
+        for store in stores:
+            position = store.exchange(Position(), []).position
+        is_read = probe.exchange(position, [entry]).entries == [entry]
+    except StoreUnavailableError as error:
+        return [Check("shared budget", "problem", f"{probe.name} cannot be used: {error}; {_advice(path, str(error))}")]
+    finally:
+        if path:
+            path.unlink(missing_ok=True)
+    if not is_read:
+        return [Check("shared budget", "problem", f"{probe.name} does not return what was written to it")]
+    seconds = time.monotonic() - began
+    if path is None:
+        version: str = getattr(probe, "version", str)()
+        shown = f"{probe.name}{f' ({version})' if version else ''}"
+        return [Check("shared budget", "ok", f"{shown} can be read and written; responded in {seconds:.2f} s")]
+    shown = str(path).rpartition("-doctor-")[0]
+    if system := _network_file_system(path):
+        words = (
+            f"{shown} is on a network file system ({system}): use a path on this machine, or Redis for several machines"
+        )
+        return [Check("shared budget", "note", words)]
+    return [Check("shared budget", "ok", f"{shown} can be read and written by the processes of this machine")]
+
+
+def _advice(path: Path | None, problem: str) -> str:
+    if path:
+        return "choose a path that this user can write"
+    if "Connection" in problem or "no response" in problem:
+        return "check that the server runs at this address and that this machine may connect to it"
+    return (
+        "check the user name and the password; on keys that begin with a2v:budget: the user needs the commands EVAL, EVALSHA, "
+        "SCRIPT LOAD, LINDEX, LLEN, LRANGE, RPUSH, DEL, EXPIRE and TIME"
+    )
+
+
+def _network_file_system(path: Path) -> str | None:
+    """Return the type of the file system of a path if it is one of a network, as far as the system says."""
+    try:
+        lines = Path(_MOUNTS).read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:  # not Linux
+        return None
+    folder, found = os.path.realpath(path.parent), ("", "")
+    for line in lines:
+        mount, _, source = line.partition(" - ")
+        point = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), (mount.split(" ") + [""] * 5)[4])
+        if point and Path(folder).is_relative_to(point) and len(point) >= len(found[0]):
+            found = point, source.partition(" ")[0]
+    return found[1] if found[1] in _NETWORK_FILE_SYSTEMS else None
 
 
 async def check_characters(folder: Path) -> list[Check]:

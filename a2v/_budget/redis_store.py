@@ -134,6 +134,15 @@ class RedisStore:
     def listen(self, listener: Callable[[], object]) -> None:
         """See ``Store``. There are no listeners."""
 
+    def version(self) -> str:
+        """Return the name and the version of the server; empty if it does not say."""
+        try:
+            facts: Any = self._client.info("server")
+        except (redis.RedisError, OSError):
+            return ""
+        name = "Valkey" if "valkey_version" in facts else "Redis"
+        return f"{name} {facts.get(f'{name.lower()}_version', '')}".rstrip()
+
     def _read(self, answer: Any, started: float, ended: float) -> Exchanged:
         header, count, new, seconds, microseconds = answer
         written_by, _, generation = header.decode("ascii", "replace").rpartition(" ")

@@ -15,6 +15,7 @@ import a2v
 from a2v._budget.redis_store import RedisStore, without_password
 from a2v._budget.store import Append, Position, StoreUnavailableError
 from a2v._core.settings import Secret
+from a2v._diagnostics import check_budget
 from a2v.testing import FixedWindow, Service
 from tests.budget.conftest import free_port
 from tests.certificates import Certificate
@@ -214,3 +215,21 @@ def test_each_of_many_processes_gets_its_share(start_member, start_redis, tmp_pa
     assert max(max(calls) for calls in seconds) < 75
     assert not [call for call in service.calls if call.status == 429]
     assert min(in_first_window) >= 6  # an equal share is 9, but processes begin one after another
+
+
+@pytest.mark.anyio
+async def test_doctor_says_what_a_user_of_redis_may_not_do(redis_server, monkeypatch) -> None:
+    monkeypatch.delenv("A2V_BUDGET", raising=False)
+    ((state, words),) = [(one.state, one.words) for one in await check_budget(Secret(redis_server.url), "account")]
+    assert state == "ok"
+    assert "can be read and written" in words
+    assert "(Redis " in words or "(Valkey " in words
+
+    admin = redis.Redis.from_url(redis_server.url)
+    admin.acl_setuser("weak", enabled=True, passwords=["+s3cret-word"], keys=["*"], commands=["+@read", "+ping"])
+    admin.close()
+    url = redis_server.url.replace("redis://", "redis://weak:s3cret-word@")
+    ((state, words),) = [(one.state, one.words) for one in await check_budget(Secret(url))]
+    assert state == "problem"
+    assert "the user needs the commands EVAL" in words
+    assert "s3cret-word" not in words

@@ -246,3 +246,55 @@ def test_the_files_of_a_folder_of_characters(doctor, tmp_path):
     assert (code, checks["characters"]) == (1, ("problem", "bad.toml: features.eyes must be between 0 and 1, got 8"))
     checks = doctor("--characters", str(tmp_path / "nowhere"))[1]
     assert checks["characters"] == ("problem", f"{tmp_path / 'nowhere'} cannot be read: No such file or directory")
+
+
+def test_a_shared_budget_in_a_file(doctor, monkeypatch, tmp_path):
+    assert "shared budget" not in doctor()[1]
+    path = tmp_path / "a2v.budget"
+    monkeypatch.setenv("A2V_BUDGET", str(path))
+    code, checks, _ = doctor()
+    assert (code, checks["shared budget"]) == (
+        0, ("ok", f"{path} can be read and written by the processes of this machine"),
+    )  # fmt: skip
+    (log,) = tmp_path.glob("a2v.budget-*")  # of the account; that of the check is removed
+
+    log.chmod(0o666)
+    code, checks, _ = doctor()
+    assert (code, checks["shared budget"][0]) == (1, "problem")
+    assert "other users can write it; run chmod 600 on it" in checks["shared budget"][1]
+    log.write_text("my notes")
+    log.chmod(0o600)
+    state, words = doctor()[1]["shared budget"]
+    assert (state, "is not a budget of a2v; choose another path" in words) == ("problem", True)
+
+    code, checks, _ = doctor("--budget", str(tmp_path / "nowhere" / "a2v.budget"))
+    assert (code, checks["shared budget"]) == (
+        1, ("problem", f"--budget: there is no folder {tmp_path / 'nowhere'}; create it first"),
+    )  # fmt: skip
+    code, _, err = doctor("--local", "--budget", "x")
+    assert (code, "remove --budget" in err) == (2, True)
+
+
+def test_a_shared_budget_on_a_network_file_system(doctor, monkeypatch, tmp_path):
+    mounts = tmp_path / "mountinfo"
+    folder = tmp_path / "my share"
+    folder.mkdir()
+    escaped = str(folder).replace(" ", "\\040")
+    mounts.write_text(
+        f"22 1 8:1 / / rw - ext4 /dev/sda1 rw\n36 22 0:30 / {escaped} rw shared:1 - nfs4 host:/a rw\nnothing\n"
+    )
+    monkeypatch.setattr("a2v._diagnostics._MOUNTS", str(mounts))
+    code, checks, _ = doctor("--budget", str(folder / "a2v.budget"))
+    assert (code, checks["shared budget"][0]) == (0, "note")
+    assert "is on a network file system (nfs4): use a path on this machine, or Redis" in checks["shared budget"][1]
+    assert doctor("--budget", str(tmp_path / "a2v.budget"))[1]["shared budget"][0] == "ok"
+
+
+def test_a_shared_budget_in_a_redis_that_is_not_there(doctor, closed_port):
+    pytest.importorskip("redis")
+    code, checks, err = doctor("--budget", f"redis://me:s3cret-word@127.0.0.1:{closed_port}/0")
+    state, words = checks["shared budget"]
+    assert (code, state) == (1, "problem")
+    assert f"redis://127.0.0.1:{closed_port}/0 cannot be used" in words
+    assert "check that the server runs at this address" in words
+    assert "s3cret-word" not in words + err
