@@ -1,4 +1,4 @@
-"""Run the engine: ``LocalEngine`` for the length of an ``async with`` block, ``serve`` until the process is asked to stop.
+"""Run the engine: ``LocalEngine`` for the length of a block, ``serve`` until the process is asked to stop.
 
 Both run uvicorn on asyncio with the socket, the connections and the shutdown of this module:
 
@@ -42,9 +42,11 @@ if TYPE_CHECKING:
 
 
 class LocalEngine:
-    """An engine on this machine for the length of an ``async with`` block.
+    """An engine on this machine for the length of a ``with`` or ``async with`` block.
 
-    It runs in a thread of its own, so the block may run on asyncio or trio:
+    It runs in a thread of its own, so the block may be synchronous, or run on asyncio or trio:
+
+        with LocalEngine() as engine, A2V(engine.token, base_url=engine.base_url) as client: ...
 
         async with LocalEngine() as engine, AsyncA2V(engine.token, base_url=engine.base_url) as client: ...
 
@@ -99,7 +101,36 @@ class LocalEngine:
         """The token that clients must send."""
         return self._settings.token
 
+    def __enter__(self) -> Self:
+        started = self._start()
+        try:
+            started.result()
+        except BaseException:
+            self._stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._stop()
+
     async def __aenter__(self) -> Self:
+        started = self._start()
+        try:
+            await anyio.to_thread.run_sync(started.result, abandon_on_cancel=True)
+        except BaseException:
+            await self._stop_in_thread()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._stop_in_thread()
+
+    def _start(self) -> Future[None]:
+        """Start the thread of the engine; return what becomes done when it accepts requests."""
         started: Future[None] = Future()
         certificate = tls.load(self._settings)
         app = create_app(self._settings)
@@ -109,22 +140,15 @@ class LocalEngine:
         self._server = _Server(app, self._settings, sock, ready, certificate, grace_seconds=1)
         self._thread = threading.Thread(target=_run, args=(self._server, started), name="a2v engine", daemon=True)
         self._thread.start()
-        try:
-            await anyio.to_thread.run_sync(started.result, abandon_on_cancel=True)
-        except BaseException:
-            await self._stop()
-            raise
-        return self
+        return started
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self._stop()
-
-    async def _stop(self) -> None:
+    def _stop(self) -> None:
         self._server.should_exit = True
+        self._thread.join()
+
+    async def _stop_in_thread(self) -> None:
         with anyio.CancelScope(shield=True):
-            await anyio.to_thread.run_sync(self._thread.join)
+            await anyio.to_thread.run_sync(self._stop)
 
 
 def _run(server: _Server, started: Future[None]) -> None:

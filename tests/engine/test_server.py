@@ -132,6 +132,21 @@ async def test_leaving_the_block_kills_renders_and_leaves_nothing(recordings, sa
     assert "a2v engine" not in {thread.name for thread in set(threading.enumerate()) - before}
 
 
+def test_a_synchronous_block(quick_renders, recordings, say, tmp_path, data_dir):
+    with (
+        LocalEngine(data_dir=data_dir, allow_files=recordings) as engine,
+        a2v.A2V(engine.token, base_url=engine.base_url) as client,
+    ):
+        task = client.videos.generate(model_id="eva_a0008", audio_url=say("hello"))
+        assert task.wait().status is a2v.VideoStatus.FINISHED
+        with pytest.raises(ConfigurationError, match="another engine"), LocalEngine(data_dir=data_dir):
+            raise AssertionError("it should not get here")
+    assert not answers(engine)
+    with pytest.raises(RuntimeError, match="of the block"), LocalEngine() as engine:
+        raise RuntimeError("of the block")
+    assert not answers(engine)
+
+
 @pytest.mark.anyio
 async def test_leaving_the_block_does_not_wait_for_a_client_that_does_not_read(
     quick_renders, recordings, say, poll_until, data_dir
