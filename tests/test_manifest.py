@@ -507,3 +507,25 @@ class TestTexts:
     def test_rows_of_other_sources(self) -> None:
         job = a2v.Job("eva", text="Hello!", voice_name="heart")
         assert a2v.read_manifest([job, {"model_id": "eva", "text": "Hello!", "voice name": "heart"}]) == [job, job]
+
+
+@pytest.mark.parametrize(
+    ("header", "column"),
+    [
+        ("naem", "name"),
+        ("Names", "name"),
+        ("nam", "name"),
+        ("With-Masks", "with_mask"),
+        ("optoins", "options"),
+        ("option", "options"),
+        ("game", None),
+        ("same", None),
+        ("frame", None),
+        ("motions", None),
+        ("notes", None),
+        ("mask", None),
+        ("", None),
+    ],
+)
+def test_a_header_that_is_another_word_is_no_misspelling(header: str, column: str | None) -> None:
+    assert manifest_rows.similar_column(header, ["name", "with_mask", "options"]) == column

@@ -94,9 +94,13 @@ def column_of(header: str) -> str | None:
 
 
 def similar_column(header: str, columns: Iterable[str]) -> str | None:
-    """Return the column whose name is most similar to a header; ``None`` if none is: ``naem`` is similar to ``name``."""
-    names = {column.replace("_", ""): column for column in columns}
-    found = get_close_matches(_plain(header), names, n=1, cutoff=_SIMILAR)
+    """Return the column whose name is most similar to a header; ``None`` if none is.
+
+    ``naem`` is similar to ``name``, and ``game`` is another word: typing mistakes rarely concern the first letter.
+    """
+    plain = _plain(header)
+    names = {column.replace("_", ""): column for column in columns if plain[:1] == column[:1]}
+    found = get_close_matches(plain, names, n=1, cutoff=_SIMILAR)
     return names[found[0]] if found else None
 
 

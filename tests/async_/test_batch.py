@@ -39,6 +39,15 @@ async def test_outcomes_come_as_they_complete(service, make_client) -> None:
     assert [service.jobs[f"v{n}"]["audio_url"] for n in (1, 2, 3)] == [job.audio_url for job in todo]
 
 
+async def test_its_repr_tells_the_progress(service, make_client) -> None:
+    async with make_client() as client, client.batch(jobs("a", "b")) as batch:
+        url = repr(client).removeprefix("<AsyncA2V ")
+        assert repr(batch) == f"<AsyncBatch 0 of 2 done {url}"
+        await outcomes(batch)
+        assert repr(batch) == f"<AsyncBatch 2 of 2 done {url}"
+    assert repr(a2v.AsyncBatch.__new__(a2v.AsyncBatch)) == "<AsyncBatch not initialized>"
+
+
 async def test_an_empty_batch(service, make_client) -> None:
     async with make_client() as client, client.batch([]) as batch:
         assert await outcomes(batch) == []

@@ -145,6 +145,7 @@ def test_a_batch_whose_jobs_use_the_client_themselves(client, tmp_path):
 def test_a_batch_shows_its_progress_in_notebooks(client):
     jobs = [a2v.Job("eva_a0008", AUDIO) for _ in range(2)]
     assert "2 waiting of 2" in client.batch(jobs)._repr_html_()
+    assert "Batch 0 of 2 done http" in repr(client.batch(jobs))
     with client.batch(jobs) as batch:
         assert all(outcome.ok for outcome in batch)
         assert "2 finished of 2" in batch._repr_html_()

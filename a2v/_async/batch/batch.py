@@ -57,7 +57,10 @@ class AsyncBatch(HoldsSecret):
 
     def __repr__(self) -> str:
         # An error report may show a batch whose constructor failed.
-        return f"<{type(self).__name__} jobs={len(getattr(self, '_jobs', ()))}>"
+        if not hasattr(self, "_waiting"):
+            return f"<{type(self).__name__} not initialized>"
+        progress = self.progress
+        return f"<{type(self).__name__} {progress.done} of {progress.total} done {self._session.base_url}>"
 
     # -- the context --------------------------------------------------------------------------------------------------
 
