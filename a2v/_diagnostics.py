@@ -142,7 +142,7 @@ def _try_stores(stores: list[Store]) -> list[Check]:
             position = store.exchange(Position(), []).position
         is_read = probe.exchange(position, [entry]).entries == [entry]
     except StoreUnavailableError as error:
-        return [Check("shared budget", "problem", f"{probe.name} cannot be used: {error}; {_advice(path, str(error))}")]
+        return [Check("shared budget", "problem", f"{probe.name} cannot be used: {error}{_advice(path, str(error))}")]
     finally:
         if path:
             path.unlink(missing_ok=True)
@@ -163,14 +163,14 @@ def _try_stores(stores: list[Store]) -> list[Check]:
 
 
 def _advice(path: Path | None, problem: str) -> str:
+    """Return what to do about a store that cannot be used, unless the problem says it."""
     if path:
-        return "choose a path that this user can write"
-    if "Connection" in problem or "no response" in problem:
-        return "check that the server runs at this address and that this machine may connect to it"
-    return (
-        "check the user name and the password; on keys that begin with a2v:budget: the user needs the commands EVAL, EVALSHA, "
-        "SCRIPT LOAD, LINDEX, LLEN, LRANGE, RPUSH, DEL, EXPIRE and TIME"
-    )
+        return "; choose a path that this user can write"
+    if "may not" in problem:
+        return " (it needs EVAL, EVALSHA, SCRIPT LOAD, LINDEX, LLEN, LRANGE, RPUSH, DEL, EXPIRE and TIME)"
+    if "connection" in problem or "no response" in problem:
+        return "; check that the server runs at this address and that this machine may connect to it"
+    return ""
 
 
 def _network_file_system(path: Path) -> str | None:

@@ -94,6 +94,12 @@ def test_batches_downloads_and_responses_bring_their_libraries_when_used() -> No
     }
 
 
+def test_help_needs_neither_the_http_library_nor_the_code_of_batches() -> None:
+    loaded = set(python("import a2v.cli.commands, sys; print(*sys.modules)").split())
+    assert "a2v.cli.tracking" in loaded
+    assert not loaded & {"httpx", "sqlite3", "a2v._async.client", "a2v.cli.batch_run", "a2v.engine", "a2v.manifest"}
+
+
 def test_an_import_does_no_work() -> None:
     """No thread, no socket, no TLS context: constructing a client is cheap too."""
     # httpcore imports trio where that is installed, which asks the system for a library.

@@ -36,6 +36,8 @@ VOICE_LIST = "/v1/tts/voice.list"
 VOICE_GENERATE = "/v1/tts/voice.generate"
 UPLOADS = "/v1/a2v/uploads"
 """An addition of the local engine, which hosted services do not have."""
+UPLOAD = "upload://"
+"""How the ``audio_url`` of an upload begins."""
 
 OK = 0
 TOO_MANY_REQUESTS = 1009

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from attrs import evolve, field, frozen
 
 from a2v import A2VError, Job, JobState, ManifestError, RowError, SubmissionUnknownError, WaitTimeoutError
-from a2v._async.requests.uploads import UPLOAD
+from a2v._core import wire
 from a2v._core.file_names import file_names, name_key
 from a2v._core.file_urls import path_from_url
 from a2v._core.job_errors import is_lost, state_after
@@ -316,7 +316,7 @@ class BatchReader:
         except UsageError as error:
             self._advice.update(dict.fromkeys(getattr(error, "__notes__", ())))
             return ValueError(str(error))
-        self._uploads.update((url, path) for path in paths if url.startswith(UPLOAD))
+        self._uploads.update((url, path) for path in paths if url.startswith(wire.UPLOAD))
         return url
 
     def _raise(self, what: str, errors: Sequence[RowError]) -> None:

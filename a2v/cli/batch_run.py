@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import time
 from collections import Counter
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from contextlib import AsyncExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,13 +59,13 @@ from a2v.cli.recordings import (
 )
 from a2v.cli.renderers import Renderer, open_renderer
 from a2v.cli.report import check_report, write_report
-from a2v.cli.speaking import list_speakers
+from a2v.cli.speaking import list_speakers, local_speakers
 from a2v.cli.targets import check_folder, check_videos, output_folder
 from a2v.cli.terminal import eprint, plural
 from a2v.cli.tracking import continues, emit_repeatedly
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
 
     from a2v import AsyncBatch, JournalEntry
@@ -173,23 +173,14 @@ class _Connection:
     stack: AsyncExitStack
     _client: AsyncA2V | None = field(default=None, init=False)
 
-    @asynccontextmanager
-    async def for_questions(self) -> AsyncIterator[AsyncA2V]:
-        """Return a client for what is asked before the batch begins."""
-        if self.server.local:
-            # Another engine than that of the batch: if there are errors, the batch leaves no folder behind.
-            async with connect(evolve(self.server, data_dir=None), []) as client:
-                yield client
-        else:
-            yield await self._of_elsewhere()
-
     async def for_jobs(self, stack: AsyncExitStack) -> AsyncA2V:
         """Return the client of the jobs. A local engine stops at the end of the stack."""
         if self.server.local:
             return await stack.enter_async_context(connect(self.server, []))
-        return await self._of_elsewhere()
+        return await self.for_questions()
 
-    async def _of_elsewhere(self) -> AsyncA2V:
+    async def for_questions(self) -> AsyncA2V:
+        """Return a client of a server elsewhere, also for what is asked before the batch begins."""
         if self._client is None:
             self._client = await self.stack.enter_async_context(connect(self.server, []))
         return self._client
@@ -263,7 +254,11 @@ def _accepted_speakers(journal: Path) -> Speakers:
 
 async def _ask_for_speakers(connection: _Connection, accepted: Speakers, *, dry_run: bool) -> Speakers:
     """Return the characters and poses of the server, and those that it has accepted before."""
-    async with connection.for_questions() as connected:
+    if connection.server.local:
+        # Without an engine: if there are errors, the batch leaves no folder behind.
+        offered = Speakers.of(await local_speakers(connection.server))
+    else:
+        connected = await connection.for_questions()
         client = connected.with_options(timeout=_DRY_RUN_TIMEOUT, max_retries=0) if dry_run else connected
         offered = Speakers.of(await list_speakers(client, accepted.unknown))
     ids = {column: [*ids, *accepted.ids[column]] for column, ids in offered.ids.items()}
@@ -411,8 +406,8 @@ class _BatchRun:
         if not self.manifest.uploads:
             return
         try:
-            async with self.connection.for_questions() as connected:
-                accepted = await connected.with_options(timeout=_DRY_RUN_TIMEOUT, max_retries=0).accepts_uploads()
+            connected = await self.connection.for_questions()
+            accepted = await connected.with_options(timeout=_DRY_RUN_TIMEOUT, max_retries=0).accepts_uploads()
         except (A2VError, UsageError) as error:
             self.events.emit(Warned(f"whether the server accepts uploads was not checked: {error}"))
             return
@@ -529,7 +524,7 @@ class _BatchRun:
             write_report(self.report, jobs)
         except OSError as error:
             reason = f"the report {self.report} cannot be written: {error.strerror}"
-            eprint(f"a2v: {reason}")
+            eprint(f"a2v: {reason}", colour="red")
             return reason
         return None
 

@@ -34,11 +34,9 @@ from a2v import (
     __version__,
     _threads,
 )
-from a2v._async.requests.uploads import UPLOAD
+from a2v._core import wire
 from a2v._core.settings import Secret
 from a2v._unicode_paths import find_existing
-from a2v.cli.batch_manifest import BatchSource
-from a2v.cli.batch_run import run_batch, show_journal
 from a2v.cli.captions import CaptionWays, caption_options, check_caption_files, write_caption_files
 from a2v.cli.character_files import check_characters, new_character
 from a2v.cli.connection import connect, needs_extra, read_token
@@ -83,7 +81,6 @@ from a2v.cli.options import (
     read_job,
 )
 from a2v.cli.portrait import CONSENT, POSE_ID, check_portrait_options, serve_portrait
-from a2v.cli.recording_files import find_recordings, table_among, write_table
 from a2v.cli.recordings import open_staging, read_audio, read_background, upload_recordings
 from a2v.cli.renderers import open_renderer
 from a2v.cli.speaking import Speaker, check_speech, choose_voice, find_speaker, read_text
@@ -298,12 +295,12 @@ async def generate(
             track_videos(server, limit, [*files, *pictures]) as tracker,
             open_staging(staging, server, [audio_url], tracker.events) as stage,
         ):
-            if audio_url.startswith(UPLOAD):
-                await upload_recordings(tracker.client, files, tracker.events)
             if portrait:
                 tracker.events.emit(Info((CONSENT,)))
             else:
                 speaker = await find_speaker(tracker.client, model_id, pose_id)
+            if audio_url.startswith(wire.UPLOAD):
+                await upload_recordings(tracker.client, files, tracker.events)
             task = await tracker.submit(
                 job_for(await stage(audio_url), speaker), target=output, mask_target=mask_output
             )
@@ -497,6 +494,10 @@ async def batch(
     the path of a file, relative to the table; the hosted service then needs --stage-to. Each video is named after its recording,
     unless the table has a column name.
     """
+    # Batches have much code of their own.
+    from a2v.cli.batch_manifest import BatchSource  # noqa: PLC0415
+    from a2v.cli.batch_run import run_batch  # noqa: PLC0415
+
     source = BatchSource.of(sources, speaker)
     # The folder as the disk spells it (NFC or NFD): under another spelling there would be no journal, and all would be
     # submitted again.
@@ -525,6 +526,8 @@ def manifest_table(
 
     Paths in the table are relative to its folder, or to the current folder if it is written to standard output.
     """
+    from a2v.cli.recording_files import find_recordings, table_among, write_table  # noqa: PLC0415  # loads what reads tables
+
     if not sources:
         raise UsageError("manifest needs a folder or files of recordings")
     if table := table_among(sources):
@@ -535,7 +538,8 @@ def manifest_table(
         raise UsageError(f"--output: {output} exists; add --overwrite to replace it")
     recordings = find_recordings(sources)
     write_table(recordings, speaker, output, as_json=as_json)
-    eprint(*(f"a2v: {notice}" for notice in recordings.notices))
+    for notice in recordings.notices:
+        eprint(f"a2v: {notice}", colour="yellow")
 
 
 @_command(10, OFFLINE, "a2v journal videos/a2v-batch.db", synonyms=("log", "progress"))
@@ -547,6 +551,8 @@ def journal(
     verbose: Annotated[Verbose, Parameter(help="Log to standard error what the command does.")] = 0,
 ) -> None:
     """Show the state of each job of a batch, also while the batch runs."""
+    from a2v.cli.batch_run import show_journal  # noqa: PLC0415  # as above
+
     log_command(verbose)
     show_journal(find_existing(path), as_json=as_json)
 
@@ -633,27 +639,32 @@ async def doctor(
     base_url: Url = None,
     token_file: TokenFile = None,
     insecure: Flag = False,
+    budget: Annotated[str | None, Parameter(metavar="PATH|URL")] = None,
     characters: OptionalFolder = None,
     as_json: AsJson = False,
     verbose: Verbose = 0,
 ) -> None:
     """Check that the server accepts your token or, with --local, that this machine can render.
 
-    Without --local, the server is checked if a token or a server is set, and this machine otherwise. The only request to the server
-    is for its characters. To check this machine, a video of a third of a second is rendered. Exits with 1 if there is a problem.
+    Without --local, the server is checked if a token or a server is set, and this machine otherwise. A shared budget
+    is checked too. The only request to the server is for its characters. To check this machine, a video of a third of a second is
+    rendered. Exits with 1 if there is a problem.
 
     Args:
         local: Check this machine, not a server.
         base_url: URL of the server. Default: A2V_BASE_URL, or the hosted service.
         token_file: File with the token, or - for standard input. Default: the token in A2V_TOKEN.
         insecure: Allow http:// to private addresses.
+        budget: Rate limit shared with other processes, whose file or server is checked. Default: A2V_BUDGET.
         characters: Folder of your own characters, whose files are checked too.
         as_json: Print one JSON object: ok, and the name, state (ok, note or problem) and words of each check.
         verbose: Log to standard error what the command does; -vv: also each step of each HTTP request.
     """
     from a2v import _diagnostics  # noqa: PLC0415  # needed by this command only
 
-    elsewhere = given_options({"base_url": base_url, "token_file": token_file, "insecure": insecure})
+    shared = Secret(budget)
+    elsewhere = given_options({"base_url": base_url, "token_file": token_file, "insecure": insecure, "budget": budget})
+    del budget  # its URL may have a password, and error reports may show local variables
     if local and elsewhere:
         raise UsageError(f"--local checks this machine: remove {elsewhere}")
     log_command(verbose)
@@ -663,15 +674,15 @@ async def doctor(
     names_server = base_url or token_file or os.environ.get("A2V_BASE_URL") or os.environ.get("A2V_TOKEN")
     if local or not names_server:
         checks += await _diagnostics.check_rendering(characters)
-        checks += [] if local else [_diagnostics.NO_TOKEN]
+        checks += [] if local else [_diagnostics.NO_TOKEN, *await _diagnostics.check_budget(shared)]
     else:
-        checks += await _check_server(base_url, token_file, insecure=insecure)
+        checks += await _check_server(base_url, token_file, shared, insecure=insecure)
     open_renderer(as_json=as_json).render(ChecksCompleted(checks))
     if problems := [check.name for check in checks if check.state == "problem"]:
         raise A2VError(f"{len(problems)} of {len(checks)} checks found a problem: {', '.join(problems)}")
 
 
-async def _check_server(base_url: str | None, token_file: str | None, *, insecure: bool) -> list[Check]:
+async def _check_server(base_url: str | None, token_file: str | None, budget: Secret, *, insecure: bool) -> list[Check]:
     from a2v._diagnostics import Check, check_access  # noqa: PLC0415  # needed by this command only
 
     token, unreadable = Secret(None), []
@@ -679,7 +690,7 @@ async def _check_server(base_url: str | None, token_file: str | None, *, insecur
         token = Secret(read_token(token_file))
     except UsageError as error:
         unreadable = [Check("token", "problem", str(error))]
-    access = await check_access(token, token_file or "A2V_TOKEN", base_url, insecure=insecure)
+    access = await check_access(token, token_file or "A2V_TOKEN", base_url, insecure=insecure, budget=budget)
     return [*unreadable, *(access[1:] if unreadable else access)]
 
 
@@ -763,7 +774,12 @@ def run(arguments: list[str]) -> int:
     except (KeyboardInterrupt, asyncio.CancelledError):
         return INTERRUPTED
     except (A2VError, CycloptsError, UsageError, CommandTimeoutError, OSError) as error:
-        eprint(f"a2v: {_message(error)}", *map("  {}".format, _row_errors(error)), *getattr(error, "__notes__", ()))
+        eprint(
+            f"a2v: {_message(error)}",
+            *map("  {}".format, _row_errors(error)),
+            *getattr(error, "__notes__", ()),
+            colour="red",
+        )
         if isinstance(error, AuthenticationError):
             eprint("Check the token: it is that of A2V_TOKEN, or of --token-file FILE.")
         return _exit_code(error)

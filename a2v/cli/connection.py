@@ -11,13 +11,14 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from a2v import AsyncA2V
 from a2v._core.settings import Secret
 from a2v._unicode_paths import find_existing
 from a2v.cli.options import DEFAULT_SIZE, ServerOptions, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
+
+    from a2v import AsyncA2V
 
 
 @asynccontextmanager
@@ -32,6 +33,8 @@ async def connect(server: ServerOptions, recordings: list[Path], size: int = DEF
     Raises:
         UsageError: There is no token, the options contradict each other, or the extra ``engine`` is not installed.
     """
+    from a2v import AsyncA2V  # noqa: PLC0415  # loads the HTTP library, which help texts do not need
+
     server.check()
     if not server.local:
         token = Secret(read_token(server.token_file))

@@ -17,13 +17,14 @@ from attrs import field, frozen
 
 from a2v import Avatar, Character, Pace, Progress, Video, VideoStatus, Voice
 from a2v._core.settings import Secret
-from a2v._diagnostics import Check
 from a2v.cli.job_status import JobStatus
-from a2v.cli.pictures import Picture
 from a2v.cli.terminal import shown_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from a2v._diagnostics import Check  # noqa: TC004  # attrs does not evaluate annotations
+    from a2v.cli.pictures import Picture  # noqa: TC004  # as above
 
 
 @frozen

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from a2v import StagingError
-from a2v._async.requests.uploads import upload_url
 from a2v._core.file_urls import path_from_url
 from a2v._core.settings import HOSTED
 from a2v._unicode_paths import find_existing
@@ -60,6 +59,8 @@ def read_audio(audio: str, server: ServerOptions, *, staged: bool = False) -> tu
     if not server.local and not staged:
         if server.url == HOSTED:
             raise out_of_reach(audio)
+        from a2v._async.requests.uploads import upload_url  # noqa: PLC0415  # loads the HTTP library, which help texts do not need
+
         try:
             return upload_url(path), [path]
         except StagingError as error:

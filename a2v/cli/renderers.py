@@ -124,7 +124,7 @@ class JsonRenderer(Renderer):
                 all_well = not any(check.state == "problem" for check in checks)
                 self._print({"ok": all_well, "checks": [asdict(check) for check in checks]})
             case Warned(text):
-                eprint(f"a2v: {text}")
+                eprint(f"a2v: {text}", colour="yellow")
             case _:
                 pass
 
@@ -161,7 +161,7 @@ class PlainRenderer(Renderer):
                     _print_fields(job.name, job.state, job.video_id or "", job.detail)
                 eprint(_journal_summary(jobs))
             case Warned(text):
-                eprint(f"a2v: {text}")
+                eprint(f"a2v: {text}", colour="yellow")
             case _:
                 for line in _shared_lines(event):
                     print(clean(line), flush=True)
@@ -250,7 +250,7 @@ class TerminalRenderer(Renderer):
                     )
                 self._console.print(table)
             case Warned(text):
-                eprint(f"a2v: {text}")
+                eprint(f"a2v: {text}", colour="yellow")
             case _:
                 for line in _shared_lines(event):
                     self._print(Text(clean(line)))

@@ -9,9 +9,9 @@ from typing import IO, TYPE_CHECKING
 
 from attrs import frozen
 
-from a2v import A2VError, Avatar, Character, NotFoundError
+from a2v import A2VError, Avatar, Character, NotFoundError, Pose
 from a2v._core import wire
-from a2v._core.speakers import Speakers
+from a2v.cli.connection import needs_extra
 from a2v.cli.options import UsageError
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from a2v import AsyncA2V
+    from a2v.cli.options import ServerOptions
 
 _MOST_BYTES = 1 << 20
 
@@ -47,12 +48,31 @@ async def list_speakers(client: AsyncA2V, columns: Collection[str]) -> list[Char
     return found
 
 
+async def local_speakers(server: ServerOptions) -> list[Character | Avatar]:
+    """Return the characters and avatars that a local engine would have, without starting one.
+
+    Raises:
+        UsageError: The extra ``engine`` is not installed.
+        ConfigurationError: There is no such folder of characters.
+    """
+    with needs_extra():
+        from a2v.engine import Settings  # noqa: PLC0415  # an extra
+        from a2v.engine.characters import camera_poses  # noqa: PLC0415
+        from a2v.engine.characters.catalogue import Catalogue  # noqa: PLC0415
+    known = (await Catalogue(Settings(characters=server.characters).characters).current()).specs
+    characters = [Character(model_id=model_id, display_name=one.display_name) for model_id, one in known.items()]
+    poses = {model_id: [Pose(pose_id=pose.pose_id) for pose in camera_poses(one)] for model_id, one in known.items()}
+    return [*characters, *(Avatar(avatar_id=model_id, poses=tuple(found)) for model_id, found in poses.items())]
+
+
 async def find_speaker(client: AsyncA2V, model_id: str | None, pose_id: str | None) -> Speaker:
     """Return the character that an id or a unique name means, or the pose. A server without a list accepts any id.
 
     Raises:
         UsageError: There is no such character or pose, or there are several characters with this name.
     """
+    from a2v._core.speakers import Speakers  # noqa: PLC0415  # loads what reads tables
+
     column, given = ("model_id", model_id) if pose_id is None else ("pose_id", pose_id)
     found = await list_speakers(client, [column])
     try:

@@ -11,11 +11,14 @@ import shutil
 import sys
 import textwrap
 from pathlib import Path
+from typing import Literal
 
 from a2v._values.text import escape
 
 _MAX_LENGTH = 2000
 _MIN_WIDTH = 20
+_PREFIX = "a2v:"
+_COLOURS = {"red": "\x1b[31m", "yellow": "\x1b[33m"}
 
 
 def clean(text: object) -> str:
@@ -33,19 +36,32 @@ def clean(text: object) -> str:
     return escape(shown)
 
 
-def eprint(*lines: object) -> None:
+def eprint(*lines: object, colour: Literal["red", "yellow"] | None = None) -> None:
     """Print lines to stderr. A closed terminal is ignored, so that the command can still finish its work.
+
+    Args:
+        lines: The lines.
+        colour: The colour of the ``a2v:`` before the first one, on terminals that have colours.
 
     Raises:
         BrokenPipeError: The reader of stderr has gone.
     """
-    for line in lines:
+    for number, line in enumerate(lines):
+        text = _wrapped(clean(line))
+        if colour and not number and text.startswith(_PREFIX) and _has_colours():
+            text = f"{_COLOURS[colour]}{_PREFIX}\x1b[0m{text.removeprefix(_PREFIX)}"
         try:
-            print(_wrapped(clean(line)), file=sys.stderr, flush=True)
+            print(text, file=sys.stderr, flush=True)
         except BrokenPipeError:
             raise
         except OSError:
             return
+
+
+def _has_colours() -> bool:
+    # Older consoles of Windows show escape sequences as text.
+    understands = sys.platform != "win32" or "WT_SESSION" in os.environ
+    return sys.stderr.isatty() and understands and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def _wrapped(line: str) -> str:

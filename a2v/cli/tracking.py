@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 from attrs import define, evolve, field
 
-from a2v import A2VError, AsyncA2V, DownloadError, NotFoundError, Video, VideoStatus
-from a2v._async.requests.session import OUTCOME_UNKNOWN
+from a2v import A2VError, DownloadError, NotFoundError, Video, VideoStatus
 from a2v._values.models import DEFAULT_RENDER_TIMEOUT
 from a2v.cli.connection import connect
 from a2v.cli.events import (
@@ -39,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
     from pathlib import Path
 
-    from a2v import AsyncVideoTask, Job
+    from a2v import AsyncA2V, AsyncVideoTask, Job  # noqa: TC004  # attrs does not evaluate annotations
     from a2v.cli.events import Event
     from a2v.cli.options import ServerOptions
 
@@ -147,6 +146,8 @@ class VideoTracker:
         Raises:
             A2VError: It was not accepted, or the outcome is unknown.
         """
+        from a2v._async.requests.session import OUTCOME_UNKNOWN  # noqa: PLC0415  # loads the HTTP library, as the client does
+
         self.submitting += 1
         try:
             task: AsyncVideoTask = await self.client.videos.generate(  # type: ignore[call-overload, misc]  # checked by `Job`

@@ -231,5 +231,6 @@ async def test_doctor_says_what_a_user_of_redis_may_not_do(redis_server, monkeyp
     url = redis_server.url.replace("redis://", "redis://weak:s3cret-word@")
     ((state, words),) = [(one.state, one.words) for one in await check_budget(Secret(url))]
     assert state == "problem"
-    assert "the user needs the commands EVAL" in words
+    assert "its user may not run scripts" in words
+    assert "it needs EVAL" in words
     assert "s3cret-word" not in words

@@ -75,6 +75,15 @@ class TestWhatIsABatch:
         pose = ("--pose-id", re.search(r"did you mean '(.*?)'", err)[1])
         assert here("batch", "recordings", *pose, "--with-mask", "-o", "v", "--local", "--dry-run")[0] == 0
 
+    def test_unknown_characters_are_reported_without_an_engine(self, here, folder, monkeypatch) -> None:
+        monkeypatch.setattr("a2v.engine.server.LocalEngine._start", None)
+        code, _, err = here("batch", "recordings", "--model-id", "Evi 01", "-o", "v", "--local")
+        assert (code, "did you mean 'eva_a0008'?" in err) == (2, True)
+        assert here("batch", "recordings", "--model-id", "Eva 01", "-o", "v", "--local", "--dry-run")[0] == 0
+        code, _, err = here("batch", "recordings", *EVA, "-o", "v", "--local", "--characters", "nowhere")
+        assert (code, "nowhere" in err) == (2, True)
+        assert not (folder.parent / "v").exists()
+
     @pytest.mark.parametrize(
         ("arguments", "told"),
         [

@@ -19,6 +19,7 @@ from rich.console import Console
 
 from a2v import AsyncA2V, Character, Job, Pace, Progress, Video, VideoStatus
 from a2v.cli.batch_run import progress_events
+from a2v.cli.commands import run
 from a2v.cli.events import (
     BatchProgress,
     EventStream,
@@ -358,3 +359,27 @@ async def test_a_batch_counts_what_is_queued_rendered_and_saved(tmp_path) -> Non
     assert any(progress.rendering == 3 for progress in seen)
     assert all(progress.rendering + progress.saving <= progress.under_way for progress in seen)
     assert (seen[-1].done, seen[-1].rendering, seen[-1].saving) == (3, 0, 0)
+
+
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("stream", "variables", "is_red"),
+    [
+        (_Terminal, {}, True),
+        (_Terminal, {"NO_COLOR": "1"}, False),
+        (_Terminal, {"TERM": "dumb"}, False),
+        (io.StringIO, {}, False),
+    ],
+)
+def test_errors_are_marked_in_red_on_terminals_with_colours(stream, variables, is_red, monkeypatch) -> None:
+    for name, value in ({"TERM": "xterm", "WT_SESSION": "1", "NO_COLOR": ""} | variables).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "stderr", stream())
+    assert run(["get", "a", "--no-such-option"]) == 2
+    first = sys.stderr.getvalue().splitlines()[0]
+    assert first.startswith("\x1b[31ma2v:\x1b[0m " if is_red else "a2v: ")
+    assert ("\x1b" in first.removeprefix("\x1b[31ma2v:\x1b[0m")) is False

@@ -38,8 +38,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-UPLOAD = "upload://"
-"""How the ``audio_url`` of an upload begins."""
 _CHUNK = 256 * 1024
 
 
@@ -143,7 +141,7 @@ class Uploads:
 
 def audio_url_of(sha256: str) -> str:
     """Return the URL of an upload."""
-    return f"{UPLOAD}{sha256}"
+    return f"{wire.UPLOAD}{sha256}"
 
 
 def upload_url(path: Path) -> str:
