@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import anyio
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from a2v._async.destination import Destination
     from a2v._async.download import OnProgress, ResumeStore
     from a2v._async.requests.session import Session
+
+
+_MAX_LISTED = 10  # ids in a note
 
 
 class AsyncVideoTask(HoldsSecret):
@@ -99,7 +103,7 @@ class AsyncVideoTask(HoldsSecret):
         timeout, on_change = arguments.timeout("timeout", timeout), arguments.callback("on_change", on_change)
         if self._video is None or not self._video.is_terminal:
             with Subscription(self._session, {self._video_id: self._submitted_at}, timeout) as subscription:
-                while video := await subscription.next():
+                while video := await _next(subscription, [self]):
                     self._video = video
                     if on_change:
                         on_change(video)
@@ -188,10 +192,22 @@ async def watch_tasks(
         by_id.setdefault(task.video_id, []).append(task)
     submitted_at = {video_id: same[0]._submitted_at for video_id, same in by_id.items()}  # noqa: SLF001  # its module
     with Subscription(session, submitted_at, timeout) as subscription:
-        while video := await subscription.next():
+        while video := await _next(subscription, tasks):
             for task in by_id[video.video_id]:
                 task._video = video  # noqa: SLF001  # its module
             yield video
+
+
+async def _next(subscription: Subscription, tasks: Sequence[AsyncVideoTask]) -> Video | None:
+    """Return the next snapshot. A note on a cancellation, and so on the ``KeyboardInterrupt`` of the sync client, has the ids."""
+    try:
+        return await subscription.next()
+    except anyio.get_cancelled_exc_class() as error:
+        unfinished = dict.fromkeys(task.video_id for task in tasks if not (task.video and task.video.is_terminal))
+        listed = ", ".join(map(repr, islice(unfinished, _MAX_LISTED)))
+        more = f" and {len(unfinished) - _MAX_LISTED} more" if len(unfinished) > _MAX_LISTED else ""
+        error.add_note(f"the server continues to render; client.videos.task(video_id) picks up {listed}{more}")
+        raise
 
 
 async def save(

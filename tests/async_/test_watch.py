@@ -479,3 +479,29 @@ async def test_a_hundred_videos_for_hours(service, make_client) -> None:
         ended = [video.video_id async for video in client.videos.watch(*tasks) if video.is_terminal]
     assert sorted(ended) == sorted(task.video_id for task in tasks)
     assert service.posts == 100
+
+
+async def test_a_cancelled_wait_says_which_videos_continue(service, make_client) -> None:
+    async with make_client() as client:
+        tasks = [client.videos.task(f"v{number}") for number in range(12)]
+        service.plans = {task.video_id: [(0, {"status": "pending"})] for task in tasks}
+        service.plans["v1"] = [(0, {"status": "error"})]
+
+        async def watch() -> None:
+            async for _ in client.videos.watch(*tasks):
+                pass
+
+        async def notes_of(wait) -> list[str]:
+            notes: list[str] = []
+            with anyio.move_on_after(60):
+                try:
+                    await wait()
+                except anyio.get_cancelled_exc_class() as error:
+                    notes += error.__notes__
+                    raise
+            return notes
+
+        note = "the server continues to render; client.videos.task(video_id) picks up "
+        assert await notes_of(tasks[0].wait) == [f"{note}'v0'"]
+        listed = ", ".join(repr(f"v{number}") for number in (0, *range(2, 11)))
+        assert await notes_of(watch) == [f"{note}{listed} and 1 more"]
