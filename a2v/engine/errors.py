@@ -13,6 +13,21 @@ class AudioError(RenderError):
     """The recording cannot be used: not fetchable, not audio, damaged, of an unsupported format, or too long."""
 
 
+class FetchError(AudioError):
+    """The file at a URL of a request cannot be fetched.
+
+    Args:
+        problem: What is wrong, as it follows the name of the field: ``": its server does not respond"``.
+
+    Attributes:
+        problem: The same.
+    """
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(f"audio_url{problem}")
+        self.problem: str = problem
+
+
 class RenderCrashedError(A2VError):
     """The renderer died without a result. This says nothing about the request, so retrying may help."""
 

@@ -34,7 +34,7 @@ import anyio
 import anyio.to_thread
 import httpx
 
-from a2v.engine.errors import AudioError, ResourceExhaustedError
+from a2v.engine.errors import FetchError, ResourceExhaustedError
 from a2v.engine.exhaustion import exhaustion_reason
 
 if TYPE_CHECKING:
@@ -69,22 +69,22 @@ def check_audio_url(audio_url: str) -> None:
     """Check the form of an ``audio_url``.
 
     Raises:
-        AudioError: It can never be fetched; the message says why.
+        FetchError: It can never be fetched; the message says why.
     """
     try:
         parts = urlsplit(audio_url)
     except ValueError as error:
-        raise AudioError(f"audio_url is not a URL: {error}") from None
+        raise FetchError(f" is not a URL: {error}") from None
     scheme = parts.scheme.lower()
     if scheme == "upload" and not re.fullmatch(UPLOAD_URL, audio_url):
-        raise AudioError("audio_url: an upload has the form upload://SHA256, with 64 hexadecimal digits in lower case")
+        raise FetchError(": an upload has the form upload://SHA256, with 64 hexadecimal digits in lower case")
     if scheme in ("file", "upload"):
         return
     if "@" in parts.netloc:
-        raise AudioError("audio_url must not contain a user name or a password")
+        raise FetchError(" must not contain a user name or a password")
     if not re.fullmatch(_NAMED_URL, audio_url) and not re.fullmatch(_IPV6_URL, audio_url):
         rule = "its host may have letters a–z, digits, dots and hyphens (xn--… for other letters)"
-        raise AudioError(f"audio_url must be an http(s):// URL; {rule}")
+        raise FetchError(f" must be an http(s):// URL; {rule}")
 
 
 async def fetch_recording(audio_url: str, destination: Path, settings: Settings) -> None:
@@ -96,7 +96,7 @@ async def fetch_recording(audio_url: str, destination: Path, settings: Settings)
         settings: Which folders and networks are allowed.
 
     Raises:
-        AudioError: The recording is not allowed, not there, too big (100 MiB), or too slow (more than 2 minutes, or less
+        FetchError: The recording is not allowed, not there, too big (100 MiB), or too slow (more than 2 minutes, or less
             than 4 KiB in 30 s).
         ResourceExhaustedError: The machine has run out of something.
         OSError: Likewise, or the destination cannot be written.
@@ -109,7 +109,7 @@ async def fetch_recording(audio_url: str, destination: Path, settings: Settings)
             else:
                 await _download(audio_url, destination, allow_private=settings.allow_private_urls)
     except TimeoutError:
-        raise AudioError(f"audio_url could not be fetched within {MAX_SECONDS:.0f} s") from None
+        raise FetchError(f" could not be fetched within {MAX_SECONDS:.0f} s") from None
 
 
 # -- file:// ----------------------------------------------------------------------------------------------------------
@@ -118,7 +118,7 @@ async def fetch_recording(audio_url: str, destination: Path, settings: Settings)
 def _copy(audio_url: str, destination: Path, allowed: tuple[Path, ...]) -> None:
     parts = urlsplit(audio_url)
     if parts.netloc not in ("", "localhost"):
-        raise AudioError("audio_url: a file:// URL must name a file on the engine's machine (file:///…)")
+        raise FetchError(": a file:// URL must name a file on the engine's machine (file:///…)")
     with _translated_errors():
         source = _open_allowed(Path(url2pathname(parts.path)), allowed)
     with source, _create(destination) as target:
@@ -133,9 +133,7 @@ def _open_allowed(path: Path, allowed: tuple[Path, ...]) -> BinaryIO:
     folders = [folder.resolve() for folder in allowed]
     inside = next((folder for folder in folders if path.is_relative_to(folder)), None)
     if inside is None:
-        raise AudioError(
-            "audio_url: the engine may not read that file; allow its folder with allow_files (--allow-files)"
-        )
+        raise FetchError(": the engine may not read that file; allow its folder with allow_files (--allow-files)")
     descriptor = _open_without_links(inside, path.relative_to(inside).parts)
     try:
         _check_file(os.fstat(descriptor))
@@ -180,17 +178,17 @@ def _translated_errors() -> Iterator[None]:
         if exhaustion_reason(error):
             raise
         reason = error.strerror if isinstance(error, OSError) else str(error).partition("\n")[0]
-        raise AudioError(f"audio_url: the file cannot be read: {reason}") from None
+        raise FetchError(f": the file cannot be read: {reason}") from None
 
 
 def _check_file(status: os.stat_result) -> None:
     if not stat.S_ISREG(status.st_mode):
-        raise AudioError("audio_url is not a file")
+        raise FetchError(" is not a file")
 
 
 def _check_size(size: int) -> None:
     if size > MAX_BYTES:
-        raise AudioError(f"the recording is longer than {MAX_BYTES // 1024 // 1024} MiB")
+        raise FetchError(f": the file is longer than {MAX_BYTES // 1024 // 1024} MiB")
 
 
 # -- http(s):// -------------------------------------------------------------------------------------------------------
@@ -209,18 +207,18 @@ async def _download(audio_url: str, destination: Path, *, allow_private: bool) -
                 url = location
     except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
         raise _translate(error) from None
-    raise AudioError(f"audio_url was redirected more than {MAX_REDIRECTS} times")
+    raise FetchError(f" was redirected more than {MAX_REDIRECTS} times")
 
 
-def _translate(error: Exception) -> AudioError | ResourceExhaustedError:
+def _translate(error: Exception) -> FetchError | ResourceExhaustedError:
     if reason := exhaustion_reason(error):
         return ResourceExhaustedError(reason)
     if isinstance(error, httpx.TimeoutException):
-        return AudioError("audio_url: its server does not respond")
+        return FetchError(": its server does not respond")
     if isinstance(error, httpx.HTTPError):
-        return AudioError(f"audio_url could not be fetched: {str(error) or 'the connection failed'}")
+        return FetchError(f" could not be fetched: {str(error) or 'the connection failed'}")
     # Some malformed redirects raise ValueError from urlsplit or idna.
-    return AudioError("audio_url redirects to something that is not a URL")
+    return FetchError(" redirects to something that is not a URL")
 
 
 _HEADERS = {"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": "a2v-engine"}
@@ -240,14 +238,14 @@ async def _request(
 ) -> httpx.URL | None:
     """Send one request; save the body of the response, or return the URL of the redirect."""
     if url.scheme not in ("http", "https") or not url.host:
-        raise AudioError("audio_url redirects to something that is not http(s)")
+        raise FetchError(" redirects to something that is not http(s)")
     _check_port(url.port, allow_private=allow_private)
     response = None
     # A deadline for the whole head: the transport's own timeout restarts with each byte.
     with anyio.move_on_after(PROGRESS_SECONDS):
         response = await _connect(transport, url, await _resolve(url, allow_private=allow_private))
     if response is None:
-        raise AudioError("audio_url: its server does not respond")
+        raise FetchError(": its server does not respond")
     try:
         if response.has_redirect_location:
             return url.join(response.headers["location"])
@@ -259,9 +257,9 @@ async def _request(
 
 def _check_port(port: int | None, *, allow_private: bool) -> None:
     if port is not None and not 0 < port < 65536:
-        raise AudioError(f"audio_url: there is no port {port}")
+        raise FetchError(f": there is no port {port}")
     if not (allow_private or port is None or port in _WEB_PORTS or port >= 1024):
-        raise AudioError(f"audio_url: port {port} is not allowed; below 1024, only 80 and 443 are")
+        raise FetchError(f": port {port} is not allowed; below 1024, only 80 and 443 are")
 
 
 async def _connect(transport: httpx.AsyncHTTPTransport, url: httpx.URL, addresses: list[str]) -> httpx.Response:
@@ -275,16 +273,14 @@ async def _connect(transport: httpx.AsyncHTTPTransport, url: httpx.URL, addresse
         except (httpx.ConnectError, httpx.ConnectTimeout):
             if last == 0:
                 raise
-    raise AudioError("audio_url: its host has no address")
+    raise FetchError(": its host has no address")
 
 
 async def _save(response: httpx.Response, destination: Path) -> None:
     if response.status_code != 200:
-        raise AudioError(f"audio_url could not be fetched: its server answered HTTP {response.status_code}")
+        raise FetchError(f" could not be fetched: its server answered HTTP {response.status_code}")
     if response.headers.get("content-encoding", "identity") != "identity":
-        raise AudioError(
-            "audio_url could not be fetched: its server sent it compressed although identity was requested"
-        )
+        raise FetchError(" could not be fetched: its server sent it compressed although identity was requested")
     size, milestone = 0, MIN_PROGRESS_BYTES
     async with anyio.wrap_file(await anyio.to_thread.run_sync(_create, destination)) as file:
         # Breaking out of the loop would leave httpx's generators to the garbage collector, while cancelling a read unwinds
@@ -302,9 +298,7 @@ async def _save(response: httpx.Response, destination: Path) -> None:
                     await file.write(block)
     _check_size(size)
     if reading.cancelled_caught:
-        raise AudioError(
-            f"audio_url: its server sent less than {MIN_PROGRESS_BYTES // 1024} KiB in {PROGRESS_SECONDS:.0f} s"
-        )
+        raise FetchError(f": its server sent less than {MIN_PROGRESS_BYTES // 1024} KiB in {PROGRESS_SECONDS:.0f} s")
 
 
 async def _resolve(url: httpx.URL, *, allow_private: bool) -> list[str]:
@@ -318,11 +312,11 @@ async def _resolve(url: httpx.URL, *, allow_private: bool) -> list[str]:
             raise ResourceExhaustedError(reason) from None
         # The resolver also reports an unknown name when it cannot open a file or a socket.
         await anyio.to_thread.run_sync(_check_descriptors)
-        raise AudioError(f"audio_url: there is no host {host!r}") from None
+        raise FetchError(f": there is no host {host!r}") from None
     addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
     if not allow_private and not all(is_public(address) for address in addresses):
-        raise AudioError(
-            f"audio_url: {host!r} is not on the public internet; allow_private_urls (--allow-private-urls) allows other hosts"
+        raise FetchError(
+            f": {host!r} is not on the public internet; allow_private_urls (--allow-private-urls) allows other hosts"
         )
     return addresses
 

@@ -47,7 +47,7 @@ from attrs import frozen
 from a2v._values.models import VideoStatus
 from a2v.engine.captions import Captions
 from a2v.engine.data_folder import ensure_private_folder, move_durably
-from a2v.engine.errors import AudioError, RenderCrashedError, RenderError
+from a2v.engine.errors import FetchError, RenderCrashedError, RenderError
 from a2v.engine.exhaustion import MAX_BACKOFF, OUT_OF_MEMORY, LogThrottle, ResourceMonitor, exhaustion_reason
 from a2v.engine.metrics import Metrics
 from a2v.engine.recording_fetcher import fetch_recording
@@ -314,9 +314,8 @@ class RenderQueue:
         if not picture.is_file():
             try:
                 await fetch_recording(url, part, self._settings)
-            except AudioError as error:
-                message = str(error).replace("audio_url", "background", 1).replace("the recording", "the background", 1)
-                raise RenderError(message) from None
+            except FetchError as error:
+                raise RenderError(f"background{error.problem}") from None
             await anyio.to_thread.run_sync(move_durably, part, picture)
         return picture
 
