@@ -74,6 +74,7 @@ class Manifest:
         hidden: The numbers of the rows that were skipped because the workbook hides them.
         encoding: The presumed encoding of a file that is not UTF-8; ``None`` for others.
         misspelled: Headers that mean nothing, each with the optional column that it may be a misspelling of.
+        columns: The columns of jobs that there are.
     """
 
     jobs: list[Job]
@@ -82,6 +83,7 @@ class Manifest:
     hidden: list[int] = field(factory=list)
     encoding: str | None = None
     misspelled: Mapping[str, str] = field(factory=dict)
+    columns: frozenset[str] = frozenset()
 
 
 def read_rows(
@@ -126,7 +128,7 @@ def read_rows(
     if not reader.jobs and not errors and (is_file or reader.unfilled):
         among = f", except in hidden rows, which are skipped: {listed_rows(hidden)}" if hidden else ""
         errors = [RowError(None, None, f"there is no job in it{among}")]
-    return Manifest(reader.jobs, reader.rows, tuple(errors), hidden, encoding, reader.misspelled)
+    return Manifest(reader.jobs, reader.rows, tuple(errors), hidden, encoding, reader.misspelled, reader.columns)
 
 
 def listed_rows(numbers: Sequence[int]) -> str:
@@ -282,9 +284,14 @@ class _Reader:
         return sorted(errors, key=lambda error: error.row or 0)
 
     @property
+    def columns(self) -> frozenset[str]:
+        """The columns of jobs that there are."""
+        return frozenset(column for layout in self.layouts.values() for column in layout.ours)
+
+    @property
     def misspelled(self) -> dict[str, str]:
         """The headers that may be misspellings of optional columns that no row has."""
-        missing = _OPTIONAL - {column for layout in self.layouts.values() for column in layout.ours}
+        missing = _OPTIONAL - self.columns
         extra = dict.fromkeys(header for layout in self.layouts.values() for _, header in layout.extra)
         compared = islice(extra, _MOST_COMPARED)
         return {header: column for header in compared if (column := similar_column(header, missing))}

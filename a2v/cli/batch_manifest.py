@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import shlex
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
 
-from attrs import evolve, field, frozen
+from attrs import asdict, evolve, field, frozen
 
 from a2v import A2VError, Job, JobState, ManifestError, RowError, SubmissionUnknownError, WaitTimeoutError
 from a2v._core import wire
-from a2v._core.file_names import file_names, name_key
+from a2v._core.file_names import default_name, file_names, mask_name, name_key
 from a2v._core.file_urls import path_from_url
 from a2v._core.job_errors import is_lost, state_after
 from a2v._core.job_matching import ambiguity_lines
@@ -202,15 +204,16 @@ class BatchSource:
                 " recordings: choose another folder"
             )
 
-    def reader(self, server: ServerOptions, *, staged: bool) -> BatchReader:
+    def reader(self, server: ServerOptions, *, staged: bool, numbered: bool) -> BatchReader:
         """Return the reader of the jobs.
 
         Args:
             server: The server that fetches the recordings.
             staged: Whether files are uploaded for the server.
+            numbered: Whether earlier runs have numbered the videos.
         """
         # Without a data folder, so that nothing is copied to it yet.
-        return BatchReader(self, evolve(server, data_dir=None), staged)
+        return BatchReader(self, evolve(server, data_dir=None), staged, numbered)
 
 
 @frozen
@@ -221,11 +224,13 @@ class BatchReader:
         source: Where the jobs come from.
         server: The server that fetches the recordings.
         staged: Whether files are uploaded for the server.
+        numbered: Whether earlier runs have numbered the videos of a table without names.
     """
 
     source: BatchSource
     server: ServerOptions
     staged: bool
+    numbered: bool
     _resolved: dict[str, str | ValueError] = field(factory=dict, init=False)
     _sources: dict[str, str] = field(factory=dict, init=False)
     _uploads: dict[str, Path] = field(factory=dict, init=False)
@@ -277,7 +282,10 @@ class BatchReader:
         ]
         self._advice.update(dict.fromkeys(notices))
         self._raise(f"the manifest {path}", found.errors)
-        return self._manifest(found.jobs, found.rows, notices)
+        jobs = found.jobs
+        if not self.numbered and "name" not in found.columns:
+            jobs = _named(jobs, [self._sources[job.audio_url] if job.audio_url else "" for job in jobs])
+        return self._manifest(jobs, found.rows, notices)
 
     def _read_recordings(
         self, recordings: RecordingFiles, speaker: SpeakerOptions, speakers: Speakers | None
@@ -329,6 +337,40 @@ class BatchReader:
     def _manifest(self, jobs: Sequence[Job], rows: Sequence[int] | None, notices: Sequence[str]) -> BatchManifest:
         sources = [self._sources[job.audio_url] if job.audio_url else "" for job in jobs]
         return BatchManifest(jobs, rows, file_names(jobs), sources, notices, self._uploads)
+
+
+def _named(jobs: Sequence[Job], sources: Sequence[str]) -> list[Job]:
+    """Name jobs after their recordings. A job whose recording has no usable name of its own keeps its number."""
+    stems = [_stem(source) for source in sources]
+    uses = Counter(name_key(stem) for stem in stems)
+    uses.update(name_key(mask_name(stem)) for stem, job in zip(stems, jobs, strict=True) if job.with_mask)
+    named = {place for place, stem in enumerate(stems) if uses[name_key(stem)] == 1 and _is_name(stem)}
+    clashing = named
+    while clashing:
+        numbers = [default_name(place) for place in range(len(jobs)) if place not in named]
+        reserved = {name_key(name) for number in numbers for name in (number, mask_name(number))}
+        clashing = {place for place in named if reserved & {name_key(stems[place]), name_key(mask_name(stems[place]))}}
+        named = named - clashing
+    return [_with_name(job, stems[place]) if place in named else job for place, job in enumerate(jobs)]
+
+
+def _stem(source: str) -> str:
+    path = unquote(urlsplit(source).path) if "://" in source else source.replace("\\", "/")
+    return PurePosixPath(path).stem
+
+
+def _is_name(stem: str) -> bool:
+    try:
+        Job("m", "https://example.com/a", stem)
+    except ValueError:
+        return False
+    return bool(stem)
+
+
+def _with_name(job: Job, name: str) -> Job:
+    values: dict[str, Any] = asdict(job, recurse=False)
+    values["name"] = name
+    return Job(**values)
 
 
 def _state_after(error: A2VError) -> JobState:

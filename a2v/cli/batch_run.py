@@ -224,8 +224,10 @@ async def _read(
     source: BatchSource, journal: Path, staging: StagingOptions, connection: _Connection, *, dry_run: bool
 ) -> BatchManifest:
     """Read the jobs, and ask the server for its characters if the jobs have ids that it has not accepted before."""
-    reader = source.reader(connection.server, staged=bool(staging.bucket(connection.server)))
-    accepted = _accepted_speakers(journal)
+    entries = _entries(journal)
+    numbered = bool(entries) and not any(entry.job.name for entry in entries)
+    reader = source.reader(connection.server, staged=bool(staging.bucket(connection.server)), numbered=numbered)
+    accepted = _accepted_speakers(entries)
     try:
         return reader.read(accepted)
     except (ManifestError, UsageError):
@@ -241,9 +243,9 @@ async def _read(
     return reader.read(speakers)
 
 
-def _accepted_speakers(journal: Path) -> Speakers:
+def _accepted_speakers(entries: Sequence[JournalEntry]) -> Speakers:
     """Return the characters and poses of submitted jobs. The server may no longer have them."""
-    jobs = [entry.job for entry in _entries(journal) if entry.video_id]
+    jobs = [entry.job for entry in entries if entry.video_id]
     return Speakers(
         {
             "model_id": sorted({job.model_id for job in jobs if job.model_id}),
