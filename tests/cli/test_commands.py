@@ -145,7 +145,7 @@ def test_generate_prints_why_a_render_failed(a2v, service, tmp_path):
 def test_a_refused_submission(a2v, service):
     service.refuse("video.generate", 400, "no such character")
 
-    done = a2v("generate", "https://example.com/hello.wav", "--model-id", "nobody", "-o", "hello.mp4")
+    done = a2v("generate", "https://example.com/hello.wav", "--model-id", "eva_a0008", "-o", "hello.mp4")
 
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "a2v: no such character (HTTP 400, code 400)\n"
@@ -227,7 +227,7 @@ def test_an_unknown_video(a2v):
         (["download", "v1", "-o", "v.mp4", "--mask-output", "v.mp4"], "another file"),
         (["download", "v1", "-o", "/dev/null/v.mp4"], "--output: /dev/null is not a folder"),
         (["generate", "https://example.com/a.wav"], "--model-id"),
-        (["generate", "https://example.com/a.wav", "--model-id", "two words"], "model_id"),
+        (["generate", "https://example.com/a.wav", "--model-id", "two\u2028words"], "model_id"),
         (["generate", "ftp://example.com/a.wav", "--model-id", "m"], "audio_url"),
         (["generate", "nowhere.wav", "--model-id", "m"], "neither a URL (https://…) nor a file"),
         (["characters", "--frobnicate"], "--frobnicate"),

@@ -102,6 +102,11 @@ def test_this_machine_and_a_server(here):
     assert (code, "--local checks this machine" in err) == (2, True)
 
 
+def test_this_machine_and_a_budget(here):
+    code, _, err = here("doctor", "--local", "--budget", "a2v.budget")
+    assert (code, "remove --budget" in err) == (2, True)
+
+
 def test_a_token_that_cannot_be_one(doctor, monkeypatch):
     monkeypatch.setenv("A2V_TOKEN", "two words")
     _, checks, _ = doctor()
@@ -271,8 +276,6 @@ def test_a_shared_budget_in_a_file(doctor, monkeypatch, tmp_path):
     assert (code, checks["shared budget"]) == (
         1, ("problem", f"--budget: there is no folder {tmp_path / 'nowhere'}; create it first"),
     )  # fmt: skip
-    code, _, err = doctor("--local", "--budget", "x")
-    assert (code, "remove --budget" in err) == (2, True)
 
 
 def test_a_shared_budget_on_a_network_file_system(doctor, monkeypatch, tmp_path):
