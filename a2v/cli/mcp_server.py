@@ -36,7 +36,7 @@ from a2v import (
 )
 from a2v._core import wire
 from a2v._core.job_errors import state_after
-from a2v.cli.speaking import choose_voice, find_speaker
+from a2v.cli.speaking import choose_voice, gender_of, list_speakers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -100,7 +100,9 @@ class VideoTools:
             if audio_url is not None and not audio_url.lower().startswith(("https://", "http://")):
                 raise ToolError("audio_url must be an https:// URL that the server can download")
             if text is not None and voice_name is None:
-                voice_name = await choose_voice(self.client, (await find_speaker(self.client, model_id, None)).gender)
+                voice_name = await choose_voice(
+                    self.client, gender_of(await list_speakers(self.client, ["model_id"]), model_id)
+                )
             job: Job = Job(model_id, audio_url, text=text, voice_name=voice_name)  # type: ignore[call-overload]  # checked by it
             video_id = await self._submit(job, again=again)
             return await self._wait(video_id, self.short_wait, None)

@@ -15,7 +15,7 @@ from a2v.cli.connection import needs_extra
 from a2v.cli.options import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterable
     from pathlib import Path
 
     from a2v import AsyncA2V
@@ -79,10 +79,13 @@ async def find_speaker(client: AsyncA2V, model_id: str | None, pose_id: str | No
         chosen = Speakers.of(found).resolve(column, given or "")
     except ValueError as error:
         raise UsageError(f"--{column.replace('_', '-')}: {error}") from None
-    genders = [one.gender for one in found if chosen in _ids(one)]
-    return Speaker(
-        chosen if pose_id is None else None, None if pose_id is None else chosen, genders[0] if genders else ""
-    )
+    ids = (chosen, None) if pose_id is None else (None, chosen)
+    return Speaker(*ids, gender_of(found, chosen))
+
+
+def gender_of(speakers: Iterable[Character | Avatar], speaker_id: str) -> str:
+    """Return the gender of a character or of the avatar of a pose; empty if there is none."""
+    return next((one.gender for one in speakers if speaker_id in _ids(one)), "")
 
 
 def _ids(speaker: Character | Avatar) -> list[str]:
