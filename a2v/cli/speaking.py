@@ -79,8 +79,8 @@ async def find_speaker(client: AsyncA2V, model_id: str | None, pose_id: str | No
         chosen = Speakers.of(found).resolve(column, given or "")
     except ValueError as error:
         raise UsageError(f"--{column.replace('_', '-')}: {error}") from None
-    ids = (chosen, None) if pose_id is None else (None, chosen)
-    return Speaker(*ids, gender_of(found, chosen))
+    gender = gender_of(found, chosen)
+    return Speaker(chosen, None, gender) if pose_id is None else Speaker(None, chosen, gender)
 
 
 def gender_of(speakers: Iterable[Character | Avatar], speaker_id: str) -> str:
