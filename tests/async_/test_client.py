@@ -166,9 +166,9 @@ async def test_an_invalid_host_name(check) -> None:
 
 def test_the_repr_of_a_batch_has_its_public_name() -> None:
     jobs = [a2v.Job("eva_a0008", "https://example.com/hello.wav")]
-    assert repr(a2v.AsyncA2V("token").batch(jobs)) == "<AsyncBatch jobs=1>"
+    assert repr(a2v.AsyncA2V("token").batch(jobs)) == "<AsyncBatch 0 of 1 done https://openapi.surreal-ai.com>"
     with a2v.A2V("token") as client:
-        assert repr(client.batch(jobs)) == "<Batch jobs=1>"
+        assert repr(client.batch(jobs)) == "<Batch 0 of 1 done https://openapi.surreal-ai.com>"
 
 
 def test_the_token_is_in_no_repr(service, make_client) -> None:
