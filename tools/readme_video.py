@@ -1,4 +1,6 @@
-"""Render docs/talking.webp, the animation at the top of the README: two characters of the local engine, side by side.
+"""Render docs/talking.webp, the animation at the top of the README: a drawn character next to a portrait, the *Mona Lisa*.
+
+It also writes docs/mona-lisa-frames.jpg, five frames of the portrait for the page about characters.
 
 Usage: ``python tools/readme_video.py``.
 """
@@ -6,6 +8,7 @@ Usage: ``python tools/readme_video.py``.
 from __future__ import annotations
 
 import asyncio
+import shutil
 import tempfile
 from fractions import Fraction
 from pathlib import Path
@@ -16,9 +19,12 @@ import numpy as np
 import a2v
 from a2v.engine import SAMPLE_RECORDING, LocalEngine
 
-TARGET = Path(__file__).parents[1] / "docs" / "talking.webp"
+DOCS = Path(__file__).parents[1] / "docs"
+TARGET, STILLS = DOCS / "talking.webp", DOCS / "mona-lisa-frames.jpg"
+PORTRAIT = DOCS / "mona-lisa.jpg"
 # GIF and WebP have no sound, so the two do not disturb each other.
-SPEAKERS = {"eva_a0008": "slt", "omar_a0012": "awb"}
+SPEAKERS = {"omar_a0012_front": "awb", "mona-lisa_closeup": "slt"}
+STILL_COUNT, STILL_WIDTH = 5, 240
 WIDTH = 360
 EVERY = 2  # of 25 frames per second
 
@@ -26,10 +32,16 @@ EVERY = 2  # of 25 frames per second
 async def render(folder: Path) -> list[Path]:
     """Render a video of each speaker, and return the paths."""
     recordings = SAMPLE_RECORDING.parent
-    jobs = [a2v.Job(who, (recordings / f"{clip}.flac").as_uri(), who) for who, clip in SPEAKERS.items()]
+    jobs = [
+        a2v.Job(pose_id=pose_id, audio_url=(recordings / f"{clip}.flac").as_uri(), name=pose_id)
+        for pose_id, clip in SPEAKERS.items()
+    ]
+    characters = folder / "characters"
+    characters.mkdir()
+    shutil.copy(PORTRAIT, characters)
     paths = {}
     async with (
-        LocalEngine(allow_files=[recordings]) as engine,
+        LocalEngine(characters=characters, allow_files=[recordings]) as engine,
         a2v.AsyncA2V(engine.token, base_url=engine.base_url) as client,
         client.batch(jobs, save_to=folder) as batch,
     ):
@@ -47,10 +59,27 @@ def frames(path: Path) -> list[np.ndarray]:
         return [frame.reformat(WIDTH, WIDTH, "rgb24", interpolation="LANCZOS").to_ndarray() for frame in shown]
 
 
+def write_stills(film: list[np.ndarray]) -> None:
+    """Write some frames side by side: the first one, and those that differ most from it."""
+    first, others = film[0].astype(int), film[1:]
+    parts = [others[i * len(others) // (STILL_COUNT - 1) :] for i in range(STILL_COUNT - 1)]
+    length = len(others) // (STILL_COUNT - 1)
+    chosen = [film[0], *(max(part[:length], key=lambda frame: int(np.abs(frame - first).sum())) for part in parts)]
+    row = av.VideoFrame.from_ndarray(np.hstack(chosen), "rgb24")
+    row = row.reformat(STILL_WIDTH * len(chosen), STILL_WIDTH, "yuvj420p", interpolation="LANCZOS")
+    with av.open(str(STILLS), "w", format="image2", options={"update": "1"}) as container:
+        stream = container.add_stream("mjpeg", rate=1, options={"qmin": "2", "qmax": "4"})
+        stream.width, stream.height, stream.pix_fmt = row.width, row.height, "yuvj420p"
+        container.mux(stream.encode(row))
+        container.mux(stream.encode())
+    print(f"{STILLS}: {STILLS.stat().st_size:,} bytes")
+
+
 def main() -> None:
-    """Render, combine, and write the animation."""
+    """Render, combine, and write the animation and the frames."""
     with tempfile.TemporaryDirectory() as folder:
         films = [frames(path) for path in asyncio.run(render(Path(folder)))]
+    write_stills(films[-1])
     length = max(map(len, films))
     padded = [film + [film[-1]] * (length - len(film)) for film in films]
     with av.open(str(TARGET), "w", format="webp", options={"loop": "0"}) as container:

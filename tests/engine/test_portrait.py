@@ -14,13 +14,14 @@ from a2v.engine.audio import Recording
 from a2v.engine.characters.portraits import PortraitSpec
 from a2v.engine.face_pose import MOUTH_SHAPES, FacePose, MouthShape
 from a2v.engine.lipsync import VISEMES, analyse_pieces
-from a2v.engine.portrait.geometry import measure
+from a2v.engine.portrait.geometry import measure, table_places
 from a2v.engine.portrait.head import HeadMotion
+from a2v.engine.portrait.inside import _white, without_specks
 from a2v.engine.portrait.painter import PortraitPainter, rgb_to_uvya
 from a2v.engine.portrait.photo import Photo, read_photo
 from a2v.engine.portrait.studio import Studio
 from a2v.engine.render import render
-from tests.engine.portrait_helpers import FOLDER, pixels, png, resize, studio, write_speech
+from tests.engine.portrait_helpers import FOLDER, face_points, pixels, png, resize, studio, write_speech
 
 SPEECH = Path(__file__).with_name("speech")
 SIZE = 320
@@ -157,6 +158,28 @@ def test_teeth_in_the_shade_of_rounded_lips_are_not_grey() -> None:
     assert redness[1] > 4.3 * redness[0] > 0
 
 
+def test_drawn_teeth_are_as_yellow_as_the_light() -> None:
+    """Varnish makes a painting yellow, which teeth of another colour would give away."""
+    rgb, face = pixels("hopper").copy(), measure(face_points("hopper"), pixels("hopper"))
+    whites = {}
+    for share in (1.0, 0.5):
+        whites[share] = _white(face, (rgb * np.array([1, 1, share])).astype(np.uint8))
+    assert whites[0.5][2] / whites[0.5][1] < 0.8 * whites[1.0][2] / whites[1.0][1]
+    assert whites[0.5][0] == pytest.approx(whites[1.0][0], rel=0.1)
+
+
+def test_specks_of_teeth_do_not_move_with_the_lower_lip() -> None:
+    rgb, face = pixels("collins").copy(), measure(face_points("collins"), pixels("collins"))
+    place = [0.2 * face.mouth, float(np.interp(0.2 * face.mouth, table_places(face.mouth), face.lower)) + 1.5]
+    x, y = face.to_frame(np.array([place], np.float32))[0].astype(int)
+    rgb[y - 1 : y + 1, x - 1 : x + 2] = (235, 230, 225)
+    cleaned = without_specks(face, rgb)
+    lip = np.median(rgb[y + 4 : y + 8, x - 8 : x + 9].reshape(-1, 3), axis=0)
+    assert np.abs(cleaned[y, x] - lip).max() < 40 < np.abs(rgb[y, x] - lip).max()
+    changed = np.nonzero((cleaned != rgb).any(-1))
+    assert changed[0].max() - y < 0.3 * face.mouth
+
+
 def test_teeth_keep_their_place_and_size() -> None:
     """The lips uncover the teeth of the picture; they are never moved with them."""
     drawn = painter("collins")
@@ -260,6 +283,23 @@ def test_a_blink_covers_the_eye_with_skin() -> None:
     opened, closed = (draw(name, say("X", blink=blink))[part] for blink in (0.0, 1.0))
     skin = np.median(cheek(name))
     assert abs(np.median(closed[..., 2]) - skin) < abs(np.median(opened[..., 2]) - skin)
+
+
+def test_a_glance_moves_the_iris_within_the_eye() -> None:
+    name = "collins"
+    left, right = (draw(name, say("X", gaze_x=gaze))[..., 2] for gaze in (-1.0, 1.0))
+    changed = np.abs(left - right) > 4
+    eyes = np.zeros_like(changed)
+    for lids in ((33, 133, 159, 145), (362, 263, 386, 374)):
+        x, y = painter(name)._face.points[list(lids), :2].T
+        part = slice(int(y.min()) - 2, int(y.max()) + 3), slice(int(x.min()) - 1, int(x.max()) + 2)
+        eyes[part] = True
+        columns = np.arange(part[1].stop - part[1].start)
+        darkness = [(np.percentile(one[part], 60) - one[part]).clip(0).sum(0) for one in (left, right)]
+        from_left, from_right = ((columns * dark).sum() / dark.sum() for dark in darkness)
+        assert 0.5 < from_right - from_left < 0.15 * len(columns)
+    assert changed[eyes].any()
+    assert not changed[~eyes].any()
 
 
 def cheek(name: str) -> np.ndarray:

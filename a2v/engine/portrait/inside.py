@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from a2v.engine.portrait.geometry import LOWER_LIDS, OPEN_GAP, TABLE_SIZE, UPPER_LIDS, table_places
+from a2v.engine.portrait.geometry import LOWER_LIDS, OPEN_GAP, OUTER_LOWER_LIP, TABLE_SIZE, UPPER_LIDS, table_places
 from a2v.engine.portrait.head import smoothstep
 from a2v.engine.portrait.pictures import sample_bilinear
 
@@ -25,12 +25,20 @@ if TYPE_CHECKING:
 _TEETH, _CAVITY, _THROAT = (0.90, 0.86, 0.79), (0.10, 0.035, 0.035), (0.27, 0.095, 0.09)
 _TONGUE = (0.50, 0.22, 0.21)
 _LOWER_TEETH = (0.74, 0.70, 0.64)
+_CORNER = (0.48, 0.22, 0.19)
+"""Inside of the corners of the mouth, where the cheeks are near."""
+_BLUE_OF_SKIN, _BLUE_OF_EYES = 0.85, 0.95
+"""The ratio of blue to green in white light."""
 _WIDTHS = (0.33, 0.25, 0.20, 0.16, 0.12)
 """The widths of the teeth from the middle to the side, in half widths of the mouth."""
 _LEFT, _TOP, _WIDTH, _HEIGHT = -1.15, -0.8, 2.3, 1.8
 """The part of the mouth that the teeth are drawn in, in half widths of the mouth."""
 _TEXELS = 96
 """Per half width of the mouth."""
+
+
+_SPECKS = 0.42
+"""How deep in the lower lip specks are looked for, in its thickness."""
 
 
 class Inside:
@@ -78,13 +86,18 @@ class Inside:
         # Lips that are rounded or closed cover more of the teeth. Those of the picture cannot move.
         hidden = 0.0 if self._own else 0.15 * (1 - min(1.0, mouth.upper_teeth)) * half
         teeth, opacity = self._sample(places + np.array([0, hidden], np.float32))
-        darkest, reach = (0.85, 0.10) if self._own else (0.74, 0.18)
+        darkest, reach = (0.85, 0.10) if self._own else (0.68, 0.20)
         shadow = darkest + (1 - darkest) * smoothstep(above / np.float32(reach * half))
+        if not self._own:
+            # Little light falls between lips that are hardly open.
+            shadow *= 0.80 + 0.20 * min(1.0, opening / (0.35 * half))
         # Rounded lips leave the teeth in the shade. The light there comes from skin, so it is warm; without that they would be grey.
         warm = (1 - 0.75 * min(1.0, mouth.round) ** 2.5) ** np.array([1, 1.4, 1.5], np.float32)
         colours += (teeth * shadow[:, None] * warm - colours) * opacity[:, None]
-        sides = 1 - 0.55 * smoothstep((np.abs(x) - 0.45) / 0.6) * (0.4 if self._own else 1.0)
-        return np.asarray(colours * sides[:, None], np.float32)
+        colours *= (1 - 0.55 * smoothstep((np.abs(x) - 0.45) / 0.6) * (0.4 if self._own else 1.0))[:, None]
+        # Black tips would look like a second pair of corners.
+        corner = smoothstep((np.abs(x) - 0.68) / 0.27) * 0.9
+        return np.asarray(colours + (self._lit(_CORNER) - colours) * corner[:, None], np.float32)
 
     def _lit(self, colour: tuple[float, float, float]) -> Array:
         return self._white * np.array(colour, np.float32)
@@ -138,15 +151,54 @@ class Inside:
             # Rounded at the ends of the edge, and darker between two teeth.
             edge = rest + length - 0.035 * np.abs(2 * place - 1) ** 4
             bottom = np.where(on, edge, bottom)
-            gap = 0.16 * np.exp(-((np.minimum(place, 1 - place) * width / 0.022) ** 2))
+            gap = 0.11 * np.exp(-((np.minimum(place, 1 - place) * width / 0.024) ** 2))
             arch = 1 - 0.42 * ((left + width / 2) / 1.06) ** 2 + 0.04 * (0.5 - place)
             shade = np.where(on, arch * (1 - gap), shade)
             left += width
-        opacity = np.where(x < left, smoothstep((bottom - y) / 0.035 + 0.5), 0)
+        opacity = np.where(x < left, smoothstep((bottom - y) / 0.05 + 0.5), 0)
         colours *= shade[..., None]
         # The edge of a tooth is slightly translucent.
         colours *= (0.90 + 0.10 * smoothstep((bottom - y) / 0.08))[..., None]
         return colours, np.asarray(opacity, np.float32)
+
+
+def without_specks(face: Geometry, rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return a frame without the rest of teeth that the lower lip of a smile would carry along as white specks.
+
+    The edge of a lip is known to a pixel or two. Next to it, what is less red and brighter than the lip gets the colours from further inside of it.
+    """
+    half = face.mouth
+    if face.gap < OPEN_GAP:
+        return rgb
+    table = table_places(half)
+    corners = np.array(
+        [[x, y] for x in (-half, half) for y in (float(face.lower.min()), float(face.lower.max()) + half)], np.float32
+    )
+    in_frame = face.to_frame(corners)
+    left, top = in_frame.min(0).astype(int).clip(0)
+    right, bottom = in_frame.max(0).astype(int)
+    part = rgb[top:bottom, left:right].astype(np.float32)
+    height, width = part.shape[:2]
+    pixels = np.stack(np.meshgrid(np.arange(width) + left, np.arange(height) + top), -1).astype(np.float32)
+    places = face.to_face(pixels + np.float32(0.5))
+    x = places[..., 0]
+    edge = np.interp(x, table, face.lower)
+    outer = face.to_face(face.points[list(OUTER_LOWER_LIP), :2])
+    thickness = np.maximum(np.interp(x, outer[:, 0], outer[:, 1]) - edge, 1)
+    depth = (places[..., 1] - edge) / thickness
+    redness = (part[..., 0] - part[..., 1:].mean(-1)) / (part[..., 0] + 1)
+    lip = (depth > _SPECKS) & (depth < 2 * _SPECKS) & (np.abs(x) < 0.8 * half)
+    if lip.sum() < 9:
+        return rgb
+    red, bright = float(np.median(redness[lip])), float(np.median(part[lip].mean(-1)))
+    near = smoothstep((depth + 0.15) / 0.1) * (1 - smoothstep((depth - 0.6 * _SPECKS) / (0.4 * _SPECKS)))
+    tooth = smoothstep((red - redness) / max(0.08, 0.6 * red)) * smoothstep((part.mean(-1) / bright - 0.9) / 0.2)
+    sources = np.stack([x, edge + (2 * _SPECKS - depth.clip(0, _SPECKS)) * thickness], -1).astype(np.float32)
+    colours = sample_bilinear(rgb, face.to_frame(sources) - np.float32(0.5))
+    part += (colours - part) * (near * tooth * (np.abs(x) < half))[..., None]
+    cleaned = rgb.copy()
+    cleaned[top:bottom, left:right] = (part + np.float32(0.5)).astype(np.uint8)
+    return cleaned
 
 
 def _white(face: Geometry, rgb: NDArray[np.uint8]) -> Array:
@@ -167,4 +219,11 @@ def _white(face: Geometry, rgb: NDArray[np.uint8]) -> Array:
     level = float(np.clip(white.mean() * 1.08, max(90.0, 0.97 * float(skin.max())), 245))
     # Hardly any tint: the white of an eye is small, and next to it is skin.
     tint = 0.7 + 0.3 * white / max(1.0, float(white.mean()))
+    # But yellow light, or yellow varnish, colours skin and eyes alike.
+    yellow = min(1.0, max(0.5, _blueness(skin) / _BLUE_OF_SKIN, _blueness(white) / _BLUE_OF_EYES))
+    tint[1:] = tint[1] * yellow**0.2, min(tint[2], tint[1] * yellow)
     return np.asarray(np.minimum(level * tint, 250), np.float32)
+
+
+def _blueness(colour: Array) -> float:
+    return float(colour[2] / max(1.0, colour[1]))

@@ -127,7 +127,7 @@ class Lips:
             # Little more can be seen of the picture's teeth than it shows.
             upper = np.maximum(upper, np.float32(-0.045 * face.mouth))
         upper = upper + (0.7 - 0.25 * self._smiling) * rounded * self._to_level
-        narrowed = (0.31 - 0.05 * self._smiling) * rounded + 0.2 * (1.0 - min(1.1, mouth.wide)) * (1 - rounded)
+        narrowed = (0.31 - 0.13 * self._smiling) * rounded + 0.2 * (1.0 - min(1.1, mouth.wide)) * (1 - rounded)
         swell = 0.26 * mouth.round - 0.22 * mouth.press
         return _Motion(
             edges=np.stack([upper, upper + opening * profile - self._gap]).astype(np.float32),

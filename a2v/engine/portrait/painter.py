@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from a2v.engine.portrait.gaze import Gaze
 from a2v.engine.portrait.geometry import Geometry, measure
 from a2v.engine.portrait.glasses import wears_glasses
 from a2v.engine.portrait.grid import Grid
 from a2v.engine.portrait.head import HeadMotion, head_box
-from a2v.engine.portrait.inside import Inside
+from a2v.engine.portrait.inside import Inside, without_specks
 from a2v.engine.portrait.lids import LIDS_AT_REST, Lids
 from a2v.engine.portrait.lips import Lips
 from a2v.engine.portrait.pictures import scale_picture
@@ -42,13 +43,17 @@ _CLOSED = 1.2
 """An opening of fewer pixels shows nothing of the inside."""
 
 
+_GAZE = 0.6
+"""The eyes of a photograph do not move further than this."""
+
+
 class PortraitPainter:
     """Draws one portrait.
 
     Args:
         rgb: The photograph in the size of the frame, height × width × 3.
         points: The landmarks in pixels of the frame.
-        blinks: Whether the eyes blink; ``None``: unless the person wears glasses.
+        blinks: Whether the eyes blink and glance; ``None``: unless the person wears glasses.
         alpha: Which pixels show the person; ``None``: the whole photograph is shown.
         background: The colour behind the person; ``None``: frames keep the alpha of their pixels.
         edges: Where the photograph ends within the frame: left, top, right and bottom. Nothing moves there.
@@ -78,6 +83,7 @@ class PortraitPainter:
         if blinks is None:
             blinks = not wears_glasses(rgb, face)
         self._lids = [Lids(face, eye) for eye in face.eyes] if blinks else []
+        self._gazes = [Gaze(face, eye, rgb) for eye in face.eyes] if blinks else []
         mouth_box = _frame_box(face, self._lips.reach)
         self._mouth_grid = self._within(_with_margin(mouth_box, step), self._grid)
         half = face.mouth
@@ -89,7 +95,7 @@ class PortraitPainter:
             self._within(_with_margin(_frame_box(face, lids.box), 2 * step), self._grid) for lids in self._lids
         ]
         self._enlarged = _ENLARGED if min(width, height) < _LARGE else _ENLARGED_LARGE
-        self._texture = _enlarge(rgb, alpha, self._enlarged)
+        self._texture = _enlarge(without_specks(face, rgb), alpha, self._enlarged)
         self._background: Array | None = None
         if background is not None:
             self._background = rgb_to_uvya(np.array(background, np.float32))
@@ -126,9 +132,8 @@ class PortraitPainter:
             # "wrap" is the fastest mode; all places are within the texture.
             np.take(self._texture, index, out=target, mode="wrap")
         self._paint_mouth(pose.mouth, layers, head)
-        for lids, eye_grid in zip(self._lids, self._eye_grids, strict=True):
-            if pose.blink > LIDS_AT_REST:
-                self._paint_lid(lids, eye_grid, pose.blink, places[grid.part(eye_grid)])
+        for lids, gaze, eye_grid in zip(self._lids, self._gazes, self._eye_grids, strict=True):
+            self._paint_eye(lids, gaze, eye_grid, pose, places[grid.part(eye_grid)])
         self._mix_background(self.area)
 
     def _mix_background(self, area: Area) -> None:
@@ -194,14 +199,25 @@ class PortraitPainter:
 
     # -- eyes ---------------------------------------------------------------------------------------------------------
 
-    def _paint_lid(self, lids: Lids, grid: Grid, blink: float, places: Array) -> None:
+    def _paint_eye(self, lids: Lids, gaze: Gaze, grid: Grid, pose: FacePose, places: Array) -> None:
         target = self.pixels[grid.slices]
         height, width = target.shape[:2]
-        in_face = np.moveaxis(grid.interpolate(np.moveaxis(self._face.to_face(places), -1, 0)), 0, -1)
-        lid = lids.close(in_face[:height, :width], blink)
-        covering = self._look_up(self._index(*self._to_texture(self._face.to_frame(lid.source))))
-        mixed = target + (covering - target) * lid.coverage[..., None]
-        target[:] = (mixed + np.float32(0.5)).astype(np.uint8)
+        in_face = np.moveaxis(grid.interpolate(np.moveaxis(self._face.to_face(places), -1, 0)), 0, -1)[:height, :width]
+        # Both eyes move alike.
+        reach = min(one.reach for one in self._gazes)
+        shifts = gaze.shifts(in_face, reach * max(-_GAZE, min(_GAZE, pose.gaze_x)))
+        moved = np.nonzero(shifts)
+        sources = in_face[moved]
+        sources[:, 0] -= shifts[moved]
+        target[moved] = self._colours_at(sources)
+        if pose.blink > LIDS_AT_REST:
+            lid = lids.close(in_face, pose.blink)
+            mixed = target + (self._colours_at(lid.source) - target) * lid.coverage[..., None]
+            target[:] = (mixed + np.float32(0.5)).astype(np.uint8)
+
+    def _colours_at(self, places: Array) -> Array:
+        """Return the colours of the photograph at places in face coordinates."""
+        return self._look_up(self._index(*self._to_texture(self._face.to_frame(places))))
 
 
 class Silhouette:
