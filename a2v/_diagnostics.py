@@ -137,6 +137,7 @@ def _try_stores(stores: list[Store]) -> list[Check]:
 
     probe, entry, began = stores[-1], secrets.token_bytes(16), time.monotonic()
     path: Path | None = getattr(probe, "path", None)
+    position = Position()
     try:
         for store in stores:
             position = store.exchange(Position(), []).position
