@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from a2v.cli.batch_manifest import BatchManifest, BatchSource
 
 FILES = "files"
-COLUMN = "captions_file"
+COLUMNS = ("captions_file", "transcript")
 _WAYS = (FILES, "track", "burned")
 _MOST_BYTES = 4 * MAX_CHARACTERS
 
@@ -62,12 +62,15 @@ class CaptionWays:
         return f" --captions {','.join(self.options['captions'])}" if self.options else ""
 
 
-def caption_options(values: Sequence[str], file: Path | None, *, is_file: bool) -> dict[str, Any]:
+def caption_options(
+    values: Sequence[str], file: Path | None, transcript: Path | None, *, is_file: bool
+) -> dict[str, Any]:
     """Return the options of a job with a recording.
 
     Args:
         values: The values of ``--captions``.
         file: The value of ``--captions-file``.
+        transcript: The value of ``--transcript``.
         is_file: Whether the recording is a file, and so no speech of the server.
 
     Raises:
@@ -76,13 +79,38 @@ def caption_options(values: Sequence[str], file: Path | None, *, is_file: bool) 
     ways = CaptionWays.of(values)
     if ways.files:
         raise UsageError("--captions files is for texts that are synthesized (a2v say); use track or burned")
-    if file is None:
+    if file is None and transcript is None:
         if ways.options and is_file:
-            raise UsageError("--captions needs the captions of the recording: add --captions-file FILE (.srt or .vtt)")
+            raise UsageError(
+                "--captions needs the text of the recording: add --captions-file FILE (.srt or .vtt) or --transcript FILE (.txt)"
+            )
         return ways.options
     if not ways.options:
-        raise UsageError("--captions-file needs --captions track or --captions burned")
-    return ways.options | {"captions_file": read_captions_file(file)}
+        raise UsageError(f"{'--captions-file' if file else '--transcript'} needs --captions track or --captions burned")
+    if file and transcript:
+        raise UsageError("--captions-file and --transcript exclude each other: the file has the text and the times")
+    if file:
+        return ways.options | {"captions_file": read_captions_file(file)}
+    assert transcript is not None  # noqa: S101  # for type checkers
+    return ways.options | {"transcript": read_transcript(transcript)}
+
+
+def read_transcript(path: Path, option: str = "--transcript: ") -> str:
+    """Return the text of a file with a transcript.
+
+    Args:
+        path: The file.
+        option: How messages begin.
+
+    Raises:
+        UsageError: It cannot be read, or is empty or too long.
+    """
+    text = _read_text(path, option).strip()
+    if not text:
+        raise UsageError(f"{option}{path} is empty")
+    if len(text) > MAX_CHARACTERS:
+        raise UsageError(f"{option}{path} is too long: more than {MAX_CHARACTERS:,} characters")
+    return text
 
 
 def batch_ways(values: Sequence[str]) -> CaptionWays:
@@ -100,8 +128,8 @@ def batch_ways(values: Sequence[str]) -> CaptionWays:
 def with_captions(manifest: BatchManifest, source: BatchSource, ways: CaptionWays) -> BatchManifest:
     """Return a manifest whose jobs have captions.
 
-    A row of a table has them in the file that its column ``captions_file`` names, relative to the table, and a recording in the file beside
-    it with the same name. A text needs none.
+    A row of a table has them in the file that its column ``captions_file`` names, relative to the table, or their text in its column
+    ``transcript``. A recording has them in the file beside it with the same name. A text needs none.
 
     Raises:
         ManifestError: Captions are missing or invalid.
@@ -113,11 +141,13 @@ def with_captions(manifest: BatchManifest, source: BatchSource, ways: CaptionWay
     for index, job in enumerate(manifest.jobs):
         options = ways.options | dict(job.options)
         try:
-            file = None if job.text or "captions_file" in options else _captions_of(source, index, job)
-            options |= {"captions_file": read_captions_file(file, "")} if file else {}
+            if not job.text and options.keys().isdisjoint(COLUMNS):
+                options |= _captions_of(source, index, job)
         except UsageError as error:
             row, name = (
-                (manifest.rows[index], COLUMN) if manifest.rows else (None, shown_path(source.recordings.paths[index]))
+                (manifest.rows[index], COLUMNS[0])
+                if manifest.rows
+                else (None, shown_path(source.recordings.paths[index]))
             )
             errors.append(RowError(row, name, str(error)))
         values: dict[str, Any] = asdict(job, recurse=False)
@@ -129,22 +159,28 @@ def with_captions(manifest: BatchManifest, source: BatchSource, ways: CaptionWay
     return evolve(manifest, jobs=jobs)
 
 
-def _captions_of(source: BatchSource, index: int, job: Job) -> Path:
-    """Return the file with the captions of a recording."""
+def _captions_of(source: BatchSource, index: int, job: Job) -> dict[str, str]:
+    """Return the options of a job with the captions of its recording."""
     if source.table:
-        cells = (cell for header, cell in job.extra.items() if header.strip().casefold().replace(" ", "_") == COLUMN)
-        name = next((cell.strip() for cell in cells if isinstance(cell, str)), "")
-        if not name:
-            raise UsageError("it is missing or empty; --captions needs the captions of each recording (.srt or .vtt)")
-        return source.table.parent / name
-    recording = source.recordings.paths[index]
-    beside = [recording.with_suffix(suffix) for suffix in (".srt", ".vtt")]
-    found = next((path for path in beside if path.is_file()), None)
-    if found is None:
+        cells = {header.strip().casefold().replace(" ", "_"): cell for header, cell in job.extra.items()}
+        file, transcript = (str(cells.get(column) or "").strip() for column in COLUMNS)
+        if file:
+            return {COLUMNS[0]: read_captions_file(source.table.parent / file, "")}
+        if transcript:
+            return {COLUMNS[1]: transcript}
         raise UsageError(
-            f"--captions needs its captions beside it: there is neither {beside[0].name} nor {beside[1].name}"
+            "it is missing or empty, and so is transcript; --captions needs the captions (.srt or .vtt) or the text of each recording"
         )
-    return found
+    recording = source.recordings.paths[index]
+    captions, others, transcript_file = (recording.with_suffix(suffix) for suffix in (".srt", ".vtt", ".txt"))
+    for path in (captions, others):
+        if path.is_file():
+            return {COLUMNS[0]: read_captions_file(path, "")}
+    if transcript_file.is_file():
+        return {COLUMNS[1]: read_transcript(transcript_file, "")}
+    raise UsageError(
+        f"--captions needs its text beside it: there is no {captions.name}, {others.name} or {transcript_file.name}"
+    )
 
 
 def read_captions_file(path: Path, option: str = "--captions-file: ") -> str:

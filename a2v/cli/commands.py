@@ -259,6 +259,13 @@ async def generate(
     captions_file: Annotated[
         OptionalPath, Parameter(help="File with the captions of the recording, .srt or .vtt, for --captions.")
     ] = None,
+    transcript: Annotated[
+        OptionalPath,
+        Parameter(
+            help="File with the text of the recording, in English, for --captions: the engine finds the time of each word. It needs"
+            " the extra transcripts."
+        ),
+    ] = None,
     overwrite: Overwrite = False,
     timeout: Timeout = None,
     video: VideoFlags = VideoFlags(),  # noqa: B008  # frozen
@@ -282,11 +289,16 @@ async def generate(
     wants_mask = with_mask or mask_output is not None
     background, pictures = read_background(video.background, server)
     options = video.options(container=container_of(output), background=background)
-    options |= caption_options(captions, captions_file, is_file=bool(files))
+    options |= caption_options(captions, captions_file, transcript, is_file=bool(files))
     job_for = partial(read_job, with_mask=wants_mask, options=options)
     speaker = Speaker.stand_in(model_id, pose_id)
     job_for(audio_url, speaker)
-    sources = [recording_of(audio), *files, *pictures, *(path for path in (portrait, captions_file) if path)]
+    sources = [
+        recording_of(audio),
+        *files,
+        *pictures,
+        *(path for path in (portrait, captions_file, transcript) if path),
+    ]
     check_targets(output, mask_output, sources, overwrite=overwrite)
     check_kept(server, output, mask_output, with_mask=wants_mask)
     with time_limit(timeout) as limit:

@@ -287,7 +287,8 @@ def _check_options(job: Job, engine: Engine) -> None:
         options = read_options(job.options, engine.settings, with_mask=job.with_mask)
     except ValueError as error:
         raise HTTPException(400, str(error)) from None
-    if options.captions and not options.cues and engine.queue.speeches.words(job.audio_url or "") is None:
+    has_text = options.cues or options.transcript
+    if options.captions and not has_text and engine.queue.speeches.words(job.audio_url or "") is None:
         if speech_id_of(job.audio_url or ""):
             raise HTTPException(404, "there is no such speech; speeches are deleted after a day")
         raise HTTPException(400, NO_WORDS)

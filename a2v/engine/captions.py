@@ -7,8 +7,8 @@ a file for the worker process.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from attrs import asdict, evolve, frozen
 
@@ -16,6 +16,10 @@ from a2v._core.captions import LINE, Cue, cues, fitting_cues
 from a2v._values.models import Word
 from a2v.engine.errors import RenderError
 from a2v.engine.video_options import CaptionWay
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 _LONGEST_BURNED = 32
 """The most characters of a line in a picture that is not wide."""
@@ -45,11 +49,13 @@ class Captions:
         ways: What becomes of them.
         cues: Captions that the user has made; empty: they are made of the words.
         words: The words of the recording.
+        transcript: What is said in the recording, from which its words follow; ``None``: they are known.
     """
 
     ways: Sequence[CaptionWay]
     cues: Sequence[Cue] = ()
     words: Sequence[Word] = ()
+    transcript: str | None = None
 
     def dump(self) -> bytes:
         """Return the captions as the content of a file."""
@@ -63,7 +69,27 @@ class Captions:
             ways=data["ways"],
             cues=[Cue(**cue) for cue in data["cues"]],
             words=[Word(**word) for word in data["words"]],
+            transcript=data["transcript"],
         )
+
+    def aligned(self, pieces: Callable[[], Iterable[NDArray[np.float32]]]) -> Captions:
+        """Return the captions with the words of their transcript, if they have one.
+
+        Args:
+            pieces: Returns the samples of the recording, 16,000 per second.
+
+        Raises:
+            RenderError: The transcript is not that of the recording.
+        """
+        if self.transcript is None:
+            return self
+        from a2v.engine.alignment import align, check_installed  # noqa: PLC0415  # an extra
+
+        try:
+            check_installed()
+        except ImportError as error:
+            raise RenderError(str(error)) from None
+        return evolve(self, words=align(self.transcript, pieces()), transcript=None)
 
     def of_video(self, seconds: float, *, is_wide: bool) -> VideoCaptions:
         """Return the captions of a video.
@@ -80,7 +106,7 @@ class Captions:
         fitting = fitting_cues(whole, longest) if self.cues else self._within(cues(self.words, longest), seconds)
         return VideoCaptions(
             track=whole if "track" in self.ways else None,
-            # The voices of the engine speak English.
+            # The voices of the engine and transcripts are English.
             language=None if self.cues else "eng",
             burned=fitting if "burned" in self.ways else [],
         )

@@ -310,7 +310,13 @@ def _options() -> Json:
                 {"type": "array", "items": {"enum": [*ways]}, "minItems": 1},
             ],
             "description": "What the captions become: `track`, a track of the file, or `burned`, a part of the picture. A speech of this "
-            "engine needs nothing else; other recordings need `captions_file`.",
+            "engine needs nothing else; other recordings need `captions_file` or `transcript`.",
+        },
+        "transcript": {
+            "type": ["string", "null"],
+            "pattern": "^[A-Za-z][A-Za-z ,.]{0,200}$",
+            "description": "What is said in the recording, in English, instead of `captions_file`: the engine finds the times of the words. It "
+            f"needs the extra `transcripts`. At most {MAX_CHARACTERS:,} characters. The pattern is an example.",
         },
         "captions_file": {
             "type": ["string", "null"],
@@ -331,6 +337,7 @@ def _combinations() -> list[Json]:
     slow = [rate for rate in FRAME_RATES if rate <= MAX_GIF_FPS]
     given = {"not": {"type": "null"}}
     text = {"properties": {"captions_file": {"type": "string"}}, "required": ["captions_file"]}
+    transcript = {"properties": {"transcript": {"type": "string"}}, "required": ["transcript"]}
     speech = {"properties": {"audio_url": {"pattern": _SPEECH}}}
     track = {
         "properties": {"captions": {"anyOf": [{"const": "track"}, {"type": "array", "contains": {"const": "track"}}]}}
@@ -350,13 +357,14 @@ def _combinations() -> list[Json]:
         {
             "description": "A recording that is not a speech of this engine needs the text of its captions.",
             "if": {"properties": {"captions": given}, "required": ["captions"]},
-            "then": {"anyOf": [text, speech]},
+            "then": {"anyOf": [text, transcript, speech]},
         },
         {
             "description": "The text of captions needs what becomes of them.",
-            "if": text,
+            "if": {"anyOf": [text, transcript]},
             "then": {"properties": {"captions": given}, "required": ["captions"]},
         },
+        {"description": "The text has times, or not.", "not": {"allOf": [text, transcript]}},
     ]
 
 

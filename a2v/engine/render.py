@@ -130,7 +130,7 @@ def render(
             encoding = evolve(encoding, options=PORTRAIT_OPTIONS)
     else:
         pictures = _drawn_pictures(pose.character, pose.framings[format], background, width, height, encoding)
-    shown = captions.of_video(seconds, is_wide=width > height) if captions else None
+    shown = captions.aligned(recording.pieces).of_video(seconds, is_wide=width > height) if captions else None
     with _replace_when_complete(destination, *([mask] if mask else [])) as paths:
         _render_frames(open_video(paths[0], width, height, fps, encoding), animation, pictures[0], recording, shown)
         for path in paths[1:]:

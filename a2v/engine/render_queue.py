@@ -338,7 +338,12 @@ class RenderQueue:
             await anyio.to_thread.run_sync(files.character.write_bytes, self._character(task))
         captions = files.folder / "captions" if options.captions else None
         if captions:
-            content = Captions(ways=options.captions, cues=options.cues, words=self._words(task, options)).dump()
+            content = Captions(
+                ways=options.captions,
+                cues=options.cues,
+                words=self._words(task, options),
+                transcript=options.transcript,
+            ).dump()
             await anyio.to_thread.run_sync(captions.write_bytes, content)
         return RenderRequest(
             audio=self._recording(task),
@@ -360,7 +365,7 @@ class RenderQueue:
         )
 
     def _words(self, task: Task, options: VideoOptions) -> list[Word]:
-        if options.cues:
+        if options.cues or options.transcript:
             return []
         words = self.speeches.words(task.audio_url)
         if words is None:

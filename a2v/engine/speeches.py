@@ -33,7 +33,7 @@ KEEP_SECONDS = 86_400.0
 """How long a speech is kept after its synthesis."""
 NO_WORDS = (
     "captions: the recording is not a speech of this engine, so the times of its words are not known: add captions_file, the text of a "
-    "SubRip (.srt) or WebVTT (.vtt) file (on the command line: --captions-file)"
+    "SubRip (.srt) or WebVTT (.vtt) file (on the command line: --captions-file), or transcript, what is said in it (--transcript)"
 )
 """The problem of a job with captions and without their text."""
 _PATH = re.compile(r"/speeches/([0-9a-f]{32})\.wav$")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from attrs import frozen
 
-from a2v._core.captions import Cue, read_captions
+from a2v._core.captions import MAX_CHARACTERS, Cue, read_captions
 from a2v.engine.errors import AudioError
 from a2v.engine.face_pose import Mood
 from a2v.engine.settings import FRAME_RATES, SIZES, Format
@@ -41,7 +41,7 @@ CaptionWay = Literal["track", "burned"]
 """What captions become: a track of the file that players can show, or a part of the picture."""
 WITH_TRACK: tuple[Container, ...] = ("mp4", "webm", "mov")
 """The containers that can have a track of captions."""
-_KEYS = ("size", "format", "fps", "container", "background", "captions", "captions_file", "mood")
+_KEYS = ("size", "format", "fps", "container", "background", "captions", "captions_file", "transcript", "mood")
 
 VIDEO_EXTENSIONS = (*(f".{container}" for container in get_args(Container)), ".mask.mp4")
 """The extensions of a task's videos in the data folder."""
@@ -65,7 +65,8 @@ class VideoOptions:
         background: ``"character"``, ``"transparent"``, a colour such as ``"#203040"``, or the URL of a picture.
         mood: The expression of the character; ``None``: one that the voice determines.
         captions: What becomes of the captions; empty: there are none.
-        cues: The captions that the job has itself; empty: the words of the speech are shown.
+        cues: The captions that the job has itself; empty: the words of the transcript or of the speech are shown.
+        transcript: What is said in the recording; ``None``: it is not given.
     """
 
     size: int
@@ -76,6 +77,7 @@ class VideoOptions:
     mood: Mood | None = None
     captions: Sequence[CaptionWay] = ()
     cues: Sequence[Cue] = ()
+    transcript: str | None = None
 
     @property
     def background_url(self) -> str | None:
@@ -110,6 +112,7 @@ def read_options(given: Mapping[str, Any], settings: Settings, *, with_mask: boo
             f"with_mask needs the container {WITH_MASK}, not {container}: a transparent WebM or MOV has alpha instead"
         )
     captions = _captions(given.get("captions"), container)
+    transcript = _transcript(given, captions)
     return VideoOptions(
         size=_one_of("size", given.get("size", settings.size), SIZES),
         format=_one_of("format", given.get("format", settings.format), get_args(Format)),
@@ -119,6 +122,7 @@ def read_options(given: Mapping[str, Any], settings: Settings, *, with_mask: boo
         mood=None if given.get("mood") is None else _one_of("mood", given["mood"], get_args(Mood)),
         captions=captions,
         cues=_cues(given.get("captions_file"), captions),
+        transcript=transcript,
     )
 
 
@@ -152,6 +156,27 @@ def _cues(value: Any, captions: Sequence[CaptionWay]) -> Sequence[Cue]:
     if "burned" in captions:
         _check_drawable(cues)
     return cues
+
+
+def _transcript(given: Mapping[str, Any], captions: Sequence[CaptionWay]) -> str | None:
+    value = given.get("transcript")
+    if value is None:
+        return None
+    if not captions:
+        raise ValueError("transcript needs captions: 'track' or 'burned'")
+    if given.get("captions_file") is not None:
+        raise ValueError("transcript and captions_file exclude each other: the file has the text and the times")
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"transcript must be what is said in the recording; got {value!r}")
+    if len(value) > MAX_CHARACTERS:
+        raise ValueError(f"transcript has {len(value):,} characters, and {MAX_CHARACTERS:,} are allowed")
+    from a2v.engine.alignment import check_installed  # noqa: PLC0415  # an extra
+
+    try:
+        check_installed()
+    except ImportError as error:
+        raise ValueError(f"this engine cannot use a transcript: {error}") from None
+    return value
 
 
 def _check_drawable(shown: Sequence[Cue]) -> None:

@@ -139,30 +139,46 @@ def _synthesizer(voice_name: str) -> _Synthesizer:
     return _Synthesizer(voice_name)
 
 
+class Reader:
+    """Reads English texts: words become phonemes."""
+
+    def __init__(self, g2p: Any = None) -> None:
+        from hibari.g2p import G2P  # noqa: PLC0415  # an extra
+        from hibari.g2p.normalize import normalize  # noqa: PLC0415
+
+        self._g2p = g2p or G2P()
+        self._normalize = normalize
+        lexicon: Any = self._g2p.lexicon
+        self._known = ChainMap[str, Any](lexicon.golds, lexicon.silvers)
+
+    def tokens(self, sentence: str) -> Sequence[Any]:
+        """Return the words of a sentence as they are read, with their phonemes."""
+        g2p = self._g2p
+        tokens: Sequence[Any] = g2p.phonemize_tokens(g2p.tokenize(self._normalize(readable(sentence, self._known))))
+        return tokens
+
+
 class _Synthesizer:
     """A loaded voice."""
 
     def __init__(self, voice_name: str) -> None:
         import onnxruntime  # noqa: PLC0415  # an extra
         from hibari import SAMPLE_RATE, Hibari, dsp  # noqa: PLC0415  # an extra
-        from hibari.g2p.normalize import normalize  # noqa: PLC0415
 
         self.rate: int = SAMPLE_RATE
         self._hibari = Hibari(voice=voice_name)
-        self._dsp, self._normalize = dsp, normalize
+        self._dsp: Any = dsp
+        self._reader = Reader(self._hibari.g2p)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = min(2, os.cpu_count() or 1)
         options.log_severity_level = 3
         model = _with_output(Path(self._hibari.model_path).read_bytes(), _LENGTHS)
         # Without a type: its results are arrays, which the types of onnxruntime do not say.
         self._session: Any = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        lexicon: Any = self._hibari.g2p.lexicon
-        self._known = ChainMap[str, Any](lexicon.golds, lexicon.silvers)
 
     def speak(self, sentence: str) -> tuple[Samples, list[Word]]:
         """Return the sound of a sentence, and its words as they are written."""
-        g2p = self._hibari.g2p
-        tokens = g2p.phonemize_tokens(g2p.tokenize(self._normalize(readable(sentence, self._known))))
+        tokens = self._reader.tokens(sentence)
         parts: list[Samples] = []
         read: list[Word] = []
         length = 0

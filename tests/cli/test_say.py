@@ -192,16 +192,21 @@ def test_the_captions_of_a_recording(here, service, tmp_path) -> None:
         (["--captions", "files"], "--captions files is for texts that are synthesized (a2v say)"),
         (["--captions", "srt"], "--captions: 'srt' is not one of files, track, burned"),
         (["--captions-file", "talk.srt"], "--captions-file needs --captions track or --captions burned"),
-        (["--captions", "track"], "--captions needs the captions of the recording: add --captions-file FILE"),
+        (["--captions", "track"], "--captions needs the text of the recording: add --captions-file FILE"),
         (["--captions", "track", "--captions-file", "x.srt"], "--captions-file: x.srt cannot be read: No such file"),
         (["--captions", "track", "--captions-file", "latin.srt"], "latin.srt, line 2, is not UTF-8: byte 0xe9"),
         (["--captions", "track", "--captions-file", "wrong.srt"], "--captions-file: wrong.srt: line 2: '00:01 -> 00:02' is not"),
+        (["--transcript", "talk.srt"], "--transcript needs --captions track or --captions burned"),
+        (["--captions", "track", "--transcript", "empty.txt"], "--transcript: empty.txt is empty"),
+        (["--captions", "track", "--transcript", "talk.srt", "--captions-file", "talk.srt"], "exclude each other"),
+        (["--captions", "track", "--transcript", "x.txt"], "--transcript: x.txt cannot be read: No such file"),
         (["--captions", "track", "--captions-file", "long.srt"], "long.srt is too long: more than 200,000 characters"),
     ],
 )  # fmt: skip
 def test_captions_that_are_refused(here, service, tmp_path, arguments, problem) -> None:
     (tmp_path / "a.wav").write_bytes(b"sound")
     (tmp_path / "talk.srt").write_text(SRT)
+    (tmp_path / "empty.txt").write_text(" ")
     (tmp_path / "latin.srt").write_bytes(b"1\ncaf\xe9")
     (tmp_path / "wrong.srt").write_text("1\n00:01 -> 00:02\nHello!\n")
     (tmp_path / "long.srt").write_bytes(b"1" * 800_001)
@@ -213,24 +218,26 @@ def test_captions_that_are_refused(here, service, tmp_path, arguments, problem) 
 def test_captions_of_a_table(here, service, tmp_path) -> None:
     (tmp_path / "talk.vtt").write_text("WEBVTT\n\n00:01.000 --> 00:02.000\nHello!\n")
     table = tmp_path / "jobs.csv"
-    rows = ["model_id,audio_url,text,voice_name,Captions file", "leo,https://x/a.wav,,,talk.vtt", "leo,,Hello!,heart,"]
+    header = "model_id,audio_url,text,voice_name,Captions file,Transcript"
+    rows = [header, "leo,https://x/a.wav,,,talk.vtt,", "leo,,Hello!,heart,,", "leo,https://x/c.wav,,,,I say."]
     table.write_text("\n".join(rows))
     assert here("batch", "jobs.csv", "-o", "videos", "--captions", "track")[0] == 0
-    first, second = sorted((one.options for one in service.submissions), key=len, reverse=True)
-    assert first == {"captions": ["track"], "captions_file": (tmp_path / "talk.vtt").read_text()}
-    assert second == {"captions": ["track"]}
+    first, second, third = sorted((one.options for one in service.submissions), key=sorted)
+    assert first == {"captions": ["track"]}
+    assert second == {"captions": ["track"], "captions_file": (tmp_path / "talk.vtt").read_text()}
+    assert third == {"captions": ["track"], "transcript": "I say."}
     # Nothing is submitted again, but for other captions.
     assert here("batch", "jobs.csv", "-o", "videos", "--captions", "track")[0] == 0
-    assert len(service.submissions) == 2
-    table.write_text("\n".join([*rows, "leo,https://x/b.wav,,,", "leo,https://x/b.wav,,,jobs.csv"]))
+    assert len(service.submissions) == 3
+    table.write_text("\n".join([*rows, "leo,https://x/b.wav,,,,", "leo,https://x/b.wav,,,jobs.csv,"]))
     code, _, err = here("batch", "jobs.csv", "-o", "videos", "--captions", "track")
     assert code == 2
-    assert "row 4, captions_file: it is missing or empty; --captions needs the captions" in err
-    assert "row 5, captions_file: " in err
+    assert "row 5, captions_file: it is missing or empty, and so is transcript; --captions needs" in err
+    assert "row 6, captions_file: " in err
     assert "line 1: 'model_id,audio_url,text" in err
     code, _, err = here("batch", "jobs.csv", "-o", "videos", "--captions", "files")
     assert (code, "a batch has track and burned" in err) == (2, True)
-    assert len(service.submissions) == 2
+    assert len(service.submissions) == 3
 
 
 def test_captions_beside_recordings(here, service, tmp_path) -> None:
@@ -241,7 +248,7 @@ def test_captions_beside_recordings(here, service, tmp_path) -> None:
     command = ["batch", "recordings", *SPEAKER, "-o", "videos", "--captions", "burned", "--local", "--dry-run"]
     code, _, err = here(*command)
     assert code == 2
-    assert "recordings/two.wav: --captions needs its captions beside it: there is neither two.srt nor two.vtt" in err
+    assert "recordings/two.wav: --captions needs its text beside it: there is no two.srt, two.vtt or two.txt" in err
     (tmp_path / "recordings/two.vtt").write_text(f"WEBVTT\n\n{SRT}")
     code, out, _ = here(*command)
     assert (code, "2 videos" in out) == (0, True), out
