@@ -147,6 +147,7 @@ class AccountLog:
         self._is_awaited_here: Callable[[str], bool] = lambda _: False
         self._apply: Mapping[str, Callable[..., Iterable[PollEvent] | None]] = {
             "hello": self._hello,
+            "limit": self._limit,
             "bye": self._bye,
             "wait": self._wait,
             "send": self._send,
@@ -303,6 +304,9 @@ class AccountLog:
     def _hello(self, _: str, member: _Member, __: float, ceiling: int | None) -> None:
         member.ceiling = ceiling
         self._restrict()
+
+    def _limit(self, _: str, __: _Member, ___: float, limit: int | None) -> None:
+        self.limiter.expect(limit)
 
     def _bye(self, member_id: str, *_: object) -> None:
         self._remove(member_id)

@@ -254,6 +254,11 @@ class RateLimiter:
         if self.limit is not None or ceiling is not None:
             self.limit = self._capped(self._assumed_limit if self.limit is None else self.limit)
 
+    def expect(self, limit: int | None) -> None:
+        """Use a limit that another client has learned, if it is higher, until a response reports it."""
+        if not self._is_limit_known and limit is not None and self.limit is not None:
+            self.limit = self._capped(max(limit, self.limit))
+
     def cancel(self, reservation: int) -> None:
         """Return a reservation that was not used: nothing has been sent."""
         if self._in_flight.pop(reservation, None) is not None and self._left is not None:

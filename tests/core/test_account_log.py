@@ -300,3 +300,12 @@ def test_a_result_counts_once(account) -> None:
         account.write("other", ["end", 1, "throttled", {}])
     account.now += 3
     assert account.next(CALL).at == account.now
+
+
+def test_a_limit_survives_the_loss_of_the_log() -> None:
+    """Otherwise clients with a higher limit would wait for a minute, because they have sent more than the default one allows."""
+    account = Account()
+    account.write("me", ["hello", None], ["limit", 600], *(["sent", number, 990.0, 991.0] for number in range(1, 50)))
+    assert account.next(CALL).at == account.now
+    account.write("me", ["limit", None])
+    assert account.log.limiter.limit == 600

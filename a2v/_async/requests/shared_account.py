@@ -634,7 +634,7 @@ class SharedAccount:
         Args:
             old: What this client knows.
         """
-        facts: list[Fact] = [["hello", self._ceiling]]
+        facts: list[Fact] = [["hello", self._ceiling], ["limit", old.limiter.limit]]
         now = self.now()
         is_set_back = old.now > now + _FUTURE  # so times are wrong, and nothing is in the future
         for video_id, since in self._followed.items():
