@@ -6,6 +6,7 @@ import logging
 import signal
 import sys
 import time
+from contextlib import closing
 
 import anyio
 import pytest
@@ -196,6 +197,31 @@ def test_twenty_restarts_lose_nothing(start_member, redis_server) -> None:
     assert len(service.submissions) == made == 120
     assert not [call for call in service.calls if call.status == 429]
     assert longest < 60
+
+
+def test_evicted_and_flushed_logs_lose_nothing(start_member, start_redis) -> None:
+    """Other programs fill the server's memory until the log is evicted, or empty all databases."""
+    redis_server = start_redis("--maxmemory", "4mb", "--maxmemory-policy", "allkeys-random")
+    service = Service(limit=FixedWindow(600, 60), render_seconds=1)
+    with service.server() as server, closing(redis.Redis.from_url(redis_server.url)) as client:
+        members = [start_member(server.base_url, redis_server.url, "asyncio") for _ in range(4)]
+        made = losses = 0
+        while losses < 12:
+            for member in members:
+                member.begin("make", 3)
+            for number in range(4):
+                time.sleep(0.3)
+                if number % 2:
+                    client.flushall()
+                else:
+                    for filler in range(400):
+                        client.set(f"filler {filler}", b"x" * 20_000)
+                losses += 1
+            made += sum(len(member.end()) for member in members)
+        assert client.info("stats")["evicted_keys"] > 0
+        assert [len(member.do("calls", 2)) for member in members] == [2] * 4
+    assert len(service.submissions) == made == 36
+    assert not [call for call in service.calls if call.status == 429]
 
 
 @pytest.mark.parametrize(("count", "kind"), [(8, "file"), (8, "redis"), (16, "redis"), (16, "valkey")])
