@@ -6,7 +6,7 @@ import pytest
 
 from a2v.engine.characters import Framing, get_character
 from a2v.engine.drawing.bust import backdrop, bust
-from a2v.engine.drawing.colours import LinearGradient, glow, mix, rgba, uvya, with_alpha
+from a2v.engine.drawing.colours import LinearGradient, Paint, glow, mix, rgba, uvya, with_alpha
 from a2v.engine.drawing.display_list import DisplayList, Group, Shape, bounds_of, silhouette_of
 from a2v.engine.drawing.geometry import ellipse, mirror_points, rectangle, rotate, scale, svg_path, translate
 from a2v.engine.drawing.rasterizer import Rasterizer
@@ -171,14 +171,39 @@ def test_groups_that_appear_and_disappear_are_drawn_and_erased() -> None:
     assert at(rasterizer.pixels, 150, 150) == (255, 0, 0, 255)
 
 
-def test_only_the_groups_of_the_picture_are_kept() -> None:
+def test_more_groups_than_the_cache_holds_can_be_drawn() -> None:
     rasterizer = Rasterizer(SIZE, SIZE, VIEW)
     for number in range(250):
         drawing = DisplayList()
         drawing.fill(rectangle(number, 0, 100, 100), RED)
         rasterizer.paint([drawing.static_group()])
         assert at(rasterizer.pixels, number + 50, 50) == (255, 0, 0, 255)
-    assert len(rasterizer._scenes) == 1
+    assert len(rasterizer._scenes) <= 100
+
+
+@pytest.mark.parametrize("fill", [glow(0, 0, 60, RED, 1.0), LinearGradient(-60, 0, 60, 0, ((0, RED), (1, BLUE)))])
+def test_gradients_move_with_the_groups_that_they_fill(fill: Paint) -> None:
+    part = DisplayList()
+    with part.clipped(ellipse(0, 0, 50)):
+        part.fill(ellipse(0, 0, 60), fill)
+    group = part.static_group()
+    kept = Rasterizer(SIZE, SIZE, VIEW)
+    for step in (0, 1, 2, 0, 5):
+        drawing = DisplayList()
+        with drawing.transformed(rotate(step)):
+            drawing.add(group, translate(100 + step * 90, 200) @ scale(1 - 0.05 * step, 1))
+        kept.paint(drawing.items)
+        assert (kept.pixels == paint(drawing)).all()
+
+
+def test_a_moving_head_looks_as_if_each_frame_were_drawn_on_its_own() -> None:
+    character = get_character("leo_a0047")
+    kept = Rasterizer(180, 180, VIEW)
+    for yaw in (-1.0, 0.0, 1.0, -1.0):
+        kept.paint(bust(character, FacePose(yaw=yaw, gaze_x=-0.4 * yaw, lean=yaw)))
+        fresh = Rasterizer(180, 180, VIEW)
+        fresh.paint(bust(character, FacePose(yaw=yaw, gaze_x=-0.4 * yaw, lean=yaw)))
+        assert np.abs(kept.pixels.astype(int) - fresh.pixels).max() <= 2
 
 
 def test_bounds_include_strokes_clips_and_transforms() -> None:

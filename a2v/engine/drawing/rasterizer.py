@@ -5,12 +5,13 @@ rasterizer saves work in two ways:
 
 * *Dirty rectangle.* ``paint`` compares its items with those of the frame before and redraws only the bounding box of those that
   differ: mostly the head. The invariant: outside the returned area, ``pixels`` already shows the new frame.
-* *Cached groups.* ThorVG objects are costly to make from Python. Those of a static group are kept from frame to frame, as long as it is
-  in the picture, by the identity of the group. The cache holds the group too: its ``id`` cannot be reused meanwhile.
+* *Cached groups.* ThorVG objects are costly to make from Python. Those of a static group are kept from frame to frame, in a
+  least-recently-used cache, by the identity of the group. The cache holds the group too: its ``id`` cannot be reused meanwhile.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from functools import cache, lru_cache
 from itertools import zip_longest
 from typing import TYPE_CHECKING
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 Area = tuple[int, int, int, int]
 """A part of a picture in pixels: left, top, right, bottom; the last two are exclusive."""
+_CACHE_SIZE = 100  # groups; more than a frame has
 
 
 @cache
@@ -73,7 +75,7 @@ class Rasterizer:
         self._previous: list[Item] | None = None
         # By the group's id and its number of uses in the frame: a ThorVG scene has one parent, so a group that is drawn twice
         # in a frame (an ear, say) needs two scenes.
-        self._scenes: dict[tuple[int, int], tuple[Group, tv.Scene]] = {}
+        self._scenes: OrderedDict[tuple[int, int], tuple[Group, tv.Scene]] = OrderedDict()
         self._uses: dict[int, int] = {}
         self._colour_stops = lru_cache(maxsize=1024)(self._make_colour_stops)
 
@@ -131,7 +133,6 @@ class Rasterizer:
         self._canvas.add(self._root)
         self._canvas.draw(False)
         self._canvas.sync()
-        self._forget_unused()
 
     # -- ThorVG objects, which belong to the scene that they are added to ------------------------------------------------
 
@@ -159,14 +160,15 @@ class Rasterizer:
             scene = self._make_scene(group)
             scene.ref()
             self._scenes[key] = (group, scene)
-        return self._scenes[key][1]
-
-    def _forget_unused(self) -> None:
-        """Free the scenes that the frame did not use: one that returns after an absence would have the wrong colours in its gradients."""
-        unused = [key for key in self._scenes if key[1] > self._uses.get(key[0], 0)]
-        for key in unused:
-            _, scene = self._scenes.pop(key)
-            scene.deref(free=True)
+            if len(self._scenes) > _CACHE_SIZE:
+                _, (_, oldest) = self._scenes.popitem(last=False)
+                oldest.deref(free=True)
+        self._scenes.move_to_end(key)
+        scene = self._scenes[key][1]
+        # Where a transform changes, ThorVG moves the shapes of a kept scene, but not their gradients, unless the opacity changes too.
+        scene.set_opacity(254)
+        scene.set_opacity(255)
+        return scene
 
     def _make_shape(self, item: Shape) -> tv.Shape:
         shape = _make_path(item.path)
