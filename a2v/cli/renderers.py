@@ -509,7 +509,7 @@ def _shared_lines(event: Event) -> Iterator[str]:
             yield from refusals
         case EngineReady(base_url, token, is_secret, is_kept):
             shown = "…" if is_secret else token.value
-            yield f"The engine is ready at {base_url}. Ctrl-C stops it."
+            yield f"The engine is ready at {base_url} (Ctrl-C stops it)"
             yield "Open that URL in a browser to make and watch videos."
             if not is_kept:
                 yield "Its videos are deleted when it stops; --data-dir DIR keeps them."
