@@ -123,9 +123,11 @@ def test_lips_follow_the_phones_of_the_synthesizer(monkeypatch) -> None:
 
 def _with_phones(text: str) -> tuple[np.ndarray, list[tuple[float, float, str]]]:
     """The sound of a sentence, and its phones as the synthesizer places them."""
+    from hibari.g2p.normalize import normalize
+
     synthesizer = voices._synthesizer("heart")
     vocabulary = synthesizer._hibari.vocab
-    spoken = [each for each in synthesizer._hibari.g2p(synthesizer._normalize(text)) if each in vocabulary]
+    spoken = [each for each in synthesizer._hibari.g2p(normalize(text)) if each in vocabulary]
     inputs = {"ids": np.array([[0, *map(vocabulary.get, spoken), 0]], np.int64), "speed": np.ones(1, np.float32)}
     *spectrum, lengths = synthesizer._session.run(None, inputs)
     samples = synthesizer._dsp.synth(*(part[0] for part in spectrum), np.random.default_rng(0))
