@@ -224,6 +224,30 @@ def test_nothing_moves_outside_of_the_head() -> None:
     assert not changed.any()
 
 
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("collins", (512, 512)),
+        *(pytest.param("hopper", shape, marks=pytest.mark.extended) for shape in ((512, 512), (910, 512))),
+    ],
+)
+def test_the_picture_does_not_tear_at_the_border_of_what_moves(name: str, shape: tuple[int, int]) -> None:
+    height, width = shape
+    drawn = studio(name).painter(close_up=False, width=width, height=height)
+    left, top, right, bottom = drawn.area
+    for motion in drawn._head._names:
+        shifts = np.linalg.norm(drawn._head.shifts(FacePose(**{motion: 2.0})), axis=-1)
+        sides = {
+            "left": (left > 0, shifts[:, 0]),
+            "top": (top > 0, shifts[0]),
+            "right": (right < width, shifts[:, -1]),
+            "bottom": (bottom < height, shifts[-1]),
+        }
+        inside = {side: found.max() for side, (is_inside, found) in sides.items() if is_inside}
+        assert "bottom" in inside
+        assert max(inside.values()) < 0.25, (motion, inside)
+
+
 def test_a_mouth_that_moves_changes_the_lower_face_only() -> None:
     drawn = painter("hopper")
     face = drawn._face

@@ -80,7 +80,7 @@ class HeadMotion:
             "roll": (-angle * weight * (y - pivot[1]), angle * weight * (x - pivot[0])),
             "bob": (zero, weight * _BOB * eyes),
             "brow": (zero, -_BROW * eyes * _brow_weight(face, places)),
-            "breath": (zero, -_BREATH * eyes * _chest_weight(face, y, height)),
+            "breath": (zero, -_BREATH * eyes * _chest_weight(face, places, height)),
         }
         self._names = list(fields)
         still = _stillness(places, edges, 0.35 * eyes)[:, None]
@@ -93,7 +93,7 @@ class HeadMotion:
 
 
 def _stillness(places: Array, edges: tuple[float, float, float, float] | None, reach: float) -> Array:
-    """Return 0 at the edges of the photograph and beyond, and 1 where they are further away than ``reach``."""
+    """Return 0 at the edges of a box and beyond, and 1 where they are further away than ``reach``."""
     if edges is None:
         return np.ones(len(places), np.float32)
     left, top, right, bottom = edges
@@ -134,8 +134,10 @@ def _brow_weight(face: Geometry, places: Array) -> Array:
     return np.minimum(total, 1)
 
 
-def _chest_weight(face: Geometry, y: Array, height: int) -> Array:
-    """Return how far each place moves with the breath: from the neck down, but not at the edge of the frame."""
+def _chest_weight(face: Geometry, places: Array, height: int) -> Array:
+    """Return how far each place moves with the breath: from the neck down, but not at the edge of the frame or of ``head_box``."""
+    y = places[:, 1]
     neck = face.middle[1] + 1.6 * face.chin
     rising = smoothstep((y - neck) / (1.5 * face.chin))
-    return np.asarray(rising * smoothstep((height - y) / (0.1 * height)), np.float32)
+    at_frame = smoothstep((height - y) / (0.1 * height))
+    return np.asarray(rising * at_frame * _stillness(places, head_box(face), face.eye_distance), np.float32)
