@@ -10,7 +10,7 @@ import numpy as np
 from av.error import FFmpegError
 from av.filter import Graph
 
-from a2v.engine.drawing.colours import bgra
+from a2v.engine.drawing.colours import BLUE, GREEN, RED, U_RANGE, V_RANGE, bgra, uvy
 from a2v.engine.errors import RenderError
 
 if TYPE_CHECKING:
@@ -47,10 +47,8 @@ def load_picture(path: Path, width: int, height: int, colour: Callable[[str], Co
         pixels[..., :3] = np.rint(opaque)
         return pixels
     blue, green, red = (opaque[..., channel] for channel in range(3))
-    luma = 0.2126 * red + 0.7152 * green + 0.0722 * blue
-    for channel, value in enumerate(
-        (128 + (blue - luma) / 1.8556 * 224 / 255, 128 + (red - luma) / 1.5748 * 224 / 255, 16 + luma * 219 / 255)
-    ):
+    u, v, y = uvy(red, green, blue)
+    for channel, value in enumerate((128 + u, 128 + v, 16 + y)):
         pixels[..., channel] = np.rint(value)
     return pixels
 
@@ -59,8 +57,8 @@ def to_bgra(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return blue, green and red of pixels in the colours of ``colours.uvya``; the inverse of that conversion."""
     u, v, y = ((pixels[..., channel] - offset) for channel, offset in ((0, 128), (1, 128), (2, 16)))
     luma = y * (255 / 219)
-    blue, red = luma + u * (1.8556 * 255 / 224), luma + v * (1.5748 * 255 / 224)
-    green = (luma - 0.2126 * red - 0.0722 * blue) / 0.7152
+    blue, red = luma + u * (U_RANGE * 255 / 224), luma + v * (V_RANGE * 255 / 224)
+    green = (luma - RED * red - BLUE * blue) / GREEN
     return np.stack([blue, green, red], -1).clip(0, 255)
 
 

@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from a2v.engine.drawing.geometry import lerp
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+Number = TypeVar("Number", float, "NDArray[np.float64]")
+
+RED, GREEN, BLUE = 0.2126, 0.7152, 0.0722
+"""The shares of the colours in the luma of BT.709."""
+U_RANGE, V_RANGE = 1.8556, 1.5748
+"""The distances between the least and the largest difference of blue and luma, and of red and luma."""
 ColourBytes = tuple[int, int, int, int]
 """The four bytes of a pixel, in the order of memory."""
 
@@ -48,9 +58,14 @@ def uvya(colour: str) -> ColourBytes:
     colours need no conversion for the encoder.
     """
     red, green, blue, alpha = rgba(colour)
-    luma = 0.2126 * red + 0.7152 * green + 0.0722 * blue
-    u, v = (blue - luma) / 1.8556, (red - luma) / 1.5748
-    return round(128 + u * 224 / 255), round(128 + v * 224 / 255), round(16 + luma * 219 / 255), alpha
+    u, v, y = uvy(red, green, blue)
+    return round(128 + u), round(128 + v), round(16 + y), alpha
+
+
+def uvy(red: Number, green: Number, blue: Number) -> tuple[Number, Number, Number]:
+    """Return U, V and Y (BT.709, limited range) without their offsets 128, 128 and 16, which makes the conversion linear."""
+    luma = RED * red + GREEN * green + BLUE * blue
+    return (blue - luma) / U_RANGE * 224 / 255, (red - luma) / V_RANGE * 224 / 255, luma * 219 / 255
 
 
 @lru_cache(maxsize=4096)

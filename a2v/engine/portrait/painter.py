@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from a2v.engine.drawing.colours import uvy
 from a2v.engine.portrait.gaze import Gaze
 from a2v.engine.portrait.geometry import Geometry, measure
 from a2v.engine.portrait.glasses import wears_glasses
@@ -254,14 +255,7 @@ def _with_margin(box: tuple[float, float, float, float], margin: float) -> tuple
 
 # -- colours ----------------------------------------------------------------------------------------------------------
 
-_TO_UVY = np.array(
-    [
-        [-0.2126 / 1.8556 * 224 / 255, (1 - 0.2126) / 1.5748 * 224 / 255, 0.2126 * 219 / 255],
-        [-0.7152 / 1.8556 * 224 / 255, -0.7152 / 1.5748 * 224 / 255, 0.7152 * 219 / 255],
-        [(1 - 0.0722) / 1.8556 * 224 / 255, -0.0722 / 1.5748 * 224 / 255, 0.0722 * 219 / 255],
-    ],
-    np.float32,
-)
+_TO_UVY = np.array([uvy(*primary) for primary in np.eye(3).tolist()], np.float32)
 """From red, green and blue to U, V and Y of BT.709, limited range."""
 _UVY_BASE = np.array([128, 128, 16], np.float32)
 
