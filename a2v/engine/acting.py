@@ -156,13 +156,13 @@ class Acting:
         side = 1 if random.random() < 0.5 else -1
         targets = np.empty((self._ticks, 4))
         targets[:] = self._draw_posture(-side, 0.6)
+        starts, ends = {start for start, _ in self._phrases}, {end for _, end in self._phrases}
         for number, (start, end) in enumerate(self._parts):
-            begins_phrase = any(start == first for first, _ in self._phrases)
+            begins_phrase = start in starts
             if number and random.random() < (0.8 if begins_phrase else 0.65):
                 side = -side
             targets[max(0, start - _ANTICIPATION) :] = self._draw_posture(side, 1.0 if begins_phrase else 0.8)
-            is_last_of_phrase = any(end == last for _, last in self._phrases)
-            if is_last_of_phrase:
+            if end in ends:
                 # While nobody speaks, the head comes back to the viewer, and to a tilt of attention.
                 targets[end + 8 :] = targets[max(0, start - _ANTICIPATION)] * (0.35, 0.7, 0.4, 0.55)
         return targets
