@@ -151,10 +151,12 @@ def test_the_eyes_move_before_the_head_does() -> None:
 
 
 def test_a_speaker_looks_at_the_viewer_at_the_end_of_a_phrase() -> None:
-    animation = play(PHRASES)
-    for start in STARTS:
-        for pose in animation[start + 44 : start + 50]:
-            assert abs(pose.gaze_x + 0.4 * pose.yaw) < 0.1
+    # Most glances end before that anyway, so one seed would not show a fault.
+    for seed in range(8):
+        animation = play(PHRASES, seed)
+        for start in STARTS:
+            for pose in animation[start + 44 : start + 50]:
+                assert abs(pose.gaze_x + 0.4 * pose.yaw) < 0.1
 
 
 def test_the_chest_rises_before_the_first_word_and_everything_settles_after_the_last() -> None:
