@@ -6,7 +6,6 @@ of a2v understands.
 
 from __future__ import annotations
 
-import codecs
 from typing import TYPE_CHECKING, Any
 
 from attrs import asdict, evolve, frozen
@@ -16,6 +15,7 @@ from a2v._core.captions import MAX_CHARACTERS, cues, read_captions, to_srt, to_v
 from a2v.cli.options import UsageError
 from a2v.cli.targets import write_atomically
 from a2v.cli.terminal import shown_path
+from a2v.cli.text_files import read_text_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 FILES = "files"
 COLUMNS = ("captions_file", "transcript")
 _WAYS = (FILES, "track", "burned")
-_MOST_BYTES = 4 * MAX_CHARACTERS
 
 
 @frozen
@@ -202,18 +201,7 @@ def read_captions_file(path: Path, option: str = "--captions-file: ") -> str:
 
 
 def _read_text(path: Path, option: str) -> str:
-    try:
-        with path.open("rb") as file:
-            data = file.read(_MOST_BYTES + 1)
-    except OSError as error:
-        raise UsageError(f"{option}{path} cannot be read: {error.strerror}") from None
-    if len(data) > _MOST_BYTES:
-        raise UsageError(f"{option}{path} is too long: more than {MAX_CHARACTERS:,} characters")
-    try:
-        return data.decode("utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise UsageError(f"{option}{path}, line {line}, is not UTF-8: byte 0x{data[error.start]:02x}") from None
+    return read_text_file(path, f"{option}{path}", max_bytes=4 * MAX_CHARACTERS, limit=f"{MAX_CHARACTERS:,} characters")
 
 
 def caption_paths(output: Path) -> list[Path]:

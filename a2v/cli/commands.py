@@ -341,7 +341,7 @@ async def say(
     ] = None,
     /,
     *,
-    text_file: Annotated[OptionalPath, Parameter(help="File with the text, in UTF-8.")] = None,
+    text_file: Annotated[OptionalPath, Parameter(help="File with the text, in UTF-8 or UTF-16.")] = None,
     voice: Annotated[
         str | None,
         Parameter(help="Voice that speaks; see `a2v voices`. Default: the first voice of the character's gender."),

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
-import sys
-from contextlib import nullcontext, suppress
-from typing import IO, TYPE_CHECKING
+from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from attrs import frozen
 
@@ -13,6 +11,7 @@ from a2v import A2VError, Avatar, Character, NotFoundError, Pose
 from a2v._core import wire
 from a2v.cli.connection import needs_extra
 from a2v.cli.options import UsageError
+from a2v.cli.text_files import read_text_file
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -20,8 +19,6 @@ if TYPE_CHECKING:
 
     from a2v import AsyncA2V
     from a2v.cli.options import ServerOptions
-
-_MOST_BYTES = 1 << 20
 
 
 @frozen
@@ -104,28 +101,10 @@ def read_text(text: str | None, file: Path | None) -> str:
         source, content = "the text", text or ""
     else:
         source = f"--text-file: {file}" if file else "standard input"
-        content = _read(source, file)
+        content = read_text_file(file, source, max_bytes=1 << 20, limit="1 MiB")
     if not content.strip():
         raise UsageError(f"{source} is empty")
     return content.strip()
-
-
-def _read(source: str, file: Path | None) -> str:
-    try:
-        with file.open("rb") if file else nullcontext(_standard_input()) as opened:
-            data = opened.read(_MOST_BYTES + 1)
-    except OSError as error:
-        raise UsageError(f"{source} cannot be read: {error.strerror}") from None
-    if len(data) > _MOST_BYTES:
-        raise UsageError(f"{source} is too long for a text: more than 1 MiB")
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{source} is not UTF-8: byte {error.start + 1} is 0x{data[error.start]:02x}") from None
-
-
-def _standard_input() -> IO[bytes]:
-    return sys.stdin.buffer if sys.stdin else io.BytesIO()  # it may be closed
 
 
 def check_speech(text: str, voice: str | None) -> None:

@@ -69,9 +69,11 @@ def test_a_pose_speaks_with_a_voice_of_its_gender(here, service) -> None:
 def test_a_text_from_a_file_or_standard_input(here, service, tmp_path, monkeypatch) -> None:
     (tmp_path / "speech.txt").write_bytes("\ufeffGrüße!\n".encode())
     assert here("say", "--text-file", "speech.txt", "--model-id", "eva_a0008")[0] == 0
+    (tmp_path / "notepad.txt").write_bytes("Grüße!\r\n".encode("utf-16"))
+    assert here("say", "--text-file", "notepad.txt", "--model-id", "eva_a0008")[0] == 0
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"From a pipe.\n")))
     assert here("say", "-", "--model-id", "eva_a0008")[0] == 0
-    assert [synthesis.text for synthesis in service.syntheses] == ["Grüße!", "From a pipe."]
+    assert [synthesis.text for synthesis in service.syntheses] == ["Grüße!", "Grüße!", "From a pipe."]
 
 
 @pytest.mark.parametrize(
@@ -80,7 +82,9 @@ def test_a_text_from_a_file_or_standard_input(here, service, tmp_path, monkeypat
         ([], "say needs one text"),
         (["Hello!", "--text-file", "x.txt"], "say needs one text"),
         (["--text-file", "x.txt"], "x.txt cannot be read: No such file"),
-        (["--text-file", "latin.txt"], "latin.txt is not UTF-8: byte 3 is 0xe9"),
+        (["--text-file", "latin.txt"], "--text-file: latin.txt, line 1, is not UTF-8: byte 0xe9"),
+        (["--text-file", "marked.txt"], "--text-file: marked.txt, line 2, is not UTF-8: byte 0xe9"),
+        (["--text-file", "cut.txt"], "--text-file: cut.txt, line 2, is not UTF-16: byte 0x62"),
         (["--text-file", "blank.txt"], "blank.txt is empty"),
         ([" "], "the text is empty"),
         (["Hello!", "--voice", " "], "--voice must be the name of a voice"),
@@ -91,11 +95,13 @@ def test_a_text_from_a_file_or_standard_input(here, service, tmp_path, monkeypat
         (["Hello!", "-o", "v.mp4", "--local", "--base-url", "https://x"], "--local starts a server"),
         (["Hello!", "--local"], "the video is deleted when the command ends: save it with -o FILE"),
         (["Hello!", "--text-file", "long.txt"], "say needs one text"),
-        (["--text-file", "long.txt"], "long.txt is too long for a text"),
+        (["--text-file", "long.txt"], "--text-file: long.txt is too long: more than 1 MiB"),
     ],
 )
 def test_what_is_refused_before_anything_is_sent(here, service, tmp_path, arguments, problem) -> None:
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9"[1:])
+    (tmp_path / "marked.txt").write_bytes(b"\xef\xbb\xbfa\ncaf\xe9")
+    (tmp_path / "cut.txt").write_bytes("a\nb".encode("utf-16")[:-1])
     (tmp_path / "blank.txt").write_text("\n \n")
     (tmp_path / "long.txt").write_bytes(b"a" * (2**20 + 1))
     (tmp_path / "old.vtt").write_text("old")
