@@ -163,8 +163,13 @@ class BatchSource:
     recordings: RecordingFiles
 
     @classmethod
-    def of(cls, arguments: Sequence[str], speaker: SpeakerOptions) -> BatchSource:
+    def of(cls, arguments: Sequence[str], speaker: SpeakerOptions, *, with_captions: bool = False) -> BatchSource:
         """Find out what the arguments name.
+
+        Args:
+            arguments: The arguments, as they were typed.
+            speaker: Who speaks the recordings.
+            with_captions: Whether the videos have captions.
 
         Raises:
             UsageError: They name nothing, or the options do not go with them.
@@ -176,7 +181,7 @@ class BatchSource:
             raise UsageError(f"the rows of a table say who speaks: remove{speaker.flags}")
         if table:
             return cls(arguments, speaker, table, RecordingFiles())
-        recordings = find_recordings(arguments)
+        recordings = find_recordings(arguments, with_captions=with_captions)
         if not speaker.flags:
             count = plural(len(recordings.paths), "recording")
             raise UsageError(f"choose who speaks {count}: add --model-id (see `a2v characters`) or --pose-id")

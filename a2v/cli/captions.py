@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 FILES = "files"
 COLUMNS = ("captions_file", "transcript")
 _WAYS = (FILES, "track", "burned")
+# By precedence.
+_BESIDE = (".srt", ".vtt", ".txt")
 
 
 @frozen
@@ -171,15 +173,18 @@ def _captions_of(source: BatchSource, index: int, job: Job) -> dict[str, str]:
             "it is missing or empty, and so is transcript; --captions needs the captions (.srt or .vtt) or the text of each recording"
         )
     recording = source.recordings.paths[index]
-    captions, others, transcript_file = (recording.with_suffix(suffix) for suffix in (".srt", ".vtt", ".txt"))
-    for path in (captions, others):
-        if path.is_file():
-            return {COLUMNS[0]: read_captions_file(path, "")}
-    if transcript_file.is_file():
-        return {COLUMNS[1]: read_transcript(transcript_file, "")}
-    raise UsageError(
-        f"--captions needs its text beside it: there is no {captions.name}, {others.name} or {transcript_file.name}"
-    )
+    text = text_beside(recording)
+    if text is None:
+        *captions, transcript = (recording.with_suffix(extension).name for extension in _BESIDE)
+        raise UsageError(f"--captions needs its text beside it: there is no {', '.join(captions)} or {transcript}")
+    if text.suffix == ".txt":
+        return {COLUMNS[1]: read_transcript(text, "")}
+    return {COLUMNS[0]: read_captions_file(text, "")}
+
+
+def text_beside(recording: Path) -> Path | None:
+    """Return the file with the captions or the transcript of a recording, which has its name; ``None`` if there is none."""
+    return next((path for path in map(recording.with_suffix, _BESIDE) if path.is_file()), None)
 
 
 def read_captions_file(path: Path, option: str = "--captions-file: ") -> str:

@@ -510,7 +510,7 @@ async def batch(
     from a2v.cli.batch_manifest import BatchSource  # noqa: PLC0415
     from a2v.cli.batch_run import run_batch  # noqa: PLC0415
 
-    source = BatchSource.of(sources, speaker)
+    source = BatchSource.of(sources, speaker, with_captions=bool(captions))
     # The folder as the disk spells it (NFC or NFD): under another spelling there would be no journal, and all would be
     # submitted again.
     with time_limit(timeout):

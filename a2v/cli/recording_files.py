@@ -17,6 +17,7 @@ from attrs import field, frozen
 from a2v._unicode_paths import find_existing
 from a2v._values import arguments
 from a2v._values.text import redacted_repr
+from a2v.cli.captions import text_beside
 from a2v.cli.options import UsageError
 from a2v.cli.terminal import shown_path
 from a2v.manifest import EXTENSIONS
@@ -94,17 +95,24 @@ def table_among(sources: Sequence[str]) -> Path | None:
     return find_existing(_expand(tables[0])) if tables else None
 
 
-def find_recordings(sources: Sequence[str]) -> RecordingFiles:
+def find_recordings(sources: Sequence[str], *, with_captions: bool = False) -> RecordingFiles:
     """Find the recordings that arguments name. Subfolders are not searched.
+
+    Args:
+        sources: The arguments.
+        with_captions: Whether the files with the captions of the recordings are used too, and so not reported as skipped.
 
     Raises:
         UsageError: An argument names nothing, or there are no recordings.
     """
     found = RecordingFiles()
+    others: dict[Path, list[Path]] = {}
     for source in sources:
         path = find_existing(_expand(source))
         if os.path.isdir(path):  # noqa: PTH112  # accepts a text that is too long for a path
-            _search(path, found)
+            found.folders.append(path)
+            recordings, others[path] = _search(path)
+            found.paths.extend(recordings)
         elif os.path.isfile(path):  # noqa: PTH113  # as above
             found.paths.append(path)
         else:
@@ -116,6 +124,12 @@ def find_recordings(sources: Sequence[str]) -> RecordingFiles:
         raise UsageError(
             f"there are no recordings in {', '.join(map(shown_path, found.folders))}; subfolders are not searched"
         )
+    used = {os.path.realpath(text) for path in found.paths if (text := text_beside(path))} if with_captions else set()
+    for folder, skipped in others.items():
+        if names := [path.name + os.sep * path.is_dir() for path in skipped if os.path.realpath(path) not in used]:
+            more = f" and {len(names) - _MOST_LISTED} more" if len(names) > _MOST_LISTED else ""
+            listed = ", ".join(names[:_MOST_LISTED])
+            found.notices.append(f"{shown_path(folder)}: skipped (not recordings): {listed}{more}")
     return found
 
 
@@ -171,22 +185,18 @@ def _cell(path: Path, folder: Path) -> str:
     return text if text[0].isalnum() or text[0] in "._/" else os.path.join(os.curdir, text)  # noqa: PTH118  # kept
 
 
-def _search(folder: Path, found: RecordingFiles) -> None:
-    found.folders.append(folder)
+def _search(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Return the recordings in a folder, and what else there is."""
     try:
         entries = sorted((one for one in folder.iterdir() if not one.name.startswith(".")), key=lambda one: one.name)
     except OSError as error:
         raise UsageError(f"the folder {shown_path(folder)} cannot be read: {error.strerror}") from None
-    others = []
+    recordings: list[Path] = []
+    others: list[Path] = []
     for one in entries:
-        if one.suffix.lower() in _RECORDINGS and one.is_file():
-            found.paths.append(one)
-        else:
-            others.append(f"{one.name}{os.sep if one.is_dir() else ''}")
-    if others:
-        more = f" and {len(others) - _MOST_LISTED} more" if len(others) > _MOST_LISTED else ""
-        listed = ", ".join(others[:_MOST_LISTED])
-        found.notices.append(f"{shown_path(folder)}: skipped (not recordings): {listed}{more}")
+        is_recording = one.suffix.lower() in _RECORDINGS and one.is_file()
+        (recordings if is_recording else others).append(one)
+    return recordings, others
 
 
 def _matching(source: str) -> list[Path]:

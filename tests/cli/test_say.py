@@ -256,8 +256,14 @@ def test_captions_beside_recordings(here, service, tmp_path) -> None:
     assert code == 2
     assert "recordings/two.wav: --captions needs its text beside it: there is no two.srt, two.vtt or two.txt" in err
     (tmp_path / "recordings/two.vtt").write_text(f"WEBVTT\n\n{SRT}")
-    code, out, _ = here(*command)
+    (tmp_path / "recordings/two.txt").write_text("Not used beside two.vtt.")
+    code, out, err = here(*command)
     assert (code, "2 videos" in out) == (0, True), out
+    assert err == "a2v: recordings: skipped (not recordings): two.txt\n"
+    (tmp_path / "recordings/two.txt").unlink()
+    assert here(*command)[2] == ""
+    without = [one for one in command if one not in {"--captions", "burned"}]
+    assert here(*without)[2] == "a2v: recordings: skipped (not recordings): one.srt, two.vtt\n"
 
 
 @pytest.mark.parametrize("command", [["generate", "https://x/a.wav"], ["say", "Hello!"]])
