@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, get_args
 
 from a2v._core import wire
-from a2v._core.captions import MAX_CHARACTERS
+from a2v._core.captions import MAX_CHARACTERS, Cue, to_srt
 from a2v._values.models import VideoStatus
 from a2v._version import __version__
 from a2v.engine import voices
@@ -41,7 +41,8 @@ _HEADERS = {
     "X-Ratelimit-Left": "Requests left in this minute.",
     "X-Ratelimit-Reset": "Start of the next minute, in seconds since 1970.",
 }
-_CAPTIONS_FILE = r"^1\n00:00:0[0-4],[0-9]{3} --> 00:00:0[5-9],[0-9]{3}\n[A-Za-z][A-Za-z ,.]{0,60}\n$"
+# Control characters, except white space.
+_CONTROL = r"\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f"
 _SPEECH = r"^https?://[^/?#@]+/speeches/[0-9a-f]{32}\.wav$"
 _INTRODUCTION = """A character and the URL of a speech recording become a video of that character speaking.
 
@@ -314,15 +315,19 @@ def _options() -> Json:
         },
         "transcript": {
             "type": ["string", "null"],
-            "pattern": "^[A-Za-z][A-Za-z ,.]{0,200}$",
+            "pattern": f"^[^{_CONTROL}]*[^{_CONTROL}\\s][^{_CONTROL}]*$",
+            "maxLength": MAX_CHARACTERS,
+            "examples": ["Hello, and welcome."],
             "description": "What is said in the recording, in English, instead of `captions_file`: the engine finds the times of the words. It "
-            f"needs the extra `transcripts`. At most {MAX_CHARACTERS:,} characters. The pattern is an example.",
+            f"needs the extra `transcripts`. At most {MAX_CHARACTERS:,} characters.",
         },
         "captions_file": {
             "type": ["string", "null"],
-            "pattern": _CAPTIONS_FILE,
+            "format": "captions",
+            "maxLength": MAX_CHARACTERS,
+            "examples": [to_srt([Cue(0.1, 1.5, ["Hello, and welcome."])])],
             "description": "The captions: the text of a SubRip (.srt) or WebVTT (.vtt) file of at most "
-            f"{MAX_CHARACTERS:,} characters. The pattern is an example; the formats allow more.",
+            f"{MAX_CHARACTERS:,} characters.",
         },
     }
 
