@@ -276,7 +276,7 @@ def _url(video: Video, *, mask: bool) -> Secret:
         if not video.mask_video_url:
             raise DownloadError(
                 f"video {escape(video.video_id)} has no mask; videos get one if they are submitted with with_mask=True "
-                "(on the command line: --with-mask)"
+                "(--with-mask)"
             )
         return Secret(video.mask_video_url)
     if not video.video_url:

@@ -15,11 +15,12 @@ import signal
 import sys
 from contextlib import aclosing, nullcontext, suppress
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from attrs import asdict, evolve
-from cyclopts import App, CycloptsError, Parameter, UnknownCommandError, UnusedCliTokensError
+from cyclopts import App, CycloptsError, MissingArgumentError, Parameter, UnknownCommandError, UnusedCliTokensError
 
 from a2v import (
     A2VError,
@@ -77,7 +78,9 @@ from a2v.cli.options import (
     Verbose,
     VideoFlags,
     VideoId,
+    flags_as_options,
     given_options,
+    keywords_as_options,
     read_job,
 )
 from a2v.cli.portrait import CONSENT, POSE_ID, check_portrait_options, serve_portrait
@@ -857,7 +860,12 @@ def _message(error: Exception) -> str:
     if isinstance(error, UnusedCliTokensError):
         unused = " ".join(map(shlex.quote, error.unused_tokens or ()))
         return f"unexpected argument: {unused}. Each option takes one value; repeat the option to pass more"
+    if isinstance(error, MissingArgumentError):
+        option = error.keyword or ""
+        if (option, "-") in pairwise(error.root_input_tokens or ()):
+            return f"{option} does not accept - as its value"
     message = str(error).strip() or type(error).__name__
+    message = keywords_as_options(message) if isinstance(error, ConfigurationError) else flags_as_options(message)
     # Its row errors follow, one per line.
     return message.partition("\n")[0] if isinstance(error, ManifestError) else message
 

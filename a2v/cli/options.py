@@ -8,7 +8,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from attrs import frozen
+from attrs import fields, frozen
 from cyclopts import Parameter, validators
 
 from a2v import Job
@@ -445,21 +445,46 @@ def read_job(audio_url: str, speaker: Speaker, *, with_mask: bool, options: dict
             speaker.model_id, audio_url, pose_id=speaker.pose_id, with_mask=with_mask, options=options
         )
     except ValueError as error:
-        raise UsageError(str(error)) from None
+        raise UsageError(keywords_as_options(str(error))) from None
     return job
+
+
+# Names of keywords that are options too, except `base_url`, which may come from the environment.
+_KEYWORDS = {one.name for group in (EngineOptions, SpeakerOptions, BatchFlags) for one in fields(group)}
+_FLAGS = "|".join(sorted(_KEYWORDS | {"insecure", "allow_remote"}))
+_SNAKE_CASE = "|".join(sorted(name for name in _KEYWORDS if "_" in name))
+_FLAG = re.compile(rf"\b({_FLAGS})=True\b(?: \(--[a-z-]+\))?")
+# At the beginning, or a word that is no part of a path or a quoted value.
+_KEYWORD = re.compile(
+    rf"""(?:^({_FLAGS})(?=:|\ must)|(?<![\w/\\.'"-])({_SNAKE_CASE})(?![\w/\\.=-]))(?:\ \(--[a-z-]+\))?""", re.VERBOSE
+)
 
 
 def in_cli_terms(text: str) -> str:
     """Rewrite an error message of the library for the command line: options instead of keywords, short paths."""
     text = text.replace(f"{os.getcwd()}{os.sep}", "")  # noqa: PTH109  # a string, to be found in others
-    text = re.sub(r"\b(overwrite|new_token|resubmit_failed)=True", lambda m: "--" + m[1].replace("_", "-"), text)
+    text = flags_as_options(text)
     text = re.sub(r'\brecordings="(same|new)"', r"--\1-recordings", text)
     return re.sub(r"\blimit=(\d+)", r"--limit \1", text)
 
 
+def flags_as_options(text: str) -> str:
+    """Rewrite ``overwrite=True`` as ``--overwrite``."""
+    return _FLAG.sub(lambda match: _option(match[1]), text)
+
+
+def keywords_as_options(text: str) -> str:
+    """Rewrite the keywords in a message about arguments as options. Messages about tables have columns with the same names."""
+    return _KEYWORD.sub(lambda match: _option(match[1] or match[2]), flags_as_options(text))
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
 def given_options(values: Mapping[str, Any]) -> str:
     """Return the names of the options that are given, for a message; empty if none is."""
-    *others, last = [f"--{name.replace('_', '-')}" for name, value in values.items() if value] or [""]
+    *others, last = [_option(name) for name, value in values.items() if value] or [""]
     return f"{', '.join(others)} and {last}" if others else last
 
 
