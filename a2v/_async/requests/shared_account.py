@@ -125,15 +125,28 @@ class _Write:
 
 @define(eq=False)
 class _Reconnection:
-    """An attempt to reach a store in a thread.
+    """An attempt to read and write a store: a full one can only be read.
 
     Attributes:
+        store: The store.
+        entry: What to write.
         done: Whether it has ended.
-        succeeded: Whether the store can be reached.
+        succeeded: Whether the store can be read and written.
     """
 
+    store: Store
+    entry: bytes
     done: bool = False
     succeeded: bool = False
+
+    def run(self) -> None:
+        """Try it."""
+        try:
+            with suppress(StoreUnavailableError):
+                self.store.exchange(self.store.exchange(Position(), []).position, [self.entry])
+                self.succeeded = True
+        finally:
+            self.done = True
 
 
 @define(eq=False)
@@ -691,34 +704,20 @@ class SharedAccount:
         if not self._is_offline:
             return
         if self._reconnection is None and self.now() >= self._reconnect_at:
-            self._reconnection = attempt = _Reconnection()
+            self._reconnection = attempt = _Reconnection(self._home, self._seal([]))
             if self._home.blocks:
-                _start_attempt(attempt, self._home, self._seal([]))
+                try:
+                    _threads.start(attempt.run, lambda: None)
+                except OSError:
+                    attempt.done = True
             else:
-                _attempt(attempt, self._home, self._seal([]))
+                attempt.run()
         if self._reconnection and self._reconnection.done:
             if self._reconnection.succeeded:
                 telemetry.logger.info("the shared budget %s is available again", self._home.name)
                 self._store, self._position = self._home, Position()
             self._reconnection = None
             self._reconnect_at = self.now() + _RECONNECT_INTERVAL
-
-
-def _start_attempt(attempt: _Reconnection, store: Store, entry: bytes) -> None:
-    try:
-        _threads.start(partial(_attempt, attempt, store, entry), lambda: None)
-    except OSError:
-        attempt.done = True
-
-
-def _attempt(attempt: _Reconnection, store: Store, entry: bytes) -> None:
-    """Find out whether a store can be read and written: a full one can only be read."""
-    try:
-        with suppress(StoreUnavailableError):
-            store.exchange(store.exchange(Position(), []).position, [entry])
-            attempt.succeeded = True
-    finally:
-        attempt.done = True
 
 
 def _not_sent(facts: list[Fact], append: Append) -> list[Fact]:
