@@ -20,18 +20,18 @@ from __future__ import annotations
 import json
 import math
 import secrets
-import threading
 from collections import deque
 from collections.abc import Callable
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
 import anyio
-from attrs import define, field, frozen
+from attrs import define, frozen
 
 from a2v import _threads
 from a2v._async.requests import telemetry
+from a2v._async.requests.store_threads import Reconnection, Write
 from a2v._budget.memory_store import MemoryStore
 from a2v._budget.store import Append, Exchanged, Position, Store, StoreUnavailableError
 from a2v._core import account_log
@@ -76,77 +76,6 @@ class BudgetOptions:
     sealer: Sealer
     new_limiter: Callable[[Callable[[], float]], RateLimiter]
     ceiling: int | None
-
-
-@define(eq=False)
-class _Write:
-    """A write in a thread that nothing waits for.
-
-    Attributes:
-        store: The store.
-        position: The client's position.
-        facts: What to write.
-        entry: The same, sealed.
-        earlier: The write before it.
-        done: Set when it has ended.
-        result: Its result; ``None``: the store cannot be used.
-        unwritten: The facts that this write and earlier ones have not written. The store has failed, or the log was started again.
-    """
-
-    store: Store
-    position: Position
-    facts: list[Fact]
-    entry: bytes
-    earlier: _Write | None
-    done: threading.Event = field(factory=threading.Event)
-    result: Exchanged | None = None
-    unwritten: list[Fact] = field(factory=list[Fact])
-
-    def run(self) -> None:
-        """Write, after the earlier write has ended."""
-        try:
-            if self.earlier:
-                self.earlier.done.wait()
-                self.unwritten, self.earlier = self.earlier.unwritten, None
-            with suppress(StoreUnavailableError):  # the next exchange will notice
-                self.result = self.store.exchange(self.position, [self.entry])
-            if not self.result or self.entry not in self.result.entries:
-                self.unwritten = [*self.unwritten, *self.facts]
-        finally:
-            self.done.set()
-
-    def end(self) -> Position:
-        """Return the end of the log if it consists of this write, once that has ended; otherwise the client's position."""
-        self.done.wait()
-        if self.result and self.result.entries == [self.entry]:
-            return self.result.position
-        return self.position
-
-
-@define(eq=False)
-class _Reconnection:
-    """An attempt to read and write a store: a full one can only be read.
-
-    Attributes:
-        store: The store.
-        entry: What to write.
-        done: Whether it has ended.
-        succeeded: Whether the store can be read and written.
-    """
-
-    store: Store
-    entry: bytes
-    done: bool = False
-    succeeded: bool = False
-
-    def run(self) -> None:
-        """Try it."""
-        try:
-            with suppress(StoreUnavailableError):
-                self.store.exchange(self.store.exchange(Position(), []).position, [self.entry])
-                self.succeeded = True
-        finally:
-            self.done = True
 
 
 @define(eq=False)
@@ -217,13 +146,13 @@ class SharedAccount:
         # Of the entry that was written last, which need not be unsealed.
         self._last_entry: tuple[bytes, _Entry] | None = None
         # The last write in a thread that nothing waits for; the next exchange begins after it.
-        self._last_write: _Write | None = None
+        self._last_write: Write | None = None
         # Exchanges in threads, one at a time.
         self._exchange_lock = anyio.Lock()
         self._thread_limiter = anyio.CapacityLimiter(1)
         # The bound of the limit while the store cannot be reached.
         self._share: int | None = None
-        self._reconnection: _Reconnection | None = None
+        self._reconnection: Reconnection | None = None
         self._reconnect_at = math.inf
 
     # -- the clock and the store --------------------------------------------------------------------------------------
@@ -469,7 +398,7 @@ class SharedAccount:
     def _write_in_thread(self) -> None:
         if not (facts := self._take()):
             return  # it has never read the log, so it has nothing to take back
-        write = _Write(self._store, self._position, facts, self._seal(facts), self._last_write)
+        write = Write(self._store, self._position, facts, self._seal(facts), self._last_write)
         try:
             _threads.start(write.run, lambda: None)
         except OSError:
@@ -524,7 +453,7 @@ class SharedAccount:
         finally:
             self._is_busy = False
 
-    def _absorb_results(self, earlier: _Write | None, start: Position, result: Exchanged, facts: list[Fact]) -> None:
+    def _absorb_results(self, earlier: Write | None, start: Position, result: Exchanged, facts: list[Fact]) -> None:
         if earlier:
             self._restore(earlier.unwritten)
             if earlier.result and start == earlier.result.position:
@@ -704,7 +633,7 @@ class SharedAccount:
         if not self._is_offline:
             return
         if self._reconnection is None and self.now() >= self._reconnect_at:
-            self._reconnection = attempt = _Reconnection(self._home, self._seal([]))
+            self._reconnection = attempt = Reconnection(self._home, self._seal([]))
             if self._home.blocks:
                 try:
                     _threads.start(attempt.run, lambda: None)
