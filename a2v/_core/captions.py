@@ -95,9 +95,7 @@ def fitting_cues(shown: Sequence[Cue], longest: int) -> list[Cue]:
 
 def _parts(texts: Sequence[str], longest: int) -> Iterator[Sequence[str]]:
     while texts:
-        count = 1
-        while count < len(texts) and _fits(texts[: count + 1], longest):
-            count += 1
+        count = _fitting_count(texts, longest)
         yield texts[:count]
         texts = texts[count:]
 
@@ -114,9 +112,7 @@ def _groups(words: Sequence[Word]) -> Iterator[Sequence[Word]]:
 def _fitting(words: Sequence[Word], longest: int) -> Iterator[Sequence[Word]]:
     """Split the words of a sentence into captions."""
     while words:
-        count = 1
-        while count < len(words) and _fits([word.text for word in words[: count + 1]], longest):
-            count += 1
+        count = _fitting_count([word.text for word in words], longest)
         if count < len(words):
             ends = [at + 1 for at in range(count // 2, count) if words[at].text.endswith((",", ";", ":", "—", "–"))]
             ends = [end for end in ends if not _is_short(words[end:])]
@@ -145,6 +141,14 @@ def _joined(
 
 def _is_short(words: Sequence[Word]) -> bool:
     return words[-1].end - words[0].start < _SHORT
+
+
+def _fitting_count(texts: Sequence[str], longest: int) -> int:
+    """Return how many of the first words fit in one caption: at least one."""
+    count = 1
+    while count < len(texts) and _fits(texts[: count + 1], longest):
+        count += 1
+    return count
 
 
 def _fits(texts: Sequence[str], longest: int) -> bool:

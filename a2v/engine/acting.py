@@ -184,10 +184,10 @@ class Acting:
         inhaled = np.zeros(self._ticks)
         last_end = -_LONG_PAUSE
         for start, end in self._phrases:
-            if start - last_end >= _LONG_PAUSE or last_end < 0:
+            if start - last_end >= _LONG_PAUSE:
                 _add_pulse(inhaled, start - 2, 14, 26, 1.0)
             last_end = end
-        return breath * (1 - 0.6 * inhaled) + 1.0 * inhaled
+        return breath * (1 - 0.6 * inhaled) + inhaled
 
     def _accents(self) -> tuple[Array, Array]:
         """Nod on stressed syllables, and raise the brows on about half of them."""

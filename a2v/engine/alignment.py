@@ -94,7 +94,7 @@ def align(transcript: str, pieces: Iterable[NDArray[np.float32]]) -> list[Word]:
         raise RenderError("transcript: it contains nothing that can be spoken, only punctuation")
     if len(unknown) > _MOST_UNKNOWN * len(spoken):
         some = ", ".join(dict.fromkeys(unknown[:5]))
-        raise RenderError(f"transcript: it must be in English; these are no English words: {some}")
+        raise RenderError(f"transcript: it must be in English; these are not English words: {some}")
     times = _search(decoder, spoken, pieces)
     return _written(parts, names, times)
 
