@@ -456,6 +456,31 @@ async def test_snapshots_of_calls_serve_all_clients(service, make) -> None:
         assert len(service.polls) == 3
 
 
+async def test_snapshots_that_are_read_together_all_arrive(service) -> None:
+    """Also the one that ends a watch, if it is not the first of them."""
+    service.latency, service.lists_videos = 0, False
+    service.add_video("v", "pending", "in_progressing", "finished")
+    budget = Breakable(blocks=True)
+    one, other = (
+        a2v.AsyncA2V(TOKEN, base_url="https://a2v.example", budget=budget, transport=service.transport())
+        for _ in range(2)
+    )
+    statuses: list[str] = []
+
+    async def watch() -> None:
+        statuses.extend([video.status.value async for video in other.videos.task("v").watch()])
+
+    async with one, other:
+        with anyio.fail_after(60):
+            async with anyio.create_task_group() as group:
+                group.start_soon(watch)
+                await anyio.sleep(0.1)
+                for _ in range(2):
+                    await one.videos.get("v")
+    assert statuses == ["pending", "in_progressing", "finished"]
+    assert len(service.polls) == 3
+
+
 async def test_a_busy_consumer_costs_no_requests(service, make) -> None:
     service.add_video("v", *["in_progressing"] * 100, "finished")
     service.add_video("w", *["in_progressing"] * 5, "finished")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import select
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -15,6 +17,8 @@ from pathlib import Path
 import pytest
 
 MEMBER = Path(__file__).with_name("member.py")
+MAX_WAIT = 200.0
+"""Seconds for an action, more than two windows."""
 
 
 class Member:
@@ -31,7 +35,14 @@ class Member:
         self.process.stdin.flush()
 
     def end(self) -> object:
-        return json.loads(self.process.stdout.readline())
+        if not select.select([self.process.stdout], [], [], MAX_WAIT)[0]:
+            self.process.send_signal(signal.SIGUSR1)  # it writes what it waits for to stderr
+            time.sleep(2)
+            self.kill()
+            pytest.fail(f"a member has not answered within {MAX_WAIT:.0f} s; see stderr")
+        line = self.process.stdout.readline()
+        assert line, f"a member has exited with {self.process.wait(20)}; see stderr"
+        return json.loads(line)
 
     def do(self, action: str, *arguments: object) -> object:
         self.begin(action, *arguments)

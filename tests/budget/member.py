@@ -1,11 +1,18 @@
-"""A client that shares a budget, as a program: reads actions, a JSON array a line, and writes what came out."""
+"""A client that shares a budget, as a program: reads actions, a JSON array a line, and writes what came out.
+
+After SIGUSR1 it writes to stderr what each thread and task waits for, and what the client knows about the account.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import faulthandler
 import json
 import os
+import signal
 import sys
 import time
+from contextlib import suppress
 
 import anyio
 
@@ -55,9 +62,21 @@ async def make(client: a2v.AsyncA2V, count: int) -> list[str]:
     return made
 
 
+def describe(client: a2v.AsyncA2V) -> None:
+    """Write what is needed to find out why nothing happens."""
+    faulthandler.dump_traceback()
+    account = client._session._loop_state.dispatcher._account
+    known = [account.__dict__, account.log.__dict__, account.log.limiter.__dict__, *account.log._members.items()]
+    sys.stderr.write("\n".join(map(str, known)))
+    with suppress(RuntimeError):  # trio
+        for task in asyncio.all_tasks():
+            task.print_stack()
+
+
 async def main(order: dict[str, str]) -> None:
     actions = {action.__name__: action for action in (calls, latencies, left, wait, make)}
     client = a2v.AsyncA2V("token-0123456789", base_url=order["base_url"], budget=order["budget"] or None)
+    signal.signal(signal.SIGUSR1, lambda *_: describe(client))
     async with client:
         while line := await anyio.to_thread.run_sync(sys.stdin.readline):
             action, *arguments = json.loads(line)

@@ -203,7 +203,7 @@ def test_evicted_and_flushed_logs_lose_nothing(start_member, start_redis) -> Non
     """Other programs fill the server's memory until the log is evicted, or empty all databases."""
     redis_server = start_redis("--maxmemory", "4mb", "--maxmemory-policy", "allkeys-random")
     service = Service(limit=FixedWindow(600, 60), render_seconds=1)
-    with service.server() as server, closing(redis.Redis.from_url(redis_server.url)) as client:
+    with service.server() as server, closing(redis.Redis.from_url(redis_server.url, socket_timeout=30)) as client:
         members = [start_member(server.base_url, redis_server.url, "asyncio") for _ in range(4)]
         made = losses = 0
         while losses < 12:

@@ -427,14 +427,17 @@ class RequestDispatcher:
 
     def _publish(self, events: list[PollEvent]) -> None:
         for video_id, event in events:
-            description = type(event).__name__ if isinstance(event, A2VError) else event.status.value
-            telemetry.logger.info("video %s: %s", video_id, description)
-            if not isinstance(event, A2VError):
+            if isinstance(event, A2VError):
+                description, has_ended = type(event).__name__, True
+            else:
+                description, has_ended = event.status.value, event.is_terminal
                 self._count_if_ended(event)
+            telemetry.logger.info("video %s: %s", video_id, description)
             for subscriber in self._subscribers.get(video_id, ()):
                 subscriber.events.append((video_id, event))
                 self._wake(subscriber)
-            if video_id not in self._scheduler:
+            # The scheduler cannot say whether it has ended: it may have processed later snapshots already.
+            if has_ended:
                 self._forget(video_id)
         self._changed.set()
 
