@@ -35,9 +35,11 @@ from a2v.engine.animation import animate
 from a2v.engine.audio import RATE, Recording, decode
 from a2v.engine.characters import dump_character, get_camera_pose, get_character
 from a2v.engine.characters.portraits import PortraitSpec
-from a2v.engine.drawing.bust import backdrop, bust
+from a2v.engine.drawing.bust import bust
 from a2v.engine.drawing.colours import uvya
+from a2v.engine.drawing.dithering import ENCODED, dither
 from a2v.engine.drawing.rasterizer import Rasterizer
+from a2v.engine.drawing.scenery import backdrop
 from a2v.engine.lipsync import analyse_pieces
 from a2v.engine.video_writer import MP4, FrameBuffer, open_video
 
@@ -118,7 +120,7 @@ def encode_frames(stages: Stages, animation: list[FacePose], size: int, folder: 
     pose, character = get_camera_pose(MODEL_ID), get_character(MODEL_ID)
     rasterizer, buffer = Rasterizer(size, size, pose.framings["square"], uvya), FrameBuffer(size, size)
     rasterizer.paint(backdrop(character))
-    rasterizer.set_backdrop(render.add_grain(rasterizer.pixels, 1))
+    rasterizer.set_backdrop(dither(rasterizer.pixels, ENCODED))
     engine_path, baseline_path = folder / "engine.mp4", folder / "baseline.mp4"
     with ExitStack() as engine_stack, ExitStack() as baseline_stack:
         engine = engine_stack.enter_context(open_video(engine_path, size, size, FPS))

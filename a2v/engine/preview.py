@@ -10,8 +10,10 @@ import numpy as np
 
 from a2v.engine.characters import get_camera_pose
 from a2v.engine.characters.portraits import PortraitSpec
-from a2v.engine.drawing.bust import backdrop, bust
+from a2v.engine.drawing.bust import bust
+from a2v.engine.drawing.dithering import dither
 from a2v.engine.drawing.rasterizer import Rasterizer
+from a2v.engine.drawing.scenery import backdrop
 from a2v.engine.face_pose import FacePose
 
 if TYPE_CHECKING:
@@ -38,7 +40,9 @@ def preview(subject_id: str, size: int = 512, character: Character | None = None
         # Its picture is untrusted, so it was decoded, once, in a child process.
         return dict(pose.character.previews)[pose.pose_id.removeprefix(f"{pose.character.model_id}_")]
     rasterizer = Rasterizer(size, size, pose.framings["square"])
-    rasterizer.paint([*backdrop(pose.character), *bust(pose.character, FacePose())])
+    rasterizer.paint(backdrop(pose.character))
+    rasterizer.set_backdrop(dither(rasterizer.pixels))
+    rasterizer.paint(bust(pose.character, FacePose()))
     return to_png(rasterizer.pixels[..., :3])
 
 

@@ -25,9 +25,11 @@ from attrs import evolve
 from a2v.engine.animation import animate, has_speech
 from a2v.engine.characters import get_camera_pose
 from a2v.engine.characters.portraits import PortraitSpec
-from a2v.engine.drawing.bust import backdrop, bust, plain_backdrop, silhouette
+from a2v.engine.drawing.bust import bust, silhouette
 from a2v.engine.drawing.colours import uvya
+from a2v.engine.drawing.dithering import ENCODED, STORED, dither
 from a2v.engine.drawing.rasterizer import Rasterizer
+from a2v.engine.drawing.scenery import backdrop, plain_backdrop
 from a2v.engine.drawing.text import Overlay
 from a2v.engine.errors import RenderError
 from a2v.engine.lipsync import analyse_pieces
@@ -158,8 +160,6 @@ PictureMaker = Callable[[], Picture]
 def _drawn_pictures(  # noqa: PLR0917  # the facts of a video
     character: CharacterSpec, framing: Framing, background: str | Path, width: int, height: int, encoding: Encoding
 ) -> tuple[PictureMaker, PictureMaker]:
-    # Encoders of YUV make bands of gradients, which grain prevents.
-    grain = int(background == OWN and encoding.colour is uvya)
     scenery: list[Item] | NDArray[np.uint8]
     if isinstance(background, Path):
         scenery = load_picture(background, width, height, encoding.colour)
@@ -169,7 +169,7 @@ def _drawn_pictures(  # noqa: PLR0917  # the facts of a video
         scenery = [] if background == TRANSPARENT else plain_backdrop(background)
     drawing = partial(_Drawing, framing, width, height)
     return (
-        partial(drawing, scenery, partial(bust, character), encoding.colour, grain=grain),
+        partial(drawing, scenery, partial(bust, character), encoding.colour, has_gradients=background == OWN),
         partial(drawing, plain_backdrop("#000000"), partial(silhouette, character)),
     )
 
@@ -234,7 +234,7 @@ class _Drawing:
         draw: Callable[[FacePose], list[Item]],
         colour: Callable[[str], ColourBytes] = uvya,
         *,
-        grain: int = 0,
+        has_gradients: bool = False,
     ) -> None:
         self._draw = draw
         self._rasterizer = Rasterizer(width, height, framing, colour)
@@ -242,7 +242,10 @@ class _Drawing:
             self._rasterizer.set_backdrop(scenery)
         elif scenery:
             self._rasterizer.paint(scenery)
-            self._rasterizer.set_backdrop(add_grain(self._rasterizer.pixels, grain))
+            pixels = self._rasterizer.pixels
+            if has_gradients:
+                pixels = dither(pixels, ENCODED if colour is uvya else STORED)
+            self._rasterizer.set_backdrop(pixels.copy())
 
     @property
     def pixels(self) -> NDArray[np.uint8]:
@@ -294,16 +297,6 @@ def _render_frames(
             writer.use_palette_of(frames(_PALETTE_STEP))
         for frame in frames():
             writer.add_frame(frame)
-
-
-def add_grain(pixels: NDArray[np.uint8], amount: int) -> NDArray[np.uint8]:
-    """Return a picture in UVYA with noise of up to ``amount`` in Y, which prevents banding of gradients in the compressed video."""
-    if not amount:
-        return pixels.copy()
-    noise = np.random.default_rng(0).integers(-amount, amount + 1, pixels.shape[:2], np.int8)
-    grainy = pixels.copy()
-    grainy[..., 2] = np.clip(pixels[..., 2] + noise, 16, 235)
-    return grainy
 
 
 @contextmanager

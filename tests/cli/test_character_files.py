@@ -9,8 +9,9 @@ import pytest
 
 from a2v.engine.characters import Framing, built_in_characters, get_character, read_character
 from a2v.engine.characters.generator import generate_character
-from a2v.engine.drawing.bust import UNIT, backdrop, bust
+from a2v.engine.drawing.bust import UNIT, bust
 from a2v.engine.drawing.rasterizer import Rasterizer
+from a2v.engine.drawing.scenery import backdrop
 from a2v.engine.face_pose import FacePose
 
 
@@ -92,6 +93,7 @@ def test_seeds_give_different_people() -> None:
     assert {one.gender for one in MADE} == {"female", "male"}
     assert len({one.palette.skin.base for one in MADE}) == 10
     assert {one.features.hair for one in MADE} == {"long", "bob", "curls", "short", "tousled", "receding"}
+    assert len({one.features.scene for one in MADE}) > 5
     assert MADE[7] == generate_character("x", 7)
 
 

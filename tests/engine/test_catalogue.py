@@ -278,7 +278,13 @@ async def test_a_task_keeps_its_character(folder, recordings, say, tmp_path, pol
 
 async def test_a_character_of_the_folder_is_rendered(folder, tmp_path) -> None:
     """By a confined process, which cannot read the folder."""
-    write(folder, "ada", EVA.replace('["#CFE8E4", "#8FC7C4"]', '["#203040", "#203040"]').replace("#F7C9A8", "#203040"))
+    write(
+        folder,
+        "ada",
+        EVA.replace('["#CFE8E4", "#8FC7C4"]', '["#203040", "#203040"]')
+        .replace("window", "disc")
+        .replace("#F7C9A8", "#203040"),
+    )
     with wave.open(str(tmp_path / "audio.wav"), "wb") as file:
         file.setparams((1, 2, 16_000, 0, "NONE", ""))
         file.writeframes(bytes(3200))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 from collections import Counter
+from typing import get_args
 
 import av
 import numpy as np
@@ -13,6 +14,7 @@ from a2v.engine.characters import (
     CharacterError,
     CharacterSpec,
     Framing,
+    Scene,
     built_in_characters,
     camera_poses,
     dump_character,
@@ -23,11 +25,12 @@ from a2v.engine.characters import (
     read_character,
     to_toml,
 )
-from a2v.engine.drawing.bust import UNIT, backdrop, bust, silhouette
+from a2v.engine.drawing.bust import UNIT, bust, silhouette
 from a2v.engine.drawing.display_list import DisplayList, bounds_of
 from a2v.engine.drawing.face import face_outline
 from a2v.engine.drawing.mouth import draw_mouth
 from a2v.engine.drawing.rasterizer import Rasterizer
+from a2v.engine.drawing.scenery import backdrop
 from a2v.engine.errors import RenderError
 from a2v.engine.face_pose import MOUTH_SHAPES, VISEMES, FacePose
 from a2v.engine.preview import preview
@@ -78,6 +81,22 @@ def test_characters_look_different() -> None:
         for other in MODEL_IDS:
             if one < other:
                 assert np.abs(faces[one] - faces[other]).mean() > 15, (one, other)
+
+
+def test_each_scene_is_a_calm_picture_of_its_own_that_fills_every_format() -> None:
+    eva = get_character("eva_a0008")
+    pictures = []
+    for scene in get_args(Scene):
+        character = evolve(eva, features=evolve(eva.features, scene=scene))
+        for framing, width, height in ((Framing(-280, 0, 1280), 128, 72), (Framing(70, -120, 580), 58, 104)):
+            rasterizer = Rasterizer(width, height, framing)
+            rasterizer.paint(backdrop(character))
+            assert (rasterizer.pixels[..., 3] == 255).all(), scene
+            assert rasterizer.pixels[..., :3].mean() > 150, scene
+        pictures.append(rasterizer.pixels[..., :3].astype(int))
+    for number, one in enumerate(pictures):
+        assert all(np.abs(one - other).mean() > 3 for other in pictures[:number])
+    assert len({character.features.scene for character in built_in_characters().values()}) == len(MODEL_IDS)
 
 
 def test_the_error_for_an_unknown_character_lists_the_characters() -> None:

@@ -5,11 +5,13 @@ import numpy as np
 import pytest
 
 from a2v.engine.characters import Framing, get_character
-from a2v.engine.drawing.bust import backdrop, bust
+from a2v.engine.drawing.bust import bust
 from a2v.engine.drawing.colours import LinearGradient, Paint, glow, mix, rgba, uvya, with_alpha
 from a2v.engine.drawing.display_list import DisplayList, Group, Shape, bounds_of, silhouette_of
+from a2v.engine.drawing.dithering import dither
 from a2v.engine.drawing.geometry import ellipse, mirror_points, rectangle, rotate, scale, svg_path, translate
 from a2v.engine.drawing.rasterizer import Rasterizer
+from a2v.engine.drawing.scenery import backdrop
 from a2v.engine.face_pose import MOUTH_SHAPES, FacePose
 from a2v.engine.video_writer import FrameBuffer
 
@@ -100,6 +102,20 @@ def test_gradients_run_from_one_colour_to_the_other() -> None:
     pixels = paint(drawing)
     assert at(pixels, 360, 360)[3] > 240
     assert at(pixels, 640, 360)[3] < 40
+
+
+def test_dithered_gradients_have_no_bands() -> None:
+    shallow = np.linspace(100, 116, 240, dtype=np.float32)
+    picture = np.repeat(np.rint(shallow)[:, None, None], 240, 1).repeat(4, 2).astype(np.uint8)
+    picture[:, 200:] = 30
+    smooth = dither(picture)
+    assert np.abs(picture[20:-20, :180].mean((1, 2)) - shallow[20:-20]).max() > 0.4
+    assert np.abs(smooth[20:-20, :180, :3].mean((1, 2)) - shallow[20:-20]).max() < 0.15
+    assert (smooth == dither(picture)).all()
+    assert (smooth[..., 3] == picture[..., 3]).all()
+    # Edges stay sharp.
+    assert smooth[:, 198, :3].min() >= 98
+    assert smooth[:, 201, :3].max() <= 32
 
 
 def test_strokes_have_a_width() -> None:

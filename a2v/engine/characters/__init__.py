@@ -53,6 +53,7 @@ Outfit = Literal["blazer", "crew", "turtleneck", "hoodie", "shirt"]
 Beard = Literal["none", "stubble", "full", "moustache"]
 Glasses = Literal["none", "round", "square"]
 Earrings = Literal["none", "stud", "hoop"]
+Scene = Literal["disc", "arches", "window", "hills", "leaves", "shelf", "skyline"]
 
 
 class CharacterError(ValueError):
@@ -158,7 +159,7 @@ class Palette:
     backdrop: tuple[str, str] = field(converter=_as_pair, validator=_colours(2))
     """Top and bottom of the backdrop."""
     disc: str = field(validator=_colours(1))
-    """The disc behind the head."""
+    """The disc behind the head, or the second colour of another scene."""
     accent: str = field(default="#F4C95D", validator=_colours(1))
     """Earrings, necklace and frame of the glasses."""
 
@@ -172,6 +173,8 @@ class Features:
     beard: Beard = field(default="none", validator=_one_of(Beard))
     glasses: Glasses = field(default="none", validator=_one_of(Glasses))
     earrings: Earrings = field(default="none", validator=_one_of(Earrings))
+    scene: Scene = field(default="disc", validator=_one_of(Scene))
+    """The background, in the colours ``backdrop`` and ``disc`` of the palette."""
     jaw: float = _fraction(0.3)
     """From pointed to square."""
     neck: float = _fraction(0.3)

@@ -14,7 +14,7 @@ import colorsys
 import random
 from typing import TYPE_CHECKING, get_args
 
-from a2v.engine.characters import CharacterSpec, Features, Outfit, Palette, Tones, name_of
+from a2v.engine.characters import CharacterSpec, Features, Outfit, Palette, Scene, Tones, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -100,6 +100,7 @@ def _features(dice: random.Random, gender: Gender, age: float, like: CharacterSp
         age=round(age, 2),
         freckles=_within(dice, 0.5, 0.9) if age < 0.4 and dice.random() < 0.2 else 0.0,
         blush=_within(dice, *((0.3, 0.6) if woman else (0.15, 0.4))),
+        scene=dice.choice(get_args(Scene)),
     )
 
 

@@ -1,4 +1,4 @@
-"""Puts a character together from its parts, in a pose, and draws its backdrop and its silhouette.
+"""Puts a character together from its parts, in a pose, and draws its silhouette.
 
 The head is two-dimensional. To suggest a turn, its features move as if they lay on a ball (``_feature_transform``), and the parts
 before and behind it are shifted by different amounts (parallax).
@@ -11,9 +11,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from a2v.engine.drawing import clothes, eyes, face, hair
-from a2v.engine.drawing.colours import LinearGradient, RadialGradient, glow, mix, with_alpha
 from a2v.engine.drawing.display_list import WHITE, DisplayList, Group, bounds_of, silhouette_of
-from a2v.engine.drawing.geometry import Transform, ellipse, rectangle, rotate, scale, translate
+from a2v.engine.drawing.geometry import Transform, rotate, scale, translate
 from a2v.engine.drawing.mouth import draw_mouth
 from a2v.engine.face_pose import FacePose, MouthShape
 
@@ -32,46 +31,6 @@ _CROWN_Y = -150  # from there, in the head, the hair hangs
 _EARRING_SWING = 4.0  # relative to that of hair
 _HEAD_RADIUS = 118.0  # of the ball that the features lie on
 _MAX_YAW = 0.15  # radians, for a yaw of 1
-
-
-_BUBBLES = (
-    (92, 132, 30, 0.62), (142, 196, 11, 0.5), (652, 470, 22, 0.5), (628, 540, 8, 0.6), (662, 128, 13, 0.6), (56, 452, 12, 0.5),
-    (130, -66, 16, 0.5), (520, -40, 9, 0.6), (600, 10, 20, 0.45),
-)  # fmt: skip
-
-
-def backdrop(character: CharacterSpec) -> list[Item]:
-    """Return the backdrop of a character."""
-    drawing = DisplayList()
-    top, bottom = character.palette.backdrop
-    whole = rectangle(-UNIT, -UNIT, 3 * UNIT, 3 * UNIT)
-    drawing.fill(whole, LinearGradient(0, 0, 0, UNIT, ((0, top), (1, bottom))))
-    # Light from the upper left, as on the face.
-    drawing.fill(whole, glow(120, 40, 620, "#ffffff", 0.42))
-    disc = character.palette.disc
-    drawing.fill(
-        ellipse(_MIDDLE, 330, 268),
-        LinearGradient(120, 60, 560, 600, ((0, with_alpha(disc, 1.0)), (1, with_alpha(disc, 0.5)))),
-    )
-    drawing.stroke(ellipse(_MIDDLE, 330, 292), with_alpha("#ffffff", 0.34), 2.5)
-    for x, y, radius, alpha in _BUBBLES:
-        light = RadialGradient(
-            x - radius * 0.3,
-            y - radius * 0.3,
-            radius * 1.3,
-            ((0, with_alpha("#ffffff", alpha)), (1, with_alpha("#ffffff", alpha * 0.35))),
-        )
-        drawing.fill(ellipse(x, y, radius), light)
-    # A soft shadow of the person, which separates them from the disc.
-    drawing.fill(whole, glow(_MIDDLE + 26, 420, 300, mix(bottom, "#20203A", 0.5), 0.30))
-    return drawing.items
-
-
-def plain_backdrop(colour: str) -> list[Item]:
-    """Return a backdrop of one colour."""
-    drawing = DisplayList()
-    drawing.fill(rectangle(-UNIT, -UNIT, 3 * UNIT, 3 * UNIT), colour)
-    return drawing.items
 
 
 def bust(character: CharacterSpec, pose: FacePose) -> list[Item]:
