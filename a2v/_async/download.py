@@ -1,4 +1,4 @@
-"""Download a finished video: streamed, resumed after a failure, and renamed to its final name when it is complete.
+"""Download a finished video, its mask or its captions: streamed, resumed after a failure, and renamed to its final name when it is complete.
 
 A download is a loop of attempts. Each attempt asks for the rest of the file with ``Range`` and ``If-Range``, provided that a
 strong ETag identifies the version of which a part is stored; otherwise it starts from the first byte. Only attempts without
@@ -7,6 +7,8 @@ progress count towards ``max_retries``. A URL that has expired is exchanged for 
 The server is not trusted. The first bytes decide whether the body is a video or, for example, an error page
 (``a2v._core.filetype``), and until then the stored part is not overwritten. The announced length and the size of the file on
 disk decide whether it is complete. The number of bytes stored is limited, whatever length is announced.
+
+Captions arrive as WebVTT. If they are saved as SubRip, the partial file is converted before it is renamed.
 """
 
 from __future__ import annotations
@@ -24,10 +26,11 @@ import anyio
 from attrs import define
 
 from a2v import _threads
-from a2v._async.destination import Destination, PartialFile
+from a2v._async.destination import Destination, PartialFile, sync
 from a2v._async.requests import telemetry
 from a2v._async.requests.session import Session
-from a2v._core.filetype import NotAVideoError, VideoReader, content_coding, is_cut_mp4
+from a2v._core.captions import read_captions, to_srt
+from a2v._core.filetype import FileReader, WrongFileError, content_coding, is_cut_mp4
 from a2v._core.rate_limiter import file_pause
 from a2v._core.responses import NoResponse, Retry
 from a2v._core.settings import Secret
@@ -36,6 +39,8 @@ from a2v.errors import DownloadError
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from a2v._core.file_names import FileKind  # noqa: TC004  # attrs does not evaluate annotations
 
 T = TypeVar("T")
 OnProgress = Callable[[int, int | None], object]
@@ -46,6 +51,8 @@ _MAX_REDIRECTS = 5
 _COMPLETE = {200, 203}
 # The minimum progress of an attempt, in bytes; with less, a server that sends a few at a time would be asked for days.
 _MIN_PROGRESS = 4096
+# Far more than those of hours of speech.
+_MAX_CAPTIONS = 16 << 20
 # The statuses with which object stores refuse a pre-signed URL that has expired.
 _EXPIRED = {401, 403, 404, 410}
 
@@ -77,6 +84,7 @@ async def download(
     fresh_url: Callable[[], Awaitable[Secret]],
     resume_store: ResumeStore | None = None,
     *,
+    kind: FileKind = "video",
     on_progress: OnProgress | None = None,
 ) -> Path:
     """Download a file.
@@ -88,6 +96,7 @@ async def download(
         fresh_url: Gets a new URL when this one has expired.
         resume_store: Stores the progress, so that the partial file of a failed download is kept for a later one. Without it
             the partial file is removed.
+        kind: The kind of the file.
         on_progress: Called with the number of bytes stored and the size of the file, if known.
 
     Returns:
@@ -98,9 +107,11 @@ async def download(
         A2VError: From ``fresh_url`` or ``resume_store``.
     """
     part = PartialFile(destination.part, keep=resume_store is not None)
-    fetch = _Download(session, url, fresh_url, resume_store, part, on_progress)
+    fetch = _Download(session, url, fresh_url, resume_store, part, kind, on_progress)
     try:
         await _fetch(destination, fetch)
+        if kind == "captions" and destination.path.suffix.lower() == ".srt":
+            await in_thread(partial(_convert_to_srt, destination.part))
         await in_thread(destination.complete)
     except BaseException as error:
         if isinstance(error, Exception):  # a cancellation is not a failure
@@ -124,6 +135,23 @@ async def _fetch(destination: Destination, fetch: _Download) -> None:
         fetch.part.close()
 
 
+def _convert_to_srt(path: Path) -> None:
+    """Convert captions from WebVTT to SubRip.
+
+    Raises:
+        DownloadError: They are invalid.
+    """
+    try:
+        converted = to_srt(read_captions(path.read_bytes().decode(), limited=False))
+    except ValueError as error:  # also of the decoder
+        raise DownloadError(f"the captions that the server sent are not valid WebVTT: {error}") from None
+    with path.open("r+b") as file:
+        file.truncate()
+        file.write(converted.encode())
+        file.flush()
+        sync(file.fileno())
+
+
 def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a file, in hexadecimal digits."""
     with path.open("rb") as file:
@@ -135,6 +163,7 @@ class _Download:
     """The state of one download, over all its attempts; receives the bodies of their responses.
 
     Attributes:
+        kind: The kind of the file.
         etag: The version of the file of which ``size`` bytes are stored; ``None``: the next attempt starts from the first byte.
         coding: The ``Content-Encoding`` of that version.
         size: The number of bytes stored.
@@ -152,6 +181,7 @@ class _Download:
     fresh_url: Callable[[], Awaitable[Secret]]
     resume_store: ResumeStore | None
     part: PartialFile
+    kind: FileKind = "video"
     on_progress: OnProgress | None = None
     etag: str | None = None
     coding: str | None = None
@@ -159,10 +189,14 @@ class _Download:
     total: int | None = None
     unusable: bool = False
     response: Response | None = None
-    reader: VideoReader | None = None
+    reader: FileReader | None = None
     overwriting: bool = False
     last_response: Response | None = None
     callback_error: Exception | None = None
+
+    @property
+    def _name(self) -> str:
+        return "captions" if self.kind == "captions" else "video"
 
     @property
     def resumable(self) -> bool:
@@ -204,10 +238,10 @@ class _Download:
                 if self.callback_error:
                     raise self.callback_error
                 if isinstance(response, NoResponse):
-                    return Retry(DownloadError(f"the video could not be fetched: {response.reason}"))
+                    return Retry(DownloadError(f"the {self._name} could not be fetched: {response.reason}"))
                 self.last_response = response
                 await self._end()
-            except NotAVideoError as error:
+            except WrongFileError as error:
                 return Retry(DownloadError(str(error)))
             if response.status_code in _REDIRECT:
                 redirects += 1
@@ -232,7 +266,7 @@ class _Download:
         """Inspect the response's head and return whether to read its body."""
         if response.status_code in _COMPLETE or _size_of_full_range(response):
             self._check_limit(_content_length(response) or 0)
-            self.response, self.reader = response, VideoReader(response.headers)
+            self.response, self.reader = response, FileReader(response.headers, captions=self.kind == "captions")
         elif response.status_code == 206 and self._continues(response):
             self.response = response
         return self.response is not None
@@ -261,7 +295,7 @@ class _Download:
             await in_thread(partial(self.part.file.write, piece))
             self.size += len(piece)
 
-    async def _restart(self, reader: VideoReader) -> None:
+    async def _restart(self, reader: FileReader) -> None:
         """Start the file again from its first byte, with the response that is being read."""
         headers: Mapping[str, str] = self.response.headers if self.response else {}
         self.overwriting, self.etag, self.total, self.coding = True, None, None, headers.get("content-encoding")
@@ -299,7 +333,7 @@ class _Download:
             target = Secret("")
         schemes = ("https://", "http://") if self.url.value.startswith("http://") else ("https://",)
         if redirects > _MAX_REDIRECTS or not target.value.startswith(schemes):
-            raise DownloadError("the video's URL redirects too often or to something that is not fetched")
+            raise DownloadError(f"the URL of the {self._name} redirects too often or to something that is not fetched")
         self.url = target
 
     async def _result(self, status: int) -> Retry | None:
@@ -307,14 +341,16 @@ class _Download:
             return await self._check_body()
         if status == 416:
             self.etag = None  # the file is shorter than the stored part: start again
-        error = DownloadError(f"the video could not be fetched: HTTP {status}")
+        error = DownloadError(f"the {self._name} could not be fetched: HTTP {status}")
         if status in (408, 416, 429) or status >= 500:
             return Retry(error)
         raise error
 
     async def _check_body(self) -> Retry | None:
         if self.response is None:
-            return Retry(DownloadError("the video could not be fetched: the server sent a part that does not fit"))
+            return Retry(
+                DownloadError(f"the {self._name} could not be fetched: the server sent a part that does not fit")
+            )
         if self.total is not None:
             is_complete = self.size == self.total
         else:  # the end of the body was the end of the connection, which may have been lost
@@ -323,7 +359,7 @@ class _Download:
             return None
         if self.total is not None and self.size > self.total:
             self.etag = None
-        return Retry(DownloadError(f"the video broke off after {self.size} of {self.total or 'unknown'} bytes"))
+        return Retry(DownloadError(f"the {self._name} broke off after {self.size} of {self.total or 'unknown'} bytes"))
 
     def _is_cut(self) -> bool:
         try:
@@ -332,6 +368,8 @@ class _Download:
             self.part.file.seek(0, os.SEEK_END)
 
     def _check_limit(self, size: int) -> None:
+        if self.kind == "captions" and size > _MAX_CAPTIONS:
+            raise DownloadError(f"the captions are larger than {_MAX_CAPTIONS >> 20} MiB")
         limit = self.session.max_download_bytes
         if limit is not None and size > limit:
             self.unusable = True

@@ -14,7 +14,7 @@ from a2v._core.settings import HoldsSecret, Secret
 from a2v._values import arguments
 from a2v._values.models import DEFAULT_RENDER_TIMEOUT, Video, VideoStatus
 from a2v._values.text import escape
-from a2v.errors import DownloadError, ProtocolError, VideoFailedError, WaitTimeoutError
+from a2v.errors import DownloadError, InvalidArgumentError, ProtocolError, VideoFailedError, WaitTimeoutError
 
 if TYPE_CHECKING:
     import os
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from a2v._async.destination import Destination
     from a2v._async.download import OnProgress, ResumeStore
     from a2v._async.requests.session import Session
+    from a2v._core.file_names import FileKind
 
 
 _MAX_LISTED = 10  # ids in a note
@@ -135,6 +136,7 @@ class AsyncVideoTask(HoldsSecret):
         *,
         overwrite: bool = False,
         mask: bool = False,
+        captions: bool = False,
         timeout: float | None = DEFAULT_RENDER_TIMEOUT,
         on_progress: Callable[[int, int | None], object] | None = None,
     ) -> Path:
@@ -149,6 +151,9 @@ class AsyncVideoTask(HoldsSecret):
             overwrite: Whether to replace an existing file. The recording of the video is never replaced.
             mask: Whether to download the mask instead of the video. A video has one if it was submitted with
                 ``with_mask=True``.
+            captions: Whether to download the captions instead of the video, as SubRip if the path ends in ``.srt``, or as
+                WebVTT for ``.vtt``. A video of an a2v engine has captions if it was submitted with
+                ``options={"captions": "files"}``.
             timeout: Seconds for waiting and downloading together, 24 hours by default. ``None``: no limit.
             on_progress: Called with the number of bytes stored and the size of the file (``None`` if unknown), as the
                 download proceeds. It must return soon and must not use the client; an exception in it ends the download.
@@ -159,7 +164,7 @@ class AsyncVideoTask(HoldsSecret):
         Raises:
             InvalidArgumentError: An argument has a wrong type or value. Nothing was sent.
             DownloadError: The file cannot be downloaded or stored, it exists already, it is larger than the client's
-                ``max_download_bytes``, or the video has no mask.
+                ``max_download_bytes``, or the video has no mask or captions.
             VideoFailedError: The render ended in error.
             WaitTimeoutError: The timeout passed, or the video's status is unknown to a2v. The render continues, and the
                 video can be downloaded later.
@@ -168,11 +173,26 @@ class AsyncVideoTask(HoldsSecret):
         from a2v._async.download import in_thread  # noqa: PLC0415  # only for those who save videos
 
         target, recording = arguments.path("path", path), self._recording
-        mask, overwrite = arguments.boolean("mask", mask), arguments.boolean("overwrite", overwrite)
+        overwrite = arguments.boolean("overwrite", overwrite)
+        kind = _kind(target, mask=arguments.boolean("mask", mask), captions=arguments.boolean("captions", captions))
         timeout, on_progress = arguments.timeout("timeout", timeout), arguments.callback("on_progress", on_progress)
         prepared = partial(_prepare, target, overwrite=overwrite, recording=recording)
         destination = await in_thread(prepared)
-        return await save(self, destination, mask=mask, timeout=timeout, on_progress=on_progress)
+        return await save(self, destination, kind=kind, timeout=timeout, on_progress=on_progress)
+
+
+def _kind(path: Path, *, mask: bool, captions: bool) -> FileKind:
+    if not captions:
+        return "mask" if mask else "video"
+    from a2v._core.file_names import CAPTIONS  # noqa: PLC0415  # only for those who save captions
+
+    if mask:
+        raise InvalidArgumentError("mask and captions exclude each other: a call downloads one file")
+    if path.suffix.lower() not in CAPTIONS:
+        raise InvalidArgumentError(
+            f"path must end in .srt or .vtt, the formats of captions, got {arguments.short_repr(str(path))}"
+        )
+    return "captions"
 
 
 def _prepare(path: Path, *, overwrite: bool, recording: Path | None) -> Destination:
@@ -215,7 +235,7 @@ async def save(
     destination: Destination,
     resume_store: ResumeStore | None = None,
     *,
-    mask: bool = False,
+    kind: FileKind = "video",
     timeout: float | None = DEFAULT_RENDER_TIMEOUT,
     on_progress: OnProgress | None = None,
 ) -> Path:
@@ -225,7 +245,7 @@ async def save(
         task: The task.
         destination: Where to save the file.
         resume_store: Stores the progress of the download, so that a later one can resume it.
-        mask: Whether to download the mask instead of the video.
+        kind: The file to download.
         timeout: Seconds for waiting and downloading together; ``None``: no limit.
         on_progress: Called with the number of bytes stored and the size of the file, if known.
 
@@ -238,7 +258,7 @@ async def save(
     """
     started = anyio.current_time()
     with anyio.move_on_after(timeout):
-        return await _save(task, destination, resume_store, on_progress, mask=mask)
+        return await _save(task, destination, resume_store, on_progress, kind)
     waited = anyio.current_time() - started
     what = "was not downloaded" if task.video and task.video.is_terminal else "has not ended"
     raise WaitTimeoutError(
@@ -254,25 +274,31 @@ async def _save(
     destination: Destination,
     resume_store: ResumeStore | None,
     on_progress: OnProgress | None,
-    *,
-    mask: bool,
+    kind: FileKind,
 ) -> Path:
     from a2v._async.download import download  # noqa: PLC0415  # as above
 
-    url = _url(await task.wait(timeout=None), mask=mask)
+    url = _url(await task.wait(timeout=None), kind)
 
     async def fresh_url() -> Secret:
-        return _url(await task.refresh(), mask=mask)
+        return _url(await task.refresh(), kind)
 
     with telemetry.span("a2v.download", {"a2v.video_id": task.video_id}):
         session = task._session  # noqa: SLF001  # its module
-        saved = await download(session, url, destination, fresh_url, resume_store, on_progress=on_progress)
+        saved = await download(session, url, destination, fresh_url, resume_store, kind=kind, on_progress=on_progress)
     telemetry.logger.info("video %s: saved", task.video_id)
     return saved
 
 
-def _url(video: Video, *, mask: bool) -> Secret:
-    if mask:
+def _url(video: Video, kind: FileKind) -> Secret:
+    if kind == "captions":
+        if not video.captions_url:
+            raise DownloadError(
+                f"video {escape(video.video_id)} has no captions to download: a2v engines make them for videos that are submitted "
+                'with options={"captions": "files"} (--captions files); other servers may not'
+            )
+        return Secret(video.captions_url)
+    if kind == "mask":
         if not video.mask_video_url:
             raise DownloadError(
                 f"video {escape(video.video_id)} has no mask; videos get one if they are submitted with with_mask=True "

@@ -72,7 +72,7 @@ class FolderState:
     """The files in the folder of a batch.
 
     Attributes:
-        existing: The paths of videos and masks that exist.
+        existing: The paths of videos, masks and captions that exist.
         saved: The places of the jobs whose own video is complete under its name.
         renamed: By the places of other jobs: the file of their video, which has an earlier name or is in an earlier folder.
     """
@@ -196,9 +196,9 @@ def _is_resubmitted(match: Match, found: JobState, options: BatchOptions) -> boo
 def _outputs(match: Match, state: JobState, folder: FolderState) -> tuple[Path, ...]:
     if match.path is None or match.index in folder.saved or (state.is_terminal and match.index not in folder.renamed):
         return ()
-    # Later, the mask may have been saved already; it is kept then.
-    mask = match.mask_path if state is JobState.PENDING else None
-    return (match.path, mask) if mask else (match.path,)
+    # Later, the others may have been saved already; they are kept then.
+    others = match.side_files if state is JobState.PENDING else ()
+    return (match.path, *others)
 
 
 def _problem(

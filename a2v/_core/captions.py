@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     from a2v._values.models import Word
 
+FILES = "files"
+"""What captions become, if they are saved beside the video."""
 LINE = 42
 """The most characters of a line, as is usual for subtitles."""
 MAX_CHARACTERS = 200_000
@@ -56,6 +58,12 @@ class Cue:
     start: float
     end: float
     lines: Sequence[str]
+
+
+def asks_for_files(options: Mapping[str, Any]) -> bool:
+    """Return whether the options of a job ask for files with its captions."""
+    ways: Any = options.get("captions")
+    return ways == FILES or (isinstance(ways, list | tuple) and FILES in ways)
 
 
 def cues(words: Sequence[Word], longest: int = LINE) -> list[Cue]:
@@ -193,10 +201,14 @@ def _time(seconds: float, point: str) -> str:
 # -- reading ----------------------------------------------------------------------------------------------------------
 
 
-def read_captions(text: object) -> list[Cue]:
+def read_captions(text: object, *, limited: bool = True) -> list[Cue]:
     """Read a file in the format SubRip or WebVTT.
 
     Captions without a text are left out, and so is markup. A caption that ends after the next one begins is shortened.
+
+    Args:
+        text: The content of the file.
+        limited: Whether the file must have captions, and the lengths of the file and of its captions are limited.
 
     Raises:
         TypeError: It is not text.
@@ -204,7 +216,7 @@ def read_captions(text: object) -> list[Cue]:
     """
     if not isinstance(text, str):
         raise TypeError(f"it must be the text of a SubRip or WebVTT file, got {type(text).__name__}")
-    if len(text) > MAX_CHARACTERS:
+    if limited and len(text) > MAX_CHARACTERS:
         raise ValueError(f"it has {len(text):,} characters, and {MAX_CHARACTERS:,} are allowed")
     lines = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n").split("\n")
     is_vtt = re.match(r"WEBVTT(\s|$)", lines[0]) is not None
@@ -212,7 +224,7 @@ def read_captions(text: object) -> list[Cue]:
     for number, block in _blocks(lines[1:] if is_vtt else lines, 2 if is_vtt else 1):
         if is_vtt and (_BLOCKS.match(block[0]) or (number == 2 and _ARROW not in "".join(block))):
             continue
-        cue = _read_block(number, block, is_vtt=is_vtt)
+        cue = _read_block(number, block, is_vtt=is_vtt, limited=limited)
         if not cue.lines:
             continue
         if shown and cue.start <= shown[-1].start:
@@ -223,7 +235,7 @@ def read_captions(text: object) -> list[Cue]:
         if shown and shown[-1].end > cue.start:
             shown[-1] = Cue(shown[-1].start, cue.start, shown[-1].lines)
         shown.append(cue)
-    if not shown:
+    if not shown and limited:
         raise ValueError("it has no captions: SubRip (.srt) or WebVTT (.vtt) is expected")
     return shown
 
@@ -239,7 +251,7 @@ def _blocks(lines: Sequence[str], number: int) -> Iterator[tuple[int, list[str]]
             block = []
 
 
-def _read_block(number: int, block: list[str], *, is_vtt: bool) -> Cue:
+def _read_block(number: int, block: list[str], *, is_vtt: bool, limited: bool) -> Cue:
     # The first line may be the number of the caption, or its name.
     if _ARROW not in block[0] and len(block) > 1 and (_ARROW in block[1] or block[0].isdecimal()):
         number, block = number + 1, block[1:]
@@ -252,7 +264,7 @@ def _read_block(number: int, block: list[str], *, is_vtt: bool) -> Cue:
     start, end = (_read_time(number, part) for part in (begins.strip(), (ends.split() or [""])[0]))
     if end <= start:
         raise ValueError(f"line {number}: the caption ends before it is shown: {_shortened(block[0])}")
-    return Cue(start, end, _read_lines(number, block[1:], is_vtt=is_vtt))
+    return Cue(start, end, _read_lines(number, block[1:], is_vtt=is_vtt, limited=limited))
 
 
 def _read_time(number: int, text: str) -> float:
@@ -263,7 +275,7 @@ def _read_time(number: int, text: str) -> float:
     return (hours * 60 + minutes) * 60 + seconds + milliseconds / 1000
 
 
-def _read_lines(number: int, lines: list[str], *, is_vtt: bool) -> list[str]:
+def _read_lines(number: int, lines: list[str], *, is_vtt: bool, limited: bool) -> list[str]:
     out: list[str] = []
     for at, line in enumerate(lines, number + 1):
         if _ARROW in line:
@@ -273,7 +285,7 @@ def _read_lines(number: int, lines: list[str], *, is_vtt: bool) -> list[str]:
         if found := find_unwritable(plain):
             raise ValueError(f"line {at} contains {found}")
         out += [plain] if plain else []
-    if sum(map(len, out)) > _MAX_CUE:
+    if limited and sum(map(len, out)) > _MAX_CUE:
         raise ValueError(f"line {number}: the caption has more than {_MAX_CUE} characters")
     return out
 

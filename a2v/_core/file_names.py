@@ -1,7 +1,7 @@
 """The names of a batch's files.
 
 A video is named by its job's ``name``, or by the job's place in the batch, ``0001.mp4`` being the first; the mask of NAME is
-``NAME.mask.mp4``. A job that asks an engine for another container, such as WebM, has the extension of that. File systems differ in which names they distinguish, so names are compared by ``name_key``.
+``NAME.mask.mp4``, and its captions are ``NAME.srt`` and ``NAME.vtt``. A job that asks an engine for another container, such as WebM, has the extension of that. File systems differ in which names they distinguish, so names are compared by ``name_key``.
 """
 
 from __future__ import annotations
@@ -9,11 +9,16 @@ from __future__ import annotations
 import unicodedata
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
+from a2v._core.captions import asks_for_files
 from a2v._values.models import RowError
 from a2v.errors import ManifestError
 
+FileKind = Literal["video", "mask", "captions"]
+"""The files of a video."""
+CAPTIONS = (".srt", ".vtt")
+"""The extensions of captions: SubRip and WebVTT."""
 CONTAINERS = ("mp4", "webm", "mov", "webp", "gif")
 """The containers that an engine of a2v can make, by their extensions."""
 
@@ -50,6 +55,24 @@ def mask_path(path: Path) -> Path:
     return path.with_name(f"{mask_name(path.stem)}.mp4")
 
 
+def caption_paths(path: Path) -> list[Path]:
+    """Return the paths of the captions of a video, in two formats."""
+    return [path.with_name(f"{path.stem}{extension}") for extension in CAPTIONS]
+
+
+def side_files(job: Job, path: Path) -> dict[Path, FileKind]:
+    """Return the paths of the files that a job has beside its video, with their kinds.
+
+    Args:
+        job: The job.
+        path: The path of its video.
+    """
+    files: dict[Path, FileKind] = {mask_path(path): "mask"} if job.with_mask else {}
+    if asks_for_files(job.options):
+        files.update(dict.fromkeys(caption_paths(path), "captions"))
+    return files
+
+
 def name_key(name: str) -> str:
     """Return a key that is equal for names that some file system does not distinguish: by case, or by composed accents."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFD", name).casefold())
@@ -69,11 +92,11 @@ def default_paths(jobs: Sequence[Job], folder: Path | None) -> list[Path | None]
     if folder is None:
         return [None] * len(jobs)
     paths = [folder / f"{name}{extension(job)}" for name, job in zip(file_names(jobs), jobs, strict=True)]
-    masks = [mask_path(path) for path, job in zip(paths, jobs, strict=True) if job.with_mask]
+    others = [other for path, job in zip(paths, jobs, strict=True) for other in side_files(job, path)]
     stems: dict[str, list[str]] = {}
-    for path in (*paths, *masks):
+    for path in (*paths, *others):
         stems.setdefault(name_key(path.name), []).append(path.stem)
-    if twice := sorted(same[0] for same in stems.values() if len(same) > 1):
+    if twice := sorted({same[0] for same in stems.values() if len(same) > 1}):
         problem = "each job needs a name of its own, and the mask of NAME is NAME.mask; used more than once: "
         raise ManifestError("the batch", faults=tuple(RowError(None, "name", problem + name) for name in twice))
     return [*paths]

@@ -1,8 +1,9 @@
-"""Decide by its first bytes whether the body of a response is a video, and decompress it.
+"""Decide by its first bytes whether the body of a response is a video, or captions, and decompress it.
 
 Headers are not reliable: object stores and web servers label videos as ``text/html``, uncompressed files as compressed, and
 error documents as ``video/mp4``. So the signature of a video format always means a video, and the start of an HTML, XML or JSON
-document never does. Only if the bytes are neither does ``Content-Type`` decide, by a list of accepted types.
+document never does. Only if the bytes are neither does ``Content-Type`` decide, by a list of accepted types. Captions always begin
+with the signature of WebVTT.
 """
 
 from __future__ import annotations
@@ -53,19 +54,22 @@ _OPAQUE = {
 }
 
 
-class NotAVideoError(DownloadError):
-    """The body is a document, such as an error page; another attempt may return the video."""
+class WrongFileError(DownloadError):
+    """The body is a document, such as an error page; another attempt may return the file."""
 
 
-class VideoReader:
-    """Extracts the bytes of the video from the body of a response, and decompresses them if necessary.
+class FileReader:
+    """Extracts the bytes of a file from the body of a response, and decompresses them if necessary.
 
     Args:
         headers: The response's headers, with names in lower case.
+        captions: Whether the file has captions; if not, it is a video.
     """
 
-    def __init__(self, headers: Mapping[str, str]) -> None:
+    def __init__(self, headers: Mapping[str, str], *, captions: bool = False) -> None:
         self._headers = headers
+        self._captions = captions
+        self._name = "captions" if captions else "video"
         self._started = False
         self._body = bytearray()
         self._head: bytearray | None = bytearray()
@@ -73,7 +77,7 @@ class VideoReader:
 
     @property
     def is_compressed(self) -> bool:
-        """Whether the body is compressed, so that offsets in it are not offsets in the video."""
+        """Whether the body is compressed, so that offsets in it are not offsets in the file."""
         return self._inflater is not None
 
     @property
@@ -85,10 +89,10 @@ class VideoReader:
         """Take the next chunk of the body.
 
         Yields:
-            Bytes of the video. Nothing is yielded before the first 512 bytes have arrived.
+            Bytes of the file. Nothing is yielded before the first 512 bytes have arrived.
 
         Raises:
-            NotAVideoError: The body is a document.
+            WrongFileError: The body is a document.
             DownloadError: The compression is not supported, or the compressed data is invalid.
         """
         if self._started:
@@ -110,7 +114,7 @@ class VideoReader:
         head, self._body = bytes(self._body), bytearray()
         coding = None if _VIDEO.match(head) else _coding(head, self._headers)
         if coding:
-            self._inflater = _Inflater(coding, head)
+            self._inflater = _Inflater(coding, head, self._name)
         yield from self._decoded(head)
 
     def _decoded(self, chunk: bytes) -> Iterator[bytes]:
@@ -124,18 +128,19 @@ class VideoReader:
 
     def _checked_head(self) -> bytes:
         head, self._head = bytes(self._head or b""), None
-        if not is_video(head, self._headers.get("content-type", "")):
-            raise NotAVideoError("the server sent a document, such as an error page, instead of the video")
+        if not (is_vtt(head) if self._captions else is_video(head, self._headers.get("content-type", ""))):
+            raise WrongFileError(f"the server sent a document, such as an error page, instead of the {self._name}")
         return head
 
 
 class _Inflater:
     """Decompresses gzip and deflate incrementally."""
 
-    def __init__(self, coding: str, head: bytes) -> None:
+    def __init__(self, coding: str, head: bytes, name: str) -> None:
+        self._name, self._url = name, f"{name}_url"
         if coding not in ("gzip", "deflate"):
             raise DownloadError(
-                f"the video is compressed with {coding}, which a2v does not decode; fetch its video_url with a program "
+                f"the {name} is compressed with {coding}, which a2v does not decode; fetch its {self._url} with a program "
                 "that does, such as curl --compressed"
             )
         self._coding = coding
@@ -158,12 +163,10 @@ class _Inflater:
                 yield self._stream.decompress(data, _INFLATE_SIZE)
                 data = self._stream.unused_data if self._stream.eof else self._stream.unconsumed_tail
         except zlib.error:
-            problem = (
-                f"the response with the video is labelled as compressed ({self._coding}) and cannot be decompressed"
-            )
+            problem = f"the response with the {self._name} is labelled as compressed ({self._coding}) and cannot be decompressed"
         else:
             return
-        raise DownloadError(f"{problem}; fetch its video_url with another program")
+        raise DownloadError(f"{problem}; fetch its {self._url} with another program")
 
 
 def is_cut_mp4(file: BinaryIO) -> bool:
@@ -182,6 +185,15 @@ def is_cut_mp4(file: BinaryIO) -> bool:
             return False  # not an MP4, or other data appended to one
         boxes, position = boxes + 1, position + size if size else end
     return position > end and boxes > 1
+
+
+def is_vtt(head: bytes) -> bool:
+    """Whether a file has captions in the format WebVTT.
+
+    Args:
+        head: Its first bytes.
+    """
+    return re.match(rb"(?:\xef\xbb\xbf)?WEBVTT(?:\s|$)", head) is not None
 
 
 def is_video(head: bytes, content_type: str) -> bool:

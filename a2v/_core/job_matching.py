@@ -18,11 +18,11 @@ from collections import defaultdict
 from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from attrs import frozen
 
-from a2v._core.file_names import assign_paths, mask_path, name_key, saved_name
+from a2v._core.file_names import FileKind, assign_paths, name_key, saved_name, side_files
 from a2v._core.journal_rows import JournalRow
 from a2v._core.url_signatures import map_urls, unsigned, without_query
 from a2v._values.jobs import Job, JobState
@@ -60,9 +60,17 @@ class Match:
     path: Path | None = None
 
     @property
-    def mask_path(self) -> Path | None:
-        """The path of its mask, if it has one."""
-        return mask_path(self.path) if self.path and self.job.with_mask else None
+    def side_files(self) -> Mapping[Path, FileKind]:
+        """The paths of the files that are saved beside its video, its mask and its captions, with their kinds."""
+        return side_files(self.job, self.path) if self.path else {}
+
+    @property
+    def saved(self) -> Mapping[str, Any]:
+        """The paths of its files, as ``Outcome`` has them."""
+        masks, captions = (
+            tuple(path for path, kind in self.side_files.items() if kind == wanted) for wanted in ("mask", "captions")
+        )
+        return {"path": self.path, "mask_path": masks[0] if masks else None, "captions_paths": captions}
 
 
 @frozen(kw_only=True)

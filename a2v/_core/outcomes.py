@@ -22,6 +22,7 @@ class Outcome(Value):
         video: The last snapshot of its video, if it was submitted.
         path: The path of the saved video, if it was saved.
         mask_path: The path of the saved mask, if it was saved.
+        captions_paths: The paths of the saved captions, SubRip and WebVTT, if they were saved.
         error: The error that ended the job, if it failed.
     """
 
@@ -30,6 +31,7 @@ class Outcome(Value):
     video: Video | None = None
     path: Path | None = None
     mask_path: Path | None = None
+    captions_paths: tuple[Path, ...] = ()
     error: A2VError | None = None
 
     @property

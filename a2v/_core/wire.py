@@ -453,7 +453,7 @@ def _status(word: str) -> VideoStatus:
 
 def _with_status(sent: dict[str, Any]) -> dict[str, Any]:
     """Add the status, which the first revision of the API does not have: a URL means finished, none means in progress."""
-    urls = {key: sent.get(key) or None for key in ("video_url", "mask_video_url")}
+    urls = {key: sent.get(key) or None for key in ("video_url", "mask_video_url", "captions_url")}
     implied = VideoStatus.FINISHED if urls["video_url"] else VideoStatus.IN_PROGRESS
     return {"status": implied.value} | sent | urls
 
@@ -484,7 +484,7 @@ def video_data(video: Video, message: str | None = None) -> dict[str, str | None
         "status": video.status.value,
         "video_url": video.video_url,
     }
-    more = {"mask_video_url": video.mask_video_url, "message": message}
+    more = {"mask_video_url": video.mask_video_url, "captions_url": video.captions_url, "message": message}
     return data | {key: value for key, value in more.items() if value}
 
 

@@ -340,6 +340,7 @@ class VideoTask(SyncWrapper[AsyncVideoTask]):
         *,
         overwrite: bool = False,
         mask: bool = False,
+        captions: bool = False,
         timeout: float | None = DEFAULT_RENDER_TIMEOUT,
         on_progress: Callable[[int, int | None], object] | None = None,
     ) -> Path:
@@ -354,6 +355,9 @@ class VideoTask(SyncWrapper[AsyncVideoTask]):
             overwrite: Whether to replace an existing file. The recording of the video is never replaced.
             mask: Whether to download the mask instead of the video. A video has one if it was submitted with
                 ``with_mask=True``.
+            captions: Whether to download the captions instead of the video, as SubRip if the path ends in ``.srt``, or as
+                WebVTT for ``.vtt``. A video of an a2v engine has captions if it was submitted with
+                ``options={"captions": "files"}``.
             timeout: Seconds for waiting and downloading together, 24 hours by default. ``None``: no limit.
             on_progress: Called with the number of bytes stored and the size of the file (``None`` if unknown), as the
                 download proceeds. It must return soon and must not use the client; an exception in it ends the download.
@@ -364,14 +368,20 @@ class VideoTask(SyncWrapper[AsyncVideoTask]):
         Raises:
             InvalidArgumentError: An argument has a wrong type or value. Nothing was sent.
             DownloadError: The file cannot be downloaded or stored, it exists already, it is larger than the client's
-                ``max_download_bytes``, or the video has no mask.
+                ``max_download_bytes``, or the video has no mask or captions.
             VideoFailedError: The render ended in error.
             WaitTimeoutError: The timeout passed, or the video's status is unknown to a2v. The render continues, and the
                 video can be downloaded later.
             A2VError: As for ``watch``.
         """
         return self._bridge.call(
-            self._wrapped.download, path, overwrite=overwrite, mask=mask, timeout=timeout, on_progress=on_progress
+            self._wrapped.download,
+            path,
+            overwrite=overwrite,
+            mask=mask,
+            captions=captions,
+            timeout=timeout,
+            on_progress=on_progress,
         )
 
 

@@ -222,6 +222,7 @@ class Video(HtmlReprMixin):
         video_url: The URL to download the finished video from. Usually pre-signed: it expires, and anyone who has it can
             download the video.
         mask_video_url: The URL of the mask, if one was requested.
+        captions_url: The URL of the captions, a WebVTT file, if they were requested from an a2v engine.
         raw: Everything that the server sent.
     """
 
@@ -229,6 +230,7 @@ class Video(HtmlReprMixin):
     status: VideoStatus
     video_url: str | None = field(default=None, repr=redacted_repr)
     mask_video_url: str | None = field(default=None, repr=redacted_repr)
+    captions_url: str | None = field(default=None, repr=redacted_repr)
     raw: Mapping[str, Any] = field(factory=ReadOnlyDict, converter=read_only, eq=False, repr=False)
 
     @property
@@ -250,7 +252,7 @@ class Video(HtmlReprMixin):
 
     def _to_html_view(self) -> "HtmlView":
         status = str(self.raw.get("status", "")) if self.status is VideoStatus.UNKNOWN else self.status.value
-        links = {"video": self.video_url or "", "mask": self.mask_video_url or ""}
+        links = {"video": self.video_url or "", "mask": self.mask_video_url or "", "captions": self.captions_url or ""}
         facts = {"video_id": self.video_id, "status": status, "message": self.message or ""}
         return _view("", facts, player=self.video_url or "", links=links)
 

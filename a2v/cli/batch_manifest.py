@@ -48,6 +48,7 @@ class BatchManifest:
         sources: The recording of each job as the manifest has it, without credentials; empty if it has a text.
         notices: Warnings about how it was read.
         uploads: The recordings that the client uploads to the server, by their URLs.
+        texts: The files that have the captions or the transcripts of recordings.
     """
 
     jobs: Sequence[Job]
@@ -56,6 +57,7 @@ class BatchManifest:
     sources: Sequence[str]
     notices: Sequence[str] = ()
     uploads: Mapping[str, Path] = field(factory=dict)
+    texts: Sequence[Path] = ()
 
     @property
     def files(self) -> dict[str, Path]:
@@ -64,9 +66,9 @@ class BatchManifest:
         return {url: path for url in urls if (path := path_from_url(url))}
 
     @property
-    def recordings(self) -> list[Path]:
-        """The recordings that are files on this machine."""
-        return [*self.files.values(), *self.uploads.values()]
+    def needed(self) -> list[Path]:
+        """The files on this machine of which the videos are made: recordings and their texts."""
+        return [*self.files.values(), *self.uploads.values(), *self.texts]
 
     def label(self, index: int) -> str:
         """Return the name of a job in messages."""

@@ -33,7 +33,7 @@ from a2v._core.job_matching import job_digest, repeated_jobs
 from a2v._core.speakers import Speakers
 from a2v._unicode_paths import find_existing
 from a2v.cli.batch_manifest import BatchManifest, BatchSource
-from a2v.cli.captions import batch_ways, with_captions
+from a2v.cli.captions import captions_flag, read_ways, with_captions
 from a2v.cli.connection import account, connect
 from a2v.cli.engine_folder import remove_copies
 from a2v.cli.events import (
@@ -109,10 +109,14 @@ async def run_batch(  # noqa: PLR0917  # the groups of options
     server.check()
     log_command(server.verbose)
     looks, container, captions = video
-    ways = batch_ways(captions)
+    ways = read_ways(captions)
     again = f"  {source.command} -o {shlex.quote(str(folder))}{looks.flags}"
     again += (
-        (f" --container {container}" if container else "") + ways.flags + flags.flags + staging.flags + server.flags
+        (f" --container {container}" if container else "")
+        + captions_flag(ways)
+        + flags.flags
+        + staging.flags
+        + server.flags
     )
     own_engine = folder / ENGINE_FOLDER if server.local and not server.data_dir else None
     if own_engine:
@@ -134,7 +138,7 @@ async def run_batch(  # noqa: PLR0917  # the groups of options
         manifest = with_captions(manifest, source, ways)
         manifest = _with_options(manifest, looks.options(container=container, background=background))
         if flags.report:
-            check_report(flags.report, manifest.recordings, folder)
+            check_report(flags.report, manifest.needed, folder)
         if flags.overwrite:
             check_videos(manifest, folder, source.needed)
         options = flags.to_options(folder, journal, manifest.keys)

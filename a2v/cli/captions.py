@@ -1,66 +1,48 @@
 """``--captions``: files beside the video, a track of the file, or a part of the picture.
 
-The files are written here, from the words that the server sent with the speech. The other two are options of the job, which an engine
-of a2v understands.
+All of them are options of the job, which an engine of a2v understands.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from attrs import asdict, evolve, frozen
+from attrs import asdict, evolve
 
-from a2v import A2VError, Job, ManifestError, RowError
-from a2v._core.captions import MAX_CHARACTERS, cues, read_captions, to_srt, to_vtt
+from a2v import Job, ManifestError, RowError
+from a2v._core.captions import FILES, MAX_CHARACTERS, read_captions
 from a2v.cli.options import UsageError
-from a2v.cli.targets import write_atomically
 from a2v.cli.terminal import shown_path
 from a2v.cli.text_files import read_text_file
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from a2v import Speech
     from a2v.cli.batch_manifest import BatchManifest, BatchSource
 
-FILES = "files"
 COLUMNS = ("captions_file", "transcript")
 _WAYS = (FILES, "track", "burned")
-# By precedence.
-_BESIDE = (".srt", ".vtt", ".txt")
+TEXTS = (".srt", ".vtt", ".txt")
+"""The extensions of files with captions or a transcript, by precedence."""
 
 
-@frozen
-class CaptionWays:
-    """The value of ``--captions``.
+def read_ways(values: Sequence[str]) -> dict[str, Any]:
+    """Return the options of a job for the values of ``--captions``.
 
-    Attributes:
-        files: Whether captions are written beside the video.
-        options: The options of a job: how its video shows them.
+    Raises:
+        UsageError: One is invalid.
     """
+    ways = list(dict.fromkeys(part.strip().lower() for value in values for part in value.split(",")))
+    for way in ways:
+        if way not in _WAYS:
+            raise UsageError(f"--captions: {way!r} is not one of {', '.join(_WAYS)}")
+    return {"captions": ways} if ways else {}
 
-    files: bool
-    options: dict[str, Any]
 
-    @classmethod
-    def of(cls, values: Sequence[str]) -> CaptionWays:
-        """Read the values of the option.
-
-        Raises:
-            UsageError: One is invalid.
-        """
-        ways = list(dict.fromkeys(part.strip().lower() for value in values for part in value.split(",")))
-        for way in ways:
-            if way not in _WAYS:
-                raise UsageError(f"--captions: {way!r} is not one of {', '.join(_WAYS)}")
-        shown = [way for way in ways if way != FILES]
-        return cls(FILES in ways, {"captions": shown} if shown else {})
-
-    @property
-    def flags(self) -> str:
-        """The part of the option that concerns the video, as text."""
-        return f" --captions {','.join(self.options['captions'])}" if self.options else ""
+def captions_flag(options: Mapping[str, Any]) -> str:
+    """Return ``--captions`` as text; empty if the options of a job have none."""
+    return f" --captions {','.join(options['captions'])}" if "captions" in options else ""
 
 
 def caption_options(
@@ -77,23 +59,21 @@ def caption_options(
     Raises:
         UsageError: They contradict each other, or the file is invalid.
     """
-    ways = CaptionWays.of(values)
-    if ways.files:
-        raise UsageError("--captions files is for texts that are synthesized (a2v say); use track or burned")
+    ways = read_ways(values)
     if file is None and transcript is None:
-        if ways.options and is_file:
+        if ways and is_file:
             raise UsageError(
                 "--captions needs the text of the recording: add --captions-file FILE (.srt or .vtt) or --transcript FILE (.txt)"
             )
-        return ways.options
-    if not ways.options:
-        raise UsageError(f"{'--captions-file' if file else '--transcript'} needs --captions track or --captions burned")
+        return ways
+    if not ways:
+        raise UsageError(f"{'--captions-file' if file else '--transcript'} needs --captions: {', '.join(_WAYS)}")
     if file and transcript:
         raise UsageError("--captions-file and --transcript exclude each other: the file has the text and the times")
     if file:
-        return ways.options | {"captions_file": read_captions_file(file)}
+        return ways | {"captions_file": read_captions_file(file)}
     assert transcript is not None  # noqa: S101  # for type checkers
-    return ways.options | {"transcript": read_transcript(transcript)}
+    return ways | {"transcript": read_transcript(transcript)}
 
 
 def read_transcript(path: Path, option: str = "--transcript: ") -> str:
@@ -114,36 +94,32 @@ def read_transcript(path: Path, option: str = "--transcript: ") -> str:
     return text
 
 
-def batch_ways(values: Sequence[str]) -> CaptionWays:
-    """Read the values of ``--captions`` of a batch.
-
-    Raises:
-        UsageError: One is invalid.
-    """
-    ways = CaptionWays.of(values)
-    if ways.files:
-        raise UsageError("--captions files is for single videos (a2v say); a batch has track and burned")
-    return ways
-
-
-def with_captions(manifest: BatchManifest, source: BatchSource, ways: CaptionWays) -> BatchManifest:
+def with_captions(manifest: BatchManifest, source: BatchSource, ways: Mapping[str, Any]) -> BatchManifest:
     """Return a manifest whose jobs have captions.
 
     A row of a table has them in the file that its column ``captions_file`` names, relative to the table, or their text in its column
     ``transcript``. A recording has them in the file beside it with the same name. A text needs none.
 
+    Args:
+        manifest: The manifest.
+        source: Where its jobs come from.
+        ways: The options of ``read_ways``.
+
     Raises:
         ManifestError: Captions are missing or invalid.
     """
-    if not ways.options:
+    if not ways:
         return manifest
     jobs: list[Job] = []
     errors: list[RowError] = []
+    files: list[Path] = []
     for index, job in enumerate(manifest.jobs):
-        options = ways.options | dict(job.options)
+        options = dict(ways) | dict(job.options)
         try:
             if not job.text and options.keys().isdisjoint(COLUMNS):
-                options |= _captions_of(source, index, job)
+                more, file = _captions_of(source, index, job)
+                options |= more
+                files += [file] if file else []
         except UsageError as error:
             row, name = (
                 (manifest.rows[index], COLUMNS[0])
@@ -157,34 +133,35 @@ def with_captions(manifest: BatchManifest, source: BatchSource, ways: CaptionWay
     if errors:
         what = f"the manifest {source.table}" if source.table else "the batch"
         raise ManifestError(what, faults=tuple(errors))
-    return evolve(manifest, jobs=jobs)
+    return evolve(manifest, jobs=jobs, texts=files)
 
 
-def _captions_of(source: BatchSource, index: int, job: Job) -> dict[str, str]:
-    """Return the options of a job with the captions of its recording."""
+def _captions_of(source: BatchSource, index: int, job: Job) -> tuple[dict[str, str], Path | None]:
+    """Return the options of a job with the captions of its recording, and the file that has them."""
     if source.table:
         cells = {header.strip().casefold().replace(" ", "_"): cell for header, cell in job.extra.items()}
         file, transcript = (str(cells.get(column) or "").strip() for column in COLUMNS)
         if file:
-            return {COLUMNS[0]: read_captions_file(source.table.parent / file, "")}
+            path = source.table.parent / file
+            return {COLUMNS[0]: read_captions_file(path, "")}, path
         if transcript:
-            return {COLUMNS[1]: transcript}
+            return {COLUMNS[1]: transcript}, None
         raise UsageError(
             "it is missing or empty, and so is transcript; --captions needs the captions (.srt or .vtt) or the text of each recording"
         )
     recording = source.recordings.paths[index]
     text = text_beside(recording)
     if text is None:
-        *captions, transcript = (recording.with_suffix(extension).name for extension in _BESIDE)
+        *captions, transcript = (recording.with_suffix(extension).name for extension in TEXTS)
         raise UsageError(f"--captions needs its text beside it: there is no {', '.join(captions)} or {transcript}")
     if text.suffix == ".txt":
-        return {COLUMNS[1]: read_transcript(text, "")}
-    return {COLUMNS[0]: read_captions_file(text, "")}
+        return {COLUMNS[1]: read_transcript(text, "")}, text
+    return {COLUMNS[0]: read_captions_file(text, "")}, text
 
 
 def text_beside(recording: Path) -> Path | None:
     """Return the file with the captions or the transcript of a recording, which has its name; ``None`` if there is none."""
-    return next((path for path in map(recording.with_suffix, _BESIDE) if path.is_file()), None)
+    return next((path for path in map(recording.with_suffix, TEXTS) if path.is_file()), None)
 
 
 def read_captions_file(path: Path, option: str = "--captions-file: ") -> str:
@@ -207,37 +184,3 @@ def read_captions_file(path: Path, option: str = "--captions-file: ") -> str:
 
 def _read_text(path: Path, option: str) -> str:
     return read_text_file(path, f"{option}{path}", max_bytes=4 * MAX_CHARACTERS, limit=f"{MAX_CHARACTERS:,} characters")
-
-
-def caption_paths(output: Path) -> list[Path]:
-    """Return the paths of the captions of a video."""
-    return [output.with_suffix(".srt"), output.with_suffix(".vtt")]
-
-
-def check_caption_files(output: Path | None, *, overwrite: bool) -> None:
-    """Check that the captions of a video can be written.
-
-    Raises:
-        UsageError: They cannot.
-    """
-    if output is None:
-        raise UsageError("--captions files writes beside the video: save it with -o FILE")
-    for path in caption_paths(output):
-        if path.is_dir() or (path.exists() and not overwrite):
-            raise UsageError(f"--captions files: {path} exists; add --overwrite to replace it")
-
-
-def write_caption_files(speech: Speech, output: Path) -> None:
-    """Write the captions of a video as SubRip and WebVTT.
-
-    Raises:
-        A2VError: The server has not sent the times of the words.
-        OSError: They cannot be written.
-    """
-    if not speech.words:
-        raise A2VError(
-            "no captions were written: the server does not say when each word is spoken, as the local engine does"
-        )
-    shown = cues(speech.words)
-    for path, write in zip(caption_paths(output), (to_srt, to_vtt), strict=True):
-        write_atomically(path, write(shown).encode())

@@ -38,7 +38,7 @@ from a2v import (
 from a2v._core import wire
 from a2v._core.settings import Secret
 from a2v._unicode_paths import find_existing
-from a2v.cli.captions import CaptionWays, caption_options, check_caption_files, write_caption_files
+from a2v.cli.captions import caption_options, captions_flag, read_ways
 from a2v.cli.character_files import check_characters, new_character
 from a2v.cli.connection import connect, needs_extra, read_token
 from a2v.cli.events import (
@@ -87,7 +87,7 @@ from a2v.cli.portrait import CONSENT, POSE_ID, check_portrait_options, serve_por
 from a2v.cli.recordings import open_staging, read_audio, read_background, upload_recordings
 from a2v.cli.renderers import open_renderer
 from a2v.cli.speaking import Speaker, check_speech, choose_voice, find_speaker, read_text
-from a2v.cli.targets import check_kept, check_targets, container_of, output_folder, recording_of
+from a2v.cli.targets import check_kept, check_targets, container_of, output_folder, recording_of, side_targets
 from a2v.cli.terminal import eprint, plural, program
 from a2v.cli.tracking import CommandTimeoutError, time_limit, track_videos
 
@@ -302,7 +302,8 @@ async def generate(
         *pictures,
         *(path for path in (portrait, captions_file, transcript) if path),
     ]
-    check_targets(output, mask_output, sources, overwrite=overwrite)
+    others = side_targets(output, mask_output, options)
+    check_targets(output, others, sources, overwrite=overwrite)
     check_kept(server, output, mask_output, with_mask=wants_mask)
     with time_limit(timeout) as limit:
         async with (
@@ -316,9 +317,7 @@ async def generate(
                 speaker = await find_speaker(tracker.client, model_id, pose_id)
             if audio_url.startswith(wire.UPLOAD):
                 await upload_recordings(tracker.client, files, tracker.events)
-            task = await tracker.submit(
-                job_for(await stage(audio_url), speaker), target=output, mask_target=mask_output
-            )
+            task = await tracker.submit(job_for(await stage(audio_url), speaker), target=output, side_targets=others)
             await tracker.follow(task, overwrite=overwrite, timeout=limit.for_videos)
 
 
@@ -365,18 +364,17 @@ async def say(
     """
     server.check()
     spoken = read_text(text, text_file)
-    ways = CaptionWays.of(captions)
+    ways = read_ways(captions)
     background, pictures = read_background(video.background, server)
     job_for = partial(
         read_job,
         with_mask=speaker.with_mask or mask_output is not None,
-        options=video.options(container=container_of(output), background=background) | ways.options,
+        options=video.options(container=container_of(output), background=background) | ways,
     )
     job_for("https://example.com/speech.wav", Speaker.stand_in(speaker.model_id, speaker.pose_id))
     check_speech(spoken, voice)
-    check_targets(output, mask_output, [*pictures, *([text_file] if text_file else [])], overwrite=overwrite)
-    if ways.files:
-        check_caption_files(output, overwrite=overwrite)
+    others = side_targets(output, mask_output, ways)
+    check_targets(output, others, [*pictures, *([text_file] if text_file else [])], overwrite=overwrite)
     check_kept(server, output, mask_output, with_mask=speaker.with_mask)
     with time_limit(timeout) as limit:
         async with track_videos(server, limit, pictures) as tracker:
@@ -387,17 +385,15 @@ async def say(
             with tracker.events.activity("synthesizing the text"):
                 speech = await client.voices.generate(text=spoken, voice_name=voice)
             try:
-                task = await tracker.submit(job_for(speech.url, found), target=output, mask_target=mask_output)
+                task = await tracker.submit(job_for(speech.url, found), target=output, side_targets=others)
             except A2VError as error:
                 if server.keeps_videos and not isinstance(error, SubmissionUnknownError):
                     error.add_note("The text was synthesized. Submit the video without paying for that again:")
                     error.add_note(
-                        f"  {program()} generate {shlex.quote(speech.url)}{speaker.flags}{video.flags}{ways.flags}{server.flags}"
+                        f"  {program()} generate {shlex.quote(speech.url)}{speaker.flags}{video.flags}{captions_flag(ways)}{server.flags}"
                     )
                 raise
             await tracker.follow(task, overwrite=overwrite, timeout=limit.for_videos)
-            if ways.files and output:
-                write_caption_files(speech, output)
 
 
 @_command(5, ASKING, "a2v videos", "a2v videos --local --data-dir engine", synonyms=("list", "ls", "history"))
@@ -460,15 +456,22 @@ async def download(
     *,
     output: Target,
     mask_output: Annotated[OptionalPath, Parameter(help="File to save its mask to, if it has one.")] = None,
+    captions: Annotated[
+        Literal["files"] | None,
+        Parameter(
+            help="`files`: save its captions beside it, as .srt and .vtt, if it was submitted with --captions files."
+        ),
+    ] = None,
     overwrite: Overwrite = False,
     timeout: Timeout = None,
     server: ServerOptions = ServerOptions(),  # noqa: B008  # frozen
 ) -> None:
     """Save a video; wait for its render if necessary."""
-    check_targets(output, mask_output, overwrite=overwrite)
+    others = side_targets(output, mask_output, {"captions": captions})
+    check_targets(output, others, overwrite=overwrite)
     with time_limit(timeout) as limit:
         async with track_videos(server, limit) as tracker:
-            tracker.expect(video_id, target=output, mask_target=mask_output)
+            tracker.expect(video_id, target=output, side_targets=others)
             task = tracker.client.videos.task(video_id)
             await tracker.follow(task, overwrite=overwrite, timeout=limit.for_videos)
 

@@ -23,6 +23,7 @@ from a2v.cli.terminal import shown_path
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from a2v._core.file_names import FileKind  # noqa: TC004  # attrs does not evaluate annotations
     from a2v._diagnostics import Check  # noqa: TC004  # attrs does not evaluate annotations
     from a2v.cli.pictures import Picture  # noqa: TC004  # as above
 
@@ -35,10 +36,10 @@ class TrackedVideo:
         video_id: Its id.
         label: Its name on a terminal.
         target: The path to save it to; ``None`` if it is not saved.
-        mask_target: The path to save its mask to.
+        side_targets: The paths to save the files beside it to, its mask and its captions, with their kinds.
         snapshot: The last snapshot; ``None`` before the first.
         path: The path once saved.
-        mask_path: The path of its mask once saved.
+        saved_beside: The absolute paths of the files beside it that are saved, by their targets.
         received: The number of bytes downloaded so far.
         size: The number of bytes of the file being downloaded, if known.
         since: The monotonic time at which the command began to track it.
@@ -47,10 +48,10 @@ class TrackedVideo:
     video_id: str
     label: str
     target: Path | None = None
-    mask_target: Path | None = None
+    side_targets: Mapping[Path, FileKind] = field(factory=dict)
     snapshot: Video | None = None
     path: Path | None = None
-    mask_path: Path | None = None
+    saved_beside: Mapping[Path, Path] = field(factory=dict)
     received: int = 0
     size: int | None = None
     since: float = field(factory=time.monotonic)
@@ -62,6 +63,21 @@ class TrackedVideo:
             return None
         sent = self.snapshot.raw.get("status") if self.snapshot.status is VideoStatus.UNKNOWN else None
         return sent or self.snapshot.status.value
+
+    @property
+    def mask_path(self) -> Path | None:
+        """The path of its mask once saved."""
+        return next((path for target, path in self.saved_beside.items() if self.side_targets[target] == "mask"), None)
+
+    @property
+    def captions_paths(self) -> list[Path]:
+        """The paths of its captions once saved."""
+        return [path for target, path in self.saved_beside.items() if self.side_targets[target] == "captions"]
+
+    @property
+    def missing_beside(self) -> list[FileKind]:
+        """The kinds of the files beside it that are not saved yet."""
+        return [kind for target, kind in self.side_targets.items() if target not in self.saved_beside]
 
     @property
     def failed(self) -> bool:

@@ -77,7 +77,7 @@ Captions = Annotated[
     tuple[str, ...],
     Parameter(
         help="Captions: files (.srt and .vtt beside the video), track (a track of the file, for players to show), burned (in the"
-        " picture), or several, such as files,track. Track and burned need an engine of a2v.",
+        " picture), or several, such as files,track. They need an engine of a2v.",
         metavar="WAY",
         negative="",
         show_default=False,

@@ -17,7 +17,7 @@ from attrs import field, frozen
 from a2v._unicode_paths import find_existing
 from a2v._values import arguments
 from a2v._values.text import redacted_repr
-from a2v.cli.captions import text_beside
+from a2v.cli.captions import TEXTS, text_beside
 from a2v.cli.options import UsageError
 from a2v.cli.terminal import shown_path
 from a2v.manifest import EXTENSIONS
@@ -117,6 +117,13 @@ def find_recordings(sources: Sequence[str], *, with_captions: bool = False) -> R
             found.paths.append(path)
         else:
             found.paths.extend(_matching(source))
+    used: set[str] = set()
+    if with_captions:
+        used = {
+            os.path.realpath(text) for path in found.paths if path.suffix not in TEXTS and (text := text_beside(path))
+        }
+        # Shells replace a pattern such as recordings/* with the names of all files.
+        found.paths[:] = [path for path in found.paths if os.path.realpath(path) not in used]
     # A file that is named twice is one recording.
     found.paths[:] = {os.path.realpath(path): path for path in reversed(found.paths)}.values()
     found.paths.reverse()
@@ -124,7 +131,6 @@ def find_recordings(sources: Sequence[str], *, with_captions: bool = False) -> R
         raise UsageError(
             f"there are no recordings in {', '.join(map(shown_path, found.folders))}; subfolders are not searched"
         )
-    used = {os.path.realpath(text) for path in found.paths if (text := text_beside(path))} if with_captions else set()
     for folder, skipped in others.items():
         if names := [path.name + os.sep * path.is_dir() for path in skipped if os.path.realpath(path) not in used]:
             more = f" and {len(names) - _MOST_LISTED} more" if len(names) > _MOST_LISTED else ""

@@ -285,10 +285,10 @@ class TerminalRenderer(Renderer):
 
     def _print_video(self, video: TrackedVideo) -> None:
         sign = ("✗ ", "red") if video.failed else ("✓ ", "green") if video.done else ("· ", "dim")
-        mask = f"  {clean(shown_path(video.mask_path))}" if video.mask_path else ""
+        others = "".join(f"  {clean(shown_path(path))}" for path in video.saved_beside.values())
         detail = shown_path(video.path) if video.path else _detail(video)
         self._print(
-            Text.assemble(sign, (clean(video.label), "bold"), f"  {_plain_status(video)}  {clean(detail)}{mask}")
+            Text.assemble(sign, (clean(video.label), "bold"), f"  {_plain_status(video)}  {clean(detail)}{others}")
         )
 
     def _display(self) -> RenderableType:
@@ -436,9 +436,11 @@ def _video_json(video: TrackedVideo) -> dict[str, Any]:
         "status": video.status,
         "video_url": video.snapshot.video_url if video.snapshot else None,
         "mask_video_url": video.snapshot.mask_video_url if video.snapshot else None,
+        "captions_url": video.snapshot.captions_url if video.snapshot else None,
         "message": video.message,
         "path": str(video.path) if video.path else None,
         "mask_path": str(video.mask_path) if video.mask_path else None,
+        "captions_paths": list(map(str, video.captions_paths)),
     }
 
 
@@ -460,7 +462,7 @@ def _listed(video: Video, *, has_url: bool) -> TrackedVideo:
     return TrackedVideo(
         video.video_id,
         video.video_id,
-        snapshot=video if has_url else evolve(video, video_url=None, mask_video_url=None),
+        snapshot=video if has_url else evolve(video, video_url=None, mask_video_url=None, captions_url=None),
     )
 
 

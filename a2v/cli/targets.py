@@ -6,20 +6,22 @@ import os
 import secrets
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from a2v import DownloadError
 from a2v._async.destination import Destination, FileId, file_ids
-from a2v._core.file_names import CONTAINERS, default_paths, mask_path
+from a2v._core.captions import asks_for_files
+from a2v._core.file_names import CONTAINERS, FileKind, caption_paths, default_paths, mask_path, side_files
 from a2v._core.file_urls import path_from_url
 from a2v.cli.options import UsageError, in_cli_terms
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from a2v.cli.batch_manifest import BatchManifest
     from a2v.cli.options import ServerOptions
 
+_OPTIONS: Mapping[FileKind, str] = {"video": "--output", "mask": "--mask-output", "captions": "--captions files"}
 # Extensions of other formats: players and editors would take the video for something else.
 _OTHER_FORMATS = frozenset(
     [
@@ -45,7 +47,9 @@ _OTHER_FORMATS = frozenset(
         ".ogv",
         ".opus",
         ".png",
+        ".srt",
         ".ts",
+        ".vtt",
         ".wav",
         ".wma",
         ".wmv",
@@ -64,29 +68,53 @@ def recording_of(audio: str) -> Path | None:
     return path_from_url(audio) if "://" in audio else Path(audio)
 
 
-def check_targets(
-    output: Path | None, mask_output: Path | None, recordings: Iterable[Path | None] = (), *, overwrite: bool
-) -> None:
-    """Check that a video and its mask can be saved.
+def side_targets(output: Path | None, mask_output: Path | None, options: Mapping[str, Any]) -> dict[Path, FileKind]:
+    """Return the paths of the files that are saved beside a video, with their kinds.
 
     Args:
         output: The path of the video, if it is saved.
         mask_output: The path of its mask, if it is saved.
-        recordings: The recordings of the video that are files on this machine.
+        options: The options of the job.
+
+    Raises:
+        UsageError: There are captions beside a video that is not saved.
+    """
+    targets: dict[Path, FileKind] = {mask_output: "mask"} if mask_output else {}
+    if asks_for_files(options):
+        if output is None:
+            raise UsageError("--captions files writes beside the video: save it with -o FILE")
+        targets |= dict.fromkeys(caption_paths(output), "captions")
+    return targets
+
+
+def check_targets(
+    output: Path | None,
+    side_targets: Mapping[Path, FileKind],
+    sources: Iterable[Path | None] = (),
+    *,
+    overwrite: bool,
+) -> None:
+    """Check that a video and the files beside it can be saved.
+
+    Args:
+        output: The path of the video, if it is saved.
+        side_targets: The paths of the files beside it.
+        sources: The files that the video is made of, such as its recording.
         overwrite: Whether files may be replaced.
 
     Raises:
         UsageError: They cannot be saved.
     """
-    protected = file_ids(recordings)
-    for option, target in (("--output", output), ("--mask-output", mask_output)):
-        if target:
-            try:
-                _check_target(target, option, protected, overwrite=overwrite)
-            except OSError as error:
-                raise UsageError(f"{option}: {target} cannot be written: {error.strerror}") from None
-    if output and mask_output and os.path.realpath(output) == os.path.realpath(mask_output):
-        raise UsageError(f"--mask-output: {mask_output} is the file of the video; give the mask another file")
+    protected = file_ids(sources)
+    targets: list[tuple[Path, FileKind]] = [(output, "video")] if output else []
+    for target, kind in [*targets, *side_targets.items()]:
+        try:
+            _check_target(target, kind, protected, overwrite=overwrite)
+        except OSError as error:
+            raise UsageError(f"{_OPTIONS[kind]}: {target} cannot be written: {error.strerror}") from None
+    for target, kind in side_targets.items():
+        if output and os.path.realpath(output) == os.path.realpath(target):
+            raise UsageError(f"{_OPTIONS[kind]}: {target} is the file of the video; give the mask another file")
 
 
 def check_kept(server: ServerOptions, output: Path | None, mask_output: Path | None, *, with_mask: bool) -> None:
@@ -103,13 +131,15 @@ def check_kept(server: ServerOptions, output: Path | None, mask_output: Path | N
         raise UsageError("with --local the video is deleted when the command ends: save it with -o FILE")
 
 
-def _check_target(path: Path, option: str, protected: frozenset[FileId], *, overwrite: bool) -> None:
+def _check_target(path: Path, kind: FileKind, protected: frozenset[FileId], *, overwrite: bool) -> None:
+    option = _OPTIONS[kind]
     if path.is_dir():
         raise UsageError(f"{option}: {path} is a folder; give the name of a file in it")
     if file_ids([path]) & protected:
-        raise UsageError(f"{option}: {path} is the recording; choose another file for the video")
-    is_video = option == "--output"
-    if path.suffix.lower() in _OTHER_FORMATS or (container_of(path) and not is_video):
+        what = "a file that the video is made of" if kind == "captions" else "the recording"
+        raise UsageError(f"{option}: {path} is {what}; choose another file for the video")
+    is_video = kind == "video"
+    if kind != "captions" and (path.suffix.lower() in _OTHER_FORMATS or (container_of(path) and not is_video)):
         raise UsageError(
             f"{option}: {'videos are saved as MP4, WebM, MOV, WebP or GIF' if is_video else 'masks are saved as MP4'}; "
             f"name the file {path.with_suffix('.mp4').name}, not {path.name}"
@@ -188,21 +218,21 @@ def output_folder(path: Path) -> Iterator[None]:
 
 
 def check_videos(manifest: BatchManifest, folder: Path, needed: Iterable[Path]) -> None:
-    """Check that no video or mask of a batch replaces a file that the batch needs.
+    """Check that no file of a batch replaces one that the batch needs.
 
     Args:
-        manifest: The jobs, and the recordings that are files.
+        manifest: The jobs, and the files that they are made of.
         folder: The folder of the videos.
         needed: The other files that must not be replaced.
 
     Raises:
         UsageError: A file would be replaced.
     """
-    protected = file_ids([*needed, *manifest.recordings])
-    for path in filter(None, default_paths(manifest.jobs, folder)):
-        for target in (path, mask_path(path)):
+    protected = file_ids([*needed, *manifest.needed])
+    for path, job in zip(default_paths(manifest.jobs, folder), manifest.jobs, strict=True):
+        for target in (path, mask_path(path), *side_files(job, path)) if path else ():
             if file_ids([target]) & protected:
                 raise UsageError(
-                    f"--output: {target} is the manifest or a recording, which a video would replace: "
+                    f"--output: {target} is the manifest or a recording or its text, which a video or its captions would replace: "
                     "choose another folder, or another name for its row"
                 )

@@ -35,10 +35,11 @@ from a2v.cli.renderers import open_renderer
 from a2v.cli.terminal import eprint, program
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
     from a2v import AsyncA2V, AsyncVideoTask, Job  # noqa: TC004  # attrs does not evaluate annotations
+    from a2v._core.file_names import FileKind
     from a2v.cli.events import Event
     from a2v.cli.options import ServerOptions
 
@@ -114,7 +115,12 @@ class VideoTracker:
     unknown_submissions: int = 0
 
     def expect(
-        self, video_id: str, *, label: str = "", target: Path | None = None, mask_target: Path | None = None
+        self,
+        video_id: str,
+        *,
+        label: str = "",
+        target: Path | None = None,
+        side_targets: Mapping[Path, FileKind] | None = None,
     ) -> None:
         """Track a video.
 
@@ -122,10 +128,10 @@ class VideoTracker:
             video_id: Its id.
             label: Its name on a terminal; its id if empty.
             target: The path to save it to; ``None`` if it is not saved.
-            mask_target: The path to save its mask to.
+            side_targets: The paths to save the files beside it to, with their kinds.
         """
         if video_id not in self.videos:
-            video = TrackedVideo(video_id, label or video_id, target, mask_target)
+            video = TrackedVideo(video_id, label or video_id, target, side_targets or {})
             self.videos[video_id] = video
             self.events.emit(VideoExpected(video))
 
@@ -139,7 +145,12 @@ class VideoTracker:
             self.events.emit(Warned(video.warning))
 
     async def submit(
-        self, job: Job, *, label: str = "", target: Path | None = None, mask_target: Path | None = None
+        self,
+        job: Job,
+        *,
+        label: str = "",
+        target: Path | None = None,
+        side_targets: Mapping[Path, FileKind] | None = None,
     ) -> AsyncVideoTask:
         """Submit a video and track it; see ``expect`` for the arguments.
 
@@ -167,7 +178,7 @@ class VideoTracker:
             self.unknown_submissions += OUTCOME_UNKNOWN in getattr(error, "__notes__", ())
             raise
         self.submitting -= 1
-        self.expect(task.video_id, label=label, target=target, mask_target=mask_target)
+        self.expect(task.video_id, label=label, target=target, side_targets=side_targets)
         pending = Video(video_id=task.video_id, status=VideoStatus.PENDING)
         self.events.emit(VideoSubmitted(self._update(task.video_id, snapshot=pending)))
         return task
@@ -193,15 +204,17 @@ class VideoTracker:
         video = self.videos[task.video_id]
         on_progress = partial(self._record_progress, task.video_id)
         problem: DownloadError | None = None
-        if video.mask_target:
-            # Before the video, whose file marks the end of the work. Without its mask the video is saved nevertheless.
+        # Before the video, whose file marks the end of the work. Without the others the video is saved nevertheless.
+        for target, kind in video.side_targets.items():
+            is_mask = kind == "mask"
             try:
-                mask_path = await task.download(
-                    video.mask_target, overwrite=overwrite, mask=True, on_progress=on_progress
+                path = await task.download(
+                    target, overwrite=overwrite, mask=is_mask, captions=not is_mask, on_progress=on_progress
                 )
-                self._update(task.video_id, mask_path=mask_path)
+                saved = self.videos[task.video_id].saved_beside
+                self._update(task.video_id, saved_beside={**saved, target: path.absolute()})
             except DownloadError as error:
-                problem = error
+                problem = problem or error
         if video.target:
             path = await task.download(video.target, overwrite=overwrite, on_progress=on_progress)
             self.events.emit(VideoSaved(self._update(task.video_id, path=path.absolute())))
@@ -318,10 +331,17 @@ def _hints(server: ServerOptions, tracker: VideoTracker | None, *, interrupted: 
         ]
     if unfinished:
         lines += [f"{continues(server)} Resume with:", *_resume_commands(unfinished, server.flags)]
-    without_mask = [video for video in videos if video.path and video.mask_target and not video.mask_path]
-    if masks := [video for video in without_mask if video.snapshot and video.snapshot.mask_video_url]:
-        lines += ["Download the mask with:", *_resume_commands(masks, f" --overwrite{server.flags}")]
+    for kind in ("mask", "captions"):
+        missing = [video for video in videos if video.path and kind in video.missing_beside and _offers(video, kind)]
+        if missing:
+            lines += [f"Download the {kind} with:", *_resume_commands(missing, f" --overwrite{server.flags}")]
     return lines
+
+
+def _offers(video: TrackedVideo, kind: FileKind) -> bool:
+    """Whether the server has a mask or captions of a video."""
+    snapshot = video.snapshot
+    return bool(snapshot and (snapshot.mask_video_url if kind == "mask" else snapshot.captions_url))
 
 
 def continues(server: ServerOptions) -> str:
@@ -342,6 +362,7 @@ def _resume_commands(videos: Iterable[TrackedVideo], flags: str) -> list[str]:
 
 
 def _target_flags(video: TrackedVideo) -> str:
-    needs_mask = video.mask_target and not video.mask_path
-    mask = f" --mask-output {shlex.quote(str(video.mask_target))}" if needs_mask else ""
-    return f" -o {shlex.quote(str(video.target))}{mask}"
+    masks = [path for path, kind in video.side_targets.items() if kind == "mask" and path not in video.saved_beside]
+    flags = "".join(f" --mask-output {shlex.quote(str(path))}" for path in masks)
+    flags += " --captions files" if "captions" in video.missing_beside else ""
+    return f" -o {shlex.quote(str(video.target))}{flags}"

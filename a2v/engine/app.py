@@ -48,7 +48,7 @@ from a2v.engine.settings import Revision, Settings
 from a2v.engine.speeches import NO_WORDS, speech_id_of, write_wav
 from a2v.engine.task_store import Task, TaskStore, Upload
 from a2v.engine.uploads import UPLOAD, UPLOAD_GONE, UploadError, clean_name
-from a2v.engine.video_options import container_of, read_options
+from a2v.engine.video_options import CAPTIONS, container_of, has_captions_file, read_options
 from a2v.engine.video_response import MEDIA_TYPES, VideoResponse
 from a2v.errors import ConfigurationError, ProtocolError
 
@@ -347,7 +347,7 @@ async def video_get(request: Request) -> Response:
     if task.status is VideoStatus.FAILED:
         # There is no status to report, and the client must not poll for ever.
         return JSONResponse(wire.refusal(RENDER_FAILED, task.message or "the render failed"))
-    return _success({key: data[key] for key in ("video_id", "video_url")})
+    return _success({key: data[key] for key in ("video_id", "video_url", "captions_url") if key in data})
 
 
 async def video_list(request: Request) -> Response:
@@ -425,11 +425,13 @@ def _video_data(request: Request, task: Task) -> dict[str, str | None]:
 
 def _video(request: Request, task: Task) -> Video:
     finished = task.status is VideoStatus.FINISHED
+    has_captions = finished and has_captions_file(task)
     return Video(
         video_id=task.video_id,
         status=task.status,
         video_url=f"{_base_url(request)}files/{task.video_id}.{container_of(task)}" if finished else None,
         mask_video_url=f"{_base_url(request)}masks/{task.video_id}.mp4" if finished and task.with_mask else None,
+        captions_url=f"{_base_url(request)}files/{task.video_id}.{CAPTIONS}" if has_captions else None,
     )
 
 
@@ -531,11 +533,13 @@ async def receive_upload(request: Request, sha256: str | None) -> Upload:
 
 
 async def video_file(request: Request) -> Response:
-    """Send a finished video. The URL alone grants access, like the presigned URLs of the hosted service."""
-    video_id, _, container = request.path_params["name"].rpartition(".")
+    """Send a finished video, or its captions. The URL alone grants access, like the presigned URLs of the hosted service."""
+    video_id, _, extension = request.path_params["name"].rpartition(".")
     engine = _engine(request)
     task = engine.store.get(video_id)
-    if task is None or container_of(task) != container:
+    if task and extension == CAPTIONS:
+        return await _file(task, engine.queue.captions_path(task.video_id))
+    if task is None or extension != container_of(task):
         return _no_file()
     return await _file(task, engine.queue.path(task.video_id, container_of(task)))
 

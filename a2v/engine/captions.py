@@ -1,4 +1,4 @@
-"""The captions of a video: a track of the file, burned into the picture, or both.
+"""The captions of a video: a file beside it, a track of it, a part of the picture, or several of these.
 
 ``Captions`` says what they are made of: captions that the user has sent, or the words of a speech with their times. The engine writes it to
 a file for the worker process.
@@ -31,11 +31,13 @@ class VideoCaptions:
     """What a video shows.
 
     Attributes:
+        file: The captions of the file beside it; ``None``: there is none.
         track: The captions of its track; ``None``: it has none.
         language: The language of the track as files name it, if it is known.
         burned: The captions in the picture.
     """
 
+    file: Sequence[Cue] | None
     track: Sequence[Cue] | None
     language: str | None
     burned: Sequence[Cue]
@@ -105,6 +107,7 @@ class Captions:
         longest = LINE if is_wide else _LONGEST_BURNED
         fitting = fitting_cues(whole, longest) if self.cues else self._within(cues(self.words, longest), seconds)
         return VideoCaptions(
+            file=whole if "files" in self.ways else None,
             track=whole if "track" in self.ways else None,
             # The voices of the engine and transcripts are English.
             language=None if self.cues else "eng",
@@ -112,9 +115,10 @@ class Captions:
         )
 
     def _within(self, shown: list[Cue], seconds: float) -> list[Cue]:
-        if shown and shown[-1].start > seconds + _LATE:
+        kept = [evolve(cue, end=min(cue.end, seconds)) for cue in shown if cue.start < seconds]
+        if shown and (shown[-1].start > seconds + _LATE or not kept):
             raise RenderError(
                 f"captions: one begins at {shown[-1].start:.1f} s, and the recording ends at {seconds:.1f} s: they are those of "
                 "another recording"
             )
-        return [evolve(cue, end=min(cue.end, seconds)) for cue in shown if cue.start < seconds]
+        return kept

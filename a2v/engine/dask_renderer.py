@@ -59,7 +59,7 @@ _INPUTS = ("audio", "character", "picture", "captions")
 Inputs = dict[str, bytes]
 """The contents of these files, by the attributes."""
 WorkerResult = dict[str, Any]
-"""The result of the Dask task: ``video``, ``mask`` and ``warning``, or one of ``refused``, ``crashed`` and ``exhausted``. A plain dict, which
+"""The result of the Dask task: ``video``, ``mask``, ``vtt`` and ``warning``, or one of ``refused``, ``crashed`` and ``exhausted``. A plain dict, which
 Dask can serialise without classes of this package."""
 
 
@@ -113,8 +113,9 @@ class DaskRenderer:
             raise RenderCrashedError(result["crashed"])
         if "exhausted" in result:
             raise ResourceExhaustedError(result["exhausted"])
-        if request.mask:
-            await anyio.to_thread.run_sync(_write, request.mask, result["mask"])
+        for path, name in ((request.mask, "mask"), (request.vtt, "vtt")):
+            if path:
+                await anyio.to_thread.run_sync(_write, path, result[name])
         await anyio.to_thread.run_sync(_write, request.destination, result["video"])
         # A worker with an earlier version of a2v sends none.
         warning: str | None = result.get("warning")
@@ -216,9 +217,9 @@ async def _render(worker: Worker, key: Key, inputs: Inputs, request: RenderReque
 
 
 def _relocated(request: RenderRequest, folder: Path) -> RenderRequest:
-    mask = folder / "mask.mp4" if request.mask else None
+    mask, vtt = folder / "mask.mp4" if request.mask else None, folder / "captions.vtt" if request.vtt else None
     inputs: dict[str, Any] = {name: folder / name for name in _INPUTS if getattr(request, name)}
-    return attrs.evolve(request, destination=folder / request.destination.name, mask=mask, **inputs)
+    return attrs.evolve(request, destination=folder / request.destination.name, mask=mask, vtt=vtt, **inputs)
 
 
 async def _cancel_when_forgotten(scope: anyio.CancelScope, worker: Worker, key: Key) -> None:
@@ -241,5 +242,5 @@ async def _result(request: RenderRequest) -> WorkerResult:
         return {"crashed": str(error)}
     except ResourceExhaustedError as error:
         return {"exhausted": str(error)}
-    mask = request.mask.read_bytes() if request.mask else None
-    return {"video": request.destination.read_bytes(), "mask": mask, "warning": warning}
+    mask, vtt = (path.read_bytes() if path else None for path in (request.mask, request.vtt))
+    return {"video": request.destination.read_bytes(), "mask": mask, "vtt": vtt, "warning": warning}

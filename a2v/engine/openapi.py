@@ -36,6 +36,7 @@ _TEXT = {"type": "string"}
 _ID = {"type": "string", "pattern": "^[0-9a-f]{32}$", "description": "128 random bits."}
 _SHA256 = {"type": "string", "pattern": "^[0-9a-f]{64}$", "description": "The SHA-256 of the content, in lower case."}
 _URL = {"type": "string", "format": "uri"}
+_CAPTIONS_URL = {**_URL, "description": "The captions in the format WebVTT, if `captions` has `files`."}
 _HEADERS = {
     "X-Ratelimit-Total": "Requests allowed per minute. Sent if there is a limit.",
     "X-Ratelimit-Left": "Requests left in this minute.",
@@ -240,7 +241,9 @@ def _schemas(settings: Settings, known: Characters) -> Json:
                 "expires": {**_NUMBER, "description": "The time of its deletion, in seconds since 1970."},
             }
         ),
-        "Video": _object({"video_id": _ID, "video_url": {**_URL, "type": ["string", "null"]}}),
+        "Video": _object(
+            {"video_id": _ID, "video_url": {**_URL, "type": ["string", "null"]}}, {"captions_url": _CAPTIONS_URL}
+        ),
     }
     return schemas | (_later_schemas(settings, names, known) if settings.revision == "later" else {})
 
@@ -259,7 +262,9 @@ def _later_schemas(settings: Settings, names: Json, known: Characters) -> Json:
         "JobOfCharacter": _job("model_id", list(known.specs), {"pose_id": nothing, "with_mask": _flag(False)}),
         "JobOfPose": _job("pose_id", list(known.poses), {"model_id": nothing, "with_mask": _flag(False, True)}),
         "Submitted": _object({"video_id": _ID, "status": {"const": VideoStatus.PENDING.value}}),
-        "Video": _object(video, {"mask_video_url": _URL, "message": {**_TEXT, "description": message}}),
+        "Video": _object(
+            video, {"mask_video_url": _URL, "captions_url": _CAPTIONS_URL, "message": {**_TEXT, "description": message}}
+        ),
         "Pose": _object(pose),
         "Voice": _object(voice),
         "Text": _object({"text": _spoken(settings.text_limit), "voice_name": _voice_name()}),
@@ -310,8 +315,9 @@ def _options() -> Json:
                 {"enum": [*ways, None]},
                 {"type": "array", "items": {"enum": [*ways]}, "minItems": 1},
             ],
-            "description": "What the captions become: `track`, a track of the file, or `burned`, a part of the picture. A speech of this "
-            "engine needs nothing else; other recordings need `captions_file` or `transcript`.",
+            "description": "What the captions become: `files`, a file of their own, whose `captions_url` is in the response of "
+            "`video.get`; `track`, a track of the video; or `burned`, a part of the picture. A speech of this engine needs nothing "
+            "else; other recordings need `captions_file` or `transcript`.",
         },
         "transcript": {
             "type": ["string", "null"],

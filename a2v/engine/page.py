@@ -209,6 +209,7 @@ def _actions(one: PageVideo) -> str:
     links = [
         (one.video.video_url, f"{name}.{container_of(one.task)}", "Download"),
         (one.video.mask_video_url, f"{name}.mask.mp4", "Mask"),
+        (one.video.captions_url, f"{name}.vtt", "Captions"),
     ]
     shown = (f'<a href="{escape(url)}" download="{file}">{word}</a>' for url, file, word in links if url)
     return f"<p class=actions>{''.join(shown)}</p>"

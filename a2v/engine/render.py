@@ -7,6 +7,7 @@
    Captions are drawn over the frame (``drawing.text``), or become a track.
 
 A mask is a second video of the same animation. It is rendered after the first one: two encoders at once would need twice the memory.
+The captions can also be a file of their own.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from attrs import evolve
 
+from a2v._core.captions import to_vtt
 from a2v.engine.animation import animate, has_speech
 from a2v.engine.characters import get_camera_pose
 from a2v.engine.characters.portraits import PortraitSpec
@@ -38,7 +40,7 @@ from a2v.engine.video_options import ANIMATIONS, MAX_ANIMATION_SECONDS, OWN, TRA
 from a2v.engine.video_writer import MASK, PORTRAIT_OPTIONS, encoding_of, make_buffer, open_video
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from contextlib import AbstractContextManager
 
     import av
@@ -87,11 +89,12 @@ def render(
     background: str | Path = OWN,
     mood: Mood | None = None,
     captions: Captions | None = None,
+    vtt: Path | None = None,
 ) -> str | None:
     """Render the video of a character that speaks a recording.
 
-    The same arguments give the same video, byte for byte. ``destination`` and ``mask`` appear when both are complete. Until then,
-    the data is in files beside them, which are removed if the render fails.
+    The same arguments give the same video, byte for byte. ``destination``, ``mask`` and ``vtt`` appear when all of them are complete.
+    Until then, the data is in files beside them, which are removed if the render fails.
 
     Args:
         recording: The recording.
@@ -106,6 +109,7 @@ def render(
         background: ``"character"``, ``"transparent"``, a colour, or the path of a picture.
         mood: The expression of the character; ``None``: one that the voice determines.
         captions: The captions; ``None``: there are none. The mask never has any.
+        vtt: The path of the file with the captions, if they include one.
 
     Returns:
         A warning about the video; ``None`` if there is none.
@@ -133,10 +137,13 @@ def render(
     else:
         pictures = _drawn_pictures(pose.character, pose.framings[format], background, width, height, encoding)
     shown = captions.aligned(recording.pieces).of_video(seconds, is_wide=width > height) if captions else None
-    with _replace_when_complete(destination, *([mask] if mask else [])) as paths:
-        _render_frames(open_video(paths[0], width, height, fps, encoding), animation, pictures[0], recording, shown)
-        for path in paths[1:]:
-            _render_frames(open_video(path, width, height, fps, MASK), animation, pictures[1])
+    with _replace_when_complete([destination, mask, vtt]) as parts:
+        video = open_video(parts[destination], width, height, fps, encoding)
+        _render_frames(video, animation, pictures[0], recording, shown)
+        if mask:
+            _render_frames(open_video(parts[mask], width, height, fps, MASK), animation, pictures[1])
+        if vtt:
+            parts[vtt].write_text(to_vtt((shown and shown.file) or []), encoding="utf-8")
     return warning
 
 
@@ -300,13 +307,13 @@ def _render_frames(
 
 
 @contextmanager
-def _replace_when_complete(*destinations: Path) -> Iterator[list[Path]]:
+def _replace_when_complete(destinations: Iterable[Path | None]) -> Iterator[dict[Path, Path]]:
     """Provide temporary paths, which replace the destinations if the block succeeds and are removed otherwise."""
-    paths = [path.with_name(f".{path.name}.part") for path in destinations]
+    parts = {path: path.with_name(f".{path.name}.part") for path in destinations if path}
     try:
-        yield paths
-        for path, destination in zip(paths, destinations, strict=True):
-            path.replace(destination)
+        yield parts
+        for path, part in parts.items():
+            part.replace(path)
     finally:
-        for path in paths:
-            path.unlink(missing_ok=True)
+        for part in parts.values():
+            part.unlink(missing_ok=True)

@@ -13,7 +13,7 @@ is in the ``TaskStore`` alone; this module keeps only what does not outlive the 
 Invariants that make a kill at any point safe:
 
 * A status is written after the files that it announces, and files appear complete, by a rename. So "finished" means that
-  the video is there, and a mask is there before its video.
+  the video is there, and a mask or a file with captions is there before its video.
 * A fetched recording is kept until its task ends, so a restart needs no ``audio_url`` that may have expired.
 * Scratch files are in a folder with a new name at each start, because a render orphaned by a kill may still be writing.
 
@@ -54,7 +54,15 @@ from a2v.engine.recording_fetcher import fetch_recording
 from a2v.engine.renderer import Renderer, RenderRequest, log_crash, open_process, render_in_child
 from a2v.engine.speeches import NO_WORDS, Speeches
 from a2v.engine.uploads import UPLOAD, Uploads
-from a2v.engine.video_options import OWN, VIDEO_EXTENSIONS, VideoOptions, container_of, read_options
+from a2v.engine.video_options import (
+    CAPTIONS,
+    OWN,
+    VIDEO_EXTENSIONS,
+    VideoOptions,
+    container_of,
+    has_captions_file,
+    read_options,
+)
 from a2v.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -198,6 +206,10 @@ class RenderQueue:
     def path(self, video_id: str, container: Container = "mp4") -> Path:
         """Return the path of a finished video."""
         return self._videos / f"{video_id}.{container}"
+
+    def captions_path(self, video_id: str) -> Path:
+        """Return the path of the file with its captions, which exists if one was requested."""
+        return self._videos / f"{video_id}.{CAPTIONS}"
 
     def mask_path(self, video_id: str) -> Path:
         """Return the path of its mask, which exists if one was requested."""
@@ -359,6 +371,7 @@ class RenderQueue:
             background=OWN if picture else options.background,
             picture=picture,
             captions=captions,
+            vtt=files.vtt,
             max_audio_seconds=settings.audio_limit,
             max_render_seconds=settings.max_render_seconds,
             max_render_mib=settings.max_render_mib,
@@ -396,13 +409,16 @@ class RenderQueue:
         raise AssertionError("unreachable")  # the last attempt returns or raises
 
     async def _publish(self, task: Task, files: _ScratchFiles) -> None:
-        """Move the video and its mask to their final paths, the mask first."""
-        moves = [(files.video, self.path(task.video_id, container_of(task)))]
-        if files.mask:
-            moves.insert(0, (files.mask, self.mask_path(task.video_id)))
+        """Move the video, its mask and its captions to their final paths, the video last."""
+        moves = [
+            (files.vtt, self.captions_path(task.video_id)),
+            (files.mask, self.mask_path(task.video_id)),
+            (files.video, self.path(task.video_id, container_of(task))),
+        ]
         for source, target in moves:
-            move = partial(move_durably, source, target)
-            await self._retry_while_exhausted(partial(anyio.to_thread.run_sync, move))
+            if source:
+                move = partial(move_durably, source, target)
+                await self._retry_while_exhausted(partial(anyio.to_thread.run_sync, move))
 
     async def _retry_while_exhausted(self, step: Callable[[], Awaitable[None] | None]) -> None:
         """Repeat a step until the machine can do it; failing would waste the finished work before it."""
@@ -496,12 +512,14 @@ class _ScratchFiles:
     character: Path | None
     video: Path
     mask: Path | None
+    vtt: Path | None
 
     @classmethod
     def of(cls, task: Task, folder: Path) -> Self:
         character = folder / "character" if task.character else None
         mask = folder / "mask.mp4" if task.with_mask else None
-        return cls(folder, folder / "recording", character, folder / f"video.{container_of(task)}", mask)
+        vtt = folder / f"captions.{CAPTIONS}" if has_captions_file(task) else None
+        return cls(folder, folder / "recording", character, folder / f"video.{container_of(task)}", mask, vtt)
 
 
 def _log_task(task: Task, message: str, level: int = logging.INFO) -> None:

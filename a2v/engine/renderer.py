@@ -59,6 +59,7 @@ class RenderRequest:
         picture: A file with a picture that is the background instead; ``None``: there is none.
         mood: The expression of the character; ``None``: one that the voice determines.
         captions: A file with the captions, as ``Captions.dump`` writes it; ``None``: there are none.
+        vtt: The path of the captions in the format WebVTT, if they include a file.
         max_audio_seconds: The longest recording to accept.
         max_render_seconds: The time limit.
         max_render_mib: The memory limit in MiB.
@@ -77,6 +78,7 @@ class RenderRequest:
     picture: Path | None = None
     mood: Mood | None = None
     captions: Path | None = None
+    vtt: Path | None = None
     max_audio_seconds: float = 1800.0
     max_render_seconds: float = 3600.0
     max_render_mib: int = 2048
@@ -146,7 +148,7 @@ def _command(request: RenderRequest) -> list[str]:
     if request.container != "mp4" or request.background != OWN:
         command += ["--container", request.container, "--background", request.background]
     files = {"--character": request.character, "--picture": request.picture, "--mask": request.mask}
-    files["--captions"] = request.captions
+    files |= {"--captions": request.captions, "--vtt": request.vtt}
     return command + [word for option, path in files.items() if path for word in (option, str(path))]
 
 

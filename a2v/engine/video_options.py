@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from attrs import frozen
 
-from a2v._core.captions import MAX_CHARACTERS, Cue, read_captions
+from a2v._core.captions import MAX_CHARACTERS, Cue, asks_for_files, read_captions
 from a2v.engine.errors import AudioError
 from a2v.engine.face_pose import Mood
 from a2v.engine.settings import FRAME_RATES, SIZES, Format
@@ -37,20 +37,27 @@ MAX_GIF_FPS = 50
 """The highest frame rate of a GIF: browsers show faster ones slowly."""
 COLOUR = r"#[0-9A-Fa-f]{6}"
 """The form of a colour."""
-CaptionWay = Literal["track", "burned"]
-"""What captions become: a track of the file that players can show, or a part of the picture."""
+CaptionWay = Literal["files", "track", "burned"]
+"""What captions become: a file beside the video, a track of the video that players can show, or a part of the picture."""
 WITH_TRACK: tuple[Container, ...] = ("mp4", "webm", "mov")
 """The containers that can have a track of captions."""
 _KEYS = ("size", "format", "fps", "container", "background", "captions", "captions_file", "transcript", "mood")
 
-VIDEO_EXTENSIONS = (*(f".{container}" for container in get_args(Container)), ".mask.mp4")
-"""The extensions of a task's videos in the data folder."""
+CAPTIONS = "vtt"
+"""The extension of the file with the captions of a video, which is WebVTT."""
+VIDEO_EXTENSIONS = (*(f".{container}" for container in get_args(Container)), ".mask.mp4", f".{CAPTIONS}")
+"""The extensions of a task's files in the data folder."""
 
 
 def container_of(task: Task) -> Container:
     """Return the container of a task's video."""
     container: Container = task.options.get("container", "mp4")
     return container if container in get_args(Container) else "mp4"
+
+
+def has_captions_file(task: Task) -> bool:
+    """Return whether a task makes a file with the captions of its video."""
+    return asks_for_files(task.options)
 
 
 @frozen(kw_only=True)
@@ -140,7 +147,7 @@ def _captions(value: Any, container: Container) -> tuple[CaptionWay, ...]:
     if not isinstance(values, Sequence) or not values or not all(one in known for one in values):
         raise ValueError(f"captions must be one of {', '.join(known)}, or a list of them; got {value!r}")
     if "track" in values and container not in WITH_TRACK:
-        raise ValueError(f"captions: a {container} has no track of captions; use captions: 'burned'")
+        raise ValueError(f"captions: a {container} has no track of captions; use captions: 'burned' or 'files'")
     return tuple(dict.fromkeys(values))
 
 
@@ -148,7 +155,7 @@ def _cues(value: Any, captions: Sequence[CaptionWay]) -> Sequence[Cue]:
     if value is None:
         return ()
     if not captions:
-        raise ValueError("captions_file needs captions: 'track' or 'burned'")
+        raise ValueError("captions_file needs captions: 'files', 'track' or 'burned'")
     try:
         cues = read_captions(value)
     except (TypeError, ValueError) as error:
@@ -163,7 +170,7 @@ def _transcript(given: Mapping[str, Any], captions: Sequence[CaptionWay]) -> str
     if value is None:
         return None
     if not captions:
-        raise ValueError("transcript needs captions: 'track' or 'burned'")
+        raise ValueError("transcript needs captions: 'files', 'track' or 'burned'")
     if given.get("captions_file") is not None:
         raise ValueError("transcript and captions_file exclude each other: the file has the text and the times")
     if not isinstance(value, str) or not value.strip():
@@ -192,7 +199,8 @@ def _check_drawable(shown: Sequence[Cue]) -> None:
         names = ", ".join(f"{character!r} (U+{ord(character):04X})" for character in missing[:10])
         more = f" and {len(missing) - 10} more" if len(missing) > 10 else ""
         raise ValueError(
-            f"captions cannot be burned in with {names}{more}: the font has Latin, Greek and Cyrillic letters; use captions: 'track'"
+            f"captions cannot be burned in with {names}{more}: the font has Latin, Greek and Cyrillic letters; "
+            "use captions: 'track' or 'files'"
         )
 
 

@@ -26,8 +26,9 @@ MEDIA_TYPES = {
     ".mov": "video/quicktime",
     ".webp": "image/webp",
     ".gif": "image/gif",
+    ".vtt": "text/vtt",
 }
-"""The types of videos, by the extensions of their names."""
+"""The types of videos and captions, by the extensions of their names."""
 _RANGE = re.compile(r"bytes=\s*(?:([0-9]{1,18})-([0-9]{1,18})?|-([0-9]{1,18}))\s*", re.IGNORECASE)
 
 

@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     confine_process(
         [path for path in (options.audio_file, options.character, options.picture, options.captions) if path],
-        [path.absolute().parent for path in (options.destination, options.mask) if path],
+        [path.absolute().parent for path in (options.destination, options.mask, options.vtt) if path],
         mib=options.max_render_mib,
         seconds=options.max_render_seconds,
         end_with_stdin=options.end_with_stdin,
@@ -93,6 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--picture", type=Path, help="file with a picture, the background instead")
     parser.add_argument("--mood", choices=get_args(Mood), help="expression; the voice determines it by default")
     parser.add_argument("--captions", type=Path, help="file with the captions")
+    parser.add_argument("--vtt", type=Path, help="path of the captions in the format WebVTT")
     parser.add_argument("--end-with-stdin", action="store_true", help="exit when standard input is closed")
     parser.add_argument("--max-seconds", type=float, help="the longest recording to accept; 30 minutes by default")
     parser.add_argument("--max-render-seconds", type=float, default=3600.0, help="limit on CPU time")
@@ -166,6 +167,7 @@ def _render(options: argparse.Namespace) -> dict[str, object]:
             background=options.picture or options.background,
             mood=options.mood,
             captions=Captions.load(options.captions.read_bytes()) if options.captions else None,
+            vtt=options.vtt,
         )
 
     return result_of(run, options.max_render_mib, "the render")

@@ -18,6 +18,7 @@ from attrs.setters import frozen as frozen_
 from attrs.validators import optional
 
 from a2v._core import wire
+from a2v._core.captions import asks_for_files
 from a2v._values import arguments
 from a2v._values.models import Avatar, Character, Pose, Speech, Video, VideoStatus, Voice
 from a2v.errors import InvalidArgumentError
@@ -348,11 +349,13 @@ class Account:
         render = self._renders[video_id]
         status = render.poll(now)
         finished = status == VideoStatus.FINISHED
+        has_captions = finished and asks_for_files(render.submission.options)
         return Video(
             video_id=video_id,
             status=_KNOWN.get(status, VideoStatus.UNKNOWN),
             video_url=self._url(f"{video_id}.mp4", now) if finished else None,
             mask_video_url=self._url(f"{video_id}-mask.mp4", now) if finished and render.submission.with_mask else None,
+            captions_url=self._url(f"{video_id}.vtt", now) if has_captions else None,
             raw={
                 "status": status,
                 "message": render.message if _KNOWN.get(status, VideoStatus.UNKNOWN).is_terminal else "",

@@ -27,6 +27,7 @@ from anyio.lowlevel import RunVar
 from attrs import define, field
 
 from a2v._core import wire
+from a2v._core.captions import Cue, to_vtt
 from a2v._values import arguments
 from a2v._values.models import Avatar, Character, Pose, Speech, Video, VideoStatus, Voice
 from a2v.errors import InvalidArgumentError, ProtocolError
@@ -505,7 +506,9 @@ class Service(Account):
         render = self._renders.get(call.video_id or "")
         if render is None or not render.has_file(now):
             return Reply(404, "<Error><Code>NoSuchKey</Code></Error>")
-        name = urlsplit(call.url).path.rpartition("/")[2].rpartition(".")[0]
+        name, _, extension = urlsplit(call.url).path.rpartition("/")[2].rpartition(".")
+        if extension == "vtt":
+            return _file_reply(to_vtt([Cue(0.0, 1.0, [f"captions of {name}"])]).encode(), call, "text/vtt")
         return _file_reply(self.content if self.content is not None else f"video of {name}".encode(), call)
 
 

@@ -74,9 +74,11 @@ def test_get_as_json(a2v, service):
         "status": "dreaming",
         "video_url": None,
         "mask_video_url": None,
+        "captions_url": None,
         "message": None,
         "path": None,
         "mask_path": None,
+        "captions_paths": [],
     }
 
 

@@ -34,6 +34,7 @@ def entries(folder):
                 video_id = store.add(job).video_id
                 (folder / "videos" / f"{video_id}.mp4").touch()
                 (folder / "videos" / f"{video_id}.mask.mp4").touch()
+                (folder / "videos" / f"{video_id}.vtt").touch()
                 found.append(JournalEntry(job=job, state=state, video_id=video_id))
         return found
 

@@ -16,7 +16,6 @@ from a2v.testing import Reply
 
 HEART = a2v.Voice(voice_name="heart", gender="female", language="English", locale="en-US", tags=("warm",))
 MIKE = a2v.Voice(voice_name="mike", gender="male", preview_url="https://x/mike.wav")
-WORDS = [{"text": "Hello,", "start": 0.25, "end": 0.5}, {"text": "you!", "start": 0.5, "end": 1.0}]
 
 
 @pytest.fixture
@@ -25,12 +24,14 @@ def service(service):
     return service
 
 
-def with_words(service) -> None:
-    def answer(call):
-        reply = json.loads(service.default_reply(call).body)
-        return Reply.success(reply["data"] | {"words": WORDS})
+def without_captions(service) -> None:
+    """Let the service be one that ignores the option."""
 
-    service.reply("voice.generate", answer)
+    def answer(call):
+        data = json.loads(service.default_reply(call).body)["data"]
+        return Reply.success({key: value for key, value in data.items() if key != "captions_url"})
+
+    service.reply("video.get", answer, times=None)
 
 
 def test_voices(here, service) -> None:
@@ -90,7 +91,9 @@ def test_a_text_from_a_file_or_standard_input(here, service, tmp_path, monkeypat
         (["Hello!", "--voice", " "], "--voice must be the name of a voice"),
         (["a\x07b"], "text must not contain"),
         (["Hello!", "--captions", "files"], "--captions files writes beside the video"),
-        (["Hello!", "--captions", "files", "-o", "old.mp4"], "old.vtt exists; add --overwrite"),
+        (["Hello!", "--captions", "files", "-o", "old.mp4"], "--captions files: old.vtt exists; add --overwrite"),
+        (["Hello!", "--captions", "files", "-o", "folder.mp4"], "--captions files: folder.srt is a folder"),
+        (["Hello!", "-o", "v.srt"], "videos are saved as MP4, WebM, MOV, WebP or GIF; name the file v.mp4"),
         (["Hello!", "--captions", "track,srt", "-o", "v.mp4"], "--captions: 'srt' is not one of files, track, burned"),
         (["Hello!", "-o", "v.mp4", "--local", "--base-url", "https://x"], "--local starts a server"),
         (["Hello!", "--local"], "the video is deleted when the command ends: save it with -o FILE"),
@@ -105,6 +108,7 @@ def test_what_is_refused_before_anything_is_sent(here, service, tmp_path, argume
     (tmp_path / "blank.txt").write_text("\n \n")
     (tmp_path / "long.txt").write_bytes(b"a" * (2**20 + 1))
     (tmp_path / "old.vtt").write_text("old")
+    (tmp_path / "folder.srt").mkdir()
     code, _, err = here("say", *arguments, "--model-id", "eva_a0008")
     assert (code, problem in err) == (2, True), err
     assert not service.calls
@@ -148,15 +152,40 @@ def test_an_unknown_synthesis(here, service) -> None:
     assert (len(service.syntheses), len(service.submissions)) == (1, 0)
 
 
-def test_captions(here, service, tmp_path) -> None:
-    with_words(service)
-    command = ["say", "Hello, you!", "--model-id", "eva_a0008", "--captions", "files,track", "-o", "v.mp4"]
-    assert here(*command)[0] == 0
-    assert service.submissions[0].options == {"captions": ["track"]}
-    assert (tmp_path / "v.srt").read_text() == "1\n00:00:00,250 --> 00:00:02,000\nHello, you!\n"
-    assert (tmp_path / "v.vtt").read_text() == "WEBVTT\n\n00:00:00.250 --> 00:00:02.000\nHello, you!\n"
-    code, _, err = here(*command, "--overwrite")
-    assert (code, "no captions were written" in err) == (1, True)
+@pytest.mark.parametrize("command", [["say", "Hello, you!"], ["generate", "https://x/a.wav"]])
+def test_captions_are_saved_beside_the_video(here, service, tmp_path, command) -> None:
+    command = [*command, "--model-id", "eva_a0008", "--captions", "files,track", "-o", "v.mp4", "--json"]
+    code, out, err = here(*command)
+    assert (code, err) == (0, "")
+    assert service.submissions[0].options == {"captions": ["files", "track"]}
+    assert (tmp_path / "v.srt").read_text() == "1\n00:00:00,000 --> 00:00:01,000\ncaptions of v1\n"
+    assert (tmp_path / "v.vtt").read_text() == "WEBVTT\n\n00:00:00.000 --> 00:00:01.000\ncaptions of v1\n"
+    saved = json.loads(out.splitlines()[-1])
+    assert saved["captions_paths"] == [str(tmp_path / "v.srt"), str(tmp_path / "v.vtt")]
+    assert saved["captions_url"].endswith("/v1.vtt?signature=s3cret")
+
+
+def test_a_server_without_captions(here, service, tmp_path) -> None:
+    without_captions(service)
+    speaker = ("--model-id", "eva_a0008")
+    code, _, err = here("generate", "https://x/a.wav", *speaker, "--captions", "files", "-o", "v.mp4")
+    assert code == 1
+    assert "video v1 has no captions to download: a2v engines make them for videos that are submitted with" in err
+    assert "The video itself was saved: v.mp4" in err
+    assert (tmp_path / "v.mp4").exists()
+    assert not list(tmp_path.glob("v.[sv][rt]t"))
+
+
+def test_captions_that_are_missing_are_downloaded_later(here, service, tmp_path) -> None:
+    service.reply("file", Reply(404, b""), times=2)  # once more with a new URL
+    speaker = ("--model-id", "eva_a0008")
+    code, _, err = here("generate", "https://x/a.wav", *speaker, "--captions", "files", "-o", "v.mp4")
+    assert code == 1
+    assert "the captions could not be fetched: HTTP 404" in err
+    assert "Download the captions with:\n  a2v download v1 -o v.mp4 --captions files --overwrite" in err
+    assert not (tmp_path / "v.srt").exists()
+    assert here("download", "v1", "-o", "v.mp4", "--captions", "files", "--overwrite")[0] == 0
+    assert (tmp_path / "v.srt").exists()
 
 
 # -- for real ---------------------------------------------------------------------------------------------------------
@@ -195,14 +224,15 @@ def test_the_captions_of_a_recording(here, service, tmp_path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        (["--captions", "files"], "--captions files is for texts that are synthesized (a2v say)"),
+        (["--captions", "files"], "--captions needs the text of the recording: add --captions-file FILE"),
+        (["--captions", "files", "--captions-file", "v.srt"], "--captions files: v.srt is a file that the video is made of"),
         (["--captions", "srt"], "--captions: 'srt' is not one of files, track, burned"),
-        (["--captions-file", "talk.srt"], "--captions-file needs --captions track or --captions burned"),
+        (["--captions-file", "talk.srt"], "--captions-file needs --captions: files, track, burned"),
         (["--captions", "track"], "--captions needs the text of the recording: add --captions-file FILE"),
         (["--captions", "track", "--captions-file", "x.srt"], "--captions-file: x.srt cannot be read: No such file"),
         (["--captions", "track", "--captions-file", "latin.srt"], "latin.srt, line 2, is not UTF-8: byte 0xe9"),
         (["--captions", "track", "--captions-file", "wrong.srt"], "--captions-file: wrong.srt: line 2: '00:01 -> 00:02' is not"),
-        (["--transcript", "talk.srt"], "--transcript needs --captions track or --captions burned"),
+        (["--transcript", "talk.srt"], "--transcript needs --captions: files, track, burned"),
         (["--captions", "track", "--transcript", "empty.txt"], "--transcript: empty.txt is empty"),
         (["--captions", "track", "--transcript", "talk.srt", "--captions-file", "talk.srt"], "exclude each other"),
         (["--captions", "track", "--transcript", "x.txt"], "--transcript: x.txt cannot be read: No such file"),
@@ -212,6 +242,7 @@ def test_the_captions_of_a_recording(here, service, tmp_path) -> None:
 def test_captions_that_are_refused(here, service, tmp_path, arguments, problem) -> None:
     (tmp_path / "a.wav").write_bytes(b"sound")
     (tmp_path / "talk.srt").write_text(SRT)
+    (tmp_path / "v.srt").write_text(SRT)
     (tmp_path / "empty.txt").write_text(" ")
     (tmp_path / "latin.srt").write_bytes(b"1\ncaf\xe9")
     (tmp_path / "wrong.srt").write_text("1\n00:01 -> 00:02\nHello!\n")
@@ -241,9 +272,40 @@ def test_captions_of_a_table(here, service, tmp_path) -> None:
     assert "row 5, captions_file: it is missing or empty, and so is transcript; --captions needs" in err
     assert "row 6, captions_file: " in err
     assert "line 1: 'model_id,audio_url,text" in err
-    code, _, err = here("batch", "jobs.csv", "-o", "videos", "--captions", "files")
-    assert (code, "a batch has track and burned" in err) == (2, True)
     assert len(service.submissions) == 3
+
+
+def test_a_batch_saves_captions_beside_its_videos(here, service, tmp_path) -> None:
+    """Also those that an earlier run could not download, and never in place of the captions that the user has made."""
+    table = tmp_path / "jobs.csv"
+    table.write_text(
+        "model_id,text,voice_name,audio_url,transcript,name\nleo,Hello!,heart,,,a\nleo,,,https://x/b.wav,I say.,b\n"
+    )
+    command = ["batch", "jobs.csv", "-o", "videos", "--captions", "files"]
+    service.reply("file", lambda call: Reply(404, b"") if "v1.vtt" in call.url else None, times=None)
+    code, _, err = here(*command)
+    assert (code, "the captions could not be fetched: HTTP 404" in err) == (1, True)
+    files = {path.name: path for path in (tmp_path / "videos").glob("[ab].*")}
+    assert sorted(files) == ["a.mp4", "b.mp4", "b.srt", "b.vtt"]
+    service.recover("file")
+    assert here(*command)[0] == 0
+    assert (tmp_path / "videos/a.srt").read_text().endswith("captions of v1\n")
+    assert (tmp_path / "videos/a.vtt").read_text().endswith("captions of v1\n")
+    assert len(service.submissions) == 2
+    assert here(*command)[0] == 0
+    assert len(service.submissions) == 2
+
+
+def test_a_batch_never_replaces_the_captions_that_it_reads(here, service, tmp_path) -> None:
+    (tmp_path / "one.srt").write_text(SRT)
+    (tmp_path / "jobs.csv").write_text("model_id,audio_url,captions_file,name\nleo,https://x/a.wav,one.srt,one\n")
+    command = ["batch", "jobs.csv", "-o", ".", "--captions", "files"]
+    code, _, err = here(*command)
+    assert (code, "one.srt exists already" in err) == (2, True), err
+    code, _, err = here(*command, "--overwrite")
+    assert (code, "one.srt is the manifest or a recording or its text" in err) == (2, True), err
+    assert (tmp_path / "one.srt").read_text() == SRT
+    assert not service.submissions
 
 
 def test_captions_beside_recordings(here, service, tmp_path) -> None:
@@ -262,6 +324,9 @@ def test_captions_beside_recordings(here, service, tmp_path) -> None:
     assert err == "a2v: recordings: skipped (not recordings): two.txt\n"
     (tmp_path / "recordings/two.txt").unlink()
     assert here(*command)[2] == ""
+    # As a shell passes recordings/* on.
+    files = [f"recordings/{path.name}" for path in (tmp_path / "recordings").iterdir()]
+    assert here("batch", *files, *command[2:])[1] == out
     without = [one for one in command if one not in {"--captions", "burned"}]
     assert here(*without)[2] == "a2v: recordings: skipped (not recordings): one.srt, two.vtt\n"
 

@@ -10,7 +10,7 @@ import zlib
 import pytest
 
 import a2v
-from a2v._core.filetype import NotAVideoError, VideoReader, is_cut_mp4
+from a2v._core.filetype import FileReader, WrongFileError, is_cut_mp4
 
 NOISE = random.Random(7).randbytes(20_000)
 MP4 = b"\0\0\0\x20ftypisom" + NOISE
@@ -49,7 +49,7 @@ COMPRESSED = ["gzip", "x-gzip", "GZIP", "gzip, aws-chunked", "aws-chunked,gzip",
 
 def read(body: bytes, step: int = 700, **headers: str) -> bytes:
     """What a body comes to, which arrives in pieces."""
-    reader = VideoReader({name.replace("_", "-"): value for name, value in headers.items()})
+    reader = FileReader({name.replace("_", "-"): value for name, value in headers.items()})
     pieces = [piece for at in range(0, len(body), step) for piece in reader.read(body[at : at + step])]
     pieces += reader.end()
     assert reader.is_complete
@@ -62,7 +62,7 @@ def test_in_pieces_of_any_size(step: int) -> None:
     assert read(gzip.compress(MP4), step) == MP4
     assert read(b"short", step) == b"short"
     assert read(b"", step) == b""
-    with pytest.raises(NotAVideoError):
+    with pytest.raises(WrongFileError):
         read(DOCUMENTS["HTML"], step, content_type="video/mp4")
 
 
@@ -76,9 +76,9 @@ def test_a_video_is_one_whatever_the_headers_say(kind: str, content_type: str, e
 @pytest.mark.parametrize("kind", DOCUMENTS)
 @pytest.mark.parametrize("content_type", ["", "video/mp4", "application/octet-stream", "text/html", "Application/JSON"])
 def test_a_document_is_none_whatever_the_headers_say(kind: str, content_type: str) -> None:
-    with pytest.raises(NotAVideoError, match="document"):
+    with pytest.raises(WrongFileError, match="document"):
         read(DOCUMENTS[kind], content_type=content_type)
-    with pytest.raises(NotAVideoError, match="document"):
+    with pytest.raises(WrongFileError, match="document"):
         read(gzip.compress(DOCUMENTS[kind]), content_type=content_type, content_encoding="gzip")
 
 
@@ -89,7 +89,7 @@ def test_unknown_bytes_are_taken_if_the_type_allows_it(content_type: str) -> Non
 
 @pytest.mark.parametrize("content_type", ["text/html", "TEXT/HTML", "text/plain", "application/json", "application/xml", "application/xhtml+xml", "application/problem+json", "nonsense"])  # fmt: skip
 def test_unknown_bytes_are_refused_otherwise(content_type: str) -> None:
-    with pytest.raises(NotAVideoError):
+    with pytest.raises(WrongFileError):
         read(b"Access denied", content_type=content_type)
 
 
@@ -113,7 +113,7 @@ def test_deflate_with_and_without_a_header() -> None:
 def test_much_from_little() -> None:
     """Decompressed a mebibyte at a time, so that whoever limits the size need not hold all of it."""
     bomb = gzip.compress(MP4 + bytes(20_000_000))
-    reader = VideoReader({"content-encoding": "gzip"})
+    reader = FileReader({"content-encoding": "gzip"})
     pieces = list(reader.read(bomb))
     assert max(map(len, pieces)) <= 1 << 20
     assert sum(map(len, pieces)) == len(MP4) + 20_000_000
@@ -123,7 +123,7 @@ def test_much_from_little() -> None:
 def test_compressed_and_nothing_that_can_be_decompressed(encoding: str) -> None:
     with pytest.raises(a2v.DownloadError, match="video_url") as caught:
         read(NOISE, content_encoding=encoding)
-    assert not isinstance(caught.value, NotAVideoError)
+    assert not isinstance(caught.value, WrongFileError)
 
 
 def test_zstd_without_a_header() -> None:
@@ -133,7 +133,7 @@ def test_zstd_without_a_header() -> None:
 
 @pytest.mark.parametrize("cut", [1, 8, 100, 15_000])
 def test_a_compressed_body_that_is_cut(cut: int) -> None:
-    reader = VideoReader({"content-encoding": "gzip"})
+    reader = FileReader({"content-encoding": "gzip"})
     list(reader.read(gzip.compress(MP4)[:-cut]))
     list(reader.end())
     assert not reader.is_complete

@@ -67,7 +67,7 @@ def test_without_urls_it_holds_none(value: Any) -> None:
 
 def test_without_urls_the_rest_stays() -> None:
     raw = {"video_id": "7f3a", "message": "stored at …", "parts": [1.5, None, True]}
-    rest = {"video_id": "7f3a", "status": "finished", "mask_video_url": None, "raw": raw}
+    rest = {"video_id": "7f3a", "status": "finished", "mask_video_url": None, "captions_url": None, "raw": raw}
     assert VIDEO.to_dict(urls=False) == rest
 
 

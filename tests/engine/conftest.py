@@ -63,6 +63,7 @@ else:
         said += f" by {character['drawn']['display_name']}"
     pathlib.Path(destination).write_text(f"{model_id} {option} {size}: {said}" + os.environ.get("A2V_TOKEN", ""))
     if "--mask" in others: pathlib.Path(others[others.index("--mask") + 1]).write_text(f"mask of {said}")
+    if "--vtt" in others: pathlib.Path(others[others.index("--vtt") + 1]).write_text("captions")
     print(json.dumps({"ok": True} | ({"warning": "no speech"} if said.startswith("silence") else {})))
 """
 

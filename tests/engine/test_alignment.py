@@ -89,7 +89,7 @@ def test_captions_of_a_transcript() -> None:
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        ({"transcript": SLT}, "transcript needs captions: 'track' or 'burned'"),
+        ({"transcript": SLT}, "transcript needs captions: 'files', 'track' or 'burned'"),
         ({"captions": "track", "transcript": " "}, "transcript must be what is said in the recording; got ' '"),
         ({"captions": "track", "transcript": 7}, "transcript must be what is said in the recording; got 7"),
         ({"captions": "track", "transcript": SLT, "captions_file": "x"}, "transcript and captions_file exclude each other"),

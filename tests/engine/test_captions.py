@@ -6,10 +6,11 @@ import json
 from pathlib import Path
 
 import av
+import httpx
 import numpy as np
 import pytest
 
-from a2v._core.captions import Cue
+from a2v._core.captions import Cue, read_captions
 from a2v._values.models import Word
 from a2v.engine import LocalEngine, Settings
 from a2v.engine.audio import Recording
@@ -134,6 +135,18 @@ def test_a_mask_has_no_captions(make, tmp_path) -> None:
     assert masks[0].read_bytes() == masks[1].read_bytes()
 
 
+def test_a_file_of_captions(make, tmp_path) -> None:
+    captions = Captions(ways=["files"], cues=SHOWN)
+    path = make("gif", captions, vtt=tmp_path / "captions.vtt")
+    assert [cue.lines for cue in read_captions((tmp_path / "captions.vtt").read_text())] == [cue.lines for cue in SHOWN]
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["captions.vtt", path.name]
+    plain = path.read_bytes()
+    with pytest.raises(RenderError, match="another recording"):
+        make("gif", Captions(ways=["files"], cues=[Cue(0.5, 0.8, ["late"])]), vtt=tmp_path / "other.vtt")
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["captions.vtt", path.name]
+    assert path.read_bytes() == plain
+
+
 def test_captions_of_another_recording(make) -> None:
     late = [*SHOWN, Cue(65.0, 66.0, ["late"])]
     with pytest.raises(
@@ -193,11 +206,11 @@ def test_the_characters_of_the_font() -> None:
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        ({"captions": "files"}, "captions must be one of track, burned, or a list of them; got 'files'"),
-        ({"captions": []}, "captions must be one of track, burned, or a list of them; got []"),
-        ({"captions": 7}, "captions must be one of track, burned"),
+        ({"captions": "srt"}, "captions must be one of files, track, burned, or a list of them; got 'srt'"),
+        ({"captions": []}, "captions must be one of files, track, burned, or a list of them; got []"),
+        ({"captions": 7}, "captions must be one of files, track, burned"),
         ({"captions": "track", "container": "gif"}, "captions: a gif has no track of captions; use captions: 'burned'"),
-        ({"captions_file": SRT}, "captions_file needs captions: 'track' or 'burned'"),
+        ({"captions_file": SRT}, "captions_file needs captions: 'files', 'track' or 'burned'"),
         ({"captions": "track", "captions_file": 7}, "captions_file: it must be the text of a SubRip or WebVTT file"),
         ({"captions": "track", "captions_file": "Hello"}, "captions_file: line 1: 'Hello' is not the time"),
         (
@@ -225,7 +238,7 @@ async def test_the_captions_of_a_job(tmp_path) -> None:
 
     (tmp_path / "vowel.wav").write_bytes(vowel())
     recording = (tmp_path / "vowel.wav").as_uri()
-    captions = {"captions": ["burned", "track"], "captions_file": SRT}
+    captions = {"captions": ["burned", "track", "files"], "captions_file": SRT}
     async with (
         LocalEngine(allow_files=tmp_path) as engine,
         a2v.AsyncA2V(base_url=engine.base_url, token=engine.token) as client,
@@ -239,6 +252,16 @@ async def test_the_captions_of_a_job(tmp_path) -> None:
                 await client.videos.generate(model_id="eva_a0008", audio_url=url, options=options)
         task = await client.videos.generate(model_id="eva_a0008", audio_url=recording, options=captions)
         path = await task.download(tmp_path / "video.mp4")
+        for name in ("video.srt", "video.vtt"):
+            await task.download(tmp_path / name, captions=True)
+        url = (await task.wait()).captions_url
+        async with httpx.AsyncClient() as browser:
+            answer = await browser.get(url)
+            missing = await browser.get(url.replace(".vtt", ".srt"))
+    assert (tmp_path / "video.srt").read_text() == SRT
+    assert (tmp_path / "video.vtt").read_text() == answer.text == "WEBVTT\n\n00:00:00.080 --> 00:00:00.200\nHello\n"
+    assert answer.headers["content-type"].startswith("text/vtt")
+    assert missing.status_code == 404
     assert [text for _, _, text in track(path)[2]] == [b"\0\x05Hello"]
 
 

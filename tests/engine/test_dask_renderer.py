@@ -198,8 +198,13 @@ def test_a_video_and_its_mask_come_from_the_cluster(cluster, tmp_path, source, p
             LocalEngine(dask=cluster.address, allow_files=CLIP, characters=tmp_path / "characters") as engine,
             a2v.AsyncA2V(engine.token, base_url=engine.base_url) as client,
         ):
-            task = await client.videos.generate(pose_id=f"ada_{pose}", audio_url=CLIP.as_uri(), with_mask=True)
+            options = {"captions": "files", "captions_file": "1\n00:00:00,000 --> 00:00:01,000\nHello\n"}
+            pose_id = f"ada_{pose}"
+            task = await client.videos.generate(
+                pose_id=pose_id, audio_url=CLIP.as_uri(), with_mask=True, options=options
+            )
             await task.download(tmp_path / "video.mp4")
+            await task.download(tmp_path / "video.srt", captions=True)
             await task.download(tmp_path / "mask.mp4", mask=True)
 
     anyio.run(main)
@@ -209,6 +214,7 @@ def test_a_video_and_its_mask_come_from_the_cluster(cluster, tmp_path, source, p
             assert [stream.type for stream in video.streams] == kinds
             lengths.append(sum(1 for _ in video.decode(video=0)))
     assert lengths[0] == lengths[1] > 25
+    assert "Hello" in (tmp_path / "video.srt").read_text()
     assert cluster.leftovers == []
 
 

@@ -72,7 +72,14 @@ def test_foreign_text_is_escaped():
     avatar = Avatar(avatar_id=nasty, display_name=nasty, gender=nasty, preview_url=nasty, poses=[pose])
     videos = [
         _video(VideoStatus.FAILED, subject=nasty, message=nasty, recording=nasty),
-        _video(VideoStatus.FINISHED, subject=nasty, video_url=nasty, mask_video_url=nasty, recording=nasty),
+        _video(
+            VideoStatus.FINISHED,
+            subject=nasty,
+            video_url=nasty,
+            mask_video_url=nasty,
+            captions_url=nasty,
+            recording=nasty,
+        ),
     ]
     found = Elements(page_html([avatar], videos)).found
     assert not [attributes for _, attributes in found if "onerror" in attributes]

@@ -98,13 +98,17 @@ async def test_a_render_that_crashes_is_retried_once(open_queue, job, tmp_path, 
     assert caplog.text.count("crashed; retrying") == 1
 
 
-async def test_a_mask_is_kept_beside_its_video(open_queue, say, data_dir):
+CAPTIONS = {"captions": "files", "captions_file": "1\n00:00:00,000 --> 00:00:01,000\nHello\n"}
+
+
+async def test_a_mask_and_captions_are_kept_beside_their_video(open_queue, say, data_dir):
     async with open_queue() as (queue, store):
-        job = Job(pose_id="eva_a0008_closeup", audio_url=say("hello"), with_mask=True)
+        job = Job(pose_id="eva_a0008_closeup", audio_url=say("hello"), with_mask=True, options=CAPTIONS)
         task = await ended(store, queue.submit(job).video_id)
         assert task.status is VideoStatus.FINISHED
         assert queue.path(task.video_id).read_text() == "eva_a0008_closeup --size 512: hello"
         assert queue.mask_path(task.video_id).read_text() == "mask of hello"
+        assert queue.captions_path(task.video_id).read_text() == "captions"
         assert [path for path in (data_dir / "work").rglob("*") if path.is_file()] == []
 
 
@@ -142,17 +146,20 @@ async def test_the_renderer_can_be_any_async_function(data_dir, say, model_id):
 async def test_expired_videos_are_deleted(open_queue, say, job, monkeypatch):
     monkeypatch.setattr("a2v.engine.render_queue.SWEEP_SECONDS", 0.05)
     async with open_queue(keep_days=1 / 86_400) as (queue, store):
-        masked = queue.submit(Job(pose_id="eva_a0008_front", audio_url=say("hello"), with_mask=True)).video_id
+        job_of_all = Job(pose_id="eva_a0008_front", audio_url=say("hello"), with_mask=True, options=CAPTIONS)
+        masked = queue.submit(job_of_all).video_id
         failed = queue.submit(job("bad")).video_id
         waiting = queue.submit(job("sleep")).video_id
         await until(store, masked, VideoStatus.FINISHED)
         assert queue.mask_path(masked).exists()
+        assert queue.captions_path(masked).exists()
         with anyio.fail_after(20):
             while store.get(masked) or store.get(failed):  # noqa: ASYNC110  # polls, as a client does
                 await anyio.sleep(0.02)
         assert store.get(waiting)
         assert not queue.path(masked).exists()
         assert not queue.mask_path(masked).exists()
+        assert not queue.captions_path(masked).exists()
 
 
 async def test_a_deletion_that_fails_is_retried_by_the_next_sweep(open_queue, job, monkeypatch, caplog):

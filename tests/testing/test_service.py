@@ -101,6 +101,7 @@ async def test_avatars_poses_and_masks() -> None:
         assert (await http.post(f"{API}/video.generate", json=body)).json()["data"]["video_id"] == "v1"
         video = (await http.get(f"{API}/video.get?video_id=v1")).json()["data"]
         assert (await http.get(video["mask_video_url"])).content == b"video of v1-mask"
+        assert "captions_url" not in video
     assert (service.submissions[0].pose_id, service.submissions[0].with_mask) == ("p1", True)
 
 

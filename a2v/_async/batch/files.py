@@ -22,13 +22,13 @@ from a2v._async.destination import Destination, FileId, file_ids, sync
 from a2v._async.download import in_thread, sha256_of
 from a2v._async.task import AsyncVideoTask, save
 from a2v._core.batch_plan import FolderState
-from a2v._core.file_names import mask_path, name_key, saved_name
+from a2v._core.file_names import FileKind, name_key, saved_name, side_files
 from a2v._core.file_urls import path_from_url
 from a2v._values.jobs import JobState
 from a2v.errors import DownloadError, JournalError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 
     from a2v._core.batch_plan import BatchPlan, Step
     from a2v._core.job_matching import Match, Matching
@@ -67,7 +67,7 @@ def protected_files(jobs: Iterable[Job], journal: Path | None) -> frozenset[File
 
 def read_folder(matching: Matching) -> FolderState:
     """Return which of a batch's files exist."""
-    paths = (path for match in matching.matches for path in (match.path, match.mask_path) if path)
+    paths = (path for match in matching.matches for path in (match.path, *match.side_files) if path)
     other_files = matching.other_files
     saved = {match.index for match in matching.matches if _is_saved(match, other_files)}
     found = ((match.index, _earlier_file(match)) for match in matching.matches if match.index not in saved)
@@ -124,7 +124,7 @@ def check_outputs(
 
 
 class BatchFiles:
-    """Saves the videos and masks of a batch, a few at a time.
+    """Saves the videos of a batch with their masks and captions, a few at a time.
 
     Args:
         journal: The journal, which has the progress of each download.
@@ -142,35 +142,31 @@ class BatchFiles:
         self.downloads: dict[Path, tuple[int, int | None]] = {}
         self._limiter = anyio.CapacityLimiter(_CONCURRENT_DOWNLOADS)
 
-    async def save(self, task: AsyncVideoTask, identity: str, path: Path, mask: Path | None) -> Path:
-        """Save the mask of a job, if it has one, and its video. Files that are complete already are kept.
+    async def save(self, task: AsyncVideoTask, identity: str, path: Path, side_files: Mapping[Path, FileKind]) -> None:
+        """Save the video of a job, and the files beside it. Files that are complete already are kept.
 
-        The video is saved last, so that its existence means that nothing is missing; but an error of the mask does not
+        The video is saved last, so that its existence means that nothing is missing; but an error of another file does not
         prevent it.
 
         Args:
             task: The finished video.
             identity: The job's key in the journal.
             path: The path of the video.
-            mask: The path of the mask, if there is one.
-
-        Returns:
-            The path of the video.
+            side_files: The paths of the files beside it, with their kinds.
 
         Raises:
             DownloadError: A file cannot be downloaded or stored.
             A2VError: As the task or the journal raises.
         """
         problem: DownloadError | None = None
-        if mask:
+        for other, kind in side_files.items():
             try:
-                await self._save_mask(task, mask)
+                await self._save_beside(task, other, kind)
             except DownloadError as error:
-                problem = error
-        saved = await self._save_video(task, identity, path)
+                problem = problem or error
+        await self._save_video(task, identity, path)
         if problem:
             raise problem
-        return saved
 
     async def copy_renamed(self, steps: Iterable[Step]) -> dict[int, Exception]:
         """Give the saved files of jobs that have another name or folder now their new names. The old files stay.
@@ -204,11 +200,12 @@ class BatchFiles:
 
     def _sources(self, step: Step) -> Iterator[tuple[Path, Path]]:
         """Yield the files to copy and their new paths, the video last."""
-        source, path, mask = step.source, step.match.path, step.match.mask_path
+        source, path = step.source, step.match.path
         assert source is not None  # noqa: S101  # for the type checkers: see `copy_renamed`
         assert path is not None  # noqa: S101  # likewise: only saved videos are renamed
-        if mask and mask_path(source).is_file() and (self._overwrite or not mask.exists()):
-            yield mask_path(source), mask
+        for before, other in zip(side_files(step.match.job, source), step.match.side_files, strict=True):
+            if before.is_file() and (self._overwrite or not other.exists()):
+                yield before, other
         yield source, path
 
     def _copy(self, source: Path, path: Path) -> Destination:
@@ -225,14 +222,14 @@ class BatchFiles:
                 raise
         return destination
 
-    async def _save_mask(self, task: AsyncVideoTask, path: Path) -> None:
+    async def _save_beside(self, task: AsyncVideoTask, path: Path, kind: FileKind) -> None:
         if self._overwrite or not await in_thread(path.exists):
             destination = await in_thread(partial(Destination, path, self._overwrite, self._protected))
             async with self._limiter:
                 with self._progress(path) as on_progress:
-                    await save(task, destination, mask=True, on_progress=on_progress)
+                    await save(task, destination, kind=kind, on_progress=on_progress)
 
-    async def _save_video(self, task: AsyncVideoTask, identity: str, path: Path) -> Path:
+    async def _save_video(self, task: AsyncVideoTask, identity: str, path: Path) -> None:
         row = await self._journal.run(partial(self._journal.row, identity))
         if self._journal.path is None:
             destination, resume_store = (
@@ -244,10 +241,10 @@ class BatchFiles:
             destination = await in_thread(partial(Destination, path, self._overwrite, self._protected, key))
             resume_store = _JournalResumeStore(self._journal, identity, row.etag, row.size)
             if await in_thread(partial(_complete_earlier_download, destination, row)):
-                return path
+                return
         async with self._limiter:
             with self._progress(path) as on_progress:
-                return await save(task, destination, resume_store, on_progress=on_progress)
+                await save(task, destination, resume_store, on_progress=on_progress)
 
     @contextmanager
     def _progress(self, path: Path) -> Iterator[Callable[[int, int | None], None]]:

@@ -350,23 +350,22 @@ class BatchRunner:
         since = self._session.now() if item.state is JobState.SUBMITTED else None
         task = AsyncVideoTask(self._session, item.video_id, submitted_at=since)
         try:
-            path = await self._wait_and_save(item, task)
+            await self._wait_and_save(item, task)
         except Exception as error:  # noqa: BLE001  # whatever it is, it concerns this item alone
             failure = await self._record_failure(item, error)
             failure.video_id = failure.video_id or item.video_id
             self._end(item, video=task.video, error=failure)
         else:
-            self._end(item, video=task.video, path=path, mask_path=item.match.mask_path)
+            self._end(item, video=task.video, **item.match.saved)
 
-    async def _wait_and_save(self, item: Item, task: AsyncVideoTask) -> Path | None:
+    async def _wait_and_save(self, item: Item, task: AsyncVideoTask) -> None:
         await task.wait(timeout=self._options.render_timeout, on_change=partial(_set_status, item))
         if item.state is not JobState.FINISHED:
             await self._transition(item, self._journal.finished)
         path = item.match.path
         if path:
-            path = await self._files.save(task, item.match.identity, path, item.match.mask_path)
+            await self._files.save(task, item.match.identity, path, item.match.side_files)
         await self._transition(item, self._journal.done, str(path.absolute()) if path else None)
-        return path
 
     async def _record_failure(self, item: Item, error: Exception) -> A2VError:
         """Record a failure that is final, and return the error for the outcome."""
@@ -593,7 +592,7 @@ def _outcome_of(row: JournalRow, match: Match) -> dict[str, Any]:
         message = row.error.message if row.error else ""
         return {"video": video, "error": VideoFailedError(message, video=video)}
     video = Video(video_id=row.video_id, status=VideoStatus.FINISHED)
-    return {"video": video, "path": match.path, "mask_path": match.mask_path}
+    return {"video": video, **match.saved}
 
 
 def _set_status(item: Item, video: Video) -> None:
