@@ -121,6 +121,8 @@ def test_like_another_character(like) -> None:
         skins = [np.array(list(bytes.fromhex(one.palette.skin.base[1:])), int) for one in (made, model)]
         assert np.abs(skins[0] - skins[1]).max() < 40
         assert made.palette != model.palette
+        for name in ("length", "width", "eye_distance", "eye_slant", "nose", "nose_width", "ears", "mouth"):
+            assert abs(getattr(made.features, name) - getattr(model.features, name)) <= 0.125, name
 
 
 def test_they_can_be_drawn() -> None:

@@ -14,6 +14,7 @@ from a2v.engine.characters import (
     CharacterError,
     CharacterSpec,
     Framing,
+    Outfit,
     Scene,
     built_in_characters,
     camera_poses,
@@ -25,9 +26,11 @@ from a2v.engine.characters import (
     read_character,
     to_toml,
 )
-from a2v.engine.drawing.bust import UNIT, bust, silhouette
+from a2v.engine.drawing import clothes
+from a2v.engine.drawing.bust import UNIT, _layer_transform, _layer_transforms, bust, silhouette
 from a2v.engine.drawing.display_list import DisplayList, bounds_of
 from a2v.engine.drawing.face import face_outline
+from a2v.engine.drawing.geometry import Path
 from a2v.engine.drawing.mouth import draw_mouth
 from a2v.engine.drawing.rasterizer import Rasterizer
 from a2v.engine.drawing.scenery import backdrop
@@ -81,6 +84,57 @@ def test_characters_look_different() -> None:
         for other in MODEL_IDS:
             if one < other:
                 assert np.abs(faces[one] - faces[other]).mean() > 15, (one, other)
+
+
+def test_faces_differ_in_more_than_colours() -> None:
+    eva = get_character("eva_a0008")
+    faces = {}
+    for model_id, character in built_in_characters().items():
+        bald = evolve(
+            character.features,
+            hair="receding",
+            beard="none",
+            glasses="none",
+            freckles=0.0,
+            mole="none",
+            age=0.0,
+            outfit="crew",
+        )
+        faces[model_id] = part(picture(evolve(eva, features=bald)), 0.3, 0.35, 0.7, 0.7)
+    for one in MODEL_IDS:
+        for other in MODEL_IDS:
+            if one < other:
+                assert np.abs(faces[one] - faces[other]).mean() > 3, (one, other)
+
+
+def test_portraits_show_arms_beside_the_torso() -> None:
+    for outfit in get_args(Outfit):
+        eva = get_character("eva_a0008")
+        character = evolve(eva, features=evolve(eva.features, outfit=outfit))
+        rasterizer = Rasterizer(154, 274, get_camera_pose("eva_a0008").framings["portrait"])
+        rasterizer.paint(bust(character, FacePose()))
+        covered = rasterizer.pixels[-3, :, 3] > 127
+        # Arm, gap, torso, gap and arm.
+        assert np.count_nonzero(covered[1:] != covered[:-1]) == 6, outfit
+        assert covered[77]
+
+
+def test_the_neck_follows_the_head_and_stays_on_the_torso() -> None:
+    neck, *_ = [layer for layer in clothes.layers(get_character("leo_a0047")) if layer.follow == 1]
+    for yaw in (-1, 1):
+        moved = _layer_transform(neck, FacePose(yaw=yaw))
+        head = _layer_transforms(FacePose(yaw=yaw))[2].e - _layer_transforms(FacePose())[2].e
+        assert Path((), ((360, 470),)).moved(moved).points[0] == pytest.approx((360 + head, 470))
+        assert Path((), ((360, 582),)).moved(moved).points[0] == pytest.approx((360, 582))
+
+
+def test_the_strings_of_a_hoodie_swing() -> None:
+    def left_string(swing: float) -> float:
+        rasterizer = Rasterizer(60, 60, Framing(300, 640, 120))
+        rasterizer.paint(bust(get_character("leo_a0047"), FacePose(swing=swing)))
+        return float(np.nonzero(rasterizer.pixels[20:40, :30, 2] > 215)[1].mean())
+
+    assert left_string(4) + 1 < left_string(0) < left_string(-4) - 1
 
 
 def test_each_scene_is_a_calm_picture_of_its_own_that_fills_every_format() -> None:
@@ -153,7 +207,7 @@ def test_a_silhouette_covers_the_person_and_nothing_else(model_id: str, turned: 
         rasterizer.paint(draw(get_character(model_id), turned))
         covers.append(rasterizer.pixels[..., 3].astype(int))
     assert np.abs(covers[0] - covers[1]).max() < 80  # anti-aliased edges that several parts share
-    assert np.abs(covers[0] - covers[1]).mean() < 0.1
+    assert np.abs(covers[0] - covers[1]).mean() < 0.15
     assert covers[1].max() == 255
 
 
@@ -180,7 +234,7 @@ def test_an_open_mouth_is_dark_inside_and_shows_teeth(model_id: str) -> None:
         return int((pixels.min(-1) > 225).sum())
 
     assert dark(opened) > dark(closed) + 25
-    assert white(opened) > white(closed) + 25
+    assert white(opened) > white(closed) + 20
 
 
 @pytest.mark.parametrize("model_id", MODEL_IDS)

@@ -9,7 +9,7 @@ from a2v.engine.drawing.bust import bust
 from a2v.engine.drawing.colours import LinearGradient, Paint, glow, mix, rgba, uvya, with_alpha
 from a2v.engine.drawing.display_list import DisplayList, Group, Shape, bounds_of, silhouette_of
 from a2v.engine.drawing.dithering import dither
-from a2v.engine.drawing.geometry import ellipse, mirror_points, rectangle, rotate, scale, svg_path, translate
+from a2v.engine.drawing.geometry import ellipse, mirror_points, rectangle, rotate, scale, svg_path, tapered, translate
 from a2v.engine.drawing.rasterizer import Rasterizer
 from a2v.engine.drawing.scenery import backdrop
 from a2v.engine.face_pose import MOUTH_SHAPES, FacePose
@@ -124,6 +124,25 @@ def test_strokes_have_a_width() -> None:
     pixels = paint(drawing)
     assert at(pixels, 300, 355) == (255, 0, 0, 255)
     assert at(pixels, 300, 395) == (0, 0, 0, 0)
+
+
+def test_strands_have_pointed_ends() -> None:
+    drawing = DisplayList()
+    drawing.fill(
+        tapered(
+            "M 100 360 C 250 360 450 360 600 360 M 100 100 C 100 200 200 200 200 300 C 200 400 300 400 300 500", 60
+        ),
+        RED,
+    )
+    pixels = paint(drawing)
+
+    def thickness(x: float) -> int:
+        return int((pixels[30:42, int(x / 10), 3] > 127).sum())
+
+    assert 5 <= thickness(350) <= 7
+    assert thickness(110) < thickness(150) < thickness(350)
+    assert thickness(590) <= 1
+    assert at(pixels, 195, 290) == (255, 0, 0, 255)
 
 
 def test_svg_path_data_is_parsed() -> None:

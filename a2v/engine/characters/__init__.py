@@ -53,6 +53,7 @@ Outfit = Literal["blazer", "crew", "turtleneck", "hoodie", "shirt"]
 Beard = Literal["none", "stubble", "full", "moustache"]
 Glasses = Literal["none", "round", "square"]
 Earrings = Literal["none", "stud", "hoop"]
+Mole = Literal["none", "cheek", "lip"]
 Scene = Literal["disc", "arches", "window", "hills", "leaves", "shelf", "skyline"]
 
 
@@ -175,15 +176,32 @@ class Features:
     earrings: Earrings = field(default="none", validator=_one_of(Earrings))
     scene: Scene = field(default="disc", validator=_one_of(Scene))
     """The background, in the colours ``backdrop`` and ``disc`` of the palette."""
+    mole: Mole = field(default="none", validator=_one_of(Mole))
+    length: float = _fraction(0.5)
+    """Of the face, from short to long."""
+    width: float = _fraction(0.5)
+    """Of the face, from narrow to broad."""
     jaw: float = _fraction(0.3)
     """From pointed to square."""
     neck: float = _fraction(0.3)
     """From slim to broad."""
     eyes: float = _fraction(0.7)
     """From narrow to wide."""
+    eye_distance: float = _fraction(0.5)
+    eye_slant: float = _fraction(0.5)
+    """From outer corners that are lower to outer corners that are higher."""
     lashes: float = _fraction(0.5)
     brows: float = _fraction(0.3)
     """From thin to heavy."""
+    brow_arch: float = _fraction(0.5)
+    """From straight to arched."""
+    nose: float = _fraction(0.5)
+    """From short to long."""
+    nose_width: float = _fraction(0.5)
+    ears: float = _fraction(0.5)
+    """From small to large."""
+    mouth: float = _fraction(0.5)
+    """From narrow to wide."""
     lips: float = _fraction(0.6)
     """From thin to full."""
     age: float = _fraction(0.2)
@@ -234,7 +252,7 @@ _POSES: tuple[tuple[str, str, dict[Format, Framing]], ...] = (
     (
         "front",
         "Front",
-        {"square": Framing(0, 0, 720), "portrait": Framing(70, -120, 580), "landscape": Framing(-280, 0, 1280)},
+        {"square": Framing(0, 0, 720), "portrait": Framing(52, -130, 616), "landscape": Framing(-280, 0, 1280)},
     ),
     (
         "closeup",

@@ -5,7 +5,7 @@ tones, the hair fits the skin and the age, lips and blush are derived from the s
 the colour wheel from the clothes, and the disc lies between them. Shades and lights follow from a colour as they do in the built-in
 characters: the shade is a little more saturated and darker, the light is paler.
 
-Like another character means: the same gender, skin and age, and a hair style and colours near its own.
+Like another character means: the same gender, skin and age, and a face, a hair style and colours near its own.
 """
 
 from __future__ import annotations
@@ -84,6 +84,11 @@ def _features(dice: random.Random, gender: Gender, age: float, like: CharacterSp
     glasses: Glasses = "none" if dice.random() > 0.2 + 0.4 * age else dice.choice(("round", "square"))
     if like and dice.random() < 0.6:
         beard, glasses = like.features.beard, like.features.glasses
+
+    def shape(name: str, least: float, most: float) -> float:
+        """Return the shape of a part of the face."""
+        return round(_near(dice, getattr(like.features, name), 0.12), 2) if like else _within(dice, least, most)
+
     return Features(
         hair=hair,
         # The turtleneck comes with a necklace.
@@ -91,11 +96,21 @@ def _features(dice: random.Random, gender: Gender, age: float, like: CharacterSp
         beard=beard,
         glasses=glasses,
         earrings=dice.choice(("none", "stud", "hoop")) if woman else "none",
+        mole=dice.choice(("none", "none", "none", "none", "cheek", "lip")),
+        length=shape("length", 0.15, 0.85),
+        width=shape("width", 0.15, 0.85),
         jaw=_within(dice, *((0.0, 0.35) if woman else (0.45, 0.95))),
         neck=_within(dice, *((0.1, 0.25) if woman else (0.45, 0.8))),
         eyes=_within(dice, *((0.6, 0.9) if woman else (0.35, 0.65))),
+        eye_distance=shape("eye_distance", 0.25, 0.8),
+        eye_slant=shape("eye_slant", 0.2 if age > 0.6 else 0.35, 0.5 if age > 0.6 else 0.75),
         lashes=_within(dice, *((0.5, 1.0) if woman else (0.1, 0.25))),
         brows=_within(dice, *((0.15, 0.4) if woman else (0.45, 0.9))),
+        brow_arch=shape("brow_arch", *((0.4, 0.95) if woman else (0.1, 0.5))),
+        nose=shape("nose", *((0.1, 0.6) if woman else (0.3, 0.9))),
+        nose_width=shape("nose_width", *((0.1, 0.75) if woman else (0.3, 0.9))),
+        ears=shape("ears", 0.25 + 0.2 * age, 0.75 + 0.2 * age),
+        mouth=shape("mouth", 0.25, 0.85),
         lips=_within(dice, *((0.45, 1.0) if woman else (0.3, 0.5))),
         age=round(age, 2),
         freckles=_within(dice, 0.5, 0.9) if age < 0.4 and dice.random() < 0.2 else 0.0,

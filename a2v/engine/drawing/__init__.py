@@ -2,6 +2,7 @@
 
 * ``bust`` puts a character together from ``face``, ``eyes``, ``mouth``, ``hair`` and ``clothes``. These append shapes to a
   ``DisplayList``; nothing is drawn yet. Functions named ``draw_…`` append to a list, all others return a group.
+* ``proportions`` has the measures of a face, which follow from the features of a character.
 * ``scenery`` does the same for the background, and ``dithering`` removes the bands of its gradients.
 * ``display_list`` has shapes and groups, ``geometry`` and ``colours`` what they are made of.
 * ``rasterizer`` turns a display list into pixels, and ``text`` a caption.

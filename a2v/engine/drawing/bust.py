@@ -14,10 +14,12 @@ from a2v.engine.drawing import clothes, eyes, face, hair
 from a2v.engine.drawing.display_list import WHITE, DisplayList, Group, bounds_of, silhouette_of
 from a2v.engine.drawing.geometry import Transform, rotate, scale, translate
 from a2v.engine.drawing.mouth import draw_mouth
+from a2v.engine.drawing.proportions import proportions
 from a2v.engine.face_pose import FacePose, MouthShape
 
 if TYPE_CHECKING:
     from a2v.engine.characters import CharacterSpec
+    from a2v.engine.drawing.clothes import Layer
     from a2v.engine.drawing.display_list import Item
     from a2v.engine.drawing.geometry import Box, Path
 
@@ -26,7 +28,8 @@ UNIT = 720
 _MIDDLE = UNIT / 2
 _HEAD_Y = 318  # the middle of the face
 _NECK_Y = 470  # the centre of rotation of the head
-_HIPS_Y = 1150  # the centre of rotation of the torso
+_NECK_BASE_Y = 582  # where the neck ends in the torso
+_NECK_SHIFT = 5.0  # of the head, for a yaw of 1
 _CROWN_Y = -150  # from there, in the head, the hair hangs
 _EARRING_SWING = 4.0  # relative to that of hair
 _HEAD_RADIUS = 118.0  # of the ball that the features lie on
@@ -38,7 +41,10 @@ def bust(character: CharacterSpec, pose: FacePose) -> list[Item]:
     drawing = DisplayList()
     behind, body, head = _layer_transforms(pose)
     drawing.add(hair.back(character), behind)
-    drawing.add(clothes.torso(character), body)
+    for side in (-1, 1):
+        drawing.add(clothes.arm(character), body @ _arm_transform(pose, side))
+    for layer in clothes.layers(character):
+        drawing.add(layer.group, body @ _layer_transform(layer, pose))
     with drawing.transformed(head, _head_bounds(character)):
         _draw_head(drawing, character, pose)
     return drawing.items
@@ -46,15 +52,19 @@ def bust(character: CharacterSpec, pose: FacePose) -> list[Item]:
 
 def silhouette(character: CharacterSpec, pose: FacePose) -> list[Item]:
     """Return the outline of the character in a pose, filled with white: it covers the same pixels as ``bust``."""
-    back, torso, ear, earring, front, glasses = _silhouettes_of_parts(character)
+    back, arm, ear, earring, front, glasses = _silhouettes_of_parts(character)
     drawing = DisplayList()
     behind, body, head = _layer_transforms(pose)
     drawing.add(back, behind)
-    drawing.add(torso, body)
+    for side in (-1, 1):
+        drawing.add(arm, body @ _arm_transform(pose, side))
+    for layer in _silhouettes_of_layers(character):
+        drawing.add(layer.group, body @ _layer_transform(layer, pose))
     with drawing.transformed(head, _head_bounds(character)):
         for side in (-1, 1):
-            drawing.add(ear, _ear_transform(pose, side))
-            drawing.add(earring, _earring_transform(pose, side))
+            if not hair.covers_ears(character):
+                drawing.add(ear, _ear_transform(character, pose, side))
+            drawing.add(earring, _earring_transform(character, pose, side))
         with drawing.transformed(_face_transform(pose)):
             drawing.fill(_face_outline(character, pose), WHITE)
         drawing.add(front, _hair_transform(pose))
@@ -66,7 +76,7 @@ def silhouette(character: CharacterSpec, pose: FacePose) -> list[Item]:
 def _silhouettes_of_parts(character: CharacterSpec) -> tuple[Group, ...]:
     parts = (
         hair.back(character),
-        clothes.torso(character),
+        clothes.arm(character),
         face.ear(character),
         face.earring(character),
         hair.front(character),
@@ -75,26 +85,59 @@ def _silhouettes_of_parts(character: CharacterSpec) -> tuple[Group, ...]:
     return tuple(map(silhouette_of, parts))
 
 
+@lru_cache(maxsize=64)
+def _silhouettes_of_layers(character: CharacterSpec) -> tuple[Layer, ...]:
+    return tuple(layer._replace(group=silhouette_of(layer.group)) for layer in clothes.layers(character))
+
+
 def _layer_transforms(pose: FacePose) -> tuple[Transform, Transform, Transform]:
     """Return the transforms of the hair behind the head, of the torso and of the head."""
-    # The torso leans about the hips and carries the head. Its steps are too small to see: in most frames, it need not be redrawn and
-    # encoded.
-    stand = rotate(round(pose.lean * 12) / 12, _MIDDLE, _HIPS_Y)
+    # The torso leans about the hips and carries the head.
+    stand = rotate(_lean(pose), _MIDDLE, clothes.HIPS_Y)
     body = stand @ translate(0, round(-pose.breath * 6) / 2)
-    neck = stand @ translate(pose.yaw * 5, pose.bob * 5)
+    neck = stand @ translate(pose.yaw * _NECK_SHIFT, pose.bob * 5)
     back, front = (
         neck @ rotate(pose.roll * share, _MIDDLE, _NECK_Y) @ translate(_MIDDLE, _HEAD_Y) for share in (0.7, 1)
     )
     return back @ translate(-pose.yaw * 5, 0) @ rotate(pose.swing, 0, _CROWN_Y), body, front
 
 
-def _ear_transform(pose: FacePose, side: int) -> Transform:
+def _layer_transform(layer: Layer, pose: FacePose) -> Transform:
+    """Return how a layer of the clothes moves on the torso. Steps that are too small to see need not be redrawn."""
+    if layer.hangs_from:
+        return rotate(round(pose.swing * 4) / 3, *layer.hangs_from)
+    if not layer.follow:
+        return Transform()
+    yaw = pose.yaw if layer.follow == 1 else round(pose.yaw * 5) / 5
+    # Sheared, so that the lower end stays where it is.
+    slope = -layer.follow * yaw * _NECK_SHIFT / (_NECK_BASE_Y - _NECK_Y)
+    return Transform(c=slope, e=-slope * _NECK_BASE_Y)
+
+
+def _arm_transform(pose: FacePose, side: int) -> Transform:
+    # Arms hang down, whichever way the torso leans. The left one is drawn.
+    x, y = clothes.SHOULDER
+    hang = rotate(-0.8 * _lean(pose) * -side, x, y)
+    return hang if side < 0 else Transform(a=-1, e=UNIT) @ hang
+
+
+def _lean(pose: FacePose) -> float:
+    # The steps are too small to see: in most frames, the torso need not be redrawn and encoded.
+    return round(pose.lean * 12) / 12
+
+
+def _ear_transform(character: CharacterSpec, pose: FacePose, side: int) -> Transform:
     # The ear on the far side disappears behind the cheek, and the other one comes forward.
-    return translate(side * 109 - pose.yaw * 5.5, -pose.pitch * 3.5) @ scale(side, 1)
+    measures = proportions(character)
+    place = translate(side * measures.ear_x - pose.yaw * 5.5, measures.ear_y - pose.pitch * 3.5)
+    return place @ scale(side * measures.ear_size, measures.ear_size)
 
 
-def _earring_transform(pose: FacePose, side: int) -> Transform:
-    return _ear_transform(pose, side) @ rotate(side * _EARRING_SWING * pose.swing, *face.EAR_LOBE)
+def _earring_transform(character: CharacterSpec, pose: FacePose, side: int) -> Transform:
+    # Earrings have the same size on ears of all sizes.
+    x, y = face.EAR_LOBE
+    lobe = _ear_transform(character, pose, side) @ translate(x, y) @ scale(1 / proportions(character).ear_size)
+    return lobe @ rotate(side * _EARRING_SWING * pose.swing) @ translate(-x, -y)
 
 
 def _face_outline(character: CharacterSpec, pose: FacePose) -> Path:
@@ -132,35 +175,43 @@ def _feature_transform(pose: FacePose, x: float, y: float) -> Transform:
 def _draw_head(drawing: DisplayList, character: CharacterSpec, pose: FacePose) -> None:
     jaw = pose.mouth.open
     for side in (-1, 1):
-        drawing.add(face.ear(character), _ear_transform(pose, side))
-        drawing.add(face.earring(character), _earring_transform(pose, side))
+        if not hair.covers_ears(character):
+            drawing.add(face.ear(character), _ear_transform(character, pose, side))
+        drawing.add(face.earring(character), _earring_transform(character, pose, side))
     with drawing.transformed(_face_transform(pose)):
         shape = _face_outline(character, pose)
         drawing.fill(shape, face.skin_gradient(character))
         with drawing.clipped(shape):
-            drawing.add(face.skin_shade(character))
+            drawing.add(face.skin_shade(character), translate(pose.yaw * 9, 0))
             drawing.add(hair.shadow(character), _hair_transform(pose) @ _face_transform(pose, -1))
             # Clipped: a turn of the head moves one cheek beyond the edge of the face.
             features = _face_transform(pose, -1) @ _feature_transform(pose, 0, 0)
-            drawing.add(face.complexion(character), features @ translate(0, -5 * pose.cheeks))
-            drawing.add(face.chin_light(character), features @ translate(0, jaw * 13))
+            lifted = 5 * pose.cheeks + 2.5 * max(0.0, pose.mouth.smile)
+            drawing.add(face.complexion(character), features @ translate(0, 1.5 - lifted))
+            drawing.add(face.chin_light(character), features @ translate(0, jaw * 13 - 3 * pose.mouth.press))
             face.draw_beard(drawing, character, jaw, pose.yaw, pose.pitch)
     _draw_features(drawing, character, pose)
     drawing.add(hair.front(character), _hair_transform(pose))
 
 
 def _draw_features(drawing: DisplayList, character: CharacterSpec, pose: FacePose) -> None:
+    measures = proportions(character)
+    size = measures.eye_size
     for side in (-1, 1):
-        with drawing.transformed(_feature_transform(pose, side * eyes.EYE_X, eyes.EYE_Y) @ scale(side * 1.14, 1.14)):
+        place = _feature_transform(pose, side * measures.eye_x, measures.eye_y)
+        with drawing.transformed(place @ scale(side * size, size) @ rotate(-measures.eye_slant)):
             drawing.add(eyes.socket(character))
             drawing.add(eyes.eye(character, pose, side))
-            drawing.add(eyes.brow(character), eyes.brow_transform(pose))
+            drawing.add(eyes.brow(character), eyes.brow_transform(character, pose))
     # The nose protrudes, so it moves further than the face.
     drawing.add(face.nose(character), _feature_transform(pose, 0, 0) @ translate(pose.yaw * 5, pose.pitch * 2))
-    with drawing.transformed(_feature_transform(pose, 0, face.MOUTH_Y) @ translate(pose.yaw * 1.5, pose.pitch * 1.5)):
+    with drawing.transformed(
+        _feature_transform(pose, 0, measures.mouth_y) @ translate(pose.yaw * 1.5, pose.pitch * 1.5)
+    ):
         draw_mouth(drawing, character, pose.mouth)
     frame = _glasses_transform(pose)
-    hinges, ears = (frame.e - 92, frame.e + 92), (-110 - pose.yaw * 5.5, 110 - pose.yaw * 5.5)
+    hinge = measures.eye_x + 43
+    hinges, ears = (frame.e - hinge, frame.e + hinge), (-110 - pose.yaw * 5.5, 110 - pose.yaw * 5.5)
     with drawing.transformed(translate(0, frame.f)):
         eyes.draw_temples(drawing, character, hinges, ears)
     drawing.add(eyes.glasses(character), frame)

@@ -1,135 +1,275 @@
-"""Neck, shoulders and clothes, in the coordinates of the drawing; down to the elbows, for portrait videos."""
+"""Neck, shoulders, arms and clothes, in the coordinates of the drawing; down to the elbows, for portrait videos.
+
+An outfit is a list of layers from back to front. Most of them are on the torso. The neck leans towards the head, which it carries, and
+collars give way to it a little; what hangs swings. The arms hang from the shoulders behind the torso, whichever way it leans.
+"""
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from a2v.engine.drawing.colours import LinearGradient, glow, mix, vertical_gradient, with_alpha
+from a2v.engine.drawing.colours import LinearGradient, RadialGradient, glow, mix, vertical_gradient, with_alpha
 from a2v.engine.drawing.display_list import DisplayList, Group
-from a2v.engine.drawing.geometry import Path, ellipse, join_paths, lerp, mirror_path, svg_path
+from a2v.engine.drawing.geometry import (
+    Path,
+    cubic_path,
+    ellipse,
+    join_paths,
+    lerp,
+    mirror_path,
+    rectangle,
+    svg_path,
+    tapered,
+)
 
 if TYPE_CHECKING:
     from a2v.engine.characters import CharacterSpec, Tones
-
+    from a2v.engine.drawing.geometry import Point
 
 _AXIS = 360.0
+_FLOOR = 1080.0  # below all videos
+SHOULDER = 190.0, 606.0
+"""The joint of the left arm."""
+HIPS_Y = 1150
+"""The centre of rotation of the torso."""
+_COLLAR_FOLLOWS = 0.3
 
 
-def _both_sides(path_data: str) -> Path:
-    left = svg_path(path_data)
-    return join_paths(left, mirror_path(left, _AXIS))
+class Layer(NamedTuple):
+    """A part of an outfit."""
+
+    group: Group
+    follow: float = 0.0
+    """How far its upper end moves with the head: 0, not at all, to 1, as the neck does."""
+    hangs_from: Point | None = None
+    """The point around which it swings."""
+
+
+def _both_sides(path: Path) -> Path:
+    return join_paths(path, mirror_path(path, _AXIS))
 
 
 @lru_cache(maxsize=64)
-def torso(character: CharacterSpec) -> Group:
-    """Return everything below the chin."""
+def layers(character: CharacterSpec) -> tuple[Layer, ...]:
+    """Return everything below the chin except the arms, from back to front."""
+    return tuple(_OUTFITS[character.features.outfit](character))
+
+
+def _fabric(tones: Tones) -> LinearGradient:
+    """Return the fill of torso and arms, which makes them one piece."""
+    return LinearGradient(0, 520, 0, 1000, ((0, tones.light), (0.34, tones.base), (1, tones.shade)))
+
+
+# -- the body ---------------------------------------------------------------------------------------------------------
+
+
+class _Measures(NamedTuple):
+    """The x coordinates of the left side of a body."""
+
+    neck: float  # half of the width of the neck
+    shoulder: float  # where the shoulder bends
+    arm: float  # the outer side of the arm
+    armpit: float
+    waist: float
+
+
+def _measure(character: CharacterSpec) -> _Measures:
+    # A broad neck comes with broad shoulders.
+    w = character.features.neck
+    return _Measures(lerp(44, 61, w), lerp(200, 186, w), lerp(98, 42, w), lerp(166, 150, w), lerp(206, 176, w))
+
+
+@lru_cache(maxsize=64)
+def arm(character: CharacterSpec) -> Group:
+    """Return the left arm, down to the elbow."""
     drawing = DisplayList()
-    _OUTFITS[character.features.outfit](drawing, character)
+    m, tones, skin = _measure(character), character.palette.clothes, character.palette.skin
+    inner = m.armpit - 4
+    has_short_sleeves = character.features.outfit == "crew"
+    if has_short_sleeves:
+        bare = svg_path(
+            f"M {m.arm + 10} 720 C {m.arm + 4} 820 {m.arm + 2} 900 {m.arm + 8} {_FLOOR} L {inner - 20} {_FLOOR} "
+            f"C {inner - 18} 920 {inner - 8} 820 {inner - 4} 720 Z"
+        )
+        edge = mix(skin.base, skin.shade, 0.65)
+        drawing.fill(
+            bare, LinearGradient(m.arm, 0, inner, 0, ((0, skin.base), (0.35, skin.light), (0.7, skin.base), (1, edge)))
+        )
+        with drawing.clipped(bare):
+            shadow = vertical_gradient(796, 834, with_alpha(skin.shade, 0.65), with_alpha(skin.shade, 0.0))
+            drawing.fill(rectangle(m.arm - 10, 790, inner - m.arm + 20, 44), shadow)
+    end = 800 if has_short_sleeves else _FLOOR
+    outer, narrow = (m.arm - 6, 3) if has_short_sleeves else (m.arm - 2, -14)
+    sleeve = svg_path(
+        f"M {m.shoulder + 14} 567 C {m.shoulder - 46} 584 {m.arm + 24} 612 {m.arm + 6} 700 "
+        f"C {m.arm - 1} 736 {outer} 768 {outer} {end} C {m.arm + 20} {end + 12} {inner - 24} {end + 12} {inner + narrow} {end} "
+        f"C {inner + narrow / 2} {lerp(700, end, 0.66)} {inner + 4} {lerp(700, end, 0.33)} {inner + 6} 700 "
+        f"C {inner + 14} 640 {inner + 40} 600 {m.shoulder + 14} 567 Z"
+    )
+    drawing.fill(sleeve, _fabric(tones))
+    with drawing.clipped(sleeve):
+        shade = mix(tones.shade, "#10142A", 0.30)
+        # Both sides turn away from the viewer, more so further down.
+        side = svg_path(
+            f"M {inner + 14} 626 C {inner - 12} 690 {inner - 34} 760 {inner - 40} {_FLOOR} L {inner + 30} {_FLOOR} L {inner + 40} 640 Z"
+        )
+        drawing.fill(
+            side, LinearGradient(inner - 40, 0, inner, 0, ((0, with_alpha(shade, 0.0)), (1, with_alpha(shade, 0.60))))
+        )
+        side = svg_path(
+            f"M {m.arm + 22} 628 C {m.arm + 18} 690 {m.arm + 22} 760 {m.arm + 20} {_FLOOR} L {m.arm - 30} {_FLOOR} L {m.arm - 30} 700 Z"
+        )
+        drawing.fill(
+            side,
+            LinearGradient(m.arm - 4, 0, m.arm + 22, 0, ((0, with_alpha(shade, 0.36)), (1, with_alpha(shade, 0.0)))),
+        )
+        if has_short_sleeves:
+            drawing.stroke(
+                svg_path(
+                    f"M {m.arm - 6} {end - 14} C {m.arm + 20} {end - 2} {inner - 20} {end - 2} {inner + 3} {end - 14}"
+                ),
+                with_alpha(tones.shade, 0.8),
+                2.2,
+            )
+    if not has_short_sleeves:
+        folds = (
+            f"M {m.arm} 850 C {m.arm + 18} 866 {m.arm + 36} 870 {m.arm + 58} 862 M {inner} 812 C {inner - 14} 830 {inner - 30} 838 {inner - 52} 838 "
+            f"M {m.arm} 916 C {m.arm + 14} 934 {m.arm + 34} 940 {m.arm + 60} 930"
+        )
+        drawing.fill(tapered(folds, 6.0), with_alpha(shade, 0.5))
     return drawing.static_group()
 
 
 def _draw_shoulders(drawing: DisplayList, character: CharacterSpec) -> None:
-    # A broad neck comes with broad shoulders.
-    w = character.features.neck
-    x1, x2, x3, x4 = lerp(66, 42, w), lerp(104, 94, w), lerp(196, 190, w), lerp(250, 252, w)
-    text = (
-        f"M {x1 - 4} 1040 L {x1} 770 C {x1 + 3} 642 {x2} 596 {x3} 570 C {x4} 553 292 545 306 515 L 414 515 "
-        f"C 428 545 {720 - x4} 553 {720 - x3} 570 C {720 - x2} 596 {717 - x1} 642 {720 - x1} 770 L {724 - x1} 1040 Z"
-    )
-    tones = character.palette.clothes
-    shape = svg_path(text)
-    drawing.fill(shape, vertical_gradient(520, 780, tones.light, tones.base, tones.shade))
+    """Draw the torso."""
+    m, tones = _measure(character), character.palette.clothes
+    left = (
+        (360 - m.neck - 4, 532.0),
+        (304.0, 546.0), (250.0, 551.0), (m.shoulder, 568.0),
+        (m.shoulder - 30, 577.0), (m.armpit - 10, 618.0), (m.armpit, 690.0),
+        (m.armpit + 6, 760.0), (m.waist - 8, 830.0), (m.waist, 900.0),
+        (m.waist + 2, 960.0), (m.waist - 10, 1020.0), (m.waist - 16, _FLOOR),
+    )  # fmt: skip
+    right = tuple((2 * _AXIS - x, y) for x, y in reversed(left))
+    shape = cubic_path(*left, left[-1], right[0], *right)
+    drawing.fill(shape, _fabric(tones))
     with drawing.clipped(shape):
-        # Light from the left: the far arm and the side below it are in shadow.
-        drawing.fill(ellipse(220, 600, 110), glow(220, 600, 110, mix(tones.light, "#ffffff", 0.3), 0.30))
+        # Light from the left, and sides that turn away from it.
+        drawing.fill(ellipse(244, 610, 120), glow(244, 610, 120, mix(tones.light, "#ffffff", 0.3), 0.30))
         shade = mix(tones.shade, "#10142A", 0.28)
-        far = "M 574 628 C 564 700 560 820 562 1040 L 740 1040 L 740 600 C 700 560 600 560 574 628 Z"
-        drawing.fill(
-            svg_path(far),
-            LinearGradient(
-                560,
-                0,
-                660,
-                0,
-                ((0, with_alpha(shade, 0.42)), (0.5, with_alpha(shade, 0.20)), (1, with_alpha(shade, 0.34))),
-            ),
-        )
-        near = "M 146 628 C 156 700 160 820 158 1040 L 186 1040 C 184 820 176 700 146 628 Z"
-        drawing.fill(
-            svg_path(near), LinearGradient(150, 0, 186, 0, ((0, with_alpha(shade, 0.34)), (1, with_alpha(shade, 0.0))))
-        )
-    folds = (
-        "M 146 628 C 156 700 160 820 158 1040 M 168 690 C 180 706 186 716 204 724 M 160 760 C 176 768 184 770 196 768"
+        # The sides turn away from the viewer, and the far one is in shadow.
+        for x, width, alpha in ((m.armpit, 60, 0.40), (2 * _AXIS - m.armpit, -130, 0.50)):
+            inward = math.copysign(1, width)
+            side = svg_path(
+                f"M {x + 13 * inward} 634 C {x + width * 0.35} 720 {x + width} 780 {x + width} {_FLOOR} L {x - 60 * inward} {_FLOOR} L {x - 60 * inward} 640 Z"
+            )
+            stops = (
+                (0, with_alpha(shade, alpha)),
+                (0.45, with_alpha(shade, alpha * 0.42)),
+                (1, with_alpha(shade, 0.0)),
+            )
+            drawing.fill(side, LinearGradient(x, 0, x + width, 0, stops))
+    x = m.armpit
+    creases = tapered(
+        f"M {x + 2} 700 C {x - 2} 670 {x + 4} 640 {x + 20} 612 M {x + 4} 700 C {x + 22} 722 {x + 36} 730 {x + 62} 736 "
+        f"M {x + 8} 760 C {x + 24} 780 {x + 36} 786 {x + 58} 788",
+        5.0,
     )
-    drawing.stroke(_both_sides(folds), with_alpha(tones.shade, 0.55), 3)
+    drawing.fill(_both_sides(creases), with_alpha(shade, 0.50))
 
 
-def _draw_neck(drawing: DisplayList, character: CharacterSpec, *, bare: bool = True) -> None:
+def _neck(character: CharacterSpec, *, bare: bool = True) -> Layer:
+    drawing = DisplayList()
     skin = character.palette.skin
-    w = lerp(44, 61, character.features.neck)
+    w = _measure(character).neck
     shape = svg_path(
         f"M {360 - w} 420 C {360 - w} 480 {360 - w} 510 {360 - w - 14} 534 C {360 - w + 18} 586 {360 + w - 18} 586 "
         f"{360 + w + 14} 534 C {360 + w} 510 {360 + w} 480 {360 + w} 420 Z"
     )
-    drawing.fill(shape, vertical_gradient(440, 585, skin.shade, mix(skin.base, skin.shade, 0.5), skin.base))
-    with drawing.clipped(shape):
-        drawing.fill(ellipse(360, 432, 112, 78), with_alpha(mix(skin.shade, "#5A2030", 0.25), 0.55))
+    edge = mix(skin.base, skin.shade, 0.75)
+    round_ = (
+        (0, mix(skin.base, skin.shade, 0.45)),
+        (0.32, skin.base),
+        (0.62, mix(skin.base, skin.shade, 0.30)),
+        (1, edge),
+    )
+    drawing.fill(shape, LinearGradient(360 - w, 0, 360 + w, 0, round_))
+    # The shadow of the head, which fades downwards.
+    dark = mix(skin.shade, "#5A2030", 0.30)
+    stops = ((0, 0.85), (0.62, 0.70), (0.86, 0.22), (1, 0.0))
+    drawing.fill(shape, RadialGradient(366, 410, 140, tuple((at, with_alpha(dark, alpha)) for at, alpha in stops)))
     if bare and character.features.neck < 0.5:
-        drawing.stroke(_both_sides("M 338 556 C 346 566 350 570 352 574"), with_alpha(skin.shade, 0.5), 2)
+        bones = tapered("M 312 554 C 322 562 338 564 350 572 M 338 536 C 342 552 346 562 352 572", 5.0)
+        drawing.fill(_both_sides(bones), with_alpha(skin.shade, 0.5))
+    elif bare:
+        muscles = tapered("M 322 470 C 326 510 338 548 352 570", 7.0)
+        drawing.fill(_both_sides(muscles), with_alpha(skin.shade, 0.35))
+    return Layer(drawing.static_group(), follow=1.0)
 
 
-def _blazer(drawing: DisplayList, character: CharacterSpec) -> None:
-    tones, shirt = character.palette.clothes, character.palette.second
+# -- outfits ----------------------------------------------------------------------------------------------------------
+
+
+def _torso(character: CharacterSpec) -> DisplayList:
+    drawing = DisplayList()
     _draw_shoulders(drawing, character)
+    return drawing
+
+
+def _blazer(character: CharacterSpec) -> list[Layer]:
+    tones, shirt = character.palette.clothes, character.palette.second
+    drawing = _torso(character)
     drawing.fill(
         svg_path("M 296 530 C 300 620 330 690 360 740 C 390 690 420 620 424 530 Z"),
         vertical_gradient(520, 730, shirt.base, shirt.shade),
     )
-    _draw_neck(drawing, character)
-    drawing.stroke(svg_path("M 316 564 C 336 604 384 604 404 564"), with_alpha(shirt.shade, 0.9), 2.4)
-    lapel = (
-        "M 300 526 C 262 554 246 574 236 604 L 272 628 L 262 652 C 296 690 330 724 356 760 C 344 690 312 610 300 526 Z"
+    front = DisplayList()
+    front.stroke(svg_path("M 316 564 C 336 604 384 604 404 564"), with_alpha(shirt.shade, 0.9), 2.4)
+    lapel = svg_path(
+        "M 302 518 C 264 550 246 574 236 604 L 272 628 L 262 652 C 296 690 330 724 356 760 C 344 690 314 610 302 518 Z"
     )
-    drawing.fill(
-        svg_path(lapel), LinearGradient(240, 560, 350, 740, ((0, tones.light), (1, mix(tones.light, tones.base, 0.6))))
+    front.fill(lapel, LinearGradient(240, 560, 350, 740, ((0, tones.light), (1, mix(tones.light, tones.base, 0.6)))))
+    other = LinearGradient(
+        480, 560, 370, 740, ((0, mix(tones.light, tones.base, 0.35)), (1, mix(tones.light, tones.base, 0.9)))
     )
-    other = LinearGradient(480, 560, 370, 740, ((0, tones.light), (1, mix(tones.light, tones.base, 0.8))))
-    drawing.fill(mirror_path(svg_path(lapel), _AXIS), other)
-    edge = "M 300 526 C 312 610 344 690 356 760"
-    drawing.stroke(_both_sides(edge), with_alpha(tones.shade, 0.4), 2)
-    drawing.stroke(
-        svg_path("M 357 758 C 362 840 362 940 358 1040"), with_alpha(mix(tones.shade, "#000000", 0.3), 0.7), 2.6
-    )
+    front.fill(mirror_path(lapel, _AXIS), other)
+    front.stroke(_both_sides(svg_path("M 302 522 C 314 610 344 690 356 760")), with_alpha(tones.shade, 0.4), 2)
+    dark = mix(tones.shade, "#000000", 0.35)
+    front.stroke(svg_path(f"M 357 758 C 362 840 362 940 358 {_FLOOR}"), with_alpha(dark, 0.7), 2.6)
     for y in (800, 892):
-        drawing.fill(
-            ellipse(374, y, 8),
-            LinearGradient(368, y - 8, 380, y + 8, ((0, tones.light), (1, mix(tones.shade, "#000000", 0.35)))),
-        )
-    drawing.stroke(_both_sides("M 238 605 L 272 628 L 262 652"), with_alpha(tones.shade, 0.45), 2)
+        front.fill(ellipse(374, y, 8), LinearGradient(368, y - 8, 380, y + 8, ((0, tones.light), (1, dark))))
+    front.stroke(_both_sides(svg_path("M 238 605 L 272 628 L 262 652")), with_alpha(tones.shade, 0.45), 2)
+    return [Layer(drawing.static_group()), _neck(character), Layer(front.static_group())]
 
 
-def _crew(drawing: DisplayList, character: CharacterSpec) -> None:
-    _draw_shoulders(drawing, character)
-    _draw_neck(drawing, character)
-    _draw_collar(drawing, character, character.palette.clothes)
+def _crew(character: CharacterSpec) -> list[Layer]:
+    drawing = _torso(character)
+    return [Layer(drawing.static_group()), _neck(character), _collar(character, character.palette.clothes)]
 
 
-def _draw_collar(drawing: DisplayList, character: CharacterSpec, tones: Tones) -> None:
-    inner = lerp(56, 73, character.features.neck)
+def _collar(character: CharacterSpec, tones: Tones) -> Layer:
+    drawing = DisplayList()
+    inner = _measure(character).neck + 12
     a, b, c, d = 360 - inner, 360 + inner, 360 - inner - 15, 360 + inner + 15
     collar = svg_path(
-        f"M {a} 524 C {a + 12} 590 {b - 12} 590 {b} 524 L {d} 532 C {d - 6} 618 {c + 6} 618 {c} 532 Z"
+        f"M {a} 522 C {a + 12} 590 {b - 12} 590 {b} 522 L {d} 534 C {d - 6} 618 {c + 6} 618 {c} 534 Z"
     )  # fmt: skip
     drawing.fill(collar, vertical_gradient(530, 606, tones.shade, tones.light))
-    drawing.stroke(svg_path(f"M {c} 532 C {c + 6} 618 {d - 6} 618 {d} 532"), with_alpha(tones.shade, 0.55), 2)
+    drawing.stroke(svg_path(f"M {c} 534 C {c + 6} 618 {d - 6} 618 {d} 534"), with_alpha(tones.shade, 0.55), 2)
+    return Layer(drawing.static_group(), _COLLAR_FOLLOWS)
 
 
-def _turtleneck(drawing: DisplayList, character: CharacterSpec) -> None:
+def _turtleneck(character: CharacterSpec) -> list[Layer]:
     tones = character.palette.clothes
-    _draw_shoulders(drawing, character)
-    _draw_neck(drawing, character, bare=False)
-    w = lerp(44, 61, character.features.neck) + 10
+    torso = _torso(character)
+    chain, bead = svg_path("M 262 572 C 280 650 330 672 360 676 C 390 672 440 650 458 572"), character.palette.second
+    torso.stroke(chain, with_alpha(tones.shade, 0.5), 3.5)
+    torso.stroke(chain, bead.base, 2.2)
+    torso.fill(ellipse(360, 684, 10), LinearGradient(353, 676, 367, 694, ((0, bead.light), (1, bead.shade))))
+    drawing = DisplayList()
+    w = _measure(character).neck + 10
     roll = svg_path(
         f"M {360 - w} 496 C {360 - w + 26} 516 {360 + w - 26} 516 {360 + w} 496 C {360 + w + 7} 520 {360 + w + 10} 548 "
         f"{360 + w + 18} 570 C {360 + w - 20} 604 {360 - w + 20} 604 {360 - w - 18} 570 C {360 - w - 10} 548 {360 - w - 7} 520 "
@@ -138,73 +278,90 @@ def _turtleneck(drawing: DisplayList, character: CharacterSpec) -> None:
     drawing.fill(roll, LinearGradient(300, 500, 420, 600, ((0, tones.light), (0.5, tones.base), (1, tones.shade))))
     with drawing.clipped(roll):
         drawing.fill(ellipse(360, 488, 100, 34), glow(360, 488, 90, "#000000", 0.30))
-        for x in range(310, 420, 12):
-            drawing.stroke(
-                svg_path(f"M {x} 505 C {x - 1} 540 {x - 1} 560 {x + (x - 360) * 0.1:.1f} 600"),
-                with_alpha(tones.shade, 0.4),
-                2,
-            )
-    drawing.stroke(
-        svg_path(f"M {360 - w - 18} 570 C {360 - w + 20} 604 {360 + w - 20} 604 {360 + w + 18} 570"),
-        with_alpha(tones.shade, 0.8),
-        2.5,
-    )
-    chain, bead = svg_path("M 262 572 C 280 650 330 672 360 676 C 390 672 440 650 458 572"), character.palette.second
-    drawing.stroke(chain, with_alpha(tones.shade, 0.5), 3.5)
-    drawing.stroke(chain, bead.base, 2.2)
-    drawing.fill(ellipse(360, 684, 10), LinearGradient(353, 676, 367, 694, ((0, bead.light), (1, bead.shade))))
+        ribs = " ".join(
+            f"M {x} 500 C {x - 1} 540 {x - 1} 560 {x + (x - 360) * 0.1:.1f} 606" for x in range(306, 420, 9)
+        )
+        drawing.fill(tapered(ribs, 4.0), with_alpha(tones.shade, 0.55))
+    hem = svg_path(f"M {360 - w - 18} 570 C {360 - w + 20} 604 {360 + w - 20} 604 {360 + w + 18} 570")
+    drawing.stroke(hem, with_alpha(tones.shade, 0.8), 2.5)
+    # The roll is wide, and follows the neck in it.
+    return [Layer(torso.static_group()), _neck(character, bare=False), Layer(drawing.static_group(), 0.5)]
 
 
-def _hoodie(drawing: DisplayList, character: CharacterSpec) -> None:
+def _hoodie(character: CharacterSpec) -> list[Layer]:
     tones, under = character.palette.clothes, character.palette.second
+    torso = DisplayList()
     hood = svg_path(
         "M 232 566 C 236 500 272 468 300 458 L 420 458 C 448 468 484 500 488 566 C 440 610 280 610 232 566 Z"
     )
-    drawing.fill(hood, vertical_gradient(460, 600, tones.shade, mix(tones.shade, tones.base, 0.6)))
-    _draw_shoulders(drawing, character)
-    drawing.fill(
-        svg_path("M 294 530 L 426 530 C 420 590 395 640 360 662 C 325 640 300 590 294 530 Z"),
+    torso.fill(hood, vertical_gradient(460, 600, tones.shade, mix(tones.shade, tones.base, 0.6)))
+    _draw_shoulders(torso, character)
+    torso.fill(
+        svg_path("M 290 530 L 430 530 C 424 590 395 640 360 662 C 325 640 296 590 290 530 Z"),
         mix(under.base, under.shade, 0.35),
     )
-    _draw_neck(drawing, character)
-    _draw_collar(drawing, character, under)
-    side = "M 300 470 C 262 484 238 520 234 562 C 262 606 306 640 352 660 C 330 620 300 580 292 530 C 290 506 294 486 300 470 Z"
-    drawing.fill(svg_path(side), LinearGradient(234, 500, 350, 650, ((0, tones.light), (1, tones.base))))
-    drawing.fill(
-        mirror_path(svg_path(side), _AXIS),
+    pocket = svg_path(f"M 360 838 L 280 838 C 268 880 258 900 236 930 L 236 {_FLOOR}")
+    torso.stroke(_both_sides(pocket), with_alpha(tones.shade, 0.7), 2.6)
+    torso.stroke(svg_path(f"M 360 655 L 360 {_FLOOR}"), with_alpha(tones.shade, 0.7), 2.4)
+    sides = DisplayList()
+    side = svg_path(
+        "M 300 470 C 262 484 238 520 234 562 C 262 606 306 640 352 660 C 330 620 300 580 292 530 C 290 506 294 486 300 470 Z"
+    )
+    sides.fill(side, LinearGradient(234, 500, 350, 650, ((0, tones.light), (1, tones.base))))
+    sides.fill(
+        mirror_path(side, _AXIS),
         LinearGradient(486, 500, 370, 650, ((0, mix(tones.light, tones.base, 0.4)), (1, tones.base))),
     )
-    drawing.stroke(_both_sides("M 234 562 C 262 606 306 640 352 660"), with_alpha(tones.shade, 0.7), 2.4)
-    drawing.stroke(svg_path("M 360 655 L 360 1040"), with_alpha(tones.shade, 0.7), 2.4)
-    drawing.stroke(
-        _both_sides("M 360 838 L 280 838 C 268 880 258 900 236 930 L 236 1040"), with_alpha(tones.shade, 0.7), 2.6
-    )
-    drawing.stroke(_both_sides("M 326 634 C 322 660 324 690 320 716"), under.base, 4.5)
+    sides.stroke(_both_sides(svg_path("M 234 562 C 262 606 306 640 352 660")), with_alpha(tones.shade, 0.7), 2.4)
+    folds = tapered("M 292 478 C 264 504 254 540 260 582 M 284 500 C 272 530 280 580 308 616", 6.0)
+    sides.fill(_both_sides(folds), with_alpha(tones.shade, 0.45))
+    strings = DisplayList()
+    strings.stroke(_both_sides(svg_path("M 326 634 C 322 660 324 690 320 716")), under.base, 4.5)
+    strings.fill(_both_sides(ellipse(320, 719, 3.4, 5.0)), under.shade)
+    return [
+        Layer(torso.static_group()),
+        _neck(character),
+        _collar(character, under),
+        Layer(sides.static_group(), _COLLAR_FOLLOWS),
+        Layer(strings.static_group(), hangs_from=(360, 634)),
+    ]
 
 
-def _shirt(drawing: DisplayList, character: CharacterSpec) -> None:
+def _shirt(character: CharacterSpec) -> list[Layer]:
     tones, tie = character.palette.clothes, character.palette.second
-    _draw_shoulders(drawing, character)
-    inside = svg_path("M 296 512 C 300 560 330 590 360 596 C 390 590 420 560 424 512 Z")
-    drawing.fill(inside, vertical_gradient(520, 600, mix(tones.shade, "#566070", 0.25), tones.shade))
-    _draw_neck(drawing, character, bare=False)
-    blade = svg_path("M 344 586 L 376 586 L 384 632 L 402 790 L 408 1040 L 312 1040 L 318 790 L 336 632 Z")
-    drawing.fill(blade, vertical_gradient(590, 740, tie.light, tie.base, tie.base))
-    with drawing.clipped(blade):
-        drawing.stroke(
-            svg_path(" ".join(f"M 300 {y} L 420 {y - 66}" for y in range(696, 1110, 48))), with_alpha(tie.shade, 0.5), 8
+    torso = _torso(character)
+    inside = svg_path("M 292 512 C 296 560 330 592 360 600 C 390 592 424 560 428 512 Z")
+    torso.fill(inside, vertical_gradient(520, 600, mix(tones.shade, "#566070", 0.25), tones.shade))
+    front = DisplayList()
+    front.stroke(svg_path(f"M 360 600 L 360 {_FLOOR}"), with_alpha(mix(tones.shade, "#566070", 0.3), 0.5), 2.2)
+    blade = svg_path("M 344 586 L 376 586 L 384 632 L 402 790 L 408 1040 L 360 1074 L 312 1040 L 318 790 L 336 632 Z")
+    front.fill(
+        blade, LinearGradient(312, 0, 408, 0, ((0, tie.light), (0.45, tie.base), (1, mix(tie.base, tie.shade, 0.8))))
+    )
+    with front.clipped(blade):
+        stripes = svg_path(" ".join(f"M 300 {y} L 420 {y - 66}" for y in range(696, 1110, 48)))
+        front.stroke(stripes, with_alpha(tie.shade, 0.5), 8)
+        front.fill(
+            rectangle(300, 618, 120, 40),
+            vertical_gradient(620, 650, with_alpha(tie.shade, 0.7), with_alpha(tie.shade, 0.0)),
         )
-    drawing.fill(
-        svg_path("M 336 574 L 384 574 L 380 618 C 370 626 350 626 340 618 Z"),
+    front.fill(
+        svg_path("M 332 572 L 388 572 L 380 618 C 370 626 350 626 340 618 Z"),
         vertical_gradient(574, 624, tie.base, tie.shade),
     )
-    flap = "M 292 504 C 284 522 279 540 277 556 L 312 640 L 360 578 C 336 568 310 546 292 504 Z"
-    drawing.fill(
-        svg_path(flap), LinearGradient(290, 520, 330, 640, ((0, tones.light), (1, mix(tones.base, tones.shade, 0.25))))
-    )
+    flaps = DisplayList()
+    flap = svg_path("M 290 502 C 282 522 278 540 275 558 L 312 642 L 361 579 C 336 568 308 546 290 502 Z")
+    flaps.fill(flap, LinearGradient(290, 520, 330, 640, ((0, tones.light), (1, mix(tones.base, tones.shade, 0.25)))))
     other = LinearGradient(430, 520, 390, 640, ((0, tones.base), (1, mix(tones.base, tones.shade, 0.55))))
-    drawing.fill(mirror_path(svg_path(flap), _AXIS), other)
-    drawing.stroke(_both_sides("M 277 556 L 312 640 L 360 578"), with_alpha(mix(tones.shade, "#566070", 0.3), 0.7), 2.2)
+    flaps.fill(mirror_path(flap, _AXIS), other)
+    edge = svg_path("M 275 558 L 312 642 L 361 579")
+    flaps.stroke(_both_sides(edge), with_alpha(mix(tones.shade, "#566070", 0.3), 0.7), 2.2)
+    return [
+        Layer(torso.static_group()),
+        _neck(character, bare=False),
+        Layer(front.static_group()),
+        Layer(flaps.static_group(), _COLLAR_FOLLOWS),
+    ]
 
 
 _OUTFITS = {"blazer": _blazer, "crew": _crew, "turtleneck": _turtleneck, "hoodie": _hoodie, "shirt": _shirt}

@@ -7,15 +7,13 @@ from typing import TYPE_CHECKING
 
 from a2v.engine.drawing.colours import LinearGradient, RadialGradient, glow, mix, vertical_gradient, with_alpha
 from a2v.engine.drawing.display_list import DisplayList, Group
-from a2v.engine.drawing.geometry import Path, cubic_path, ellipse, lerp, rotate, scale, svg_path, translate
+from a2v.engine.drawing.geometry import Path, cubic_path, ellipse, lerp, rotate, scale, tapered, translate
+from a2v.engine.drawing.proportions import proportions
 
 if TYPE_CHECKING:
     from a2v.engine.characters import CharacterSpec
     from a2v.engine.drawing.geometry import Point, Transform
     from a2v.engine.face_pose import FacePose
-
-EYE_X, EYE_Y = 49.0, -6.0
-"""The position of the right eye in a face that looks straight ahead."""
 
 _WIDTH = 27.0
 _LASH = "#281518"
@@ -36,11 +34,11 @@ def socket(character: CharacterSpec) -> Group:
     shade = character.palette.skin.shade
     drawing.fill(ellipse(0, -2, 38), glow(0, -2, 38, shade, 0.28))
     if character.features.age > 0.25:
-        fold = svg_path("M -20 19 C -10 26 8 27 20 20")
-        drawing.stroke(fold, with_alpha(mix(shade, "#6B3030", 0.2), 0.55 * character.features.age), 2.0)
+        fold = tapered("M -22 18 C -10 27 8 28 23 19", 3.6)
+        drawing.fill(fold, with_alpha(mix(shade, "#6B3030", 0.2), 0.60 * character.features.age))
     if character.features.age > 0.5:
-        feet = svg_path("M 34 0 C 38 -2 42 -5 45 -8 M 35 5 C 40 5 44 5 48 4 M 34 10 C 38 12 42 14 45 17")
-        drawing.stroke(feet, with_alpha(mix(shade, "#6B3030", 0.2), 0.5 * character.features.age), 1.7)
+        feet = tapered("M 34 0 C 38 -2 42 -5 46 -9 M 35 5 C 40 5 44 5 49 4 M 34 10 C 38 12 42 14 46 18", 2.8)
+        drawing.fill(feet, with_alpha(mix(shade, "#6B3030", 0.2), 0.6 * character.features.age))
     return drawing.static_group()
 
 
@@ -149,23 +147,33 @@ def _draw_lashes(drawing: DisplayList, lashes: float, edge: tuple[Point, ...], s
 def brow(character: CharacterSpec) -> Group:
     """Return an eyebrow."""
     drawing = DisplayList()
-    t = lerp(0.85, 1.7, character.features.brows)
+    features = character.features
+    thick, arch = lerp(2.4, 5.4, features.brows), features.brow_arch
+    # The line that the brow follows: its inner end, the bend and the outer end.
+    inner, bend, tail = lerp(1.5, -0.5, arch), lerp(-2.0, -6.5, arch), lerp(0.0, 6.5, arch)
     shape = cubic_path(
-        (-27, 3.0), (-16, -3.0 * t), (6, -8.6 * t), (22, -5.6), (28, -4.2), (33, -1.0), (37, 4.2),
-        (28, -0.6), (18, -1.8), (8, -1.0), (-4, -0.2), (-14, 2.8), (-24, 7.6 * (0.7 + 0.3 * t)),
-        (-28, 8.6), (-30, 5.6), (-27, 3.0),
+        (-29, inner - thick * 0.15), (-16, inner - 1.5 - thick * 0.85), (4, bend - thick * 1.15), (17, bend - thick * 0.9),
+        (26, bend * 0.7 + tail * 0.1 - thick * 0.6), (33, tail * 0.6 - thick * 0.2), (38, tail),
+        (30, tail * 0.4 + bend * 0.3 + thick * 0.2), (20, bend * 0.85 + thick * 0.3), (8, bend * 0.9 + thick * 0.55),
+        (-4, bend * 0.7 + thick * 0.8), (-14, inner - 0.5 + thick * 0.9), (-25, inner + 1.2 + thick * 0.85),
+        (-31, inner + 1.5 + thick * 0.6), (-32, inner + thick * 0.2), (-29, inner - thick * 0.15),
     )  # fmt: skip
-    colour = mix(character.palette.hair.shade, character.palette.hair.base, 0.4)
-    drawing.fill(shape, colour, 0.94)
+    hair = character.palette.hair
+    colour = mix(hair.shade, hair.base, 0.4)
+    drawing.fill(
+        shape,
+        LinearGradient(-32, 0, 38, 0, ((0, with_alpha(colour, 0.55)), (0.35, colour), (1, with_alpha(colour, 0.92)))),
+    )
     return drawing.static_group()
 
 
-def brow_transform(pose: FacePose) -> Transform:
+def brow_transform(character: CharacterSpec, pose: FacePose) -> Transform:
     """Return the position of a brow relative to its eye."""
+    measures = proportions(character)
     return (
-        translate(0, -45 - pose.brow * 9 - pose.inner_brow * 2)
+        translate(0, -measures.brow_y - pose.brow * 9 - pose.inner_brow * 2)
         @ scale(1.04)
-        @ rotate(3 - pose.brow * 3 + pose.inner_brow * 10)
+        @ rotate(4.5 + measures.eye_slant * 0.85 - pose.brow * 3 + pose.inner_brow * 10)
     )
 
 
@@ -176,15 +184,20 @@ def glasses(character: CharacterSpec) -> Group:
     kind, colour = character.features.glasses, character.palette.accent
     if kind == "none":
         return drawing.static_group()
+    measures = proportions(character)
+    middle, y = measures.eye_x + 3, measures.eye_y + 4
     for side in (-1, 1):
-        x, y = side * 52, EYE_Y + 4
+        x = side * middle
         lens = ellipse(x, y, 39, 36) if kind == "round" else _rounded_square(x, y, 42, 31)
         drawing.fill(lens, with_alpha("#EAF4FF", 0.13))
         gleam = ((x - 24, y + 6), (x - 16, y - 14), (x - 10, y - 20), (x - 2, y - 26))
         drawing.stroke(cubic_path(*gleam, close=False), with_alpha("#ffffff", 0.30), 5)
         drawing.stroke(lens, colour, 5.0)
         drawing.stroke(lens, with_alpha("#ffffff", 0.14), 1.4)
-    drawing.stroke(svg_path("M -13 -6 C -8 -13 8 -13 13 -6"), colour, 5.0)
+    gap = middle - (39 if kind == "round" else 42)
+    drawing.stroke(
+        cubic_path((-gap, y - 4), (-gap * 0.6, y - 11), (gap * 0.6, y - 11), (gap, y - 4), close=False), colour, 5.0
+    )
     return drawing.static_group()
 
 
@@ -192,12 +205,15 @@ def draw_temples(
     drawing: DisplayList, character: CharacterSpec, hinges: tuple[float, float], ears: tuple[float, float]
 ) -> None:
     """Draw the temples of the glasses, from the hinges of the frame to the ears."""
+    y = proportions(character).eye_y + 6
     if character.features.glasses == "none":
         return
     for side, hinge, ear in zip((-1, 1), hinges, ears, strict=True):
         if (ear - hinge) * side <= 0:
             continue  # hidden behind the frame, which the turn has moved beyond the ear
-        arm = cubic_path((hinge, -9), (hinge + (ear - hinge) * 0.3, -13), (ear, -14), (ear, -12), close=False)
+        arm = cubic_path(
+            (hinge, y - 9), (hinge + (ear - hinge) * 0.3, y - 13), (ear, y - 14), (ear, y - 12), close=False
+        )
         drawing.stroke(arm, character.palette.accent, 4.5)
 
 

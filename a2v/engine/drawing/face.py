@@ -5,24 +5,23 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from a2v.engine.drawing.colours import LinearGradient, glow, mix, with_alpha
+from a2v.engine.drawing.colours import LinearGradient, RadialGradient, glow, mix, with_alpha
 from a2v.engine.drawing.display_list import DisplayList, Group
 from a2v.engine.drawing.geometry import (
     Path,
     closed_spline,
     ellipse,
     join_paths,
-    lerp,
     mirror_path,
     mirror_points,
+    rectangle,
     svg_path,
+    tapered,
 )
+from a2v.engine.drawing.proportions import AVERAGE_CHIN, AVERAGE_MOUTH_Y, proportions
 
 if TYPE_CHECKING:
     from a2v.engine.characters import CharacterSpec
-
-MOUTH_Y = 94.0
-"""The position of the closed lips."""
 
 
 def _with_open_jaw(points: list[tuple[float, float]], jaw: float) -> list[tuple[float, float]]:
@@ -49,38 +48,44 @@ def _turned(points: list[tuple[float, float]], yaw: float, pitch: float) -> list
 
 def face_outline(character: CharacterSpec, jaw: float, yaw: float = 0.0, pitch: float = 0.0) -> Path:
     """Return the outline from hairline to chin, with the jaw open by ``jaw`` (0 to 1), in a turned head."""
-    square = character.features.jaw
-    right = [
-        (0, -158), (66, -148), (104, -96), (112, -20), (lerp(106, 109, square), 46),
-        (lerp(87, 99, square), 100), (lerp(49, 70, square), 142), (lerp(21, 36, square), 159), (0, 162),
-    ]  # fmt: skip
+    right = proportions(character).outline
     return closed_spline(_turned(_with_open_jaw(mirror_points(right), jaw), yaw, pitch))
 
 
 @lru_cache(maxsize=64)
-def skin_gradient(character: CharacterSpec) -> LinearGradient:
-    """Return the fill of the face, lit from the upper left."""
+def skin_gradient(character: CharacterSpec) -> RadialGradient:
+    """Return the fill of the face, which is lit from the upper left and turns away from the light towards its edges."""
     skin = character.palette.skin
-    return LinearGradient(
-        -70, -150, 70, 160, ((0, skin.light), (0.45, skin.base), (1, mix(skin.base, skin.shade, 0.35)))
+    stops = (
+        (0, skin.light),
+        (0.40, mix(skin.light, skin.base, 0.8)),
+        (0.72, skin.base),
+        (1, mix(skin.base, skin.shade, 0.72)),
     )
+    return RadialGradient(-30, -46, 232, stops)
 
 
 @lru_cache(maxsize=64)
 def skin_shade(character: CharacterSpec) -> Group:
-    """Return the shadow on the far side of the face; to be clipped to its outline."""
+    """Return the soft shadow on the far side of the face and below its cheekbones; to be clipped to its outline."""
     drawing = DisplayList()
-    path = svg_path("M 60 -170 C 112 -100 118 20 84 90 C 64 132 30 156 -20 190 L 150 200 L 160 -160 Z")
-    skin = character.palette.skin
-    drawing.fill(path, with_alpha(skin.shade, 0.26))
+    shade = character.palette.skin.shade
+    far = LinearGradient(
+        34, 0, 122, 10, ((0, with_alpha(shade, 0.0)), (0.55, with_alpha(shade, 0.16)), (1, with_alpha(shade, 0.46)))
+    )
+    drawing.fill(rectangle(34, -170, 110, 380), far)
     return drawing.static_group()
 
 
 @lru_cache(maxsize=64)
 def chin_light(character: CharacterSpec) -> Group:
-    """Return the highlight of the chin, which moves with the jaw."""
+    """Return the highlight of the chin and the shadow below the lower lip, which move with the jaw."""
     drawing = DisplayList()
-    drawing.fill(ellipse(-10, 138, 34), glow(-10, 138, 34, _highlight(character), 0.36))
+    measures = proportions(character)
+    y = measures.chin - 22
+    drawing.fill(ellipse(-8, y, 32), glow(-8, y, 32, _highlight(character), 0.34))
+    fold = measures.mouth_y + 27
+    drawing.fill(ellipse(0, fold, 22, 9), glow(0, fold, 22, character.palette.skin.shade, 0.42))
     return drawing.static_group()
 
 
@@ -93,10 +98,13 @@ def ear(character: CharacterSpec) -> Group:
     """Return the right ear."""
     drawing = DisplayList()
     skin = character.palette.skin
+    outline = closed_spline([(-14, -24), (4, -26), (17, -30), (24, -10), (18, 16), (6, 34), (-4, 28), (-14, 20)])
+    edge = mix(skin.base, skin.shade, 0.5)
     drawing.fill(
-        closed_spline([(-14, -24), (4, -25), (17, -30), (24, -10), (18, 16), (6, 34), (-4, 28), (-14, 20)]), mix(skin.base, skin.shade, 0.28)
-    )  # fmt: skip
-    drawing.stroke(svg_path("M 6 -16 C 18 -18 17 4 8 14"), with_alpha(skin.shade, 0.75), 3)
+        outline, LinearGradient(-10, 0, 24, 6, ((0, edge), (0.5, mix(skin.base, skin.shade, 0.12)), (1, edge)))
+    )
+    drawing.fill(tapered("M 3 -18 C 12 -24 20 -16 17 -2 C 15 8 10 12 6 20", 4.0), with_alpha(skin.shade, 0.85))
+    drawing.fill(tapered("M 2 -8 C 9 -10 10 0 4 8", 3.4), with_alpha(skin.shade, 0.6))
     return drawing.static_group()
 
 
@@ -121,36 +129,62 @@ def earring(character: CharacterSpec) -> Group:
 
 @lru_cache(maxsize=64)
 def nose(character: CharacterSpec) -> Group:
-    """Return the nose: its shaded side, its highlight and its wings."""
+    """Return the nose: the shadow at the side of its bridge, its light, its wings and its nostrils."""
     drawing = DisplayList()
-    skin = character.palette.skin
-    side = svg_path("M -5 -24 C -7 2 -15 26 -18 38 C -15 48 0 51 6 48 C -2 36 -2 0 -5 -24 Z")
-    shade = LinearGradient(
-        -16,
-        0,
-        6,
-        0,
-        ((0, with_alpha(skin.shade, 0)), (0.4, with_alpha(skin.shade, 0.32)), (1, with_alpha(skin.shade, 0.02))),
+    skin, measures = character.palette.skin, proportions(character)
+    w, tip = measures.nose_width, measures.nose_tip
+    wing = tip - 11
+    line = mix(skin.shade, "#7A3028", 0.30)
+    # The bridge: its far side is in shadow, and light runs along its ridge.
+    side = svg_path(
+        f"M 5 -32 C 12 -18 8 {wing - 26} {w * 0.9:.1f} {wing} C {w * 0.8:.1f} {tip - 2} {w * 0.3:.1f} {tip} 2 {tip - 2} C 4 {wing - 18} 3 -8 5 -32 Z"
     )
-    drawing.fill(side, shade)
-    drawing.fill(ellipse(2, 30, 9, 13), glow(2, 30, 13, skin.light, 0.85))
-    wings = svg_path("M -17 38 C -16 47.5 -7 47 -4 48.8 C 0 51 5 50 8 47.5 C 13 46.5 16.5 44 17 38")
-    drawing.stroke(wings, with_alpha(mix(skin.shade, "#7A3028", 0.30), 0.8), 2.5)
+    drawing.fill(
+        side,
+        LinearGradient(
+            0,
+            0,
+            w,
+            0,
+            ((0, with_alpha(skin.shade, 0.0)), (0.55, with_alpha(skin.shade, 0.40)), (1, with_alpha(skin.shade, 0.10))),
+        ),
+    )
+    drawing.fill(ellipse(-1, wing - 34, 6, 36), glow(-1, wing - 34, 36, _highlight(character), 0.34))
+    # The tip: a ball of light, with a soft shadow below it.
+    drawing.fill(ellipse(0, tip + 3, w * 1.15), glow(0, tip + 3, w * 1.15, skin.shade, 0.42))
+    drawing.fill(ellipse(-1, tip - 14, w * 0.92), glow(-1, tip - 14, w * 0.92, _highlight(character), 0.75))
+    nostril = tapered(
+        f"M {w * 0.26:.1f} {tip - 2.4:.1f} C {w * 0.42:.1f} {tip - 5.2:.1f} {w * 0.62:.1f} {tip - 5.2:.1f} {w * 0.74:.1f} {tip - 3:.1f}",
+        3.2,
+    )
+    drawing.fill(join_paths(nostril, mirror_path(nostril)), with_alpha(mix(line, "#401418", 0.45), 0.75))
+    alar = tapered(
+        f"M {w * 0.86:.1f} {wing - 5:.1f} C {w * 1.12:.1f} {wing - 1:.1f} {w * 1.12:.1f} {tip - 2:.1f} {w * 0.72:.1f} {tip - 1.6:.1f}",
+        3.0,
+    )
+    base = tapered(
+        f"M {-w * 0.42:.1f} {tip - 0.5:.1f} C {-w * 0.2:.1f} {tip + 2.6:.1f} {w * 0.2:.1f} {tip + 2.6:.1f} {w * 0.42:.1f} {tip - 0.5:.1f}",
+        2.6,
+    )
+    drawing.fill(join_paths(alar, mirror_path(alar), base), with_alpha(line, 0.8))
     return drawing.static_group()
 
 
 @lru_cache(maxsize=64)
 def complexion(character: CharacterSpec) -> Group:
-    """Return highlights, blush, freckles and lines, which move with the features."""
+    """Return highlights, blush, freckles, moles and lines, which move with the features."""
     drawing = DisplayList()
     features, palette = character.features, character.palette
-    # The forehead and the cheekbone.
-    for x, y, radius in ((-28, -82, 76), (-62, 20, 34)):
-        drawing.fill(ellipse(x, y, radius), glow(x, y, radius, _highlight(character), 0.35))
+    measures = proportions(character)
+    # The cheekbone in the light.
+    drawing.fill(ellipse(-62, 22, 36), glow(-62, 22, 36, _highlight(character), 0.32))
     for side in (-1, 1):
-        drawing.fill(ellipse(side * 66, 50, 38), glow(side * 66, 50, 38, palette.blush, 0.60 * features.blush))
+        drawing.fill(ellipse(side * 66, 48, 40), glow(side * 66, 48, 40, palette.blush, 0.60 * features.blush))
     if features.freckles:
         _draw_freckles(drawing, character)
+    if features.mole != "none":
+        x, y = (-62.0, measures.mouth_y - 26) if features.mole == "cheek" else (31.0, measures.mouth_y - 19)
+        drawing.fill(ellipse(x, y, 2.7), with_alpha(mix(palette.skin.shade, "#2A1210", 0.62), 0.9))
     if features.age > 0.25:
         _draw_lines(drawing, character)
     return drawing.static_group()
@@ -168,16 +202,26 @@ def _draw_freckles(drawing: DisplayList, character: CharacterSpec) -> None:
 
 
 def _draw_lines(drawing: DisplayList, character: CharacterSpec) -> None:
-    age = character.features.age
+    age, measures = character.features.age, proportions(character)
     colour = mix(character.palette.skin.shade, "#6B3030", 0.2)
+    mouth, w = measures.mouth_y, measures.nose_width
     if character.features.beard != "full":
-        fold = svg_path("M 27 46 C 40 56 52 68 56 84")
-        drawing.stroke(join_paths(fold, mirror_path(fold)), with_alpha(colour, 0.62 * age), 2.4)
+        fold = tapered(
+            f"M {w + 8:.1f} {measures.nose_tip - 8:.1f} C {w + 23:.1f} {measures.nose_tip + 2:.1f} 53 {mouth - 26:.1f} 56 {mouth - 8:.1f}",
+            4.6,
+        )
+        drawing.fill(join_paths(fold, mirror_path(fold)), with_alpha(colour, 0.66 * age))
     if age > 0.5:
-        brow = svg_path("M -46 -100 C -20 -105 20 -105 46 -100 M -36 -86 C -14 -90 14 -90 36 -86")
-        drawing.stroke(brow, with_alpha(colour, 0.40 * age), 2.0)
-        chin = svg_path("M 60 104 C 63 112 62 120 58 126")
-        drawing.stroke(join_paths(chin, mirror_path(chin)), with_alpha(colour, 0.45 * age), 2.0)
+        brow = tapered(
+            "M -48 -100 C -20 -106 20 -106 48 -100 M -38 -85 C -14 -90 14 -90 38 -85 M -5 -34 C -7 -29 -7 -24 -5 -19",
+            3.6,
+        )
+        drawing.fill(brow, with_alpha(colour, 0.50 * age))
+        chin = tapered(
+            f"M 60 {mouth + 9:.1f} C 64 {mouth + 18:.1f} 62 {mouth + 27:.1f} 57 {mouth + 34:.1f} M 74 {mouth - 22:.1f} C 80 {mouth - 12:.1f} 81 {mouth:.1f} 77 {mouth + 12:.1f}",
+            3.8,
+        )
+        drawing.fill(join_paths(chin, mirror_path(chin)), with_alpha(colour, 0.48 * age))
 
 
 def draw_beard(drawing: DisplayList, character: CharacterSpec, jaw: float, yaw: float, pitch: float) -> None:
@@ -185,13 +229,16 @@ def draw_beard(drawing: DisplayList, character: CharacterSpec, jaw: float, yaw: 
     hair, kind = character.palette.hair, character.features.beard
     if kind not in ("full", "stubble"):
         return
+    measures = proportions(character)
+    chin, mouth = measures.chin - AVERAGE_CHIN, measures.mouth_y - AVERAGE_MOUTH_Y
     right = [
-        (0, 172), (36, 168), (72, 146), (99, 98), (109, 40), (112, -16),
-        (103, 24), (88, 58), (62, 66), (30, 58), (0, 60),
+        (0, 174 + chin), (40, 170 + chin), (78, 148 + chin), (112, 98 + chin * 0.5), (122, 40), (118, -16),
+        (103, 24), (88, 58 + mouth * 0.5), (62, 66 + mouth), (30, 58 + mouth), (0, 60 + mouth),
     ]  # fmt: skip
     both = _turned(_with_open_jaw(mirror_points(right), jaw), yaw, pitch)
     strength = 1.0 if kind == "full" else 0.38
-    stops = ((0, with_alpha(hair.base, 0.34 * strength)), (0.5, with_alpha(hair.base, 0.80 * strength)))
+    stops = ((0, with_alpha(hair.base, 0.30 * strength)), (0.34, with_alpha(hair.base, 0.80 * strength)))
     drawing.fill(
-        closed_spline(both), LinearGradient(0, 10, 0, 165, (*stops, (1, with_alpha(hair.shade, 0.92 * strength))))
+        closed_spline(both),
+        LinearGradient(0, 10, 0, 165 + chin, (*stops, (1, with_alpha(hair.shade, 0.94 * strength)))),
     )

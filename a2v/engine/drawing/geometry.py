@@ -29,6 +29,11 @@ class Path(NamedTuple):
     commands: tuple[int, ...]
     points: tuple[Point, ...]
 
+    def moved(self, transform: Transform) -> Path:
+        """Return the transformed path."""
+        a, b, c, d, e, f = transform
+        return Path(self.commands, tuple((a * x + c * y + e, b * x + d * y + f) for x, y in self.points))
+
 
 class Transform(NamedTuple):
     """An affine transform: ``x' = a·x + c·y + e``, ``y' = b·x + d·y + f``."""
@@ -133,6 +138,40 @@ def closed_spline(points: Sequence[Point]) -> Path:
         (ax, ay), (bx, by), (cx, cy), (dx, dy) = (points[(i + k) % count] for k in (-1, 0, 1, 2))
         path += [(bx + (cx - ax) / 6, by + (cy - ay) / 6), (cx - (dx - bx) / 6, cy - (dy - by) / 6), (cx, cy)]
     return cubic_path(*path)
+
+
+@lru_cache(maxsize=256)
+def tapered(text: str, width: float) -> Path:
+    """Return strands: lines with pointed ends, which are ``width`` wide in the middle.
+
+    Args:
+        text: The lines as SVG path data, each of an ``M`` and at least one ``C``.
+        width: In units.
+    """
+    path = svg_path(text)
+    outlines = []
+    starts = [number for number, command in enumerate(path.commands) if command == _MOVE]
+    first = 0
+    for start, end in zip(starts, [*starts[1:], len(path.commands)], strict=True):
+        count = 1 + 3 * (end - start - 1)
+        outlines.append(_strand(path.points[first : first + count], width / 2))
+        first += count
+    return join_paths(*outlines)
+
+
+def _strand(points: tuple[Point, ...], half: float) -> Path:
+    """Return the outline of a line of connected cubic curves."""
+    last = len(points) - 1
+    sides: tuple[list[Point], list[Point]] = ([], [])
+    for i, (x, y) in enumerate(points):
+        (ax, ay), (bx, by) = points[max(0, i - 1)], points[min(last, i + 1)]
+        length = math.hypot(bx - ax, by - ay) or 1.0
+        # A third beyond the half: the curve comes only so near to its handles.
+        away = half * 4 / 3 * math.sin(math.pi * i / last) / length
+        for side, sign in zip(sides, (1, -1), strict=True):
+            side.append((x - sign * (by - ay) * away, y + sign * (bx - ax) * away))
+    there, back = sides
+    return cubic_path(*there, *back[-2::-1])
 
 
 def mirror_points(right: Sequence[Point]) -> list[Point]:

@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING
 
 from a2v.engine.drawing.colours import LinearGradient, mix, vertical_gradient, with_alpha
 from a2v.engine.drawing.display_list import DisplayList, Group
-from a2v.engine.drawing.geometry import Path, closed_spline, ellipse, join_paths, mirror_path, mirror_points, svg_path
+from a2v.engine.drawing.geometry import (
+    Path,
+    closed_spline,
+    ellipse,
+    join_paths,
+    mirror_path,
+    mirror_points,
+    rotate,
+    svg_path,
+    tapered,
+    translate,
+)
 
 if TYPE_CHECKING:
     from a2v.engine.characters import CharacterSpec, Tones
@@ -18,8 +29,7 @@ if TYPE_CHECKING:
 def back(character: CharacterSpec) -> Group:
     """Return the hair behind the neck and the ears."""
     drawing = DisplayList()
-    if draw := _BACKS.get(character.features.hair):
-        draw(drawing, character.palette.hair)
+    _BACKS.get(character.features.hair, _cropped_back)(drawing, character.palette.hair)
     return drawing.static_group()
 
 
@@ -31,12 +41,18 @@ def front(character: CharacterSpec) -> Group:
     return drawing.static_group()
 
 
+def covers_ears(character: CharacterSpec) -> bool:
+    """Whether the hair hangs over the ears."""
+    return character.features.hair in ("long", "bob")
+
+
 @lru_cache(maxsize=64)
 def shadow(character: CharacterSpec) -> Group:
     """Return the shadow of the hair; to be clipped to the outline of the face."""
     drawing = DisplayList()
     colour = mix(character.palette.skin.shade, "#5A2628", 0.25)
-    drawing.fill(svg_path(_SHADOWS[character.features.hair]), with_alpha(colour, 0.40))
+    shade = LinearGradient(-30, -170, 0, 70, ((0, with_alpha(colour, 0.52)), (1, with_alpha(colour, 0.26))))
+    drawing.fill(svg_path(_SHADOWS[character.features.hair]), shade)
     return drawing.static_group()
 
 
@@ -58,8 +74,8 @@ def _long_back(drawing: DisplayList, hair: Tones) -> None:
         (0, 226),
     ]
     drawing.fill(closed_spline(mirror_points(right)), vertical_gradient(-190, 250, hair.base, hair.shade, hair.shade))
-    strands = svg_path("M 142 -20 C 150 60 160 130 146 214 M 128 40 C 132 110 140 160 118 230")
-    drawing.stroke(join_paths(strands, mirror_path(strands)), with_alpha(hair.light, 0.32), 4.5)
+    light = tapered("M 142 -20 C 150 60 162 130 146 226 M 128 20 C 132 110 142 160 116 236", 7.0)
+    drawing.fill(join_paths(light, mirror_path(light)), with_alpha(hair.light, 0.34))
 
 
 def _long_front(drawing: DisplayList, hair: Tones) -> None:
@@ -72,8 +88,20 @@ def _long_front(drawing: DisplayList, hair: Tones) -> None:
         svg_path(left),
         LinearGradient(-150, -190, -90, 160, ((0, hair.base), (0.35, hair.light), (0.7, hair.base), (1, hair.shade))),
     )
-    strands = "M -36 -182 C 20 -178 96 -150 124 -70 M -20 -196 C 50 -196 118 -150 138 -60 M 128 -40 C 136 30 136 90 140 150 M -52 -186 C -96 -150 -126 -110 -132 -40 M -136 -10 C -142 60 -142 100 -142 150"
-    drawing.stroke(svg_path(strands), with_alpha(_sheen(hair), 0.38), 4)
+    # Light that runs across the crown, then strands, which begin at the parting and end in points.
+    sheen = "M -24 -196 C 50 -190 112 -150 132 -64 M -60 -192 C -108 -152 -136 -104 -140 -30"
+    drawing.fill(tapered(sheen, 26), with_alpha(_sheen(hair), 0.20))
+    light = (
+        "M -28 -192 C 50 -190 118 -150 140 -50 C 148 10 148 80 146 150 M -36 -182 C 20 -178 96 -150 124 -70 "
+        "M 126 -20 C 132 60 134 120 128 186 M -48 -184 C -92 -152 -124 -108 -130 -40 C -134 20 -136 80 -132 150 "
+        "M -58 -192 C -108 -162 -140 -110 -146 -40"
+    )
+    drawing.fill(tapered(light, 6.0), with_alpha(_sheen(hair), 0.50))
+    dark = (
+        "M -40 -176 C 10 -164 80 -130 112 -54 M 148 -90 C 160 -30 158 40 156 100 "
+        "M -44 -178 C -80 -146 -112 -100 -118 -36 M -152 -70 C -162 -10 -158 50 -158 100"
+    )
+    drawing.fill(tapered(dark, 5.0), with_alpha(hair.shade, 0.75))
 
 
 def _bob_back(drawing: DisplayList, hair: Tones) -> None:
@@ -86,11 +114,17 @@ def _bob_front(drawing: DisplayList, hair: Tones) -> None:
     drawing.fill(
         svg_path(cap), LinearGradient(-120, -200, 130, 130, ((0, hair.light), (0.4, hair.base), (1, hair.shade)))
     )
-    strands = "M 34 -186 C -20 -150 -94 -116 -124 -60 M 20 -198 C -50 -176 -118 -140 -142 -70 M -138 -30 C -144 30 -142 70 -142 110 M 56 -184 C 96 -156 122 -110 130 -50 M 136 -10 C 142 40 142 80 140 112"
-    drawing.stroke(svg_path(strands), with_alpha(hair.light, 0.75), 4)
-    drawing.stroke(
-        svg_path("M -126 -20 C -128 30 -128 60 -132 96 M 122 -60 C 128 0 126 60 130 96"), with_alpha(hair.shade, 0.6), 3
+    light = (
+        "M 34 -186 C -20 -150 -94 -116 -124 -60 C -134 -20 -136 30 -134 84 M 26 -194 C -40 -170 -112 -138 -138 -70 "
+        "C -150 -20 -150 40 -148 92 M 0 -204 C -70 -186 -126 -150 -150 -84 M -122 -10 C -128 40 -132 70 -130 116 "
+        "M 50 -182 C 92 -152 120 -108 128 -46 C 134 0 134 50 132 96 M 60 -198 C 106 -170 136 -128 142 -64 M 142 -20 C 148 30 150 60 146 104"
     )
+    drawing.fill(tapered(light, 6.0), with_alpha(mix(hair.light, "#ffffff", 0.25), 0.75))
+    dark = (
+        "M 38 -180 C -8 -142 -78 -112 -112 -58 C -124 -10 -120 40 -126 104 M -142 -96 C -158 -40 -160 20 -158 70 "
+        "M 46 -178 C 80 -144 108 -104 116 -40 C 124 10 120 60 124 104 M 150 -90 C 160 -30 158 30 160 70"
+    )
+    drawing.fill(tapered(dark, 5.0), with_alpha(hair.shade, 0.60))
 
 
 def _cloud(y: float, rx: float, ry: float, *, start: float, end: float, count: int, size: float) -> Path:
@@ -117,11 +151,14 @@ def _curls_front(drawing: DisplayList, hair: Tones) -> None:
         crown,
         LinearGradient(-110, -230, 110, 0, ((0, mix(hair.base, hair.light, 0.55)), (0.45, hair.base), (1, hair.shade))),
     )
-    for i, (x, y, r) in enumerate(_RINGLETS):
-        curl = svg_path(
-            f"M {x - r} {y + r * 0.4:.1f} C {x - r} {y - r} {x + r * 0.8:.1f} {y - r} {x + r * 0.8:.1f} {y + r * 0.2:.1f}"
+    for number, (x, y, r) in enumerate(_RINGLETS):
+        # Open curls, which turn in different directions.
+        turn = 40 * (number % 5) - 80
+        arc = tapered(
+            f"M {-r} {r * 0.3:.1f} C {-r * 1.05:.1f} {-r * 0.9:.1f} {r * 0.7:.1f} {-r * 1.2:.1f} {r * 0.95:.1f} {-r * 0.1:.1f}",
+            4.6,
         )
-        drawing.stroke(curl, with_alpha(hair.light, 0.55 if i % 2 else 0.38), 3.4)
+        drawing.fill(arc.moved(translate(x, y) @ rotate(turn)), with_alpha(hair.light, 0.62 if number % 2 else 0.42))
 
 
 _RINGLETS = (
@@ -138,11 +175,17 @@ def _short_front(drawing: DisplayList, hair: Tones) -> None:
     )
     top = "M -92 -150 C -60 -190 20 -204 80 -176 C 40 -182 -20 -176 -56 -150 C -70 -140 -84 -136 -92 -150 Z"
     drawing.fill(svg_path(top), with_alpha(hair.light, 0.55))
-    drawing.stroke(
-        svg_path("M -80 -128 C -40 -160 30 -168 92 -140 M -60 -122 C -20 -142 40 -146 98 -116"),
-        with_alpha(hair.light, 0.45),
-        3.2,
+    light = (
+        "M -92 -122 C -60 -158 10 -172 100 -132 M -84 -112 C -40 -146 40 -152 108 -112 M -98 -140 C -64 -178 10 -190 96 -156 "
+        "M -80 -162 C -40 -190 20 -194 84 -172"
     )
+    drawing.fill(tapered(light, 5.0), with_alpha(hair.light, 0.50))
+    dark = "M -88 -116 C -50 -152 30 -162 104 -122 M -96 -130 C -60 -168 10 -182 98 -144"
+    drawing.fill(tapered(dark, 3.6), with_alpha(hair.shade, 0.7))
+    # The sides are shaved shorter.
+    side = "M 110 -26 C 116 -52 116 -80 110 -104 M 104 -50 C 108 -70 106 -88 100 -100"
+    both = join_paths(tapered(side, 5.0), mirror_path(tapered(side, 5.0)))
+    drawing.fill(both, with_alpha(hair.light, 0.28))
 
 
 def _tousled_front(drawing: DisplayList, hair: Tones) -> None:
@@ -158,9 +201,13 @@ def _tousled_front(drawing: DisplayList, hair: Tones) -> None:
         svg_path(cap), LinearGradient(-70, -225, 70, -30, ((0, hair.light), (0.42, hair.base), (1, hair.shade)))
     )
     light = "M -86 -176 C -66 -196 -36 -202 -14 -198 M -30 -200 C 0 -216 36 -208 60 -196 M 48 -196 C 76 -192 100 -176 108 -154 M -104 -130 C -98 -150 -84 -162 -66 -166 M 74 -160 C 92 -150 106 -128 112 -100"
-    drawing.stroke(svg_path(light), with_alpha(_sheen(hair), 0.7), 5)
-    dark = "M 66 -128 C 78 -142 84 -152 84 -166 M 22 -126 C 36 -138 42 -152 42 -168 M -44 -120 C -28 -132 -20 -146 -20 -162 M -98 -84 C -98 -108 -92 -124 -80 -140"
-    drawing.stroke(svg_path(dark), with_alpha(hair.shade, 0.6), 3.4)
+    light += (
+        " M -78 -150 C -70 -176 -52 -190 -30 -194 M -8 -140 C 4 -168 22 -184 50 -188 M 34 -120 C 48 -140 60 -160 84 -172 "
+        "M -66 -112 C -56 -130 -50 -146 -48 -166 M -112 -96 C -116 -72 -114 -50 -112 -34"
+    )
+    drawing.fill(tapered(light, 8.0), with_alpha(_sheen(hair), 0.62))
+    dark = "M 66 -128 C 78 -142 84 -152 84 -166 M 22 -126 C 36 -138 42 -152 42 -168 M -44 -120 C -28 -132 -20 -146 -20 -162 M -98 -84 C -98 -108 -92 -124 -80 -140 M 50 -108 C 62 -124 68 -140 68 -156 M 4 -106 C 18 -124 22 -140 22 -156 M -62 -104 C -54 -124 -52 -136 -54 -152 M 100 -84 C 110 -108 112 -130 108 -150"
+    drawing.fill(tapered(dark, 6.0), with_alpha(hair.shade, 0.7))
 
 
 def _receding_front(drawing: DisplayList, hair: Tones) -> None:
@@ -169,13 +216,18 @@ def _receding_front(drawing: DisplayList, hair: Tones) -> None:
     paint = LinearGradient(-60, -200, 60, -30, ((0, hair.light), (0.45, hair.base), (1, hair.shade)))
     drawing.fill(join_paths(svg_path(side), mirror_path(svg_path(side))), paint)
     drawing.fill(svg_path(top), paint)
-    drawing.stroke(
-        svg_path("M -84 -148 C -50 -176 20 -184 76 -158 M -60 -160 C -30 -176 16 -180 52 -170"),
-        with_alpha(hair.light, 0.8),
-        3,
+    light = (
+        "M -96 -128 C -60 -174 20 -186 84 -152 M -80 -138 C -40 -170 20 -174 66 -162 M -52 -176 C -20 -190 24 -190 56 -174 "
+        "M -64 -152 C -30 -172 10 -176 44 -166"
     )
-    greying = svg_path("M 116 -30 C 120 -60 118 -90 108 -116 M 110 -20 C 114 -50 110 -80 100 -106")
-    drawing.stroke(join_paths(greying, mirror_path(greying)), with_alpha(mix(hair.light, "#ffffff", 0.35), 0.7), 3)
+    drawing.fill(tapered(light, 5.0), with_alpha(hair.light, 0.8))
+    dark = "M -90 -132 C -54 -168 16 -178 78 -150 M -70 -158 C -30 -184 20 -186 62 -168"
+    drawing.fill(tapered(dark, 3.4), with_alpha(hair.shade, 0.7))
+    greying = (
+        "M 114 -20 C 121 -60 118 -96 106 -124 M 109 -16 C 114 -54 110 -86 98 -110 M 116 -50 C 120 -80 114 -106 102 -128"
+    )
+    grey = join_paths(tapered(greying, 4.6), mirror_path(tapered(greying, 4.6)))
+    drawing.fill(grey, with_alpha(mix(hair.light, "#ffffff", 0.35), 0.7))
 
 
 def _cropped_back(drawing: DisplayList, hair: Tones) -> None:
@@ -183,7 +235,7 @@ def _cropped_back(drawing: DisplayList, hair: Tones) -> None:
     drawing.fill(closed_spline(mirror_points(right)), vertical_gradient(-180, 0, hair.base, hair.shade))
 
 
-_BACKS = {"long": _long_back, "bob": _bob_back, "curls": _curls_back, "receding": _cropped_back}
+_BACKS = {"long": _long_back, "bob": _bob_back, "curls": _curls_back}
 _FRONTS = {
     "long": _long_front,
     "bob": _bob_front,

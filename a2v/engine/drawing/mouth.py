@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from a2v.engine.drawing.colours import LinearGradient, glow, mix, vertical_gradient, with_alpha
 from a2v.engine.drawing.geometry import Path, cubic_path, ellipse, join_paths, lerp, mirror_path, svg_path
+from a2v.engine.drawing.proportions import proportions
 
 if TYPE_CHECKING:
     from a2v.engine.characters import CharacterSpec
@@ -43,14 +44,14 @@ class _Lips(NamedTuple):
         return self.bottom - self.top
 
 
-def _measure(mouth: MouthShape, fullness: float) -> _Lips:
+def _measure(mouth: MouthShape, fullness: float, size: float) -> _Lips:
     opened = max(0.0, mouth.open)
     top = -2.0 - 6.5 * min(1.0, opened * 1.1) - 3.0 * mouth.round
     bottom = top if opened < _SHUT else top + opened * 48 + 4 * mouth.round
     pressed = 1 - 0.36 * mouth.press
     corner = -mouth.smile * 11 * (1 - 0.35 * opened) + opened * 13 + mouth.press
     return _Lips(
-        width=45 * mouth.wide * (1 - 0.16 * mouth.round),
+        width=45 * size * mouth.wide * (1 - 0.16 * mouth.round),
         # Rounded lips form a ring, with the corners halfway down.
         corner=lerp(corner, (top + bottom) / 2 + 1, mouth.round),
         top=top,
@@ -104,7 +105,7 @@ def _outer_lower(lips: _Lips) -> tuple[Point, ...]:
 
 def draw_mouth(drawing: DisplayList, character: CharacterSpec, mouth: MouthShape) -> None:
     """Draw the mouth with lips, teeth and tongue, a moustache, and the shadow below the lips."""
-    lips = _measure(mouth, character.features.lips)
+    lips = _measure(mouth, character.features.lips, proportions(character).mouth_width)
     skin = character.palette.skin
     floor = lips.bottom + lips.lower + 7
     if character.features.beard != "full":

@@ -204,13 +204,7 @@ def _leaflet(x: float, y: float, angle: float, length: float, width: float = 0.0
         (0, 0), (length * 0.25, -half * 1.3), (length * 0.7, -half), (length, 0),
         (length * 0.7, half), (length * 0.25, half * 1.3), (0, 0),
     )  # fmt: skip
-    place = translate(x, y) @ rotate(angle)
-    return Path(
-        blade.commands,
-        tuple(
-            (place.a * px + place.c * py + place.e, place.b * px + place.d * py + place.f) for px, py in blade.points
-        ),
-    )
+    return blade.moved(translate(x, y) @ rotate(angle))
 
 
 def _towards(x: float, y: float, angle: float, distance: float) -> tuple[float, float]:
