@@ -105,7 +105,7 @@ def arm(character: CharacterSpec) -> Group:
     sleeve = svg_path(
         f"M {m.shoulder + 14} 567 C {m.shoulder - 46} 584 {m.arm + 24} 612 {m.arm + 6} 700 "
         f"C {m.arm - 1} 736 {outer} 768 {outer} {end} C {m.arm + 20} {end + 12} {inner - 24} {end + 12} {inner + narrow} {end} "
-        f"C {inner + narrow / 2} {lerp(700, end, 0.66)} {inner + 4} {lerp(700, end, 0.33)} {inner + 6} 700 "
+        f"C {inner + narrow} {lerp(700, end, 0.6)} {inner + 16} {lerp(700, end, 0.3)} {inner + 18} 700 "
         f"C {inner + 14} 640 {inner + 40} 600 {m.shoulder + 14} 567 Z"
     )
     drawing.fill(sleeve, _fabric(tones))
@@ -163,7 +163,7 @@ def _draw_shoulders(drawing: DisplayList, character: CharacterSpec) -> None:
         for x, width, alpha in ((m.armpit, 60, 0.40), (2 * _AXIS - m.armpit, -130, 0.50)):
             inward = math.copysign(1, width)
             side = svg_path(
-                f"M {x + 13 * inward} 634 C {x + width * 0.35} 720 {x + width} 780 {x + width} {_FLOOR} L {x - 60 * inward} {_FLOOR} L {x - 60 * inward} 640 Z"
+                f"M {x + 15 * inward} 584 C {x + width * 0.08} 680 {x + width} 780 {x + width} {_FLOOR} L {x - 60 * inward} {_FLOOR} L {x - 60 * inward} 584 Z"
             )
             stops = (
                 (0, with_alpha(shade, alpha)),
