@@ -155,8 +155,17 @@ def test_landmarks_do_not_depend_on_the_size_of_the_picture(name: str) -> None:
 
 def test_pictures_without_a_face_are_refused() -> None:
     noise = np.random.default_rng(1).integers(0, 255, (800, 200, 3), np.uint8)
-    with pytest.raises(PortraitError, match=r"No face was found in the portrait\. Use a picture in which"):
+    with pytest.raises(PortraitError, match=r"No human face was found in the portrait\. Use a picture in which"):
         find_face(photo(noise))
+
+
+def test_what_only_resembles_a_face_is_refused() -> None:
+    """Animals do, as this person with a snout does: the landmarks find eyes and mouth."""
+    rgb, points = pixels("collins").copy(), face_points("collins")
+    left, right = points[[205, 425], 0].astype(int)
+    rgb[int(points[168, 1]) : int(points[13, 1]), left:right] = (60, 45, 35)
+    with pytest.raises(PortraitError, match="No human face was found"):
+        find_face(photo(rgb))
 
 
 def test_pictures_with_several_faces_are_refused_unless_one_is_cropped() -> None:
@@ -183,7 +192,7 @@ def test_small_faces_are_refused_by_their_size_in_the_file() -> None:
 
 @pytest.mark.extended
 def test_faces_that_are_tilted_too_far_are_refused() -> None:
-    with pytest.raises(PortraitError, match=r"No face|tilted by \d+ degrees"):
+    with pytest.raises(PortraitError, match=r"No human face|tilted by \d+ degrees"):
         find_face(photo(pixels("hopper").swapaxes(0, 1)))
 
 
@@ -206,7 +215,7 @@ def test_faces_that_look_elsewhere_are_refused(axes: tuple[int, int], message: s
 
 def test_faces_that_are_cut_off_are_refused() -> None:
     cut = pixels("hopper")[: int(face_points("hopper")[14, 1])]
-    with pytest.raises(PortraitError, match=r"cut off|No face"):
+    with pytest.raises(PortraitError, match=r"cut off|No human face"):
         find_face(photo(cut))
 
 

@@ -236,19 +236,30 @@ def _follow(face: Geometry, line: Array, score: Array, caution: float) -> Array:
         caution: What the largest offset costs, in the unit of the score.
     """
     columns, offsets, _ = _grid_along(face, line)
-    cost = caution * (offsets / offsets[-1]) ** 2 - score
-    steps = np.abs(np.arange(_STEPS)[:, None] - np.arange(_STEPS)) ** 2 * 0.05
-    best, came = cost.copy(), np.zeros(cost.shape, int)
-    for i in range(1, len(columns)):
-        total = best[i - 1][None, :] + steps
-        came[i] = total.argmin(1)
-        best[i] += total.min(1)
-    path = np.empty(len(columns), int)
-    path[-1] = best[-1].argmin()
-    for i in range(len(columns) - 1, 0, -1):
-        path[i - 1] = came[i, path[i]]
+    path = best_path(caution * (offsets / offsets[-1]) ** 2 - score, 0.05)
     # Towards the corners the best path may follow a wrinkle of the cheek.
     shift = offsets[path] * np.clip((1 - np.abs(columns) / face.mouth) * 6, 0, 1)
     window = np.hanning(9)[1:-1]
     shift = np.convolve(np.pad(shift, 3, mode="edge"), window / window.sum(), "valid")
     return (line + np.interp(table_places(face.mouth), columns, shift, left=0, right=0)).astype(np.float32)
+
+
+def best_path(cost: Array, bend: float) -> NDArray[np.intp]:
+    """Return the row of each column on the path with the lowest cost.
+
+    Args:
+        cost: Columns × rows.
+        bend: What a step to the next row costs; two rows cost four times as much.
+    """
+    columns, rows = cost.shape
+    steps = np.abs(np.arange(rows)[:, None] - np.arange(rows)) ** 2 * bend
+    best, came = cost.copy(), np.zeros(cost.shape, np.intp)
+    for i in range(1, columns):
+        total = best[i - 1][None, :] + steps
+        came[i] = total.argmin(1)
+        best[i] += total.min(1)
+    path = np.empty(columns, np.intp)
+    path[-1] = best[-1].argmin()
+    for i in range(columns - 1, 0, -1):
+        path[i - 1] = came[i, path[i]]
+    return path

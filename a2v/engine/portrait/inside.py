@@ -29,6 +29,8 @@ _CORNER = (0.48, 0.22, 0.19)
 """Inside of the corners of the mouth, where the cheeks are near."""
 _BLUE_OF_SKIN, _BLUE_OF_EYES = 0.85, 0.95
 """The ratio of blue to green in white light."""
+_WARMTH = np.array([0.9, 1.15, 1.3], np.float32)
+"""Exponents of a shadow for red, green and blue: the light in the shadow of lips comes from skin. Without that, teeth would be grey."""
 _WIDTHS = (0.33, 0.25, 0.20, 0.16, 0.12)
 """The widths of the teeth from the middle to the side, in half widths of the mouth."""
 _LEFT, _TOP, _WIDTH, _HEIGHT = -1.15, -0.8, 2.3, 1.8
@@ -91,9 +93,9 @@ class Inside:
         if not self._own:
             # Little light falls between lips that are hardly open.
             shadow *= 0.80 + 0.20 * min(1.0, opening / (0.35 * half))
-        # Rounded lips leave the teeth in the shade. The light there comes from skin, so it is warm; without that they would be grey.
-        warm = (1 - 0.75 * min(1.0, mouth.round) ** 2.5) ** np.array([1, 1.4, 1.5], np.float32)
-        colours += (teeth * shadow[:, None] * warm - colours) * opacity[:, None]
+        # Rounded lips leave the teeth in the shade.
+        shadow = shadow * (1 - 0.75 * min(1.0, mouth.round) ** 2.5)
+        colours += (teeth * shadow[:, None] ** _WARMTH - colours) * opacity[:, None]
         colours *= (1 - 0.55 * smoothstep((np.abs(x) - 0.45) / 0.6) * (0.4 if self._own else 1.0))[:, None]
         # Black tips would look like a second pair of corners.
         corner = smoothstep((np.abs(x) - 0.68) / 0.27) * 0.9
@@ -156,7 +158,7 @@ class Inside:
             shade = np.where(on, arch * (1 - gap), shade)
             left += width
         opacity = np.where(x < left, smoothstep((bottom - y) / 0.05 + 0.5), 0)
-        colours *= shade[..., None]
+        colours *= shade[..., None] ** _WARMTH
         # The edge of a tooth is slightly translucent.
         colours *= (0.90 + 0.10 * smoothstep((bottom - y) / 0.08))[..., None]
         return colours, np.asarray(opacity, np.float32)
@@ -217,8 +219,8 @@ def _white(face: Geometry, rgb: NDArray[np.uint8]) -> Array:
     brightness = eyes.mean(1)
     white = eyes[brightness >= np.percentile(brightness, 85)].mean(0)
     level = float(np.clip(white.mean() * 1.08, max(90.0, 0.97 * float(skin.max())), 245))
-    # Hardly any tint: the white of an eye is small, and next to it is skin.
-    tint = 0.7 + 0.3 * white / max(1.0, float(white.mean()))
+    # Little tint: the white of an eye is small, and next to it is skin, from which some of the light in a mouth comes.
+    tint = 0.6 + 0.2 * white / max(1.0, float(white.mean())) + 0.2 * skin / max(1.0, float(skin.mean()))
     # But yellow light, or yellow varnish, colours skin and eyes alike.
     yellow = min(1.0, max(0.5, _blueness(skin) / _BLUE_OF_SKIN, _blueness(white) / _BLUE_OF_EYES))
     tint[1:] = tint[1] * yellow**0.2, min(tint[2], tint[1] * yellow)

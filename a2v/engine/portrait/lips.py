@@ -78,9 +78,11 @@ class Lips:
         self._near = ends * np.exp(-((x / 0.95) ** 2))
         self._near_corners = ends * np.exp(-(((wide - 1.08) / 0.5) ** 2))
         self._edges = np.stack([face.upper, face.lower])
-        # How far the corners are from the middle of the upper lip: they are above it in a smile.
-        raised = face.upper[TABLE_SIZE // 2] - np.interp(np.sign(x), x, face.upper)
-        self._to_level = ends * raised * np.where(wide < 1, wide**2, np.exp(-(((wide - 1) / 0.8) ** 2)))
+        # How far the edge of the upper lip is from a level line through its middle.
+        middle = face.upper[TABLE_SIZE // 2]
+        raised = middle - np.interp(np.sign(x), x, face.upper)
+        bent = np.where(wide < 1, middle - face.upper, raised * np.exp(-(((wide - 1) / 0.8) ** 2)))
+        self._to_level = ends * np.convolve(np.pad(bent, 4, mode="edge"), np.full(9, 1 / 9), "valid")
         # How broad a smile is, 0 to 1. A small ring would pull the folds beside its corners into the lips, and bend their edge.
         self._smiling = min(1.0, max(0.0, face.gap - OPEN_GAP) / 0.12)
 
@@ -126,7 +128,7 @@ class Lips:
         if face.gap >= OPEN_GAP:
             # Little more can be seen of the picture's teeth than it shows.
             upper = np.maximum(upper, np.float32(-0.045 * face.mouth))
-        upper = upper + (0.7 - 0.25 * self._smiling) * rounded * self._to_level
+        upper = upper + (0.9 - 0.35 * self._smiling) * rounded * self._to_level
         narrowed = (0.31 - 0.13 * self._smiling) * rounded + 0.2 * (1.0 - min(1.1, mouth.wide)) * (1 - rounded)
         swell = 0.26 * mouth.round - 0.22 * mouth.press
         return _Motion(

@@ -83,8 +83,9 @@ class PortraitPainter:
         self._inside = Inside(face, rgb)
         if blinks is None:
             blinks = not wears_glasses(rgb, face)
-        self._lids = [Lids(face, eye) for eye in face.eyes] if blinks else []
-        self._gazes = [Gaze(face, eye, rgb) for eye in face.eyes] if blinks else []
+        lids = [Lids(face, eye, rgb) for eye in face.eyes] if blinks else []
+        self._lids = lids if all(lid.covers for lid in lids) else []
+        self._gazes = [Gaze(face, eye, rgb) for eye in face.eyes] if self._lids else []
         mouth_box = _frame_box(face, self._lips.reach)
         self._mouth_grid = self._within(_with_margin(mouth_box, step), self._grid)
         half = face.mouth
@@ -213,7 +214,7 @@ class PortraitPainter:
         target[moved] = self._colours_at(sources)
         if pose.blink > LIDS_AT_REST:
             lid = lids.close(in_face, pose.blink)
-            mixed = target + (self._colours_at(lid.source) - target) * lid.coverage[..., None]
+            mixed = target + (rgb_to_uvya(lid.colours) - target) * lid.coverage[..., None]
             target[:] = (mixed + np.float32(0.5)).astype(np.uint8)
 
     def _colours_at(self, places: Array) -> Array:
