@@ -91,7 +91,7 @@ async def test_invalid_portraits_are_reported_and_do_not_affect_others(folder: P
     found = await Catalogue(folder).current()
     assert found.specs["good"].display_name == "Leo"
     problems = {problem.name: str(problem) for problem in found.problems}
-    assert "not a JPEG, PNG or WebP picture" in problems["text.webp"]
+    assert "must be a JPEG, PNG or WebP file" in problems["text.webp"]
     assert "crop must be [left, top, right, bottom]" in problems["crop.toml"]
     assert "did you mean background?" in problems["unknown.toml"]
     assert "a colour is written like" in problems["colour.toml"]
