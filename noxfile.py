@@ -52,7 +52,10 @@ IN_PARALLEL = ["-n", "auto", *STEALING]
 LARGEST_WHEEL = 3_500_000
 EXTRAS = [name for name in PYPROJECT["project"]["optional-dependencies"] if name != "all"]
 COVERED_IN_FULL = ["*/_core/*", "*/_async/*", "*/_sync/*", "*/_values/*", "*/a2v/errors.py"]
-# The tests that cover them; measuring the rest too would take minutes more.
+DEFAULT_SET = "not extended"
+# Where simulations are.
+SIMULATED = ["tests/core", "tests/async_"]
+# The tests that cover them, but for simulations; measuring the rest too would take minutes more.
 MEASURED = [
     "tests/core",
     "tests/async_",
@@ -93,11 +96,15 @@ def _install_wheel(session: nox.Session, *others: str, extras: str = "[all]") ->
     session.install("--force-reinstall", "--no-deps", str(wheel))
 
 
-def _run_in_parallel(session: nox.Session, *commands: list[str], env: dict[str, str] | None = None) -> None:
-    """Run commands next to each other; the output of each is printed when it ends."""
+def _run_in_parallel(
+    session: nox.Session, *commands: list[str], env: dict[str, str] | None = None, show: bool = True
+) -> None:
+    """Run commands next to each other; the output of each is printed when it ends, or only if it fails."""
 
     def run(command: list[str]) -> None:
-        print(session.run(*command, env=env, silent=True), flush=True)
+        output = session.run(*command, env=env, silent=True)
+        if show:
+            print(output, flush=True)
 
     with ThreadPoolExecutor() as pool:
         for done in [pool.submit(run, command) for command in commands]:
@@ -129,12 +136,18 @@ def tests(session: nox.Session) -> None:
         session.run("pytest", *session.posargs)
         return
     session.run("coverage", "erase")
+    measured = [*MEASURED, "-m", f"{DEFAULT_SET} and not simulation"]
+    others = [f"--ignore={path}" for path in MEASURED]
+    # Once, so that the workers find tests and libraries compiled, instead of each compiling them.
+    for_workers = [["pytest", "--collect-only", "-qq", *chosen] for chosen in (measured, others)]
+    _run_in_parallel(session, *for_workers, show=False)
     # Those that are not measured mostly wait, for processes and sockets, so more of them than processors are run at once.
     processors = os.cpu_count() or 1
     _run_in_parallel(
         session,
-        ["coverage", "run", "-m", "pytest", "-n", str(processors), *STEALING, *MEASURED],
-        ["pytest", "-n", str(2 * processors), *STEALING, *(f"--ignore={path}" for path in MEASURED)],
+        ["coverage", "run", "-m", "pytest", "-n", str(processors), *STEALING, *measured],
+        ["pytest", "-n", str(2 * processors), *STEALING, *others],
+        ["pytest", *SIMULATED, "-m", f"{DEFAULT_SET} and simulation"],
     )
     session.run("coverage", "combine", "--quiet")
     session.run("coverage", "report", f"--include={','.join(COVERED_IN_FULL)}", "--fail-under=100")

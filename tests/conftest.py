@@ -85,25 +85,17 @@ ON_BOTH_BACKENDS = {
     "test_toxics.py",
     "test_watch_many.py",
 }
-# Tests of these modules that simulate minutes with many requests: they are about the limit of requests, not the backend.
-ON_ASYNCIO = {
-    "test_a_quick_call_amid_a_large_batch",
-    "test_a_thousand_waiters_cost_what_one_costs",
-    "test_two_clients_with_one_token_learn_of_each_other",
-    "test_where_the_server_lists_videos_one_request_looks_at_all",
-    "test_within_the_limit_whatever_the_servers_clock_says",
-}
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
     """Mark what belongs to the extended set by its kind.
 
     Tests that talk to an object store; the code of docs/staging.md does so in the default set. And tests on trio, except in
-    the first modules above.
+    the modules above; simulations, which are about the limit of requests and not about the backend, also there.
     """
     parameters = getattr(getattr(item, "callspec", None), "params", {})
     on_trio = any(isinstance(value, str) and value == "trio" for value in parameters.values())
-    needs_trio = item.path.name in ON_BOTH_BACKENDS and getattr(item, "originalname", "") not in ON_ASYNCIO
+    needs_trio = item.path.name in ON_BOTH_BACKENDS and not item.get_closest_marker("simulation")
     if {"bucket", "blobs"} & set(getattr(item, "fixturenames", ())) or (on_trio and not needs_trio):
         item.add_marker("extended")
 

@@ -20,6 +20,7 @@ import pytest
 
 import a2v
 from a2v.testing import Server
+from tests.sets import one_by_default
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 AUDIO = "https://example.com/hello.wav"
@@ -235,7 +236,7 @@ def test_the_service_says_whether_to_try_again(web: httpx.Client, a2v_server: Se
     assert len(service.submissions) == 1
 
 
-@pytest.mark.parametrize("status", [401, 403])
+@pytest.mark.parametrize("status", one_by_default(401, 403))
 def test_the_service_does_not_blame_its_users_for_its_token(web: httpx.Client, a2v_server: Server, status: int) -> None:
     a2v_server.service.refuse("video.generate", status, "the account of ACME has no quota")
     refused = order(web)

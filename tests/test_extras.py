@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.sets import one_by_default
+
 PROBES = {
     "cli": ("cyclopts", "import sys; sys.argv = ['a2v', '--version']; from a2v.cli import main; main()"),
     "engine": ("av", "from a2v.engine import LocalEngine, Settings, create_app, serve; LocalEngine()"),
@@ -23,7 +25,7 @@ def python(code: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=300)
 
 
-@pytest.mark.parametrize("extra", PROBES)
+@pytest.mark.parametrize("extra", one_by_default(*PROBES))
 def test_an_extra_works_or_says_what_to_install(extra: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package, probe = PROBES[extra]
     monkeypatch.chdir(tmp_path)

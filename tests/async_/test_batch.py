@@ -376,6 +376,7 @@ def test_invalid_names_are_refused(name) -> None:
         a2v.Job("eva_a0008", AUDIO, name)
 
 
+@pytest.mark.simulation
 async def test_a_hundred_jobs(service, make_client) -> None:
     service.lists_videos = True
     async with make_client(rate_limit=30) as client, client.batch(jobs(*[None] * 100)) as batch:

@@ -8,6 +8,7 @@ import anyio
 import pytest
 
 import a2v
+from tests.sets import one_by_default
 
 pytestmark = [pytest.mark.anyio, pytest.mark.virtual_time]
 
@@ -20,6 +21,7 @@ def jobs(*names: str) -> list[a2v.Job]:
     return [a2v.Job("eva_a0008", f"https://example.com/{name}.wav", name) for name in names]
 
 
+@pytest.mark.simulation
 @pytest.mark.parametrize(
     ("look", "hours"),
     [
@@ -61,7 +63,8 @@ async def test_the_next_run_waits_for_it_again_and_pays_for_nothing(service, mak
     assert service.posts == 1
 
 
-@pytest.mark.parametrize("hours", [25, pytest.param(80, marks=pytest.mark.extended)])
+@pytest.mark.simulation
+@pytest.mark.parametrize("hours", one_by_default(25, 80))
 async def test_without_a_limit_a_batch_waits_for_days(service, make_client, hours) -> None:
     service.plans = {"v1": [(0, STUCK), (hours * HOUR, service.plan[-1][1])]}
     async with make_client() as client, client.batch(jobs("a"), render_timeout=None) as batch:

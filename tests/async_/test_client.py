@@ -16,6 +16,7 @@ import a2v
 from a2v._async.requests import network
 from a2v._core.settings import Secret
 from tests.labels import label
+from tests.sets import one_by_default
 
 JOB = {"model_id": "eva_a0008", "audio_url": "https://example.com/hello.wav"}
 TOKEN = "canary-0123456789-abcdefghij"
@@ -180,7 +181,7 @@ def test_the_token_is_in_no_repr(service, make_client) -> None:
 # -- event loops ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("with_context", [True, False])
+@pytest.mark.parametrize("with_context", one_by_default(True, False))
 def test_one_client_in_several_event_loops(run, dial, loopback, with_context) -> None:
     """No connection of one loop is used in the next, and none is left open: a warning would fail the test."""
     client = dial()

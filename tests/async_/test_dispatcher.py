@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 import a2v
+from tests.sets import one_by_default
 
 pytestmark = [pytest.mark.anyio, pytest.mark.virtual_time]
 
@@ -81,6 +82,7 @@ async def polls_for(count: int, service, make_client) -> int:
     return len(service.requests) - before
 
 
+@pytest.mark.simulation
 async def test_a_thousand_waiters_cost_as_many_requests_as_one(service, make_client) -> None:
     one = await polls_for(1, service, make_client)
     assert await polls_for(1000, service, make_client) == one
@@ -102,7 +104,7 @@ async def _wait_at_most(client: a2v.AsyncA2V, video_id: str, timeout: float) -> 
         await client.videos.task(video_id).wait()
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", one_by_default(*range(5)))
 async def test_random_cancellations_lose_no_waiter_and_leave_nothing_behind(limited, service, seed) -> None:
     chance = random.Random(seed)
     limit, client = limited()
@@ -131,6 +133,7 @@ async def test_random_cancellations_lose_no_waiter_and_leave_nothing_behind(limi
     assert limit.refused == 0
 
 
+@pytest.mark.simulation
 @pytest.mark.parametrize("skew", [0, -90, 3600, -86400 * 365])
 async def test_the_limit_holds_whatever_the_servers_clock_says(limited, service, skew) -> None:
     limit, client = limited(skew=skew)
@@ -141,6 +144,7 @@ async def test_the_limit_holds_whatever_the_servers_clock_says(limited, service,
     assert limit.most > 20  # the limit is used
 
 
+@pytest.mark.simulation
 async def test_a_call_is_quick_during_a_large_batch(limited, service) -> None:
     _, client = limited()
     service.plan = [(0, {"status": "pending"}), (1800, FINISHED)]
@@ -154,6 +158,7 @@ async def test_a_call_is_quick_during_a_large_batch(limited, service) -> None:
     assert max(waits) < 15
 
 
+@pytest.mark.simulation
 async def test_two_clients_with_one_token_stay_within_the_limit(limited, service) -> None:
     limit, client = limited()
     service.plan = [(0, {"status": "pending"}), (900, FINISHED)]
@@ -170,6 +175,7 @@ async def test_two_clients_with_one_token_stay_within_the_limit(limited, service
     assert limit.refused <= 0.02 * len(service.requests) + 2
 
 
+@pytest.mark.simulation
 async def test_video_list_replaces_polls_of_single_videos(service, make_client) -> None:
     service.lists_videos = True
     service.plan = [(0, {"status": "pending"}), (600, FINISHED)]

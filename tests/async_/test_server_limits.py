@@ -119,6 +119,7 @@ async def test_each_success_of_the_client_starts_the_ten_minutes_again(service, 
     assert service.posts == 31
 
 
+@pytest.mark.simulation
 async def test_a_request_that_alone_is_throttled_ends_after_a_day(service, make_client) -> None:
     """Such as submissions to an account that has used up its quota, while polls succeed."""
     service.replies["video.generate"] = [httpx.Response(429, headers={"retry-after": "120"})]

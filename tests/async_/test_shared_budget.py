@@ -106,6 +106,7 @@ async def call(client: a2v.AsyncA2V, waits: list[float] | None = None) -> None:
 # -- one rate limit ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.simulation
 @pytest.mark.parametrize("blocks", [False, True])
 async def test_clients_never_exceed_the_limit_together(service, blocks) -> None:
     make = partial(a2v.AsyncA2V, TOKEN, base_url="https://a2v.example", budget=Breakable(blocks=blocks))
@@ -386,6 +387,7 @@ async def test_the_lowest_rate_limit_counts_for_all(service, make) -> None:
 # -- one schedule -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.simulation
 @pytest.mark.parametrize("lists_videos", [False, True])
 async def test_a_poll_serves_all_clients(service, make, lists_videos) -> None:
     """Five clients that wait for the same videos cost as many requests as one."""
@@ -608,6 +610,7 @@ async def test_a_clock_that_is_set_delays_requests_by_a_window_at_most(service, 
 # -- an unreachable store ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.simulation
 @pytest.mark.parametrize("blocks", [False, True])
 async def test_without_the_store_clients_use_their_share(service, blocks, caplog) -> None:
     caplog.set_level(logging.INFO, "a2v")
@@ -664,6 +667,7 @@ async def test_a_full_store_is_reported_once(service, blocks, caplog) -> None:
     assert len([record for record in caplog.records if record.levelno == logging.WARNING]) == 1
 
 
+@pytest.mark.simulation
 async def test_a_store_that_comes_and_goes_pays_for_nothing_twice(service, make, budget) -> None:
     async def toggle() -> None:
         while True:

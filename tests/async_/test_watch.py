@@ -471,6 +471,7 @@ async def test_several_watchers_at_once(service, make_client) -> None:
     assert seen == {n: ["pending", "in_progressing", "finished"] for n in range(5)}
 
 
+@pytest.mark.simulation
 async def test_a_hundred_videos_for_hours(service, make_client) -> None:
     async with make_client() as client:
         tasks = [await client.videos.generate(**JOB) for _ in range(100)]

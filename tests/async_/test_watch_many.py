@@ -141,6 +141,7 @@ async def seen_by(*, busy: float, others: bool) -> tuple[float, int]:
         return anyio.current_time() - began, len(service.polls) - before
 
 
+@pytest.mark.simulation
 async def test_a_slow_consumer_sees_as_much_as_a_fast_one_for_as_many_polls() -> None:
     took, polls = await seen_by(busy=0, others=True)
     for others in (False, True):

@@ -20,6 +20,7 @@ import pytest
 
 from a2v import read_journal
 from a2v.testing import Reply
+from tests.sets import one_by_default
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 
@@ -407,7 +408,7 @@ class TestInterruptions:
         manifest(HEAD + "eva,https://x/1.wav,,\neva,https://x/slow2.wav,,\neva,https://x/3.wav,,\n")
         return rendering
 
-    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    @pytest.mark.parametrize("number", one_by_default(signal.SIGINT, signal.SIGTERM))
     def test_ctrl_c_prints_the_command_that_continues_and_it_does(self, a2v, started, slow, number, tmp_path) -> None:
         command = [*BATCH, "--max-in-flight", "1", "--report", "report.json"]
         with started(*command) as process:

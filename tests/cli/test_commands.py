@@ -11,6 +11,7 @@ import pytest
 
 from a2v import Character
 from a2v.testing import Reply
+from tests.sets import one_by_default
 
 URL = "/files/v1.mp4?signature=s3cret"
 TAKEN = ["pending", "in_progressing", "finished"]
@@ -381,14 +382,14 @@ def test_version(a2v):
 
 @pytest.mark.parametrize(
     ("package", "arguments", "extra"),
-    [
+    one_by_default(
+        ("uvicorn", ["characters", "--local"], "a2v[engine]"),
         ("cyclopts", ["characters"], "a2v[cli]"),
         ("rich", ["--help"], "a2v[cli]"),
-        ("uvicorn", ["characters", "--local"], "a2v[engine]"),
         ("av", ["serve"], "a2v[engine]"),
         ("av", ["demo"], "a2v[engine]"),
         ("distributed", ["serve", "--dask", "tcp://127.0.0.1:1"], "a2v[dask]"),
-    ],
+    ),
 )
 def test_a_missing_extra_is_one_line(environment, tmp_path: Path, package, arguments, extra):
     import subprocess

@@ -10,6 +10,7 @@ import anyio
 import pytest
 
 from a2v import read_journal
+from tests.sets import one_by_default
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 
@@ -33,7 +34,7 @@ def submitting(service, tmp_path):
     return arrived
 
 
-@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize("times", one_by_default(2, 1))
 def test_a_hang_up_waits_for_the_answer_to_a_submission(started, submitting, service, tmp_path, times) -> None:
     """It may come twice, from the terminal and from the shell."""
     with started(*BATCH) as process:

@@ -10,6 +10,8 @@ import threading
 import anyio
 import pytest
 
+from tests.sets import one_by_default
+
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 
 GENERATE = ["generate", "https://example.com/hello.wav", "--model-id", "eva_a0008", "-o", "my video.mp4"]
@@ -21,7 +23,7 @@ def interrupt(process, number=signal.SIGINT):
     return rest, errors.splitlines()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", one_by_default(signal.SIGINT, signal.SIGTERM))
 def test_generate_prints_how_to_resume(started, service, number):
     service.poll_statuses = ["pending"]
 
@@ -123,10 +125,10 @@ def test_a_kept_local_render_continues_with_the_next_command(started, a2v, tmp_p
 
 @pytest.mark.parametrize(
     ("options", "left"),
-    [
-        ((), "its videos are deleted"),
+    one_by_default(
         (("--data-dir", "kept"), "unfinished renders continue when it starts again with the same --data-dir"),
-    ],
+        ((), "its videos are deleted"),
+    ),
 )
 def test_serve_ends_orderly(started, environment, options, left):
     del environment["A2V_TOKEN"]

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from a2v.cli.logs import log_command
+from tests.sets import one_by_default
 from tests.terminal import on_terminal
 
 GENERATE = ["generate", "https://example.com/a.wav?signature=secret-audio", "--model-id", "m", "-o", "x.mp4"]
@@ -76,7 +77,7 @@ def test_a_journal_takes_it(a2v, tmp_path) -> None:
 
 @pytest.mark.parametrize(
     ("level", "options", "is_logged"),
-    [("info", [], True), ("error", [], False), ("error", ["-v"], True), ("INFO", ["-v"], True)],
+    one_by_default(("info", [], True), ("error", [], False), ("error", ["-v"], True), ("INFO", ["-v"], True)),
     ids=["info", "error", "v wins", "both"],
 )
 def test_the_environment_variable(a2v, environment, level, options, is_logged) -> None:

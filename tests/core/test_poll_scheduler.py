@@ -779,6 +779,7 @@ def answer(driver, random, seen, scheduled):
         driver.scheduler.abandoned(scheduled)
 
 
+@pytest.mark.simulation
 @given(seed=st.integers(0, 2**32), lists=st.booleans())
 def test_every_video_is_polled_again_and_again_whatever_happens(seed, lists):
     """With arbitrary statuses, failures, cancellations, videos added and discarded, and responses in any order."""

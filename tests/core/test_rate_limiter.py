@@ -80,6 +80,7 @@ class TokenBucket:
         return self.tokens >= 0, max(0, int(self.tokens)), (30 - self.tokens) * 2
 
 
+@pytest.mark.simulation
 @pytest.mark.parametrize("window", [FixedWindow, SlidingWindow, TokenBucket])
 @given(
     phase=st.floats(0, 60),
@@ -374,6 +375,7 @@ def run_siblings(window, clients, until, leave_at=math.inf):
     return log
 
 
+@pytest.mark.simulation
 @pytest.mark.parametrize("window", [FixedWindow, SlidingWindow, TokenBucket])
 @pytest.mark.parametrize(("clients", "most"), [(2, 0.02), (8, 0.12), (16, 0.33)])
 def test_siblings_share_the_limit_with_few_429s(window, clients, most):

@@ -19,6 +19,7 @@ import pytest
 from a2v.engine import Settings, recording_fetcher
 from a2v.engine.errors import AudioError
 from a2v.engine.recording_fetcher import is_public
+from tests.sets import one_by_default
 
 pytestmark = pytest.mark.anyio
 
@@ -332,7 +333,7 @@ def partly_public(public, monkeypatch):
     return public
 
 
-@pytest.mark.parametrize("hops", [0, 1, 4])
+@pytest.mark.parametrize("hops", one_by_default(1, 0, 4))
 async def test_private_addresses_are_refused_at_each_redirect(server, partly_public, target, names, hops):
     """From an allowed server, with a server listening on each forbidden address."""
     public = partly_public

@@ -18,6 +18,7 @@ import a2v.engine
 from a2v.engine import renderer, sandbox
 from a2v.engine.errors import RenderCrashedError, RenderError
 from a2v.engine.renderer import RenderRequest, render_in_child
+from tests.sets import one_by_default
 
 CLIP = min((Path(a2v.engine.__file__).parent / "recordings").glob("*.flac"), key=lambda path: path.stat().st_size)
 
@@ -222,7 +223,7 @@ async def test_it_inherits_no_descriptors(tmp_path: Path, monkeypatch: pytest.Mo
 @pytest.mark.anyio
 @pytest.mark.parametrize(
     "path",
-    [None, os.pathsep, *(pytest.param(one, marks=pytest.mark.extended) for one in ("", ".", f"relative{os.pathsep}"))],
+    one_by_default(os.pathsep, None, "", ".", f"relative{os.pathsep}"),
 )
 async def test_it_imports_nothing_from_the_current_folder(
     path: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -22,6 +22,7 @@ import a2v.engine
 from a2v.engine import LocalEngine, Settings, serve, server
 from a2v.engine.task_store import TaskStore
 from a2v.errors import ConfigurationError
+from tests.sets import one_by_default
 
 GENERATE = "/v1/a2v/video.generate"
 
@@ -313,7 +314,7 @@ def program(stand_in, recordings, data_dir):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sends signals the POSIX way")
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", one_by_default(signal.SIGTERM, signal.SIGINT))
 @pytest.mark.anyio
 async def test_a_signal_stops_it_gracefully(program, say, data_dir, number, child):
     process, client = program()

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 import pytest
 
 import a2v
+from tests.sets import one_by_default
 
 from .conftest import CANARY, SECRET, check, shown
 from .server import VIDEO, Connection, Port, Request
@@ -358,12 +359,12 @@ def test_a_process_that_dies_of_it(port, tmp_path) -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "code"),
-    [
+    one_by_default(
+        (["generate", "https://example.com/a.wav", "--model-id", "eva_a0008", "--output", "w.mp4"], 3),
         (["characters"], 1),
         (["get", "v1", "--json"], 0),
         (["download", "v1", "--output", "v.mp4"], 0),
-        (["generate", "https://example.com/a.wav", "--model-id", "eva_a0008", "--output", "w.mp4"], 3),
-    ],
+    ),
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
 def test_the_program(port, tmp_path, arguments, code) -> None:

@@ -13,6 +13,7 @@ import pytest
 from attrs import define, field
 
 import a2v
+from tests.sets import one_by_default
 
 from .virtual import Memory, call_of, in_virtual_time, success
 
@@ -151,7 +152,7 @@ async def run_batch(
 
 
 @pytest.mark.parametrize(
-    ("backend", "number"), [pytest.param("asyncio", JOBS, marks=pytest.mark.extended), ("trio", JOBS // 10)]
+    ("backend", "number"), one_by_default(("asyncio", JOBS // 10), ("trio", JOBS // 10), ("asyncio", JOBS))
 )
 def test_a_day(backend, number) -> None:
     jobs = [a2v.Job("eva_a0008", f"https://example.com/{index}.wav") for index in range(number)]

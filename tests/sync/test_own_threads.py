@@ -11,6 +11,7 @@ import pytest
 
 import a2v
 from a2v import testing
+from tests.sets import one_by_default
 
 # Longer than any test may take.
 DEAD_DNS = """
@@ -78,7 +79,7 @@ def test_a_first_call_imports_nothing_in_another_thread() -> None:
     assert (done.stdout.strip(), done.stderr) == ("[]", "")
 
 
-@pytest.mark.parametrize("loop", [False, True], ids=["one call", "one call after another"])
+@pytest.mark.parametrize("loop", one_by_default(True, False), ids=["one call after another", "one call"])
 def test_a_daemon_thread_within_a_call_is_silent_at_the_end_of_the_program(loop) -> None:
     calls = "while True: client.characters.list()" if loop else "client.videos.task('stuck').wait()"
     with testing.Service().server() as server:
