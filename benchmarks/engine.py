@@ -40,6 +40,7 @@ from a2v.engine.drawing.colours import uvya
 from a2v.engine.drawing.dithering import ENCODED, dither
 from a2v.engine.drawing.rasterizer import Rasterizer
 from a2v.engine.drawing.scenery import backdrop
+from a2v.engine.intonation import Intonation
 from a2v.engine.lipsync import analyse_pieces
 from a2v.engine.video_writer import MP4, FrameBuffer, open_video
 
@@ -102,9 +103,11 @@ def measure_stages(recording: Path, size: int) -> dict[str, float]:
     with stages.measure("decode"):
         pieces = list(Recording(recording).pieces())
     with stages.measure("analyse"):
-        probabilities, loudness = analyse_pieces(pieces)
+        intonation = Intonation()
+        probabilities, loudness = analyse_pieces(intonation.listen(pieces))
+        pitch = intonation.semitones()
     with stages.measure("animate"):
-        animation = list(animate(probabilities, loudness, seed=1, fps=FPS))
+        animation = list(animate(probabilities, loudness, seed=1, fps=FPS, pitch=pitch))
     with tempfile.TemporaryDirectory() as folder:
         encode_frames(stages, animation, size, Path(folder))
         with stages.measure("sound"):

@@ -10,7 +10,8 @@ Postures and the things that follow them (torso, hair) move on damped springs, s
 brows mark stressed syllables, which are peaks of the vocal effort. Blinks and a slow sway keep the character alive meanwhile.
 
 The *expression* is a slow track of its own: a smile that grows while the speaker pauses and where the voice is lively, with cheeks, lower
-lids and brows. A ``Mood`` replaces the level around which it moves.
+lids and brows. A ``Mood`` replaces the level around which it moves. Where the pitch rises, as in a question, the brows go up, the eyes
+open and the chin rises; where it falls, the brows come down.
 
 A tick is 1/25 s whatever the frame rate is. All random draws are made in a fixed order, so a seed determines the acting.
 """
@@ -37,6 +38,7 @@ _LONGEST, _SHORTEST_PART = 70, 32  # ticks of the parts of a phrase
 _GAZE_LEAD = 4  # ticks from the eyes to the head
 _ANTICIPATION = 3  # ticks from the head to the voice
 _LONG_PAUSE = 15  # ticks; after one, a speaker breathes in
+_HIGH = 6.0  # semitones above the usual pitch of the voice: as high as the brows go
 _LIDS = np.array([0.45, 1.0, 0.92, 0.52, 0.22, 0.06])
 
 
@@ -76,12 +78,19 @@ class Acting:
         silent: Whether the mouth rests at each tick.
         random: The source of everything that the voice does not determine.
         mood: The expression; ``None``: a friendly one that the voice determines.
+        pitch: By how many semitones the voice is above its usual pitch at each tick; ``None``: it is unknown.
     """
 
     def __init__(
-        self, effort: Array, silent: NDArray[np.bool_], random: np.random.Generator, mood: Mood | None = None
+        self,
+        effort: Array,
+        silent: NDArray[np.bool_],
+        random: np.random.Generator,
+        mood: Mood | None = None,
+        pitch: Array | None = None,
     ) -> None:
         self._ticks = len(effort)
+        self._pitch = smooth(np.clip((np.zeros(len(effort)) if pitch is None else pitch) / _HIGH, -1, 1), 9)
         self._effort = effort
         self._silent = silent
         self._expression = _EXPRESSIONS[mood]
@@ -102,7 +111,8 @@ class Acting:
         liveliness = 0.5 + 0.6 * self._talking
         yaw = yaw + (self._sway(0.16, 0.22) + self._sway(0.45, 0.09)) * liveliness
         roll = roll + (self._sway(0.13, 0.7) + self._sway(0.5, 0.25)) * liveliness + 0.5 * nod * np.sign(yaw + 1e-3)
-        pitch = pitch + self._sway(0.2, 0.25) + nod * 1.0
+        high, low = np.maximum(self._pitch, 0), np.maximum(-self._pitch, 0)
+        pitch = pitch + self._sway(0.2, 0.25) + nod * 1.0 - 0.35 * high + 0.15 * low
         breath = self._breath()
         blink = self._blinks()
         gaze_x, gaze_y = self._gaze(targets[:, 0])
@@ -110,8 +120,8 @@ class Acting:
         gaze_x = np.clip(gaze_x - yaw * 0.40, -1.1, 1.1)
         gaze_y = gaze_y - nod * 0.25 - pitch * 0.06 + blink * 0.3
         smile, cheeks, inner_brow = self._emotion()
-        brow = brow + self._sway(0.18, 0.10) + self._expression.brow
-        squint = 0.20 + 0.15 * self._talking + self._expression.squint
+        brow = np.maximum(brow, 0.8 * high) - 0.20 * low + self._sway(0.18, 0.10) + self._expression.brow
+        squint = 0.20 + 0.15 * self._talking + self._expression.squint - 0.25 * high
         bob = nod * 1.2 - breath * 0.28
         # Hair hangs behind where the head has gone, and swings.
         moved = 1.7 * lean + yaw + 0.25 * roll
@@ -139,7 +149,9 @@ class Acting:
         """Return the track of the expression: what it adds to the smile, the cheeks and the inner brows."""
         level = self._expression
         listening = 1 - self._talking
-        lively = smooth(self._effort, min(51, 2 * self._ticks + 1)) - 0.5
+        # A voice is lively if it is loud or changes its pitch.
+        melody = np.abs(self._pitch - smooth(self._pitch, min(51, 2 * self._ticks + 1)))
+        lively = smooth(self._effort + melody, min(51, 2 * self._ticks + 1)) - 0.5
         # Slow: a second from one level to the other.
         joy = smooth(
             0.30 * listening + 0.3 * lively * self._talking + self._sway(0.12, 0.12), min(31, 2 * self._ticks + 1)

@@ -59,6 +59,7 @@ def animate(
     seed: int,
     fps: int = 25,
     mood: Mood | None = None,
+    pitch: Array | None = None,
 ) -> Iterator[FacePose]:
     """Yield a pose for each frame of the video.
 
@@ -68,6 +69,7 @@ def animate(
         seed: Of what the voice does not determine, such as glances.
         fps: Frames per second.
         mood: The expression; ``None``: one that the voice determines.
+        pitch: By how many semitones the voice is above its usual pitch in each row; ``None``: it is unknown.
     """
     if not len(probabilities):
         return
@@ -78,7 +80,8 @@ def animate(
     tick_times = np.arange(math.ceil(len(probabilities) * TICK_RATE / _ROW_RATE)) / TICK_RATE
     tick_effort = _resample(effort[:, None], _ROW_RATE, tick_times)[:, 0]
     silent = _resample((labels == _REST).astype(float)[:, None], _ROW_RATE, tick_times)[:, 0] > 0.5
-    acting = Acting(tick_effort, silent, np.random.default_rng(seed), mood).columns()
+    tick_pitch = None if pitch is None else _resample(pitch[:, None], _ROW_RATE, tick_times)[:, 0]
+    acting = Acting(tick_effort, silent, np.random.default_rng(seed), mood, tick_pitch).columns()
     # A frame shows the motion in the middle of its duration.
     acting = _resample(acting, TICK_RATE, frame_times + 0.5 / fps)
     # Rounded lips do not smile.

@@ -34,6 +34,7 @@ from a2v.engine.drawing.rasterizer import Rasterizer
 from a2v.engine.drawing.scenery import backdrop, plain_backdrop
 from a2v.engine.drawing.text import Overlay
 from a2v.engine.errors import RenderError
+from a2v.engine.intonation import Intonation
 from a2v.engine.lipsync import analyse_pieces
 from a2v.engine.picture import load_picture, to_bgra
 from a2v.engine.video_options import ANIMATIONS, MAX_ANIMATION_SECONDS, OWN, TRANSPARENT
@@ -266,9 +267,18 @@ def _animate_recording(
     recording: Recording, model_id: str, fps: int, mood: Mood | None
 ) -> tuple[Callable[[], Iterator[FacePose]], float, str | None]:
     """Analyse a recording; return a function that starts its animation from the beginning, its seconds, and a warning."""
-    probabilities, loudness = analyse_pieces(recording.pieces())
+    intonation = Intonation()
+    probabilities, loudness = analyse_pieces(intonation.listen(recording.pieces()))
     seed = hashlib.sha256(recording.digest() + model_id.encode()).digest()
-    start = partial(animate, probabilities, loudness, seed=int.from_bytes(seed[:8], "big"), fps=fps, mood=mood)
+    start = partial(
+        animate,
+        probabilities,
+        loudness,
+        seed=int.from_bytes(seed[:8], "big"),
+        fps=fps,
+        mood=mood,
+        pitch=intonation.semitones(),
+    )
     return start, len(probabilities) / 100, None if has_speech(probabilities) else NO_SPEECH
 
 

@@ -103,10 +103,10 @@ def arm(character: CharacterSpec) -> Group:
     end = 800 if has_short_sleeves else _FLOOR
     outer, narrow = (m.arm - 6, 3) if has_short_sleeves else (m.arm - 2, -14)
     sleeve = svg_path(
-        f"M {m.shoulder + 14} 567 C {m.shoulder - 46} 584 {m.arm + 24} 612 {m.arm + 6} 700 "
+        f"M {m.shoulder + 14} 563 C {m.shoulder - 36} 580 {m.arm + 26} 606 {m.arm + 6} 700 "
         f"C {m.arm - 1} 736 {outer} 768 {outer} {end} C {m.arm + 20} {end + 12} {inner - 24} {end + 12} {inner + narrow} {end} "
         f"C {inner + narrow} {lerp(700, end, 0.6)} {inner + 16} {lerp(700, end, 0.3)} {inner + 18} 700 "
-        f"C {inner + 14} 640 {inner + 40} 600 {m.shoulder + 14} 567 Z"
+        f"C {inner + 14} 640 {inner + 40} 600 {m.shoulder + 14} 563 Z"
     )
     drawing.fill(sleeve, _fabric(tones))
     with drawing.clipped(sleeve):

@@ -289,7 +289,7 @@ def _skyline(drawing: DisplayList, palette: Palette) -> None:
     drawing.fill(ellipse(190, 196, 62), mix(palette.disc, WHITE, 0.4), 0.9)
     for houses, near in ((_FAR_HOUSES, 0.40), (_NEAR_HOUSES, 0.85)):
         tone = mix(mix(top, WHITE, 0.15), mix(bottom, "#5A7394", 0.25), near)
-        fill = vertical_gradient(180, 660, tone, mix(tone, mix(top, WHITE, 0.35), 0.65))
+        fill = vertical_gradient(180, 660, tone, mix(tone, mix(top, WHITE, 0.35), 0.4))
         drawing.fill(join_paths(*(rectangle(x, y, width, _BOTTOM - y) for x, width, y in houses)), fill)
         windows = [
             rectangle(x + 14 + 24 * column, y + 18 + 34 * row, 10, 16)
@@ -299,9 +299,9 @@ def _skyline(drawing: DisplayList, palette: Palette) -> None:
             if (column * 7 + row * 5 + int(x)) % 3
         ]
         drawing.fill(join_paths(*windows), with_alpha(mix(palette.disc, WHITE, 0.5), 0.16 + 0.12 * near))
-    drawing.fill(
-        _WHOLE, LinearGradient(0, 380, 0, 640, ((0, with_alpha(top, 0.0)), (1, with_alpha(mix(top, WHITE, 0.3), 0.55))))
-    )
+    # Dusk below, before which even a white shirt stands out.
+    dusk = mix(bottom, "#3E5878", 0.25)
+    drawing.fill(_WHOLE, LinearGradient(0, 420, 0, 760, ((0, with_alpha(dusk, 0.0)), (1, with_alpha(dusk, 0.85)))))
 
 
 _SCENES = {
