@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import anyio
+import anyio.to_thread
 from attrs import define, field
 
 try:
@@ -35,8 +36,9 @@ from a2v import (
     __version__,
 )
 from a2v._core import wire
+from a2v._core.file_names import caption_paths
 from a2v._core.job_errors import state_after
-from a2v.cli.speaking import choose_voice, gender_of, list_speakers
+from a2v.cli.speaking import Speaker, choose_voice, resolve_speaker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -82,28 +84,36 @@ class VideoTools:
         with _tool_errors():
             return [wire.voice_data(one) for one in await self.client.voices.list()]
 
-    async def make_video(
+    async def make_video(  # noqa: PLR0917  # the arguments of a tool
         self,
         model_id: str,
         text: str | None = None,
         voice_name: str | None = None,
         audio_url: str | None = None,
+        captions: list[Literal["files", "track", "burned"]] | None = None,
         again: bool = False,  # noqa: FBT001, FBT002  # an argument of a tool
     ) -> dict[str, Any]:
         """Submit a video of a character that speaks a text, or the recording at an https:// URL. This costs money.
 
-        Waits a few seconds and returns the video_id with the status; if the video is not finished, continue with wait_for_video. The
+        model_id is the id of a character, or its name if no other character has it. captions, of a text only and with an engine of a2v,
+        are files that save_video saves too, a track of the video, or burned into the picture. Waits a few seconds and returns the video_id with the status; if the video is not finished, continue with wait_for_video. The
         same request again returns the same video: pass again=true only if the user wants one more. Without a voice_name, the first voice
         speaks that has the character's gender.
         """
         with _tool_errors():
             if audio_url is not None and not audio_url.lower().startswith(("https://", "http://")):
                 raise ToolError("audio_url must be an https:// URL that the server can download")
+            options = {"captions": list(dict.fromkeys(captions))} if captions else {}
+            # Before the server is asked for the characters; a name may contain spaces.
+            stand_in = Speaker.stand_in(model_id, None).model_id
+            Job(stand_in, audio_url, text=text, voice_name=voice_name or (text and "any"), options=options)  # type: ignore[call-overload]  # as below
+            try:
+                model_id, gender = await resolve_speaker(self.client, "model_id", model_id)
+            except ValueError as error:
+                raise ToolError(f"model_id: {error}") from None
             if text is not None and voice_name is None:
-                voice_name = await choose_voice(
-                    self.client, gender_of(await list_speakers(self.client, ["model_id"]), model_id)
-                )
-            job: Job = Job(model_id, audio_url, text=text, voice_name=voice_name)  # type: ignore[call-overload]  # checked by it
+                voice_name = await choose_voice(self.client, gender)
+            job: Job = Job(model_id, audio_url, text=text, voice_name=voice_name, options=options)  # type: ignore[call-overload]  # checked by it
             video_id = await self._submit(job, again=again)
             return await self._wait(video_id, self.short_wait, None)
 
@@ -120,20 +130,24 @@ class VideoTools:
     async def save_video(self, video_id: str, name: str) -> dict[str, Any]:
         """Save a finished video in the server's folder, under a plain file name such as "hello"; return its path.
 
-        Waits for the video if it is not finished. No file is replaced.
+        If it was made with captions=["files"], they are saved too, as .srt and .vtt. Waits for the video if it is not finished. No file
+        is replaced.
         """
         with _tool_errors():
             stem = name.removesuffix(".mp4")
             Job("m", "https://example.com/a", stem)  # refuses what is not a plain file name
             await anyio.Path(self.folder).mkdir(parents=True, exist_ok=True)
             target = self.folder / f"{stem}.mp4"
-            if target.is_symlink():
-                raise ToolError(f"{target.name} is a link: choose another name")
-            path = await self.client.videos.task(video_id).download(target)
-            return {"video_id": video_id, "path": str(path.absolute())}
+            task = self.client.videos.task(video_id)
+            others = caption_paths(target) if (await task.wait()).captions_url else []
+            await anyio.to_thread.run_sync(_check_free, [*others, target])
+            saved = [await task.download(one, captions=True) for one in others]
+            path = await task.download(target)
+            facts = {"captions": [str(one.absolute()) for one in saved]} if saved else {}
+            return {"video_id": video_id, "path": str(path.absolute()), **facts}
 
     async def _submit(self, job: Job, *, again: bool) -> str:
-        key = (job.model_id, job.text, job.voice_name, job.audio_url)
+        key = (job.model_id, job.text, job.voice_name, job.audio_url, *job.options.get("captions", ()))
         # One at a time, so that the same request finds the video of the first.
         async with self._lock:
             if not again and key in self._submitted:
@@ -161,11 +175,11 @@ class VideoTools:
     async def _generate(self, job: Job, key: tuple[object, ...]) -> AsyncVideoTask:
         speech_url, until = self._speeches.get(key, (None, 0.0))
         audio_url = speech_url if anyio.current_time() < until else job.audio_url
-        model_id = job.model_id or ""
+        model_id, options = job.model_id or "", job.options
         if audio_url:
-            return await self.client.videos.generate(model_id=model_id, audio_url=audio_url)
+            return await self.client.videos.generate(model_id=model_id, audio_url=audio_url, options=options)
         text, voice_name = job.text or "", job.voice_name or ""
-        return await self.client.videos.generate(model_id=model_id, text=text, voice_name=voice_name)
+        return await self.client.videos.generate(model_id=model_id, text=text, voice_name=voice_name, options=options)
 
     async def _wait(self, video_id: str, seconds: float, ctx: Context | None) -> dict[str, Any]:
         task = self.client.videos.task(video_id)
@@ -191,6 +205,13 @@ async def _report(ctx: Context, task: AsyncVideoTask, seconds: float) -> None:
         status = task.video.status.value if task.video else "pending"
         await ctx.report_progress(round(anyio.current_time() - began, 1), seconds, f"video {task.video_id}: {status}")
         await anyio.sleep(_PROGRESS_INTERVAL)
+
+
+def _check_free(paths: list[Path]) -> None:
+    for path in paths:
+        if path.is_symlink() or path.exists():
+            what = "is a link" if path.is_symlink() else "exists already"
+            raise ToolError(f"{path.name} {what}: choose another name")
 
 
 @contextmanager

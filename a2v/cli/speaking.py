@@ -62,25 +62,39 @@ async def local_speakers(server: ServerOptions) -> list[Character | Avatar]:
     return [*characters, *(Avatar(avatar_id=model_id, poses=tuple(found)) for model_id, found in poses.items())]
 
 
+async def resolve_speaker(client: AsyncA2V, column: str, text: str) -> tuple[str, str]:
+    """Return the id that an id or a unique name means, and the gender. A server without a list accepts any id.
+
+    Args:
+        client: The client of the server.
+        column: ``model_id`` or ``pose_id``.
+        text: The id, or the name of a character.
+
+    Raises:
+        ValueError: There is no such character or pose, or there are several characters with this name.
+    """
+    from a2v._core.speakers import Speakers  # noqa: PLC0415  # loads what reads tables
+
+    found = await list_speakers(client, [column])
+    chosen = Speakers.of(found).resolve(column, text)
+    return chosen, _gender_of(found, chosen)
+
+
 async def find_speaker(client: AsyncA2V, model_id: str | None, pose_id: str | None) -> Speaker:
-    """Return the character that an id or a unique name means, or the pose. A server without a list accepts any id.
+    """Return the character that an id or a unique name means, or the pose; see ``resolve_speaker``.
 
     Raises:
         UsageError: There is no such character or pose, or there are several characters with this name.
     """
-    from a2v._core.speakers import Speakers  # noqa: PLC0415  # loads what reads tables
-
     column, given = ("model_id", model_id) if pose_id is None else ("pose_id", pose_id)
-    found = await list_speakers(client, [column])
     try:
-        chosen = Speakers.of(found).resolve(column, given or "")
+        chosen, gender = await resolve_speaker(client, column, given or "")
     except ValueError as error:
         raise UsageError(f"--{column.replace('_', '-')}: {error}") from None
-    gender = gender_of(found, chosen)
     return Speaker(chosen, None, gender) if pose_id is None else Speaker(None, chosen, gender)
 
 
-def gender_of(speakers: Iterable[Character | Avatar], speaker_id: str) -> str:
+def _gender_of(speakers: Iterable[Character | Avatar], speaker_id: str) -> str:
     """Return the gender of a character or of the avatar of a pose; empty if there is none."""
     return next((one.gender for one in speakers if speaker_id in _ids(one)), "")
 

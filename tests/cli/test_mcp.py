@@ -81,6 +81,43 @@ async def test_the_same_request_is_submitted_once(assistant, service) -> None:
     assert len(service.submissions) == 3
 
 
+async def test_a_character_is_chosen_by_its_name(assistant, service) -> None:
+    service.characters = [
+        a2v.Character(model_id="eva_a0008", display_name="Eva 01", gender="female"),
+        a2v.Character(model_id="leo_a0004", display_name="Leo", gender="male"),
+        a2v.Character(model_id="leo_a0005", display_name="Leo"),
+    ]
+
+    async def work(call, _):
+        for name, problem in (
+            ("eva_a8", "model_id: there is no character 'eva_a8'; did you mean 'eva_a0008'?"),
+            ("Leo", "model_id: 2 characters are called 'Leo': use one of 'leo_a0004', 'leo_a0005'"),
+        ):
+            assert problem in await call("make_video", model_id=name, text="Hello!")
+        assert not service.syntheses
+        assert (await call("make_video", model_id="Eva 01", text="Hello!"))["video_id"] == "v1"
+        assert (await call("make_video", **HELLO))["video_id"] == "v1"  # the same request
+
+    await assistant(work)
+    assert [one.model_id for one in service.submissions] == ["eva_a0008"]
+    assert service.syntheses[0].voice_name == "heart"
+
+
+async def test_captions(assistant, service, tmp_path) -> None:
+    async def work(call, _):
+        made = await call("make_video", **HELLO, captions=["files", "burned"])
+        assert made["captions_url"].endswith("/v1.vtt?signature=s3cret")
+        saved = await call("save_video", video_id="v1", name="hello")
+        assert saved["captions"] == [str(tmp_path / "videos" / name) for name in ("hello.srt", "hello.vtt")]
+        assert "hello.srt exists already: choose another name" in await call("save_video", video_id="v1", name="hello")
+        assert "Input should be 'files', 'track' or 'burned'" in await call("make_video", **HELLO, captions=["srt"])
+        assert (await call("make_video", **HELLO))["video_id"] == "v2"  # another request
+
+    await assistant(work)
+    assert service.submissions[0].options == {"captions": ["files", "burned"]}
+    assert (tmp_path / "videos/hello.vtt").read_text().endswith("captions of v1\n")
+
+
 async def test_an_unknown_submission_is_not_repeated(assistant, service) -> None:
     service.lose_reply("video.generate")
 
