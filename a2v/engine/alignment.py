@@ -4,14 +4,20 @@ The transcript is read as the voices read it (``voices``), so numbers and abbrev
 for the best path of exactly these words through the recording, with pauses between any two of them. A word that is not in its
 dictionary gets the pronunciation that a voice would use.
 
-The search also finds a path, a poor one, through many recordings of another text. So the mean score of a frame decides: in
-recordings with their own transcripts it is -0.8 to -1.2, with those of others below -3.5.
+The time of a search grows with the product of the lengths of text and recording. So a long recording is searched in windows of half a minute:
+each search may end after any of the next words. Of its words, those up to the last pause are kept, but not the last few, which the end of
+the window may have cut; the next window begins there. The last window must end with the last word.
+
+The search also finds a path, a poor one, through a recording of another text. So the mean score of a frame decides: with the right
+transcript it is -0.8 to -1.2 for all words, and above -2.5 in any four seconds of speech; with a wrong one, or where a sentence is missing,
+it is below -3.5 and -5.5.
 """
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -21,12 +27,23 @@ from a2v.engine.reading import check_characters, sentences
 from a2v.engine.voices import Reader, written_words
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
 
 _FRAMES_PER_SECOND = 100
+_SAMPLES_PER_FRAME = 160
+_WINDOW = 3000  # frames
+_LONGEST_LAST = 4500  # frames
+_CUT = 300  # frames at the end of a window, whose words are searched again in the next one
+_MOST_WORDS = 200
+"""More words than are said in a window."""
+_PAUSE = 15  # frames
+_NOISE = 6e-5  # two steps of 16 bits
+"""Digital silence is not what the recognizer knows as silence."""
+_PART = 400  # frames of words
 _WORST = -2.3
+_WORST_PART = -4.0
 _MOST_UNKNOWN = 0.5
 """The share of words that are not in the dictionary from which a text does not seem to be English."""
 _PHONES = {
@@ -89,7 +106,7 @@ def align(transcript: str, pieces: Iterable[NDArray[np.float32]]) -> list[Word]:
                 if decoder.lookup_word(name) is None:
                     decoder.add_word(name, phones, update=False)
             names[-1].append((str(token.text), name))
-    spoken = [name for part_names in names for _, name in part_names]
+    spoken = [one for part_names in names for one in part_names]
     if not spoken:
         raise RenderError("transcript: it contains nothing that can be spoken, only punctuation")
     if len(unknown) > _MOST_UNKNOWN * len(spoken):
@@ -103,19 +120,127 @@ def _arpabet(phonemes: str) -> Iterable[str]:
     return (_PHONES[phoneme] for phoneme in phonemes.replace("əɹ", "ɜ").replace("ɜɹ", "ɜ") if phoneme in _PHONES)
 
 
-def _search(decoder: Any, spoken: list[str], pieces: Iterable[NDArray[np.float32]]) -> list[tuple[float, float]]:
-    decoder.set_align_text(" ".join(spoken))
+class _Sound:
+    """The part of a recording that is not searched yet.
+
+    Attributes:
+        at: The frame at which it begins.
+    """
+
+    def __init__(self, pieces: Iterable[NDArray[np.float32]]) -> None:
+        self.at = 0
+        self._pieces = iter(pieces)
+        self._samples = b""
+        self._random = np.random.default_rng(0)
+
+    def has_more_than(self, frames: int) -> bool:
+        """Read what is needed to know whether it is longer."""
+        size = _bytes(frames)
+        while len(self._samples) <= size:
+            piece = next(self._pieces, None)
+            if piece is None:
+                return False
+            noise = self._random.normal(0, _NOISE, len(piece))
+            self._samples += (np.clip(piece + noise, -1, 1) * 32767).astype("<i2").tobytes()
+        return True
+
+    def first(self, frames: int) -> bytes:
+        """Return its beginning."""
+        return self._samples[: _bytes(frames)]
+
+    def skip(self, frames: int) -> None:
+        """Leave out its beginning."""
+        self._samples = self._samples[_bytes(frames) :]
+        self.at += frames
+
+
+def _bytes(frames: int) -> int:
+    return 2 * _SAMPLES_PER_FRAME * frames
+
+
+class _Found(NamedTuple):
+    """A word that was found: its frames, and the sum of their scores."""
+
+    start: int
+    end: int
+    score: float
+
+
+def _search(
+    decoder: Any, spoken: Sequence[tuple[str, str]], pieces: Iterable[NDArray[np.float32]]
+) -> list[tuple[float, float]]:
+    """Return the times of words, which are given by their text and their name in the dictionary."""
+    sound = _Sound(pieces)
+    found: list[_Found] = []
+    while len(found) < len(spoken) and sound.has_more_than(_LONGEST_LAST):
+        following = spoken[len(found) : len(found) + _MOST_WORDS]
+        kept, frames = _kept(_decode(decoder, following, sound.first(_WINDOW), is_last=False))
+        found += [_Found(sound.at + one.start, sound.at + one.end, one.score) for one in kept]
+        _check(found, spoken, since=len(found) - len(kept))
+        sound.skip(frames)
+    if rest := spoken[len(found) :]:
+        last = _decode(decoder, rest, sound.first(_LONGEST_LAST), is_last=True)
+        if len(last) < len(rest):
+            fitting = _decode(decoder, rest, sound.first(_LONGEST_LAST), is_last=False)
+            raise _mismatch(sound.at + (fitting[-1].end if fitting else 0), rest[len(fitting) :] or rest)
+        found += [_Found(sound.at + one.start, sound.at + one.end, one.score) for one in last]
+        _check(found, spoken, since=len(found) - len(last))
+    if sum(one.score for one in found) < _WORST * sum(one.end - one.start for one in found):
+        raise _mismatch(0, spoken)
+    return [(one.start / _FRAMES_PER_SECOND, one.end / _FRAMES_PER_SECOND) for one in found]
+
+
+def _decode(decoder: Any, words: Sequence[tuple[str, str]], samples: bytes, *, is_last: bool) -> list[_Found]:
+    """Search for all words, or for as many of the first ones as there are in a window."""
+    end = len(words)
+    steps = [(place, place + 1, 1.0, name) for place, (_, name) in enumerate(words)]
+    ends = [] if is_last else [(place, end, 1.0) for place in range(end)]
+    decoder.add_fsg("words", decoder.create_fsg("words", 0, end, [*steps, *ends]))
+    decoder.activate_search("words")
     decoder.start_utt()
-    samples = b"".join((np.clip(piece, -1, 1) * 32767).astype("<i2").tobytes() for piece in pieces)
     decoder.process_raw(samples, full_utt=True)
     decoder.end_utt()
-    found = [] if decoder.hyp() is None else [one for one in decoder.seg() if one.word[0] not in "<["]
-    if len(found) == len(spoken):
-        frames = sum(one.end_frame - one.start_frame + 1 for one in found)
-        if sum(math.log(max(one.ascore, 1e-300)) for one in found) / frames > _WORST:
-            return [(one.start_frame / _FRAMES_PER_SECOND, (one.end_frame + 1) / _FRAMES_PER_SECOND) for one in found]
-    raise RenderError(
-        "transcript: it does not seem to be what is said in this recording; check that it is complete, word for word and in English"
+    segments = [] if decoder.hyp() is None else [one for one in decoder.seg() if one.word[0] not in "<["]
+    return [_Found(one.start_frame, one.end_frame + 1, math.log(max(one.ascore, 1e-300))) for one in segments]
+
+
+def _kept(words: Sequence[_Found]) -> tuple[Sequence[_Found], int]:
+    """Return the words of a window that are not searched again, and the number of frames that belong to them."""
+    kept = [word for word in words if word.end < _WINDOW - _CUT]
+    pauses = [
+        count
+        for count, (one, following) in enumerate(pairwise(words), 1)
+        if count <= len(kept) and one.end > _WINDOW // 2 and following.start - one.end > _PAUSE
+    ]
+    kept = kept[: pauses[-1]] if pauses else kept
+    if not kept:
+        return [], _WINDOW - _CUT
+    following = words[len(kept)].start if len(kept) < len(words) else kept[-1].end
+    return kept, kept[-1].end + min(20, (following - kept[-1].end) // 2)
+
+
+def _check(found: Sequence[_Found], spoken: Sequence[tuple[str, str]], *, since: int) -> None:
+    """Check the scores of each part that ends with one of the last words.
+
+    Raises:
+        RenderError: One is too low.
+    """
+    for end in range(since + 1, len(found) + 1):
+        start, frames, score = end, 0, 0.0
+        while start and frames < _PART:
+            start -= 1
+            frames += found[start].end - found[start].start
+            score += found[start].score
+        if frames >= _PART and score < _WORST_PART * frames:
+            raise _mismatch(found[start].start, spoken[start:])
+
+
+def _mismatch(frame: int, words: Sequence[tuple[str, str]]) -> RenderError:
+    minutes, seconds = divmod(frame // _FRAMES_PER_SECOND, 60)
+    text = " ".join(text for text, _ in words[:5])
+    return RenderError(
+        f"transcript: it does not seem to be what is said in this recording from about {minutes}:{seconds:02} on, where it has "
+        f"{text!r}; check that nothing is missing or added, and that it is word for word and in English"
     )
 
 

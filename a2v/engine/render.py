@@ -61,6 +61,7 @@ if TYPE_CHECKING:
 NO_SPEECH = "no speech was found in the recording, so the mouth stays closed"
 """The warning about a video of a recording in which nobody speaks."""
 
+_LONGEST_END = 10.0  # seconds after the last word of a transcript
 _PALETTE_STEP = 5  # frames
 
 
@@ -137,7 +138,10 @@ def render(
             encoding = evolve(encoding, options=PORTRAIT_OPTIONS)
     else:
         pictures = _drawn_pictures(pose.character, pose.framings[format], background, width, height, encoding)
-    shown = captions.aligned(recording.pieces).of_video(seconds, is_wide=width > height) if captions else None
+    aligned = captions.aligned(recording.pieces) if captions else None
+    shown = aligned.of_video(seconds, is_wide=width > height) if aligned else None
+    if captions and aligned and captions.transcript:
+        warning = warning or _early_end(aligned.words[-1].end, seconds)
     with _replace_when_complete([destination, mask, vtt]) as parts:
         video = open_video(parts[destination], width, height, fps, encoding)
         _render_frames(video, animation, pictures[0], recording, shown)
@@ -146,6 +150,14 @@ def render(
         if vtt:
             parts[vtt].write_text(to_vtt((shown and shown.file) or []), encoding="utf-8")
     return warning
+
+
+def _early_end(end: float, seconds: float) -> str | None:
+    """Return a warning if a recording goes on after the last word of its transcript."""
+    if seconds - end < _LONGEST_END:
+        return None
+    times = [f"{int(time) // 60}:{int(time) % 60:02}" for time in (end, seconds)]
+    return f"the transcript ends at {times[0]} of {times[1]}, so there are no captions after that"
 
 
 class Picture(Protocol):
