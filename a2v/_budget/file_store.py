@@ -16,6 +16,7 @@ import secrets
 import stat
 import struct
 import sys
+import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,10 @@ _HEADER_SIZE = 128
 _FLAGS = os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
 # Seconds to wait for the lock. Its holders need less than a millisecond, unless one of them was stopped.
 _MAX_WAIT = 0.25
+# Held during exchanges: a process that was forked in the middle of one would inherit the lock of the file, and keep it.
+_no_fork = threading.RLock()
+if hasattr(os, "register_at_fork"):  # pragma: no branch
+    os.register_at_fork(before=_no_fork.acquire, after_in_parent=_no_fork.release, after_in_child=_no_fork.release)
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"  # Linux
 
 
@@ -55,6 +60,9 @@ class FileStore:
         self.path: Path = path
         self.name: str = str(path)
         self._boot = _boot_id()
+        # The header that was read last, with what it says.
+        self._header = b""
+        self._start_of_log = "", 0
         self._seen: tuple[Position, tuple[int, int]] | None = None
 
     def now(self) -> float:
@@ -74,12 +82,13 @@ class FileStore:
     def exchange(self, position: Position, entries: Sequence[bytes], append: Append = Append.ALWAYS) -> Exchanged:
         """See ``Store``."""
         try:
-            file = open_private(self.path, create=True)
-            try:
-                _lock(file)
-                return self._exchange(file, position, entries, append)
-            finally:
-                os.close(file)  # which releases the lock
+            with _no_fork:
+                file = open_private(self.path, create=True)
+                try:
+                    _lock(file)
+                    return self._exchange(file, position, entries, append)
+                finally:
+                    os.close(file)  # which releases the lock
         except OSError as error:
             raise StoreUnavailableError(error.strerror or str(error)) from None
 
@@ -114,6 +123,8 @@ class FileStore:
     def _read_header(self, file: int) -> tuple[str, int]:
         """Return the generation, and where the entries start. Start the log if there is none, or if it is from before a reboot."""
         content = os.pread(file, _HEADER_SIZE, 0)
+        if self._header and content.startswith(self._header):
+            return self._start_of_log
         line = content.partition(b"\n")[0]
         words = line.decode("ascii", "replace").split(" ")
         known = FORMAT.split(" ")
@@ -123,7 +134,8 @@ class FileStore:
             raise StoreUnavailableError("it is in use by another version of a2v; use the same version everywhere")
         if len(words) != 5 or words[4] != self._boot or b"\n" not in content:
             return self._start(file)
-        return words[3], len(line) + 1
+        self._header, self._start_of_log = line + b"\n", (words[3], len(line) + 1)
+        return self._start_of_log
 
     def _start(self, file: int) -> tuple[str, int]:
         generation = secrets.token_hex(16)

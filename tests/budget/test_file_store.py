@@ -109,6 +109,34 @@ def test_forked_children_and_threads_are_members_of_their_own(tmp_path) -> None:
             assert client.pace().left == 292
 
 
+def test_a_child_that_is_forked_during_an_exchange_does_not_keep_the_file_locked(store, monkeypatch) -> None:
+    store.exchange(Position(), [])
+    is_locked = threading.Event()
+
+    def read_header(file: int) -> tuple[str, int]:
+        is_locked.set()
+        threading.Event().wait(0.2)
+        return FileStore._read_header(store, file)
+
+    monkeypatch.setattr(store, "_read_header", read_header)
+    thread = threading.Thread(target=store.exchange, args=[Position(), []])
+    thread.start()
+    is_locked.wait()
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        os.close(writer)
+        os.read(reader, 1)  # it lives as long as its parent
+        os._exit(0)
+    thread.join()
+    try:
+        FileStore(store.path).exchange(Position(), [])
+    finally:
+        os.close(writer)
+        os.close(reader)
+    assert os.waitpid(child, 0)[1] == 0
+
+
 def test_nothing_stays_open(tmp_path) -> None:
     store = FileStore(tmp_path / "budget")
     store.exchange(Position(), [])
