@@ -8,6 +8,7 @@ redis-py's asynchronous client works on asyncio only, so this is the blocking on
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 import ssl
 import threading
@@ -25,6 +26,7 @@ try:
         ClusterDownError,
         MovedError,
         NoPermissionError,
+        NoScriptError,
         OutOfMemoryError,
         ReadOnlyError,
     )
@@ -69,6 +71,7 @@ if first < count then new = redis.call('LRANGE', log, first, -1) end
 local t = redis.call('TIME')
 return {header, count, new, t[1], t[2]}
 """
+_EXCHANGE_SHA = hashlib.sha1(_EXCHANGE.encode(), usedforsecurity=False).hexdigest()
 
 
 class RedisStore:
@@ -95,7 +98,8 @@ class RedisStore:
         if urlsplit(url.value).scheme.lower() == "rediss":
             options["ssl_check_hostname"] = True  # not the default of all versions of redis-py
         self._client = redis.Redis.from_url(url.value, retry=Retry(NoBackoff(), 0), **options)
-        self._script = self._client.register_script(_EXCHANGE)
+        # The same with one connection, for exchanges: a pool takes as long as the rest. Connected in the first one.
+        self._exchanges: redis.Redis | None = None
         # The server's time minus that of this machine.
         self._offset = time.time() - time.monotonic()
         self._lock = threading.Lock()
@@ -119,17 +123,25 @@ class RedisStore:
         try:
             started = time.monotonic()
             try:
-                answer = self._script([self._key], arguments)
+                answer = self._call(arguments)
             except redis.TimeoutError:
                 raise
             except redis.ConnectionError:
                 # The server, or a firewall, has closed an idle connection.
                 started = time.monotonic()
-                answer = self._script([self._key], arguments)
+                answer = self._call(arguments)
             ended = time.monotonic()
         except (redis.RedisError, OSError) as error:
             raise StoreUnavailableError(_reason(error)) from None
         return self._read(answer, started, ended)
+
+    def _call(self, arguments: list[bytes | str | int | float]) -> Any:
+        if self._exchanges is None:
+            self._exchanges = self._client.client()  # type: ignore[no-untyped-call]  # redis-py has no types here
+        try:
+            return self._exchanges.execute_command("EVALSHA", _EXCHANGE_SHA, 1, self._key, *arguments)
+        except NoScriptError:
+            return self._exchanges.execute_command("EVAL", _EXCHANGE, 1, self._key, *arguments)
 
     def listen(self, listener: Callable[[], object]) -> None:
         """See ``Store``. There are no listeners."""

@@ -280,3 +280,29 @@ async def test_a_log_from_the_future_is_started_again() -> None:
     await member.sync()
     assert "w" in member
     assert member._recent[-1][0] < anyio.current_time() + 60
+
+
+async def test_facts_are_written_after_an_unexpected_error_too() -> None:
+    """Of a thread's write, which nothing waits for."""
+    store = Store(blocks=True)
+    member, other = Member(store), Member(store)
+    await member.sync()
+    await other.sync()
+    fails = iter([True])
+
+    def seal(now, facts) -> bytes:
+        if next(fails, False):
+            raise ValueError("a bug")
+        return Member._sealed(member, now, facts)
+
+    member._sealed = seal
+    member.add("v", member.now(), since=None)
+    member.stop_waiting()
+    write = member._last_write
+    write.done.wait()
+    assert write.unwritten == [["follow", "v", None]]
+    member.collect()
+    member.stop_waiting()
+    member._last_write.done.wait()
+    await other.sync()
+    assert "v" in other

@@ -59,6 +59,9 @@ class BreakableStore(MemoryStore):
         self.on.pop(append, lambda: None)()
         return super().exchange(position, entries, append)
 
+    def has_changed(self, position: Position) -> bool:
+        return self.blocks or super().has_changed(position)
+
     def _notify(self) -> None:
         if not self.blocks:
             super()._notify()
@@ -351,6 +354,8 @@ async def test_a_write_that_failed_once_is_repeated(service) -> None:
         budget.store.on[Append.ALWAYS] = fail  # the end of the next request
         for _ in range(4):
             await client.characters.list()
+            if write := account_of(client)._last_write:
+                write.done.wait()
             await anyio.sleep(20.2)
         assert not budget.store.on
         # The first two requests were sent more than a minute ago.
@@ -479,6 +484,7 @@ async def test_snapshots_that_are_read_together_all_arrive(service) -> None:
                 await anyio.sleep(0.1)
                 for _ in range(2):
                     await one.videos.get("v")
+                account_of(one)._last_write.done.wait()
     assert statuses == ["pending", "in_progressing", "finished"]
     assert len(service.polls) == 3
 
@@ -582,6 +588,25 @@ async def test_a_lost_log_loses_nothing(service, blocks) -> None:
     assert pace.left is not None
     assert pace.left <= 12
     assert throttled(service) == 0
+
+
+async def test_a_log_that_is_lost_when_a_watch_continues_does_not_end_it(service) -> None:
+    """The client introduces itself with what it knew before, and then writes what has changed since."""
+    service.lists_videos = False
+    service.add_video("v", *["in_progressing"] * 3, "finished")
+    service.add_video("w", *["in_progressing"] * 1000)
+    budget = Breakable(blocks=True)
+    client = a2v.AsyncA2V(TOKEN, base_url="https://a2v.example", budget=budget, transport=service.transport())
+    async with client, anyio.create_task_group() as group, aclosing(client.videos.task("v").watch()) as snapshots:
+        await anext(snapshots)
+        group.start_soon(wait_for_videos, client, "w")
+        await anyio.sleep(60)  # "v" is paused meanwhile, because nothing waits for its next snapshot
+        assert account_of(client).log.has_paused("v")
+        budget.store.on[Append.AT_END] = budget.store.lose
+        group.start_soon(client.characters.list)  # its request is written with the fact that "v" is awaited again
+        with anyio.fail_after(60):
+            assert (await anext(snapshots)).status is a2v.VideoStatus.FINISHED
+        group.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize("jump", [-3600, 3600])

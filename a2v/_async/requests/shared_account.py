@@ -31,7 +31,7 @@ from attrs import define, frozen
 
 from a2v import _threads
 from a2v._async.requests import telemetry
-from a2v._async.requests.store_threads import Reconnection, Write
+from a2v._async.requests.store_threads import Reconnection, Write, Writer
 from a2v._budget.memory_store import MemoryStore
 from a2v._budget.store import Append, Exchanged, Position, Store, StoreUnavailableError
 from a2v._core import account_log
@@ -41,7 +41,7 @@ from a2v._core.rate_limiter import RateLimiter, RequestKind
 from a2v._core.sealing import Sealer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from a2v._async.requests.known_videos import KnownVideos
     from a2v._core.poll_scheduler import PollEvent, ScheduledRequest
@@ -146,6 +146,7 @@ class SharedAccount:
         # Of the entry that was written last, which need not be unsealed.
         self._last_entry: tuple[bytes, _Entry] | None = None
         # The last write in a thread that nothing waits for; the next exchange begins after it.
+        self._writer = Writer()
         self._last_write: Write | None = None
         # Exchanges in threads, one at a time.
         self._exchange_lock = anyio.Lock()
@@ -170,11 +171,6 @@ class SharedAccount:
     def check_interval(self) -> float:
         """Seconds after which a driver has to look for new entries."""
         return min(self._store.check_interval, _RECONNECT_INTERVAL if self._is_offline else HEARTBEAT)
-
-    @property
-    def is_quick(self) -> bool:
-        """Whether an exchange with the store takes no noticeable time."""
-        return not self._store.blocks
 
     @property
     def _is_offline(self) -> bool:
@@ -275,7 +271,7 @@ class SharedAccount:
         Returns:
             The number of the request; 0: ask ``next`` again.
         """
-        if not self._position.generation:
+        if not self._position.generation or self._is_too_long():
             await self.sync()
             return 0
         self._last_send += 1
@@ -284,15 +280,12 @@ class SharedAccount:
         if waits != self.log.waits():
             facts.append(_wait_fact(waits))
         try:
-            await self._exchange(facts, Append.AT_END)
+            await self._exchange(facts, Append.AT_END, again=written)
         except BaseException:
             # It may have been written all the same.
-            returned = [end_fact(number, account_log.UNUSED)]
-            self._outbox.extendleft(reversed(returned if self.log.has_sent(number) else [*written, *returned]))
-            self.flush()
+            self._write(end_fact(number, account_log.UNUSED))
             raise
         if not self.log.has_sent(number):
-            self._outbox.extendleft(reversed(written))
             return 0
         self._sends[number] = _Send(at)
         if scheduled.kind in (RequestKind.GET, RequestKind.LIST):
@@ -363,6 +356,9 @@ class SharedAccount:
         """Return what is to be written. A client that has not written for long introduces itself first."""
         if not self._position.generation:
             return []
+        if write := self._writer.withdraw():
+            self._last_write = write.earlier
+            self._restore(write.facts)
         facts = list(self._outbox)
         self._outbox.clear()
         if self.now() - self._written_at > _LAPSED_AFTER:
@@ -391,56 +387,72 @@ class SharedAccount:
 
     def _write_now(self) -> None:
         if not self._position.generation:
-            self._exchange_now([])
+            self._exchange_now([], Append.ALWAYS, [])
         while facts := self._take():
-            self._exchange_now(facts)
+            self._exchange_now(facts, Append.ALWAYS, facts)
 
     def _write_in_thread(self) -> None:
         if not (facts := self._take()):
             return  # it has never read the log, so it has nothing to take back
-        write = Write(self._store, self._position, facts, self._seal(facts), self._last_write)
+        seal = partial(self._sealed, self.now(), facts)
+        write = Write(self._store, self._position, facts, seal, self._last_write)
         try:
-            _threads.start(write.run, lambda: None)
+            self._writer.start(write)
         except OSError:
-            self._outbox.extendleft(reversed(facts))
+            self._restore(facts)
         else:
             self._last_write = write
 
     def collect(self) -> None:
         """Apply what the last write in a thread has read, if that has ended."""
         write = self._last_write
-        if write and write.done.is_set():
+        if write and write.done.is_set() and not self._is_busy:
             self._last_write = None
             self._restore(write.unwritten)
             if write.result and self._position == write.position and not self._is_offline:
-                self._absorb(write.result, [])
+                self._absorb(write.result)
 
-    async def _exchange(self, facts: list[Fact], append: Append = Append.ALWAYS) -> None:
-        """Exchange entries with the store, which may block."""
+    async def _exchange(
+        self, facts: list[Fact], append: Append = Append.ALWAYS, *, again: list[Fact] | None = None
+    ) -> None:
+        """Exchange entries with the store, which may block.
+
+        Args:
+            facts: What to write.
+            append: Under which condition.
+            again: What to write later if it was not written now; ``None``: the facts.
+        """
+        again = facts if again is None else again
         if not self._store.blocks:
-            self._exchange_now(facts, append)
+            self._exchange_now(facts, append, again)
             return
         seen, results = self._position, list[Exchanged]()
         try:
             async with self._exchange_lock:
                 # Another task, such as one that asks for the pace, may have read entries that the caller has not considered.
                 if append is Append.ALWAYS or self._position == seen:
-                    await self._exchange_in_thread(facts, append, results)
+                    await self._exchange_in_thread(facts, append, again, results)
+                else:
+                    self._restore(again)
         except (StoreUnavailableError, OSError) as error:
-            self._restore(_not_sent(facts, append))
+            self._restore(again)
             self._go_offline(str(error))
         except BaseException:
             if not results:
-                self._restore(_not_sent(facts, append))
+                self._restore(again)
+                self.flush()
             raise
 
-    async def _exchange_in_thread(self, facts: list[Fact], append: Append, results: list[Exchanged]) -> None:
-        earlier, exchange = self._last_write, self._prepare(facts, append)
+    async def _exchange_in_thread(
+        self, facts: list[Fact], append: Append, again: list[Fact], results: list[Exchanged]
+    ) -> None:
+        earlier, entries = self._last_write, self._entries(facts, append)
+        exchange, position = self._store.exchange, self._position
         starts: list[Position] = []
 
         def run() -> None:
-            starts.append(earlier.end() if earlier else self._position)
-            results.append(exchange(starts[0]))
+            starts.append(earlier.end() if earlier else position)
+            results.append(exchange(starts[0], entries, append))
 
         self._is_busy = True
         try:
@@ -449,27 +461,29 @@ class SharedAccount:
             finally:
                 # Also if the caller was cancelled: the thread has ended, and others must not write the same again.
                 if results:
-                    self._absorb_results(earlier, starts[0], results[0], _not_sent(facts, append))
+                    if earlier:
+                        self._absorb_write(earlier, starts[0])
+                    self._absorb(results[0], entries, again)
         finally:
             self._is_busy = False
 
-    def _absorb_results(self, earlier: Write | None, start: Position, result: Exchanged, facts: list[Fact]) -> None:
-        if earlier:
-            self._restore(earlier.unwritten)
-            if earlier.result and start == earlier.result.position:
-                self._absorb(earlier.result, [])
+    def _absorb_write(self, write: Write, start: Position) -> None:
+        """Apply a write that an exchange has followed, which has read from a position on."""
         self._last_write = None
-        self._absorb(result, facts)
+        self._restore(write.unwritten)
+        if write.result and start == write.result.position:
+            self._absorb(write.result)
 
-    def _exchange_now(self, facts: list[Fact], append: Append = Append.ALWAYS) -> None:
+    def _exchange_now(self, facts: list[Fact], append: Append, again: list[Fact]) -> None:
         self._is_busy = True
         try:
-            result = self._prepare(facts, append)(self._position)
+            entries = self._entries(facts, append)
+            result = self._store.exchange(self._position, entries, append)
         except StoreUnavailableError as error:
-            self._restore(_not_sent(facts, append))
+            self._restore(again)
             self._go_offline(str(error))
         else:
-            self._absorb(result, _not_sent(facts, append))
+            self._absorb(result, entries, again)
         finally:
             self._is_busy = False
 
@@ -477,34 +491,40 @@ class SharedAccount:
         """Put facts that were not written back into the outbox."""
         self._outbox.extendleft(reversed(facts))
 
-    def _prepare(self, facts: list[Fact], append: Append) -> Callable[[Position], Exchanged]:
-        entries = [self._seal(facts)] if facts else []
+    def _entries(self, facts: list[Fact], append: Append) -> list[bytes]:
+        """Return the entries with which to write facts."""
         if append is Append.RESTART:
             self._forget_old_entries()
-            entries = [self._seal([["hello", self._ceiling]]), *(entry for _, entry in self._recent)]
-        return partial(self._store.exchange, entries=entries, append=append)
+            return [self._seal([["hello", self._ceiling]]), *(entry for _, entry in self._recent)]
+        return [self._seal(facts)] if facts else []
 
     def _seal(self, facts: list[Fact]) -> bytes:
         now = self.now()
-        sealed = self._options.sealer.seal(_to_json([self._id, now, facts]).encode())
+        sealed = self._sealed(now, facts)
         self._last_entry = sealed, (self._id, now, facts)
         return sealed
 
+    def _sealed(self, now: float, facts: list[Fact]) -> bytes:
+        return self._options.sealer.seal(_to_json([self._id, now, facts]).encode())
+
     # -- applying -----------------------------------------------------------------------------------------------------
 
-    def _absorb(self, result: Exchanged, facts: list[Fact]) -> None:
+    def _absorb(self, result: Exchanged, entries: Sequence[bytes] = (), again: list[Fact] | None = None) -> None:
         """Apply a result.
 
         Args:
             result: The result.
-            facts: What has to be written again if the log was started again.
+            entries: What was to be written.
+            again: What to write later if that was not written.
         """
         is_new = result.position.generation != self._position.generation
         self._position = result.position
         if result.entries:
             self._on_change()
+        if again and entries[-1] not in result.entries:
+            # First, so that an introduction comes before them: they are newer.
+            self._restore(again)
         if is_new:
-            self._restore(facts)
             self._rebuild(result)
         else:
             self._on_events([event for entry in result.entries for event in self._apply(entry)[1]])
@@ -550,7 +570,7 @@ class SharedAccount:
             at, found = self._apply(entry)
             events += [event for event in found if _is_final(event, is_new=at > old.now > -math.inf)]
         self._on_events([*events, *self._missed_changes(old)])
-        self._outbox.extendleft(reversed(self._introduction(old)))
+        self._restore(self._introduction(old))
         self._written_at = self.now()
 
     def _missed_changes(self, old: AccountLog) -> list[PollEvent]:
@@ -647,11 +667,6 @@ class SharedAccount:
                 self._store, self._position = self._home, Position()
             self._reconnection = None
             self._reconnect_at = self.now() + _RECONNECT_INTERVAL
-
-
-def _not_sent(facts: list[Fact], append: Append) -> list[Fact]:
-    """Return what to write again if writing has failed: not a ``send``, which is decided again."""
-    return facts if append is Append.ALWAYS else []
 
 
 def _kinds(*, calls: int, submits: int) -> set[RequestKind]:

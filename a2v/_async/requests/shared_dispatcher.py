@@ -71,24 +71,23 @@ class SharedDispatcher(RequestDispatcher):
         """Return the request to send now, and its number. None after anything has changed, also when that is unknown."""
         account = self._account
         account.collect()
-        scheduled, now = None, self.now()
-        if account.is_quick:
-            await account.sync()
-        elif (scheduled := self._next_request(account.log.limiter, now)) is None or scheduled.at > now + EPSILON:
-            # Only now, because a store that is not quick would delay a request that may be sent.
+        now = self.now()
+        scheduled = self._next_request(account.log.limiter, now)
+        if scheduled is None or scheduled.at > now + EPSILON:
+            # Not before a request that may be sent: ``send`` notices if it was decided without new entries.
             await account.sync()
             scheduled = None
         if self._has_published:
             self._has_published = False
             return None, 0
-        # What changes from here on is not considered yet.
-        self._changed = anyio.Event()
         if scheduled is None:
             now = self.now()
             scheduled = self._next_request(account.log.limiter, now)
         if scheduled and scheduled.at <= now + EPSILON:
             number = await account.send(scheduled, self._waits(after=scheduled))
             return (scheduled, number) if number else (None, 0)
+        # What changes from here on is not considered yet.
+        self._changed = anyio.Event()
         await account.set_waits(self._waits())
         delay = scheduled.at - now if scheduled else inf
         if scheduled and scheduled.kind in self._queues:

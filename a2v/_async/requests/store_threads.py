@@ -1,19 +1,25 @@
 """Exchanges with a store that no task waits for.
 
 The driver awaits its exchanges. A client without a driver, or one that tries to reach its store again, does not wait for a store
-that blocks: it starts a thread that runs a ``Write`` or a ``Reconnection``, and checks later whether that has ended. They use
-only what they were given, so no other state of the client is used in several threads.
+that blocks: a thread runs a ``Write`` or a ``Reconnection``, and the client checks later whether that has ended. They use only
+what they were given, so no other state of the client is used in several threads.
 """
 
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Callable
 from contextlib import suppress
 
 from attrs import define, field
 
+from a2v import _threads
 from a2v._budget.store import Exchanged, Position, Store, StoreUnavailableError
 from a2v._core.account_log import Fact
+
+_DELAY = 0.002
+"""Seconds before a write begins: what follows a request, such as the result of a poll or the next request, is written with it."""
 
 
 @define(eq=False)
@@ -24,8 +30,9 @@ class Write:
         store: The store.
         position: The client's position.
         facts: What to write.
-        entry: The same, sealed.
+        seal: Returns the entry.
         earlier: The write before it.
+        entry: The facts, sealed.
         done: Set when it has ended.
         result: Its result; ``None``: the store cannot be used.
         unwritten: The facts that this write and earlier ones have not written. The store has failed, or the log was started again.
@@ -34,8 +41,9 @@ class Write:
     store: Store
     position: Position
     facts: list[Fact]
-    entry: bytes
+    seal: Callable[[], bytes]
     earlier: Write | None
+    entry: bytes = b""
     done: threading.Event = field(factory=threading.Event)
     result: Exchanged | None = None
     unwritten: list[Fact] = field(factory=list[Fact])
@@ -43,13 +51,16 @@ class Write:
     def run(self) -> None:
         """Write, after the earlier write has ended."""
         try:
+            before: list[Fact] = []
             if self.earlier:
                 self.earlier.done.wait()
-                self.unwritten, self.earlier = self.earlier.unwritten, None
+                before, self.earlier = self.earlier.unwritten, None
+            self.unwritten = [*before, *self.facts]
+            self.entry = self.seal()
             with suppress(StoreUnavailableError):  # the next exchange will notice
                 self.result = self.store.exchange(self.position, [self.entry])
-            if not self.result or self.entry not in self.result.entries:
-                self.unwritten = [*self.unwritten, *self.facts]
+            if self.result and self.entry in self.result.entries:
+                self.unwritten = before
         finally:
             self.done.set()
 
@@ -59,6 +70,53 @@ class Write:
         if self.result and self.result.entries == [self.entry]:
             return self.result.position
         return self.position
+
+
+class Writer:
+    """Runs the writes of a client in a thread, one at a time, each after a moment. Until then it may be withdrawn.
+
+    A thread for each write would take longer than the write. So one thread wakes up at intervals, while there is something to do.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._next: Write | None = None
+        # Whether there is a thread, and whether it is still needed.
+        self._is_running = self._is_used = False
+
+    def start(self, write: Write) -> None:
+        """Start a write, when no other one waits to begin.
+
+        Raises:
+            OSError: The system has no more threads.
+        """
+        with self._lock:
+            self._next, self._is_used = write, True
+            is_running, self._is_running = self._is_running, True
+        if not is_running:
+            try:
+                _threads.start(self._run, lambda: None)
+            except OSError:
+                self._next, self._is_running = None, False
+                raise
+
+    def withdraw(self) -> Write | None:
+        """Return the write that has not begun, which now never will."""
+        with self._lock:
+            write, self._next = self._next, None
+            return write
+
+    def _run(self) -> None:
+        is_used = True
+        while is_used:
+            time.sleep(_DELAY)
+            with self._lock:
+                write, self._next = self._next, None
+                is_used, self._is_used = self._is_used, False
+                self._is_running = is_used
+            if write:
+                with suppress(Exception):  # the facts are unwritten, and the exchange that writes them will raise it
+                    write.run()
 
 
 @define(eq=False)
