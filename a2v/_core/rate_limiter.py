@@ -143,6 +143,7 @@ class RateLimiter:
 
     Attributes:
         limit: Requests per minute; ``None``: no limit.
+        reported: The limit that a response has reported to this client or another one, without the upper bound.
         max_in_flight: Requests in flight.
     """
 
@@ -156,6 +157,7 @@ class RateLimiter:
     ) -> None:
         self._ceiling = math.inf if ceiling is None else ceiling
         self.limit: int | None = ceiling if limit is None else self._capped(limit)
+        self.reported: int | None = None
         # The limit to use if the server turns out to have one and does not report it.
         self._assumed_limit = self._capped(limit or DEFAULT_LIMIT)
         self.max_in_flight: float = MAX_IN_FLIGHT
@@ -258,6 +260,7 @@ class RateLimiter:
         """Use a limit that another client has learned, if it is higher, until a response reports it."""
         if not self._is_limit_known and limit is not None and self.limit is not None:
             self.limit = self._capped(max(limit, self.limit))
+            self.reported = max(limit, self.reported or 0)
 
     def cancel(self, reservation: int) -> None:
         """Return a reservation that was not used: nothing has been sent."""
@@ -400,7 +403,11 @@ class RateLimiter:
                 self._is_limit_known = True
             return
         self._is_limit_known = True
-        self.limit = self._capped(int(total)) if total and total >= 1 else self.limit or self._assumed_limit
+        if total and total >= 1:
+            self.reported = int(total)
+            self.limit = self._capped(self.reported)
+        else:
+            self.limit = self.limit or self._assumed_limit
         if left is None:
             return
         reset = reset_in(headers)

@@ -664,6 +664,24 @@ async def test_without_the_store_clients_use_their_share(service, blocks, caplog
     assert throttled(service) == 0
 
 
+async def test_the_share_does_not_shrink_with_each_outage(make, budget) -> None:
+    """Although no response reports the limit in between."""
+    service = Service(limit=FixedWindow(600, 60))
+    async with make(transport=service.transport()) as client, make(transport=service.transport()) as other:
+        await client.characters.list()
+        for _ in range(3):
+            for each in (other, client):
+                await anyio.sleep(10)
+                await each.pace()
+            await anyio.sleep(10)
+            budget.broken = True
+            assert (await client.pace()).limit == 300
+            budget.store.lose()
+            budget.broken = False
+            await anyio.sleep(2)
+            assert (await client.pace()).limit == 600
+
+
 @pytest.mark.parametrize("blocks", [False, True])
 async def test_a_store_that_never_works_does_not_prevent_anything(service, blocks) -> None:
     budget = Breakable(blocks=blocks)

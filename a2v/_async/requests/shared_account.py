@@ -596,7 +596,7 @@ class SharedAccount:
         Args:
             old: What this client knows.
         """
-        facts: list[Fact] = [["hello", self._ceiling], ["limit", old.limiter.limit]]
+        facts: list[Fact] = [["hello", self._ceiling], ["limit", old.limiter.reported or old.limiter.limit]]
         now = self.now()
         is_set_back = old.now > now + _FUTURE  # so times are wrong, and nothing is in the future
         for video_id, since in self._followed.items():
@@ -633,7 +633,8 @@ class SharedAccount:
 
     def _go_offline(self, reason: str) -> None:
         """Continue without the store, with this client's share of the limit."""
-        now, limit = self.now(), self.log.limiter.limit
+        # The reported limit: that of an earlier outage was a share already.
+        now, limit = self.now(), self.log.limiter.reported or self.log.limiter.limit
         count = max(1, self.log.member_count(now))
         self._share = None if limit is None else max(1, limit // count)
         if self._options.ceiling is not None:
