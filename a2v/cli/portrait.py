@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from contextlib import asynccontextmanager
 from functools import partial
@@ -62,7 +61,7 @@ async def serve_portrait(path: Path, server: ServerOptions) -> AsyncIterator[Ser
     """
     with needs_extra():
         from a2v.engine.characters.catalogue import Catalogue  # noqa: PLC0415  # an extra
-        from a2v.engine.characters.portraits import PICTURE_SUFFIXES  # noqa: PLC0415
+        from a2v.engine.characters.portraits import MAX_PICTURE, PICTURE_SUFFIXES  # noqa: PLC0415
     path = find_existing(path)
     if path.suffix.lower() not in PICTURE_SUFFIXES:
         raise UsageError(f"--portrait: {path.name} must be a picture: {', '.join(PICTURE_SUFFIXES)}")
@@ -70,7 +69,7 @@ async def serve_portrait(path: Path, server: ServerOptions) -> AsyncIterator[Ser
     try:
         copy = Path(folder.name) / f"{_MODEL_ID}{path.suffix.lower()}"
         try:
-            await anyio.to_thread.run_sync(shutil.copyfile, path, copy)
+            await anyio.to_thread.run_sync(_copy, path, copy, MAX_PICTURE)
         except OSError as error:
             raise UsageError(f"--portrait: {path} cannot be read: {error.strerror or error}") from None
         found = await Catalogue(Path(folder.name)).current()
@@ -80,3 +79,12 @@ async def serve_portrait(path: Path, server: ServerOptions) -> AsyncIterator[Ser
     finally:
         with anyio.CancelScope(shield=True):
             await anyio.to_thread.run_sync(folder.cleanup)
+
+
+def _copy(path: Path, copy: Path, limit: int) -> None:
+    """Copy a picture, up to the size with which it is refused."""
+    if path.exists() and not path.is_file():
+        # A pipe would block, and a device may be endless.
+        raise UsageError(f"--portrait: {path} is not a file")
+    with path.open("rb") as picture:
+        copy.write_bytes(picture.read(limit + 1))

@@ -160,12 +160,17 @@ def test_options_that_contradict_a_portrait_are_refused(options: dict, model_id:
 async def test_files_that_cannot_be_portraits_are_refused_before_anything_is_submitted(tmp_path: Path) -> None:
     for name, content, message in (
         ("missing.jpg", None, "missing.jpg cannot be read: No such file"),
+        ("endless.jpg", b"", "endless.jpg is not a file"),
         ("me.gif", EMPTY, r"me.gif must be a picture: .png, .jpg, .jpeg, .webp"),
         ("me.png", TINY, "me.png: The portrait has 199 × 300 pixels; each side must have 200 or more"),
     ):
         path = tmp_path / name
         if content:
             path.write_bytes(content)
+        elif content is not None and Path("/dev/zero").exists():
+            path.symlink_to("/dev/zero")
+        elif content is not None:
+            path.mkdir()
         with pytest.raises(UsageError, match=message):
             async with serve_portrait(path, ServerOptions(local=True)):
                 pytest.fail("the portrait was accepted")
