@@ -167,7 +167,7 @@ async def test_files_that_cannot_be_portraits_are_refused_before_anything_is_sub
         path = tmp_path / name
         if content:
             path.write_bytes(content)
-        elif content is not None and Path("/dev/zero").exists():
+        elif content is not None and sys.platform != "win32":
             path.symlink_to("/dev/zero")
         elif content is not None:
             path.mkdir()

@@ -18,10 +18,12 @@ import pytest
 from a2v.engine import LocalEngine, Settings, renderer
 from a2v.engine.audio import Recording
 from a2v.engine.characters.portraits import PortraitSpec
+from a2v.engine.comments import add_comment
 from a2v.engine.errors import RenderError
 from a2v.engine.picture import load_picture
 from a2v.engine.render import picture_size, render
 from a2v.engine.video_options import VideoOptions, read_options
+from a2v.engine.video_writer import SYNTHETIC
 
 RATE, SECONDS = 16_000, 0.4
 WORKER = renderer.WORKER
@@ -191,6 +193,69 @@ def test_animated_pictures_are_short(make, container, tmp_path) -> None:
     with pytest.raises(RenderError, match=rf"a {container} can have at most 30 s, and this recording has 30\.5 s"):
         make(container, seconds=30.5)
     assert list(tmp_path.iterdir()) == []
+
+
+def exif_description(webp: bytes) -> bytes:
+    """Return the description in the Exif data of a WebP, to which its header must refer."""
+    assert webp[12:16] == b"VP8X"
+    assert webp[20] & 8
+    assert struct.unpack_from("<I", webp, 4)[0] == len(webp) - 8
+    at, chunks = 12, {}
+    while at < len(webp):
+        name, length = struct.unpack_from("<4sI", webp, at)
+        chunks[name] = webp[at + 8 : at + 8 + length]
+        at += 8 + length + length % 2
+    assert list(chunks)[-1] == b"EXIF"
+    exif = chunks[b"EXIF"]
+    order, _, start, entries, tag, kind, length, place = struct.unpack_from("<2sHIHHHII", exif)
+    assert (order, start, entries, tag, kind) == (b"II", 8, 1, 0x010E, 2)
+    return exif[place : place + length]
+
+
+@pytest.mark.parametrize("container", ["mp4", "webm", "mov", "gif", "webp"])
+def test_every_container_says_that_the_video_is_synthetic(make, container) -> None:
+    path = make(container, seconds=0.08, size=96)
+    if container == "webp":
+        assert exif_description(path.read_bytes()) == SYNTHETIC.encode() + b"\0"
+        return
+    with av.open(str(path)) as video:
+        metadata = {name.lower(): value for name, value in video.metadata.items()}
+        assert metadata["comment"] == SYNTHETIC
+        assert len(list(video.decode(video=0))) == 2
+
+
+@pytest.mark.parametrize("target", ["yuv420p", "bgra"], ids=["lossy", "lossless"])
+def test_a_comment_is_added_to_a_webp_with_one_picture(tmp_path, target) -> None:
+    pixels, path = halves(62, 41, alpha=target == "bgra"), tmp_path / "picture"
+    for text in ("even", "odd"):
+        path.write_bytes(webp(pixels, target))
+        (before,) = frames_of(path)
+        assert path.read_bytes()[12:16] in {b"VP8 ", b"VP8L"}
+        add_comment(path, text)
+        assert exif_description(path.read_bytes()) == text.encode() + b"\0"
+        (after,) = frames_of(path)
+        assert (rgb(after) == rgb(before)).all()
+        assert load_picture(path, 62, 41).shape == (41, 62, 4)
+
+
+def webp(pixels: np.ndarray, target: str) -> bytes:
+    context = av.VideoCodecContext.create("libwebp", "w")
+    context.height, context.width = pixels.shape[:2]
+    context.pix_fmt, context.time_base = target, Fraction(1, 25)
+    context.options = {"lossless": str(int(target == "bgra"))}
+    layout = "rgba" if target == "bgra" else "rgb24"
+    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format=layout).reformat(format=target)
+    return b"".join(bytes(packet) for packet in [*context.encode(frame), *context.encode(None)])
+
+
+def test_a_long_comment_is_added_to_a_gif(make) -> None:
+    path = make("gif", seconds=0.08, size=96)
+    frames = [frame.to_ndarray(format="rgb24") for frame in frames_of(path)]
+    add_comment(path, "a" * 300)
+    assert [frame.to_ndarray(format="rgb24").tobytes() for frame in frames_of(path)] == [
+        one.tobytes() for one in frames
+    ]
+    assert b"!\xfe\xff" + b"a" * 255 + b"\x2d" + b"a" * 45 + b"\0" in path.read_bytes()
 
 
 # -- shapes and rates -------------------------------------------------------------------------------------------------
