@@ -181,12 +181,13 @@ def _search(
     if rest := spoken[len(found) :]:
         last = _decode(decoder, rest, sound.first(_LONGEST_LAST), is_last=True)
         if len(last) < len(rest):
-            fitting = _decode(decoder, rest, sound.first(_LONGEST_LAST), is_last=False)
-            raise _mismatch(sound.at + (fitting[-1].end if fitting else 0), rest[len(fitting) :] or rest)
+            last = _decode(decoder, rest, sound.first(_LONGEST_LAST), is_last=False)
         found += [_Found(sound.at + one.start, sound.at + one.end, one.score) for one in last]
         _check(found, spoken, since=len(found) - len(last))
     if sum(one.score for one in found) < _WORST * sum(one.end - one.start for one in found):
         raise _mismatch(0, spoken)
+    if len(found) < len(spoken):
+        raise _mismatch(found[-1].end if found else 0, spoken[len(found) :])
     return [(one.start / _FRAMES_PER_SECOND, one.end / _FRAMES_PER_SECOND) for one in found]
 
 
