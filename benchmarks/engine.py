@@ -8,9 +8,9 @@ synthesized, rendered and downloaded by an engine that has done so before.
 
     python benchmarks/engine.py [--minutes 30] [--only text]
 
-Times are CPU seconds, except for two workers at once and for the text. Exits with 1 if a limit is exceeded: 2.0 times the baseline at 512 pixels, 1.6
+Times are CPU seconds, except for two workers at once. Exits with 1 if a limit is exceeded: 2.0 times the baseline at 512 pixels, 1.6
 times at 720; 200 MB per worker, and 50 MB more for half an hour than for a minute; two at once in 1.15 times the time of one; for a minute
-of a portrait 15 s at 512 pixels and 25 s at 720, in 250 MB; 4 s for the sentence, on two cores.
+of a portrait 15 s at 512 pixels and 25 s at 720, in 250 MB; 3.5 s for the sentence.
 """
 
 from __future__ import annotations
@@ -62,7 +62,8 @@ SENTENCE = (
     "On Monday morning the ferry leaves the old harbor at half past eight, crosses the bay in forty minutes, "
     "and returns with the mail, the newspapers and fresh bread for the whole island."
 )
-MAX_TEXT_SECONDS = 4.0
+# With half a second until the client asks again, this is 4 s, even if nothing happens at the same time.
+MAX_TEXT_SECONDS = 3.5
 MAX_MB, MAX_EXTRA_MB, MAX_TWO_AT_ONCE = 200, 50, 1.15
 COMMON_X264_OPTIONS = {"preset": "veryfast", "tune": "animation", "crf": "20"}
 STAGES = ("decode", "analyse", "animate", "draw", "convert", "encode", "sound")
@@ -279,10 +280,8 @@ def check_text() -> bool:
             seconds.append(time.monotonic() - start)
             cpu.append(cpu_seconds() - used)
             spoken = speech.words[-1].end
-    print(
-        f"  {spoken:.1f} s of speech; {min(cpu[1:]):.2f} s CPU; the first time {seconds[0]:.2f} s, {cpu[0]:.2f} s CPU"
-    )
-    return check("wall time", min(seconds[1:]), MAX_TEXT_SECONDS, " s")
+    print(f"  {spoken:.1f} s of speech; wall time {min(seconds[1:]):.2f} s, the first time {seconds[0]:.2f} s")
+    return check("CPU time", min(cpu[1:]), MAX_TEXT_SECONDS, " s")
 
 
 def main() -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import wave
 from pathlib import Path
 
 import av
@@ -152,6 +153,20 @@ def test_a_file_of_captions(make, tmp_path) -> None:
 )
 def test_a_transcript_that_ends_early(seconds, warning) -> None:
     assert str(_early_end(5.2, seconds)).startswith(str(warning))
+
+
+@pytest.mark.extended
+def test_a_video_of_a_transcript_that_ends_early_has_a_warning(tmp_path) -> None:
+    pytest.importorskip("pocketsphinx", reason="needs the extra transcripts")
+    pieces = [*Recording(SAMPLES / "slt.flac").pieces(), np.zeros(12 * 16_000, np.float32)]
+    with wave.open(str(tmp_path / "talk.wav"), "wb") as file:
+        file.setparams((1, 2, 16_000, 0, "NONE", ""))
+        file.writeframes((np.concatenate(pieces) * 32767).astype("<i2").tobytes())
+    captions = Captions(ways=["files"], transcript="He turned sharply, and faced Gregson across the table.")
+    path, vtt = tmp_path / "talk.mp4", tmp_path / "talk.vtt"
+    warning = render(Recording(tmp_path / "talk.wav"), "eva_a0008", path, captions=captions, vtt=vtt, size=256)
+    assert warning == "the transcript ends at 0:03 of 0:15, so there are no captions after that"
+    assert read_captions(vtt.read_text())[-1].end < 5
 
 
 def test_captions_of_another_recording(make) -> None:
