@@ -90,6 +90,11 @@ def of_words(ipa: str) -> list[str]:
     return [_of(word, "ipa") for word in ipa.split()]
 
 
+def of_phones(phones: list[str]) -> str:
+    """Return the visemes of a word in ARPAbet."""
+    return re.sub(r"(.)\1+", r"\1", "".join(_of(phone, "arpa") for phone in phones))
+
+
 def _of(phone: str, alphabet: str) -> str:
     """Return the visemes of a phone in order; B, the most common one, for unknown phones."""
     if alphabet == "mouths":

@@ -1,12 +1,13 @@
 """Makes training and test data from real recordings with known text, by finding the start of each phone (forced alignment).
 
-    python tools/lipsync/recordings.py CACHE [--weights FILE] [--librispeech FOLDER --texts FILE]
+    python tools/lipsync/recordings.py CACHE [--weights FILE] [--librispeech FOLDER]... [--texts FILE]...
 
 English recordings are aligned by PocketSphinx; Spanish, French, Italian and Russian ones by the lip-sync network itself, which must be
 trained without them first. It gets espeak-ng's transcription, and only determines the timing.
 
 Needs Debian's asterisk-core-sounds-LANGUAGE and -LANGUAGE-g722 (prompts of a telephone exchange; CC BY-SA 3.0, Italian CC BY 3.0)
-and pocketsphinx-testdata, and the Python package pocketsphinx. ``--librispeech`` adds ten readers of audio books, for the test.
+and pocketsphinx-testdata, and the Python package pocketsphinx. ``--librispeech`` adds readers of audio books; ``held_out.py`` tells
+which of them are for the test. With ``--weights``, the network aligns what PocketSphinx could not, but only for training.
 """
 
 from __future__ import annotations
@@ -14,22 +15,23 @@ from __future__ import annotations
 import argparse
 import gzip
 import re
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import av
 import numpy as np
 import pocketsphinx
-from phones import of_words, with_pauses
-from speech import write
+from held_out import VOICES
+from phones import of_phones, of_words, with_pauses
+from speech import read, write
 from voices import RATE, Speech, espeak_ipa
 
 from a2v.engine import lipsync
 from a2v.engine.face_pose import VISEMES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from numpy.typing import NDArray
     from voices import Segment
@@ -52,6 +54,7 @@ _ARCTIC = {
 _DIGITS = dict(
     zip("0123456789", ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"], strict=True)
 )
+_ABBREVIATIONS = {"mr.": "mister", "mrs.": "missus", "dr.": "doctor", "st.": "saint", "&": " and "}
 _ENGLISH = (
     "p=P b=B t=T d=D k=K ɡ=G f=F v=V θ=TH ð=DH s=S z=Z ʃ=SH ʒ=ZH h=HH tʃ=CH dʒ=JH m=M n=N ŋ=NG l=L ɫ=L ɹ=R r=R j=Y w=W ɾ=D "
     "ʔ=T i=IY iə=IY_AH ɪ=IH ᵻ=IH ɛ=EH e=EH eɪ=EY æ=AE a=AE aɪ=AY aɪə=AY_ER aɪɚ=AY_ER aʊ=AW ɑ=AA ɑɹ=AA_R ɐ=AH ʌ=AH ə=AH "
@@ -87,14 +90,10 @@ def _decoder() -> Any:
 
 def align(samples: NDArray[np.int16], text: str) -> list[Segment] | None:
     """Align a text by PocketSphinx; ``None`` if a word is unknown or does not match the sound."""
-    words = "".join(f" {_DIGITS[letter]} " if letter in _DIGITS else letter for letter in text.lower())
-    known = re.findall(r"[a-z']+", words.replace("-", " "))
-    decoder = _decoder()
-    for word in known:
-        if decoder.lookup_word(word) is None and not _add_word(decoder, word):
-            return None
+    known = _dictionary_words(text)
     if not known:
         return None
+    decoder = _decoder()
     try:
         decoder.set_align_text(" ".join(known))
         _process(decoder, samples)
@@ -109,6 +108,15 @@ def align(samples: NDArray[np.int16], text: str) -> list[Segment] | None:
     starts = [0.0, *(start / 100 + _FRAME_OFFSET for start, _ in phones[1:])]
     ends = [*starts[1:], len(samples) / RATE]
     return with_pauses(samples, [(a, b, name) for a, b, (_, name) in zip(starts, ends, phones, strict=True)])
+
+
+def _dictionary_words(text: str) -> list[str] | None:
+    """Return the words of a text, which are added to the dictionary; ``None`` if one cannot be pronounced."""
+    words = "".join(f" {_DIGITS[letter]} " if letter in _DIGITS else letter for letter in text.lower())
+    for written, spoken in _ABBREVIATIONS.items():
+        words = words.replace(written, spoken)
+    known = re.findall(r"[a-z']+", words.replace("’", "'"))
+    return known if all(_decoder().lookup_word(word) or _add_word(_decoder(), word) for word in known) else None
 
 
 def _add_word(decoder: Any, word: str) -> bool:
@@ -127,19 +135,25 @@ def _process(decoder: Any, samples: NDArray[np.int16]) -> None:
     decoder.end_utt()
 
 
-def align_by_network(samples: NDArray[np.int16], ipa: str, network: lipsync.Network) -> list[Segment] | None:
-    """Align a text by the lip-sync network; ``None`` if the text does not match the sound."""
+def align_by_network(samples: NDArray[np.int16], words: list[str], network: lipsync.Network) -> list[Segment] | None:
+    """Align the visemes of each word by the lip-sync network; ``None`` if the text does not match the sound."""
     likely = np.log(network.run(*lipsync.mel_spectrum((samples / 32768).astype(np.float32))) + 1e-4)
     states, optional = [0], [False]
-    for word in of_words(ipa):
+    for word in words:
         states += [VISEMES.index(name) for name in word] + [0]
         optional += [False] * len(word) + [True]
-    if len(likely) < 3 * len(states):
+    if not words or len(likely) < 2 * len(states):
         return None
     path = _path(likely[:, states], np.array(optional))
     if likely[np.arange(len(path)), np.array(states)[path]].mean() < _MIN_SCORE:
         return None
     return [(a / 100, b / 100, VISEMES[states[state]]) for a, b, state in lipsync.runs(path)]
+
+
+def _english_words(text: str) -> list[str]:
+    """Return the visemes of each word, as PocketSphinx's dictionary or espeak-ng pronounces it."""
+    found = _dictionary_words(text)
+    return [of_phones(str(_decoder().lookup_word(word)).split()) for word in found] if found else []
 
 
 def _path(scores: NDArray[np.float32], optional: NDArray[np.bool_]) -> NDArray[np.int64]:
@@ -182,14 +196,18 @@ def _tests() -> Iterator[tuple[str, Path, str]]:
         yield "real/arctic", _CLIPS / f"{name}.flac", text
 
 
-def _librispeech(folder: Path, texts: Path) -> Iterator[tuple[str, Path, str]]:
-    """Yield the recordings in folders of speakers, with their texts from a table with the columns name and text."""
-    known = dict(line.split("\t")[:2] for line in texts.read_text().splitlines())
-    for path in sorted(folder.glob("*/*.flac")):
-        yield f"real/librispeech-{path.parent.name}", path, known[path.stem]
+def _librispeech(folders: list[Path], tables: list[Path]) -> list[tuple[str, Path, str]]:
+    """Return the recordings in folders, with their texts from LibriSpeech's own files, and from tables (name, tab, text)."""
+    texts = dict(line.split("\t")[:2] for table in tables for line in table.read_text().splitlines())
+    found: list[Path] = []
+    for folder in folders:
+        for file in folder.rglob("[0-9]*.trans.txt"):
+            texts |= dict(line.split(" ", 1) for line in file.read_text().splitlines())
+        found += [path for path in sorted(folder.rglob("*.flac")) if path.stem in texts]
+    return [(f"real/librispeech-{path.stem.partition('-')[0]}", path, texts[path.stem]) for path in found]
 
 
-def _by_sphinx(recordings: Iterator[tuple[str, Path, str]]) -> Iterator[Speech]:
+def _by_sphinx(recordings: Iterable[tuple[str, Path, str]]) -> Iterator[Speech]:
     for voice, path, text in recordings:
         samples = sound(path)
         segments = align(samples, text)
@@ -197,12 +215,26 @@ def _by_sphinx(recordings: Iterator[tuple[str, Path, str]]) -> Iterator[Speech]:
             yield Speech(voice, "arpa", text, samples, segments)
 
 
-def _by_network(language: str, network: lipsync.Network) -> Iterator[Speech]:
-    for voice, path, text in _prompts(language):
+def _by_network(
+    recordings: Iterable[tuple[str, Path, str]], words: Callable[[str], list[str]], network: lipsync.Network
+) -> Iterator[Speech]:
+    for voice, path, text in recordings:
         samples = sound(path)
-        segments = align_by_network(samples, espeak_ipa(text, _ESPEAK[language]), network)
+        segments = align_by_network(samples, words(text), network)
         if segments:
             yield Speech(voice, "mouths", text, samples, segments)
+
+
+def _foreign_words(language: str, text: str) -> list[str]:
+    return of_words(espeak_ipa(text, _ESPEAK[language]))
+
+
+def _left(readers: list[tuple[str, Path, str]], cache: Path) -> Iterator[tuple[str, Path, str]]:
+    """Yield the recordings for training that PocketSphinx could not align."""
+    done = {(speech.voice, speech.text) for speech in read(cache / "real-006.npz")}
+    for voice, path, text in readers:
+        if (voice, text) not in done and voice not in VOICES:
+            yield voice, path, text
 
 
 def main() -> None:
@@ -211,20 +243,27 @@ def main() -> None:
     parser.add_argument("cache", type=Path, help="folder for the speech")
     parser.add_argument("--weights", type=Path, help="weights of the network; without them, English only")
     parser.add_argument(
-        "--librispeech", type=Path, help="a folder per speaker with recordings of LibriSpeech (CC BY 4.0)"
+        "--librispeech", type=Path, action="append", default=[], help="a folder of LibriSpeech (CC BY 4.0)"
     )
-    parser.add_argument("--texts", type=Path, help="the texts of these recordings: a name, a tab and the text per line")
+    parser.add_argument(
+        "--texts",
+        type=Path,
+        action="append",
+        default=[],
+        help="texts of recordings: a name, a tab and the text per line",
+    )
     given = parser.parse_args()
-    if (given.librispeech is None) != (given.texts is None):
-        parser.error("--librispeech and --texts need each other.")
-    made = {"000": _by_sphinx(_tests()), "001": _by_sphinx(_prompts("en"))}
+    readers = _librispeech(given.librispeech, given.texts)
+    made = {"000": _by_sphinx(_tests()), "001": _by_sphinx(_prompts("en")), "006": _by_sphinx(readers)}
     if given.weights:
         network = lipsync.network(given.weights)
-        made |= {f"{i:03}": _by_network(language, network) for i, language in enumerate(_ESPEAK, 2)}
-    if given.librispeech:
-        made["006"] = _by_sphinx(_librispeech(given.librispeech, given.texts))
+        for i, language in enumerate(_ESPEAK, 2):
+            made[f"{i:03}"] = _by_network(_prompts(language), partial(_foreign_words, language), network)
+        made["007"] = _by_network(_left(readers, given.cache), _english_words, network)
     for name, speeches in made.items():
         done = list(speeches)
+        if not done:
+            continue
         write(given.cache / f"real-{name}.npz", done)
         print(f"real-{name}: {len(done)} recordings, {sum(len(s.samples) for s in done) / RATE / 60:.1f} minutes")
 
