@@ -206,6 +206,20 @@ def test_groups_that_appear_and_disappear_are_drawn_and_erased() -> None:
     assert at(rasterizer.pixels, 150, 150) == (255, 0, 0, 255)
 
 
+def test_items_outside_the_changed_area_stay() -> None:
+    still, moving = DisplayList(), DisplayList()
+    still.fill(rectangle(500, 500, 100, 100), BLUE)
+    moving.fill(rectangle(0, 0, 100, 100), RED)
+    parts = still.static_group(), moving.static_group()
+    rasterizer = Rasterizer(SIZE, SIZE, VIEW)
+    for x in (0, 50, 480):
+        drawing = DisplayList()
+        drawing.add(parts[0])
+        drawing.add(parts[1], translate(x, x))
+        rasterizer.paint(drawing.items)
+        assert (rasterizer.pixels == paint(drawing)).all()
+
+
 def test_more_groups_than_the_cache_holds_can_be_drawn() -> None:
     rasterizer = Rasterizer(SIZE, SIZE, VIEW)
     for number in range(250):

@@ -95,7 +95,8 @@ def _features(dice: random.Random, gender: Gender, age: float, like: CharacterSp
         outfit=dice.choice([outfit for outfit in get_args(Outfit) if woman or outfit != "turtleneck"]),
         beard=beard,
         glasses=glasses,
-        earrings=dice.choice(("none", "stud", "hoop")) if woman else "none",
+        # Hair that covers the ears would cut hoops in half.
+        earrings=dice.choice(("none", "stud", "stud" if hair in ("long", "bob") else "hoop")) if woman else "none",
         mole=dice.choice(("none", "none", "none", "none", "cheek", "lip")),
         length=shape("length", 0.15, 0.85),
         width=shape("width", 0.15, 0.85),

@@ -108,7 +108,8 @@ def _layer_transform(layer: Layer, pose: FacePose) -> Transform:
         return rotate(round(pose.swing * 4) / 3, *layer.hangs_from)
     if not layer.follow:
         return Transform()
-    yaw = pose.yaw if layer.follow == 1 else round(pose.yaw * 5) / 5
+    steps = 12 if layer.follow == 1 else 5  # the neck moves further
+    yaw = round(pose.yaw * steps) / steps
     # Sheared, so that the lower end stays where it is.
     slope = -layer.follow * yaw * _NECK_SHIFT / (_NECK_BASE_Y - _NECK_Y)
     return Transform(c=slope, e=-slope * _NECK_BASE_Y)
@@ -177,7 +178,8 @@ def _draw_head(drawing: DisplayList, character: CharacterSpec, pose: FacePose) -
     for side in (-1, 1):
         if not hair.covers_ears(character):
             drawing.add(face.ear(character), _ear_transform(character, pose, side))
-        drawing.add(face.earring(character), _earring_transform(character, pose, side))
+        if character.features.earrings != "none":
+            drawing.add(face.earring(character), _earring_transform(character, pose, side))
     with drawing.transformed(_face_transform(pose)):
         shape = _face_outline(character, pose)
         drawing.fill(shape, face.skin_gradient(character))

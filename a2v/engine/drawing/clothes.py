@@ -6,7 +6,6 @@ collars give way to it a little; what hangs swings. The arms hang from the shoul
 
 from __future__ import annotations
 
-import math
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -97,42 +96,34 @@ def arm(character: CharacterSpec) -> Group:
         drawing.fill(
             bare, LinearGradient(m.arm, 0, inner, 0, ((0, skin.base), (0.35, skin.light), (0.7, skin.base), (1, edge)))
         )
-        with drawing.clipped(bare):
-            shadow = vertical_gradient(796, 834, with_alpha(skin.shade, 0.65), with_alpha(skin.shade, 0.0))
-            drawing.fill(rectangle(m.arm - 10, 790, inner - m.arm + 20, 44), shadow)
+        shadow = vertical_gradient(796, 834, with_alpha(skin.shade, 0.65), with_alpha(skin.shade, 0.0))
+        drawing.fill(bare, shadow)
     end = 800 if has_short_sleeves else _FLOOR
     outer, narrow = (m.arm - 6, 3) if has_short_sleeves else (m.arm - 2, -14)
+    outside = f"C {m.arm - 1} 736 {outer} 768 {outer} {end}"
+    inside = f"C {inner + narrow} {lerp(700, end, 0.6)} {inner + 16} {lerp(700, end, 0.3)} {inner + 18} 700"
     sleeve = svg_path(
-        f"M {m.shoulder + 14} 563 C {m.shoulder - 36} 580 {m.arm + 26} 606 {m.arm + 6} 700 "
-        f"C {m.arm - 1} 736 {outer} 768 {outer} {end} C {m.arm + 20} {end + 12} {inner - 24} {end + 12} {inner + narrow} {end} "
-        f"C {inner + narrow} {lerp(700, end, 0.6)} {inner + 16} {lerp(700, end, 0.3)} {inner + 18} 700 "
-        f"C {inner + 14} 640 {inner + 40} 600 {m.shoulder + 14} 563 Z"
+        f"M {m.shoulder + 14} 566 C {m.shoulder - 36} 580 {m.arm + 26} 606 {m.arm + 6} 700 {outside} "
+        f"C {m.arm + 20} {end + 12} {inner - 24} {end + 12} {inner + narrow} {end} {inside} "
+        f"C {inner + 14} 640 {inner + 40} 600 {m.shoulder + 14} 566 Z"
     )
     drawing.fill(sleeve, _fabric(tones))
-    with drawing.clipped(sleeve):
-        shade = mix(tones.shade, "#10142A", 0.30)
-        # Both sides turn away from the viewer, more so further down.
-        side = svg_path(
-            f"M {inner + 14} 626 C {inner - 12} 690 {inner - 34} 760 {inner - 40} {_FLOOR} L {inner + 30} {_FLOOR} L {inner + 40} 640 Z"
-        )
-        drawing.fill(
-            side, LinearGradient(inner - 40, 0, inner, 0, ((0, with_alpha(shade, 0.0)), (1, with_alpha(shade, 0.60))))
-        )
-        side = svg_path(
-            f"M {m.arm + 22} 628 C {m.arm + 18} 690 {m.arm + 22} 760 {m.arm + 20} {_FLOOR} L {m.arm - 30} {_FLOOR} L {m.arm - 30} 700 Z"
-        )
-        drawing.fill(
-            side,
-            LinearGradient(m.arm - 4, 0, m.arm + 22, 0, ((0, with_alpha(shade, 0.36)), (1, with_alpha(shade, 0.0)))),
-        )
-        if has_short_sleeves:
-            drawing.stroke(
-                svg_path(
-                    f"M {m.arm - 6} {end - 14} C {m.arm + 20} {end - 2} {inner - 20} {end - 2} {inner + 3} {end - 14}"
-                ),
-                with_alpha(tones.shade, 0.8),
-                2.2,
-            )
+    # Both sides turn away from the viewer, more so further down.
+    shade = mix(tones.shade, "#10142A", 0.30)
+    side = svg_path(
+        f"M {inner + 14} 626 C {inner - 12} 690 {inner - 34} 760 {inner - 40} {end + 5} L {inner + narrow} {end} {inside} Z"
+    )
+    stops = ((0, with_alpha(shade, 0.0)), (1, with_alpha(shade, 0.60)))
+    drawing.fill(side, LinearGradient(inner - 40, 0, inner, 0, stops))
+    side = svg_path(
+        f"M {m.arm + 6} 700 {outside} L {m.arm + 20} {end + 5} C {m.arm + 22} 780 {m.arm + 16} 740 {m.arm + 6} 700 Z"
+    )
+    stops = ((0, with_alpha(shade, 0.36)), (1, with_alpha(shade, 0.0)))
+    drawing.fill(side, LinearGradient(m.arm - 4, 0, m.arm + 22, 0, stops))
+    if has_short_sleeves:
+        y = end - 14
+        hem = tapered(f"M {outer + 1} {y} C {m.arm + 20} {y + 12} {inner - 20} {y + 12} {inner + 3} {y}", 3.0)
+        drawing.fill(hem, with_alpha(tones.shade, 0.8))
     if not has_short_sleeves:
         folds = (
             f"M {m.arm} 850 C {m.arm + 18} 866 {m.arm + 36} 870 {m.arm + 58} 862 M {inner} 812 C {inner - 14} 830 {inner - 30} 838 {inner - 52} 838 "
@@ -155,22 +146,18 @@ def _draw_shoulders(drawing: DisplayList, character: CharacterSpec) -> None:
     right = tuple((2 * _AXIS - x, y) for x, y in reversed(left))
     shape = cubic_path(*left, left[-1], right[0], *right)
     drawing.fill(shape, _fabric(tones))
-    with drawing.clipped(shape):
-        # Light from the left, and sides that turn away from it.
-        drawing.fill(ellipse(244, 610, 120), glow(244, 610, 120, mix(tones.light, "#ffffff", 0.3), 0.30))
-        shade = mix(tones.shade, "#10142A", 0.28)
-        # The sides turn away from the viewer, and the far one is in shadow.
-        for x, width, alpha in ((m.armpit, 60, 0.40), (2 * _AXIS - m.armpit, -130, 0.50)):
-            inward = math.copysign(1, width)
-            side = svg_path(
-                f"M {x + 15 * inward} 584 C {x + width * 0.08} 680 {x + width} 780 {x + width} {_FLOOR} L {x - 60 * inward} {_FLOOR} L {x - 60 * inward} 584 Z"
-            )
-            stops = (
-                (0, with_alpha(shade, alpha)),
-                (0.45, with_alpha(shade, alpha * 0.42)),
-                (1, with_alpha(shade, 0.0)),
-            )
+    # Light from the left. Nothing here is clipped, which would cost more than to draw it.
+    drawing.fill(shape, glow(244, 610, 120, mix(tones.light, "#ffffff", 0.3), 0.30))
+    shade = mix(tones.shade, "#10142A", 0.28)
+    # The sides turn away from the viewer, and the far one is in shadow. Their outer edge is that of the torso.
+    for width, alpha in ((60.0, 0.40), (130.0, 0.50)):
+        x, floor = m.armpit, (m.armpit + width, _FLOOR)
+        side = cubic_path(*left[3:], left[-1], floor, floor, (x + width, 780), (x + width * 0.08, 680), left[3])
+        stops = ((0, with_alpha(shade, alpha)), (0.45, with_alpha(shade, alpha * 0.42)), (1, with_alpha(shade, 0.0)))
+        if width == 60:
             drawing.fill(side, LinearGradient(x, 0, x + width, 0, stops))
+        else:
+            drawing.fill(mirror_path(side, _AXIS), LinearGradient(2 * _AXIS - x, 0, 2 * _AXIS - x - width, 0, stops))
     x = m.armpit
     creases = tapered(
         f"M {x + 2} 700 C {x - 2} 670 {x + 4} 640 {x + 20} 612 M {x + 4} 700 C {x + 22} 722 {x + 36} 730 {x + 62} 736 "

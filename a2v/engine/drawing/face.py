@@ -85,7 +85,7 @@ def chin_light(character: CharacterSpec) -> Group:
     y = measures.chin - 22
     drawing.fill(ellipse(-8, y, 32), glow(-8, y, 32, _highlight(character), 0.34))
     fold = measures.mouth_y + 27
-    drawing.fill(ellipse(0, fold, 22, 9), glow(0, fold, 22, character.palette.skin.shade, 0.42))
+    drawing.fill(ellipse(0, fold, 17), glow(0, fold, 17, character.palette.skin.shade, 0.40))
     return drawing.static_group()
 
 

@@ -74,6 +74,7 @@ def scale(x: float, y: float | None = None) -> Transform:
     return Transform(a=x, d=x if y is None else y)
 
 
+@lru_cache(maxsize=1024)
 def rotate(degrees: float, x: float = 0.0, y: float = 0.0) -> Transform:
     """Return a clockwise rotation about a point."""
     angle = math.radians(degrees)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from a2v.engine.characters import Framing
     from a2v.engine.drawing.colours import ColourBytes, RadialGradient
     from a2v.engine.drawing.display_list import Item
-    from a2v.engine.drawing.geometry import Path
+    from a2v.engine.drawing.geometry import Box, Path
 
 Area = tuple[int, int, int, int]
 """A part of a picture in pixels: left, top, right, bottom; the last two are exclusive."""
@@ -105,10 +105,9 @@ class Rasterizer:
             for changed in (item, previous):
                 if changed is None:
                     continue
-                if isinstance(changed, Shape) or changed.bounds is None:
+                if (box := self._box_of(changed)) is None:
                     return 0, 0, width, height
-                transform = self._transform @ (changed.transform or Transform())
-                boxes.append(transform.transform_box(changed.bounds))
+                boxes.append(box)
         if not boxes:
             return 0, 0, 0, 0
         left, top = (min(box[i] for box in boxes) for i in (0, 1))
@@ -121,6 +120,18 @@ class Rasterizer:
             min(height, int(bottom + 3) & ~1),
         )
 
+    def _box_of(self, item: Item) -> Box | None:
+        """Return a box around an item in pixels, or ``None`` if it has no bounds."""
+        if isinstance(item, Shape) or item.bounds is None:
+            return None
+        return (self._transform @ (item.transform or Transform())).transform_box(item.bounds)
+
+    def _is_in(self, area: Area, item: Item) -> bool:
+        """Whether a part of an item may be in an area. ThorVG prepares shapes before it finds that they are outside."""
+        if (box := self._box_of(item)) is None:
+            return True
+        return box[0] - 1 < area[2] and box[1] - 1 < area[3] and box[2] + 1 > area[0] and box[3] + 1 > area[1]
+
     def _draw(self, items: list[Item], area: Area) -> None:
         left, top, right, bottom = area
         # Set the viewport first: a canvas accepts a new one only before the first change after a draw.
@@ -129,7 +140,7 @@ class Rasterizer:
             # Frees the scene and everything in it except the cached scenes, which hold a reference of their own.
             self._canvas.remove(self._root)
         self._uses.clear()
-        self._root = self._make_scene(Group(items, self._transform))
+        self._root = self._make_scene(Group([item for item in items if self._is_in(area, item)], self._transform))
         self._canvas.add(self._root)
         self._canvas.draw(False)
         self._canvas.sync()
