@@ -6,6 +6,8 @@ import random
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import anyio
+
 from a2v import A2VError
 from a2v.cli.connection import needs_extra
 from a2v.cli.options import UsageError
@@ -15,7 +17,7 @@ from a2v.cli.terminal import eprint, plural
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from a2v.engine.characters import CharacterSpec
+    from a2v.engine.characters import Character, CharacterSpec
 
 PREVIEW = ".preview.png"
 _MAX_SEED = 1_000_000
@@ -58,7 +60,7 @@ def new_character(name: str, folder: Path, *, seed: int | None, like: str | None
 
 
 def check_characters(paths: Sequence[Path]) -> list[Path]:
-    """Check files of characters, and draw the valid ones.
+    """Check files of characters, portraits and drawn ones, and draw the valid ones.
 
     Args:
         paths: The files.
@@ -71,10 +73,12 @@ def check_characters(paths: Sequence[Path]) -> list[Path]:
     """
     with needs_extra():
         from a2v.engine.characters import CharacterError, read_character  # noqa: PLC0415
+        from a2v.engine.characters.catalogue import read_files  # noqa: PLC0415
     pictures, problems = [], []
     for path in paths:
         try:
-            character = read_character(path)
+            files = _files_of_portrait(path)
+            character = anyio.run(read_files, files) if files else read_character(path)
             picture = path.with_name(f"{path.stem}{PREVIEW}")
             picture.write_bytes(_draw(character))
         except CharacterError as error:
@@ -92,11 +96,22 @@ def check_characters(paths: Sequence[Path]) -> list[Path]:
     return pictures
 
 
+def _files_of_portrait(path: Path) -> list[Path]:
+    """Return the files of the portrait that a file belongs to: pictures and settings; nothing if there is no picture."""
+    from a2v.engine.characters.portraits import PICTURE_SUFFIXES  # noqa: PLC0415
+
+    beside = [path, *(path.with_suffix(suffix) for suffix in (*PICTURE_SUFFIXES, ".toml"))]
+    found = [one for one in dict.fromkeys(beside) if one == path or one.exists()]
+    return found if any(one.suffix.lower() in PICTURE_SUFFIXES for one in found) else []
+
+
 def _find(like: str) -> CharacterSpec:
     from a2v.engine.characters import CharacterError, built_in_characters, read_character  # noqa: PLC0415
 
     if like in built_in_characters():
         return built_in_characters()[like]
+    if _files_of_portrait(Path(like)):
+        raise UsageError(f"--like: {like} is a portrait; pass the model_id or the file of a drawn character")
     try:
         return read_character(Path(like))
     except CharacterError as error:
@@ -106,7 +121,10 @@ def _find(like: str) -> CharacterSpec:
         raise UsageError(f"--like: there is no character and no file {like!r}; the characters are {known}") from None
 
 
-def _draw(character: CharacterSpec) -> bytes:
+def _draw(character: Character) -> bytes:
+    from a2v.engine.characters.portraits import PortraitSpec  # noqa: PLC0415
     from a2v.engine.preview import preview  # noqa: PLC0415
 
+    if isinstance(character, PortraitSpec):
+        return character.previews[0][1]
     return preview(character.model_id, character=character)

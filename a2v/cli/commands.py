@@ -697,7 +697,7 @@ async def doctor(
         checks += await _check_server(base_url, token_file, shared, insecure=insecure)
     open_renderer(as_json=as_json).render(ChecksCompleted(checks))
     if problems := [check.name for check in checks if check.state == "problem"]:
-        raise A2VError(f"{len(problems)} of {len(checks)} checks found a problem: {', '.join(problems)}")
+        raise A2VError(f"{len(problems)} of {len(checks)} checks found a problem: {', '.join(dict.fromkeys(problems))}")
 
 
 async def _check_server(base_url: str | None, token_file: str | None, budget: Secret, *, insecure: bool) -> list[Check]:
@@ -750,10 +750,10 @@ def new(
     help_epilogue=epilogue(CHECKING, "a2v character check characters/nora.toml"),
 )
 def check(
-    *files: Annotated[Path, Parameter(help="Files of drawn characters, NAME.toml.")],
+    *files: Annotated[Path, Parameter(help="Files of characters: NAME.toml, or the picture of a portrait.")],
     as_json: Annotated[AsJson, Parameter(help="Print the paths of the pictures as a JSON array.")] = False,
 ) -> None:
-    """Check the files of drawn characters, report all problems, and draw a preview picture beside each valid file."""
+    """Check the files of characters, report all problems, and draw a preview picture beside each valid file."""
     if not files:
         raise UsageError("character check needs at least one file")
     _show_files(check_characters(files), as_json=as_json)

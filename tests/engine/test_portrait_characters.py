@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from a2v import AsyncA2V
+from a2v.cli.character_files import new_character
 from a2v.cli.options import ServerOptions, UsageError
 from a2v.cli.portrait import check_portrait_options, serve_portrait
 from a2v.engine import LocalEngine, characters
@@ -142,6 +143,20 @@ async def test_the_command_renders_a_portrait_without_a_folder(tmp_path: Path, s
     with av.open(str(video)) as file:
         assert "Synthetic media" in file.metadata["comment"]
         assert len(list(file.decode(video=0))) == 3
+
+
+async def test_check_also_examines_portraits(folder: Path) -> None:
+    for name, table in (("crop", "crop = [0.5, 0, 0.2, 1]"), ("good", "blinking = false")):
+        (folder / f"{name}.jpg").write_bytes(COLLINS)
+        (folder / f"{name}.toml").write_text(table)
+    status, printed, errors = await run("character", "check", str(folder / "crop.toml"), str(folder / "good.jpg"))
+    assert (status, printed) == (1, "")
+    assert "1 problem in 2 files:" in errors
+    assert "crop.toml: crop must be [left, top, right, bottom]" in errors
+    assert (folder / "good.preview.png").read_bytes().startswith(b"\x89PNG")
+    assert f"{folder / 'good.preview.png'} was drawn" in errors.replace("\n", "")
+    with pytest.raises(UsageError, match="is a portrait; pass the model_id or the file of a drawn character"):
+        new_character("other", folder, seed=1, like=str(folder / "good.jpg"), overwrite=False)
 
 
 @pytest.mark.parametrize(

@@ -147,7 +147,7 @@ class Catalogue:
         is_settled = all(abs(time.time() - one.st_mtime) > _SETTLE_SECONDS for one in files.values())
         result: Character | CharacterError
         try:
-            result = await _read(list(files))
+            result = await read_files(list(files))
         except CharacterError as error:
             result = error
         except (RenderCrashedError, ResourceExhaustedError) as error:
@@ -158,8 +158,8 @@ class Catalogue:
         return _Entry(name, signature, is_settled, result)
 
 
-async def _read(files: list[Path]) -> Character:
-    """Read a character.
+async def read_files(files: list[Path]) -> Character:
+    """Read a character. A portrait is examined, and has its previews.
 
     Args:
         files: Its files, which have one stem.
@@ -167,6 +167,8 @@ async def _read(files: list[Path]) -> Character:
     Raises:
         CharacterError: It is invalid.
         OSError: It cannot be read.
+        RenderCrashedError: The process that examines a portrait crashed.
+        ResourceExhaustedError: The machine has run out of something.
     """
     pictures = [path for path in files if path.suffix.lower() in PICTURE_SUFFIXES]
     tables = [path for path in files if path.suffix.lower() == ".toml"]
