@@ -39,6 +39,7 @@ _CUT = 300  # frames at the end of a window, whose words are searched again in t
 _MOST_WORDS = 200
 """More words than are said in a window."""
 _PAUSE = 15  # frames
+_BLOCK = 8192  # bytes
 _NOISE = 6e-5  # two steps of 16 bits
 """Digital silence is not what the recognizer knows as silence."""
 _PART = 400  # frames of words
@@ -199,7 +200,9 @@ def _decode(decoder: Any, words: Sequence[tuple[str, str]], samples: bytes, *, i
     decoder.add_fsg("words", decoder.create_fsg("words", 0, end, [*steps, *ends]))
     decoder.activate_search("words")
     decoder.start_utt()
-    decoder.process_raw(samples, full_utt=True)
+    # In blocks, so that the recognizer adapts to the channel by what it has heard so far. All at once, long silence would mislead it.
+    for start in range(0, len(samples), _BLOCK):
+        decoder.process_raw(samples[start : start + _BLOCK])
     decoder.end_utt()
     segments = [] if decoder.hyp() is None else [one for one in decoder.seg() if one.word[0] not in "<["]
     return [_Found(one.start_frame, one.end_frame + 1, math.log(max(one.ascore, 1e-300))) for one in segments]
