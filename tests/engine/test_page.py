@@ -47,6 +47,7 @@ def test_it_offers_all_characters_and_shows_the_latest_videos(http, finished):
     assert finished["video_url"] in [attributes["src"] for tag, attributes in found if tag == "video"]
     downloads = {attributes["href"]: attributes["download"] for tag, attributes in found if "download" in attributes}
     assert re.fullmatch(r"\d+\.mp4", downloads[finished["video_url"]])  # the name of the recording
+    assert "All videos are synthetic" in reply.text
 
 
 def test_only_its_own_style_and_script_are_allowed(http):
