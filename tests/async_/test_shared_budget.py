@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+from collections import deque
 from contextlib import aclosing
 from functools import partial
 from typing import TYPE_CHECKING
@@ -569,6 +570,46 @@ async def test_a_long_log_is_started_again(service, make, budget, monkeypatch) -
     assert throttled(service) == 0
 
 
+def size(value: object, seen: set[int]) -> int:
+    """Count what the collections in an object and in all that it refers to hold."""
+    if id(value) in seen or isinstance(value, str | bytes | int | float | type | None):
+        return 0
+    seen.add(id(value))
+    if isinstance(value, dict):
+        return len(value) + sum(size(each, seen) for pair in value.items() for each in pair)
+    if isinstance(value, list | set | tuple | deque):
+        return len(value) + sum(size(each, seen) for each in value)
+    if not type(value).__module__.startswith("a2v"):
+        return 0
+    slots = [name for each in type(value).__mro__ for name in getattr(each, "__slots__", ())]
+    return size({**getattr(value, "__dict__", {}), **{name: getattr(value, name, None) for name in slots}}, seen)
+
+
+@pytest.mark.extended
+async def test_a_day_of_videos_needs_no_more_memory_than_a_few_hours(make, budget, monkeypatch) -> None:
+    monkeypatch.setattr(shared_account, "_MAX_LOG", 32 * 1024)
+    service = Service(render_seconds=900, limit=FixedWindow(2, 60), latency=0.2)
+    clients = [make(transport=service.transport()) for _ in range(2)]
+
+    async def make_videos(client: a2v.AsyncA2V) -> None:
+        while True:
+            await (await client.videos.generate(model_id="eva_a0008", audio_url=HELLO)).wait()
+
+    sizes: list[int] = []
+    async with anyio.create_task_group() as group:
+        for client in clients:
+            for _ in range(2):
+                group.start_soon(make_videos, client)
+        for _ in range(24 * 3):
+            await anyio.sleep(1200)
+            assert sum(map(len, budget.store._log.entries)) < 2 * shared_account._MAX_LOG
+            # Not the videos that the server lists: their number is its own.
+            sizes.append(max(size(log, {id(log.listed)}) for log in (account_of(client).log for client in clients)))
+        group.cancel_scope.cancel()
+    assert len(service.submissions) > 200
+    assert max(sizes[-18:]) < 1.5 * max(sizes[3:21])
+
+
 @pytest.mark.parametrize("blocks", [False, True])
 async def test_a_lost_log_loses_nothing(service, blocks) -> None:
     """Redis may be restarted without its data: clients write again what they know."""
@@ -609,7 +650,7 @@ async def test_a_log_that_is_lost_when_a_watch_continues_does_not_end_it(service
         group.cancel_scope.cancel()
 
 
-@pytest.mark.parametrize("jump", [-3600, 3600])
+@pytest.mark.parametrize("jump", [-3600, 3600, *(pytest.param(each, marks=pytest.mark.extended) for each in (-30, 30))])
 async def test_a_clock_that_is_set_delays_requests_by_a_window_at_most(service, make, budget, jump) -> None:
     """The clock of a Redis server, by which all clients measure."""
     service.add_video("v", *["in_progressing"] * 1000)
