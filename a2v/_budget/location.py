@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from a2v._core.settings import Secret
 
 _FORMS = "a path, redis://HOST:PORT/DB or rediss://HOST:PORT/DB"
+_EXAMPLE = "must look like redis://HOST:PORT/DB, such as redis://127.0.0.1:6379/0"
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
 
@@ -61,7 +62,7 @@ def _problem(value: object) -> str | None:
     if not isinstance(text, str) or not text.strip():
         return f"must be {_FORMS}, got {text!r}"
     if not (scheme := _SCHEME.match(text)):
-        return None
+        return _EXAMPLE if re.match(r"rediss?:", text, re.IGNORECASE) else None
     if scheme[1].lower() not in ("redis", "rediss"):
         return f"must be {_FORMS}, got a URL with the scheme {scheme[1]!r}"
     try:
@@ -70,7 +71,7 @@ def _problem(value: object) -> str | None:
     except ValueError:
         is_valid = False
     if not is_valid or re.search(r"[\x00-\x20\x7f]", text):
-        return "must look like redis://HOST:PORT/DB, such as redis://127.0.0.1:6379/0"
+        return _EXAMPLE
     return None
 
 

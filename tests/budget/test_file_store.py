@@ -288,7 +288,14 @@ def test_bad_values_are_explained(tmp_path, monkeypatch) -> None:
     for value in ("", " ", 5, b"x"):
         assert "budget must be a path, redis://HOST:PORT/DB or rediss://HOST:PORT/DB" in refused(value)
     assert "scheme 'memcached'" in refused("memcached://:secret@host")
-    for value in ("redis://", "redis://host:99999/0", "redis://host:0", "redis://host/name", "redis://a b/0"):
+    for value in (
+        "redis://",
+        "redis://host:99999/0",
+        "redis://host:0",
+        "redis://host/name",
+        "redis://a b/0",
+        "redis:host",
+    ):
         assert "must look like redis://HOST:PORT/DB" in refused(value)
     for value in ("redis://:s3cret@host:x/0", "rediss://:s3cret@host/0?invented=1&socket_timeout=x"):
         assert "s3cret" not in refused(value)
