@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import anyio
 import pytest
 
@@ -306,3 +308,29 @@ async def test_facts_are_written_after_an_unexpected_error_too() -> None:
     member._last_write.done.wait()
     await other.sync()
     assert "v" in other
+
+
+async def test_a_write_that_starts_during_another_one_follows_it() -> None:
+    store = Store(blocks=True)
+    member, other = Member(store), Member(store)
+    await member.sync()
+    await other.sync()
+    has_begun, may_end, exchange = threading.Event(), threading.Event(), store.exchange
+
+    def exchange_slowly(*args):
+        store.exchange = exchange
+        has_begun.set()
+        may_end.wait()
+        return exchange(*args)
+
+    store.exchange = exchange_slowly
+    member.add("v", member.now())
+    member.stop_waiting()
+    has_begun.wait()
+    member.add("w", member.now())
+    member.stop_waiting()
+    may_end.set()
+    member._last_write.done.wait()
+    await other.sync()
+    assert "v" in other
+    assert "w" in other
