@@ -530,7 +530,7 @@ def rows(runner: Runner) -> Iterator[bool]:
             f"{'' if reached[name] <= bound else 'MISSED '}{reached[name]:.3g} {WORDS[name]} (<= {bound:g})"
             for name, bound in bounds.items()
         ]
-        print(f"{scenario.name:34}{'; '.join(cells)}", flush=True)
+        print(f"{scenario.name:36}{'; '.join(cells)}", flush=True)
         yield all(reached[name] <= bound for name, bound in bounds.items())
 
 
@@ -539,7 +539,7 @@ def is_repeatable() -> bool:
     runner = simulated(Ours)
     small = [scenario for scenario in SCENARIOS if scenario.videos < 1000 and not scenario.shares_budget]
     same = all(runner(scenario, 7).service.log == runner(scenario, 7).service.log for scenario in small)
-    print(f"{'the same seed, twice':34}{'the same log' if same else 'MISSED: another log'}")
+    print(f"{'the same seed, twice':36}{'the same log' if same else 'MISSED: another log'}")
     return same
 
 
