@@ -91,7 +91,7 @@ class Lids:
         self._skin = (np.maximum(upper_line - fold[eye_columns], 0.3 * opening) * ends + 1e-3).astype(np.float32)
         under = (y > lower_line[:, None] + self._line) & (y < lower_line[:, None] + 0.4 * opening)
         white = _is_white(picture[eye_columns], below[eye_columns, None])
-        self.covers = bool(white[under].mean() < _MAX_WHITE)
+        self.covers: bool = bool(white[under].mean() < _MAX_WHITE)
         """Whether nothing white is below the lid when it is closed: otherwise the eye must not blink."""
         # Lashes are thickest towards the outer corner.
         outer = place if eye.x.mean() > 0 else 1 - place
