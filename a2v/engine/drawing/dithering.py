@@ -22,6 +22,7 @@ STORED, ENCODED = 0.5, 1.25
 """The most that noise adds, for pictures that are stored as they are, and for those that are encoded."""
 _FLAT = 3.0  # variance of a gradient, whose levels are averaged
 _BLOCK = 64  # of the noise, in pixels
+_STRIP = 128  # rows
 
 
 def dither(pixels: NDArray[np.uint8], noise: float = STORED) -> NDArray[np.uint8]:
@@ -32,14 +33,22 @@ def dither(pixels: NDArray[np.uint8], noise: float = STORED) -> NDArray[np.uint8
         noise: The most that is added to or subtracted from a colour.
     """
     smooth = pixels.copy()
-    radius = max(2, min(pixels.shape[:2]) // 32)
-    grain = _noise(*pixels.shape[:2]) * np.float32(2 * noise)
-    for channel in range(3):
-        levels = pixels[..., channel].astype(np.float32)
-        mean = _box_mean(levels, radius)
-        variance = _box_mean((levels - mean) ** 2, radius)
-        flat = np.clip(2 - variance / _FLAT, 0, 1)
-        smooth[..., channel] = np.clip(np.rint(levels + flat * (mean - levels + grain)), 0, 255)
+    height, width = pixels.shape[:2]
+    radius = max(2, min(height, width) // 32)
+    # In strips, because the intermediate results take several times the memory of the picture.
+    for top in range(0, height, _STRIP):
+        bottom = min(height, top + _STRIP)
+        # The rows that the means of a strip's means need.
+        first, last = max(0, top - 2 * radius), min(height, bottom + 2 * radius)
+        inner = slice(top - first, bottom - first)
+        grain = _noise(top, bottom, width) * np.float32(2 * noise)
+        for channel in range(3):
+            levels = pixels[first:last, :, channel].astype(np.float32)
+            mean = _box_mean(levels, radius)
+            variance = _box_mean((levels - mean) ** 2, radius)[inner]
+            levels, mean = levels[inner], mean[inner]
+            flat = np.clip(2 - variance / _FLAT, 0, 1)
+            smooth[top:bottom, :, channel] = np.clip(np.rint(levels + flat * (mean - levels + grain)), 0, 255)
     return smooth
 
 
@@ -54,9 +63,9 @@ def _tile() -> Array:
     return (order / _BLOCK**2 - 0.5).astype(np.float32)
 
 
-def _noise(height: int, width: int) -> Array:
-    """Return noise between -0.5 and 0.5."""
-    return np.tile(_tile(), (-(-height // _BLOCK), -(-width // _BLOCK)))[:height, :width]
+def _noise(top: int, bottom: int, width: int) -> Array:
+    """Return noise between -0.5 and 0.5 for some rows."""
+    return _tile()[np.arange(top, bottom)[:, None] % _BLOCK, np.arange(width) % _BLOCK]
 
 
 def _box_mean(levels: Array, radius: int) -> Array:
