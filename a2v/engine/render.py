@@ -263,9 +263,8 @@ class _Drawing:
         elif scenery:
             self._rasterizer.paint(scenery)
             pixels = self._rasterizer.pixels
-            if has_gradients:
-                pixels = dither(pixels, ENCODED if colour is uvya else STORED)
-            self._rasterizer.set_backdrop(pixels.copy())
+            noise = ENCODED if colour is uvya else STORED
+            self._rasterizer.set_backdrop(dither(pixels, noise) if has_gradients else pixels.copy())
 
     @property
     def pixels(self) -> NDArray[np.uint8]:
