@@ -155,7 +155,7 @@ def test_teeth_in_the_shade_of_rounded_lips_are_not_grey() -> None:
     bright, shaded = (int(brightness) - 16 for _, _, brightness, _ in teeth)
     redness = [(red - 128) / (brightness - 16) for _, red, brightness, _ in teeth]
     assert 0.2 * bright < shaded < 0.7 * bright
-    assert redness[1] > 3 * redness[0] > 0
+    assert redness[1] > 4.3 * redness[0] > 0
 
 
 def test_drawn_teeth_are_as_yellow_as_the_light() -> None:

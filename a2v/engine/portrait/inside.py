@@ -29,7 +29,7 @@ _CORNER = (0.48, 0.22, 0.19)
 """Inside of the corners of the mouth, where the cheeks are near."""
 _BLUE_OF_SKIN, _BLUE_OF_EYES = 0.85, 0.95
 """The ratio of blue to green in white light."""
-_WARMTH = np.array([0.9, 1.15, 1.3], np.float32)
+_WARMTH = np.array([0.85, 1.2, 1.35], np.float32)
 """Exponents of a shadow for red, green and blue: the light in the shadow of lips comes from skin. Without that, teeth would be grey."""
 _WIDTHS = (0.33, 0.25, 0.20, 0.16, 0.12)
 """The widths of the teeth from the middle to the side, in half widths of the mouth."""
