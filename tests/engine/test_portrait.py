@@ -284,6 +284,20 @@ def test_a_mouth_that_moves_changes_the_lower_face_only() -> None:
     assert (rows - face.middle[1]).max() < 3 * face.chin
 
 
+@pytest.mark.parametrize("name", ["hopper", "collins"])
+def test_a_mouth_moves_nothing_outside_of_its_area(name: str) -> None:
+    """It would be cut off there."""
+    lips, face = painter(name)._lips, painter(name)._face
+    left, top, right, bottom = lips.reach
+    reach = 1.2 * max(right, bottom)
+    places = np.stack(np.meshgrid(*[np.linspace(-reach, reach, 300)] * 2), -1).astype(np.float32)
+    outside = ((places < (left, top)) | (places > (right, bottom))).any(-1)
+    for viseme in VISEMES:
+        layers = lips.solve(places, MOUTH_SHAPES[viseme])
+        sources = np.where(layers.below[..., None] > 0, layers.lower, layers.upper)
+        assert np.abs(sources - places)[outside].max() < 0.02 * face.mouth, viseme
+
+
 def test_lines_behind_the_head_stay_straight() -> None:
     """A line of the background is shifted, but hardly bent."""
     found = studio("hopper")

@@ -164,7 +164,7 @@ class Lips:
         swell = [np.float32(amount) * near for amount in motion.swell]
         for _ in range(_ITERATIONS):
             from_edge = upper - edges[0]
-            upper = start - shifts[0] * (1 - smoothstep(from_edge * up)) - self._swelling(from_edge, swell[0])
+            upper = start - (shifts[0] + self._swelling(from_edge, swell[0])) * (1 - smoothstep(from_edge * up))
             from_edge = lower - edges[1]
             to_chin = smoothstep(from_edge * down)
             lower = start - shifts[1] - (chin - shifts[1]) * to_chin - self._swelling(from_edge, swell[1])
