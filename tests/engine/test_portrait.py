@@ -145,6 +145,21 @@ def test_rounded_lips_of_a_smile_have_no_step_in_their_edge() -> None:
     assert max(steps["E"], steps["F"]) < steps["A"]
 
 
+def test_the_opening_of_an_oo_is_an_ellipse() -> None:
+    """The edge of an angular one, or of an almond, would be far from any."""
+    drawn = painter("hopper")
+    x, y = np.linspace(-0.9, 0.9, 181), np.linspace(-0.8, 0.8, 1201)
+    places = (np.stack(np.meshgrid(x, y), -1) * drawn._face.mouth).astype(np.float32)
+    layers = drawn._lips.solve(places, MOUTH_SHAPES["F"])
+    upper, lower = (y[np.abs(distance).argmin(0)] for distance in (layers.above, layers.below))
+    is_open = lower - upper > 0.03
+    x, y = np.tile(x[is_open], 2), np.concatenate([upper[is_open], lower[is_open]])
+    (a, b, c, d, e), *_ = np.linalg.lstsq(np.stack([x * x, x * y, y * y, x, y], 1), np.ones(len(x)))
+    slopes = np.hypot(2 * a * x + b * y + d, b * x + 2 * c * y + e)
+    distances = np.abs(a * x * x + b * x * y + c * y * y + d * x + e * y - 1) / slopes
+    assert distances.max() < 0.1 * (lower - upper).max()
+
+
 def test_teeth_in_the_shade_of_rounded_lips_are_not_grey() -> None:
     face = painter("collins")._face
     x, y = face.to_frame(np.array([[0, face.upper[128] + 0.15 * face.mouth]], np.float32))[0].astype(int)
