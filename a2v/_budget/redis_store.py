@@ -8,7 +8,6 @@ redis-py's asynchronous client works on asyncio only, so this is the blocking on
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 import ssl
 import threading
@@ -26,7 +25,6 @@ try:
         ClusterDownError,
         MovedError,
         NoPermissionError,
-        NoScriptError,
         OutOfMemoryError,
         ReadOnlyError,
     )
@@ -71,7 +69,6 @@ if first < count then new = redis.call('LRANGE', log, first, -1) end
 local t = redis.call('TIME')
 return {header, count, new, t[1], t[2]}
 """
-_EXCHANGE_SHA = hashlib.sha1(_EXCHANGE.encode(), usedforsecurity=False).hexdigest()
 
 
 class RedisStore:
@@ -98,11 +95,13 @@ class RedisStore:
         if urlsplit(url.value).scheme.lower() == "rediss":
             options["ssl_check_hostname"] = True  # not the default of all versions of redis-py
         self._client = redis.Redis.from_url(url.value, retry=Retry(NoBackoff(), 0), **options)
+        self._script = self._client.register_script(_EXCHANGE)
         # The same with one connection, for exchanges: a pool takes as long as the rest. Connected in the first one.
         self._exchanges: redis.Redis | None = None
+        # Held during exchanges: not all versions of redis-py let several threads use one connection.
+        self._lock = threading.Lock()
         # The server's time minus that of this machine.
         self._offset = time.time() - time.monotonic()
-        self._lock = threading.Lock()
 
     def now(self) -> float:
         """See ``Store``."""
@@ -121,27 +120,24 @@ class RedisStore:
             f"{FORMAT} {position.generation}", position.offset, condition, header, _KEPT, *entries,
         ]  # fmt: skip
         try:
-            started = time.monotonic()
-            try:
-                answer = self._call(arguments)
-            except redis.TimeoutError:
-                raise
-            except redis.ConnectionError:
-                # The server, or a firewall, has closed an idle connection.
-                started = time.monotonic()
-                answer = self._call(arguments)
-            ended = time.monotonic()
+            with self._lock:
+                return self._exchange(arguments)
         except (redis.RedisError, OSError) as error:
             raise StoreUnavailableError(_reason(error)) from None
-        return self._read(answer, started, ended)
 
-    def _call(self, arguments: list[bytes | str | int | float]) -> Any:
+    def _exchange(self, arguments: list[bytes | str | int | float]) -> Exchanged:
         if self._exchanges is None:
             self._exchanges = self._client.client()  # type: ignore[no-untyped-call]  # redis-py has no types here
+        started = time.monotonic()
         try:
-            return self._exchanges.execute_command("EVALSHA", _EXCHANGE_SHA, 1, self._key, *arguments)
-        except NoScriptError:
-            return self._exchanges.execute_command("EVAL", _EXCHANGE, 1, self._key, *arguments)
+            answer = self._script([self._key], arguments, self._exchanges)
+        except redis.TimeoutError:
+            raise
+        except redis.ConnectionError:
+            # The server, or a firewall, has closed an idle connection.
+            started = time.monotonic()
+            answer = self._script([self._key], arguments, self._exchanges)
+        return self._read(answer, started, time.monotonic())
 
     def listen(self, listener: Callable[[], object]) -> None:
         """See ``Store``. There are no listeners."""
@@ -160,8 +156,7 @@ class RedisStore:
         written_by, _, generation = header.decode("ascii", "replace").rpartition(" ")
         if written_by != FORMAT:
             raise StoreUnavailableError("it is in use by another version of a2v; use the same version everywhere")
-        with self._lock:
-            self._offset = int(seconds) + int(microseconds) / 1e6 - (started + ended) / 2
+        self._offset = int(seconds) + int(microseconds) / 1e6 - (started + ended) / 2
         return Exchanged(Position(generation, count), new)
 
 
