@@ -31,7 +31,7 @@ from attrs import define, frozen
 
 from a2v import _threads
 from a2v._async.requests import telemetry
-from a2v._async.requests.store_threads import Reconnection, Write, Writer
+from a2v._budget.store_threads import Reconnection, Write, Writer
 from a2v._budget.memory_store import MemoryStore
 from a2v._budget.store import Append, Exchanged, Position, Store, StoreUnavailableError
 from a2v._core import account_log
