@@ -51,7 +51,14 @@ STEALING = ["--dist", "worksteal"]
 IN_PARALLEL = ["-n", "auto", *STEALING]
 LARGEST_WHEEL = 3_500_000
 EXTRAS = [name for name in PYPROJECT["project"]["optional-dependencies"] if name != "all"]
-COVERED_IN_FULL = ["*/_core/*", "*/_async/*", "*/_sync/*", "*/_values/*", "*/a2v/errors.py", "*/_budget/store_threads.py"]
+COVERED_IN_FULL = [
+    "*/_core/*",
+    "*/_async/*",
+    "*/_sync/*",
+    "*/_values/*",
+    "*/a2v/errors.py",
+    "*/_budget/store_threads.py",
+]
 DEFAULT_SET = "not extended"
 # Where simulations are.
 SIMULATED = ["tests/core", "tests/async_"]
