@@ -168,7 +168,8 @@ def _advice(path: Path | None, problem: str) -> str:
     if path:
         return "; choose a path that this user can write"
     if "may not" in problem:
-        return " (it needs EVALSHA, SCRIPT LOAD, LINDEX, LLEN, LRANGE, RPUSH, DEL, EXPIRE and TIME)"
+        commands = "EVALSHA, SCRIPT LOAD, LINDEX, LLEN, LRANGE, RPUSH, DEL, EXPIRE and TIME"
+        return f" (it needs {commands}; for a database other than 0, SELECT too)"
     if "connection" in problem or "no response" in problem:
         return "; check that the server runs at this address and that this machine may connect to it"
     return ""

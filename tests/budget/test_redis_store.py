@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from contextlib import closing
+from pathlib import Path
 
 import anyio
 import pytest
@@ -21,6 +22,8 @@ from a2v._diagnostics import check_budget
 from a2v.testing import FixedWindow, Service
 from tests.budget.conftest import free_port
 from tests.certificates import Certificate
+
+ROOT = Path(__file__).parents[2]
 
 pytestmark = [pytest.mark.extended, pytest.mark.skipif(sys.platform == "win32", reason="no Redis")]
 
@@ -247,21 +250,38 @@ def test_each_of_many_processes_gets_its_share(start_member, start_redis, tmp_pa
 @pytest.mark.anyio
 async def test_doctor_says_what_a_user_of_redis_may_not_do(redis_server, monkeypatch) -> None:
     monkeypatch.delenv("A2V_BUDGET", raising=False)
-    ((state, words),) = [(one.state, one.words) for one in await check_budget(Secret(redis_server.url), "account")]
+
+    async def check(url: str) -> tuple[str, str]:
+        ((state, words),) = [(one.state, one.words) for one in await check_budget(Secret(url), "account")]
+        assert "s3cret-word" not in words
+        return state, words
+
+    async def check_as(database: int, *commands: str) -> tuple[str, str]:
+        with closing(redis.Redis.from_url(redis_server.url)) as admin:
+            admin.script_flush()
+            admin.acl_setuser(
+                "weak", enabled=True, passwords=["+s3cret-word"], reset_keys=True, keys=["a2v:budget:*"],
+                commands=["-@all", *commands],
+            )  # fmt: skip
+        return await check(f"redis://weak:s3cret-word@127.0.0.1:{redis_server.port}/{database}")
+
+    state, words = await check(redis_server.url)
     assert state == "ok"
     assert "can be read and written" in words
     assert "(Redis " in words or "(Valkey " in words
 
-    with closing(redis.Redis.from_url(redis_server.url)) as admin:
-        admin.acl_setuser("weak", enabled=True, passwords=["+s3cret-word"], keys=["*"], commands=["+@read", "+ping"])
-        url = redis_server.url.replace("redis://", "redis://weak:s3cret-word@")
-        ((state, words),) = [(one.state, one.words) for one in await check_budget(Secret(url))]
+    state, words = await check_as(0, "+@read", "+ping")
+    assert state == "problem"
+    assert "its user may not run scripts" in words
+    needed = re.findall("[A-Z]+(?: [A-Z]+)*", words.partition("it needs ")[2])
+    assert all(f"`{name}`" in (ROOT / "docs/services.md").read_text() for name in needed)
+    # Each is needed, and no other one: SELECT for another database, and DEL for a long log.
+    allowed = {name: "+" + name.lower().replace(" ", "|") for name in needed}
+    assert (await check_as(1, *allowed.values()))[0] == "ok"
+    assert allowed.pop("SELECT")
+    assert (await check_as(0, *allowed.values()))[0] == "ok"
+    for name in set(allowed) - {"DEL"}:
+        state, words = await check_as(0, *(command for other, command in allowed.items() if other != name))
         assert state == "problem"
-        assert "its user may not run scripts" in words
-        assert "s3cret-word" not in words
-        # Exactly what it needs, with names such as SCRIPT LOAD.
-        needed = re.findall("[A-Z]+(?: [A-Z]+)*", words.partition("it needs ")[2])
-        allowed = ["+" + name.lower().replace(" ", "|") for name in needed]
-        admin.acl_setuser("weak", enabled=True, keys=["a2v:budget:*"], reset_keys=True, commands=["-@all", *allowed])
-    ((state, words),) = [(one.state, one.words) for one in await check_budget(Secret(url))]
-    assert (state, len(allowed)) == ("ok", 9), words
+        assert "its user may not run" in words
+        assert "it needs EVALSHA" in words
