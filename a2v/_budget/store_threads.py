@@ -29,19 +29,19 @@ class Write:
     Attributes:
         store: The store.
         position: The client's position.
-        facts: What to write.
-        seal: Returns the entry.
+        facts: What to write, after what the earlier write has not written.
+        seal: Returns the entry for facts.
         earlier: The write before it.
         entry: The facts, sealed.
         done: Set when it has ended.
         result: Its result; ``None``: the store cannot be used.
-        unwritten: The facts that this write and earlier ones have not written. The store has failed, or the log was started again.
+        unwritten: The facts that are still not written: the store has failed, or the log was started again.
     """
 
     store: Store
     position: Position
     facts: list[Fact]
-    seal: Callable[[], bytes]
+    seal: Callable[[list[Fact]], bytes]
     earlier: Write | None
     entry: bytes = b""
     done: threading.Event = field(factory=threading.Event)
@@ -49,27 +49,28 @@ class Write:
     unwritten: list[Fact] = field(factory=list[Fact])
 
     def run(self) -> None:
-        """Write, after the earlier write has ended."""
+        """Write. The earlier write has ended."""
+        earlier, self.earlier = self.earlier, None
+        self.unwritten = [*(earlier.unwritten if earlier else []), *self.facts]
         try:
-            before: list[Fact] = []
-            if self.earlier:
-                self.earlier.done.wait()
-                before, self.earlier = self.earlier.unwritten, None
-            self.unwritten = [*before, *self.facts]
-            self.entry = self.seal()
+            self.entry = self.seal(self.unwritten)
             with suppress(StoreUnavailableError):  # the next exchange will notice
                 self.result = self.store.exchange(self.position, [self.entry])
             if self.result and self.entry in self.result.entries:
-                self.unwritten = before
+                self.unwritten = []
         finally:
             self.done.set()
 
-    def end(self) -> Position:
-        """Return the end of the log if it consists of this write, once that has ended; otherwise the client's position."""
+    def end(self, position: Position) -> Position:
+        """Return how far a client knows the log once it has applied this write, when that has ended.
+
+        Args:
+            position: The client's position. It is returned if the write followed entries of others, or preceded an outage.
+        """
         self.done.wait()
-        if self.result and self.result.entries == [self.entry]:
+        if self.position == position and self.result and self.result.entries == [self.entry]:
             return self.result.position
-        return self.position
+        return position
 
 
 class Writer:
@@ -81,8 +82,7 @@ class Writer:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._next: Write | None = None
-        # Whether there is a thread, and whether it is still needed.
-        self._is_running = self._is_used = False
+        self._is_running = False
 
     def start(self, write: Write) -> None:
         """Start a write, when no other one waits to begin.
@@ -91,7 +91,7 @@ class Writer:
             OSError: The system has no more threads.
         """
         with self._lock:
-            self._next, self._is_used = write, True
+            self._next = write
             is_running, self._is_running = self._is_running, True
         if not is_running:
             try:
@@ -107,16 +107,15 @@ class Writer:
             return write
 
     def _run(self) -> None:
-        is_used = True
-        while is_used:
+        while True:
             time.sleep(_DELAY)
             with self._lock:
                 write, self._next = self._next, None
-                is_used, self._is_used = self._is_used, False
-                self._is_running = is_used
-            if write:
-                with suppress(Exception):  # the facts are unwritten, and the exchange that writes them will raise it
-                    write.run()
+                self._is_running = write is not None
+            if write is None:
+                return
+            with suppress(Exception):  # the facts are unwritten, and the exchange that writes them will raise it
+                write.run()
 
 
 @define(eq=False)
@@ -126,13 +125,13 @@ class Reconnection:
     Attributes:
         store: The store.
         entry: What to write.
-        done: Whether it has ended.
+        done: Set when it has ended.
         succeeded: Whether the store can be read and written.
     """
 
     store: Store
     entry: bytes
-    done: bool = False
+    done: threading.Event = field(factory=threading.Event)
     succeeded: bool = False
 
     def run(self) -> None:
@@ -142,4 +141,4 @@ class Reconnection:
                 self.store.exchange(self.store.exchange(Position(), []).position, [self.entry])
                 self.succeeded = True
         finally:
-            self.done = True
+            self.done.set()

@@ -31,9 +31,9 @@ from attrs import define, frozen
 
 from a2v import _threads
 from a2v._async.requests import telemetry
-from a2v._budget.store_threads import Reconnection, Write, Writer
 from a2v._budget.memory_store import MemoryStore
 from a2v._budget.store import Append, Exchanged, Position, Store, StoreUnavailableError
+from a2v._budget.store_threads import Reconnection, Write, Writer
 from a2v._core import account_log
 from a2v._core.account_log import HEARTBEAT, AccountLog, Fact, end_fact, seen_fact
 from a2v._core.poll_scheduler import is_change
@@ -276,11 +276,11 @@ class SharedAccount:
             return 0
         self._last_send += 1
         number, at, written = self._last_send, self.now(), self._take()
-        facts = [*written, ["send", number, scheduled.kind.value, scheduled.video_id]]
+        once: list[Fact] = [["send", number, scheduled.kind.value, scheduled.video_id]]
         if waits != self.log.waits():
-            facts.append(_wait_fact(waits))
+            once.append(_wait_fact(waits))
         try:
-            await self._exchange(facts, Append.AT_END, again=written)
+            await self._exchange(written, Append.AT_END, once=once)
         except BaseException:
             # It may have been written all the same.
             self._write(end_fact(number, account_log.UNUSED))
@@ -349,8 +349,9 @@ class SharedAccount:
         """Write what is left, and that this client leaves."""
         if self._position.generation and not self._is_offline:
             self._followed.clear()
+            self._outbox.append(["bye"])
             with anyio.move_on_after(1, shield=True):
-                await self._exchange([*self._take(), ["bye"]])
+                await self.sync()
 
     def _take(self) -> list[Fact]:
         """Return what is to be written. A client that has not written for long introduces itself first."""
@@ -387,15 +388,14 @@ class SharedAccount:
 
     def _write_now(self) -> None:
         if not self._position.generation:
-            self._exchange_now([], Append.ALWAYS, [])
+            self._exchange_now([])
         while facts := self._take():
-            self._exchange_now(facts, Append.ALWAYS, facts)
+            self._exchange_now(facts)
 
     def _write_in_thread(self) -> None:
         if not (facts := self._take()):
             return  # it has never read the log, so it has nothing to take back
-        seal = partial(self._sealed, self.now(), facts)
-        write = Write(self._store, self._position, facts, seal, self._last_write)
+        write = Write(self._store, self._position, facts, partial(self._sealed, self.now()), self._last_write)
         try:
             self._writer.start(write)
         except OSError:
@@ -405,54 +405,48 @@ class SharedAccount:
 
     def collect(self) -> None:
         """Apply what the last write in a thread has read, if that has ended."""
-        write = self._last_write
-        if write and write.done.is_set() and not self._is_busy:
-            self._last_write = None
-            self._restore(write.unwritten)
-            if write.result and self._position == write.position and not self._is_offline:
-                self._absorb(write.result)
+        if (write := self._last_write) and write.done.is_set() and not self._is_busy:
+            self._absorb_write(write, is_next=write.position == self._position)
 
-    async def _exchange(
-        self, facts: list[Fact], append: Append = Append.ALWAYS, *, again: list[Fact] | None = None
-    ) -> None:
+    async def _exchange(self, facts: list[Fact], append: Append = Append.ALWAYS, *, once: Sequence[Fact] = ()) -> None:
         """Exchange entries with the store, which may block.
 
         Args:
-            facts: What to write.
+            facts: What to write, now or later.
             append: Under which condition.
-            again: What to write later if it was not written now; ``None``: the facts.
+            once: What to write after that, now or never.
         """
-        again = facts if again is None else again
         if not self._store.blocks:
-            self._exchange_now(facts, append, again)
+            self._exchange_now(facts, append, once)
             return
         seen, results = self._position, list[Exchanged]()
         try:
             async with self._exchange_lock:
                 # Another task, such as one that asks for the pace, may have read entries that the caller has not considered.
                 if append is Append.ALWAYS or self._position == seen:
-                    await self._exchange_in_thread(facts, append, again, results)
+                    await self._exchange_in_thread(facts, append, once, results)
                 else:
-                    self._restore(again)
+                    self._restore(facts)
         except (StoreUnavailableError, OSError) as error:
-            self._restore(again)
+            self._restore(facts)
+            self.collect()  # the write before it, whose facts come first
             self._go_offline(str(error))
         except BaseException:
             if not results:
-                self._restore(again)
+                self._restore(facts)
                 self.flush()
             raise
 
     async def _exchange_in_thread(
-        self, facts: list[Fact], append: Append, again: list[Fact], results: list[Exchanged]
+        self, facts: list[Fact], append: Append, once: Sequence[Fact], results: list[Exchanged]
     ) -> None:
-        earlier, entries = self._last_write, self._entries(facts, append)
-        exchange, position = self._store.exchange, self._position
-        starts: list[Position] = []
+        earlier, position, exchange = self._last_write, self._position, self._store.exchange
+        entries = self._entries([*facts, *once], append)
 
         def run() -> None:
-            starts.append(earlier.end() if earlier else position)
-            results.append(exchange(starts[0], entries, append))
+            start = earlier.end(position) if earlier else position
+            # What that has not written must be written first, so this only reads.
+            results.append(exchange(start, [] if earlier and earlier.unwritten else entries, append))
 
         self._is_busy = True
         try:
@@ -461,31 +455,46 @@ class SharedAccount:
             finally:
                 # Also if the caller was cancelled: the thread has ended, and others must not write the same again.
                 if results:
+                    self._restore_unwritten(facts, entries, results[0])
                     if earlier:
-                        self._absorb_write(earlier, starts[0])
-                    self._absorb(results[0], entries, again)
+                        self._absorb_write(earlier, is_next=earlier.end(position) != position)
+                    self._absorb(results[0])
         finally:
             self._is_busy = False
 
-    def _absorb_write(self, write: Write, start: Position) -> None:
-        """Apply a write that an exchange has followed, which has read from a position on."""
-        self._last_write = None
-        self._restore(write.unwritten)
-        if write.result and start == write.result.position:
-            self._absorb(write.result)
-
-    def _exchange_now(self, facts: list[Fact], append: Append, again: list[Fact]) -> None:
+    def _exchange_now(self, facts: list[Fact], append: Append = Append.ALWAYS, once: Sequence[Fact] = ()) -> None:
         self._is_busy = True
         try:
-            entries = self._entries(facts, append)
+            entries = self._entries([*facts, *once], append)
             result = self._store.exchange(self._position, entries, append)
         except StoreUnavailableError as error:
-            self._restore(again)
+            self._restore(facts)
             self._go_offline(str(error))
         else:
-            self._absorb(result, entries, again)
+            self._restore_unwritten(facts, entries, result)
+            self._absorb(result)
         finally:
             self._is_busy = False
+
+    def _absorb_write(self, write: Write, *, is_next: bool) -> None:
+        """Apply a write that has ended.
+
+        Args:
+            write: The write.
+            is_next: Whether its result follows what this client knows; otherwise another exchange reads it.
+        """
+        self._last_write = None
+        self._restore(write.unwritten)
+        if write.result and is_next:
+            self._absorb(write.result)
+
+    def _restore_unwritten(self, facts: list[Fact], entries: list[bytes], result: Exchanged) -> None:
+        """Put facts back into the outbox, unless an exchange has written their entry.
+
+        Before its result is applied: what that puts into the outbox, such as an introduction, comes first, because it is older.
+        """
+        if facts and entries[-1] not in result.entries:
+            self._restore(facts)
 
     def _restore(self, facts: list[Fact]) -> None:
         """Put facts that were not written back into the outbox."""
@@ -509,21 +518,12 @@ class SharedAccount:
 
     # -- applying -----------------------------------------------------------------------------------------------------
 
-    def _absorb(self, result: Exchanged, entries: Sequence[bytes] = (), again: list[Fact] | None = None) -> None:
-        """Apply a result.
-
-        Args:
-            result: The result.
-            entries: What was to be written.
-            again: What to write later if that was not written.
-        """
+    def _absorb(self, result: Exchanged) -> None:
+        """Apply the entries that an exchange has read."""
         is_new = result.position.generation != self._position.generation
         self._position = result.position
         if result.entries:
             self._on_change()
-        if again and entries[-1] not in result.entries:
-            # First, so that an introduction comes before them: they are newer.
-            self._restore(again)
         if is_new:
             self._rebuild(result)
         else:
@@ -659,10 +659,10 @@ class SharedAccount:
                 try:
                     _threads.start(attempt.run, lambda: None)
                 except OSError:
-                    attempt.done = True
+                    attempt.done.set()
             else:
                 attempt.run()
-        if self._reconnection and self._reconnection.done:
+        if self._reconnection and self._reconnection.done.is_set():
             if self._reconnection.succeeded:
                 telemetry.logger.info("the shared budget %s is available again", self._home.name)
                 self._store, self._position = self._home, Position()
