@@ -113,17 +113,23 @@ def assign_paths(
         found: The journal's row of each job that has one.
         rows: All rows of the journal.
     """
-    named = [path for path, job in zip(defaults, jobs, strict=True) if path and job.name]
-    reserved = {name_key(path.name) for path in (*named, *map(mask_path, named))}
-    saved = {saved_name(row) for row in rows}
+    named = [(job, path) for path, job in zip(defaults, jobs, strict=True) if path and job.name]
+    reserved = {key for job, path in named for key in _keys(job, path)}
+    saved = {key for row in rows if row.path for key in _keys(row.job, Path(row.path))}
     numbers = count(len(jobs))
     for index, (path, job) in enumerate(zip(defaults, jobs, strict=True)):
         if path and not job.name:
             row = found.get(index)
-            if row and row.path and saved_name(row) not in reserved:
-                path = path.with_name(Path(row.path).name)  # noqa: PLW2901  # the same path, more exactly
+            kept = path.with_name(Path(row.path).name) if row and row.path else None
+            if kept and reserved.isdisjoint(_keys(job, kept)):
+                path = kept  # noqa: PLW2901  # the same path, more exactly
             else:
-                while (key := name_key(path.name)) in saved or key in reserved:
+                while any(key in saved or key in reserved for key in _keys(job, path)):
                     path = path.with_name(f"{default_name(next(numbers))}{extension(job)}")  # noqa: PLW2901  # as above
-            reserved.add(name_key(path.name))
+            reserved |= _keys(job, path)
         yield path
+
+
+def _keys(job: Job, path: Path) -> set[str]:
+    """Return the ``name_key`` of the video of a job, of its mask, also if it has none, and of its other files."""
+    return {name_key(file.name) for file in (path, mask_path(path), *side_files(job, path))}

@@ -325,6 +325,16 @@ class TestPlaces:
         four = job("https://example.com/n.wav", "0004")
         assert places([self.Z, self.Y, four], known(self.X)) == ["0005.mp4", "0002.mp4", "0004.mp4"]
 
+    def test_files_beside_a_video_belong_to_one_job(self) -> None:
+        """Also if the videos themselves have different extensions."""
+        x, y, z = (
+            evolve(one, options={"captions": "files", "container": container})
+            for one, container in ((self.X, "mp4"), (self.Y, "webm"), (self.Z, "gif"))
+        )
+        assert places([y, x], known(x)) == ["0003.webm", "0001.mp4"]
+        assert places([z, y], known(x)) == ["0003.gif", "0002.webm"]
+        assert places([evolve(y, name="0001"), x], known(x)) == ["0001.webm", "0002.mp4"]
+
     def test_a_folder_that_was_moved_makes_no_difference(self) -> None:
         rows = [evolve(row, path="/elsewhere/0007.mp4") for row in known(self.X)]
         assert places([self.X], rows) == ["0007.mp4"]
