@@ -364,5 +364,7 @@ def _resume_commands(videos: Iterable[TrackedVideo], flags: str) -> list[str]:
 def _target_flags(video: TrackedVideo) -> str:
     masks = [path for path, kind in video.side_targets.items() if kind == "mask" and path not in video.saved_beside]
     flags = "".join(f" --mask-output {shlex.quote(str(path))}" for path in masks)
-    flags += " --captions files" if "captions" in video.missing_beside else ""
+    if "captions" in video.missing_beside:
+        # Both files are written again, even if only one is missing.
+        flags += f" --captions files{' --overwrite' if video.captions_paths and not video.path else ''}"
     return f" -o {shlex.quote(str(video.target))}{flags}"

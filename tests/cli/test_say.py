@@ -188,6 +188,18 @@ def test_captions_that_are_missing_are_downloaded_later(here, service, tmp_path)
     assert (tmp_path / "v.srt").exists()
 
 
+def test_a_command_that_ends_between_two_files_of_captions_can_be_resumed(here, service, tmp_path) -> None:
+    service.reply("file", lambda _: Reply(404, b"") if (tmp_path / "v.srt").exists() else None, times=None)
+    code, _, err = here("say", "Hello!", "--model-id", "eva_a0008", "--captions", "files", "-o", "v.mp4")
+    assert code == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["v.srt"]
+    command = "download v1 -o v.mp4 --captions files --overwrite"
+    assert f"Resume with:\n  a2v {command}\n" in err
+    service.recover("file")
+    assert here(*command.split())[0] == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["v.mp4", "v.srt", "v.vtt"]
+
+
 # -- for real ---------------------------------------------------------------------------------------------------------
 
 
