@@ -28,16 +28,15 @@ TEXTS = (".srt", ".vtt", ".txt")
 
 
 def read_ways(values: Sequence[str]) -> dict[str, Any]:
-    """Return the options of a job for the values of ``--captions``.
+    """Return the options of a job for the values of ``--captions``, which are the same in whatever order they are given.
 
     Raises:
         UsageError: One is invalid.
     """
-    ways = list(dict.fromkeys(part.strip().lower() for value in values for part in value.split(",")))
-    for way in ways:
-        if way not in _WAYS:
-            raise UsageError(f"--captions: {way!r} is not one of {', '.join(_WAYS)}")
-    return {"captions": ways} if ways else {}
+    given = {part.strip().lower() for value in values for part in value.split(",")}
+    if unknown := sorted(given.difference(_WAYS)):
+        raise UsageError(f"--captions: {unknown[0]!r} is not one of {', '.join(_WAYS)}")
+    return {"captions": [way for way in _WAYS if way in given]} if given else {}
 
 
 def captions_flag(options: Mapping[str, Any]) -> str:
