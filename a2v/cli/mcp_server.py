@@ -38,6 +38,7 @@ from a2v import (
 from a2v._core import wire
 from a2v._core.file_names import caption_paths
 from a2v._core.job_errors import state_after
+from a2v.cli.captions import read_ways
 from a2v.cli.speaking import Speaker, choose_voice, resolve_speaker
 
 if TYPE_CHECKING:
@@ -95,15 +96,16 @@ class VideoTools:
     ) -> dict[str, Any]:
         """Submit a video of a character that speaks a text, or the recording at an https:// URL. This costs money.
 
-        model_id is the id of a character, or its name if no other character has it. captions, of a text only and with an engine of a2v,
-        are files that save_video saves too, a track of the video, or burned into the picture. Waits a few seconds and returns the video_id with the status; if the video is not finished, continue with wait_for_video. The
-        same request again returns the same video: pass again=true only if the user wants one more. Without a voice_name, the first voice
-        speaks that has the character's gender.
+        model_id is the id of a character, or its name if no other character has it. Without a voice_name, the first voice speaks that has
+        the character's gender. captions need a text and an engine of a2v: "files" are saved by save_video, "track" is a track of the
+        video, and "burned" is text in the picture. Waits a few seconds and returns the video_id with the status; if the video is not
+        finished, continue with wait_for_video. The same request again returns the same video: pass again=true only if the user wants
+        one more.
         """
         with _tool_errors():
             if audio_url is not None and not audio_url.lower().startswith(("https://", "http://")):
                 raise ToolError("audio_url must be an https:// URL that the server can download")
-            options = {"captions": list(dict.fromkeys(captions))} if captions else {}
+            options = read_ways(captions or [])
             # Before the server is asked for the characters; a name may contain spaces.
             stand_in = Speaker.stand_in(model_id, None).model_id
             Job(stand_in, audio_url, text=text, voice_name=voice_name or (text and "any"), options=options)  # type: ignore[call-overload]  # as below
@@ -130,21 +132,26 @@ class VideoTools:
     async def save_video(self, video_id: str, name: str) -> dict[str, Any]:
         """Save a finished video in the server's folder, under a plain file name such as "hello"; return its path.
 
-        If it was made with captions=["files"], they are saved too, as .srt and .vtt. Waits for the video if it is not finished. No file
-        is replaced.
+        If it was made with captions=["files"], they are saved beside it, as .srt and .vtt. Waits for the video if it is not finished. No
+        file is replaced.
         """
         with _tool_errors():
             stem = name.removesuffix(".mp4")
             Job("m", "https://example.com/a", stem)  # refuses what is not a plain file name
             await anyio.Path(self.folder).mkdir(parents=True, exist_ok=True)
             target = self.folder / f"{stem}.mp4"
+            await anyio.to_thread.run_sync(_check_free, [target])
             task = self.client.videos.task(video_id)
             others = caption_paths(target) if (await task.wait()).captions_url else []
-            await anyio.to_thread.run_sync(_check_free, [*others, target])
-            saved = [await task.download(one, captions=True) for one in others]
+            await anyio.to_thread.run_sync(_check_free, others)
             path = await task.download(target)
-            facts = {"captions": [str(one.absolute()) for one in saved]} if saved else {}
-            return {"video_id": video_id, "path": str(path.absolute()), **facts}
+            facts: dict[str, Any] = {"video_id": video_id, "path": str(path.absolute())}
+            if others:
+                try:
+                    facts["captions"] = [str((await task.download(one, captions=True)).absolute()) for one in others]
+                except A2VError as error:
+                    raise ToolError(f"{error}; the video itself was saved: {path}") from None
+            return facts
 
     async def _submit(self, job: Job, *, again: bool) -> str:
         key = (job.model_id, job.text, job.voice_name, job.audio_url, *job.options.get("captions", ()))

@@ -109,13 +109,30 @@ async def test_captions(assistant, service, tmp_path) -> None:
         assert made["captions_url"].endswith("/v1.vtt?signature=s3cret")
         saved = await call("save_video", video_id="v1", name="hello")
         assert saved["captions"] == [str(tmp_path / "videos" / name) for name in ("hello.srt", "hello.vtt")]
+        assert "hello.mp4 exists already: choose another name" in await call("save_video", video_id="v1", name="hello")
+        (tmp_path / "videos/hello.mp4").unlink()
         assert "hello.srt exists already: choose another name" in await call("save_video", video_id="v1", name="hello")
+        assert not (tmp_path / "videos/hello.mp4").exists()
+        # The same request, in another order.
+        assert (await call("make_video", **HELLO, captions=["burned", "files"]))["video_id"] == "v1"
         assert "Input should be 'files', 'track' or 'burned'" in await call("make_video", **HELLO, captions=["srt"])
         assert (await call("make_video", **HELLO))["video_id"] == "v2"  # another request
 
     await assistant(work)
     assert service.submissions[0].options == {"captions": ["files", "burned"]}
     assert (tmp_path / "videos/hello.vtt").read_text().endswith("captions of v1\n")
+
+
+async def test_captions_that_are_missing_do_not_cost_the_video(assistant, service, tmp_path) -> None:
+    service.reply("file", lambda call: Reply(404, b"") if ".vtt" in call.url else None, times=None)
+
+    async def work(call, _):
+        await call("make_video", **HELLO, captions=["files"])
+        problem = await call("save_video", video_id="v1", name="hello")
+        assert "the captions could not be fetched: HTTP 404; the video itself was saved: " in problem
+
+    await assistant(work)
+    assert [path.name for path in (tmp_path / "videos").iterdir()] == ["hello.mp4"]
 
 
 async def test_an_unknown_submission_is_not_repeated(assistant, service) -> None:
