@@ -65,37 +65,15 @@ def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
     return argname if isinstance(val, bytes) and len(val) > 40 else None
 
 
-# Where the backend can matter: cancellation, task groups, threads, several event loops, the clock of the test kit.
-ON_BOTH_BACKENDS = {
-    "test_arguments.py",
-    "test_batch_tasks.py",
-    "test_both_clients.py",
-    "test_bridge.py",
-    "test_client.py",
-    "test_event_loops.py",
-    "test_interpreter.py",
-    "test_local.py",
-    "test_dispatcher.py",
-    "test_page.py",
-    "test_server.py",
-    "test_soak.py",
-    "test_threads.py",
-    "test_time.py",
-    "test_tls.py",
-    "test_toxics.py",
-    "test_watch_many.py",
-}
-
-
 def pytest_itemcollected(item: pytest.Item) -> None:
     """Mark what belongs to the extended set by its kind.
 
-    Tests that talk to an object store; the code of docs/staging.md does so in the default set. And tests on trio, except in
-    the modules above; simulations, which are about the limit of requests and not about the backend, also there.
+    Tests that talk to an object store; the code of docs/staging.md does so in the default set. And tests on trio, unless they
+    are marked ``both_backends``; simulations, which are about the limit of requests and not about the backend, even then.
     """
     parameters = getattr(getattr(item, "callspec", None), "params", {})
     on_trio = any(isinstance(value, str) and value == "trio" for value in parameters.values())
-    needs_trio = item.path.name in ON_BOTH_BACKENDS and not item.get_closest_marker("simulation")
+    needs_trio = item.get_closest_marker("both_backends") and not item.get_closest_marker("simulation")
     if {"bucket", "blobs"} & set(getattr(item, "fixturenames", ())) or (on_trio and not needs_trio):
         item.add_marker("extended")
 

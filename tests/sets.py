@@ -1,4 +1,4 @@
-"""Which cases of a test belong to the default set, and which to the extended one."""
+"""The default set and the extended set of tests."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import pytest
 
 
 def one_by_default(first: object, *others: object) -> list[object]:
-    """The first case for the default set, the others for the extended one.
+    """Return cases for ``pytest.mark.parametrize``, all of which but the first belong to the extended set.
 
     Args:
-        first: A value of the parameter, or a tuple of values for several parameters.
+        first: The value of the parameter, or a tuple of values if there are several parameters.
         others: The same for the other cases.
     """
     return [first, *(pytest.param(*_values(other), marks=pytest.mark.extended) for other in others)]

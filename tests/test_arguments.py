@@ -16,6 +16,8 @@ import pytest
 import a2v
 from a2v import engine, staging, testing
 
+pytestmark = pytest.mark.both_backends
+
 BAD = [None, True, 5, -1, 1.5, 10**400, -(10**400), float("nan"), float("inf"), "", ".", "/", "..", "\0", "\ud800", "x" * 300, b"x", [], [None], {}, {"x": object()}, object()]  # fmt: skip
 JOB = a2v.Job("eva_a0008", "https://example.com/a.wav")
 VIDEO = a2v.Video(video_id="v", status=a2v.VideoStatus.FINISHED)

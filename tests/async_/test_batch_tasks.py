@@ -15,7 +15,7 @@ from a2v._async.batch import background
 from a2v._async.batch.files import BatchFiles
 from a2v._async.requests import transport
 
-pytestmark = [pytest.mark.anyio, pytest.mark.virtual_time]
+pytestmark = [pytest.mark.both_backends, pytest.mark.anyio, pytest.mark.virtual_time]
 
 
 def jobs(*names: str) -> list[a2v.Job]:

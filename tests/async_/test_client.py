@@ -18,6 +18,8 @@ from a2v._core.settings import Secret
 from tests.labels import label
 from tests.sets import one_by_default
 
+pytestmark = pytest.mark.both_backends
+
 JOB = {"model_id": "eva_a0008", "audio_url": "https://example.com/hello.wav"}
 TOKEN = "canary-0123456789-abcdefghij"
 

@@ -12,7 +12,7 @@ import pytest
 import a2v
 from tests.sets import one_by_default
 
-pytestmark = [pytest.mark.anyio, pytest.mark.virtual_time]
+pytestmark = [pytest.mark.both_backends, pytest.mark.anyio, pytest.mark.virtual_time]
 
 JOB = {"model_id": "eva_a0008", "audio_url": "https://example.com/a.wav"}
 FINISHED = {"status": "finished", "video_url": "https://files.example/v.mp4"}

@@ -20,6 +20,8 @@ from a2v._async.requests.session import LoopState
 from a2v._async.requests.shared_limiter import LoopRateLimiter, SharedRateLimiter
 from a2v._core.rate_limiter import RateLimiter
 
+pytestmark = pytest.mark.both_backends
+
 BACKENDS = ["asyncio", "trio"]
 JOB = {"model_id": "eva_a0008", "audio_url": "https://example.com/a.wav"}
 

@@ -19,7 +19,7 @@ import pytest
 import a2v
 from a2v import _threads, testing
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.both_backends, pytest.mark.anyio]
 
 
 def workers() -> list[threading.Thread]:

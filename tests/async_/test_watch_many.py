@@ -11,7 +11,7 @@ import pytest
 import a2v
 from a2v import testing
 
-pytestmark = [pytest.mark.anyio, pytest.mark.virtual_time]
+pytestmark = [pytest.mark.both_backends, pytest.mark.anyio, pytest.mark.virtual_time]
 
 FINISHED = {"status": "finished", "video_url": "https://files.example/v.mp4"}
 UNKNOWN = httpx.Response(404, json={"code": 10001, "message": "no such video", "data": None})

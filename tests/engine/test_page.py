@@ -16,6 +16,8 @@ from a2v.engine import LocalEngine, Settings, create_app
 from a2v.engine.page import PageVideo, page_html, page_state
 from a2v.engine.task_store import Task
 
+pytestmark = pytest.mark.both_backends
+
 
 class Elements(HTMLParser):
     """Every element of a page, with its attributes."""

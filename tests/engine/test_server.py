@@ -24,6 +24,8 @@ from a2v.engine.task_store import TaskStore
 from a2v.errors import ConfigurationError
 from tests.sets import one_by_default
 
+pytestmark = pytest.mark.both_backends
+
 GENERATE = "/v1/a2v/video.generate"
 
 

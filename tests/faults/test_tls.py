@@ -18,6 +18,8 @@ from a2v._async.requests import network
 from tests.certificates import Certificate
 from tests.faults.conftest import CANARY
 
+pytestmark = pytest.mark.both_backends
+
 CHARACTERS = {"code": 0, "message": "success", "data": [{"model_id": "eva_a0008"}]}
 
 

@@ -23,6 +23,8 @@ from .conftest import CANARY, check
 from .server import VIDEO, VIDEO_ID, Connection, FaultServer, Port, Request
 from .toxics import GET, OK, POISONS, UNKNOWN, Outcome, Poison
 
+pytestmark = pytest.mark.both_backends
+
 JOB = {"model_id": "eva_a0008", "audio_url": "https://example.com/hello.wav"}
 AFTERWARDS = {"model_id": "eva_a0008", "audio_url": "https://example.com/afterwards.wav"}
 PENDING, FINISHED = {"status": "pending", "video_url": None}, {"status": "finished"}

@@ -9,6 +9,8 @@ from anyio.from_thread import start_blocking_portal
 
 import a2v
 
+pytestmark = pytest.mark.both_backends
+
 AUDIO = "https://example.com/hello.wav"
 
 

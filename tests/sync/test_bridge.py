@@ -17,6 +17,8 @@ from a2v._sync import bridge as module
 from a2v._sync import loop as loop_module
 from a2v._sync.bridge import Bridge, SyncContext, SyncIterator, SyncWrapper, unwrap
 
+pytestmark = pytest.mark.both_backends
+
 LIMIT = 30
 
 

@@ -11,6 +11,8 @@ import pytest
 
 from tests.sets import one_by_default
 
+pytestmark = pytest.mark.both_backends
+
 GENERATE = """
     client.videos.generate(model_id="eva_a0008", audio_url="https://example.com/stuck.wav")
 """

@@ -14,6 +14,8 @@ import pytest
 import a2v
 from a2v.testing import FixedWindow, Service, VirtualTimeLoop, run_in_virtual_time, virtual_time
 
+pytestmark = pytest.mark.both_backends
+
 BACKENDS = pytest.mark.parametrize("backend", ["asyncio", "trio"])
 
 
