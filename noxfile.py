@@ -103,15 +103,11 @@ def _install_wheel(session: nox.Session, *others: str, extras: str = "[all]") ->
     session.install("--force-reinstall", "--no-deps", str(wheel))
 
 
-def _run_in_parallel(
-    session: nox.Session, *commands: list[str], env: dict[str, str] | None = None, show: bool = True
-) -> None:
-    """Run commands next to each other; the output of each is printed when it ends, or only if it fails."""
+def _run_in_parallel(session: nox.Session, *commands: list[str], env: dict[str, str] | None = None) -> None:
+    """Run commands next to each other; the output of each is printed when it ends."""
 
     def run(command: list[str]) -> None:
-        output = session.run(*command, env=env, silent=True)
-        if show:
-            print(output, flush=True)
+        print(session.run(*command, env=env, silent=True), flush=True)
 
     with ThreadPoolExecutor() as pool:
         for done in [pool.submit(run, command) for command in commands]:
@@ -143,11 +139,10 @@ def tests(session: nox.Session) -> None:
         session.run("pytest", *session.posargs)
         return
     session.run("coverage", "erase")
+    # Compiles all tests and libraries once; in a fresh checkout, each worker would otherwise do so, for about ten seconds.
+    session.run("pytest", "--collect-only", "-qq", silent=True)
     measured = [*MEASURED, "-m", f"{DEFAULT_SET} and not simulation"]
     others = [f"--ignore={path}" for path in MEASURED]
-    # Once, so that the workers find tests and libraries compiled, instead of each compiling them.
-    for_workers = [["pytest", "--collect-only", "-qq", *chosen] for chosen in (measured, others)]
-    _run_in_parallel(session, *for_workers, show=False)
     # Those that are not measured mostly wait, for processes and sockets, so more of them than processors are run at once.
     processors = os.cpu_count() or 1
     _run_in_parallel(
