@@ -60,8 +60,11 @@ COVERED_IN_FULL = [
     "*/_budget/store_threads.py",
 ]
 DEFAULT_SET = "not extended"
-# Where simulations are.
-SIMULATED = ["tests/core", "tests/async_"]
+SIMULATED = [
+    str(path.relative_to(ROOT))
+    for path in sorted(ROOT.glob("tests/**/test_*.py"))
+    if "mark.simulation" in path.read_text(encoding="utf-8")
+]
 # The tests that cover them, but for simulations; measuring the rest too would take minutes more.
 MEASURED = [
     "tests/core",
