@@ -30,7 +30,8 @@ _TEXT, _BOX = "#ffffff", "#000000b0"
 _SIZE = 0.052  # of the text, by the shorter side of the picture
 _LINE_HEIGHT, _ASCENT = 1.3, 1.069  # by the size, as are the paddings
 _PADDING_X, _PADDING_Y, _RADIUS = 0.5, 0.2, 0.35
-_MARGIN = 0.05  # at the sides and at the bottom, by the width and height of the picture
+_MARGIN = 0.05  # at the sides, by the width of the picture
+_BOTTOM = 1 / 16  # by its height
 _PIXELS_PER_POINT = 4 / 3
 
 
@@ -57,11 +58,11 @@ def draw_caption(
         widths, size = [one * shrunk / size for one in widths], shrunk
     box_width = max(widths) + 2 * _PADDING_X * size
     box_height = (len(lines) * _LINE_HEIGHT + 2 * _PADDING_Y) * size
-    area = _around((width - box_width) / 2, height * (1 - _MARGIN) - box_height, box_width, box_height)
+    area = _around((width - box_width) / 2, height * (1 - _BOTTOM) - box_height, box_width, box_height)
     left, top, right, bottom = area
     canvas = tv.SwCanvas(right - left, bottom - top, engine_option=int(tv.EngineOption.NONE))
     box = tv.Shape()
-    x, y = (width - box_width) / 2 - left, height * (1 - _MARGIN) - box_height - top
+    x, y = (width - box_width) / 2 - left, height * (1 - _BOTTOM) - box_height - top
     box.append_rect(x, y, box_width, box_height, _RADIUS * size, _RADIUS * size)
     box.set_fill_color(*colour(_BOX))
     canvas.add(box)
