@@ -61,7 +61,7 @@ async def test_an_assistant_makes_a_video(assistant, service, tmp_path) -> None:
         saved = await call("save_video", video_id="v1", name="hello.mp4")
         assert saved["path"] == str(tmp_path / "videos" / "hello.mp4")
 
-    await assistant(work)
+    await assistant(work, short_wait=60)
     assert (tmp_path / "videos" / "hello.mp4").read_bytes() == b"video of v1"
     assert service.syntheses[0].voice_name == "heart"
 
