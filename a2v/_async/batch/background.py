@@ -7,7 +7,7 @@ of a batch lives in a task that belongs to the event loop, and ``__aexit__`` onl
 
 from __future__ import annotations
 
-import asyncio
+import asyncio  # noqa: TID251  # anyio cannot start a task that outlives the caller
 import contextvars
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +31,7 @@ def spawn(run: Callable[[], Coroutine[Any, Any, None]]) -> None:
         _tasks.add(task)
         task.add_done_callback(_tasks.discard)
     else:
-        import trio  # noqa: PLC0415  # anyio has no equivalent; trio is installed if its event loop runs
+        import trio  # noqa: PLC0415, TID251  # anyio has no equivalent; trio is installed if its event loop runs
 
         trio.lowlevel.spawn_system_task(run, context=contextvars.copy_context())
 

@@ -10,7 +10,7 @@ import json
 import os
 import re
 import sqlite3
-import time
+import time  # noqa: TID251  # in a worker thread, to wait for another program
 from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote

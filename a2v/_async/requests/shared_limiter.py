@@ -16,7 +16,7 @@ from __future__ import annotations
 import os
 from contextlib import contextmanager
 from threading import Lock
-from time import monotonic
+from time import monotonic  # noqa: TID251  # between event loops whose clocks differ, as above
 from typing import TYPE_CHECKING
 
 import anyio
