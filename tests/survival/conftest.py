@@ -90,8 +90,8 @@ def fork_servers() -> Iterator[ForkServers]:
 
 
 @pytest.fixture
-def at_once() -> Iterator[Callable[..., None]]:
-    """Does something with each of many, several of them at the same time."""
+def at_once() -> Iterator[Callable[..., list]]:
+    """Does something with each of many, several of them at the same time, and returns the results."""
     with ThreadPoolExecutor(AT_ONCE) as pool:
         yield lambda check, many: list(pool.map(check, many))
 

@@ -59,33 +59,41 @@ def wait_for(service, *, submits: int) -> None:
     pytest.fail(f"{len(service.submissions)} of {submits} submits after half a minute")
 
 
-def _end_at_every_instant(make_batch, at_once, kind_at) -> None:
-    """End a batch at each named instant, then run the same command again."""
+def _end_at_every_instant(make_batch, at_once, kinds: list[tuple[str, bool]]) -> tuple[dict[str, str], dict[str, str]]:
+    """End a batch at each named instant, then run the same command again. Return how the first and the second runs ended."""
+    batches = [
+        make_batch([f"{number}-{name}" for name in "abc"], lists_videos=kinds[number][1])
+        for number in range(len(INSTANTS))
+    ]
 
-    def end_at(number: int) -> None:
-        instant, (kind, lists) = INSTANTS[number], kind_at(number)
-        batch = make_batch([f"{number}-{name}" for name in "abc"], lists_videos=lists)
+    def end_at(number: int) -> tuple[str, str]:
         backend = ("asyncio", "trio")[number % 2]
-        ended = batch.run(trouble=[instant, kind], backend=backend)
-        assert (ended == "killed") is (kind == "SIGKILL"), instant
-        assert ended != "died", instant
-        assert batch.run(backend=backend) == "done", instant
-        unknown = 0 if lists and kind != "SIGKILL" else 1
-        batch.assert_sound(unknown=unknown, reported_again=1)
+        trouble = [INSTANTS[number], kinds[number][0]]
+        return batches[number].run(trouble=trouble, backend=backend), batches[number].run(backend=backend)
 
-    at_once(end_at, range(len(INSTANTS)))
+    firsts, seconds = zip(*at_once(end_at, range(len(INSTANTS))), strict=True)
+    for batch, (kind, lists) in zip(batches, kinds, strict=True):
+        batch.assert_sound(unknown=0 if lists and kind != "SIGKILL" else 1, reported_again=1)
+    return dict(zip(INSTANTS, firsts, strict=True)), dict(zip(INSTANTS, seconds, strict=True))
 
 
 def test_each_instant_once(make_batch, at_once) -> None:
     """Each instant with one way to end there; the ways take turns."""
-    _end_at_every_instant(make_batch, at_once, lambda number: KINDS[number % len(KINDS)])
+    kinds = [KINDS[number % len(KINDS)] for number in range(len(INSTANTS))]
+    firsts, seconds = _end_at_every_instant(make_batch, at_once, kinds)
+    assert [ended == "killed" for ended in firsts.values()] == [kind == "SIGKILL" for kind, _ in kinds], firsts
+    assert "died" not in firsts.values(), firsts
+    assert seconds == dict.fromkeys(INSTANTS, "done")
 
 
 @pytest.mark.extended
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 def test_every_instant(make_batch, at_once, kind) -> None:
     """Each instant with each way to end there."""
-    _end_at_every_instant(make_batch, at_once, lambda _: kind)
+    firsts, seconds = _end_at_every_instant(make_batch, at_once, [kind] * len(INSTANTS))
+    assert {ended == "killed" for ended in firsts.values()} == {kind[0] == "SIGKILL"}, firsts
+    assert "died" not in firsts.values(), firsts
+    assert seconds == dict.fromkeys(INSTANTS, "done")
 
 
 @pytest.mark.extended

@@ -505,7 +505,9 @@ class TestIterators:
     def test_break_and_garbage_collection(self, bridge, fake):
         for _ in SyncIterator(fake.count(), bridge):
             break
-        wait_until(lambda: fake.noted[-1] == "closed" and not bridge.loop_thread().shutdown_callbacks)
+        wait_until(lambda: not bridge.loop_thread().shutdown_callbacks)
+        assert fake.noted[-1] == "closed"
+        assert bridge.loop_thread().shutdown_callbacks == set()
 
     def test_once_closed_it_has_no_more_values(self, bridge, fake):
         iterator = SyncIterator(fake.count(), bridge)
@@ -648,6 +650,7 @@ class TestContexts:
         assert fake.noted == ["client entered"]
         # The caller gets the error before its task has ended.
         wait_until(lambda: not bridge.loop_thread().shutdown_callbacks)
+        assert bridge.loop_thread().shutdown_callbacks == set()
 
     def test_an_error_while_leaving(self, bridge, make_manager):
         async def fail():
