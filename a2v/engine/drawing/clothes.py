@@ -77,7 +77,7 @@ class _Measures(NamedTuple):
 def _measure(character: CharacterSpec) -> _Measures:
     # A broad neck comes with broad shoulders.
     w = character.features.neck
-    return _Measures(lerp(44, 61, w), lerp(200, 186, w), lerp(98, 42, w), lerp(166, 150, w), lerp(206, 176, w))
+    return _Measures(lerp(44, 61, w), lerp(200, 186, w), lerp(98, 42, w), lerp(166, 150, w), lerp(182, 173, w))
 
 
 @lru_cache(maxsize=64)
@@ -209,25 +209,25 @@ def _blazer(character: CharacterSpec) -> list[Layer]:
     tones, shirt = character.palette.clothes, character.palette.second
     drawing = _torso(character)
     drawing.fill(
-        svg_path("M 296 530 C 300 620 330 690 360 740 C 390 690 420 620 424 530 Z"),
-        vertical_gradient(520, 730, shirt.base, shirt.shade),
+        svg_path("M 296 530 C 300 600 330 656 360 694 C 390 656 420 600 424 530 Z"),
+        vertical_gradient(520, 686, shirt.base, shirt.shade),
     )
     front = DisplayList()
     front.stroke(svg_path("M 316 564 C 336 604 384 604 404 564"), with_alpha(shirt.shade, 0.9), 2.4)
     lapel = svg_path(
-        "M 302 518 C 264 550 246 574 236 604 L 272 628 L 262 652 C 296 690 330 724 356 760 C 344 690 314 610 302 518 Z"
+        "M 302 518 C 264 542 246 562 236 586 L 272 606 L 262 626 C 296 650 330 672 357 692 C 344 640 314 584 302 518 Z"
     )
-    front.fill(lapel, LinearGradient(240, 560, 350, 740, ((0, tones.light), (1, mix(tones.light, tones.base, 0.6)))))
+    front.fill(lapel, LinearGradient(240, 550, 350, 690, ((0, tones.light), (1, mix(tones.light, tones.base, 0.6)))))
     other = LinearGradient(
-        480, 560, 370, 740, ((0, mix(tones.light, tones.base, 0.35)), (1, mix(tones.light, tones.base, 0.9)))
+        480, 550, 370, 690, ((0, mix(tones.light, tones.base, 0.35)), (1, mix(tones.light, tones.base, 0.9)))
     )
     front.fill(mirror_path(lapel, _AXIS), other)
-    front.stroke(_both_sides(svg_path("M 302 522 C 314 610 344 690 356 760")), with_alpha(tones.shade, 0.4), 2)
+    front.stroke(_both_sides(svg_path("M 302 522 C 314 584 344 640 357 692")), with_alpha(tones.shade, 0.4), 2)
     dark = mix(tones.shade, "#000000", 0.35)
-    front.stroke(svg_path(f"M 357 758 C 362 840 362 940 358 {_FLOOR}"), with_alpha(dark, 0.7), 2.6)
-    for y in (800, 892):
+    front.stroke(svg_path(f"M 358 690 C 363 800 362 940 358 {_FLOOR}"), with_alpha(dark, 0.7), 2.6)
+    for y in (764, 860):
         front.fill(ellipse(374, y, 8), LinearGradient(368, y - 8, 380, y + 8, ((0, tones.light), (1, dark))))
-    front.stroke(_both_sides(svg_path("M 238 605 L 272 628 L 262 652")), with_alpha(tones.shade, 0.45), 2)
+    front.stroke(_both_sides(svg_path("M 238 587 L 272 606 L 262 626")), with_alpha(tones.shade, 0.45), 2)
     return [Layer(drawing.static_group()), _neck(character), Layer(front.static_group())]
 
 
