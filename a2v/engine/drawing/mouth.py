@@ -188,7 +188,7 @@ def _draw_tongue(drawing: DisplayList, lips: _Lips, mouth: MouthShape) -> None:
 
 
 def _draw_upper_teeth(drawing: DisplayList, lips: _Lips, mouth: MouthShape) -> None:
-    edge = lips.top + (4.0 + 8.5 * min(1.0, mouth.open * 1.7)) * mouth.upper_teeth + 4 * mouth.tuck
+    edge = lips.top + (4.0 + 8.5 * min(1.2, mouth.open * 1.7)) * mouth.upper_teeth + 4 * mouth.tuck
     w, roof = lips.width, min(lips.top, lips.corner) - 14
     points = (
         (-w * 0.9, roof), (-w * 0.9, roof), (-w * 0.9, edge - 6), (-w * 0.9, edge - 6),
