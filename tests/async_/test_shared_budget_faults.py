@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 
 import anyio
+import anyio.to_thread
 import pytest
 
 import a2v
 from a2v._budget.memory_store import MemoryStore
 from a2v._budget.store import Append, Exchanged, Position, StoreUnavailableError
 from a2v.testing import FixedWindow, Service, SharedBudget
+from tests.async_.test_shared_budget import account_of
 
 pytestmark = [pytest.mark.extended, pytest.mark.anyio, pytest.mark.virtual_time]
 
-FAULTY_EXCHANGES = 300  # after which the store is reliable
+FAULTY_EXCHANGES = 300  # after which a store is reliable
+LIMIT = 600
 
 
 class UnreliableStore(MemoryStore):
@@ -32,12 +36,13 @@ class UnreliableStore(MemoryStore):
         self.blocks = blocks
         if blocks:
             self.check_interval = 0.2
-        self._draw, self._faults, self._count, self._mutex = draw, faults, 0, threading.Lock()
+        self.faulty_exchanges = FAULTY_EXCHANGES
+        self._draw, self._faults, self._mutex = draw, faults, threading.Lock()
 
     def exchange(self, position: Position, entries, append: Append = Append.ALWAYS) -> Exchanged:
         with self._mutex:
-            self._count += 1
-            is_faulty = self._count <= FAULTY_EXCHANGES and self._draw.random() < self._faults
+            self.faulty_exchanges -= 1
+            is_faulty = self.faulty_exchanges >= 0 and self._draw.random() < self._faults
             fault = self._draw.choice(["loses", "fails", "loses and fails"]) if is_faulty else ""
             is_before = self._draw.random() < 0.5
             if is_before:
@@ -64,18 +69,18 @@ class UnreliableStore(MemoryStore):
 class UnreliableBudget(SharedBudget):
     def __init__(self, store: UnreliableStore) -> None:
         super().__init__()
-        self._store = store
+        self.store = store
 
     def store_for(self, account: str) -> MemoryStore:
-        return self._store
+        return self.store
 
 
 @pytest.mark.parametrize("blocks", [False, True])
 @pytest.mark.parametrize("seed", range(10))
 async def test_each_video_is_submitted_once_and_awaited_to_its_end(seed, blocks) -> None:
-    """Whatever the store does, no call is lost or repeated, no wait lasts for ever, and no request is rejected."""
+    """Whatever the store does, no call is lost or repeated, and no wait lasts for ever. Then all share one limit again."""
     draw = random.Random(f"{seed} {blocks}")
-    service = Service(limit=FixedWindow(600, 60), render_seconds=1, latency=0.01)
+    service = Service(limit=FixedWindow(LIMIT, 60), render_seconds=1, latency=0.01)
     service.lists_videos = draw.random() < 0.5
     budget = UnreliableBudget(UnreliableStore(draw, blocks=blocks, faults=draw.choice([0.02, 0.05, 0.1, 0.3])))
     clients = [
@@ -96,8 +101,21 @@ async def test_each_video_is_submitted_once_and_awaited_to_its_end(seed, blocks)
                 own = urls[number :: len(clients)]
                 group.start_soon(make, client, own[::2])
                 group.start_soon(make, client, own[1::2])
-    for client in clients:
-        await client.aclose()
     assert sorted(submission.audio_url for submission in service.submissions) == sorted(urls)
     assert [video.status for video in videos] == [a2v.VideoStatus.FINISHED] * len(urls)
     assert not [call for call in service.calls if call.status == 429]
+
+    budget.store.faulty_exchanges = 0
+    with anyio.fail_after(300):
+        while any(account_of(client)._is_offline for client in clients):
+            # A store that blocks has the real clock. Virtual time waits for a thread.
+            await anyio.to_thread.run_sync(time.sleep, 0.05 if blocks else 0)
+            await anyio.sleep(1)
+            for client in clients:
+                await client.pace()
+    await clients[0].characters.list()
+    for _ in range(2):  # the first time each writes what the others do not know yet
+        paces = [await client.pace() for client in clients]
+    assert [(pace.limit, pace.left) for pace in paces] == [(LIMIT, paces[0].left)] * len(clients)
+    for client in clients:
+        await client.aclose()
