@@ -361,6 +361,7 @@ SCENARIOS = [
         World(limiter=sliding_window),
         {"requests": 12, "delay": 80, "p95": 200, "refused": 0.02},
         clients=2,
+        seeds=15,  # the p95 delays are between 182 and 212 s, on average 194 s
     ),
     Scenario(
         "the same, token bucket",
