@@ -93,9 +93,8 @@ def _silhouettes_of_layers(character: CharacterSpec) -> tuple[Layer, ...]:
 def _layer_transforms(pose: FacePose) -> tuple[Transform, Transform, Transform]:
     """Return the transforms of the hair behind the head, of the torso and of the head."""
     # The torso leans about the hips and carries the head.
-    stand = rotate(_lean(pose), _MIDDLE, clothes.HIPS_Y)
-    body = stand @ translate(0, round(-pose.breath * 6) / 2)
-    neck = stand @ translate(pose.yaw * _NECK_SHIFT, pose.bob * 5)
+    body = rotate(_lean(pose), _MIDDLE, clothes.HIPS_Y) @ translate(0, round(-pose.breath * 3))
+    neck = rotate(pose.lean, _MIDDLE, clothes.HIPS_Y) @ translate(pose.yaw * _NECK_SHIFT, pose.bob * 5)
     back, front = (
         neck @ rotate(pose.roll * share, _MIDDLE, _NECK_Y) @ translate(_MIDDLE, _HEAD_Y) for share in (0.7, 1)
     )
@@ -123,8 +122,11 @@ def _arm_transform(pose: FacePose, side: int) -> Transform:
 
 
 def _lean(pose: FacePose) -> float:
-    # The steps are too small to see: in most frames, the torso need not be redrawn and encoded.
-    return round(pose.lean * 12) / 12
+    """Return the lean of the torso in steps that are too small to see, as those of its breath are.
+
+    The torso costs as much to draw and to encode as the head, which moves in every frame. It stands still in most.
+    """
+    return round(pose.lean * 8) / 8
 
 
 def _ear_transform(character: CharacterSpec, pose: FacePose, side: int) -> Transform:
