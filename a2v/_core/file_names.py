@@ -1,7 +1,8 @@
 """The names of a batch's files.
 
 A video is named by its job's ``name``, or by the job's place in the batch, ``0001.mp4`` being the first; the mask of NAME is
-``NAME.mask.mp4``, and its captions are ``NAME.srt`` and ``NAME.vtt``. A job that asks an engine for another container, such as WebM, has the extension of that. File systems differ in which names they distinguish, so names are compared by ``name_key``.
+``NAME.mask.mp4``, and its captions are ``NAME.srt`` and ``NAME.vtt``. A job that asks an engine for another container, such as
+WebM, has the extension of that. File systems differ in which names they distinguish, so names are compared by ``name_key``.
 """
 
 from __future__ import annotations
@@ -131,5 +132,5 @@ def assign_paths(
 
 
 def _keys(job: Job, path: Path) -> set[str]:
-    """Return the ``name_key`` of the video of a job, of its mask, also if it has none, and of its other files."""
+    """Return the ``name_key`` of each file of a job, and of a mask, whether or not it has one."""
     return {name_key(file.name) for file in (path, mask_path(path), *side_files(job, path))}
