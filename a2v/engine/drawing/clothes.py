@@ -13,9 +13,9 @@ from a2v.engine.drawing.colours import LinearGradient, RadialGradient, glow, mix
 from a2v.engine.drawing.display_list import DisplayList, Group
 from a2v.engine.drawing.geometry import (
     Path,
+    both_sides,
     cubic_path,
     ellipse,
-    join_paths,
     lerp,
     mirror_path,
     rectangle,
@@ -47,7 +47,7 @@ class Layer(NamedTuple):
 
 
 def _both_sides(path: Path) -> Path:
-    return join_paths(path, mirror_path(path, _AXIS))
+    return both_sides(path, _AXIS)
 
 
 @lru_cache(maxsize=64)

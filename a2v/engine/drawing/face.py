@@ -9,6 +9,7 @@ from a2v.engine.drawing.colours import LinearGradient, RadialGradient, glow, mix
 from a2v.engine.drawing.display_list import DisplayList, Group
 from a2v.engine.drawing.geometry import (
     Path,
+    both_sides,
     closed_spline,
     ellipse,
     join_paths,
@@ -157,7 +158,7 @@ def nose(character: CharacterSpec) -> Group:
         f"M {w * 0.26:.1f} {tip - 2.4:.1f} C {w * 0.42:.1f} {tip - 5.2:.1f} {w * 0.62:.1f} {tip - 5.2:.1f} {w * 0.74:.1f} {tip - 3:.1f}",
         3.2,
     )
-    drawing.fill(join_paths(nostril, mirror_path(nostril)), with_alpha(mix(line, "#401418", 0.45), 0.75))
+    drawing.fill(both_sides(nostril), with_alpha(mix(line, "#401418", 0.45), 0.75))
     alar = tapered(
         f"M {w * 0.86:.1f} {wing - 5:.1f} C {w * 1.12:.1f} {wing - 1:.1f} {w * 1.12:.1f} {tip - 2:.1f} {w * 0.72:.1f} {tip - 1.6:.1f}",
         3.0,
@@ -210,7 +211,7 @@ def _draw_lines(drawing: DisplayList, character: CharacterSpec) -> None:
             f"M {w + 8:.1f} {measures.nose_tip - 8:.1f} C {w + 23:.1f} {measures.nose_tip + 2:.1f} 53 {mouth - 26:.1f} 56 {mouth - 8:.1f}",
             4.6,
         )
-        drawing.fill(join_paths(fold, mirror_path(fold)), with_alpha(colour, 0.66 * age))
+        drawing.fill(both_sides(fold), with_alpha(colour, 0.66 * age))
     if age > 0.5:
         brow = tapered(
             "M -48 -100 C -20 -106 20 -106 48 -100 M -38 -85 C -14 -90 14 -90 38 -85 M -5 -34 C -7 -29 -7 -24 -5 -19",
@@ -221,7 +222,7 @@ def _draw_lines(drawing: DisplayList, character: CharacterSpec) -> None:
             f"M 60 {mouth + 9:.1f} C 64 {mouth + 18:.1f} 62 {mouth + 27:.1f} 57 {mouth + 34:.1f} M 74 {mouth - 22:.1f} C 80 {mouth - 12:.1f} 81 {mouth:.1f} 77 {mouth + 12:.1f}",
             3.8,
         )
-        drawing.fill(join_paths(chin, mirror_path(chin)), with_alpha(colour, 0.48 * age))
+        drawing.fill(both_sides(chin), with_alpha(colour, 0.48 * age))
 
 
 def draw_beard(drawing: DisplayList, character: CharacterSpec, jaw: float, yaw: float, pitch: float) -> None:

@@ -100,6 +100,11 @@ def mirror_path(path: Path, axis: float = 0.0) -> Path:
     return Path(path.commands, tuple((2 * axis - x, y) for x, y in path.points))
 
 
+def both_sides(path: Path, axis: float = 0.0) -> Path:
+    """Return a path together with itself mirrored at a vertical axis."""
+    return join_paths(path, mirror_path(path, axis))
+
+
 def join_paths(*paths: Path) -> Path:
     """Return one path with the outlines of several."""
     return Path(sum((path.commands for path in paths), ()), sum((path.points for path in paths), ()))

@@ -10,10 +10,10 @@ from a2v.engine.drawing.colours import LinearGradient, mix, vertical_gradient, w
 from a2v.engine.drawing.display_list import DisplayList, Group
 from a2v.engine.drawing.geometry import (
     Path,
+    both_sides,
     closed_spline,
     ellipse,
     join_paths,
-    mirror_path,
     mirror_points,
     rotate,
     svg_path,
@@ -60,6 +60,10 @@ def _sheen(hair: Tones) -> str:
     return mix(hair.light, "#E0A888", 0.18)
 
 
+def _draw_strands(drawing: DisplayList, lines: str, width: float, colour: str, alpha: float) -> None:
+    drawing.fill(tapered(lines, width), with_alpha(colour, alpha))
+
+
 def _long_back(drawing: DisplayList, hair: Tones) -> None:
     right = [
         (0, -196),
@@ -75,7 +79,7 @@ def _long_back(drawing: DisplayList, hair: Tones) -> None:
     ]
     drawing.fill(closed_spline(mirror_points(right)), vertical_gradient(-190, 250, hair.base, hair.shade, hair.shade))
     light = tapered("M 142 -20 C 150 60 162 130 146 226 M 128 20 C 132 110 142 160 116 236", 7.0)
-    drawing.fill(join_paths(light, mirror_path(light)), with_alpha(hair.light, 0.34))
+    drawing.fill(both_sides(light), with_alpha(hair.light, 0.34))
 
 
 def _long_front(drawing: DisplayList, hair: Tones) -> None:
@@ -90,18 +94,18 @@ def _long_front(drawing: DisplayList, hair: Tones) -> None:
     )
     # Light that runs across the crown, then strands, which begin at the parting and end in points.
     sheen = "M -24 -196 C 50 -190 112 -150 132 -64 M -60 -192 C -108 -152 -136 -104 -140 -30"
-    drawing.fill(tapered(sheen, 26), with_alpha(_sheen(hair), 0.20))
+    _draw_strands(drawing, sheen, 26, _sheen(hair), 0.20)
     light = (
         "M -28 -192 C 50 -190 118 -150 140 -50 C 148 10 148 80 146 150 M -36 -182 C 20 -178 96 -150 124 -70 "
         "M 126 -20 C 132 60 134 120 128 186 M -48 -184 C -92 -152 -124 -108 -130 -40 C -134 20 -136 80 -132 150 "
         "M -58 -192 C -108 -162 -140 -110 -146 -40"
     )
-    drawing.fill(tapered(light, 6.0), with_alpha(_sheen(hair), 0.50))
+    _draw_strands(drawing, light, 6.0, _sheen(hair), 0.50)
     dark = (
         "M -40 -176 C 10 -164 80 -130 112 -54 M 148 -90 C 160 -30 158 40 156 100 "
         "M -44 -178 C -80 -146 -112 -100 -118 -36 M -152 -70 C -162 -10 -158 50 -158 100"
     )
-    drawing.fill(tapered(dark, 5.0), with_alpha(hair.shade, 0.75))
+    _draw_strands(drawing, dark, 5.0, hair.shade, 0.75)
 
 
 def _bob_back(drawing: DisplayList, hair: Tones) -> None:
@@ -119,12 +123,12 @@ def _bob_front(drawing: DisplayList, hair: Tones) -> None:
         "C -150 -20 -150 40 -148 92 M 0 -204 C -70 -186 -126 -150 -150 -84 M -122 -10 C -128 40 -132 70 -130 116 "
         "M 50 -182 C 92 -152 120 -108 128 -46 C 134 0 134 50 132 96 M 60 -198 C 106 -170 136 -128 142 -64 M 142 -20 C 148 30 150 60 146 104"
     )
-    drawing.fill(tapered(light, 6.0), with_alpha(mix(hair.light, "#ffffff", 0.25), 0.75))
+    _draw_strands(drawing, light, 6.0, mix(hair.light, "#ffffff", 0.25), 0.75)
     dark = (
         "M 38 -180 C -8 -142 -78 -112 -112 -58 C -124 -10 -120 40 -126 104 M -142 -96 C -158 -40 -160 20 -158 70 "
         "M 46 -178 C 80 -144 108 -104 116 -40 C 124 10 120 60 124 104 M 150 -90 C 160 -30 158 30 160 70"
     )
-    drawing.fill(tapered(dark, 5.0), with_alpha(hair.shade, 0.60))
+    _draw_strands(drawing, dark, 5.0, hair.shade, 0.60)
 
 
 def _cloud(y: float, rx: float, ry: float, *, start: float, end: float, count: int, size: float) -> Path:
@@ -179,13 +183,12 @@ def _short_front(drawing: DisplayList, hair: Tones) -> None:
         "M -92 -122 C -60 -158 10 -172 100 -132 M -84 -112 C -40 -146 40 -152 108 -112 M -98 -140 C -64 -178 10 -190 96 -156 "
         "M -80 -162 C -40 -190 20 -194 84 -172"
     )
-    drawing.fill(tapered(light, 5.0), with_alpha(hair.light, 0.50))
+    _draw_strands(drawing, light, 5.0, hair.light, 0.50)
     dark = "M -88 -116 C -50 -152 30 -162 104 -122 M -96 -130 C -60 -168 10 -182 98 -144"
-    drawing.fill(tapered(dark, 3.6), with_alpha(hair.shade, 0.7))
+    _draw_strands(drawing, dark, 3.6, hair.shade, 0.7)
     # The sides are shaved shorter.
     side = "M 110 -26 C 116 -52 116 -80 110 -104 M 104 -50 C 108 -70 106 -88 100 -100"
-    both = join_paths(tapered(side, 5.0), mirror_path(tapered(side, 5.0)))
-    drawing.fill(both, with_alpha(hair.light, 0.28))
+    drawing.fill(both_sides(tapered(side, 5.0)), with_alpha(hair.light, 0.28))
 
 
 def _tousled_front(drawing: DisplayList, hair: Tones) -> None:
@@ -205,29 +208,28 @@ def _tousled_front(drawing: DisplayList, hair: Tones) -> None:
         " M -78 -150 C -70 -176 -52 -190 -30 -194 M -8 -140 C 4 -168 22 -184 50 -188 "
         "M -66 -112 C -56 -130 -50 -146 -48 -166"
     )
-    drawing.fill(tapered(light, 8.0), with_alpha(_sheen(hair), 0.62))
+    _draw_strands(drawing, light, 8.0, _sheen(hair), 0.62)
     dark = "M 66 -128 C 78 -142 84 -152 84 -166 M 22 -126 C 36 -138 42 -152 42 -168 M -44 -120 C -28 -132 -20 -146 -20 -162 M -98 -84 C -98 -108 -92 -124 -80 -140 M -62 -104 C -54 -124 -52 -136 -54 -152 M 100 -84 C 110 -108 112 -130 108 -150"
-    drawing.fill(tapered(dark, 6.0), with_alpha(hair.shade, 0.7))
+    _draw_strands(drawing, dark, 6.0, hair.shade, 0.7)
 
 
 def _receding_front(drawing: DisplayList, hair: Tones) -> None:
     side = "M 112 0 C 124 -40 128 -92 112 -132 C 98 -162 70 -178 44 -182 C 62 -168 78 -152 88 -128 C 100 -98 104 -52 112 0 Z"
     top = "M -48 -181 C -22 -196 24 -198 52 -180 C 78 -170 96 -150 104 -126 C 86 -146 54 -158 20 -160 C -14 -162 -54 -156 -84 -132 C -100 -120 -102 -118 -106 -120 C -98 -146 -76 -170 -48 -181 Z"
     paint = LinearGradient(-60, -200, 60, -30, ((0, hair.light), (0.45, hair.base), (1, hair.shade)))
-    drawing.fill(join_paths(svg_path(side), mirror_path(svg_path(side))), paint)
+    drawing.fill(both_sides(svg_path(side)), paint)
     drawing.fill(svg_path(top), paint)
     light = (
         "M -96 -128 C -60 -174 20 -186 84 -152 M -80 -138 C -40 -170 20 -174 66 -162 M -52 -176 C -20 -190 24 -190 56 -174 "
         "M -64 -152 C -30 -172 10 -176 44 -166"
     )
-    drawing.fill(tapered(light, 5.0), with_alpha(hair.light, 0.8))
+    _draw_strands(drawing, light, 5.0, hair.light, 0.8)
     dark = "M -90 -132 C -54 -168 16 -178 78 -150 M -70 -158 C -30 -184 20 -186 62 -168"
-    drawing.fill(tapered(dark, 3.4), with_alpha(hair.shade, 0.7))
+    _draw_strands(drawing, dark, 3.4, hair.shade, 0.7)
     greying = (
         "M 114 -20 C 121 -60 118 -96 106 -124 M 109 -16 C 114 -54 110 -86 98 -110 M 116 -50 C 120 -80 114 -106 102 -128"
     )
-    grey = join_paths(tapered(greying, 4.6), mirror_path(tapered(greying, 4.6)))
-    drawing.fill(grey, with_alpha(mix(hair.light, "#ffffff", 0.35), 0.7))
+    drawing.fill(both_sides(tapered(greying, 4.6)), with_alpha(mix(hair.light, "#ffffff", 0.35), 0.7))
 
 
 def _cropped_back(drawing: DisplayList, hair: Tones) -> None:

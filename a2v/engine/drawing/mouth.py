@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from a2v.engine.drawing.colours import LinearGradient, glow, mix, vertical_gradient, with_alpha
-from a2v.engine.drawing.geometry import Path, cubic_path, ellipse, join_paths, lerp, mirror_path, svg_path
+from a2v.engine.drawing.geometry import Path, both_sides, cubic_path, ellipse, lerp, svg_path
 from a2v.engine.drawing.proportions import proportions
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def _draw_moustache(drawing: DisplayList, character: CharacterSpec, lips: _Lips)
     strand = cubic_path(
         (w * 0.16, y - 20), (w * 0.36, y - 21), (w * 0.6, y - 14), (w * 0.78, (y + end) / 2 - 9), close=False
     )
-    drawing.stroke(join_paths(strand, mirror_path(strand)), with_alpha(hair.light, 0.3), 2.0)
+    drawing.stroke(both_sides(strand), with_alpha(hair.light, 0.3), 2.0)
 
 
 def _draw_lips(drawing: DisplayList, character: CharacterSpec, lips: _Lips) -> None:
@@ -254,13 +254,13 @@ def _draw_corners(drawing: DisplayList, character: CharacterSpec, lips: _Lips, m
     skin, x, y = character.palette.skin, lips.width + 4.5, lips.corner
     dark = mix(skin.shade, character.palette.lips.shade, 0.5)
     corner = ellipse(x, y, 2.4, 2.0)
-    drawing.fill(join_paths(corner, mirror_path(corner)), with_alpha(dark, 0.5))
+    drawing.fill(both_sides(corner), with_alpha(dark, 0.5))
     if mouth.smile > 0.05:
         dimple = cubic_path((x + 5, y - 9), (x + 9, y - 4), (x + 9, y + 3), (x + 5.5, y + 7), close=False)
         tone = with_alpha(skin.shade, 0.4 * min(1.0, mouth.smile))
-        drawing.stroke(join_paths(dimple, mirror_path(dimple)), tone, 2.0)
+        drawing.stroke(both_sides(dimple), tone, 2.0)
     # The cheek folds over the corner of a mouth that smiles or opens. Older faces have lines there anyway.
     fold = max(0.0, mouth.smile - 0.45) + 0.4 * mouth.open * (1 - mouth.round)
     if fold > 0.05 and character.features.age <= 0.25:
         line = cubic_path((27, -46), (x * 0.55 + 17, -37), (x + 9, y - 28), (x + 13, y - 10), close=False)
-        drawing.stroke(join_paths(line, mirror_path(line)), with_alpha(dark, 0.34 * min(1.0, fold)), 2.2)
+        drawing.stroke(both_sides(line), with_alpha(dark, 0.34 * min(1.0, fold)), 2.2)
