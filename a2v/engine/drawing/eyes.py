@@ -50,7 +50,7 @@ def eye(character: CharacterSpec, pose: FacePose, side: int) -> Group:
     return _eye(character, side, round(shut * 40) / 40, gaze, round(pose.cheeks * 6) / 6)
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=128)
 def _eye(character: CharacterSpec, side: int, shut: float, gaze: Point, cheeks: float) -> Group:
     """Return an eye that is closed to a degree (0 to 1; below 0: wide open) and looks at a point. ``cheeks`` raise its lower lid."""
     drawing = DisplayList()

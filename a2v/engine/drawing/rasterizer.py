@@ -77,7 +77,6 @@ class Rasterizer:
         # in a frame (an ear, say) needs two scenes.
         self._scenes: OrderedDict[tuple[int, int], tuple[Group, tv.Scene]] = OrderedDict()
         self._uses: dict[int, int] = {}
-        self._colour_stops = lru_cache(maxsize=1024)(self._make_colour_stops)
 
     def set_backdrop(self, pixels: NDArray[np.uint8]) -> None:
         """Draw all further frames over a picture, which has the layout of ``pixels``."""
@@ -206,11 +205,16 @@ class Rasterizer:
             gradient: tv.Gradient = tv.LinearGradient(paint.x1, paint.y1, paint.x2, paint.y2)
         else:
             gradient = tv.RadialGradient(paint.x, paint.y, paint.radius, paint.x, paint.y, 0)
-        gradient.set_color_stops(self._colour_stops(paint.stops))
+        gradient.set_color_stops(_make_colour_stops(paint.stops, self._encode_colour))
         return gradient
 
-    def _make_colour_stops(self, stops: tuple[tuple[float, str], ...]) -> list[tv.ColorStop]:
-        return [tv.ColorStop(offset, *self._encode_colour(colour)) for offset, colour in stops]
+
+# A cache in the rasterizer would be a reference cycle, which keeps the canvas of a video in memory while its mask is rendered.
+@lru_cache(maxsize=1024)
+def _make_colour_stops(
+    stops: tuple[tuple[float, str], ...], encode_colour: Callable[[str], ColourBytes]
+) -> list[tv.ColorStop]:
+    return [tv.ColorStop(offset, *encode_colour(colour)) for offset, colour in stops]
 
 
 def _make_matrix(transform: Transform) -> tv.Matrix:
