@@ -65,6 +65,7 @@ from a2v.cli.options import (
     FilePath,
     Flag,
     OptionalFolder,
+    OptionalInteger,
     OptionalPath,
     Output,
     ServerOptions,
@@ -728,7 +729,7 @@ def new(
     *,
     output: Annotated[Output, Parameter(metavar="DIR", help="Folder for the file; created if necessary.")] = Path(),
     seed: Annotated[
-        int | None, Parameter(help="Seed of the generator. Default: a random one, which is recorded in the file.")
+        OptionalInteger, Parameter(help="Seed of the generator. Default: a random one, which is recorded in the file.")
     ] = None,
     like: Annotated[
         str | None,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from attrs import fields, frozen
-from cyclopts import Parameter, validators
+from cyclopts import Parameter, convert, validators
 
 from a2v import Job
 from a2v._core.batch_options import BatchOptions
@@ -58,12 +58,22 @@ def _duration(_: type[Any], tokens: Sequence[Token]) -> float:
     return seconds
 
 
+def _integer(type_: type[Any], tokens: Sequence[Token]) -> Any:
+    """Convert an integer. Cyclopts would round one with a fraction."""
+    text = tokens[-1].value
+    if "." in text:
+        raise ValueError(f"{text!r} is not an integer; write it without a decimal point")
+    return convert(type_, tokens)
+
+
 def _not_blank(_: object, value: str) -> None:
     if not value.strip():
         raise ValueError("an id must not be empty")
 
 
 Flag = Annotated[bool, Parameter(negative="", show_default=False)]
+Integer = Annotated[int, Parameter(converter=_integer)]
+OptionalInteger = Annotated[int | None, Parameter(converter=_integer)]
 FilePath = Annotated[Path, Parameter(converter=_path_with_home, metavar="FILE")]
 OptionalPath = Annotated[Path | None, Parameter(converter=_path_with_home, metavar="FILE")]
 OptionalFolder = Annotated[OptionalPath, Parameter(metavar="DIR")]
@@ -72,7 +82,7 @@ AsJson = Annotated[Flag, Parameter(name="--json")]
 Verbose = Annotated[int, Parameter(name=["--verbose", "-v"], count=True, negative="", show_default=False)]
 TokenFile = Annotated[str | None, Parameter(allow_leading_hyphen=True, metavar="FILE")]
 Url = Annotated[str | None, Parameter(metavar="URL")]
-Size = Annotated[int, Parameter(help="Width and height of the videos in pixels: 512, 720 or 1080.")]
+Size = Annotated[Integer, Parameter(help="Width and height of the videos in pixels: 512, 720 or 1080.")]
 Captions = Annotated[
     tuple[str, ...],
     Parameter(
@@ -94,7 +104,7 @@ Timeout = Annotated[
     ),
 ]
 _Seconds = Annotated[float, Parameter(converter=_duration, metavar="TIME")]
-_Count = Annotated[int | None, Parameter(validator=validators.Number(gte=0))]
+_Count = Annotated[OptionalInteger, Parameter(validator=validators.Number(gte=0))]
 
 
 @Parameter(name="*")
@@ -187,9 +197,9 @@ class VideoFlags:
             own background).
     """
 
-    size: Literal[512, 720, 1080] | None = None
+    size: Annotated[Literal[512, 720, 1080] | None, Parameter(converter=_integer)] = None
     format: Literal["square", "portrait", "landscape"] | None = None
-    fps: Literal[24, 25, 30, 50, 60] | None = None
+    fps: Annotated[Literal[24, 25, 30, 50, 60] | None, Parameter(converter=_integer)] = None
     mood: Literal["warm", "concerned", "surprised", "thoughtful"] | None = None
     background: str | None = None
 
@@ -308,7 +318,7 @@ class BatchFlags:
 
     journal: OptionalPath = None
     overwrite: Flag = False
-    max_in_flight: Annotated[int | None, Parameter(validator=validators.Number(gte=1))] = None
+    max_in_flight: Annotated[OptionalInteger, Parameter(validator=validators.Number(gte=1))] = None
     limit: _Count = None
     quota: _Count = None
     dry_run: Flag = False
@@ -406,27 +416,27 @@ class EngineOptions:
     """
 
     host: str = "127.0.0.1"
-    port: int = 8000
+    port: Integer = 8000
     data_dir: OptionalFolder = None
-    size: int = DEFAULT_SIZE
+    size: Integer = DEFAULT_SIZE
     format: Literal["square", "portrait", "landscape"] = "square"
-    fps: int = 25
-    workers: int | None = None
+    fps: Integer = 25
+    workers: OptionalInteger = None
     dask: str | None = None
     characters: OptionalFolder = None
-    queue_limit: int = 1000
+    queue_limit: Integer = 1000
     allow_files: Annotated[tuple[Path, ...], Parameter(negative="", show_default=False)] = ()
     allow_private_urls: Flag = False
     allowed_hosts: Annotated[tuple[str, ...], Parameter(negative="", show_default=False)] = ()
     revision: Literal["seed", "later"] = "later"
     like_hosted: Flag = False
-    requests_per_minute: int | None = None
-    quota: int | None = None
+    requests_per_minute: OptionalInteger = None
+    quota: OptionalInteger = None
     max_audio_seconds: _Seconds | None = None
     max_render_seconds: _Seconds = 3600.0
-    max_render_mib: int = 2048
+    max_render_mib: Integer = 2048
     keep_days: float | None = None
-    max_uploads_mib: int = 10_240
+    max_uploads_mib: Integer = 10_240
     tls_cert: OptionalPath = None
     tls_key: OptionalPath = None
 

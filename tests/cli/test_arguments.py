@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Literal, get_args, get_origin
+
 import openpyxl
 import pytest
+from cyclopts import CycloptsError
+
+from a2v.cli.commands import app
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cyclopts import App
 
 URL = "https://example.com/a.wav"
 LONG = "a" * 300
@@ -89,3 +99,39 @@ def test_hidden_rows_are_reported(here, service, tmp_path) -> None:
     book.active.row_dimensions[2].hidden = True
     book.save(tmp_path / "jobs.xlsx")
     assert "no job in it, except in hidden rows, which are skipped: 2, 3" in here("batch", "jobs.xlsx", "-o", "v")[2]
+
+
+def integer_options(commands: App, *words: str) -> Iterator[tuple[list[str], str]]:
+    """Yield each option with an integer, after the words of its command and what that requires."""
+    for word in commands:
+        if not word.startswith("-"):
+            yield from integer_options(commands[word], *words, word)
+    arguments = commands.assemble_argument_collection() if commands.default_command else []
+    required = [argument.name for argument in arguments if argument.required]
+    before = [*words, *(word for name in required for word in ([name, "x"] if name.startswith("-") else ["x"]))]
+    for argument in arguments:
+        if is_integer(argument.hint) and not argument.parameter.count:
+            yield before, argument.name
+
+
+def is_integer(hint: object) -> bool:
+    choices = get_args(hint)
+    if get_origin(hint) is Literal:
+        return all(isinstance(choice, int) for choice in choices)
+    return hint is int or any(map(is_integer, choices))
+
+
+def test_no_integer_is_rounded(here) -> None:
+    found = list(integer_options(app))
+    assert {"--seed", "--size", "--fps", "--port", "--limit"} < {option for _, option in found}
+    for command, option in found:
+        for value in ("25.4", "511.9", "1.0"):
+            with pytest.raises(
+                CycloptsError, match=f"^Invalid value for {option}: '{value}' is not an integer; write "
+            ):
+                app.parse_args([*command, option, value])
+    assert here("character", "new", "nora", "--seed", "1.5") == (
+        2,
+        "",
+        "a2v: Invalid value for --seed: '1.5' is not an integer; write it without a decimal point\n",
+    )
