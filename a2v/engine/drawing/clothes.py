@@ -94,7 +94,14 @@ def arm(character: CharacterSpec) -> Group:
         )
         edge = mix(skin.base, skin.shade, 0.65)
         drawing.fill(
-            bare, LinearGradient(m.arm, 0, inner, 0, ((0, skin.base), (0.35, skin.light), (0.7, skin.base), (1, edge)))
+            bare,
+            LinearGradient(
+                m.arm,
+                0,
+                inner,
+                0,
+                ((0, skin.base), (0.35, mix(skin.base, skin.light, 0.35)), (0.7, skin.base), (1, edge)),
+            ),
         )
         shadow = vertical_gradient(796, 834, with_alpha(skin.shade, 0.65), with_alpha(skin.shade, 0.0))
         drawing.fill(bare, shadow)
