@@ -3,7 +3,8 @@
 The mouth follows the speech, in rows of 10 ms:
 
 1. ``most_likely_visemes`` labels each row. It is a Viterbi search in which a change of viseme has a cost, so that labels do not
-   flicker where two visemes are about equally likely.
+   flicker where two visemes are about equally likely. The probabilities are smoothed over 90 ms first, except that of closed lips,
+   which may be shorter.
 2. The shape of each row is a weighted mean of the shapes of its label and of its probabilities, then smoothed over 110 ms, as lips
    move towards the next sound before it begins (coarticulation).
 3. Smoothing would leave lips open in a short p, b or m, and teeth off the lip in f and v, so these are enforced afterwards, for at
@@ -40,7 +41,8 @@ LABEL_WEIGHT = 0.35
 
 _ROW_RATE = 100  # per second
 _LEAD_SECONDS = 0.045  # lips move before the sound
-_CHANGE_COST = 1.6  # of a change of viseme, in the logarithm of its probability
+_CHANGE_COST = 1.0  # of a change of viseme, in the logarithm of its probability
+_LABEL_ROWS = 9
 _COARTICULATION_ROWS = 11
 _MIN_CLOSURE_ROWS = 6.0
 _CLOSING_ROWS, _OPENING_ROWS = 4.0, 7.0  # before and after a closure
@@ -102,7 +104,9 @@ def has_speech(probabilities: NDArray[np.float32]) -> bool:
 
 def most_likely_visemes(probabilities: NDArray[np.float32]) -> NDArray[np.int64]:
     """Return the most likely sequence of visemes if each change has a cost (Viterbi)."""
-    scores = np.log(probabilities + 1e-6)
+    scores = np.empty_like(probabilities)
+    for viseme, column in enumerate(probabilities.T):
+        scores[:, viseme] = np.log((column if viseme == _CLOSED else smooth(column, _LABEL_ROWS)) + 1e-6)
     count, visemes = scores.shape
     best = scores[0].copy()
     previous = np.empty((count, visemes), np.int8)
