@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from collections.abc import Callable
+from types import SimpleNamespace
 
 import anyio
 import pytest
 
+from a2v._async.requests.dispatcher import RequestDispatcher
 from a2v.engine import LocalEngine
-from a2v.testing import Reply
+from a2v.testing import Call, Reply, Service
 
 URL = "https://example.com/hello.wav"
 GENERATE = ["generate", URL, "--model-id", "eva_a0008"]
@@ -30,6 +34,54 @@ def ended(here):
     return run
 
 
+@pytest.fixture
+def expire(monkeypatch) -> Callable[[], None]:
+    """Lets the time of the command expire now, and not by the clock: half a second may be too short for what precedes.
+
+    It may be called by the command itself and by a server in another thread.
+    """
+    limits: list[tuple[anyio.CancelScope, anyio.lowlevel.EventLoopToken]] = []
+    thread = threading.get_ident()
+
+    def move_on_after(seconds: float) -> anyio.CancelScope:
+        assert seconds == 0.5
+        limits.append((anyio.CancelScope(), anyio.lowlevel.current_token()))
+        return limits[-1][0]
+
+    def expire() -> None:
+        ((scope, token),) = limits
+        if threading.get_ident() == thread:
+            scope.cancel()
+        else:
+            anyio.from_thread.run_sync(scope.cancel, token=token)
+
+    monkeypatch.setattr("a2v.cli.tracking.anyio", SimpleNamespace(**vars(anyio) | {"move_on_after": move_on_after}))
+    return expire
+
+
+@pytest.fixture
+def expires_at_the_limit(expire, monkeypatch) -> None:
+    """The time of the command expires when it begins to wait for the 100 s, and a little more, that the server asks for."""
+    sleep = RequestDispatcher._sleep_as_driver
+
+    async def sleep_as_driver(dispatcher: RequestDispatcher, delay: float) -> None:
+        if 100 <= delay < 200:
+            expire()
+        await sleep(dispatcher, delay)
+
+    monkeypatch.setattr(RequestDispatcher, "_sleep_as_driver", sleep_as_driver)
+
+
+def never_answer(service: Service, call: str, expire: Callable[[], None]) -> None:
+    """Let the time of the command expire when it waits for the response."""
+
+    async def answer(_: Call) -> None:
+        await anyio.to_thread.run_sync(expire)
+        await anyio.sleep_forever()
+
+    service.reply(call, answer)
+
+
 @pytest.mark.parametrize(
     ("arguments", "call", "words"),
     [
@@ -41,6 +93,7 @@ def ended(here):
         (GENERATE, "video.generate", "submitting the video"),
     ],
 )
+@pytest.mark.usefixtures("expires_at_the_limit")
 def test_waiting_for_the_rate_limit(ended, service, arguments, call, words):
     service.reply(call, REFUSED, times=None)
 
@@ -59,8 +112,8 @@ def test_a_server_that_does_not_answer(ended, service):
     assert (line, others) == ("a2v: --timeout expired after 0.5 s while waiting for the server", [])
 
 
-def test_a_submission_without_a_response_may_have_been_accepted(ended, service):
-    service.delay("video.generate", 60)
+def test_a_submission_without_a_response_may_have_been_accepted(ended, service, expire):
+    never_answer(service, "video.generate", expire)
 
     line, others = ended(*GENERATE)
 
@@ -77,9 +130,9 @@ def test_a_video_that_is_being_rendered_can_be_picked_up(ended, service):
     assert "  a2v watch v1" in others
 
 
-def test_a_file_that_does_not_come(ended, service):
+def test_a_file_that_does_not_come(ended, service, expire):
     service.add_video("v1", "finished")
-    service.delay("file", 60)
+    never_answer(service, "file", expire)
 
     line, others = ended("download", "v1", "-o", "v.mp4")
 
@@ -98,6 +151,7 @@ def test_a_local_engine_that_does_not_start(ended, monkeypatch):
     assert line == "a2v: --timeout expired after 0.5 s while starting the engine"
 
 
+@pytest.mark.usefixtures("expires_at_the_limit")
 def test_a_batch(ended, service, tmp_path):
     (tmp_path / "jobs.csv").write_text(f"audio_url,model_id\n{URL},eva_a0008\n")
     service.reply("video.generate", REFUSED, times=None)
