@@ -63,7 +63,8 @@ async def reconnected(member: Member) -> None:
     """Let a member return to its store, with as many seconds of virtual time on a slow machine as on a fast one."""
     await anyio.sleep(2)
     await member.sync()
-    member._reconnection.done.wait()
+    if attempt := member._reconnection:  # otherwise it has ended already
+        attempt.done.wait()
     await member.sync()
     assert not member._is_offline
 
