@@ -59,6 +59,14 @@ class Member(SharedAccount):
         super().__init__(options, KnownVideos(), self.events.extend, lambda: None, lambda: False)
 
 
+async def two_members(store: Store) -> tuple[Member, Member]:
+    """Return members that have read the log."""
+    members = Member(store), Member(store)
+    for member in members:
+        await member.sync()
+    return members
+
+
 async def reconnected(member: Member) -> None:
     """Let a member return to its store, with as many seconds of virtual time on a slow machine as on a fast one."""
     await anyio.sleep(2)
@@ -153,9 +161,7 @@ async def test_after_an_outage_the_whole_log_is_read_although_a_write_preceded_i
 @pytest.mark.parametrize("trouble", ["restarted without its data", "unreachable", "unreachable for a moment"])
 async def test_facts_that_a_write_has_not_written_are_written_before_later_ones(trouble) -> None:
     store = Store(blocks=True)
-    member, other = Member(store), Member(store)
-    await member.sync()
-    await other.sync()
+    member, other = await two_members(store)
     member.add("v", 0)
     await member.sync()
     if trouble == "restarted without its data":
@@ -178,9 +184,7 @@ async def test_facts_that_a_write_has_not_written_are_written_before_later_ones(
 
 async def test_writes_that_follow_a_failed_one_keep_the_order() -> None:
     store = Store(blocks=True)
-    member, other = Member(store), Member(store)
-    await member.sync()
-    await other.sync()
+    member, other = await two_members(store)
     member.add("v", 0)
     await member.sync()
     store.fails_before = True
@@ -216,9 +220,7 @@ async def test_a_member_that_leaves_says_so(has_failed) -> None:
 async def test_a_request_is_not_sent_if_others_have_written_what_it_has_not_considered() -> None:
     """What the last write in a thread has read counts too."""
     store = Store(blocks=True)
-    member, other = Member(store), Member(store)
-    await member.sync()
-    await other.sync()
+    member, other = await two_members(store)
     assert await other.send(CALL, set())
     member.observe([PENDING], 0)
     member._last_write.done.wait()
@@ -229,9 +231,7 @@ async def test_a_request_is_not_sent_if_others_have_written_what_it_has_not_cons
 async def test_a_request_is_not_sent_if_another_task_reads_what_it_has_not_considered() -> None:
     """A display may ask for the pace at any time."""
     store = Store(blocks=True)
-    member, other = Member(store), Member(store)
-    await member.sync()
-    await other.sync()
+    member, other = await two_members(store)
     assert await other.send(CALL, set())
     numbers = []
 
@@ -378,9 +378,7 @@ async def test_a_log_from_the_future_is_started_again() -> None:
 async def test_facts_are_written_after_an_unexpected_error_too() -> None:
     """Of a thread's write, which nothing waits for."""
     store = Store(blocks=True)
-    member, other = Member(store), Member(store)
-    await member.sync()
-    await other.sync()
+    member, other = await two_members(store)
     fails = iter([True])
 
     def seal(now, facts) -> bytes:
@@ -403,9 +401,7 @@ async def test_facts_are_written_after_an_unexpected_error_too() -> None:
 
 async def test_a_write_that_starts_during_another_one_follows_it() -> None:
     store = Store(blocks=True)
-    member, other = Member(store), Member(store)
-    await member.sync()
-    await other.sync()
+    member, other = await two_members(store)
     has_begun, may_end, exchange = threading.Event(), threading.Event(), store.exchange
 
     def exchange_slowly(*args):
