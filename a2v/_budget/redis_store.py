@@ -177,12 +177,12 @@ _REASONS: list[tuple[type[Exception] | tuple[type[Exception], ...], str]] = [
     (BusyLoadingError, "it is starting"),
 ]
 
-# Of errors that have no class of their own, by a part of their text.
+# Of errors that have no class of their own, by a part of their text in lower case.
 _RESPONSES = {
     "unknown command": "it is no Redis server that runs scripts, perhaps a Sentinel; use the URL of the server itself",
     "no permissions": "its user may not run all the commands of the script",
     "can't run this command": "its user may not run all the commands of the script",  # Redis 6
-    "WRONGTYPE": "another program uses the same key; choose another database",
+    "wrongtype": "another program uses the same key; choose another database",
 }
 
 
@@ -194,7 +194,7 @@ def _reason(error: Exception) -> str:
         return "its certificate or its TLS is not accepted; a private authority belongs in ?ssl_ca_certs=/path/ca.pem"
     if isinstance(error, redis.ResponseError):
         text = str(error).lower()
-        return next((reason for part, reason in _RESPONSES.items() if part.lower() in text), type(error).__name__)
+        return next((reason for part, reason in _RESPONSES.items() if part in text), type(error).__name__)
     if isinstance(error, redis.ConnectionError):
         return "the connection cannot be made, or was closed"
     return type(error).__name__

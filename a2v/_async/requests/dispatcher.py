@@ -17,8 +17,8 @@ caller that waits.
   or, if a caller is cancelled between reservation and sending, in ``send``.
 * **Each response is classified once**, in ``_exchange``. The limiter and the caller, or the scheduler, use that result.
 
-A background task that polls would be simpler to write. But something would have to end it, an ``asyncio.run`` that returns
-would cancel it, and if it were started on first use, it would run in the cancel scope of whichever caller came first.
+A background task that polls would be simpler to write. But something would have to end it, an event loop that ends would
+cancel it, and if it were started on first use, it would run in the cancel scope of whichever caller came first.
 """
 
 from __future__ import annotations

@@ -92,16 +92,9 @@ def arm(character: CharacterSpec) -> Group:
             f"M {m.arm + 10} 720 C {m.arm + 4} 820 {m.arm + 2} 900 {m.arm + 8} {_FLOOR} L {inner - 20} {_FLOOR} "
             f"C {inner - 18} 920 {inner - 8} 820 {inner - 4} 720 Z"
         )
-        edge = mix(skin.base, skin.shade, 0.65)
+        light, edge = mix(skin.base, skin.light, 0.35), mix(skin.base, skin.shade, 0.65)
         drawing.fill(
-            bare,
-            LinearGradient(
-                m.arm,
-                0,
-                inner,
-                0,
-                ((0, skin.base), (0.35, mix(skin.base, skin.light, 0.35)), (0.7, skin.base), (1, edge)),
-            ),
+            bare, LinearGradient(m.arm, 0, inner, 0, ((0, skin.base), (0.35, light), (0.7, skin.base), (1, edge)))
         )
         shadow = vertical_gradient(796, 834, with_alpha(skin.shade, 0.65), with_alpha(skin.shade, 0.0))
         drawing.fill(bare, shadow)
