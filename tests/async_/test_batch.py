@@ -77,6 +77,7 @@ async def test_a_failure_does_not_stop_other_jobs(service, make_client, check) -
     assert service.posts == 4
 
 
+@pytest.mark.simulation
 async def test_a_batch_waits_for_an_unreachable_server(service, make_client) -> None:
     """Eight minutes without a connection cost time, but no job."""
     began = anyio.current_time()
@@ -126,6 +127,7 @@ async def test_an_outage_leaves_one_unknown_submission(service, make_client) -> 
     assert service.posts == 8
 
 
+@pytest.mark.simulation
 async def test_unknown_submissions_in_a_row_slow_submitting_down(service, make_client) -> None:
     """Only submissions fail: few are tried in half an hour, and all later ones succeed."""
     began = anyio.current_time()
@@ -172,6 +174,7 @@ async def test_jobs_are_submitted_one_at_a_time(service, make_client) -> None:
         assert len(await outcomes(batch)) == 6
 
 
+@pytest.mark.simulation
 @pytest.mark.parametrize("most", [1, 2, 5, 100])
 async def test_max_in_flight_limits_the_videos_in_progress(service, make_client, most) -> None:
     finished: set[str] = set()  # as the client has seen
@@ -433,6 +436,7 @@ async def test_leaving_does_not_wait_for_the_rate_limit(service, make_client) ->
     assert (batch.progress.under_way, batch.progress.waiting) == (1, 1)
 
 
+@pytest.mark.simulation
 async def test_pace_shows_the_rate_limit(service, make_client) -> None:
     async with make_client(rate_limit="auto") as client, client.batch(jobs(*[None] * 40)) as batch:
         before = await batch.pace()

@@ -144,6 +144,7 @@ async def test_a_429_pauses_all_clients(service, make) -> None:
     assert 19 <= waits[0] <= 70
 
 
+@pytest.mark.simulation
 @pytest.mark.parametrize("blocks", [False, True])
 async def test_a_request_is_throttled_for_ten_minutes_at_most(service, blocks) -> None:
     service.reply("character.list", testing.Reply(429, b""), times=None)
@@ -611,6 +612,7 @@ async def test_a_day_of_videos_needs_no_more_memory_than_a_few_hours(make, budge
     assert max(sizes[-18:]) < 1.5 * max(sizes[3:21])
 
 
+@pytest.mark.simulation
 @pytest.mark.parametrize("blocks", [False, True])
 async def test_a_lost_log_loses_nothing(service, blocks) -> None:
     """Redis may be restarted without its data: clients write again what they know."""

@@ -323,6 +323,7 @@ async def test_the_next_run_uses_the_speech_of_the_last_one(service, go, journal
     assert "authorization" not in head.headers
 
 
+@pytest.mark.simulation
 @pytest.mark.parametrize("answer", [GONE, httpx.Response(404), httpx.Response(302, headers={"location": "/x"})])
 async def test_a_speech_that_has_expired_is_made_again(service, go, answer) -> None:
     """A render with its URL would be paid for, and fail."""

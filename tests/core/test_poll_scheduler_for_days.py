@@ -55,6 +55,7 @@ class Driver:
 # -- memory -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.simulation
 @pytest.mark.parametrize("lists", [True, False])
 def test_memory_stays_flat_while_videos_are_pending(lists):
     driver = Driver(100, lists=lists)
@@ -166,6 +167,7 @@ def test_a_first_404_does_not_disable_the_list_for_good():
     assert set(driver.run(600)) == {"list"}
 
 
+@pytest.mark.simulation
 def test_a_missing_list_is_tried_ever_more_rarely():
     driver = Driver(2, lists=False)
     assert driver.run(DAY).count("list") <= 10

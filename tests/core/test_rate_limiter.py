@@ -125,6 +125,7 @@ def test_no_server_ever_throttles_a_single_client(window, phase, start, skew, st
     assert all(later - earlier >= 60 for earlier, later in zip(arrivals, arrivals[30:], strict=False))
 
 
+@pytest.mark.simulation
 def test_a_steady_stream_uses_nearly_the_whole_limit():
     for kind in RequestKind:
         server, limiter, now, sent = FixedWindow(17.0), RateLimiter(), 0.0, 0
