@@ -104,7 +104,7 @@ _LATER = {
 }
 
 
-# Silent until somebody wants to hear of it; without a handler, Python would print warnings.
+# Silent until logging is configured; without a handler, Python would print warnings.
 getLogger("a2v").addHandler(NullHandler())
 
 

@@ -130,7 +130,7 @@ class PermissionDeniedError(APIError):
 class NotFoundError(APIError):
     """The thing does not exist (HTTP 404, code 10001), or the server does not have the call (HTTP 404).
 
-    The calls for avatars, poses and ``videos.list`` came with a later revision of the service, so some servers lack them.
+    The calls for avatars, poses, voices and ``videos.list`` came with a later revision of the service, so some servers lack them.
     The message says which of the two it is if the response does.
     """
 
@@ -140,7 +140,9 @@ class NotFoundError(APIError):
 
 
 class RateLimitError(APIError):
-    """The server rejected the request for exceeding its rate limit (HTTP 429, code 1009), for ten minutes without a success.
+    """The server rejected the request for exceeding its rate limit (HTTP 429, code 1009).
+
+    Raised after ten minutes in which no request of the client succeeded, or at once with ``max_retries=0``.
 
     Attributes:
         retry_after: Seconds until the server accepts requests again, if the response says so.
@@ -173,7 +175,7 @@ class SubmissionUnknownError(A2VError):
     The protocol has no idempotency key, so only the list of the account's videos can show whether the job was accepted.
 
     The same error is raised if the server may or may not have synthesized a text. Then no video was submitted, and the message
-    says so. Nothing shows whether the text was synthesized; to synthesize it again may cost its price once more.
+    says so. You cannot find out whether the text was synthesized; if you synthesize it again, you may pay for it twice.
 
     Attributes:
         job: The submitted job; ``None`` if ``voices.generate`` raised the error.
@@ -222,7 +224,10 @@ class WaitTimeoutError(A2VError, TimeoutError):
 
 
 class DownloadError(A2VError):
-    """A finished video could not be downloaded or saved completely. No file was left under the final name."""
+    """A video, a mask or captions could not be downloaded or saved, or the file exists already.
+
+    An incomplete file never has its final name.
+    """
 
 
 class JournalError(A2VError):

@@ -53,10 +53,10 @@ def read_manifest(
 ) -> list[Job]:
     """Read the jobs of a batch from a table: a file, a data frame, or rows of your own.
 
-    The columns are ``audio_url`` (or ``text`` and ``voice_name``, where the server has voices), ``model_id`` (or ``pose_id``,
-    where it has poses), and optionally ``name`` and ``with_mask``; case and spaces in their names do not matter. ``audio``,
-    ``file``, ``recording`` and ``url`` are other names of ``audio_url``, ``character`` and ``model`` of ``model_id``. Other
-    columns come back in ``job.extra``, and so does a ``text`` beside an ``audio_url``, such as a transcript, without a voice.
+    The columns are ``audio_url`` (or ``text`` and ``voice_name``, if the server has voices), ``model_id`` (or ``pose_id``, if it
+    has poses), and optionally ``name``, ``with_mask`` and ``options``; case and spaces in their names do not matter. ``audio``,
+    ``file``, ``recording`` and ``url`` are other names of ``audio_url``, ``character`` and ``model`` of ``model_id``. All other
+    columns are in ``job.extra``, and so is the ``text`` of a row with an ``audio_url`` and no ``voice_name``.
 
     The same rules apply to all sources. Blank rows are skipped, and so are rows at the end in which all of these columns are
     blank. A missing value (``None``, NaN, ``pandas.NA``) is blank, a whole number may be a float, and an index
@@ -65,9 +65,10 @@ def read_manifest(
     Args:
         source: The path of a file: CSV (``.csv``, ``.tsv``, ``.txt``; separated by comma, semicolon, tab or bar), JSON Lines
             (``.jsonl``, ``.ndjson``), a JSON array of objects (``.json``), or an Excel workbook (``.xlsx``, ``.xlsm``), of
-            which the visible rows of the first visible sheet are read. Text is UTF-8, or UTF-16 with a byte-order mark; the
-            encoding of other text is guessed, with a ``UnicodeWarning``. A file has at most 100 MiB and 2,000,000 cells. Or else a data frame, or an iterable of mappings, such as
-            ``csv.DictReader``; named tuples, rows of ``sqlite3`` and jobs are rows too.
+            which the visible rows of the first visible sheet that is not blank are read. Text is UTF-8, or UTF-16 with a
+            byte-order mark; the encoding of other text is guessed, with a ``UnicodeWarning``. A file may have up to 100 MiB and
+            2,000,000 cells. Or else a data frame, or an iterable of mappings, such as ``csv.DictReader``; named tuples, rows of
+            ``sqlite3`` and jobs are rows too.
         resolve: Called with each ``audio_url`` as it is written; its result is used instead, and a ``ValueError`` that it
             raises is reported as an error of that cell.
         characters: The characters of the server, from ``client.characters.list()``, or its avatars, or both. Then an id that is

@@ -34,7 +34,7 @@ class AsyncAvatars(HoldsSecret):
 
         Raises:
             NotFoundError: The server does not have this method.
-            A2VError: The server refused the request or could not be reached.
+            A2VError: The server rejected the request or could not be reached.
         """
         return await self._session.call(wire.avatar_list())
 
@@ -50,7 +50,7 @@ class AsyncAvatars(HoldsSecret):
         Raises:
             InvalidArgumentError: ``avatar_id`` is invalid. Nothing was sent.
             NotFoundError: The server does not know the avatar, or does not have this method. The message says which.
-            A2VError: The server refused the request or could not be reached.
+            A2VError: The server rejected the request or could not be reached.
         """
         return await self._session.call(
             wire.avatar_pose_list(arguments.identifier("avatar_id", avatar_id, "an avatar"))

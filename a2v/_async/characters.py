@@ -30,7 +30,7 @@ class AsyncCharacters(HoldsSecret):
             The characters. Pass the ``model_id`` of one to ``videos.generate``.
 
         Raises:
-            APIError: The server refused the request.
+            APIError: The server rejected the request.
             TransportError: The server could not be reached.
         """
         return await self._session.call(wire.character_list())

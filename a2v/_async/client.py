@@ -37,9 +37,9 @@ class AsyncA2V(HoldsSecret):
         token: The account's token; ``None``: that of the environment variable ``A2V_TOKEN``.
         base_url: The server; ``None``: that of ``A2V_BASE_URL``, or the hosted service if that is not set or empty.
         timeout: Seconds for one exchange with the server, 30 by default. Waits for videos have their own timeouts.
-        max_retries: How often a failed request is repeated, 3 by default. A submission that may have arrived is never
-            repeated. Rejections with HTTP 429 do not count: they are repeated until the client has had no success for ten
-            minutes, unless this is 0.
+        max_retries: How many times a failed request is retried, 3 by default. A submission that may have arrived is never
+            retried. Rejections with HTTP 429 do not count: they are retried until no request of the client has succeeded for
+            ten minutes, unless this is 0.
         rate_limit: Upper bound of the requests per minute; responses may lower it but never raise it. ``"auto"`` (the
             default): the limit in the responses, and 30 until the first one. ``None``: the limit in the responses, and no
             limit until the first one.
@@ -56,10 +56,10 @@ class AsyncA2V(HoldsSecret):
         transport: An asynchronous transport of httpx or httpx2 to send through, for tests and special networks. It is closed
             with the client.
         budget: Where this client shares one rate limit and one poll schedule with all clients of the account that have the same
-            ``budget``: a path such as ``"/run/app/a2v.budget"`` for the processes of one machine, or
+            ``budget``: a path such as ``"/run/app/a2v.budget"`` for the processes of one machine (not on Windows), or
             ``"redis://host:6379/0"`` (also ``rediss://``, also Valkey) for several machines, with the extra ``redis``. If it
             cannot be reached, the client logs a warning and continues with its share of the limit. The lowest ``rate_limit``
-            of the clients counts for all. ``None``: that of ``A2V_BUDGET``; if that is not set or empty, the client has a rate
+            of the clients applies to all. ``None``: that of ``A2V_BUDGET``; if that is not set or empty, the client has a rate
             limit of its own.
 
     Raises:
@@ -133,7 +133,7 @@ class AsyncA2V(HoldsSecret):
 
         Args:
             timeout: Seconds for one exchange with the server; ``None``: as this client.
-            max_retries: How often a failed request is repeated; ``None``: as this client.
+            max_retries: How many times a failed request is retried; ``None``: as this client.
             headers: Headers to add to those of this client.
 
         Returns:
@@ -181,7 +181,7 @@ class AsyncA2V(HoldsSecret):
         return AsyncVideos(self._session)
 
     async def accepts_uploads(self) -> bool:
-        """Return whether the server accepts uploads, as a2v's engine does. It is asked once, with one request.
+        """Return whether the server accepts uploads, as a2v's engine does. Only the first call sends a request.
 
         Raises:
             A2VError: The server could not be asked.
@@ -192,8 +192,8 @@ class AsyncA2V(HoldsSecret):
         """Upload a local recording to a server that is a2v's engine, and return its ``audio_url``.
 
         The URL depends on the content only, so the same recording is the same job in every run. A recording that the
-        server has is not sent again. It keeps each for a day after its last use; if a video is submitted later, this client
-        uploads the recording again.
+        server has is not sent again. The server keeps a recording for a day after its last use; if a video is submitted later,
+        this client uploads the recording again.
 
         Args:
             path: The recording.
@@ -201,11 +201,11 @@ class AsyncA2V(HoldsSecret):
                 continues an earlier run then uploads nothing for the jobs that are done.
 
         Returns:
-            A URL that this server understands, and no other.
+            A URL that only this server accepts.
 
         Raises:
             StagingError: The file cannot be read, is empty or too large, or the server accepts no uploads.
-            APIError: The server refused it, for example because its space for uploads is full.
+            APIError: The server rejected the file, for example because its space for uploads is full.
             TransportError: The server could not be reached.
         """
         source = arguments.path("path", path)
@@ -242,16 +242,17 @@ class AsyncA2V(HoldsSecret):
         added, removed and reordered. Over all runs there is one outcome for each job that has ended; if a run is killed
         while its caller processes an outcome, the next run yields that one again.
 
-        A job is identified by its character or pose, its mask and its complete ``audio_url``, without the signature of a
-        known object store, or its text and voice. Jobs that are equal in this are matched by ``name`` first, then by order.
+        A job is identified by its character or pose, its mask, its options, and its complete ``audio_url``, without the
+        signature of a known object store, or its text and voice. Jobs in which all of these are equal are matched by ``name``
+        first, then by order.
 
-        A job with a text takes two requests, each sent once: the journal has the speech before the video is submitted.
+        A job with a text needs two requests, each sent once: the journal records the speech before the video is submitted.
 
         Args:
             jobs: The jobs. Equal jobs are rendered as several videos.
             save_to: The folder to save the videos in, created if missing; ``None``: nothing is saved. A file is named by its
                 job's ``name``, or else by the job's position: ``0001.mp4`` is the first. A mask is saved beside its video, as
-                ``0001.mask.mp4``.
+                ``0001.mask.mp4``, and captions as ``0001.srt`` and ``0001.vtt``.
             journal: The file that records the state of each job, created if missing; ``None``: the state is lost when the
                 run ends.
             overwrite: Whether existing files may be replaced. Without it, a job whose recording has changed while its name
@@ -264,7 +265,7 @@ class AsyncA2V(HoldsSecret):
                 for its speech. ``None``: unknown.
             resubmit_unknown: Submit jobs again whose submission in an earlier run has an unknown outcome: all (``True``), or
                 those at these positions in the batch. They may be paid for twice.
-            resubmit_failed: Submit jobs again whose render failed in an earlier run, that the server refused, or whose video
+            resubmit_failed: Submit jobs again whose render failed in an earlier run, that the server rejected, or whose video
                 it no longer has.
             repeat: Whether to yield outcomes again that an earlier run has yielded.
             new_token: Whether the account's token differs from the one that the journal was last used with.

@@ -76,7 +76,7 @@ class AsyncVideoTask(HoldsSecret):
         Raises:
             WaitTimeoutError: The video has not ended in time, or its status is unknown to a2v. The render continues.
             InvalidArgumentError: ``timeout`` is not a number of seconds.
-            A2VError: The server refused the requests, or gave no usable response for ten minutes.
+            A2VError: The server rejected the requests, or gave no usable response for ten minutes.
         """
         return watch_tasks(self._session, [self], arguments.timeout("timeout", timeout))
 
@@ -97,7 +97,7 @@ class AsyncVideoTask(HoldsSecret):
             The finished video.
 
         Raises:
-            VideoFailedError: The render ended in error.
+            VideoFailedError: The render failed.
             WaitTimeoutError: The video has not ended in time, or its status is unknown to a2v. The render continues.
             A2VError: As for ``watch``.
         """
@@ -125,7 +125,7 @@ class AsyncVideoTask(HoldsSecret):
 
         Raises:
             NotFoundError: The server does not know the video.
-            A2VError: The server refused the request or could not be reached.
+            A2VError: The server rejected the request or could not be reached.
         """
         self._video = await self._session.get_video(self._video_id)
         return self._video
@@ -165,7 +165,7 @@ class AsyncVideoTask(HoldsSecret):
             InvalidArgumentError: An argument has a wrong type or value. Nothing was sent.
             DownloadError: The file cannot be downloaded or stored, it exists already, it is larger than the client's
                 ``max_download_bytes``, or the video has no mask or captions.
-            VideoFailedError: The render ended in error.
+            VideoFailedError: The render failed.
             WaitTimeoutError: The timeout passed, or the video's status is unknown to a2v. The render continues, and the
                 video can be downloaded later.
             A2VError: As for ``watch``.

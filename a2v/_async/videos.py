@@ -78,8 +78,8 @@ class AsyncVideos(HoldsSecret):
             voice_name: The voice that speaks the text, from ``voices.list``. Required with a ``text``.
             with_mask: Whether to render a mask as well, which separates the speaker from the background; ``False`` by
                 default. Requires a ``pose_id``. ``task.download(path, mask=True)`` downloads it.
-            options: Further fields of the request, such as ``{"fps": 30}`` for an engine of a2v. They are sent as they are; a
-                server may ignore or refuse them. None by default.
+            options: Fields of the request that the protocol does not have, such as ``{"fps": 30}`` for an engine of a2v. They
+                are sent as they are; a server may ignore or reject them. None by default.
 
         Returns:
             The task. Watch it, wait for it, or pick it up later by its ``video_id``.
@@ -88,9 +88,9 @@ class AsyncVideos(HoldsSecret):
             InvalidArgumentError: An argument is invalid. Nothing was sent.
             SubmissionUnknownError: The server may or may not have accepted the render, or synthesized the text; it was not
                 submitted again.
-            NotFoundError: With a ``text``: the server does not have voices. Nothing was submitted.
+            NotFoundError: With a ``text``: the server does not have voices, or not this one. Nothing was submitted.
             TransportError: The server could not be reached. Nothing was submitted.
-            APIError: The server refused the text or the render. Nothing was submitted.
+            APIError: The server rejected the text or the render. Nothing was submitted.
                 If the speech was made, ``error.speech`` has it.
         """
         # The overloads rule out what a job rejects; without a type checker, the job raises the error.
@@ -119,7 +119,7 @@ class AsyncVideos(HoldsSecret):
         Raises:
             InvalidArgumentError: ``video_id`` is invalid. Nothing was sent.
             NotFoundError: The server does not know the video.
-            A2VError: The server refused the request or could not be reached.
+            A2VError: The server rejected the request or could not be reached.
         """
         return await self._session.get_video(self._checked(video_id))
 
@@ -131,7 +131,7 @@ class AsyncVideos(HoldsSecret):
 
         Raises:
             NotFoundError: The server does not have this method.
-            A2VError: The server refused the request or could not be reached.
+            A2VError: The server rejected the request or could not be reached.
         """
         return await self._session.call(self._session.known_videos.video_list())
 

@@ -31,15 +31,15 @@ class AsyncVoices(HoldsSecret):
 
         Raises:
             NotFoundError: The server does not have this method.
-            A2VError: The server refused the request or could not be reached.
+            A2VError: The server rejected the request or could not be reached.
         """
         return await self._session.call(wire.voice_list())
 
     async def generate(self, *, text: str, voice_name: str) -> Speech:
-        """Let a voice speak a text.
+        """Synthesize a text: make a recording of a voice that speaks it.
 
-        It may cost money. One call never synthesizes the text more than once: like a submission, the request is only repeated if
-        it provably did not arrive or was refused.
+        This may cost money. One call never synthesizes the text more than once: like a submission, the request is retried only if
+        it provably did not arrive or was provably rejected.
 
         Args:
             text: The text. It is sent whole. The hosted service accepts 500 characters; the local engine accepts 5,000 and splits
@@ -54,7 +54,7 @@ class AsyncVoices(HoldsSecret):
             NotFoundError: The server does not know the voice, or does not have this method. The message says which.
             SubmissionUnknownError: The server may or may not have synthesized the text; it was not requested again.
             TransportError: The server could not be reached. Nothing was synthesized.
-            APIError: The server refused the text. Nothing was synthesized.
+            APIError: The server rejected the text. Nothing was synthesized.
         """
         wire.check_speech(text, voice_name)
         return await self._session.synthesize(wire.voice_generate(text, voice_name))

@@ -43,7 +43,7 @@ class Characters(SyncWrapper[AsyncCharacters]):
             The characters. Pass the ``model_id`` of one to ``videos.generate``.
 
         Raises:
-            APIError: The server refused the request.
+            APIError: The server rejected the request.
             TransportError: The server could not be reached.
         """
         return self._bridge.call(self._wrapped.list)
@@ -60,7 +60,7 @@ class Avatars(SyncWrapper[AsyncAvatars]):
 
         Raises:
             NotFoundError: The server does not have this method.
-            A2VError: The server refused the request or could not be reached.
+            A2VError: The server rejected the request or could not be reached.
         """
         return self._bridge.call(self._wrapped.list)
 
@@ -76,7 +76,7 @@ class Avatars(SyncWrapper[AsyncAvatars]):
         Raises:
             InvalidArgumentError: ``avatar_id`` is invalid. Nothing was sent.
             NotFoundError: The server does not know the avatar, or does not have this method. The message says which.
-            A2VError: The server refused the request or could not be reached.
+            A2VError: The server rejected the request or could not be reached.
         """
         return self._bridge.call(self._wrapped.poses, avatar_id)
 
@@ -92,15 +92,15 @@ class Voices(SyncWrapper[AsyncVoices]):
 
         Raises:
             NotFoundError: The server does not have this method.
-            A2VError: The server refused the request or could not be reached.
+            A2VError: The server rejected the request or could not be reached.
         """
         return self._bridge.call(self._wrapped.list)
 
     def generate(self, *, text: str, voice_name: str) -> Speech:
-        """Let a voice speak a text.
+        """Synthesize a text: make a recording of a voice that speaks it.
 
-        It may cost money. One call never synthesizes the text more than once: like a submission, the request is only repeated if
-        it provably did not arrive or was refused.
+        This may cost money. One call never synthesizes the text more than once: like a submission, the request is retried only if
+        it provably did not arrive or was provably rejected.
 
         Args:
             text: The text. It is sent whole. The hosted service accepts 500 characters; the local engine accepts 5,000 and splits
@@ -115,7 +115,7 @@ class Voices(SyncWrapper[AsyncVoices]):
             NotFoundError: The server does not know the voice, or does not have this method. The message says which.
             SubmissionUnknownError: The server may or may not have synthesized the text; it was not requested again.
             TransportError: The server could not be reached. Nothing was synthesized.
-            APIError: The server refused the text. Nothing was synthesized.
+            APIError: The server rejected the text. Nothing was synthesized.
         """
         return self._bridge.call(self._wrapped.generate, text=text, voice_name=voice_name)
 
@@ -171,8 +171,8 @@ class Videos(SyncWrapper[AsyncVideos]):
             voice_name: The voice that speaks the text, from ``voices.list``. Required with a ``text``.
             with_mask: Whether to render a mask as well, which separates the speaker from the background; ``False`` by
                 default. Requires a ``pose_id``. ``task.download(path, mask=True)`` downloads it.
-            options: Further fields of the request, such as ``{"fps": 30}`` for an engine of a2v. They are sent as they are; a
-                server may ignore or refuse them. None by default.
+            options: Fields of the request that the protocol does not have, such as ``{"fps": 30}`` for an engine of a2v. They
+                are sent as they are; a server may ignore or reject them. None by default.
 
         Returns:
             The task. Watch it, wait for it, or pick it up later by its ``video_id``.
@@ -181,9 +181,9 @@ class Videos(SyncWrapper[AsyncVideos]):
             InvalidArgumentError: An argument is invalid. Nothing was sent.
             SubmissionUnknownError: The server may or may not have accepted the render, or synthesized the text; it was not
                 submitted again.
-            NotFoundError: With a ``text``: the server does not have voices. Nothing was submitted.
+            NotFoundError: With a ``text``: the server does not have voices, or not this one. Nothing was submitted.
             TransportError: The server could not be reached. Nothing was submitted.
-            APIError: The server refused the text or the render. Nothing was submitted.
+            APIError: The server rejected the text or the render. Nothing was submitted.
                 If the speech was made, ``error.speech`` has it.
         """
         generate: Any = self._wrapped.generate
@@ -213,7 +213,7 @@ class Videos(SyncWrapper[AsyncVideos]):
         Raises:
             InvalidArgumentError: ``video_id`` is invalid. Nothing was sent.
             NotFoundError: The server does not know the video.
-            A2VError: The server refused the request or could not be reached.
+            A2VError: The server rejected the request or could not be reached.
         """
         return self._bridge.call(self._wrapped.get, video_id)
 
@@ -225,7 +225,7 @@ class Videos(SyncWrapper[AsyncVideos]):
 
         Raises:
             NotFoundError: The server does not have this method.
-            A2VError: The server refused the request or could not be reached.
+            A2VError: The server rejected the request or could not be reached.
         """
         return self._bridge.call(self._wrapped.list)
 
@@ -298,7 +298,7 @@ class VideoTask(SyncWrapper[AsyncVideoTask]):
         Raises:
             WaitTimeoutError: The video has not ended in time, or its status is unknown to a2v. The render continues.
             InvalidArgumentError: ``timeout`` is not a number of seconds.
-            A2VError: The server refused the requests, or gave no usable response for ten minutes.
+            A2VError: The server rejected the requests, or gave no usable response for ten minutes.
         """
         return SyncIterator(self._wrapped.watch(timeout), self._bridge)
 
@@ -316,7 +316,7 @@ class VideoTask(SyncWrapper[AsyncVideoTask]):
             The finished video.
 
         Raises:
-            VideoFailedError: The render ended in error.
+            VideoFailedError: The render failed.
             WaitTimeoutError: The video has not ended in time, or its status is unknown to a2v. The render continues.
             A2VError: As for ``watch``.
         """
@@ -330,7 +330,7 @@ class VideoTask(SyncWrapper[AsyncVideoTask]):
 
         Raises:
             NotFoundError: The server does not know the video.
-            A2VError: The server refused the request or could not be reached.
+            A2VError: The server rejected the request or could not be reached.
         """
         return self._bridge.call(self._wrapped.refresh)
 
@@ -369,7 +369,7 @@ class VideoTask(SyncWrapper[AsyncVideoTask]):
             InvalidArgumentError: An argument has a wrong type or value. Nothing was sent.
             DownloadError: The file cannot be downloaded or stored, it exists already, it is larger than the client's
                 ``max_download_bytes``, or the video has no mask or captions.
-            VideoFailedError: The render ended in error.
+            VideoFailedError: The render failed.
             WaitTimeoutError: The timeout passed, or the video's status is unknown to a2v. The render continues, and the
                 video can be downloaded later.
             A2VError: As for ``watch``.
@@ -401,7 +401,7 @@ class Batch(SyncContext[AsyncBatch]):
 
     @property
     def under_way(self) -> dict[int, str]:
-        """The ``video_id`` of each video that was submitted and has no outcome yet, by its job's place in the batch."""
+        """The ``video_id`` of each video that was submitted and has no outcome yet, by the position of its job in the batch."""
         return self._wrapped.under_way
 
     @property
@@ -415,10 +415,10 @@ class Batch(SyncContext[AsyncBatch]):
         return self._wrapped.progress
 
     def pace(self) -> Pace:
-        """Return the pace of the client's requests: how many the server allows, how many are left, when the next one is sent.
+        """Return the rate limit, how much of it is left, and when the next request is sent.
 
         Returns:
-            The pace at this moment. It concerns all requests of the client, not only this batch's.
+            The values at this moment. They concern all requests of the client, not only those of this batch.
 
         Raises:
             ClientClosedError: The client is closed.
@@ -427,7 +427,7 @@ class Batch(SyncContext[AsyncBatch]):
 
     @property
     def gone(self) -> tuple[JournalEntry, ...]:
-        """The journal's entries of earlier runs whose jobs this batch does not have. They, and their videos, stay as they are."""
+        """The journal entries of earlier runs whose jobs are not in this batch. These entries and their videos are kept."""
         return self._wrapped.gone
 
 
@@ -444,9 +444,9 @@ class A2V(SyncClient[AsyncA2V]):
         token: The account's token; ``None``: that of the environment variable ``A2V_TOKEN``.
         base_url: The server; ``None``: that of ``A2V_BASE_URL``, or the hosted service if that is not set or empty.
         timeout: Seconds for one exchange with the server, 30 by default. Waits for videos have their own timeouts.
-        max_retries: How often a failed request is repeated, 3 by default. A submission that may have arrived is never
-            repeated. Rejections with HTTP 429 do not count: they are repeated until the client has had no success for ten
-            minutes, unless this is 0.
+        max_retries: How many times a failed request is retried, 3 by default. A submission that may have arrived is never
+            retried. Rejections with HTTP 429 do not count: they are retried until no request of the client has succeeded for
+            ten minutes, unless this is 0.
         rate_limit: Upper bound of the requests per minute; responses may lower it but never raise it. ``"auto"`` (the
             default): the limit in the responses, and 30 until the first one. ``None``: the limit in the responses, and no
             limit until the first one.
@@ -463,10 +463,10 @@ class A2V(SyncClient[AsyncA2V]):
         transport: An asynchronous transport of httpx or httpx2 to send through, for tests and special networks. It is closed
             with the client.
         budget: Where this client shares one rate limit and one poll schedule with all clients of the account that have the same
-            ``budget``: a path such as ``"/run/app/a2v.budget"`` for the processes of one machine, or
+            ``budget``: a path such as ``"/run/app/a2v.budget"`` for the processes of one machine (not on Windows), or
             ``"redis://host:6379/0"`` (also ``rediss://``, also Valkey) for several machines, with the extra ``redis``. If it
             cannot be reached, the client logs a warning and continues with its share of the limit. The lowest ``rate_limit``
-            of the clients counts for all. ``None``: that of ``A2V_BUDGET``; if that is not set or empty, the client has a rate
+            of the clients applies to all. ``None``: that of ``A2V_BUDGET``; if that is not set or empty, the client has a rate
             limit of its own.
 
     Raises:
@@ -522,7 +522,7 @@ class A2V(SyncClient[AsyncA2V]):
 
         Args:
             timeout: Seconds for one exchange with the server; ``None``: as this client.
-            max_retries: How often a failed request is repeated; ``None``: as this client.
+            max_retries: How many times a failed request is retried; ``None``: as this client.
             headers: Headers to add to those of this client.
 
         Returns:
@@ -570,7 +570,7 @@ class A2V(SyncClient[AsyncA2V]):
         return Videos(self._wrapped.videos, self._bridge)
 
     def accepts_uploads(self) -> bool:
-        """Return whether the server accepts uploads, as a2v's engine does. It is asked once, with one request.
+        """Return whether the server accepts uploads, as a2v's engine does. Only the first call sends a request.
 
         Raises:
             A2VError: The server could not be asked.
@@ -581,8 +581,8 @@ class A2V(SyncClient[AsyncA2V]):
         """Upload a local recording to a server that is a2v's engine, and return its ``audio_url``.
 
         The URL depends on the content only, so the same recording is the same job in every run. A recording that the
-        server has is not sent again. It keeps each for a day after its last use; if a video is submitted later, this client
-        uploads the recording again.
+        server has is not sent again. The server keeps a recording for a day after its last use; if a video is submitted later,
+        this client uploads the recording again.
 
         Args:
             path: The recording.
@@ -590,11 +590,11 @@ class A2V(SyncClient[AsyncA2V]):
                 continues an earlier run then uploads nothing for the jobs that are done.
 
         Returns:
-            A URL that this server understands, and no other.
+            A URL that only this server accepts.
 
         Raises:
             StagingError: The file cannot be read, is empty or too large, or the server accepts no uploads.
-            APIError: The server refused it, for example because its space for uploads is full.
+            APIError: The server rejected the file, for example because its space for uploads is full.
             TransportError: The server could not be reached.
         """
         return self._bridge.call(self._wrapped.upload, path, later=later)
@@ -627,16 +627,17 @@ class A2V(SyncClient[AsyncA2V]):
         added, removed and reordered. Over all runs there is one outcome for each job that has ended; if a run is killed
         while its caller processes an outcome, the next run yields that one again.
 
-        A job is identified by its character or pose, its mask and its complete ``audio_url``, without the signature of a
-        known object store, or its text and voice. Jobs that are equal in this are matched by ``name`` first, then by order.
+        A job is identified by its character or pose, its mask, its options, and its complete ``audio_url``, without the
+        signature of a known object store, or its text and voice. Jobs in which all of these are equal are matched by ``name``
+        first, then by order.
 
-        A job with a text takes two requests, each sent once: the journal has the speech before the video is submitted.
+        A job with a text needs two requests, each sent once: the journal records the speech before the video is submitted.
 
         Args:
             jobs: The jobs. Equal jobs are rendered as several videos.
             save_to: The folder to save the videos in, created if missing; ``None``: nothing is saved. A file is named by its
                 job's ``name``, or else by the job's position: ``0001.mp4`` is the first. A mask is saved beside its video, as
-                ``0001.mask.mp4``.
+                ``0001.mask.mp4``, and captions as ``0001.srt`` and ``0001.vtt``.
             journal: The file that records the state of each job, created if missing; ``None``: the state is lost when the
                 run ends.
             overwrite: Whether existing files may be replaced. Without it, a job whose recording has changed while its name
@@ -649,7 +650,7 @@ class A2V(SyncClient[AsyncA2V]):
                 for its speech. ``None``: unknown.
             resubmit_unknown: Submit jobs again whose submission in an earlier run has an unknown outcome: all (``True``), or
                 those at these positions in the batch. They may be paid for twice.
-            resubmit_failed: Submit jobs again whose render failed in an earlier run, that the server refused, or whose video
+            resubmit_failed: Submit jobs again whose render failed in an earlier run, that the server rejected, or whose video
                 it no longer has.
             repeat: Whether to yield outcomes again that an earlier run has yielded.
             new_token: Whether the account's token differs from the one that the journal was last used with.

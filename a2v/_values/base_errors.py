@@ -40,8 +40,8 @@ class A2VError(Exception):
         video_id: The id of the video that the call was about, if any.
         video: The last snapshot of that video, if there was one.
         waited: How long the call had waited, in seconds.
-        speech: The speech that ``videos.generate`` had a voice make of the text before it failed. Pass its ``url`` as
-            ``audio_url``, so that it is not paid for again.
+        speech: The speech of the text, if ``videos.generate`` failed after the synthesis. Pass its ``url`` as ``audio_url``, so
+            that you do not pay for it again.
         request_id: The server's id of the failed request, if the response has one. Quote it when you ask the server's operators.
         headers: The headers of the response that are not secret: request ids, ``date``, ``retry-after`` and the rate limit.
             Empty if there was no response.

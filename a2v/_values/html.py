@@ -77,7 +77,7 @@ def progress(counts: Mapping[str, int]) -> str:
 
     Args:
         counts: The number of items of each kind, such as ``{"finished": 3, "failed": 1, "under way": 4, "waiting": 9}``,
-            in the order in which they are view.
+            in the order in which they are shown.
     """
     total = sum(counts.values())
     pieces = "".join(

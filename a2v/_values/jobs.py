@@ -213,7 +213,7 @@ def _parts(value: Any) -> Iterator[Any]:
 class Job(Value):
     """A video to make: ``Job(model_id, audio_url)``, or ``Job(pose_id=…, audio_url=…)`` on servers that have poses.
 
-    On servers that have voices, ``Job(model_id, text=…, voice_name=…)`` makes the speech, too.
+    On servers that have voices, ``Job(model_id, text=…, voice_name=…)`` has the text synthesized first.
 
     Its ``repr`` hides the signatures of URLs.
 
@@ -226,7 +226,7 @@ class Job(Value):
         text: The text to be spoken; ``None`` if the job has an ``audio_url``.
         voice_name: The voice that speaks the text, from ``voices.list``. Required with a ``text``.
         options: Fields of the request that the protocol does not have, such as ``{"fps": 30}`` for an engine of a2v. They are sent
-            as they are; a server may ignore or refuse them.
+            as they are; a server may ignore or reject them.
         extra: Further information about the job, such as the other columns of a manifest. It is not sent to the server.
 
     Raises:

@@ -62,7 +62,7 @@ class VideoStatus(StrEnum):
     PENDING = "pending"
     """The video waits in the server's queue."""
     IN_PROGRESS = "in_progressing"
-    """The video is being rendered. Servers without statuses are in this state until they send a URL."""
+    """The video is being rendered. On a server without statuses, each video has this status until it has a URL."""
     FINISHED = "finished"
     """The video can be downloaded."""
     FAILED = "error"
@@ -201,7 +201,7 @@ class Speech(Value):
         url: The URL of the recording, for ``audio_url``. Usually pre-signed: it expires, and anyone who has it can listen.
         text: The text.
         voice_name: The voice.
-        words: The words with their times, if the server sends them, as the local engine does. The protocol has none.
+        words: The words with their times. The local engine sends them; the protocol does not have them.
         raw: Everything that the server sent.
     """
 

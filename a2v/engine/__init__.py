@@ -1,6 +1,6 @@
 """The local engine: a server with the A2V API that renders on your own machine.
 
-``async with LocalEngine() as engine`` runs one on loopback for the length of a block, ``serve(Settings(…))`` runs one until the
+``async with LocalEngine() as engine`` runs one on loopback for the duration of a block, ``serve(Settings(…))`` runs one until the
 process is stopped, and ``create_app(Settings(…))`` returns the ASGI application.
 """
 

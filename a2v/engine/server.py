@@ -1,4 +1,4 @@
-"""Run the engine: ``LocalEngine`` for the length of a block, ``serve`` until the process is asked to stop.
+"""Run the engine: ``LocalEngine`` for the duration of a block, ``serve`` until the process is asked to stop.
 
 Both run uvicorn on asyncio with the socket, the connections and the shutdown of this module:
 
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 
 class LocalEngine:
-    """An engine on this machine for the length of a ``with`` or ``async with`` block.
+    """An engine on this machine for the duration of a ``with`` or ``async with`` block.
 
     It runs in a thread of its own, so the block may be synchronous, or run on asyncio or trio:
 
@@ -53,7 +53,7 @@ class LocalEngine:
     The other keyword arguments are the other settings: all of ``Settings`` except ``host``.
 
     Args:
-        data_dir: The folder of the engine's data; ``None``: a temporary one, removed at the end.
+        data_dir: The folder of the engine's data; ``None``: a temporary one, deleted at the end.
         token: The token that clients must send; ``None``: a random one.
         settings: All settings as a value, with a loopback ``host``, instead of the other arguments.
 
@@ -166,7 +166,7 @@ def serve(
 ) -> None:
     """Run an engine until the process receives SIGINT or SIGTERM. Call it in the main thread.
 
-    Renders in progress when it stops are continued by the next engine with the same ``data_dir``.
+    Renders that are in progress when it stops are repeated by the next engine with the same ``data_dir``.
 
     Args:
         settings: The settings. ``None``: ``Settings()``.

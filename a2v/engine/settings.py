@@ -236,18 +236,19 @@ class Settings:
         fps: Frames per second: 24, 25, 30, 50 or 60.
         workers: The number of renders at a time. ``None``: the number of cores of this machine, also with ``dask``.
         dask: The address of the scheduler of a Dask cluster that renders instead of this machine: ``tcp://host:8786``.
-        characters: A folder of your own characters, ``NAME.toml``, and of portraits, ``NAME.png``, ``.jpg`` or ``.webp``. Changes in it count from the next request on.
-        queue_limit: The number of videos that may be pending before ``video.generate`` refuses more.
+        characters: A folder of your own characters: files ``NAME.toml``, and portraits, ``NAME.png``, ``.jpg``, ``.jpeg`` or
+            ``.webp``. It is read on each request, so you can change it while the engine runs.
+        queue_limit: The maximum number of videos in the queue, 1000 by default; ``video.generate`` rejects others.
         allow_files: Folders or single files that an ``audio_url`` of the form ``file:///…`` may read; none by default.
         allow_private_urls: Whether an ``audio_url`` may point into private networks and to this machine.
         revision: The revision of the API to serve: ``"seed"`` has three calls and no status, ``"later"`` has everything.
-        like_hosted: Whether to be as strict as the hosted service: 30 requests a minute and 1 minute of audio, unless
-            you set other numbers, and a refusal over the limit whose body is not valid JSON.
+        like_hosted: Whether to behave like the hosted service: 30 requests per minute and 1 minute of audio, unless you set other
+            limits, texts of 500 instead of 5,000 characters, and 429 responses whose body is not valid JSON.
         requests_per_minute: The number of requests allowed per minute; ``None``: no limit.
         quota: The number of requests allowed over the lifetime of the data folder; ``None``: no limit.
-        max_audio_seconds: The longest recording to render. ``None``: 30 minutes.
-        max_render_seconds: The time limit of a render.
-        max_render_mib: The memory limit of a render, in MiB of address space; at least 400.
+        max_audio_seconds: The length of the longest recording to render. ``None``: 30 minutes, or 1 minute with ``like_hosted``.
+        max_render_seconds: The time limit of a render, an hour by default.
+        max_render_mib: The memory limit of a render, in MiB of address space; 2048 by default, at least 400.
         keep_days: The number of days after which a finished video and its task are deleted. ``None``: never.
         max_uploads_mib: The space that uploaded recordings may use together, in MiB; 10 GiB by default. Each is deleted a day
             after its last use.

@@ -41,12 +41,12 @@ def stage(path: StrPath, to: str | Uploader, *, expires_in: float = DAY, remove:
         path: The recording.
         to: The target: ``s3://bucket/prefix``, ``gs://bucket/prefix`` or ``az://container/prefix``; or the client of a server
             that is a2v's engine, which keeps uploads for a day after their last use and has no other options.
-        expires_in: Seconds until the URL expires: a day by default, seven days at most. A pending video fetches its recording
-            late, so be generous.
+        expires_in: Seconds until the URL expires: a day by default, seven days at most. The URL must outlive the queue: a server
+            may download the recording of a pending video much later.
         remove: Whether to remove the object at the end of the block; ``False`` by default. It stays if the block ends with an
-            error, because a submitted render may still need it. It also stays if it existed before, or if something else in this
-            process stages the same recording. Other processes are not considered: if several remove objects, give each a
-            prefix of its own.
+            error, because a submitted render may still need it. It also stays if it existed before, or if another block in this
+            process stages the same recording. Other processes are not considered: if several remove objects, give each its own
+            prefix.
 
     Returns:
         A context manager that yields the URL.

@@ -135,9 +135,9 @@ class Service(Account):
         content: The content of each video file; ``None``: ``b"video of v1"`` for ``v1``.
         url_seconds: Seconds until the URL of a file expires; ``None``: never.
         latency: Seconds from a request to its reply, half of them in each direction; 0 by default.
-        error_rate: The share of repeatable calls that are answered with HTTP 500, from 0.0 (the default) to 1.0.
+        error_rate: The share of calls that fail with HTTP 500, from 0.0 (the default) to 1.0. Submissions and syntheses never do.
         clock_skew: Seconds by which the service's clock is ahead.
-        random: Decides which calls ``error_rate`` applies to; the same ones in each run by default.
+        random: The random generator that selects the calls for ``error_rate``; by default, it has a fixed seed.
 
     Raises:
         InvalidArgumentError: A setting is invalid.
@@ -187,7 +187,7 @@ class Service(Account):
 
     @property
     def calls(self) -> tuple[Call, ...]:
-        """All requests, in order, including refused ones and those without a reply."""
+        """All requests, in order, including rejected ones and those without a reply."""
         return tuple(self._calls)
 
     @property

@@ -73,7 +73,7 @@ class Submission:
         audio_url: The URL of the recording.
         pose_id: The pose of an avatar, in the service's later revision.
         with_mask: Whether a mask was requested.
-        options: The fields of the request that are not of the protocol.
+        options: The fields of the request that the protocol does not have.
     """
 
     at: float

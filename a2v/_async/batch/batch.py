@@ -175,7 +175,7 @@ class AsyncBatch(HoldsSecret):
 
     @property
     def under_way(self) -> dict[int, str]:
-        """The ``video_id`` of each video that was submitted and has no outcome yet, by its job's place in the batch."""
+        """The ``video_id`` of each video that was submitted and has no outcome yet, by the position of its job in the batch."""
         return self._runner.under_way if self._runner else {}
 
     @property
@@ -192,10 +192,10 @@ class AsyncBatch(HoldsSecret):
         return Progress(total=jobs, waiting=jobs, under_way=0, done=0, failed=0, unknown=0)
 
     async def pace(self) -> Pace:
-        """Return the pace of the client's requests: how many the server allows, how many are left, when the next one is sent.
+        """Return the rate limit, how much of it is left, and when the next request is sent.
 
         Returns:
-            The pace at this moment. It concerns all requests of the client, not only this batch's.
+            The values at this moment. They concern all requests of the client, not only those of this batch.
 
         Raises:
             ClientClosedError: The client is closed.
@@ -205,7 +205,7 @@ class AsyncBatch(HoldsSecret):
 
     @property
     def gone(self) -> tuple[JournalEntry, ...]:
-        """The journal's entries of earlier runs whose jobs this batch does not have. They, and their videos, stay as they are."""
+        """The journal entries of earlier runs whose jobs are not in this batch. These entries and their videos are kept."""
         return self._gone
 
 

@@ -371,7 +371,7 @@ def read_journal(path: str | os.PathLike[str]) -> list[JournalEntry]:
         path: The journal's file.
 
     Returns:
-        An entry for each job: first the jobs of the last run, in its order, then those that it did not have.
+        An entry for each job: first the jobs of the last run, in its order, then those that are only in earlier runs.
 
     Raises:
         InvalidArgumentError: ``path`` is not a path.
