@@ -89,7 +89,7 @@ class Store(Protocol):
         Args:
             position: The client's position.
             entries: The entries to append.
-            append: Under which condition.
+            append: The condition for appending them.
 
         Raises:
             StoreUnavailableError: The store cannot be used.

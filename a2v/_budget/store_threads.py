@@ -1,8 +1,8 @@
-"""Exchanges with a store that no task waits for.
+"""Exchanges with a store that run in threads, without a task that waits for them.
 
 The driver awaits its exchanges. A client without a driver, or one that tries to reach its store again, does not wait for a store
-that blocks: a thread runs a ``Write`` or a ``Reconnection``, and the client checks later whether that has ended. They use only
-what they were given, so no other state of the client is used in several threads.
+that blocks: a thread runs a ``Write`` or a ``Reconnection``, and the client checks later whether that has ended. Threads use only
+the attributes of these objects, so they share no other state of the client.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ _DELAY = 0.002
 
 @define(eq=False)
 class Write:
-    """A write.
+    """Facts to write in a thread.
 
     Attributes:
         store: The store.
         position: The client's position.
-        facts: What to write, after what the earlier write has not written.
+        facts: The facts. Those that the earlier write could not write come first.
         seal: Returns the entry for facts.
-        earlier: The write before it.
-        entry: The facts, sealed.
-        done: Set when it has ended.
+        earlier: The previous write.
+        entry: The sealed facts.
+        done: Set when the write has ended.
         result: Its result; ``None``: the store cannot be used.
         unwritten: The facts that are still not written: the store has failed, or the log was started again.
     """
@@ -101,7 +101,7 @@ class Writer:
                 raise
 
     def withdraw(self) -> Write | None:
-        """Return the write that has not begun, which now never will."""
+        """Cancel the write that has not begun, and return it."""
         with self._lock:
             write, self._next = self._next, None
             return write
@@ -120,12 +120,12 @@ class Writer:
 
 @define(eq=False)
 class Reconnection:
-    """An attempt to read and write a store: a full one can only be read.
+    """An attempt to read and write a store. Reading it is not enough: a full store can still be read.
 
     Attributes:
         store: The store.
-        entry: What to write.
-        done: Set when it has ended.
+        entry: The entry to write.
+        done: Set when the attempt has ended.
         succeeded: Whether the store can be read and written.
     """
 
@@ -135,7 +135,7 @@ class Reconnection:
     succeeded: bool = False
 
     def run(self) -> None:
-        """Try it."""
+        """Try to read and write the store."""
         try:
             with suppress(StoreUnavailableError):
                 self.store.exchange(self.store.exchange(Position(), []).position, [self.entry])

@@ -2,19 +2,19 @@
 
 The clients (*members*) append *facts* to one log: a request was sent, a response has arrived, a video is followed. Each
 member applies all facts, in the order of the log, to a `RateLimiter` and a `PollScheduler` of its own. So all members know the
-same, and each can decide which request of the account is next. There is no leader: whoever may send the next request
-appends ``send``, on condition that it has seen the whole log. If another member was faster, the condition fails, and the
+same, and each can decide which request of the account is next. There is no leader: a member that may send the next request
+appends ``send``, on condition that it has read the whole log. If another member was faster, the condition fails, and the
 member decides again with the new facts.
 
 Facts, not states, are shared, because facts stay true when members differ: in their options, in what they had seen when
 they joined, or in the order in which equal candidates come up. The log alone decides what was sent.
 
 **Whose turn it is.** Calls and submissions are sent by the members that wait for them. Members say in the log whether they
-wait, and take turns, those that were served least recently first. A new member comes after all that wait, so nobody starves
-however many processes start. A poll of a video is sent by a member that awaits it, and any waiting member may list. A member
-whose turn it is may be unable to take it, because it has crashed or its event loop is blocked. So another one takes its place
-after a grace period. Its request shows all members who has missed a turn: whoever would have come before it counts as not
-waiting until it writes again. So a crashed process delays the others once, and many of them hardly more than one.
+wait, and take turns: the member that was served least recently is first. A new member comes after all that wait, so no member
+starves however many processes start. A poll of a video is sent by a member that awaits it, and any waiting member may list. A member
+whose turn it is may be unable to take it, because it has crashed or its event loop is blocked. So the next one sends
+after a grace period. Its request shows all members which ones have missed their turn: those before it count as not waiting
+until they write again. So a crashed process delays the others once, and many of them hardly more than one.
 
 **Crashes.** A member that waits writes at least every ``HEARTBEAT`` seconds. One that has not written for ``LOST_AFTER``
 seconds is *lost*: its requests in flight count as ended when it last wrote, so they block others for one window at most,
@@ -115,7 +115,7 @@ class AccountLog:
         scheduler: The account's poll scheduler.
         now: The latest time in the log.
         paused: Videos that turned out not to be awaited by this member; for ``pause``.
-        listed: Videos that a list has shown and nobody follows. They come from elsewhere, or from submissions without a result.
+        listed: Videos that a list has shown and no member follows. They come from elsewhere, or from submissions without a result.
         first_listed: Those of them that were added since this was last emptied.
         followed_elsewhere: The same for videos that other members follow.
     """
@@ -279,7 +279,7 @@ class AccountLog:
             facts: The facts. Those that this version does not know are ignored.
 
         Returns:
-            The events of videos, whoever follows them.
+            The events of all videos, whichever members follow them.
         """
         self.now = max(self.now, at)
         self.expire(self.now)
@@ -501,7 +501,7 @@ def end_fact(number: int, how: str, headers: Mapping[str, str] | None = None) ->
 
 
 def seen_fact(log: AccountLog, videos: Iterable[Video], scheduled: ScheduledRequest | None, number: int) -> Fact:
-    """Return the fact that a response has shown videos: changes in full, otherwise the status, and new ones that nobody follows.
+    """Return the fact that a response has shown videos: changes in full, otherwise the status, and new ones that no member follows.
 
     Args:
         log: What this member knows.

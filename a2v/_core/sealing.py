@@ -1,6 +1,6 @@
 """Sealing: what clients of one account store where others can read it.
 
-A shared budget holds ids of videos and signed URLs, and whoever can write it could make clients believe anything. So each
+A shared budget holds ids of videos and signed URLs, and any program that can write it could make clients believe anything. So each
 entry is encrypted and authenticated with keys derived from the token, which all clients of the account have:
 
 * The keys are HMAC-SHA256 of the server's URL and a purpose, with the token as the key. One of them is the *fingerprint* that
@@ -9,8 +9,8 @@ entry is encrypted and authenticated with keys derived from the token, which all
 * A keyed BLAKE2b over nonce and ciphertext authenticates both.
 
 This is a stream cipher and a MAC in the encrypt-then-MAC order, from the standard library's hash functions, because the core
-depends on no cryptographic library. Entries are not tied to their places: whoever can write to the store can delete entries or
-repeat old ones, which could delay requests but neither forge nor reveal anything.
+depends on no cryptographic library. Entries are not tied to their positions: a program that can write to the store can delete
+entries or repeat old ones, which could delay requests but neither forge nor reveal anything.
 """
 
 from __future__ import annotations
