@@ -63,7 +63,11 @@ def analyse(samples: NDArray[np.float32]) -> Array:
     Returns:
         A row for every 10 ms, with a column for each viseme of ``XABCDEFGH``. Each row sums to 1.
     """
-    bands, level = mel_spectrum(samples)
+    return _recognize(*mel_spectrum(samples))
+
+
+def _recognize(bands: NDArray[np.float16], level: Array) -> Array:
+    """Return the probability of each viseme in each row of a spectrum."""
     if not len(level) or level.max() < _INAUDIBLE:
         return np.tile(np.eye(len(VISEMES), dtype=np.float32)[0], (len(level), 1))
     return network().run(bands, level)
@@ -80,8 +84,9 @@ def analyse_pieces(pieces: Iterable[NDArray[np.float32]]) -> tuple[Array, Array]
 
     def analyse_pending(end: int | None) -> None:
         samples = np.concatenate(pending)
-        visemes.append(analyse(samples)[context:end])
-        levels.append(loudness(samples)[context:end])
+        bands, level = mel_spectrum(samples)
+        visemes.append(_recognize(bands, level)[context:end])
+        levels.append(level[context:end])
         if end is not None:
             pending[:] = [samples[(end - _CONTEXT_ROWS) * HOP :]]
 

@@ -47,6 +47,8 @@ def samples_of(frame: av.AudioFrame) -> Samples:
 
 def sanitized(samples: Samples, limit: float = _MAX_SAMPLE) -> Samples:
     """Return samples that are finite and at most ``limit``; floating-point files may contain anything."""
+    if np.abs(samples).max(initial=0.0) <= limit:  # false if one is not a number
+        return samples
     finite = np.nan_to_num(samples, nan=0.0, posinf=0.0, neginf=0.0)
     return np.asarray(np.clip(finite, -limit, limit), np.float32)
 

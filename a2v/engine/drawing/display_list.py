@@ -10,6 +10,7 @@ from a2v.engine.drawing.geometry import Transform
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
     from a2v.engine.drawing.colours import Paint
     from a2v.engine.drawing.geometry import Box, Path
@@ -66,17 +67,13 @@ class DisplayList:
         """Return everything collected so far as a static group."""
         return Group(self.items, static=True, bounds=bounds_of(self.items) or (0, 0, 0, 0))
 
-    @contextmanager
-    def transformed(self, transform: Transform, bounds: Box | None = None) -> Iterator[None]:
+    def transformed(self, transform: Transform, bounds: Box | None = None) -> AbstractContextManager[None]:
         """Transform what the block appends. ``bounds`` is a box around it, before the transform."""
-        with self._inside(Group([], transform, bounds=bounds)):
-            yield
+        return self._inside(Group([], transform, bounds=bounds))
 
-    @contextmanager
-    def clipped(self, path: Path) -> Iterator[None]:
+    def clipped(self, path: Path) -> AbstractContextManager[None]:
         """Clip what the block appends to the path."""
-        with self._inside(Group([], clip=path)):
-            yield
+        return self._inside(Group([], clip=path))
 
     @contextmanager
     def _inside(self, group: Group) -> Iterator[None]:

@@ -47,13 +47,10 @@ class Transform(NamedTuple):
 
     def __matmul__(self, inner: Transform) -> Transform:
         """Return the transform that applies ``inner`` first, then this one."""
+        a, b, c, d, e, f = self
+        p, q, r, s, t, u = inner
         return Transform(
-            self.a * inner.a + self.c * inner.b,
-            self.b * inner.a + self.d * inner.b,
-            self.a * inner.c + self.c * inner.d,
-            self.b * inner.c + self.d * inner.d,
-            self.a * inner.e + self.c * inner.f + self.e,
-            self.b * inner.e + self.d * inner.f + self.f,
+            a * p + c * q, b * p + d * q, a * r + c * s, b * r + d * s, a * t + c * u + e, b * t + d * u + f
         )
 
     def transform_box(self, box: Box) -> Box:
@@ -66,7 +63,7 @@ class Transform(NamedTuple):
 
 def translate(x: float, y: float) -> Transform:
     """Return a translation."""
-    return Transform(e=x, f=y)
+    return Transform(1.0, 0.0, 0.0, 1.0, x, y)
 
 
 def scale(x: float, y: float | None = None) -> Transform:
