@@ -51,7 +51,7 @@ _BATCH = 24
 _WINDOW = 384  # rows per window
 _DILATIONS = (1, 2, 4, 8, 1, 2, 4)
 _TAPS = 5
-_DROPOUT = 0.1
+_DROPOUT = 0.12
 _AVERAGE_STEPS = 20
 _CHECKPOINT_STEPS = 200
 _CLOSURE_WEIGHT = 0.7  # of the loss for closed lips, relative to that for visemes
@@ -60,24 +60,24 @@ _MIN_PRECISION = 0.73
 """The minimum precision of closures (p, b, m), for readers who are easier than most: a missed closure looks worse than a superfluous one."""
 _PAIRS = 3  # pairs of rows in the first layer
 _VOWELS = {"B": (300, 2300), "C": (600, 1750), "D": (800, 1200), "E": (500, 850), "F": (310, 750)}  # Hz
-_FAMILY_WEIGHTS = {
-    "kokoro": 3.0,
-    "real": 5.0,
-    "hibari": 1.0,
-    "festival": 1.0,
-    "flite": 1.5,
-    "espeak": 1.0,
-    "piper": 1.5,
-    "silence": 1.0,
-    "vowel": 2.0,
+_SHARES = {
+    "real": 0.49,
+    "kokoro": 0.14,
+    "espeak": 0.11,
+    "festival": 0.09,
+    "vowel": 0.09,
+    "hibari": 0.06,
+    "silence": 0.02,
 }
-"""Sampling weight per minute of a family: the more natural, the higher."""
+"""Share of each family in the windows. Real voices matter most. With fewer vowels, sung ones are taken for silence."""
+_MOST_OF_ONE = 0.1
+"""A speaker with more than this share of the real speech is drawn as if they had just this much."""
 
 
 class Example(NamedTuple):
     """The spectrum of a recording before normalization, with the true visemes."""
 
-    family: str
+    voice: str
     bands: NDArray[np.float16]
     level: NDArray[np.float32]
     labels: NDArray[np.uint8]
@@ -97,7 +97,7 @@ def load_examples(path: Path, copies: int, without: list[str]) -> list[Example]:
         for copy in range(copies + 1):
             one, when = (sound, said) if not copy else _augmented(sound, said, random)
             bands, level = mel_spectrum(one)
-            out.append(Example(speech.voice.split("/")[0], bands, level, rows(when, len(level))))
+            out.append(Example(speech.voice, bands, level, rows(when, len(level))))
     kept.write_bytes(pickle.dumps(out))
     return out
 
@@ -125,7 +125,7 @@ def vowels(count: int) -> list[Example]:
     for _ in range(count):
         parts, labels = [], []
         for _ in range(int(random.integers(1, 5))):
-            pause, length = int(random.uniform(0.1, 0.9) * 100), int(random.uniform(0.2, 1.5) * 100)
+            pause, length = int(random.uniform(0.1, 0.9) * 100), int(random.uniform(0.2, 3) * 100)
             name = str(random.choice(list(_VOWELS)))
             parts += [np.zeros(pause * _RATE // 100), _vowel(length * _RATE // 100, _VOWELS[name], random)]
             labels += [np.zeros(pause, np.uint8), np.full(length, VISEMES.index(name), np.uint8)]
@@ -311,6 +311,22 @@ class Continued(nn.Module):
         return {"reaches": torch.tensor(self._reaches), **self._values}
 
 
+def widened(weights: Mapping[str, NDArray[np.float32]], channels: int) -> dict[str, NDArray[np.float32]]:
+    """Add channels to weights of ``a2v.engine.lipsync``. The output is the same, as the existing channels ignore the new ones at first."""
+    old = len(weights["leave"])
+    random = np.random.default_rng(7)
+    out = {}
+    for name, value in weights.items():
+        new = value.astype(np.float32)
+        if name.startswith(("mix_", "add_", "leave")) and new.ndim == 2:  # an input per channel
+            new = np.pad(new, ((0, channels - old), (0, 0)))
+        if value.shape[-1] == old:
+            more = random.normal(0, value.std() if new.ndim == 2 else 1e-3, (*new.shape[:-1], channels - old))
+            new = np.concatenate([new, more.astype(np.float32)], axis=-1)
+        out[name] = new
+    return out
+
+
 def _with_dropout(mixed: Tensor) -> Tensor:
     """Drop whole channels of each window."""
     return mixed * (torch.rand(len(mixed), 1, mixed.shape[2]) > _DROPOUT) / (1 - _DROPOUT)
@@ -332,7 +348,7 @@ class Data:
             for h, v in zip(heard, voices, strict=True)
         ]
         length = np.array([len(labels) for _, labels in self._pieces])
-        chance = length * np.array([_FAMILY_WEIGHTS.get(h.family, 1.0) for h in heard])
+        chance = _chances(np.array([h.voice for h in heard]), length)
         self._chance = np.cumsum(chance / chance.sum())
         self.rows = int(length.sum())
         counts = np.bincount(np.concatenate([labels for _, labels in self._pieces]), minlength=len(VISEMES))
@@ -371,6 +387,18 @@ class Data:
             bands[first : first + random.integers(1, 5)] = 0
         rows[:, :BANDS] = bands
         return rows
+
+
+def _chances(voices: NDArray[np.str_], rows: NDArray[np.integer]) -> NDArray[np.float64]:
+    """Return how often each recording is drawn, given its voice and length."""
+    chance = rows.astype(float)
+    families = np.array([voice.partition("/")[0] for voice in voices])
+    most = _MOST_OF_ONE * rows[families == "real"].sum()
+    for voice in set(voices[families == "real"]):
+        chance[voices == voice] *= min(1.0, most / rows[voices == voice].sum())
+    for family in set(families):
+        chance[families == family] *= _SHARES[family] / chance[families == family].sum()
+    return chance
 
 
 def _with_typical(own: VoiceProfile, level: Sound, usual: Sound) -> VoiceProfile:
@@ -482,7 +510,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cache", type=Path, help="folder with the speech")
     parser.add_argument("weights", type=Path, help="the file to write")
-    parser.add_argument("--channels", type=int, default=160)
+    parser.add_argument("--channels", type=int, default=192, help="with --start: at least as many as it has")
     parser.add_argument("--steps", type=int, default=12000)
     parser.add_argument("--minutes", type=float, default=600, help="the longest training")
     parser.add_argument("--rate", type=float, default=4e-3, help="peak learning rate")
@@ -505,7 +533,7 @@ def main() -> None:
             h for part in pool.map(load_examples, files, repeat(given.copies), repeat(given.without)) for h in part
         ]
     heard += silences(300) + vowels(300)
-    start = dict(np.load(given.start)) if given.start else None
+    start = widened(np.load(given.start), given.channels) if given.start else None
     data = Data(heard, start["usual"] if start else None)
     del heard
     print(f"{data.rows / 6000:.0f} minutes", flush=True)
