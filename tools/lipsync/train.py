@@ -501,8 +501,15 @@ def write(net: Net | Continued, usual: Sound, start: dict[str, Any] | None, give
         }
     more = closure_bias(Network(weights), given.cache, given.without)
     weights["leave_bias"] = weights["leave_bias"] + more * (np.arange(2 * len(VISEMES)) % len(VISEMES) == _CLOSED)
+    rounded: dict[str, Any] = {name: _rounded(value) for name, value in weights.items()}
     with given.weights.open("wb") as file:
-        np.savez_compressed(file, **{name: value.astype(np.float16) for name, value in weights.items()})
+        np.savez_compressed(file, **rounded)
+
+
+def _rounded(value: NDArray[np.float32]) -> NDArray[np.float16]:
+    """Round to the precision of the file, 9 significant bits: float16 has 11, and those with zeros at the end compress better."""
+    mantissa, exponent = np.frexp(value)
+    return np.asarray(np.ldexp(np.round(mantissa * 512) / 512, exponent), np.float16)
 
 
 def main() -> None:
