@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, TypeVarTuple
 import anyio
 
 from a2v.errors import InvalidArgumentError
-from a2v.testing._busy_threads import MAX_WAIT, BusyThreads
+from a2v.testing._busy_threads import BusyThreads
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -54,7 +54,7 @@ class _JumpingSelector(selectors.DefaultSelector):
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         wait = timeout
         if timeout:
-            wait = MAX_WAIT if self.threads and self.threads.any() else 0
+            wait = self.threads.max_wait() if self.threads else 0.0
         ready = super().select(wait)
         if timeout and not ready:
             self.now += timeout

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from a2v.testing._busy_threads import MAX_WAIT, BusyThreads
+from a2v.testing._busy_threads import BusyThreads
 
 try:
     import trio
@@ -23,7 +23,7 @@ class _WaitForThreads(trio.abc.Instrument):
     def after_task_step(self, task: trio.lowlevel.Task) -> None:  # noqa: ARG002  # trio's signature
         if self._threads is None:
             self._threads = BusyThreads()
-        threshold = MAX_WAIT if self._threads.any() else 0.0
+        threshold = self._threads.max_wait()
         if self._clock.autojump_threshold != threshold:
             self._clock.autojump_threshold = threshold
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
 import time
@@ -56,6 +57,22 @@ def test_the_clock_waits_for_threads(backend) -> None:
         return anyio.current_time() - begun
 
     assert run_in_virtual_time(main, backend=backend) == 0
+
+
+@BACKENDS
+def test_the_clock_waits_for_a_slow_disk(backend, tmp_path, monkeypatch) -> None:
+    """If it did not, the next timer would be the end of the download's timeout."""
+    monkeypatch.setattr(os, "fsync", lambda _: time.sleep(1.2))
+    service = Service(poll_statuses=["finished"])
+    service.add_video("v")
+
+    async def main() -> float:
+        async with a2v.AsyncA2V("token", transport=service.transport()) as client:
+            begun = anyio.current_time()
+            await client.videos.task("v").download(tmp_path / "v.mp4")
+            return anyio.current_time() - begun
+
+    assert run_in_virtual_time(main, backend=backend) < 10
 
 
 @BACKENDS
