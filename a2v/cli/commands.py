@@ -777,6 +777,7 @@ def run(arguments: list[str]) -> int:
     Returns:
         The exit code.
     """
+    _open_closed_streams()
     if isinstance(sys.stdout, io.TextIOWrapper):
         # The encoding of a pipe may lack a character of a name.
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -820,6 +821,13 @@ def _run_command(arguments: list[str]) -> None:
             runner.run(command(*bound.args, **bound.kwargs))
     else:
         command(*bound.args, **bound.kwargs)
+
+
+def _open_closed_streams() -> None:
+    """Replace standard streams that the caller has closed, as ``2>&-`` does, by the null device: Python sets them to ``None``."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115  # until the exit
 
 
 def _interrupt_on_signals() -> None:

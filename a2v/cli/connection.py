@@ -120,7 +120,7 @@ def read_token(token_file: str | None) -> str | None:
 @cache
 def _read_stdin() -> str:
     """Return the first line of standard input, which can be read only once."""
-    return sys.stdin.readline().strip() if sys.stdin else ""  # it may be closed
+    return sys.stdin.readline().strip()
 
 
 def _check_private(path: Path) -> None:

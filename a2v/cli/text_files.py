@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import codecs
-import io
 import sys
 from contextlib import nullcontext
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 from a2v.cli.options import UsageError
 
@@ -29,7 +28,7 @@ def read_text_file(path: Path | None, name: str, *, max_bytes: int, limit: str) 
         UsageError: It cannot be read, is too long, or is in another encoding.
     """
     try:
-        with path.open("rb") if path else nullcontext(_standard_input()) as file:
+        with path.open("rb") if path else nullcontext(sys.stdin.buffer) as file:
             data = file.read(max_bytes + 1)
     except OSError as error:
         raise UsageError(f"{name} cannot be read: {error.strerror}") from None
@@ -43,7 +42,3 @@ def read_text_file(path: Path | None, name: str, *, max_bytes: int, limit: str) 
         line = error.object[: error.start].decode(error.encoding, "ignore").count("\n") + 1
         byte = error.object[error.start]
         raise UsageError(f"{name}, line {line}, is not {shown}: byte 0x{byte:02x}") from None
-
-
-def _standard_input() -> IO[bytes]:
-    return sys.stdin.buffer if sys.stdin else io.BytesIO()  # it may be closed

@@ -11,7 +11,6 @@ import av
 import pytest
 
 import a2v
-from a2v.cli import connection
 from a2v.testing import Reply
 
 HEART = a2v.Voice(voice_name="heart", gender="female", language="English", locale="en-US", tags=("warm",))
@@ -119,18 +118,6 @@ def test_a_mask_that_would_be_deleted_is_refused(here) -> None:
     for command in (["say", "Hello!"], ["generate", "https://x/a.wav"]):
         code, _, err = here(*command, *speaker)
         assert (code, "save it with --mask-output FILE" in err) == (2, True), err
-
-
-def test_closed_standard_input(here, service, monkeypatch) -> None:
-    monkeypatch.setattr(sys, "stdin", None)
-    monkeypatch.setattr(connection, "_read_stdin", connection._read_stdin.__wrapped__)  # without its cache
-    for command, problem in (
-        (["say", "-", "--model-id", "eva_a0008"], "standard input is empty"),
-        (["characters", "--token-file", "-"], "contains no token"),
-    ):
-        code, _, err = here(*command)
-        assert (code, problem in err) == (2, True), err
-    assert not service.calls
 
 
 def test_nobody_speaks(here, service) -> None:
