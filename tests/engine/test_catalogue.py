@@ -260,8 +260,7 @@ async def test_a_character_of_the_folder_is_everywhere(folder, recordings, say, 
 
 
 @pytest.mark.usefixtures("quick_renders")
-async def test_a_task_keeps_its_character(folder, recordings, say, tmp_path, poll_until, child) -> None:
-    data_dir = tmp_path / "data"
+async def test_a_task_keeps_its_character(folder, recordings, say, data_dir, poll_until, child) -> None:  # noqa: PLR0917  # fixtures
     write(folder, "ada", EVA.replace("Eva 01", "Ada"))
     settings = {"characters": folder, "data_dir": data_dir, "allow_files": recordings, "workers": 1}
     job = {"model_id": "ada", "audio_url": say(f"sleep once {child.note}")}
