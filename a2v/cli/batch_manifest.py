@@ -27,6 +27,7 @@ from a2v.cli.options import ServerOptions, SpeakerOptions, UsageError, in_cli_te
 from a2v.cli.recording_files import RecordingFiles, find_recordings, table_among
 from a2v.cli.recordings import read_audio
 from a2v.cli.terminal import plural, program, shown_path
+from a2v.cli.text_files import interruptible
 from a2v.manifest import load
 
 if TYPE_CHECKING:
@@ -271,7 +272,8 @@ class BatchReader:
             return self._resolve(str(file), cell)
 
         try:
-            found = load(path, resolve, speakers)
+            with interruptible():
+                found = load(path, resolve, speakers)
         except (OSError, ImportError) as error:
             reason = error.strerror if isinstance(error, OSError) else str(error)
             raise UsageError(f"the manifest {path} cannot be read: {reason}") from None

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from a2v._core.settings import Secret
 from a2v._unicode_paths import find_existing
 from a2v.cli.options import DEFAULT_SIZE, ServerOptions, UsageError
+from a2v.cli.text_files import interruptible
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -108,7 +109,8 @@ def read_token(token_file: str | None) -> str | None:
         else:
             path = find_existing(Path(token_file))
             _check_private(path)
-            token = path.read_text(encoding="ascii").strip()
+            with interruptible():
+                token = path.read_text(encoding="ascii").strip()
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not ASCII text"
         raise UsageError(f"--token-file: {token_file} cannot be read: {reason}") from None
@@ -120,7 +122,8 @@ def read_token(token_file: str | None) -> str | None:
 @cache
 def _read_stdin() -> str:
     """Return the first line of standard input, which can be read only once."""
-    return sys.stdin.readline().strip()
+    with interruptible():
+        return sys.stdin.readline().strip()
 
 
 def _check_private(path: Path) -> None:

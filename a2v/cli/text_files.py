@@ -1,18 +1,33 @@
-"""Text files that arguments name: a text to speak, captions, a transcript."""
+"""Files that arguments name, and that may be pipes: a text to speak, captions, a transcript."""
 
 from __future__ import annotations
 
 import codecs
+import signal
 import sys
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 from a2v.cli.options import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Let Ctrl-C end the block at once, even if it waits for the writer of a pipe.
+
+    The event loop's own handler cancels the task, which would not notice before the end of the block.
+    """
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 def read_text_file(path: Path | None, name: str, *, max_bytes: int, limit: str) -> str:
@@ -28,7 +43,7 @@ def read_text_file(path: Path | None, name: str, *, max_bytes: int, limit: str) 
         UsageError: It cannot be read, is too long, or is in another encoding.
     """
     try:
-        with path.open("rb") if path else nullcontext(sys.stdin.buffer) as file:
+        with interruptible(), path.open("rb") if path else nullcontext(sys.stdin.buffer) as file:
             data = file.read(max_bytes + 1)
     except OSError as error:
         raise UsageError(f"{name} cannot be read: {error.strerror}") from None

@@ -6,6 +6,8 @@ import os
 import signal
 import sys
 import threading
+import time
+from pathlib import Path
 
 import anyio
 import pytest
@@ -150,3 +152,34 @@ def test_serve_warns_of_a_short_token(started, environment, token, warned):
         _, errors = interrupt(process)
     assert any("the token is short enough to be guessed" in line for line in errors) == warned
     assert token not in "".join(errors)
+
+
+def wait_until_blocked(process):
+    state = Path(f"/proc/{process.pid}/stat")
+    end = time.monotonic() + 30
+    while state.read_text().rpartition(") ")[2][0] != "S":
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+@pytest.mark.parametrize(
+    "command",
+    one_by_default(
+        ["batch", "pipe.csv", "-o", "videos"],
+        ["say", "--text-file", "pipe.csv", "--model-id", "eva_a0008"],
+        ["characters", "--token-file", "pipe.csv"],
+    ),
+)
+@pytest.mark.parametrize("number", one_by_default(signal.SIGINT, signal.SIGTERM))
+def test_a_command_is_interrupted_while_it_reads_a_pipe(started, service, tmp_path, command, number):
+    os.mkfifo(tmp_path / "pipe.csv", 0o600)
+
+    with started(*command) as process, (tmp_path / "pipe.csv").open("wb", buffering=0) as pipe:
+        # More than a pipe holds: once it is written, the command is reading.
+        pipe.write(b"a" * 100_000)
+        wait_until_blocked(process)
+        _, errors = interrupt(process, number)
+
+    assert (process.returncode, errors) == (130, [])
+    assert not service.submissions
