@@ -115,7 +115,12 @@ class Captions:
         )
 
     def _within(self, shown: list[Cue], seconds: float) -> list[Cue]:
-        kept = [evolve(cue, end=min(cue.end, seconds)) for cue in shown if cue.start < seconds]
+        # Files have milliseconds, and readers refuse captions without a duration.
+        kept = [
+            evolve(cue, end=min(cue.end, seconds))
+            for cue in shown
+            if round(cue.start, 3) < round(min(cue.end, seconds), 3)
+        ]
         if shown and (shown[-1].start > seconds + _LATE or not kept):
             raise RenderError(
                 f"captions: one begins at {shown[-1].start:.1f} s, and the recording ends at {seconds:.1f} s: they are those of "

@@ -11,7 +11,7 @@ import httpx
 import numpy as np
 import pytest
 
-from a2v._core.captions import Cue, read_captions
+from a2v._core.captions import Cue, read_captions, to_vtt
 from a2v._values.models import Word
 from a2v.engine import LocalEngine, Settings
 from a2v.engine.audio import Recording
@@ -178,6 +178,16 @@ def test_captions_of_another_recording(make) -> None:
 
 
 # -- drawing ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("milliseconds", [1360, 1570, 2000])
+def test_no_caption_is_empty(milliseconds) -> None:
+    """One that begins at the end of the recording would be, and readers refuse it."""
+    end = f"00:00:0{milliseconds // 1000},{milliseconds % 1000:03}"
+    shown = read_captions(f"1\n00:00:00,000 --> 00:00:00,100\nOne.\n\n2\n{end} --> 00:00:20,000\nTwo.\n")
+    file = Captions(ways=["files"], cues=shown).of_video(milliseconds / 1000, is_wide=True).file
+    assert file is not None
+    assert [cue.lines for cue in read_captions(to_vtt(file))] == [["One."]]
 
 
 @pytest.mark.parametrize(("width", "height"), [(512, 512), (512, 910), (910, 512), (1920, 1080)])
