@@ -193,6 +193,9 @@ class _Connection:
 def _check_paths(source: BatchSource, folder: Path, journal: Path, flags: BatchFlags, server: ServerOptions) -> None:
     """Check what can be checked before the server is asked for its characters."""
     source.check_folder(folder)
+    check_folder(folder)
+    if server.data_dir:
+        check_folder(server.data_dir, "--data-dir")
     if journal.is_dir():
         raise UsageError(f"--journal: {journal} is a folder; give the name of a file in it")
     _check_journal(journal)
@@ -200,7 +203,6 @@ def _check_paths(source: BatchSource, folder: Path, journal: Path, flags: BatchF
         token = [Path(server.token_file)] if server.token_file else []
         check_report(flags.report, [*source.needed, journal, *token], folder)
     if not flags.dry_run:
-        check_folder(folder)
         _check_not_running(journal)
 
 

@@ -92,6 +92,24 @@ def test_it_counts_what_the_run_submits(batch, first, then, options) -> None:
 
 
 @pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["-o", "taken"], "--output: taken is not a folder"),
+        (["-o", "taken/videos"], "--output: taken/videos is not a folder"),
+        (["-o", "videos", "--local", "--data-dir", "taken/engine"], "--data-dir: taken/engine is not a folder"),
+        (["-o", "videos", "--journal", "."], "--journal: . is a folder"),
+    ],
+)
+def test_it_refuses_places_that_the_run_refuses(here, service, tmp_path, options, told) -> None:
+    (tmp_path / "taken").write_text("a file")
+    (tmp_path / "jobs.csv").write_text(HEAD + "eva,https://x/1,\n")
+    dry, run = (here("batch", "jobs.csv", *options, *more) for more in (["--dry-run"], []))
+    assert dry == run
+    assert (dry[0], told in dry[2]) == (2, True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["jobs.csv", "taken"]
+
+
+@pytest.mark.parametrize(
     ("then", "options", "told"),
     [
         (["https://x/a?t=2"], [], "--same-recordings"),
