@@ -74,7 +74,7 @@ def _recognize(bands: NDArray[np.float16], level: Array) -> Array:
 
 
 def analyse_pieces(pieces: Iterable[NDArray[np.float32]]) -> tuple[Array, Array]:
-    """Return the visemes (``analyse``) and the ``loudness`` of a recording that comes in pieces.
+    """Return the visemes (``analyse``) of a recording that comes in pieces, and the level of each row (``mel_spectrum``).
 
     A minute is analysed at a time, with some seconds before and after it, so that no syllable is cut in two.
     """
@@ -97,12 +97,6 @@ def analyse_pieces(pieces: Iterable[NDArray[np.float32]]) -> tuple[Array, Array]
             context = _CONTEXT_ROWS
     analyse_pending(None)
     return np.concatenate(visemes), np.concatenate(levels)
-
-
-def loudness(samples: NDArray[np.float32]) -> Array:
-    """Return the level every 10 ms, in dB of full scale, over a window of 25 ms."""
-    parts = _windows(samples, filter_hum=has_hum(samples))
-    return np.concatenate([np.zeros(0, np.float32), *(_db((part * part).mean(1)) for part in parts)])
 
 
 def has_hum(samples: NDArray[np.float32]) -> bool:
@@ -135,7 +129,7 @@ def _loud_level(level: Array) -> float:
 
 
 def mel_spectrum(samples: NDArray[np.float32]) -> tuple[NDArray[np.float16], Array]:
-    """Return the power of each mel band in dB, with a row every 10 ms, and the level of each row."""
+    """Return the power of each mel band in dB, with a row every 10 ms, and the level of each row in dB of full scale."""
     hann, filters = np.hanning(_WINDOW).astype(np.float32), _mel_filters()
     count = -(-len(samples) // HOP)
     bands, level = np.empty((count, BANDS), np.float16), np.empty(count, np.float32)

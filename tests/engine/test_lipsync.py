@@ -11,7 +11,7 @@ from a2v.engine import lipsync
 from a2v.engine.animation import animate
 from a2v.engine.audio import decode
 from a2v.engine.face_pose import VISEMES
-from a2v.engine.lipsync import analyse, loudness
+from a2v.engine.lipsync import analyse, analyse_pieces
 
 RATE = 16_000
 SPEECH = Path(__file__).parent / "speech"
@@ -123,6 +123,10 @@ def test_lips_close_between_voices() -> None:
     assert share(rows, 0.40, 0.55, "A") < 0.1
 
 
+def loudness(samples: np.ndarray) -> np.ndarray:
+    return analyse_pieces([samples])[1]
+
+
 def test_loudness_is_in_decibels_of_full_scale() -> None:
     tone = np.sin(2 * np.pi * 200 * np.arange(RATE) / RATE).astype(np.float32)
     assert loudness(tone)[20:80] == pytest.approx(-3.0, abs=0.2)
@@ -217,7 +221,7 @@ def in_a_quiet_room(name: str) -> np.ndarray:
 
 
 def opening(samples: np.ndarray) -> np.ndarray:
-    return np.array([pose.mouth.open for pose in animate(lipsync.analyse(samples), lipsync.loudness(samples), seed=1)])
+    return np.array([pose.mouth.open for pose in animate(*analyse_pieces([samples]), seed=1)])
 
 
 def hum(hertz: float, decibels: float, count: int) -> np.ndarray:
@@ -255,7 +259,7 @@ def test_an_offset_alone_is_silence() -> None:
 
 @pytest.mark.parametrize("count", [1, 100, 160, 400, 1000])
 def test_short_recordings_with_an_offset_are_analysed(count: int) -> None:
-    assert np.isfinite(lipsync.loudness(np.full(count, 0.3, np.float32))).all()
+    assert np.isfinite(loudness(np.full(count, 0.3, np.float32))).all()
     assert len(lipsync.analyse(np.full(count, 0.3, np.float32))) == -(-count // lipsync.HOP)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from a2v.engine.face_pose import VISEMES
-from a2v.engine.lipsync import loudness, runs
+from a2v.engine.lipsync import mel_spectrum, runs
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -135,7 +135,7 @@ _LEAD_SECONDS = {"kokoro": 0.057, "hibari": 0.050, "piper": 0.010}
 def _with_audible_pauses(speech: Speech, lead: float) -> list[Segment]:
     """Keep only audible pauses: neural voices predict one between any two words."""
     segments = [(max(0.0, start - lead), max(0.0, end - lead), phone) for start, end, phone in speech.segments]
-    level = loudness((speech.samples / 32768).astype(np.float32))
+    _, level = mel_spectrum((speech.samples / 32768).astype(np.float32))
     quiet = level < np.percentile(level, 90) - _QUIET
     out: list[Segment] = []
     for i, (start, end, phone) in enumerate(segments):
@@ -157,7 +157,7 @@ def _with_audible_pauses(speech: Speech, lead: float) -> list[Segment]:
 
 def with_pauses(samples: NDArray[np.int16], segments: list[Segment]) -> list[Segment]:
     """Insert silences: PocketSphinx and some voices count pauses to the neighbouring phones."""
-    level = loudness((samples / 32768).astype(np.float32))
+    _, level = mel_spectrum((samples / 32768).astype(np.float32))
     out = segments
     for first, last, quiet in runs(level < np.percentile(level, 90) - _QUIET):
         start, end = first / 100, last / 100
