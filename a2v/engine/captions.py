@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import asdict, evolve, frozen
 
-from a2v._core.captions import LINE, Cue, cues, fitting_cues
+from a2v._core.captions import MAX_LINE_LENGTH, Cue, rewrap, segment
 from a2v._values.models import Word
 from a2v.engine.errors import RenderError
 from a2v.engine.video_options import CaptionWay
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-_LONGEST_BURNED = 32
-"""The most characters of a line in a picture that is not wide."""
+_MAX_BURNED_LINE_LENGTH = 32
+"""Maximum number of characters in a line of burned-in captions, unless the picture is wider than it is high."""
 _LATE = 0.5  # seconds
 
 
@@ -103,15 +103,15 @@ class Captions:
         Raises:
             RenderError: They belong to another recording.
         """
-        whole = self._within(list(self.cues) or cues(self.words), seconds)
-        longest = LINE if is_wide else _LONGEST_BURNED
-        fitting = fitting_cues(whole, longest) if self.cues else self._within(cues(self.words, longest), seconds)
+        whole = self._within(list(self.cues) or segment(self.words), seconds)
+        max_length = MAX_LINE_LENGTH if is_wide else _MAX_BURNED_LINE_LENGTH
+        burned = rewrap(whole, max_length) if self.cues else self._within(segment(self.words, max_length), seconds)
         return VideoCaptions(
             file=whole if "files" in self.ways else None,
             track=whole if "track" in self.ways else None,
             # The voices of the engine and transcripts are English.
             language=None if self.cues else "eng",
-            burned=fitting if "burned" in self.ways else [],
+            burned=burned if "burned" in self.ways else [],
         )
 
     def _within(self, shown: list[Cue], seconds: float) -> list[Cue]:

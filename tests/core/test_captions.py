@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import a2v
-from a2v._core.captions import Cue, cues, fitting_cues, read_captions, to_srt, to_vtt
+from a2v._core.captions import Cue, read_captions, rewrap, segment, to_srt, to_vtt
 
 
 def spoken(text: str, pause_after: str = "") -> list[a2v.Word]:
@@ -22,7 +22,7 @@ def spoken(text: str, pause_after: str = "") -> list[a2v.Word]:
 
 def test_cues_end_with_sentences_and_pauses() -> None:
     text = "One two three. Four five six seven eight nine. \u201cNow we are ten!\u201d and on we go"
-    shown = cues(spoken(text, pause_after="six"))
+    shown = segment(spoken(text, pause_after="six"))
     assert [cue.lines for cue in shown] == [
         ["One two three."],
         ["Four five six"],
@@ -46,20 +46,20 @@ def test_cues_end_with_sentences_and_pauses() -> None:
     ],
 )
 def test_short_captions_are_joined_with_others_but_not_across_a_pause(text, pause_after, shown) -> None:
-    assert [" ".join(cue.lines) for cue in cues(spoken(text, pause_after))] == shown
+    assert [" ".join(cue.lines) for cue in segment(spoken(text, pause_after))] == shown
 
 
 def test_no_word_is_left_alone_because_the_others_fit() -> None:
     words = "word " * 16
     for text in (words + "Smith.", words.replace("word word ", "word word, ") + "word, Smith."):
-        shown = cues(spoken(text))
+        shown = segment(spoken(text))
         assert len(shown) == 2
         assert min(cue.end - cue.start for cue in shown) > 2
 
 
 def test_an_abbreviation_does_not_end_a_cue() -> None:
     words = [a2v.Word(text=word, start=at, end=at + 0.95) for at, word in enumerate(["Call", "Dr.", "Smith."])]
-    assert [cue.lines for cue in cues(words)] == [["Call Dr. Smith."]]
+    assert [cue.lines for cue in segment(words)] == [["Call Dr. Smith."]]
 
 
 def test_lines_are_short_and_nothing_is_lost() -> None:
@@ -67,23 +67,23 @@ def test_lines_are_short_and_nothing_is_lost() -> None:
         "This is a rather long sentence, with a comma or two, that cannot be shown at once and is split. " * 3
         + "x" * 90
     )
-    shown = cues(spoken(text))
+    shown = segment(spoken(text))
     assert " ".join(" ".join(cue.lines) for cue in shown) == " ".join(text.split())
     assert all(len(cue.lines) <= 2 for cue in shown)
     assert all(len(line) <= 42 for cue in shown[:-1] for line in cue.lines)
     assert shown[0].lines[-1].endswith("two,")
-    assert cues([]) == []
+    assert segment([]) == []
 
 
 def test_captions_escape_markup_and_write_long_times() -> None:
     word = a2v.Word(text="a<b>&c", start=3661.5, end=3661.5)
-    shown = cues([word])
+    shown = segment([word])
     assert to_vtt(shown) == "WEBVTT\n\n01:01:01.500 --> 01:01:02.500\na&lt;b&gt;&amp;c\n"
     assert to_srt(shown).splitlines()[2] == "a<b>&c"
 
 
 def test_shorter_lines_for_small_pictures() -> None:
-    shown = cues(spoken("This is a rather long sentence that is shown in a small picture."), longest=20)
+    shown = segment(spoken("This is a rather long sentence that is shown in a small picture."), max_line_length=20)
     assert all(len(line) <= 20 for cue in shown for line in cue.lines)
     assert len(shown) == 2
 
@@ -91,7 +91,7 @@ def test_shorter_lines_for_small_pictures() -> None:
 def test_a_caption_that_does_not_fit_is_shown_in_parts() -> None:
     short = Cue(0.0, 1.0, ["Hello,", "you!"])
     long = Cue(1.0, 5.0, ["Three lines", "of a caption", "that is long"])
-    shown = fitting_cues([short, long], 12)
+    shown = rewrap([short, long], 12)
     assert shown[0] is short
     assert [cue.lines for cue in shown[1:]] == [["Three lines", "of a caption"], ["that is long"]]
     assert (shown[1].start, shown[1].end, shown[2].end) == (1.0, pytest.approx(3.667, abs=0.01), pytest.approx(5.0))
@@ -185,7 +185,7 @@ def test_any_text_is_read_or_refused(text) -> None:
 
 
 def test_what_is_written_is_read_again() -> None:
-    shown = cues(spoken("Hello & <welcome> to you! This is the second sentence, and it is longer than one line."))
+    shown = segment(spoken("Hello & <welcome> to you! This is the second sentence, and it is longer than one line."))
     for written in (to_srt(shown[1:]), to_vtt(shown)):
         read = read_captions(written)
         assert [cue.lines for cue in read] == [
