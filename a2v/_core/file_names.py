@@ -1,8 +1,9 @@
 """The names of a batch's files.
 
-A video is named by its job's ``name``, or by the job's place in the batch, ``0001.mp4`` being the first; the mask of NAME is
-``NAME.mask.mp4``, and its captions are ``NAME.srt`` and ``NAME.vtt``. A job that asks an engine for another container, such as
-WebM, has the extension of that. File systems differ in which names they distinguish, so names are compared by ``name_key``.
+The file name of a video is its job's ``name``, or the number of the job in the batch: ``0001.mp4`` is the first. The mask of NAME is
+``NAME.mask.mp4``, and its captions are ``NAME.srt`` and ``NAME.vtt``. The extension follows the container that the job requests from an
+engine, such as WebM; the default is ``.mp4``. Some file systems ignore case or the normalization of accents, so names are compared by
+``name_key``.
 """
 
 from __future__ import annotations
@@ -31,12 +32,12 @@ if TYPE_CHECKING:
 
 
 def file_names(jobs: Iterable[Job]) -> list[str]:
-    """Return the name of each job's file without extension: its own, or its place in the batch, the first being ``0001``."""
+    """Return the name of each job's video, without extension: the job's ``name``, or else its number in the batch."""
     return [job.name or default_name(place) for place, job in enumerate(jobs)]
 
 
 def default_name(place: int) -> str:
-    """Return the name, without extension, of the file of a job without a name."""
+    """Return the file name, without extension, for the unnamed job at a position from 0: ``0001`` for the first."""
     return f"{place + 1:04d}"
 
 
@@ -57,12 +58,12 @@ def mask_path(path: Path) -> Path:
 
 
 def caption_paths(path: Path) -> list[Path]:
-    """Return the paths of the captions of a video, in two formats."""
+    """Return the paths of a video's captions: SubRip, then WebVTT."""
     return [path.with_name(f"{path.stem}{extension}") for extension in CAPTIONS]
 
 
 def side_files(job: Job, path: Path) -> dict[Path, FileKind]:
-    """Return the paths of the files that a job has beside its video, with their kinds.
+    """Return the paths of the mask and the captions that a job requests, with their kinds.
 
     Args:
         job: The job.
@@ -75,7 +76,10 @@ def side_files(job: Job, path: Path) -> dict[Path, FileKind]:
 
 
 def name_key(name: str) -> str:
-    """Return a key that is equal for names that some file system does not distinguish: by case, or by composed accents."""
+    """Return a key under which two names are equal if some file system treats them as the same name.
+
+    It ignores case, and whether accents are composed (NFC) or decomposed (NFD).
+    """
     return unicodedata.normalize("NFC", unicodedata.normalize("NFD", name).casefold())
 
 
@@ -106,31 +110,34 @@ def default_paths(jobs: Sequence[Job], folder: Path | None) -> list[Path | None]
 def assign_paths(
     jobs: Sequence[Job], defaults: Sequence[Path | None], found: Mapping[int, JournalRow], rows: Iterable[JournalRow]
 ) -> Iterator[Path | None]:
-    """Yield the path of each job's video. A job without a name keeps the file that it has, whatever its place is now.
+    """Yield the path of each job's video.
+
+    An unnamed job keeps the file that an earlier run saved for it, even if the job has another position now. So an unnamed job whose default
+    name is taken by such a file, or by a named job, gets a free number instead.
 
     Args:
         jobs: The jobs of the batch.
         defaults: Their ``default_paths``.
-        found: The journal's row of each job that has one.
+        found: The journal's rows, by the positions of their jobs.
         rows: All rows of the journal.
     """
     named = [(job, path) for path, job in zip(defaults, jobs, strict=True) if path and job.name]
-    reserved = {key for job, path in named for key in _keys(job, path)}
-    saved = {key for row in rows if row.path for key in _keys(row.job, Path(row.path))}
+    reserved = {key for job, path in named for key in _name_keys(job, path)}
+    saved = {key for row in rows if row.path for key in _name_keys(row.job, Path(row.path))}
     numbers = count(len(jobs))
     for index, (path, job) in enumerate(zip(defaults, jobs, strict=True)):
         if path and not job.name:
             row = found.get(index)
             kept = path.with_name(Path(row.path).name) if row and row.path else None
-            if kept and reserved.isdisjoint(_keys(job, kept)):
-                path = kept  # noqa: PLW2901  # the same path, more exactly
+            if kept and reserved.isdisjoint(_name_keys(job, kept)):
+                path = kept  # noqa: PLW2901  # the final path of this job
             else:
-                while any(key in saved or key in reserved for key in _keys(job, path)):
+                while any(key in saved or key in reserved for key in _name_keys(job, path)):
                     path = path.with_name(f"{default_name(next(numbers))}{extension(job)}")  # noqa: PLW2901  # as above
-            reserved |= _keys(job, path)
+            reserved |= _name_keys(job, path)
         yield path
 
 
-def _keys(job: Job, path: Path) -> set[str]:
-    """Return the ``name_key`` of each file of a job, and of a mask, whether or not it has one."""
+def _name_keys(job: Job, path: Path) -> set[str]:
+    """Return the ``name_key`` of each file of a job. The name of the mask is included even if the job has none."""
     return {name_key(file.name) for file in (path, mask_path(path), *side_files(job, path))}

@@ -1,9 +1,9 @@
-"""Decide by its first bytes whether the body of a response is a video, or captions, and decompress it.
+"""Detects from its first bytes whether a response body is a video, or captions, and decompresses it.
 
 Headers are not reliable: object stores and web servers label videos as ``text/html``, uncompressed files as compressed, and
-error documents as ``video/mp4``. So the signature of a video format always means a video, and the start of an HTML, XML or JSON
-document never does. Only if the bytes are neither does ``Content-Type`` decide, by a list of accepted types. Captions always begin
-with the signature of WebVTT.
+error documents as ``video/mp4``. So a body with the signature of a video format is a video, and one that starts like an HTML, XML or JSON
+document is not. For anything else, ``Content-Type`` decides, by a list of accepted types. Captions must start with the signature of
+WebVTT.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from a2v.errors import DownloadError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-# The number of bytes that are inspected before any is passed on.
+# Bytes to inspect before any are passed on.
 _HEAD_SIZE = 512
-# The number of bytes to decompress at a time: a small body may become a very large one.
+# Maximum bytes per decompression step: a small body may decompress to a very large one.
 _INFLATE_SIZE = 1 << 20
 
-_VIDEO = re.compile(
+_VIDEO_SIGNATURE = re.compile(
     rb"....(?:ftyp|styp|moov|moof|mdat|sidx|free|skip|wide|pnot)"  # MP4 and QuickTime
     rb"|\x1a\x45\xdf\xa3"  # WebM and Matroska
     rb"|RIFF....(?:AVI |WEBP)"
@@ -36,13 +36,14 @@ _VIDEO = re.compile(
     rb"|\x30\x26\xb2\x75\x8e\x66\xcf\x11",  # ASF
     re.DOTALL,
 )
-_BOX = re.compile(rb"ftyp|styp|moov|moof|mdat|mfra|sidx|free|skip|wide|uuid|meta|emsg|pdin|udta")
-_DOCUMENT = re.compile(rb'<[!?/a-z]|[{\[]\s*["{}\[\]\-0-9tfn]', re.IGNORECASE)
+_MP4_BOX = re.compile(rb"ftyp|styp|moov|moof|mdat|mfra|sidx|free|skip|wide|uuid|meta|emsg|pdin|udta")
+_DOCUMENT_START = re.compile(rb'<[!?/a-z]|[{\[]\s*["{}\[\]\-0-9tfn]', re.IGNORECASE)
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f]")
-_UTF16 = {b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be", b"<\0": "utf-16-le", b"\0<": "utf-16-be"}
-_MAGIC = {b"\x1f\x8b\x08": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
-_CODINGS = {"gzip", "deflate", "br", "zstd", "compress"}
-_OPAQUE = {
+_UTF16_STARTS = {b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be", b"<\0": "utf-16-le", b"\0<": "utf-16-be"}
+_COMPRESSION_SIGNATURES = {b"\x1f\x8b\x08": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
+_COMPRESSIONS = {"gzip", "deflate", "br", "zstd", "compress"}
+# Besides video/* and image/*: types with which servers label files that they know nothing about.
+_GENERIC_TYPES = {
     "",
     "application/octet-stream",
     "binary/octet-stream",
@@ -55,7 +56,7 @@ _OPAQUE = {
 
 
 class WrongFileError(DownloadError):
-    """The body is a document, such as an error page; another attempt may return the file."""
+    """The body is a document, such as an error page. A retry may return the file."""
 
 
 class FileReader:
@@ -63,7 +64,7 @@ class FileReader:
 
     Args:
         headers: The response's headers, with names in lower case.
-        captions: Whether the file has captions; if not, it is a video.
+        captions: Whether the file must be WebVTT captions rather than a video; ``False`` by default.
     """
 
     def __init__(self, headers: Mapping[str, str], *, captions: bool = False) -> None:
@@ -112,7 +113,7 @@ class FileReader:
     def _start(self) -> Iterator[bytes]:
         self._started = True
         head, self._body = bytes(self._body), bytearray()
-        coding = None if _VIDEO.match(head) else _coding(head, self._headers)
+        coding = None if _VIDEO_SIGNATURE.match(head) else _coding(head, self._headers)
         if coding:
             self._inflater = _Inflater(coding, head, self._name)
         yield from self._decoded(head)
@@ -170,9 +171,9 @@ class _Inflater:
 
 
 def is_cut_mp4(file: BinaryIO) -> bool:
-    """Whether a file is an MP4 that ends within a box. Other formats are not checked.
+    """Whether a file is an MP4 that ends in the middle of a box. Other formats are not checked.
 
-    For responses without a length: their end is the end of the connection, which may have been lost.
+    Detects truncated downloads if the response had no length, so that a lost connection looks like the end of the file.
     """
     end, position, boxes = file.seek(0, os.SEEK_END), 0, 0
     while position < end:
@@ -181,14 +182,14 @@ def is_cut_mp4(file: BinaryIO) -> bool:
         size, kind = int.from_bytes(header[:4]), header[4:8]
         if size == 1:
             size = int.from_bytes(header[8:])
-        if (not position and kind != b"ftyp") or not _BOX.fullmatch(kind) or 0 < size < 8:
+        if (not position and kind != b"ftyp") or not _MP4_BOX.fullmatch(kind) or 0 < size < 8:
             return False  # not an MP4, or other data appended to one
         boxes, position = boxes + 1, position + size if size else end
     return position > end and boxes > 1
 
 
 def is_vtt(head: bytes) -> bool:
-    """Whether a file has captions in the format WebVTT.
+    """Whether a file is WebVTT.
 
     Args:
         head: Its first bytes.
@@ -203,28 +204,28 @@ def is_video(head: bytes, content_type: str) -> bool:
         head: Its first 512 bytes, or all of a shorter file.
         content_type: The response's ``Content-Type``.
     """
-    if _VIDEO.match(head):
+    if _VIDEO_SIGNATURE.match(head):
         return True
     kind = content_type.partition(";")[0].strip().lower()
-    return not _is_document(head) and (kind in _OPAQUE or kind.startswith(("video/", "image/")))
+    return not _is_document(head) and (kind in _GENERIC_TYPES or kind.startswith(("video/", "image/")))
 
 
 def content_coding(headers: Mapping[str, str]) -> str | None:
-    """Return the compression named by the headers. Other tokens, such as ``aws-chunked`` or ``utf-8``, change no bytes."""
+    """Return the compression in ``Content-Encoding``. Other tokens, such as ``aws-chunked`` or ``utf-8``, are ignored."""
     tokens = [token.strip().lower().removeprefix("x-") for token in headers.get("content-encoding", "").split(",")]
-    known = [token for token in tokens if token in _CODINGS]
-    return known[-1] if known else None
+    found = [token for token in tokens if token in _COMPRESSIONS]
+    return found[-1] if found else None
 
 
 def _coding(head: bytes, headers: Mapping[str, str]) -> str | None:
-    by_bytes = [coding for magic, coding in _MAGIC.items() if head.startswith(magic)]
-    return by_bytes[0] if by_bytes else content_coding(headers)
+    detected = [coding for signature, coding in _COMPRESSION_SIGNATURES.items() if head.startswith(signature)]
+    return detected[0] if detected else content_coding(headers)
 
 
 def _is_document(head: bytes) -> bool:
     """Whether a file starts like an HTML, XML or JSON document."""
-    if coding := _UTF16.get(head[:2]):
+    if coding := _UTF16_STARTS.get(head[:2]):
         head = head.decode(coding, errors="replace").lstrip("\ufeff").encode(errors="replace")
     head = head.removeprefix(b"\xef\xbb\xbf").lstrip()
-    # Binary data may start with these characters too, but soon contains control characters.
-    return not head or (bool(_DOCUMENT.match(head)) and not _CONTROL.search(head[:64]))
+    # Binary data may start with the same characters, but usually has a control character soon after.
+    return not head or (bool(_DOCUMENT_START.match(head)) and not _CONTROL.search(head[:64]))
