@@ -1,14 +1,13 @@
 """The planner of a batch: a pure function of the jobs, the journal, the files in the folder, and the options.
 
-The run, the dry run, the quota and the CLI's reports all use this plan, so they cannot disagree. ``job_matching.py`` finds
-the journal's row of each job; ``plan_batch`` then makes one ``Step`` of each match:
+The run, the dry run, the quota and the CLI's reports all use this plan, so they cannot disagree. ``job_matching.py`` matches jobs with
+the journal's rows; ``plan_batch`` then turns each match into one ``Step``:
 
-1. ``state_found`` is the state of the row (*pending* without one). A *done* job whose file is missing is *finished* again,
-   so that its video is downloaded once more and not rendered. If the file has the job's earlier name, the job stays *done*,
-   and the file is copied: the server may no longer have the video.
-2. ``state`` is the state in which the run starts: *pending* if the caller has chosen to submit the job again, else
-   ``state_found``.
-3. The action follows from that state alone, except that a job is refused if an existing file is in the way of its video, and
+1. ``state_found`` is the state of the row, or *pending* if there is no row. If the file of a *done* job is missing, the state becomes
+   *finished*, so that the video is downloaded again rather than rendered again. If the file exists under the job's earlier name, the job
+   stays *done* and the file is copied, because the server may no longer have the video.
+2. ``state`` is the state in which the run starts: *pending* if the caller chose to resubmit the job, otherwise ``state_found``.
+3. The action follows from that state alone, with two exceptions: a job is refused if an existing file blocks the path of its video, and
    deferred beyond ``limit``.
 
 The caller reads the folder (``FolderState``) and the journal, and carries out the steps.
@@ -46,15 +45,15 @@ class Action(Enum):
     DEFER = auto()
     """Leave it to a later run: ``limit`` is reached."""
     FOLLOW = auto()
-    """Wait for its video, which the server has, and save it."""
+    """Wait for its submitted video, and save it."""
     RECONCILE = auto()
-    """Look for the video of its unknown submission."""
+    """Search the account for the video of its unknown submission."""
     REPORT = auto()
     """Report the outcome of an earlier run."""
     SKIP = auto()
-    """Do nothing: an earlier run has reported its outcome."""
+    """Do nothing: an earlier run has already reported its outcome."""
     REFUSE = auto()
-    """End it with an error: a file is in the way. Nothing is submitted for it."""
+    """Report an error: an existing file blocks its path. Nothing is submitted."""
 
 
 # SUBMITTING is missing: opening the journal turns it into SUBMITTED or UNKNOWN. Terminal states are reported or skipped.
@@ -72,9 +71,9 @@ class FolderState:
     """The files in the folder of a batch.
 
     Attributes:
-        existing: The paths of videos, masks and captions that exist.
-        saved: The places of the jobs whose own video is complete under its name.
-        renamed: By the places of other jobs: the file of their video, which has an earlier name or is in an earlier folder.
+        existing: The existing paths of videos, masks and captions.
+        saved: The positions of the jobs whose own video exists, complete, at its path.
+        renamed: For jobs whose name or folder has changed: the file that an earlier run saved, by the job's position.
     """
 
     existing: AbstractSet[Path] = frozenset()
@@ -88,12 +87,12 @@ class Step:
 
     Attributes:
         match: The job and its row.
-        state_found: The state in which the run finds it.
-        state: The state in which the run starts it.
+        state_found: The state of the job according to the journal and the folder.
+        state: The state in which the run starts.
         action: What the run does.
-        outputs: The files that the run stores for it.
-        source: The file that is copied to its path, because the job had another name or folder.
-        problem: Why it is refused. Its row stays as it is.
+        outputs: The files that the run writes for the job.
+        source: The file to copy to the job's path, because the job had another name or folder in an earlier run.
+        problem: Why the job is refused. Its row stays unchanged.
     """
 
     match: Match
@@ -106,7 +105,7 @@ class Step:
 
     @property
     def submissions(self) -> int:
-        """The number of requests that cost money if it is submitted: one for the video, and one for a speech it has not yet."""
+        """How many requests that cost money a submission takes: one for the video, and one for the speech unless it exists."""
         row = self.match.row
         return 2 if self.match.job.text and not (row and row.speech_url) else 1
 
@@ -116,8 +115,8 @@ class BatchPlan:
     """What a run does.
 
     Attributes:
-        steps: One for each job, in their order.
-        gone: The rows of the journal without a job.
+        steps: One for each job, in the order of the jobs.
+        gone: The journal's rows whose jobs are not in the batch.
     """
 
     steps: Sequence[Step]
@@ -125,12 +124,12 @@ class BatchPlan:
 
     @property
     def submissions(self) -> int:
-        """The number of videos that are submitted, and paid for."""
+        """The number of videos to submit, which are paid for."""
         return sum(step.action is Action.SUBMIT for step in self.steps)
 
     @property
     def speeches(self) -> int:
-        """The number of texts that are synthesized for them, which may be paid for, too."""
+        """The number of texts to synthesize for them, which may be paid for too."""
         return sum(step.submissions - 1 for step in self.steps if step.action is Action.SUBMIT)
 
 
@@ -196,9 +195,9 @@ def _is_resubmitted(match: Match, found: JobState, options: BatchOptions) -> boo
 def _outputs(match: Match, state: JobState, folder: FolderState) -> tuple[Path, ...]:
     if match.path is None or match.index in folder.saved or (state.is_terminal and match.index not in folder.renamed):
         return ()
-    # Later, the others may have been saved already; they are kept then.
-    others = match.side_files if state is JobState.PENDING else ()
-    return (match.path, *others)
+    # After the submission, existing masks and captions may be the job's own. They are kept, and so do not block the job.
+    side_files = match.side_files if state is JobState.PENDING else ()
+    return (match.path, *side_files)
 
 
 def _problem(
@@ -208,19 +207,19 @@ def _problem(
     other_files: Mapping[str, JournalRow],
     folder: FolderState,
 ) -> str | None:
-    """Return why a job's files cannot be stored, if that concerns this job alone.
+    """Return why a job is refused: a file at its path belongs to another job or is not its video; ``None`` if it is not refused.
 
-    A file in the way of a pending job that does not come from the journal concerns the whole batch, which does not begin
-    then: ``files.check_outputs`` raises that error.
+    If a file blocks a pending job and belongs to no job of the journal, the whole batch does not start: ``files.check_outputs`` raises
+    that error.
     """
     existing = [path for path in outputs if path in folder.existing]
     if match.path is None or not existing:
         return None
     if state is JobState.PENDING:
         owner = other_files.get(name_key(match.path.name))
-        return _changed(match.job, owner.job, match.path.stem, existing[0]) if owner else None
+        return _describe_change(match.job, owner.job, match.path.stem, existing[0]) if owner else None
     advice = f" with video {match.row.video_id}; nothing is paid for again" if match.row and match.row.video_id else ""
-    # The video of another job is not to be removed: that job's copy may be made of it.
+    # Do not advise removing another job's video: it may be the source of that job's copy.
     remove = "Pass" if name_key(match.path.name) in other_files else "Remove it, or pass"
     return (
         f"{existing[0]} exists already, and it is not the video of this job, so it is left as it is. "
@@ -228,7 +227,7 @@ def _problem(
     )
 
 
-def _changed(job: Job, before: Job, name: str, path: Path) -> str:
+def _describe_change(job: Job, before: Job, name: str, path: Path) -> str:
     same_character = all(
         getattr(job, name) == getattr(before, name) for name in ("model_id", "pose_id", "with_mask", "options")
     )

@@ -1,13 +1,12 @@
-"""Finds the journal's row of each job, so that a batch that is run again pays for nothing twice.
+"""Matches the jobs of a batch with the journal's rows, so that running a batch again pays for nothing twice.
 
-A job is identified by everything that is submitted for it: character or pose, mask, options, and the full ``audio_url`` without a
-complete signature (``url_signatures.py``), or the text and the voice. Several jobs may have the same identity, because asking for one video twice is
-allowed. They are matched by ``name`` first and then by order, so that a second job inserted above the first one does not get
-the first one's video.
+A job is identified by its submitted values: character or pose, mask, options, and either the full ``audio_url`` without a complete
+signature (``url_signatures.py``) or the text and the voice. Several jobs may be equal, because a user may want the same video twice.
+Equal jobs are matched by ``name`` first and then by order, so that inserting a second job above the first one does not swap their videos.
 
-The query of a URL may be a signature that ``url_signatures.py`` does not recognise. A new job that differs only in the query
-from a row without a job may therefore be the same recording under a new signature, or another recording. Only the caller
-knows which, so the batch does not begin until ``recordings`` says so.
+The query of a URL may be a signature that ``url_signatures.py`` does not recognise. So if a new job differs only in the query from a row
+whose job is gone, it may be the same recording with a new signature, or another recording. Only the caller knows, so the batch does not
+start until ``recordings`` is given.
 """
 
 from __future__ import annotations
@@ -34,8 +33,8 @@ if TYPE_CHECKING:
     from a2v._core.batch_options import Recordings
     from a2v._values.jobs import JournalEntry
 
-# As many as fit on a screen; `pairs` has all of them.
-_SHOWN_PAIRS = 100
+# The number of pairs in the error's message; its attribute `pairs` has all.
+_MAX_LISTED = 100
 
 K = TypeVar("K", bound="Hashable")
 T = TypeVar("T")
@@ -46,11 +45,11 @@ class Match:
     """A job and its journal row.
 
     Attributes:
-        index: The job's place in the batch.
+        index: The job's position in the batch, from 0.
         job: The job.
-        identity: The key of its row from now on.
-        row: Its row as it is now; ``None`` if the job is new.
-        path: The path of its video; ``None`` if it is not saved.
+        identity: The key of the job's row from now on.
+        row: The row before this run; ``None`` if the job is new.
+        path: The path of the job's video; ``None`` if the batch saves no videos.
     """
 
     index: int
@@ -61,12 +60,12 @@ class Match:
 
     @property
     def side_files(self) -> Mapping[Path, FileKind]:
-        """The paths of the files that are saved beside its video, its mask and its captions, with their kinds."""
+        """The paths of the job's mask and captions, with their kinds."""
         return side_files(self.job, self.path) if self.path else {}
 
     @property
     def saved(self) -> Mapping[str, Any]:
-        """The paths of its files, as ``Outcome`` has them."""
+        """The paths of the job's files, as keyword arguments for ``Outcome``."""
         masks, captions = (
             tuple(path for path, kind in self.side_files.items() if kind == wanted) for wanted in ("mask", "captions")
         )
@@ -75,11 +74,11 @@ class Match:
 
 @frozen(kw_only=True)
 class Matching:
-    """The jobs of a batch with the rows of its journal.
+    """The jobs of a batch, matched with the rows of its journal.
 
     Attributes:
-        matches: One for each job, in their order.
-        gone: The rows without a job.
+        matches: One for each job, in the order of the jobs.
+        gone: The rows whose jobs are not in the batch.
     """
 
     matches: Sequence[Match]
@@ -87,18 +86,19 @@ class Matching:
 
     @property
     def other_files(self) -> Mapping[str, JournalRow]:
-        """The ``name_key`` of each saved file that belongs to no job or to a job with another path now, with its row.
+        """The saved files that are not at the path of a job: rows by the ``name_key`` of their files.
 
-        Paths would not do: a folder may have been moved, and has more than one spelling.
+        The jobs of these rows are gone, or have another path now. Names are compared rather than paths, because a folder may have been
+        moved, and has more than one spelling.
         """
         rows = [(match.row, match.path) for match in self.matches if match.row]
-        left = [row for row, path in rows if not path or saved_name(row) != name_key(path.name)]
-        return {name: row for row in (*left, *self.gone) if (name := saved_name(row))}
+        moved = [row for row, path in rows if not path or saved_name(row) != name_key(path.name)]
+        return {name: row for row in (*moved, *self.gone) if (name := saved_name(row))}
 
 
 def job_digest(job: Job) -> str:
-    """Return a digest of everything that is submitted for a job, without the URL's signature."""
-    from a2v._core import wire  # noqa: PLC0415  # with a converter that `import a2v` has no use for
+    """Return a digest of a job's submitted values, without the signatures of URLs."""
+    from a2v._core import wire  # noqa: PLC0415  # not needed by `import a2v`
 
     request = wire.job_data(job) | ({"audio_url": unsigned(job.audio_url)} if job.audio_url else {})
     request |= map_urls(job.options, unsigned)
@@ -106,12 +106,12 @@ def job_digest(job: Job) -> str:
 
 
 def repeated_jobs(jobs: Iterable[Job]) -> list[tuple[int, ...]]:
-    """Find the jobs that ask for the same video, whatever their names. Each of them is rendered, and paid for.
+    """Find the jobs that request the same video, regardless of their names. Each of them is rendered, and paid for.
 
     Returns:
-        For each such video, the places of its jobs, from 0.
+        For each such video, the positions of its jobs, from 0.
     """
-    places = _grouped((job_digest(job), place) for place, job in enumerate(jobs))
+    places = _group((job_digest(job), place) for place, job in enumerate(jobs))
     return [tuple(same) for same in places.values() if len(same) > 1]
 
 
@@ -126,26 +126,26 @@ def match_jobs(
     Args:
         jobs: The jobs of the batch.
         rows: The rows of the journal.
-        default_paths: The paths of their videos in a first run.
-        recordings: Whether new jobs that differ from a row without a job only in the query are the ``"same"`` recordings
-            or ``"new"`` ones.
+        default_paths: The paths of the jobs' videos in a first run.
+        recordings: How to treat a new job that differs only in the query from a row whose job is gone: as the ``"same"`` recording or a
+            ``"new"`` one.
 
     Raises:
         AmbiguousJobsError: There are such jobs, and ``recordings`` is ``None``.
     """
     in_order = sorted(rows, key=lambda row: (row.place is None, row.place, row.number))
     digests = [job_digest(job) for job in jobs]
-    found = _paired(enumerate(digests), ((row.digest, row) for row in in_order), jobs)
+    found = _pair_by_key(enumerate(digests), ((row.digest, row) for row in in_order), jobs)
     gone = _without(in_order, found.values())
     if recordings != "new":
-        # A row that was never submitted is no reason to ask: submitting its job cannot pay for anything twice.
+        # Rows that were never submitted are not ambiguous: submitting their jobs cannot pay for anything twice.
         submitted = [row for row in gone if row.state is not JobState.PENDING and row.job.audio_url]
         new = [(index, _without_query(job)) for index, job in enumerate(jobs) if index not in found and job.audio_url]
-        alike = _paired(new, ((_without_query(row.job), row) for row in submitted), jobs)
-        if alike and recordings is None:
-            raise _ambiguous(jobs, alike)
-        found |= alike
-        gone = _without(gone, alike.values())
+        similar = _pair_by_key(new, ((_without_query(row.job), row) for row in submitted), jobs)
+        if similar and recordings is None:
+            raise _ambiguous(jobs, similar)
+        found |= similar
+        gone = _without(gone, similar.values())
     identities = _identities(digests, found, in_order)
     paths = assign_paths(jobs, default_paths, found, in_order)
     matches = [
@@ -155,22 +155,22 @@ def match_jobs(
     return Matching(matches=matches, gone=gone)
 
 
-def _paired(
+def _pair_by_key(
     jobs: Iterable[tuple[int, K]], rows: Iterable[tuple[K, JournalRow]], all_jobs: Sequence[Job]
 ) -> dict[int, JournalRow]:
-    """Pair jobs and rows with equal keys: first those with equal names, then the others in their order."""
+    """Pair jobs with rows that have the same key: by name first, and the others in order."""
     found: dict[int, JournalRow] = {}
-    rows_of = _grouped(rows)
-    for key, indices in _grouped((key, index) for index, key in jobs).items():
-        free = rows_of.get(key, [])
-        named = _grouped((row.job.name, row) for row in free)
+    rows_by_key = _group(rows)
+    for key, indices in _group((key, index) for index, key in jobs).items():
+        free = rows_by_key.get(key, [])
+        named = _group((row.job.name, row) for row in free)
         by_name = {index: same.pop(0) for index in indices if (same := named.get(all_jobs[index].name))}
         others = [index for index in indices if index not in by_name]
         found |= by_name | dict(zip(others, _without(free, by_name.values()), strict=False))
     return found
 
 
-def _grouped(pairs: Iterable[tuple[K, T]]) -> dict[K, list[T]]:
+def _group(pairs: Iterable[tuple[K, T]]) -> dict[K, list[T]]:
     groups: defaultdict[K, list[T]] = defaultdict(list)
     for key, value in pairs:
         groups[key].append(value)
@@ -188,7 +188,7 @@ def _without_query(job: Job) -> tuple[object, ...]:
 
 
 def _identities(digests: Sequence[str], found: Mapping[int, JournalRow], rows: Iterable[JournalRow]) -> Iterator[str]:
-    """Yield the key of each job's row: its present one, or else the digest and the first free number."""
+    """Yield the key of each job's row: the current one if it has the job's digest, otherwise the digest and the first free number."""
     taken = {row.identity for row in rows}
     numbers: defaultdict[str, Iterator[int]] = defaultdict(count)
     for index, digest in enumerate(digests):
@@ -199,8 +199,8 @@ def _identities(digests: Sequence[str], found: Mapping[int, JournalRow], rows: I
             yield next(key for number in numbers[digest] if (key := f"{digest}-{number}") not in taken)
 
 
-def _ambiguous(jobs: Sequence[Job], alike: Mapping[int, JournalRow]) -> AmbiguousJobsError:
-    pairs = tuple((index, alike[index].entry) for index in sorted(alike))
+def _ambiguous(jobs: Sequence[Job], similar: Mapping[int, JournalRow]) -> AmbiguousJobsError:
+    pairs = tuple((index, similar[index].entry) for index in sorted(similar))
     labels = [f"job {index + 1}" + (f" ({jobs[index].name})" if jobs[index].name else "") for index, _ in pairs]
     return AmbiguousJobsError("\n".join(ambiguity_lines(labels, [entry for _, entry in pairs])), pairs=pairs)
 
@@ -210,13 +210,13 @@ def ambiguity_lines(labels: Sequence[str], entries: Sequence[JournalEntry]) -> l
 
     Args:
         labels: The names of the jobs.
-        entries: For each job, the entry that may be the same.
+        entries: For each job, the journal entry that may be the same job.
     """
-    shown = [
-        f"  {label} may be {_described(entry)}: {entry.job.audio_url}"
+    listed = [
+        f"  {label} may be {_describe(entry)}: {entry.job.audio_url}"
         for label, entry in zip(labels, entries, strict=True)
-    ][:_SHOWN_PAIRS]
-    more = [f"  … and {len(entries) - _SHOWN_PAIRS} more"] if len(entries) > _SHOWN_PAIRS else []
+    ][:_MAX_LISTED]
+    more = [f"  … and {len(entries) - _MAX_LISTED} more"] if len(entries) > _MAX_LISTED else []
     many = len(entries) > 1
     return [
         (
@@ -224,7 +224,7 @@ def ambiguity_lines(labels: Sequence[str], entries: Sequence[JournalEntry]) -> l
             f"{'jobs' if many else 'a job'} of the journal that {'are' if many else 'is'} no longer in the batch: the same "
             "recording with a new signature, or another recording? Nothing was submitted."
         ),
-        *shown,
+        *listed,
         *more,
         (
             'Pass recordings="same" if they are the same recordings: nothing is paid for again. '
@@ -233,7 +233,7 @@ def ambiguity_lines(labels: Sequence[str], entries: Sequence[JournalEntry]) -> l
     ]
 
 
-def _described(entry: JournalEntry) -> str:
+def _describe(entry: JournalEntry) -> str:
     name = entry.job.name or (Path(entry.path).stem if entry.path else None)
     place = f"job {entry.place + 1} of the last run" if entry.place is not None else None
     facts = [place if name else None, entry.state.value, f"video {entry.video_id}" if entry.video_id else None]

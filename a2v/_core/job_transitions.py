@@ -7,11 +7,11 @@
                  │  │          │  ├→ failed        the render failed
                  │  │          │  └→ lost          the server no longer knows the video
                  │  └→ unknown ┘                   reconciled: its video was found
-                 └→ rejected                       the server refused it
+                 └→ rejected                       the server rejected it
 
-The journal keeps the state and refuses any other transition. Two rules make sure that nothing is paid for twice: only a
-pending job is submitted, and *unknown*, *failed*, *rejected* and *lost* jobs become pending again only by the caller's
-choice (``resubmit_unknown``, ``resubmit_failed``).
+The journal stores the state and raises an error on any other transition. Two rules ensure that nothing is paid for twice: only *pending*
+jobs are submitted, and *unknown*, *failed*, *rejected* and *lost* jobs become pending again only if the caller asks for it
+(``resubmit_unknown``, ``resubmit_failed``).
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ if TYPE_CHECKING:
 
 
 PREDECESSORS: Mapping[JobState, tuple[JobState, ...]] = {
-    # From SUBMITTING, when nothing was sent or it was provably refused; from the others, by the caller's choice.
+    # From SUBMITTING: nothing was sent, or the request was provably rejected. From the others: the caller asked for it.
     JobState.PENDING: (JobState.SUBMITTING, JobState.UNKNOWN, JobState.FAILED, JobState.REJECTED, JobState.LOST),
     JobState.SUBMITTING: (JobState.PENDING,),
     JobState.UNKNOWN: (JobState.SUBMITTING,),
     JobState.SUBMITTED: (JobState.SUBMITTING, JobState.UNKNOWN),
-    # From DONE, when the file is missing; from LOST, when the video has reappeared.
+    # From DONE: the file is missing. From LOST: the video has reappeared.
     JobState.FINISHED: (JobState.SUBMITTED, JobState.DONE, JobState.LOST),
     JobState.DONE: (JobState.FINISHED,),
-    # From FINISHED, when the file is missing and the server reports an error for the video now.
+    # From FINISHED: the file was missing, and the server now reports an error for the video.
     JobState.FAILED: (JobState.SUBMITTED, JobState.FINISHED, JobState.LOST),
     JobState.REJECTED: (JobState.SUBMITTING,),
     JobState.LOST: (JobState.SUBMITTED, JobState.FINISHED),

@@ -9,12 +9,12 @@ from a2v._values.jobs import Job, JobState, JournalEntry
 
 @frozen
 class ErrorRecord:
-    """An error as a journal keeps it: without its class, which ``job_errors.restored`` derives from the HTTP status and code.
+    """An error as a journal stores it: without its class, which ``job_errors.rejection_from`` derives from the HTTP status and code.
 
     Attributes:
-        message: Its message, without secrets.
-        code: The code in the response's envelope, if it had one.
-        status_code: The HTTP status, if the error was a response.
+        message: The message, without secrets.
+        code: The code in the response's envelope; ``None`` if there was none.
+        status_code: The HTTP status; ``None`` if there was no response.
     """
 
     message: str
@@ -24,22 +24,22 @@ class ErrorRecord:
 
 @frozen(kw_only=True)
 class JournalRow:
-    """All that a journal keeps about one job.
+    """The journal's record of one job.
 
     Attributes:
-        identity: Its key: a digest of what is submitted, and a number that distinguishes equal jobs.
-        place: Its place in the last run; ``None`` if that run did not have it.
-        job: The job, its ``audio_url`` without query.
-        state: Its state.
-        video_id: Its video, if it was submitted.
-        error: The error that ended it, if any.
+        identity: The key of the row, ``DIGEST-NUMBER``: the digest of the submitted values, and a number that distinguishes equal jobs.
+        place: The position of the job in the last run, from 0; ``None`` if that run did not include the job.
+        job: The job; its ``audio_url`` has no query.
+        state: The state of the job.
+        video_id: The id of the video; ``None`` before the submission.
+        error: The error that ended the job, if any.
         etag: The strong ETag of the file being downloaded, if the server sent one.
         size: The size of the file in bytes, if known.
-        sha256: The digest of the complete file, once it is on disk.
-        path: The file of its video, if that was saved.
-        reported: Whether the caller has processed its outcome.
-        speech: The URL of the speech that was made of its text, until the video is submitted; empty: the request for the speech
-            is the one that is being sent or has an unknown outcome; ``None``: there is no speech.
+        sha256: The SHA-256 of the complete file, in hexadecimal; ``None`` until the file is on disk.
+        path: The path of the saved video, if it was saved.
+        reported: Whether the caller has processed the outcome.
+        speech: The URL of the speech made from the job's text, until the video is submitted. Empty: the request for the speech is in flight
+            or has an unknown outcome. ``None``: there is no speech.
     """
 
     identity: str
@@ -58,23 +58,23 @@ class JournalRow:
 
     @property
     def digest(self) -> str:
-        """The digest in its key."""
+        """The digest in the key."""
         return self.identity.rpartition("-")[0]
 
     @property
     def number(self) -> int:
-        """The number in its key."""
+        """The number in the key, from 0."""
         number = self.identity.rpartition("-")[2]
         return int(number) if number.isdecimal() else 0
 
     @property
     def speech_url(self) -> str | None:
-        """The URL of the speech that was made of its text, if there is one."""
+        """The URL of the speech made from the job's text, if there is one."""
         return self.speech or None
 
     @property
     def entry(self) -> JournalEntry:
-        """Its public content."""
+        """The public part of the row."""
         return JournalEntry(
             job=self.job,
             state=self.state,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import a2v
-from a2v._core.job_errors import error_record, restored, state_after
+from a2v._core.job_errors import error_record, rejection_from, state_after
 from a2v._core.job_transitions import PREDECESSORS
 from a2v._core.url_signatures import without_query
 from a2v._values.jobs import JobState
@@ -63,7 +63,7 @@ def test_only_the_callers_choice_leads_from_unknown_to_submitting() -> None:
 )
 def test_a_recorded_error_is_restored(error) -> None:
     """Its class is derived from the HTTP status and the code, as for a response."""
-    again = restored(error_record(error, job()))
+    again = rejection_from(error_record(error, job()))
     assert (type(again), str(again)) == (type(error), str(error))
     assert vars(again) == vars(error)
 

@@ -11,7 +11,7 @@ import pytest
 import a2v
 from a2v._async.batch.journal_file import write_job
 from a2v._core import wire
-from a2v._core.batch_plan import _changed
+from a2v._core.batch_plan import _describe_change
 from a2v._core.file_names import assign_paths, default_paths, extension
 from a2v._core.job_matching import job_digest, match_jobs
 from a2v.errors import ManifestError
@@ -77,7 +77,7 @@ def test_a_signature_in_them_is_not_shown_stored_or_part_of_the_identity() -> No
 def test_jobs_with_other_options_are_other_jobs() -> None:
     matching = match_jobs([job({"fps": 30}), job()], [], [None, None])
     assert len({match.identity for match in matching.matches}) == 2
-    text = _changed(job({"fps": 30}), job(), "a", Path("a.mp4"))
+    text = _describe_change(job({"fps": 30}), job(), "a", Path("a.mp4"))
     assert text.startswith("the character, pose, mask or options of 'a' has changed")
 
 

@@ -43,7 +43,7 @@ from a2v._async.requests.known_videos import SubmissionAttempt
 from a2v._async.task import AsyncVideoTask
 from a2v._core import wire
 from a2v._core.batch_plan import Action
-from a2v._core.job_errors import as_a2v_error, error_record, is_lost, refuses_all, restored, state_after
+from a2v._core.job_errors import as_a2v_error, error_record, is_lost, rejection_from, rejects_account, state_after
 from a2v._core.job_matching import Match
 from a2v._core.outcomes import Outcome, Progress
 from a2v._core.responses import Retry, speech_unknown, submission_unknown
@@ -413,7 +413,7 @@ class BatchRunner:
                 await self._prepare_speech(item)
             await self._request(item, wire.video_generate(item.job, item.speech_url), self._send)
         except A2VError as error:
-            if isinstance(error, JournalError | ClientClosedError) or refuses_all(error):
+            if isinstance(error, JournalError | ClientClosedError) or rejects_account(error):
                 self._refusal = error
             raise
         self._pause = _FIRST_PAUSE
@@ -585,7 +585,7 @@ class BatchRunner:
 def _outcome_of(row: JournalRow, match: Match) -> dict[str, Any]:
     """Return the facts of the outcome that a journal has."""
     if row.state is JobState.REJECTED and row.error:
-        return {"error": restored(row.error)}
+        return {"error": rejection_from(row.error)}
     assert row.video_id is not None  # noqa: S101  # for the type checkers: it was rendered
     if row.state is JobState.FAILED:
         video = Video(video_id=row.video_id, status=VideoStatus.FAILED)
