@@ -1,27 +1,27 @@
 """The state of an account whose clients share a budget: one rate limiter and one poll schedule, derived from a log.
 
-The clients (*members*) append *facts* to one log: a request was sent, a response has arrived, a video is followed. Each
-member applies all facts, in the order of the log, to a `RateLimiter` and a `PollScheduler` of its own. So all members know the
-same, and each can decide which request of the account is next. There is no leader: a member that may send the next request
-appends ``send``, on condition that it has read the whole log. If another member was faster, the condition fails, and the
-member decides again with the new facts.
+This is a replicated state machine. The clients (*members*) append *facts* to one log: a request was sent, a response has arrived, a
+video is followed. Each member applies all facts, in the order of the log, to its own `RateLimiter` and `PollScheduler`. So all
+members derive the same state, and each can decide which request of the account is next. There is no leader: a member that may send
+the next request appends ``send``, on the condition that it has read the whole log. If another member was faster, the condition
+fails, and the member decides again with the new facts.
 
-Facts, not states, are shared, because facts stay true when members differ: in their options, in what they had seen when
-they joined, or in the order in which equal candidates come up. The log alone decides what was sent.
+Members share facts rather than states, because facts stay true even if members differ: in their options, in what they had seen when
+they joined, or in the order in which they consider equal candidates. The log alone decides what was sent.
 
-**Whose turn it is.** Calls and submissions are sent by the members that wait for them. Members say in the log whether they
-wait, and take turns: the member that was served least recently is first. A new member comes after all that wait, so no member
-starves however many processes start. A poll of a video is sent by a member that awaits it, and any waiting member may list. A member
-whose turn it is may be unable to take it, because it has crashed or its event loop is blocked. So the next one sends
-after a grace period. Its request shows all members which ones have missed their turn: those before it count as not waiting
-until they write again. So a crashed process delays the others once, and many of them hardly more than one.
+**Turns.** A call or a submission is sent by the member that waits for it. Each member records in the log whether it waits, and
+waiting members take turns: the one that was served least recently is first. A new member queues behind all that wait, so no member
+starves however many processes start. A poll of a video is sent by a member that awaits the video, and a list by any waiting member.
+A member may be unable to take its turn, because it has crashed or its event loop is blocked. So after a grace period, the next
+member sends. Its request shows all members who has missed a turn: the members ahead of it count as not waiting until they write
+again. So one crashed process delays the others by one grace period, and many crashed processes by little more.
 
-**Crashes.** A member that waits writes at least every ``HEARTBEAT`` seconds. One that has not written for ``LOST_AFTER``
-seconds is *lost*: its requests in flight count as ended when it last wrote, so they block others for one window at most,
-its polls are due again, and its videos are forgotten. Polls in flight are due again after ``_POLL_EXPIRES`` seconds in
-any case: a member may be blocked in the middle of one. A lost member that comes back introduces itself again.
+**Crashes.** A waiting member writes at least every ``HEARTBEAT`` seconds. One that has not written for ``LOST_AFTER``
+seconds is *lost*: its requests in flight count as ended when it last wrote, so they block others for at most one window;
+its polls are due again, and its videos are forgotten. A poll in flight is due again after ``_POLL_EXPIRES`` seconds in
+any case, because its member may be blocked. A lost member that comes back introduces itself again.
 
-Invariant: a member that was never lost finds everything it has written in the state of all members.
+Invariant: everything that a member has written is part of the state of all members, unless the member was lost in between.
 """
 
 from __future__ import annotations
@@ -43,21 +43,21 @@ Fact = list[Any]
 """The name of a fact and its values, all of them JSON."""
 
 HEARTBEAT = 8.0
-"""Seconds after which a waiting member writes again."""
+"""Maximum seconds between two entries of a waiting member."""
 LOST_AFTER = 25.0
 """Seconds without an entry after which a member counts as lost."""
 _POLL_EXPIRES = 15.0  # seconds after which a poll in flight is due again
-_GRACE = 0.5  # seconds for a member to take its turn
-_NEXT_GRACE = 0.05  # the same after another one has missed its turn: several have probably crashed
-_POLL_GRACE = 0.25  # the same for a poll: nobody is kept waiting
-# The responses' headers that the rate limiter reads.
+_GRACE = 0.5  # seconds that a member has to take its turn
+_NEXT_GRACE = 0.05  # seconds; the same if another member has just missed its turn: several have probably crashed
+_POLL_GRACE = 0.25  # seconds; the same for a poll, which no caller waits for
+# The headers of responses that the rate limiter reads.
 _HEADERS = ("x-ratelimit-total", "x-ratelimit-left", "x-ratelimit-reset", "retry-after", "date")
-_MAX_HEADER = 100  # characters
+_MAX_HEADER_LENGTH = 100  # characters
 _QUEUED = (RequestKind.CALL, RequestKind.SUBMIT)
-_RESULTS = ("end", "seen", "failed")  # the facts that a request has once; a second one would count twice
+_RESULTS = ("end", "seen", "failed")  # the facts that are applied at most once per request
 
 GOOD, BAD, THROTTLED, UNAVAILABLE, LOST, UNUSED = "good", "bad", "throttled", "unavailable", "lost", "unused"
-"""How a request has ended: a success, another response, one that exceeded the limit, HTTP 503, no response, never sent."""
+"""How a request ended: successful response, other response, rejected by the rate limit, HTTP 503, no response, never sent."""
 
 
 @define(eq=False)
@@ -65,17 +65,17 @@ class _Member:
     """A client of the account.
 
     Attributes:
-        number: Counts the members.
-        joined: How many requests all members had sent before it joined.
-        written_at: When it last wrote.
-        ceiling: Its upper bound of the limit.
-        waits: The kinds of requests that wait there; empty after it has missed a turn.
-        served: For each kind, the number of the last ``send``.
-        in_flight: The limiter's reservation of each of its requests.
+        number: A serial number, in the order of joining.
+        joined: The account's number of requests when it joined.
+        written_at: The time of its last entry, in seconds by the store's clock, as are all times here.
+        ceiling: Its upper bound of the limit, in requests per minute; ``None``: no bound.
+        waits: The kinds of requests that wait in it; empty after it has missed a turn.
+        served: For each kind, the account's number of requests when it last sent one.
+        in_flight: The limiter's reservations for its requests in flight, by request number.
         sends: The numbers of all its requests.
-        results: What it has written about their ends and responses: the names of the facts, with the numbers.
-        polls: Its polls in flight, each with the time at which it expires.
-        videos: The videos it follows, and whether it awaits them at present.
+        results: The results that were applied: the name of the fact and the request number.
+        polls: Its polls in flight, by request number, each with the time when it expires.
+        videos: The videos that it follows, and whether it currently awaits each of them.
     """
 
     number: int
@@ -91,33 +91,34 @@ class _Member:
     videos: dict[str, bool] = Factory(dict)
 
     def has_written(self, name: str, values: Sequence[Any]) -> bool:
-        """Whether it has written a result before. It writes again what it cannot know to be written: the store did not answer."""
+        """Record a result, and return whether it was recorded before: a member repeats a fact if the store did not confirm it."""
         if name not in _RESULTS or not values[0]:
             return False
         before = len(self.results)
         self.results.add((name, values[0]))
         return len(self.results) == before
 
-    def place(self, kind: RequestKind) -> tuple[int, int]:
-        """Its place among those that wait for requests of a kind, the lowest one first."""
+    def queue_position(self, kind: RequestKind) -> tuple[int, int]:
+        """Its position among the members that wait for requests of a kind; the lowest is first."""
         return self.served.get(kind, self.joined), self.number
 
 
 class AccountLog:
-    """An account as one of its members knows it.
+    """The state of an account, as far as one of its members has read the log.
 
     Args:
-        own_id: The member.
-        limiter: A rate limiter in its initial state.
+        own_id: The id of the member.
+        limiter: A new rate limiter.
 
     Attributes:
         limiter: The account's rate limiter.
         scheduler: The account's poll scheduler.
         now: The latest time in the log.
-        paused: Videos that turned out not to be awaited by this member; for ``pause``.
-        listed: Videos that a list has shown and no member follows. They come from elsewhere, or from submissions without a result.
-        first_listed: Those of them that were added since this was last emptied.
-        followed_elsewhere: The same for videos that other members follow.
+        paused: Videos that this member follows but was found not to await; the caller writes ``pause`` for them and empties the
+            list.
+        listed: Listed videos that no member follows. Another program submitted them, or a submission with an unknown outcome.
+        first_listed: The videos added to ``listed`` since the caller last emptied this list.
+        followed_elsewhere: The videos that other members have followed since the caller last emptied this list.
     """
 
     def __init__(self, own_id: str, limiter: RateLimiter) -> None:
@@ -135,14 +136,14 @@ class AccountLog:
         self._members_seen = 0
         self._followers: dict[str, set[str]] = {}
         self._sends = 0
-        # When the first of the members is lost or the first of the polls expires.
+        # When the next member is lost or the next poll expires.
         self._expires_at = math.inf
-        # Members that have missed their turn and not written since, as this member sees it.
+        # Members that this member has seen miss a turn and that have not written since.
         self._skipped: set[str] = set()
-        # Whose turn it is, and until when.
+        # The turn of another member, and when its grace period ends.
         self._turn: object = None
         self._turn_ends = math.inf
-        # The errors of this member's own requests by their numbers: the log has only their texts.
+        # The errors of this member's own requests, by request number: the log has only their texts.
         self.own_errors: dict[int, A2VError] = {}
         self._is_awaited_here: Callable[[str], bool] = lambda _: False
         self._apply: Mapping[str, Callable[..., Iterable[PollEvent] | None]] = {
@@ -170,11 +171,11 @@ class AccountLog:
         return len(self._members)
 
     def has_sent(self, number: int) -> bool:
-        """Whether the log has a request of this member."""
+        """Whether the log has the ``send`` of a request of this member."""
         own = self._members.get(self._own_id)
         return own is not None and number in own.sends
 
-    def unsettled(self) -> list[int]:
+    def in_flight(self) -> list[int]:
         """Return the numbers of this member's requests that are in flight according to the log."""
         own = self._members.get(self._own_id)
         return list(own.in_flight) if own else []
@@ -182,7 +183,7 @@ class AccountLog:
     @property
     def is_full(self) -> bool:
         """Whether this member has as many requests in flight as a client may."""
-        return len(self.unsettled()) >= MAX_IN_FLIGHT
+        return len(self.in_flight()) >= MAX_IN_FLIGHT
 
     def waits(self) -> set[RequestKind]:
         """Return the kinds of requests that wait in this member, according to the log."""
@@ -206,8 +207,8 @@ class AccountLog:
         Args:
             now: The time.
             waits: The kinds of requests that wait in this member.
-            is_awaited: Whether this member awaits a video.
-            awaits_any: Whether it awaits any.
+            is_awaited: Returns whether this member awaits a video.
+            awaits_any: Whether this member awaits any video.
 
         Returns:
             The request, perhaps one that is due in the future; ``None`` if there is none until something changes.
@@ -244,13 +245,13 @@ class AccountLog:
     def _next_member(self, kind: RequestKind, own_waits: set[RequestKind]) -> str | None:
         """Return the member whose request of a kind is next; ``None`` if none waits."""
         waiting = [
-            (member.place(kind), member_id)
+            (member.queue_position(kind), member_id)
             for member_id, member in self._members.items()
             if member_id != self._own_id and kind in member.waits and member_id not in self._skipped
         ]
         if kind in own_waits:
             own = self._members.get(self._own_id)
-            waiting.append((own.place(kind) if own else (self._sends, self._members_seen + 1), self._own_id))
+            waiting.append((own.queue_position(kind) if own else (self._sends, self._members_seen + 1), self._own_id))
         return min(waiting)[1] if waiting else None
 
     def _is_own_poll(self, scheduled: ScheduledRequest, *, awaits_any: bool) -> bool:
@@ -275,11 +276,11 @@ class AccountLog:
 
         Args:
             member_id: The member that wrote it.
-            at: When.
-            facts: The facts. Those that this version does not know are ignored.
+            at: The time at which it was written.
+            facts: The facts. Unknown ones are ignored.
 
         Returns:
-            The events of all videos, whichever members follow them.
+            The events of all videos that any member follows.
         """
         self.now = max(self.now, at)
         self.expire(self.now)
@@ -289,7 +290,7 @@ class AccountLog:
         self._expires_at = min(self._expires_at, member.written_at + LOST_AFTER)
         events: list[PollEvent] = []
         for name, *values in facts:
-            member = self._member(member_id, at)  # another one after it has left
+            member = self._member(member_id, at)  # a new object after a "bye"
             if (apply := self._apply.get(name)) and not member.has_written(name, values):
                 events += apply(member_id, member, at, *values) or ()
         return events
@@ -303,7 +304,7 @@ class AccountLog:
 
     def _hello(self, _: str, member: _Member, __: float, ceiling: int | None) -> None:
         member.ceiling = ceiling
-        self._restrict()
+        self._apply_ceilings()
 
     def _limit(self, _: str, __: _Member, ___: float, limit: int | None) -> None:
         self.limiter.expect(limit)
@@ -331,14 +332,14 @@ class AccountLog:
             self._expires_at = min(self._expires_at, at + _POLL_EXPIRES)
 
     def _note_missed_turns(self, sender: _Member, kind: RequestKind) -> None:
-        """Note who has missed a turn. A member that is only late writes again that it waits, because the log says otherwise."""
+        """Mark the members that have missed a turn as not waiting. One that was only late will write again that it waits."""
         for member_id, member in self._members.items():
-            if kind in member.waits and member.place(kind) < sender.place(kind):
+            if kind in member.waits and member.queue_position(kind) < sender.queue_position(kind):
                 member.waits = set()
                 self._skipped.discard(member_id)
 
     def _sent(self, _: str, member: _Member, __: float, number: int, sent_at: float, ended_at: float | None) -> None:
-        """A request that was sent while the log was not available."""
+        """Count a request that was sent while the store was unavailable."""
         if number in member.sends:
             return
         member.sends.add(number)
@@ -408,12 +409,13 @@ class AccountLog:
         self.first_listed += [video_id for video_id in listed if video_id not in self.listed]
         self.listed.update(listed)
         scheduled = None if number is None else self._end_poll(member, number, kind, None)
-        shown = [self._snapshot(video) for video in videos]
-        return self._without_ended(self.scheduler.observe(shown, at, scheduled))
+        snapshots = [self._snapshot(video) for video in videos]
+        return self._forget_ended(self.scheduler.observe(snapshots, at, scheduled))
 
-    def _snapshot(self, shown: dict[str, Any]) -> Video:
-        known = self.scheduler.snapshot(shown["video_id"])
-        return known if known and "raw" not in shown and known.status == shown["status"] else Video.from_dict(shown)
+    def _snapshot(self, data: dict[str, Any]) -> Video:
+        """Return the snapshot in a fact. Without ``raw``, the fact only says that the status is unchanged."""
+        known = self.scheduler.snapshot(data["video_id"])
+        return known if known and "raw" not in data and known.status == data["status"] else Video.from_dict(data)
 
     def _failed(  # noqa: PLR0917  # the values of the fact
         self,
@@ -428,7 +430,7 @@ class AccountLog:
     ) -> list[PollEvent]:
         own = self.own_errors.pop(number, None) if member_id == self._own_id else None
         scheduled = self._end_poll(member, number, kind, video_id)
-        return self._without_ended(self.scheduler.failed(scheduled, own or A2VError.from_dict(error), at, final=final))
+        return self._forget_ended(self.scheduler.failed(scheduled, own or A2VError.from_dict(error), at, final=final))
 
     def _abandoned(self, _: str, member: _Member, __: float, number: int) -> None:
         if poll := member.polls.pop(number, None):
@@ -438,8 +440,8 @@ class AccountLog:
         poll = member.polls.pop(number, None)
         return poll[0] if poll else ScheduledRequest(RequestKind(kind), self.now, video_id)
 
-    def _without_ended(self, events: list[PollEvent]) -> list[PollEvent]:
-        """Forget who follows the videos that have ended."""
+    def _forget_ended(self, events: list[PollEvent]) -> list[PollEvent]:
+        """Forget the followers of videos that have ended; return the events."""
         for video_id, _ in events:
             if video_id not in self.scheduler:
                 for member_id in self._followers.pop(video_id, ()):
@@ -448,12 +450,12 @@ class AccountLog:
 
     # -- members ------------------------------------------------------------------------------------------------------
 
-    def _restrict(self) -> None:
+    def _apply_ceilings(self) -> None:
         ceilings = [member.ceiling for member in self._members.values() if member.ceiling is not None]
         self.limiter.restrict(min(ceilings, default=None))
 
     def expire(self, now: float) -> None:
-        """Forget the members that are lost, and make polls due again that have been in flight for too long."""
+        """Remove lost members, and make polls due again that have been in flight for too long."""
         if now < self._expires_at:
             return
         self._expires_at = math.inf
@@ -481,7 +483,7 @@ class AccountLog:
         for video_id in member.videos:
             self._forget(member_id, video_id)
         if member.ceiling is not None:
-            self._restrict()
+            self._apply_ceilings()
 
     def _forget(self, member_id: str, video_id: str) -> None:
         followers = self._followers.get(video_id, set())
@@ -491,34 +493,45 @@ class AccountLog:
             self.scheduler.discard(video_id)
 
 
-# -- what members write -----------------------------------------------------------------------------------------------
+# -- facts to write ---------------------------------------------------------------------------------------------------
 
 
 def end_fact(number: int, how: str, headers: Mapping[str, str] | None = None) -> Fact:
-    """Return the fact that a request has ended, with those of the response's headers that are about the rate limit."""
-    kept = None if headers is None else {name: headers[name][:_MAX_HEADER] for name in _HEADERS if name in headers}
-    return ["end", number, how, kept]
+    """Return the fact that a request has ended, with the response's headers about the rate limit.
+
+    Args:
+        number: The number of the request.
+        how: How it ended, such as ``GOOD``.
+        headers: The response's headers; ``None`` if there was no response.
+    """
+    rate_headers = (
+        None if headers is None else {name: headers[name][:_MAX_HEADER_LENGTH] for name in _HEADERS if name in headers}
+    )
+    return ["end", number, how, rate_headers]
 
 
 def seen_fact(log: AccountLog, videos: Iterable[Video], scheduled: ScheduledRequest | None, number: int) -> Fact:
-    """Return the fact that a response has shown videos: changes in full, otherwise the status, and new ones that no member follows.
+    """Return the fact that a response contained snapshots.
+
+    Changed snapshots are written in full, unchanged ones as their status. Of videos that no member follows, only the ids are
+    written, and each only once.
 
     Args:
-        log: What this member knows.
-        videos: The videos.
+        log: The state of the account.
+        videos: The snapshots.
         scheduled: The poll that the response answers; ``None``: it was another request.
         number: The number of that poll.
     """
-    shown, listed = [], []
+    followed, listed = [], []
     for video in videos:
         video_id = video.video_id
         if video_id not in log.scheduler:
             listed += [] if video_id in log.listed else [video_id]
         elif _is_needed_in_full(log.scheduler, video):
-            shown.append(video.to_dict())
+            followed.append(video.to_dict())
         else:
-            shown.append({"video_id": video_id, "status": video.status.value})
-    return ["seen", number, scheduled.kind.value, shown, listed] if scheduled else ["seen", None, "", shown]
+            followed.append({"video_id": video_id, "status": video.status.value})
+    return ["seen", number, scheduled.kind.value, followed, listed] if scheduled else ["seen", None, "", followed]
 
 
 def _is_needed_in_full(scheduler: PollScheduler, video: Video) -> bool:

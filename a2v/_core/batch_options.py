@@ -35,7 +35,7 @@ def _to_journal_path(value: str | os.PathLike[str] | None) -> Path | None:
 
 
 def _to_storable_path(name: str, value: Any) -> Path:
-    """Check a path that will be stored in the journal and shown in messages, and make it absolute, so that ``os.chdir`` has no effect."""
+    """Check a path that the journal stores and messages show, and make it absolute, so that ``os.chdir`` has no effect."""
     path = arguments.path(name, value).absolute()
     text = str(path)
     try:

@@ -1,14 +1,14 @@
 """The planner of a batch: a pure function of the jobs, the journal, the files in the folder, and the options.
 
-The run, the dry run, the quota and the CLI's reports all use this plan, so they cannot disagree. ``job_matching.py`` matches jobs with
-the journal's rows; ``plan_batch`` then turns each match into one ``Step``:
+The run, the dry run, the quota and the CLI's reports all use this plan, so they cannot disagree. ``job_matching.py`` matches jobs
+with the journal's rows; ``plan_batch`` then turns each match into one ``Step``:
 
-1. ``state_found`` is the state of the row, or *pending* if there is no row. If the file of a *done* job is missing, the state becomes
-   *finished*, so that the video is downloaded again rather than rendered again. If the file exists under the job's earlier name, the job
-   stays *done* and the file is copied, because the server may no longer have the video.
+1. ``state_found`` is the state of the row, or *pending* if there is no row. If the file of a *done* job is missing, the state
+   becomes *finished*, so that the video is downloaded again rather than rendered again. If the file exists under the job's earlier
+   name, the job stays *done* and the file is copied, because the server may no longer have the video.
 2. ``state`` is the state in which the run starts: *pending* if the caller chose to resubmit the job, otherwise ``state_found``.
-3. The action follows from that state alone, with two exceptions: a job is refused if an existing file blocks the path of its video, and
-   deferred beyond ``limit``.
+3. The action follows from that state alone, with two exceptions: a job is refused if an existing file blocks the path of its video,
+   and deferred beyond ``limit``.
 
 The caller reads the folder (``FolderState``) and the journal, and carries out the steps.
 """
@@ -209,8 +209,8 @@ def _problem(
 ) -> str | None:
     """Return why a job is refused: a file at its path belongs to another job or is not its video; ``None`` if it is not refused.
 
-    If a file blocks a pending job and belongs to no job of the journal, the whole batch does not start: ``files.check_outputs`` raises
-    that error.
+    If a file blocks a pending job and belongs to no job of the journal, the whole batch does not start: ``files.check_outputs``
+    raises that error.
     """
     existing = [path for path in outputs if path in folder.existing]
     if match.path is None or not existing:

@@ -1,16 +1,17 @@
 """Segments timed words into cues, and reads and writes cues as SubRip (``.srt``) and WebVTT (``.vtt``).
 
-A cue, one caption on the screen, has one or two lines of at most 42 characters, as is usual for subtitles. Segmentation has two steps:
+A cue, one caption on the screen, has one or two lines of at most 42 characters, as is usual for subtitles. Segmentation has two
+steps:
 
-1. **Split.** A cue ends with its sentence, before a pause, or when the next word does not fit. In the last case it ends at the last comma
-   or similar mark in its second half, if there is one.
+1. **Split.** A cue ends with its sentence, before a pause, or when the next word does not fit. In the last case it ends at the last
+   comma or similar mark in its second half, if there is one.
 2. **Merge.** A cue spoken in less than a second, such as "Hello!", would disappear before anyone can read it. It is merged with the
    following cue, or else with the preceding one, unless there is a pause between them or the result does not fit.
 
 A cue is displayed until the next one starts, but at most one second after its last word.
 
-Files are untrusted. The reader accepts both formats as programs write them: cues with or without numbers, and with markup and settings,
-which it ignores. Anything else is an error with a line number.
+Files are untrusted. The reader accepts both formats as programs write them: cues with or without numbers, and with markup and
+settings, which it ignores. Anything else is an error with a line number.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Guesses the encoding of text that is not UTF-8, such as CSV files from Excel and from old Mac software.
 
-Such a file does not declare its encoding, and most bytes are valid in most encodings. So the text is decoded with each candidate and
-scored, and the highest score wins. Only characters outside ASCII count. A wrong encoding shows as symbols or capital letters inside words,
-words that mix two scripts, and long runs of accented letters, as when Cyrillic is decoded as Windows-1252.
+Such a file does not declare its encoding, and most bytes are valid in most encodings. So the text is decoded with each candidate
+and scored, and the highest score wins. Only characters outside ASCII count. A wrong encoding shows as symbols or capital letters
+inside words, words that mix two scripts, and long runs of accented letters, as when Cyrillic is decoded as Windows-1252.
 """
 
 from __future__ import annotations

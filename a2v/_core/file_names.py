@@ -1,9 +1,9 @@
 """The names of a batch's files.
 
-The file name of a video is its job's ``name``, or the number of the job in the batch: ``0001.mp4`` is the first. The mask of NAME is
-``NAME.mask.mp4``, and its captions are ``NAME.srt`` and ``NAME.vtt``. The extension follows the container that the job requests from an
-engine, such as WebM; the default is ``.mp4``. Some file systems ignore case or the normalization of accents, so names are compared by
-``name_key``.
+The file name of a video is its job's ``name``, or the number of the job in the batch: ``0001.mp4`` is the first. The mask of NAME
+is ``NAME.mask.mp4``, and its captions are ``NAME.srt`` and ``NAME.vtt``. The extension follows the container that the job requests
+from an engine, such as WebM; the default is ``.mp4``. Some file systems ignore case or the normalization of accents, so names are
+compared by ``name_key``.
 """
 
 from __future__ import annotations
@@ -112,8 +112,8 @@ def assign_paths(
 ) -> Iterator[Path | None]:
     """Yield the path of each job's video.
 
-    An unnamed job keeps the file that an earlier run saved for it, even if the job has another position now. So an unnamed job whose default
-    name is taken by such a file, or by a named job, gets a free number instead.
+    An unnamed job keeps the file that an earlier run saved for it, even if the job has another position now. So an unnamed job
+    whose default name is taken by such a file, or by a named job, gets a free number instead.
 
     Args:
         jobs: The jobs of the batch.

@@ -1,9 +1,9 @@
 """Detects from its first bytes whether a response body is a video, or captions, and decompresses it.
 
 Headers are not reliable: object stores and web servers label videos as ``text/html``, uncompressed files as compressed, and
-error documents as ``video/mp4``. So a body with the signature of a video format is a video, and one that starts like an HTML, XML or JSON
-document is not. For anything else, ``Content-Type`` decides, by a list of accepted types. Captions must start with the signature of
-WebVTT.
+error documents as ``video/mp4``. So a body with the signature of a video format is a video, and one that starts like an HTML, XML
+or JSON document is not. For anything else, ``Content-Type`` decides, by a list of accepted types. Captions must start with the
+signature of WebVTT.
 """
 
 from __future__ import annotations

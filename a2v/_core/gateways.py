@@ -1,4 +1,4 @@
-"""Excerpts of responses for error messages, without secrets. A response may be the API's, a gateway's web page or another API's JSON."""
+"""Excerpts of responses for error messages, without secrets: of the API's, a gateway's web page, or another API's JSON."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ if TYPE_CHECKING:
 _MAX_READ = 16384  # bytes of a body
 _MAX_SHOWN = 200  # characters of its text
 _MARKUP = re.compile(r"(?is)<(script|style)\b.*?(</\1\s*>|\Z)|<!--.*?(-->|\Z)|<[^>]*(>|\Z)")
-# Possible secrets: the user information and query of URLs, and values whose name suggests a secret. Both may be percent-encoded, or part of
-# a JSON string, in which a slash may be `\/` and a quote `\"`. To keep matching linear, no pattern starts with an unbounded part.
+# Possible secrets: the user information and query of URLs, and values whose name suggests a secret. Both may be percent-encoded, or
+# part of a JSON string, in which a slash may be `\/` and a quote `\"`. To keep matching linear, no pattern starts with an unbounded
+# part.
 _URL = re.compile(
     r"""(?ix) (:(?:\\*/){2} | %3a%2f%2f)
     ((?:(?!%[23]f|%23) [^\s/?\#"'<>])* (?:@|%40))?

@@ -57,7 +57,7 @@ def is_lost(error: BaseException) -> bool:
 
 
 def as_a2v_error(error: Exception, job: Job) -> A2VError:
-    """Return the error for a job's outcome. An unexpected exception, such as a bug in a custom transport, becomes its ``__cause__``."""
+    """Return the error for a job's outcome. An unexpected exception, such as a bug of a transport, becomes its ``__cause__``."""
     if isinstance(error, A2VError):
         return error
     unexpected = A2VError(_without_signature(f"unexpected {type(error).__name__}: {error}", job))

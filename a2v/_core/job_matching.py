@@ -1,12 +1,13 @@
 """Matches the jobs of a batch with the journal's rows, so that running a batch again pays for nothing twice.
 
 A job is identified by its submitted values: character or pose, mask, options, and either the full ``audio_url`` without a complete
-signature (``url_signatures.py``) or the text and the voice. Several jobs may be equal, because a user may want the same video twice.
-Equal jobs are matched by ``name`` first and then by order, so that inserting a second job above the first one does not swap their videos.
+signature (``url_signatures.py``) or the text and the voice. Several jobs may be equal, because a user may want the same video
+twice. Equal jobs are matched by ``name`` first and then by order, so that inserting a second job above the first one does not swap
+their videos.
 
-The query of a URL may be a signature that ``url_signatures.py`` does not recognise. So if a new job differs only in the query from a row
-whose job is gone, it may be the same recording with a new signature, or another recording. Only the caller knows, so the batch does not
-start until ``recordings`` is given.
+The query of a URL may be a signature that ``url_signatures.py`` does not recognise. So if a new job differs only in the query from
+a row whose job is gone, it may be the same recording with a new signature, or another recording. Only the caller knows, so the
+batch does not start until ``recordings`` is given.
 """
 
 from __future__ import annotations
@@ -88,8 +89,8 @@ class Matching:
     def other_files(self) -> Mapping[str, JournalRow]:
         """The saved files that are not at the path of a job: rows by the ``name_key`` of their files.
 
-        The jobs of these rows are gone, or have another path now. Names are compared rather than paths, because a folder may have been
-        moved, and has more than one spelling.
+        The jobs of these rows are gone, or have another path now. Names are compared rather than paths, because a folder may have
+        been moved, and has more than one spelling.
         """
         rows = [(match.row, match.path) for match in self.matches if match.row]
         moved = [row for row, path in rows if not path or saved_name(row) != name_key(path.name)]
@@ -127,8 +128,8 @@ def match_jobs(
         jobs: The jobs of the batch.
         rows: The rows of the journal.
         default_paths: The paths of the jobs' videos in a first run.
-        recordings: How to treat a new job that differs only in the query from a row whose job is gone: as the ``"same"`` recording or a
-            ``"new"`` one.
+        recordings: How to treat a new job that differs only in the query from a row whose job is gone: as the ``"same"`` recording
+            or a ``"new"`` one.
 
     Raises:
         AmbiguousJobsError: There are such jobs, and ``recordings`` is ``None``.
@@ -188,7 +189,7 @@ def _without_query(job: Job) -> tuple[object, ...]:
 
 
 def _identities(digests: Sequence[str], found: Mapping[int, JournalRow], rows: Iterable[JournalRow]) -> Iterator[str]:
-    """Yield the key of each job's row: the current one if it has the job's digest, otherwise the digest and the first free number."""
+    """Yield the key of each job's row: the current key if it has the job's digest, else the digest and the first free number."""
     taken = {row.identity for row in rows}
     numbers: defaultdict[str, Iterator[int]] = defaultdict(count)
     for index, digest in enumerate(digests):

@@ -9,9 +9,9 @@
                  │  └→ unknown ┘                   reconciled: its video was found
                  └→ rejected                       the server rejected it
 
-The journal stores the state and raises an error on any other transition. Two rules ensure that nothing is paid for twice: only *pending*
-jobs are submitted, and *unknown*, *failed*, *rejected* and *lost* jobs become pending again only if the caller asks for it
-(``resubmit_unknown``, ``resubmit_failed``).
+The journal stores the state and raises an error on any other transition. Two rules ensure that nothing is paid for twice: only
+*pending* jobs are submitted, and *unknown*, *failed*, *rejected* and *lost* jobs become pending again only if the caller asks for
+it (``resubmit_unknown``, ``resubmit_failed``).
 """
 
 from __future__ import annotations

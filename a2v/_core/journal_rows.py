@@ -9,7 +9,7 @@ from a2v._values.jobs import Job, JobState, JournalEntry
 
 @frozen
 class ErrorRecord:
-    """An error as a journal stores it: without its class, which ``job_errors.rejection_from`` derives from the HTTP status and code.
+    """An error as a journal stores it, without its class: ``job_errors.rejection_from`` derives it from the HTTP status and code.
 
     Attributes:
         message: The message, without secrets.
@@ -27,7 +27,8 @@ class JournalRow:
     """The journal's record of one job.
 
     Attributes:
-        identity: The key of the row, ``DIGEST-NUMBER``: the digest of the submitted values, and a number that distinguishes equal jobs.
+        identity: The key of the row, ``DIGEST-NUMBER``: the digest of the submitted values, and a number that distinguishes equal
+            jobs.
         place: The position of the job in the last run, from 0; ``None`` if that run did not include the job.
         job: The job; its ``audio_url`` has no query.
         state: The state of the job.
@@ -38,8 +39,8 @@ class JournalRow:
         sha256: The SHA-256 of the complete file, in hexadecimal; ``None`` until the file is on disk.
         path: The path of the saved video, if it was saved.
         reported: Whether the caller has processed the outcome.
-        speech: The URL of the speech made from the job's text, until the video is submitted. Empty: the request for the speech is in flight
-            or has an unknown outcome. ``None``: there is no speech.
+        speech: The URL of the speech made from the job's text, until the video is submitted. Empty: the request for the speech is
+            in flight or has an unknown outcome. ``None``: there is no speech.
     """
 
     identity: str

@@ -1,38 +1,37 @@
-"""The rate limiter: how many requests a client may send, and when.
+"""The rate limiter of a client: when it may send each request.
 
-It is pure: no clock, no I/O. ``now`` is any steady clock in seconds, the same in each call. A driver does this for *every*
-request, including retries::
+It is a pure state machine, without a clock or I/O. ``now`` is the time in seconds by any monotonic clock, always the same one. A
+driver does this for *every* request, including retries::
 
     delay = limiter.delay(now, RequestKind.SUBMIT)  # 0.0: now; inf: ask again after the next response
     reservation = limiter.acquire(now)  # right before sending, without an await since delay() returned 0.0
     # ... and then exactly one of these, whatever happens:
     limiter.release(reservation, now, headers)  # a response; good=False for HTTP 4xx and 5xx
     limiter.release(reservation, now)  # no response: an error, a timeout, a cancellation
-    seconds = limiter.throttled(reservation, now, headers)  # HTTP 429 or code 1009: nothing is sent for so long
-    limiter.unavailable(reservation, now, headers)  # HTTP 503: nothing is sent for as long as Retry-After asks
+    seconds = limiter.throttled(reservation, now, headers)  # HTTP 429 or code 1009: nothing is sent for this long
+    limiter.unavailable(reservation, now, headers)  # HTTP 503: nothing is sent until Retry-After
 
-**Own log.** The server may count in fixed windows, in a sliding window, or with a token bucket, and does not say which. At
-most ``limit`` requests within any minute satisfies all three, so the limiter logs when each request of the last minute
-ended: the server counted it no later than that. Requests in flight count as well.
+**Own log.** The server may use fixed windows, a sliding window or a token bucket, and does not say which. Sending at
+most ``limit`` requests within any minute satisfies all three. So the limiter logs when each request of the last minute
+ended: the server counted it no later than that. Requests in flight count too.
 
-**The server's count.** The log alone would suffice if no other client used the token. ``X-Ratelimit-Left`` shows when others
-use it too: it is then lower than the log explains. Only the newest request's headers count, because responses may arrive in
-any order.
+**The server's count.** The log would suffice if no other client used the token. If others do, ``X-Ratelimit-Left`` is lower than
+the log explains. Only the headers of the newest request count, because responses may arrive in any order.
 
-**Other clients.** The headers show how much all clients use, but not how many there are. So each client keeps an estimate of
-that number (``_clients``), and sends polls at that fraction of the limit, at slightly random intervals. The estimate rises
-while the server's count is used up faster than the limit allows, and most after a 429; it falls while some is left over. All
+**Other clients.** The headers show how much all clients use, but not how many there are. So each client estimates
+their number (``_clients``), and spaces its polls for an equal share of the limit, with some jitter. The estimate rises
+while the clients use up the limit too fast, most of all after a 429, and falls while some of the limit is left over. All
 clients see the same count, so their estimates rise and fall together. They also drift slowly towards one common value, so
-estimates that started apart become equal, and with them the shares. Intervals are longer while little is left, and shorter
-while much is. No client sends a burst when the window is reset. Estimating the share from a client's own requests instead
-would preserve any share, however unfair; halving the rate of those that get a 429 would make shares random.
+different estimates converge, and with them the shares. Intervals are longer while few requests are left in the window, and shorter
+while many are. No client sends a burst when the window is reset. Estimating the share from a client's own requests instead
+would preserve any share, however unfair; halving the rate after a 429 would make shares random.
 
-**Spreading.** Sending everything at once would make the next request wait for up to a minute. So each kind of request may
-use a share of the minute as a burst (``_BURST``), and is spread over the rest of the minute beyond that. Polls have the
-smallest share and calls the largest, so polls leave room for submissions, and both for calls.
+**Spreading.** If everything were sent at once, the next request might have to wait for a minute. So each kind of request may
+use part of the limit as a burst (``_BURST``), and requests beyond that are spread over the rest of the minute. Polls have the
+smallest burst and calls the largest, so polls leave room for submissions, and both leave room for calls.
 
-Invariants: a reservation is in flight until it is released or older than ``abandon_after``, then in the log for a minute;
-while both together reach the limit, no request is allowed. Until the first response, one request is sent at a time.
+Invariants: a reservation is in flight until it is released or older than ``abandon_after``, and then in the log for a minute.
+While both together reach the limit, no request is allowed. Until the first response, one request is sent at a time.
 """
 
 from __future__ import annotations
@@ -57,40 +56,36 @@ if TYPE_CHECKING:
 DEFAULT_LIMIT = 30
 """The hosted service's limit: requests per minute."""
 
-_WINDOW = 60.0
-# Seconds. Clocks run at slightly different speeds, and a cancelled request may arrive after it was released.
-_MARGIN = 0.5
-# Seconds, or intervals between requests if that is longer, for which others are expected to continue to use the token.
+_WINDOW = 60.0  # seconds
+_MARGIN = 0.5  # seconds; clocks run at slightly different speeds, and a cancelled request may arrive after its release
+# After the last sign of other clients, they are assumed to be active for this many seconds or own intervals, whichever is longer.
 _SHARED_MEMORY = 2 * _WINDOW
 _SHARED_INTERVALS = 3
-# Seconds after the last 429 until the next one counts as the first: the client was idle meanwhile, so it may know nothing new.
-_THROTTLED_MEMORY = 300.0
-# Seconds. Date and X-Ratelimit-Reset are whole seconds, so their difference may be one short.
-_ROUNDING = 1.0
-# The estimate of the number of clients. These values were chosen with benchmarks/polling.py.
-_TARGET = 0.97  # the share of the limit that all clients together are to use
-_GAIN = 1.5  # the exponent of the correction that a minute of observation makes
-_MIN_AGE = 8.0  # seconds of the server's window before it says how fast the clients send
-_PRIOR = 15.0  # seconds of use at the target that are added to each observation, so that short ones count less
-_MAX_USE = 8.0  # the highest use of the limit that is believed
-_THROTTLED_USE = 1.5  # the use of the limit that a 429 shows at least
+_THROTTLED_MEMORY = 300.0  # seconds after a 429; a later 429 starts a new series, because the client was idle
+_ROUNDING = 1.0  # seconds; Date and X-Ratelimit-Reset are whole seconds, so their difference may be one second short
+# The estimate of the number of clients. The values were chosen with benchmarks/polling.py. Use is in multiples of the limit.
+_TARGET_USE = 0.97  # of all clients together
+_GAIN = 1.5  # exponent of the correction per minute of observation
+_MIN_AGE = 8.0  # seconds; a younger window does not show how fast the clients send
+_PRIOR = 15.0  # seconds of use at the target that are added to each observation, so that short observations count less
+_MAX_USE = 8.0  # a higher use is capped
+_THROTTLED_USE = 1.5  # minimum use after a 429
 _MAX_CLIENTS = 200.0
 _MAX_INTERVAL = 240.0  # seconds
-_COMMON_CLIENTS = 6.0  # what estimates drift to, and the minutes that it takes for those above it and for those below
-_DRIFT_DOWN, _DRIFT_UP = 5.0, 10.0
-_SMOOTHING = 20.0  # seconds of the window at the target that are added to what is left of it
-_JITTER = 0.2  # the width of the random share of intervals
-# Responses and seconds after which a token bucket is recognised and its refill is accounted for, and the missing tokens that
-# show other clients. Latency and rounding explain up to two.
+_COMMON_CLIENTS = 6.0  # the value that estimates drift to ...
+_DRIFT_DOWN, _DRIFT_UP = 5.0, 10.0  # ... and the time constants for higher and lower estimates, in minutes
+_SMOOTHING = 20.0  # seconds of the window at the target that are added to the rest of the window
+_JITTER = 0.2  # total width of the random part of an interval, relative to the interval
+# To recognise a token bucket: consecutive matching responses, seconds between two checks, and missing tokens that prove other
+# clients. Latency and rounding explain up to two.
 _BUCKET_RESPONSES, _BUCKET_PERIOD, _BUCKET_MISSING = 3, 45.0, 3
 MAX_IN_FLIGHT = 50
-"""Requests of a client in flight. Limits the open connections in place of the pool, which downloads share and which must not
-make them wait."""
-# Seconds. Shorter delays than a clock's resolution never pass.
-_EPSILON = 1e-6
+"""Maximum number of a client's requests in flight. It limits the open connections instead of the pool, which also serves downloads
+and must not delay them."""
+_EPSILON = 1e-6  # seconds; a delay below the resolution of a clock would never pass
 
-_MAX_PAUSE = 120.0  # seconds, however long a response asks to wait
-_FIRST_PAUSE = 2.0  # seconds, after a 429 that does not say how long to wait; doubled after each further one
+_MAX_PAUSE = 120.0  # seconds, even if a response asks for longer
+_FIRST_PAUSE = 2.0  # seconds after a 429 without a delay; doubled for each further one
 _MAX_RETRY_AFTER = 365 * 86_400.0  # seconds; some servers send thousands of digits
 _SECONDS = re.compile(r"\d+(\.\d*)?", re.ASCII)
 
@@ -110,13 +105,13 @@ class RequestKind(StrEnum):
 
 @frozen(eq=False, repr=False, kw_only=True)
 class Pace(Value):
-    """How fast a client may send requests at this moment.
+    """How fast a client can send requests at the moment.
 
     Attributes:
-        limit: Requests per minute that the server allows, as far as is known; ``None``: no limit.
-        left: Requests that may still be sent in the current minute; ``None``: no limit.
+        limit: Requests per minute that the server allows, as far as known; ``None``: no limit.
+        left: Requests that can still be sent in the current minute; ``None``: no limit.
         next_in: Seconds until the next request is sent; ``None``: no request is waiting.
-        failing_for: Seconds since the first of the failures after the last successful request; ``None``: the last one succeeded.
+        failing_for: Seconds since the first failure after the last successful request; ``None``: the last request succeeded.
     """
 
     limit: int | None
@@ -125,9 +120,9 @@ class Pace(Value):
     failing_for: float | None = None
 
 
-# The intervals of requests if other clients use the token too, as a multiple of an equal share's. Calls wait for nobody.
-_YIELD = {RequestKind.CALL: 0.0, RequestKind.SUBMIT: 1 / 3, RequestKind.GET: 1.0, RequestKind.LIST: 1.1}
-# The share of a window that may be used at once. Requests beyond it are spread over the rest of the window.
+# The interval between requests if other clients use the token, in multiples of the interval at an equal share. Calls do not wait.
+_SHARED_INTERVAL = {RequestKind.CALL: 0.0, RequestKind.SUBMIT: 1 / 3, RequestKind.GET: 1.0, RequestKind.LIST: 1.1}
+# The fraction of a window's requests that may be sent at once. Requests beyond it are spread over the rest of the window.
 _BURST = {RequestKind.CALL: 1.0, RequestKind.SUBMIT: 0.8, RequestKind.GET: 1 / 3, RequestKind.LIST: 1 / 3}
 
 
@@ -137,14 +132,15 @@ class RateLimiter:
     Args:
         limit: Requests per minute until a response reports the server's limit; ``None``: no limit.
         ceiling: Upper bound of the limit, whatever responses report; ``None``: no bound.
-        abandon_after: Seconds after which a reservation counts as released, because an event loop that is closed in the
-            middle of a request cannot release it.
-        jitter: Returns numbers in [0, 1), so that several throttled clients do not send again together.
+        abandon_after: Seconds after which a reservation counts as released: an event loop that is closed during a request
+            cannot release it. Infinite by default.
+        jitter: Returns random numbers in [0, 1), so that throttled clients do not resume at the same time.
 
     Attributes:
         limit: Requests per minute; ``None``: no limit.
-        reported: The limit that a response has reported to this client or another one, without the upper bound.
-        max_in_flight: Requests in flight.
+        reported: The limit that a response reported to this client or another one, regardless of ``ceiling``; ``None`` if there was
+            none.
+        max_in_flight: Maximum number of requests in flight.
     """
 
     def __init__(
@@ -158,38 +154,40 @@ class RateLimiter:
         self._ceiling = math.inf if ceiling is None else ceiling
         self.limit: int | None = ceiling if limit is None else self._capped(limit)
         self.reported: int | None = None
-        # The limit to use if the server turns out to have one and does not report it.
+        # Used if the server turns out to have a limit but does not report it.
         self._assumed_limit = self._capped(limit or DEFAULT_LIMIT)
         self.max_in_flight: float = MAX_IN_FLIGHT
         self._abandon_after = abandon_after
         self._jitter = jitter
-        # Reservations are numbers that grow. When each one in flight was acquired.
+        # Reservations are increasing numbers. Those in flight, with the times at which they were acquired.
         self._last_reservation = 0
         self._in_flight: dict[int, float] = {}
         # When each request of the last window ended.
         self._log: deque[float] = deque()
         self._last_sent = -math.inf
-        # After a 429 or 503: nothing is sent until then. How many requests in a row were throttled.
+        # Nothing is sent before this time, after a 429 or 503. And the length of the current series of 429s.
         self._paused_until = -math.inf
         self._throttled_count = 0
         self._throttled_at = -math.inf
         # The first 429 after the last success.
         self._throttled_since: float | None = None
-        # The server's window according to the newest response, and the reservation of that one.
+        # The reservation of the newest response, and the server's window according to that response.
         self._newest_response = 0
         self._left: int | None = None
         self._resets_at = -math.inf
-        # Whether any response has reported a limit or its absence, and when one last showed other users of the token.
+        # Whether a response has shown the limit, or that there is none; and when a response last showed that other clients use the
+        # token.
         self._is_limit_known = False
         self._others_seen_at = -math.inf
         # The estimated number of clients with equal shares, and when it was last updated.
         self._clients: float = 1.0
         self._estimated_at: float | None = None
-        # Seconds per request of what is left of the server's window; 0.0: no other clients. And the random factor of the next interval.
+        # The rest of the server's window divided by its remaining requests; 0.0: no other clients. And the random factor of the
+        # next interval.
         self._seconds_per_request: float = 0.0
         self._interval_factor: float = 1.0
-        # How many responses in a row looked like those of a token bucket; the time, the tokens and the reservation of an
-        # earlier one.
+        # The number of consecutive responses that are consistent with a token bucket; and the time, tokens and reservation at the
+        # last check.
         self._bucket_responses: int = 0
         self._bucket_checked: tuple[float, float, int] | None = None
 
@@ -199,7 +197,7 @@ class RateLimiter:
         return len(self._in_flight)
 
     def left(self, now: float) -> int | None:
-        """Return how many requests may be sent in the next minute, as far as is known; ``None``: no limit."""
+        """Return how many requests can still be sent in the current minute, as far as known; ``None``: no limit."""
         self._expire(now)
         if self.limit is None:
             return None
@@ -210,7 +208,7 @@ class RateLimiter:
         """Return how long a request of this kind has to wait.
 
         Returns:
-            Seconds; 0.0: it may be sent now; infinity: not before a request in flight has ended.
+            Seconds; 0.0: send it now; infinity: wait until a request in flight has ended.
         """
         self._expire(now)
         pause, delay = self._paused_until - now, self._window_delay(now)
@@ -257,13 +255,13 @@ class RateLimiter:
             self.limit = self._capped(self._assumed_limit if self.limit is None else self.limit)
 
     def expect(self, limit: int | None) -> None:
-        """Use a limit that another client has learned, if it is higher, until a response reports it."""
+        """Use the limit that another client has learned, if it is higher, until a response to this client reports one."""
         if not self._is_limit_known and limit is not None and self.limit is not None:
             self.limit = self._capped(max(limit, self.limit))
             self.reported = max(limit, self.reported or 0)
 
     def cancel(self, reservation: int) -> None:
-        """Return a reservation that was not used: nothing has been sent."""
+        """Return a reservation without counting it: nothing was sent."""
         if self._in_flight.pop(reservation, None) is not None and self._left is not None:
             self._left += 1
 
@@ -297,7 +295,7 @@ class RateLimiter:
         if asked is None:
             pause = min(_FIRST_PAUSE * doublings, _WINDOW)
         else:
-            # The minimum is for servers that always answer "0": they would get a request per second forever.
+            # The minimum is for servers that always ask for 0 s: they would otherwise get a request per second forever.
             pause = max(min(asked, _MAX_PAUSE), min(doublings, _WINDOW))
         # Each client resumes at a random time of its own interval.
         self._pause(pause, now, spread=min(self._interval, _WINDOW) / 2 if self._seconds_per_request else 0.0)
@@ -317,7 +315,7 @@ class RateLimiter:
             self._pause(min(asked, _MAX_PAUSE), now)
 
     def _pause(self, pause: float, now: float, spread: float = 0.0) -> None:
-        """Send nothing for ``pause`` seconds and a random share more, so that several clients do not return together."""
+        """Send nothing for ``pause`` seconds, plus jitter of up to 1 s, 10 % and ``spread`` s, so that clients do not resume together."""
         self._paused_until = max(self._paused_until, now + pause + self._jitter() * (1 + pause / 10 + spread))
 
     def _capped(self, limit: int) -> int:
@@ -334,7 +332,7 @@ class RateLimiter:
             self._left = None
 
     def _window_delay(self, now: float) -> float:
-        """Return the seconds until both windows, the own log and the server's, have room."""
+        """Return the seconds until both the own log and the server's window have room."""
         in_flight = len(self._in_flight)
         if in_flight >= self.max_in_flight:
             return math.inf
@@ -348,7 +346,7 @@ class RateLimiter:
         return delay
 
     def _must_wait_for_responses(self, now: float, in_flight: int, limit: int) -> bool:
-        """Whether to wait for a response first, because it may show that other users took the rest of the window."""
+        """Whether to wait for a response first, because it may show that other clients have used the rest of the window."""
         if not self._is_limit_known or 3 * in_flight >= limit:
             return True
         return self._is_shared(now) and (self._left is None or self._left <= 2 * in_flight)
@@ -358,7 +356,7 @@ class RateLimiter:
 
     @property
     def _interval(self) -> float:
-        """The seconds between requests of one of several clients with equal shares."""
+        """The seconds between requests at an equal share of the limit."""
         return self._clients * _WINDOW / (self.limit or self._assumed_limit)
 
     def _log_delay(self, now: float, limit: int) -> float:
@@ -368,12 +366,12 @@ class RateLimiter:
         return self._log[excess] + _WINDOW + _MARGIN - now if excess < len(self._log) else math.inf
 
     def _spread_delay(self, now: float, kind: RequestKind) -> float:
-        """Return the seconds until a request beyond the burst of its kind is to be sent."""
+        """Return the seconds by which a request beyond the burst of its kind is delayed; 0 or less: no delay."""
         if self.limit is None:
             return 0.0
         if self._seconds_per_request and self._is_shared(now):
             per_request = _WINDOW / self.limit if self._left is None else self._seconds_per_request
-            interval = _YIELD[kind] * self._clients * per_request * self._interval_factor
+            interval = _SHARED_INTERVAL[kind] * self._clients * per_request * self._interval_factor
             return self._last_sent + min(interval, _MAX_INTERVAL) - now
         left = self.limit - len(self._in_flight) - len(self._log)
         frees_at = self._log[0] + _WINDOW + _MARGIN if self._log else now
@@ -382,7 +380,7 @@ class RateLimiter:
             interval = max(interval, (frees_at - now) / (left + 1))
         if self._left is not None and self._is_shared(now):
             left = min(left, self._left)
-            # A sliding window resets all the time, so without a minimum the last places would be used at once.
+            # A sliding window resets continuously, so without a minimum the last requests would be used up at once.
             interval = max(interval, max(self._resets_at - now, _WINDOW / 5) / max(self._left, 1))
         if self.limit - left < _BURST[kind] * self.limit:
             return 0.0
@@ -415,15 +413,15 @@ class RateLimiter:
             self._others_seen_at = now
         self._estimate_clients(now, self.limit, left, reset, throttled=throttled)
         self._left = int(left) - len(self._in_flight)
-        # Without a reset in the future, the own log has to do.
+        # If the response has no reset time in the future, only the own log counts.
         self._resets_at = now if reset is None else now + min(reset, _WINDOW) + _ROUNDING
 
     def _shows_others(self, now: float, limit: int, left: float, reset: float | None) -> bool:
-        """Whether a response shows requests of other clients, because less is left than this client's requests explain."""
+        """Whether a response shows requests of other clients: fewer are left than this client's requests explain."""
         if left < limit - len(self._in_flight) - len(self._log):
             return True
-        # The refill of a token bucket may make up for the requests of others, if they are few. It shows how many tokens are
-        # missing in a second way: the time until it is full.
+        # The refill of a token bucket may hide the requests of others, if they are few. But the reset time, when the bucket will be
+        # full, also shows how many tokens are missing.
         per_token = _WINDOW / limit
         is_bucket = reset is not None and abs(reset - (limit - left) * per_token) <= per_token + _ROUNDING + _MARGIN
         self._bucket_responses = self._bucket_responses + 1 if is_bucket else 0
@@ -437,7 +435,7 @@ class RateLimiter:
         return checked[1] + (now - checked[0]) / per_token - own - left >= _BUCKET_MISSING
 
     def _estimate_clients(self, now: float, limit: int, left: float, reset: float | None, *, throttled: bool) -> None:
-        """Update the number of clients by how fast all of them together have used the server's window so far."""
+        """Update the estimated number of clients from how fast all of them together have used the server's window so far."""
         if not self._is_shared(now):
             self._clients, self._estimated_at, self._seconds_per_request = 1.0, None, 0.0
             return
@@ -447,16 +445,16 @@ class RateLimiter:
             return
         used = 1 - min(max(left / limit, 0.0), 1.0)
         self._seconds_per_request = (until_reset + _SMOOTHING) / (limit * (1 - used + _SMOOTHING / _WINDOW))
-        # Of a sliding window this is the age of its first request, so both kinds are read in the same way.
+        # For a sliding window, this is the age of its first request, so both kinds of windows are handled in the same way.
         age = max(0.0, _WINDOW - until_reset)
         if age < _MIN_AGE and used < 1 / 2:
             return
-        use = (used * _WINDOW + _TARGET * _PRIOR) / (age + _PRIOR)
+        use = (used * _WINDOW + _TARGET_USE * _PRIOR) / (age + _PRIOR)
         if throttled:
             use = max(use, _THROTTLED_USE)
         minutes = 1.0 if self._estimated_at is None else min(1.0, (now - self._estimated_at) / _WINDOW)
         self._estimated_at = now
-        estimate = math.log(self._clients) + _GAIN * minutes * math.log(min(use, _MAX_USE) / _TARGET)
+        estimate = math.log(self._clients) + _GAIN * minutes * math.log(min(use, _MAX_USE) / _TARGET_USE)
         drift = _DRIFT_DOWN if self._clients > _COMMON_CLIENTS else _DRIFT_UP
         estimate += (math.log(_COMMON_CLIENTS) - estimate) * (1 - math.exp(-minutes / drift))
         self._clients = min(max(math.exp(estimate), 1.0), _MAX_CLIENTS)
@@ -469,7 +467,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
         headers: A response's headers, names in lower case.
 
     Returns:
-        Seconds, of which a reset counts as 1 to 120; ``None`` if the response does not say.
+        Seconds; the time until a reset is clamped to 1 to 120. ``None`` if the response has neither header.
     """
     reset, asked = reset_in(headers), asked_to_wait(headers)
     times = [] if asked is None else [asked]
@@ -498,12 +496,12 @@ def asked_to_wait(headers: Mapping[str, str]) -> float | None:
 
 
 def file_pause(status: int, headers: Mapping[str, str], tries: int) -> float:
-    """Return the seconds to wait before a file is requested again. Storage has rate limits too, but no headers about them.
+    """Return the seconds to wait before requesting a file again. Storage hosts have rate limits too, but no headers about them.
 
     Args:
         status: The response's HTTP status.
         headers: Its headers, names in lower case.
-        tries: The number of earlier retries.
+        tries: The number of retries so far.
 
     Returns:
         Seconds, at most 120; 0.0 if the response does not ask to wait.

@@ -301,8 +301,8 @@ async def test_a_reservation_that_a_failing_store_has_written_is_returned() -> N
     await member.sync()
     await member.sync()
     await other.sync()
-    assert other.log.unsettled() == []
-    assert member.log.unsettled() == []
+    assert other.log.in_flight() == []
+    assert member.log.in_flight() == []
 
 
 async def test_a_request_that_ended_while_the_store_failed_is_settled() -> None:
@@ -318,7 +318,7 @@ async def test_a_request_that_ended_while_the_store_failed_is_settled() -> None:
     await member.sync()
     await member.sync()
     assert member.log.has_sent(number)
-    assert member.log.unsettled() == []
+    assert member.log.in_flight() == []
 
 
 async def test_a_request_in_flight_survives_a_failure_of_the_store() -> None:
@@ -333,7 +333,7 @@ async def test_a_request_in_flight_survives_a_failure_of_the_store() -> None:
     await anyio.sleep(60)
     await member.sync()
     await member.sync()
-    assert member.log.unsettled() == [number]
+    assert member.log.in_flight() == [number]
 
 
 async def test_without_a_thread_the_store_is_tried_again_later(monkeypatch) -> None:

@@ -607,7 +607,7 @@ class SharedAccount:
         for number, send in self._sends.items():
             if not self.log.has_sent(number):
                 facts.append(["sent", number, min(send.at, now), send.ended_at and min(send.ended_at, now)])
-        for number in self.log.unsettled():
+        for number in self.log.in_flight():
             # The store failed after it had written a ``send``, or before it could write the end.
             if number not in self._sends:
                 facts.append(end_fact(number, account_log.UNUSED))
