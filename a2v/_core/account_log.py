@@ -379,7 +379,7 @@ class AccountLog:
             self.followed_elsewhere.append(video_id)
         self._followers.setdefault(video_id, set()).add(member_id)
         if known:
-            self.scheduler.add_known(video_id, known)
+            self.scheduler.import_state(video_id, known)
         self.scheduler.add(video_id, at, since=since)
         self.scheduler.resume({video_id: None})
 

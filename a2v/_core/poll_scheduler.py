@@ -1,7 +1,7 @@
 """The poll scheduler of a client: which request is sent next, and which snapshots its subscribers get.
 
-It is pure: no clock, no I/O. ``now`` is a steady clock in seconds, the one that the rate limiter gets. A driver keeps its
-waiting submissions and calls in two first-in-first-out queues, and does this::
+It is a pure state machine, without a clock or I/O. ``now`` is the time in seconds by the monotonic clock that the rate limiter uses
+too. A driver keeps its waiting submissions and calls in two FIFO queues, and does this::
 
     scheduled = scheduler.next(now, limiter, submits=len(submits), calls=len(calls))
     # None: nothing to send until something changes (a waiter comes or goes, a response arrives).
@@ -15,33 +15,33 @@ waiting submissions and calls in two first-in-first-out queues, and does this::
     events = scheduler.failed(scheduled, error, now, final=...)
     scheduler.abandoned(scheduled)  # cancelled, or never sent
 
-``add`` a video for its first subscriber and ``discard`` it after the last one leaves. Videos that have ended are discarded
-automatically. ``observe`` also takes snapshots from other requests, such as ``videos.get``.
+``add`` a video for its first subscriber, and ``discard`` it after the last one leaves. Videos that have ended are discarded
+automatically. ``observe`` also accepts snapshots from other requests, such as ``videos.get``.
 
-**Which poll is next.** The interval between polls of a video grows with its age (``poll_interval``), and the most overdue
+**Priority.** The interval between polls of a video grows with its age (``poll_interval``). The most overdue
 video is polled first: the one with the highest ratio of the time since its last snapshot to its interval. These ratios
-change with time and at different rates, so no heap can keep videos in this order, and computing all of them for each
-request would be slow with thousands of videos. But among videos whose intervals are about equal, the order by ratio is the
-order by last snapshot. So videos are kept in *age buckets*, one for each 10 % that the interval grows, each a heap by last
-snapshot. Only the heads of the buckets, a few dozen, are compared.
+grow at different rates, so a heap cannot keep videos in this order, and computing all ratios for each
+request would be slow with thousands of videos. But among videos with about equal intervals, the order by ratio is the
+order by last snapshot. So videos are kept in *age buckets*, one for each 10 % of growth of the interval, and each bucket is a heap
+by last snapshot. Only the first video of each bucket, a few dozen in all, is compared.
 
-**Queue head and followers.** Servers start videos roughly in the order of their submission. So while the *queue head*, the
-earliest submission known to be pending, is still pending, the later ones (its *followers*) are assumed to be pending too
-and are not polled. When the head has started, or is discarded, the next follower takes its place. A video that was
-overtaken, because a later submission was seen to have started, is never a follower. The assumption may be wrong for a
-server with another order. Therefore every third poll verifies the video that was polled least recently, but at most one
-poll in 6 s (``_VERIFY_INTERVAL``) does. So once its own interval has passed, each of n followed videos is polled within
+**Queue head and followers.** Servers start videos roughly in the order of submission. So while the *queue head*, the
+earliest submission known to be pending, is still pending, later submissions (its *followers*) are assumed to be pending too
+and are not polled. When the head starts, or is discarded, the next follower becomes the head. A video that was
+overtaken, because a later submission has started, is never a follower. The assumption may be wrong if a
+server uses another order. So every third poll, but at most one every 6 s (``_VERIFY_INTERVAL``), verifies the least recently
+polled video. Thus, once its own interval has passed, each of n followed videos is polled within
 3n polls or 6n seconds, whichever is longer.
 
-**video.list** shows all videos in one request, so it replaces GETs when at least two videos are awaited. Videos that it
-does not show are polled one by one. If it fails, GETs take over for a while.
+**video.list** returns all videos in one request, so it replaces GETs when at least two videos are awaited. Videos that are missing
+in the list are polled one by one. If it fails, GETs replace it for a while.
 
-**Pausing.** A consumer that is busy costs no requests: a video that becomes due while it is not awaited is paused, with
-everything known about it, until ``resume``. Discarding and adding it again would lose its age, and polling would start
-from the shortest interval each time.
+**Pausing.** A busy consumer costs no requests: a video that becomes due while no consumer awaits it is paused, and keeps its
+state until ``resume``. If it were discarded and added again, it would lose its age, and polling would restart
+at the shortest interval each time.
 
-Invariants: a video is in exactly one queue, the followers or an age bucket, and in ``_by_last_poll``, unless a GET for it is
-in flight or it is paused: then it is in none. At most one LIST, and one GET for each video, is in flight. ``observe`` is
+Invariants: a video is in ``_by_last_poll`` and in exactly one of the followers and the age buckets, unless a GET for it is
+in flight or it is paused: then it is in none of them. At most one LIST, and one GET per video, is in flight. ``observe`` is
 the only place that decides whether a snapshot is a change.
 """
 
@@ -63,35 +63,35 @@ if TYPE_CHECKING:
     from a2v._core.rate_limiter import RateLimiter
 
 PollEvent = tuple[str, Video | A2VError]
-"""A video's id and a changed snapshot, or the error that ends its polling."""
+"""The id of a video, and a changed snapshot or the error that ends its polling."""
 
 MAX_OUTAGE = 600.0
-"""Seconds without a usable response after which the polling of a video ends."""
+"""Seconds without a usable response after which a video is no longer polled."""
 
-_MAX_PROPAGATION = 120.0  # seconds after a submission during which a server may answer 404
-_MAX_POLLS_WITHOUT_URL = 5  # of a finished video
-_POLL_EVERY = 10  # while submissions wait, at least one of 10 requests may be a poll
-_VERIFY_EVERY = 3  # one of 3 polls verifies the video that was polled least recently
+_MAX_PROPAGATION = 120.0  # seconds after a submission during which a 404 is not an error
+_MAX_POLLS_WITHOUT_URL = 5  # polls of a finished video that has no URL yet
+_POLL_EVERY = 10  # requests; while submissions wait, one of these may be a poll
+_VERIFY_EVERY = 3  # polls; one of these verifies the least recently polled video
 _VERIFY_INTERVAL = 6.0  # minimum seconds between two verifications
-_MIN_FAILURES = 5  # consecutive failed polls before a single video is given up
-_OUTAGE_MEMORY = 300.0  # seconds without a failed poll after which the next failure counts as a new outage
+_MIN_FAILURES = 5  # consecutive failed polls before the polling of a single video ends
+_OUTAGE_MEMORY = 300.0  # seconds without a failed poll after which a failure starts a new outage
 _LIST_RETRY = 60.0
-"""Seconds until the next ``video.list`` after a 404 or another refusal, if it has worked before; doubled each time."""
+"""Seconds until the next ``video.list`` after a 404 or another rejection, if a list has succeeded before; doubled each time."""
 _LIST_RETRY_UNKNOWN = 900.0
-"""The same if it has never worked, so the server probably does not have it."""
+"""The same if no list has succeeded, so the server probably lacks ``video.list``."""
 _MAX_LIST_RETRY = 4 * 3600.0
-"""Their maximum."""
-_EPSILON = 1e-6  # seconds; shorter delays than a clock's resolution never pass
+"""Maximum of both, in seconds."""
+_EPSILON = 1e-6  # seconds; a delay below the resolution of a clock would never pass
 _BEFORE_ALL = (-math.inf, 0)
-# The attributes of an entry that do not depend on the scheduler.
-_KNOWN = (
+# The attributes of an entry that another scheduler can take over.
+_TRANSFERABLE = (
     "added_at", "age_counts_from", "observed_at", "polled_at", "pending", "pending_at", "failures", "failing_since",
     "polls_without_url",
 )  # fmt: skip
 
 
 def poll_interval(age: float) -> float:
-    """Return the seconds between polls of a video that has been in progress for ``age`` seconds: 0.5 to 60."""
+    """Return the seconds between polls of a video that is ``age`` seconds old: 0.5 to 60."""
     return max(0.5, min(age / 3, math.sqrt(max(age, 0.0) / 2), 60.0))
 
 
@@ -99,9 +99,9 @@ class ScheduledRequest(NamedTuple):
     """A request and when to send it.
 
     Attributes:
-        kind: What it is for.
-        at: The earliest time to send it.
-        video_id: The video, for a ``GET``.
+        kind: The purpose of the request.
+        at: The earliest time to send it, in seconds.
+        video_id: The video to poll, for a ``GET``; ``None`` for other kinds.
     """
 
     kind: RequestKind
@@ -115,42 +115,42 @@ class _Entry:
 
     video_id: str
     added_at: float
-    number: int  # counts the entries
-    # The video's age is counted from here: its submission, later the last time at which it was known to be pending.
+    number: int  # a serial number, in the order of adding
+    # Start of the video's age: its submission, later the last time at which it was known to be pending.
     age_counts_from: float
-    # The time of its last snapshot, or as of which its status was inferred.
+    # The time of the last snapshot, or the time for which the status was inferred.
     observed_at: float
-    # The time of its last poll.
+    # The time of the last poll.
     polled_at: float
+    # Seconds between polls, as of the last time it was put into a bucket.
     poll_interval: float
-    # Its place among the submissions of this client: the time, and a number that tells equal times apart.
+    # Position in the order of submission: the time, and a number that distinguishes equal times.
     order: tuple[float, int]
     snapshot: Video | None = None
     pending: bool = True
-    # When it was last known to be pending.
+    # The last time at which it was known to be pending.
     pending_at: float = -math.inf
     queue: _Queue | None = None
     paused: bool = False
-    # When the GET in flight was sent.
+    # When the GET in flight was sent; `None` if none is.
     requested_at: float | None = None
-    # Consecutive failed polls.
+    # The number of consecutive failed polls, and the time of the first of them.
     failures: int = 0
-    # The time of the first of them.
     failing_since: float = 0.0
     polls_without_url: int = 0
 
     @property
     def submitted_at(self) -> float:
-        """When this client submitted it; ``-inf`` if it was picked up by id, so it comes before all submissions."""
+        """When this client submitted it; ``-inf`` if it was picked up by id: then it precedes all submissions."""
         return self.order[0]
 
 
 class _Queue:
-    """A heap of entries with removal. An entry is in it at most once; putting it again moves it."""
+    """A priority queue with removal (lazy deletion). It contains an entry at most once; putting the entry again moves it."""
 
     def __init__(self) -> None:
         self._heap: list[tuple[tuple[float, ...], int, _Entry]] = []
-        # Removing an item from the middle of a heap is slow, so stale items stay until they come up.
+        # Removing an item from the middle of a heap is slow, so stale items stay until they reach the top.
         self._valid: dict[str, int] = {}
         self._count = 0
 
@@ -165,7 +165,7 @@ class _Queue:
         self._valid.pop(entry.video_id, None)
 
     def _compact(self) -> None:
-        """Drop stale items. A video that is pending for days is moved with each poll, and its old items would pile up."""
+        """Drop stale items. Each poll moves a video, so a video that is pending for days would leave many of them."""
         self._heap = [item for item in self._heap if self._valid.get(item[2].video_id) == item[1]]
         heapify(self._heap)
 
@@ -179,35 +179,35 @@ class _Queue:
 
 
 class PollScheduler:
-    """Schedules the polls of one client in one event loop, between its submissions and calls."""
+    """Schedules the polls of one client in one event loop, interleaved with its submissions and calls."""
 
     def __init__(self) -> None:
         self._entries: dict[str, _Entry] = {}
         self._added = 0
         self._paused: dict[str, _Entry] = {}
-        # By the rounded logarithm of the interval.
+        # Keyed by the logarithm of the interval, rounded to 10 %.
         self._age_buckets: dict[int, _Queue] = {}
-        # The entries of the buckets and the followers, by their last poll.
+        # The entries of the buckets and the followers, ordered by the last poll.
         self._by_last_poll = _Queue()
         self._head: _Entry | None = None
-        # When the head was last known to be pending. Stays when the head leaves, for the followers.
+        # When the head was last known to be pending. Kept after the head leaves, because it applies to the followers.
         self._head_pending_at = -math.inf
-        # By their order.
+        # Ordered by submission.
         self._followers = _Queue()
-        # The order of the latest submission that was seen to have started.
+        # The order of the latest submission that is known to have started.
         self._last_started = _BEFORE_ALL
         # The earliest time of the next LIST.
         self._list_allowed_at = -math.inf
-        # Consecutive refusals of LIST.
+        # The number of consecutive rejections of LIST.
         self._list_refusals = 0
         self._has_listed = False
-        # When the LIST in flight was sent.
+        # When the LIST in flight was sent; `None` if none is.
         self._list_requested_at: float | None = None
-        # Value of `_added` when the LIST in flight was sent.
+        # The value of `_added` when the LIST in flight was sent.
         self._added_before_list = 0
-        # Followed videos missing from the last answered LIST.
+        # Followed videos that were missing from the last LIST.
         self._unlisted: set[str] = set()
-        # Consecutive transient failures of LIST.
+        # The number of consecutive transient failures of LIST.
         self._list_failures = 0
         # GETs to send before the next LIST.
         self._gets_before_list = 0
@@ -258,33 +258,33 @@ class PollScheduler:
         self._entries[video_id] = entry
         self._enqueue(entry)
 
-    def knowledge(self, video_id: str) -> dict[str, Any]:
-        """Return what is known about a followed video, as JSON, for ``add_known`` of another scheduler with the same clock."""
+    def export_state(self, video_id: str) -> dict[str, Any]:
+        """Return the state of a followed video as JSON, for ``import_state`` of another scheduler with the same clock."""
         entry = self._entries[video_id]
-        known = {name: getattr(entry, name) for name in _KNOWN}
+        state = {name: getattr(entry, name) for name in _TRANSFERABLE}
         snapshot = entry.snapshot.to_dict() if entry.snapshot else None
-        return known | {"submitted_at": entry.submitted_at, "snapshot": snapshot}
+        return state | {"submitted_at": entry.submitted_at, "snapshot": snapshot}
 
-    def add_known(self, video_id: str, known: Mapping[str, Any]) -> None:
-        """Follow a video about which another scheduler knew something, unless this one knows something newer.
+    def import_state(self, video_id: str, state: Mapping[str, Any]) -> None:
+        """Follow a video with the state that another scheduler exported, unless this one has polled the video more recently.
 
         Args:
             video_id: The video.
-            known: The result of ``knowledge``.
+            state: The result of ``export_state``.
         """
-        if (entry := self._entries.get(video_id)) and entry.polled_at >= known["polled_at"]:
+        if (entry := self._entries.get(video_id)) and entry.polled_at >= state["polled_at"]:
             return
         self.discard(video_id)
         self._added += 1
-        submitted_at = known["submitted_at"]
+        submitted_at = state["submitted_at"]
         entry = _Entry(
             video_id,
             number=self._added,
             poll_interval=0.0,
             order=_BEFORE_ALL if math.isinf(submitted_at) else (submitted_at, self._added),
-            snapshot=Video.from_dict(known["snapshot"]) if known["snapshot"] else None,
+            snapshot=Video.from_dict(state["snapshot"]) if state["snapshot"] else None,
             paused=True,
-            **{name: known[name] for name in _KNOWN},
+            **{name: state[name] for name in _TRANSFERABLE},
         )
         self._entries[video_id] = self._paused[video_id] = entry
         self.resume({video_id: None})
@@ -300,11 +300,11 @@ class PollScheduler:
     def resume(self, video_ids: Mapping[str, object]) -> None:
         """Poll paused videos again."""
         resumed = [self._paused.pop(video_id) for video_id in self._paused.keys() & video_ids.keys()]
-        resumed.sort(key=lambda entry: entry.number)  # sets have no order, and runs are to be repeatable
+        resumed.sort(key=lambda entry: entry.number)  # sets have no order, and runs must be reproducible
         for entry in resumed:
             entry.paused = False
             entry.failures = 0
-        # The first of those known to be pending becomes the queue head again, so that the others need no polls.
+        # The earliest one known to be pending becomes the queue head again, so that the others need no polls.
         pending = [
             entry
             for entry in resumed
@@ -330,15 +330,15 @@ class PollScheduler:
     ) -> ScheduledRequest | None:
         """Return the next request to send.
 
-        Calls come first, but not twice in a row while others could be sent; then submissions, but every tenth request may
-        be a poll.
+        Calls have priority, but not twice in a row while other requests wait. Submissions are next, but every tenth request
+        may be a poll.
 
         Args:
             now: The time.
             limiter: Decides when each kind of request may be sent.
             submits: The number of waiting submissions.
             calls: The number of waiting calls.
-            is_awaited: Whether a subscriber waits for events of a video. A video that is due and not awaited is paused.
+            is_awaited: Returns whether a subscriber waits for events of a video. A video that is due but not awaited is paused.
 
         Returns:
             The request, which may be due in the future; ``None`` if there is none until something changes.
@@ -393,9 +393,9 @@ class PollScheduler:
         return ScheduledRequest(RequestKind.GET, min(due, verify_at))
 
     def _pause_unawaited_and_count(self, is_awaited: Callable[[str], bool]) -> int:
-        """Pause unawaited videos until two awaited ones are found, and return how many were.
+        """Pause unawaited videos until two awaited ones are found, and return the number found.
 
-        Followers, and videos that the last LIST showed, may never become due themselves, so they are paused here.
+        Followers, and videos in the last LIST, may never become due themselves, so they are paused here.
         """
         awaited_count = 0
         for entry in self._entries.values():
@@ -415,11 +415,11 @@ class PollScheduler:
         self._advance_head(entry)
 
     def _most_overdue(self, now: float) -> tuple[_Entry | None, float]:
-        """Return the most overdue video, if any is due, and when the first of all is due."""
+        """Return the most overdue video, if any is due, and the time when the next video is due."""
         due, highest, best = math.inf, 0.0, None
         for bucket in self._age_buckets.values():
             entry = bucket.first()
-            # Skip it: the LIST in flight will show it.
+            # Skip it: the LIST in flight will return it.
             if entry is None or (self._list_requested_at is not None and entry.video_id not in self._unlisted):
                 continue
             due = min(due, entry.observed_at + entry.poll_interval)
@@ -428,7 +428,7 @@ class PollScheduler:
         return best, due
 
     def _least_recently_polled(self, now: float) -> tuple[_Entry | None, float]:
-        """Return the video whose last poll is the longest ago, and when to verify its status. None if a list will do it."""
+        """Return the least recently polled video, and when to verify its status; ``None`` if a LIST can verify it."""
         least_recent = self._by_last_poll.first()
         if least_recent is None or self._can_list(least_recent, now):
             return None, math.inf
@@ -448,38 +448,38 @@ class PollScheduler:
         """Process snapshots.
 
         Args:
-            videos: The snapshots. Those of videos that are not followed are ignored.
+            videos: The snapshots. Videos that are not followed are ignored.
             now: The time.
-            scheduled: The request that they answer; ``None`` if it was not one of this scheduler.
+            scheduled: The poll that returned them; ``None`` if another request did.
 
         Returns:
             The events: snapshots that differ from the previous one. Videos that have ended are discarded.
         """
         self._outage_since = math.inf
-        shown = {video.video_id: video for video in videos}
+        observed = {video.video_id: video for video in videos}
         requested_at = self._remove_in_flight(scheduled, now) if scheduled else now
         if scheduled and scheduled.kind is RequestKind.LIST:
             self._list_failures = self._list_refusals = 0
             self._has_listed = True
-            missing = self._entries.keys() - shown.keys()
-            # Videos added since it was sent may be in the next one. Times cannot tell: a clock may stand still.
+            missing = self._entries.keys() - observed.keys()
+            # Videos added since it was sent may be in the next one. Serial numbers, because a virtual clock may stand still.
             self._unlisted = {
                 video_id for video_id in missing if self._entries[video_id].number <= self._added_before_list
             }
         return [
             event
-            for video in shown.values()
+            for video in observed.values()
             if (entry := self._entries.get(video.video_id))
             for event in self._observe_one(entry, video, requested_at)
         ]
 
     def failed(self, scheduled: ScheduledRequest, error: A2VError, now: float, *, final: bool) -> list[PollEvent]:
-        """Process an error, or a missing response.
+        """Process a failed poll.
 
         Args:
             scheduled: The request.
-            error: The error. A ``RateLimitError`` does not count as a poll; other transient errors do, so that the interval
-                grows.
+            error: The error. After a ``RateLimitError`` the video stays due; other errors count as polls, so its interval
+                passes first.
             now: The time.
             final: Whether repeating the request is pointless.
 
@@ -491,7 +491,7 @@ class PollScheduler:
             return self._end(list(self._entries), error)
         if isinstance(error, RateLimitError):
             return []
-        # A server that refuses is reachable. And after a long gap without polls, the old outage may have ended.
+        # A server that rejects a request is reachable. And after a long time without failures, the old outage may have ended.
         if final or now - self._last_failure_at > _OUTAGE_MEMORY:
             self._outage_since = math.inf
         if not final:
@@ -501,17 +501,17 @@ class PollScheduler:
         elif (entry := self._entries.get(scheduled.video_id or "")) and self._process_failed_get(
             entry, error, now, final=final
         ):
-            # An outage is not about one video, so it ends the polling of all that have been followed for so long.
-            others = [each.video_id for each in self._entries.values() if self._outage(each, now) > MAX_OUTAGE]
+            # An outage concerns all videos, so it ends the polling of each one that has been followed for that long.
+            others = [other.video_id for other in self._entries.values() if self._outage(other, now) > MAX_OUTAGE]
             return self._end(dict.fromkeys([entry.video_id, *others]), error)
         return []
 
     def abandoned(self, scheduled: ScheduledRequest) -> None:
-        """Process the end of a request that was cancelled, or never sent."""
+        """Process the end of a poll that was cancelled, or never sent."""
         self._remove_in_flight(scheduled, 0.0)
 
     def _remove_in_flight(self, scheduled: ScheduledRequest, now: float) -> float:
-        """Remove a request from those in flight, and return when it was sent: its response shows nothing newer."""
+        """Remove a request in flight, and return when it was sent, which is the time that its snapshots are valid for."""
         if scheduled.kind is RequestKind.LIST:
             now, self._list_requested_at = now if self._list_requested_at is None else self._list_requested_at, None
         elif (entry := self._entries.get(scheduled.video_id or "")) and entry.requested_at is not None:
@@ -526,18 +526,18 @@ class PollScheduler:
         return ended
 
     def _outage(self, entry: _Entry, now: float) -> float:
-        """Return for how many seconds the server has been unreachable while a video was followed."""
+        """Return the seconds for which the server has been unreachable while the video was followed."""
         return now - max(self._outage_since, entry.added_at)
 
     def _process_failed_list(self, now: float, *, final: bool) -> None:
         if final:
-            # Not for good: a gateway also answers 404 while the server behind it is being replaced.
+            # Try again later: a gateway also responds with 404 while the server behind it is replaced.
             first = _LIST_RETRY if self._has_listed else _LIST_RETRY_UNKNOWN
             self._list_allowed_at = now + min(first * 2.0 ** min(self._list_refusals, 10), _MAX_LIST_RETRY)
             self._list_refusals += 1
             self._unlisted.clear()
             return
-        # Some servers have a list that always fails, so ever more GETs are sent before the next attempt.
+        # On some servers, LIST always fails, so the number of GETs before the next attempt doubles.
         self._list_failures += 1
         self._gets_before_list = min(2**self._list_failures, 64)
         for entry in self._entries.values():
@@ -603,7 +603,7 @@ class PollScheduler:
         if entry.pending:
             entry.age_counts_from = max(entry.age_counts_from, entry.pending_at)
         entry.pending = False
-        # A server may refuse a bad input out of order, which says nothing about the others.
+        # A server may reject a bad input out of order, which says nothing about other videos.
         if video.status is not VideoStatus.FAILED:
             self._last_started = max(self._last_started, entry.order)
         self._advance_head(entry)
@@ -621,7 +621,7 @@ class PollScheduler:
     # -- queues -------------------------------------------------------------------------------------------------------
 
     def _enqueue(self, entry: _Entry) -> None:
-        """Put an entry where it belongs now: to the followers, or into the age bucket of its interval."""
+        """Put an entry into the queue for its current state: the followers, or the age bucket of its interval."""
         self._dequeue(entry)
         if entry.requested_at is not None or entry.paused:
             return
@@ -648,7 +648,7 @@ class PollScheduler:
         return self._head is not None and entry.pending and entry.order > max(self._head.order, self._last_started)
 
     def _advance_head(self, entry: _Entry) -> None:
-        """Replace the queue head if this entry was it or has overtaken it, and release followers that were overtaken."""
+        """Replace the queue head if this entry was the head or has overtaken it, and release overtaken followers."""
         if entry is self._head or (self._head and self._head.order < self._last_started):
             self._head = None
         while first := self._followers.first():
@@ -665,7 +665,7 @@ class PollScheduler:
 
 
 def is_change(before: Video, after: Video) -> bool:
-    """Whether two snapshots differ. Two statuses that this version does not know differ if their words do."""
+    """Whether the status differs between two snapshots. Unknown statuses are compared by the server's words."""
     return _status(before) != _status(after)
 
 

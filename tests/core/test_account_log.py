@@ -248,11 +248,11 @@ def test_a_list_is_written_briefly(account) -> None:
 def test_knowledge_of_a_video_survives_a_new_log(account) -> None:
     video = Video(video_id="v", status=VideoStatus.IN_PROGRESS)
     account.write("me", ["follow", "v", 990.0], ["seen", None, "", [video.to_dict()]])
-    known = account.log.scheduler.knowledge("v")
+    known = account.log.scheduler.export_state("v")
     fresh = Account()
     fresh.write("me", ["follow", "v", 990.0, known], ["follow", "v", 990.0, known | {"polled_at": 0.0}])
     assert fresh.log.scheduler.snapshot("v") == video
-    assert fresh.log.scheduler.knowledge("v") == known
+    assert fresh.log.scheduler.export_state("v") == known
     fresh.now = account.now
     assert fresh.next().at == account.next().at
 

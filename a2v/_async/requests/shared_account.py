@@ -583,7 +583,7 @@ class SharedAccount:
         return missed
 
     def _is_newer(self, video_id: str, old: AccountLog) -> bool:
-        mine, theirs = old.scheduler.knowledge(video_id), self.log.scheduler.knowledge(video_id)
+        mine, theirs = old.scheduler.export_state(video_id), self.log.scheduler.export_state(video_id)
         return bool(mine["polled_at"] < theirs["polled_at"])
 
     @property
@@ -600,7 +600,7 @@ class SharedAccount:
         now = self.now()
         is_set_back = old.now > now + _FUTURE  # so times are wrong, and nothing is in the future
         for video_id, since in self._followed.items():
-            known = old.scheduler.knowledge(video_id) if video_id in old.scheduler and not is_set_back else None
+            known = old.scheduler.export_state(video_id) if video_id in old.scheduler and not is_set_back else None
             facts.append(["follow", video_id, since and min(since, now), known])
         paused = [video_id for video_id in self._followed if old.has_paused(video_id)]
         facts += [["pause", paused]] if paused else []
