@@ -32,7 +32,7 @@ from a2v._async.download import Destination, _Download
 from a2v.testing import Service
 
 # Shorter than for users, so that the tests do not wait for seconds.
-reconciler._LISTED_AFTER = reconciler._LISTING_INTERVAL = 0.05
+reconciler._LIST_DELAY = reconciler._LIST_INTERVAL = 0.05
 outage.RETRY_INTERVAL = runner._FIRST_PAUSE = 0.05
 
 

@@ -1,8 +1,8 @@
-"""Runs a batch in a task of its own, because it may be entered in one task and left in another.
+"""Runs a batch in its own task, because users may enter it in one task and leave it in another.
 
-A task group, like any cancel scope, must be exited in the task that entered it. A context manager that holds one breaks that
-rule when its user exits it elsewhere, as test fixtures and exit stacks do; the wrong task is cancelled then. So the task group
-of a batch lives in a task that belongs to the event loop, and ``__aexit__`` only waits for that task to end.
+A task group, like any cancel scope, must be exited in the task that entered it. Test fixtures and exit stacks may exit a context
+manager in another task; if it held a task group, the wrong task would be cancelled. So the task group of a batch lives in a task
+that belongs to the event loop, and ``__aexit__`` only waits for that task to end.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def spawn(run: Callable[[], Coroutine[Any, Any, None]]) -> None:
     """Start a task that is cancelled when the event loop ends.
 
     Args:
-        run: What the task runs, with the context variables of the caller. It must not raise anything but a cancellation.
+        run: Runs in the task, with the context variables of the caller. It must not raise anything except a cancellation.
     """
     if is_asyncio():
         task = asyncio.get_running_loop().create_task(run())
@@ -48,7 +48,7 @@ async def wait_for_end(ended: anyio.Event) -> None:
         try:
             with anyio.CancelScope(shield=True):
                 await ended.wait()
-        except anyio.get_cancelled_exc_class() as error:  # asyncio's own cancellation, which no shield holds off
+        except anyio.get_cancelled_exc_class() as error:  # asyncio's own cancellation, which ignores shields
             cancelled = error
     if cancelled:
         raise cancelled

@@ -1,8 +1,12 @@
 """The files of a batch: which exist already, which may be written, and how videos are saved and resumed.
 
-``a2v._core.file_names`` decides the names. A video is saved in three steps, so that a crash between any two of them loses
-nothing: the bytes go to a partial file, whose ETag is in the journal from the first byte; the digest of the complete file
-goes to the journal; the file is renamed. The next run resumes the partial file, or only renames it.
+``a2v._core.file_names`` chooses the names. A video is saved in three steps, so that a crash at any point loses nothing:
+
+1. The journal stores the ETag, and the bytes are written to a partial file.
+2. When the partial file is complete, the journal stores its SHA-256.
+3. The partial file is renamed to the final name.
+
+The next run resumes the partial file, or only renames it.
 """
 
 from __future__ import annotations
@@ -35,17 +39,15 @@ if TYPE_CHECKING:
     from a2v._core.journal_rows import JournalRow
     from a2v._values.jobs import Job
 
-_CONCURRENT_DOWNLOADS = 4
-"""More would not be faster, and would leave more partial files after a failure."""
+_MAX_DOWNLOADS = 4
+"""Maximum number of concurrent downloads. More would not be faster, and would leave more partial files after a failure."""
 
 
 # -- before a run (blocking) ------------------------------------------------------------------------------------------
 
 
 def check_journal_exists(journal: Path, paths: Iterable[Path | None]) -> None:
-    """Check that a journal does not exist only if the videos of its batch do not exist, either.
-
-    Without its journal, a batch would pay for these videos again.
+    """Check that the journal exists if videos of the batch exist: without the journal, a batch would pay for them again.
 
     Raises:
         JournalError: The journal is missing, and videos exist.
@@ -61,12 +63,14 @@ def check_journal_exists(journal: Path, paths: Iterable[Path | None]) -> None:
 def protected_files(jobs: Iterable[Job], journal: Path | None) -> frozenset[FileId]:
     """Return the files that a batch must never replace: its journal, and recordings that are local files."""
     recordings = {path_from_url(job.audio_url) for job in jobs}
-    ours = [journal.with_name(journal.name + suffix) for suffix in ("", ".lock", "-wal", "-shm")] if journal else []
-    return file_ids([*recordings, *ours])
+    journal_files = (
+        [journal.with_name(f"{journal.name}{end}") for end in ("", ".lock", "-wal", "-shm")] if journal else []
+    )
+    return file_ids([*recordings, *journal_files])
 
 
 def read_folder(matching: Matching) -> FolderState:
-    """Return which of a batch's files exist."""
+    """Return the existing files of a batch."""
     paths = (path for match in matching.matches for path in (match.path, *match.side_files) if path)
     other_files = matching.other_files
     saved = {match.index for match in matching.matches if _is_saved(match, other_files)}
@@ -82,17 +86,17 @@ def _is_saved(match: Match, other_files: Container[str]) -> bool:
     path, row = match.path, match.row
     if path is None or row is None or not (row.sha256 or row.state is JobState.DONE) or not _has_size(path, row):
         return False
-    # The video of another job may have been saved there, or another file may have the job's new name, with the same size.
+    # Compare the content if another file of the same size could be at this path: another job's video, or a file with the new name.
     name = name_key(path.name)
     return (name == saved_name(row) and name not in other_files) or sha256_of(path) == row.sha256
 
 
 def _earlier_file(match: Match) -> Path | None:
-    """Return the saved file of a done job that has another name or folder now, if it is still the file that was saved."""
+    """Return the file that an earlier run saved for a job whose name or folder has changed, if the file is unchanged."""
     path, row = match.path, match.row
     if path is None or row is None or row.path is None or row.sha256 is None:
         return None
-    # The whole folder may have been moved.
+    # The second candidate is for a folder that was moved.
     for file in (Path(row.path), path.with_name(Path(row.path).name)):
         if file != path and _has_size(file, row) and sha256_of(file) == row.sha256:
             return file
@@ -108,11 +112,11 @@ def check_outputs(
         plan: The plan of the run.
         protected: Files that are never replaced.
         overwrite: Whether other files may be replaced.
-        create_folders: Whether to create missing folders; if not, nothing is checked in them.
+        create_folders: Whether to create missing folders, ``True`` by default; otherwise, paths in missing folders are not checked.
 
     Raises:
         DownloadError: A video cannot be saved.
-        OSError: The same, because of the file system.
+        OSError: A video cannot be saved, because of the file system.
     """
     for step in plan.steps:
         for path in step.outputs:
@@ -124,15 +128,15 @@ def check_outputs(
 
 
 class BatchFiles:
-    """Saves the videos of a batch with their masks and captions, a few at a time.
+    """Saves the videos of a batch with their masks and captions, up to four at a time.
 
     Args:
-        journal: The journal, which has the progress of each download.
+        journal: The journal, which stores the progress of each download.
         overwrite: Whether existing files may be replaced.
         protected: Files that are never replaced.
 
     Attributes:
-        downloads: The downloads at this moment: by path, the number of bytes stored and the size of the file, if known.
+        downloads: The current downloads, by path: the number of bytes stored, and the size of the file (``None`` if unknown).
     """
 
     def __init__(self, journal: Journal, *, overwrite: bool, protected: frozenset[FileId]) -> None:
@@ -140,28 +144,28 @@ class BatchFiles:
         self._overwrite = overwrite
         self._protected = protected
         self.downloads: dict[Path, tuple[int, int | None]] = {}
-        self._limiter = anyio.CapacityLimiter(_CONCURRENT_DOWNLOADS)
+        self._limiter = anyio.CapacityLimiter(_MAX_DOWNLOADS)
 
     async def save(self, task: AsyncVideoTask, identity: str, path: Path, side_files: Mapping[Path, FileKind]) -> None:
-        """Save the video of a job, and the files beside it. Files that are complete already are kept.
+        """Save the video, the mask and the captions of a job. Complete files are kept.
 
-        The video is saved last, so that its existence means that nothing is missing; but an error of another file does not
-        prevent it.
+        The video is saved last, so that its existence normally means that nothing is missing. It is saved even if another file
+        fails.
 
         Args:
             task: The finished video.
             identity: The job's key in the journal.
             path: The path of the video.
-            side_files: The paths of the files beside it, with their kinds.
+            side_files: The paths of the mask and the captions, with their kinds.
 
         Raises:
             DownloadError: A file cannot be downloaded or stored.
-            A2VError: As the task or the journal raises.
+            A2VError: An error of the task or the journal.
         """
         problem: DownloadError | None = None
-        for other, kind in side_files.items():
+        for side_file, kind in side_files.items():
             try:
-                await self._save_beside(task, other, kind)
+                await self._save_side_file(task, side_file, kind)
             except DownloadError as error:
                 problem = problem or error
         await self._save_video(task, identity, path)
@@ -169,17 +173,17 @@ class BatchFiles:
             raise problem
 
     async def copy_renamed(self, steps: Iterable[Step]) -> dict[int, Exception]:
-        """Give the saved files of jobs that have another name or folder now their new names. The old files stay.
+        """Copy the saved files of jobs whose name or folder has changed to the new paths. The old files stay.
 
         Returns:
-            The errors, by the places of their jobs.
+            The errors, by the positions of the jobs.
         """
         return await in_thread(partial(self._copy_renamed, [step for step in steps if step.source]))
 
     def _copy_renamed(self, steps: Sequence[Step]) -> dict[int, Exception]:
         copies: list[tuple[int, Destination]] = []
         errors: dict[int, Exception] = {}
-        # First all copies, then all names: jobs may have exchanged their names.
+        # First make all copies, then rename them: two jobs may have swapped their names.
         for step in steps:
             index = step.match.index
             try:
@@ -203,9 +207,9 @@ class BatchFiles:
         source, path = step.source, step.match.path
         assert source is not None  # noqa: S101  # for the type checkers: see `copy_renamed`
         assert path is not None  # noqa: S101  # likewise: only saved videos are renamed
-        for before, other in zip(side_files(step.match.job, source), step.match.side_files, strict=True):
-            if before.is_file() and (self._overwrite or not other.exists()):
-                yield before, other
+        for old, new in zip(side_files(step.match.job, source), step.match.side_files, strict=True):
+            if old.is_file() and (self._overwrite or not new.exists()):
+                yield old, new
         yield source, path
 
     def _copy(self, source: Path, path: Path) -> Destination:
@@ -222,7 +226,7 @@ class BatchFiles:
                 raise
         return destination
 
-    async def _save_beside(self, task: AsyncVideoTask, path: Path, kind: FileKind) -> None:
+    async def _save_side_file(self, task: AsyncVideoTask, path: Path, kind: FileKind) -> None:
         if self._overwrite or not await in_thread(path.exists):
             destination = await in_thread(partial(Destination, path, self._overwrite, self._protected))
             async with self._limiter:
@@ -248,7 +252,7 @@ class BatchFiles:
 
     @contextmanager
     def _progress(self, path: Path) -> Iterator[Callable[[int, int | None], None]]:
-        """Keep the progress of a download in ``downloads`` for the length of the block."""
+        """Show the progress of a download in ``downloads`` during the block."""
 
         def on_progress(received: int, size: int | None) -> None:
             self.downloads[path] = received, size
@@ -261,13 +265,13 @@ class BatchFiles:
 
 
 def part_key(salt: str, video_id: str) -> str:
-    """Return the key of a video's partial file. It depends on the journal, because batches may share a folder."""
+    """Return the key of a video's partial file. The salt distinguishes journals, because batches may share a folder."""
     return hashlib.sha256(f"{salt} {video_id}".encode(errors="surrogatepass")).hexdigest()[:16]
 
 
 @define(eq=False)
 class _JournalResumeStore:
-    """Keeps the progress of a download in the journal."""
+    """Stores the progress of a download in the journal."""
 
     journal: Journal
     identity: str
@@ -285,7 +289,7 @@ class _JournalResumeStore:
 
 
 def _complete_earlier_download(destination: Destination, row: JournalRow) -> bool:
-    """Return whether an earlier run has downloaded the whole video. If it was interrupted before renaming it, rename it now."""
+    """Return whether an earlier run downloaded the whole video. If it was interrupted before renaming the file, rename it now."""
     if row.sha256 is None:
         return False
     path, part = destination.path, destination.part

@@ -18,37 +18,42 @@ T = TypeVar("T")
 
 RETRY_INTERVAL = 10.0
 """Seconds between attempts during an outage."""
-_TRANSIENT: tuple[type[A2VError], ...] = (TransportError, ServerError, RateLimitError)
+TRANSIENT_ERRORS: tuple[type[A2VError], ...] = (TransportError, ServerError, RateLimitError)
+"""Errors after which the same request may succeed later."""
 
 
 class Outage:
-    """Retries requests during an outage of the server, which may last as long as the one that a watch survives.
+    """Retries requests while the server is unreachable or failing, for up to ``MAX_OUTAGE`` seconds.
 
-    The requests of one object share the outage: once it has lasted too long, each of them fails at its first attempt, until
+    All requests of one object share the outage: once it has lasted that long, each request fails at its first attempt, until
     one succeeds.
 
     Args:
-        throttled_for: Returns the seconds for which the server has rejected all requests with 429. They count too.
+        throttled_for: Returns the seconds for which the server has rejected all requests with 429. They count as part of the
+            outage.
     """
 
     def __init__(self, throttled_for: Callable[[], float]) -> None:
         self._throttled_for = throttled_for
         self._since: float | None = None
 
-    async def outlast(self, work: Callable[[], Awaitable[T]], *also: type[A2VError]) -> T:
-        """Do something, again and again until the outage ends.
+    async def retry(self, attempt: Callable[[], Awaitable[T]], *also: type[A2VError]) -> T:
+        """Call ``attempt`` every ten seconds until the outage ends.
 
         Args:
-            work: Does it once.
-            *also: Errors that count as an outage, besides those of an unreachable or failing server.
+            attempt: Sends the request.
+            *also: Errors that count as an outage too, besides ``TRANSIENT_ERRORS``.
+
+        Returns:
+            The result of ``attempt``.
 
         Raises:
-            A2VError: As ``work`` raises, if its error is another one or the outage lasts too long.
+            A2VError: The error of ``attempt``, if it is another one or the outage has lasted too long.
         """
         while True:
             try:
-                result = await work()
-            except (*_TRANSIENT, *also):
+                result = await attempt()
+            except (*TRANSIENT_ERRORS, *also):
                 now = anyio.current_time()
                 self._since = now - self._throttled_for() if self._since is None else self._since
                 if now + RETRY_INTERVAL - self._since > MAX_OUTAGE:

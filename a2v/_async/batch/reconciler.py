@@ -1,13 +1,13 @@
-"""Looks for the videos of submissions with unknown outcomes, in ``video.list``.
+"""Searches ``video.list`` for the videos of submissions with unknown outcomes.
 
 ``a2v._core.reconciliation`` has the rule. It needs to know when each video was first listed and when each submission began,
-on one scale. Within the client, ``KnownVideos`` counts submissions; the journal keeps these numbers as moments, which also
-hold for the next run. Three precautions keep the rule sound:
+on one logical clock. Within the client, ``KnownVideos`` numbers submissions; the journal stores these numbers as moments, which
+remain valid in the next run. Three precautions keep the rule sound:
 
-* The account's videos are listed before the first submission of the run, and everything that was seen is written to the
-  journal before each submission. A video that is first seen later is therefore later than the submission.
-* A video must be in two listings: a server may list one for a moment and withdraw it.
-* Submissions in progress are awaited first, because one of the listed videos may be theirs.
+* The account's videos are listed before the first submission of the run, and the journal stores all listed videos before each
+  submission. So a video that is first listed later did not exist before the submission.
+* A video must be in two lists: a server may list a video for a moment and withdraw it.
+* Submissions in flight are awaited first, because a listed video may be their result.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING
 import anyio
 from attrs import frozen
 
-from a2v._async.batch.outage import Outage
+from a2v._async.batch.outage import TRANSIENT_ERRORS, Outage
 from a2v._async.requests.known_videos import KNOWN
 from a2v._core.reconciliation import MOMENTS_PER_RUN, ORIGIN_KNOWN, match_unknown
-from a2v.errors import A2VError, ProtocolError, RateLimitError, ServerError, TransportError
+from a2v.errors import A2VError, ProtocolError
 
 if TYPE_CHECKING:
     from collections.abc import Container, Hashable
@@ -29,12 +29,10 @@ if TYPE_CHECKING:
     from a2v._async.batch.journal import Journal
     from a2v._async.requests.session import Session
 
-_LISTED_AFTER = 120.0
-"""Seconds after which ``video.list`` is expected to have every accepted submission."""
-_LISTING_INTERVAL = 10.0
-"""Seconds between the two listings that must both contain a video."""
-_TRANSIENT = (TransportError, ServerError, RateLimitError, ProtocolError)
-"""Errors after which ``video.list`` may work later. A list that is too long is a ``ProtocolError``."""
+_LIST_DELAY = 120.0
+"""Seconds after a submission until ``video.list`` is expected to include its video."""
+_LIST_INTERVAL = 10.0
+"""Seconds between the two lists that must both include a video."""
 
 
 @frozen
@@ -43,7 +41,7 @@ class ReconciledVideo:
 
     Attributes:
         video_id: The video.
-        moment: The moment of the submission.
+        moment: The moment of the submission, as in ``a2v._core.reconciliation``.
     """
 
     video_id: str
@@ -55,11 +53,11 @@ class Reconciler:
 
     Args:
         session: The client's shared state.
-        journal: The journal of the batch. Nothing can be found without a file.
+        journal: The journal of the batch. Without a file, no video can be found.
 
     Attributes:
         works: Whether videos can be found: the server has ``video.list``, and the journal is a file.
-        owner: The owner of this batch's submissions in ``KnownVideos``: the journal, in whichever run.
+        owner: Identifies this batch's submissions in ``KnownVideos``. All runs with the same journal have the same owner.
     """
 
     def __init__(self, session: Session, journal: Journal) -> None:
@@ -81,14 +79,14 @@ class Reconciler:
         try:
             await self._list()
         except A2VError as error:
-            # Either the server does not have this call, or it does not answer it at present.
-            self.works = isinstance(error, _TRANSIENT)
+            # Either the server lacks video.list, or it fails at the moment. A list that is too long is a ProtocolError.
+            self.works = isinstance(error, (*TRANSIENT_ERRORS, ProtocolError))
             return
         self.works = True
         await self.record_known_videos()
 
     async def record_known_videos(self) -> None:
-        """Write the videos seen so far to the journal, so that those seen later are later than the next submission."""
+        """Store the videos seen so far in the journal, so that videos seen later are known to be newer than the next submission."""
         seen = self._known_videos.log_from(self._log_position)
         if seen and self._journal.path:
             end = self._log_position + len(seen)
@@ -110,19 +108,19 @@ class Reconciler:
         return self._journal.run_number * MOMENTS_PER_RUN + max(0, number - self._first_number)
 
     async def find(self, identities: Container[str]) -> dict[str, ReconciledVideo]:
-        """Look for the videos of unknown submissions.
+        """Search for the videos of unknown submissions.
 
         Args:
-            identities: The keys of their jobs in the journal.
+            identities: The keys of the jobs in the journal.
 
         Returns:
-            The video of each one that is found. Record it in the journal, then call ``settle``.
+            The videos that were found, by the keys of their jobs. Record each one in the journal, then call ``settle``.
         """
-        await anyio.sleep(_LISTED_AFTER)
+        await anyio.sleep(_LIST_DELAY)
         try:
             submissions = self._known_videos.submission_count
             first = await self._list_after_outage()
-            await anyio.sleep(_LISTING_INTERVAL)
+            await anyio.sleep(_LIST_INTERVAL)
             listed = first & await self._list_after_outage()
             while self._known_videos.has_in_flight(before=submissions):  # noqa: ASYNC110  # each ends with its time-out
                 await anyio.sleep(1)
@@ -141,14 +139,14 @@ class Reconciler:
         }
 
     def settle(self, found: ReconciledVideo) -> None:
-        """Tell the client that the origin of a video, and the outcome of a submission, are known now."""
+        """Tell the client that the video's origin and the submission's outcome are now known."""
         self._known_videos.add(found.video_id)
         run, submissions = divmod(found.moment, MOMENTS_PER_RUN)
         if run == self._journal.run_number:
             self._known_videos.resolve(self._first_number + submissions)
 
     async def _list_after_outage(self) -> set[str]:
-        return await Outage(self._session.throttled_for).outlast(self._list, ProtocolError)
+        return await Outage(self._session.throttled_for).retry(self._list, ProtocolError)
 
     async def _list(self) -> set[str]:
         return {video.video_id for video in await self._session.call(self._known_videos.video_list())}

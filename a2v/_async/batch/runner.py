@@ -420,7 +420,7 @@ class BatchRunner:
 
     async def _request(self, item: Item, request: wire.ApiRequest[Any], send: _Send) -> None:
         with telemetry.call_span(request) as span:
-            await self._outage.outlast(
+            await self._outage.retry(
                 partial(self._session.retry, request.name, partial(self._attempt, partial(send, item)))
             )
             if item.video_id:
@@ -430,7 +430,7 @@ class BatchRunner:
         """Have the text of an item synthesized, unless an earlier run has and the recording is still there."""
         if item.speech_url:
             url = Secret(item.speech_url)
-            if not await self._outage.outlast(
+            if not await self._outage.retry(
                 partial(self._session.retry, "the speech of an earlier run", partial(self._session.is_available, url))
             ):
                 await self._journal.run(partial(self._journal.speech_gone, item.match.identity))
@@ -442,7 +442,7 @@ class BatchRunner:
     async def _wait_after_unknown(self, request: wire.ApiRequest[Any]) -> None:
         """Wait until the server answers a request that costs nothing, so that an outage leaves one unknown outcome only."""
         with suppress(A2VError):  # the next submission will fail in the same way
-            await self._outage.outlast(partial(self._session.call, request))
+            await self._outage.retry(partial(self._session.call, request))
         # Other requests may succeed while submissions still fail, and each of those may cost money.
         await anyio.sleep(self._pause)
         self._pause = min(2 * self._pause, _LONGEST_PAUSE)
