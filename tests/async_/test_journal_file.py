@@ -334,7 +334,7 @@ async def test_a_folder_name_that_is_not_utf8_is_refused(service, make_client, t
     ("change", "message"),
     [
         ("CREATE VIEW v AS SELECT 1", "changed by another program"),
-        ("UPDATE facts SET value = 1 << 40 WHERE name = 'run'", "damaged: it says that this is run"),
+        ("UPDATE facts SET value = 1 << 40 WHERE name = 'run'", "damaged: the number of the run is"),
     ],
 )
 async def test_an_inconsistent_journal_is_refused(service, run, journal, change, message) -> None:

@@ -196,7 +196,7 @@ def test_it_knows_whose_journal_it_is(here, batch, monkeypatch) -> None:
     command = ["batch", "jobs.csv", "-o", "videos"]
     for name, value, told in [
         ("A2V_TOKEN", "another-token", "--new-token"),
-        ("A2V_BASE_URL", "https://other.example", "is about another server"),
+        ("A2V_BASE_URL", "https://other.example", "belongs to another server"),
     ]:
         with monkeypatch.context() as patch:
             patch.setenv(name, value)

@@ -3,18 +3,18 @@
 Invariants:
 
 * A job is *submitting* on disk before any of its request is sent, and its ``video_id`` is on disk before anything else
-  happens. So the jobs that a crashed run left *submitting* are exactly those whose outcome is unknown; opening the journal
-  makes them *unknown*. If the disk is full when a ``video_id`` arrives, it goes to the recovery record in the lock file,
-  whose space is allocated in advance, and opening the journal takes it from there.
-* A transition is one transaction. It names the states that it may start from (``job_transitions.py``) and fails if the row is
-  in another one, so a journal that something else has changed is reported, not overwritten.
-* What is committed survives a power cut.
-* One process at a time writes; the lock file makes sure of that, and is released however the process ends.
-  Any number of processes may read meanwhile, because the database is in WAL mode. The last close turns that off again, so
-  that a journal at rest is a single file.
+  happens. So after a crash, the *submitting* jobs are exactly those whose outcome is unknown, and opening the journal
+  makes them *unknown*. If the disk is full when a ``video_id`` arrives, it is stored in the recovery record of the lock file,
+  whose space is allocated in advance. Opening the journal copies it from there.
+* A transition is one transaction. It lists the states that it may start from (``job_transitions.py``) and fails if the row is
+  in another state. So if another program has changed the journal, that is reported, and nothing is overwritten.
+* Committed transactions survive a power cut.
+* Only one process at a time writes. The lock file ensures that; its lock is released however the process ends.
+  Any number of processes can read at the same time, because the database is in WAL mode. Closing the journal turns WAL mode off, so
+  that a closed journal is a single file.
 
-A text file that is rewritten, or a log of our own, would need the same care for atomic and durable writes on each platform,
-which SQLite has already. Without a path, the database is in memory, so that a batch has one code path.
+Rewriting a text file, or a log format of our own, would need the same care for atomic and durable writes on each platform,
+which SQLite already takes. Without a path, the database is in memory, so a batch has only one code path.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _ADD_OWN_VIDEO = "INSERT OR REPLACE INTO known VALUES (?, ?)"
-_NO_FILE: Mapping[str, None] = {"etag": None, "size": None, "sha256": None}
+_NO_DOWNLOAD: Mapping[str, None] = {"etag": None, "size": None, "sha256": None}
 
 
 class Journal:
@@ -69,11 +69,11 @@ class Journal:
         path: The file, which is created if it does not exist; ``None``: in memory.
         base_url: The server of the batch.
         token: The account's token. Only a keyed fingerprint of it is stored.
-        new_token: Whether the account may have another token than before.
+        new_token: Whether to accept a token other than the last run's; ``False`` by default.
 
     Attributes:
-        path: The file, or ``None``.
-        salt: A random text: keys the token's fingerprint and the names of partial files.
+        path: The file; ``None``: in memory.
+        salt: 32 random hexadecimal digits, the key of the token's fingerprint and of the names of partial files.
         run_number: The number of this run, from 1.
 
     Raises:
@@ -83,11 +83,10 @@ class Journal:
     def __init__(self, path: Path | None, *, base_url: str, token: Secret, new_token: bool = False) -> None:
         self.path = path
         self._lock = anyio.Lock()
-        # Cancellation by asyncio itself (Ctrl-C) returns while the thread still works, despite the shield. The next call must
-        # then wait here.
+        # asyncio's own cancellation (Ctrl-C) ignores the shield and returns while the thread still works. The next call waits here.
         self._thread_lock = threading.Lock()
         with ExitStack() as stack:
-            # Beside the file itself, so that two links to one journal have one lock.
+            # Resolved, so that two links to one journal have the same lock.
             self._lock_file = stack.enter_context(LockFile(path.resolve())) if path else None
             if path and not path.exists():
                 journal_file.create(path)
@@ -108,7 +107,7 @@ class Journal:
         return await _threads.run(partial(journal_file.translate_errors, path, partial(cls, path, **options)))
 
     async def aclose(self) -> None:
-        """Release the file. Everything written is on disk already."""
+        """Close the file. Everything is already on disk."""
         await self.run(self._close)
 
     async def run(self, work: Callable[[], T]) -> T:
@@ -133,7 +132,7 @@ class Journal:
     # -- all rows -----------------------------------------------------------------------------------------------------
 
     def rows(self) -> list[JournalRow]:
-        """Return all rows, including those of jobs that the batch does not have."""
+        """Return all rows, including those whose jobs are not in the batch."""
         return [journal_file.read_row(row) for row in journal_file.select_rows(self._db)]
 
     def row(self, identity: str) -> JournalRow:
@@ -142,7 +141,7 @@ class Journal:
         return journal_file.read_row(row)
 
     def sync_jobs(self, matches: Iterable[Match]) -> None:
-        """Store the jobs of the batch in their order, and rename the rows of jobs with a new identity."""
+        """Store the jobs of the batch and their positions, and change the keys of rows whose jobs have a new identity."""
         matches = list(matches)
         rows = [(match.identity, match.row.identity) for match in matches if match.row]
         renamed = [(new, old) for new, old in rows if new != old]
@@ -159,7 +158,7 @@ class Journal:
     # -- reconciliation -----------------------------------------------------------------------------------------------
 
     def add_known_videos(self, seen: Iterable[tuple[str, int]]) -> None:
-        """Store when each video was first listed (``ORIGIN_KNOWN``: its origin is known). The earlier value wins."""
+        """Store the moment at which each video was first listed, or ``ORIGIN_KNOWN``. The earliest value wins."""
         with self._transaction():
             self._db.executemany(
                 "INSERT INTO known VALUES (?, ?) ON CONFLICT (video_id) DO UPDATE SET run = min(run, excluded.run)",
@@ -167,10 +166,10 @@ class Journal:
             )
 
     def read_unknown_and_known(self) -> tuple[dict[str, int | None], dict[str, int]]:
-        """Return the moment of each unknown submission, and that of each known video; see ``_core/reconciliation.py``."""
+        """Return the moments of unknown submissions, and those at which videos were first listed; see ``_core/reconciliation.py``."""
         unknown = self._db.execute(
             "SELECT identity, iif(typeof(run) = 'integer', run, NULL) FROM items "
-            "WHERE state = 'unknown' AND coalesce(speech, '-') <> ''"  # whose video was submitted
+            "WHERE state = 'unknown' AND coalesce(speech, '-') <> ''"  # without unknown syntheses, which submitted no video
         )
         known = self._db.execute("SELECT video_id, iif(typeof(run) = 'integer', run, 0) FROM known")
         return dict(unknown.fetchall()), dict(known.fetchall())
@@ -178,18 +177,18 @@ class Journal:
     # -- transitions --------------------------------------------------------------------------------------------------
 
     def resubmit(self, identity: str) -> JobState:
-        """Make a job pending again by the caller's choice. Its video and its file are forgotten."""
-        return self._set_state(identity, JobState.PENDING, video_id=None, **_NO_FILE)
+        """Make a job pending again because the caller asked for it. Its video and its file are forgotten."""
+        return self._set_state(identity, JobState.PENDING, video_id=None, **_NO_DOWNLOAD)
 
     def synthesizing(self, identity: str) -> JobState:
         """Record that the request for the job's speech is about to be sent."""
         return self._set_state(identity, JobState.SUBMITTING, run=None, speech="")
 
     def synthesized(self, identity: str, url: str) -> JobState:
-        """Record that the job has a speech, and waits to be submitted with it.
+        """Record the speech of a job, which is pending again until its video is submitted.
 
         Raises:
-            JournalError: The journal cannot be written. The lock file has the URL then, if it can be written.
+            JournalError: The journal cannot be written. The URL is stored in the lock file instead, if possible.
         """
         try:
             return self._set_state(identity, JobState.PENDING, speech=url)
@@ -201,7 +200,7 @@ class Journal:
         raise JournalError(f"{self.path} cannot be written ({reason}); a text was synthesized: {advice}")
 
     def speech_gone(self, identity: str) -> None:
-        """Record that the speech of a pending job cannot be downloaded any more."""
+        """Record that the speech of a pending job can no longer be downloaded."""
         self._update(identity, speech=None)
 
     def submitting(self, identity: str, moment: int | None) -> JobState:
@@ -209,16 +208,16 @@ class Journal:
 
         Args:
             identity: The job.
-            moment: The moment of the submission; ``None`` if the account's videos have not been listed before.
+            moment: The moment of the submission; ``None`` if the account's videos were not listed before it.
         """
         return self._set_state(identity, JobState.SUBMITTING, run=moment)
 
     def withdrawn(self, identity: str, error: ErrorRecord | None = None) -> JobState:
-        """Record that nothing was sent, or that the server refused the request for a reason that does not concern the job."""
+        """Record that nothing was sent, or that the server rejected the request for a reason other than the job."""
         return self._set_state(identity, JobState.PENDING, error=error)
 
     def rejected(self, identity: str, error: ErrorRecord | None) -> JobState:
-        """Record that the server refused the job."""
+        """Record that the server rejected the job."""
         return self._set_state(identity, JobState.REJECTED, error=error)
 
     def unknown(self, identity: str, error: ErrorRecord | None) -> JobState:
@@ -229,7 +228,7 @@ class Journal:
         """Record that the server has accepted the job as this video.
 
         Raises:
-            JournalError: The journal cannot be written. The lock file has the ``video_id`` then, if it can be written.
+            JournalError: The journal cannot be written. The ``video_id`` is stored in the lock file instead, if possible.
         """
         try:
             return self._set_state(identity, JobState.SUBMITTED, video_id=video_id, speech=None)
@@ -250,7 +249,7 @@ class Journal:
 
     def file_missing(self, identity: str) -> JobState:
         """Record that the file of a done job is missing, so that its video is downloaded again."""
-        return self._set_state(identity, JobState.FINISHED, path=None, **_NO_FILE)
+        return self._set_state(identity, JobState.FINISHED, path=None, **_NO_DOWNLOAD)
 
     def done(self, identity: str, path: str | None) -> JobState:
         """Record that the job is done: its video is saved, if the batch saves videos."""
@@ -268,12 +267,12 @@ class Journal:
         """Change the state and other columns of a row. It is on disk when this returns.
 
         Raises:
-            JournalError: The row is in a state that does not allow this.
+            JournalError: The row is in a state from which this transition is not allowed.
         """
         changes = {"state": state, "error": json.dumps(asdict(error)) if error else None, "reported": 0} | columns
         assignments = ", ".join(f"{name} = ?" for name in changes)
         if state is JobState.PENDING and "speech" not in columns:
-            assignments += ", speech = nullif(speech, '')"  # no request for a speech is being sent any more
+            assignments += ", speech = nullif(speech, '')"  # no request for a speech is in flight any more
         predecessors = PREDECESSORS[state]
         allowed = ", ".join("?" * len(predecessors))
         with self._transaction():
@@ -295,7 +294,7 @@ class Journal:
             f"not the expected {' or '.join(expected)}: did another program change the journal?"
         )
 
-    # -- without a transition -----------------------------------------------------------------------------------------
+    # -- changes without a transition ---------------------------------------------------------------------------------
 
     def reported(self, identity: str) -> None:
         """Record that the caller has processed the outcome of a job."""
@@ -306,11 +305,11 @@ class Journal:
         self._update(identity, etag=etag, size=size, sha256=None)
 
     def download_completed(self, identity: str, size: int, sha256: str) -> None:
-        """Record that the partial file is complete, so that only its name is missing."""
+        """Record that the partial file is complete and only has to be renamed."""
         self._update(identity, size=size, sha256=sha256)
 
     def copied(self, identity: str, path: str) -> None:
-        """Record that the saved file of a done job has the job's new name too."""
+        """Record the new path of a done job, whose saved file was copied there."""
         self._update(identity, path=path)
 
     def _update(self, identity: str, **columns: Any) -> None:
@@ -333,7 +332,7 @@ class Journal:
             _migrate(self._db)
 
     def _begin_run(self) -> int:
-        """Settle interrupted submissions, and count the run."""
+        """Settle interrupted submissions, and return the number of this run."""
         record = self._lock_file.read_record() if self._lock_file else None
         with self._transaction():
             _settle_interrupted(self._db, record)
@@ -342,7 +341,7 @@ class Journal:
         if record and self._lock_file:
             self._lock_file.clear_record()
         if not 0 < int(run) < 2**30:
-            raise JournalError(f"{self.path} is damaged: it says that this is run {run}")
+            raise JournalError(f"{self.path} is damaged: the number of the run is {run}")
         return int(run)
 
     @contextmanager
@@ -358,7 +357,7 @@ class Journal:
 
     def _close(self) -> None:
         if self.path:
-            # Turn WAL mode off so that a single file remains. If a reader prevents that, leaving it on is just as safe.
+            # Turn WAL mode off, so that a single file remains. If a reader prevents that, WAL mode stays on, which is just as safe.
             with suppress(sqlite3.Error):
                 self._db.execute("PRAGMA journal_mode = DELETE")
         self._stack.close()
@@ -386,7 +385,7 @@ def read_rows(path: Path) -> list[JournalRow]:
 
 
 def read_recovered_rows(path: Path) -> list[JournalRow]:
-    """Return the rows of a journal as opening it for a run would leave them. Only a copy in memory is changed."""
+    """Return the rows as they would be after opening the journal for a run. Only a copy in memory is changed."""
     record = read_recovery_record(path)
 
     def read() -> list[JournalRow]:
@@ -400,10 +399,10 @@ def read_recovered_rows(path: Path) -> list[JournalRow]:
 
 
 def check_account(path: Path, *, base_url: str, token: Secret, new_token: bool) -> None:
-    """Check that a run with this server and token can use a journal, without changing it.
+    """Check that a run with this server and token can use a journal. The journal is not changed.
 
     Raises:
-        JournalError: It cannot.
+        JournalError: The journal belongs to another server or account, or cannot be read.
     """
 
     def check() -> None:
@@ -438,7 +437,7 @@ def _migrate(db: sqlite3.Connection) -> None:
 
 
 def _settle_interrupted(db: sqlite3.Connection, record: RecoveryRecord | None) -> None:
-    """Give interrupted submissions the result in the recovery record, if there is one; the others become *unknown*."""
+    """Apply the recovery record, if there is one, to the interrupted submission; others become *unknown*."""
     if record:
         change = (
             "state = 'pending', speech = ?" if record.is_speech else "state = 'submitted', video_id = ?, speech = NULL"
@@ -456,7 +455,7 @@ def _check_account(
     path: Path | None, facts: Mapping[str, str], base_url: str, account: str, *, new_token: bool
 ) -> None:
     if _server(facts.get("base_url", base_url)) != _server(base_url):
-        raise JournalError(f"{path} is about another server: {facts['base_url']}, not {base_url}")
+        raise JournalError(f"{path} belongs to another server: {facts['base_url']}, not {base_url}")
     if facts.get("account", account) != account and not new_token:
         raise JournalError(
             f"{path} was written with another token. If the account is the same and has a new token, say so "
@@ -465,7 +464,7 @@ def _check_account(
 
 
 def _server(base_url: str) -> str:
-    """Return a key for a server. The port does not count for this machine: a local engine may get another one each time."""
+    """Return a key for a server. All ports of this machine have the same key, because a local engine may get another port in each run."""
     host = urlsplit(base_url).hostname or ""
     return "this machine" if is_loopback(host) else base_url
 

@@ -1,25 +1,24 @@
-"""The runner of a batch: carries out a plan, and is the only writer of the state of its items.
+"""The runner of a batch: carries out a plan, and is the only writer of its items' states.
 
-Each change of state goes through ``BatchRunner._transition``, which writes the journal first. So a crash at any point leaves
-a journal from which the next run can continue, and the state in memory is never ahead of the one on disk.
+The journal is a write-ahead log: each change of state goes through ``BatchRunner._transition``, which writes the journal first. So
+the state in memory is never ahead of the one on disk, and after a crash at any point the next run can continue.
 
-One task submits the pending items, one at a time. The rate limit is the bottleneck, so this loses nothing, and a crash
-leaves at most one submission with an unknown outcome. Each submitted item is followed, and its files are saved, by a task of
-its own. A third kind of task reconciles submissions with unknown outcomes. An item is *in flight* while it is followed or
-reconciled; ``max_in_flight`` limits their number.
+One task submits the pending items, one at a time. This is fast enough, because the rate limit is the bottleneck, and a crash
+leaves at most one submission with an unknown outcome. Each submitted item has a task that follows it and saves its files. One more
+task reconciles submissions with unknown outcomes. An item is *in flight* while it is followed or reconciled; ``max_in_flight``
+limits the number of such items.
 
-A job with a text is submitted in two steps, each with its own intent in the journal: the request for the speech, after which
-the item is pending again and the journal has the speech's URL, and the submission of the video. A run that finds a URL of an
-earlier run first checks that the recording is still there: a render with an expired URL would be paid for, and fail.
+A job with a text is submitted in two steps, each with its own intent in the journal. The first requests the speech; then
+the item is pending again, and the journal has the URL of the speech. The second submits the video. If the speech is from an
+earlier run, the runner first checks that it still exists: a render with an expired URL would be paid for, and fail.
 
-A failure of one item does not affect the others. For failures that affect all, and for cancellation:
+A failure of one item does not affect other items. Failures that affect all items, and cancellation, work like this:
 
-* While the server is unreachable, submitting waits. If it refuses the account, or the journal cannot be written, no other item
-  is submitted.
-* After a submission with an unknown outcome, the next one waits until a request that costs nothing succeeds, and for a
-  growing interval after that: a server that fails in the middle of submissions would otherwise leave one unknown outcome for
-  each item.
-* A cancellation lets a submission that is being sent finish for a few seconds, because a cancelled one has an unknown outcome.
+* While the server is unreachable, submitting waits. If the server rejects the account, or the journal cannot be written, no further
+  item is submitted.
+* After a submission with an unknown outcome, the next one waits until a request that costs nothing succeeds, and then for a
+  growing interval. Otherwise, a server that fails in the middle of submissions would leave an unknown outcome for each item.
+* After a cancellation, a submission in flight has a few more seconds to complete, because a cancelled one has an unknown outcome.
 """
 
 from __future__ import annotations
@@ -80,10 +79,11 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _FIRST_PAUSE = 10.0
-"""Seconds before the next submission after one with an unknown outcome; doubled each time."""
-_LONGEST_PAUSE = 300.0
+"""Seconds between a submission with an unknown outcome and the next submission; doubled each time."""
+_MAX_PAUSE = 300.0
+"""Maximum of this pause, in seconds."""
 _GRACE = 3.0
-"""Seconds for which a submission that is being sent may continue after the batch is cancelled."""
+"""Seconds that a submission in flight has to complete after the batch is cancelled."""
 _STAGES = {
     JobState.PENDING: "waiting",
     JobState.UNKNOWN: "unknown",
@@ -92,7 +92,7 @@ _STAGES = {
     JobState.REJECTED: "failed",
     JobState.LOST: "lost",
 }
-"""The field of ``Progress`` in which each state counts; all other states count as ``under_way``."""
+"""The field of ``Progress`` that counts each state; ``under_way`` counts all other states."""
 
 
 @define(eq=False)
@@ -101,12 +101,12 @@ class Item:
 
     Attributes:
         match: The job, its key in the journal, and its paths.
-        state: Its state in the journal.
-        video_id: Its video, once it is submitted.
-        speech_url: The speech that was made of its text, once there is one and until it is submitted.
-        is_speech_checked: Whether the speech is from this run, or was found to be still there.
-        failed: Whether it ended with an error in this run.
-        status: The last status of its video in this run.
+        state: The state in the journal.
+        video_id: The id of the video; ``None`` before the submission.
+        speech_url: The URL of the speech made from the job's text, from the synthesis until the submission of the video.
+        is_speech_checked: Whether the speech is from this run, or was checked to exist still.
+        failed: Whether the item ended with an error in this run.
+        status: The last status of the video in this run; ``None`` before the first poll.
     """
 
     match: Match
@@ -119,7 +119,7 @@ class Item:
 
     @property
     def is_speech_unknown(self) -> bool:
-        """Whether the request with an unknown outcome was the one for its speech, so that no video was submitted."""
+        """Whether the request with an unknown outcome was the one for the speech, so that no video was submitted."""
         return self.state is JobState.UNKNOWN and self.job.text is not None and self.speech_url is None
 
     @property
@@ -127,13 +127,13 @@ class Item:
         """The job."""
         return self.match.job
 
-    def unknown(self, reason: str) -> SubmissionUnknownError:
-        """Return the error of its unknown outcome."""
+    def unknown_error(self, reason: str) -> SubmissionUnknownError:
+        """Return the error for an unknown outcome of the request in flight."""
         return (speech_unknown if self.is_speech_unknown else submission_unknown)(self.job, reason)
 
     @property
     def stage(self) -> str:
-        """The field of ``Progress`` in which it counts."""
+        """The field of ``Progress`` that counts the item."""
         stage = _STAGES.get(self.state, "under_way")
         return "failed" if self.failed and stage not in ("unknown", "lost") else stage
 
@@ -159,33 +159,33 @@ class BatchRunner:
         self._files = BatchFiles(journal, overwrite=options.overwrite, protected=protected)
         self._items: list[Item] = []
         self._in_flight: dict[int, Item] = {}
-        # Submissions with unknown outcomes that the reconciler has not taken up yet.
+        # Submissions with unknown outcomes that wait for the reconciler.
         self._unreconciled: list[tuple[Item, SubmissionUnknownError]] = []
         self._outcomes: deque[tuple[Item, Outcome]] = deque()
         self._ended = False
         # Set, and replaced, when an outcome is added, an unknown submission is queued, or the run ends.
         self._changed = anyio.Event()
         self._scope = anyio.CancelScope()
-        # The submission that is being sent, which is shielded until this scope's deadline.
+        # The scope of the submission in flight, which is shielded until the scope's deadline.
         self._sending_scope = anyio.CancelScope()
         self._outage = Outage(session.throttled_for)
         self._pause = _FIRST_PAUSE
-        # If set, no more is submitted: each further item ends with a copy of it.
-        self._refusal: A2VError | None = None
+        # If set, nothing more is submitted: each further item ends with a copy of this error.
+        self._fatal_error: A2VError | None = None
         # Ids of videos already assigned to jobs. An id from a server that has lost its data may repeat, so those of
         # resubmitted items are not included.
         self._video_ids = {row.video_id for row in plan.gone if row.video_id}
 
-    # -- what the batch sees ------------------------------------------------------------------------------------------
+    # -- for the batch ------------------------------------------------------------------------------------------------
 
     @property
     def under_way(self) -> dict[int, str]:
-        """The ``video_id`` of each item that is being followed, by its job's place."""
+        """The ``video_id`` of each item in flight that has one, by the position of its job."""
         return {index: item.video_id for index, item in self._in_flight.items() if item.video_id}
 
     @property
     def downloads(self) -> dict[Path, tuple[int, int | None]]:
-        """The progress of each download at this moment; see ``AsyncBatch.downloads``."""
+        """The progress of the current downloads; see ``AsyncBatch.downloads``."""
         return dict(self._files.downloads)
 
     @property
@@ -203,11 +203,11 @@ class BatchRunner:
 
     @property
     def expected_outcomes(self) -> int:
-        """The number of outcomes that a complete run has."""
+        """The number of outcomes of a complete run."""
         return sum(step.action not in (Action.DEFER, Action.SKIP) for step in self._plan.steps)
 
     async def start(self) -> None:
-        """Write the plan to the journal, and report the outcomes that are known already.
+        """Write the plan to the journal, and report the outcomes that are already known.
 
         Raises:
             JournalError: The journal cannot be written.
@@ -220,9 +220,9 @@ class BatchRunner:
         errors = await self._files.copy_renamed(self._plan.steps)
         for item, step in zip(self._items, self._plan.steps, strict=True):
             if step.action is Action.REFUSE:
-                refusal = DownloadError(step.problem)
-                refusal.video_id = item.video_id
-                self._end(item, error=refusal)
+                blocked = DownloadError(step.problem)
+                blocked.video_id = item.video_id
+                self._end(item, error=blocked)
             elif error := errors.get(item.match.index):
                 failure = as_a2v_error(error, item.job)
                 failure.video_id = item.video_id
@@ -249,11 +249,11 @@ class BatchRunner:
         self._scope.cancel()
 
     def discard_outcomes(self) -> None:
-        """Forget the outcomes that were not taken. The next run reports them again."""
+        """Discard the outcomes that the batch has not retrieved. The next run reports them again."""
         self._outcomes.clear()
 
     async def next_outcome(self) -> tuple[Item, Outcome] | None:
-        """Wait for the next outcome; return ``None`` if the run has ended and there is none."""
+        """Wait for the next outcome; return ``None`` if the run has ended and none is left."""
         await checkpoint()
         while not self._outcomes:
             if self._ended:
@@ -276,8 +276,8 @@ class BatchRunner:
         Args:
             item: The item.
             record: The journal's method for the transition.
-            *args: Its arguments after the item's identity.
-            **kwargs: Likewise.
+            *args: Positional arguments of the method, after the item's identity.
+            **kwargs: Keyword arguments of the method.
 
         Raises:
             JournalError: The journal cannot be written. The item keeps its state.
@@ -299,7 +299,7 @@ class BatchRunner:
         return item
 
     async def _record_new_name(self, item: Item, step: Step) -> None:
-        """Record the path of a video that an earlier run saved, if the job had another name or folder then."""
+        """Record the new path of a video that an earlier run saved under another name or in another folder."""
         path, row = item.match.path, step.match.row
         if item.state is not JobState.DONE or not path or not row or not row.path:
             return
@@ -334,7 +334,7 @@ class BatchRunner:
         if items[Action.FOLLOW] or items[Action.SUBMIT] or items[Action.RECONCILE]:
             await self._start_reconciling()
         for item in items[Action.RECONCILE]:
-            self._reconcile_or_end(item, item.unknown("an earlier run was ended while it was sent"))
+            self._reconcile_or_end(item, item.unknown_error("an earlier run ended while the request was in flight"))
         for item in items[Action.SUBMIT]:
             while self._options.max_in_flight and len(self._in_flight) >= self._options.max_in_flight:
                 await self._changed.wait()
@@ -342,11 +342,11 @@ class BatchRunner:
 
     def _follow(self, item: Item) -> None:
         self._in_flight[item.match.index] = item
-        self._group.start_soon(self._follow_to_end, item)
+        self._group.start_soon(self._run_to_outcome, item)
 
-    async def _follow_to_end(self, item: Item) -> None:
+    async def _run_to_outcome(self, item: Item) -> None:
         assert item.video_id is not None  # noqa: S101  # for the type checkers: it was submitted
-        # A new video may be unknown to parts of the server, even one that the last run submitted just before it ended.
+        # Parts of the server may not know a new video yet, even one that the last run submitted just before it ended.
         since = self._session.now() if item.state is JobState.SUBMITTED else None
         task = AsyncVideoTask(self._session, item.video_id, submitted_at=since)
         try:
@@ -368,7 +368,7 @@ class BatchRunner:
         await self._transition(item, self._journal.done, str(path.absolute()) if path else None)
 
     async def _record_failure(self, item: Item, error: Exception) -> A2VError:
-        """Record a failure that is final, and return the error for the outcome."""
+        """Record a failure if it is final, and return the error for the outcome."""
         record = error_record(error, item.job)
         try:
             if isinstance(error, VideoFailedError):
@@ -383,7 +383,7 @@ class BatchRunner:
 
     async def _submit(self, item: Item) -> None:
         try:
-            await self._submit_during_outages(item)
+            await self._submit_with_retries(item)
         except SubmissionUnknownError as error:
             self._reconcile_or_end(item, error)
             video_list = self._session.known_videos.video_list()
@@ -393,7 +393,7 @@ class BatchRunner:
             if item.state is not JobState.UNKNOWN:
                 self._end(item, error=failure)
                 return
-            unknown = item.unknown(str(failure))
+            unknown = item.unknown_error(str(failure))
             unknown.__cause__ = error
             self._end(item, error=unknown)
             if not isinstance(error, A2VError):
@@ -401,12 +401,12 @@ class BatchRunner:
         else:
             self._follow(item)
 
-    async def _submit_during_outages(self, item: Item) -> None:
-        """Submit an item; wait while the server is unreachable.
+    async def _submit_with_retries(self, item: Item) -> None:
+        """Submit an item; retry while the server is unreachable.
 
         Raises:
             SubmissionUnknownError: The server may or may not have accepted it.
-            A2VError: It was refused, not sent, or could not be recorded. Its state is *unknown* if it may have been accepted.
+            A2VError: It was rejected, not sent, or could not be recorded. Its state is *unknown* if it may have been accepted.
         """
         try:
             if item.job.text and not item.is_speech_checked:
@@ -414,7 +414,7 @@ class BatchRunner:
             await self._request(item, wire.video_generate(item.job, item.speech_url), self._send)
         except A2VError as error:
             if isinstance(error, JournalError | ClientClosedError) or rejects_account(error):
-                self._refusal = error
+                self._fatal_error = error
             raise
         self._pause = _FIRST_PAUSE
 
@@ -427,7 +427,7 @@ class BatchRunner:
                 span.set_attributes({"a2v.video_id": item.video_id})
 
     async def _prepare_speech(self, item: Item) -> None:
-        """Have the text of an item synthesized, unless an earlier run has and the recording is still there."""
+        """Synthesize the text of an item, unless an earlier run did and the speech still exists."""
         if item.speech_url:
             url = Secret(item.speech_url)
             if not await self._outage.retry(
@@ -440,31 +440,31 @@ class BatchRunner:
         item.is_speech_checked = True
 
     async def _wait_after_unknown(self, request: wire.ApiRequest[Any]) -> None:
-        """Wait until the server answers a request that costs nothing, so that an outage leaves one unknown outcome only."""
+        """Wait until a request that costs nothing succeeds, so that an outage leaves only one unknown outcome."""
         with suppress(A2VError):  # the next submission will fail in the same way
             await self._outage.retry(partial(self._session.call, request))
         # Other requests may succeed while submissions still fail, and each of those may cost money.
         await anyio.sleep(self._pause)
-        self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+        self._pause = min(2 * self._pause, _MAX_PAUSE)
 
     async def _end_submission_after_grace(self) -> None:
-        """Wait until the run is cancelled, then give the submission that is being sent its last seconds."""
+        """Wait until the run is cancelled, then limit the submission in flight to the grace period."""
         try:
             await anyio.sleep_forever()
         finally:
             self._sending_scope.deadline = anyio.current_time() + _GRACE
 
     async def _attempt(self, send: Callable[[anyio.CancelScope], Awaitable[Retry | None]]) -> Retry | None:
-        """Send a request that costs money once."""
-        if self._refusal:
-            raise copy(self._refusal)  # a copy for each item, or one traceback would grow with every item
-        # Last chance to be cancelled before the shielded part; nothing before it may have yielded.
+        """Make one attempt to send a request that costs money."""
+        if self._fatal_error:
+            raise copy(self._fatal_error)  # a copy, or one traceback would grow with each item
+        # The last chance to be cancelled before the shielded part. The code above must not yield.
         await checkpoint_if_cancelled()
         retry = None
         with anyio.CancelScope() as self._sending_scope:
             retry = await send(self._sending_scope)
         if self._sending_scope.cancelled_caught:
-            await anyio.sleep_forever()  # the run is cancelled, and the response did not come in time
+            await anyio.sleep_forever()  # until the cancellation arrives: the grace period has passed
         return retry
 
     async def _send(self, item: Item, scope: anyio.CancelScope) -> Retry | None:
@@ -476,7 +476,7 @@ class BatchRunner:
         async def submit() -> str | Retry:
             result = await self._session.submit(item.job, attempt, item.speech_url)
             if not isinstance(result, Retry) and result in self._video_ids:
-                reason = f"the server says that it is video {escape(result)}, and that is another job's"
+                reason = f"the server returned the id {escape(result)}, which belongs to another job's video"
                 raise submission_unknown(item.job, reason)
             return result
 
@@ -506,11 +506,11 @@ class BatchRunner:
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> None:
-        """Record that a request is about to be sent, as ``_transition``, and shield it from now on."""
+        """Record with ``_transition`` that a request is about to be sent, and shield the request from cancellation."""
         try:
             await self._transition(item, record, *args, **kwargs)
         except BaseException:
-            # The intent may have been written although this raised. Nothing was sent, so withdraw it.
+            # The intent may have been written despite the error. Nothing was sent, so withdraw it.
             with suppress(JournalError):
                 await self._transition(item, self._journal.withdrawn)
             raise
@@ -519,14 +519,14 @@ class BatchRunner:
     async def _record_failures(
         self, item: Item, attempt: SubmissionAttempt, request: Callable[[], Awaitable[T | Retry]]
     ) -> T | Retry:
-        """Send a request whose intent is recorded before; record how it ended if it failed or may be sent again."""
+        """Send a request after recording its intent; record the result if it failed or may be retried."""
         try:
             result = await request()
         except BaseException as error:
             if attempt.started:
                 await self._record_submission_error(item, error, sent=attempt.sent)
             raise
-        if isinstance(result, Retry) and attempt.started:  # otherwise its recording could not be uploaded
+        if isinstance(result, Retry) and attempt.started:  # not started if the upload of its recording failed
             await self._transition(item, self._journal.withdrawn)
         return result
 
@@ -540,7 +540,7 @@ class BatchRunner:
         else:
             await self._transition(item, journal.unknown, record)
             if isinstance(error, TransportError):  # raised by a custom transport
-                raise item.unknown(str(error)) from error
+                raise item.unknown_error(str(error)) from error
 
     # -- reconciliation -----------------------------------------------------------------------------------------------
 
@@ -551,7 +551,7 @@ class BatchRunner:
             self._group.start_soon(self._reconcile)
 
     def _reconcile_or_end(self, item: Item, error: SubmissionUnknownError) -> None:
-        """Report an unknown submission, but only after looking for its video if that is possible."""
+        """Report an unknown submission, after searching for its video if possible."""
         if self._reconciler.works and not item.is_speech_unknown:
             self._in_flight[item.match.index] = item
             self._unreconciled.append((item, error))
@@ -583,7 +583,7 @@ class BatchRunner:
 
 
 def _outcome_of(row: JournalRow, match: Match) -> dict[str, Any]:
-    """Return the facts of the outcome that a journal has."""
+    """Return the attributes of the outcome that a journal row records."""
     if row.state is JobState.REJECTED and row.error:
         return {"error": rejection_from(row.error)}
     assert row.video_id is not None  # noqa: S101  # for the type checkers: it was rendered
