@@ -239,7 +239,7 @@ async def test_misuse_is_an_a2v_error_too(anyio_backend) -> None:
             await anext(batch)
         async with batch:
             pass
-        with pytest.raises(a2v.InvalidStateError, match="runs once"):
+        with pytest.raises(a2v.InvalidStateError, match="only be entered once"):
             async with batch:
                 pass
     assert issubclass(a2v.InvalidStateError, RuntimeError)

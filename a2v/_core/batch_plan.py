@@ -222,7 +222,7 @@ def _problem(
     # Do not advise removing another job's video: it may be the source of that job's copy.
     remove = "Pass" if name_key(match.path.name) in other_files else "Remove it, or pass"
     return (
-        f"{existing[0]} exists already, and it is not the video of this job, so it is left as it is. "
+        f"{existing[0]} exists already, and it is not the video of this job, so it was not changed. "
         f"{remove} overwrite=True to replace it{advice}"
     )
 

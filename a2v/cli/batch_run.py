@@ -223,7 +223,7 @@ def _entries(journal: Path) -> list[JournalEntry]:
 
 def _check_not_running(journal: Path) -> None:
     if is_in_use(journal):
-        raise UsageError(f"this batch is already running: another process works on {journal}")
+        raise UsageError(f"this batch is already running: another process is using {journal}")
 
 
 async def _read(

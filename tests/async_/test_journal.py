@@ -249,7 +249,7 @@ async def test_a_journal_of_another_server_or_account_is_refused(service, go, ma
 async def test_one_writer_and_any_number_of_readers(service, make_client, journal) -> None:
     async with make_client() as client:
         async with client.batch(jobs("a", "b"), journal=journal) as batch:
-            with pytest.raises(a2v.JournalError, match="another process works on"):
+            with pytest.raises(a2v.JournalError, match="another process is using"):
                 async with client.batch(jobs("a", "b"), journal=journal):
                     pytest.fail("entered")
             assert set(states(journal)) == {"a", "b"}
@@ -553,6 +553,16 @@ def test_a_lock_file_that_cannot_be_created(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(OSError, match="No space"), LockFile(tmp_path / "batch.db"):
         pytest.fail("entered")
+
+
+def test_a_recovery_record_on_a_file_system_that_cannot_sync(tmp_path, monkeypatch) -> None:
+    def fail(*_):
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with LockFile(tmp_path / "batch.db") as lock_file:
+        assert lock_file.write_record(RecoveryRecord("i", "v"))
+        assert lock_file.read_record() == RecoveryRecord("i", "v")
 
 
 def test_a_recovery_record_on_a_failing_disk(tmp_path, monkeypatch) -> None:

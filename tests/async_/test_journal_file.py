@@ -349,7 +349,7 @@ async def test_an_inconsistent_journal_is_refused(service, run, journal, change,
 @pytest.mark.parametrize("held", [["BEGIN EXCLUSIVE"], ["BEGIN", "SELECT * FROM items"]], ids=["written", "read"])
 async def test_a_journal_that_stays_locked_says_what_to_close(service, run, journal, monkeypatch, held) -> None:
     await run("a")
-    monkeypatch.setattr("a2v._async.batch.journal_file._LOCKED_SECONDS", 0.05)
+    monkeypatch.setattr("a2v._async.batch.journal_file._LOCK_TIMEOUT", 0.05)
     with closing(sqlite3.connect(journal, isolation_level=None)) as browser:
         cursors = [browser.execute(statement) for statement in held]
         assert len(cursors[-1].fetchmany(1)) == (len(held) > 1)

@@ -90,4 +90,4 @@ def test_a_batch_that_is_already_running_is_refused(a2v, tmp_path, local, submit
     with LockFile(tmp_path / "videos" / "a2v-batch.db"):
         ran = a2v(*BATCH, *local)
     assert ran.returncode == 2
-    assert ran.stderr.startswith("a2v: this batch is already running: another process works on videos/a2v-batch.db")
+    assert ran.stderr.startswith("a2v: this batch is already running: another process is using videos/a2v-batch.db")

@@ -16,7 +16,7 @@ VIDEO = a2v.Video(video_id="v", status=a2v.VideoStatus.FAILED, video_url="https:
 EXAMPLES = [
     a2v.A2VError("something"),
     a2v.InvalidArgumentError("timeout must be a number"),
-    a2v.InvalidStateError("a batch runs once"),
+    a2v.InvalidStateError("a batch can only be entered once"),
     a2v.ConfigurationError("no token"),
     a2v.ManifestError("jobs.csv", faults=(a2v.RowError(3, "audio_url", "it is missing or empty"),)),
     a2v.AmbiguousJobsError("which?", pairs=((0, a2v.JournalEntry(job=JOB, state=a2v.JobState.DONE)),)),

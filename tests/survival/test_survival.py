@@ -148,7 +148,7 @@ def test_two_processes_on_one_journal(make_batch, fork_server) -> None:
     finally:
         other.close()
     assert refused["ended"] == "JournalError"
-    assert "another process works on" in refused["error"]
+    assert "another process is using" in refused["error"]
     assert fork_server.end()["ended"] == "done"
     batch.assert_sound()
 

@@ -1,4 +1,4 @@
-"""The public face of a batch: a context to iterate over the outcomes. ``runner.py`` does the work, in a task of its own."""
+"""The public API of a batch: a context manager and iterator. ``runner.py`` does the work in its own task (``background.py``)."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 class AsyncBatch(HoldsSecret):
-    """Many videos, made by ``client.batch``: a context in which to iterate over the outcomes."""
+    """Renders many videos; made by ``client.batch``. Enter its context, then iterate over the outcomes."""
 
     _instead = "pass its jobs, and make another batch of them there; a journal= tells it what is done already"
 
@@ -47,11 +47,12 @@ class AsyncBatch(HoldsSecret):
         default_paths(self._jobs, options.save_to)  # raises an error if two files would have the same name
         self._runner: BatchRunner | None = None
         self._gone: tuple[JournalEntry, ...] = ()
-        # The state of the iterator: the outcomes that it has not returned, the item of the last one, whether a task waits.
+        # The state of the iterator: the number of outcomes left, the item of the last outcome, and whether a task waits for the
+        # next.
         self._remaining = len(self._jobs)
         self._returned: Item | None = None
         self._waiting = False
-        # Whether the task has ended, and what it raised.
+        # Set when the runner's task has ended; and its exception, if any.
         self._ended: anyio.Event
         self._crash: BaseException | None = None
 
@@ -66,10 +67,10 @@ class AsyncBatch(HoldsSecret):
 
     async def __aenter__(self) -> Self:
         if self._runner:
-            raise InvalidStateError("a batch runs once: entered again, it might pay for things again; make another one")
+            raise InvalidStateError("a batch can only be entered once; call client.batch again")
         session, options = self._session, self._options
         if options.journal:
-            # A batch that does not begin leaves no journal behind.
+            # Checked before the journal is opened, because a batch that cannot start must not create one.
             await in_thread(partial(check_new_batch, self._jobs, options, options.journal))
         self._journal = await Journal.open(
             options.journal, base_url=session.base_url, token=session.token, new_token=options.new_token
@@ -114,11 +115,11 @@ class AsyncBatch(HoldsSecret):
                     await self._journal.aclose()
 
     async def _run(self, runner: BatchRunner) -> None:
-        """Run the batch in a task of its own."""
+        """Run the batch; the body of its task."""
         try:
             await runner.run()
         except anyio.get_cancelled_exc_class():
-            # The event loop ends without leaving the context, so this is the last chance to close the journal.
+            # The event loop ends before the context was left, so this is the last chance to close the journal.
             runner.discard_outcomes()
             with anyio.CancelScope(shield=True):
                 await self._journal.aclose()
@@ -126,7 +127,7 @@ class AsyncBatch(HoldsSecret):
         except BaseException as error:  # noqa: BLE001  # raised to the users of the batch, in their task
             self._crash = _first(error)
             if isinstance(self._crash, KeyboardInterrupt) and not is_asyncio():
-                signal.raise_signal(signal.SIGINT)  # trio raised it in this task by chance; it is for the main task
+                signal.raise_signal(signal.SIGINT)  # trio may raise it in any task; the main task has to get it
         finally:
             self._span.end()
             self._ended.set()
@@ -171,16 +172,16 @@ class AsyncBatch(HoldsSecret):
         if item:
             await runner.acknowledge(item)
 
-    # -- its progress -------------------------------------------------------------------------------------------------
+    # -- the progress -------------------------------------------------------------------------------------------------
 
     @property
     def under_way(self) -> dict[int, str]:
-        """The ``video_id`` of each video that was submitted and has no outcome yet, by the position of its job in the batch."""
+        """The ``video_id`` of each submitted video that has no outcome yet, by the position of its job in the batch, from 0."""
         return self._runner.under_way if self._runner else {}
 
     @property
     def downloads(self) -> dict[Path, tuple[int, int | None]]:
-        """The files that are being downloaded: by path, the bytes stored so far and the size, or ``None`` if it is unknown."""
+        """The files being downloaded, by path: the bytes stored so far, and the size in bytes (``None`` if unknown)."""
         return self._runner.downloads if self._runner else {}
 
     @property
@@ -195,7 +196,7 @@ class AsyncBatch(HoldsSecret):
         """Return the rate limit, how much of it is left, and when the next request is sent.
 
         Returns:
-            The values at this moment. They concern all requests of the client, not only those of this batch.
+            The current values, for all requests of the client, not only those of this batch.
 
         Raises:
             ClientClosedError: The client is closed.
@@ -205,7 +206,7 @@ class AsyncBatch(HoldsSecret):
 
     @property
     def gone(self) -> tuple[JournalEntry, ...]:
-        """The journal entries of earlier runs whose jobs are not in this batch. These entries and their videos are kept."""
+        """The journal entries of jobs that are not in this batch. These entries, and their videos, are kept."""
         return self._gone
 
 

@@ -1,7 +1,7 @@
-"""The file of a journal: its schema, how it is created, opened and checked, and how rows are stored in it.
+"""The file of a journal: its schema, how it is created, opened and checked, and how rows are stored.
 
-Its content is not trusted: another program may have changed or damaged the file. It is checked when it is opened, each row is
-checked when it is read, and every error becomes a ``JournalError``.
+The content is not trusted, because another program may have changed or damaged the file. So the file is checked when it is opened,
+each row is checked when it is read, and every error becomes a ``JournalError``.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_APPLICATION = 0x61327662
+_APPLICATION_ID = 0x61327662
 VERSION = 3
-"""1: no state ``lost``, and ``run`` was the number of a run. 2: ``run`` is a moment; see ``_core/reconciliation.py``; no column
-``speech``. 3: the present one."""
-_LOCKED_SECONDS = 30.0
-"""How long to wait for another program, such as a database browser, that has locked the journal."""
+"""The version of the schema. Version 1 had no state ``lost``, and ``run`` was the number of a run. Since version 2, ``run`` is a moment; see
+``_core/reconciliation.py``. Version 3 added the column ``speech``."""
+_LOCK_TIMEOUT = 30.0
+"""Seconds to wait for another program, such as a database browser, that has locked the journal."""
 SCHEMA = f"""
-PRAGMA application_id = {_APPLICATION};
+PRAGMA application_id = {_APPLICATION_ID};
 PRAGMA user_version = {VERSION};
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE items (
@@ -60,7 +60,7 @@ CREATE TABLE known (video_id TEXT PRIMARY KEY, run INTEGER NOT NULL) WITHOUT ROW
 
 
 def create(path: Path) -> None:
-    """Create the file under another name and rename it when it is complete, so that an empty journal is always a damaged one."""
+    """Create the file under another name, and rename it when it is complete. So an empty journal is always a damaged one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_name(f"{path.name}.new")
     new.unlink(missing_ok=True)
@@ -72,8 +72,8 @@ def create(path: Path) -> None:
 
 
 def connect(path: Path | None) -> sqlite3.Connection:
-    # One thread at a time uses it, but not always the same one.
-    return sqlite3.connect(path or ":memory:", timeout=_LOCKED_SECONDS, isolation_level=None, check_same_thread=False)
+    # Only one thread at a time uses the connection, but not always the same one.
+    return sqlite3.connect(path or ":memory:", timeout=_LOCK_TIMEOUT, isolation_level=None, check_same_thread=False)
 
 
 def set_up(db: sqlite3.Connection, path: Path) -> None:
@@ -84,9 +84,9 @@ def set_up(db: sqlite3.Connection, path: Path) -> None:
 
 
 def _write_ahead(db: sqlite3.Connection) -> None:
-    # SQLite waits for a locked database except for this statement. This code runs in a worker thread, so it may block, and
-    # the real clock is right: the other program does not run in virtual time.
-    deadline = time.monotonic() + _LOCKED_SECONDS
+    # SQLite waits for a locked database, except in this statement. This code runs in a worker thread, so it may block, and it uses
+    # the real clock, because the other program does not run in virtual time.
+    deadline = time.monotonic() + _LOCK_TIMEOUT
     while True:
         try:
             db.execute("PRAGMA journal_mode = WAL")
@@ -99,10 +99,10 @@ def _write_ahead(db: sqlite3.Connection) -> None:
 
 
 def _make_durable(db: sqlite3.Connection) -> None:
-    """Make commits survive a power cut. macOS needs more than ``fsync`` for that; other systems ignore those settings."""
+    """Make commits survive a power cut. The two settings about ``fullfsync`` are for macOS; other systems ignore them."""
     for setting in ("synchronous = FULL", "fullfsync = ON", "checkpoint_fullfsync = ON"):
         db.execute(f"PRAGMA {setting}")
-    # The URL of a speech, which may be signed, is overwritten when it is deleted.
+    # Overwrite deleted data, such as the URL of a speech, which may be signed.
     db.execute("PRAGMA secure_delete = ON")
 
 
@@ -110,17 +110,17 @@ def check_file(db: sqlite3.Connection, path: Path | None) -> None:
     (application,), (version,) = (
         db.execute(f"PRAGMA {name}").fetchone() for name in ("application_id", "user_version")
     )
-    if application != _APPLICATION:
-        raise JournalError(f"{path} is not a journal of a2v, or what was in it is lost; it is left as it is")
+    if application != _APPLICATION_ID:
+        raise JournalError(f"{path} is not a journal of a2v, or its content was lost; it was not changed")
     if version > VERSION:
         raise JournalError(f"{path} was written by a newer version of a2v")
-    # A view or a trigger could run anything, even an endless query.
+    # A view or a trigger could run any query, even an endless one.
     (foreign,) = db.execute("SELECT count(*) FROM sqlite_master WHERE type NOT IN ('table', 'index')").fetchone()
     if foreign:
         raise JournalError(f"{path} was changed by another program: it contains views or triggers")
     (problem,) = db.execute("PRAGMA quick_check(1)").fetchone()
     if problem != "ok":
-        raise JournalError(f"{path} is damaged ({problem}); it is left as it is")
+        raise JournalError(f"{path} is damaged ({problem}); it was not changed")
 
 
 def translate_errors(path: Path | None, work: Callable[[], T]) -> T:
@@ -136,7 +136,7 @@ def translate_errors(path: Path | None, work: Callable[[], T]) -> T:
     except OSError as error:
         reason = error.strerror or str(error)
     except Exception as error:
-        # Reading arbitrary content may fail in any way; all of it means that the file is damaged.
+        # Reading arbitrary content may raise any exception; each of them means that the file is damaged.
         raise JournalError(f"the journal {path} is damaged: {type(error).__name__}: {error}") from error
     raise JournalError(f"the journal {path} cannot be used: {reason}")
 
@@ -146,13 +146,13 @@ def open_for_reading(path: Path) -> Iterator[sqlite3.Connection]:
     if not path.is_file():
         raise JournalError(f"there is no journal {path}")
     uri = f"{sqlite_uri(path.absolute())}?mode=ro"
-    with closing(sqlite3.connect(uri, timeout=_LOCKED_SECONDS, uri=True, isolation_level=None)) as db:
+    with closing(sqlite3.connect(uri, timeout=_LOCK_TIMEOUT, uri=True, isolation_level=None)) as db:
         check_file(db, path)
         yield db
 
 
 def sqlite_uri(path: PurePath) -> str:
-    """Return the URI of a path for SQLite. It differs from ``Path.as_uri`` for Windows shares: SQLite accepts no host."""
+    """Return the URI of a path for SQLite. Unlike ``Path.as_uri``, it has no host for Windows shares: SQLite accepts none."""
     text = path.as_posix()
     return "file://" + ("" if text.startswith("/") else "/") + quote(os.fsencode(text))
 
@@ -167,14 +167,14 @@ _WITHOUT_SPEECH = 3
 
 
 def select_rows(db: sqlite3.Connection, rest: str = "", *values: str) -> list[Any]:
-    """Return rows of a journal of any version; all at once, because an abandoned query would keep the journal locked."""
+    """Return rows of a journal of any version, all at once: an abandoned query would keep the journal locked."""
     (version,) = db.execute("PRAGMA user_version").fetchone()
     speech = "NULL" if version < _WITHOUT_SPEECH else "speech"
     return db.execute(_SELECT.format(speech=speech) + rest, values).fetchall()
 
 
 def write_job(job: Job) -> str:
-    kept = {
+    fields = {
         "audio_url": job.audio_url and without_query(job.audio_url),
         "text": job.text,
         "voice_name": job.voice_name,
@@ -184,11 +184,11 @@ def write_job(job: Job) -> str:
         "with_mask": job.with_mask,
         "options": map_urls(job.options, without_query),
     }
-    return json.dumps({name: value for name, value in kept.items() if value})
+    return json.dumps({name: value for name, value in fields.items() if value})
 
 
 def job_label(text: object, identity: str) -> str:
-    """Return what names a stored job in messages: its name, else its recording, else its key. The job may be damaged."""
+    """Return a label of a stored job for messages: its name, text or recording; its key if the job is damaged."""
     with suppress(ValueError, TypeError, KeyError, AttributeError):
         facts = json.loads(str(text))
         return escape(str(facts.get("name") or facts.get("text") or facts["audio_url"]))
@@ -204,7 +204,7 @@ def read_row(row: Sequence[Any]) -> JournalRow:
     """Read a row.
 
     Raises:
-        Exception: It is damaged. ``translate_errors`` makes a ``JournalError`` of it.
+        Exception: The row is damaged; ``translate_errors`` converts the exception to a ``JournalError``.
     """
     identity, place, job, state, video_id, error, etag, size, sha256, path, reported, speech = row
     _expect(isinstance(identity, str) and _IDENTITY.fullmatch(identity), "identity", identity)
@@ -253,6 +253,6 @@ def _read_error(text: str) -> ErrorRecord:
     return ErrorRecord(message, code, status_code)
 
 
-def _expect(found: object, name: str, value: object) -> None:
-    if not found:
+def _expect(condition: object, name: str, value: object) -> None:
+    if not condition:
         raise ValueError(f"{name} is {value!r}")

@@ -1,11 +1,11 @@
 """The lock file of a journal, which also stores a recovery record.
 
-The lock is an advisory lock of the operating system, which lasts as long as the process that holds it: a killed process
-leaves no stale lock, as a file with a process id would. A forked child inherits the open file, and with it the lock, so it
+The lock is an advisory lock of the operating system, which ends with the process that holds it. So a killed process
+leaves no stale lock, unlike a file with a process id. A forked child inherits the open file, and with it the lock, so it
 closes its copy at once; otherwise the lock would last until all children have ended.
 
-The recovery record covers one case: a video was submitted, or a speech was made, and the journal cannot be written because the
-disk is full. The file's blocks are allocated when it is created, so one record can be written on a full disk. Opening the journal copies the
+The recovery record covers one case: a video was submitted, or a speech was made, and the disk is too full to write the journal.
+The blocks of the lock file are allocated when it is created, so one record can be written even then. Opening the journal copies the
 record into it.
 """
 
@@ -21,14 +21,15 @@ from weakref import WeakSet
 
 from attrs import field, frozen
 
+from a2v._async.destination import sync
 from a2v.errors import JournalError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-_RECORD_SIZE = 4096
+_RECORD_SIZE = 4096  # bytes
 _CLOSED = -1
-# Against planted files: a symbolic link would lead to another file, a named pipe would block. Windows has neither flag.
+# Protection from planted files: do not follow a symbolic link, or block on a named pipe. Windows has neither flag.
 _SAFE_FLAGS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
@@ -38,8 +39,8 @@ class RecoveryRecord:
 
     Attributes:
         identity: The job's key in the journal.
-        result: The ``video_id``, or the URL of the speech that was made of its text.
-        is_speech: Whether it is a speech.
+        result: The ``video_id``, or the URL of the speech that was made from the job's text.
+        is_speech: Whether ``result`` is the URL of a speech.
     """
 
     identity: str
@@ -81,14 +82,14 @@ class LockFile:
         self.close()
 
     def close(self) -> None:
-        """Close the file, which releases the lock, unless a parent or a forked child of this process has the file open, too."""
+        """Close the file. This releases the lock unless a parent or a forked child of this process has the file open too."""
         _open_files.discard(self)
         file, self._file = self._file, _CLOSED
         if file != _CLOSED:
             os.close(file)
 
     def write_record(self, record: RecoveryRecord) -> bool:
-        """Store the recovery record; return whether that succeeded."""
+        """Store the recovery record, and return whether that succeeded."""
         key = "speech" if record.is_speech else "video_id"
         text = json.dumps({"identity": record.identity, key: record.result})
         if len(text) > _RECORD_SIZE:
@@ -109,7 +110,7 @@ class LockFile:
         return _parse(self.path, os.read(self._file, _RECORD_SIZE))
 
     def clear_record(self) -> None:
-        """Remove the recovery record, and allocate the blocks for another one."""
+        """Remove the recovery record, and allocate the blocks for the next one."""
         self._write("")
 
     def _open(self) -> int:
@@ -128,8 +129,8 @@ class LockFile:
         try:
             _lock(self._file)
         except BlockingIOError:
-            # Two processes would submit, and pay for, the same jobs.
-            raise JournalError(f"this batch is already running: another process works on {self._journal}") from None
+            # Both processes would submit, and pay for, the same jobs.
+            raise JournalError(f"this batch is already running: another process is using {self._journal}") from None
         except OSError as error:
             raise JournalError(
                 f"{self.path} cannot be locked ({error.strerror}): this file system does not support locks. "
@@ -207,17 +208,6 @@ def _parse(path: Path, content: bytes) -> RecoveryRecord | None:
 
 def _path_of(journal: Path) -> Path:
     return journal.with_name(f"{journal.name}.lock")
-
-
-def sync(file: int) -> None:
-    """Make the content of a file survive a power cut."""
-    if sys.platform == "darwin":  # pragma: no cover
-        import fcntl  # noqa: PLC0415  # only on POSIX
-
-        # On macOS, fsync leaves the content in the drive's cache.
-        fcntl.fcntl(file, fcntl.F_FULLFSYNC)
-    else:
-        os.fsync(file)
 
 
 def _lock(file: int) -> None:

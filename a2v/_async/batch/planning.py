@@ -1,4 +1,4 @@
-"""Plans a run or a dry run: gives the pure planner the rows of the journal and the files in the folder."""
+"""Plans a run or a dry run: reads the journal and the folder, and calls the pure planner of ``a2v._core.batch_plan``."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ if TYPE_CHECKING:
 
 
 def check_new_batch(jobs: Sequence[Job], options: BatchOptions, journal: Path) -> None:
-    """Check that a batch can begin if it has no journal yet.
+    """Check that a batch without a journal can start, before the journal is created.
 
     Raises:
-        A2VError: It cannot.
+        A2VError: The batch cannot start.
     """
     if not journal.exists():
         plan_dry_run(jobs, options)
 
 
 def plan_dry_run(jobs: Sequence[Job], options: BatchOptions) -> BatchPlan:
-    """Return the plan of a run without changing or sending anything.
+    """Return the plan that a run would have. Nothing is changed or sent.
 
     Args:
         jobs: The jobs of the batch.
         options: The options of the batch. The journal need not exist.
 
     Raises:
-        A2VError: A run would not begin, for the same reason.
+        A2VError: The error with which a run would fail to start.
     """
     journal = options.journal
     if journal and not options.overwrite:
@@ -63,13 +63,13 @@ def make_plan(
         rows: The rows of the journal.
         options: The options of the batch.
         protected: Files that are never replaced.
-        create_folders: Whether to create missing folders; if not, nothing is checked in them.
+        create_folders: Whether to create missing folders, ``True`` by default; otherwise, paths in missing folders are not checked.
 
     Raises:
-        AmbiguousJobsError: New jobs may be jobs of the journal.
-        ConfigurationError: The run would submit more videos than ``quota`` allows.
+        AmbiguousJobsError: New jobs may be the same as jobs of the journal.
+        ConfigurationError: The run would submit more than ``quota`` allows.
         DownloadError: A video cannot be saved.
-        OSError: The same, because of the file system.
+        OSError: A video cannot be saved, because of the file system.
     """
     matching = match_jobs(jobs, rows, default_paths(jobs, options.save_to), options.recordings)
     plan = plan_batch(matching, read_folder(matching), options)
