@@ -372,14 +372,14 @@ class AccountLog:
         at: float,
         video_id: str,
         since: float | None,
-        known: dict[str, Any] | None = None,
+        state: dict[str, Any] | None = None,
     ) -> None:
         member.videos[video_id] = True
         if member_id != self._own_id:
             self.followed_elsewhere.append(video_id)
         self._followers.setdefault(video_id, set()).add(member_id)
-        if known:
-            self.scheduler.import_state(video_id, known)
+        if state:
+            self.scheduler.import_state(video_id, state)
         self.scheduler.add(video_id, at, since=since)
         self.scheduler.resume({video_id: None})
 

@@ -555,7 +555,7 @@ async def test_a_closed_client_leaves_nothing_behind(service, make) -> None:
 
 
 async def test_a_long_log_is_started_again(service, make, budget, monkeypatch) -> None:
-    monkeypatch.setattr(shared_account, "_MAX_LOG", 4000)
+    monkeypatch.setattr(shared_account, "_MAX_LOG_SIZE", 4000)
     generations = set()
     async with make() as one, make() as other, anyio.create_task_group() as group:
         for client in (one, other):
@@ -589,7 +589,7 @@ def size(value: object, seen: set[int]) -> int:
 
 @pytest.mark.extended
 async def test_a_day_of_videos_needs_no_more_memory_than_a_few_hours(make, budget, monkeypatch) -> None:
-    monkeypatch.setattr(shared_account, "_MAX_LOG", 32 * 1024)
+    monkeypatch.setattr(shared_account, "_MAX_LOG_SIZE", 32 * 1024)
     service = Service(render_seconds=900, limit=FixedWindow(2, 60), latency=0.2)
     clients = [make(transport=service.transport()) for _ in range(2)]
 
@@ -604,7 +604,7 @@ async def test_a_day_of_videos_needs_no_more_memory_than_a_few_hours(make, budge
                 group.start_soon(make_videos, client)
         for _ in range(24 * 3):
             await anyio.sleep(1200)
-            assert sum(map(len, budget.store._log.entries)) < 2 * shared_account._MAX_LOG
+            assert sum(map(len, budget.store._log.entries)) < 2 * shared_account._MAX_LOG_SIZE
             # Not the videos that the server lists: their number is its own.
             sizes.append(max(size(log, {id(log.listed)}) for log in (account_of(client).log for client in clients)))
         group.cancel_scope.cancel()

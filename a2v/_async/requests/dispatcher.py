@@ -1,24 +1,24 @@
-"""The driver of one event loop: sends every request of a client there, when the rate limiter and the scheduler allow it.
+"""Sends all requests of a client in one event loop, when the rate limiter and the scheduler allow them.
 
-`RateLimiter` and `PollScheduler` decide which request is next and when, but they have no clock and send nothing. The
-dispatcher supplies both, without a background task: a client that is not used costs nothing, and nothing outlives the
-caller that waits.
+`RateLimiter` and `PollScheduler` decide which request is next and when, but have no clock and do no I/O. The
+dispatcher adds both, without a background task: an unused client costs nothing, and nothing outlives the
+waiting caller. This is the leader/followers pattern:
 
-* **One driver.** A *waiter* is a queued request or a subscription whose caller waits here. At most one waiter drives at a
-  time: it sleeps until the next request is due or until something changes (``_changed``). Then it either lets the first
-  queued request be sent or sends the due poll itself. Every other waiter sleeps until it has what it waits for or has to
-  drive (``_sleeping``).
-* **The driver may leave at any time**: it got what it waited for, it was cancelled, or it is busy sending a poll. Each time
-  it wakes another waiter, which then drives. So while there are waiters, one of them is driving or about to.
-* **Each caller sends its request in its own task**, so cancelling a caller cancels its request and nothing else. A due poll
-  is sent by the waiter that was driving, after it has handed over driving, and serves all subscriptions to that video. If
-  this waiter is cancelled, the poll is abandoned and is due again.
-* **Each reservation is released exactly once**, whether there was a response, an error or a cancellation, in ``_exchange``
-  or, if a caller is cancelled between reservation and sending, in ``send``.
-* **Each response is classified once**, in ``_exchange``. The limiter and the caller, or the scheduler, use that result.
+* **One driver.** A *waiter* is a queued request or a subscription whose caller waits here. At most one waiter is the driver at a
+  time. It sleeps until the next request is due or something changes (``_changed``). Then it either grants the first
+  queued request its reservation, or sends the due poll itself. All other waiters sleep (``_sleeping``) until they are ready or have
+  to drive.
+* **The driver may leave at any time**: it is ready, it was cancelled, or it is sending a poll. When it leaves,
+  it wakes another waiter, which becomes the driver. So while there are waiters, one of them is the driver or about to be.
+* **Each caller sends its request in its own task**, so cancelling a caller cancels its request and nothing else. The driver sends a
+  due poll after it has handed over its role; the poll serves all subscriptions to that video. If the sender is cancelled, the poll
+  is abandoned and due again.
+* **Each reservation is released exactly once**, after a response, an error or a cancellation: in ``_exchange``,
+  or in ``send`` if the caller is cancelled between reservation and sending.
+* **Each response is classified once**, in ``_exchange``, for the limiter as well as the caller or the scheduler.
 
-A background task that polls would be simpler to write. But something would have to end it, an event loop that ends would
-cancel it, and if it were started on first use, it would run in the cancel scope of whichever caller came first.
+A background task that polls would be simpler to write. But something would have to stop it, the end of the event loop would
+cancel it, and if the first caller started it, it would run in the cancel scope of that caller.
 """
 
 from __future__ import annotations
@@ -55,13 +55,13 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_OTHER_LOOPS_INTERVAL = 0.1  # seconds between checks of the limiter while another event loop waits for a response
-EPSILON = 1e-6  # seconds; a request may be sent this early, because converting between two clocks rounds
-_MIN_ANNOUNCED_DELAY = 1.0  # seconds; shorter waits for the rate limit are not logged
+_OTHER_LOOPS_INTERVAL = 0.1  # seconds between checks of the limiter while another event loop has requests in flight
+EPSILON = 1e-6  # seconds; a request may be sent this much too early, because converting between clocks rounds
+_MIN_LOGGED_DELAY = 1.0  # seconds; shorter waits for the rate limit are not logged
 
 
 class Connection(NamedTuple):
-    """What sending a request in one event loop needs.
+    """What the dispatcher needs to send requests in one event loop.
 
     Attributes:
         transport: The connections of that event loop.
@@ -85,12 +85,12 @@ class Waiter(Protocol):
 
     @property
     def is_ready(self) -> bool:
-        """Whether it has what it waits for."""
+        """Whether the wait is over."""
         ...
 
 
 class Subscriber(Waiter, Protocol):
-    """What the dispatcher needs of a ``Subscription``."""
+    """The interface of ``Subscription`` that the dispatcher uses."""
 
     open_videos: dict[str, float | None]
     events: deque[PollEvent]
@@ -99,7 +99,7 @@ class Subscriber(Waiter, Protocol):
 
 
 class Limiter(Protocol):
-    """What the dispatcher needs of a ``LoopRateLimiter``."""
+    """The interface of ``LoopRateLimiter`` that the dispatcher uses."""
 
     def locked(self) -> AbstractContextManager[tuple[RateLimiter, float]]: ...
 
@@ -107,7 +107,7 @@ class Limiter(Protocol):
 
 
 class Scheduler(Protocol):
-    """What the dispatcher needs of a ``PollScheduler``."""
+    """The interface of ``PollScheduler`` that the dispatcher uses."""
 
     def __contains__(self, video_id: object) -> bool: ...
 
@@ -136,9 +136,9 @@ class Scheduler(Protocol):
 
 @define(eq=False, repr=False)
 class _QueuedRequest:
-    """A request of a caller that waits for permission to send it."""
+    """A request whose caller waits for a reservation."""
 
-    # 0 until the driver grants one.
+    # 0 until the driver grants it.
     reservation: int = field(default=0, init=False)
 
     @property
@@ -150,9 +150,9 @@ class RequestDispatcher:
     """Sends the requests of one client in one event loop.
 
     Args:
-        connection: Where and how to send.
+        connection: Where and how to send requests.
         limiter: The rate limiter.
-        scheduler: The poll scheduler; ``None``: one of its own.
+        scheduler: The poll scheduler; ``None``: a new one.
     """
 
     def __init__(self, connection: Connection, limiter: Limiter, scheduler: Scheduler | None = None) -> None:
@@ -161,25 +161,25 @@ class RequestDispatcher:
         self._scheduler: Scheduler = PollScheduler() if scheduler is None else scheduler
         # Requests in flight in this event loop; the limiter counts those of all loops.
         self._in_flight = 0
-        # Dictionaries serve as ordered sets: first in, first out, and removal from the middle.
+        # FIFO queues. Dictionaries serve as ordered sets, which allow removal from the middle.
         self._queues: dict[RequestKind, dict[_QueuedRequest, None]] = {RequestKind.SUBMIT: {}, RequestKind.CALL: {}}
         self._subscribers: dict[str, dict[Subscriber, None]] = {}
         self._has_driver = False
         self._sleeping: dict[Waiter, anyio.Event] = {}
-        # Set when the driver must ask the limiter and the scheduler again.
+        # Set when the driver has to consult the limiter and the scheduler again.
         self._changed = anyio.Event()
-        # The end of the wait for the rate limit that was logged last.
-        self._announced_until = -inf
+        # The end of the last wait for the rate limit that was logged.
+        self._logged_until = -inf
         self._outages = OutageLog()
 
     async def send(
         self, request: ApiRequest[T], options: RequestOptions, attempt: SubmissionAttempt | None = None
     ) -> T | Retry:
-        """Send a request as soon as the rate limit allows.
+        """Send a request as soon as the rate limit allows it.
 
         Args:
             request: The request.
-            options: Its timeout and additional headers.
+            options: The timeout and additional headers.
             attempt: The record of the submission, if it is one.
 
         Returns:
@@ -204,7 +204,7 @@ class RequestDispatcher:
         return await self._exchange(request, options, queued.reservation, attempt)
 
     def subscribe(self, subscriber: Subscriber) -> None:
-        """Poll the open videos of a subscription. The last snapshots of those already polled are queued at once."""
+        """Start polling the open videos of a subscription. Existing snapshots are queued immediately."""
         now = self.now()
         for video_id, submitted_at in subscriber.open_videos.items():
             self._subscribers.setdefault(video_id, {})[subscriber] = None
@@ -213,7 +213,7 @@ class RequestDispatcher:
             self._scheduler.add(video_id, now, since=submitted_at)
 
     def unsubscribe(self, subscriber: Subscriber) -> None:
-        """Stop polling the videos that nothing else subscribes to."""
+        """Stop polling the videos that have no other subscription."""
         for video_id in subscriber.open_videos:
             subscribers = self._subscribers.get(video_id, {})
             subscribers.pop(subscriber, None)
@@ -221,7 +221,7 @@ class RequestDispatcher:
                 self._forget(video_id)
 
     async def wait_for_events(self, subscriber: Subscriber) -> None:
-        """Return once the subscription has events. Its videos are polled meanwhile."""
+        """Wait until the subscription has events, and poll its videos in the meantime."""
         self._scheduler.resume(subscriber.open_videos)
         subscriber.paused = False
         self._changed.set()
@@ -231,7 +231,7 @@ class RequestDispatcher:
             subscriber.paused = True
 
     def observe(self, video: Video) -> None:
-        """Use a snapshot that a caller requested, as if it came from a poll."""
+        """Process a snapshot that a caller requested as if it came from a poll."""
         self._count_if_ended(video)
         self._publish(self._scheduler.observe([video], self.now()))
 
@@ -249,11 +249,11 @@ class RequestDispatcher:
             return limiter.throttled_for(now)
 
     def now(self) -> float:
-        """Return the client's time in seconds: the rate limiter's, the same in all event loops."""
+        """Return the client's time in seconds, by the rate limiter's clock, which is the same in all event loops."""
         return self._limiter.now()
 
     async def aclose(self) -> None:
-        """Do what remains to be done when the client is closed in this event loop."""
+        """Release resources when the client is closed in this event loop. Does nothing, except in subclasses."""
 
     # -- driving ------------------------------------------------------------------------------------------------------
 
@@ -293,7 +293,7 @@ class RequestDispatcher:
         if not scheduled or not reservation:
             delay = scheduled.at - now if scheduled else _OTHER_LOOPS_INTERVAL if others_in_flight else inf
             if scheduled and scheduled.kind in self._queues:
-                self._announce(scheduled.at, delay)
+                self._log_wait(scheduled.at, delay)
             await self._sleep_as_driver(delay)
         elif scheduled.kind in self._queues:
             queued = next(iter(self._queues[scheduled.kind]))
@@ -312,12 +312,12 @@ class RequestDispatcher:
                 await self._changed.wait()
         finally:
             self._has_driver = False
-            # An event that was waited for refers to its event loop and would keep it alive.
+            # Replace the event: once awaited, it refers to its event loop and would keep it alive.
             self._changed = anyio.Event()
 
-    def _announce(self, until: float, delay: float) -> None:
-        if delay >= _MIN_ANNOUNCED_DELAY and until != self._announced_until:
-            self._announced_until = until
+    def _log_wait(self, until: float, delay: float) -> None:
+        if delay >= _MIN_LOGGED_DELAY and until != self._logged_until:
+            self._logged_until = until
             telemetry.logger.info("rate limit reached: the next request is sent in %.0f s", delay)
 
     def _next_request(self, limiter: RateLimiter, now: float) -> ScheduledRequest | None:
@@ -346,7 +346,7 @@ class RequestDispatcher:
         except (APIError, ProtocolError) as error:
             events = self._scheduler.failed(scheduled, error, self.now(), final=True)
         except BaseException:
-            # A cancellation, or an error of the client such as its configuration, says nothing about the video.
+            # A cancellation, or an error in the client such as its configuration, says nothing about the video.
             self._scheduler.abandoned(scheduled)
             raise
         else:
@@ -364,7 +364,7 @@ class RequestDispatcher:
         reservation: int,
         attempt: SubmissionAttempt | None = None,
     ) -> T | Retry:
-        """Send a request for which there is a reservation, classify the response, and release the reservation."""
+        """Send a request that has a reservation, classify the response, and release the reservation."""
         connection = self._connection
         response: Response | NoResponse | None = None
         throttled = False
@@ -436,7 +436,7 @@ class RequestDispatcher:
             for subscriber in self._subscribers.get(video_id, ()):
                 subscriber.events.append((video_id, event))
                 self._wake(subscriber)
-            # The scheduler cannot say whether it has ended: it may have processed later snapshots already.
+            # Do not ask the scheduler whether it has ended: it may already have processed later snapshots.
             if has_ended:
                 self._forget(video_id)
         self._changed.set()

@@ -1,18 +1,19 @@
-"""One client's part in a shared budget: a member of the account's log.
+"""One client's membership in a shared budget.
 
-`AccountLog` knows the account's state and decides, but stores nothing. A *store* stores entries, but does not know what they
-mean. This module connects the two. Whatever a client does with a schedule and a rate limiter becomes a fact that is written
-to the store; what comes back, its own facts among those of others, is applied to the `AccountLog`.
+`AccountLog` derives the account's state from the log and decides, but stores nothing. A *store* stores entries, but does not
+interpret them. This module connects the two. Each operation of a client on the schedule and the rate limiter becomes a fact, which
+is written to the store. The entries that the store returns, both its own and those of other members, are applied to the
+`AccountLog`.
 
-* **Writing never waits for the store where a caller cannot wait**: facts are put in an outbox, which the next exchange writes.
-  A store that does not block is written at once, another one by the driver, or by a thread if there is no driver.
-* **Sending is a condition**: ``send`` succeeds only if the log has nothing that this client has not seen.
-* **Joining is the only way in, and serves four cases**: a client that starts, one that others gave up (its event loop was
-  blocked), a log that was started again (it was too long, or the store has lost it), and a store that is reachable again.
-  The client reads the whole log, and then introduces itself: it writes which videos it follows, with all it knows about them,
-  and which requests it has sent within the last window.
-* **An unreachable store is replaced by a private one in memory**, which the client joins, too. So the client continues with
-  what it knows, limited to its share of the account's limit. Once the store can be reached, the client joins it again.
+* **Callers that cannot wait never wait for the store.** Facts go to an outbox, which the next exchange writes.
+  A non-blocking store is written immediately; a blocking one by the driver, or by a thread if there is no driver.
+* **Sending is conditional** (optimistic concurrency control): ``send`` succeeds only if the client has seen the whole log.
+* **There is only one way to join**, which covers four cases: a client starts; other members considered it lost (its event loop was
+  blocked); the log was restarted (it was too long, or the store lost it); or a store is available again.
+  The client reads the whole log, and then introduces itself: it writes the videos that it follows, with their states,
+  and the requests that it has sent within the last window.
+* **An unavailable store is replaced by a private one in memory**, which the client joins in the same way. So the client continues
+  with its current state, limited to its share of the account's limit. When the store is available again, the client rejoins it.
 """
 
 from __future__ import annotations
@@ -50,26 +51,26 @@ if TYPE_CHECKING:
 
 _to_json = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 _Entry = tuple[str, float, list[Fact]]
-"""A member, the time, and its facts."""
+"""The id of a member, the time in seconds by the store's clock, and the facts."""
 
-_KEPT = 150.0  # seconds for which entries stay when a log is started again, and sends are remembered
-_MAX_LOG = 256 * 1024  # bytes of a log, after which it is started again
-_MIN_AGE = 300.0  # seconds that a log lasts at least
+_RETENTION = 150.0  # seconds; older entries are dropped when a log is restarted, and older requests are forgotten
+_MAX_LOG_SIZE = 256 * 1024  # bytes; a longer log is restarted ...
+_MIN_LOG_AGE = 300.0  # ... but not earlier than this, in seconds
 _RECONNECT_INTERVAL = 1.0  # seconds between attempts to reach a store
 _LAPSED_AFTER = 2 * HEARTBEAT  # seconds without an entry after which a client introduces itself again
-_FUTURE = 5.0  # seconds that the clocks of members may differ; with more, the store's clock has been set back
-_JITTER = 0.5  # of the pause after a 429; one budget needs no randomness
+_MAX_CLOCK_DIFFERENCE = 5.0  # seconds; entries further in the future mean that the store's clock was set back
+_JITTER = 0.5  # replaces the rate limiter's random numbers, because all members must derive the same state
 
 
 @frozen
 class BudgetOptions:
-    """What a client needs to take part in a shared budget.
+    """The configuration of a client with a shared budget.
 
     Attributes:
-        new_store: Returns the store for an account's fingerprint.
+        new_store: Returns the store for the fingerprint of an account.
         sealer: Encrypts entries.
-        new_limiter: Returns a rate limiter in its initial state, for a function that returns random numbers.
-        ceiling: The client's upper bound of the limit, if it has one.
+        new_limiter: Returns a new rate limiter; takes a function that returns random numbers.
+        ceiling: The client's upper bound of the limit, in requests per minute; ``None``: no bound.
     """
 
     new_store: Callable[[str], Store]
@@ -83,27 +84,27 @@ class _Send:
     """A request of this client.
 
     Attributes:
-        at: When it was sent.
-        ended_at: When it ended.
+        at: The time when it was sent, in seconds by the store's clock.
+        ended_at: The time when it ended; ``None``: it is in flight.
     """
 
     at: float
     ended_at: float | None = None
 
-    def is_over(self, before: float) -> bool:
-        """Whether it had ended before a time."""
+    def has_ended(self, before: float) -> bool:
+        """Whether it ended before a time."""
         return self.ended_at is not None and self.ended_at < before
 
 
 class SharedAccount:
-    """The schedule and the rate limiter of an account, as one client uses them in one event loop.
+    """Gives one client, in one event loop, the poll schedule and the rate limiter of its account.
 
     Args:
         options: The shared budget.
         known_videos: The client's record of submissions and listed videos.
         on_events: Called with the events of videos that this client may follow.
-        on_change: Called after a change that may allow a request, or must be written.
-        has_driver: Returns whether a driver will write what is in the outbox.
+        on_change: Called after a change that may allow a request, or that must be written.
+        has_driver: Returns whether a driver will write the outbox.
 
     Attributes:
         log: The account's state.
@@ -119,7 +120,7 @@ class SharedAccount:
     ) -> None:
         self._options = options
         self._known_videos = known_videos
-        # How many submissions had started when the log was last read.
+        # The number of submissions that had started when the log was last read.
         self._submissions_before = 0
         self._on_events = on_events
         self._on_change = on_change
@@ -129,29 +130,29 @@ class SharedAccount:
         self._home.listen(self.notice_change)
         self._position = Position()
         self.log = self._new_log()
-        # What is to be written, and whether an exchange is under way.
+        # The facts to write, and whether an exchange is in progress.
         self._outbox: deque[Fact] = deque()
         self._is_busy = False
         self._written_at = -math.inf
         self._followed: dict[str, float | None] = {}
-        # Those of them whose ``follow`` is in the outbox, or is being written.
+        # Followed videos whose ``follow`` fact is in the outbox, or is being written.
         self._unread_follows: set[str] = set()
         self._last_send = 0
         self._polls: dict[ScheduledRequest, int] = {}
         self._sends: dict[int, _Send] = {}
-        # Entries to keep when the log is started again, and the size of all.
+        # The entries to keep if the log is restarted; and the time of the log's first entry, and its size in bytes.
         self._recent: deque[tuple[float, bytes]] = deque()
         self._began_at = -math.inf
         self._size = 0
-        # Of the entry that was written last, which need not be unsealed.
+        # The last written entry, sealed and plain, so that it need not be unsealed when it is read.
         self._last_entry: tuple[bytes, _Entry] | None = None
-        # The last write in a thread that nothing waits for; the next exchange begins after it.
+        # The last background write; the next exchange starts after it.
         self._writer = Writer()
         self._last_write: Write | None = None
         # Exchanges in threads, one at a time.
         self._exchange_lock = anyio.Lock()
         self._thread_limiter = anyio.CapacityLimiter(1)
-        # The bound of the limit while the store cannot be reached.
+        # The upper bound of the limit while the store is unavailable.
         self._share: int | None = None
         self._reconnection: Reconnection | None = None
         self._reconnect_at = math.inf
@@ -164,12 +165,12 @@ class SharedAccount:
 
     @contextmanager
     def locked(self) -> Iterator[tuple[RateLimiter, float]]:
-        """Yield the account's rate limiter with its time. Only one event loop uses it, so there is nothing to lock."""
+        """Yield the account's rate limiter and its time. No lock is needed, because only one event loop uses this object."""
         yield self.log.limiter, self.now()
 
     @property
     def check_interval(self) -> float:
-        """Seconds after which a driver has to look for new entries."""
+        """Seconds between a driver's checks for new entries."""
         return min(self._store.check_interval, _RECONNECT_INTERVAL if self._is_offline else HEARTBEAT)
 
     @property
@@ -183,13 +184,13 @@ class SharedAccount:
     def _new_log(self) -> AccountLog:
         return AccountLog(self._id, self._options.new_limiter(lambda: _JITTER))
 
-    # -- a schedule, for the dispatcher -------------------------------------------------------------------------------
+    # -- the interface of a poll scheduler, for the dispatcher --------------------------------------------------------
 
     def __contains__(self, video_id: object) -> bool:
         return video_id in self.log.scheduler
 
     def snapshot(self, video_id: str) -> Video | None:
-        """Return the last snapshot of a video, if a member follows it and it was polled."""
+        """Return the last snapshot of a video; ``None`` if no member follows it, or it was not polled."""
         self.log.expire(self.now())
         return self.log.scheduler.snapshot(video_id)
 
@@ -234,12 +235,12 @@ class SharedAccount:
         return scheduled
 
     def start(self, scheduled: ScheduledRequest, now: float) -> None:
-        """Do nothing: ``send`` has written it."""
+        """Do nothing: ``send`` has already written the fact."""
 
     def observe(
         self, videos: Iterable[Video], now: float, scheduled: ScheduledRequest | None = None
     ) -> list[PollEvent]:
-        """Process snapshots. Their events come as those of other members do."""
+        """Process snapshots. Returns no events: they arrive when the fact is read back from the log."""
         del now
         self._write(seen_fact(self.log, videos, scheduled, self._number_of(scheduled)))
         return []
@@ -266,23 +267,23 @@ class SharedAccount:
 
         Args:
             scheduled: The request.
-            waits: The kinds of requests that wait here when this one has been sent.
+            waits: The kinds of requests that still wait here after this one is sent.
 
         Returns:
-            The number of the request; 0: ask ``next`` again.
+            The number of the request; 0: the log had new entries, so call ``next`` again.
         """
         if not self._position.generation or self._is_too_long():
             await self.sync()
             return 0
         self._last_send += 1
-        number, at, written = self._last_send, self.now(), self._take()
+        number, at, facts = self._last_send, self.now(), self._take_outbox()
         once: list[Fact] = [["send", number, scheduled.kind.value, scheduled.video_id]]
         if waits != self.log.waits():
             once.append(_wait_fact(waits))
         try:
-            await self._exchange(written, Append.AT_END, once=once)
+            await self._exchange(facts, Append.AT_END, once=once)
         except BaseException:
-            # It may have been written all the same.
+            # The fact may have been written despite the error.
             self._write(end_fact(number, account_log.UNUSED))
             raise
         if not self.log.has_sent(number):
@@ -312,7 +313,7 @@ class SharedAccount:
             how = account_log.UNAVAILABLE
         self._sends[number].ended_at = now = self.now()
         self._write(end_fact(number, how, headers))
-        while (oldest := next(iter(self._sends))) != number and self._sends[oldest].is_over(now - _KEPT):
+        while (oldest := next(iter(self._sends))) != number and self._sends[oldest].has_ended(now - _RETENTION):
             del self._sends[oldest]
 
     def cancel(self, number: int) -> None:
@@ -323,38 +324,38 @@ class SharedAccount:
     # -- writing and reading ------------------------------------------------------------------------------------------
 
     async def set_waits(self, waits: set[RequestKind]) -> None:
-        """Write which kinds of requests wait here, if that has changed."""
+        """Write the kinds of requests that wait here, if they have changed."""
         if waits != self.log.waits():
             self._outbox.append(_wait_fact(waits))
         if self._outbox:
             await self.sync()
 
     async def sync(self) -> None:
-        """Write what is to be written, and apply the new entries."""
+        """Write the outbox, and apply new entries."""
         self._reconnect()
         if not self._position.generation:
             await self._exchange([])
         if self._is_too_long():
             await self._exchange([], Append.RESTART)
-        facts = self._take()
+        facts = self._take_outbox()
         if not facts and self.now() - self._written_at >= HEARTBEAT:
             facts = [_wait_fact(self.log.waits())]
         while facts or self._store.has_changed(self._position):
             await self._exchange(facts)
-            facts = self._take()
+            facts = self._take_outbox()
             if self._store.blocks and not facts:
                 break
 
     async def aclose(self) -> None:
-        """Write what is left, and that this client leaves."""
+        """Write the rest of the outbox, and leave the budget. Takes a second at most."""
         if self._position.generation and not self._is_offline:
             self._followed.clear()
             self._outbox.append(["bye"])
             with anyio.move_on_after(1, shield=True):
                 await self.sync()
 
-    def _take(self) -> list[Fact]:
-        """Return what is to be written. A client that has not written for long introduces itself first."""
+    def _take_outbox(self) -> list[Fact]:
+        """Empty the outbox, and return the facts. If the client has not written for long, its introduction comes first."""
         if not self._position.generation:
             return []
         if write := self._writer.withdraw():
@@ -371,14 +372,14 @@ class SharedAccount:
         self.flush()
 
     def stop_waiting(self) -> None:
-        """Write that no requests wait here, and what else is to be written: nothing here will drive any more."""
+        """Write that no requests wait here, and the outbox: there is no driver any more."""
         if self.log.waits():
             self._outbox.append(_wait_fact(set()))
         if self._outbox:
             self.flush()
 
     def flush(self) -> None:
-        """Write what is to be written at once, unless the driver will do that."""
+        """Write the outbox immediately, unless the driver will write it."""
         if self._is_busy or (self._store.blocks and self._has_driver()):
             self._on_change()
         elif self._store.blocks:
@@ -389,12 +390,12 @@ class SharedAccount:
     def _write_now(self) -> None:
         if not self._position.generation:
             self._exchange_now([])
-        while facts := self._take():
+        while facts := self._take_outbox():
             self._exchange_now(facts)
 
     def _write_in_thread(self) -> None:
-        if not (facts := self._take()):
-            return  # it has never read the log, so it has nothing to take back
+        if not (facts := self._take_outbox()):
+            return  # the log was never read, so there is nothing to retract
         write = Write(self._store, self._position, facts, partial(self._sealed, self.now()), self._last_write)
         try:
             self._writer.start(write)
@@ -404,7 +405,7 @@ class SharedAccount:
             self._last_write = write
 
     def collect(self) -> None:
-        """Apply what the last write in a thread has read, if that has ended."""
+        """Apply the result of the last background write, if it has ended."""
         if (write := self._last_write) and write.done.is_set() and not self._is_busy:
             self._absorb_write(write, is_next=write.position == self._position)
 
@@ -412,9 +413,9 @@ class SharedAccount:
         """Exchange entries with the store, which may block.
 
         Args:
-            facts: What to write, now or later.
-            append: Under which condition.
-            once: What to write after that, now or never.
+            facts: The facts to write. If they cannot be written, they return to the outbox.
+            append: The condition for writing.
+            once: Facts to write after them. If they cannot be written, they are dropped.
         """
         if not self._store.blocks:
             self._exchange_now(facts, append, once)
@@ -422,14 +423,14 @@ class SharedAccount:
         seen, results = self._position, list[Exchanged]()
         try:
             async with self._exchange_lock:
-                # Another task, such as one that asks for the pace, may have read entries that the caller has not considered.
+                # Another task, such as a call of `pace`, may have read entries that the caller has not considered.
                 if append is Append.ALWAYS or self._position == seen:
                     await self._exchange_in_thread(facts, append, once, results)
                 else:
                     self._restore(facts)
         except (StoreUnavailableError, OSError) as error:
             self._restore(facts)
-            self.collect()  # the write before it, whose facts come first
+            self.collect()  # the previous write, whose facts come first
             self._go_offline(str(error))
         except BaseException:
             if not results:
@@ -445,7 +446,7 @@ class SharedAccount:
 
         def run() -> None:
             start = earlier.end(position) if earlier else position
-            # What that has not written must be written first, so this only reads.
+            # Facts that the earlier write could not write must come first, so only read.
             results.append(exchange(start, [] if earlier and earlier.unwritten else entries, append))
 
         self._is_busy = True
@@ -453,7 +454,7 @@ class SharedAccount:
             try:
                 await _threads.run(run, limiter=self._thread_limiter)
             finally:
-                # Also if the caller was cancelled: the thread has ended, and others must not write the same again.
+                # Even if the caller was cancelled: the thread has ended, and the same facts must not be written again.
                 if results:
                     self._restore_unwritten(facts, entries, results[0])
                     if earlier:
@@ -481,7 +482,7 @@ class SharedAccount:
 
         Args:
             write: The write.
-            is_next: Whether its result follows what this client knows; otherwise another exchange reads it.
+            is_next: Whether its result starts at the client's position. Otherwise, another exchange reads the entries.
         """
         self._last_write = None
         self._restore(write.unwritten)
@@ -491,17 +492,17 @@ class SharedAccount:
     def _restore_unwritten(self, facts: list[Fact], entries: list[bytes], result: Exchanged) -> None:
         """Put facts back into the outbox, unless an exchange has written their entry.
 
-        Before its result is applied: what that puts into the outbox, such as an introduction, comes first, because it is older.
+        Call this before applying the result: applying it may put an introduction before these facts.
         """
         if facts and entries[-1] not in result.entries:
             self._restore(facts)
 
     def _restore(self, facts: list[Fact]) -> None:
-        """Put facts that were not written back into the outbox."""
+        """Put unwritten facts back to the front of the outbox."""
         self._outbox.extendleft(reversed(facts))
 
     def _entries(self, facts: list[Fact], append: Append) -> list[bytes]:
-        """Return the entries with which to write facts."""
+        """Return the entries to write: the facts, or the beginning of a restarted log."""
         if append is Append.RESTART:
             self._forget_old_entries()
             return [self._seal([["hello", self._ceiling]]), *(entry for _, entry in self._recent)]
@@ -532,9 +533,9 @@ class SharedAccount:
         self._record_origins()
 
     def _record_origins(self) -> None:
-        """Record the videos of other members, and those that their lists have shown, as if this client had listed them.
+        """Record the videos that other members follow or have listed, as if this client had listed them.
 
-        A list that has come to the log since it was last read was requested after that.
+        A list that is new in the log was requested after the log was last read.
         """
         log, number = self.log, self._submissions_before
         self._submissions_before = self._known_videos.submission_count
@@ -544,7 +545,7 @@ class SharedAccount:
         log.followed_elsewhere, log.first_listed = [], []
 
     def _apply(self, sealed: bytes) -> tuple[float, list[PollEvent]]:
-        """Apply an entry, and return its time and its events."""
+        """Apply a sealed entry, and return its time and its events."""
         if self._last_entry and self._last_entry[0] == sealed:
             member_id, at, facts = self._last_entry[1]
         else:
@@ -561,7 +562,7 @@ class SharedAccount:
         return at, self.log.apply(member_id, at, facts)
 
     def _rebuild(self, result: Exchanged) -> None:
-        """Derive the state from a whole log, and introduce this client to the other members."""
+        """Derive the state from the whole log, and introduce this client to the other members."""
         old, self.log = self.log, self._new_log()
         self._recent.clear()
         self._size, self._began_at = 0, -math.inf
@@ -574,7 +575,7 @@ class SharedAccount:
         self._written_at = self.now()
 
     def _missed_changes(self, old: AccountLog) -> list[PollEvent]:
-        """Return the snapshots that other members have got since this one last read the log."""
+        """Return the changes that other members have seen since this client last read the log."""
         missed: list[PollEvent] = []
         for video_id in self._followed:
             before, after = old.scheduler.snapshot(video_id), self.log.scheduler.snapshot(video_id)
@@ -583,57 +584,57 @@ class SharedAccount:
         return missed
 
     def _is_newer(self, video_id: str, old: AccountLog) -> bool:
-        mine, theirs = old.scheduler.export_state(video_id), self.log.scheduler.export_state(video_id)
-        return bool(mine["polled_at"] < theirs["polled_at"])
+        before, after = old.scheduler.export_state(video_id), self.log.scheduler.export_state(video_id)
+        return bool(before["polled_at"] < after["polled_at"])
 
     @property
     def _ceiling(self) -> int | None:
         return self._share if self._is_offline else self._options.ceiling
 
     def _introduction(self, old: AccountLog) -> list[Fact]:
-        """Return the facts that other members need to know about this one.
+        """Return the facts that other members need about this one.
 
         Args:
-            old: What this client knows.
+            old: The state before the log was read again.
         """
         facts: list[Fact] = [["hello", self._ceiling], ["limit", old.limiter.reported or old.limiter.limit]]
         now = self.now()
-        is_set_back = old.now > now + _FUTURE  # so times are wrong, and nothing is in the future
+        is_set_back = old.now > now + _MAX_CLOCK_DIFFERENCE  # then the old times are useless; limit all times to now
         for video_id, since in self._followed.items():
-            known = old.scheduler.export_state(video_id) if video_id in old.scheduler and not is_set_back else None
-            facts.append(["follow", video_id, since and min(since, now), known])
+            state = old.scheduler.export_state(video_id) if video_id in old.scheduler and not is_set_back else None
+            facts.append(["follow", video_id, since and min(since, now), state])
         paused = [video_id for video_id in self._followed if old.has_paused(video_id)]
         facts += [["pause", paused]] if paused else []
         for number, send in self._sends.items():
             if not self.log.has_sent(number):
                 facts.append(["sent", number, min(send.at, now), send.ended_at and min(send.ended_at, now)])
         for number in self.log.in_flight():
-            # The store failed after it had written a ``send``, or before it could write the end.
+            # The store failed after it wrote the ``send``, or before it wrote the ``end``.
             if number not in self._sends:
                 facts.append(end_fact(number, account_log.UNUSED))
             elif self._sends[number].ended_at is not None:
                 facts.append(end_fact(number, account_log.LOST))
         return [*facts, _wait_fact(old.waits())]
 
-    # -- a long log ---------------------------------------------------------------------------------------------------
+    # -- restarting a long log ----------------------------------------------------------------------------------------
 
     def _is_too_long(self) -> bool:
         now = self.now()
-        if self.log.now > now + _FUTURE:
+        if self.log.now > now + _MAX_CLOCK_DIFFERENCE:
             self._recent.clear()
             return True
-        return self._size > _MAX_LOG and now - self._began_at > _MIN_AGE
+        return self._size > _MAX_LOG_SIZE and now - self._began_at > _MIN_LOG_AGE
 
     def _forget_old_entries(self) -> None:
-        oldest = self.now() - _KEPT
+        oldest = self.now() - _RETENTION
         while self._recent and self._recent[0][0] < oldest:
             self._recent.popleft()
 
-    # -- an unreachable store -----------------------------------------------------------------------------------------
+    # -- an unavailable store -----------------------------------------------------------------------------------------
 
     def _go_offline(self, reason: str) -> None:
         """Continue without the store, with this client's share of the limit."""
-        # The reported limit: that of an earlier outage was a share already.
+        # Prefer the reported limit: the current one may be the share during an earlier outage.
         now, limit = self.now(), self.log.limiter.reported or self.log.limiter.limit
         count = max(1, self.log.member_count(now))
         self._share = None if limit is None else max(1, limit // count)
@@ -679,5 +680,5 @@ def _wait_fact(kinds: set[RequestKind]) -> Fact:
 
 
 def _is_final(event: PollEvent, *, is_new: bool) -> bool:
-    """Whether an event from a whole log ends a watch. Old errors do not: the video may have been followed again since."""
+    """Whether an event in a whole log ends a watch. An old error does not: the video may have been followed again since."""
     return is_new if isinstance(event[1], Exception) else event[1].is_terminal

@@ -1,8 +1,8 @@
-"""The dispatcher of a client that shares its budget with others.
+"""The dispatcher of a client with a shared budget.
 
-It differs from that of other clients in where decisions are made: `SharedAccount` knows the schedule and the rate limit of
-the whole account, and reserving a request takes an exchange with its store. So the driver also looks for changes that
-others have made, and writes while it waits, so that others know it is alive.
+It differs from the base class in where decisions are made: `SharedAccount` has the schedule and the rate limit of
+the whole account, and reserving a request takes an exchange with the store. So the driver also checks for entries of
+other members, and writes heartbeats while it waits.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class SharedDispatcher(RequestDispatcher):
     """Sends the requests of one client in one event loop, when the shared budget allows it.
 
     Args:
-        connection: Where and how to send.
+        connection: Where and how to send requests.
         budget: The shared budget.
     """
 
@@ -35,7 +35,7 @@ class SharedDispatcher(RequestDispatcher):
             budget, connection.known_videos, self._publish, self._notice_change, lambda: self._has_driver
         )
         super().__init__(connection, self._account, self._account)
-        # Whether the driver itself may have got what it waits for.
+        # Whether events were published, so that the driver itself may be ready.
         self._has_published = False
 
     async def pace(self) -> Pace:
@@ -68,13 +68,13 @@ class SharedDispatcher(RequestDispatcher):
             await self._poll(scheduled, number)
 
     async def _reserve(self) -> tuple[ScheduledRequest | None, int]:
-        """Return the request to send now, and its number. None after anything has changed, also when that is unknown."""
+        """Reserve the next request; return it with its number, or ``None`` if there may have been a change to consider first."""
         account = self._account
         account.collect()
         now = self.now()
         scheduled = self._next_request(account.log.limiter, now)
         if scheduled is None or scheduled.at > now + EPSILON:
-            # Not before a request that may be sent: ``send`` notices if it was decided without new entries.
+            # Not needed if a request is due: ``send`` fails if there are new entries.
             await account.sync()
             scheduled = None
         if self._has_published:
@@ -86,18 +86,18 @@ class SharedDispatcher(RequestDispatcher):
         if scheduled and scheduled.at <= now + EPSILON:
             number = await account.send(scheduled, self._waits(after=scheduled))
             return (scheduled, number) if number else (None, 0)
-        # What changes from here on is not considered yet.
+        # Any change from here on wakes the driver.
         self._changed = anyio.Event()
         await account.set_waits(self._waits())
         delay = scheduled.at - now if scheduled else inf
         if scheduled and scheduled.kind in self._queues:
-            self._announce(scheduled.at, delay)
+            self._log_wait(scheduled.at, delay)
         with anyio.CancelScope(deadline=anyio.current_time() + min(delay, account.check_interval)):
             await self._changed.wait()
         return None, 0
 
     def _waits(self, after: ScheduledRequest | None = None) -> set[RequestKind]:
-        """Return the kinds of requests that wait here, and could be sent if their turn came."""
+        """Return the kinds of requests that wait here and could be sent now if it were their turn."""
         if self._account.log.is_full:
             return set()
         sent = after and after.kind
