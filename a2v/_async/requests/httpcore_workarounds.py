@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 MAX_CONNECTIONS = None
 """The maximum number of connections of a pool: none."""
 
-# How many chunks of an abandoned body are still accepted; the buffers of a connection hold far fewer.
+# Maximum number of chunks to read from an abandoned body; the buffers of a connection hold far fewer.
 _MAX_UNREAD_CHUNKS = 1000
 
 
@@ -33,14 +33,14 @@ def replace_body(request: Any, body: httpx.AsyncByteStream | None = None) -> Non
 
     Args:
         request: The request.
-        body: The body; ``None``: that of the request.
+        body: The new body; ``None``: the content of the request.
     """
     if isinstance(request, httpx.Request):
         request.stream = body or _Body(request.content)
 
 
 class _Body(httpx.AsyncByteStream):
-    """A request body. An iterator without a frame has nothing to finish."""
+    """A request body. Not a generator, so there is nothing to finalize."""
 
     def __init__(self, content: bytes) -> None:
         self._left = [content]
@@ -57,8 +57,8 @@ class _Body(httpx.AsyncByteStream):
 async def end_body(body: AsyncIterator[bytes]) -> None:
     """End a response body that was not read to its end.
 
-    It is an async generator that iterates over further ones. Closing the outer one would leave the inner ones to the garbage
-    collector. A cancellation is raised in the innermost one, and so ends them all.
+    The body is an async generator that iterates over nested generators. Closing the outer one would leave the inner ones to the
+    garbage collector. A cancellation is raised in the innermost one, and so ends all of them.
     """
     if getattr(body, "ag_frame", body) is None:  # an async generator that has ended, as after almost every request
         return

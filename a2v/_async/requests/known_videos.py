@@ -1,11 +1,11 @@
-"""What a client knows about the origin of the videos in its account.
+"""The client's record of where the videos of its account come from.
 
-A batch must not match a video to an unknown submission if the video may come from anywhere else. So the client records, for
-all its event loops: which videos it submitted or was given the id of; when each other video was first listed; and which of
-its submissions have no known result.
+A batch must not match a video to an unknown submission if the video may have another origin. So the client records, for
+all its event loops: the videos that it submitted or was given the ids of; when each other video was first listed; and the
+submissions without a known result.
 
-Times are submission numbers: how many submissions of this client had started. A clock would not do, because the order that
-matters is that of requests: a list that was requested before a submission started cannot contain its video.
+Times are *submission numbers*, a logical clock: the number of submissions that this client had started. A real clock would not
+help, because what matters is the order of requests: a list that was requested before a submission started cannot contain its video.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from a2v._values.models import Video
 
 KNOWN = -1
-"""In place of the number at which a video was first listed: its origin is known. Differs from
-``reconciliation.ORIGIN_KNOWN``, which is 0, because these numbers begin at 0 and a journal's moments do not."""
+"""Replaces the number at which a video was first listed if its origin is known. Unlike ``reconciliation.ORIGIN_KNOWN``, it is not 0,
+because submission numbers start at 0, and a journal's moments do not."""
 _MAX_RECENT = 10_000
-"""Own videos to remember while nothing is recorded. A server may list a video only some time after its submission."""
+"""Number of own videos to remember between recordings: a server may list a video long after its submission."""
 _MAX_ENDED = 10_000
-"""Ended videos to remember. Few are requested again, and those soon."""
+"""Number of ended videos to remember. Few of them are requested again, and if so, soon."""
 
 
 @define(eq=False, repr=False)
@@ -37,12 +37,12 @@ class SubmissionAttempt:
     """One attempt to send a submission.
 
     Attributes:
-        before_send: Awaited once the rate limit allows the request, before any of it is sent. If it raises, nothing is sent.
-        owner: Identifies the submitter, so that it can be told from others.
-        makes_video: Whether the result is a video. A speech has no number and is not searched for.
-        number: The submission's number; ``None`` until it starts.
+        before_send: Awaited when the rate limit allows the request, before any of it is sent. If it raises, nothing is sent.
+        owner: Identifies the submitter.
+        makes_video: Whether the result is a video, the default. A speech gets no number, because servers do not list speeches.
+        number: The submission number; ``None`` before the start.
         started: Whether ``before_send`` has returned.
-        sent: Whether any of the request may have reached the server. Known at the end, even after a cancellation.
+        sent: Whether any of the request may have reached the server. Set when the attempt ends, even by a cancellation.
         request_id: The server's id of the request, if the response has one.
     """
 
@@ -62,19 +62,20 @@ class _Unresolved:
 
 
 class KnownVideos:
-    """The records of one client. Safe to use in several threads."""
+    """The record of one client. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._submission_count = 0
         self._unresolved: dict[int, _Unresolved] = {}
         self._recent: deque[str] = deque(maxlen=_MAX_RECENT)
-        # Only while there are recorders: when each video was first listed, and the same as a log in order of recording.
+        # While there are recorders: the number at which each video was first listed; and the same as a log, in the order of
+        # recording.
         self._recorders = 0
         self._first: dict[str, int] = {}
         self._log: list[tuple[str, int]] = []
         self._list_count = 0
-        self._ended: dict[str, None] = {}  # in order
+        self._ended: dict[str, None] = {}  # an ordered set
 
     # -- written by the session and the dispatcher --------------------------------------------------------------------
 
@@ -86,7 +87,7 @@ class KnownVideos:
             self._submission_count += 1
 
     def finish(self, attempt: SubmissionAttempt, video_id: str | None = None) -> None:
-        """Record the result of a submission: its video, or that there is none."""
+        """Record the result of a submission: its video, or ``None`` if it made none."""
         if attempt.number is not None:
             self.resolve(attempt.number)
         if video_id is not None:
@@ -99,7 +100,7 @@ class KnownVideos:
                 self._unresolved[attempt.number].in_flight = False
 
     def add(self, video_id: str) -> None:
-        """Record that the origin of a video is known, and that it is not an unknown submission."""
+        """Record that a video does not come from an unknown submission."""
         with self._lock:
             self._recent.append(video_id)
             self._record(video_id, KNOWN)
@@ -115,7 +116,7 @@ class KnownVideos:
             return True
 
     def video_list(self) -> ApiRequest[list[Video]]:
-        """Return a ``video.list`` request whose response is recorded as of now."""
+        """Return a ``video.list`` request whose response is recorded with the current submission number."""
         request, number = wire.video_list(), self._submission_count
 
         def read(data: object) -> list[Video]:
@@ -133,7 +134,7 @@ class KnownVideos:
 
         Args:
             video_ids: The videos.
-            number: How many submissions of this client had started at a time before the list was requested.
+            number: A submission number from before the list was requested.
         """
         with self._lock:
             for video_id in video_ids:
@@ -150,7 +151,7 @@ class KnownVideos:
         """Record listed videos until ``stop_recording``.
 
         Returns:
-            How many submissions have started.
+            The current submission number.
         """
         with self._lock:
             self._recorders += 1
@@ -167,18 +168,18 @@ class KnownVideos:
                 self._log.clear()
 
     def log_from(self, position: int) -> list[tuple[str, int]]:
-        """Return the records from a position on: video ids, each with the number of its first list, or ``KNOWN``."""
+        """Return the log from a position on: video ids, each with the number at which it was first listed, or ``KNOWN``."""
         with self._lock:
             return self._log[position:]
 
     @property
     def list_count(self) -> int:
-        """How many times the videos were listed."""
+        """How many lists were recorded."""
         return self._list_count
 
     @property
     def submission_count(self) -> int:
-        """How many submissions have started."""
+        """The current submission number: how many submissions have started."""
         return self._submission_count
 
     def resolve(self, number: int) -> None:
@@ -187,11 +188,11 @@ class KnownVideos:
             self._unresolved.pop(number, None)
 
     def has_in_flight(self, before: int) -> bool:
-        """Whether a submission with a lower number is still being sent."""
+        """Whether a submission with a lower number is in flight."""
         with self._lock:
-            return any(one.in_flight for number, one in self._unresolved.items() if number < before)
+            return any(entry.in_flight for number, entry in self._unresolved.items() if number < before)
 
     def unresolved_elsewhere(self, owner: Hashable) -> list[int]:
         """Return the numbers of the unresolved submissions of other owners."""
         with self._lock:
-            return [number for number, one in self._unresolved.items() if one.owner != owner]
+            return [number for number, entry in self._unresolved.items() if entry.owner != owner]

@@ -24,7 +24,7 @@ from a2v._core.proxies import choose_proxy
 from a2v._core.settings import Secret, is_loopback
 from a2v.errors import ConfigurationError
 
-# TLS contexts kept in memory, of about 1 MB each.
+# Number of cached TLS contexts, of about 1 MB each.
 _MAX_CONTEXTS = 4
 
 
@@ -38,7 +38,7 @@ def preload() -> None:
 
 
 async def proxy_for(url: str) -> Secret | None:
-    """Return the proxy for a URL, by the environment; ``None`` for loopback addresses.
+    """Return the proxy that the environment sets for a URL; ``None`` for loopback addresses.
 
     Raises:
         ConfigurationError: The proxy's URL is invalid.
@@ -78,11 +78,11 @@ def make_pool(context: ssl.SSLContext, proxy: Secret | None, *, idle: int | None
     except (ValueError, httpx.InvalidURL):
         # The library's own message may quote part of the password.
         reason = "its address is not valid"
-    raise ConfigurationError(f"the proxy that the environment asks for cannot be used: {reason}")
+    raise ConfigurationError(f"the proxy set in the environment cannot be used: {reason}")
 
 
 class Trust(NamedTuple):
-    """Identifies a set of trusted certificates; two values differ if the certificates may.
+    """The identity of a set of trusted certificates: if the certificates may have changed, it differs.
 
     Attributes:
         file: The value of ``SSL_CERT_FILE``.
@@ -98,7 +98,7 @@ class Trust(NamedTuple):
 
 
 def current_trust() -> Trust:
-    """Return the set of certificates trusted now."""
+    """Return the identity of the certificates that are trusted now."""
     file, folder = os.environ.get("SSL_CERT_FILE", ""), os.environ.get("SSL_CERT_DIR", "")
     try:
         found = Path(file or folder).stat() if file or folder else None
@@ -112,7 +112,7 @@ async def ssl_context(trust: Trust | None) -> ssl.SSLContext:
     """Return the TLS context for a set of certificates, shared by all clients.
 
     Args:
-        trust: The certificates; ``None``: a context that trusts none.
+        trust: The identity of the certificates; ``None``: a context that trusts none.
 
     Raises:
         ConfigurationError: The certificates cannot be loaded.
@@ -138,7 +138,7 @@ if hasattr(os, "register_at_fork"):  # pragma: no branch
 
 
 def _build_ssl_context(trust: Trust) -> ssl.SSLContext:
-    """Build the context once, even if many clients start at the same time in several threads: it takes tens of milliseconds."""
+    """Build the context, which takes tens of milliseconds; only once, even if many clients start at the same time in several threads."""
     with _lock:
         return _new_ssl_context(trust)
 
@@ -149,4 +149,4 @@ def _new_ssl_context(trust: Trust) -> ssl.SSLContext:  # noqa: ARG001  # the key
         return httpx.create_ssl_context()
     except (OSError, ValueError) as error:
         reason = str(error)
-    raise ConfigurationError(f"the certificates that SSL_CERT_FILE or SSL_CERT_DIR name cannot be loaded: {reason}")
+    raise ConfigurationError(f"the certificates in SSL_CERT_FILE or SSL_CERT_DIR cannot be loaded: {reason}")

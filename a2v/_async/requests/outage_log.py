@@ -1,7 +1,7 @@
-"""Logs outages: a warning once the server has failed for a while, and a line when it works again.
+"""Logs outages: a warning after 30 seconds without a successful request, and a line when requests succeed again.
 
-Single failures are retried and are not worth a warning. What an operator wants to know is that nothing has worked for half a
-minute, because then all waits are late; and that it is over.
+Single failures are retried, so they are not worth a warning. But if no request succeeds for half a minute, all waits are delayed,
+and an operator should know; and also when the outage is over.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ logger: logging.Logger = logging.getLogger("a2v.client.outage")
 
 
 class OutageLog:
-    """The outages of the server, as one event loop of a client sees them."""
+    """Tracks the outages of the server, as seen by one event loop of a client."""
 
     def __init__(self) -> None:
         self._since: float | None = None
         self._warned = False
 
     def failing_for(self, now: float) -> float | None:
-        """Return the seconds since the first of the failures after the last success; ``None`` if the last request succeeded."""
+        """Return the seconds since the first failure after the last success; ``None`` if the last request succeeded."""
         return None if self._since is None else now - self._since
 
     def failed(self, error: A2VError, now: float) -> None:
-        """Record that a request failed in a way that may pass: no response, a server error, or too many requests."""
+        """Record a transient failure of a request: no response, a server error, or too many requests."""
         if self._since is None:
             self._since = now
         if not self._warned and now - self._since >= _WARN_AFTER:
@@ -42,10 +42,10 @@ class OutageLog:
             )
 
     def succeeded(self, clock: Callable[[], float]) -> None:
-        """Record that the server has done or refused what was asked.
+        """Record that the server has processed or rejected a request.
 
         Args:
-            clock: Returns the time. It is read at the end of an outage only, because this is called after every request.
+            clock: Returns the time. It is only read at the end of an outage, because this method is called after every request.
         """
         if self._since is not None and self._warned:
             logger.info("requests succeed again, after %.0f s", clock() - self._since)

@@ -1,6 +1,6 @@
 """Keeps secrets out of logs and tracebacks while a request is in progress.
 
-A request carries the token, and URLs and responses may hold signatures. Two things would show them:
+A request contains the token, and URLs and responses may contain signatures. Two things would show them:
 
 * httpcore and httpcore2 log the head of each response at DEBUG level, and error texts that quote it. ``RedactingFilter`` cuts these
   records down to the name of the event, but only for a2v's own requests: the application may use these libraries too.
@@ -18,26 +18,24 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from types import TracebackType
 
-# Whether log records in this context are about a request of a2v.
+# Whether the current context sends a request of a2v.
 _is_own_request: ContextVar[bool] = ContextVar("a2v_request", default=False)
 
 # The packages whose frames may hold a request in a local variable.
 _REDACTED_PACKAGES = {
-    *(
-        "a2v",
-        "httpx",
-        "httpcore",
-        "httpx2",
-        "httpcore2",
-        "h11",
-        "h2",
-        "socksio",
-        "anyio",
-        "asyncio",
-        "trio",
-        "ssl",
-        "_ssl",
-    )
+    "a2v",
+    "httpx",
+    "httpcore",
+    "httpx2",
+    "httpcore2",
+    "h11",
+    "h2",
+    "socksio",
+    "anyio",
+    "asyncio",
+    "trio",
+    "ssl",
+    "_ssl",
 }
 _LOGGERS = ("httpcore.http11", "httpcore.http2", "httpcore2.http11", "httpcore2.http2")
 
@@ -46,7 +44,7 @@ class RedactingFilter(logging.Filter):
     """Removes the contents of responses from log records of httpcore and httpcore2."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Keep every record; keep only the event's name of those about a response."""
+        """Keep every record, but reduce records about responses to the name of the event."""
         if _is_own_request.get() and isinstance(record.msg, str) and record.msg.startswith("receive_response"):
             record.msg = record.msg.partition(" ")[0]
         return True
@@ -60,9 +58,9 @@ def install_redacting_filter() -> None:
 
 
 class RedactErrors:
-    """Context manager around a request: redacts log records, and the traceback of an exception that leaves it.
+    """Context manager around a request: redacts log records, and the traceback of an exception that leaves the block.
 
-    A class because ``@contextmanager`` would restore the original traceback.
+    It is a class because ``@contextmanager`` would restore the original traceback.
     """
 
     def __enter__(self) -> None:
@@ -79,16 +77,16 @@ class RedactErrors:
 
 
 def _redact(error: BaseException) -> None:
-    """Remove frames that may hold a request from an error, and from all errors that led to it."""
+    """Remove frames that may hold a request from an error and from all errors in its chain."""
     pending: list[BaseException | None] = [error]
     seen: set[int] = set()
     while pending:
-        each = pending.pop()
-        if each is None or id(each) in seen:
+        linked = pending.pop()
+        if linked is None or id(linked) in seen:
             continue
-        seen.add(id(each))
-        each.__traceback__ = _without_redacted_frames(each.__traceback__)
-        pending += [each.__cause__, each.__context__, *getattr(each, "exceptions", ())]
+        seen.add(id(linked))
+        linked.__traceback__ = _without_redacted_frames(linked.__traceback__)
+        pending += [linked.__cause__, linked.__context__, *getattr(linked, "exceptions", ())]
 
 
 def _without_redacted_frames(traceback: TracebackType | None) -> TracebackType | None:
@@ -97,7 +95,7 @@ def _without_redacted_frames(traceback: TracebackType | None) -> TracebackType |
         frames.append(traceback)
         traceback = traceback.tb_next
     kept: TracebackType | None = None
-    for each in reversed(frames):
-        if each.tb_frame.f_globals.get("__name__", "").partition(".")[0] not in _REDACTED_PACKAGES:
-            kept = type(each)(kept, each.tb_frame, each.tb_lasti, each.tb_lineno)
+    for entry in reversed(frames):
+        if entry.tb_frame.f_globals.get("__name__", "").partition(".")[0] not in _REDACTED_PACKAGES:
+            kept = type(entry)(kept, entry.tb_frame, entry.tb_lasti, entry.tb_lineno)
     return kept

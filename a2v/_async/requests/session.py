@@ -69,8 +69,10 @@ OUTCOME_UNKNOWN = (
 SPEECH_UNKNOWN = "the request was sent, so the server may have synthesized the text, and it may cost money"
 """The note on an error or a cancellation that ended a synthesis after it was sent."""
 _MAX_THROTTLED = 86_400.0
-"""Seconds after which a request ends that the server rejects with 429 while it accepts others, as a wait does by default."""
-_LOST_AFTER = 60.0  # seconds beyond its timeout after which a request counts as lost with its event loop
+"""Seconds for which a request is retried that alone is rejected with 429 while others succeed; as long as the default of waits."""
+_ABANDON_MARGIN = (
+    60.0  # seconds after its timeout until a request counts as abandoned, because its event loop was closed
+)
 
 
 @define(eq=False, repr=False)
@@ -81,9 +83,9 @@ class LoopState:
         transport: The connections.
         dispatcher: Sends the requests.
         scopes: The cancel scopes of everything that waits.
-        uploading: The locks of the recordings that are being uploaded, and of the question whether they can be.
-        contexts: How many ``async with`` blocks are open.
-        closed: Whether the last of them was left.
+        uploading: Locks for uploads, by ``audio_url``, and one for asking the server whether it accepts uploads.
+        contexts: The number of open ``async with`` blocks.
+        closed: Whether the client was closed in this event loop.
     """
 
     transport: Transport
@@ -95,13 +97,13 @@ class LoopState:
     _loop: ReferenceType[Any] = field(factory=lambda: ref(current_token().native_token), init=False)
 
     def close(self) -> None:
-        """Cancel everything that waits. Call it in the event loop."""
+        """Cancel all waiting calls. Call this in the event loop."""
         self.closed = True
         for scope in list(self.scopes):
             scope.cancel()
 
     def close_soon(self) -> None:
-        """Cancel everything that waits. Call it in another event loop, which may run in another thread."""
+        """Cancel all waiting calls. Call this outside the event loop, which may run in another thread."""
         loop = self._loop()
         if loop is not None:
             call_soon = getattr(loop, "call_soon_threadsafe", None) or loop.run_sync_soon  # asyncio's, trio's
@@ -111,13 +113,13 @@ class LoopState:
 
 @define(eq=False, repr=False)
 class ClientState:
-    """The part of a session that a client shares with those of ``with_options``.
+    """The part of a session that a client shares with the clients that ``with_options`` derives from it.
 
     Attributes:
         limiter: The rate limiter.
         options: The options of polls, which serve all these clients.
-        closed: Whether the client is closed, in all event loops.
-        loop_states: Its state in each event loop. A list, because appending and removing need no lock.
+        closed: Whether the client is closed in all event loops.
+        loop_states: The state in each event loop. A list, because appending and removing need no lock.
     """
 
     limiter: SharedRateLimiter
@@ -148,7 +150,7 @@ class Session(HoldsSecret):
         transport: AsyncTransport | None,
         budget: Secret,
     ) -> None:
-        # Not the whole environment, which an error report would show.
+        # Read single variables: an error report would show a local variable with the whole environment.
         self.token: Secret = resolve_token(token, Secret(os.environ.get("A2V_TOKEN")))
         arguments.boolean("insecure", insecure, error=ConfigurationError)
         self.base_url: str = resolve_base_url(base_url, os.environ.get("A2V_BASE_URL"), insecure=insecure)
@@ -194,24 +196,24 @@ class Session(HoldsSecret):
     # -- opening and closing ------------------------------------------------------------------------------------------
 
     def open(self) -> None:
-        """Enter the client's context in this event loop. Idle connections are kept from now on."""
+        """Enter the client's context in this event loop. From now on, idle connections are kept for reuse."""
         state = self._loop_state
         self._state.closed = state.closed = False
         state.contexts += 1
         state.transport.open()
 
     async def leave(self) -> None:
-        """Leave the client's context in this event loop. Leaving the last one cancels everything that waits there."""
+        """Leave the client's context in this event loop. Leaving the last one cancels all waiting calls there."""
         state = self._loop_state
         state.contexts -= 1
         if state.contexts <= 0:
             await self._close(state)
 
     async def aclose(self) -> None:
-        """Close the client: cancel everything that waits in any event loop, and close the connections of this one."""
+        """Close the client: cancel the waiting calls in all event loops, and close the connections of this one."""
         self._state.closed = True
         own = self._loop_state
-        for state in [found for each in self._state.loop_states if (found := each())]:
+        for state in [alive for reference in self._state.loop_states if (alive := reference())]:
             if state is not own:
                 state.close_soon()
         await self._close(own)
@@ -220,7 +222,8 @@ class Session(HoldsSecret):
         state.contexts = 0
         state.close()
         others = any(
-            (other := each()) and other is not state and other.contexts for each in list(self._state.loop_states)
+            (other := reference()) and other is not state and other.contexts
+            for reference in list(self._state.loop_states)
         )
         with anyio.CancelScope(shield=True):
             await state.dispatcher.aclose()
@@ -228,10 +231,10 @@ class Session(HoldsSecret):
 
     @contextmanager
     def in_use(self) -> Iterator[LoopState]:
-        """Make closing the client end what waits within this context.
+        """Return a context manager whose block is cancelled when the client is closed.
 
         Raises:
-            ClientClosedError: The client is closed, or was closed within the context.
+            ClientClosedError: The client is closed, or was closed during the block.
             ConfigurationError: ``transport=`` belongs to another process.
         """
         state = self._loop_state
@@ -268,7 +271,7 @@ class Session(HoldsSecret):
     # -- requests -----------------------------------------------------------------------------------------------------
 
     async def call(self, request: ApiRequest[T]) -> T:
-        """Send a request, and again while that is allowed and may help.
+        """Send a request, with retries.
 
         Raises:
             A2VError: As ``send``, or the error of the last retry.
@@ -287,9 +290,9 @@ class Session(HoldsSecret):
         return video
 
     async def generate(self, job: Job) -> str:
-        """Submit a job, and again while it provably was not accepted and that may help.
+        """Submit a job. It is retried only while it provably was not accepted.
 
-        Its text, if it has one, is synthesized first.
+        If the job has a text, it is synthesized first.
 
         Returns:
             The id of its video.
@@ -312,10 +315,10 @@ class Session(HoldsSecret):
             return video_id
 
     async def synthesize(self, request: ApiRequest[Speech]) -> Speech:
-        """Let a voice speak a text, and again while the text provably was not synthesized and that may help.
+        """Synthesize a text. It is retried only while the text provably was not synthesized.
 
         Args:
-            request: The ``voice.generate``.
+            request: The ``voice.generate`` request.
 
         Raises:
             A2VError: As ``request_speech``, or the error of the last retry.
@@ -326,10 +329,10 @@ class Session(HoldsSecret):
             )
 
     async def request_speech(self, request: ApiRequest[Speech], attempt: SubmissionAttempt) -> Speech | Retry:
-        """Let a voice speak a text once.
+        """Make one attempt to synthesize a text.
 
         Args:
-            request: The ``voice.generate``.
+            request: The ``voice.generate`` request.
             attempt: The record of this attempt.
 
         Returns:
@@ -337,7 +340,7 @@ class Session(HoldsSecret):
 
         Raises:
             SubmissionUnknownError: The server may or may not have synthesized the text.
-            A2VError: The server has refused the text, or it could not be sent.
+            A2VError: The server rejected the text, or the request could not be sent.
         """
         try:
             return await self.send(request, attempt)
@@ -347,35 +350,42 @@ class Session(HoldsSecret):
             raise
 
     async def is_available(self, url: Secret) -> bool | Retry:
-        """Return whether a URL can still be downloaded, such as a signed one that may have expired; ``Retry`` if that is unknown.
+        """Check whether a URL can still be downloaded, such as a signed URL that may have expired.
 
-        The request has no token, and the body is not read.
+        Requests one byte, without the token, and does not read the body.
+
+        Returns:
+            Whether the URL works, or ``Retry`` if that is unknown.
         """
         with self.in_use() as state:
             sink = _HeadOnly()
             answer = await state.transport.fetch(url, {"range": "bytes=0-0"}, self.options.timeout, sink)
         if isinstance(answer, NoResponse):
-            # A local engine has another port in each run.
+            # A local engine may have another port in each run, so the speech is gone.
             is_local = is_loopback(urlsplit(url.value).hostname or "")
-            return False if is_local else Retry(TransportError(f"the storage of the speech: {answer.reason}"))
+            return (
+                False
+                if is_local
+                else Retry(TransportError(f"the speech cannot be requested from its storage host: {answer.reason}"))
+            )
         if answer.status_code >= 500 or answer.status_code in (408, 429):
-            return Retry(ServerError("the storage of the speech does not answer", status_code=answer.status_code))
+            return Retry(ServerError("the storage host of the speech failed", status_code=answer.status_code))
         return 200 <= answer.status_code < 300
 
     async def submit(self, job: Job, attempt: SubmissionAttempt, speech_url: str | None = None) -> str | Retry:
-        """Submit a job once.
+        """Make one attempt to submit a job.
 
         Args:
             job: The job.
             attempt: The record of this attempt.
-            speech_url: The recording of its text, if it has one.
+            speech_url: The URL of the speech made from the job's text, if the job has a text.
 
         Returns:
             The id of its video, or ``Retry`` if the server provably has not accepted the job.
 
         Raises:
             SubmissionUnknownError: The server may or may not have accepted the job.
-            A2VError: The server has refused the job, or it could not be sent.
+            A2VError: The server rejected the job, or the request could not be sent.
         """
         if failed := await self.upload(job.audio_url or ""):
             return failed
@@ -403,19 +413,19 @@ class Session(HoldsSecret):
         return outcome
 
     async def upload(self, audio_url: str) -> Retry | None:
-        """Upload the recording of a job, if it is a local file and the server does not have it.
+        """Upload the recording of a job, if it is a local file that the server does not have.
 
         Returns:
-            ``Retry`` if that failed and may be tried again.
+            ``Retry`` if the upload failed and may be retried.
 
         Raises:
-            A2VError: It cannot be uploaded.
+            A2VError: The recording cannot be uploaded.
         """
         with self.in_use() as state:
             return await self.uploads.send(self, state, audio_url)
 
     async def send(self, request: ApiRequest[T], attempt: SubmissionAttempt | None = None) -> T | Retry:
-        """Send a request once, as soon as the rate limit allows.
+        """Make one attempt to send a request, as soon as the rate limit allows it.
 
         Args:
             request: The request.
@@ -431,10 +441,10 @@ class Session(HoldsSecret):
             return await state.dispatcher.send(request, self.options, attempt)
 
     async def retry(self, name: str, attempt: Callable[[], Awaitable[T | Retry]]) -> T:
-        """Call ``attempt`` until it returns something other than ``Retry``, at most ``max_retries`` times more.
+        """Call ``attempt`` until it returns something other than ``Retry``, with at most ``max_retries`` retries.
 
-        Attempts rejected with 429 do not count, because other processes can cause any number of them. They end when the
-        client has had no success for ten minutes, or after a day. Without retries, the first one is final.
+        Attempts rejected with 429 do not count, because other processes can cause any number of them. They end when no request of
+        the client has succeeded for ten minutes, or after a day. With ``max_retries=0``, the first one is final.
 
         Args:
             name: The request's name, for the log.
@@ -453,7 +463,7 @@ class Session(HoldsSecret):
                 is_last = tries == self.options.max_retries
             if is_last:
                 raise outcome.error
-            # Not the error's text: it may quote the server, which may quote secrets.
+            # Do not log the error's text: it may quote the server, which may quote secrets.
             request_id = f" (request {outcome.error.request_id})" if outcome.error.request_id else ""
             telemetry.logger.info("%s: %s%s, trying again", name, type(outcome.error).__name__, request_id)
             if not throttled:  # the rate limiter waits long enough after a 429
@@ -465,10 +475,10 @@ class Session(HoldsSecret):
         """Wait before a retry.
 
         Args:
-            tries: The number of earlier retries.
-            at_least: The seconds that the server asks for.
+            tries: The number of retries so far.
+            at_least: The minimum in seconds that the server requested; 0.0 by default.
         """
-        jitter = random.random()  # noqa: S311  # keeps clients apart, protects nothing
+        jitter = random.random()  # noqa: S311  # not for cryptography
         with self.in_use():
             await anyio.sleep(max(backoff(tries, jitter), at_least and at_least + jitter))
 
@@ -494,7 +504,7 @@ class Session(HoldsSecret):
             self._state.limiter = SharedRateLimiter(self._new_limiter())
         # A custom transport that was made before a fork belongs to the parent process.
         transport = Transport(None if self._is_foreign else self._custom_transport)
-        # The state must not refer to the client's state, its weak key, or neither would ever be freed.
+        # The new state must not refer to `self._state`, its key in a WeakKeyDictionary, or neither would ever be freed.
         connection = Connection(
             transport, self.base_url, self.token, self._state.options, self.known_videos, self._propagate_trace
         )
@@ -510,7 +520,7 @@ class Session(HoldsSecret):
 
 
 class _HeadOnly:
-    """Takes nothing of a file."""
+    """A ``ResponseSink`` that does not read the body."""
 
     async def start(self, response: Response) -> bool:
         del response
@@ -521,14 +531,14 @@ class _HeadOnly:
 
 
 def _checked(options: RequestOptions) -> RequestOptions:
-    """Check the numbers that a caller passed."""
+    """Check the numbers in a caller's options."""
     arguments.seconds("timeout", options.timeout, error=ConfigurationError)
     arguments.integer("max_retries", options.max_retries, minimum=0, error=ConfigurationError)
     return options
 
 
 def _add_warning(error: BaseException, name: str, note: str) -> None:
-    """Say that a request may cost money if it ends after it was sent; ``SubmissionUnknownError`` says so already."""
+    """Add a note to an error, and log it: the request may cost money. ``SubmissionUnknownError`` already says so."""
     if not isinstance(error, SubmissionUnknownError):
         error.add_note(note)
         telemetry.logger.warning("%s: %s: %s", name, type(error).__name__, note)
@@ -537,7 +547,7 @@ def _add_warning(error: BaseException, name: str, note: str) -> None:
 def _new_limiter(
     rate_limit: int | str | None, timeout: float, jitter: Callable[[], float] = random.random
 ) -> RateLimiter:
-    abandon_after = timeout + _LOST_AFTER
+    abandon_after = timeout + _ABANDON_MARGIN
     if rate_limit is None:
         return RateLimiter(None, abandon_after=abandon_after, jitter=jitter)
     if rate_limit == "auto":
@@ -562,5 +572,5 @@ def _budget_options(
 
     sealer = Sealer(token, base_url)
     new_store = resolve_budget(budget, default)
-    new_store(sealer.fingerprint)  # which reports what is wrong with it
+    new_store(sealer.fingerprint)  # raises an error if the budget cannot be used
     return BudgetOptions(new_store, sealer, new_limiter, rate_limit if isinstance(rate_limit, int) else None)

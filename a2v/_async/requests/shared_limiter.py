@@ -4,11 +4,11 @@ A token has one rate limit, no matter how many event loops use it: one after ano
 threads. So the limiter belongs to the client. A lock protects it, and is held only while something is computed, never
 across an ``await``.
 
-Each event loop has its own clock, and they need not agree: trio's starts anywhere, and virtual clocks jump. The limiter
-has one clock that never goes back. When an event loop joins, it gets an offset to that clock: the limiter's time when it was
-last read, plus the real time since then. From then on only the event loop's own clock counts, so virtual time works. An event
+Each event loop has its own clock, and these clocks may differ: trio's starts at a random time, and virtual clocks jump. The limiter
+has one monotonic clock. When an event loop joins, it computes its offset to that clock from the limiter's time at the last
+reading plus the real time since then. From then on, only the event loop's own clock counts, so virtual time works. An event
 loop that falls far behind, because the clock of another one has jumped, is moved forward. ``time.monotonic`` would be
-simpler, but would make every test with virtual time wait for the rate limit in real time.
+simpler, but then every test in virtual time would wait for the rate limit in real time.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
     from a2v._core.rate_limiter import RateLimiter
 
-# Seconds. Event loops whose clocks run alike differ by less: some read the clock once per iteration.
-_JITTER = 1.0
+# Seconds. Two event loops with the same clock differ by less, although some read the clock only once per iteration.
+_MAX_LAG = 1.0
 
 
 class SharedRateLimiter:
@@ -41,7 +41,7 @@ class SharedRateLimiter:
         self.limiter: RateLimiter = limiter
         self.pid: int = os.getpid()
         self.lock: Lock = Lock()
-        # The limiter's time when it was last read, and when that was by a real clock that all threads share.
+        # The limiter's time at the last reading, and the time of that reading by `time.monotonic`.
         self.now: float | None = None
         self.read_at: float = 0.0
 
@@ -57,12 +57,12 @@ class LoopRateLimiter:
 
     @contextmanager
     def locked(self) -> Iterator[tuple[RateLimiter, float]]:
-        """Lock the limiter, and yield it with its time. Do not await within: other event loops are blocked."""
+        """Lock the limiter, and yield it with its time. Do not await in the block: other event loops are blocked."""
         shared = self._shared
         with shared.lock:
             now = anyio.current_time() + self._offset
             if shared.now is not None and now < shared.now:
-                if now < shared.now - _JITTER:
+                if now < shared.now - _MAX_LAG:
                     self._offset += shared.now - now
                 now = shared.now
             shared.now, shared.read_at = now, monotonic()

@@ -1,14 +1,14 @@
-"""Subscriptions: who listens to which videos.
+"""Subscriptions to the events of videos.
 
-A `Subscription` is one listener to one or many videos, and owns everything about it: which videos are still open, the last
-snapshot of each, the events that the dispatcher has queued for it, and whether it is paused because its consumer is busy.
-It decides nothing about polling. ``PollScheduler`` alone decides which videos are polled and which snapshots are changes,
-and ``RequestDispatcher`` appends an event only if something has changed; so a thousand subscriptions to one video cost as
-many requests as one.
+A `Subscription` listens to one or many videos, and holds the state of the listener: the videos that are still open, the last
+snapshot of each, the events that the dispatcher has queued, and whether it is paused because its consumer is busy.
+It does not control polling. ``PollScheduler`` decides which videos are polled and which snapshots are changes,
+and ``RequestDispatcher`` queues an event only for a change. So a thousand subscriptions to one video need no more
+requests than one.
 
 An error about one video does not end the subscription to the others: it is raised once they have ended. An error about the
-server, such as a refused token or an outage, reaches all videos at the same time and therefore ends the subscription at
-once.
+server, such as a rejected token or an outage, applies to all videos at the same time and therefore ends the subscription
+immediately.
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ if TYPE_CHECKING:
     from a2v._core.poll_scheduler import PollEvent
     from a2v._values.models import Video
 
-_MAX_LISTED = 10  # failures that an error message names
+_MAX_LISTED = 10  # failures in an error message
 
 
 class Subscription:
-    """One listener to one or many videos. A context manager: leaving it unsubscribes.
+    """A subscription to one or many videos; a context manager that unsubscribes at the end of the block.
 
     Args:
         session: The client's shared state.
-        submitted_at: For each video id the time of its submission by the session's clock, or ``None`` if unknown.
-        timeout: Seconds until ``next`` gives up, counted from now; ``None``: never.
+        submitted_at: The videos: the time of submission by the session's clock, or ``None`` if unknown, by video id.
+        timeout: Seconds from now until ``next`` raises ``WaitTimeoutError``; ``None``: never.
 
     Attributes:
-        open_videos: The videos that have not ended, as in ``submitted_at``.
+        open_videos: The entries of ``submitted_at`` whose videos have not ended.
         events: Events that ``next`` has not returned yet.
-        paused: Whether the consumer is busy. Videos without a subscription that waits are not polled.
+        paused: Whether the consumer is busy. A video is not polled while all of its subscriptions are paused.
         seen: The last snapshot of each video.
         span: The parent of the spans of polls.
     """
@@ -57,8 +57,8 @@ class Subscription:
         self.events: deque[PollEvent] = deque()
         self.paused = True
         self.seen: dict[str, Video] = {}
-        one = {"a2v.video_id": next(iter(submitted_at))} if len(submitted_at) == 1 else {}
-        self.span = telemetry.start_span("a2v.watch", {"a2v.videos": len(submitted_at), **one})
+        single_id = {"a2v.video_id": next(iter(submitted_at))} if len(submitted_at) == 1 else {}
+        self.span = telemetry.start_span("a2v.watch", {"a2v.videos": len(submitted_at), **single_id})
         self._session = session
         self._dispatcher: RequestDispatcher | None = None
         self._count = len(submitted_at)
@@ -87,8 +87,8 @@ class Subscription:
 
         Raises:
             WaitTimeoutError: The timeout passed before all videos had ended.
-            A2VError: All videos have ended, some of them in an error, or the server cannot be used. The error names the
-                videos, and carries the id and the last snapshot of the first one.
+            A2VError: All videos have ended, some of them with errors, or the server cannot be used. The message names the
+                videos; the error has the id and the last snapshot of the first one.
         """
         while self.events or self.open_videos:
             if not self.events:
@@ -117,16 +117,16 @@ class Subscription:
                         self._dispatcher.subscribe(self)
                     await self._dispatcher.wait_for_events(self)
             except ClientClosedError as error:
-                raise self._with_facts(error, next(iter(self.open_videos))) from None
+                raise self._with_context(error, next(iter(self.open_videos))) from None
         if scope.cancelled_caught:
             raise self._timed_out()
 
     def _failure(self) -> A2VError:
         video_id, first = next(iter(self._failures.items()))
-        # Subscribers share the error; each needs its own facts and traceback.
-        error = self._with_facts(copy(first), video_id)
-        # One error object for several videos is about the server, not about the videos.
-        is_about_server = len(self._failures) > 1 and all(each is first for each in self._failures.values())
+        # Subscribers share the error; each needs its own attributes and traceback.
+        error = self._with_context(copy(first), video_id)
+        # If all videos have the same error object, it is about the server.
+        is_about_server = len(self._failures) > 1 and all(error is first for error in self._failures.values())
         if self._count > 1 and not is_about_server:
             error.args = (self._list_failures(),)
         return error
@@ -136,7 +136,7 @@ class Subscription:
         more = [f"and {len(self._failures) - _MAX_LISTED} more"] if len(self._failures) > _MAX_LISTED else []
         return f"{len(self._failures)} of {self._count} videos could not be followed: " + "; ".join([*named, *more])
 
-    def _with_facts(self, error: A2VError, video_id: str) -> A2VError:
+    def _with_context(self, error: A2VError, video_id: str) -> A2VError:
         error.video_id, error.video = video_id, self.seen.get(video_id) or error.video
         error.waited = anyio.current_time() - self._started
         self.span.set_error(type(error).__name__)

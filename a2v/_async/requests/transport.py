@@ -1,18 +1,18 @@
-"""Sends one HTTP request with httpx, or httpx2 for a transport of that, and translates every outcome.
+"""Sends HTTP requests with httpx, or with httpx2 if the caller's transport belongs to it, and translates every outcome.
 
 This is the boundary to the HTTP libraries. ``Transport.exchange`` (API requests) and ``Transport.fetch`` (files) return a
-``Response``, or a ``NoResponse`` that says why there is none and whether any of the request was sent; none of the libraries'
-objects or exceptions gets past them. Exceptions that are not about the network are bugs, for example of a mock, and pass through.
+``Response``, or a ``NoResponse`` that says why there is none and whether any of the request was sent. No object or exception of the
+libraries crosses this boundary. Exceptions that are not network errors, such as a bug in a mock, pass through.
 
-``video.generate`` costs money each time it arrives, so it matters whether a failed request was sent. The exceptions do not
-always tell. ``_SendObserver`` follows the libraries' trace events instead; without a trace (mock transports) the type of the exception
-decides.
+``video.generate`` costs money each time it arrives, so it matters whether a failed request was sent. Exceptions do not
+always show that. So ``_SendObserver`` follows the trace events of the libraries; without a trace (mock transports), the type of the
+exception decides.
 
 There are two pools for each proxy and set of trusted certificates. Submissions and files always use a fresh connection: a
-server may close an idle connection at the very moment a request is sent on it, and then it is unknown whether it arrived.
-Other requests reuse connections, and are repeated once on a fresh one if the reused one turns out to be closed.
+server may close an idle connection at the moment when a request is sent on it, and then it is unknown whether the request arrived.
+Other requests reuse connections, and are repeated once on a fresh connection if the reused one turns out to be closed.
 
-The transports of httpx are used without its client, which would add cookies, redirects, credentials from the environment, and
+httpx's transports are used without its client, which would add cookies, redirects, credentials from the environment, and
 log lines with pre-signed URLs.
 """
 
@@ -56,15 +56,15 @@ _NETWORK_ERRORS = (
     anyio.EndOfStream,
     anyio.IncompleteRead,
 )
-# Their type says that nothing reached the server.
+# Errors whose type shows that nothing reached the server.
 _NOT_SENT_ERRORS = (ConnectionRefusedError, anyio.ConnectionFailed, socket.gaierror, ssl.SSLCertVerificationError)
-# The same in the HTTP libraries.
+# The same, by name, in the HTTP libraries.
 _NOT_SENT_NAMES = ("ConnectError", "ConnectTimeout", "PoolTimeout", "ProxyError", "UnsupportedProtocol")
-# A request on a connection that the server has closed while it was idle ends in one of these.
+# The errors of a request on an idle connection that the server has closed.
 _DISCONNECTED_NAMES = ("NetworkError", "RemoteProtocolError")
-# The minimum progress of a file within the time-out, in bytes; a server that sends less could keep a download busy for days.
+# Minimum bytes of a file per timeout. Otherwise, a slow server could occupy a download for days.
 _MIN_PROGRESS = 4096
-_MAX_LABEL = 63
+_MAX_LABEL_LENGTH = 63  # characters between two dots of a host name
 
 
 class ResponseSink(Protocol):
@@ -83,7 +83,7 @@ class Transport:
     """The connections of one client in one event loop.
 
     Args:
-        custom: The caller's transport, of httpx or httpx2, which is used for everything.
+        custom: The caller's transport, of httpx or httpx2, used for all requests; ``None``: connection pools of httpx.
     """
 
     def __init__(self, custom: AsyncTransport | None) -> None:
@@ -97,7 +97,7 @@ class Transport:
         self._creating = anyio.Lock()
 
     def open(self) -> Self:
-        """Keep idle connections from now on, because ``aclose`` is going to be called."""
+        """Keep idle connections from now on. Requires a later ``aclose``."""
         self._keep_alive = True
         return self
 
@@ -105,7 +105,7 @@ class Transport:
         """Close all connections.
 
         Args:
-            shared: Leave the caller's transport open, because another event loop uses it.
+            shared: Leave the caller's transport open, because another event loop uses it; ``False`` by default.
         """
         self._keep_alive = False
         custom = [] if self._custom is None or shared else [self._custom]
@@ -131,8 +131,8 @@ class Transport:
             token: The token; it is redacted from the response and from error texts.
             call: The request.
             options: The timeout for the whole exchange, and additional headers.
-            attempt: Its ``sent`` is updated, even if this is cancelled.
-            body: A file to send as the body, which takes time of its own.
+            attempt: Its ``sent`` is set, even if the exchange is cancelled.
+            body: A file to send as the body. Its ``max_seconds`` are added to the timeout.
 
         Returns:
             The response, or why there is none.
@@ -162,11 +162,11 @@ class Transport:
     async def _send_and_read(
         self, request: httpx.Request, observer: _SendObserver, call: ApiRequest[Any], upload: UploadBody | None
     ) -> Response:
-        # A file cannot be sent again from its middle.
+        # An upload cannot be repeated: part of the file may have been read.
         fresh = call.costs or upload is not None
         while True:
             try:
-                # Plain HTTP carries the token, so it goes to the address that was checked, not to a proxy.
+                # Over plain HTTP the token is unencrypted, so send it to the checked address, not through a proxy.
                 direct = request.url.scheme == "http"
                 response, body = await self._send(request, observer, fresh=fresh, direct=direct, upload=upload)
                 try:
@@ -198,7 +198,7 @@ class Transport:
             with RedactErrors():
                 try:
                     _check_url(url)
-                    # The request is in no variable, because a traceback would show its URL.
+                    # Do not store the request in a variable: a traceback would show its URL.
                     response, body = await self._send(
                         self._library.Request(
                             "GET", url.value, headers=_with_defaults(headers), extensions=_timeouts(timeout)
@@ -232,9 +232,9 @@ class Transport:
 
         Args:
             request: The request.
-            observer: Follows it.
-            fresh: Whether it needs a new connection.
-            direct: Whether to ignore the proxies of the environment.
+            observer: Receives the trace events.
+            fresh: Whether to use a new connection.
+            direct: Whether to ignore the environment's proxies.
             upload: The body, if it is a file.
             timeout: Seconds for the response's head; ``None``: no limit.
         """
@@ -243,7 +243,7 @@ class Transport:
         request.extensions["trace"] = observer
         observer.handed_over = True
         try:
-            # A scope costs time, and the caller has one unless this is a file.
+            # Avoid the cost of a second scope: API requests are within the caller's.
             with nullcontext() if timeout is None else anyio.fail_after(timeout):
                 response = await transport.handle_async_request(request)
         except BaseException:
@@ -254,7 +254,7 @@ class Transport:
     async def _pool(self, url: str, *, fresh: bool, direct: bool) -> AsyncTransport:
         """Return the connection pool for a URL.
 
-        Outside ``async with`` nothing closes idle connections, so none are kept.
+        Outside ``async with``, nothing would close idle connections, so none are kept.
         """
         if self._custom is not None:
             return self._custom
@@ -265,7 +265,8 @@ class Transport:
         if (proxy, trust) not in pools:
             async with self._creating:
                 context = await network.ssl_context(trust)
-            # Another task may have made the pool meanwhile; the connections of a second one would never be closed.
+            # Another task may have made the pool in the meantime; it must not be replaced, or its connections would never be
+            # closed.
             if (proxy, trust) not in pools:
                 pools[proxy, trust] = network.make_pool(context, proxy, idle=0 if pools is self._fresh else None)
         return pools[proxy, trust]
@@ -275,21 +276,21 @@ class Transport:
 
 
 class _Target(NamedTuple):
-    """The URL to connect to, and the ``Host`` header if it is not that of the URL."""
+    """The URL to connect to, and a ``Host`` header if it differs from the URL's host."""
 
     url: str
     headers: dict[str, str]
 
 
 async def _checked_target(base_url: str) -> _Target:
-    """Return where to send the requests for a base URL.
+    """Return the target of requests to a base URL.
 
-    For ``http://`` and a name that is not this machine's, it is the URL of a private address of that name: the token must not
-    be sent to any other, and a later look-up may give another.
+    For ``http://`` and the name of another machine, the host is replaced by a private address of that name. The token must not
+    be sent to any other address, and a later lookup may return a different one.
 
     Raises:
         ConfigurationError: The name has an address that is not private.
-        OSError: There is no such name.
+        OSError: The name cannot be resolved.
     """
     parts = urlsplit(base_url)
     host = parts.hostname or ""
@@ -318,7 +319,7 @@ def _build_request(  # noqa: PLR0917  # private
             params=call.params,
             json=call.json,
             content=body,
-            # The headers are in no variable, because a traceback would show them.
+            # Do not store the headers in a variable: a traceback would show them.
             headers=_with_defaults(
                 {
                     "accept": "application/json",
@@ -347,25 +348,25 @@ def _parse_url(library: ModuleType, url: str) -> httpx.URL:
 
 
 def _check_url(url: Secret) -> None:
-    """Refuse a URL that the HTTP libraries would reject with exceptions of various types.
+    """Check a URL before the HTTP libraries do, which would raise exceptions of various types.
 
     Raises:
-        httpx.InvalidURL: Its host or port is invalid. The message does not show the URL.
+        httpx.InvalidURL: The host or the port is invalid. The message does not show the URL.
     """
-    with suppress(ValueError, httpx.InvalidURL):  # includes errors of IDNA encoding
+    with suppress(ValueError, httpx.InvalidURL):  # includes IDNA errors
         if urlsplit(url.value).port != 0 and _has_valid_host(httpx.URL(url.value)):
             return
     raise httpx.InvalidURL("its host or its port is not valid")
 
 
 def _has_valid_host(url: httpx.URL) -> bool:
-    """Whether the labels of the host name have valid lengths. Other mistakes raise errors of IDNA encoding."""
+    """Whether the labels of the host name have valid lengths. Other mistakes raise IDNA errors."""
     labels = url.raw_host.removesuffix(b".").split(b".")
-    return bool(url.host) and all(0 < len(label) <= _MAX_LABEL for label in labels)
+    return bool(url.host) and all(0 < len(label) <= _MAX_LABEL_LENGTH for label in labels)
 
 
 def _with_defaults(headers: Mapping[str, str]) -> dict[str, str]:
-    # Without compression: a truncated gzip body would be decoded without an error.
+    # No compression: a truncated gzip body would be decoded without an error.
     return {"accept-encoding": "identity", "user-agent": _user_agent(), **headers}
 
 
@@ -406,7 +407,7 @@ def _with_date(headers: dict[str, str]) -> dict[str, str]:
 
 
 def _response_body(response: httpx.Response) -> AsyncIterator[bytes]:
-    """Return the undecoded body. ``response.aiter_raw`` would refuse the body of a mock transport, which is loaded already."""
+    """Return the undecoded body. ``response.aiter_raw`` would fail for mock transports, whose body is already loaded."""
     if not isinstance(response.stream, AsyncIterable):
         raise ConfigurationError(
             "transport= must be an asynchronous httpx transport or one of httpx2: "
@@ -426,7 +427,7 @@ async def _read(body: AsyncIterator[bytes], limit: int) -> bytes:
 
 
 async def _copy_body(body: AsyncIterator[bytes], sink: ResponseSink, timeout: float) -> bool:
-    """Write a body to a sink; return False if it is too slow. The time that the sink takes does not count."""
+    """Write a body to a sink; return False if the body arrives too slowly. The time that the sink takes does not count."""
     received, waited, since = 0, 0.0, anyio.current_time()
     async for chunk in body:
         received, waited = received + len(chunk), waited + anyio.current_time() - since
@@ -441,10 +442,10 @@ async def _copy_body(body: AsyncIterator[bytes], sink: ResponseSink, timeout: fl
 
 def _describe(error: Exception) -> str:
     kind = type(error).__name__
-    # The text quotes the URL, which may be pre-signed.
+    # The text of this error quotes the URL, which may be pre-signed.
     if isinstance(error, errors_named("UnsupportedProtocol")):
         return kind
-    # Some errors have no text, but a cause that has one, for example TLS errors on trio.
+    # Some errors have no text but a cause with one, for example TLS errors on trio.
     reason: BaseException | None = error
     while reason and not str(reason):
         reason = reason.__cause__ or reason.__context__
@@ -458,7 +459,7 @@ def _describe(error: Exception) -> str:
 
 
 class _SendObserver:
-    """Follows a request through the trace events of httpcore and httpcore2: which connection it uses, and whether any of it was sent."""
+    """Follows the trace events of httpcore and httpcore2 to find out whether a request uses a new connection and was sent."""
 
     def __init__(self) -> None:
         self.handed_over = False
@@ -476,14 +477,14 @@ class _SendObserver:
             self._connected, self._stream = True, info["return_value"]
         elif name in ("start_tls.started", "start_tls.complete"):
             self._is_in_handshake = name == "start_tls.started"
-        # CONNECT is addressed to a proxy.
+        # A CONNECT request goes to a proxy, not to the server.
         elif name == "send_request_headers.started" and info["request"].method != b"CONNECT":
             self._started = True
         elif name == "receive_response_headers.complete":
             self._answered = True
 
     def sent(self, error: BaseException | None) -> bool:
-        """Whether any of the request may have arrived. Mock transports have no trace: the error's type decides."""
+        """Whether any of the request may have arrived. For mock transports, which have no trace, the type of the error decides."""
         if self._has_trace:
             return self._started
         not_sent = error is not None and isinstance(error, errors_named(*_NOT_SENT_NAMES, others=_NOT_SENT_ERRORS))

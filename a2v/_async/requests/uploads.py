@@ -1,12 +1,12 @@
-"""Uploads of local recordings to a server that is a2v's engine.
+"""Uploads local recordings to an a2v engine.
 
-``add`` hashes a file and returns its ``audio_url``, which contains nothing but the hash. ``send`` is called before each
-submission: it does nothing for other URLs, and nothing if the upload was sent or found less than half of its lifetime ago.
-Otherwise it asks the server for it, which prolongs its life, and sends it if it is not there. So a recording is transferred
-when the first video needs it, once, however many videos have it, and again if a batch runs for days.
+``add`` hashes a file and returns its ``audio_url``, which consists of the hash. ``send`` is called before each
+submission. It does nothing for other URLs, or if the upload was sent or confirmed less than half of its lifetime ago.
+Otherwise, it asks the server for the upload, which extends its lifetime, and sends the file if the server does not have it. So a
+recording is transferred when the first video needs it, and only once for any number of videos; and again if a batch runs for days.
 
-These requests do not count for the engine's limit on requests, so they bypass the rate limiter. Only the question whether the
-server accepts uploads at all goes through it, because the server may be another.
+These requests do not count towards the engine's rate limit, so they bypass the rate limiter. The request that asks whether the
+server accepts uploads does not, because the server may not be an engine.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_CHUNK = 256 * 1024
+_CHUNK_SIZE = 256 * 1024  # bytes
 
 
 @define(eq=False)
@@ -46,16 +46,16 @@ class _Recording:
     path: Path
     sha256: str
     size: int
-    # On the clock of the session.
+    # Until when the server certainly has the upload, by the session's clock.
     fresh_until: float = field(default=float("-inf"), init=False)
 
 
 @define(eq=False)
 class Uploads:
-    """The recordings that a client has promised to upload.
+    """The recordings that a client uploads on demand.
 
     Attributes:
-        limits: What the server accepts; ``None`` if it accepts nothing, or has not been asked.
+        limits: The server's limits; ``None`` if it accepts no uploads, or was not asked yet.
     """
 
     limits: wire.UploadLimits | None = None
@@ -63,24 +63,24 @@ class Uploads:
     _recordings: dict[str, _Recording] = field(factory=dict)
 
     async def accepted_by(self, session: Session) -> bool:
-        """Whether the server accepts uploads. It is asked once.
+        """Return whether the server accepts uploads. Only the first call asks the server.
 
         Raises:
-            A2VError: The question could not be answered.
+            A2VError: The server could not be asked.
         """
         if session.base_url != HOSTED:
             with session.in_use() as state:
-                # Others that ask meanwhile wait for the same answer.
+                # Concurrent callers wait for the same response.
                 async with state.uploading.setdefault(wire.UPLOADS, anyio.Lock()):
                     self.limits = self.limits if self._was_asked else await _ask(session)
                     self._was_asked = True
         return self.limits is not None
 
     async def add(self, session: Session, path: Path) -> str:
-        """Promise to upload a file, and return its URL.
+        """Register a file for upload, and return its URL.
 
         Raises:
-            StagingError: It cannot be read, is empty or too large, or the server accepts no uploads.
+            StagingError: The file cannot be read, is empty or too large, or the server accepts no uploads.
             A2VError: The server could not be asked.
         """
         if not await self.accepted_by(session) or self.limits is None:
@@ -91,17 +91,17 @@ class Uploads:
         recording = await _in_thread(partial(_inspect, path, self.limits.max_bytes))
         audio_url = audio_url_of(recording.sha256)
         known = self._recordings.setdefault(audio_url, recording)
-        known.path = recording.path  # the file that was there last
+        known.path = recording.path  # of several files with this content, the latest is most likely to still exist
         return audio_url
 
     async def send(self, session: Session, state: LoopState, audio_url: str) -> Retry | None:
-        """Upload the recording of a job, if it has one and the server needs it.
+        """Upload the recording of a job, if it is a registered file that the server does not have.
 
         Returns:
-            ``Retry`` if it failed and may be tried again.
+            ``Retry`` if the upload failed and may be retried.
 
         Raises:
-            A2VError: It cannot be uploaded.
+            A2VError: The recording cannot be uploaded.
         """
         recording = self._recordings.get(audio_url)
         if recording is None:
@@ -116,7 +116,7 @@ class Uploads:
             return failed
 
     def forget(self, audio_url: str) -> bool:
-        """Send the recording of a job again next time, because the server no longer has it; return whether there is one."""
+        """Record that the server no longer has an upload, so that the next ``send`` repeats it; return whether it is registered."""
         recording = self._recordings.get(audio_url)
         if recording:
             recording.fresh_until = float("-inf")
@@ -140,12 +140,12 @@ class Uploads:
 
 
 def audio_url_of(sha256: str) -> str:
-    """Return the URL of an upload."""
+    """Return the URL of an upload with this SHA-256, in hexadecimal."""
     return f"{wire.UPLOAD}{sha256}"
 
 
 def upload_url(path: Path) -> str:
-    """Return the URL that a file has after its upload. Nothing is sent.
+    """Return the URL that a file will have after its upload. Sends nothing.
 
     Raises:
         StagingError: The file cannot be read.
@@ -176,13 +176,13 @@ async def _exchange(
 
 
 class UploadBody(httpx.AsyncByteStream):
-    """The content of a file as the body of a request. An iterator without a frame has nothing to finish.
+    """Streams a file as the body of a request. Not a generator; see ``httpcore_workarounds``.
 
     Args:
         file: The open file.
-        path: Its path, for messages.
-        size: The size that was announced.
-        max_seconds: How long the upload may take.
+        path: The path of the file, for messages.
+        size: The announced size in bytes.
+        max_seconds: Maximum duration of the upload, in seconds.
     """
 
     def __init__(self, file: BinaryIO, path: Path, size: int, max_seconds: float) -> None:
@@ -197,7 +197,7 @@ class UploadBody(httpx.AsyncByteStream):
 
     async def __anext__(self) -> bytes:
         try:
-            chunk = await _in_thread(partial(self._file.read, _CHUNK))
+            chunk = await _in_thread(partial(self._file.read, _CHUNK_SIZE))
         except OSError as error:
             reason = error.strerror or error
         else:
@@ -212,7 +212,7 @@ class UploadBody(httpx.AsyncByteStream):
 
 def _open(path: Path) -> BinaryIO:
     try:
-        # Opening a pipe would block.
+        # O_NONBLOCK, because opening a pipe would block.
         descriptor = os.open(
             find_existing(path), os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
         )
@@ -246,7 +246,7 @@ def _inspect(path: Path, max_bytes: int | None) -> _Recording:
 def _hash(file: BinaryIO, path: Path) -> tuple[int, str]:
     digest, size = hashlib.sha256(), 0
     try:
-        while chunk := file.read(_CHUNK):
+        while chunk := file.read(_CHUNK_SIZE):
             size += len(chunk)
             digest.update(chunk)
     except OSError as error:
