@@ -1,11 +1,11 @@
-"""The file that a download is saved to, and the partial file that it is written to first.
+"""The destination of a download, and the partial file that is written first.
 
-The final name appears only when the file is complete. Until then its bytes are in ``.a2v-KEY.part`` in the same folder; that
-name is short enough for every file system that takes the final one. If the key is stored, as a batch's journal does, a later
+The final name appears only when the file is complete. Until then, the bytes are in ``.a2v-KEY.part`` in the same folder, a
+name that is short enough for every file system. If the key is stored, as in the journal of a batch, a later
 process can resume the partial file. The partial file is locked, so two processes never write to it at the same time.
 
-The folder may be shared with other users. If the partial file's name is taken by anything but a plain file, such as a symbolic
-link or a pipe, that is removed and never opened.
+The folder may be shared with other users. If the name of the partial file is taken by something other than a regular file, such as
+a symbolic link or a pipe, it is removed and never opened.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 FileId = tuple[int, int]
-"""Identifies a file on this machine, whatever its names are: device and inode."""
+"""Identifies a file on this machine regardless of its name: device and inode."""
 
-# Raised by file systems that cannot sync, such as some network mounts.
-_NO_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
+# The errors of file systems that cannot sync, such as some network mounts.
+_SYNC_UNSUPPORTED = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 _APPEARED = "appeared meanwhile; pass overwrite=True to replace it"
 _SPECIAL = "it is a device, a pipe or a socket, not a file"
 
@@ -42,10 +42,10 @@ class Destination:
     """The target of a download.
 
     Attributes:
-        path: The absolute path, as the caller spells it. If it is a symbolic link, the file it points to is written.
+        path: The absolute path, as spelled by the caller. If it is a symbolic link, its target is written.
         overwrite: Whether an existing file may be replaced.
-        protected: Files that are never replaced, such as the recording of the video.
-        key: Part of the partial file's name; random by default.
+        protected: Files that are never replaced, such as the recording of the video; none by default.
+        key: The variable part of the partial file's name; random by default.
     """
 
     path: Path
@@ -64,29 +64,29 @@ class Destination:
 
         Raises:
             DownloadError: The path is taken or protected.
-            OSError: The file system refuses.
+            OSError: The file system reports an error.
         """
-        self._check("exists already; pass overwrite=True to replace it")
+        self._check_replaceable("exists already; pass overwrite=True to replace it")
         folder = self._target.parent
         folder.mkdir(parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK):
             raise DownloadError(f"the folder {folder} is not writable")
-        _status(self.part)  # raises an error if the file system refuses the name
+        _status(self.part)  # raises an error if the file system does not support the name
 
     def complete(self) -> None:
         """Rename the partial file to the final name.
 
         Raises:
-            DownloadError: A file that must not be replaced has appeared there.
-            OSError: The file system refuses.
+            DownloadError: A file that must not be replaced has appeared at the path.
+            OSError: The file system reports an error.
         """
-        self._check(_APPEARED)
+        self._check_replaceable(_APPEARED)
         if self.overwrite or not self._link():
             self.part.replace(self._target)
         _sync_folder(self._target.parent)
 
     def _link(self) -> bool:
-        """Rename without replacing a file that appears at the last moment; return False if the file system cannot do that."""
+        """Rename with a hard link, which never replaces a file; return False if the file system has no hard links."""
         try:
             self._target.hardlink_to(self.part)
         except FileExistsError:
@@ -97,8 +97,8 @@ class Destination:
             self.part.unlink()
         return True
 
-    def _check(self, problem: str) -> None:
-        status = _status(self._target) or _followed(self.path)
+    def _check_replaceable(self, problem: str) -> None:
+        status = _status(self._target) or _status_of_target(self.path)
         if status is None:
             return
         if stat.S_ISDIR(status.st_mode):
@@ -115,15 +115,15 @@ class Destination:
             raise DownloadError(f"{self.path} {problem}")
 
 
-def _followed(path: Path) -> os.stat_result | None:
-    """Return the status of the file that a path points to. ``/dev/stdout`` may be a pipe, which has no path of its own."""
+def _status_of_target(path: Path) -> os.stat_result | None:
+    """Return the status of the file that a path points to. It may have no path: ``/dev/stdout`` may be a pipe."""
     with suppress(OSError):
         return path.stat()
     return None
 
 
 def file_ids(paths: Iterable[Path | None]) -> frozenset[FileId]:
-    """Return the ids of those files that exist."""
+    """Return the ids of the existing files."""
     found: set[FileId] = set()
     for path in paths:
         with suppress(OSError, ValueError):  # a recording's URL may contain an encoded NUL character
@@ -136,16 +136,16 @@ def file_ids(paths: Iterable[Path | None]) -> frozenset[FileId]:
 class PartialFile:
     """A partial file that is open for writing.
 
-    It is opened in a thread. asyncio's own cancellation (``Task.cancel``) may abandon that thread, so ``close`` works before
-    ``open`` has finished too.
+    It is opened in a thread. asyncio's own cancellation (``Task.cancel``) may abandon that thread, so ``close`` also works before
+    ``open`` has finished.
 
     Args:
         path: The path.
-        keep: Whether to append to an existing file. Otherwise none may exist.
+        keep: Whether to open an existing file; otherwise, the file must not exist.
 
     Attributes:
         path: The path.
-        owned: Whether the file on disk belongs to this object, which may then remove it.
+        owned: Whether this object has opened and locked the file, and so may remove it.
     """
 
     def __init__(self, path: Path, *, keep: bool) -> None:
@@ -173,17 +173,17 @@ class PartialFile:
             if self._closed:  # pragma: no cover  # only if a cancellation has abandoned the thread
                 raise InterruptedError
             if self._keep:
-                _remove_unless_plain(self.path)
+                _remove_unless_regular(self.path)
             self._file = open(self.path, "r+b" if self._keep else "x+b", opener=_opener)  # noqa: SIM115  # closed by `close`
-            if not _locked(self._file):
+            if not _lock(self._file):
                 raise DownloadError(f"another process is writing to {self.path}; try again when it has ended")
             self.owned = True
 
     def sync(self, size: int) -> None:
-        """Flush the file to disk, and check that it contains what was written.
+        """Flush the file to disk, and check that no other program has replaced or truncated it.
 
         Args:
-            size: The number of bytes written.
+            size: The expected size in bytes.
 
         Raises:
             DownloadError: Another program has changed the file.
@@ -199,7 +199,7 @@ class PartialFile:
         """Close the file; it stays on disk."""
         with self._lock:
             self._closed = True
-            # On a full disk closing fails too, because the buffer cannot be written. A complete file has been flushed already.
+            # On a full disk, closing fails too, because it flushes the buffer. A complete file was already flushed.
             with suppress(OSError):
                 if self._file:
                     self._file.close()
@@ -217,12 +217,12 @@ def sync(descriptor: int) -> None:
                 return
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno not in _NO_SYNC:
+        if error.errno not in _SYNC_UNSUPPORTED:
             raise
 
 
 def _sync_folder(folder: Path) -> None:
-    """Flush a file's new name to disk. The file is complete, so a failure is only logged."""
+    """Flush the new name of a file to disk. A failure is only logged, because the file itself is complete."""
     if os.name != "posix":  # folders cannot be opened
         return
     try:
@@ -245,14 +245,14 @@ def _status(path: Path) -> os.stat_result | None:
         return None
 
 
-def _remove_unless_plain(path: Path) -> None:
+def _remove_unless_regular(path: Path) -> None:
     status = _status(path)
     if status and (not stat.S_ISREG(status.st_mode) or status.st_nlink > 1):
         path.unlink()
 
 
 def _opener(path: str, flags: int) -> int:
-    """Open or create a file, without following a link or waiting for a pipe that has appeared there meanwhile."""
+    """Open or create a regular file. Do not follow a link or block on a pipe that has just appeared at the path."""
     flags |= os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     descriptor = os.open(path, flags, 0o666)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -261,8 +261,8 @@ def _opener(path: str, flags: int) -> int:
     return descriptor
 
 
-def _locked(file: BinaryIO) -> bool:
-    """Lock a file until it is closed; return False if another process holds the lock. File systems may lack locks."""
+def _lock(file: BinaryIO) -> bool:
+    """Lock a file until it is closed; return False if another process has locked it. Does nothing if there is no support for locks."""
     if sys.platform != "win32":  # pragma: no branch
         import fcntl  # noqa: PLC0415  # POSIX only
 

@@ -1,12 +1,12 @@
-"""Download a finished video, its mask or its captions: streamed, resumed after a failure, and renamed to its final name when it is complete.
+"""Downloads a finished video, its mask or its captions: streams the file, resumes after failures, and renames the complete file.
 
-A download is a loop of attempts. Each attempt asks for the rest of the file with ``Range`` and ``If-Range``, provided that a
-strong ETag identifies the version of which a part is stored; otherwise it starts from the first byte. Only attempts without
-progress count towards ``max_retries``. A URL that has expired is exchanged for a new one, at most once in each attempt.
+A download is a loop of attempts. If a strong ETag identifies the version of the partial file, an attempt requests the rest with
+``Range`` and ``If-Range``; otherwise it starts from the first byte. Only attempts without
+progress count towards ``max_retries``. An expired URL is replaced by a new one, at most once per attempt.
 
-The server is not trusted. The first bytes decide whether the body is a video or, for example, an error page
-(``a2v._core.filetype``), and until then the stored part is not overwritten. The announced length and the size of the file on
-disk decide whether it is complete. The number of bytes stored is limited, whatever length is announced.
+The server is not trusted. The first bytes of a body show whether it is a video or, for example, an error page
+(``a2v._core.filetype``); until then, the partial file is not overwritten. The file is complete if its size on disk equals the
+announced length. The number of bytes stored is limited, regardless of the announced length.
 
 Captions arrive as WebVTT. If they are saved as SubRip, the partial file is converted before it is renamed.
 """
@@ -47,13 +47,14 @@ OnProgress = Callable[[int, int | None], object]
 
 _REDIRECT = {301, 302, 303, 307, 308}
 _MAX_REDIRECTS = 5
-# 203 comes from a proxy that has changed something about the response.
+# 203 is a 200 that a proxy has modified.
 _COMPLETE = {200, 203}
-# The minimum progress of an attempt, in bytes; with less, a server that sends a few at a time would be asked for days.
+# Minimum progress of an attempt in bytes, to count as progress. Otherwise, a server that sends a few bytes at a time would be
+# retried for days.
 _MIN_PROGRESS = 4096
-# Far more than those of hours of speech.
-_MAX_CAPTIONS = 16 << 20
-# The statuses with which object stores refuse a pre-signed URL that has expired.
+# Maximum size of captions in bytes: far more than hours of speech need.
+_MAX_CAPTIONS_SIZE = 16 << 20
+# The statuses of object stores for an expired pre-signed URL.
 _EXPIRED = {401, 403, 404, 410}
 
 
@@ -61,19 +62,19 @@ class ResumeStore(Protocol):
     """Stores the progress of a download, so that another process can resume it.
 
     Attributes:
-        etag: The version of the partial file, if it is certain.
-        size: The size of the complete file, if known.
+        etag: The version of the partial file; ``None`` if it is unknown, so that the file cannot be resumed.
+        size: The size of the complete file in bytes, if known.
     """
 
     etag: str | None
     size: int | None
 
     async def start(self, etag: str | None, size: int | None) -> None:
-        """Record that a file is about to be stored from its first byte."""
+        """Record that the file will be stored from its first byte."""
         ...
 
     async def complete(self, size: int, sha256: str) -> None:
-        """Record that all of the file is on disk, and is about to be renamed."""
+        """Record that the whole file is on disk, and will be renamed."""
         ...
 
 
@@ -90,13 +91,13 @@ async def download(
     """Download a file.
 
     Args:
-        session: Provides the connections and the retry policy. Its token is not sent.
+        session: The session, for connections and the retry policy. Its token is not sent.
         url: The file's URL, which may be pre-signed.
         destination: Where to save the file.
-        fresh_url: Gets a new URL when this one has expired.
-        resume_store: Stores the progress, so that the partial file of a failed download is kept for a later one. Without it
+        fresh_url: Returns a new URL if the old one has expired.
+        resume_store: Stores the progress, so that a later download can resume the partial file. ``None``: if the download fails,
             the partial file is removed.
-        kind: The kind of the file.
+        kind: The kind of the file; a video by default.
         on_progress: Called with the number of bytes stored and the size of the file, if known.
 
     Returns:
@@ -104,7 +105,7 @@ async def download(
 
     Raises:
         DownloadError: The file cannot be fetched or stored.
-        A2VError: From ``fresh_url`` or ``resume_store``.
+        A2VError: An error of ``fresh_url`` or ``resume_store``.
     """
     part = PartialFile(destination.part, keep=resume_store is not None)
     fetch = _Download(session, url, fresh_url, resume_store, part, kind, on_progress)
@@ -136,10 +137,10 @@ async def _fetch(destination: Destination, fetch: _Download) -> None:
 
 
 def _convert_to_srt(path: Path) -> None:
-    """Convert captions from WebVTT to SubRip.
+    """Convert a caption file from WebVTT to SubRip, in place.
 
     Raises:
-        DownloadError: They are invalid.
+        DownloadError: The captions are invalid.
     """
     try:
         converted = to_srt(read_captions(path.read_bytes().decode(), limited=False))
@@ -153,27 +154,27 @@ def _convert_to_srt(path: Path) -> None:
 
 
 def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file, in hexadecimal digits."""
+    """Return the SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @define(eq=False)
 class _Download:
-    """The state of one download, over all its attempts; receives the bodies of their responses.
+    """One download, with the state that is kept between its attempts. It is the ``ResponseSink`` of the responses.
 
     Attributes:
         kind: The kind of the file.
-        etag: The version of the file of which ``size`` bytes are stored; ``None``: the next attempt starts from the first byte.
+        etag: The version of the stored bytes; ``None``: the next attempt starts from the first byte.
         coding: The ``Content-Encoding`` of that version.
         size: The number of bytes stored.
-        total: The size of the complete file, if known.
+        total: The size of the complete file in bytes, if known.
         unusable: Whether the partial file must not be resumed.
-        response: The response whose body is read, if it is.
-        reader: Reads the body, if that is the complete file.
+        response: The response whose body is being read; ``None`` if the body is not read.
+        reader: Decodes a body that contains the file from its first byte; ``None`` for the rest of a file.
         overwriting: Whether bytes from ``reader`` have been stored.
-        last_response: The last response's head, which may ask to wait.
-        callback_error: What ``on_progress`` has raised.
+        last_response: The head of the attempt's last response, which may ask the client to wait.
+        callback_error: The exception that ``on_progress`` raised, if any.
     """
 
     session: Session
@@ -215,7 +216,8 @@ class _Download:
     async def _retry(self) -> None:
         attempt, furthest = 0, self.size
         while isinstance(outcome := await self._attempt(), Retry):
-            # Measured from the furthest point: a server that breaks off here and there would otherwise be asked for ever.
+            # Compare with the furthest point: a server that restarts and breaks off again and again would otherwise be retried for
+            # ever.
             attempt, furthest = (0 if self.size >= furthest + _MIN_PROGRESS else attempt), max(furthest, self.size)
             if attempt == self.session.options.max_retries:
                 raise outcome.error
@@ -234,7 +236,7 @@ class _Download:
                     response = await state.transport.fetch(
                         self.url, self._range_headers(), self.session.options.timeout, self
                     )
-                # An OSError of the callback looks like one of the network.
+                # An OSError of the callback was handled like a network error.
                 if self.callback_error:
                     raise self.callback_error
                 if isinstance(response, NoResponse):
@@ -252,7 +254,7 @@ class _Download:
                 return await self._result(response.status_code)
 
     def _has_expired(self, status: int) -> bool:
-        # Google Cloud Storage answers 400, but so it does to a URL that never worked.
+        # Google Cloud Storage responds with 400, but also to URLs that never worked, so some bytes must have arrived before.
         return status in _EXPIRED or (status == 400 and self.size > 0)
 
     def _range_headers(self) -> dict[str, str]:
@@ -282,13 +284,13 @@ class _Download:
                 raise
 
     async def _end(self) -> None:
-        """Store what the reader still holds."""
+        """Store the rest of the reader's buffer."""
         if self.reader:
             await self._store(self.reader.end())
 
     async def _store(self, pieces: Iterable[bytes]) -> None:
         for piece in filter(None, pieces):
-            # Only now are these known to be bytes of a video, and better than the stored part.
+            # The reader has recognized the file, so these bytes may replace the stored ones.
             if self.reader and not self.overwriting:
                 await self._restart(self.reader)
             self._check_limit(self.size + len(piece))
@@ -296,20 +298,20 @@ class _Download:
             self.size += len(piece)
 
     async def _restart(self, reader: FileReader) -> None:
-        """Start the file again from its first byte, with the response that is being read."""
+        """Restart the file from its first byte, with the response that is being read."""
         headers: Mapping[str, str] = self.response.headers if self.response else {}
         self.overwriting, self.etag, self.total, self.coding = True, None, None, headers.get("content-encoding")
         await in_thread(lambda: (self.part.file.seek(0), self.part.file.truncate()))
         self.size = 0
-        if not reader.is_compressed:  # otherwise ETag and length are those of the compressed bytes
+        if not reader.is_compressed:  # otherwise, the ETag and the length describe the compressed bytes
             self.etag, self.total = strong_etag(headers.get("etag")), _content_length(self.response)
         if self.resume_store:
-            # The old part must be off the disk before the new ETag is stored, or the two could be taken for one file.
+            # Remove the old bytes from the disk before storing the new ETag, or a later run could take them for the new version.
             await self._sync()
             await self.resume_store.start(self.etag, self.total)
 
     def _continues(self, response: Response) -> bool:
-        """Whether a partial response is exactly the missing rest; otherwise the next attempt starts from the first byte."""
+        """Whether a partial response contains exactly the missing bytes; if not, the next attempt starts from the first byte."""
         headers = response.headers
         content_range = re.fullmatch(
             r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})", headers.get("content-range", "")
@@ -340,7 +342,7 @@ class _Download:
         if status in _COMPLETE or status == 206:
             return await self._check_body()
         if status == 416:
-            self.etag = None  # the file is shorter than the stored part: start again
+            self.etag = None  # the file is shorter than the stored bytes, so start again
         error = DownloadError(f"the {self._name} could not be fetched: HTTP {status}")
         if status in (408, 416, 429) or status >= 500:
             return Retry(error)
@@ -353,7 +355,7 @@ class _Download:
             )
         if self.total is not None:
             is_complete = self.size == self.total
-        else:  # the end of the body was the end of the connection, which may have been lost
+        else:  # the body ended with the connection, which may have been lost
             is_complete = self.size > 0 and not await in_thread(self._is_cut)
         if is_complete and (self.reader is None or (self.overwriting and self.reader.is_complete)):
             return None
@@ -368,8 +370,8 @@ class _Download:
             self.part.file.seek(0, os.SEEK_END)
 
     def _check_limit(self, size: int) -> None:
-        if self.kind == "captions" and size > _MAX_CAPTIONS:
-            raise DownloadError(f"the captions are larger than {_MAX_CAPTIONS >> 20} MiB")
+        if self.kind == "captions" and size > _MAX_CAPTIONS_SIZE:
+            raise DownloadError(f"the captions are larger than {_MAX_CAPTIONS_SIZE >> 20} MiB")
         limit = self.session.max_download_bytes
         if limit is not None and size > limit:
             self.unusable = True
@@ -386,12 +388,12 @@ class _Download:
 
 
 def strong_etag(etag: str | None) -> str | None:
-    """Return an ETag that is strong and ASCII, as ``If-Range`` requires, or ``None``. Weak ones do not identify a version."""
+    """Return an ETag if it is strong and ASCII, as ``If-Range`` requires; otherwise ``None``. A weak one does not identify a version."""
     return etag if etag and re.fullmatch(r'"[\x21\x23-\x7e]{1,1000}"', etag) else None
 
 
 def _size_of_full_range(response: Response) -> int | None:
-    """Return the file's size if a 206 response contains all of it. Some servers answer so without a ``Range`` header."""
+    """Return the file's size if a 206 response contains the whole file. Some servers send one without a ``Range`` header."""
     content_range = re.fullmatch(r"bytes 0-([0-9]{1,18})/([0-9]{1,18})", response.headers.get("content-range", ""))
     if response.status_code == 206 and content_range and int(content_range[1]) + 1 == int(content_range[2]):
         return int(content_range[2])
@@ -399,7 +401,7 @@ def _size_of_full_range(response: Response) -> int | None:
 
 
 def _content_length(response: Response | None) -> int | None:
-    """Return the size of the file that a response contains from its first byte, if announced."""
+    """Return the announced size of the file in a response that contains it from the first byte."""
     if response and (total := _size_of_full_range(response)):
         return total
     length = response.headers.get("content-length", "") if response else ""
@@ -410,7 +412,7 @@ async def in_thread(work: Callable[[], T]) -> T:
     """Run file operations in a thread.
 
     Raises:
-        DownloadError: One failed, for example because the disk is full or the folder is read-only.
+        DownloadError: An operation failed, for example because the disk is full or the folder is read-only.
     """
     try:
         return await _threads.run(work)

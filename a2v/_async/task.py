@@ -1,4 +1,4 @@
-"""Tasks: a video that is being rendered, its waits and its download."""
+"""Tasks: follow and download a video that is being rendered."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
     from a2v._core.file_names import FileKind
 
 
-_MAX_LISTED = 10  # ids in a note
+_MAX_LISTED = 10  # ids in the note on a cancellation
 
 
 class AsyncVideoTask(HoldsSecret):
     """A video that is being rendered, from ``videos.generate``, or from ``videos.task`` by its id.
 
-    Cancelling a wait does not cancel the render: the server has no method for that. The render continues and can be
+    Cancelling a wait does not cancel the render, because the API has no method for that. The render continues, and can be
     picked up again.
     """
 
@@ -90,8 +90,8 @@ class AsyncVideoTask(HoldsSecret):
 
         Args:
             timeout: Seconds to wait, 24 hours by default. ``None``: no limit.
-            on_change: Called with the video's current state, and again after each change of status. It must return soon and
-                must not use the client; an exception in it ends the wait.
+            on_change: Called with the video's current state, and again after each change of status; no callback by default. It
+                must return quickly and must not use the client. An exception in it ends the wait.
 
         Returns:
             The finished video.
@@ -147,16 +147,17 @@ class AsyncVideoTask(HoldsSecret):
 
         Args:
             path: The file to write. A relative path is resolved, and a leading ``~`` expanded, when the call begins. If it is
-                a symbolic link, the file it points to is written. A device, a pipe or a socket is refused.
-            overwrite: Whether to replace an existing file. The recording of the video is never replaced.
-            mask: Whether to download the mask instead of the video. A video has one if it was submitted with
-                ``with_mask=True``.
-            captions: Whether to download the captions instead of the video, as SubRip if the path ends in ``.srt``, or as
-                WebVTT for ``.vtt``. A video of an a2v engine has captions if it was submitted with
-                ``options={"captions": "files"}``.
+                a symbolic link, its target is written. It must not be a device, a pipe or a socket.
+            overwrite: Whether to replace an existing file; ``False`` by default. The recording of the video is never replaced.
+            mask: Whether to download the mask instead of the video; ``False`` by default. A video has one if it was submitted
+                with ``with_mask=True``.
+            captions: Whether to download the captions instead of the video; ``False`` by default. The file is SubRip if the path
+                ends in ``.srt``, and WebVTT if it ends in ``.vtt``. A video of an a2v engine has captions if it was submitted
+                with ``options={"captions": "files"}``.
             timeout: Seconds for waiting and downloading together, 24 hours by default. ``None``: no limit.
-            on_progress: Called with the number of bytes stored and the size of the file (``None`` if unknown), as the
-                download proceeds. It must return soon and must not use the client; an exception in it ends the download.
+            on_progress: Called during the download with the number of bytes stored and the size of the file in bytes
+                (``None`` if unknown); no callback by default. It must return quickly and must not use the client. An exception
+                in it ends the download.
 
         Returns:
             The absolute path of the file.
@@ -206,7 +207,7 @@ def _prepare(path: Path, *, overwrite: bool, recording: Path | None) -> Destinat
 async def watch_tasks(
     session: Session, tasks: Sequence[AsyncVideoTask], timeout: float | None
 ) -> AsyncGenerator[Video, None]:
-    """Yield the changed snapshots of the tasks' videos. Each task keeps its last one."""
+    """Yield the changed snapshots of the tasks' videos, and store the latest one in each task."""
     by_id: dict[str, list[AsyncVideoTask]] = {}
     for task in tasks:
         by_id.setdefault(task.video_id, []).append(task)
@@ -219,7 +220,7 @@ async def watch_tasks(
 
 
 async def _next(subscription: Subscription, tasks: Sequence[AsyncVideoTask]) -> Video | None:
-    """Return the next snapshot. A note on a cancellation, and so on the ``KeyboardInterrupt`` of the sync client, has the ids."""
+    """Return the next snapshot. On cancellation, add a note with the ids, which the sync client shows on Ctrl-C."""
     try:
         return await subscription.next()
     except anyio.get_cancelled_exc_class() as error:
@@ -245,7 +246,7 @@ async def save(
         task: The task.
         destination: Where to save the file.
         resume_store: Stores the progress of the download, so that a later one can resume it.
-        kind: The file to download.
+        kind: The kind of file to download; the video by default.
         timeout: Seconds for waiting and downloading together; ``None``: no limit.
         on_progress: Called with the number of bytes stored and the size of the file, if known.
 
@@ -260,9 +261,9 @@ async def save(
     with anyio.move_on_after(timeout):
         return await _save(task, destination, resume_store, on_progress, kind)
     waited = anyio.current_time() - started
-    what = "was not downloaded" if task.video and task.video.is_terminal else "has not ended"
+    problem = "was not downloaded" if task.video and task.video.is_terminal else "has not ended"
     raise WaitTimeoutError(
-        f"video {escape(task.video_id)} {what} after {waited:.0f} s; it is still at the server",
+        f"video {escape(task.video_id)} {problem} after {waited:.0f} s; it is still on the server",
         video_id=task.video_id,
         video=task.video,
         waited=waited,

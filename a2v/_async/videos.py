@@ -67,8 +67,8 @@ class AsyncVideos(HoldsSecret):
     ) -> AsyncVideoTask:
         """Submit a render of a character (``model_id``), or of an avatar in one of its poses (``pose_id``).
 
-        It speaks a recording (``audio_url``), or a text: then ``voices.generate`` makes the recording first. Renders cost money,
-        and so may speeches. One call never submits more than one of each.
+        It speaks a recording (``audio_url``) or a ``text``, which is synthesized first. Renders cost money, and syntheses may too.
+        One call submits at most one of each.
 
         Args:
             model_id: The character, from ``characters.list``. Omit it with a ``pose_id``.
@@ -88,10 +88,10 @@ class AsyncVideos(HoldsSecret):
             InvalidArgumentError: An argument is invalid. Nothing was sent.
             SubmissionUnknownError: The server may or may not have accepted the render, or synthesized the text; it was not
                 submitted again.
-            NotFoundError: With a ``text``: the server does not have voices, or not this one. Nothing was submitted.
-            TransportError: The server could not be reached. Nothing was submitted.
-            APIError: The server rejected the text or the render. Nothing was submitted.
-                If the speech was made, ``error.speech`` has it.
+            NotFoundError: With a ``text``: the server has no voices, or does not know this one. No video was submitted.
+            TransportError: The server could not be reached. No video was submitted.
+            APIError: The server rejected the text or the render. No video was submitted. If the text was synthesized,
+                ``error.speech`` is the speech.
         """
         # The overloads rule out what a job rejects; without a type checker, the job raises the error.
         job: Job = Job(  # type: ignore[call-overload, misc]
@@ -136,7 +136,7 @@ class AsyncVideos(HoldsSecret):
         return await self._session.call(self._session.known_videos.video_list())
 
     def task(self, video_id: str) -> AsyncVideoTask:
-        """Pick up a task by its id, also in another process. Sends no request.
+        """Return the task of a video that was submitted earlier, even by another process. Sends no request.
 
         Args:
             video_id: The video.
@@ -154,15 +154,15 @@ class AsyncVideos(HoldsSecret):
     ) -> AsyncGenerator[Video, None]:
         """Watch several videos: yield the current state of each, then each change of status, until all have ended.
 
-        Failed renders are yielded like any other status. Short outages of the server do not end the iteration, nor does a
-        video that the server does not know: the error is raised when the others have ended, and names all such videos.
+        Failed renders are yielded like any other status. Short outages of the server do not end the iteration. If the server does
+        not know some videos, the error is raised after the others have ended, and names all of them.
 
         Args:
             *tasks_or_ids: The videos. Duplicates are watched once.
             timeout: Seconds for the whole iteration, 24 hours by default. ``None``: no limit.
 
         Returns:
-            An iterator over the videos, each time one has changed.
+            An iterator over the states of the videos.
 
         Raises:
             InvalidArgumentError: An argument is invalid.

@@ -375,7 +375,7 @@ async def test_a_link_or_pipe_planted_at_the_last_moment(service, batch, tmp_pat
     (part,) = parts(tmp_path)
     part.unlink()
     os.mkfifo(part)
-    monkeypatch.setattr("a2v._async.destination._remove_unless_plain", lambda _: None)
+    monkeypatch.setattr("a2v._async.destination._remove_unless_regular", lambda _: None)
     with anyio.fail_after(60):
         outcome = (await batch(job()))["a"]
     assert isinstance(outcome.error, a2v.DownloadError)
