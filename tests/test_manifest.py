@@ -281,7 +281,7 @@ class TestFaults:
             ("jobs.csv", f"model_id,pose_id,audio_url\n,,{URL}", (2, "model_id or pose_id"), "missing"),
             ("jobs.csv", f"model_id,pose_id,audio_url\na,b,{URL}", (2, None), "not both"),
             ("jobs.csv", f"pose_id,audio_url,with_mask\na,{URL},perhaps", (2, "with_mask"), "true or false"),
-            ("jobs.csv", f"model_id,audio_url,with_mask\na,{URL},yes", (2, None), "goes with a pose_id"),
+            ("jobs.csv", f"model_id,audio_url,with_mask\na,{URL},yes", (2, None), "requires a pose_id"),
             ("jobs.jsonl", "\n{]\n", (2, None), "not JSON: Expecting property name"),
             ("jobs.jsonl", "\n[1]\n", (2, None), "got [1]"),
             ("jobs.jsonl", '{"model_id": "a", "model_id": "b"}', (1, None), "'model_id' occurs more than once"),
@@ -495,7 +495,7 @@ class TestTexts:
             ("model_id,Text,voice_name\neva,a\x01b,heart\n", (2, "Text"), "text must not contain '\\x01'"),
             ("model_id,text,voice_name\neva,Hello!,he\u200bart\n", (2, "voice_name"), "it contains '\\u200b'"),
             (f"model_id,audio_url,text,voice_name\neva,{URL},Hello!,heart\n", (2, None), "not both"),
-            (f"model_id,audio_url,voice_name\neva,{URL},heart\n", (2, None), "voice_name goes with a text"),
+            (f"model_id,audio_url,voice_name\neva,{URL},heart\n", (2, None), "voice_name requires a text"),
             ("model_id,name,voice_name\neva,a,heart\n", (1, None), "lacks audio_url (or text)"),
         ],
     )

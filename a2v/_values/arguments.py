@@ -11,7 +11,7 @@ from typing import Any
 
 from a2v._values.base_errors import A2VError, InvalidArgumentError
 
-_MAX_REPR = 200
+_MAX_REPR_LENGTH = 200  # characters
 _INT64_LIMIT = 2**63
 
 
@@ -21,7 +21,7 @@ def short_repr(value: object) -> str:
         text = repr(value)
     except Exception:  # noqa: BLE001  # the caller's class, or an integer with thousands of digits
         text = object.__repr__(value)
-    return text if len(text) <= _MAX_REPR else f"{text[:_MAX_REPR]}…"
+    return text if len(text) <= _MAX_REPR_LENGTH else f"{text[:_MAX_REPR_LENGTH]}…"
 
 
 def integer(name: str, value: Any, *, minimum: int, error: type[A2VError] = InvalidArgumentError) -> int:
@@ -64,14 +64,14 @@ def seconds(name: str, value: Any, *, error: type[A2VError] = InvalidArgumentErr
 
 
 def timeout(name: str, value: Any) -> float | None:
-    """Check a time limit in seconds; ``None`` means no limit. A limit of 0 or less has passed already."""
+    """Check a timeout in seconds; ``None``: no limit. A timeout of 0 or less expires immediately."""
     if value is not None and not is_number(value):
         raise InvalidArgumentError(f"{name} must be a number of seconds or None, got {short_repr(value)}")
     return value  # type: ignore[no-any-return]  # checked above
 
 
 def boolean(name: str, value: Any, *, error: type[A2VError] = InvalidArgumentError) -> bool:
-    """Check a ``bool``. Other values are not accepted, because the string "no" is true."""
+    """Check a ``bool``. Truthy and falsy values are not accepted, because the string "no" is truthy."""
     if not isinstance(value, bool):
         raise error(f"{name} must be True or False, got {short_repr(value)}")
     return value
@@ -119,7 +119,7 @@ def path(name: str, value: Any, *, error: type[A2VError] = InvalidArgumentError)
 
 
 def callback(name: str, value: Any) -> Any:
-    """Return a function or ``None``. Async functions are refused, because nothing would await what they return."""
+    """Check a function or ``None``. Async functions are not accepted, because nothing would await them."""
     if value is not None and (not callable(value) or iscoroutinefunction(value)):
         raise InvalidArgumentError(f"{name} must be a function (not an async one) or None, got {short_repr(value)}")
     return value

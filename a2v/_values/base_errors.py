@@ -1,6 +1,6 @@
-"""The base of all errors, and those that the values below ``a2v.errors`` raise.
+"""The base class of all errors, and the errors that values raise.
 
-They are in a module of their own because ``a2v.errors``, which has the whole tree, needs the values.
+They are not in ``a2v.errors``, because that module imports the values.
 """
 
 from __future__ import annotations
@@ -16,36 +16,37 @@ if TYPE_CHECKING:
     from a2v._values.models import Speech, Video
 
 
-def _restore(kind: type[A2VError], args: tuple[Any, ...], facts: dict[str, Any]) -> A2VError:
+def _restore(kind: type[A2VError], args: tuple[Any, ...], attributes: dict[str, Any]) -> A2VError:
     error = kind.__new__(kind)
-    # OSError.__new__, which timeouts inherit, drops them.
+    # Set again, because OSError.__new__, which timeouts inherit, drops them.
     error.args = args
-    error.__dict__.update(facts)
+    error.__dict__.update(attributes)
     return error
 
 
-_FACTS = ("code", "status_code", "retry_after", "video_id", "waited", "request_id")
+_SERIALIZED = ("code", "status_code", "retry_after", "video_id", "waited", "request_id")
 
 
 def _subclasses(kind: type[A2VError]) -> Iterator[type[A2VError]]:
-    for each in kind.__subclasses__():
-        yield each
-        yield from _subclasses(each)
+    for subclass in kind.__subclasses__():
+        yield subclass
+        yield from _subclasses(subclass)
 
 
 class A2VError(Exception):
-    """Base of all errors that a2v raises.
+    """Base class of all errors that a2v raises.
 
     Attributes:
         video_id: The id of the video that the call was about, if any.
         video: The last snapshot of that video, if there was one.
-        waited: How long the call had waited, in seconds.
-        speech: The speech of the text, if ``videos.generate`` failed after the synthesis. Pass its ``url`` as ``audio_url``, so
-            that you do not pay for it again.
-        request_id: The server's id of the failed request, if the response has one. Quote it when you ask the server's operators.
-        headers: The headers of the response that are not secret: request ids, ``date``, ``retry-after`` and the rate limit.
+        waited: How long the call had waited, in seconds; ``None`` if it was not a wait.
+        speech: The speech, if ``videos.generate`` failed after the synthesis. Pass its ``url`` as ``audio_url``, so
+            that you do not pay for the synthesis again.
+        request_id: The server's id of the failed request, if the response has one. Quote it when you contact the operators.
+        headers: The headers of the response that hold no secrets: request ids, ``date``, ``retry-after`` and the rate limit.
             Empty if there was no response.
-        body: The beginning of the response's body, without URLs; ``None`` if there was no response.
+        body: The beginning of the response's text, at most 500 characters, without the token, markup and the queries of URLs;
+            ``None`` if there was no response.
     """
 
     video_id: str | None = None
@@ -60,34 +61,35 @@ class A2VError(Exception):
         """Return the error as a dictionary that can be written as JSON.
 
         Args:
-            urls: Whether to include URLs in the message. Without them, each becomes ``…``.
+            urls: Whether to include the URLs in the message, the default. Otherwise, each becomes ``…``.
 
         Returns:
-            The name of its class as ``type``, its ``message``, and those of its attributes that are numbers or strings.
+            The name of the class as ``type``, the ``message``, and the attributes that are set among ``code``, ``status_code``,
+            ``retry_after``, ``video_id``, ``waited`` and ``request_id``.
         """
-        facts = {name: fact for name in _FACTS if (fact := getattr(self, name, None)) is not None}
-        return {"type": type(self).__name__, "message": str(self) if urls else without_urls(str(self)), **facts}
+        attributes = {name: value for name in _SERIALIZED if (value := getattr(self, name, None)) is not None}
+        return {"type": type(self).__name__, "message": str(self) if urls else without_urls(str(self)), **attributes}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> A2VError:
         """Make an error from the result of ``to_dict``.
 
         Args:
-            data: What ``to_dict`` returned.
+            data: The result of ``to_dict``.
 
         Returns:
-            An error of the class that it names, or an ``A2VError`` if this version has no such class.
+            An error of the class in ``type``, or an ``A2VError`` if this version has no such class.
 
         Raises:
-            ValueError: It is not the result of ``to_dict``.
+            ValueError: ``data`` has no ``message``.
         """
         if "message" not in data:
             raise ValueError(f"an error must be made from a mapping with a message, got {data!r}")
         named: list[type[A2VError]] = [kind for kind in _subclasses(A2VError) if kind.__name__ == data.get("type")]
-        facts = {name: data[name] for name in _FACTS if data.get(name) is not None}
-        if "status_code" in facts:
-            facts["message"] = data["message"]
-        return _restore(named[0] if named else A2VError, (data["message"],), facts)
+        attributes = {name: data[name] for name in _SERIALIZED if data.get(name) is not None}
+        if "status_code" in attributes:
+            attributes["message"] = data["message"]
+        return _restore(named[0] if named else A2VError, (data["message"],), attributes)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # The default passes only `args` to the class, which fails for errors with keyword-only arguments.

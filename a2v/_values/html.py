@@ -1,7 +1,7 @@
-"""The HTML representation of values in notebooks: static and escaped, without scripts.
+"""The HTML representation of values in notebooks: static, escaped, and without scripts.
 
-Strings from a server are always text, never markup, and only its http and https URLs become links and pictures. The browser
-fetches those without the token.
+Strings from a server are always treated as text, never as markup. Only ``http`` and ``https`` URLs become links and pictures, which
+the browser fetches without the token.
 """
 
 from __future__ import annotations
@@ -11,28 +11,28 @@ from html import escape
 
 from attrs import field, frozen
 
-_ROWS = 100
-"""The maximum number of rows: thousands of pictures would overload the browser."""
+_MAX_ROWS = 100
+"""Maximum number of rows in a table: thousands of pictures would overload the browser."""
 
-_SMALL, _LARGE = 48, 160
-"""The width of pictures in pixels, in a table and in a card."""
+_TABLE_WIDTH, _CARD_WIDTH = 48, 160
+"""The widths of pictures in tables and cards, in pixels."""
 
 _COLOURS = {"finished": "#2e7d32", "failed": "#c62828", "under way": "#1565c0"}
-_REST = "#9e9e9e"
-_CELL = "text-align:left;vertical-align:middle;padding:2px 12px 2px 0"
+_DEFAULT_COLOUR = "#9e9e9e"
+_CELL_STYLE = "text-align:left;vertical-align:middle;padding:2px 12px 2px 0"
 
 
 @frozen
 class HtmlView:
-    """The visible facts of a value.
+    """The displayed parts of a value. Empty ones are omitted.
 
     Attributes:
-        name: Its name for people.
-        facts: Other facts by their names in the API; empty ones are left out.
-        picture: The URL of its picture.
-        player: The URL of its video.
-        links: URLs by the text of the link.
-        parts: The views of its parts.
+        name: The display name.
+        facts: Other strings, by their names in the API.
+        picture: The URL of a picture.
+        player: The URL of a video to play.
+        links: URLs, by the text of the link.
+        parts: The views of nested values, such as the poses of an avatar.
     """
 
     name: str
@@ -44,15 +44,15 @@ class HtmlView:
 
 
 def card(view: HtmlView) -> str:
-    """Render one value as a card: its picture or a player above its facts."""
+    """Render one value as a card: the picture or the player above the facts."""
     player = _player(view.player)
     facts = "".join(f"<div>{_fact(key, value)}</div>" for key, value in view.facts.items() if value)
     links = "".join(f"<div>{link}</div>" for link in _links(view.links))
     parts = "".join(card(part) for part in view.parts)
     name = f"<div><strong>{escape(view.name)}</strong></div>" if view.name else ""
-    own = f"{_picture(view.picture, view.name, _LARGE)}{player}{name}{facts}{links}"
-    beside = f'<div style="display:flex;flex-wrap:wrap">{parts}</div>' if parts else ""
-    return f'<div style="display:inline-block;vertical-align:top;margin:4px 12px 4px 0">{own}{beside}</div>'
+    content = f"{_picture(view.picture, view.name, _CARD_WIDTH)}{player}{name}{facts}{links}"
+    nested = f'<div style="display:flex;flex-wrap:wrap">{parts}</div>' if parts else ""
+    return f'<div style="display:inline-block;vertical-align:top;margin:4px 12px 4px 0">{content}{nested}</div>'
 
 
 def table(rows: Sequence[HtmlView]) -> str:
@@ -63,17 +63,17 @@ def table(rows: Sequence[HtmlView]) -> str:
     heads = ["", "name", *names, ""]
     cells = [
         [_small_picture(row), escape(row.name), *(_value(row, name) for name in names), _extras(row)]
-        for row in rows[:_ROWS]
+        for row in rows[:_MAX_ROWS]
     ]
-    kept = [place for place in range(len(heads)) if any(row[place] for row in cells)]
-    head = "".join(f'<th style="{_CELL}">{escape(heads[place])}</th>' for place in kept)
-    body = "".join(f"<tr>{''.join(_cell(row[place]) for place in kept)}</tr>" for row in cells)
-    more = f"<p>… and {len(rows) - _ROWS} more</p>" if len(rows) > _ROWS else ""
+    columns = [column for column in range(len(heads)) if any(row[column] for row in cells)]
+    head = "".join(f'<th style="{_CELL_STYLE}">{escape(heads[column])}</th>' for column in columns)
+    body = "".join(f"<tr>{''.join(_cell(row[column]) for column in columns)}</tr>" for row in cells)
+    more = f"<p>… and {len(rows) - _MAX_ROWS} more</p>" if len(rows) > _MAX_ROWS else ""
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{more}"
 
 
 def progress(counts: Mapping[str, int]) -> str:
-    """Render progress as a bar, and in words.
+    """Render progress as a bar and as text.
 
     Args:
         counts: The number of items of each kind, such as ``{"finished": 3, "failed": 1, "under way": 4, "waiting": 9}``,
@@ -81,7 +81,7 @@ def progress(counts: Mapping[str, int]) -> str:
     """
     total = sum(counts.values())
     pieces = "".join(
-        f'<div style="width:{100 * count / total:.2f}%;background:{_COLOURS.get(kind, _REST)}"></div>'
+        f'<div style="width:{100 * count / total:.2f}%;background:{_COLOURS.get(kind, _DEFAULT_COLOUR)}"></div>'
         for kind, count in counts.items()
         if count
     )
@@ -90,13 +90,13 @@ def progress(counts: Mapping[str, int]) -> str:
     return f"<div>{bar}<div>{words} of {total}</div></div>" if total else f"<div>{words}</div>"
 
 
-def _web(url: str) -> str:
-    """Return a URL escaped for an attribute; empty if it is not http or https, which could run code or read files."""
+def _safe_url(url: str) -> str:
+    """Return a URL escaped for an attribute; empty if it is not http or https: other schemes could run code or read files."""
     return escape(url) if url.lower().startswith(("https://", "http://")) else ""
 
 
 def _picture(url: str, name: str, width: int) -> str:
-    safe = _web(url)
+    safe = _safe_url(url)
     if not safe:
         return ""
     return (
@@ -106,18 +106,18 @@ def _picture(url: str, name: str, width: int) -> str:
 
 
 def _player(url: str) -> str:
-    safe = _web(url)
+    safe = _safe_url(url)
     return (
         f'<video src="{safe}" controls preload="metadata" style="max-width:100%;width:320px"></video>' if safe else ""
     )
 
 
 def _links(links: Mapping[str, str]) -> list[str]:
-    """Render links that reveal nothing about the notebook to their targets."""
+    """Render links that do not send the URL of the notebook to their targets."""
     return [
         f'<a href="{safe}" target="_blank" rel="noopener noreferrer">{escape(what)}</a>'
         for what, url in links.items()
-        if (safe := _web(url))
+        if (safe := _safe_url(url))
     ]
 
 
@@ -131,11 +131,11 @@ def _value(row: HtmlView, name: str) -> str:
 
 
 def _cell(html: str) -> str:
-    return f'<td style="{_CELL}">{html}</td>'
+    return f'<td style="{_CELL_STYLE}">{html}</td>'
 
 
 def _small_picture(row: HtmlView) -> str:
-    return _picture(row.picture, row.name, _SMALL)
+    return _picture(row.picture, row.name, _TABLE_WIDTH)
 
 
 def _extras(row: HtmlView) -> str:

@@ -1,4 +1,4 @@
-"""Jobs: what users ask for, the states of a job in a batch, and a journal's record of one."""
+"""Jobs, the states of a job in a batch, and the public part of a journal's record."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -16,13 +16,13 @@ from a2v._values.text import describe, find_invisible, find_unwritable, redacted
 
 # `upload` is the scheme of recordings that were uploaded to an engine.
 _SCHEMES = {"http", "https", "file", "upload"}
-# Windows does not allow these, and a manifest written on one machine should work on another.
+# Not allowed on Windows; a manifest should work on every system.
 _UNSAFE_IN_NAMES = re.compile(r'[/\\:*?"<>|]')
-_DEVICES = re.compile(
+_WINDOWS_DEVICES = re.compile(
     r"(con|prn|aux|nul|clock\$|conin\$|conout\$|(com|lpt)[0-9¹²³]) *(\..*)?", re.IGNORECASE | re.DOTALL
 )
-# Leaves room for an extension and ".part" within the 255 bytes that file systems allow.
-_LONGEST_NAME = 200
+# In bytes. Leaves room for an extension and ".part" within the 255 bytes that file systems allow.
+_MAX_NAME_SIZE = 200
 
 
 def _check_text(what: str, value: str) -> None:
@@ -55,7 +55,7 @@ def _check_with_mask(job: "Job", _: object, value: Any) -> None:
     if not isinstance(value, bool):
         raise InvalidArgumentError(f"with_mask must be True or False, got {redacted_repr(value)}")
     if value and job.pose_id is None:
-        raise InvalidArgumentError("with_mask goes with a pose_id: servers make no mask for a model_id")
+        raise InvalidArgumentError("with_mask requires a pose_id: servers make no mask for a model_id")
 
 
 def _check_audio_url(job: "Job", _: object, value: Any) -> None:
@@ -64,8 +64,8 @@ def _check_audio_url(job: "Job", _: object, value: Any) -> None:
             raise InvalidArgumentError("a job has an audio_url or a text, not both")
         return
     if value is None and job.voice_name is not None:
-        raise InvalidArgumentError("voice_name goes with a text: the words that the voice speaks")
-    # The parser's own messages quote the URL, including its signature.
+        raise InvalidArgumentError("voice_name requires a text: the words that the voice speaks")
+    # Errors are raised here, because the parser's own messages quote the URL with its signature.
     if not isinstance(value, str) or not value:
         raise InvalidArgumentError(f"audio_url must be the URL of a speech recording, got {redacted_repr(value)}")
     _check_text("audio_url", value)
@@ -89,7 +89,7 @@ def _check_job_text(_: object, __: object, value: Any) -> None:
 
 
 def check_text(value: Any) -> None:
-    """Check a text to be spoken. Its length is not limited: that is up to the server."""
+    """Check a text to be spoken. Its length is not checked, because the limit depends on the server."""
     if not isinstance(value, str):
         raise InvalidArgumentError(f"text must be the text to be spoken, a string, got {redacted_repr(value)}")
     if not strip(value):
@@ -103,7 +103,7 @@ def _check_voice_name(job: "Job", _: object, value: Any) -> None:
         check_voice_name(value)
     if value is not None and job.text is None and job.audio_url is not None:
         raise InvalidArgumentError(
-            "voice_name goes with a text: a job with an audio_url has its voice in the recording"
+            "voice_name requires a text: with an audio_url, the voice is the one in the recording"
         )
 
 
@@ -123,23 +123,24 @@ def _check_name(_: object, __: object, value: Any) -> None:
         return
     if not isinstance(value, str) or not value:
         raise InvalidArgumentError(f"name must be the name of a file without its extension, got {redacted_repr(value)}")
-    if problem := _unsafe(value):
+    if problem := _name_problem(value):
         raise InvalidArgumentError(f"name must be usable as a file name: {problem}, got {redacted_repr(value)}")
 
 
-def _unsafe(name: str) -> str | None:
+def _name_problem(name: str) -> str | None:
+    """Return why a name cannot be used as a file name on every system; ``None`` if it can."""
     if found := find_invisible(name, is_name=True):
         return f"it contains {found}"
-    if refused := _UNSAFE_IN_NAMES.search(name):
-        return f"it contains {refused[0]!r}"
+    if unsafe := _UNSAFE_IN_NAMES.search(name):
+        return f"it contains {unsafe[0]!r}"
     if name.startswith("."):
         return "it begins with a dot"
     if name != name.strip().rstrip("."):
         return "it begins or ends with a space, or ends with a dot"
-    if _DEVICES.fullmatch(name):
+    if _WINDOWS_DEVICES.fullmatch(name):
         return "Windows reserves it for a device"
     size = len(name.encode())
-    return f"it has {size} bytes in UTF-8, and {_LONGEST_NAME} are allowed" if size > _LONGEST_NAME else None
+    return f"it has {size} bytes in UTF-8, and {_MAX_NAME_SIZE} are allowed" if size > _MAX_NAME_SIZE else None
 
 
 def _extra(value: Any) -> Mapping[str, Any]:
@@ -155,8 +156,8 @@ def _check_extra(_: object, __: object, value: Mapping[str, Any]) -> None:
                 raise InvalidArgumentError(f"{what} contains {character}")
 
 
-_PROTOCOL = {"model_id", "pose_id", "audio_url", "text", "voice_name", "with_mask"}
-_JSON = (str, bool, int, float, type(None), Mapping, list, tuple)
+_PROTOCOL_FIELDS = {"model_id", "pose_id", "audio_url", "text", "voice_name", "with_mask"}
+_JSON_TYPES = (str, bool, int, float, type(None), Mapping, list, tuple)
 
 
 def _options(value: Any) -> Mapping[str, Any]:
@@ -169,8 +170,8 @@ def _check_options(_: object, __: object, value: Mapping[Any, Any]) -> None:
     for name, option in value.items():
         if not isinstance(name, str) or not name.strip():
             raise InvalidArgumentError(f"the name of an option must be text, got {redacted_repr(name)}")
-        if name in _PROTOCOL:
-            raise InvalidArgumentError(f"options must not contain {name}: pass it as an argument of its own")
+        if name in _PROTOCOL_FIELDS:
+            raise InvalidArgumentError(f"options must not contain {name}: pass it as a separate argument")
         for text in _texts({name: option}):
             if found := find_unwritable(text):
                 raise InvalidArgumentError(f"the option {name!r} contains {found}")
@@ -181,7 +182,7 @@ def _check_options(_: object, __: object, value: Mapping[Any, Any]) -> None:
 def _is_json(value: Any) -> bool:
     if isinstance(value, Mapping):
         return all(isinstance(key, str) for key in value)
-    return isinstance(value, _JSON) and not (isinstance(value, float) and not isfinite(value))
+    return isinstance(value, _JSON_TYPES) and not (isinstance(value, float) and not isfinite(value))
 
 
 def _redacted_options(options: Mapping[str, Any]) -> str:
@@ -189,7 +190,7 @@ def _redacted_options(options: Mapping[str, Any]) -> str:
 
 
 def _texts(value: Any) -> Iterator[str]:
-    """Yield all strings in a value that may be nested like JSON."""
+    """Yield all strings in a JSON value, including keys."""
     for part in _parts(value):
         if isinstance(part, str):
             yield part
@@ -198,15 +199,15 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def _parts(value: Any) -> Iterator[Any]:
-    """Yield a value that may be nested like JSON, and everything in it."""
-    values = [value]
-    while values:
-        one = values.pop()
-        yield one
-        if isinstance(one, Mapping):
-            values += one.values()
-        elif isinstance(one, list | tuple):
-            values += one
+    """Yield a JSON value and all values nested in it, except keys."""
+    pending = [value]
+    while pending:
+        part = pending.pop()
+        yield part
+        if isinstance(part, Mapping):
+            pending += part.values()
+        elif isinstance(part, list | tuple):
+            pending += part
 
 
 @frozen(eq=False, repr=False, init=False)
@@ -222,16 +223,17 @@ class Job(Value):
         audio_url: The URL of the speech recording. The server downloads it. ``None`` if the job has a ``text``.
         name: The name of the output file in a batch, without extension; ``None``: the job's position in the batch.
         pose_id: The pose of the avatar that speaks; ``None`` if the job has a ``model_id``.
-        with_mask: Whether to make a mask that separates the speaker from the background. Requires a ``pose_id``.
+        with_mask: Whether to make a mask that separates the speaker from the background; ``False`` by default. Requires a
+            ``pose_id``.
         text: The text to be spoken; ``None`` if the job has an ``audio_url``.
         voice_name: The voice that speaks the text, from ``voices.list``. Required with a ``text``.
-        options: Fields of the request that the protocol does not have, such as ``{"fps": 30}`` for an engine of a2v. They are sent
-            as they are; a server may ignore or reject them.
-        extra: Further information about the job, such as the other columns of a manifest. It is not sent to the server.
+        options: Additional fields of the request that are not part of the protocol, such as ``{"fps": 30}`` for an a2v engine. They
+            are sent unchanged; a server may ignore or reject them. None by default.
+        extra: Your own data, such as the other columns of a manifest; none by default. It is not sent to the server.
 
     Raises:
-        InvalidArgumentError: An argument is invalid; the message names the argument and the reason. Text with invisible
-            characters, which often come with text pasted from a browser or a chat, is invalid too.
+        InvalidArgumentError: An argument is invalid; the message names the argument and the reason. Strings with invisible
+            characters, which are often part of text that is pasted from a browser or a chat, are invalid too.
     """
 
     model_id: str | None = field(validator=_check_model_id)
@@ -241,7 +243,7 @@ class Job(Value):
     with_mask: bool = field(validator=_check_with_mask)
     text: str | None = field(validator=_check_job_text)
     voice_name: str | None = field(validator=_check_voice_name)
-    # Not part of the hash: a mapping has none.
+    # Not part of the hash, because mappings are not hashable.
     options: Mapping[str, Any] = field(converter=_options, validator=_check_options, repr=_redacted_options, hash=False)
     extra: Mapping[str, Any] = field(converter=_extra, validator=_check_extra, eq=False, repr=False)
 
@@ -317,26 +319,26 @@ class JobState(StrEnum):
     PENDING = "pending"
     """Not submitted."""
     SUBMITTING = "submitting"
-    """The submission, or before that the synthesis of the job's text, is in progress. After a crash in this state the outcome
+    """The submission, or the synthesis of the job's text before it, is in progress. After a crash in this state, the outcome
     is unknown."""
     UNKNOWN = "unknown"
-    """The server may or may not have accepted the job, or synthesized its text. It is only submitted again if the user says so."""
+    """The server may or may not have accepted the job, or synthesized its text. It is only resubmitted if you ask for it."""
     SUBMITTED = "submitted"
     """The server accepted the job."""
     FINISHED = "finished"
-    """The video is rendered, but not saved yet."""
+    """The render is finished, but the video is not saved yet."""
     DONE = "done"
-    """The video is rendered, and saved if the batch saves videos."""
+    """The render is finished, and the video is saved if the batch saves videos."""
     FAILED = "failed"
     """The render failed."""
     REJECTED = "rejected"
     """The server rejected the job."""
     LOST = "lost"
-    """The job was submitted, but the server no longer knows its video. Each run polls it again, in case it reappears."""
+    """The job was submitted, but the server no longer has its video. Each run polls it again, in case it reappears."""
 
     @property
     def is_terminal(self) -> bool:
-        """Whether a batch does nothing more with the job unless the user says so."""
+        """Whether a batch does nothing more with the job unless you ask for it."""
         return self in (JobState.DONE, JobState.FAILED, JobState.REJECTED)
 
 
@@ -345,11 +347,11 @@ class JournalEntry(Value):
     """The public part of a journal's record of a job.
 
     Attributes:
-        job: The job. Its ``audio_url`` has no query, which may be a secret, and it has no ``extra``.
+        job: The job, without ``extra`` and without the query of its ``audio_url``, which may be a secret.
         state: The state of the job.
-        video_id: The id of its video, if it was submitted.
-        path: The path of the saved video, if it was saved.
-        error: The error message, if the job failed.
+        video_id: The id of the video; ``None`` before the submission.
+        path: The path of the saved video; ``None`` if it was not saved.
+        error: The error message, if the job ended with an error.
         place: The position of the job in the last run of the batch, from 0; ``None``: that run did not include the job.
     """
 

@@ -1,4 +1,4 @@
-"""The values that the server sends, as frozen attrs classes, and the errors in the rows of a manifest."""
+"""The values that a server sends, as frozen attrs classes, and the errors in a manifest."""
 
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -60,7 +60,7 @@ class VideoStatus(StrEnum):
     """The status of a video, in the protocol's own words."""
 
     PENDING = "pending"
-    """The video waits in the server's queue."""
+    """The video is in the server's queue."""
     IN_PROGRESS = "in_progressing"
     """The video is being rendered. On a server without statuses, each video has this status until it has a URL."""
     FINISHED = "finished"
@@ -68,7 +68,7 @@ class VideoStatus(StrEnum):
     FAILED = "error"
     """The render failed. This is final."""
     UNKNOWN = "unknown"
-    """A status that this version of a2v does not know; ``video.raw["status"]`` has the server's word."""
+    """A status that this version of a2v does not know. ``video.raw["status"]`` has the original word."""
 
     @property
     def is_terminal(self) -> bool:
@@ -184,8 +184,8 @@ class Word(Value):
 
     Attributes:
         text: The word as it is written, with its punctuation.
-        start: When it begins, in seconds from the beginning of the recording.
-        end: When it ends.
+        start: The beginning of the word, in seconds from the beginning of the recording.
+        end: The end of the word, in the same unit.
     """
 
     text: str
@@ -195,13 +195,13 @@ class Word(Value):
 
 @frozen(eq=False, repr=False, kw_only=True)
 class Speech(Value):
-    """The recording of a text that a voice has spoken. Its ``repr`` hides the signature of the URL.
+    """A synthesized text. Its ``repr`` hides the signature of the URL.
 
     Attributes:
         url: The URL of the recording, for ``audio_url``. Usually pre-signed: it expires, and anyone who has it can listen.
-        text: The text.
-        voice_name: The voice.
-        words: The words with their times. The local engine sends them; the protocol does not have them.
+        text: The text that was synthesized.
+        voice_name: The voice that speaks it.
+        words: The words with their times, from an a2v engine. Empty on other servers: they are not part of the protocol.
         raw: Everything that the server sent.
     """
 
@@ -235,7 +235,7 @@ class Video(HtmlReprMixin):
 
     @property
     def message(self) -> str | None:
-        """The server's message: the reason why the video failed, or, from the local engine, a warning about a finished one.
+        """The server's message: the reason of a failure or, from an a2v engine, a warning about a finished video.
 
         ``None`` if there is none.
         """
@@ -262,9 +262,9 @@ class RowError(Value):
     """A problem in a manifest.
 
     Attributes:
-        row: The line of the file or the row of the sheet, counted from 1 as editors do; ``None``: the whole manifest.
-        column: The header of the cell's column, as written in the file; ``None``: the whole row.
-        problem: What is wrong, and what would be right.
+        row: The line of the file or the row of the sheet, from 1 as in editors; ``None``: the problem concerns the whole manifest.
+        column: The header of the column, as written in the file; ``None``: the problem concerns the whole row.
+        problem: What is wrong, and how to correct it.
     """
 
     row: int | None

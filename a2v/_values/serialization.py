@@ -1,8 +1,8 @@
-"""Values as plain JSON and back, and the schema that pydantic and FastAPI ask for.
+"""Converts values to JSON and back, and describes them to pydantic and FastAPI.
 
-``to_dict`` turns a value into a dictionary of its fields: nested values become dictionaries, enumerations their words, paths
-strings, and errors their type and message. ``from_dict`` reads that form, guided by the types of the fields. It ignores unknown
-keys, so that it can read what a newer version wrote.
+``to_dict`` converts a value to a dictionary of its fields: nested values become dictionaries, enumerations their values, paths
+strings, and errors their type and message. ``from_dict`` converts it back, according to the types of the fields. It ignores unknown
+keys, so it can read the output of newer versions.
 """
 
 import re
@@ -22,7 +22,7 @@ _JSON_NAMES: Mapping[Any, str] = {str: "a string", bool: "true or false", int: "
 
 
 class ReadOnlyDict(dict[str, Any]):
-    """A dictionary that cannot be changed. Unlike a mapping proxy, it can be pickled and written as JSON."""
+    """An immutable dictionary. Unlike a mapping proxy, it can be pickled and written as JSON."""
 
     __slots__ = ()
 
@@ -36,10 +36,10 @@ class ReadOnlyDict(dict[str, Any]):
 
 
 class Value:
-    """Base of the public values, which are attrs classes.
+    """Base class of the public values, which are attrs classes.
 
-    It compares, hashes and shows them. attrs would generate code for that in each class, which takes longer than everything else
-    that an import of a2v does.
+    It implements comparison, hashing and ``repr``. If attrs generated these methods for each class, ``import a2v`` would take more
+    than twice as long.
     """
 
     __slots__ = ()
@@ -61,9 +61,9 @@ class Value:
         """Return the value as a dictionary that can be written as JSON.
 
         Args:
-            urls: Whether to include URLs. They often are pre-signed, so that anyone who has one can download the file. Without
-                them, fields and items that hold a URL are omitted, also within ``raw`` and ``extra``, and URLs in messages
-                become ``…``.
+            urls: Whether to include URLs, the default. URLs are often pre-signed, so anyone who has one can download the file.
+                Otherwise, fields and items that are URLs are omitted, also within ``raw`` and ``extra``, and URLs in other
+                strings become ``…``.
 
         Returns:
             The fields by name.
@@ -93,7 +93,7 @@ class Value:
 
     @classmethod
     def __get_pydantic_core_schema__(cls, _source: Any, handler: Any) -> Any:
-        """Describe the value to pydantic, which calls this."""
+        """Return the schema of the value for pydantic."""
         from pydantic_core import core_schema  # noqa: PLC0415  # pydantic is the caller, so it is installed
 
         fields = {
@@ -112,12 +112,12 @@ class Value:
 
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: Any, handler: Any) -> Any:
-        """Describe the JSON to pydantic: the same for reading and writing."""
+        """Return the JSON schema of the value for pydantic; the same for input and output."""
         return handler(schema["json_schema"]["steps"][0])
 
     @property
     def __dict__(self) -> dict[str, Any]:  # type: ignore[override]  # pyright: ignore[reportIncompatibleVariableOverride]  # read only
-        # For vars(): FastAPI encodes so what a handler without a return type returns, and debuggers show fields.
+        # For vars(): FastAPI uses it to encode the results of handlers without a return type, and debuggers to show fields.
         return {name: getattr(self, name) for name in _types(type(self))}
 
 
@@ -142,17 +142,17 @@ def _read_shown(cls: Any) -> Sequence[tuple[str, Callable[..., object]]]:
     return [(each.name, each.repr if callable(each.repr) else repr) for each in fields(cls) if each.repr]
 
 
-# Of a class: the fields that its comparisons and its hash use, and those that its repr shows, with the functions that show them.
+# For each class: functions that return the compared fields and the hashed fields; and the fields in its repr with their formatters.
 _key: Callable[[Any], Callable[[Any], Any]] = cache(_read_key)
 _hash_key: Callable[[Any], Callable[[Any], Any]] = cache(_read_hash_key)
 _shown: Callable[[Any], Sequence[tuple[str, Callable[..., object]]]] = cache(_read_shown)
-# Of a class: the types of its fields by name, and the names of those without a default.
+# For each class: the types of its fields, by name; and the names of the fields without a default.
 _types: Callable[[Any], Mapping[str, Any]] = cache(_read_types)
 _required: Callable[[Any], Sequence[str]] = cache(_read_required)
 
 
 def _json_type(kind: Any) -> Any:
-    """The type of a field in JSON. Values and enumerations describe themselves to pydantic."""
+    """Return the JSON type of a field. Values and enumerations have their own pydantic schemas."""
     if get_origin(kind) is UnionType:
         return Union[tuple(_json_type(each) for each in get_args(kind))]  # noqa: UP007  # of types known at run time only
     plain = get_origin(kind) or kind

@@ -7,22 +7,22 @@ import unicodedata
 from typing import Any
 
 # Control, format (bidirectional and zero-width characters are among them), surrogates, line and paragraph separators.
-_CATEGORIES = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+_INVISIBLE_CATEGORIES = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 # Letters and marks without a glyph: fillers, the combining grapheme joiner, the empty braille cell, tags.
-_BLANK = re.compile(
+_NO_GLYPH = re.compile(
     "[\u2800\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2065\u3164\uffa0\ufff0-\ufff8\U000e0000-\U000e00ff]"
 )
-# Variation selectors choose a form of the preceding letter or emoji; after ASCII they mean nothing.
+# Variation selectors choose a variant of the preceding letter or emoji; after ASCII, they have no effect.
 _SELECTOR = re.compile("[\ufe00-\ufe0f\U000e0100-\U000e01ef]")
 _JOINERS = "\u200c\u200d"
 _KEYCAP = "\u20e3"
-# User information before the host of a URL, and its query or fragment.
-_ACCESS = re.compile(r"(?<=//)[^/?#]*(?=@)|(?<=[?#]).+", re.DOTALL)
+# The parts of a URL that may give access: the user information before the host, and the query or fragment.
+_SECRET_URL_PARTS = re.compile(r"(?<=//)[^/?#]*(?=@)|(?<=[?#]).+", re.DOTALL)
 
 
 def is_invisible(character: str) -> bool:
     """Whether a character is invisible and not a space."""
-    return unicodedata.category(character) in _CATEGORIES or _BLANK.match(character) is not None
+    return unicodedata.category(character) in _INVISIBLE_CATEGORIES or _NO_GLYPH.match(character) is not None
 
 
 def escape(text: str) -> str:
@@ -50,51 +50,51 @@ def find_invisible(text: str, *, is_name: bool = False) -> str | None:
 
     Args:
         text: The text.
-        is_name: Accept ideographic spaces, and invisible characters that join letters or emoji.
+        is_name: Whether to accept ideographic spaces, and invisible characters that join letters or emoji; ``False`` by default.
 
     Returns:
         A description of the first such character, or ``None``. It does not quote the text, which may be a pre-signed URL.
     """
     if text.isascii() and text.isprintable():
         return None
-    for at, character in enumerate(text):
+    for index, character in enumerate(text):
         if is_invisible(character) or _SELECTOR.match(character):
-            found = not (is_name and _affects_neighbours(text, at))
+            found = not (is_name and _affects_neighbours(text, index))
         else:
             found = character.isspace() and character != " " and not (is_name and character == "\u3000")
         if found:
-            return describe(text, at)
+            return describe(text, index)
     return None
 
 
 def find_unwritable(text: str) -> str | None:
-    """Find a lone surrogate, or a control character other than white space; a text file should contain neither.
+    """Find a lone surrogate, or a control character other than white space. A text file should contain neither.
 
     Returns:
         A description of the first such character, or ``None``.
     """
     if text.isprintable():
         return None
-    for at, character in enumerate(text):
+    for index, character in enumerate(text):
         if unicodedata.category(character) in ("Cc", "Cs") and character not in "\t\n\r":
-            return describe(text, at)
+            return describe(text, index)
     return None
 
 
-def describe(text: str, at: int) -> str:
+def describe(text: str, index: int) -> str:
     """Describe a character of a text: its escape, name and position."""
-    character = text[at]
-    shown = " " if character == " " else _escaped(character)
+    character = text[index]
+    escaped = " " if character == " " else _escaped(character)
     name = unicodedata.name(character, "")
-    place = f"(U+{ord(character):04X}{name and f' {name}'}, character {at + 1})"
+    place = f"(U+{ord(character):04X}{name and f' {name}'}, character {index + 1})"
     if unicodedata.category(character) == "Cs":
-        return f"half of a character, {shown}, which cannot be written as UTF-8 {place}"
-    return f"'{shown}' {place}"
+        return f"half of a character, {escaped}, which cannot be written as UTF-8 {place}"
+    return f"'{escaped}' {place}"
 
 
 def redact_url(text: str) -> str:
-    """Redact user information, query and fragment of a URL in a text; of the last one, if there are several."""
-    return _ACCESS.sub("…", text)
+    """Redact the user information, query and fragment of the URL in a text; of the last URL, if there are several."""
+    return _SECRET_URL_PARTS.sub("…", text)
 
 
 def redacted_repr(value: Any) -> str:
@@ -109,13 +109,13 @@ def _is_blank(character: str) -> bool:
     return character.isspace() or is_invisible(character)
 
 
-def _affects_neighbours(text: str, at: int) -> bool:
+def _affects_neighbours(text: str, index: int) -> bool:
     """Whether an invisible character affects the letters or emoji around it."""
-    before, after = text[at - 1 : at], text[at + 1 : at + 2]
-    if text[at] in _JOINERS:
+    before, after = text[index - 1 : index], text[index + 1 : index + 2]
+    if text[index] in _JOINERS:
         return not before.isascii() and not after.isascii()
     is_keycap = before in "0123456789#*" and after == _KEYCAP
-    return _SELECTOR.match(text[at]) is not None and (is_keycap or not before.isascii())
+    return _SELECTOR.match(text[index]) is not None and (is_keycap or not before.isascii())
 
 
 def _escaped(character: str) -> str:

@@ -146,7 +146,7 @@ async def test_what_is_submitted(service, make_client, arguments, sent) -> None:
     [
         ({}, "model_id must be"),
         ({"model_id": "m", "pose_id": "p1"}, "not both"),
-        ({"model_id": "m", "with_mask": True}, "with_mask goes with a pose_id"),
+        ({"model_id": "m", "with_mask": True}, "with_mask requires a pose_id"),
         ({"pose_id": ""}, "pose_id must be"),
         ({"pose_id": "p1", "with_mask": "yes"}, "True or False"),
     ],

@@ -154,8 +154,8 @@ async def test_invalid_arguments(service, make_client, arguments, problem) -> No
     ("arguments", "problem"),
     [
         ({"text": "Hello!", "voice_name": "v", "audio_url": "https://x/a.wav"}, "an audio_url or a text, not both"),
-        ({"voice_name": "v", "audio_url": "https://x/a.wav"}, "voice_name goes with a text"),
-        ({"voice_name": "v"}, "voice_name goes with a text"),
+        ({"voice_name": "v", "audio_url": "https://x/a.wav"}, "voice_name requires a text"),
+        ({"voice_name": "v"}, "voice_name requires a text"),
         ({"text": "Hello!"}, "voice_name must be the name of a voice"),
         ({}, "audio_url must be the URL of a speech recording, got None"),
     ],

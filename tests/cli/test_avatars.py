@@ -116,8 +116,8 @@ def test_a_mask_that_would_be_lost_is_refused(here):
     [
         ([], "--model-id"),
         (["--model-id", "m", "--pose-id", "p"], "not both"),
-        (["--model-id", "m", "--with-mask"], "--with-mask goes with a --pose-id"),
-        (["--model-id", "m", "--mask-output", "m.mp4"], "--with-mask goes with a --pose-id"),
+        (["--model-id", "m", "--with-mask"], "--with-mask requires a --pose-id"),
+        (["--model-id", "m", "--mask-output", "m.mp4"], "--with-mask requires a --pose-id"),
         (["--pose-id", "p", "--mask-output", "there.mp4"], "--mask-output: there.mp4 exists;"),
         (["--pose-id", "p", "--mask-output", "."], "--mask-output: . is a folder"),
         (

@@ -241,7 +241,7 @@ def test_an_unknown_video(a2v):
         (["generate", "a.wav", "--model-id", "m", "-o", "-"], "a2v: -o does not accept - as its value\n"),
         (["say", "-", "--model-id", "m", "-o"], "-o requires an argument"),
         (["generate", "https://x/a.wav", "--model-id", "m", "--pose-id", "p"], "a --model-id or a --pose-id, not both"),
-        (["generate", "https://x/a.wav", "--model-id", "m", "--with-mask"], "a2v: --with-mask goes with a --pose-id: "),
+        (["generate", "https://x/a.wav", "--model-id", "m", "--with-mask"], "a2v: --with-mask requires a --pose-id: "),
         (["characters", "--base-url", "http://10.0.0.1"], "in a network that you trust, --insecure\n"),
         (
             ["serve", "--host", "0.0.0.0", "--port", "0"],

@@ -48,7 +48,7 @@ def test_fields_that_are_null_are_not_options() -> None:
         (["fps"], "options must be a mapping"),
         ({1: 2}, "the name of an option must be text, got 1"),
         ({" ": 2}, "the name of an option must be text"),
-        ({"model_id": "leo"}, "options must not contain model_id: pass it as an argument of its own"),
+        ({"model_id": "leo"}, "options must not contain model_id: pass it as a separate argument"),
         ({"fps": {1, 2}}, "the option 'fps' cannot be written as JSON"),
         ({"fps": float("nan")}, "the option 'fps' cannot be written as JSON: nan"),
         ({"a": [{1: 2}]}, "the option 'a' cannot be written as JSON"),

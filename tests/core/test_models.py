@@ -116,7 +116,7 @@ def test_a_job_for_a_pose() -> None:
         ({"model_id": "eva", "pose_id": "front", "audio_url": "https://x/a"}, "not both"),
         ({"pose_id": "", "audio_url": "https://x/a"}, "pose_id"),
         ({"pose_id": "front"}, "audio_url"),
-        ({"model_id": "eva", "audio_url": "https://x/a", "with_mask": True}, "with_mask goes with a pose_id"),
+        ({"model_id": "eva", "audio_url": "https://x/a", "with_mask": True}, "with_mask requires a pose_id"),
         ({"pose_id": "front", "audio_url": "https://x/a", "with_mask": 1}, "True or False"),
     ],
 )
