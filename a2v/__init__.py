@@ -91,8 +91,8 @@ __all__ = [
     "read_manifest",
 ]
 
-# These bring the HTTP library or the database, which a render process and `a2v --help` have no use for.
-_LATER = {
+# Imported on first use: they import the HTTP library or SQLite, which render processes and `a2v --help` do not need.
+_LAZY_IMPORTS = {
     "A2V": "a2v._sync.client",
     "AsyncA2V": "a2v._async.client",
     "AsyncBatch": "a2v._async.batch.batch",
@@ -104,12 +104,12 @@ _LATER = {
 }
 
 
-# Silent until logging is configured; without a handler, Python would print warnings.
+# Log nothing until logging is configured. Without a handler, Python would print warnings to standard error.
 getLogger("a2v").addHandler(NullHandler())
 
 
 def _log_to_stderr(level: str) -> None:
-    """Log to standard error, as the environment variable A2V_LOG asks."""
+    """Log to standard error at the level of the environment variable A2V_LOG."""
     if level.upper() not in ("DEBUG", "INFO", "WARNING", "ERROR"):
         warnings.warn(f"A2V_LOG must be debug, info, warning or error, got {level!r}", stacklevel=2)
         return
@@ -123,22 +123,23 @@ if "A2V_LOG" in environ:
     _log_to_stderr(environ["A2V_LOG"])
 
 
-def _show(name: str, public: Any) -> Any:
+def _publish(name: str, public: Any) -> Any:
+    """Add an object to this module, so that reprs and tracebacks show the public name."""
     if hasattr(public, "__module__"):
-        public.__module__ = __name__  # what people import is what they see in reprs and tracebacks
+        public.__module__ = __name__
     globals()[name] = public
     return public
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _LATER:
+    if name not in _LAZY_IMPORTS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return _show(name, getattr(import_module(_LATER[name]), name))
+    return _publish(name, getattr(import_module(_LAZY_IMPORTS[name]), name))
 
 
 def __dir__() -> list[str]:
     return __all__
 
 
-for _name in set(__all__) - set(_LATER):
-    _show(_name, globals()[_name])
+for _name in set(__all__) - set(_LAZY_IMPORTS):
+    _publish(_name, globals()[_name])

@@ -1,15 +1,15 @@
 """A thread pool for blocking work: files, the journal, TLS settings, uploads and host names.
 
-Not the threads of anyio or of the event loop's default executor, because those are shared with the application:
+a2v does not use the threads of anyio or of the event loop's default executor, because the application uses them too:
 
-* If 40 functions of the application waited for a2v in anyio's 40 threads, a2v's own work would never get one: a deadlock.
+* If 40 functions of the application waited for a2v in anyio's 40 threads, a2v itself would never get a thread: a deadlock.
 * Python joins the default executor when the event loop closes, so a slow name server would delay the end of the program. The
-  executor also refuses work once the main thread has ended, although other threads still run.
+  executor also rejects work after the main thread has ended, although other threads still run.
 
-These are daemon threads. There is no queue: ``start`` hands an item to an idle thread, or to a new one. A thread adds itself to
-``_idle`` when it has finished an item, and ends after half a second without another. Callers limit how many items run at a
-time. Idle threads are kept in a deque, whose methods are atomic; a lock could be left locked by a fork. A forked child starts
-with no threads.
+The threads are daemon threads. There is no queue: ``start`` hands a work item to an idle thread or starts a new one. After an item,
+a thread adds itself to ``_idle``, and it ends after half a second without another item. Callers limit the number of concurrent
+items. ``_idle`` is a deque, whose methods are atomic, because a fork could leave a lock locked. A forked child starts without
+threads.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# Items at a time for one event loop: enough to keep a disk busy.
+# Maximum number of concurrent items per event loop: enough to keep a disk busy.
 _MAX_RUNNING = 8
-# Seconds that a thread waits for another item.
-_IDLE = 0.5
+# Seconds that an idle thread waits for another item before it ends.
+_IDLE_TIMEOUT = 0.5
 
 
 class WorkItem(Generic[T]):
@@ -96,7 +96,7 @@ class _Worker:
 
     def _wait_for_item(self) -> bool:
         """Wait for the next item. Return False if none arrived in time, and none can arrive any more."""
-        if self._handed.acquire(timeout=_IDLE):
+        if self._handed.acquire(timeout=_IDLE_TIMEOUT):
             return True
         while True:
             try:
@@ -145,7 +145,7 @@ class _LoopState:
     """The work of one event loop.
 
     Attributes:
-        limiter: Limits the number of items at a time.
+        limiter: Limits the number of concurrent items.
         running: The number of items that are running, including abandoned ones.
     """
 
@@ -157,7 +157,7 @@ _loop_states: RunVar[_LoopState] = RunVar("a2v threads")
 
 
 def current_loop_state() -> _LoopState:
-    """Return the state of the current event loop; virtual time waits until nothing is running."""
+    """Return the state of the current event loop. Virtual time waits while items are running."""
     try:
         return _loop_states.get()
     except LookupError:
@@ -177,9 +177,9 @@ async def run(
 
     Args:
         function: The function.
-        limiter: Limits the number of items at a time; ``None``: the one for files.
-        grace: Seconds that a cancellation waits for the function to return before it abandons the thread.
-        on_cancel: Called when the wait is cancelled, if ``grace`` is limited.
+        limiter: Limits the number of concurrent items; ``None``: the event loop's limiter for files.
+        grace: Seconds that a cancellation waits for the function before it abandons the thread; infinite by default.
+        on_cancel: Called when the wait is cancelled, if ``grace`` is finite.
 
     Raises:
         OSError: The system has no more threads.
@@ -219,7 +219,7 @@ def thread_safe_call_soon() -> Callable[[Callable[[], object]], object]:
 
 
 class _EventLoop(asyncio.ProactorEventLoop if sys.platform == "win32" else asyncio.SelectorEventLoop):  # type: ignore[misc]  # chosen by platform
-    """Resolves host names in these threads, because Python waits for those of the default executor when a loop closes."""
+    """Resolves host names in this pool, because closing an event loop waits for the threads of the default executor."""
 
     async def getaddrinfo(self, host: Any, port: Any, **hints: Any) -> Any:
         return await run(partial(socket.getaddrinfo, host, port, **hints), limiter=_resolver_limiter(), grace=0)
@@ -229,7 +229,7 @@ class _EventLoop(asyncio.ProactorEventLoop if sys.platform == "win32" else async
 
 
 def new_event_loop() -> asyncio.AbstractEventLoop:
-    """Return an event loop whose end does not wait for name servers."""
+    """Return an event loop that does not wait for name servers when it closes."""
     return _EventLoop()
 
 
@@ -237,7 +237,7 @@ _resolver_limiters: RunVar[anyio.CapacityLimiter] = RunVar("a2v resolvers")
 
 
 def _resolver_limiter() -> anyio.CapacityLimiter:
-    """Return the limiter for host names, apart from that for files: a dead name server blocks a thread for half a minute."""
+    """Return the limiter for host names. Files have another one, because a dead name server blocks threads for half a minute."""
     try:
         return _resolver_limiters.get()
     except LookupError:

@@ -1,4 +1,4 @@
-"""Find files whose names are normalized differently on disk."""
+"""Finds files whose names have another Unicode normalization on disk."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pathlib import Path
 
 
 def find_existing(path: Path) -> Path:
-    """Find an existing file whose name differs from a path in Unicode normalization only.
+    """Find an existing file whose path differs from the given one only in its Unicode normalization.
 
-    macOS, and archives made there, write ``é`` as two code points (NFD), most other systems as one (NFC). They look the same,
+    macOS, and archives made there, write ``é`` as two code points (NFD); most other systems write one (NFC). Both look the same,
     but most file systems distinguish them.
 
     Returns:

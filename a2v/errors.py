@@ -22,8 +22,8 @@
     ├── StagingError
     └── ClientClosedError
 
-An error that ends a wait for a video also has its ``video_id``, its last snapshot as ``video``, and the time ``waited``, so
-that the caller can resume with ``client.videos.task(error.video_id)``. All errors can be pickled. None holds a secret or an
+An error that ends a wait for a video has the ``video_id``, the last snapshot (``video``) and the seconds waited (``waited``), so
+the caller can resume with ``client.videos.task(error.video_id)``. All errors can be pickled. No error holds a secret or an
 object of the HTTP library.
 """
 
@@ -61,8 +61,8 @@ __all__ = [
     "WaitTimeoutError",
 ]
 
-# As many as fit on a screen; `faults` has all of them.
-_SHOWN_FAULTS = 10
+# The number of errors in the message; the attribute `faults` has all.
+_MAX_LISTED = 10
 
 
 class ConfigurationError(A2VError, ValueError):
@@ -77,21 +77,21 @@ class ManifestError(A2VError, ValueError):
     """
 
     def __init__(self, manifest: str, *, faults: tuple[RowError, ...]) -> None:
-        shown = [f"  {fault}" for fault in faults[:_SHOWN_FAULTS]]
-        more = [f"  … and {len(faults) - _SHOWN_FAULTS} more"] if len(faults) > _SHOWN_FAULTS else []
-        counted = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
-        super().__init__("\n".join([f"{manifest} has {counted}:", *shown, *more]))
+        listed = [f"  {fault}" for fault in faults[:_MAX_LISTED]]
+        more = [f"  … and {len(faults) - _MAX_LISTED} more"] if len(faults) > _MAX_LISTED else []
+        count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
+        super().__init__("\n".join([f"{manifest} has {count}:", *listed, *more]))
         self.faults = faults
 
 
 class AmbiguousJobsError(A2VError):
     """New jobs of a batch differ from jobs in its journal only in the query of the ``audio_url``. Nothing was submitted.
 
-    A new query can be a new signature of the same recording, or a different recording. Pass ``recordings="same"`` or
-    ``recordings="new"`` to ``client.batch`` to say which.
+    A new query can be a new signature of the same recording, or it can mean another recording. To decide, pass
+    ``recordings="same"`` or ``recordings="new"`` to ``client.batch``.
 
     Attributes:
-        pairs: Each such job's position in the batch, from 0, with the journal entry that it may be.
+        pairs: For each such job, its position in the batch, from 0, and the journal entry that may be the same job.
     """
 
     def __init__(self, message: str, *, pairs: tuple[tuple[int, JournalEntry], ...]) -> None:
@@ -128,10 +128,10 @@ class PermissionDeniedError(APIError):
 
 
 class NotFoundError(APIError):
-    """The thing does not exist (HTTP 404, code 10001), or the server does not have the call (HTTP 404).
+    """The resource does not exist (HTTP 404, code 10001), or the server does not have the method (HTTP 404).
 
-    The calls for avatars, poses, voices and ``videos.list`` came with a later revision of the service, so some servers lack them.
-    The message says which of the two it is if the response does.
+    Avatars, poses, voices and ``videos.list`` are part of a later revision of the service, so some servers lack them.
+    The message says whether the resource or the method is missing, if the response shows that.
     """
 
     def __init__(self, message: str, *, code: int | None = None, status_code: int, hint: str = "") -> None:
@@ -142,10 +142,11 @@ class NotFoundError(APIError):
 class RateLimitError(APIError):
     """The server rejected the request for exceeding its rate limit (HTTP 429, code 1009).
 
-    Raised after ten minutes in which no request of the client succeeded, or at once with ``max_retries=0``.
+    Raised after ten minutes without a successful request of the client, after a day in which other requests succeed, or
+    immediately with ``max_retries=0``.
 
     Attributes:
-        retry_after: Seconds until the server accepts requests again, if the response says so.
+        retry_after: Seconds until the server accepts requests again; ``None`` if the response does not say.
     """
 
     def __init__(
@@ -159,7 +160,8 @@ class ServerError(APIError):
     """The server failed (HTTP 5xx or 408), after all retries.
 
     Attributes:
-        retry_after: Seconds until the server expects to be available again, if it responded with HTTP 503 and says so.
+        retry_after: Seconds until the server expects to be available again, from ``Retry-After`` of an HTTP 503; otherwise
+            ``None``.
     """
 
     retry_after: float | None = None
@@ -174,8 +176,8 @@ class SubmissionUnknownError(A2VError):
 
     The protocol has no idempotency key, so only the list of the account's videos can show whether the job was accepted.
 
-    The same error is raised if the server may or may not have synthesized a text. Then no video was submitted, and the message
-    says so. You cannot find out whether the text was synthesized; if you synthesize it again, you may pay for it twice.
+    The same error is raised if the server may or may not have synthesized a text. Then the message says so, and no video was
+    submitted. You cannot find out whether the text was synthesized; if you synthesize it again, you may pay for it twice.
 
     Attributes:
         job: The submitted job; ``None`` if ``voices.generate`` raised the error.
@@ -208,8 +210,8 @@ class WaitTimeoutError(A2VError, TimeoutError):
     Resume with ``client.videos.task(error.video_id)``.
 
     Attributes:
-        video_id: The id of the video; of several videos, one that has no final status yet.
-        video: The last snapshot of the video, if there was one.
+        video_id: The id of the video; if several videos were watched, one that has no final status yet.
+        video: The last snapshot of that video, if there was one.
         waited: How long the call had waited, in seconds.
     """
 
@@ -224,7 +226,7 @@ class WaitTimeoutError(A2VError, TimeoutError):
 
 
 class DownloadError(A2VError):
-    """A video, a mask or captions could not be downloaded or saved, or the file exists already.
+    """A video, a mask or captions could not be downloaded or saved, or the file already exists.
 
     An incomplete file never has its final name.
     """

@@ -1,4 +1,4 @@
-"""Reads manifests, the tables that list the jobs of a batch: file to bytes here, bytes to rows to jobs in ``_core``."""
+"""Reads manifests, the tables that list the jobs of a batch: files here; the rows and jobs in them in ``_core``."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _READERS: dict[str, Callable[[bytes], manifest_rows.Rows]] = {
     ".xlsm": manifest_rows.read_xlsx,
 }
 EXTENSIONS = frozenset(_READERS)
-"""The extensions of manifests."""
+"""The file name extensions of manifests."""
 
 
 class DataFrame(Protocol):
@@ -51,28 +51,32 @@ def read_manifest(
     resolve: Callable[[str], str] | None = None,
     characters: Iterable[Character | Avatar] | None = None,
 ) -> list[Job]:
-    """Read the jobs of a batch from a table: a file, a data frame, or rows of your own.
+    """Read the jobs of a batch from a table: a file, a data frame, or your own rows.
 
     The columns are ``audio_url`` (or ``text`` and ``voice_name``, if the server has voices), ``model_id`` (or ``pose_id``, if it
-    has poses), and optionally ``name``, ``with_mask`` and ``options``; case and spaces in their names do not matter. ``audio``,
-    ``file``, ``recording`` and ``url`` are other names of ``audio_url``, ``character`` and ``model`` of ``model_id``. All other
-    columns are in ``job.extra``, and so is the ``text`` of a row with an ``audio_url`` and no ``voice_name``.
+    has poses), and optionally ``name``, ``with_mask`` and ``options``. Case, spaces, hyphens and underscores in headers do not
+    matter. ``audio``, ``file``, ``recording`` and ``url`` also mean ``audio_url``, and ``character`` and ``model`` mean
+    ``model_id``. All other columns go to ``job.extra``, and so does the ``text`` of a row with an ``audio_url`` and no
+    ``voice_name``.
 
     The same rules apply to all sources. Blank rows are skipped, and so are rows at the end in which all of these columns are
     blank. A missing value (``None``, NaN, ``pandas.NA``) is blank, a whole number may be a float, and an index
     column without a header is ignored.
 
     Args:
-        source: The path of a file: CSV (``.csv``, ``.tsv``, ``.txt``; separated by comma, semicolon, tab or bar), JSON Lines
-            (``.jsonl``, ``.ndjson``), a JSON array of objects (``.json``), or an Excel workbook (``.xlsx``, ``.xlsm``), of
-            which the visible rows of the first visible sheet that is not blank are read. Text is UTF-8, or UTF-16 with a
-            byte-order mark; the encoding of other text is guessed, with a ``UnicodeWarning``. A file may have up to 100 MiB and
-            2,000,000 cells. Or else a data frame, or an iterable of mappings, such as ``csv.DictReader``; named tuples, rows of
-            ``sqlite3`` and jobs are rows too.
-        resolve: Called with each ``audio_url`` as it is written; its result is used instead, and a ``ValueError`` that it
-            raises is reported as an error of that cell.
-        characters: The characters of the server, from ``client.characters.list()``, or its avatars, or both. Then an id that is
-            not among them is an error, and ``model_id`` may also be the name or display name of exactly one character.
+        source: One of:
+
+            * the path of a file: CSV (``.csv``, ``.tsv``, ``.txt``; separated by comma, semicolon, tab or bar), JSON Lines
+              (``.jsonl``, ``.ndjson``), a JSON array of objects (``.json``), or the visible rows of the first visible sheet of an
+              Excel workbook (``.xlsx``, ``.xlsm``) that is not blank. Text is UTF-8, or UTF-16 with a byte-order mark; any other
+              encoding is guessed, with a ``UnicodeWarning``. A file may have up to 100 MiB and 2,000,000 cells;
+            * a data frame of pandas or polars;
+            * an iterable of rows: mappings, as from ``csv.DictReader``, named tuples, ``sqlite3`` rows, or jobs.
+        resolve: Called with each ``audio_url`` as written. Its result is used instead, and a ``ValueError`` that it
+            raises is reported as an error of that cell. ``None``: URLs are used as written.
+        characters: The server's characters, from ``client.characters.list()``, or its avatars, or both. Then unknown ids are
+            errors, and ``model_id`` may also be the name or display name of exactly one character. ``None``: all ids are
+            accepted.
 
     Returns:
         The jobs, in the order of the rows.
@@ -80,39 +84,40 @@ def read_manifest(
     Raises:
         ManifestError: The manifest has errors, or the file cannot be read. ``error.faults`` has every error, with its row
             and column.
-        InvalidArgumentError: ``resolve`` is not a function, or ``characters`` has other objects.
+        InvalidArgumentError: ``resolve`` is not a function, or ``characters`` contains something else.
     """
-    what = f"the manifest {os.fspath(source)}" if isinstance(source, (str, os.PathLike)) else "the manifest"
+    label = f"the manifest {os.fspath(source)}" if isinstance(source, (str, os.PathLike)) else "the manifest"
     try:
         found = load(source, resolve, None if characters is None else _speakers(characters))
     except OSError as error:
         if not isinstance(source, (str, os.PathLike)):
             raise  # raised by the rows of the caller
         row_error = RowError(None, None, f"it cannot be read: {error.strerror or error}")
-        raise ManifestError(what, faults=(row_error,)) from None
+        raise ManifestError(label, faults=(row_error,)) from None
     if found.errors:
-        raise ManifestError(what, faults=found.errors)
+        raise ManifestError(label, faults=found.errors)
     if found.encoding:
-        warnings.warn(f"{what} is not UTF-8; it was read as {found.encoding}", UnicodeWarning, stacklevel=2)
+        warnings.warn(f"{label} is not UTF-8; it was read as {found.encoding}", UnicodeWarning, stacklevel=2)
     return found.jobs
 
 
 def _speakers(characters: object) -> Speakers:
-    given: list[Any] = list(characters) if isinstance(characters, Iterable) else [characters]
-    known = [one for one in given if isinstance(one, (Character, Avatar))]
-    if len(known) < len(given):
-        wrong = next(one for one in given if not isinstance(one, (Character, Avatar)))
-        shown = arguments.short_repr(wrong)
-        raise InvalidArgumentError(f"characters must be characters and avatars of a server, got {shown}")
-    return Speakers.of(known)
+    speakers: list[Character | Avatar] = []
+    for speaker in characters if isinstance(characters, Iterable) else [characters]:
+        if not isinstance(speaker, (Character, Avatar)):
+            wrong = arguments.short_repr(speaker)
+            raise InvalidArgumentError(f"characters must be characters and avatars of a server, got {wrong}")
+        speakers.append(speaker)
+    return Speakers.of(speakers)
 
 
 def load(
     source: Any, resolve: Callable[[str], str] | None = None, speakers: Speakers | None = None
 ) -> manifest_jobs.Manifest:
-    """Read a manifest like ``read_manifest``; return its errors, row numbers and encoding too.
+    """Read a manifest like ``read_manifest``, but return the errors, row numbers and encoding instead of raising an error.
 
     Raises:
+        InvalidArgumentError: ``resolve`` is not a function.
         OSError: The file cannot be read.
     """
     if resolve is not None and not callable(resolve):
@@ -121,26 +126,26 @@ def load(
         return _load_file(_unicode_paths.find_existing(Path(source)), resolve, speakers)
     if isinstance(source, (bytes, Mapping)) or not hasattr(source, "__iter__"):
         kind = type(source).__name__
-        return _faulty(
-            f"it is the path of a file, a data frame, or an iterable of rows, and not an object of type {kind}"
+        return _invalid(
+            f"it must be the path of a file, a data frame or an iterable of rows, got a value of type {kind}"
         )
     return manifest_jobs.read_rows(manifest_jobs.rows_of(source), resolve, speakers=speakers)
 
 
 def _load_file(path: Path, resolve: Callable[[str], str] | None, speakers: Speakers | None) -> manifest_jobs.Manifest:
     if path.is_dir():
-        return _faulty("it is a folder; give the name of a file in it")
+        return _invalid("it is a folder; give the name of a file in it")
     read = _READERS.get(path.suffix.lower())
     if read is None:
-        return _faulty(f"its name must end in one of {', '.join(_READERS)}, got {path.suffix or 'none'}")
+        return _invalid(f"its name must end in one of {', '.join(_READERS)}, got {path.suffix or 'none'}")
     if "\0" in str(path):
-        return _faulty("there is a NUL character in its path")
+        return _invalid("its path contains a NUL character")
     with path.open("rb") as file:
         data = file.read(manifest_rows.MAX_BYTES + 1)
     if len(data) > manifest_rows.MAX_BYTES:
-        return _faulty(f"it is too big for a manifest: more than {manifest_rows.MAX_BYTES >> 20} MiB")
+        return _invalid(f"it is too big for a manifest: more than {manifest_rows.MAX_BYTES >> 20} MiB")
     return manifest_jobs.read_rows(read(data), resolve, speakers=speakers, is_file=True)
 
 
-def _faulty(problem: str) -> manifest_jobs.Manifest:
+def _invalid(problem: str) -> manifest_jobs.Manifest:
     return manifest_jobs.Manifest([], [], (RowError(None, None, problem),))

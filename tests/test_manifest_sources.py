@@ -560,7 +560,7 @@ class TestSources:
         assert a2v.read_manifest(PandasFrame([], [])) == []
 
     def test_a_path_that_cannot_be_one(self) -> None:
-        assert faults("jobs\0.csv") == [(None, None, "there is a NUL character in its path")]
+        assert faults("jobs\0.csv") == [(None, None, "its path contains a NUL character")]
 
     @pytest.mark.parametrize(("written_as", "named"), [("e\u0301", "é"), ("é", "e\u0301")])
     def test_names_of_files_are_found_however_they_are_composed(self, tmp_path, written_as, named) -> None:
