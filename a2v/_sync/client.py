@@ -160,8 +160,8 @@ class Videos(SyncWrapper[AsyncVideos]):
     ) -> VideoTask:
         """Submit a render of a character (``model_id``), or of an avatar in one of its poses (``pose_id``).
 
-        It speaks a recording (``audio_url``), or a text: then ``voices.generate`` makes the recording first. Renders cost money,
-        and so may speeches. One call never submits more than one of each.
+        It speaks a recording (``audio_url``) or a ``text``, which is synthesized first. Renders cost money, and syntheses may too.
+        One call submits at most one of each.
 
         Args:
             model_id: The character, from ``characters.list``. Omit it with a ``pose_id``.
@@ -181,10 +181,10 @@ class Videos(SyncWrapper[AsyncVideos]):
             InvalidArgumentError: An argument is invalid. Nothing was sent.
             SubmissionUnknownError: The server may or may not have accepted the render, or synthesized the text; it was not
                 submitted again.
-            NotFoundError: With a ``text``: the server does not have voices, or not this one. Nothing was submitted.
-            TransportError: The server could not be reached. Nothing was submitted.
-            APIError: The server rejected the text or the render. Nothing was submitted.
-                If the speech was made, ``error.speech`` has it.
+            NotFoundError: With a ``text``: the server has no voices, or does not know this one. No video was submitted.
+            TransportError: The server could not be reached. No video was submitted.
+            APIError: The server rejected the text or the render. No video was submitted. If the text was synthesized,
+                ``error.speech`` is the speech.
         """
         generate: Any = self._wrapped.generate
         return VideoTask(
@@ -230,7 +230,7 @@ class Videos(SyncWrapper[AsyncVideos]):
         return self._bridge.call(self._wrapped.list)
 
     def task(self, video_id: str) -> VideoTask:
-        """Pick up a task by its id, also in another process. Sends no request.
+        """Return the task of a video that was submitted earlier, even by another process. Sends no request.
 
         Args:
             video_id: The video.
@@ -248,15 +248,15 @@ class Videos(SyncWrapper[AsyncVideos]):
     ) -> SyncIterator[Video]:
         """Watch several videos: yield the current state of each, then each change of status, until all have ended.
 
-        Failed renders are yielded like any other status. Short outages of the server do not end the iteration, nor does a
-        video that the server does not know: the error is raised when the others have ended, and names all such videos.
+        Failed renders are yielded like any other status. Short outages of the server do not end the iteration. If the server does
+        not know some videos, the error is raised after the others have ended, and names all of them.
 
         Args:
             *tasks_or_ids: The videos. Duplicates are watched once.
             timeout: Seconds for the whole iteration, 24 hours by default. ``None``: no limit.
 
         Returns:
-            An iterator over the videos, each time one has changed.
+            An iterator over the states of the videos.
 
         Raises:
             InvalidArgumentError: An argument is invalid.
@@ -270,7 +270,7 @@ class Videos(SyncWrapper[AsyncVideos]):
 class VideoTask(SyncWrapper[AsyncVideoTask]):
     """A video that is being rendered, from ``videos.generate``, or from ``videos.task`` by its id.
 
-    Cancelling a wait does not cancel the render: the server has no method for that. The render continues and can be
+    Cancelling a wait does not cancel the render, because the API has no method for that. The render continues, and can be
     picked up again.
     """
 
@@ -309,8 +309,8 @@ class VideoTask(SyncWrapper[AsyncVideoTask]):
 
         Args:
             timeout: Seconds to wait, 24 hours by default. ``None``: no limit.
-            on_change: Called with the video's current state, and again after each change of status. It must return soon and
-                must not use the client; an exception in it ends the wait.
+            on_change: Called with the video's current state, and again after each change of status; no callback by default. It
+                must return quickly and must not use the client. An exception in it ends the wait.
 
         Returns:
             The finished video.
@@ -351,16 +351,17 @@ class VideoTask(SyncWrapper[AsyncVideoTask]):
 
         Args:
             path: The file to write. A relative path is resolved, and a leading ``~`` expanded, when the call begins. If it is
-                a symbolic link, the file it points to is written. A device, a pipe or a socket is refused.
-            overwrite: Whether to replace an existing file. The recording of the video is never replaced.
-            mask: Whether to download the mask instead of the video. A video has one if it was submitted with
-                ``with_mask=True``.
-            captions: Whether to download the captions instead of the video, as SubRip if the path ends in ``.srt``, or as
-                WebVTT for ``.vtt``. A video of an a2v engine has captions if it was submitted with
-                ``options={"captions": "files"}``.
+                a symbolic link, its target is written. It must not be a device, a pipe or a socket.
+            overwrite: Whether to replace an existing file; ``False`` by default. The recording of the video is never replaced.
+            mask: Whether to download the mask instead of the video; ``False`` by default. A video has one if it was submitted
+                with ``with_mask=True``.
+            captions: Whether to download the captions instead of the video; ``False`` by default. The file is SubRip if the path
+                ends in ``.srt``, and WebVTT if it ends in ``.vtt``. A video of an a2v engine has captions if it was submitted
+                with ``options={"captions": "files"}``.
             timeout: Seconds for waiting and downloading together, 24 hours by default. ``None``: no limit.
-            on_progress: Called with the number of bytes stored and the size of the file (``None`` if unknown), as the
-                download proceeds. It must return soon and must not use the client; an exception in it ends the download.
+            on_progress: Called during the download with the number of bytes stored and the size of the file in bytes
+                (``None`` if unknown); no callback by default. It must return quickly and must not use the client. An exception
+                in it ends the download.
 
         Returns:
             The absolute path of the file.
@@ -386,7 +387,7 @@ class VideoTask(SyncWrapper[AsyncVideoTask]):
 
 
 class Batch(SyncContext[AsyncBatch]):
-    """Many videos, made by ``client.batch``: a context in which to iterate over the outcomes."""
+    """Renders many videos; made by ``client.batch``. Enter its context, then iterate over the outcomes."""
 
     def _repr_html_(self) -> str:
         """The progress, for notebooks."""
@@ -401,12 +402,12 @@ class Batch(SyncContext[AsyncBatch]):
 
     @property
     def under_way(self) -> dict[int, str]:
-        """The ``video_id`` of each video that was submitted and has no outcome yet, by the position of its job in the batch."""
+        """The ``video_id`` of each submitted video that has no outcome yet, by the position of its job in the batch, from 0."""
         return self._wrapped.under_way
 
     @property
     def downloads(self) -> dict[Path, tuple[int, int | None]]:
-        """The files that are being downloaded: by path, the bytes stored so far and the size, or ``None`` if it is unknown."""
+        """The files being downloaded, by path: the bytes stored so far, and the size in bytes (``None`` if unknown)."""
         return self._wrapped.downloads
 
     @property
@@ -418,7 +419,7 @@ class Batch(SyncContext[AsyncBatch]):
         """Return the rate limit, how much of it is left, and when the next request is sent.
 
         Returns:
-            The values at this moment. They concern all requests of the client, not only those of this batch.
+            The current values, for all requests of the client, not only those of this batch.
 
         Raises:
             ClientClosedError: The client is closed.
@@ -427,7 +428,7 @@ class Batch(SyncContext[AsyncBatch]):
 
     @property
     def gone(self) -> tuple[JournalEntry, ...]:
-        """The journal entries of earlier runs whose jobs are not in this batch. These entries and their videos are kept."""
+        """The journal entries of jobs that are not in this batch. These entries, and their videos, are kept."""
         return self._wrapped.gone
 
 
@@ -441,12 +442,13 @@ class A2V(SyncClient[AsyncA2V]):
     call before ``KeyboardInterrupt`` is raised. The client stays usable, and renders continue on the server.
 
     Args:
-        token: The account's token; ``None``: that of the environment variable ``A2V_TOKEN``.
-        base_url: The server; ``None``: that of ``A2V_BASE_URL``, or the hosted service if that is not set or empty.
+        token: The account's token; ``None``: the environment variable ``A2V_TOKEN``.
+        base_url: The URL of the server; ``None``: the environment variable ``A2V_BASE_URL``, or the hosted service if it is not
+            set or empty.
         timeout: Seconds for one exchange with the server, 30 by default. Waits for videos have their own timeouts.
         max_retries: How many times a failed request is retried, 3 by default. A submission that may have arrived is never
-            retried. Rejections with HTTP 429 do not count: they are retried until no request of the client has succeeded for
-            ten minutes, unless this is 0.
+            retried. Requests rejected with HTTP 429 do not count: unless this is 0, they are retried until no request of the
+            client has succeeded for ten minutes.
         rate_limit: Upper bound of the requests per minute; responses may lower it but never raise it. ``"auto"`` (the
             default): the limit in the responses, and 30 until the first one. ``None``: the limit in the responses, and no
             limit until the first one.
@@ -458,16 +460,16 @@ class A2V(SyncClient[AsyncA2V]):
             with some propagators the baggage. Never sent to the hosts that store videos.
         insecure: Whether the token may be sent unencrypted, over ``http://``, to private addresses (10.0.0.0/8, 172.16.0.0/12,
             192.168.0.0/16, 169.254.0.0/16, fc00::/7, fe80::/10); ``False`` by default. All addresses of a host name are
-            checked before each request. Requests go there directly, not through a proxy. Certificates of ``https://`` servers
-            are verified all the same.
-        transport: An asynchronous transport of httpx or httpx2 to send through, for tests and special networks. It is closed
-            with the client.
+            checked before each request. These requests bypass proxies. The certificates of ``https://`` servers are always
+            verified.
+        transport: An asynchronous transport of httpx or httpx2, for tests and special networks; ``None``: connection pools of
+            the client's own. It is closed with the client.
         budget: Where this client shares one rate limit and one poll schedule with all clients of the account that have the same
             ``budget``: a path such as ``"/run/app/a2v.budget"`` for the processes of one machine (not on Windows), or
             ``"redis://host:6379/0"`` (also ``rediss://``, also Valkey) for several machines, with the extra ``redis``. If it
             cannot be reached, the client logs a warning and continues with its share of the limit. The lowest ``rate_limit``
-            of the clients applies to all. ``None``: that of ``A2V_BUDGET``; if that is not set or empty, the client has a rate
-            limit of its own.
+            of the clients applies to all. ``None``: the environment variable ``A2V_BUDGET``; if it is not set or empty, the
+            client has its own rate limit.
 
     Raises:
         ConfigurationError: The token or another argument is missing or invalid.
@@ -507,23 +509,23 @@ class A2V(SyncClient[AsyncA2V]):
         super().__init__(wrapped, Bridge(wrapped))
 
     def close(self) -> None:
-        """Close the client in all its event loops: pending calls end with ``ClientClosedError``, and later ones raise it.
+        """Close the client in all its event loops: pending and later calls raise ``ClientClosedError``.
 
-        Leaving an ``with`` block does the same for its event loop only. Renders continue on the server.
+        Leaving an ``with`` block does the same, but only for its event loop. Renders continue on the server.
         """
         super().close()
 
     def with_options(
         self, *, timeout: float | None = None, max_retries: int | None = None, headers: Mapping[str, str] | None = None
     ) -> A2V:
-        """Return a client with other options for its requests that shares connections, rate limit and lifetime with this one.
+        """Return a client with other request options that shares connections, rate limit and lifetime with this one.
 
         Polls of watched videos serve all these clients, and use the options of the original one.
 
         Args:
-            timeout: Seconds for one exchange with the server; ``None``: as this client.
-            max_retries: How many times a failed request is retried; ``None``: as this client.
-            headers: Headers to add to those of this client.
+            timeout: Seconds for one exchange with the server; ``None``: the timeout of this client.
+            max_retries: How many times a failed request is retried; ``None``: the value of this client.
+            headers: Headers to add to this client's headers; none by default.
 
         Returns:
             The client. Closing either closes both.
@@ -570,7 +572,7 @@ class A2V(SyncClient[AsyncA2V]):
         return Videos(self._wrapped.videos, self._bridge)
 
     def accepts_uploads(self) -> bool:
-        """Return whether the server accepts uploads, as a2v's engine does. Only the first call sends a request.
+        """Return whether the server is an a2v engine, which accepts uploads. Only the first call sends a request.
 
         Raises:
             A2VError: The server could not be asked.
@@ -578,16 +580,16 @@ class A2V(SyncClient[AsyncA2V]):
         return self._bridge.call(self._wrapped.accepts_uploads)
 
     def upload(self, path: str | os.PathLike[str], *, later: bool = False) -> str:
-        """Upload a local recording to a server that is a2v's engine, and return its ``audio_url``.
+        """Upload a local recording to an a2v engine, and return its ``audio_url``.
 
         The URL depends on the content only, so the same recording is the same job in every run. A recording that the
-        server has is not sent again. The server keeps a recording for a day after its last use; if a video is submitted later,
-        this client uploads the recording again.
+        server already has is not sent again. The server keeps a recording for a day after its last use; if you submit a video
+        after that, this client uploads the recording again.
 
         Args:
-            path: The recording.
-            later: Whether to upload it only when a video with this URL is submitted; ``False`` by default. A batch that
-                continues an earlier run then uploads nothing for the jobs that are done.
+            path: The path of the recording.
+            later: Whether to upload the recording only when a video with this URL is submitted; ``False`` by default. A batch
+                that continues an earlier run then uploads nothing for jobs that are done.
 
         Returns:
             A URL that only this server accepts.
@@ -619,47 +621,47 @@ class A2V(SyncClient[AsyncA2V]):
         """Render many videos: ``with client.batch(jobs) as batch: for outcome in batch: …``.
 
         Jobs are submitted one after another, outcomes are yielded as they complete, and one failure does not stop the
-        others. Leaving the context early stops submitting and waiting; submitted renders continue. A submission that is in
+        others. Leaving the context early stops submitting and waiting; submitted renders continue. A submission in
         flight then has three seconds to get its response.
 
-        A ``journal`` makes the batch survive interruptions: run it again with the same journal, and it continues where it
-        stopped. Nothing is submitted twice, submitted videos are waited for, and partial downloads are resumed. Jobs may be
-        added, removed and reordered. Over all runs there is one outcome for each job that has ended; if a run is killed
-        while its caller processes an outcome, the next run yields that one again.
+        With a ``journal``, the batch survives interruptions: run it again with the same journal, and it continues where it
+        stopped. Nothing is submitted twice, a2v waits for submitted videos, and partial downloads are resumed. You may add,
+        remove and reorder jobs. Each job that has ended has one outcome over all runs; but if a run is killed
+        while you process an outcome, the next run yields it again.
 
-        A job is identified by its character or pose, its mask, its options, and its complete ``audio_url``, without the
-        signature of a known object store, or its text and voice. Jobs in which all of these are equal are matched by ``name``
+        A job is identified by its character or pose, its mask, its options, and either its complete ``audio_url``, without the
+        signature of a known object store, or its text and voice. Jobs that are equal in all of these are matched by ``name``
         first, then by order.
 
         A job with a text needs two requests, each sent once: the journal records the speech before the video is submitted.
 
         Args:
             jobs: The jobs. Equal jobs are rendered as several videos.
-            save_to: The folder to save the videos in, created if missing; ``None``: nothing is saved. A file is named by its
-                job's ``name``, or else by the job's position: ``0001.mp4`` is the first. A mask is saved beside its video, as
+            save_to: The folder to save the videos in, created if missing; ``None``: nothing is saved. The name of a file is its
+                job's ``name``, or else the job's position: ``0001.mp4`` is the first. A mask is saved beside its video, as
                 ``0001.mask.mp4``, and captions as ``0001.srt`` and ``0001.vtt``.
             journal: The file that records the state of each job, created if missing; ``None``: the state is lost when the
                 run ends.
-            overwrite: Whether existing files may be replaced. Without it, a job whose recording has changed while its name
-                has not ends with a ``DownloadError`` and is not submitted. With it, only that job is rendered again, which
-                costs money.
-            max_in_flight: How many videos may be in progress at once; ``None``: all. An unknown submission counts as one
-                until it has been searched for.
-            limit: How many jobs to submit in this run; the others wait for a later one. ``None``: all.
-            quota: How many submissions the account has left: if more are needed, none is made. A job with a text needs one more
-                for its speech. ``None``: unknown.
-            resubmit_unknown: Submit jobs again whose submission in an earlier run has an unknown outcome: all (``True``), or
-                those at these positions in the batch. They may be paid for twice.
-            resubmit_failed: Submit jobs again whose render failed in an earlier run, that the server rejected, or whose video
-                it no longer has.
-            repeat: Whether to yield outcomes again that an earlier run has yielded.
-            new_token: Whether the account's token differs from the one that the journal was last used with.
+            overwrite: Whether existing files may be replaced; ``False`` by default. Without it, a job with a new recording under
+                an existing name ends with a ``DownloadError`` and is not submitted. With it, only that job is rendered again,
+                which costs money.
+            max_in_flight: Maximum number of videos in progress at the same time; ``None``: no limit. An unknown submission counts
+                until the search for its video has ended.
+            limit: Maximum number of jobs to submit in this run; the others are left for a later run. ``None``: no limit.
+            quota: The number of submissions that the account has left; if the run needs more, it does not start. A job with a
+                text needs two, for the speech and the video. ``None``: unknown.
+            resubmit_unknown: Which jobs to resubmit if an earlier submission has an unknown outcome: none (``False``, the
+                default), all (``True``), or the jobs at these positions in the batch, from 0. You may pay for them twice.
+            resubmit_failed: Whether to resubmit jobs whose render failed in an earlier run, that the server rejected, or whose
+                video the server no longer has; ``False`` by default.
+            repeat: Whether to yield the outcomes of earlier runs again; ``False`` by default.
+            new_token: Whether to accept a token other than the one of the journal's last run; ``False`` by default.
             render_timeout: Seconds to wait in this run for each submitted video, 24 hours by default; ``None``: no limit.
                 When it expires, the outcome is a ``WaitTimeoutError`` with the ``video_id``. The render continues, and the
                 next run with the same journal waits for it again.
-            recordings: How to treat new jobs that differ only in the query of the ``audio_url`` from jobs that are in the
-                journal and not in the batch: as the ``"same"`` recordings with new signatures, which are not submitted again,
-                or as ``"new"`` recordings. ``None``: a batch with such jobs does not start.
+            recordings: How to treat a new job that differs only in the query of the ``audio_url`` from a job of the journal that
+                is no longer in the batch: as the ``"same"`` recording with a new signature, which is not submitted again, or as a
+                ``"new"`` recording. ``None``: a batch with such jobs does not start.
 
         Returns:
             The batch, which starts when its context is entered. Entering raises ``JournalError`` if the journal cannot be
