@@ -1,7 +1,8 @@
-"""Comments in GIF and WebP files, in which FFmpeg writes none.
+"""Writes comments into GIF and WebP files, because FFmpeg's muxers do not.
 
-In a GIF, a comment is an extension of blocks of up to 255 bytes, here before the first picture. In a WebP, it is the description in Exif data
-after the last picture. A flag in the header says that there are such data, so the header must be an extended one, ``VP8X``.
+In a GIF, a comment is a comment extension, a list of blocks of up to 255 bytes; it goes before the first picture. In a WebP, it is the tag
+``ImageDescription`` in an ``EXIF`` chunk after the last picture. A flag in the ``VP8X`` chunk announces Exif data, so a file without this
+chunk gets one.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _EXIF_FLAG, _ALPHA_FLAG = 0x08, 0x10
-_DESCRIPTION, _ASCII = 0x010E, 2
-_PIECE = 1 << 20
+_IMAGE_DESCRIPTION, _ASCII = 0x010E, 2  # the Exif tag and its type
+_COPIED_BYTES = 1 << 20  # at a time
 
 
 def add_comment(path: Path, text: str) -> None:
@@ -34,9 +35,9 @@ def add_comment(path: Path, text: str) -> None:
 def _add_to_gif(file: BinaryIO, text: bytes) -> None:
     file.seek(10)
     (flags,) = file.read(1)
-    colours = 3 * (2 << (flags & 7)) if flags & 0x80 else 0
+    colour_table_bytes = 3 * (2 << (flags & 7)) if flags & 0x80 else 0
     blocks = [text[start : start + 255] for start in range(0, len(text), 255)]
-    _insert(file, 13 + colours, b"!\xfe" + b"".join(bytes([len(block)]) + block for block in blocks) + b"\0")
+    _insert(file, 13 + colour_table_bytes, b"!\xfe" + b"".join(bytes([len(block)]) + block for block in blocks) + b"\0")
 
 
 def _add_to_webp(file: BinaryIO, text: bytes) -> None:
@@ -47,7 +48,8 @@ def _add_to_webp(file: BinaryIO, text: bytes) -> None:
     else:
         _insert(file, 12, _extended_header(head))
     value = text + b"\0"
-    exif = struct.pack("<2sHIHHHIII", b"II", 42, 8, 1, _DESCRIPTION, _ASCII, len(value), 26, 0) + value
+    # A TIFF header, and a directory at offset 8 with one entry, whose value is at offset 26.
+    exif = struct.pack("<2sHIHHHIII", b"II", 42, 8, 1, _IMAGE_DESCRIPTION, _ASCII, len(value), 26, 0) + value
     chunk = b"EXIF" + struct.pack("<I", len(exif)) + exif + b"\0" * (len(exif) % 2)
     end = file.seek(0, 2)
     _overwrite(file, end, chunk)
@@ -55,7 +57,7 @@ def _add_to_webp(file: BinaryIO, text: bytes) -> None:
 
 
 def _extended_header(head: bytes) -> bytes:
-    """Return the header for a file with one picture, from the first bytes of its chunk."""
+    """Return the ``VP8X`` chunk for a file with one picture, given the first bytes of the picture's chunk."""
     if head[:4] == b"VP8L":
         (bits,) = struct.unpack_from("<I", head, 9)
         width, height, has_alpha = bits & 0x3FFF, bits >> 14 & 0x3FFF, bits >> 28 & 1
@@ -66,17 +68,18 @@ def _extended_header(head: bytes) -> bytes:
     return b"VP8X" + struct.pack("<II", 10, _EXIF_FLAG | has_alpha * _ALPHA_FLAG) + sizes
 
 
-def _overwrite(file: BinaryIO, at: int, content: bytes) -> None:
-    file.seek(at)
+def _overwrite(file: BinaryIO, offset: int, content: bytes) -> None:
+    file.seek(offset)
     file.write(content)
 
 
-def _insert(file: BinaryIO, at: int, content: bytes) -> None:
+def _insert(file: BinaryIO, offset: int, content: bytes) -> None:
+    """Insert bytes, after moving the rest of the file back, from its end to its beginning."""
     end = file.seek(0, 2)
-    while end > at:
-        start = max(at, end - _PIECE)
+    while end > offset:
+        start = max(offset, end - _COPIED_BYTES)
         file.seek(start)
-        piece = file.read(end - start)
-        _overwrite(file, start + len(content), piece)
+        moved = file.read(end - start)
+        _overwrite(file, start + len(content), moved)
         end = start
-    _overwrite(file, at, content)
+    _overwrite(file, offset, content)
