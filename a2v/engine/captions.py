@@ -1,7 +1,8 @@
-"""The captions of a video: a file beside it, a track of it, a part of the picture, or several of these.
+"""The captions of a video: a file beside it, a subtitle track, text burned into the picture, or several of these.
 
-``Captions`` says what they are made of: captions that the user has sent, or the words of a speech with their times. The engine writes it to
-a file for the worker process.
+``Captions`` is their source: cues that the client has sent, a transcript, or the words of a speech with their times. The engine writes it
+to a file for the worker process. There the words of a transcript are aligned with the recording, and ``of_video`` turns cues or words into
+``VideoCaptions``, the cues of each form.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import asdict, evolve, frozen
 
-from a2v._core.captions import MAX_LINE_LENGTH, Cue, rewrap, segment
+from a2v._core.captions import FILES, MAX_LINE_LENGTH, Cue, rewrap, segment
 from a2v._values.models import Word
 from a2v.engine.errors import RenderError
 from a2v.engine.video_options import CaptionWay
@@ -21,20 +22,21 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-_MAX_BURNED_LINE_LENGTH = 32
-"""Maximum number of characters in a line of burned-in captions, unless the picture is wider than it is high."""
-_LATE = 0.5  # seconds
+_MAX_NARROW_LINE_LENGTH = 32
+"""The maximum number of characters in a line that is burned into a square or portrait video."""
+_MAX_LATE_SECONDS = 0.5
+"""How long after the end of the recording the last cue may begin; if it begins later, the captions belong to another recording."""
 
 
 @frozen(kw_only=True)
 class VideoCaptions:
-    """What a video shows.
+    """The cues of one video, none of which ends after the video.
 
     Attributes:
-        file: The captions of the file beside it; ``None``: there is none.
-        track: The captions of its track; ``None``: it has none.
-        language: The language of the track as files name it, if it is known.
-        burned: The captions in the picture.
+        file: The cues of the file beside the video; ``None``: no file.
+        track: The cues of the subtitle track; ``None``: no track.
+        language: The ISO 639-2 code of the track's language; ``None`` if it is unknown.
+        burned: The cues that are drawn into the picture.
     """
 
     file: Sequence[Cue] | None
@@ -45,13 +47,13 @@ class VideoCaptions:
 
 @frozen(kw_only=True)
 class Captions:
-    """The captions of one video.
+    """The source of the captions of one video.
 
     Attributes:
-        ways: What becomes of them.
-        cues: Captions that the user has made; empty: they are made of the words.
-        words: The words of the recording.
-        transcript: What is said in the recording, from which its words follow; ``None``: they are known.
+        ways: Where the captions appear.
+        cues: The cues that the client has sent; empty: the captions are made from the words.
+        words: The words of the recording, with their times.
+        transcript: The text that is spoken in the recording; ``aligned`` replaces it by words with times. ``None``: no transcript.
     """
 
     ways: Sequence[CaptionWay]
@@ -75,13 +77,13 @@ class Captions:
         )
 
     def aligned(self, pieces: Callable[[], Iterable[NDArray[np.float32]]]) -> Captions:
-        """Return the captions with the words of their transcript, if they have one.
+        """Return the captions with a time for each word of the transcript; unchanged without a transcript.
 
         Args:
             pieces: Returns the samples of the recording, 16,000 per second.
 
         Raises:
-            RenderError: The transcript is not that of the recording.
+            RenderError: The transcript does not match the recording, or the extra ``transcripts`` is not installed.
         """
         if self.transcript is None:
             return self
@@ -94,36 +96,40 @@ class Captions:
         return evolve(self, words=align(self.transcript, pieces()), transcript=None)
 
     def of_video(self, seconds: float, *, is_wide: bool) -> VideoCaptions:
-        """Return the captions of a video.
+        """Return the cues of a video.
 
         Args:
-            seconds: Its length.
+            seconds: The length of the video.
             is_wide: Whether it is wider than it is high.
 
         Raises:
-            RenderError: They belong to another recording.
+            RenderError: The captions belong to another recording.
         """
-        whole = self._within(list(self.cues) or segment(self.words), seconds)
-        max_length = MAX_LINE_LENGTH if is_wide else _MAX_BURNED_LINE_LENGTH
-        burned = rewrap(whole, max_length) if self.cues else self._within(segment(self.words, max_length), seconds)
+        full_width = _cut_at_end(list(self.cues) or segment(self.words), seconds)
+        max_length = MAX_LINE_LENGTH if is_wide else _MAX_NARROW_LINE_LENGTH
+        narrow = rewrap(full_width, max_length) if self.cues else _cut_at_end(segment(self.words, max_length), seconds)
         return VideoCaptions(
-            file=whole if "files" in self.ways else None,
-            track=whole if "track" in self.ways else None,
-            # The voices of the engine and transcripts are English.
+            file=full_width if FILES in self.ways else None,
+            track=full_width if "track" in self.ways else None,
+            # The engine's voices speak English, and transcripts are in English.
             language=None if self.cues else "eng",
-            burned=burned if "burned" in self.ways else [],
+            burned=narrow if "burned" in self.ways else [],
         )
 
-    def _within(self, shown: list[Cue], seconds: float) -> list[Cue]:
-        # Files have milliseconds, and readers refuse captions without a duration.
-        kept = [
-            evolve(cue, end=min(cue.end, seconds))
-            for cue in shown
-            if round(cue.start, 3) < round(min(cue.end, seconds), 3)
-        ]
-        if shown and (shown[-1].start > seconds + _LATE or not kept):
-            raise RenderError(
-                f"captions: one begins at {shown[-1].start:.1f} s, and the recording ends at {seconds:.1f} s: they are those of "
-                "another recording"
-            )
-        return kept
+
+def _cut_at_end(uncut: list[Cue], seconds: float) -> list[Cue]:
+    """Cut cues off at the end of a video.
+
+    Raises:
+        RenderError: They belong to another recording.
+    """
+    # Files have milliseconds, and readers reject cues without a duration.
+    cut = [
+        evolve(cue, end=min(cue.end, seconds)) for cue in uncut if round(cue.start, 3) < round(min(cue.end, seconds), 3)
+    ]
+    if uncut and (uncut[-1].start > seconds + _MAX_LATE_SECONDS or not cut):
+        raise RenderError(
+            f"captions: the last one begins at {uncut[-1].start:.1f} s, but the recording ends at {seconds:.1f} s: "
+            "the captions belong to another recording"
+        )
+    return cut

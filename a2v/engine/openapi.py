@@ -43,8 +43,8 @@ _HEADERS = {
     "X-Ratelimit-Reset": "Start of the next minute, in seconds since 1970.",
 }
 # Control characters, except white space.
-_CONTROL = r"\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f"
-_SPEECH = r"^https?://[^/?#@]+/speeches/[0-9a-f]{32}\.wav$"
+_CONTROL_CHARACTERS = r"\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f"
+_SPEECH_URL = r"^https?://[^/?#@]+/speeches/[0-9a-f]{32}\.wav$"
 _INTRODUCTION = """A character and the URL of a speech recording become a video of that character speaking.
 
 `video.generate` returns a `video_id` at once; poll `video.get` until the video is finished. Every response has the envelope
@@ -83,12 +83,12 @@ def openapi_document(settings: Settings, known: Characters, base_url: str) -> Js
 
 
 def _seed_paths(settings: Settings) -> dict[str, Json]:
-    generate = _call("videoGenerate", "Submit a video.", _ref("Submitted"), errors=(400, 404, 413, 415))
-    generate["requestBody"] = {"required": True, "content": _json(_ref("Job"))}
+    generate = _operation("videoGenerate", "Submit a video.", _ref("Submitted"), errors=(400, 404, 413, 415))
+    generate["requestBody"] = {"required": True, "content": _json_content(_ref("Job"))}
     failed = {"oneOf": [_envelope(_ref("Video")), _ref("Refusal")]} if settings.revision == "seed" else None
-    get = _call("videoGet", "Get the status of a video.", _ref("Video"), query="video_id", like=_ID, reply=failed)
+    get = _operation("videoGet", "Get the status of a video.", _ref("Video"), query="video_id", like=_ID, reply=failed)
     return {
-        wire.CHARACTER_LIST: {"get": _call("characterList", "List the characters.", _list("Character"))},
+        wire.CHARACTER_LIST: {"get": _operation("characterList", "List the characters.", _list("Character"))},
         wire.VIDEO_GENERATE: {"post": generate},
         wire.VIDEO_GET: {"get": get},
     }
@@ -96,15 +96,17 @@ def _seed_paths(settings: Settings) -> dict[str, Json]:
 
 def _later_paths(known: Characters) -> dict[str, Json]:
     avatar_id = {"type": "string", "enum": list(known.specs)}
-    speak = _call("voiceGenerate", "Let a voice speak a text.", _ref("Speech"), errors=(400, 404, 413, 415))
-    speak["requestBody"] = {"required": True, "content": _json(_ref("Text"))}
-    poses = _call("avatarPoseList", "List the poses of an avatar.", _list("Pose"), query="avatar_id", like=avatar_id)
+    speak = _operation("voiceGenerate", "Let a voice speak a text.", _ref("Speech"), errors=(400, 404, 413, 415))
+    speak["requestBody"] = {"required": True, "content": _json_content(_ref("Text"))}
+    poses = _operation(
+        "avatarPoseList", "List the poses of an avatar.", _list("Pose"), query="avatar_id", like=avatar_id
+    )
     return {
-        wire.VIDEO_LIST: {"get": _call("videoList", "List the videos, newest first.", _list("Video"))},
-        wire.AVATAR_LIST: {"get": _call("avatarList", "List the avatars with their poses.", _list("Avatar"))},
+        wire.VIDEO_LIST: {"get": _operation("videoList", "List the videos, newest first.", _list("Video"))},
+        wire.AVATAR_LIST: {"get": _operation("avatarList", "List the avatars with their poses.", _list("Avatar"))},
         wire.AVATAR_POSE_LIST: {"get": poses},
         wire.VOICE_LIST: {
-            "get": _call("voiceList", "List the voices; the engine needs its extra `voices`.", _list("Voice"))
+            "get": _operation("voiceList", "List the voices; the engine needs its extra `voices`.", _list("Voice"))
         },
         wire.VOICE_GENERATE: {"post": speak},
     }
@@ -119,16 +121,16 @@ def _upload_paths() -> dict[str, Json]:
         "schema": _TEXT,
         "description": "The name of the recording, for people.",
     }
-    limits = _call(
+    limits = _operation(
         "uploadLimits", "Get the limits of uploads. Other servers with this API have no uploads.", _ref("UploadLimits")
     )
-    get = _call(
+    get = _operation(
         "uploadGet",
         "Ask for an upload, and keep it for longer. Its content cannot be read.",
         _ref("Upload"),
         errors=(400, 404, 503),
     )
-    put = _call(
+    put = _operation(
         "uploadPut",
         "Upload a recording; use the audio_url in the response to submit videos of it.",
         _ref("Upload"),
@@ -154,7 +156,7 @@ _ERRORS = {
     400: "The request is invalid; `message` says why.",
     401: "The token is missing or wrong.",
     403: "The quota is used up, or the request comes from a web page of another origin.",
-    404: "Not found; `code` is 10001. Another `code` for voices: the engine has none.",
+    404: "Not found; `code` is 10001. Any other `code` means that the engine has no voices.",
     408: "The body took too long.",
     409: "The body does not have the SHA-256 in the path.",
     411: "There is no Content-Length.",
@@ -167,7 +169,7 @@ _ERRORS = {
 }
 
 
-def _call(
+def _operation(
     operation: str,
     summary: str,
     data: Json,
@@ -192,10 +194,10 @@ def _call(
 
 def _response(description: str, schema: Json) -> Json:
     headers = {name: {"description": text, "schema": _TEXT} for name, text in _HEADERS.items()}
-    return {"description": description, "headers": headers, "content": _json(schema)}
+    return {"description": description, "headers": headers, "content": _json_content(schema)}
 
 
-def _json(schema: Json) -> Json:
+def _json_content(schema: Json) -> Json:
     return {"application/json": {"schema": schema}}
 
 
@@ -225,7 +227,7 @@ def _schemas(settings: Settings, known: Characters) -> Json:
         "Refusal": _object(refusal),
         "Character": _object({"model_id": _TEXT, **names}),
         "Job": _ref("JobOfCharacter"),
-        "JobOfCharacter": _job("model_id", list(known.specs), {}),
+        "JobOfCharacter": _job_schema("model_id", list(known.specs), {}),
         "Submitted": _object({"video_id": _ID}),
         "UploadLimits": _object(
             {
@@ -249,7 +251,7 @@ def _schemas(settings: Settings, known: Characters) -> Json:
 
 
 def _later_schemas(settings: Settings, names: Json, known: Characters) -> Json:
-    status = {"type": "string", "enum": [one.value for one in VideoStatus if one is not VideoStatus.UNKNOWN]}
+    status = {"type": "string", "enum": [status.value for status in VideoStatus if status is not VideoStatus.UNKNOWN]}
     video = {"video_id": _ID, "status": status, "video_url": {**_URL, "type": ["string", "null"]}}
     pose = {"pose_id": _TEXT, "name": _TEXT, "preview_url": _URL}
     voice: Json = dict.fromkeys(("voice_name", "gender", "language", "locale"), _TEXT)
@@ -259,32 +261,36 @@ def _later_schemas(settings: Settings, names: Json, known: Characters) -> Json:
     message = "The reason of a failure, or a warning about a finished video, such as that the recording has no speech."
     return {
         "Job": {"oneOf": [_ref("JobOfCharacter"), _ref("JobOfPose")]},
-        "JobOfCharacter": _job("model_id", list(known.specs), {"pose_id": nothing, "with_mask": _flag(False)}),
-        "JobOfPose": _job("pose_id", list(known.poses), {"model_id": nothing, "with_mask": _flag(False, True)}),
+        "JobOfCharacter": _job_schema(
+            "model_id", list(known.specs), {"pose_id": nothing, "with_mask": _mask_schema(False)}
+        ),
+        "JobOfPose": _job_schema(
+            "pose_id", list(known.poses), {"model_id": nothing, "with_mask": _mask_schema(False, True)}
+        ),
         "Submitted": _object({"video_id": _ID, "status": {"const": VideoStatus.PENDING.value}}),
         "Video": _object(
             video, {"mask_video_url": _URL, "captions_url": _CAPTIONS_URL, "message": {**_TEXT, "description": message}}
         ),
         "Pose": _object(pose),
         "Voice": _object(voice),
-        "Text": _object({"text": _spoken(settings.text_limit), "voice_name": _voice_name()}),
+        "Text": _object({"text": _text_schema(settings.text_limit), "voice_name": _voice_name_schema()}),
         "Speech": _object({"url": {**_URL, "description": "An `audio_url`, for a day."}}, {"words": _list("Word")}),
         "Word": _object({"text": _TEXT, "start": {"type": "number"}, "end": {"type": "number"}}),
         "Avatar": _object({"id": _TEXT, "avatar_type": kinds, **names, "poses": _list("Pose")}),
     }
 
 
-def _job(id_field: str, known: list[str], more: Json) -> Json:
+def _job_schema(id_field: str, known: list[str], more: Json) -> Json:
     audio_url = {
         **_TEXT,
         "pattern": f"^({HTTP_URL}|{UPLOAD_URL})$",
-        "description": "The URL of the recording: http(s)://…, that of an upload, or file:///… for files that the engine may read.",
+        "description": "The URL of the recording: http(s)://…, the URL of an upload, or file:///… for files that the engine may read.",
     }
-    job = _object({id_field: {"type": "string", "enum": known}, "audio_url": audio_url}, more | _options())
+    job = _object({id_field: {"type": "string", "enum": known}, "audio_url": audio_url}, more | _option_schemas())
     return {**job, "additionalProperties": False, "allOf": _combinations()}
 
 
-def _options() -> Json:
+def _option_schemas() -> Json:
     """Return the schemas of the fields that the protocol does not have."""
 
     def one_of(values: tuple[Any, ...], description: str) -> Json:
@@ -315,17 +321,17 @@ def _options() -> Json:
                 {"enum": [*ways, None]},
                 {"type": "array", "items": {"enum": [*ways]}, "minItems": 1},
             ],
-            "description": "What the captions become: `files`, a file of their own, whose `captions_url` is in the response of "
-            "`video.get`; `track`, a track of the video; or `burned`, a part of the picture. A speech of this engine needs nothing "
-            "else; other recordings need `captions_file` or `transcript`.",
+            "description": "Where the captions appear: in a file of their own (`files`), whose `captions_url` is in the response of "
+            "`video.get`; in a subtitle track (`track`); or burned into the picture (`burned`). A speech of this engine needs "
+            "nothing else; other recordings need `captions_file` or `transcript`.",
         },
         "transcript": {
             "type": ["string", "null"],
-            "pattern": f"^[^{_CONTROL}]*[^{_CONTROL}\\s][^{_CONTROL}]*$",
+            "pattern": f"^[^{_CONTROL_CHARACTERS}]*[^{_CONTROL_CHARACTERS}\\s][^{_CONTROL_CHARACTERS}]*$",
             "maxLength": MAX_CHARACTERS,
             "examples": ["Hello, and welcome."],
-            "description": "What is said in the recording, in English, instead of `captions_file`: the engine finds the times of the words. It "
-            f"needs the extra `transcripts`. At most {MAX_CHARACTERS:,} characters.",
+            "description": "The text that is spoken in the recording, in English, instead of `captions_file`: the engine finds the times of "
+            f"its words. Needs the extra `transcripts`. At most {MAX_CHARACTERS:,} characters.",
         },
         "captions_file": {
             "type": ["string", "null"],
@@ -339,7 +345,7 @@ def _options() -> Json:
 
 
 def _combinations() -> list[Json]:
-    """Return which options go together, as ``video_options.read_options`` checks it."""
+    """Return the rules on combinations of options, which ``video_options.read_options`` checks."""
 
     def rule(name: str, value: Any, then: Json, description: str) -> Json:
         condition = {"properties": {name: {"const": value}}, "required": [name]}
@@ -349,7 +355,7 @@ def _combinations() -> list[Json]:
     given = {"not": {"type": "null"}}
     text = {"properties": {"captions_file": {"type": "string"}}, "required": ["captions_file"]}
     transcript = {"properties": {"transcript": {"type": "string"}}, "required": ["transcript"]}
-    speech = {"properties": {"audio_url": {"pattern": _SPEECH}}}
+    speech = {"properties": {"audio_url": {"pattern": _SPEECH_URL}}}
     track = {
         "properties": {"captions": {"anyOf": [{"const": "track"}, {"type": "array", "contains": {"const": "track"}}]}}
     }
@@ -361,36 +367,36 @@ def _combinations() -> list[Json]:
             "with_mask", True, {"properties": {"container": {"enum": [WITH_MASK, None]}}}, f"A mask needs {WITH_MASK}."
         ),
         {
-            "description": "Animated pictures have no track of captions.",
+            "description": "Animated pictures have no subtitle track.",
             "if": {**track, "required": ["captions"]},
             "then": {"properties": {"container": {"enum": [*WITH_TRACK, None]}}},
         },
         {
-            "description": "A recording that is not a speech of this engine needs the text of its captions.",
+            "description": "Captions need `captions_file` or `transcript`, unless the recording is a speech of this engine.",
             "if": {"properties": {"captions": given}, "required": ["captions"]},
             "then": {"anyOf": [text, transcript, speech]},
         },
         {
-            "description": "The text of captions needs what becomes of them.",
+            "description": "`captions_file` and `transcript` need `captions`, which says where the captions appear.",
             "if": {"anyOf": [text, transcript]},
             "then": {"properties": {"captions": given}, "required": ["captions"]},
         },
-        {"description": "The text has times, or not.", "not": {"allOf": [text, transcript]}},
+        {"description": "`captions_file` and `transcript` exclude each other.", "not": {"allOf": [text, transcript]}},
     ]
 
 
-def _spoken(limit: int) -> Json:
-    more = "Other Latin letters and common signs may be used, too; the rest is refused."
+def _text_schema(limit: int) -> Json:
+    others = "Other Latin letters and common signs are allowed too; all other characters are rejected."
     pattern = f"^[ -~]{{0,{limit // 2}}}[A-Za-z][ -~]{{0,{limit // 2 - 1}}}$"
-    return {**_TEXT, "pattern": pattern, "description": f"The text, at most {limit:,} characters. {more}"}
+    return {**_TEXT, "pattern": pattern, "description": f"The text, at most {limit:,} characters. {others}"}
 
 
-def _voice_name() -> Json:
+def _voice_name_schema() -> Json:
     try:
         return {"type": "string", "enum": list(voices.all_voices())}
     except ImportError:
         return _TEXT
 
 
-def _flag(*values: bool) -> Json:
+def _mask_schema(*values: bool) -> Json:
     return {"enum": [*values, None], "description": "Whether to render a mask too; requires a `pose_id`."}

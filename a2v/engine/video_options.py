@@ -1,6 +1,7 @@
-"""The options of a video: the fields of ``video.generate`` that the protocol does not have, checked here and nowhere else.
+"""The options of a video: the engine's own fields of ``video.generate``, which the protocol does not have. All checks are here.
 
-A task stores the options that its request gave; the others are settings of the engine when the video is rendered.
+A task stores the options of its request. The options that the request leaves out come from the settings that the engine has when it
+renders the video.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 Container = Literal["mp4", "webm", "mov", "webp", "gif"]
 TRANSPARENT, OWN = "transparent", "character"
-"""Values of ``background``: no background, and that of the character."""
+"""Values of ``background``: no background, and the character's own."""
 WITH_ALPHA: tuple[Container, ...] = ("webm", "mov", "webp")
 """The containers that can be transparent."""
 WITH_MASK: Container = "mp4"
@@ -38,13 +39,13 @@ MAX_GIF_FPS = 50
 COLOUR = r"#[0-9A-Fa-f]{6}"
 """The form of a colour."""
 CaptionWay = Literal["files", "track", "burned"]
-"""What captions become: a file beside the video, a track of the video that players can show, or a part of the picture."""
+"""Where captions appear: in a file beside the video, in a subtitle track, which players can show or hide, or burned into the picture."""
 WITH_TRACK: tuple[Container, ...] = ("mp4", "webm", "mov")
-"""The containers that can have a track of captions."""
+"""The containers that can have a subtitle track."""
 _KEYS = ("size", "format", "fps", "container", "background", "captions", "captions_file", "transcript", "mood")
 
 CAPTIONS = "vtt"
-"""The extension of the file with the captions of a video, which is WebVTT."""
+"""The extension of a file of captions: the engine writes WebVTT."""
 VIDEO_EXTENSIONS = (*(f".{container}" for container in get_args(Container)), ".mask.mp4", f".{CAPTIONS}")
 """The extensions of a task's files in the data folder."""
 
@@ -70,10 +71,10 @@ class VideoOptions:
         fps: Frames per second.
         container: The format of the file.
         background: ``"character"``, ``"transparent"``, a colour such as ``"#203040"``, or the URL of a picture.
-        mood: The expression of the character; ``None``: one that the voice determines.
-        captions: What becomes of the captions; empty: there are none.
-        cues: The captions that the job has itself; empty: the words of the transcript or of the speech are shown.
-        transcript: What is said in the recording; ``None``: it is not given.
+        mood: The expression of the character; ``None``: the voice determines it.
+        captions: Where the captions appear; empty: there are none.
+        cues: The cues of the job's ``captions_file``; empty: the captions are made from the transcript or from the words of the speech.
+        transcript: The text that is spoken in the recording; ``None``: no transcript.
     """
 
     size: int
@@ -106,52 +107,52 @@ def read_options(given: Mapping[str, Any], settings: Settings, *, with_mask: boo
     """
     for key in given:
         if key not in _KEYS:
-            near = difflib.get_close_matches(str(key), _KEYS, 1)
-            hint = f"did you mean {near[0]}?" if near else f"the optional ones are with_mask, {', '.join(_KEYS)}"
+            similar = difflib.get_close_matches(str(key), _KEYS, 1)
+            hint = f"did you mean {similar[0]}?" if similar else f"the optional ones are with_mask, {', '.join(_KEYS)}"
             raise ValueError(f"{key!r} is not a field of video.generate; {hint}")
-    container: Container = _one_of("container", given.get("container", "mp4"), get_args(Container))
+    container: Container = _read_choice("container", given.get("container", "mp4"), get_args(Container))
     default_fps = min(settings.fps, MAX_GIF_FPS) if container == "gif" else settings.fps
-    fps = _one_of("fps", given.get("fps", default_fps), FRAME_RATES)
+    fps = _read_choice("fps", given.get("fps", default_fps), FRAME_RATES)
     if container == "gif" and fps > MAX_GIF_FPS:
         raise ValueError(f"fps must be at most {MAX_GIF_FPS} for the container gif, got {fps}")
     if with_mask and container != WITH_MASK:
         raise ValueError(
             f"with_mask needs the container {WITH_MASK}, not {container}: a transparent WebM or MOV has alpha instead"
         )
-    captions = _captions(given.get("captions"), container)
-    transcript = _transcript(given, captions)
+    captions = _read_caption_ways(given.get("captions"), container)
+    transcript = _read_transcript(given, captions)
     return VideoOptions(
-        size=_one_of("size", given.get("size", settings.size), SIZES),
-        format=_one_of("format", given.get("format", settings.format), get_args(Format)),
+        size=_read_choice("size", given.get("size", settings.size), SIZES),
+        format=_read_choice("format", given.get("format", settings.format), get_args(Format)),
         fps=fps,
         container=container,
-        background=_background(given.get("background"), container),
-        mood=None if given.get("mood") is None else _one_of("mood", given["mood"], get_args(Mood)),
+        background=_read_background(given.get("background"), container),
+        mood=None if given.get("mood") is None else _read_choice("mood", given["mood"], get_args(Mood)),
         captions=captions,
-        cues=_cues(given.get("captions_file"), captions),
+        cues=_read_cues(given.get("captions_file"), captions),
         transcript=transcript,
     )
 
 
-def _one_of(name: str, value: Any, allowed: tuple[Any, ...]) -> Any:
+def _read_choice(name: str, value: Any, allowed: tuple[Any, ...]) -> Any:
     if isinstance(value, bool) or value not in allowed:
         raise ValueError(f"{name} must be one of {', '.join(map(str, allowed))}; got {value!r}")
     return type(allowed[0])(value)  # 30.0 is 30 in JSON
 
 
-def _captions(value: Any, container: Container) -> tuple[CaptionWay, ...]:
+def _read_caption_ways(value: Any, container: Container) -> tuple[CaptionWay, ...]:
     if value is None:
         return ()
     known = get_args(CaptionWay)
     values = [value] if isinstance(value, str) else value
-    if not isinstance(values, Sequence) or not values or not all(one in known for one in values):
+    if not isinstance(values, Sequence) or not values or not all(way in known for way in values):
         raise ValueError(f"captions must be one of {', '.join(known)}, or a list of them; got {value!r}")
     if "track" in values and container not in WITH_TRACK:
-        raise ValueError(f"captions: a {container} has no track of captions; use captions: 'burned' or 'files'")
+        raise ValueError(f"captions: a {container} has no subtitle track; use captions: 'burned' or 'files'")
     return tuple(dict.fromkeys(values))
 
 
-def _cues(value: Any, captions: Sequence[CaptionWay]) -> Sequence[Cue]:
+def _read_cues(value: Any, captions: Sequence[CaptionWay]) -> Sequence[Cue]:
     if value is None:
         return ()
     if not captions:
@@ -165,7 +166,7 @@ def _cues(value: Any, captions: Sequence[CaptionWay]) -> Sequence[Cue]:
     return cues
 
 
-def _transcript(given: Mapping[str, Any], captions: Sequence[CaptionWay]) -> str | None:
+def _read_transcript(given: Mapping[str, Any], captions: Sequence[CaptionWay]) -> str | None:
     value = given.get("transcript")
     if value is None:
         return None
@@ -174,7 +175,7 @@ def _transcript(given: Mapping[str, Any], captions: Sequence[CaptionWay]) -> str
     if given.get("captions_file") is not None:
         raise ValueError("transcript and captions_file exclude each other: the file has the text and the times")
     if not isinstance(value, str) or not value.strip():
-        raise ValueError(f"transcript must be what is said in the recording; got {value!r}")
+        raise ValueError(f"transcript must be the text that is spoken in the recording; got {value!r}")
     if len(value) > MAX_CHARACTERS:
         raise ValueError(f"transcript has {len(value):,} characters, and {MAX_CHARACTERS:,} are allowed")
     from a2v.engine.alignment import check_installed  # noqa: PLC0415  # an extra
@@ -186,15 +187,15 @@ def _transcript(given: Mapping[str, Any], captions: Sequence[CaptionWay]) -> str
     return value
 
 
-def _check_drawable(shown: Sequence[Cue]) -> None:
-    """Check that the font has all characters of captions.
+def _check_drawable(cues: Sequence[Cue]) -> None:
+    """Check that the font of burned-in captions has all their characters.
 
     Raises:
-        ValueError: It lacks some; the message names them.
+        ValueError: Some are missing; the message names them.
     """
     from a2v.engine.drawing.text import missing_characters  # noqa: PLC0415  # drawing packages, which the server rarely needs
 
-    missing = missing_characters("".join(line for cue in shown for line in cue.lines))
+    missing = missing_characters("".join(line for cue in cues for line in cue.lines))
     if missing:
         names = ", ".join(f"{character!r} (U+{ord(character):04X})" for character in missing[:10])
         more = f" and {len(missing) - 10} more" if len(missing) > 10 else ""
@@ -204,7 +205,7 @@ def _check_drawable(shown: Sequence[Cue]) -> None:
         )
 
 
-def _background(value: Any, container: Container) -> str:
+def _read_background(value: Any, container: Container) -> str:
     if value is None:
         return TRANSPARENT if container in ("webm", "mov") else OWN
     rule = "a colour such as '#203040', 'transparent', 'character', or the URL of a picture"

@@ -238,8 +238,8 @@ def test_captions_of_a_transcript() -> None:
     ("options", "problem"),
     [
         ({"transcript": SLT}, "transcript needs captions: 'files', 'track' or 'burned'"),
-        ({"captions": "track", "transcript": " "}, "transcript must be what is said in the recording; got ' '"),
-        ({"captions": "track", "transcript": 7}, "transcript must be what is said in the recording; got 7"),
+        ({"captions": "track", "transcript": " "}, "transcript must be the text that is spoken in the recording; got ' '"),
+        ({"captions": "track", "transcript": 7}, "transcript must be the text that is spoken in the recording; got 7"),
         ({"captions": "track", "transcript": SLT, "captions_file": "x"}, "transcript and captions_file exclude each other"),
         ({"captions": "track", "transcript": "a" * 200_001}, "transcript has 200,001 characters, and 200,000 are allowed"),
     ],

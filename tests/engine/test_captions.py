@@ -172,7 +172,7 @@ def test_a_video_of_a_transcript_that_ends_early_has_a_warning(tmp_path) -> None
 def test_captions_of_another_recording(make) -> None:
     late = [*SHOWN, Cue(65.0, 66.0, ["late"])]
     with pytest.raises(
-        RenderError, match=r"one begins at 65.0 s, and the recording ends at 0.4 s: .* another recording"
+        RenderError, match=r"the last one begins at 65.0 s, but the recording ends at 0.4 s: .* another recording"
     ):
         make("mp4", Captions(ways=["track"], cues=late))
 
@@ -241,7 +241,7 @@ def test_the_characters_of_the_font() -> None:
         ({"captions": "srt"}, "captions must be one of files, track, burned, or a list of them; got 'srt'"),
         ({"captions": []}, "captions must be one of files, track, burned, or a list of them; got []"),
         ({"captions": 7}, "captions must be one of files, track, burned"),
-        ({"captions": "track", "container": "gif"}, "captions: a gif has no track of captions; use captions: 'burned'"),
+        ({"captions": "track", "container": "gif"}, "captions: a gif has no subtitle track; use captions: 'burned'"),
         ({"captions_file": SRT}, "captions_file needs captions: 'files', 'track' or 'burned'"),
         ({"captions": "track", "captions_file": 7}, "captions_file: it must be the text of a SubRip or WebVTT file"),
         ({"captions": "track", "captions_file": "Hello"}, "captions_file: line 1: 'Hello' is not the time"),
