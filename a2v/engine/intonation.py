@@ -1,8 +1,10 @@
-"""Follows the pitch of a voice: how far above or below its usual pitch it is, every 10 ms.
+"""Estimates the pitch (fundamental frequency) of a voice every 10 ms, relative to its median.
 
-The pitch of a window of 40 ms is the shortest lag at which the sound, at 4,000 samples per second, resembles itself (autocorrelation by
-FFT). Rows without a clear pitch, which are consonants, noise or silence, are bridged if they are short; otherwise they count as the usual
-pitch. That is enough for an expression, and costs a thousandth of the duration of the recording.
+The sound is decimated to 4,000 samples per second. In each window of 40 ms, the period of the voice is the lag of the first high peak of the
+autocorrelation, which is computed by FFT; a parabola through the peak refines it. Rows without a clear peak are unvoiced: consonants, noise
+or silence. Short gaps between voiced rows are interpolated; in long ones the pitch returns to the median.
+
+That is accurate enough for an expression, and takes a thousandth of the duration of the recording.
 """
 
 from __future__ import annotations
@@ -19,17 +21,18 @@ if TYPE_CHECKING:
     Array = NDArray[np.float32]
 
 _DECIMATION = 4
-_RATE = 4000
-_HOP, _WINDOW, _FFT = 40, 160, 256  # samples
-_BEFORE = (_WINDOW - _HOP) // 2  # from the beginning of a window to that of its row
-_LAGS = range(10, 58)  # 400 to 70 Hz
-_CLEAR = 0.5  # the correlation of a voice
-_NEAR_MAXIMUM = 0.85  # a shorter lag whose correlation is as high: the maximum is an octave below the pitch
-_QUIET = 30.0  # dB below loud speech
-_MIN_VOICED_ROWS = 20
-_OCTAVE = 12.0  # semitones; farther from the usual pitch are mistakes
-_BRIDGED_ROWS = 12
-_BLOCK_ROWS = 400
+_RATE = 4000  # samples per second, after decimation
+_HOP, _WINDOW, _FFT_SIZE = 40, 160, 256  # samples
+_PADDING = (_WINDOW - _HOP) // 2  # samples before the first row, which centre each window on its row
+_LAGS = range(10, 58)  # samples: 400 to 70 Hz
+_MIN_VOICED_CORRELATION = 0.5
+# A peak this high, relative to the highest, at a shorter lag is the pitch; the highest is then an octave too low.
+_MIN_PEAK_RATIO = 0.85
+_VOICED_RANGE_DB = 30.0  # below loud speech; quieter rows are unvoiced
+_MIN_VOICED_ROWS = 20  # with fewer, the median is meaningless
+_MAX_SEMITONES = 12.0  # from the median; beyond it, the estimate is wrong
+_GAP_ROWS = 12  # the pitch is interpolated this far from a voiced row, and fades to the median over as many more rows
+_BLOCK_ROWS = 400  # measured at a time
 
 
 class Intonation:
@@ -37,7 +40,7 @@ class Intonation:
 
     def __init__(self) -> None:
         self._samples = 0
-        self._pending = np.zeros(_BEFORE, np.float32)
+        self._pending = np.zeros(_PADDING, np.float32)
         self._measured: list[NDArray[np.float32]] = []
 
     def listen(self, pieces: Iterable[Array]) -> Iterator[Array]:
@@ -51,59 +54,63 @@ class Intonation:
             self._add(joined[:whole].reshape(-1, _DECIMATION).mean(1))
             yield piece
         self._add(np.zeros(_WINDOW, np.float32))
-        self._measure(0)
+        self._measure()
 
     def semitones(self) -> NDArray[np.float64]:
-        """Return by how many semitones the voice is above its usual pitch, which is the median, in each row of 10 ms."""
+        """Return the pitch in each row of 10 ms, in semitones relative to the median; zeros if there is hardly any voice."""
         count = -(-self._samples // (_HOP * _DECIMATION))
         rows = np.concatenate([np.zeros((0, 3), np.float32), *self._measured])[:count]
-        hertz, clear, level = (column.astype(np.float64) for column in rows.T)
-        voiced = (clear > _CLEAR) & (level > np.percentile(level, 95) - _QUIET) if count else np.zeros(0, bool)
+        hertz, correlation, level = (column.astype(np.float64) for column in rows.T)
+        voiced = np.zeros(0, bool)
+        if count:
+            voiced = (correlation > _MIN_VOICED_CORRELATION) & (level > np.percentile(level, 95) - _VOICED_RANGE_DB)
         if np.count_nonzero(voiced) < _MIN_VOICED_ROWS:
             return np.zeros(count)
         pitch = 12 * np.log2(np.maximum(hertz, 1))
         pitch -= np.median(pitch[voiced])
-        voiced &= np.abs(pitch) < _OCTAVE
-        places = np.flatnonzero(voiced)
+        voiced &= np.abs(pitch) < _MAX_SEMITONES
+        voiced_rows = np.flatnonzero(voiced)
         row = np.arange(count)
-        after = np.searchsorted(places, row).clip(0, len(places) - 1)
-        distance = np.minimum(np.abs(places[after] - row), np.abs(places[np.maximum(after - 1, 0)] - row))
-        bridged = np.clip(2 - distance / _BRIDGED_ROWS, 0, 1)
-        return np.asarray(np.interp(row, places, pitch[places]) * bridged, float)
+        after = np.searchsorted(voiced_rows, row).clip(0, len(voiced_rows) - 1)
+        before = np.maximum(after - 1, 0)
+        distance = np.minimum(np.abs(voiced_rows[after] - row), np.abs(voiced_rows[before] - row))
+        fade = np.clip(2 - distance / _GAP_ROWS, 0, 1)
+        return np.asarray(np.interp(row, voiced_rows, pitch[voiced_rows]) * fade, float)
 
     def _add(self, samples: Array) -> None:
         self._pending = np.concatenate([self._pending, samples])
         if len(self._pending) >= _BLOCK_ROWS * _HOP + _WINDOW:
-            self._measure(_WINDOW)
+            self._measure()
 
-    def _measure(self, least: int) -> None:
-        """Measure all windows that are pending."""
-        count = (len(self._pending) - max(least, _WINDOW)) // _HOP + 1
+    def _measure(self) -> None:
+        """Measure all complete windows."""
+        count = (len(self._pending) - _WINDOW) // _HOP + 1
         if count < 1:
             return
         windows = np.lib.stride_tricks.sliding_window_view(self._pending, _WINDOW)[: count * _HOP : _HOP]
-        self._measured.append(_pitch_of(windows))
+        self._measured.append(_measure_windows(windows))
         self._pending = self._pending[count * _HOP :]
 
 
-def _pitch_of(windows: Array) -> Array:
-    """Return the pitch of each window in Hz, how clear it is (0 to 1), and the level in dB."""
+def _measure_windows(windows: Array) -> Array:
+    """Return a row per window: the pitch in Hz, the autocorrelation at its peak (0 if there is none, about 1 at most), and the level in dB."""
     sound = windows - windows.mean(1, keepdims=True)
-    power = np.abs(np.fft.rfft(sound, _FFT, axis=1)) ** 2
+    power = np.abs(np.fft.rfft(sound, _FFT_SIZE, axis=1)) ** 2
     lags = np.arange(_LAGS.start - 1, _LAGS.stop + 1)
-    correlation = np.fft.irfft(power, axis=1)
-    energy = correlation[:, :1] + 1e-9
-    # Fewer samples overlap at longer lags.
-    alike = correlation[:, lags] / energy * (_WINDOW / (_WINDOW - lags))
-    inner = alike[:, 1:-1]
-    peak = (inner >= alike[:, :-2]) & (inner >= alike[:, 2:])
-    peak &= inner >= _NEAR_MAXIMUM * np.where(peak, inner, 0).max(1, keepdims=True)
-    place = peak.argmax(1)
-    row = np.arange(len(place))
-    before, at, after = (alike[row, place + shift] for shift in range(3))
-    # The peak of the parabola through three lags.
-    bend = before - 2 * at + after
-    shift = np.where(bend < 0, 0.5 * (before - after) / np.where(bend < 0, bend, 1), 0).clip(-0.5, 0.5)
-    clear = np.where(peak.any(1), at, 0)
+    autocorrelation = np.fft.irfft(power, axis=1)
+    energy = autocorrelation[:, :1] + 1e-9
+    # Normalized for the number of samples that overlap, which is smaller at longer lags.
+    correlation = autocorrelation[:, lags] / energy * (_WINDOW / (_WINDOW - lags))
+    inner = correlation[:, 1:-1]
+    is_peak = (inner >= correlation[:, :-2]) & (inner >= correlation[:, 2:])
+    is_peak &= inner >= _MIN_PEAK_RATIO * np.where(is_peak, inner, 0).max(1, keepdims=True)
+    first_peak = is_peak.argmax(1)
+    row = np.arange(len(first_peak))
+    before, peak, after = (correlation[row, first_peak + offset] for offset in range(3))
+    # Parabolic interpolation: the vertex of the parabola through the three lags.
+    curvature = before - 2 * peak + after
+    is_concave = curvature < 0
+    shift = np.where(is_concave, 0.5 * (before - after) / np.where(is_concave, curvature, 1), 0).clip(-0.5, 0.5)
     level = 10 * np.log10(energy[:, 0] / _WINDOW)
-    return np.stack([_RATE / (lags[place + 1] + shift), clear, level], axis=1).astype(np.float32)
+    peak = np.where(is_peak.any(1), peak, 0)
+    return np.stack([_RATE / (lags[first_peak + 1] + shift), peak, level], axis=1).astype(np.float32)
