@@ -1,19 +1,19 @@
-"""The acting of a character: everything that a face and a body do apart from the mouth, as columns with a value per tick.
+"""Animates everything but the mouth: the posture of head and torso, gaze, blinks, breath and expression.
 
-People prepare what they say with their body. Each phrase has a *posture*, a place for the head and the torso. The eyes go there
-first, the head follows 150 ms later, and the torso after it; then the posture is held until the next phrase. A phrase begins after a
-pause, and a long one has several parts, which begin where the voice is weakest. Eyes look away when a phrase begins and are back on
-the viewer before it ends. The chest rises before the first word and before each phrase after a pause; after the last word everything
-settles.
+People move before they speak. Each phrase has a *posture*, a target for the head and the torso. The eyes move there first, the head
+follows 150 ms later, and the torso after it; the posture is then held until the next phrase. A phrase begins after a pause. A long one is
+split into parts where the voice is weakest, and each part has a posture of its own. The eyes look away when a phrase begins, and return to
+the viewer before it ends. The chest rises before the first word, and before each phrase after a long pause.
 
-Postures and the things that follow them (torso, hair) move on damped springs, so nothing starts or stops suddenly. Nods and raised
-brows mark stressed syllables, which are peaks of the vocal effort. Blinks and a slow sway keep the character alive meanwhile.
+Head, torso and hair follow their targets on damped springs, so they never start or stop suddenly. Nods and raised brows mark stressed
+syllables, which are peaks of the vocal effort. Blinks and a slow sway fill the time between.
 
-The *expression* is a slow track of its own: a smile that grows while the speaker pauses and where the voice is lively, with cheeks, lower
-lids and brows. A ``Mood`` replaces the level around which it moves. Where the pitch rises, as in a question, the brows go up, the eyes
-open and the chin rises; where it falls, the brows come down.
+The *expression* is a slow curve: a smile that grows in pauses and where the voice is lively, together with the cheeks and the brows.
+A ``Mood`` shifts the level around which it moves. Where the pitch rises, as in a question, the brows go up, the eyes open and the chin
+rises; where it falls, the brows come down.
 
-A tick is 1/25 s whatever the frame rate is. All random draws are made in a fixed order, so a seed determines the acting.
+The result has a row per *tick* of 1/25 s, whatever the frame rate is. All random numbers are drawn in a fixed order, so a seed
+determines the acting.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ if TYPE_CHECKING:
 
 TICK_RATE = 25
 """Ticks per second."""
-_MIN_PAUSE = 6  # ticks; shorter ones are within a phrase
-_MIN_PHRASE = 3
-_LONGEST, _SHORTEST_PART = 70, 32  # ticks of the parts of a phrase
-_GAZE_LEAD = 4  # ticks from the eyes to the head
-_ANTICIPATION = 3  # ticks from the head to the voice
-_LONG_PAUSE = 15  # ticks; after one, a speaker breathes in
-_HIGH = 6.0  # semitones above the usual pitch of the voice: as high as the brows go
-_LIDS = np.array([0.45, 1.0, 0.92, 0.52, 0.22, 0.06])
+_MIN_PAUSE_TICKS = 6  # between phrases
+_MIN_PHRASE_TICKS = 3
+_MAX_PART_TICKS, _MIN_PART_TICKS = 70, 32
+_GAZE_LEAD_TICKS = 4  # from the start of the eyes to that of the head
+_HEAD_LEAD_TICKS = 3  # from the start of the head to that of the voice
+_LONG_PAUSE_TICKS = 15  # the speaker breathes in afterwards
+_FULL_PITCH_SEMITONES = 6.0  # above or below the usual pitch; the brows move no further beyond that
+_BLINK = np.array([0.45, 1.0, 0.92, 0.52, 0.22, 0.06])  # how far the eyes are closed in each tick of a blink
 
 
 class _Posture(NamedTuple):
-    """Where head and torso are; the fields are those of a ``FacePose``."""
+    """A target for the head and the torso, in the units of ``FacePose``."""
 
     yaw: float
     roll: float
@@ -52,7 +52,7 @@ class _Posture(NamedTuple):
 
 
 class _Expression(NamedTuple):
-    """The level of each part of an expression; ``smile`` is added to that of the mouth."""
+    """The levels around which an expression moves, in the units of ``FacePose``. ``smile`` is an offset to the smile of the mouth."""
 
     smile: float
     cheeks: float
@@ -78,7 +78,7 @@ class Acting:
         silent: Whether the mouth rests at each tick.
         random: The source of everything that the voice does not determine.
         mood: The expression; ``None``: a friendly one that the voice determines.
-        pitch: By how many semitones the voice is above its usual pitch at each tick; ``None``: it is unknown.
+        pitch: The pitch at each tick in semitones relative to the voice's usual pitch; ``None``: it is unknown.
     """
 
     def __init__(
@@ -90,7 +90,9 @@ class Acting:
         pitch: Array | None = None,
     ) -> None:
         self._ticks = len(effort)
-        self._pitch = smooth(np.clip((np.zeros(len(effort)) if pitch is None else pitch) / _HIGH, -1, 1), 9)
+        self._pitch = smooth(
+            np.clip((np.zeros(len(effort)) if pitch is None else pitch) / _FULL_PITCH_SEMITONES, -1, 1), 9
+        )
         self._effort = effort
         self._silent = silent
         self._expression = _EXPRESSIONS[mood]
@@ -100,10 +102,10 @@ class Acting:
         self._stressed = [(tick, stress[tick]) for tick in _peaks(stress, 8, 0.16)]
         self._talking = smooth((~silent).astype(float), 25)
         self._phrases = _find_phrases(silent)
-        self._parts = [part for phrase in self._phrases for part in _split(*phrase, effort)]
+        self._parts = [part for phrase in self._phrases for part in _split_phrase(*phrase, effort)]
 
     def columns(self) -> Array:
-        """Return the fields of ``FacePose`` after the mouth, and what the expression adds to the smile, with a row per tick."""
+        """Return a row per tick: the fields of ``FacePose`` after ``mouth``, in order, and the offset to the smile of the mouth."""
         nod, brow = self._accents()
         targets = self._postures()
         yaw, roll, pitch = (spring(targets[:, i], 1.15, 0.86) for i in range(3))
@@ -119,13 +121,13 @@ class Acting:
         # The eyes stay on the viewer while the head moves.
         gaze_x = np.clip(gaze_x - yaw * 0.40, -1.1, 1.1)
         gaze_y = gaze_y - nod * 0.25 - pitch * 0.06 + blink * 0.3
-        smile, cheeks, inner_brow = self._emotion()
+        smile, cheeks, inner_brow = self._expression_curves()
         brow = np.maximum(brow, 0.8 * high) - 0.20 * low + self._sway(0.18, 0.10) + self._expression.brow
         squint = 0.20 + 0.15 * self._talking + self._expression.squint - 0.25 * high
         bob = nod * 1.2 - breath * 0.28
-        # Hair hangs behind where the head has gone, and swings.
-        moved = 1.7 * lean + yaw + 0.25 * roll
-        swing = moved - spring(moved, 1.7, 0.30)
+        # Hair lags behind the head, then overshoots.
+        head_motion = 1.7 * lean + yaw + 0.25 * roll
+        swing = head_motion - spring(head_motion, 1.7, 0.30)
         columns = [
             blink,
             squint,
@@ -145,41 +147,41 @@ class Acting:
         ]
         return np.stack(columns, axis=1)
 
-    def _emotion(self) -> tuple[Array, Array, Array]:
-        """Return the track of the expression: what it adds to the smile, the cheeks and the inner brows."""
+    def _expression_curves(self) -> tuple[Array, Array, Array]:
+        """Return the curves of the expression: the offset to the smile, the cheeks and the inner brows."""
         level = self._expression
         listening = 1 - self._talking
-        # A voice is lively if it is loud or changes its pitch.
+        # A voice is lively if it is loud or its pitch changes.
         melody = np.abs(self._pitch - smooth(self._pitch, min(51, 2 * self._ticks + 1)))
         lively = smooth(self._effort + melody, min(51, 2 * self._ticks + 1)) - 0.5
-        # Slow: a second from one level to the other.
+        # Smoothed over 31 ticks, more than a second.
         joy = smooth(
             0.30 * listening + 0.3 * lively * self._talking + self._sway(0.12, 0.12), min(31, 2 * self._ticks + 1)
         )
-        share = 0.5 if level.smile < -0.2 else 1.0  # a serious face smiles less
+        strength = 0.5 if level.smile < -0.2 else 1.0  # a serious face smiles less
         inner_brow = level.inner_brow * (0.85 + 0.15 * self._talking) + 0.05 * joy
-        return level.smile + share * joy, np.clip(level.cheeks + share * joy, 0, 1), inner_brow
+        return level.smile + strength * joy, np.clip(level.cheeks + strength * joy, 0, 1), inner_brow
 
     # -- posture ------------------------------------------------------------------------------------------------------
 
     def _postures(self) -> Array:
-        """Return the posture that head and torso are moving to at each tick."""
+        """Return the target of head and torso at each tick, a ``_Posture`` per row."""
         random = self._random
         side = 1 if random.random() < 0.5 else -1
         targets = np.empty((self._ticks, 4))
-        targets[:] = self._draw_posture(-side, 0.6)
+        targets[:] = self._random_posture(-side, 0.6)
         starts, ends = {start for start, _ in self._phrases}, {end for _, end in self._phrases}
         for number, (start, end) in enumerate(self._parts):
             begins_phrase = start in starts
             if number and random.random() < (0.8 if begins_phrase else 0.65):
                 side = -side
-            targets[max(0, start - _ANTICIPATION) :] = self._draw_posture(side, 1.0 if begins_phrase else 0.8)
+            targets[max(0, start - _HEAD_LEAD_TICKS) :] = self._random_posture(side, 1.0 if begins_phrase else 0.8)
             if end in ends:
-                # While nobody speaks, the head comes back to the viewer, and to a tilt of attention.
-                targets[end + 8 :] = targets[max(0, start - _ANTICIPATION)] * (0.35, 0.7, 0.4, 0.55)
+                # In a pause, the head turns back most of the way to the viewer, and keeps much of its tilt.
+                targets[end + 8 :] = targets[max(0, start - _HEAD_LEAD_TICKS)] * (0.35, 0.7, 0.4, 0.55)
         return targets
 
-    def _draw_posture(self, side: float, strength: float) -> _Posture:
+    def _random_posture(self, side: float, strength: float) -> _Posture:
         random = self._random
         size = strength * random.uniform(0.65, 1.0)
         tilt = side if random.random() < 0.7 else -side
@@ -191,18 +193,18 @@ class Acting:
         )
 
     def _breath(self) -> Array:
-        """Breathe slowly, and in before a phrase."""
+        """Return the breath: slow breathing, with an inhalation before each phrase that follows a long pause."""
         breath = 0.8 * np.sin(2 * np.pi * 0.24 * self._time)
         inhaled = np.zeros(self._ticks)
-        last_end = -_LONG_PAUSE
+        last_end = -_LONG_PAUSE_TICKS
         for start, end in self._phrases:
-            if start - last_end >= _LONG_PAUSE:
+            if start - last_end >= _LONG_PAUSE_TICKS:
                 _add_pulse(inhaled, start - 2, 14, 26, 1.0)
             last_end = end
         return breath * (1 - 0.6 * inhaled) + inhaled
 
     def _accents(self) -> tuple[Array, Array]:
-        """Nod on stressed syllables, and raise the brows on about half of them."""
+        """Return the nods, one per stressed syllable, and the raised brows, on about half of these syllables."""
         nod, brow = np.zeros(self._ticks), np.zeros(self._ticks)
         for tick, strength in self._stressed:
             _add_pulse(nod, tick + 1, 5, 9, min(1.0, strength * 2.2))
@@ -211,7 +213,7 @@ class Acting:
         return nod, brow
 
     def _sway(self, hertz: float, amplitude: float) -> Array:
-        """Wander slowly: four sines whose frequencies have no common period."""
+        """Return a slow, aperiodic sway: the sum of four sines of unrelated frequencies."""
         sum_ = np.zeros(self._ticks)
         for i in range(4):
             frequency = hertz * (0.5 + 0.45 * i) * self._random.uniform(0.85, 1.15)
@@ -221,25 +223,25 @@ class Acting:
     # -- eyes ---------------------------------------------------------------------------------------------------------
 
     def _blinks(self) -> Array:
-        """Blink about every three seconds, sometimes twice, and preferably at the beginning of a pause."""
+        """Return the blinks: about one every three seconds, sometimes two in a row, preferably at the beginning of a pause."""
         blink = np.zeros(self._ticks)
         pauses = np.flatnonzero(self._silent[1:] & ~self._silent[:-1]) + 1
         time = self._random.uniform(0.6, 2.0)
         while (tick := int(time * TICK_RATE)) < self._ticks:
             next_pauses = pauses[(pauses >= tick) & (pauses < tick + 12)]
             tick = int(next_pauses[0]) if len(next_pauses) else tick
-            part = blink[tick : tick + len(_LIDS)]
-            np.maximum(part, _LIDS[: len(part)], out=part)
+            part = blink[tick : tick + len(_BLINK)]
+            np.maximum(part, _BLINK[: len(part)], out=part)
             twice = self._random.random() < 0.10
             wait = self._random.uniform(0.28, 0.38) if twice else np.clip(self._random.lognormal(1.2, 0.45), 1.4, 7.0)
             time = tick / TICK_RATE + float(wait)
         return blink
 
-    def _gaze(self, turns: Array) -> tuple[Array, Array]:
-        """Fixate one point after the other, with a quick jump (saccade) in between.
+    def _gaze(self, target_yaw: Array) -> tuple[Array, Array]:
+        """Return the gaze: fixations of a point each, with a quick jump (saccade) between them.
 
         Args:
-            turns: The yaw that the head is moving to at each tick, with which the eyes begin.
+            target_yaw: The target of the head's yaw at each tick; at the start of a phrase, the eyes move to the same side.
         """
         random = self._random
         points = np.zeros((self._ticks, 2))
@@ -252,14 +254,11 @@ class Acting:
             points[tick : tick + length] = point
             tick += length
         for start, end in self._parts:
-            first = max(0, start - _ANTICIPATION - _GAZE_LEAD)
+            first = max(0, start - _HEAD_LEAD_TICKS - _GAZE_LEAD_TICKS)
             away = random.random() < 0.8
-            length, x, y = (
-                int(random.uniform(0.45, 0.9) * TICK_RATE),
-                random.uniform(0.35, 0.6),
-                random.uniform(-0.3, 0.12),
-            )
-            side = math.copysign(1, turns[min(start, self._ticks - 1)])
+            length = int(random.uniform(0.45, 0.9) * TICK_RATE)
+            x, y = random.uniform(0.35, 0.6), random.uniform(-0.3, 0.12)
+            side = math.copysign(1, target_yaw[min(start, self._ticks - 1)])
             if away:
                 points[first : min(first + length, (start + end) // 2 + 1)] = side * x, y
             # Back on the viewer for the end of the phrase.
@@ -273,22 +272,22 @@ class Acting:
 
 
 def _find_phrases(silent: NDArray[np.bool_]) -> list[tuple[int, int]]:
-    """Return the first tick of each phrase, and the one after its last."""
+    """Return the first tick of each phrase, and the tick after its last."""
     edges = np.flatnonzero(np.diff(np.concatenate([[True], silent, [True]]).astype(np.int8)))
     phrases: list[tuple[int, int]] = []
     for start, end in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
-        if phrases and start - phrases[-1][1] < _MIN_PAUSE:
+        if phrases and start - phrases[-1][1] < _MIN_PAUSE_TICKS:
             phrases[-1] = (phrases[-1][0], end)
         else:
             phrases.append((start, end))
-    return [(start, end) for start, end in phrases if end - start >= _MIN_PHRASE]
+    return [(start, end) for start, end in phrases if end - start >= _MIN_PHRASE_TICKS]
 
 
-def _split(start: int, end: int, effort: Array) -> list[tuple[int, int]]:
+def _split_phrase(start: int, end: int, effort: Array) -> list[tuple[int, int]]:
     """Split a long phrase into parts, where the voice is weakest."""
     parts = []
-    while end - start > _LONGEST:
-        first, last = start + _SHORTEST_PART, min(start + _LONGEST, end - _SHORTEST_PART) + 1
+    while end - start > _MAX_PART_TICKS:
+        first, last = start + _MIN_PART_TICKS, min(start + _MAX_PART_TICKS, end - _MIN_PART_TICKS) + 1
         middle = first + int(effort[first:last].argmin())
         parts.append((start, middle))
         start = middle
@@ -299,26 +298,26 @@ def _split(start: int, end: int, effort: Array) -> list[tuple[int, int]]:
 
 
 def spring(targets: Array, hertz: float, damping: float) -> Array:
-    """Return what follows the targets on a spring, starting at rest at the first one.
+    """Return the positions of a damped harmonic oscillator that follows the targets, starting at rest at the first one.
 
     Args:
         targets: A value per tick.
-        hertz: How often it would swing per second without damping.
-        damping: Relative to that at which it no longer overshoots; below 1.
+        hertz: The undamped natural frequency.
+        damping: The damping ratio; below 1, so it overshoots.
     """
     # The exact solution of the equation of motion for a target that is constant for a tick.
     omega, tick = 2 * math.pi * hertz, 1 / TICK_RATE
-    swing = omega * math.sqrt(1 - damping**2)
-    decay, cos, sin = math.exp(-damping * omega * tick), math.cos(swing * tick), math.sin(swing * tick)
-    share = damping * omega / swing
-    followed = np.empty_like(targets)
-    place, speed = (float(targets[0]), 0.0) if len(targets) else (0.0, 0.0)
+    damped = omega * math.sqrt(1 - damping**2)
+    decay, cos, sin = math.exp(-damping * omega * tick), math.cos(damped * tick), math.sin(damped * tick)
+    ratio = damping * omega / damped
+    positions = np.empty_like(targets)
+    position, speed = (float(targets[0]), 0.0) if len(targets) else (0.0, 0.0)
     for number, target in enumerate(targets.tolist()):
-        away = place - target
-        place = target + decay * (away * (cos + share * sin) + speed * sin / swing)
-        speed = decay * (speed * (cos - share * sin) - away * omega**2 / swing * sin)
-        followed[number] = place
-    return followed
+        offset = position - target
+        position = target + decay * (offset * (cos + ratio * sin) + speed * sin / damped)
+        speed = decay * (speed * (cos - ratio * sin) - offset * omega**2 / damped * sin)
+        positions[number] = position
+    return positions
 
 
 def smooth(values: Array, size: int) -> Array:
@@ -329,14 +328,14 @@ def smooth(values: Array, size: int) -> Array:
 
 
 def _peaks(values: Array, distance: int, threshold: float) -> list[int]:
-    """Return where a value exceeds the threshold and is the maximum within ``distance`` ticks on both sides."""
+    """Return the ticks whose value exceeds the threshold and is the maximum within ``distance`` ticks on both sides."""
     high = np.flatnonzero(values > threshold)
-    return [int(at) for at in high if values[at] == values[max(0, at - distance) : at + distance + 1].max()]
+    return [int(tick) for tick in high if values[tick] == values[max(0, tick - distance) : tick + distance + 1].max()]
 
 
-def _add_pulse(values: Array, at: int, rise: int, fall: int, height: float) -> None:
-    """Add a smooth pulse that peaks at a tick; where pulses overlap, the higher value counts."""
-    first, last = max(0, at - rise), min(len(values), at + fall)
+def _add_pulse(values: Array, peak: int, rise: int, fall: int, height: float) -> None:
+    """Add a pulse in the shape of a raised cosine, ``rise`` ticks before and ``fall`` after its peak. Overlapping pulses do not add up."""
+    first, last = max(0, peak - rise), min(len(values), peak + fall)
     tick = np.arange(first, last)
-    phase = np.where(tick < at, (tick - at + rise) / rise, 1 - (tick - at) / fall)
+    phase = np.where(tick < peak, (tick - peak + rise) / rise, 1 - (tick - peak) / fall)
     np.maximum(values[first:last], height * (0.5 - 0.5 * np.cos(np.pi * phase)), out=values[first:last])

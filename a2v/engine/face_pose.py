@@ -16,7 +16,19 @@ Mood = Literal["warm", "concerned", "surprised", "thoughtful"]
 
 
 class MouthShape(NamedTuple):
-    """The shape of a mouth. Each field runs from 0 to about 1; shapes can be interpolated."""
+    """The shape of a mouth. Each field runs from 0 to about 1, and shapes can be interpolated.
+
+    Attributes:
+        open: How far the mouth is open.
+        wide: The width of the mouth relative to its width at rest.
+        round: How far the lips are rounded.
+        upper_teeth: How much of the upper teeth an open mouth shows.
+        lower_teeth: How much of the lower teeth it shows.
+        tongue: The height of the tongue. Above 0.6, its tip rises to the upper teeth.
+        press: How firmly the lips are pressed together.
+        tuck: How far the lower lip is tucked under the upper teeth.
+        smile: How far the corners of the mouth are raised; negative: lowered.
+    """
 
     open: float = 0.0
     wide: float = 1.0
@@ -32,9 +44,24 @@ class MouthShape(NamedTuple):
 class FacePose(NamedTuple):
     """The animated parameters of a character in one frame.
 
-    Angles and offsets run from -1 to 1, the ends of the natural range; positive means to the right of the picture, or down. ``roll``,
-    ``lean`` (of the torso) and ``swing`` (of what hangs from the head, relative to it) are in degrees. ``breath`` is positive when the
-    chest is up; ``cheeks`` and ``inner_brow`` (the end of a brow near the nose) when they are raised.
+    Unless the unit is stated, 0 is at rest, and -1 and 1 are the ends of the natural range.
+
+    Attributes:
+        mouth: The shape of the mouth.
+        blink: How far the eyes are closed, 0 to 1.
+        squint: How far the eyes are narrowed; negative: opened wide.
+        gaze_x: The direction of the eyes relative to the head, positive to the right of the picture.
+        gaze_y: The same, positive downwards.
+        brow: How far the brows are raised.
+        yaw: The turn of the head, positive to the right of the picture.
+        pitch: The nod of the head, positive downwards.
+        roll: The tilt of the head in degrees, clockwise.
+        bob: The vertical offset of the head, positive downwards.
+        breath: How far the chest is raised.
+        lean: The lean of the torso in degrees, clockwise.
+        swing: The swing of hair and earrings relative to the head in degrees, clockwise.
+        cheeks: How far the cheeks are raised, 0 to 1.
+        inner_brow: How far the ends of the brows near the nose are raised.
     """
 
     mouth: MouthShape = MouthShape()
