@@ -11,9 +11,9 @@ Each deadline belongs to a phase of a request and is set once, so sending a byte
 
 ``accept_connections`` replaces asyncio's accept loop, which takes every connection. At the maximum number, the connection
 that has been idle longest makes room, though not within its first ``GRACE_SECONDS``, when its request is probably on the way.
-If all connections are busy, new ones wait in the backlog of the socket. TLS handshakes count as busy; each runs in its own task,
-so that a client that does not complete one delays no other, and fails after ``HEAD_SECONDS``. Uvicorn's ``limit_concurrency`` would answer 503
-instead, and would count idle connections as busy.
+If all connections are busy, new ones wait in the backlog of the socket. (Uvicorn's ``limit_concurrency`` would respond with 503
+instead, and would count idle connections as busy.) A TLS handshake counts as busy. It runs in its own task and fails after
+``HEAD_SECONDS``, so a client that does not complete it delays no other client.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ HEAD_SECONDS = 10.0
 BODY_SECONDS = 30.0
 STALLED_SECONDS = 300.0
 KEEP_ALIVE_SECONDS = 60
+"""How long uvicorn keeps an idle connection open after a response."""
 MAX_CONNECTIONS = 1000
 SHUTDOWN_SECONDS = 5.0
 """How long closing a TLS connection waits for the client."""
@@ -50,24 +51,26 @@ GRACE_SECONDS = 0.5
 """How long a connection counts as busy after it was opened or answered."""
 RETRY_SECONDS = 1.0
 """The pause after a failed accept."""
-_FULL_SECONDS = 0.05
-_EXTEND = "a2v.extend_body_deadline"
-_OTHER_FILES, _FILES_OF_A_RENDER, _FILES_OF_A_FETCH = 50, 6, 2
+_FULL_POLL_SECONDS = 0.05
+"""How often a full server checks whether a connection can make room."""
+_EXTENSION = "a2v.extend_body_deadline"
+"""The name of the ASGI extension with which the application extends the deadline."""
+_FILES_OF_THE_SERVER, _FILES_PER_RENDER, _FILES_PER_FETCH = 50, 6, 2
 
 
 def extend_body_deadline(scope: Scope, seconds: float) -> None:
-    """Give the body of a request, which was checked and is an upload, more time; nothing in other servers."""
-    extend = scope.get("extensions", {}).get(_EXTEND)
+    """Give the client more time to send the body of an upload. Does nothing if another server runs the application."""
+    extend = scope.get("extensions", {}).get(_EXTENSION)
     if extend is not None:
-        # The application has the first word: it can say what was wrong.
+        # Longer than the application's own limit, because the application can respond with the reason.
         extend(seconds + BODY_SECONDS)
 
 
-class _ThrottledNotHttpFilter(logging.Filter):
-    """Passes one kind of uvicorn's log records about connections, invalid HTTP, once a minute.
+class _InvalidHttpFilter(logging.Filter):
+    """Passes only uvicorn's log records about invalid HTTP, and only one per minute.
 
-    The other records repeat what the middleware logs, or advise to install WebSockets. Any client can cause all of them at
-    will.
+    Clients can cause uvicorn's records about connections at any rate. The others repeat what the middleware logs, or recommend a
+    library for WebSockets.
     """
 
     def __init__(self) -> None:
@@ -79,13 +82,13 @@ class _ThrottledNotHttpFilter(logging.Filter):
 
 
 _logger = logging.getLogger("a2v.engine.connections")
-_logger.addFilter(_ThrottledNotHttpFilter())
+_logger.addFilter(_InvalidHttpFilter())
 
 
 def max_connections(workers: int) -> int:
     """Return the maximum number of connections, given the limit of open files.
 
-    A connection may need two files, its socket and a video; renders and fetches need some too.
+    Each connection may need two files, its socket and a video. Renders and fetches need some too.
 
     Args:
         workers: The number of renders at a time.
@@ -97,8 +100,8 @@ def max_connections(workers: int) -> int:
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if files == resource.RLIM_INFINITY:
         return MAX_CONNECTIONS
-    others = _OTHER_FILES + _FILES_OF_A_RENDER * workers + _FILES_OF_A_FETCH * MAX_PREFETCHED
-    return max(8, min(MAX_CONNECTIONS, (files - others) // 2))
+    reserved = _FILES_OF_THE_SERVER + _FILES_PER_RENDER * workers + _FILES_PER_FETCH * MAX_PREFETCHED
+    return max(8, min(MAX_CONNECTIONS, (files - reserved) // 2))
 
 
 class HttpConnection(H11Protocol):
@@ -141,7 +144,7 @@ class HttpConnection(H11Protocol):
         if self.had_request and not self.is_idle:
             # Before the application runs, which is in a task of its own.
             extensions: dict[str, Any] = self.scope.setdefault("extensions", {})
-            extensions.setdefault(_EXTEND, partial(self._extend_body_deadline, self.cycle))
+            extensions.setdefault(_EXTENSION, partial(self._extend_body_deadline, self.cycle))
         self._update_deadline()
 
     def on_response_complete(self) -> None:
@@ -156,14 +159,14 @@ class HttpConnection(H11Protocol):
         self._watch_progress()
 
     def resume_writing(self) -> None:
-        """Stop it: the client has received enough."""
+        """Stop that deadline: the client has received enough."""
         super().resume_writing()
-        self._stop(self._stall_timer)
+        self._cancel(self._stall_timer)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop all deadlines."""
-        self._stop(self._deadline_timer)
-        self._stop(self._stall_timer)
+        self._cancel(self._deadline_timer)
+        self._cancel(self._stall_timer)
         super().connection_lost(exc)
         self._unset_keepalive_if_required()
 
@@ -175,13 +178,13 @@ class HttpConnection(H11Protocol):
         if phase == self._phase:
             return
         self._phase = phase
-        self._stop(self._deadline_timer)
+        self._cancel(self._deadline_timer)
         if phase and not self.transport.is_closing():
             self._deadline_timer = self.loop.call_later(seconds, self.close_now)
 
     def _extend_body_deadline(self, cycle: object, seconds: float) -> None:
         if self._phase == ("body", cycle) and not self.transport.is_closing():
-            self._stop(self._deadline_timer)
+            self._cancel(self._deadline_timer)
             self._deadline_timer = self.loop.call_later(seconds, self.close_now)
 
     def _current_phase(self) -> tuple[tuple[object, ...] | None, float]:
@@ -194,7 +197,7 @@ class HttpConnection(H11Protocol):
 
     def _watch_progress(self) -> None:
         unsent = self.transport.get_write_buffer_size()
-        self._stop(self._stall_timer)
+        self._cancel(self._stall_timer)
         self._stall_timer = self.loop.call_later(STALLED_SECONDS, self._check_progress, unsent)
 
     def _check_progress(self, unsent: int) -> None:
@@ -204,7 +207,7 @@ class HttpConnection(H11Protocol):
             self.close_now()
 
     @staticmethod
-    def _stop(timer: asyncio.TimerHandle | None) -> None:
+    def _cancel(timer: asyncio.TimerHandle | None) -> None:
         if timer:
             timer.cancel()
 
@@ -225,7 +228,7 @@ async def accept_connections(
         make: Creates the protocol of a connection.
         connections: The open connections.
         maximum: The maximum number of open connections.
-        report_exhausted: Called with the reason if the machine has run out of something.
+        report_exhausted: Called with the reason if the machine has run out of a resource.
         tls_context: Returns the TLS settings of the next connection. ``None``: plain connections.
     """
     await anyio.lowlevel.checkpoint()
@@ -245,7 +248,7 @@ async def accept_connections(
         while True:
             now, busy = loop.time(), len(connections) + len(handshakes)
             if busy >= maximum and not _make_room(cast("Collection[HttpConnection]", connections), now):
-                await anyio.sleep(_FULL_SECONDS)
+                await anyio.sleep(_FULL_POLL_SECONDS)
                 continue
             try:
                 accepted, _ = await loop.sock_accept(sock)
@@ -255,7 +258,7 @@ async def accept_connections(
                     handshakes.add(accepted)
                     tasks.start_soon(shake_hands, accepted, tls_context())
             except OSError as error:
-                # With no reason, the client has disconnected before it was accepted.
+                # Without a reason, the client disconnected before it was accepted.
                 if reason := exhaustion_reason(error):
                     report_exhausted(reason)
                 await anyio.sleep(RETRY_SECONDS if reason else 0)
@@ -276,9 +279,15 @@ async def _connect(
 
 
 def _make_room(connections: Collection[HttpConnection], now: float) -> bool:
-    """Close the connection that has been idle longest; one without any request before those that had one."""
-    idle = [one for one in connections if one.is_idle and now - one.idle_since >= GRACE_SECONDS]
+    """Close the connection that has been idle longest, preferably among those that never sent a request.
+
+    Returns:
+        Whether there was an idle connection.
+    """
+    idle = [
+        connection for connection in connections if connection.is_idle and now - connection.idle_since >= GRACE_SECONDS
+    ]
     if not idle:
         return False
-    min(idle, key=lambda one: (one.had_request, one.idle_since)).close_now()
+    min(idle, key=lambda connection: (connection.had_request, connection.idle_since)).close_now()
     return True
