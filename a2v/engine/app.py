@@ -1,9 +1,8 @@
-"""The engine as an ASGI application: the calls of the A2V API, uploads, the files, and the page.
+"""The engine as an ASGI application: the routes of the A2V API, of uploads and files, and of the web page.
 
-A request passes ``AccessMiddleware`` first, so everything here may assume that it is allowed. ``video.generate`` stores a task
-and returns its ``video_id`` at once; the ``RenderQueue`` does the rest. ``voice.generate`` stores a speech, and an upload a
-recording. All other calls only read, from the ``TaskStore``.
-JSON is written by ``wire``, the same module with which the client reads it.
+A request passes ``AccessMiddleware`` first, so the code here may assume that it is allowed. ``video.generate`` stores a task
+and returns its ``video_id`` at once; the ``RenderQueue`` does the rest. ``voice.generate`` stores a speech, and an upload stores a
+recording. All other calls only read. ``wire`` writes the JSON; the client reads it with the same module.
 """
 
 from __future__ import annotations
@@ -66,14 +65,18 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 MAX_BODY = 1024 * 1024
+"""The largest body of a request in bytes, except for uploads."""
 MAX_WAITING_TEXTS = 50
+"""How many texts may wait for a voice; ``voice.generate`` rejects others."""
 MAX_LISTED = 2000
 """The maximum number of videos in `video.list`, if they fit into a response."""
 VIDEOS_ON_PAGE = 24
 PAGE_WAIT_SECONDS = 25.0
 """How long a request of the page waits for a change; proxies give up after 30 or 60 s."""
 PAGE_INTERVAL = 0.2
+"""How often such a request checks for a change, in seconds."""
 PREVIEW_SIZE = 512
+"""The side of a preview picture in pixels."""
 RENDER_FAILED = 500
 """The code of a failed render in revision `seed`, whose responses have no status. The protocol defines none."""
 
@@ -125,12 +128,12 @@ def create_app(settings: Settings | None = None, *, renderer: Renderer | None = 
         Route("/metrics", metrics),
     ]
     app = Starlette(
-        routes=[*_calls(settings.revision), *uncounted, *public, *page],
+        routes=[*_api_routes(settings.revision), *uncounted, *public, *page],
         middleware=[Middleware(AccessMiddleware, settings, public=public, uncounted=uncounted, page=page)],
         exception_handlers={HTTPException: _http_error},
         lifespan=lifespan,
     )
-    # A redirect would have no envelope, and clients do not send their token along with it.
+    # A redirect would have no envelope, and clients do not send their token to its target.
     app.router.redirect_slashes = False
     return app
 
@@ -156,7 +159,7 @@ def _public_routes() -> list[Route]:
     ]
 
 
-def _calls(revision: Revision) -> list[Route]:
+def _api_routes(revision: Revision) -> list[Route]:
     calls = [
         Route(wire.CHARACTER_LIST, character_list),
         Route(wire.VIDEO_GENERATE, video_generate, methods=["POST"]),
@@ -216,21 +219,21 @@ async def _http_error(request: Request, error: Exception) -> Response:
 async def character_list(request: Request) -> Response:
     """List the characters."""
     known = await _known_characters(request)
-    return _success([wire.character_data(one) for one in _characters(request, known)])
+    return _success([wire.character_data(character) for character in _characters(request, known)])
 
 
 async def avatar_list(request: Request) -> Response:
     """List the avatars with their poses."""
-    return _success([wire.avatar_data(one) for one in _avatars(request, await _known_characters(request))])
+    return _success([wire.avatar_data(avatar) for avatar in _avatars(request, await _known_characters(request))])
 
 
 async def avatar_pose_list(request: Request) -> Response:
     """List the poses of one avatar."""
-    avatar_id = _query(request, "avatar_id")
+    avatar_id = _required_query(request, "avatar_id")
     spec = (await _known_characters(request)).specs.get(avatar_id)
     if spec is None:
         return error_response(404, f"there is no avatar {avatar_id!r}", code=wire.NOT_FOUND)
-    return _success([wire.pose_data(one) for one in _poses(request, spec)])
+    return _success([wire.pose_data(pose) for pose in _poses(request, spec)])
 
 
 async def video_generate(request: Request) -> Response:
@@ -241,7 +244,7 @@ async def video_generate(request: Request) -> Response:
 async def _submit(request: Request, job: Job, *, only_uploads: bool = False) -> Response:
     engine = _engine(request)
     if only_uploads and not (job.audio_url or "").startswith(UPLOAD):
-        raise HTTPException(400, "the page makes videos of uploads only")
+        raise HTTPException(400, "the page can only make videos of uploads")
     spec = _find_character(job, await engine.catalogue.current(), engine.settings)
     _check_options(job, engine)
     recording = _recording_name(engine, job.audio_url or "")
@@ -256,7 +259,7 @@ async def _submit(request: Request, job: Job, *, only_uploads: bool = False) -> 
 
 
 def _recording_name(engine: Engine, audio_url: str) -> str | None:
-    """Return the name of a recording, for people; ``None`` if it is an upload that is not there."""
+    """Return the name of a recording to display; ``None`` if it is an upload that does not exist."""
     if not audio_url.startswith(UPLOAD):
         return clean_name(unquote(urlsplit(audio_url).path).rstrip("/"))
     upload = engine.queue.uploads.find(audio_url.removeprefix(UPLOAD))
@@ -269,13 +272,13 @@ def _find_character(job: Job, known: Characters, settings: Settings) -> EngineCh
     pose = known.poses.get(job.pose_id) if job.pose_id else None
     spec = pose.character if pose else known.specs.get(job.model_id or "")
     if spec is None:
-        raise HTTPException(400, _unknown_speaker(job, known))
+        raise HTTPException(400, _unknown_character_message(job, known))
     return spec
 
 
-def _unknown_speaker(job: Job, known: Characters) -> str:
+def _unknown_character_message(job: Job, known: Characters) -> str:
     what, name, value = ("pose", "pose_id", job.pose_id) if job.pose_id else ("character", "model_id", job.model_id)
-    names = [Character(model_id=one.model_id, display_name=one.display_name) for one in known.specs.values()]
+    names = [Character(model_id=spec.model_id, display_name=spec.display_name) for spec in known.specs.values()]
     ids = {"model_id": list(known.specs), "pose_id": list(known.poses)}
     similar = Speakers(ids, Speakers.of(names).names).similar(name, str(value))
     advice = f"did you mean {similar!r}?" if similar else f"{name} must be one of: {', '.join(ids[name])}"
@@ -325,7 +328,7 @@ async def _read_body(request: Request) -> bytes:
     return body
 
 
-def _query(request: Request, name: str) -> str:
+def _required_query(request: Request, name: str) -> str:
     value = request.query_params.get(name)
     if not value:
         raise HTTPException(400, f"{name} is missing from the query")
@@ -334,7 +337,7 @@ def _query(request: Request, name: str) -> str:
 
 async def video_get(request: Request) -> Response:
     """Return the status of a video."""
-    video_id = _query(request, "video_id")
+    video_id = _required_query(request, "video_id")
     engine = _engine(request)
     task = engine.store.get(video_id)
     if task is None:
@@ -400,7 +403,7 @@ async def voice_generate(request: Request) -> Response:
 
 
 async def _in_voice_thread(request: Request, work: Callable[[], T]) -> T:
-    """Use the voices in a thread, one call at a time: loading one takes seconds, and they share the processor.
+    """Call a function of ``voices`` in a thread, one at a time: loading a voice takes seconds, and parallel calls would compete for the CPU.
 
     Raises:
         HTTPException: The extra ``voices`` is not installed.
@@ -455,22 +458,22 @@ def _characters(request: Request, known: Characters) -> list[Character]:
 def _avatars(request: Request, known: Characters) -> list[Avatar]:
     return [
         Avatar(
-            avatar_id=one.model_id,
+            avatar_id=character.model_id,
             avatar_type="cg_human",
-            name=one.name,
-            display_name=one.display_name,
-            gender=one.gender,
-            preview_url=one.preview_url,
-            poses=tuple(_poses(request, known.specs[one.model_id])),
+            name=character.name,
+            display_name=character.display_name,
+            gender=character.gender,
+            preview_url=character.preview_url,
+            poses=tuple(_poses(request, known.specs[character.model_id])),
         )
-        for one in _characters(request, known)
+        for character in _characters(request, known)
     ]
 
 
 def _poses(request: Request, spec: EngineCharacter) -> list[Pose]:
     return [
-        Pose(pose_id=one.pose_id, name=one.name, preview_url=_preview_url(request, one.pose_id))
-        for one in camera_poses(spec)
+        Pose(pose_id=pose.pose_id, name=pose.name, preview_url=_preview_url(request, pose.pose_id))
+        for pose in camera_poses(spec)
     ]
 
 
@@ -491,12 +494,12 @@ def _preview_url(request: Request, subject_id: str) -> str:
 
 
 async def upload_limits(request: Request) -> Response:
-    """Say that this server accepts uploads, and what their limits are."""
+    """Return the limits of uploads. Clients conclude from the response that this server accepts uploads."""
     return _success(asdict(_engine(request).queue.uploads.limits))
 
 
 async def upload(request: Request) -> Response:
-    """Say whether an upload is there (GET), or store it (PUT). Its content cannot be read."""
+    """Look up an upload (GET), or store it unless it exists (PUT). No route sends its content."""
     uploads, sha256 = _engine(request).queue.uploads, request.path_params["sha256"]
     if not re.fullmatch("[0-9a-f]{64}", sha256):
         raise HTTPException(
@@ -509,10 +512,10 @@ async def upload(request: Request) -> Response:
         found = await receive_upload(request, sha256)
     if found is None:
         return error_response(404, "there is no such upload", code=wire.NOT_FOUND)
-    return _upload_found(found)
+    return _upload_response(found)
 
 
-def _upload_found(found: Upload) -> Response:
+def _upload_response(found: Upload) -> Response:
     return _success({"audio_url": f"{UPLOAD}{found.sha256}", "size": found.size, "expires": int(found.expires)})
 
 
@@ -538,31 +541,31 @@ async def video_file(request: Request) -> Response:
     engine = _engine(request)
     task = engine.store.get(video_id)
     if task and extension == CAPTIONS:
-        return await _file(task, engine.queue.captions_path(task.video_id))
+        return await _send_file(task, engine.queue.captions_path(task.video_id))
     if task is None or extension != container_of(task):
-        return _no_file()
-    return await _file(task, engine.queue.path(task.video_id, container_of(task)))
+        return _file_not_found()
+    return await _send_file(task, engine.queue.path(task.video_id, container_of(task)))
 
 
 async def mask_file(request: Request) -> Response:
     """Send the mask of a finished video."""
     engine = _engine(request)
     task = engine.store.get(request.path_params["video_id"])
-    return await _file(task, engine.queue.mask_path(task.video_id)) if task else _no_file()
+    return await _send_file(task, engine.queue.mask_path(task.video_id)) if task else _file_not_found()
 
 
-async def _file(task: Task, path: Path) -> Response:
+async def _send_file(task: Task, path: Path) -> Response:
     # Only the video_id of a stored task becomes part of a path.
     if task.status is not VideoStatus.FINISHED:
-        return _no_file()
+        return _file_not_found()
     try:
         file = await anyio.open_file(path, "rb")
     except FileNotFoundError:
-        return _no_file()
+        return _file_not_found()
     return VideoResponse(file, MEDIA_TYPES[path.suffix])
 
 
-def _no_file() -> Response:
+def _file_not_found() -> Response:
     return error_response(404, "there is no such file", code=wire.NOT_FOUND)
 
 
@@ -570,8 +573,8 @@ async def preview_file(request: Request) -> Response:
     """Send the picture of a character or of a pose."""
     pose = (await _known_characters(request)).find_pose(request.path_params["subject_id"])
     if pose is None:
-        return _no_file()
-    picture = await anyio.to_thread.run_sync(_preview, pose, limiter=_engine(request).preview_limiter)
+        return _file_not_found()
+    picture = await anyio.to_thread.run_sync(_preview_png, pose, limiter=_engine(request).preview_limiter)
     # The picture of a character in the folder changes with its file.
     caching = "max-age=3600" if is_built_in(pose.character) else "no-cache"
     return Response(picture, media_type="image/png", headers={"Cache-Control": caching})
@@ -595,19 +598,19 @@ async def voice_sample(request: Request) -> Response:
     voice_name = request.path_params["voice_name"]
     if voice_name not in await _in_voice_thread(request, voices.all_voices):
         return error_response(404, "there is no such file", code=wire.NOT_FOUND)
-    sample = await _in_voice_thread(request, partial(_sample, voice_name))
+    sample = await _in_voice_thread(request, partial(_sample_wav, voice_name))
     return Response(sample, media_type="audio/wav", headers={"Cache-Control": "max-age=3600"})
 
 
 @cache
-def _sample(voice_name: str) -> bytes:
+def _sample_wav(voice_name: str) -> bytes:
     text = f"Hello! My name is {voice_name.capitalize()}, and I can speak your text."
     file = io.BytesIO()
     write_wav(file, voices.synthesize(text, voice_name))
     return file.getvalue()
 
 
-def _preview(pose: CameraPose) -> bytes:
+def _preview_png(pose: CameraPose) -> bytes:
     # Imported late: it loads the drawing packages, which the server needs for previews only.
     from a2v.engine.preview import preview  # noqa: PLC0415
 
@@ -615,7 +618,7 @@ def _preview(pose: CameraPose) -> bytes:
 
 
 async def health(request: Request) -> Response:
-    """Report whether the engine works: 503 while the machine has run out of something."""
+    """Report whether the engine works: 503 while the machine has run out of a resource."""
     engine = _engine(request)
     engine.store.pending_count()  # fails if the database does
     reason = engine.queue.resources.exhausted
@@ -647,7 +650,7 @@ async def front_page(request: Request) -> Response:
 
 
 async def page_videos(request: Request) -> Response:
-    """Send the list of the page as soon as it differs from the given version (GET), or submit a video of an upload (POST)."""
+    """Send the list of videos once it differs from the client's version (GET, long polling), or submit a video of an upload (POST)."""
     if request.method == "POST":
         return await _submit(request, await _read_json(request, _read_checked_job), only_uploads=True)
     engine, version = _engine(request), request.query_params.get("version")
@@ -661,10 +664,10 @@ async def page_videos(request: Request) -> Response:
 
 
 async def page_upload(request: Request) -> Response:
-    """Store an upload of the page, which cannot compute the hash: browsers do that for pages with TLS only."""
+    """Store an upload of the page, which cannot send the hash: browsers compute one only in pages with TLS."""
     if reason := _engine(request).queue.resources.exhausted:
         return unavailable_response(reason)
-    return _upload_found(await receive_upload(request, None))
+    return _upload_response(await receive_upload(request, None))
 
 
 async def _page_content(request: Request) -> tuple[list[Avatar], list[PageVideo]]:

@@ -101,7 +101,7 @@ class DaskRenderer:
 
         Raises:
             RenderError: As for ``render_in_child``.
-            ResourceExhaustedError: This machine or the worker's has run out of something.
+            ResourceExhaustedError: This machine or the worker's has run out of a resource.
             RenderCrashedError: As for ``render_in_child``; also if the scheduler was lost, or Dask gave up.
         """
         inputs = await anyio.to_thread.run_sync(_read_inputs, request)

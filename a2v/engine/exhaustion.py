@@ -1,13 +1,12 @@
-"""Resource exhaustion: which errors mean that the machine has run out of something, and what the engine does about it.
+"""Resource exhaustion: which errors mean that the machine has run out of a resource, and what the engine does about it.
 
 File descriptors, memory, disk space and processes run out for every task at once and become available again, so no task
 should fail because of them. Retrying each failed step on its own would not work: hundreds of tasks would retry against
 the same full disk, and new tasks would still be accepted.
 
 So there is one ``ResourceMonitor`` per engine, with two states. Normally ``exhausted`` is ``None``. Any code that meets an
-error for which ``exhaustion_reason`` has an answer calls ``report``; from then on tasks are requeued, ``video.generate``
-refuses new ones, and everything that needs the machine waits in ``wait_until_available``. ``run`` is the only code that
-ends this state. It probes the machine (open files, write to disk and database, start a process) until the probe succeeds,
+error for which ``exhaustion_reason`` returns a reason calls ``report``. From then on tasks are requeued, ``video.generate``
+rejects new ones, and every step that needs a resource waits in ``wait_until_available``. Only ``run`` ends this state. It probes the machine (open files, write to disk and database, start a process) until the probe succeeds,
 with a backoff that doubles from 1 s to 60 s. A probe needs less than a render, so it may succeed too early; hence the
 backoff restarts at 1 s only after a task has finished, not after a successful probe.
 """
@@ -30,10 +29,10 @@ if TYPE_CHECKING:
 
 logger: logging.Logger = logging.getLogger("a2v.engine")
 
-INITIAL_BACKOFF = 1.0
-MAX_BACKOFF = 60.0
+INITIAL_BACKOFF = 1.0  # seconds
+MAX_BACKOFF = 60.0  # seconds
 LOG_INTERVAL = 60.0
-"""The least time in seconds between two log records of a ``LogThrottle``."""
+"""The minimum time in seconds between two log records of a ``LogThrottle``."""
 
 OUT_OF_MEMORY = "the machine is out of memory"
 _DESCRIPTORS = "too many files are open"
@@ -49,11 +48,11 @@ _REASONS = {
     errno.EROFS: _DISK,
     errno.EFBIG: _DISK,
 } | ({errno.EDQUOT: _DISK} if hasattr(errno, "EDQUOT") else {})
-_NO_THREAD = "can't start new thread"
+_NO_THREAD_MESSAGE = "can't start new thread"
 
 
 def exhaustion_reason(error: BaseException) -> str | None:
-    """Return the exhausted resource if the error, or one of its causes, means that; never quotes a path or a URL."""
+    """Return the resource whose exhaustion caused an error, or ``None`` if none did. The text never quotes a path or a URL."""
     return next(filter(None, map(_reason, _with_causes(error))), None)
 
 
@@ -62,7 +61,7 @@ def _reason(error: BaseException) -> str | None:
         return str(error)
     if isinstance(error, MemoryError):
         return OUT_OF_MEMORY
-    if isinstance(error, RuntimeError) and str(error) == _NO_THREAD:
+    if isinstance(error, RuntimeError) and str(error) == _NO_THREAD_MESSAGE:
         return _PROCESSES
     if isinstance(error, sqlite3.DatabaseError):
         # These classes are bugs in the caller; the others come from the disk, the database file or memory.
@@ -78,24 +77,24 @@ def _with_causes(error: BaseException) -> Iterator[BaseException]:
     seen: set[int] = set()
     pending: list[BaseException | None] = [error]
     while pending:
-        one = pending.pop()
-        if one is None or id(one) in seen:
+        current = pending.pop()
+        if current is None or id(current) in seen:
             continue
-        seen.add(id(one))
-        yield one
+        seen.add(id(current))
+        yield current
         # Suppressed contexts too: httpcore raises its errors `from None` and so hides the OSError.
-        pending += [one.__cause__, one.__context__]
-        pending += one.exceptions if isinstance(one, BaseExceptionGroup) else ()
+        pending += [current.__cause__, current.__context__]
+        pending += current.exceptions if isinstance(current, BaseExceptionGroup) else ()
 
 
 class ResourceMonitor:
-    """Whether the machine has run out of something, and the code that waits for the end of it.
+    """Tracks whether the machine has run out of a resource, and probes it until the resource is available again.
 
     Args:
         probe: Raises an error if a resource is exhausted.
 
     Attributes:
-        exhausted: What has run out; ``None`` while nothing has.
+        exhausted: The exhausted resource; ``None`` while there is none.
     """
 
     def __init__(self, probe: Callable[[], Awaitable[None]]) -> None:
@@ -120,7 +119,7 @@ class ResourceMonitor:
         self._backoff = INITIAL_BACKOFF
 
     async def check(self) -> str | None:
-        """Return what is exhausted; probe the machine if nothing is known to be."""
+        """Return the exhausted resource, if any; probe the machine unless one is known already."""
         return self.exhausted or await self._run_probe()
 
     async def _run_probe(self) -> str | None:
@@ -158,7 +157,7 @@ class ResourceMonitor:
 
 
 class LogThrottle:
-    """Limits log records that something can cause at will to one per ``LOG_INTERVAL``."""
+    """Limits log records that clients could cause at any rate to one per ``LOG_INTERVAL``."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now

@@ -69,7 +69,7 @@ class Metrics:
             store: The tasks.
             uploads: The uploads.
             folder: The data folder.
-            exhausted: Whether the machine has run out of something.
+            exhausted: Whether the machine has run out of a resource.
         """
         disk, unfinished = shutil.disk_usage(folder), store.unfinished_counts()
         requests = {
@@ -93,7 +93,7 @@ class Metrics:
             *_metric("uploads_bytes", "gauge", "Size of the uploads that are kept.", {"": uploads.used_bytes}),
             *_metric("disk_free_bytes", "gauge", "Free space on the disk of the data folder.", {"": disk.free}),
             *_metric("disk_size_bytes", "gauge", "Size of the disk of the data folder.", {"": disk.total}),
-            *_metric("exhausted", "gauge", "1 while the machine has run out of something.", {"": int(exhausted)}),
+            *_metric("exhausted", "gauge", "1 while the machine has run out of a resource.", {"": int(exhausted)}),
         ]
         return "\n".join(lines) + "\n"
 

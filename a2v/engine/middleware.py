@@ -7,14 +7,14 @@ Checks, in this order; the first that fails is the response:
 2. ``Origin`` is absent or the engine's own, and ``Sec-Fetch-Site`` does not say cross-site (else 403).
 3. The token (else 401), unless the route is public, or is the page and the request comes from this machine. The page may send
    anything but a GET only with its own ``Origin`` (else 403).
-4. The rate limit (else 429) and the quota (else 403), unless the route is public, is the page, or does not count.
+4. The rate limit (else 429) and the quota (else 403), unless the route is public, belongs to the page, or does not count.
 
 Access is denied by default: ``app.py`` lists the public routes, and every other request needs the token, whether or not a
 route exists for it. A request is matched by the routes' own ``matches``, so this module and the router cannot disagree about
 a path, below whatever prefix the application is mounted.
 
 The middleware also logs requests, and turns exceptions into responses: here, outside the router, it knows whether the
-response has begun, and it can remove the token from ``scope`` before an error reporter sees it.
+response has begun, and it can remove the token from ``scope``, which error reporters show.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ access_logger: logging.Logger = logging.getLogger("a2v.engine.access")
 NOT_JSON = b'{"code": 1009, "message": "too many requests",}'
 """The hosted service's response to too many requests; the trailing comma makes it invalid JSON."""
 BUSY_SECONDS = 10
-"""The ``Retry-After`` of responses that refuse a video for the moment."""
+"""The ``Retry-After`` of temporary rejections, in seconds."""
 _HOST = re.compile(r"(?:\[(?P<ipv6>[0-9A-Fa-f:.]+)\]|(?P<name>[A-Za-z0-9._-]+))(?::[0-9]{1,5})?")
 _FORWARDED = ("forwarded", "via", "x-", "cf-", "true-client-ip", "fastly-")
 """Prefixes of the headers that proxies add. A request with one may come from anywhere, whatever its Host says. Browsers
@@ -69,13 +69,13 @@ def error_response(
 
 
 def busy_response(reason: str) -> JSONResponse:
-    """Return the refusal of a ``video.generate``: a 429, which means that nothing was submitted. A 5xx would leave that open."""
+    """Return the response that rejects a submission: a 429 tells the client that nothing was submitted, which a 5xx would leave open."""
     headers = {"Retry-After": str(BUSY_SECONDS), "X-Ratelimit-Reset": str(int(time.time()) + BUSY_SECONDS)}
     return error_response(429, f"{reason}; try again later", code=wire.TOO_MANY_REQUESTS, headers=headers)
 
 
 def unavailable_response(reason: str) -> JSONResponse:
-    """Return the response to a GET while the machine has run out of something."""
+    """Return the response to a GET while the machine has run out of a resource."""
     return error_response(503, reason, headers={"Retry-After": str(BUSY_SECONDS)})
 
 
@@ -92,7 +92,7 @@ class _Access(Enum):
     """Everyone on this machine; others with the token as password."""
     TOKEN = auto()
     UNCOUNTED = auto()
-    """The same, without the limit on requests and the quota."""
+    """As ``TOKEN``, but requests do not count towards the rate limit and the quota."""
 
 
 class AccessMiddleware:
@@ -125,16 +125,16 @@ class AccessMiddleware:
         self._limiter = RequestLimiter(settings.request_limit, now) if settings.request_limit else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Refuse a request, or pass it to the application."""
+        """Reject a request, or pass it to the application."""
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
         elif scope["type"] == "http":
-            await self._answer(scope, receive, send)
+            await self._handle(scope, receive, send)
         else:
             # The engine has no WebSockets.
             await send({"type": "websocket.close", "code": 1008})
 
-    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         status, start = 0, time.perf_counter()
         token, access = _take_token(scope), self._access(scope)
 
@@ -185,16 +185,16 @@ class AccessMiddleware:
             headers.update(self._limiter.headers())
 
     def _refusal(self, scope: Scope, access: _Access, token: Secret) -> Response | None:
-        """Return the response to a request that is refused; ``None`` if it is allowed."""
+        """Return the response that rejects a request; ``None`` if the request is allowed."""
         headers = Headers(scope=scope)
-        refusal = self._check_addressee(scope, headers)
+        refusal = self._check_target(scope, headers)
         if refusal or access is _Access.PUBLIC:
             return refusal
         return self._check_sender(scope, headers, access, token) or (
             self._check_limits(scope) if access is _Access.TOKEN else None
         )
 
-    def _check_addressee(self, scope: Scope, headers: Headers) -> Response | None:
+    def _check_target(self, scope: Scope, headers: Headers) -> Response | None:
         host = headers.get("host", "")
         if not self._is_own_name(_host_name(host)):
             return error_response(
@@ -213,7 +213,7 @@ class AccessMiddleware:
         if _is_cross_site(headers, is_page=is_page):
             return error_response(403, "web pages of other sites may not use this engine")
         if (is_page and self._is_on_this_machine(scope, headers)) or self._is_authorised(token, is_page=is_page):
-            # Browsers send an Origin with every such request. It is the engine's own, or the request was refused before.
+            # Browsers send an Origin with every such request, and `_check_target` rejected all but the engine's own.
             if is_page and scope["method"] not in ("GET", "HEAD") and "origin" not in headers:
                 return error_response(403, "only the engine's page may send this request")
             return None

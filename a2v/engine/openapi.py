@@ -163,8 +163,8 @@ _ERRORS = {
     413: "The body is longer than 1 MiB, or 100 MiB for an upload.",
     415: "The body is not JSON.",
     421: "`Host` is not a name of this engine.",
-    429: "Too many requests, the queue is full, or the machine has run out of something. `code` is 1009, and nothing was submitted.",
-    503: "The machine has run out of something, such as disk space; `message` says of what.",
+    429: "Too many requests, the queue is full, or the machine has run out of a resource. `code` is 1009, and nothing was submitted.",
+    503: "The machine has run out of a resource, such as disk space; `message` says which.",
     507: "The space for uploads is full.",
 }
 

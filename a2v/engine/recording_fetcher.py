@@ -98,7 +98,7 @@ async def fetch_recording(audio_url: str, destination: Path, settings: Settings)
     Raises:
         FetchError: The recording is not allowed, not there, too big (100 MiB), or too slow (more than 2 minutes, or less
             than 4 KiB in 30 s).
-        ResourceExhaustedError: The machine has run out of something.
+        ResourceExhaustedError: The machine has run out of a resource.
         OSError: Likewise, or the destination cannot be written.
     """
     check_audio_url(audio_url)

@@ -17,7 +17,7 @@ Invariants that make a kill at any point safe:
 * A fetched recording is kept until its task ends, so a restart needs no ``audio_url`` that may have expired.
 * Scratch files are in a folder with a new name at each start, because a render orphaned by a kill may still be writing.
 
-An error fails its task unless ``exhaustion_reason`` or a probe says that the machine has run out of something. Then the
+An error fails its task unless ``exhaustion_reason`` or a probe says that the machine has run out of a resource. Then the
 task is requeued and waits for the ``ResourceMonitor``. Steps after a successful render are retried instead of repeating the
 render (``_retry_while_exhausted``).
 """
@@ -84,7 +84,7 @@ MAX_ATTEMPTS = 2
 SWEEP_SECONDS = 60.0
 """The interval at which expired videos are deleted."""
 MAX_REQUEUES = 10
-"""How many attempts of a task may run out of something although a probe finds no exhaustion. Then it fails: it needs too much."""
+"""How many attempts of a task may run out of a resource although a probe finds no exhaustion. Then it fails: it needs too much."""
 _DAY = 86_400.0
 _MAX_MESSAGE = 300
 _PROBE_BYTES = 1024 * 1024
@@ -111,7 +111,7 @@ class RenderQueue:
         renderer: The renderer.
 
     Attributes:
-        resources: Whether the machine has run out of something.
+        resources: Whether the machine has run out of a resource.
         uploads: The recordings that clients have uploaded.
         metrics: The numbers and durations of renders.
         folder: The data folder.
@@ -186,7 +186,7 @@ class RenderQueue:
             recording: The name of its recording, for people.
 
         Raises:
-            BusyError: The queue is full, or the machine has run out of something. Nothing was submitted.
+            BusyError: The queue is full, or the machine has run out of a resource. Nothing was submitted.
         """
         if self.resources.exhausted is not None:
             raise BusyError(self.resources.exhausted)
@@ -299,7 +299,7 @@ class RenderQueue:
         reason = exhaustion_reason(error)
         if reason is None and not isinstance(error, RenderCrashedError):
             return
-        # A child process that crashed may have run out of something without being able to report it.
+        # A child process that crashed may have run out of a resource without being able to report it.
         probed_reason = await self.resources.check()
         if reason and reason.startswith(OUT_OF_MEMORY):
             # The probe does not allocate memory, which would make things worse, so trust the error.

@@ -86,7 +86,7 @@ class RenderRequest:
 
 Renderer = Callable[[RenderRequest], Awaitable[str | None]]
 """Returns when the requested files are complete, with a warning about the video, or ``None``. Raises ``RenderError`` if the request can never be rendered,
-``RenderCrashedError`` if a retry may help, and ``ResourceExhaustedError`` if the machine has run out of something."""
+``RenderCrashedError`` if a retry may help, and ``ResourceExhaustedError`` if the machine has run out of a resource."""
 
 
 async def render_in_child(request: RenderRequest) -> str | None:
@@ -232,7 +232,7 @@ def _read_result(status: int, output: bytes, errors: str) -> str | None:
 
 def _crashed(status: int, errors: str) -> RenderCrashedError:
     error = RenderCrashedError("the renderer crashed")
-    # For ``log_crash``, which is not called if the machine turns out to have run out of something.
+    # For ``log_crash``, which is not called if the machine turns out to have run out of a resource.
     error.add_note(f"status {status}: {errors}")
     return error
 

@@ -3,7 +3,7 @@
 Usage: ``python -m a2v.engine.worker AUDIO_FILE SUBJECT_ID DESTINATION [--mask MASK_FILE] …``. ``SUBJECT_ID`` is a ``pose_id``, or
 a ``model_id`` for the default pose of a character, and ``--character`` has a character that is not built in. The process prints
 one line of JSON and exits with 0: ``{"ok": true}``, with a ``"warning"`` if there is one; ``{"ok": false, "message": "…"}`` if the request cannot be rendered; or
-``{"ok": false, "exhausted": "…"}`` if the machine has run out of something. Any other end is a crash, and says nothing about
+``{"ok": false, "exhausted": "…"}`` if the machine has run out of a resource. Any other end is a crash, and says nothing about
 the request.
 
 Decoding untrusted media is the riskiest thing that the engine does. So before it reads the recording, this process limits its

@@ -189,7 +189,9 @@ async def test_a_page_that_waits_does_not_delay_the_end_of_the_engine(quick_rend
 async def test_the_page_makes_videos_of_uploads_only(visitor, audio_url):
     reply = await visitor.post("/page/videos", json={"model_id": "eva_a0008", "audio_url": audio_url})
     assert reply.status_code == (404 if audio_url.startswith("upload") else 400)
-    assert ("upload the recording again" if reply.status_code == 404 else "uploads only") in reply.json()["message"]
+    assert (
+        "upload the recording again" if reply.status_code == 404 else "only make videos of uploads"
+    ) in reply.json()["message"]
     assert (await visitor.get("/page/videos")).json()["data"]["cards"] == []
 
 

@@ -168,7 +168,7 @@ async def read_files(files: list[Path]) -> Character:
         CharacterError: It is invalid.
         OSError: It cannot be read.
         RenderCrashedError: The process that examines a portrait crashed.
-        ResourceExhaustedError: The machine has run out of something.
+        ResourceExhaustedError: The machine has run out of a resource.
     """
     pictures = [path for path in files if path.suffix.lower() in PICTURE_SUFFIXES]
     tables = [path for path in files if path.suffix.lower() == ".toml"]

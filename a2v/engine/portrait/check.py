@@ -46,7 +46,7 @@ async def examine(portrait: PortraitSpec) -> PortraitSpec:
     Raises:
         PortraitError: It cannot be used; the message says why and what to do.
         RenderCrashedError: The child ended without a result.
-        ResourceExhaustedError: The machine has run out of something.
+        ResourceExhaustedError: The machine has run out of a resource.
         OSError: The files for the child cannot be written.
     """
     content = dump_portrait(portrait)
