@@ -48,7 +48,7 @@ MAX_SECONDS = 120.0
 MAX_REDIRECTS = 5
 PROGRESS_SECONDS = 30.0
 MIN_PROGRESS_BYTES = 4 * 1024
-"""A server that sends less than this in ``PROGRESS_SECONDS`` is given up."""
+"""The minimum that a server must send in ``PROGRESS_SECONDS``."""
 _HOST = r"[Hh][Tt][Tt][Pp][Ss]?://[A-Za-z0-9._\-]+(:(0|[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]))?"
 HTTP_URL = _HOST + r"([/?#][\x21-\x7e]*)?"
 """The documented form of an ``audio_url``. ``check_audio_url`` also accepts unencoded non-ASCII characters in the path, and
@@ -57,7 +57,7 @@ UPLOAD_URL = r"upload://[0-9a-f]{64}"
 _NAMED_URL = _HOST + r"([/?#][^\x00-\x20\x7f]*)?"
 _IPV6_URL = r"[Hh][Tt][Tt][Pp][Ss]?://\[[0-9A-Fa-f:.]+\](:[0-9]{1,5})?([/?#][^\x00-\x20\x7f]*)?"
 
-# Global according to `is_global`, and yet no host: protocol assignments, the 6to4 relay, Azure's platform service.
+# `is_global` is true for these, but they are not public hosts: protocol assignments, the 6to4 relay, Azure's platform service.
 _NOT_PUBLIC_V4 = [ip_network(text) for text in ("192.0.0.0/24", "192.88.99.0/24", "168.63.129.16/32")]
 # The IPv6 range assigned to hosts, without tunnels (Teredo, 6to4), which lead to unchecked IPv4 addresses.
 _PUBLIC_V6 = ip_network("2000::/3")
@@ -96,8 +96,8 @@ async def fetch_recording(audio_url: str, destination: Path, settings: Settings)
         settings: Which folders and networks are allowed.
 
     Raises:
-        FetchError: The recording is not allowed, not there, too big (100 MiB), or too slow (more than 2 minutes, or less
-            than 4 KiB in 30 s).
+        FetchError: The recording does not exist, is not allowed, is larger than 100 MiB, or its server is too slow (more
+            than 2 minutes in total, or less than 4 KiB in 30 s).
         ResourceExhaustedError: The machine has run out of a resource.
         OSError: Likewise, or the destination cannot be written.
     """
@@ -105,7 +105,7 @@ async def fetch_recording(audio_url: str, destination: Path, settings: Settings)
     try:
         with anyio.fail_after(MAX_SECONDS):
             if urlsplit(audio_url).scheme.lower() == "file":
-                await anyio.to_thread.run_sync(_copy, audio_url, destination, settings.allow_files)
+                await anyio.to_thread.run_sync(_copy_file, audio_url, destination, settings.allow_files)
             else:
                 await _download(audio_url, destination, allow_private=settings.allow_private_urls)
     except TimeoutError:
@@ -115,20 +115,20 @@ async def fetch_recording(audio_url: str, destination: Path, settings: Settings)
 # -- file:// ----------------------------------------------------------------------------------------------------------
 
 
-def _copy(audio_url: str, destination: Path, allowed: tuple[Path, ...]) -> None:
+def _copy_file(audio_url: str, destination: Path, allowed: tuple[Path, ...]) -> None:
     parts = urlsplit(audio_url)
     if parts.netloc not in ("", "localhost"):
         raise FetchError(": a file:// URL must name a file on the engine's machine (file:///…)")
     with _translated_errors():
         source = _open_allowed(Path(url2pathname(parts.path)), allowed)
-    with source, _create(destination) as target:
+    with source, _create_file(destination) as target:
         while block := _read_block(source):
             target.write(block)
             _check_size(target.tell())
 
 
 def _open_allowed(path: Path, allowed: tuple[Path, ...]) -> BinaryIO:
-    """Open a file in an allowed folder, safe against folders being replaced by links at the same time."""
+    """Open a file in an allowed folder, even if someone replaces a folder by a link at the same time."""
     path = path.resolve()
     folders = [folder.resolve() for folder in allowed]
     inside = next((folder for folder in folders if path.is_relative_to(folder)), None)
@@ -164,7 +164,7 @@ def _read_block(source: BinaryIO) -> bytes:
         return source.read(1024 * 1024)
 
 
-def _create(destination: Path) -> BinaryIO:
+def _create_file(destination: Path) -> BinaryIO:
     return os.fdopen(
         os.open(destination, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0), 0o600), "wb"
     )
@@ -196,47 +196,47 @@ def _check_size(size: int) -> None:
 
 async def _download(audio_url: str, destination: Path, *, allow_private: bool) -> None:
     try:
-        context = await anyio.to_thread.run_sync(_tls)
+        context = await anyio.to_thread.run_sync(_tls_context)
         # A bare transport, because httpx's client logs URLs, which may be signed.
         async with httpx.AsyncHTTPTransport(verify=context, trust_env=False) as transport:
             url = httpx.URL(audio_url)
             for _ in range(MAX_REDIRECTS + 1):
-                location = await _request(transport, url, destination, allow_private=allow_private)
+                location = await _send(transport, url, destination, allow_private=allow_private)
                 if location is None:
                     return
                 url = location
     except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-        raise _translate(error) from None
+        raise _fetch_error(error) from None
     raise FetchError(f" was redirected more than {MAX_REDIRECTS} times")
 
 
-def _translate(error: Exception) -> FetchError | ResourceExhaustedError:
+def _fetch_error(error: Exception) -> FetchError | ResourceExhaustedError:
     if reason := exhaustion_reason(error):
         return ResourceExhaustedError(reason)
     if isinstance(error, httpx.TimeoutException):
         return FetchError(": its server does not respond")
     if isinstance(error, httpx.HTTPError):
         return FetchError(f" could not be fetched: {str(error) or 'the connection failed'}")
-    # Some malformed redirects raise ValueError from urlsplit or idna.
+    # urlsplit and idna raise ValueError for some malformed redirects.
     return FetchError(" redirects to something that is not a URL")
 
 
 _HEADERS = {"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": "a2v-engine"}
 _TIMEOUT = httpx.Timeout(30, connect=10)
 _WEB_PORTS = (80, 443)
-"""The only ports below 1024 that are allowed: a crafted HTTP request could pass for the protocol of a mail server or the like."""
+"""The only allowed ports below 1024: services such as mail servers could take a crafted HTTP request for their own protocol."""
 
 
 @cache
-def _tls() -> ssl.SSLContext:
+def _tls_context() -> ssl.SSLContext:
     """Load the trusted certificates once: that takes tens of milliseconds."""
     return httpx.create_ssl_context()
 
 
-async def _request(
+async def _send(
     transport: httpx.AsyncHTTPTransport, url: httpx.URL, destination: Path, *, allow_private: bool
 ) -> httpx.URL | None:
-    """Send one request; save the body of the response, or return the URL of the redirect."""
+    """Send one request; save the response's body, or return the target of a redirect."""
     if url.scheme not in ("http", "https") or not url.host:
         raise FetchError(" redirects to something that is not http(s)")
     _check_port(url.port, allow_private=allow_private)
@@ -282,7 +282,7 @@ async def _save(response: httpx.Response, destination: Path) -> None:
     if response.headers.get("content-encoding", "identity") != "identity":
         raise FetchError(" could not be fetched: its server sent it compressed although identity was requested")
     size, milestone = 0, MIN_PROGRESS_BYTES
-    async with anyio.wrap_file(await anyio.to_thread.run_sync(_create, destination)) as file:
+    async with anyio.wrap_file(await anyio.to_thread.run_sync(_create_file, destination)) as file:
         # Breaking out of the loop would leave httpx's generators to the garbage collector, while cancelling a read unwinds
         # them. So the loop ends by cancellation only, and only reads can be cancelled.
         with anyio.move_on_after(PROGRESS_SECONDS) as reading:
@@ -328,7 +328,7 @@ def _check_descriptors() -> None:
 
 
 def is_public(address: str) -> bool:
-    """Whether an address belongs to a host on the public internet. An embedded IPv4 address decides for an IPv6 address."""
+    """Whether an address belongs to a host on the public internet. For an IPv6 address that embeds an IPv4 address, the latter counts."""
     ip = ip_address(address)
     if isinstance(ip, IPv4Address):
         return ip.is_global and not ip.is_multicast and not any(ip in network for network in _NOT_PUBLIC_V4)

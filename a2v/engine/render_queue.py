@@ -84,15 +84,15 @@ MAX_ATTEMPTS = 2
 SWEEP_SECONDS = 60.0
 """The interval at which expired videos are deleted."""
 MAX_REQUEUES = 10
-"""How many attempts of a task may run out of a resource although a probe finds no exhaustion. Then it fails: it needs too much."""
-_DAY = 86_400.0
-_MAX_MESSAGE = 300
+"""How many attempts of a task may run out of a resource while a probe finds all available. Then the task fails: it needs too much."""
+_DAY_SECONDS = 86_400.0
+_MAX_MESSAGE = 300  # characters
 _PROBE_BYTES = 1024 * 1024
 _PROBE_DESCRIPTORS = 16
 
 
 class BusyError(Exception):
-    """No video is accepted at the moment; the message says why. Nothing was submitted."""
+    """The queue accepts no videos at the moment; the message says why. Nothing was submitted."""
 
 
 class QueueFullError(BusyError):
@@ -183,7 +183,7 @@ class RenderQueue:
         Args:
             job: The job.
             character: The character, as ``portable`` returns it.
-            recording: The name of its recording, for people.
+            recording: The name of its recording, to display.
 
         Raises:
             BusyError: The queue is full, or the machine has run out of a resource. Nothing was submitted.
@@ -208,11 +208,11 @@ class RenderQueue:
         return self._videos / f"{video_id}.{container}"
 
     def captions_path(self, video_id: str) -> Path:
-        """Return the path of the file with its captions, which exists if one was requested."""
+        """Return the path of a video's file of captions, which exists if it was requested."""
         return self._videos / f"{video_id}.{CAPTIONS}"
 
     def mask_path(self, video_id: str) -> Path:
-        """Return the path of its mask, which exists if one was requested."""
+        """Return the path of a video's mask, which exists if it was requested."""
         return self._videos / f"{video_id}.mask.mp4"
 
     # -- one task -----------------------------------------------------------------------------------------------------
@@ -235,7 +235,11 @@ class RenderQueue:
         await self._finish(task, status, message)
 
     async def _attempt(self, task: Task) -> tuple[VideoStatus, str | None]:
-        """Make the video; return how that ended, and the reason of a failure, or a warning about the video."""
+        """Make the video; return its final status, and the reason for a failure or a warning about the video.
+
+        Raises:
+            _Requeue: The machine ran out of a resource.
+        """
         try:
             async with self._fetch_slots:
                 await self.resources.wait_until_available()
@@ -257,11 +261,11 @@ class RenderQueue:
         failed = status is VideoStatus.FAILED
         if not failed:
             self.metrics.video_seconds.observe(max(0.0, time.time() - task.created))
-        parts = [message] if failed else ["finished", message]
-        _log_task(task, ": ".join(part for part in parts if part), logging.WARNING if message else logging.INFO)
+        texts = [message] if failed else ["finished", message]
+        _log_task(task, ": ".join(text for text in texts if text), logging.WARNING if message else logging.INFO)
         with suppress(OSError):  # the next start of the engine deletes it otherwise
-            self._recording(task).unlink(missing_ok=True)
-            self._picture(task).unlink(missing_ok=True)
+            self._recording_path(task).unlink(missing_ok=True)
+            self._picture_path(task).unlink(missing_ok=True)
         if not failed:
             self.resources.reset_backoff()
 
@@ -277,7 +281,7 @@ class RenderQueue:
                 await self.resources.wait_until_available()
                 self._store.set_status(task.video_id, VideoStatus.IN_PROGRESS)
                 _log_task(task, "rendering")
-                warning = await self._render(task, await self._request(task, files, picture))
+                warning = await self._render(task, await self._make_request(task, files, picture))
             await self._publish(task, files)
         except anyio.get_cancelled_exc_class():
             with suppress(sqlite3.Error):
@@ -309,7 +313,7 @@ class RenderQueue:
 
     async def _fetch(self, task: Task, part: Path) -> None:
         """Fetch the recording, unless an earlier attempt or an earlier run of the engine did."""
-        recording = self._recording(task)
+        recording = self._recording_path(task)
         if not recording.is_file():
             if task.audio_url.startswith(UPLOAD):
                 await anyio.to_thread.run_sync(self.uploads.fetch, task.audio_url, part)
@@ -318,11 +322,11 @@ class RenderQueue:
             await anyio.to_thread.run_sync(move_durably, part, recording)
 
     async def _fetch_picture(self, task: Task, part: Path) -> Path | None:
-        """Fetch the picture of the background likewise, if there is one; return its path."""
+        """Fetch the picture of the background likewise, if the task has one; return its path."""
         url = self._options(task).background_url
         if url is None:
             return None
-        picture = self._picture(task)
+        picture = self._picture_path(task)
         if not picture.is_file():
             try:
                 await fetch_recording(url, part, self._settings)
@@ -338,27 +342,27 @@ class RenderQueue:
             # The settings may have changed, or the task is of another version.
             raise RenderError(str(error)) from None
 
-    def _picture(self, task: Task) -> Path:
+    def _picture_path(self, task: Task) -> Path:
         return self._recordings / f"{task.video_id}.picture"
 
-    def _recording(self, task: Task) -> Path:
+    def _recording_path(self, task: Task) -> Path:
         return self._recordings / task.video_id
 
-    async def _request(self, task: Task, files: _ScratchFiles, picture: Path | None) -> RenderRequest:
+    async def _make_request(self, task: Task, files: _ScratchFiles, picture: Path | None) -> RenderRequest:
         settings, options = self._settings, self._options(task)
         if files.character:
-            await anyio.to_thread.run_sync(files.character.write_bytes, self._character(task))
+            await anyio.to_thread.run_sync(files.character.write_bytes, self._stored_character(task))
         captions = files.folder / "captions" if options.captions else None
         if captions:
             content = Captions(
                 ways=options.captions,
                 cues=options.cues,
-                words=self._words(task, options),
+                words=self._speech_words(task, options),
                 transcript=options.transcript,
             ).dump()
             await anyio.to_thread.run_sync(captions.write_bytes, content)
         return RenderRequest(
-            audio=self._recording(task),
+            audio=self._recording_path(task),
             subject_id=task.subject_id,
             destination=files.video,
             character=files.character,
@@ -377,7 +381,7 @@ class RenderQueue:
             max_render_mib=settings.max_render_mib,
         )
 
-    def _words(self, task: Task, options: VideoOptions) -> list[Word]:
+    def _speech_words(self, task: Task, options: VideoOptions) -> list[Word]:
         if options.cues or options.transcript:
             return []
         words = self.speeches.words(task.audio_url)
@@ -385,10 +389,10 @@ class RenderQueue:
             raise RenderError(NO_WORDS)
         return words
 
-    def _character(self, task: Task) -> bytes:
+    def _stored_character(self, task: Task) -> bytes:
         content = self._store.character(task.character or "")
         if content is None:
-            raise RenderError("what the engine stored about this character is damaged")
+            raise RenderError("the engine's copy of this character is damaged")
         return content
 
     async def _render(self, task: Task, request: RenderRequest) -> str | None:
@@ -421,7 +425,7 @@ class RenderQueue:
                 await self._retry_while_exhausted(partial(anyio.to_thread.run_sync, move))
 
     async def _retry_while_exhausted(self, step: Callable[[], Awaitable[None] | None]) -> None:
-        """Repeat a step until the machine can do it; failing would waste the finished work before it."""
+        """Repeat a step until no resource is exhausted; failing would waste the work that is already finished."""
         while True:
             try:
                 result = step()
@@ -439,7 +443,7 @@ class RenderQueue:
     # -- the probe of the resource monitor ----------------------------------------------------------------------------
 
     async def _probe(self) -> None:
-        """Use a little of each resource that a task needs.
+        """Use a little of each resource that a task needs, and delete scratch folders that could not be deleted before.
 
         Raises:
             Exception: A resource is exhausted.
@@ -466,8 +470,8 @@ class RenderQueue:
     # -- retention ----------------------------------------------------------------------------------------------------
 
     async def _sweep(self) -> None:
-        """Delete expired uploads, speeches, and videos, as ``keep_days`` says."""
-        keep_seconds = inf if self._settings.keep_days is None else self._settings.keep_days * _DAY
+        """Delete expired uploads and speeches, and videos that are older than ``keep_days``; never returns."""
+        keep_seconds = inf if self._settings.keep_days is None else self._settings.keep_days * _DAY_SECONDS
         log = LogThrottle()
         while True:
             failures = 0
@@ -496,7 +500,7 @@ class RenderQueue:
 
 
 class _Requeue(Exception):  # noqa: N818  # not an error of the task
-    """The machine ran out of something during an attempt. ``is_confirmed``: a probe found it, so all tasks are affected."""
+    """The machine ran out of a resource during an attempt. ``is_confirmed``: a probe found it too, so all tasks are affected."""
 
     def __init__(self, reason: str, *, is_confirmed: bool) -> None:
         self.reason = reason
@@ -505,7 +509,7 @@ class _Requeue(Exception):  # noqa: N818  # not an error of the task
 
 @frozen
 class _ScratchFiles:
-    """The temporary files of a task."""
+    """The temporary files of a task; a file that the task does not have is ``None``."""
 
     folder: Path
     recording: Path

@@ -1,8 +1,8 @@
 """The speeches of the engine: recordings that its voices have made, kept for a day in the data folder.
 
-A speech is a WAV file with a random name of 128 bits, so that its URL is a secret itself, like that of a video. ``video.generate``
-takes the URL as an ``audio_url``. The engine recognises it by its path and copies the file: it could not fetch a URL of its own,
-because it refuses private addresses, and after a restart its port may be another one.
+A speech is a WAV file with a random name of 128 bits, so its URL is a secret, like the URL of a video. Beside it is a JSON file with its
+words. ``video.generate`` takes the URL as an ``audio_url``. The engine recognises it by its path and copies the file. It could not fetch
+the URL, because it rejects private addresses, and its port may have changed since.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ if TYPE_CHECKING:
 KEEP_SECONDS = 86_400.0
 """How long a speech is kept after its synthesis."""
 NO_WORDS = (
-    "captions: the recording is not a speech of this engine, so the times of its words are not known: add captions_file, the text of a "
-    "SubRip (.srt) or WebVTT (.vtt) file (on the command line: --captions-file), or transcript, what is said in it (--transcript)"
+    "captions: the recording is not a speech of this engine, so the times of its words are unknown: add captions_file, the text of a "
+    "SubRip (.srt) or WebVTT (.vtt) file (on the command line: --captions-file), or transcript, the spoken text (--transcript)"
 )
-"""The problem of a job with captions and without their text."""
-_PATH = re.compile(r"/speeches/([0-9a-f]{32})\.wav$")
+"""The error message for captions without words: no ``captions_file``, no ``transcript``, and no speech."""
+_SPEECH_PATH = re.compile(r"/speeches/([0-9a-f]{32})\.wav$")
 
 
 class Speeches:
@@ -73,7 +73,7 @@ class Speeches:
         return speech_id
 
     def words(self, audio_url: str) -> list[Word] | None:
-        """Return the words of the speech that a URL means, with their times; ``None`` if there is no such speech."""
+        """Return the words of the speech at a URL, with their times; ``None`` if there is no such speech."""
         speech_id = speech_id_of(audio_url)
         try:
             content = self._words_path(speech_id).read_text(encoding="utf-8") if speech_id else None
@@ -89,7 +89,7 @@ class Speeches:
         return self._folder / f"{speech_id}.wav"
 
     def copy(self, audio_url: str, destination: Path) -> bool:
-        """Copy the speech that a URL means; return whether there is one.
+        """Copy the speech at a URL; return whether there is one.
 
         Raises:
             OSError: The copy cannot be written.
@@ -107,13 +107,13 @@ class Speeches:
         """Delete the speeches that are older than a day; return how many could not be deleted.
 
         Args:
-            needed: The ``audio_url`` of each unfinished task, whose speeches are kept.
+            needed: The ``audio_url`` of each unfinished task; speeches among them are kept.
         """
-        kept = {speech_id_of(audio_url) for audio_url in needed}
+        needed_ids = {speech_id_of(audio_url) for audio_url in needed}
         failures = 0
         for path in self._folder.iterdir():
             try:
-                if path.stem not in kept and path.stat().st_mtime < time.time() - KEEP_SECONDS:
+                if path.stem not in needed_ids and path.stat().st_mtime < time.time() - KEEP_SECONDS:
                     path.unlink(missing_ok=True)
             except OSError:
                 failures += 1
@@ -121,8 +121,8 @@ class Speeches:
 
 
 def speech_id_of(audio_url: str) -> str | None:
-    """Return the id in the URL of a speech, on whatever host and port; ``None`` if it is not one."""
-    found = _PATH.search(urlsplit(audio_url).path)
+    """Return the id in the URL of a speech, on any host and port; ``None`` if it is not such a URL."""
+    found = _SPEECH_PATH.search(urlsplit(audio_url).path)
     return found[1] if found else None
 
 

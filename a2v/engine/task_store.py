@@ -12,7 +12,7 @@ a restart are all queries. The render queue is the only writer of statuses, and 
   put back with ``requeue`` and does not count.
 * A task keeps its character (``add``), so a character that is changed or deleted meanwhile does not affect it. Equal ones are
   stored once, and deleted with the last task that needs them.
-* Two further tables have the uploads, whose files ``Uploads`` owns, and the number of requests that count against the quota.
+* Two more tables hold the uploads, whose files ``Uploads`` owns, and the number of requests that count against the quota.
 * Files can be damaged. A row with impossible values becomes a failed task instead of an error of every listing, and a row
   whose ``video_id`` is not 32 hexadecimal digits is ignored, because the ``video_id`` becomes part of paths.
 """
@@ -88,7 +88,7 @@ _COLUMNS = "video_id, who, with_mask, audio_url, status, message, created, chara
 _STATUSES = set(VideoStatus) - {VideoStatus.UNKNOWN}
 _YEAR_9999 = 253_370_764_800.0
 MAX_INTERRUPTIONS = 10
-"""How many deaths of the engine a task may survive; at this number it is failed, because it may be the cause."""
+"""A task fails when the engine has died this many times while rendering it, because the task may be the cause."""
 
 
 @frozen
@@ -104,7 +104,7 @@ class Task:
         message: The reason of a failure, or a warning about the finished video.
         created: The time of the submission, in seconds since 1970.
         character: The key of the character; ``None`` for a built-in one.
-        recording: The name of the recording, for people; empty if it has none.
+        recording: The name of the recording, to display; empty if it has none.
         options: The options of the job; not in the ``repr``, because a URL in them may be signed.
     """
 
@@ -126,7 +126,7 @@ class Upload:
 
     Attributes:
         sha256: The hash of its content, in hexadecimal.
-        name: Its name, for people.
+        name: Its name, to display.
         size: Its size in bytes.
         expires: The time of its deletion, in seconds since 1970.
     """
@@ -161,7 +161,7 @@ class TaskStore:
             stack.pop_all()
 
     def _open(self) -> None:
-        # Damaged text is decoded to something instead of raising an error.
+        # Damaged text is decoded with replacement characters instead of raising an error.
         self._db.text_factory = partial(str, encoding="utf-8", errors="replace")
         # Locked until the process ends, however it ends.
         self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
@@ -191,7 +191,7 @@ class TaskStore:
         ((verdict,),) = self._db.execute("PRAGMA integrity_check(1)" if full else "PRAGMA quick_check(1)")
         if verdict != "ok":
             raise sqlite3.DatabaseError(str(verdict))
-        self._select("LIMIT ?", 1)
+        self._select_tasks("LIMIT ?", 1)
         if self._db.execute("UPDATE spending SET calls = calls").rowcount != 1:
             raise sqlite3.DatabaseError("the count of requests is missing")
 
@@ -205,7 +205,7 @@ class TaskStore:
 
     @property
     def changes(self) -> int:
-        """The number of rows that this process has changed, which differs after each change."""
+        """The number of rows that this process has changed: if it is unchanged, nothing has changed."""
         return self._db.total_changes
 
     def pending(self) -> list[str]:
@@ -219,7 +219,7 @@ class TaskStore:
         Args:
             job: The job.
             character: The character that the task keeps; ``None`` if it is a built-in one.
-            recording: The name of its recording, for people.
+            recording: The name of its recording, to display.
         """
         subject_id, status = job.pose_id or str(job.model_id), VideoStatus.PENDING
         key = None if character is None else hashlib.sha256(character).hexdigest()
@@ -281,11 +281,11 @@ class TaskStore:
 
     def get(self, video_id: str) -> Task | None:
         """Return a task; ``None`` if it does not exist."""
-        return next(iter(self._select("WHERE video_id = ?", video_id)), None)
+        return next(iter(self._select_tasks("WHERE video_id = ?", video_id)), None)
 
     def newest(self, limit: int) -> list[Task]:
         """Return the most recently submitted tasks, newest first."""
-        return self._select("ORDER BY number DESC LIMIT ?", limit)
+        return self._select_tasks("ORDER BY number DESC LIMIT ?", limit)
 
     def pending_count(self) -> int:
         """Return the number of pending tasks."""
@@ -309,7 +309,7 @@ class TaskStore:
         self._db.execute(
             "UPDATE tasks SET status = 'pending', interruptions = interruptions + 1 WHERE status = 'in_progressing'"
         )
-        tasks = self._select("WHERE status = ? ORDER BY number", VideoStatus.PENDING.value)
+        tasks = self._select_tasks("WHERE status = ? ORDER BY number", VideoStatus.PENDING.value)
         for task in tasks:
             if task.status is VideoStatus.FAILED:
                 self.set_status(task.video_id, VideoStatus.FAILED, task.message)
@@ -357,11 +357,11 @@ class TaskStore:
         self._db.execute(
             "UPDATE uploads SET expires = ?, name = coalesce(?, name) WHERE sha256 = ?", (until, name, sha256)
         )
-        return next((upload for upload in self._uploads("WHERE sha256 = ?", sha256)), None)
+        return next(iter(self._select_uploads("WHERE sha256 = ?", sha256)), None)
 
     def uploads(self) -> list[Upload]:
         """Return all uploads."""
-        return self._uploads("WHERE ?", 1)
+        return self._select_uploads("WHERE ?", 1)
 
     def uploads_size(self) -> int:
         """Return the size of all uploads in bytes."""
@@ -374,14 +374,14 @@ class TaskStore:
             "WHERE expires < ? AND NOT EXISTS (SELECT 1 FROM tasks WHERE status IN ('pending', 'in_progressing') "
             "AND audio_url = 'upload://' || sha256)"
         )
-        return [upload.sha256 for upload in self._uploads(unused, now)]
+        return [upload.sha256 for upload in self._select_uploads(unused, now)]
 
     def delete_upload(self, sha256: str) -> None:
         """Delete an upload."""
         self._db.execute("DELETE FROM uploads WHERE sha256 = ?", (sha256,))
 
-    def _uploads(self, rest: str, value: str | float) -> list[Upload]:
-        rows = self._db.execute(f"SELECT sha256, name, size, expires FROM uploads {rest}", (value,))  # noqa: S608  # constant
+    def _select_uploads(self, clause: str, value: str | float) -> list[Upload]:
+        rows = self._db.execute(f"SELECT sha256, name, size, expires FROM uploads {clause}", (value,))  # noqa: S608  # constant
         # The hash becomes part of a path.
         return [
             Upload(sha256, str(name), int(size), float(expires))
@@ -389,17 +389,17 @@ class TaskStore:
             if isinstance(sha256, str) and re.fullmatch("[0-9a-f]{64}", sha256)
         ]
 
-    def _select(self, rest: str, value: str | int) -> list[Task]:
-        rows = self._db.execute(f"SELECT {_COLUMNS} FROM tasks {rest}", (value,))  # noqa: S608  # constant
-        return [_read(*row) for row in rows if _is_video_id(row[0])]
+    def _select_tasks(self, clause: str, value: str | int) -> list[Task]:
+        rows = self._db.execute(f"SELECT {_COLUMNS} FROM tasks {clause}", (value,))  # noqa: S608  # constant
+        return [_task_of_row(*row) for row in rows if _is_video_id(row[0])]
 
 
 def _is_video_id(video_id: object) -> bool:
-    """Whether ``add`` may have created it."""
+    """Whether a value has the form of the ids that ``TaskStore.add`` creates."""
     return isinstance(video_id, str) and re.fullmatch("[0-9a-f]{32}", video_id) is not None
 
 
-def _read(  # noqa: PLR0917  # the columns
+def _task_of_row(  # noqa: PLR0917  # the columns
     video_id: str,
     subject_id: object,
     with_mask: object,
@@ -412,27 +412,27 @@ def _read(  # noqa: PLR0917  # the columns
     options: object,
 ) -> Task:
     """Return the task of a row; a failed one if the row is damaged."""
-    known = VideoStatus(status) if isinstance(status, str) and status in _STATUSES else VideoStatus.UNKNOWN
-    submitted = created if isinstance(created, float) and 0 <= created < _YEAR_9999 else 0.0
-    read = _read_options(options)
-    is_intact = isinstance(subject_id, str) and isinstance(audio_url, str) and read is not None
-    if not is_intact or known is VideoStatus.UNKNOWN:
-        known, message = VideoStatus.FAILED, "what the engine stored about this video is damaged"
+    valid_status = VideoStatus(status) if isinstance(status, str) and status in _STATUSES else VideoStatus.UNKNOWN
+    valid_created = created if isinstance(created, float) and 0 <= created < _YEAR_9999 else 0.0
+    valid_options = _parse_options(options)
+    is_intact = isinstance(subject_id, str) and isinstance(audio_url, str) and valid_options is not None
+    if not is_intact or valid_status is VideoStatus.UNKNOWN:
+        valid_status, message = VideoStatus.FAILED, "the engine's record of this video is damaged"
     return Task(
         video_id=video_id,
         subject_id=str(subject_id),
         with_mask=bool(with_mask),
         audio_url=str(audio_url),
-        status=known,
+        status=valid_status,
         message=message if isinstance(message, str) else None,
-        created=submitted,
+        created=valid_created,
         character=None if character is None else str(character),
         recording=recording if isinstance(recording, str) else "",
-        options=read or {},
+        options=valid_options or {},
     )
 
 
-def _read_options(text: object) -> dict[str, Any] | None:
+def _parse_options(text: object) -> dict[str, Any] | None:
     try:
         value = {} if text is None else json.loads(str(text))
     except (ValueError, RecursionError):

@@ -1,14 +1,14 @@
 """Recordings that clients have uploaded, by the SHA-256 of their content.
 
-An upload is a row in the database and a file; a row is added after its file is complete and removed before it, so a row always
-has a file. Files are named after their hash, which makes an upload idempotent: two clients that send the same recording at
-the same time write two temporary files, and the second rename changes nothing.
+An upload is a file and a row in the database. The row is added once the file is complete, and removed before the file, so each row
+has a file. The file is named after its hash, which makes uploads idempotent: two clients that send the same recording at the same time
+write two temporary files, and the second rename changes nothing.
 
-Uploads can be written and used, but not read: no route sends their content. An ``audio_url`` of the form
-``upload://<sha256>`` is valid for this engine only, and the same for the same content, so that a client that continues a batch
+Clients can send uploads and use them in jobs, but not read them: no route sends their content. An ``audio_url`` of the form
+``upload://<sha256>`` is only valid for this engine. It depends on the content alone, so a client that continues a batch
 submits nothing twice.
 
-An upload expires a day after it was last sent or asked for, unless an unfinished task needs it.
+An upload expires a day after it was last sent or looked up, unless an unfinished task needs it.
 """
 
 from __future__ import annotations
@@ -41,13 +41,14 @@ UPLOAD_GONE = (
     "audio_url: there is no such upload, or it was deleted a day after its last use: upload the recording again"
 )
 KEEP_SECONDS = 86_400.0
-_PART = ".part"
-_BLOCK = 1024 * 1024
-_MAX_NAME = 200
+"""How long an upload is kept after its last use."""
+_PART_SUFFIX = ".part"
+_MIB = 1024 * 1024
+_MAX_NAME = 200  # characters
 
 
 class UploadError(Exception):
-    """An upload is refused; the message says what is wrong, and what to do.
+    """The engine rejects an upload; the message says what is wrong and what to do.
 
     Args:
         status: The HTTP status.
@@ -68,7 +69,7 @@ class Uploads:
         max_mib: The space that all uploads may use together, in MiB.
 
     Attributes:
-        limits: What clients may send.
+        limits: The limits of uploads, as the API reports them.
         received: The number of uploads received since the start.
     """
 
@@ -83,7 +84,7 @@ class Uploads:
         self._arriving = 0
 
     def recover(self) -> None:
-        """Prepare the folder, and delete what an interruption left. Call it once, at the start.
+        """Create the folder; delete files without a row, and rows without a file. Call it once, at the start.
 
         Raises:
             OSError: The folder cannot be used.
@@ -107,7 +108,7 @@ class Uploads:
 
         Args:
             sha256: The hash of its content.
-            name: The name that it has from now on; empty: as before.
+            name: Its new name; empty: unchanged.
         """
         return self._store.keep_upload(sha256, time.time() + KEEP_SECONDS, clean_name(name) if name else None)
 
@@ -116,7 +117,7 @@ class Uploads:
 
         Args:
             sha256: The hash that the content must have; ``None``: any.
-            name: The name of the recording, for people.
+            name: The name of the recording, to display.
             size: The announced size in bytes.
             blocks: The content.
 
@@ -126,7 +127,7 @@ class Uploads:
         """
         self._check_size(size)
         self._arriving += size
-        part = self._folder / f"{secrets.token_hex(16)}{_PART}"
+        part = self._folder / f"{secrets.token_hex(16)}{_PART_SUFFIX}"
         try:
             with anyio.fail_after(MAX_SECONDS):
                 digest = await _write(part, size, blocks)
@@ -153,9 +154,9 @@ class Uploads:
         if size > MAX_BYTES:
             raise UploadError(
                 413,
-                f"the recording is longer than {MAX_BYTES // _BLOCK} MiB; send it in a compressed format, such as FLAC",
+                f"the recording is longer than {MAX_BYTES // _MIB} MiB; send it in a compressed format, such as FLAC",
             )
-        if self.used_bytes + size > self._max_mib * _BLOCK:
+        if self.used_bytes + size > self._max_mib * _MIB:
             raise UploadError(
                 507,
                 f"uploads use all of their {self._max_mib} MiB; they are deleted a day after their last use, or raise "
@@ -194,7 +195,7 @@ class Uploads:
 
 
 def clean_name(name: str) -> str:
-    """Return a file's name without its folders, and without characters that could confuse a terminal or a page."""
+    """Return the name in a path, with its unprintable characters replaced by spaces, and shortened to 200 characters."""
     base = re.split(r"[/\\]", name)[-1]
     printable = "".join(character if character.isprintable() else " " for character in base).strip()
     return printable[:_MAX_NAME] or "recording"
@@ -220,7 +221,7 @@ async def _write(part: Path, size: int, blocks: AsyncIterator[bytes]) -> str:
                 if received >= milestone:
                     milestone = received + MIN_PROGRESS_BYTES
                     reading.deadline = anyio.current_time() + PROGRESS_SECONDS
-                if len(pending) >= _BLOCK:
+                if len(pending) >= _MIB:
                     with anyio.CancelScope(shield=True):
                         await anyio.to_thread.run_sync(write, bytes(pending))
                     pending.clear()

@@ -408,7 +408,7 @@ async def test_tls_checks_the_name_not_the_address(target, names, monkeypatch, t
     serving = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     serving.load_cert_chain(certificate, key)
     trusting = ssl.create_default_context(cafile=str(certificate))
-    monkeypatch.setattr(recording_fetcher, "_tls", lambda: trusting)
+    monkeypatch.setattr(recording_fetcher, "_tls_context", lambda: trusting)
     names[0].update({name: ["127.0.0.1"] for name in ("public.example", "other.example")})
     with running(Server("127.0.0.1", serving)) as server:
         await recording_fetcher.fetch_recording(f"https://public.example:{server.port}/ok", target, OPEN)

@@ -201,7 +201,7 @@ async def test_a_bug_in_the_middle_of_a_response_does_not_show_the_token(monkeyp
     "where",
     [
         "a2v.engine.render_queue.fetch_recording",
-        "a2v.engine.recording_fetcher._copy",
+        "a2v.engine.recording_fetcher._copy_file",
         "a2v.engine.render_queue.move_durably",
     ],
 )
