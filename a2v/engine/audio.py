@@ -2,12 +2,12 @@
 
 The stages, each in a module of its own:
 
-* ``formats`` detects the container format by the first bytes, and refuses other files; ``container_headers`` reads what the
-  headers state, and corrects sizes that were unknown when they were written;
-* ``decoding`` decodes the file with FFmpeg, which must not open anything else, and chooses the track;
-* ``mixing`` resamples, and mixes the channels to one or two;
-* ``levels`` measures how much a recording must be turned down for the AAC encoder;
-* this module puts them together.
+* ``formats`` detects the container format by the content, and rejects other files; ``container_headers`` corrects sizes in headers
+  that were unknown when the header was written;
+* ``decoding`` chooses the track and decodes it with FFmpeg, which must not open any other file;
+* ``mixing`` resamples, and mixes the channels down to one or two;
+* ``levels`` measures by how much a recording must be turned down for the AAC encoder;
+* this module combines them.
 
 A recording is decoded twice, because keeping the samples would take hundreds of megabytes: first for the analysis
 (``Recording.pieces``), which also measures the levels, and then for the soundtrack, while the video is written.
@@ -89,7 +89,7 @@ class Recording:
 
     @property
     def stereo(self) -> bool:
-        """Whether the soundtrack has two channels. A recording with sound on one side is mono, to be heard on both."""
+        """Whether the soundtrack has two channels. A recording with sound on one side only becomes mono, so that both sides play it."""
         return self.levels.channels > 1 and self.levels.side is None
 
     def digest(self) -> bytes:
@@ -104,14 +104,14 @@ class Recording:
             AudioError: The recording cannot be used.
             OSError: The file cannot be read.
         """
-        levels, limit, total = LevelMeter(), int(self._max_seconds * RATE), 0
+        levels, max_samples, total = LevelMeter(), int(self._max_seconds * RATE), 0
         for block in self._mix(RATE, 1, levels):
             total += block.shape[1]
-            if total > limit:
+            if total > max_samples:
                 raise self._decoder.too_long()
             yield sanitized(sanitized(block[0]) * np.float32(self._decoder.scale), 1.0)
         if not total:
-            raise AudioError("The recording is empty: it holds no sound at all.")
+            raise AudioError("The recording is empty: it has no sound.")
         if total < MIN_SECONDS * RATE:
             raise AudioError(f"The recording is too short: {total / RATE * 1000:.2g} ms, and the minimum is 10 ms.")
         self._levels = levels
@@ -128,7 +128,7 @@ class Recording:
             position += frame.samples
             yield frame
 
-    def _mix(self, rate: int, rows: int, meter: LevelMeter | None = None) -> Iterator[Samples]:
+    def _mix(self, rate: int, out_channels: int, meter: LevelMeter | None = None) -> Iterator[Samples]:
         """Yield the recording resampled and mixed: for the analysis with a ``meter`` to fill, else for the soundtrack."""
         segment: Segment | None = None
         for frame in self._decoder.frames():
@@ -138,7 +138,7 @@ class Recording:
                 if segment is not None:
                     yield from segment.add(None)
                 side = self.levels.side if meter is None else None
-                segment = Segment(frame, rate, rows, loudspeakers=meter is None, only_side=side)
+                segment = Segment(frame, rate, out_channels, loudspeakers=meter is None, only_side=side)
             yield from segment.add(frame)
         if segment is not None:
             yield from segment.add(None)

@@ -5,17 +5,17 @@ if it is given bytes instead of a path. Therefore FFmpeg never guesses: ``format
 restricted to that format and to a list of decoders, sees nothing but the bytes of the recording (``RecordingFile``), and may
 open no other file.
 
-What is refused, each with an ``AudioError``:
+An ``AudioError`` rejects
 
 * files of other formats (``formats``), encrypted tracks, and tracks without a decoder in the list;
 * more than 16 channels, and sample rates outside 4 to 384 kHz: a small file at 1 Hz would become hours of sound;
 * files whose damaged packets outnumber the frames that can be decoded. Like players, the decoder skips single damaged packets;
-* recordings that are cut off, if the format states their length reliably (``container_headers`` has the formats whose headers
-  need correction first);
-* recordings longer than the limit, by the stated duration before anything is decoded, and otherwise by what was decoded (``audio``);
-* files that keep FFmpeg busy for too long (``DecodeTimeLimit``).
+* recordings that are cut off, if the format states their length reliably (``container_headers`` corrects the headers of some formats
+  first);
+* recordings longer than the limit: by the stated duration, before anything is decoded, or else by the decoded samples (``audio``);
+* files that take FFmpeg too much CPU time (``DecodeTimeLimit``).
 
-Errors that are not about the file, such as one of the disk, are passed on as they are.
+Other errors, such as those of the disk, propagate unchanged.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ _CONVERT = "Convert the file: ffmpeg -i recording.xyz recording.flac"
 # Tags may have any encoding, and are not used. PyAV 19 always accepts them and has no such argument.
 _IGNORE_TAGS: dict[str, Any] = {"metadata_errors": "ignore"} if int(av.__version__.split(".")[0]) < 19 else {}
 
-# Choosing a track: one that is louder than _SPEECH_POWER for _SPEECH_SECONDS has more than hiss.
+# Choosing a track: one whose mean power exceeds _SPEECH_POWER for more than _SPEECH_SECONDS has more than hiss.
 _MAX_PROBED_TRACKS = 16
 _SPEECH_POWER, _SPEECH_SECONDS = 10**-4.5, 0.2
 
@@ -70,8 +70,8 @@ _EXACT_FORMATS = {"flac", "mp4", "aiff", "caf", "au", "w64"}  # which state thei
 _UNKNOWN_DURATION = (1 << 31) - 1  # this and larger values are placeholders of programs that did not know the duration
 _MIN_MP3_BYTE_RATE = 1000  # bytes per second of sound
 
-# CPU seconds that opening and decoding a file may take: a base, more per MiB, and one per minute of decoded sound.
-_BASE_SECONDS, _SECONDS_PER_MIB, _SPEED = 20.0, 1.0, 60.0
+# CPU seconds that opening and decoding a file may take: a base, more per MiB, and one per 60 s of decoded sound.
+_BASE_SECONDS, _SECONDS_PER_MIB, _SOUND_PER_CPU_SECOND = 20.0, 1.0, 60.0
 
 
 class DecodeTimeLimit:
@@ -94,7 +94,7 @@ class DecodeTimeLimit:
 
     def extend(self, seconds: float) -> None:
         """Raise the limit for ``seconds`` of decoded sound."""
-        self._limit += seconds / _SPEED
+        self._limit += seconds / _SOUND_PER_CPU_SECOND
 
     @property
     def exceeded(self) -> bool:
@@ -167,13 +167,13 @@ class Decoder:
         with open_source(self._source) as file:
             self.time_limit.start(file.seek(0, io.SEEK_END))
             first, *others = _recording_files(file)
-            yield from self._decode_one(first)
+            yield from self._decode_recording(first)
             for recording in others:
-                # Anything may follow a recording; players stop there.
+                # What follows may not be a recording at all; players stop there.
                 with suppress(AudioError):
-                    yield from self._decode_one(recording)
+                    yield from self._decode_recording(recording)
 
-    def _decode_one(self, recording: RecordingFile) -> Iterator[av.AudioFrame]:
+    def _decode_recording(self, recording: RecordingFile) -> Iterator[av.AudioFrame]:
         states_duration = container_headers.states_duration(recording.file, recording.format)
         with _open_container(recording) as container:
             track = self._choose_track(container, recording)
@@ -200,9 +200,9 @@ class Decoder:
     def _choose_track(self, container: InputContainer, recording: RecordingFile) -> av.AudioStream:
         """Return the track to decode; the first call chooses it and measures ``scale``.
 
-        FFmpeg's choice may be silent, or hold only hiss: some screen recorders write the sound of programs and that of the
-        microphone to a track each. So the first track with speech is taken, else the first one with any sound. Some
-        programs write floating-point samples in the range of integers, hence ``scale``.
+        FFmpeg's choice may be silent or only hiss: some screen recorders write the sound of programs to one track and the sound of
+        the microphone to another. So the first track that is loud enough for speech is chosen, or else the first one with any
+        sound. Some programs write floating-point samples in the range of integers, hence ``scale``.
         """
         tracks = _usable_tracks(container)
         if self._track is not None:
@@ -228,7 +228,7 @@ class Decoder:
         return chosen
 
     def _is_louder(self, index: int, recording: RecordingFile, power: float, seconds: float) -> bool:
-        """Whether a track is louder than a mean power, for more than ``seconds`` in total."""
+        """Whether frames of more than ``seconds`` in total exceed a mean power."""
         loud = 0.0
         for frame in self._probe(index, recording):
             if sanitized(samples_of(frame)).var(axis=1).max() > power:

@@ -1,15 +1,15 @@
 """Detects the container format of a recording by its content.
 
-FFmpeg's own detection is not used: it also recognises playlists, which make it open other files. Names of files and media types
+FFmpeg's own detection is not used, because it also recognises playlists, which make FFmpeg open other files. File names and media types
 are ignored, because they are often wrong. ``detect_format`` looks, in this order, for
 
-1. a signature at the beginning, behind ID3 tags, or behind zeros (resumed downloads may begin with many);
-2. the signature of a known format that is not supported, to name it in the error together with the way to convert it;
+1. a signature at the beginning, after ID3 tags, or after zeros (resumed downloads may begin with many);
+2. the signature of a known but unsupported format, so that the error can name it and say how to convert it;
 3. MP3 or AAC (ADTS) frames within the first 256 KiB. These formats have no signature, only frame headers, and recordings of
-   radio streams begin anywhere within a frame. Three frames must follow each other at the distances that their headers state;
-4. a signature within the first 256 KiB, behind a form boundary or the header of an HTTP response, for example.
+   radio streams begin anywhere within a frame. So three consecutive frames must have the lengths that their headers state;
+4. a signature within the first 256 KiB, for example after a form boundary or the header of an HTTP response.
 
-Everything else is refused.
+All other files are rejected.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ NAMES = {
     "flac": "FLAC",
     "matroska": "WebM or Matroska",
 }
-"""The supported formats: FFmpeg's names, and those for error messages."""
+"""The supported formats: FFmpeg's names, and the names for error messages."""
 
 SUPPORTED = (
     "WAV (also RF64, BW64 and W64), MP3, AAC, M4A/MP4/MOV/3GP, Ogg (Opus, Vorbis, FLAC or Speex), FLAC, WebM/MKV, "
@@ -46,12 +46,12 @@ SUPPORTED = (
 
 _SCANNED_BYTES = 256 << 10
 _MAX_TAGS = 100
-_BLOCK = 1 << 20
-_FRAMES = 3  # that must follow each other
+_BLOCK_BYTES = 1 << 20
+_CONSECUTIVE_FRAMES = 3
 
 
 class FileFormat(NamedTuple):
-    """A container format by FFmpeg's name, and the offset of its first byte, behind tags and garbage."""
+    """A container format by FFmpeg's name, and the offset of its first byte, after tags and garbage."""
 
     name: str
     start: int
@@ -65,34 +65,34 @@ def detect_format(file: IO[bytes]) -> FileFormat:
     """
     start = _end_of_id3v2(file)
     starts = dict.fromkeys((start, _skip_zeros(file, start), _skip_zeros(file, 0), 0, _end_of_malformed_id3v2(file)))
-    for at in starts:
-        name = _match_signature(read_at(file, at, 16))
+    for offset in starts:
+        name = _match_signature(read_at(file, offset, 16))
         if name:
-            return FileFormat(name, at)
+            return FileFormat(name, offset)
     if not read_at(file, 0, 1):
         raise AudioError("The recording is empty: the file has no bytes.")
     unsupported = _match_unsupported(read_at(file, start, 4096))
     if unsupported is None and start:
         unsupported = _match_unsupported(read_at(file, 0, 4096))
     if unsupported:
-        raise AudioError(_refusal(*unsupported))
-    for at in starts:
-        found = _find_frames(read_at(file, at, _SCANNED_BYTES), at)
+        raise AudioError(_unsupported_message(*unsupported))
+    for offset in starts:
+        found = _find_frames(read_at(file, offset, _SCANNED_BYTES), offset)
         if found:
             return found
-    for at in starts:
+    for offset in starts:
         # The size of an MP4's first box begins with zeros, which were skipped.
-        begin = max(0, at - 3)
+        begin = max(0, offset - 3)
         found = _find_signature(read_at(file, begin, _SCANNED_BYTES), begin)
         if found:
             return found
     what = "a text file, " if _is_text(read_at(file, 0, 4096)) else ""
-    raise AudioError(f"This is {what}not a recording of a known kind. The engine can render {SUPPORTED}.")
+    raise AudioError(f"This is {what}not a supported recording. The engine can render {SUPPORTED}.")
 
 
-def read_at(file: IO[bytes], at: int, size: int) -> bytes:
+def read_at(file: IO[bytes], offset: int, size: int) -> bytes:
     """Read up to ``size`` bytes at an offset."""
-    file.seek(at)
+    file.seek(offset)
     return file.read(size)
 
 
@@ -124,7 +124,7 @@ def _match_signature(head: bytes) -> str | None:
     return next((name for signature, name in _SIGNATURES if head.startswith(signature)), None)
 
 
-# Offset, signature, name, and the usual extension of what FFmpeg can convert.
+# Offset, signature, name, and the usual extension; no extension if FFmpeg cannot convert the format.
 _UNSUPPORTED: tuple[tuple[int, bytes, str, str], ...] = (
     (0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", "a WMA or WMV", "wma"),
     (8, b"AVI ", "an AVI", "avi"),
@@ -200,8 +200,8 @@ _UNSUPPORTED: tuple[tuple[int, bytes, str, str], ...] = (
 
 def _match_unsupported(head: bytes) -> tuple[str, str] | None:
     """Return the name of an unsupported format, and its usual extension if FFmpeg can convert it."""
-    for at, signature, name, extension in _UNSUPPORTED:
-        if head.startswith(signature, at):
+    for offset, signature, name, extension in _UNSUPPORTED:
+        if head.startswith(signature, offset):
             return name, extension
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n")[:512].lower()
     others = (
@@ -216,22 +216,22 @@ def _match_unsupported(head: bytes) -> tuple[str, str] | None:
     return next((found for matches, found in others if matches), None)
 
 
-def _has_sync_bytes(head: bytes, at: int, distance: int) -> bool:
-    """Whether a head has the sync bytes of a transport stream."""
-    return len(head) > at + 2 * distance and all(byte == 0x47 for byte in head[at::distance][:5])
+def _has_sync_bytes(head: bytes, offset: int, distance: int) -> bool:
+    """Whether the first packets of a transport stream begin at an offset, with the distance given."""
+    return len(head) > offset + 2 * distance and all(byte == 0x47 for byte in head[offset::distance][:5])
 
 
 def _is_latm(head: bytes) -> bool:
-    for _ in range(_FRAMES):
+    for _ in range(_CONSECUTIVE_FRAMES):
         if len(head) < 3 or head[0] != 0x56 or head[1] & 0xE0 != 0xE0:
             return False
         head = head[3 + ((head[1] & 0x1F) << 8 | head[2]) :]
     return True
 
 
-def _refusal(name: str, extension: str) -> str:
+def _unsupported_message(name: str, extension: str) -> str:
     advice = f" Convert it: ffmpeg -i recording.{extension} recording.flac (" if extension else " ("
-    return f"This is {name} file, not a recording of a known kind.{advice}The engine can render {SUPPORTED}.)"
+    return f"This is {name} file, not a supported recording.{advice}The engine can render {SUPPORTED}.)"
 
 
 def _is_text(head: bytes) -> bool:
@@ -246,33 +246,33 @@ def _is_text(head: bytes) -> bool:
 
 
 def _end_of_id3v2(file: IO[bytes]) -> int:
-    """Return the offset behind all ID3v2 tags at the beginning; their size has seven bits per byte."""
-    at = 0
+    """Return the offset after all ID3v2 tags at the beginning; their size has seven bits per byte."""
+    offset = 0
     for _ in range(_MAX_TAGS):
-        head = read_at(file, at, 10)
+        head = read_at(file, offset, 10)
         if head[:3] != b"ID3" or len(head) < 10:
             break
         a, b, c, d = (byte & 0x7F for byte in head[6:])
         footer = 10 if head[5] & 0x10 else 0
-        at += 10 + (a << 21 | b << 14 | c << 7 | d) + footer
-    return at
+        offset += 10 + (a << 21 | b << 14 | c << 7 | d) + footer
+    return offset
 
 
 def _end_of_malformed_id3v2(file: IO[bytes]) -> int:
-    """Return the offset behind an ID3v2 tag whose size has eight bits per byte, a mistake of some programs."""
+    """Return the offset after an ID3v2 tag whose size has eight bits per byte, a mistake of some programs."""
     head = read_at(file, 0, 10)
     return 10 + int.from_bytes(head[6:], "big") if head[:3] == b"ID3" and len(head) == 10 else 0
 
 
-def _skip_zeros(file: IO[bytes], at: int) -> int:
-    """Return the offset of the first byte that is not zero."""
-    file.seek(at)
-    while block := file.read(_BLOCK):
+def _skip_zeros(file: IO[bytes], offset: int) -> int:
+    """Return the offset of the first byte that is not zero, from an offset on."""
+    file.seek(offset)
+    while block := file.read(_BLOCK_BYTES):
         rest = block.lstrip(b"\0")
         if rest:
-            return at + len(block) - len(rest)
-        at += len(block)
-    return at
+            return offset + len(block) - len(rest)
+        offset += len(block)
+    return offset
 
 
 # Long enough that they hardly occur in garbage by chance.
@@ -294,27 +294,28 @@ def _find_signature(data: bytes, start: int) -> FileFormat | None:
 
 def _find_frames(data: bytes, start: int) -> FileFormat | None:
     for match in re.finditer(rb"\xff[\xe0-\xff]", data):
-        at = match.start()
-        if _are_frames(data, at, _adts_length):
-            return FileFormat("aac", start + at)
-        if _are_frames(data, at, _mpeg_length):
-            return FileFormat("mp3", start + at)
+        offset = match.start()
+        if _are_frames(data, offset, _adts_length):
+            return FileFormat("aac", start + offset)
+        if _are_frames(data, offset, _mpeg_length):
+            return FileFormat("mp3", start + offset)
     return None
 
 
-def _are_frames(data: bytes, at: int, length_of: Callable[[bytes], int]) -> bool:
+def _are_frames(data: bytes, offset: int, length_of: Callable[[bytes], int]) -> bool:
+    """Whether consecutive frames begin at an offset; ``length_of`` returns the length of a frame from its header, or 0."""
     # A short recording may have fewer frames. A single header counts only at the beginning: elsewhere it may be chance.
-    fewest = 1 if at == 0 else 2
-    first = data[at : at + 4]
-    for count in range(_FRAMES):
-        if at >= len(data) and len(data) < _SCANNED_BYTES:
+    fewest = 1 if offset == 0 else 2
+    first = data[offset : offset + 4]
+    for count in range(_CONSECUTIVE_FRAMES):
+        if offset >= len(data) and len(data) < _SCANNED_BYTES:
             return count >= fewest
-        head = data[at : at + 7]
+        head = data[offset : offset + 7]
         length = length_of(head)
         # Sync bits, version and layer are the same in all frames of a recording.
         if not length or head[1] & 0xFE != first[1] & 0xFE:
             return False
-        at += length
+        offset += length
     return True
 
 
@@ -326,7 +327,7 @@ def _adts_length(head: bytes) -> int:
     return length if length > 7 else 0
 
 
-# By MPEG version 1, and layer.
+# Bit rates in kbit/s by their index in the header, for MPEG 1 or not, and the layer.
 _KBITS = {
     (True, 1): (32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
     (True, 2): (32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),

@@ -128,7 +128,7 @@ def test_nan_and_infinity_become_finite_samples() -> None:
     ],
 )
 def test_other_files_are_refused(data: bytes) -> None:
-    with pytest.raises(AudioError, match=r"not a recording of a known kind|has no bytes"):
+    with pytest.raises(AudioError, match=r"not a supported recording|has no bytes"):
         decode(data)
 
 
@@ -174,7 +174,7 @@ def test_a_header_without_sound_is_refused(length: int) -> None:
 
 
 def test_a_valid_file_without_samples_is_refused() -> None:
-    with pytest.raises(AudioError, match=r"holds no sound|damaged"):
+    with pytest.raises(AudioError, match=r"has no sound|damaged"):
         decode(wav(np.zeros(0)))
 
 

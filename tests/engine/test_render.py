@@ -346,7 +346,7 @@ def test_the_worker_warns_of_a_recording_without_speech(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("recording", "model_id", "message"),
     [
-        (b"ffconcat version 1.0\nfile /etc/passwd\n", "eva_a0008", "not a recording"),
+        (b"ffconcat version 1.0\nfile /etc/passwd\n", "eva_a0008", "not a supported recording"),
         (b"OggS" + b"x" * 500, "eva_a0008", "damaged"),
         (SHORT, "bob", "no character 'bob'"),
     ],
