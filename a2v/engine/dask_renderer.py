@@ -48,19 +48,22 @@ if TYPE_CHECKING:
 logger: logging.Logger = logging.getLogger("a2v.engine")
 
 CONNECT_SECONDS = 10.0
+"""The timeout for connecting to the scheduler."""
 RETRY_SECONDS = 5.0
 """The pause between attempts to connect to the scheduler."""
 POLL_SECONDS = 0.5
 """How often a render on a worker checks whether it has been cancelled."""
 CLOSE_SECONDS = 5.0
+"""The timeout for closing a connection."""
 
 _INPUTS = ("audio", "character", "picture", "captions")
 """The attributes of a request that are paths of files to read."""
 Inputs = dict[str, bytes]
-"""The contents of these files, by the attributes."""
+"""The contents of these files, by the name of the attribute."""
 WorkerResult = dict[str, Any]
-"""The result of the Dask task: ``video``, ``mask``, ``vtt`` and ``warning``, or one of ``refused``, ``crashed`` and ``exhausted``. A plain dict, which
-Dask can serialise without classes of this package."""
+"""The result of the Dask task: ``video``, ``mask``, ``vtt`` and ``warning``, or one of ``refused``, ``crashed`` and ``exhausted``.
+
+A plain dict, so that Dask can serialise it without classes of this package."""
 
 
 @frozen
@@ -115,8 +118,8 @@ class DaskRenderer:
             raise ResourceExhaustedError(result["exhausted"])
         for path, name in ((request.mask, "mask"), (request.vtt, "vtt")):
             if path:
-                await anyio.to_thread.run_sync(_write, path, result[name])
-        await anyio.to_thread.run_sync(_write, request.destination, result["video"])
+                await anyio.to_thread.run_sync(_write_atomically, path, result[name])
+        await anyio.to_thread.run_sync(_write_atomically, request.destination, result["video"])
         # A worker with an earlier version of a2v sends none.
         warning: str | None = result.get("warning")
         return warning
@@ -148,7 +151,7 @@ class DaskRenderer:
             if client:
                 await _close(client)
             if isinstance(error, Exception):
-                # Of many kinds: malformed addresses, timeouts, and protocol errors if another program listens there.
+                # There are many kinds: malformed addresses, timeouts, and protocol errors if another program listens there.
                 reason = str(error) or f"no response within {CONNECT_SECONDS:g} s"
                 raise ConfigurationError(f"no Dask scheduler responds at {self.address!r}: {reason}") from None
             raise
@@ -180,8 +183,8 @@ async def _submit(client: Client, inputs: Inputs, request: RenderRequest) -> Wor
     return result
 
 
-def _write(path: Path, content: bytes) -> None:
-    """Write a file so that it only ever exists complete."""
+def _write_atomically(path: Path, content: bytes) -> None:
+    """Write a file atomically: it appears when it is complete."""
     part = path.with_name(f".{path.name}.part")
     try:
         part.write_bytes(content)
@@ -210,13 +213,14 @@ async def _render(worker: Worker, key: Key, inputs: Inputs, request: RenderReque
             getattr(request, name).write_bytes(content)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_cancel_when_forgotten, tasks.cancel_scope, worker, key)
-            result = await _result(request)
+            result = await _render_to_result(request)
             tasks.cancel_scope.cancel()
             return result
     raise Reschedule
 
 
 def _relocated(request: RenderRequest, folder: Path) -> RenderRequest:
+    """Return the same request with all its files in a folder."""
     mask, vtt = folder / "mask.mp4" if request.mask else None, folder / "captions.vtt" if request.vtt else None
     inputs: dict[str, Any] = {name: folder / name for name in _INPUTS if getattr(request, name)}
     return attrs.evolve(request, destination=folder / request.destination.name, mask=mask, vtt=vtt, **inputs)
@@ -232,7 +236,7 @@ async def _cancel_when_forgotten(scope: anyio.CancelScope, worker: Worker, key: 
     scope.cancel()
 
 
-async def _result(request: RenderRequest) -> WorkerResult:
+async def _render_to_result(request: RenderRequest) -> WorkerResult:
     try:
         warning = await render_in_child(request)
     except RenderError as error:

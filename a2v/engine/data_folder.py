@@ -22,8 +22,7 @@ _OWN_PREFIXES = ("tasks.sqlite3", "token.")
 def open_data_folder(path: Path) -> Path:
     """Create the data folder, and make it private.
 
-    An existing folder that also has other contents, such as a home folder, keeps its mode; the engine's files in it are
-    private all the same.
+    An existing folder with other contents, such as a home folder, keeps its mode; the engine's files in it are private anyway.
 
     Returns:
         The absolute path, with links resolved.
@@ -86,14 +85,14 @@ def ensure_private_file(path: Path, *, create: bool) -> None:
 
 def _chmod(path: Path, mode: int) -> None:
     if os.name == "posix":
-        with _unsupported_ignored(errno.EPERM, errno.EROFS):
+        with _ignore_unsupported(errno.EPERM, errno.EROFS):
             path.chmod(mode)
 
 
 def move_durably(source: Path, target: Path) -> None:
     """Move a complete file to its final name, so that it survives a power cut; private to this user.
 
-    Can be repeated after an error: if the file was moved already, only the folder is synced.
+    After an error, the call can be repeated: if the file has already been moved, only the folder is synced.
 
     Raises:
         OSError: The file does not exist, or cannot be synced or moved.
@@ -106,7 +105,7 @@ def move_durably(source: Path, target: Path) -> None:
     if os.name == "posix":
         folder = os.open(target.parent, os.O_RDONLY)
         try:
-            with _unsupported_ignored(errno.EINVAL):
+            with _ignore_unsupported(errno.EINVAL):
                 _sync(folder)
         finally:
             os.close(folder)
@@ -117,14 +116,14 @@ def _sync(descriptor: int) -> None:
         import fcntl  # noqa: PLC0415  # not on Windows
 
         # On macOS, fsync leaves the data in the disk's cache, which a power cut clears.
-        with _unsupported_ignored():
+        with _ignore_unsupported():
             fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
             return
     os.fsync(descriptor)
 
 
 @contextmanager
-def _unsupported_ignored(*numbers: int) -> Iterator[None]:
+def _ignore_unsupported(*numbers: int) -> Iterator[None]:
     """Ignore errors of file systems that have no modes, cannot sync folders, or have no F_FULLFSYNC."""
     try:
         yield

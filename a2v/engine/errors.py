@@ -17,10 +17,10 @@ class FetchError(AudioError):
     """The file at a URL of a request cannot be fetched.
 
     Args:
-        problem: What is wrong, as it follows the name of the field: ``": its server does not respond"``.
+        problem: The part of the message after the name of the field, such as ``": its server does not respond"``.
 
     Attributes:
-        problem: The same.
+        problem: That part of the message.
     """
 
     def __init__(self, problem: str) -> None:
@@ -33,7 +33,7 @@ class RenderCrashedError(A2VError):
 
 
 class ResourceExhaustedError(A2VError):
-    """The machine has run out of memory, disk space, processes or the like. The request is retried when it has them."""
+    """The machine has run out of memory, disk space or another resource. The request is retried once the resource is available."""
 
 
 class SpeechError(A2VError):
@@ -41,4 +41,4 @@ class SpeechError(A2VError):
 
 
 class PortraitError(RenderError):
-    """The picture cannot become a portrait: not a picture, damaged, or without one clearly visible face."""
+    """The picture cannot be used as a portrait: it is not a picture, is damaged, or does not show one clearly visible face."""

@@ -1,7 +1,7 @@
 """The engine's metrics in the text format of Prometheus, at ``/metrics``.
 
-The counts of requests and renders are kept here, from the start of the process. The lengths of the queue and the sizes are read
-when they are asked for. Labels have few values, whatever clients send.
+Requests and renders are counted here, from the start of the process. The length of the queue and all sizes are read at each scrape.
+Each label has a small, fixed set of values, whatever clients send.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from a2v.engine.uploads import Uploads
 
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-_BUCKETS = (1, 2, 5, 10, 30, 60, 120, 300, 600, 1800, 3600)
+_BUCKETS_SECONDS = (1, 2, 5, 10, 30, 60, 120, 300, 600, 1800, 3600)
 _METHODS = {"GET", "HEAD", "POST", "PUT"}
 
 
 @define(eq=False)
 class Histogram:
-    """How long something took: a count for each bucket, the number of observations and their sum, in seconds."""
+    """A histogram of durations: a cumulative count for each bucket, the number of observations, and their sum in seconds."""
 
     counts: Counter[float] = field(factory=Counter)
     number: int = 0
@@ -39,12 +39,12 @@ class Histogram:
         """Count an observation."""
         self.number += 1
         self.total += seconds
-        self.counts.update(bound for bound in _BUCKETS if seconds <= bound)
+        self.counts.update(bound for bound in _BUCKETS_SECONDS if seconds <= bound)
 
 
 @define(eq=False)
 class Metrics:
-    """What has happened since the engine started.
+    """Counts and durations since the engine started.
 
     Attributes:
         requests: The number of responses by method and status.
@@ -108,7 +108,7 @@ def _metric(name: str, kind: str, text: str, values: dict[str, int]) -> Iterator
 def _histogram(name: str, text: str, values: Histogram) -> Iterator[str]:
     yield f"# HELP a2v_{name} {text}"
     yield f"# TYPE a2v_{name} histogram"
-    for bound in _BUCKETS:
+    for bound in _BUCKETS_SECONDS:
         yield f'a2v_{name}_bucket{{le="{bound}"}} {values.counts[bound]}'
     yield f'a2v_{name}_bucket{{le="+Inf"}} {values.number}'
     yield f"a2v_{name}_sum {values.total:.3f}"

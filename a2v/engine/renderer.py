@@ -1,12 +1,12 @@
 """The interface between the engine and its renderers, and the default renderer: one child process per render.
 
-A renderer is an async function that takes a ``RenderRequest`` and returns when the files are there, possibly with a warning. Cancelling the call
-cancels the render, so a renderer has no identifiers, no status calls and nothing to clean up. ``dask_renderer.DaskRenderer``
-is another one; for other machinery pass your own to ``create_app``.
+A renderer is an async function that takes a ``RenderRequest`` and returns once the files are complete, possibly with a warning. Cancelling
+the call cancels the render, so a renderer needs no identifiers, no status calls and no cleanup. ``dask_renderer.DaskRenderer`` is another
+renderer; you can pass your own to ``create_app``.
 
-Why a child process: decoding untrusted media must be confinable and killable, and a crash of FFmpeg must not take the engine
-along. The child gets its request on the command line and reports the result as one line of JSON; see ``worker``. The exit
-status decides whether the line is believed.
+Renders run in child processes, because the decoder of untrusted media must be confined and killed on demand, and a crash of FFmpeg must
+not crash the engine. The child gets its request on the command line, and reports the result as one line of JSON; see ``worker``. The
+line only counts if the exit status is 0.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ logger: logging.Logger = logging.getLogger("a2v.engine")
 
 WORKER = (sys.executable, "-P", "-m", "a2v.engine.worker")
 """The command of the child process. ``-P``: import nothing from the current folder, which may belong to another user."""
-_MAX_OUTPUT = 64 * 1024
+_MAX_OUTPUT_BYTES = 64 * 1024
+"""How much of the end of a child's output is kept."""
 
 
 @frozen(kw_only=True)
@@ -56,8 +57,8 @@ class RenderRequest:
         fps: Frames per second.
         container: The format of the file.
         background: ``"character"``, ``"transparent"`` or a colour.
-        picture: A file with a picture that is the background instead; ``None``: there is none.
-        mood: The expression of the character; ``None``: one that the voice determines.
+        picture: A file with a picture to use as the background instead; ``None``: there is none.
+        mood: The expression of the character; ``None``: the voice determines it.
         captions: A file with the captions, as ``Captions.dump`` writes it; ``None``: there are none.
         vtt: The path of the captions in the format WebVTT, if they include a file.
         max_audio_seconds: The longest recording to accept.
@@ -85,8 +86,10 @@ class RenderRequest:
 
 
 Renderer = Callable[[RenderRequest], Awaitable[str | None]]
-"""Returns when the requested files are complete, with a warning about the video, or ``None``. Raises ``RenderError`` if the request can never be rendered,
-``RenderCrashedError`` if a retry may help, and ``ResourceExhaustedError`` if the machine has run out of a resource."""
+"""Returns once the requested files are complete: a warning about the video, or ``None``.
+
+Raises ``RenderError`` if the request can never be rendered, ``RenderCrashedError`` if a retry may help, and ``ResourceExhaustedError`` if
+the machine has run out of a resource."""
 
 
 async def render_in_child(request: RenderRequest) -> str | None:
@@ -98,7 +101,7 @@ async def render_in_child(request: RenderRequest) -> str | None:
     Raises:
         RenderError: The recording cannot be used, or the render exceeded its time or memory.
         RenderCrashedError: The child ended without a result.
-        ResourceExhaustedError: The system killed the child, or the child reports that something has run out.
+        ResourceExhaustedError: The system killed the child, or the child reports that the machine has run out of a resource.
     """
     return await run_child(_command(request), request.max_render_seconds, "the render")
 
@@ -109,7 +112,7 @@ async def run_child(command: list[str], max_seconds: float, what: str) -> str | 
     Args:
         command: The command.
         max_seconds: The time limit.
-        what: What the child does, for messages.
+        what: The name of the work in messages, such as ``"the render"``.
 
     Returns:
         The child's warning; ``None`` if there is none.
@@ -117,12 +120,12 @@ async def run_child(command: list[str], max_seconds: float, what: str) -> str | 
     Raises:
         RenderError: The child reports that its input cannot be used, or it took too long.
         RenderCrashedError: The child ended without a result.
-        ResourceExhaustedError: The system killed the child, or the child reports that something has run out.
+        ResourceExhaustedError: The system killed the child, or the child reports that the machine has run out of a resource.
     """
     too_long = f"{what} took longer than {max_seconds:g} s"
     try:
         with anyio.fail_after(max_seconds):
-            status, output, errors = await _run(command)
+            status, output, errors = await _run_process(command)
     except TimeoutError:
         raise RenderError(too_long) from None
     if status == -getattr(signal, "SIGXCPU", 0) != 0:
@@ -163,7 +166,7 @@ async def open_process(command: list[str], **options: Any) -> Process:
     raise AssertionError("unreachable")  # type checkers assume that the scope may swallow an exception
 
 
-async def _run(command: list[str]) -> tuple[int, bytes, str]:
+async def _run_process(command: list[str]) -> tuple[int, bytes, str]:
     # A new session: Ctrl-C at the terminal reaches the server only, which then stops its children.
     # A pipe as stdin: it closes when this process ends, however that happens, and the child exits.
     child = await open_process(
@@ -178,7 +181,7 @@ async def _run(command: list[str]) -> tuple[int, bytes, str]:
 
     async def read(name: str, stream: ByteReceiveStream | None) -> None:
         if stream is not None:
-            output[name] = await _tail(stream)
+            output[name] = await _read_tail(stream)
 
     # Leaving the block early kills the child and waits for it.
     async with child:
@@ -207,10 +210,10 @@ def _environment() -> dict[str, str]:
     return inherited | ({"PYTHONPATH": os.pathsep.join(folders)} if folders else {}) | {"PYTHONSAFEPATH": "1"}
 
 
-async def _tail(stream: ByteReceiveStream) -> bytes:
+async def _read_tail(stream: ByteReceiveStream) -> bytes:
     tail = b""
     async for block in stream:
-        tail = (tail + block)[-_MAX_OUTPUT:]
+        tail = (tail + block)[-_MAX_OUTPUT_BYTES:]
     return tail
 
 
@@ -220,9 +223,9 @@ def _read_result(status: int, output: bytes, errors: str) -> str | None:
         ok, message, exhausted = result["ok"], result.get("message"), result.get("exhausted")
         warning = result.get("warning")
     except (ValueError, LookupError, TypeError, AttributeError):
-        raise _crashed(status, errors) from None
+        raise _crash_error(status, errors) from None
     if status != 0:
-        raise _crashed(status, errors)
+        raise _crash_error(status, errors)
     if exhausted:
         raise ResourceExhaustedError(str(exhausted))
     if ok is not True:
@@ -230,7 +233,7 @@ def _read_result(status: int, output: bytes, errors: str) -> str | None:
     return str(warning) if warning else None
 
 
-def _crashed(status: int, errors: str) -> RenderCrashedError:
+def _crash_error(status: int, errors: str) -> RenderCrashedError:
     error = RenderCrashedError("the renderer crashed")
     # For ``log_crash``, which is not called if the machine turns out to have run out of a resource.
     error.add_note(f"status {status}: {errors}")

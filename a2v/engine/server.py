@@ -6,9 +6,9 @@ Both run uvicorn on asyncio with the socket, the connections and the shutdown of
 * The application's lifespan surrounds the server instead of running inside it: an error while starting, such as a data
   folder in use, reaches the caller as the exception it is, where uvicorn would log it and exit.
 * Connections come from ``http_connections.accept_connections``, which bounds their number. With a certificate (``tls.py``)
-  they are TLS connections; uvicorn need not know.
-* At shutdown uvicorn waits for the responses in progress. After ``grace_seconds`` the remaining connections are closed,
-  so that every request still ends through its own code; uvicorn's own limit would cancel the requests without waiting.
+  they are TLS connections, which uvicorn need not know about.
+* At shutdown, uvicorn waits for the responses in progress. After ``grace_seconds`` the remaining connections are closed,
+  so every request can still clean up; uvicorn's own timeout would cancel the requests and not wait for them.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ class LocalEngine:
         await self._stop_in_thread()
 
     def _start(self) -> Future[None]:
-        """Start the thread of the engine; return what becomes done when it accepts requests."""
+        """Start the engine's thread; return a future that is done once the engine accepts requests."""
         started: Future[None] = Future()
         certificate = tls.load(self._settings)
         app = create_app(self._settings)
@@ -182,7 +182,7 @@ def serve(
         raise ConfigurationError(
             f"host {settings.host!r} can be reached from other machines; pass allow_remote=True (--allow-remote) to confirm"
         )
-    # The processes that decode recordings run as the same user, and this one may have the token in its environment.
+    # The token may be in this process's environment, and the processes that decode recordings run as the same user.
     sandbox.hide_memory()
     certificate = tls.load(settings)
     app = create_app(settings)
@@ -201,11 +201,11 @@ def _stopped_by_signals(server: uvicorn.Server) -> Iterator[None]:
         server.force_exit = server.should_exit
         server.should_exit = True
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)
 
 
@@ -314,7 +314,7 @@ def _listen(settings: Settings) -> socket.socket:
 
 
 def _base_url(sock: socket.socket, settings: Settings) -> str:
-    """The URL for clients: by name if the engine has one and listens on all addresses, otherwise for this machine."""
+    """Return the URL for clients. An engine that listens on all addresses is known by its first allowed name, or else by loopback."""
     scheme = "http" if settings.tls_cert is None else "https"
     host, port = str(sock.getsockname()[0]), sock.getsockname()[1]
     # The wildcard addresses cannot be connected to.

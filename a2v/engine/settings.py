@@ -24,11 +24,11 @@ SIZES = (512, 720, 1080)
 """Allowed lengths of a video's shorter side, in pixels."""
 FRAME_RATES = (24, 25, 30, 50, 60)
 MIN_RENDER_MIB = 400
-"""The least memory that a render can be limited to: its libraries cannot be loaded with less."""
+"""The smallest memory limit of a render in MiB: its libraries cannot be loaded with less."""
 Format = Literal["square", "portrait", "landscape"]
-"""The shape of a video: square, 9:16 as phones are held, or 16:9."""
+"""The shape of a video: 1:1, 9:16 or 16:9."""
 Revision = Literal["seed", "later"]
-"""The revision of the API: the first three calls, or also statuses, `video.list`, avatars with poses, and masks."""
+"""The revision of the API: the first three calls only, or also statuses, `video.list`, avatars with poses, masks and voices."""
 
 
 class SettingsOptions(TypedDict, total=False):
@@ -145,9 +145,9 @@ def _check_port(_: object, __: Attribute[int], value: int) -> None:
         raise ConfigurationError(f"port must be 0 (any free one) to 65535, got {value!r}")
 
 
-def _check_count(_: object, attribute: Attribute[Any], value: Any, least: int = 1) -> None:
-    if type(value) is not int or value < least:
-        raise ConfigurationError(f"{attribute.name} must be a whole number of at least {least}, got {value!r}")
+def _check_count(_: object, attribute: Attribute[Any], value: Any, minimum: int = 1) -> None:
+    if type(value) is not int or value < minimum:
+        raise ConfigurationError(f"{attribute.name} must be a whole number of at least {minimum}, got {value!r}")
 
 
 def _check_amount(_: object, attribute: Attribute[Any], value: Any) -> None:

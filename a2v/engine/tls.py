@@ -1,11 +1,11 @@
 """The engine's certificate: checked before the engine starts, and loaded again when its files change.
 
-Python's own errors name neither the file nor the remedy, and say nothing about a certificate that has expired. So ``load``
-reads the files itself, and then makes a connection in memory, in which a client that trusts nothing but this certificate
-verifies it. Whatever prevents that would prevent every client.
+Python's own errors name neither the file nor the remedy, and there is none for an expired certificate. So ``load`` reads the files
+itself, then lets a client that trusts only this certificate verify it, over a connection in memory. If that handshake fails, it would fail
+for every client.
 
-Certificates are renewed every few weeks or days. ``CertificateFiles`` compares the files' times once a minute, and replaces the
-context for new connections if the new files pass the same checks; otherwise it keeps the old one and logs the reason.
+Certificates are renewed every few weeks or days. ``CertificateFiles`` looks for changed files once a minute. If the new files pass the
+same checks, they apply to new connections; otherwise it keeps the old certificate and logs the reason.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ logger: logging.Logger = logging.getLogger("a2v.engine")
 
 RELOAD_SECONDS = 60.0
 """The interval at which the files are checked for changes."""
-_MAX_BYTES = 1024 * 1024
+_MAX_FILE_BYTES = 1024 * 1024
 _CERTIFICATE = "-----BEGIN CERTIFICATE-----"
 _PRIVATE_KEY = re.compile(r"-----BEGIN ((?:[A-Z]+ )?PRIVATE KEY)-----")
-_MAX_ROUNDS = 8
+_MAX_HANDSHAKE_ROUNDS = 8
 
 
 @define(eq=False)
@@ -57,13 +57,13 @@ class CertificateFiles:
             await anyio.to_thread.run_sync(self._reload)
 
     def _reload(self) -> None:
-        seen = _state(self._cert, self._key)
+        seen = _file_states(self._cert, self._key)
         if seen == self._seen:
             return
-        # Also after an error, so that it is logged once. The second of two files may be written a moment later.
+        # Set before loading, so that an error is logged only once per change. One of the two files may be written a moment later.
         self._seen = seen
         try:
-            self.context = _load(self._cert, self._key)
+            self.context = _load_context(self._cert, self._key)
         except ConfigurationError as error:
             logger.error("the new certificate is not used: %s", error)  # noqa: TRY400  # the message says it all
         else:
@@ -71,18 +71,20 @@ class CertificateFiles:
 
 
 def load(settings: Settings) -> CertificateFiles | None:
-    """Load the certificate of the settings; ``None`` if they have none.
+    """Load and check the certificate that the settings name; return ``None`` if they name none.
 
     Raises:
         ConfigurationError: A file cannot be used; the message says which one, why, and what to do.
     """
     if settings.tls_cert is None or settings.tls_key is None:
         return None
-    seen = _state(settings.tls_cert, settings.tls_key)
-    return CertificateFiles(_load(settings.tls_cert, settings.tls_key), settings.tls_cert, settings.tls_key, seen)
+    seen = _file_states(settings.tls_cert, settings.tls_key)
+    return CertificateFiles(
+        _load_context(settings.tls_cert, settings.tls_key), settings.tls_cert, settings.tls_key, seen
+    )
 
 
-def _state(*paths: Path) -> tuple[object, ...]:
+def _file_states(*paths: Path) -> tuple[object, ...]:
     found: list[object] = []
     for path in paths:
         try:
@@ -94,11 +96,11 @@ def _state(*paths: Path) -> tuple[object, ...]:
     return tuple(found)
 
 
-def _load(cert: Path, key: Path) -> ssl.SSLContext:
-    chain = _read("tls_cert", cert)
+def _load_context(cert: Path, key: Path) -> ssl.SSLContext:
+    chain = _read_pem("tls_cert", cert)
     if _CERTIFICATE not in chain:
-        raise ConfigurationError(f"tls_cert: {cert} {_what_instead(chain)}")
-    private = _read("tls_key", key, is_secret=True)
+        raise ConfigurationError(f"tls_cert: {cert} {_missing_certificate_hint(chain)}")
+    private = _read_pem("tls_key", key, is_secret=True)
     found = _PRIVATE_KEY.search(private)
     if not found:
         raise ConfigurationError(f"tls_key: {key} contains no private key in PEM format (-----BEGIN PRIVATE KEY-----)")
@@ -118,19 +120,19 @@ def _load(cert: Path, key: Path) -> ssl.SSLContext:
                 f"tls_key: {key} is not the key of the first certificate in {cert}: pass the key that the certificate "
                 "was made for, and put the server's own certificate before its issuers'"
             ) from None
-        raise ConfigurationError(f"tls_cert, tls_key: {cert} and {key} cannot be used: {_reason(error)}") from None
+        raise ConfigurationError(f"tls_cert, tls_key: {cert} and {key} cannot be used: {_ssl_reason(error)}") from None
     except OSError as error:  # replaced since they were read
         raise ConfigurationError(f"tls_cert, tls_key: {cert} and {key} cannot be read: {error.strerror}") from None
     _verify(context, cert, chain)
     return context
 
 
-def _read(name: str, path: Path, *, is_secret: bool = False) -> str:
+def _read_pem(name: str, path: Path, *, is_secret: bool = False) -> str:
     try:
         # Opening a pipe would block.
         with os.fdopen(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
             status = os.fstat(file.fileno())
-            text = file.read(_MAX_BYTES).decode("latin-1") if stat.S_ISREG(status.st_mode) else None
+            text = file.read(_MAX_FILE_BYTES).decode("latin-1") if stat.S_ISREG(status.st_mode) else None
     except IsADirectoryError:
         raise ConfigurationError(f"{name}: {path} is a folder; pass the file in it") from None
     except (OSError, ValueError) as error:
@@ -154,7 +156,7 @@ def _check_private(path: Path, status: os.stat_result) -> None:
         )
 
 
-def _what_instead(text: str) -> str:
+def _missing_certificate_hint(text: str) -> str:
     if _PRIVATE_KEY.search(text):
         return "contains a private key and no certificate; pass it as tls_key (--tls-key)"
     if text.startswith("\x30\x82"):
@@ -178,10 +180,10 @@ def _verify(server: ssl.SSLContext, cert: Path, chain: str) -> None:
             "certificate has expired": "renew it",
             "certificate is not yet valid": "check this machine's clock",
             "unsuitable certificate purpose": "it must be a certificate for a server",
-        }.get(problem, "clients would refuse it")
+        }.get(problem, "clients would reject it")
         raise ConfigurationError(f"tls_cert: {cert}: {problem}: {hint}") from None
     except ssl.SSLError as error:
-        raise ConfigurationError(f"tls_cert: {cert} cannot be used: {_reason(error)}") from None
+        raise ConfigurationError(f"tls_cert: {cert} cannot be used: {_ssl_reason(error)}") from None
 
 
 def _shake_hands(client: ssl.SSLContext, server: ssl.SSLContext) -> None:
@@ -190,7 +192,7 @@ def _shake_hands(client: ssl.SSLContext, server: ssl.SSLContext) -> None:
         client.wrap_bio(to_client, to_server),
         server.wrap_bio(to_server, to_client, server_side=True),
     ]
-    for _ in range(_MAX_ROUNDS):
+    for _ in range(_MAX_HANDSHAKE_ROUNDS):
         for end in list(ends):
             try:
                 end.do_handshake()
@@ -201,5 +203,5 @@ def _shake_hands(client: ssl.SSLContext, server: ssl.SSLContext) -> None:
             return
 
 
-def _reason(error: ssl.SSLError) -> str:
+def _ssl_reason(error: ssl.SSLError) -> str:
     return (error.reason or "unknown error").replace("_", " ").lower()

@@ -1,9 +1,9 @@
 """Sends a finished video, or a range of it, to a client.
 
-Starlette's ``FileResponse`` opens the file after the response has begun; a video that ``keep_days`` deletes in between
-would be a broken response. Here the file is open beforehand: a video deleted meanwhile is still sent completely, and one that
-is already gone is a 404. Only single ranges are served; a request for several gets the whole file, as HTTP allows, because
-thousands of ranges in one request take seconds to process.
+Starlette's ``FileResponse`` opens the file after the response has begun, so the response would break if ``keep_days`` deleted the video
+in between. Here the file is opened first: a video that is deleted meanwhile is still sent completely, and one that is already deleted is
+a 404. Only single ranges are served. A request for several gets the whole file, as HTTP allows, because thousands of ranges in one
+request would take seconds to process.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
 BLOCK = 64 * 1024
+"""How many bytes are sent at a time."""
 MEDIA_TYPES = {
     ".mp4": "video/mp4",
     ".webm": "video/webm",
@@ -37,7 +38,7 @@ class VideoResponse(Response):
 
     Args:
         file: The open file; closed after the response.
-        media_type: Its type.
+        media_type: The media type of the file.
     """
 
     def __init__(self, file: anyio.AsyncFile[bytes], media_type: str = "video/mp4") -> None:

@@ -1,13 +1,17 @@
 """The worker process: renders one video, and exits.
 
 Usage: ``python -m a2v.engine.worker AUDIO_FILE SUBJECT_ID DESTINATION [--mask MASK_FILE] …``. ``SUBJECT_ID`` is a ``pose_id``, or
-a ``model_id`` for the default pose of a character, and ``--character`` has a character that is not built in. The process prints
-one line of JSON and exits with 0: ``{"ok": true}``, with a ``"warning"`` if there is one; ``{"ok": false, "message": "…"}`` if the request cannot be rendered; or
-``{"ok": false, "exhausted": "…"}`` if the machine has run out of a resource. Any other end is a crash, and says nothing about
-the request.
+a ``model_id`` for the default pose of a character; ``--character`` is the file of a character that is not built in. The process exits with
+0 after it has printed one line of JSON:
+
+* ``{"ok": true}``, with a ``"warning"`` if there is one;
+* ``{"ok": false, "message": "…"}`` if the request can never be rendered;
+* ``{"ok": false, "exhausted": "…"}`` if the machine has run out of a resource.
+
+Any other exit is a crash, and says nothing about the request.
 
 Decoding untrusted media is the riskiest thing that the engine does. So before it reads the recording, this process limits its
-own memory, CPU time and file size, and confines itself (``sandbox``); both last until its end.
+own memory, CPU time and file sizes, and confines itself (``sandbox``). Neither can be undone.
 """
 
 from __future__ import annotations
@@ -34,9 +38,9 @@ if TYPE_CHECKING:
 
     from a2v.engine.decoding import DecodeTimeLimit
 
-_CHECK_SECONDS = 0.25
-_MAX_FILE_SIZE = 2 << 30
-_NEAR_LIMIT = 0.9
+_CHECK_SECONDS = 0.25  # between checks of the limit of CPU time for decoding
+_MAX_FILE_BYTES = 2 << 30
+_NEAR_LIMIT = 0.9  # the share of the memory limit from which on a failure is blamed on it
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -61,7 +65,7 @@ def confine_process(
     Args:
         readable: Files that may be read.
         writable: Folders in which files may be written.
-        mib: The limit of memory.
+        mib: The limit of memory (address space) in MiB.
         seconds: The limit of CPU time.
         end_with_stdin: Whether to exit when standard input is closed.
     """
@@ -90,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--fps", type=int, choices=FRAME_RATES, default=25, help="frames per second")
     parser.add_argument("--container", choices=get_args(Container), default="mp4", help="format of the file")
     parser.add_argument("--background", default=OWN, help="character, transparent, or a colour")
-    parser.add_argument("--picture", type=Path, help="file with a picture, the background instead")
+    parser.add_argument("--picture", type=Path, help="file with a picture to use as the background instead")
     parser.add_argument("--mood", choices=get_args(Mood), help="expression; the voice determines it by default")
     parser.add_argument("--captions", type=Path, help="file with the captions")
     parser.add_argument("--vtt", type=Path, help="path of the captions in the format WebVTT")
@@ -107,14 +111,17 @@ def _limit_resources(memory: int, cpu_seconds: int) -> None:
         import resource  # noqa: PLC0415  # not on Windows
     except ImportError:
         return
-    limits = [("RLIMIT_AS", memory), ("RLIMIT_CPU", cpu_seconds), ("RLIMIT_FSIZE", _MAX_FILE_SIZE), ("RLIMIT_CORE", 0)]
+    limits = [("RLIMIT_AS", memory), ("RLIMIT_CPU", cpu_seconds), ("RLIMIT_FSIZE", _MAX_FILE_BYTES), ("RLIMIT_CORE", 0)]
     if sys.platform != "linux":
         # On Linux it also counts threads; there the sandbox refuses new processes.
         limits.append(("RLIMIT_NPROC", 0))
-    for name, most in limits:
+    for name, limit in limits:
         _, current = resource.getrlimit(getattr(resource, name))
-        # Reaching the hard limit of CPU time means SIGKILL. The soft limit, a second earlier, means SIGXCPU, which identifies it.
-        soft, hard = (one if current == resource.RLIM_INFINITY else min(one, current) for one in (most, most + 1))
+        # At the hard limit of CPU time, the process gets SIGKILL. At the soft limit, a second earlier, it gets SIGXCPU, which tells
+        # the parent process why it ended.
+        soft, hard = (
+            value if current == resource.RLIM_INFINITY else min(value, current) for value in (limit, limit + 1)
+        )
         try:
             resource.setrlimit(getattr(resource, name), (soft, hard))
         except (OSError, ValueError):
@@ -125,7 +132,7 @@ def _limit_resources(memory: int, cpu_seconds: int) -> None:
 def _end_with_stdin() -> None:
     """Exit when the other end of standard input is closed, because the parent process has ended.
 
-    ``PR_SET_PDEATHSIG`` would do that on Linux only, and already when the parent's thread ends that started this process.
+    ``PR_SET_PDEATHSIG`` exists on Linux only, and sends its signal as soon as the thread ends that started this process.
     """
     while os.read(0, 1024):
         continue
@@ -174,12 +181,12 @@ def _render(options: argparse.Namespace) -> dict[str, object]:
 
 
 def result_of(run: Callable[[], str | None], mib: int, what: str) -> dict[str, object]:
-    """Run a function; return the result to print.
+    """Run the work of this process; return the result to print.
 
     Args:
-        run: What this process does. It may return a warning.
-        mib: Its limit of memory.
-        what: What it does, for messages.
+        run: The work. It may return a warning.
+        mib: The limit of memory in MiB.
+        what: The name of the work in messages, such as ``"the render"``.
     """
     from a2v.engine.errors import RenderError  # noqa: PLC0415  # after the sandbox is in force
 
@@ -189,7 +196,7 @@ def result_of(run: Callable[[], str | None], mib: int, what: str) -> dict[str, o
         return {"ok": False, "message": str(error)}
     except Exception as error:
         if getattr(error, "errno", None) == errno.EFBIG:
-            return {"ok": False, "message": f"the video is larger than {_MAX_FILE_SIZE >> 30} GiB"}
+            return {"ok": False, "message": f"the video is larger than {_MAX_FILE_BYTES >> 30} GiB"}
         if reason := _exhausted(error):
             return {"ok": False, "exhausted": reason}
         if not _exceeded_memory(error, mib):
@@ -199,7 +206,7 @@ def result_of(run: Callable[[], str | None], mib: int, what: str) -> dict[str, o
 
 
 def _exhausted(error: Exception) -> str | None:
-    """Return what the machine has run out of, if the error says so. Memory and file size are limits of this process instead."""
+    """Return the exhausted resource if that caused the error. Memory and file size do not count: they are limits of this process."""
     if not isinstance(error, OSError) or error.errno in (errno.ENOMEM, errno.EFBIG):
         return None
     from a2v.engine.exhaustion import exhaustion_reason  # noqa: PLC0415  # rarely needed

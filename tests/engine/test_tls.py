@@ -128,7 +128,7 @@ async def test_a_renewed_certificate_is_used_without_a_restart(certificate, tmp_
 
 
 def test_a_file_that_is_removed_while_it_is_loaded_is_reported(certificate, monkeypatch):
-    read = tls._read
+    read = tls._read_pem
 
     def read_then_remove(name, path, **options):
         content = read(name, path, **options)
@@ -136,7 +136,7 @@ def test_a_file_that_is_removed_while_it_is_loaded_is_reported(certificate, monk
             path.unlink()
         return content
 
-    monkeypatch.setattr(tls, "_read", read_then_remove)
+    monkeypatch.setattr(tls, "_read_pem", read_then_remove)
     with pytest.raises(ConfigurationError, match=r"^tls_cert, tls_key: .* cannot be read: No such file"):
         tls.load(Settings(tls_cert=certificate.cert, tls_key=certificate.key))
 
