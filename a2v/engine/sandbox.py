@@ -1,18 +1,18 @@
 """Confines the worker process, which decodes untrusted media, as far as the system allows.
 
-On Linux two kernel features are combined, since neither suffices:
+On Linux, two kernel features are combined, because neither is enough:
 
 * Landlock (Linux 5.13 and later) allows reading Python, its libraries and the recording, and writing to the output folders.
-  It does not cover modes, owners and times of files, nor processes.
-* A seccomp filter refuses the system calls for those, for networking, for new processes, and for reaching into others. It
-  is a deny-list: an allow-list would break with each new version of the C library, numpy or FFmpeg.
+  It does not restrict processes, or changes of the modes, owners and times of files.
+* A seccomp filter rejects system calls for these changes, for networking, for starting processes, and for access to other processes.
+  It is a deny-list: an allow-list would break with each new version of the C library, numpy or FFmpeg.
 
-Both can only be tightened, never lifted, and apply to the calling thread and the threads it starts later; so ``confine`` must
-run before other threads exist. A feature that the kernel or the container lacks is skipped. On other systems only the
-resource limits of ``worker`` apply.
+Both apply to the calling thread and the threads that it starts later, and cannot be undone; so ``confine`` must run before other
+threads exist. Features that the kernel or the container lacks are skipped. On other systems, only the resource limits of ``worker``
+apply.
 
 The few system calls are made with ``ctypes``, because the available packages are unmaintained or need a system library
-(``landlock`` is a pre-release of 2025; ``pyseccomp`` needs libseccomp and is of 2021).
+(``landlock`` is a pre-release from 2025; ``pyseccomp`` dates from 2021 and needs libseccomp).
 """
 
 from __future__ import annotations
@@ -29,8 +29,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-_SET_DUMPABLE, _SET_SECCOMP, _NO_NEW_PRIVILEGES = 4, 22, 38
-_CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
+_SET_DUMPABLE, _SET_SECCOMP, _NO_NEW_PRIVILEGES = 4, 22, 38  # options of prctl
+_FILTER_MODE = 2  # of seccomp
+_CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446  # system calls of Landlock, the same on all architectures
+_GET_VERSION, _PATH_BENEATH = 1, 1  # a flag of the first, and a type of rule of the second
 
 # The access rights of Landlock (linux/landlock.h), by the first ABI version that supports them.
 _WRITE, _READ, _LIST, _REMOVE, _MAKE = 1 << 1, 1 << 2, 1 << 3, 1 << 5, 1 << 8
@@ -77,19 +79,19 @@ def _libc() -> ctypes.CDLL:
 
 def _confine_files(readable: Iterable[Path], writable: Iterable[Path]) -> bool:
     call = _libc().syscall
-    version = call(_CREATE_RULESET, None, 0, 1)
+    version = call(_CREATE_RULESET, None, 0, _GET_VERSION)
     if version < 1:
         return False
     files, tcp, scopes = (
         sum(bits for since, bits in known.items() if since <= version) for known in (_FILES, _TCP, _SCOPES)
     )
-    # Older kernels refuse a structure that is longer than the one they know.
-    rules = struct.pack("QQQ", files, tcp, scopes)[: 24 if scopes else 16 if tcp else 8]
-    ruleset = call(_CREATE_RULESET, rules, ctypes.c_size_t(len(rules)), 0)
+    # Kernels reject a structure that is longer than the one they know.
+    handled = struct.pack("QQQ", files, tcp, scopes)[: 24 if scopes else 16 if tcp else 8]
+    ruleset = call(_CREATE_RULESET, handled, ctypes.c_size_t(len(handled)), 0)
     if ruleset < 0:
         return False
     try:
-        for path in (*_SYSTEM, *_python(), *readable):
+        for path in (*_SYSTEM, *_python_folders(), *readable):
             _allow(ruleset, path, (_READ | _LIST) & files)
         for path in writable:
             _allow(ruleset, path, (_READ | _LIST | _WRITE | _REMOVE | _MAKE | _TRUNCATE) & files)
@@ -98,29 +100,31 @@ def _confine_files(readable: Iterable[Path], writable: Iterable[Path]) -> bool:
         os.close(ruleset)
 
 
-def _python() -> set[Path]:
+def _python_folders() -> set[Path]:
     """Return the folders of Python, this package and everything they import."""
     places = [sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix, *sys.path]
     return {Path(__file__).parents[1], *(Path(place) for place in places if place)}
 
 
 def _allow(ruleset: int, path: Path, access: int) -> None:
+    """Allow access to a file, or to a folder and everything in it, if it exists."""
     with suppress(OSError):
-        place = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
         try:
             if not path.is_dir():
                 access &= _READ | _WRITE | _TRUNCATE
-            rule = struct.pack("=Qi", access, place)
-            _libc().syscall(_ADD_RULE, ruleset, 1, rule, 0)
+            rule = struct.pack("=Qi", access, descriptor)
+            _libc().syscall(_ADD_RULE, ruleset, _PATH_BENEATH, rule, 0)
         finally:
-            os.close(place)
+            os.close(descriptor)
 
 
 # -- system calls -----------------------------------------------------------------------------------------------------
 
+# The AUDIT_ARCH_ constant of each supported machine, and its column in the tables below.
 _MACHINES = {"x86_64": (0xC000_003E, 0), "aarch64": (0xC000_00B7, 1)}
-# The numbers of the refused calls on x86_64 and on aarch64, which lacks some of them.
-_REFUSED = {
+# The numbers of the rejected calls on x86_64 and on aarch64, which lacks some of them.
+_REJECTED = {
     "socket": (41, 198), "socketpair": (53, 199), "connect": (42, 203), "bind": (49, 200), "listen": (50, 201),
     "accept": (43, 202), "accept4": (288, 242), "sendto": (44, 206), "sendmsg": (46, 211), "sendmmsg": (307, 269),
     "fork": (57, None), "vfork": (58, None), "execve": (59, 221), "execveat": (322, 281),
@@ -154,13 +158,14 @@ _REFUSED = {
 }  # fmt: skip
 _CLONE, _CLONE3, _TGKILL, _PRLIMIT = (56, 220), 435, (234, 131), (302, 261)
 _CLONE_THREAD = 0x10000
-_ALLOW, _REFUSE = 0x7FFF_0000, 0x0005_0000 | 1  # EPERM
-_UNKNOWN = 0x0005_0000 | 38  # ENOSYS: the C library then falls back to clone, whose flags a filter can read
+_ALLOW, _REJECT = 0x7FFF_0000, 0x0005_0000 | 1  # EPERM
+_MISSING = 0x0005_0000 | 38  # ENOSYS: the C library then falls back to clone, whose flags a filter can read
 
-# Classic BPF: load a word of the call, compare, return. Jump offsets count instructions to skip.
-_LOAD, _EQUAL, _AT_LEAST, _HAS, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
-_NUMBER, _ARCHITECTURE, _ARGUMENT = 0, 4, 16
+# Classic BPF. ``_LOAD`` loads a word of the call; ``_EQUAL``, ``_AT_LEAST`` and ``_HAS_BIT`` compare it and skip instructions.
+_LOAD, _EQUAL, _AT_LEAST, _HAS_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
+_NUMBER, _ARCHITECTURE, _ARGUMENT = 0, 4, 16  # offsets of words in the call: the argument is the first one
 _Instruction = tuple[int, int, int, int]
+"""Operation, instructions to skip if the comparison is true, or false, and operand."""
 
 
 def _confine_calls() -> bool:
@@ -169,35 +174,35 @@ def _confine_calls() -> bool:
     program = b"".join(struct.pack("HBBI", *line) for line in _program(*_MACHINES[platform.machine()]))
     code = ctypes.create_string_buffer(program)
     filter_ = struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(code))
-    return bool(_libc().prctl(_SET_SECCOMP, 2, filter_, 0, 0) == 0)
+    return bool(_libc().prctl(_SET_SECCOMP, _FILTER_MODE, filter_, 0, 0) == 0)
 
 
 def _program(architecture: int, column: int) -> list[_Instruction]:
-    """Assemble the filter: refuse the calls in ``_REFUSED`` and calls of other architectures, allow the rest."""
+    """Assemble the filter: reject the calls in ``_REJECTED`` and all calls of other architectures, and allow the rest."""
     lines: list[_Instruction] = [
         (_LOAD, 0, 0, _ARCHITECTURE),
         (_EQUAL, 1, 0, architecture),
-        (_RETURN, 0, 0, _REFUSE),  # other architectures have other numbers
+        (_RETURN, 0, 0, _REJECT),  # other architectures have other numbers
         (_LOAD, 0, 0, _NUMBER),
         (_AT_LEAST, 0, 1, 0x4000_0000),
-        (_RETURN, 0, 0, _REFUSE),  # and so has x32
+        (_RETURN, 0, 0, _REJECT),  # and so has x32
     ]
-    for numbers in _REFUSED.values():
+    for numbers in _REJECTED.values():
         number = numbers[column]
         if number is not None:
-            lines += _when(number, (_RETURN, 0, 0, _REFUSE))
-    lines += _when(_CLONE3, (_RETURN, 0, 0, _UNKNOWN))
+            lines += _when(number, (_RETURN, 0, 0, _REJECT))
+    lines += _when(_CLONE3, (_RETURN, 0, 0, _MISSING))
     # clone may start threads, but no processes.
-    lines += _when(_CLONE[column], (_LOAD, 0, 0, _ARGUMENT), (_HAS, 1, 0, _CLONE_THREAD), (_RETURN, 0, 0, _REFUSE))
-    # Signals to this process (abort) and its own limits are allowed; those of other processes are not.
+    lines += _when(_CLONE[column], (_LOAD, 0, 0, _ARGUMENT), (_HAS_BIT, 1, 0, _CLONE_THREAD), (_RETURN, 0, 0, _REJECT))
+    # This process may send itself signals (abort) and change its own limits, but not those of other processes.
     own = os.getpid()
-    lines += _when(_TGKILL[column], (_LOAD, 0, 0, _ARGUMENT), (_EQUAL, 1, 0, own), (_RETURN, 0, 0, _REFUSE))
-    lines += _when(_PRLIMIT[column], (_LOAD, 0, 0, _ARGUMENT), (_EQUAL, 1, 0, 0), (_RETURN, 0, 0, _REFUSE))
+    lines += _when(_TGKILL[column], (_LOAD, 0, 0, _ARGUMENT), (_EQUAL, 1, 0, own), (_RETURN, 0, 0, _REJECT))
+    lines += _when(_PRLIMIT[column], (_LOAD, 0, 0, _ARGUMENT), (_EQUAL, 1, 0, 0), (_RETURN, 0, 0, _REJECT))
     return [*lines, (_RETURN, 0, 0, _ALLOW)]
 
 
 def _when(number: int, *then: _Instruction) -> list[_Instruction]:
-    """Return the instructions for one system call; unless they return, the call is allowed."""
-    ends = then[-1][0] == _RETURN and len(then) == 1
-    then = then if ends else (*then, (_RETURN, 0, 0, _ALLOW))
+    """Return the instructions that apply ``then`` to one system call; if they do not return, they allow the call."""
+    always_returns = then[-1][0] == _RETURN and len(then) == 1
+    then = then if always_returns else (*then, (_RETURN, 0, 0, _ALLOW))
     return [(_EQUAL, 0, len(then), number), *then]

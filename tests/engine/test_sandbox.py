@@ -120,33 +120,33 @@ def test_the_decoder_reaches_its_recording_its_folder_and_nothing_else(tmp_path:
 
 
 @needs_sandbox
-def test_the_filter_refuses_its_list_and_calls_of_other_architectures() -> None:
+def test_the_filter_rejects_its_list_and_calls_of_other_architectures() -> None:
     for machine, (architecture, column) in sandbox._MACHINES.items():
         program = sandbox._program(architecture, column)
 
         def verdict(number: int, argument: int = 0, arch: int = architecture, program=program) -> int:
             """Run the filter program as the kernel does."""
-            words, at, word = {0: number, 4: arch, 16: argument}, 0, 0
+            words, position, word = {0: number, 4: arch, 16: argument}, 0, 0
             while True:
-                code, yes, no, value = program[at]
-                at += 1
-                if code == 0x06:
-                    return value
-                if code == 0x20:
-                    word = words[value]
+                operation, if_true, if_false, operand = program[position]
+                position += 1
+                if operation == 0x06:
+                    return operand
+                if operation == 0x20:
+                    word = words[operand]
                 else:
-                    holds = {0x15: word == value, 0x35: word >= value, 0x45: bool(word & value)}[code]
-                    at += yes if holds else no
+                    holds = {0x15: word == operand, 0x35: word >= operand, 0x45: bool(word & operand)}[operation]
+                    position += if_true if holds else if_false
 
-        allow, refuse = 0x7FFF_0000, 0x0005_0001
-        for name, numbers in sandbox._REFUSED.items():
+        allow, reject = 0x7FFF_0000, 0x0005_0001
+        for name, numbers in sandbox._REJECTED.items():
             if numbers[column] is not None:
-                assert verdict(numbers[column]) == refuse, (machine, name)
+                assert verdict(numbers[column]) == reject, (machine, name)
         clone, tgkill = sandbox._CLONE[column], sandbox._TGKILL[column]
-        assert (verdict(clone, 0x3D0F00), verdict(clone, 17)) == (allow, refuse)
-        assert (verdict(tgkill, os.getpid()), verdict(tgkill, 1)) == (allow, refuse)
+        assert (verdict(clone, 0x3D0F00), verdict(clone, 17)) == (allow, reject)
+        assert (verdict(tgkill, os.getpid()), verdict(tgkill, 1)) == (allow, reject)
         assert verdict(0) == verdict(1) == verdict(9) == allow
-        assert verdict(0, arch=0x4000_0003) == verdict(0x4000_0000) == refuse
+        assert verdict(0, arch=0x4000_0003) == verdict(0x4000_0000) == reject
         assert len(program) < 4096
 
 
