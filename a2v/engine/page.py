@@ -1,8 +1,8 @@
 """The HTML page at ``/``: make videos of recordings, and follow them.
 
-The script asks ``/page/videos`` for the list again and again; each request waits until the list changes. Cards are rendered here
-only, so that one function escapes foreign text, and the script replaces those that changed. Style and script are part of the
-page and allowed by their hashes; nothing comes from elsewhere.
+The script gets the list of videos from ``/page/videos`` by long polling: each response waits until the list changes. The cards of the
+list are only rendered here, so one function escapes untrusted text, and the script replaces the cards that have changed. Style and script
+are inline and allowed by their hashes; the page loads nothing from other origins.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from a2v.engine.video_options import ANIMATIONS, container_of
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-_WORDS = {
+_STATUS_WORDS = {
     VideoStatus.PENDING: "waiting",
     VideoStatus.IN_PROGRESS: "rendering",
     VideoStatus.FINISHED: "finished",
@@ -33,14 +33,14 @@ _WORDS = {
 _STYLE, _SCRIPT = (Path(__file__).with_name(f"page.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
 
 
-def _hash(source: str) -> str:
+def _csp_hash(source: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()}'"
 
 
 PAGE_HEADERS = {
     # The style and the script of the page, by their hashes, and nothing from other origins.
     "Content-Security-Policy": f"default-src 'none'; img-src 'self'; media-src 'self'; connect-src 'self'; "
-    f"style-src {_hash(_STYLE)}; script-src {_hash(_SCRIPT)}; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+    f"style-src {_csp_hash(_STYLE)}; script-src {_csp_hash(_SCRIPT)}; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
 }
@@ -62,7 +62,7 @@ class PageVideo:
 
 
 class PageState(TypedDict):
-    """The list of videos for the script: a card for each, a summary, and the version of all that."""
+    """The list of videos for the script: a card for each, a summary, and a hash of both as the version."""
 
     cards: list[dict[str, str]]
     summary: str
@@ -82,10 +82,10 @@ def page_state(avatars: Sequence[Avatar], videos: Sequence[PageVideo]) -> PageSt
         for avatar in avatars
         for pose in avatar.poses
     }
-    cards = [_card(one, faces) for one in videos]
-    counts = {status: sum(one.task.status is status for one in videos) for status in _WORDS}
+    cards = [_card(item, faces) for item in videos]
+    counts = {status: sum(item.task.status is status for item in videos) for status in _STATUS_WORDS}
     busy = [
-        f"{counts[status]} {_WORDS[status]}"
+        f"{counts[status]} {_STATUS_WORDS[status]}"
         for status in (VideoStatus.IN_PROGRESS, VideoStatus.PENDING)
         if counts[status]
     ]
@@ -156,60 +156,61 @@ def _pose(pose: Pose, avatar: Avatar, *, is_first: bool) -> str:
     )
 
 
-def _card(one: PageVideo, faces: Mapping[str, tuple[str, str]]) -> dict[str, str]:
-    # An old task may have a character that no longer exists.
-    face, picture = map(escape, faces.get(one.task.subject_id, (one.task.subject_id, "")))
-    recording, task_id = escape(one.task.recording or "Recording"), escape(one.task.video_id)
-    shown = _picture(one, face, picture)
-    status, word = one.task.status, _WORDS[one.task.status]
-    if one.position:
-        word = "next in the queue" if one.position == 1 else f"number {one.position} in the queue"
+def _card(item: PageVideo, faces: Mapping[str, tuple[str, str]]) -> dict[str, str]:
+    # The character of an old task may no longer exist.
+    name, preview = map(escape, faces.get(item.task.subject_id, (item.task.subject_id, "")))
+    recording, task_id = escape(item.task.recording or "Recording"), escape(item.task.video_id)
+    picture = _picture_html(item, name, preview)
+    status, word = item.task.status, _STATUS_WORDS[item.task.status]
+    if item.position:
+        word = "next in the queue" if item.position == 1 else f"number {item.position} in the queue"
     state = f'<p class="status {status.value}">{word}</p>'
-    submitted = datetime.fromtimestamp(one.task.created, UTC)
+    submitted = datetime.fromtimestamp(item.task.created, UTC)
     text = (
-        f"<div class=picture>{shown}</div><div class=text><h3>{recording}</h3>"
-        f"<p class=facts><span>{face}</span><span class=length hidden></span>"
+        f"<div class=picture>{picture}</div><div class=text><h3>{recording}</h3>"
+        f"<p class=facts><span>{name}</span><span class=length hidden></span>"
         f'<time datetime="{submitted:%Y-%m-%dT%H:%M:%SZ}">{submitted:%d %b %Y, %H:%M} UTC</time></p>'
-        f"{_actions(one) if one.video.video_url else state}"
-        f"{_message(one.task)}"
+        f"{_actions(item) if item.video.video_url else state}"
+        f"{_message(item.task)}"
         f"<p class=id><code>{task_id}</code></p></div>"
     )
     digest = _digest(text)
-    kind = "card" if one.video.video_url else "card small"
-    html = f'<li class="{kind}" data-id="{task_id}" data-digest="{digest}">{text}</li>'
-    return {"id": one.task.video_id, "digest": digest, "html": html}
+    css_class = "card" if item.video.video_url else "card small"
+    html = f'<li class="{css_class}" data-id="{task_id}" data-digest="{digest}">{text}</li>'
+    return {"id": item.task.video_id, "digest": digest, "html": html}
 
 
 def _message(task: Task) -> str:
     if not task.message:
         return ""
-    kind = '"soft warning"' if task.status is VideoStatus.FINISHED else "soft"
-    return f"<p class={kind}>{escape(task.message)}</p>"
+    css_class = '"soft warning"' if task.status is VideoStatus.FINISHED else "soft"
+    return f"<p class={css_class}>{escape(task.message)}</p>"
 
 
-def _picture(one: PageVideo, face: str, picture: str) -> str:
-    if one.video.video_url:
-        recording, url = escape(one.task.recording or "recording"), escape(one.video.video_url)
-        container = container_of(one.task)
+def _picture_html(item: PageVideo, name: str, preview: str) -> str:
+    """Return the video, or the preview picture of the character if browsers cannot play it or it is not finished."""
+    if item.video.video_url:
+        recording, url = escape(item.task.recording or "recording"), escape(item.video.video_url)
+        container = container_of(item.task)
         if container in ANIMATIONS:
-            return f'<img src="{url}" width=512 height=512 loading=lazy alt="{face}: {recording}">'
+            return f'<img src="{url}" width=512 height=512 loading=lazy alt="{name}: {recording}">'
         if container == "mov":  # browsers do not play ProRes
-            return f'<img class=still src="{picture}" width=512 height=512 alt="">'
+            return f'<img class=still src="{preview}" width=512 height=512 alt="">'
         return (
-            f'<video controls playsinline preload=metadata poster="{picture}" src="{url}"'
-            f' aria-label="{face}: {recording}"></video>'
+            f'<video controls playsinline preload=metadata poster="{preview}" src="{url}"'
+            f' aria-label="{name}: {recording}"></video>'
         )
-    is_rendering = one.task.status is VideoStatus.IN_PROGRESS
+    is_rendering = item.task.status is VideoStatus.IN_PROGRESS
     bar = '<progress aria-label="Rendering"></progress>' if is_rendering else ""
-    return f'<img class=still src="{picture}" width=512 height=512 alt="">{bar}'
+    return f'<img class=still src="{preview}" width=512 height=512 alt="">{bar}'
 
 
-def _actions(one: PageVideo) -> str:
-    name = escape(Path(one.task.recording or one.task.video_id).stem)
+def _actions(item: PageVideo) -> str:
+    name = escape(Path(item.task.recording or item.task.video_id).stem)
     links = [
-        (one.video.video_url, f"{name}.{container_of(one.task)}", "Download"),
-        (one.video.mask_video_url, f"{name}.mask.mp4", "Mask"),
-        (one.video.captions_url, f"{name}.vtt", "Captions"),
+        (item.video.video_url, f"{name}.{container_of(item.task)}", "Download"),
+        (item.video.mask_video_url, f"{name}.mask.mp4", "Mask"),
+        (item.video.captions_url, f"{name}.vtt", "Captions"),
     ]
     shown = (f'<a href="{escape(url)}" download="{file}">{word}</a>' for url, file, word in links if url)
     return f"<p class=actions>{''.join(shown)}</p>"

@@ -1,9 +1,8 @@
 """Decodes untrusted pictures: JPEG, PNG and WebP, for backgrounds and portraits. Runs in child processes, within their limits.
 
-FFmpeg's decoders are used without its demuxers: the format is known by the first bytes, and the whole file is one packet for the decoder
-of that format. So a file cannot make FFmpeg open others. The size is read from the file's header before anything is decoded. The
-picture is scaled down while it is converted to RGB, so that a large one is in memory only once, and then turned as its Exif
-orientation says.
+FFmpeg's decoders are used without its demuxers: the first bytes decide the format, and the whole file is one packet for its decoder. So a
+file cannot make FFmpeg open other files. The size is read from the file's header before anything is decoded. The picture is scaled while it
+is converted to RGB, so that a large one is in memory only once, and then turned according to its Exif orientation.
 """
 
 from __future__ import annotations
@@ -27,9 +26,9 @@ if TYPE_CHECKING:
 
     from a2v.engine.drawing.colours import ColourBytes
 
-_MAX_SIDE = 8000
-_LYING = (5, 6, 7, 8)
-"""The Exif orientations of pictures that are stored with their columns as rows."""
+_MAX_SIDE = 8000  # pixels
+_TRANSPOSED = (5, 6, 7, 8)
+"""The Exif orientations of pictures whose rows are stored as columns."""
 
 
 class _Header(NamedTuple):
@@ -38,29 +37,29 @@ class _Header(NamedTuple):
     height: int
     exif: bytes
     inverted: bool = False
-    """Whether the colours are CMYK; Adobe's programs store the complements."""
+    """Whether the colours are inverted CMYK, as Adobe's programs write it."""
 
 
 def load_picture(path: Path, width: int, height: int, colour: Callable[[str], ColourBytes] = bgra) -> NDArray[np.uint8]:
-    """Return a picture that covers the whole frame: scaled, and cropped around its middle.
+    """Return a picture as a frame: scaled to cover it, and cropped around the middle.
 
     Args:
-        path: A JPEG, PNG or WebP of at most 8000 × 8000 pixels. Where it is transparent, it becomes white.
-        width: Of the frame.
-        height: Of the frame.
+        path: A JPEG, PNG or WebP of at most 8000 × 8000 pixels. Transparent parts become white.
+        width: The width of the frame in pixels.
+        height: Its height.
         colour: How the pixels represent colours: ``colours.bgra`` or ``colours.uvya``.
 
     Raises:
-        RenderError: It is no such picture.
+        RenderError: The picture cannot be used; the message says why and what to do.
     """
 
-    def covering(columns: int, rows: int) -> tuple[int, int]:
+    def cover(columns: int, rows: int) -> tuple[int, int]:
         factor = max(width / columns, height / rows)
         return max(width, round(columns * factor)), max(height, round(rows * factor))
 
     with path.open("rb") as file:
         content = file.read(MAX_PICTURE + 1)
-    scaled = read_picture(content, "background: the picture", covering)
+    scaled = read_picture(content, "background: the picture", cover)
     top, left = (scaled.shape[0] - height) // 2, (scaled.shape[1] - width) // 2
     shown = scaled[top : top + height, left : left + width].astype(np.float32)
     alpha = shown[..., 3:] / 255
@@ -93,7 +92,7 @@ def read_picture(
     Args:
         content: The file.
         name: What the picture is, for messages: ``"The portrait"``.
-        fit: Returns the width and height to scale the picture to, from those that it has.
+        fit: Returns the width and height to scale the picture to, given its own.
         min_side: The smallest width and height that are allowed.
 
     Raises:
@@ -126,7 +125,7 @@ def read_picture(
             f"{name} cannot be decoded: the file is cut off, damaged, or an animation. Save the picture again."
         )
     orientation = _orientation(header.exif)
-    if orientation in _LYING:
+    if orientation in _TRANSPOSED:
         height, width = fit(frame.height, frame.width)
     else:
         width, height = fit(frame.width, frame.height)
@@ -137,7 +136,7 @@ def _decode(content: bytes, decoder: str) -> av.VideoFrame | None:
     try:
         context = cast("av.VideoCodecContext", av.CodecContext.create(decoder, "r"))  # the stubs omit the override
         context.thread_count = 1
-        # Without this, the part of a JPEG that is missing would be grey.
+        # Otherwise, the missing part of a JPEG that is cut off would become grey.
         context.options = {"err_detect": "explode"}
         packet = av.Packet(content)
         frames = [*context.decode(packet), *context.decode(None)]
@@ -148,10 +147,10 @@ def _decode(content: bytes, decoder: str) -> av.VideoFrame | None:
 
 def _to_rgba(frame: av.VideoFrame, header: _Header, size: dict[str, int]) -> NDArray[np.uint8]:
     if header.inverted:
-        # FFmpeg passes on the four components under the names of others: G, B, R, A are M, Y, C, K.
+        # FFmpeg returns the components M, Y, C and K in the planes G, B, R and A.
         components = frame.reformat(**size, format="gbrap", interpolation="AREA").to_ndarray(format="gbrap")
-        kept = components.astype(np.uint16)
-        rgb = (kept[..., :3] * kept[..., 3:] // 255).astype(np.uint8)
+        inks = components.astype(np.uint16)
+        rgb = (inks[..., :3] * inks[..., 3:] // 255).astype(np.uint8)
         return np.dstack([rgb, np.full(rgb.shape[:2], 255, np.uint8)])
     small = frame.reformat(**size, format="rgba", interpolation="AREA")
     return np.asarray(small.to_ndarray(format="rgba"), np.uint8)
@@ -203,7 +202,7 @@ def _read_webp(content: bytes) -> _Header:
         kind, length = struct.unpack_from("<4sI", content, at)
         body = at + 8
         if kind == b"VP8X":
-            size = _three_bytes(content, body + 4) + 1, _three_bytes(content, body + 7) + 1
+            size = _read_uint24(content, body + 4) + 1, _read_uint24(content, body + 7) + 1
         elif kind == b"VP8 " and not size[0]:
             width, height = struct.unpack_from("<HH", content, body + 6)
             size = width & 0x3FFF, height & 0x3FFF
@@ -218,7 +217,7 @@ def _read_webp(content: bytes) -> _Header:
     return _Header("webp", *size, exif)
 
 
-def _three_bytes(content: bytes, at: int) -> int:
+def _read_uint24(content: bytes, at: int) -> int:
     low, high = struct.unpack_from("<HB", content, at)
     return int(low | high << 16)
 
@@ -245,7 +244,7 @@ def _orientation(exif: bytes) -> int:
 
 def _upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
     turned: Any = pixels
-    if orientation in _LYING:
+    if orientation in _TRANSPOSED:
         turned = turned.swapaxes(0, 1)
     if orientation in (2, 3, 6, 7):
         turned = turned[:, ::-1]

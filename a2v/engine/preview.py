@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from a2v.engine.characters import Character
 
 
-# The character is part of the key, so a changed one gets a new picture.
+# The key contains the character, so a changed character gets a new picture.
 @lru_cache(maxsize=128)
 def preview(subject_id: str, size: int = 512, character: Character | None = None) -> bytes:
     """Return a square PNG of a character with a resting face.
