@@ -120,8 +120,8 @@ async def test_ids_are_unique_whatever_their_case_and_built_in_ones_stay(folder)
     assert found.specs["eva_a0008"] is get_character("eva_a0008")
     assert list(found.specs) == [*built_in_characters(), "Ada"]
     assert [str(problem).partition(";")[0] for problem in found.problems] == [
-        "LEO_A0047.toml: its model_id is that of the built-in character leo_a0047",
-        "eva_a0008.toml: its model_id is that of the built-in character eva_a0008",
+        "LEO_A0047.toml: the built-in character leo_a0047 has the same model_id",
+        "eva_a0008.toml: the built-in character eva_a0008 has the same model_id",
     ]
 
 
@@ -185,7 +185,7 @@ async def test_while_the_folder_is_missing_its_characters_stay(folder, tmp_path,
     assert await own(catalogue) == await own(catalogue) == ["ada"]
     assert catalogue.error == "No such file or directory"
     assert len(caplog.messages) == 1
-    assert "they stay as they were: No such file or directory" in caplog.messages[0]
+    assert "they remain unchanged: No such file or directory" in caplog.messages[0]
     (tmp_path / "elsewhere").rename(folder)
     (folder / "ada.toml").unlink()
     assert await own(catalogue) == []

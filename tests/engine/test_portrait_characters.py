@@ -118,7 +118,7 @@ async def test_problems_name_the_file_that_has_them(folder: Path) -> None:
         (folder / f"{name}.jpg").write_bytes(HOPPER)
         (folder / f"{name}.toml").write_bytes(table)
     assert [str(problem).partition(";")[0] for problem in (await Catalogue(folder).current()).problems] == [
-        "eva_a0008.jpg: its model_id is that of the built-in character eva_a0008",
+        "eva_a0008.jpg: the built-in character eva_a0008 has the same model_id",
         "latin.toml: it is not UTF-8 text (byte 16)",
         "long.toml: it is longer than 64 KiB",
     ]

@@ -40,7 +40,8 @@ if TYPE_CHECKING:
 
 _FOLDER = Path(__file__).parent
 MAX_FILE_SIZE = 64 * 1024
-_MAX_NAME = 100
+"""The largest TOML file in bytes."""
+_MAX_NAME = 100  # characters
 _ID = re.compile(r"[\w-]{1,100}")
 _COLOUR = re.compile(r"#[0-9A-Fa-f]{6}")
 _DRAWN = "drawn"
@@ -74,14 +75,14 @@ class CharacterError(ValueError):
 # -- checks of single fields ------------------------------------------------------------------------------------------
 
 
-def _shown(value: object) -> str:
+def _quoted(value: object) -> str:
     text = escape(repr(value))
     return text if len(text) <= 60 else f"{text[:57]}…"
 
 
 def _check_name(_: object, attribute: Attribute[Any], value: object) -> None:
     if not isinstance(value, str) or not value.strip():
-        raise ValueError(f"{attribute.name} must be text, got {_shown(value)}")
+        raise ValueError(f"{attribute.name} must be text, got {_quoted(value)}")
     if found := find_invisible(value, is_name=True):
         raise ValueError(f"{attribute.name} must not contain {found}")
     if len(value) > _MAX_NAME:
@@ -92,9 +93,9 @@ def _colours(count: int) -> Check:
     def check(_: object, attribute: Attribute[Any], value: object) -> None:
         colours = [value] if count == 1 else list(value) if isinstance(value, (list, tuple)) else []
         if len(colours) != count:
-            raise ValueError(f"{attribute.name} must be a list of {count} colours, got {_shown(value)}")
-        if bad := [one for one in colours if not isinstance(one, str) or not _COLOUR.fullmatch(one)]:
-            shown = ", ".join(map(_shown, bad))
+            raise ValueError(f"{attribute.name} must be a list of {count} colours, got {_quoted(value)}")
+        if bad := [colour for colour in colours if not isinstance(colour, str) or not _COLOUR.fullmatch(colour)]:
+            shown = ", ".join(map(_quoted, bad))
             raise ValueError(f"{attribute.name}: a colour is written like '#F2B998', not {shown}")
 
     return check
@@ -102,18 +103,18 @@ def _colours(count: int) -> Check:
 
 def _check_fraction(_: object, attribute: Attribute[Any], value: object) -> None:
     if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value <= 1:
-        raise ValueError(f"{attribute.name} must be between 0 and 1, got {_shown(value)}")
+        raise ValueError(f"{attribute.name} must be between 0 and 1, got {_quoted(value)}")
 
 
-def _one_of(words: Any) -> Check:
+def _choice(words: Any) -> Check:
     def check(_: object, attribute: Attribute[Any], value: object) -> None:
         if value not in get_args(words):
-            raise ValueError(f"{attribute.name} must be one of {', '.join(get_args(words))}; got {_shown(value)}")
+            raise ValueError(f"{attribute.name} must be one of {', '.join(get_args(words))}; got {_quoted(value)}")
 
     return check
 
 
-def _a(kind: type) -> Check:
+def _table(kind: type) -> Check:
     def check(_: object, attribute: Attribute[Any], value: object) -> None:
         if not isinstance(value, kind):
             raise ValueError(f"{attribute.name} must be a table")  # noqa: TRY004  # collected with the other problems
@@ -169,14 +170,14 @@ class Palette:
 class Features:
     """The shapes of a character. Numbers run from 0 to 1."""
 
-    hair: Hair = field(validator=_one_of(Hair))
-    outfit: Outfit = field(validator=_one_of(Outfit))
-    beard: Beard = field(default="none", validator=_one_of(Beard))
-    glasses: Glasses = field(default="none", validator=_one_of(Glasses))
-    earrings: Earrings = field(default="none", validator=_one_of(Earrings))
-    scene: Scene = field(default="disc", validator=_one_of(Scene))
+    hair: Hair = field(validator=_choice(Hair))
+    outfit: Outfit = field(validator=_choice(Outfit))
+    beard: Beard = field(default="none", validator=_choice(Beard))
+    glasses: Glasses = field(default="none", validator=_choice(Glasses))
+    earrings: Earrings = field(default="none", validator=_choice(Earrings))
+    scene: Scene = field(default="disc", validator=_choice(Scene))
     """The background, in the colours ``backdrop`` and ``disc`` of the palette."""
-    mole: Mole = field(default="none", validator=_one_of(Mole))
+    mole: Mole = field(default="none", validator=_choice(Mole))
     length: float = _fraction(0.5)
     """Of the face, from short to long."""
     width: float = _fraction(0.5)
@@ -216,9 +217,9 @@ class CharacterSpec:
 
     model_id: str
     display_name: str = field(validator=_check_name)
-    gender: Gender = field(validator=_one_of(Gender))
-    palette: Palette = field(validator=_a(Palette))
-    features: Features = field(validator=_a(Features))
+    gender: Gender = field(validator=_choice(Gender))
+    palette: Palette = field(validator=_table(Palette))
+    features: Features = field(validator=_table(Features))
 
 
 Character = CharacterSpec | PortraitSpec
@@ -244,7 +245,7 @@ class CameraPose:
     name: str
     character: Character
     framings: dict[Format, Framing]
-    """The parts of a drawing. A portrait has none: its parts depend on where the face is."""
+    """The part of the drawing for each shape of a video. Empty for a portrait, whose framing depends on the position of the face."""
     close_up: bool = False
 
 
@@ -269,7 +270,7 @@ POSE_SUFFIXES = tuple(dict.fromkeys(suffix for suffix, *_ in (*_POSES, *_PORTRAI
 
 @cache
 def built_in_characters() -> dict[str, CharacterSpec]:
-    """Return the characters that come with the engine by ``model_id``, in its order."""
+    """Return the characters that come with the engine by ``model_id``, sorted."""
     return {path.stem: read_character(path) for path in sorted(_FOLDER.glob("*.toml"))}
 
 
@@ -317,8 +318,8 @@ def get_camera_pose(subject_id: str, character: Character | None = None) -> Came
         RenderError: There is no such pose or character.
     """
     known: Iterable[Character] = [character] if character else built_in_characters().values()
-    for one in known:
-        if found := [pose for pose in camera_poses(one) if pose.pose_id == subject_id]:
+    for candidate in known:
+        if found := [pose for pose in camera_poses(candidate) if pose.pose_id == subject_id]:
             return found[0]
     return camera_poses(character or get_character(subject_id))[0]
 
@@ -351,7 +352,7 @@ def parse_character(name: str, content: bytes) -> CharacterSpec:
     stem = name.rpartition(".")[0] or name
     problems = list(id_problems(stem))
     try:
-        return _structure(character_id(stem), _read_toml(content, problems), problems)
+        return _make_character(character_id(stem), _read_toml(content, problems), problems)
     except ValueError as error:
         raise CharacterError(name, error.args) from None
 
@@ -378,7 +379,7 @@ def character_id(stem: str) -> str:
 
 
 def name_of(model_id: str) -> str:
-    """Return the name that a character has if none is given."""
+    """Return the display name of a character whose file gives none."""
     return model_id.replace("_", " ").replace("-", " ").strip().title() or model_id
 
 
@@ -387,14 +388,14 @@ def id_problems(stem: str) -> Iterator[str]:
     model_id = character_id(stem)
     if not _ID.fullmatch(model_id):
         rule = "1 to 100 letters, digits, _ and -, because it becomes the model_id"
-        yield f"the name of the file must have {rule}; got {_shown(stem)}"
+        yield f"the name of the file must have {rule}; got {_quoted(stem)}"
     for suffix in POSE_SUFFIXES:
         if model_id.casefold().endswith(f"_{suffix}"):
             yield f"the name of the file must not end in _{suffix}, as the ids of poses do"
 
 
 def parse_portrait(name: str, picture: bytes, settings: bytes | None) -> PortraitSpec:
-    """Return the portrait of a picture, which is not decoded, and of the TOML file beside it.
+    """Return the portrait that consists of a picture, which is not decoded here, and the TOML file beside it.
 
     Args:
         name: The name of the picture's file.
@@ -415,7 +416,7 @@ def parse_portrait(name: str, picture: bytes, settings: bytes | None) -> Portrai
         except ValueError as error:
             raise CharacterError(name, error.args) from None
     values = {"display_name": name_of(model_id)} | table
-    checked = _checked(_PortraitSettings, values, "", problems)
+    checked = _make_value(_PortraitSettings, values, "", problems)
     if checked is None:
         raise CharacterError(name, problems)
     return PortraitSpec(model_id=model_id, picture=picture, **attrs.asdict(checked))
@@ -426,7 +427,7 @@ class _PortraitSettings:
     """The keys of the TOML file of a portrait."""
 
     display_name: str = field(validator=_check_name)
-    gender: PortraitGender = field(default="unspecified", validator=_one_of(PortraitGender))
+    gender: PortraitGender = field(default="unspecified", validator=_choice(PortraitGender))
     crop: tuple[float, float, float, float] | None = field(default=None, validator=check_crop)
     background: str | None = field(default=None, validator=optional(_colours(1)))
     blinking: bool | None = field(default=None, validator=check_blinking)
@@ -451,7 +452,7 @@ def load_character(content: bytes) -> Character:
     data = json.loads(content)
     if not isinstance(data, dict) or not isinstance(data.get(_DRAWN), dict):
         raise ValueError("it is not a character")  # noqa: TRY004  # as documented
-    return _structure(str(data.get("model_id")), data[_DRAWN], [])
+    return _make_character(str(data.get("model_id")), data[_DRAWN], [])
 
 
 def to_toml(character: CharacterSpec) -> str:
@@ -478,8 +479,8 @@ def _toml_value(value: object) -> str:
 T = TypeVar("T")
 
 
-def _structure(model_id: str, data: dict[str, Any], problems: list[str]) -> CharacterSpec:
-    """Make a character of the tables of a file.
+def _make_character(model_id: str, data: dict[str, Any], problems: list[str]) -> CharacterSpec:
+    """Make a character from the tables of a file.
 
     Raises:
         ValueError: Its arguments are the problems, after those given.
@@ -487,26 +488,26 @@ def _structure(model_id: str, data: dict[str, Any], problems: list[str]) -> Char
     found = dict(data)
     for name, kind in (("palette", Palette), ("features", Features)):
         if isinstance(found.get(name), dict):
-            found[name] = _checked(kind, found[name], f"{name}.", problems)
+            found[name] = _make_value(kind, found[name], f"{name}.", problems)
     if "model_id" in data:
         problems.append("model_id must not be in the file: the name of the file is the model_id")
-    character = _checked(CharacterSpec, {"model_id": model_id} | found, "", problems)
+    character = _make_value(CharacterSpec, {"model_id": model_id} | found, "", problems)
     if character is None or problems:
         raise ValueError(*problems)
     return character
 
 
-def _checked(kind: Callable[..., T], table: dict[str, Any], prefix: str, problems: list[str]) -> T | None:
-    """Make a value of a table unless there are problems; add those of the table to the list."""
+def _make_value(kind: Callable[..., T], table: dict[str, Any], prefix: str, problems: list[str]) -> T | None:
+    """Make a value from a table. Problems of the table are added to the list; if there are any, return ``None``."""
     fields = attrs.fields_dict(kind)  # type: ignore[arg-type]  # an attrs class
     for key in [key for key in table if key not in fields]:
-        near = difflib.get_close_matches(key, fields, 1)
+        similar = difflib.get_close_matches(key, fields, 1)
         hint = (
-            f"did you mean {near[0]}?"
-            if near
+            f"did you mean {similar[0]}?"
+            if similar
             else f"the keys are {', '.join(name for name in fields if name != 'model_id')}"
         )
-        problems.append(f"{prefix}{_shown(key)[1:-1]} is not a key of a character; {hint}")
+        problems.append(f"{prefix}{_quoted(key)[1:-1]} is not a key of a character; {hint}")
     for name, attribute in fields.items():
         if name not in table:
             if attribute.default is attrs.NOTHING:

@@ -1,14 +1,13 @@
 """The characters of an engine: the built-in ones, and those of a folder, which may change at any time.
 
-``Catalogue.current`` returns a ``Characters``, an immutable snapshot. Before that, it compares the folder with the last snapshot
-and reads the files that are new or have changed, so a change counts from the next request on, and nothing runs in between. That
-costs one ``stat`` per file. A file that was modified less than ``_SETTLE_SECONDS`` before it was read may change again
-without another size or time, so it is read again.
+``Catalogue.current`` returns ``Characters``, an immutable snapshot. First it compares the folder with the last snapshot and reads new
+and changed files. So a change takes effect with the next request, at the cost of one ``stat`` per file, and nothing runs in between. A file
+that was modified less than ``_SETTLE_SECONDS`` before it was read may change once more with the same size and time, so it is read again.
 
-An invalid file is logged, once, and is not in the snapshot; the other characters are not affected. If the folder itself cannot
-be read, the last snapshot stays in force.
+An invalid file is logged once and left out; the other characters are not affected. If the folder itself cannot be read, the last snapshot
+stays in force.
 
-The files of one character have one stem. ``_read`` is the place that decides by their extensions what kind of character they are.
+The files of one character have the same stem. ``read_files`` decides by their extensions what kind of character it is.
 """
 
 from __future__ import annotations
@@ -89,7 +88,14 @@ def portable(spec: Character) -> bytes | None:
 
 @frozen
 class _Entry:
-    """What was read for one stem. The name is that of the first file, for messages."""
+    """The result of reading the files with one stem.
+
+    Attributes:
+        name: The name of the first of them, for messages.
+        signature: Their names, inodes, sizes and times: if it is unchanged, so are the files.
+        is_settled: Whether the result is final until the signature changes.
+        result: The character, or the error that makes it invalid.
+    """
 
     name: str
     signature: object
@@ -126,25 +132,25 @@ class Catalogue:
         except OSError as error:
             if self.error is None:
                 logger.error(  # noqa: TRY400  # the reason is enough
-                    "the characters in %s cannot be read, so they stay as they were: %s", folder, error.strerror
+                    "the characters in %s cannot be read, so they remain unchanged: %s", folder, error.strerror
                 )
             self.error = error.strerror or str(error)
             return
         self.error = None
-        entries = {stem: await self._entry(stem, files) for stem, files in found.items()}
+        entries = {stem: await self._read_entry(stem, files) for stem, files in found.items()}
         if entries != self._entries:
-            snapshot = _combined(entries.values())
+            snapshot = _combine(entries.values())
             _log_changes(self._snapshot, snapshot)
             self._entries, self._snapshot = entries, snapshot
 
-    async def _entry(self, stem: str, files: Mapping[Path, os.stat_result]) -> _Entry:
+    async def _read_entry(self, stem: str, files: Mapping[Path, os.stat_result]) -> _Entry:
         name = next(iter(files)).name
-        signature = [(path.name, one.st_ino, one.st_size, one.st_mtime_ns) for path, one in files.items()]
+        signature = [(path.name, status.st_ino, status.st_size, status.st_mtime_ns) for path, status in files.items()]
         known = self._entries.get(stem)
         if known and known.is_settled and known.signature == signature:
             return known
-        # The clock of the file system may differ from this machine's, in which case a file is read once too often.
-        is_settled = all(abs(time.time() - one.st_mtime) > _SETTLE_SECONDS for one in files.values())
+        # If the clock of the file system differs from this machine's, a file is read more often than necessary.
+        is_settled = all(abs(time.time() - status.st_mtime) > _SETTLE_SECONDS for status in files.values())
         result: Character | CharacterError
         try:
             result = await read_files(list(files))
@@ -215,8 +221,8 @@ def _read_file(path: Path, limit: int) -> bytes:
         return file.read(limit + 1)
 
 
-def _combined(entries: Iterable[_Entry]) -> Characters:
-    """Make a snapshot; a character whose ``model_id`` another one has is a problem."""
+def _combine(entries: Iterable[_Entry]) -> Characters:
+    """Make a snapshot. A character whose ``model_id`` is taken is a problem."""
     specs: dict[str, Character] = dict(built_in_characters())
     taken = {model_id.casefold(): f"the built-in character {model_id}" for model_id in specs}
     problems = []
@@ -226,7 +232,7 @@ def _combined(entries: Iterable[_Entry]) -> Characters:
             problems.append(result)
             continue
         if other := taken.get(result.model_id.casefold()):
-            reason = f"its model_id is that of {other}; rename the file (upper and lower case count as the same)"
+            reason = f"{other} has the same model_id; rename the file (upper and lower case count as the same)"
             problems.append(CharacterError(entry.name, [reason]))
             continue
         taken[result.model_id.casefold()] = entry.name

@@ -1,11 +1,11 @@
-"""Makes up plausible characters. The same seed and model give the same character.
+"""Generates plausible characters. The same seed and ``like`` give the same character.
 
-Independently random colours do not go together, so each choice depends on the ones before: the skin is one of the scale of human
-tones, the hair fits the skin and the age, lips and blush are derived from the skin, the backdrop is pale and on the other side of
-the colour wheel from the clothes, and the disc lies between them. Shades and lights follow from a colour as they do in the built-in
-characters: the shade is a little more saturated and darker, the light is paler.
+Colours that are chosen independently clash, so each choice depends on earlier ones. The skin comes from a scale of human skin tones, the
+hair suits the skin and the age, and lips and blush are derived from the skin. The backdrop is pale and on the other side of the colour
+wheel from the clothes, and the disc lies between them. Shade and light of a colour are derived as in the built-in characters: the shade is
+darker and a little more saturated, the light is paler.
 
-Like another character means: the same gender, skin and age, and a face, a hair style and colours near its own.
+A character that is like another one has the same gender and skin, and a similar age, face, hair style and palette.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _SKINS = ("#F6CBB0", "#F2B998", "#E8B08C", "#E3AE88", "#D9A07A", "#C98E68", "#B97A56", "#9E6444", "#8A5237", "#704130")
 """From pale to dark."""
 _NATURAL_HAIR = ("#231A1C", "#3B2622", "#4A2B2C", "#6B3A22", "#8A5A34", "#B4622F", "#C99A55", "#D8B36A")
-_DARK_HAIR = 4  # of them suit every skin
+_DARK_HAIR_COUNT = 4  # the first ones, which suit every skin
 _GREY_HAIR = ("#7C7674", "#A5A6AC", "#C9CBD2")
 _IRISES = (
     ("#3E2A1E", "#7A5636"),
@@ -33,7 +33,7 @@ _IRISES = (
     ("#4A6F8E", "#8DB4CF"),
     ("#5A5146", "#94866F"),
 )
-_DARK_IRISES = 2  # of them go with every skin
+_DARK_IRIS_COUNT = 2  # the first ones, which suit every skin
 _CLOTHES_HUES = (0.02, 0.07, 0.12, 0.42, 0.48, 0.55, 0.58, 0.62, 0.65, 0.75, 0.92, 0.97)
 _WOMEN: tuple[Hair, ...] = ("long", "bob", "curls", "long", "bob")
 _MEN: tuple[Hair, ...] = ("short", "tousled", "curls", "short", "receding")
@@ -45,16 +45,16 @@ _TIES = (
 )
 _ACCENTS = ("#F4C95D", "#D9DCE3", "#E0A96D")
 _FRAMES = ("#2B2A33", "#8A3B4A", "#6B4A2F", "#31495F")
-_OLD, _GREYING = 0.65, 0.5
+_OLD, _GREYING = 0.65, 0.5  # ages, 0 to 1: from here on, hair need not be like that of ``like``, or may be grey
 
 
 def generate_character(model_id: str, seed: int, like: CharacterSpec | None = None) -> CharacterSpec:
     """Return a character.
 
     Args:
-        model_id: Its id; the display name is made of it.
-        seed: Each one gives another character.
-        like: A character that it resembles; ``None``: none in particular.
+        model_id: The id of the new character, from which its display name is derived.
+        seed: The seed of the random choices.
+        like: A character that the new one resembles; ``None``: no resemblance.
     """
     dice = random.Random(f"{seed} {like.model_id if like else ''}")  # noqa: S311  # not for secrets
     gender: Gender = like.gender if like else dice.choice(("female", "male"))
@@ -128,8 +128,8 @@ def _palette(dice: random.Random, skin: int, features: Features, like: Character
     elif dice.random() < (features.age - _GREYING) * 2.5:
         hair = dice.choice(_GREY_HAIR)
     else:
-        hair = dice.choice(_NATURAL_HAIR[:_DARK_HAIR] if is_dark else _NATURAL_HAIR)
-    iris = dice.choice(_IRISES[:_DARK_IRISES] if is_dark else _IRISES)
+        hair = dice.choice(_NATURAL_HAIR[:_DARK_HAIR_COUNT] if is_dark else _NATURAL_HAIR)
+    iris = dice.choice(_IRISES[:_DARK_IRIS_COUNT] if is_dark else _IRISES)
     _, saturation, value = _hsv(tone)
     woman = features.lashes > 0.4
     # Lips are redder than the skin, and darker on dark skin.
@@ -182,19 +182,21 @@ def _shifted(colour: str, *, saturation: float, value: float) -> str:
     return _colour(hue, old_saturation + saturation, old_value + value)
 
 
-def _tones(colour: str, more: float) -> Tones:
-    """Return a colour with its shade and its light. ``more``: of saturation, in the shade."""
+def _tones(colour: str, more_saturation: float) -> Tones:
+    """Return a colour with its shade, which has ``more_saturation``, and its light."""
     hue, saturation, value = _hsv(colour)
     light = min(1.0, value * 1.10 + 0.05)
     return Tones(
-        colour, _colour(hue - 0.01, saturation + more, value * 0.79), _colour(hue + 0.005, saturation * 0.80, light)
+        colour,
+        _colour(hue - 0.01, saturation + more_saturation, value * 0.79),
+        _colour(hue + 0.005, saturation * 0.80, light),
     )
 
 
 def _nearest(colours: Sequence[str], colour: str) -> int:
-    """Return the place of the colour that is nearest in brightness."""
+    """Return the index of the colour whose brightness is nearest."""
 
-    def brightness(one: str) -> int:
-        return sum(bytes.fromhex(one[1:]))
+    def brightness(rgb: str) -> int:
+        return sum(bytes.fromhex(rgb[1:]))
 
-    return min(range(len(colours)), key=lambda place: abs(brightness(colours[place]) - brightness(colour)))
+    return min(range(len(colours)), key=lambda index: abs(brightness(colours[index]) - brightness(colour)))

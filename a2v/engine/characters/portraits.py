@@ -1,6 +1,6 @@
 """Portraits: characters that are a photo or an illustration, with optional settings in a TOML file beside it.
 
-This module only has the values. What a picture shows is examined in a child process (``portrait.check``), because pictures are untrusted.
+This module has only the values. Pictures are untrusted, so they are decoded and examined in a child process (``portrait.check``).
 """
 
 from __future__ import annotations
@@ -29,12 +29,14 @@ def check_crop(_: object, __: Attribute[Any], value: object) -> None:
     is_valid = (
         isinstance(value, (list, tuple))
         and len(value) == 4
-        and all(isinstance(one, (int, float)) and not isinstance(one, bool) and 0 <= one <= 1 for one in value)
+        and all(isinstance(edge, (int, float)) and not isinstance(edge, bool) and 0 <= edge <= 1 for edge in value)
         and value[0] < value[2]
         and value[1] < value[3]
     )
     if value is not None and not is_valid:
-        raise ValueError("crop must be [left, top, right, bottom] as parts of the picture, such as [0.1, 0, 0.9, 0.8]")
+        raise ValueError(
+            "crop must be [left, top, right, bottom] as fractions of the picture, such as [0.1, 0, 0.9, 0.8]"
+        )
 
 
 def check_blinking(_: object, __: Attribute[Any], value: object) -> None:
@@ -58,9 +60,9 @@ class PortraitSpec:
     Attributes:
         model_id: The id.
         display_name: The name.
-        gender: As in the lists of characters.
+        gender: The gender that the lists of characters show.
         picture: The content of the file: JPEG, PNG or WebP.
-        crop: The part of the picture to use: left, top, right and bottom, 0 to 1. ``None``: all of it.
+        crop: The part of the picture to use: left, top, right and bottom as fractions of its size. ``None``: all of it.
         background: The colour behind the person, ``#rrggbb``; ``None``: the picture's own background.
         blinking: Whether the eyes blink; ``None``: unless the person wears glasses.
         previews: The preview pictures by the suffix of the ``pose_id``, as PNG; empty until the picture has been examined.
