@@ -1,11 +1,11 @@
-"""Prepares an English text for a voice: how its numbers, signs and abbreviations are read, and where its sentences end.
+"""Prepares an English text for a voice: text normalization, and the segmentation into sentences.
 
-The synthesizer's own rules read most numbers, dates, times and amounts. The rules here come before them: they normalize characters,
-and cover what it misreads or would leave out, such as negative numbers, telephone numbers, addresses and Latin abbreviations.
-They are applied in order, one after the other, because later ones rely on earlier ones.
+The synthesizer has rules of its own that read most numbers, dates, times and amounts. The rules here run first. They normalize characters,
+and expand what the synthesizer would misread or leave out, such as negative numbers, telephone numbers, addresses and Latin abbreviations.
+They are applied in order, because later rules rely on earlier ones.
 
-The synthesizer silently leaves out characters that it does not know. A listener would not notice that a word is missing, so a text
-with such characters is refused, and the message names them.
+The synthesizer silently skips unknown characters. A listener would not notice that a word is missing, so a text with such characters is
+rejected, and the message names them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 MAX_SENTENCE = 300
 """The longest part of a text that is synthesized at once, in characters."""
 
-# Letters that do not decompose into one of English and a mark.
+# Letters that do not decompose into an English letter and an accent.
 _LETTERS = str.maketrans(
     {"ß": "ss", "æ": "ae", "Æ": "Ae", "œ": "oe", "Œ": "Oe", "ø": "o", "Ø": "O", "ł": "l", "Ł": "L", "đ": "d", "Đ": "D"}
     | {"ð": "th", "Ð": "Th", "þ": "th", "Þ": "Th", "ı": "i", "ſ": "s", "ŋ": "ng"}
@@ -40,8 +40,8 @@ _SIGNS = {
     "™": "", "®": "", "©": " copyright ", "•": ", ", "·": " ", "§": " section ", "¶": "", "†": "", "‡": "",
     "¡": "", "¿": "", "µ": "micro", "º": "", "ª": "", "Ω": " ohms ",
 }  # fmt: skip
-_KEPT = frozenset("–—…€£¥¢₹₩°")
-"""Signs besides those of ASCII that the synthesizer reads."""
+_SPOKEN_SIGNS = frozenset("–—…€£¥¢₹₩°")
+"""The signs outside ASCII that the synthesizer reads."""
 _UNITS = {
     "km/h": "kilometers per hour", "mph": "miles per hour", "m/s": "meters per second", "kB": "kilobytes", "MB": "megabytes",
     "GB": "gigabytes", "TB": "terabytes", "Hz": "hertz", "kHz": "kilohertz", "MHz": "megahertz", "GHz": "gigahertz",
@@ -62,15 +62,15 @@ def _alternatives(words: Iterable[str]) -> str:
     return "|".join(re.escape(word) for word in sorted(words, key=len, reverse=True))
 
 
-def _digits(found: re.Match[str]) -> str:
-    """Read digits one by one, with a short pause between the groups that are written apart."""
+def _spell_digits(found: re.Match[str]) -> str:
+    """Spell out digits one by one, with a comma, which is a short pause, between groups."""
     groups = re.findall(r"\d+", found[0])
     plus = "plus " if found[0].startswith("+") else ""
     return plus + ", ".join(" ".join(_DIGITS[int(digit)] for digit in group) for group in groups)
 
 
-def _address(found: re.Match[str]) -> str:
-    """Read the punctuation of an address of the web or of mail."""
+def _spell_address(found: re.Match[str]) -> str:
+    """Spell out the punctuation of a web or mail address."""
     address, end = found[0], ""
     while address[-1] in ".,;:!?)":
         address, end = address[:-1], address[-1] + end
@@ -83,13 +83,13 @@ _RULES: tuple[_Rule, ...] = (
     (re.compile(r"^\s*(#{1,6}|[-*+]|>)\s+", re.MULTILINE), ""),
     (re.compile(r"(?<!\w)(\*{1,3}|_{1,3})(?=\S)(.+?)(?<=\S)\1(?!\w)"), r"\2"),
     # Addresses, before anything else takes their dots and slashes for something else.
-    (re.compile(r"\b[\w.+-]+@[\w-]+(\.[\w-]+)+|\bhttps?://\S+|\bwww\.\S+", re.IGNORECASE), _address),
-    (re.compile(r"\b(?:[a-z0-9-]+\.)+(?:com|org|net|edu|gov|io|ai|dev)\b(?:/\S*)?", re.IGNORECASE), _address),
+    (re.compile(r"\b[\w.+-]+@[\w-]+(\.[\w-]+)+|\bhttps?://\S+|\bwww\.\S+", re.IGNORECASE), _spell_address),
+    (re.compile(r"\b(?:[a-z0-9-]+\.)+(?:com|org|net|edu|gov|io|ai|dev)\b(?:/\S*)?", re.IGNORECASE), _spell_address),
     # 1 000 000
     (re.compile(r"(?<![\d.,])\d{1,3}(?: \d{3}){2,}(?![\d,])"), lambda m: m[0].replace(" ", ",")),
     # Telephone numbers, and numbers with leading zeros.
-    (re.compile(r"\+\d[\d ()./-]{5,}\d|\(\d{3}\) ?\d{3}[- ]\d{4}"), _digits),
-    (re.compile(r"(?<![\w.,:/-])0\d{2,}(?![\w:/]|[.,]\d)"), _digits),
+    (re.compile(r"\+\d[\d ()./-]{5,}\d|\(\d{3}\) ?\d{3}[- ]\d{4}"), _spell_digits),
+    (re.compile(r"(?<![\w.,:/-])0\d{2,}(?![\w:/]|[.,]\d)"), _spell_digits),
     # 30.11.2026
     (re.compile(r"(?<![\d.])(\d{1,2})\.(\d{1,2})\.(\d{4})(?!\d)"), lambda m: f"{m[3]}-{int(m[2]):02}-{int(m[1]):02}"),
     # 20 €, US$5
@@ -99,9 +99,9 @@ _RULES: tuple[_Rule, ...] = (
     (re.compile(r"(?<=\d) (?=1/[248])"), " and "),
     # A minus, but not a range or a hyphen.
     (re.compile(r"(?:(?<=^)|(?<=[\s(]))-(?=[$€£]?\d)"), "minus "),
-    (re.compile(rf"(?<![\w.])({_alternatives(_WORDS)})(?!\w)"), lambda m: _WORDS[m[1]] + _end_of(m)),
+    (re.compile(rf"(?<![\w.])({_alternatives(_WORDS)})(?!\w)"), lambda m: _WORDS[m[1]] + _shared_full_stop(m)),
     # U.S.A., before its dots end a sentence.
-    (re.compile(r"\b(?:[A-Z]\.){2,}"), lambda m: m[0].replace(".", "") + _end_of(m)),
+    (re.compile(r"\b(?:[A-Z]\.){2,}"), lambda m: m[0].replace(".", "") + _shared_full_stop(m)),
     (re.compile(r"(?<!\w)#(?=[A-Za-z])"), "hashtag "),
     (re.compile(r"(?<!\w)@(?=\w)"), "at "),
     (re.compile(r"(?<=\s)[-–](?=\s)|--+"), "—"),
@@ -109,8 +109,8 @@ _RULES: tuple[_Rule, ...] = (
 )
 
 
-def _end_of(found: re.Match[str]) -> str:
-    """Return the full stop that an abbreviation shares with the end of its text or paragraph."""
+def _shared_full_stop(found: re.Match[str]) -> str:
+    """Return the full stop of an abbreviation if it also ends the text or a paragraph, or else nothing."""
     ends = not found.string[found.end() :].strip() or found.string[found.end() :].startswith("\n")
     return "." if ends and found[0].endswith(".") else ""
 
@@ -121,21 +121,21 @@ def check_characters(text: str) -> None:
     Raises:
         SpeechError: Some cannot; the message names them.
     """
-    found = {character: at for at, character in reversed(list(enumerate(text))) if not _is_spoken(character)}
-    if found:
-        first, *others = sorted(found.values())
-        listed = [describe(text, first) if is_invisible(text[first]) else _named(text, first)]
-        listed += [repr(text[at]) for at in others[:9]]
+    first_index = {character: i for i, character in reversed(list(enumerate(text))) if not _is_spoken(character)}
+    if first_index:
+        first, *others = sorted(first_index.values())
+        listed = [describe(text, first) if is_invisible(text[first]) else _describe_visible(text, first)]
+        listed += [repr(text[i]) for i in others[:9]]
         more = f" and {len(others) - 9} more" if len(others) > 9 else ""
         raise SpeechError(
             f"the text contains characters that this voice cannot speak: {', '.join(listed)}{more}. "
-            "It speaks English; replace them by words"
+            "It speaks English; replace them with words"
         )
 
 
-def _named(text: str, at: int) -> str:
-    name = unicodedata.name(text[at], "")
-    return f"{text[at]!r} (U+{ord(text[at]):04X}{name and f' {name}'}, character {at + 1})"
+def _describe_visible(text: str, index: int) -> str:
+    name = unicodedata.name(text[index], "")
+    return f"{text[index]!r} (U+{ord(text[index]):04X}{name and f' {name}'}, character {index + 1})"
 
 
 def _is_spoken(character: str) -> bool:
@@ -144,13 +144,13 @@ def _is_spoken(character: str) -> bool:
     category = unicodedata.category(character)
     if category in ("Cc", "Cs"):
         return False
-    if character in _SIGNS or character in _KEPT or category in ("Zs", "Mn") or is_invisible(character):
+    if character in _SIGNS or character in _SPOKEN_SIGNS or category in ("Zs", "Mn") or is_invisible(character):
         return True
-    plain = _plain(character)
+    plain = _without_accents(character)
     return plain.isascii() and plain.isalnum()
 
 
-def _plain(text: str) -> str:
+def _without_accents(text: str) -> str:
     """Return a text without accents."""
     decomposed = unicodedata.normalize("NFKD", text.translate(_LETTERS))
     return "".join(character for character in decomposed if not unicodedata.combining(character))
@@ -167,8 +167,8 @@ def readable(text: str, known: Container[str] = ()) -> str:
     text = re.sub(r"(?<=\d)(?=[½¼¾⅓⅔⅛])", " and", text)
     text = re.sub(r"(?<=\d)[\u00a0\u2009\u202f'’](?=\d{3}\b)", ",", text)
     text = "".join(_SIGNS.get(character, character) for character in text)
-    text = re.sub(r"[^\W\d_]+", lambda word: word[0] if _is_known(word[0], known) else _plain(word[0]), text)
-    text = "".join(c if c.isascii() or c in _KEPT or c.isalpha() else _plain(c) for c in text)
+    text = re.sub(r"[^\W\d_]+", lambda word: word[0] if _is_known(word[0], known) else _without_accents(word[0]), text)
+    text = "".join(c if c.isascii() or c in _SPOKEN_SIGNS or c.isalpha() else _without_accents(c) for c in text)
     for pattern, reading in _RULES:
         text = pattern.sub(reading, text)
     return text
@@ -186,24 +186,24 @@ _BEFORE_NAMES = re.compile(r"(?:^|[\s(\"'])(?:[A-Z]|Mr|Mrs|Ms|Dr|Prof|St|Mt|Gen|
 
 
 def sentences(text: str) -> Iterator[str]:
-    """Yield the sentences of a text as they are written; longer ones than ``MAX_SENTENCE`` in parts."""
+    """Yield the sentences of a text as they are written, those longer than ``MAX_SENTENCE`` in parts."""
     start = 0
     for found in _SENTENCE_END.finditer(text):
         if "\n" not in found[0] and _BEFORE_NAMES.search(text[start : found.start()]):
             continue
-        yield from _parts(text[start : found.start()])
+        yield from _split_sentence(text[start : found.start()])
         start = found.end()
-    yield from _parts(text[start:])
+    yield from _split_sentence(text[start:])
 
 
-def _parts(sentence: str) -> Iterator[str]:
-    """Yield a sentence in parts: at the ends of clauses if possible, or else between words, or else anywhere."""
+def _split_sentence(sentence: str) -> Iterator[str]:
+    """Yield a sentence in parts, split after a clause if possible, or else between words, or else anywhere."""
     rest = sentence.strip()
     while len(rest) > MAX_SENTENCE:
         ends = [found.start() for found in _CLAUSE_END.finditer(rest, MAX_SENTENCE // 3, MAX_SENTENCE)]
-        at = ends[-1] if ends else rest.rfind(" ", 1, MAX_SENTENCE)
-        at = at if at > 0 else MAX_SENTENCE
-        yield rest[:at].strip()
-        rest = rest[at:].strip()
+        cut = ends[-1] if ends else rest.rfind(" ", 1, MAX_SENTENCE)
+        cut = cut if cut > 0 else MAX_SENTENCE
+        yield rest[:cut].strip()
+        rest = rest[cut:].strip()
     if rest:
         yield rest

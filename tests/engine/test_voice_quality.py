@@ -125,7 +125,7 @@ def _with_phones(text: str) -> tuple[np.ndarray, list[tuple[float, float, str]]]
     """The sound of a sentence, and its phones as the synthesizer places them."""
     from hibari.g2p.normalize import normalize
 
-    synthesizer = voices._synthesizer("heart")
+    synthesizer = voices._load_synthesizer("heart")
     vocabulary = synthesizer._hibari.vocab
     spoken = [each for each in synthesizer._hibari.g2p(normalize(text)) if each in vocabulary]
     inputs = {"ids": np.array([[0, *map(vocabulary.get, spoken), 0]], np.int64), "speed": np.ones(1, np.float32)}
@@ -133,7 +133,7 @@ def _with_phones(text: str) -> tuple[np.ndarray, list[tuple[float, float, str]]]
     samples = synthesizer._dsp.synth(*(part[0] for part in spectrum), np.random.default_rng(0))
     segments: list[tuple[float, float, str]] = []
     at, begun = 0.0, None
-    for phone, length in zip(["", *spoken, ""], np.ravel(lengths) * voices._SECONDS_PER_LENGTH, strict=True):
+    for phone, length in zip(["", *spoken, ""], np.ravel(lengths) * voices._SECONDS_PER_FRAME, strict=True):
         end = at + float(length)
         if phone in "ˈˌ" and phone:  # belongs to the vowel after it
             begun = at if begun is None else begun
