@@ -1,13 +1,13 @@
-"""Renders a video: a recording and a character in, a video file out, and a mask if requested.
+"""Renders a recording and a character to a video file, and to a mask if requested.
 
-1. The recording is decoded and analysed: probabilities of visemes and loudness, every 10 ms (``lipsync``).
-2. ``animation`` makes a ``FacePose`` per frame of it.
-3. For each frame, ``drawing`` makes a display list of the pose and rasterizes it, or ``portrait`` moves a photograph, and
-   ``video_writer`` encodes it, together with the sound. Frames are drawn when they are encoded, so only one is in memory.
-   Captions are drawn over the frame (``drawing.text``), or become a track.
+1. The recording is decoded and analysed: the probabilities of visemes and the loudness, every 10 ms (``lipsync``), and the pitch
+   (``intonation``).
+2. ``animation`` computes a ``FacePose`` for each frame.
+3. For each frame, ``drawing`` makes a display list of the pose and rasterizes it, or ``portrait`` moves a photograph. ``video_writer``
+   encodes the frame together with its sound. A frame is drawn when it is to be encoded, so only one is in memory.
 
-A mask is a second video of the same animation. It is rendered after the first one: two encoders at once would need twice the memory.
-The captions can also be a file of their own.
+Captions are drawn over the frames (``drawing.text``), or written to a subtitle track or to a file. A mask is a second video of the same
+animation. It is rendered after the first one, because two encoders at once would need twice the memory.
 """
 
 from __future__ import annotations
@@ -59,10 +59,10 @@ if TYPE_CHECKING:
     from a2v.engine.video_writer import Encoding, VideoWriter
 
 NO_SPEECH = "no speech was found in the recording, so the mouth stays closed"
-"""The warning about a video of a recording in which nobody speaks."""
+"""The warning about a recording without speech."""
 
-_LONGEST_END = 10.0  # seconds after the last word of a transcript
-_PALETTE_STEP = 5  # frames
+_MAX_UNCAPTIONED_SECONDS = 10.0  # after the last word of a transcript, without a warning
+_PALETTE_STEP = 5  # every fifth frame determines the palette of a GIF
 
 
 def picture_size(size: int, format: Format) -> tuple[int, int]:
@@ -95,23 +95,23 @@ def render(
 ) -> str | None:
     """Render the video of a character that speaks a recording.
 
-    The same arguments give the same video, byte for byte. ``destination``, ``mask`` and ``vtt`` appear when all of them are complete.
-    Until then, the data is in files beside them, which are removed if the render fails.
+    The same arguments give the same video, byte for byte. ``destination``, ``mask`` and ``vtt`` appear once all of them are complete.
+    Until then, their content is in temporary files beside them, which are removed if the render fails.
 
     Args:
         recording: The recording.
         subject_id: A ``pose_id``, or a ``model_id`` for the default pose of a character.
         destination: The path of the video; an existing file is replaced.
         character: The character; ``None`` if it is a built-in one.
-        mask: The path of a second video of the same size and length, without sound: the person in white on black.
+        mask: The path of a second video of the same size and length, without sound: the person in white on black; ``None``: no mask.
         size: The shorter side of the video in pixels; even.
         format: The shape of the video: ``"square"``, ``"portrait"``, 9:16, or ``"landscape"``, 16:9.
         fps: Frames per second.
         container: The format of the file.
         background: ``"character"``, ``"transparent"``, a colour, or the path of a picture.
-        mood: The expression of the character; ``None``: one that the voice determines.
-        captions: The captions; ``None``: there are none. The mask never has any.
-        vtt: The path of the file with the captions, if they include one.
+        mood: The expression of the character; ``None``: the voice determines it.
+        captions: The captions of the video; ``None``: no captions. The mask never has any.
+        vtt: The path of the file of captions, if they include one.
 
     Returns:
         A warning about the video; ``None`` if there is none.
@@ -141,7 +141,7 @@ def render(
     aligned = captions.aligned(recording.pieces) if captions else None
     shown = aligned.of_video(seconds, is_wide=width > height) if aligned else None
     if captions and aligned and captions.transcript:
-        warning = warning or _early_end(aligned.words[-1].end, seconds)
+        warning = warning or _transcript_warning(aligned.words[-1].end, seconds)
     with _replace_when_complete([destination, mask, vtt]) as parts:
         video = open_video(parts[destination], width, height, fps, encoding)
         _render_frames(video, animation, pictures[0], recording, shown)
@@ -152,16 +152,16 @@ def render(
     return warning
 
 
-def _early_end(end: float, seconds: float) -> str | None:
+def _transcript_warning(end: float, seconds: float) -> str | None:
     """Return a warning if a recording goes on after the last word of its transcript."""
-    if seconds - end < _LONGEST_END:
+    if seconds - end < _MAX_UNCAPTIONED_SECONDS:
         return None
     times = [f"{int(time) // 60}:{int(time) % 60:02}" for time in (end, seconds)]
     return f"the transcript ends at {times[0]} of {times[1]}, so there are no captions after that"
 
 
 class Picture(Protocol):
-    """A picture of the size of a video, which shows one pose after the other."""
+    """A picture in the size of the video that can show any pose."""
 
     @property
     def pixels(self) -> NDArray[np.uint8]:
@@ -174,12 +174,13 @@ class Picture(Protocol):
 
 
 PictureMaker = Callable[[], Picture]
-"""Makes a picture when it is needed: that of the mask after the first video."""
+"""Creates a picture on demand, so that the mask's picture takes no memory while the video is rendered."""
 
 
-def _drawn_pictures(  # noqa: PLR0917  # the facts of a video
+def _drawn_pictures(  # noqa: PLR0917  # the properties of a video
     character: CharacterSpec, framing: Framing, background: str | Path, width: int, height: int, encoding: Encoding
 ) -> tuple[PictureMaker, PictureMaker]:
+    """Return the pictures of the video and of the mask."""
     scenery: list[Item] | NDArray[np.uint8]
     if isinstance(background, Path):
         scenery = load_picture(background, width, height, encoding.colour)
@@ -197,31 +198,36 @@ def _drawn_pictures(  # noqa: PLR0917  # the facts of a video
 def _portrait_pictures(
     pose: CameraPose, background: str | Path, width: int, height: int, encoding: Encoding
 ) -> tuple[PictureMaker, PictureMaker]:
+    """Return the pictures of the video and of the mask."""
     # Imported late: drawn characters do not need it.
     from a2v.engine.portrait.painter import Silhouette  # noqa: PLC0415
     from a2v.engine.portrait.studio import open_studio  # noqa: PLC0415
 
     assert isinstance(pose.character, PortraitSpec)  # noqa: S101  # for type checkers
     painter = partial(open_studio(pose.character).painter, close_up=pose.close_up, width=width, height=height)
-    behind: NDArray[np.uint8] | None = None
+    backdrop_pixels: NDArray[np.uint8] | None = None
     if isinstance(background, Path):
-        behind = load_picture(background, width, height, uvya)
+        backdrop_pixels = load_picture(background, width, height, uvya)
     elif background not in (OWN, TRANSPARENT):
-        behind = np.full((height, width, 4), uvya(background), np.uint8)
+        backdrop_pixels = np.full((height, width, 4), uvya(background), np.uint8)
 
     def make() -> Picture:
         picture: Picture = painter(cut_out=background != OWN)
-        return picture if background == OWN and encoding.colour is uvya else _Composed(picture, behind, encoding)
+        return (
+            picture
+            if background == OWN and encoding.colour is uvya
+            else _ComposedPortrait(picture, backdrop_pixels, encoding)
+        )
 
     return make, lambda: Silhouette(painter(cut_out=True))
 
 
-class _Composed:
-    """A portrait in front of a background, or of none, in the colours of an encoding."""
+class _ComposedPortrait:
+    """A portrait in front of another background, or of a transparent one, in the colours of an encoding."""
 
-    def __init__(self, portrait: Picture, behind: NDArray[np.uint8] | None, encoding: Encoding) -> None:
+    def __init__(self, portrait: Picture, backdrop_pixels: NDArray[np.uint8] | None, encoding: Encoding) -> None:
         self._portrait = portrait
-        self._behind = behind
+        self._backdrop = backdrop_pixels
         self._is_rgb = encoding.colour is not uvya
         self.pixels: NDArray[np.uint8] = np.zeros_like(portrait.pixels)
 
@@ -231,21 +237,21 @@ class _Composed:
         place = slice(top, bottom), slice(left, right)
         part = self._portrait.pixels[place].astype(np.float32)
         alpha = part[..., 3:] / 255
-        if self._behind is not None:
-            part += (self._behind[place] - part) * (1 - alpha)
+        if self._backdrop is not None:
+            part += (self._backdrop[place] - part) * (1 - alpha)
             part[..., 3] = 255
         if self._is_rgb:
             part[..., :3] = to_bgra(part)
-        if self._behind is None:
-            part[..., :3] *= alpha  # as the buffers expect it
+        if self._backdrop is None:
+            part[..., :3] *= alpha  # the buffers expect premultiplied alpha
         self.pixels[place] = (part + 0.5).astype(np.uint8)
         return area
 
 
 class _Drawing:
-    """The picture of a drawn character in front of a scenery: items that are drawn, or pixels."""
+    """The picture of a drawn character in front of a scenery, which is a display list or pixels."""
 
-    def __init__(  # noqa: PLR0917  # the facts of a video
+    def __init__(  # noqa: PLR0917  # the properties of a video
         self,
         framing: Framing,
         width: int,
@@ -277,7 +283,7 @@ class _Drawing:
 def _animate_recording(
     recording: Recording, model_id: str, fps: int, mood: Mood | None
 ) -> tuple[Callable[[], Iterator[FacePose]], float, str | None]:
-    """Analyse a recording; return a function that starts its animation from the beginning, its seconds, and a warning."""
+    """Analyse a recording; return a function that starts its animation, its length in seconds, and a warning if there is one."""
     intonation = Intonation()
     probabilities, loudness = analyse_pieces(intonation.listen(recording.pieces()))
     seed = hashlib.sha256(recording.digest() + model_id.encode()).digest()
@@ -308,19 +314,19 @@ def _render_frames(
             writer.add_captions(captions.track, captions.language)
         buffer = make_buffer(writer.encoding, writer.width, writer.height)
         picture = make_picture()
+        burned = captions.burned if captions else []
+        whole_frame = (0, 0, writer.width, writer.height)
 
         def frames(step: int = 1) -> Iterator[av.VideoFrame]:
             overlay = Overlay(burned, writer.width, writer.height, writer.encoding.colour) if burned else None
             for number, pose in islice(enumerate(animation()), 0, None, step):
                 area, pixels = picture.paint(pose), picture.pixels
                 if overlay:
-                    area = overlay.show(pixels, area if number else everything, number / writer.fps)
+                    area = overlay.show(pixels, area if number else whole_frame, number / writer.fps)
                     pixels = overlay.pixels
                 buffer.update(pixels, area)
                 yield buffer.frame
 
-        burned = captions.burned if captions else []
-        everything = (0, 0, writer.width, writer.height)
         if writer.encoding.pixels == "pal8":
             writer.use_palette_of(frames(_PALETTE_STEP))
         for frame in frames():

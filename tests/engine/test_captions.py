@@ -20,7 +20,7 @@ from a2v.engine.characters.portraits import PortraitSpec
 from a2v.engine.drawing.colours import bgra
 from a2v.engine.drawing.text import Overlay, draw_caption, missing_characters
 from a2v.engine.errors import RenderError
-from a2v.engine.render import _early_end, render
+from a2v.engine.render import _transcript_warning, render
 from a2v.engine.video_options import read_options
 from tests.engine.test_video_formats import frames_of, vowel
 
@@ -152,7 +152,7 @@ def test_a_file_of_captions(make, tmp_path) -> None:
     ("seconds", "warning"), [(70.0, "the transcript ends at 0:05 of 1:10, so there are no captions"), (14.0, None)]
 )
 def test_a_transcript_that_ends_early(seconds, warning) -> None:
-    assert str(_early_end(5.2, seconds)).startswith(str(warning))
+    assert str(_transcript_warning(5.2, seconds)).startswith(str(warning))
 
 
 @pytest.mark.extended
