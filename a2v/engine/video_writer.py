@@ -1,15 +1,15 @@
-"""Writes videos: usually H.264 and AAC in an MP4 whose index comes first, so that browsers start at once.
+"""Writes videos: usually H.264 and AAC in an MP4 whose index comes first, so that browsers start playing at once.
 
-An ``Encoding`` describes each kind of file.
+An ``Encoding`` describes each kind of file: the muxer, the encoders and their options.
 
-Pictures and sound are encoded alternately: ``add_frame`` encodes one frame and the sound up to its end. So neither is collected in
-memory, and the file is interleaved as players expect. The soundtrack is an iterator that decodes the recording as it goes.
+Pictures and sound are encoded alternately: ``add_frame`` encodes one frame and the sound up to its end. So neither piles up in memory, and
+the streams are interleaved as players expect. The soundtrack is an iterator that decodes the recording on demand.
 
-Frames are the largest objects of a render, so there is only one: a ``FrameBuffer`` is overwritten for each frame, in the area that
-changed. This is safe because the encoders copy what they need later. There is one class per layout of pixels.
+Frames are the largest objects of a render, so only one exists: a buffer, in which each frame overwrites the area that has changed. This is
+safe because the encoders copy what they need later. There is one class of buffers per pixel format.
 
-Drawings have premultiplied alpha, and files straight alpha. Pixels without alpha get one colour, because the encoders would
-spend bits on others.
+Drawings have premultiplied alpha, files have straight alpha. Fully transparent pixels all get the same colour, because the encoders would
+spend bits on their colours.
 """
 
 from __future__ import annotations
@@ -88,8 +88,8 @@ _TONAL_AAC_OPTIONS = {"aac_coder": "twoloop"}  # see LevelMeter.tonal
 _BIT_RATE_PER_CHANNEL = 192_000
 _OPUS_BIT_RATE_PER_CHANNEL = 96_000
 _BT709, _LIMITED_RANGE = 1, 1
-_BAND_ROWS = 64  # even
-_TICK = Fraction(1, 1)  # filters need a time base, and the writer sets the times
+_BAND_ROWS = 64  # rows that are converted at a time; even
+_FILTER_TIME_BASE = Fraction(1, 1)  # filters need one; the writer sets the real times
 _FILL = "#808080"  # of transparent pixels
 _MILLISECOND = Fraction(1, 1000)
 _SUBTITLE_HEADER = b"""[Script Info]
@@ -112,11 +112,11 @@ class Encoding:
     Attributes:
         muxer: FFmpeg's name of the container.
         codec: FFmpeg's name of the encoder of the picture.
-        pixels: FFmpeg's name of the pixel format of the frames; ``pal8`` means ``bgra`` with a palette for all of them.
+        pixels: FFmpeg's name of the pixel format of the frames; with ``pal8``, frames are drawn in ``bgra``, and share a palette.
         options: The options of that encoder.
-        sound: The encoder of the soundtrack; ``None``: there is none.
-        captions: The encoder of captions; ``None``: the container has no track for them.
-        muxer_options: The options of the container.
+        sound: FFmpeg's name of the encoder of the soundtrack; ``None``: no sound.
+        captions: FFmpeg's name of the encoder of subtitles; ``None``: no subtitle track.
+        muxer_options: The options of the muxer.
     """
 
     muxer: str
@@ -129,7 +129,7 @@ class Encoding:
 
     @property
     def colour(self) -> Callable[[str], ColourBytes]:
-        """How a drawing for it represents colours."""
+        """The function that returns the bytes of a colour as the buffers of this encoding expect them."""
         return bgra if self.pixels in ("bgra", "pal8") else uvya
 
 
@@ -237,24 +237,24 @@ class VideoWriter:
             self._audio = audio
         self._soundtrack = recording.soundtrack()
 
-    def add_captions(self, shown: Sequence[Cue], language: str | None) -> None:
-        """Add a track with captions. Call it before the first frame.
+    def add_captions(self, cues: Sequence[Cue], language: str | None) -> None:
+        """Add a subtitle track. Call it before the first frame.
 
         Args:
-            shown: The captions.
-            language: Their language, such as ``"eng"``, if it is known.
+            cues: The captions.
+            language: The ISO 639-2 code of their language, such as ``"eng"``; ``None`` if it is unknown.
         """
         codec = self.encoding.captions
         assert codec is not None  # noqa: S101  # for type checkers; checked with the options
         stream = self._container.add_stream(codec)
         assert isinstance(stream, SubtitleStream)  # noqa: S101
-        # The encoder wants styles, of which the files contain nothing.
+        # The encoder requires a header with styles, although the files contain none.
         stream.codec_context.subtitle_header = _SUBTITLE_HEADER
         stream.codec_context.time_base = stream.time_base = _MILLISECOND
         if language:
             stream.metadata["language"] = language
-        for cue in shown:
-            # Made here: the encoders would take braces in a text for styles.
+        for cue in cues:
+            # Packets are made here, because the encoders would take braces in a text for styles.
             packet = av.Packet(_mov_text(cue) if codec == "mov_text" else vtt_text(cue).encode())
             packet.stream, packet.time_base = stream, _MILLISECOND
             packet.pts = packet.dts = start = round(cue.start * 1000)
@@ -297,6 +297,7 @@ class VideoWriter:
 
 
 def _mov_text(cue: Cue) -> bytes:
+    """Return a cue as a sample of a ``mov_text`` track: its length as 16 bits, and UTF-8."""
     text = "\n".join(cue.lines).encode()
     return len(text).to_bytes(2, "big") + text
 
@@ -304,7 +305,7 @@ def _mov_text(cue: Cue) -> bytes:
 @contextmanager
 def open_video(path: Path, width: int, height: int, fps: int, encoding: Encoding = MP4) -> Iterator[VideoWriter]:
     """Create a video at ``path``; it is complete when the block ends."""
-    # A real file, because moving the index to the front means reading back what was written.
+    # A real file, because the muxer reads it again when it moves the index to the front.
     with av.open(path, "w", format=encoding.muxer, options=encoding.muxer_options) as container:
         container.metadata["comment"] = SYNTHETIC
         writer = VideoWriter(container, width, height, fps, encoding)
@@ -320,39 +321,39 @@ class _Palette:
     def __init__(self, frames: Iterable[av.VideoFrame], width: int, height: int) -> None:
         layout = av.VideoFormat("bgra", width, height)
         graph = Graph()
-        source = graph.add_buffer(width=width, height=height, format=layout, time_base=_TICK)
+        source = graph.add_buffer(width=width, height=height, format=layout, time_base=_FILTER_TIME_BASE)
         graph.link_nodes(source, graph.add("palettegen", "reserve_transparent=0"), graph.add("buffersink")).configure()
         for number, frame in enumerate(frames):
-            frame.pts, frame.time_base = number, _TICK
+            frame.pts, frame.time_base = number, _FILTER_TIME_BASE
             graph.push(frame)
         source.push(None)
-        palette = _video_frame(graph.pull())
+        palette = _as_video_frame(graph.pull())
         self._graph = Graph()
-        self._source = self._graph.add_buffer(width=width, height=height, format=layout, time_base=_TICK)
+        self._source = self._graph.add_buffer(width=width, height=height, format=layout, time_base=_FILTER_TIME_BASE)
         colours = self._graph.add_buffer(
-            width=palette.width, height=palette.height, format=palette.format, time_base=_TICK
+            width=palette.width, height=palette.height, format=palette.format, time_base=_FILTER_TIME_BASE
         )
-        # Ordered dithering: it is the same in each frame, so that what does not move does not flicker.
+        # Ordered dithering is the same in each frame, so parts that do not move do not flicker.
         use = self._graph.add("paletteuse", "dither=bayer:bayer_scale=4:diff_mode=rectangle")
         self._sink = self._graph.add("buffersink")
         self._source.link_to(use, 0, 0)
         colours.link_to(use, 0, 1)
         use.link_to(self._sink)
         self._graph.configure()
-        palette.pts, palette.time_base = 0, _TICK
+        palette.pts, palette.time_base = 0, _FILTER_TIME_BASE
         colours.push(palette)
         colours.push(None)
         self._count = 0
 
     def apply(self, frame: av.VideoFrame) -> av.VideoFrame:
-        """Return a frame in the colours of the palette."""
-        frame.pts, frame.time_base = self._count, _TICK
+        """Return a frame reduced to the palette."""
+        frame.pts, frame.time_base = self._count, _FILTER_TIME_BASE
         self._count += 1
         self._source.push(frame)
-        return _video_frame(self._sink.pull())
+        return _as_video_frame(self._sink.pull())
 
 
-def _video_frame(frame: object) -> av.VideoFrame:
+def _as_video_frame(frame: object) -> av.VideoFrame:
     assert isinstance(frame, av.VideoFrame)  # noqa: S101
     return frame
 
@@ -368,14 +369,14 @@ def make_buffer(encoding: Encoding, width: int, height: int) -> FrameBuffer | Pl
     return PlanarBuffer(width, height, alpha=encoding.pixels == "yuva420p")
 
 
-def _planes(frame: av.VideoFrame, kind: type[np.generic] = np.uint8) -> list[NDArray[Any]]:
+def _plane_arrays(frame: av.VideoFrame, kind: type[np.generic] = np.uint8) -> list[NDArray[Any]]:
     return [
         np.frombuffer(memoryview(plane), kind).reshape(plane.height, -1)[:, : plane.width] for plane in frame.planes
     ]
 
 
-def _straight(pixels: NDArray[np.uint8], fill: ColourBytes) -> NDArray[np.uint8]:
-    """Return pixels with straight alpha instead of premultiplied alpha; transparent ones have the fill colour."""
+def _with_straight_alpha(pixels: NDArray[np.uint8], fill: ColourBytes) -> NDArray[np.uint8]:
+    """Convert pixels from premultiplied to straight alpha; fully transparent pixels get the fill colour."""
     alpha = pixels[..., 3]
     if (alpha == 255).all():
         return pixels
@@ -392,7 +393,7 @@ class PlanarBuffer:
 
     def __init__(self, width: int, height: int, *, alpha: bool) -> None:
         self.frame: av.VideoFrame = av.VideoFrame(width, height, "yuva420p" if alpha else "yuv420p")
-        self._planes = _planes(self.frame)
+        self._planes = _plane_arrays(self.frame)
         self._fill = uvya(_FILL)
         for plane, value in zip(self._planes, (self._fill[2], *self._fill[:2], 0), strict=False):
             plane[:] = value
@@ -404,7 +405,7 @@ class PlanarBuffer:
         for start in range(top, bottom, _BAND_ROWS):
             end = min(start + _BAND_ROWS, bottom)
             part = pixels[start:end, left:right]
-            straight = _straight(part, self._fill) if alpha else part
+            straight = _with_straight_alpha(part, self._fill) if alpha else part
             luma[start:end, left:right] = straight[..., 2]
             if alpha:
                 alpha[0][start:end, left:right] = part[..., 3]
@@ -412,7 +413,7 @@ class PlanarBuffer:
             mean = _mean_of_2x2(np.ascontiguousarray(part).view(np.uint32)[..., 0])
             colours = np.ascontiguousarray(mean).view(np.uint8).reshape(*mean.shape, 4)
             if alpha:
-                colours = _straight(colours, self._fill)
+                colours = _with_straight_alpha(colours, self._fill)
             for plane, channel in ((u, 0), (v, 1)):
                 plane[start // 2 : end // 2, left // 2 : right // 2] = colours[..., channel]
 
@@ -424,7 +425,7 @@ class DeepBuffer:
         self.frame: av.VideoFrame = av.VideoFrame(width, height, "yuva444p10le")
         # ProRes takes them from the frame.
         self.frame.colorspace, self.frame.color_range = _BT709, _LIMITED_RANGE
-        self._planes = _planes(self.frame, np.uint16)
+        self._planes = _plane_arrays(self.frame, np.uint16)
         self._fill = uvya(_FILL)
 
     def update(self, pixels: NDArray[np.uint8], area: Area) -> None:
@@ -433,7 +434,7 @@ class DeepBuffer:
         luma, u, v, alpha = self._planes
         for start in range(top, bottom, _BAND_ROWS):
             end = min(start + _BAND_ROWS, bottom)
-            straight = _straight(pixels[start:end, left:right], self._fill).astype(np.uint16)
+            straight = _with_straight_alpha(pixels[start:end, left:right], self._fill).astype(np.uint16)
             for plane, channel in ((luma, 2), (u, 0), (v, 1)):
                 plane[start:end, left:right] = straight[..., channel] << 2
             # 255 becomes 1023.
@@ -451,7 +452,7 @@ class PackedBuffer:
     def update(self, pixels: NDArray[np.uint8], area: Area) -> None:
         """Copy an area of a picture in the colours of ``colours.bgra``."""
         left, top, right, bottom = area
-        self._pixels[top:bottom, left:right] = _straight(pixels[top:bottom, left:right], bgra(_FILL))
+        self._pixels[top:bottom, left:right] = _with_straight_alpha(pixels[top:bottom, left:right], bgra(_FILL))
 
 
 class FrameBuffer:
@@ -484,7 +485,7 @@ def _mean_of_2x2(words: NDArray[np.uint32]) -> NDArray[np.uint32]:
     mean rounds up and the second one down, so that the errors cancel out.
     """
     half_mask = np.uint32(0x7F7F7F7F)
-    one, other = words[::2], words[1::2]
-    pair = (one | other) - (((one ^ other) >> 1) & half_mask)  # rounds up
-    one, other = pair[:, ::2], pair[:, 1::2]
-    return np.asarray((one & other) + (((one ^ other) >> 1) & half_mask), np.uint32)  # rounds down
+    upper, lower = words[::2], words[1::2]
+    rows = (upper | lower) - (((upper ^ lower) >> 1) & half_mask)  # rounds up
+    left, right = rows[:, ::2], rows[:, 1::2]
+    return np.asarray((left & right) + (((left ^ right) >> 1) & half_mask), np.uint32)  # rounds down
