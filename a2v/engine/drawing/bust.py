@@ -1,7 +1,7 @@
 """Puts a character together from its parts, in a pose, and draws its silhouette.
 
-The head is two-dimensional. To suggest a turn, its features move as if they lay on a ball (``_feature_transform``), and the parts
-before and behind it are shifted by different amounts (parallax).
+The head is two-dimensional. To suggest a turn, its features move as if they lay on a sphere (``_feature_transform``), and the parts
+in front of it and behind it are shifted by different amounts (parallax).
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ _MIDDLE = UNIT / 2
 _HEAD_Y = 318  # the middle of the face
 _NECK_Y = 470  # the centre of rotation of the head
 _NECK_BASE_Y = 582  # where the neck ends in the torso
-_NECK_SHIFT = 5.0  # of the head, for a yaw of 1
-_CROWN_Y = -150  # from there, in the head, the hair hangs
-_EARRING_SWING = 4.0  # relative to that of hair
-_HEAD_RADIUS = 118.0  # of the ball that the features lie on
+_NECK_SHIFT = 5.0  # how far the head moves sideways at a yaw of 1
+_CROWN_Y = -150  # in head coordinates: the point around which the hair swings
+_EARRING_SWING = 4.0  # relative to the swing of the hair
+_HEAD_RADIUS = 118.0  # of the sphere on which the features lie
 _MAX_YAW = 0.15  # radians, for a yaw of 1
 
 
@@ -102,7 +102,7 @@ def _layer_transforms(pose: FacePose) -> tuple[Transform, Transform, Transform]:
 
 
 def _layer_transform(layer: Layer, pose: FacePose) -> Transform:
-    """Return how a layer of the clothes moves on the torso. Steps that are too small to see need not be redrawn."""
+    """Return how a layer of the clothes moves on the torso, in steps too small to see, so that it is redrawn less often."""
     if layer.hangs_from:
         return rotate(round(pose.swing * 4) / 3, *layer.hangs_from)
     if not layer.follow:
@@ -122,9 +122,9 @@ def _arm_transform(pose: FacePose, side: int) -> Transform:
 
 
 def _lean(pose: FacePose) -> float:
-    """Return the lean of the torso in steps that are too small to see, as those of its breath are.
+    """Return the lean of the torso in steps too small to see, like those of its breath.
 
-    The torso costs as much to draw and to encode as the head, which moves in every frame. It stands still in most.
+    The torso costs as much to draw and to encode as the head. While the head moves in every frame, the torso stands still in most.
     """
     return round(pose.lean * 8) / 8
 
@@ -161,7 +161,7 @@ def _glasses_transform(pose: FacePose) -> Transform:
 
 @lru_cache(maxsize=64)
 def _head_bounds(character: CharacterSpec) -> Box | None:
-    """Return a box around the head with jewellery and glasses, in every pose: that of the two most extreme ones."""
+    """Return a box around the head with jewellery and glasses in all poses, from the two most extreme ones."""
     drawing = DisplayList()
     for yaw in (-1.7, 1.7):
         _draw_head(drawing, character, FacePose(mouth=MouthShape(open=1.1), yaw=yaw, pitch=math.copysign(2, yaw)))

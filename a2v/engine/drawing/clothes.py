@@ -1,7 +1,7 @@
 """Neck, shoulders, arms and clothes, in the coordinates of the drawing; down to the elbows, for portrait videos.
 
-An outfit is a list of layers from back to front. Most of them are on the torso. The neck leans towards the head, which it carries, and
-collars give way to it a little; what hangs swings. The arms hang from the shoulders behind the torso, whichever way it leans.
+An outfit is a list of layers from back to front. Most of them move with the torso. The neck leans towards the head, collars follow it a
+little, and hanging parts swing. The arms hang from the shoulders behind the torso, whichever way it leans.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Layer(NamedTuple):
 
     group: Group
     follow: float = 0.0
-    """How far its upper end moves with the head: 0, not at all, to 1, as the neck does."""
+    """How far its upper end moves with the head, from 0 (not at all) to 1 (as far as the neck)."""
     hangs_from: Point | None = None
     """The point around which it swings."""
 
@@ -57,7 +57,7 @@ def layers(character: CharacterSpec) -> tuple[Layer, ...]:
 
 
 def _fabric(tones: Tones) -> LinearGradient:
-    """Return the fill of torso and arms, which makes them one piece."""
+    """Return the fill that torso and arms share, so that they look like one piece."""
     return LinearGradient(0, 520, 0, 1000, ((0, tones.light), (0.34, tones.base), (1, tones.shade)))
 
 
@@ -133,7 +133,7 @@ def arm(character: CharacterSpec) -> Group:
     return drawing.static_group()
 
 
-def _draw_shoulders(drawing: DisplayList, character: CharacterSpec) -> None:
+def _draw_torso(drawing: DisplayList, character: CharacterSpec) -> None:
     """Draw the torso."""
     m, tones = _measure(character), character.palette.clothes
     left = (
@@ -146,10 +146,10 @@ def _draw_shoulders(drawing: DisplayList, character: CharacterSpec) -> None:
     right = tuple((2 * _AXIS - x, y) for x, y in reversed(left))
     shape = cubic_path(*left, left[-1], right[0], *right)
     drawing.fill(shape, _fabric(tones))
-    # Light from the left. Nothing here is clipped, which would cost more than to draw it.
+    # Light from the left. Nothing here is clipped: clipping costs more than drawing.
     drawing.fill(shape, glow(244, 610, 120, mix(tones.light, "#ffffff", 0.3), 0.30))
     shade = mix(tones.shade, "#10142A", 0.28)
-    # The sides turn away from the viewer, and the far one is in shadow. Their outer edge is that of the torso.
+    # The sides turn away from the viewer, and the far one is in shadow. They share their outer edge with the torso.
     for width, alpha in ((60.0, 0.40), (130.0, 0.50)):
         x, floor = m.armpit, (m.armpit + width, _FLOOR)
         side = cubic_path(*left[3:], left[-1], floor, floor, (x + width, 780), (x + width * 0.08, 680), left[3])
@@ -199,15 +199,15 @@ def _neck(character: CharacterSpec, *, bare: bool = True) -> Layer:
 # -- outfits ----------------------------------------------------------------------------------------------------------
 
 
-def _torso(character: CharacterSpec) -> DisplayList:
+def _start_with_torso(character: CharacterSpec) -> DisplayList:
     drawing = DisplayList()
-    _draw_shoulders(drawing, character)
+    _draw_torso(drawing, character)
     return drawing
 
 
 def _blazer(character: CharacterSpec) -> list[Layer]:
     tones, shirt = character.palette.clothes, character.palette.second
-    drawing = _torso(character)
+    drawing = _start_with_torso(character)
     drawing.fill(
         svg_path("M 296 530 C 300 600 330 656 360 694 C 390 656 420 600 424 530 Z"),
         vertical_gradient(520, 686, shirt.base, shirt.shade),
@@ -232,7 +232,7 @@ def _blazer(character: CharacterSpec) -> list[Layer]:
 
 
 def _crew(character: CharacterSpec) -> list[Layer]:
-    drawing = _torso(character)
+    drawing = _start_with_torso(character)
     return [Layer(drawing.static_group()), _neck(character), _collar(character, character.palette.clothes)]
 
 
@@ -250,7 +250,7 @@ def _collar(character: CharacterSpec, tones: Tones) -> Layer:
 
 def _turtleneck(character: CharacterSpec) -> list[Layer]:
     tones = character.palette.clothes
-    torso = _torso(character)
+    torso = _start_with_torso(character)
     chain, bead = svg_path("M 262 572 C 280 650 330 672 360 676 C 390 672 440 650 458 572"), character.palette.second
     torso.stroke(chain, with_alpha(tones.shade, 0.5), 3.5)
     torso.stroke(chain, bead.base, 2.2)
@@ -282,7 +282,7 @@ def _hoodie(character: CharacterSpec) -> list[Layer]:
         "M 232 566 C 236 500 272 468 300 458 L 420 458 C 448 468 484 500 488 566 C 440 610 280 610 232 566 Z"
     )
     torso.fill(hood, vertical_gradient(460, 600, tones.shade, mix(tones.shade, tones.base, 0.6)))
-    _draw_shoulders(torso, character)
+    _draw_torso(torso, character)
     torso.fill(
         svg_path("M 290 530 L 430 530 C 424 590 395 640 360 662 C 325 640 296 590 290 530 Z"),
         mix(under.base, under.shade, 0.35),
@@ -316,7 +316,7 @@ def _hoodie(character: CharacterSpec) -> list[Layer]:
 
 def _shirt(character: CharacterSpec) -> list[Layer]:
     tones, tie = character.palette.clothes, character.palette.second
-    torso = _torso(character)
+    torso = _start_with_torso(character)
     inside = svg_path("M 292 512 C 296 560 330 592 360 600 C 390 592 424 560 428 512 Z")
     torso.fill(inside, vertical_gradient(520, 600, mix(tones.shade, "#566070", 0.25), tones.shade))
     front = DisplayList()

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 Number = TypeVar("Number", float, "NDArray[np.float64]")
 
 RED, GREEN, BLUE = 0.2126, 0.7152, 0.0722
-"""The shares of the colours in the luma of BT.709."""
+"""The weights of the primary colours in the luma of BT.709."""
 U_RANGE, V_RANGE = 1.8556, 1.5748
-"""The distances between the least and the largest difference of blue and luma, and of red and luma."""
+"""The ranges of blue minus luma and of red minus luma in BT.709, for colours from 0 to 1."""
 ColourBytes = tuple[int, int, int, int]
 """The four bytes of a pixel, in the order of memory."""
 
@@ -95,5 +95,5 @@ def vertical_gradient(top: float, bottom: float, *colours: str) -> LinearGradien
 
 
 def glow(x: float, y: float, radius: float, colour: str, alpha: float) -> RadialGradient:
-    """Return a spot of colour that fades to transparent at its edge."""
+    """Return a spot of colour that fades out towards its edge."""
     return RadialGradient(x, y, radius, ((0.0, with_alpha(colour, alpha)), (1.0, with_alpha(colour, 0.0))))

@@ -69,14 +69,14 @@ class DisplayList:
 
     def transformed(self, transform: Transform, bounds: Box | None = None) -> AbstractContextManager[None]:
         """Transform what the block appends. ``bounds`` is a box around it, before the transform."""
-        return self._inside(Group([], transform, bounds=bounds))
+        return self._nested(Group([], transform, bounds=bounds))
 
     def clipped(self, path: Path) -> AbstractContextManager[None]:
         """Clip what the block appends to the path."""
-        return self._inside(Group([], clip=path))
+        return self._nested(Group([], clip=path))
 
     @contextmanager
-    def _inside(self, group: Group) -> Iterator[None]:
+    def _nested(self, group: Group) -> Iterator[None]:
         outer = self.items
         outer.append(group)
         self.items = group.items

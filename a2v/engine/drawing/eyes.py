@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 _WIDTH = 27.0
 _LASH = "#281518"
-_SIDES = LinearGradient(
+_BALL_SHADING = LinearGradient(
     -_WIDTH,
     0,
     _WIDTH,
     0,
     tuple((x, with_alpha("#9A6462", alpha)) for x, alpha in ((0, 0.3), (0.22, 0), (0.78, 0), (1, 0.3))),
 )
-_OPEN, _CLOSED = 0.12, 0.97  # of an eye: no skin of the lid shows below, and no eyeball above
+_OPEN, _CLOSED = 0.12, 0.97  # eyes closed less than _OPEN show no skin of the lid; closed more than _CLOSED, no eyeball
 
 
 @lru_cache(maxsize=64)
@@ -37,8 +37,8 @@ def socket(character: CharacterSpec) -> Group:
         fold = tapered("M -22 18 C -10 27 8 28 23 19", 3.6)
         drawing.fill(fold, with_alpha(mix(shade, "#6B3030", 0.2), 0.60 * character.features.age))
     if character.features.age > 0.5:
-        feet = tapered("M 34 0 C 38 -2 42 -5 46 -9 M 35 5 C 40 5 44 5 49 4 M 34 10 C 38 12 42 14 46 18", 2.8)
-        drawing.fill(feet, with_alpha(mix(shade, "#6B3030", 0.2), 0.6 * character.features.age))
+        crows_feet = tapered("M 34 0 C 38 -2 42 -5 46 -9 M 35 5 C 40 5 44 5 49 4 M 34 10 C 38 12 42 14 46 18", 2.8)
+        drawing.fill(crows_feet, with_alpha(mix(shade, "#6B3030", 0.2), 0.6 * character.features.age))
     return drawing.static_group()
 
 
@@ -105,7 +105,7 @@ def _draw_ball(
     rim = mix(dark, "#0A0507", 0.62)
     with drawing.clipped(shape):
         # A ball is darker at its sides.
-        drawing.fill(shape, _SIDES)
+        drawing.fill(shape, _BALL_SHADING)
         drawing.fill(ellipse(x, y, radius + 1.0), with_alpha(rim, 0.45))
         stops = ((0, mix(dark, light, 0.55)), (0.55, mix(dark, light, 0.22)), (0.86, dark), (1, rim))
         drawing.fill(ellipse(x, y, radius), RadialGradient(x, y + radius * 0.2, radius * 1.12, stops))

@@ -20,12 +20,13 @@ if TYPE_CHECKING:
 
 _DARK, _THROAT = "#330B14", "#6B1C28"
 _TEETH, _GAPS = "#FFFDFA", "#CDBDB8"
-_BEND = tuple(
+# The stops of a shadow over the sides of a row of teeth, which bends back into the shadow of the cheeks.
+_TEETH_SHADOW = tuple(
     (x, with_alpha("#4A1A20", alpha))
     for x, alpha in ((0, 0.75), (0.1, 0.5), (0.26, 0), (0.74, 0), (0.9, 0.5), (1, 0.75))
 )
-_SHUT = 0.035  # the lips touch below this opening
-_HIDDEN = 0.8  # lips that are rounder hide the tongue
+_SHUT = 0.035  # the lips touch below this ``MouthShape.open``
+_TONGUE_HIDDEN = 0.8  # lips hide the tongue from this ``MouthShape.round`` on
 
 
 class _Lips(NamedTuple):
@@ -163,7 +164,7 @@ def _draw_inside(drawing: DisplayList, lips: _Lips, mouth: MouthShape) -> None:
     shape = _opening(lips)
     drawing.fill(shape, vertical_gradient(lips.top, max(lips.bottom, lips.top + 8), _DARK, _THROAT))
     with drawing.clipped(shape):
-        if mouth.round < _HIDDEN:
+        if mouth.round < _TONGUE_HIDDEN:
             _draw_tongue(drawing, lips, mouth)
         if mouth.lower_teeth > 0.02:
             _draw_lower_teeth(drawing, lips, mouth)
@@ -198,8 +199,7 @@ def _draw_upper_teeth(drawing: DisplayList, lips: _Lips, mouth: MouthShape) -> N
     )  # fmt: skip
     shape = cubic_path(*points)
     drawing.fill(shape, vertical_gradient(lips.top, edge + 2, "#E2D5CF", _TEETH, "#F6EDE8"))
-    # The row of teeth bends back into the shadow of the cheeks.
-    drawing.fill(shape, LinearGradient(-w, 0, w, 0, _BEND))
+    drawing.fill(shape, LinearGradient(-w, 0, w, 0, _TEETH_SHADOW))
     _draw_gaps(drawing, w, lips.top - 2, edge - 0.8, (-0.64, -0.42, -0.2, 0.0, 0.2, 0.42, 0.64))
 
 
@@ -213,7 +213,7 @@ def _draw_lower_teeth(drawing: DisplayList, lips: _Lips, mouth: MouthShape) -> N
     )  # fmt: skip
     shape = cubic_path(*points)
     drawing.fill(shape, "#EFE4DF")
-    drawing.fill(shape, LinearGradient(-w, 0, w, 0, _BEND))
+    drawing.fill(shape, LinearGradient(-w, 0, w, 0, _TEETH_SHADOW))
     _draw_gaps(drawing, lips.width, edge + 1.4, lips.bottom + 2, (-0.3, -0.1, 0.1, 0.3))
 
 

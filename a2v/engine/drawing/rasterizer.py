@@ -5,8 +5,8 @@ rasterizer saves work in two ways:
 
 * *Dirty rectangle.* ``paint`` compares its items with those of the frame before and redraws only the bounding box of those that
   differ: mostly the head. The invariant: outside the returned area, ``pixels`` already shows the new frame.
-* *Cached groups.* ThorVG objects are costly to make from Python. Those of a static group are kept from frame to frame, in a
-  least-recently-used cache, by the identity of the group. The cache holds the group too: its ``id`` cannot be reused meanwhile.
+* *Cached groups.* Creating ThorVG objects from Python is expensive. Those of a static group are kept from frame to frame, in a
+  least-recently-used cache, by the identity of the group. The cache holds the group too, so that its ``id`` is not reused.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 Area = tuple[int, int, int, int]
 """A part of a picture in pixels: left, top, right, bottom; the last two are exclusive."""
-_CACHE_SIZE = 100  # groups; more than a frame has
+_MAX_CACHED_GROUPS = 100  # more than a frame has
 
 
 @cache
@@ -170,12 +170,12 @@ class Rasterizer:
             scene = self._make_scene(group)
             scene.ref()
             self._scenes[key] = (group, scene)
-            if len(self._scenes) > _CACHE_SIZE:
+            if len(self._scenes) > _MAX_CACHED_GROUPS:
                 _, (_, oldest) = self._scenes.popitem(last=False)
                 oldest.deref(free=True)
         self._scenes.move_to_end(key)
         scene = self._scenes[key][1]
-        # Where a transform changes, ThorVG moves the shapes of a kept scene, but not their gradients, unless the opacity changes too.
+        # When a transform changes, ThorVG moves the shapes of a cached scene but not their gradients, unless the opacity changes too.
         scene.set_opacity(254)
         scene.set_opacity(255)
         return scene

@@ -1,7 +1,7 @@
 """Scenes: what is behind a character.
 
-A scene is calm: its colours are those of the palette's backdrop and disc and mixtures of them, shapes are large, and contrasts are low.
-It continues beyond the square of the drawing, because portrait and landscape videos show more of it. It is drawn once per video.
+Scenes are calm: they use the palette's colours for backdrop and disc, and mixtures of these, in large shapes with low contrast.
+They extend beyond the square of the drawing, because portrait and landscape videos show more. A scene is drawn once per video.
 """
 
 from __future__ import annotations

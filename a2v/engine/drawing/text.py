@@ -25,13 +25,14 @@ if TYPE_CHECKING:
     from a2v.engine.drawing.rasterizer import Area
 
 _FONT = Path(__file__).parent.parent / "fonts" / "NotoSans-Bold.ttf"
-_NAME = "captions"
-_TEXT, _BOX = "#ffffff", "#000000b0"
-_SIZE = 0.052  # of the text, by the shorter side of the picture
-_LINE_HEIGHT, _ASCENT = 1.3, 1.069  # by the size, as are the paddings
+_FONT_NAME = "captions"
+_TEXT_COLOUR, _BOX_COLOUR = "#ffffff", "#000000b0"
+_SIZE = 0.052  # of the font, relative to the shorter side of the picture
+# Relative to the size of the font:
+_LINE_HEIGHT, _ASCENT, _DESCENT = 1.3, 1.069, 0.293
 _PADDING_X, _PADDING_Y, _RADIUS = 0.5, 0.2, 0.35
-_MARGIN = 0.05  # at the sides, by the width of the picture
-_BOTTOM = 1 / 16  # by its height
+_SIDE_MARGIN = 0.05  # relative to the width of the picture
+_BOTTOM_MARGIN = 1 / 16  # relative to its height
 _PIXELS_PER_POINT = 4 / 3
 
 
@@ -42,36 +43,36 @@ def draw_caption(
 
     Args:
         lines: Its lines.
-        width: Of the picture, in pixels.
-        height: Of the picture.
-        colour: How its pixels represent colours.
+        width: The width of the picture in pixels.
+        height: Its height.
+        colour: Returns the bytes of a colour as they are in the picture.
 
     Returns:
-        The pixels of the caption, with premultiplied alpha, and their place in the picture. Its coordinates are even.
+        The pixels of the caption, with premultiplied alpha, and the area of the picture that they cover. Its coordinates are even.
     """
     _load_font()
     size = _SIZE * min(width, height)
-    widths = [_width(line, size) for line in lines]
-    room = width * (1 - 2 * _MARGIN) - 2 * _PADDING_X * size
-    if max(widths) > room:  # wide letters
-        shrunk = size * room / max(widths)
-        widths, size = [one * shrunk / size for one in widths], shrunk
+    widths = [_measure_width(line, size) for line in lines]
+    max_width = width * (1 - 2 * _SIDE_MARGIN) - 2 * _PADDING_X * size
+    if max(widths) > max_width:  # wide letters
+        shrunk = size * max_width / max(widths)
+        widths, size = [line_width * shrunk / size for line_width in widths], shrunk
     box_width = max(widths) + 2 * _PADDING_X * size
     box_height = (len(lines) * _LINE_HEIGHT + 2 * _PADDING_Y) * size
-    area = _around((width - box_width) / 2, height * (1 - _BOTTOM) - box_height, box_width, box_height)
+    area = _around((width - box_width) / 2, height * (1 - _BOTTOM_MARGIN) - box_height, box_width, box_height)
     left, top, right, bottom = area
     canvas = tv.SwCanvas(right - left, bottom - top, engine_option=int(tv.EngineOption.NONE))
     box = tv.Shape()
-    x, y = (width - box_width) / 2 - left, height * (1 - _BOTTOM) - box_height - top
+    x, y = (width - box_width) / 2 - left, height * (1 - _BOTTOM_MARGIN) - box_height - top
     box.append_rect(x, y, box_width, box_height, _RADIUS * size, _RADIUS * size)
-    box.set_fill_color(*colour(_BOX))
+    box.set_fill_color(*colour(_BOX_COLOUR))
     canvas.add(box)
     for number, (line, line_width) in enumerate(zip(lines, widths, strict=True)):
-        text = _text(line, size)
-        text.set_color(*colour(_TEXT)[:3])
-        # A line is higher than its letters: half of the difference is above them.
-        above = (_PADDING_Y + number * _LINE_HEIGHT - (_ASCENT + 0.293 - _LINE_HEIGHT) / 2) * size
-        text.translate(x + (box_width - line_width) / 2, y + above)
+        text = _make_text(line, size)
+        text.set_color(*colour(_TEXT_COLOUR)[:3])
+        # Half of the leading, which is negative here, is above the text.
+        text_top = (_PADDING_Y + number * _LINE_HEIGHT - (_ASCENT + _DESCENT - _LINE_HEIGHT) / 2) * size
+        text.translate(x + (box_width - line_width) / 2, y + text_top)
         canvas.add(text)
     canvas.draw(True)
     canvas.sync()
@@ -81,41 +82,41 @@ def draw_caption(
 
 
 def _around(left: float, top: float, width: float, height: float) -> Area:
-    """Return the area of whole pairs of pixels around a box."""
+    """Return an area with even coordinates that contains a box."""
     return int(left) & ~1, int(top) & ~1, int(left + width + 2) & ~1, int(top + height + 2) & ~1
 
 
-def _text(line: str, size: float) -> tv.Text:
+def _make_text(line: str, size: float) -> tv.Text:
     text = tv.Text()
-    text.set_font(_NAME)
+    text.set_font(_FONT_NAME)
     text.set_size(size / _PIXELS_PER_POINT)
     text.set_text(line)
     return text
 
 
-def _width(line: str, size: float) -> float:
-    _, x, _, width, _ = _text(line, size).get_aabb()
+def _measure_width(line: str, size: float) -> float:
+    _, x, _, width, _ = _make_text(line, size).get_aabb()
     return float(x + width)
 
 
 @cache
 def _load_font() -> None:
     start_thorvg()
-    tv.Text.font_load_data(_NAME, _FONT.read_bytes(), "ttf", True)
+    tv.Text.font_load_data(_FONT_NAME, _FONT.read_bytes(), "ttf", True)
 
 
 class Overlay:
     """Shows captions on the frames of a video.
 
     Args:
-        shown: The captions.
-        width: Of the frames.
-        height: Of the frames.
-        colour: How their pixels represent colours.
+        cues: The captions.
+        width: The width of the frames in pixels.
+        height: Their height.
+        colour: Returns the bytes of a colour as they are in the frames.
     """
 
-    def __init__(self, shown: Sequence[Cue], width: int, height: int, colour: Callable[[str], ColourBytes]) -> None:
-        self._cues = list(reversed(shown))
+    def __init__(self, cues: Sequence[Cue], width: int, height: int, colour: Callable[[str], ColourBytes]) -> None:
+        self._cues = list(reversed(cues))
         self._size = width, height
         self._colour = colour
         self._caption: NDArray[np.uint8] | None = None
@@ -130,7 +131,7 @@ class Overlay:
         Args:
             picture: The frame without a caption.
             area: What may have changed in it.
-            seconds: Its time, which never decreases.
+            seconds: Its time; never less than that of the frame before.
         """
         changed = [area]
         if self._area and seconds >= self._until:
@@ -158,7 +159,7 @@ class Overlay:
             return
         over = caption[top - place[1] : bottom - place[1], left - place[0] : right - place[0]].astype(np.uint16)
         under = picture[top:bottom, left:right].astype(np.uint16)
-        # Both have premultiplied alpha.
+        # Source over destination, with premultiplied alpha.
         self.pixels[top:bottom, left:right] = over + (under * (255 - over[..., 3:]) + 127) // 255
 
 
@@ -180,10 +181,13 @@ def missing_characters(text: str) -> list[str]:
 
 @cache
 def _characters() -> frozenset[int]:
-    """Return the code points of the font, from its table ``cmap`` (format 4)."""
+    """Return the code points that the font has, from its ``cmap`` table (format 4)."""
     font = _FONT.read_bytes()
     (count,) = struct.unpack_from(">H", font, 4)
-    tables = {font[at : at + 4]: struct.unpack_from(">L", font, at + 8)[0] for at in range(12, 12 + 16 * count, 16)}
+    tables = {
+        font[entry : entry + 4]: struct.unpack_from(">L", font, entry + 8)[0]
+        for entry in range(12, 12 + 16 * count, 16)
+    }
     cmap = tables[b"cmap"]
     (offset,) = struct.unpack_from(">L", font, cmap + 8)
     (segments,) = struct.unpack_from(">H", font, cmap + offset + 6)
