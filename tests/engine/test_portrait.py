@@ -16,7 +16,7 @@ from a2v.engine.face_pose import MOUTH_SHAPES, FacePose, MouthShape
 from a2v.engine.lipsync import VISEMES, analyse_pieces
 from a2v.engine.portrait.geometry import measure, table_places
 from a2v.engine.portrait.head import HeadMotion
-from a2v.engine.portrait.inside import _white, without_specks
+from a2v.engine.portrait.inside import _estimate_white, without_specks
 from a2v.engine.portrait.painter import PortraitPainter, rgb_to_uvya
 from a2v.engine.portrait.photo import Photo, read_photo
 from a2v.engine.portrait.studio import Studio
@@ -178,7 +178,7 @@ def test_drawn_teeth_are_as_yellow_as_the_light() -> None:
     rgb, face = pixels("hopper").copy(), measure(face_points("hopper"), pixels("hopper"))
     whites = {}
     for share in (1.0, 0.5):
-        whites[share] = _white(face, (rgb * np.array([1, 1, share])).astype(np.uint8))
+        whites[share] = _estimate_white(face, (rgb * np.array([1, 1, share])).astype(np.uint8))
     assert whites[0.5][2] / whites[0.5][1] < 0.8 * whites[1.0][2] / whites[1.0][1]
     assert whites[0.5][0] == pytest.approx(whites[1.0][0], rel=0.1)
 
@@ -250,7 +250,7 @@ def test_the_picture_does_not_tear_where_a_movement_ends(name: str, shape: tuple
     """Neighbouring pixels of a frame are neighbours in the picture, too: at the border of each area that is drawn, and between."""
     height, width = shape
     drawn = studio(name).painter(close_up=False, width=width, height=height)
-    times, face = drawn._enlarged, drawn._face
+    times, face = drawn._scale, drawn._face
     # The pixels of this picture are their own places.
     y, x = np.mgrid[: height * times, : width * times].astype(np.uint32)
     drawn._texture = (x | y << 16).ravel()

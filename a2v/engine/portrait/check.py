@@ -1,7 +1,7 @@
-"""Examines a picture before it is accepted as a portrait, in a child process with the limits of renders.
+"""Examines a picture before it is accepted as a portrait, in a child process with the limits of a render.
 
-The child decodes the picture, finds the face, and writes the preview pictures, which are all that the server takes over.
-Usage: ``python -m a2v.engine.portrait.check PORTRAIT_FILE FOLDER``; the result is printed as ``worker`` does.
+The child decodes the picture, finds the face, and writes the preview pictures; the server reads nothing else from it.
+Usage: ``python -m a2v.engine.portrait.check PORTRAIT_FILE FOLDER``. It reports its result as ``worker`` does.
 """
 
 from __future__ import annotations
@@ -33,11 +33,12 @@ _MAX_SECONDS = 60.0
 _MAX_MIB = 2048
 _PREVIEW_SIZE = 512
 _PREVIEWS = (("full", False), ("closeup", True))
-_MAX_PREVIEW = 4 << 20
-_KNOWN: dict[bytes, Previews | str] = {}
-"""The previews of the last portraits, or the reason why they cannot be used, by the digest of the portrait: a file that has just changed is read
-several times (``catalogue``)."""
-_MAX_KNOWN = 32
+_MAX_PREVIEW_BYTES = 4 << 20
+_CACHE: dict[bytes, Previews | str] = {}
+"""The previews of the latest portraits, or the reason why a portrait cannot be used, by the digest of the portrait.
+
+The catalogue reads a file several times if it has just changed."""
+_MAX_CACHED = 32
 
 
 async def examine(portrait: PortraitSpec) -> PortraitSpec:
@@ -51,11 +52,11 @@ async def examine(portrait: PortraitSpec) -> PortraitSpec:
     """
     content = dump_portrait(portrait)
     digest = hashlib.sha256(content).digest()
-    found = _KNOWN.get(digest)
+    found = _CACHE.get(digest)
     if found is None:
-        found = _KNOWN[digest] = await _examine_in_child(content)
-        if len(_KNOWN) > _MAX_KNOWN:
-            del _KNOWN[next(iter(_KNOWN))]
+        found = _CACHE[digest] = await _examine_in_child(content)
+        if len(_CACHE) > _MAX_CACHED:
+            del _CACHE[next(iter(_CACHE))]
     if isinstance(found, str):
         raise PortraitError(found)
     return attrs.evolve(portrait, previews=found)
@@ -65,9 +66,9 @@ async def _examine_in_child(content: bytes) -> Previews | str:
     folder = await anyio.to_thread.run_sync(partial(tempfile.TemporaryDirectory, prefix="a2v-portrait-"))
     try:
         file, previews = Path(folder.name) / "portrait", Path(folder.name) / "previews"
-        await anyio.to_thread.run_sync(_write, file, previews, content)
+        await anyio.to_thread.run_sync(_prepare_files, file, previews, content)
         await run_child([*_COMMAND, str(file), str(previews)], _MAX_SECONDS, "examining the portrait")
-        return await anyio.to_thread.run_sync(_read, previews)
+        return await anyio.to_thread.run_sync(_read_previews, previews)
     except RenderError as error:
         return str(error)
     finally:
@@ -75,16 +76,16 @@ async def _examine_in_child(content: bytes) -> Previews | str:
             await anyio.to_thread.run_sync(folder.cleanup)
 
 
-def _write(file: Path, previews: Path, content: bytes) -> None:
+def _prepare_files(file: Path, previews: Path, content: bytes) -> None:
     file.write_bytes(content)
     previews.mkdir()
 
 
-def _read(previews: Path) -> Previews:
+def _read_previews(previews: Path) -> Previews:
     pictures = []
     for suffix, _ in _PREVIEWS:
         with (previews / f"{suffix}.png").open("rb") as file:
-            pictures.append((suffix, file.read(_MAX_PREVIEW)))
+            pictures.append((suffix, file.read(_MAX_PREVIEW_BYTES)))
     return tuple(pictures)
 
 

@@ -1,8 +1,8 @@
-"""Finds the face in a picture: the detector, the 468 landmarks of MediaPipe's face mesh, and what is refused.
+"""Finds the face in a picture: the face detector, the 468 landmarks of MediaPipe's face mesh, and the reasons to reject a picture.
 
-The detector sees 128 × 128 pixels, in which small faces are lost, so it also runs on overlapping quarters of the picture and, if there is
-no face yet, on sixteenths. Landmarks are found in a square around the detected face, then again in a square around those landmarks, and
-averaged over squares that differ a little.
+The detector sees 128 × 128 pixels, in which small faces are lost. So it also runs on overlapping tiles of half the side of the picture and,
+if it has found no face, of a quarter of the side. Landmarks are found in a square around the detected face, then again in a square around
+these landmarks. Finally they are averaged over several squares that differ a little.
 """
 
 from __future__ import annotations
@@ -30,11 +30,14 @@ MAX_TURN = 25
 _DETECTOR_SIDE, _LANDMARKS_SIDE = 128, 192
 _MIN_CANDIDATE = 0.5
 _MIN_SCORE, _MIN_PRESENCE = 0.81, 0.97
-"""What detector and landmarks say about human faces, from 0 to 1. Faces that look at the camera score 0.88 or more, also painted ones, and most
-of them in poor light, too; their landmarks are present to 0.999. A dog can reach 0.78, with a presence of 0.9997.
+"""The minimum score of the detector, and the minimum presence that the landmarks network reports, for a human face; both 0 to 1.
+
+Faces that look at the camera score 0.88 or more, even if they are painted, and mostly even in poor light; their presence is 0.999. A dog
+can score 0.78, with a presence of 0.9997.
 """
-_RIVAL = 0.4
-"""A second face counts if it is at least this large, compared with the largest."""
+_MIN_RIVAL_SIZE = 0.4
+"""A second face counts if it has at least this size, relative to the largest face."""
+# The squares over which landmarks are averaged: shifts relative to their side, and scales.
 _JITTER = ((0.0, 0.0, 1.0), (0.02, 0.01, 1.05), (-0.02, 0.015, 0.96), (0.0, -0.02, 1.1))
 
 _OVAL_TOP, _CHIN, _LEFT_EAR, _RIGHT_EAR, _NOSE_TIP = 10, 152, 234, 454, 1
@@ -60,8 +63,9 @@ class Face(NamedTuple):
     points: Array
     """468 × 3."""
     turn: float
-    """In degrees; positive if the face looks to the right of the picture."""
+    """The yaw in degrees; positive if the face looks to the right of the picture."""
     tilt: float
+    """The roll in degrees, clockwise."""
 
 
 def find_face(photo: Photo) -> Face:
@@ -79,13 +83,13 @@ def find_face(photo: Photo) -> Face:
     faces = [points for score, points in candidates if score > _MIN_SCORE]
     if not faces:
         for _, points in candidates:
-            check_direction(points)  # which is the better reason
+            check_direction(points)  # a more helpful error, if it raises one
         raise PortraitError(
             "No human face was found in the portrait. "
             "Use a picture in which the face is well lit, not covered, and looks at the camera."
         )
     largest = max(face_width(points) for points in faces)
-    visible = _distinct([points for points in faces if face_width(points) > _RIVAL * largest])
+    visible = _distinct([points for points in faces if face_width(points) > _MIN_RIVAL_SIZE * largest])
     if len(visible) > 1:
         raise PortraitError(
             f"The portrait shows {len(visible)} faces; it must show one. Crop the picture around the face that speaks."
@@ -108,7 +112,7 @@ def face_width(points: Array) -> float:
 
 
 def _distinct(faces: list[Array]) -> list[Array]:
-    """Keep one of the faces that lie on each other."""
+    """Return the faces without duplicates: of overlapping ones, only the largest."""
     kept: list[Array] = []
     for points in sorted(faces, key=face_width, reverse=True):
         middle = points[_NOSE_TIP, :2]
@@ -117,10 +121,10 @@ def _distinct(faces: list[Array]) -> list[Array]:
     return kept
 
 
-# -- what is refused --------------------------------------------------------------------------------------------------
+# -- rejected faces ---------------------------------------------------------------------------------------------------
 
 
-def _measured(points: Array) -> Face:
+def _measure_direction(points: Array) -> Face:
     across = points[_RIGHT_EAR] - points[_LEFT_EAR]
     turn, tilt = (np.degrees(np.arctan2(across[i], base)) for i, base in ((2, np.hypot(*across[:2])), (1, across[0])))
     return Face(points, float(turn), float(tilt))
@@ -132,7 +136,7 @@ def check_direction(points: Array) -> Face:
     Raises:
         PortraitError: It does not look at the camera.
     """
-    face = _measured(points)
+    face = _measure_direction(points)
     down = points[_CHIN] - points[_OVAL_TOP]
     # The chin of a face that looks straight ahead lies slightly behind the forehead.
     nod = float(np.degrees(np.arctan2(down[2], np.hypot(*down[:2])))) - 5
@@ -156,7 +160,7 @@ def _check_visible(face: Face, width: int, height: int) -> None:
 
 
 def detect_faces(pyramid: Pyramid, width: int, height: int) -> list[Detection]:
-    """Return the faces of a picture; a face may be there more than once."""
+    """Return the faces that the detector finds in a picture; the same face may occur more than once."""
     found: list[Detection] = []
     for step in (1, 2, 4):
         if step == 4 and found:
@@ -178,7 +182,7 @@ def _tiles(width: int, height: int, step: int) -> Iterator[Square]:
 
 
 def _anchors() -> Array:
-    """Return the middles of the 896 areas that the detector judges, 0 to 1."""
+    """Return the centres of the detector's 896 anchors, as fractions of the side of its input."""
     places = []
     for cells, each in ((16, 2), (8, 6)):
         middles = (np.arange(cells) + 0.5) / cells
@@ -206,10 +210,11 @@ def _detect(pyramid: Pyramid, square: Square) -> list[Detection]:
 
 
 def _without_overlaps(detections: list[Detection]) -> list[Detection]:
+    """Keep the detection with the highest score among those that overlap (non-maximum suppression)."""
     kept: list[Detection] = []
     for found in sorted(detections, reverse=True):
-        near = 0.4 * found.side
-        if all(abs(found.x - one.x) > near or abs(found.y - one.y) > near for one in kept):
+        radius = 0.4 * found.side
+        if all(abs(found.x - other.x) > radius or abs(found.y - other.y) > radius for other in kept):
             kept.append(found)
     return kept
 

@@ -1,7 +1,7 @@
 """Glances: the iris moves sideways within the opening of the eye.
 
-The shift is the same over the iris, and fades over the white of the eye towards its corners and in a thin strip along the lids. So
-lids and lashes stay in place, and the iris keeps its shape.
+All of the iris is shifted by the same amount. The shift fades across the white of the eye towards its corners, and in a thin strip along
+the lids. So the iris keeps its shape, and lids and lashes stay in place.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ if TYPE_CHECKING:
     from a2v.engine.portrait.geometry import Eye, Geometry
     from a2v.engine.portrait.pictures import Array, Pixels
 
-_REACH = 0.07
-"""The largest shift in widths of the eye."""
-_IRIS = 0.22
-"""Half the width of the part that keeps its shape."""
-_NARROW, _WIDE, _FLAT = 0.14, 0.38, 0.18
-"""Eyes that are less or more open, in their widths, or have less contrast, do not move. The iris of a wide cartoon eye would tear."""
+_MAX_SHIFT = 0.07
+"""The largest shift, relative to the width of the eye."""
+_IRIS_RADIUS = 0.22
+"""Half the width of the part that keeps its shape, relative to the width of the eye."""
+_MIN_OPENING, _MAX_OPENING, _MIN_CONTRAST = 0.14, 0.38, 0.18
+"""Eyes whose opening, relative to their width, is outside of this range, or whose contrast is lower, do not move: the iris of a wide cartoon
+eye would tear."""
 
 
 class Gaze:
@@ -30,7 +31,7 @@ class Gaze:
 
     Args:
         face: The measures of the face.
-        eye: Those of the eye.
+        eye: The measures of the eye.
         rgb: The frame, height × width × 3.
     """
 
@@ -43,17 +44,17 @@ class Gaze:
         darkness = np.clip((dark + bright) / 2 - luma, 0, None) + 1e-3
         self._iris = float((eye.x[6:-6] * darkness).sum() / darkness.sum())
         self._rooms = self._iris - float(eye.x[0]), float(eye.x[-1]) - self._iris
-        self._radius = _IRIS * eye.width
+        self._radius = _IRIS_RADIUS * eye.width
         # A shift that fades over too short a distance would fold the picture.
-        self._reach = max(0.0, min(_REACH * eye.width, 0.4 * (min(self._rooms) - self._radius)))
-        # An iris that goes on below the lid: the eye is larger than that of a person, as in cartoons.
+        self._reach = max(0.0, min(_MAX_SHIFT * eye.width, 0.4 * (min(self._rooms) - self._radius)))
+        # If the iris continues below the landmarks of the lower lid, the eye is larger than a human eye, as in cartoons.
         below = np.stack([eye.x, eye.lower + np.float32(0.15 * eye.opening)], -1)[
             np.abs(eye.x - self._iris) < 0.5 * self._radius
         ]
         skin = float(sample_bilinear(rgb, face.to_frame(below) - np.float32(0.5)).mean())
         if (
-            not _NARROW < eye.opening / eye.width < _WIDE
-            or bright - dark < _FLAT * bright
+            not _MIN_OPENING < eye.opening / eye.width < _MAX_OPENING
+            or bright - dark < _MIN_CONTRAST * bright
             or skin < 0.7 * dark + 0.3 * bright
         ):
             self._reach = 0.0
@@ -64,11 +65,11 @@ class Gaze:
         return self._reach
 
     def shifts(self, places: Array, shift: float) -> Array:
-        """Return how far the content of some places is shifted to the right, in pixels.
+        """Return how far the picture moves to the right at some places, in pixels.
 
         Args:
             places: In face coordinates.
-            shift: The shift in the middle of the iris.
+            shift: The shift of the iris.
         """
         eye = self._eye
         x, y = places[..., 0], places[..., 1]

@@ -3,9 +3,9 @@
 Everything that moves is described in *face coordinates*: the origin is the middle of the mouth, x points to the right of the picture
 along the line through the eyes, y down the face, and the unit is a pixel of the frame.
 
-The landmarks give the edges of the lips to a few pixels, which is too coarse: the lips would be cut beside the dark line between them, or a
-strip of teeth would stick to them. So the edges are moved to the best line nearby in the picture: the darkest one between closed lips, and
-the one where the red of the lips begins otherwise.
+The landmarks give the edges of the lips with an error of a few pixels, which is too much: the lips would be cut beside the dark line between
+them, or a strip of teeth would stick to them. So the edges are moved to the best line nearby in the picture (dynamic programming): the
+darkest one between closed lips, or else the line where the red of the lips begins.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ TABLE_SIZE = 257
 TABLE_REACH = 2.0
 """Tables over x reach this many half widths of the mouth to both sides."""
 _SEARCH, _STEPS = 0.14, 33
-"""Edges are searched for this many half widths of the mouth around the landmarks, in this many steps."""
+"""How far from the landmarks edges are searched for, in half widths of the mouth, and in how many steps."""
 OPEN_GAP = 0.16
 """Lips that are further apart than this, in half widths of the mouth, show the inside of the mouth."""
 
@@ -151,10 +151,10 @@ def measure(points: Array, rgb: NDArray[np.uint8]) -> Geometry:
     )
     if bare.gap < OPEN_GAP:
         guess = (bare.upper + bare.lower) / 2
-        seam = _follow(bare, guess, _darkness(bare, guess, rgb), caution=0.35)
+        seam = _move_to_edge(bare, guess, _darkness(bare, guess, rgb), caution=0.35)
         return bare._replace(upper=seam, lower=seam)
-    upper = _follow(bare, bare.upper, _lip_edge(bare, bare.upper, rgb, side=-1), caution=0.5)
-    lower = _follow(bare, bare.lower, _lip_edge(bare, bare.lower, rgb, side=1), caution=0.6)
+    upper = _move_to_edge(bare, bare.upper, _lip_edge(bare, bare.upper, rgb, side=-1), caution=0.5)
+    lower = _move_to_edge(bare, bare.lower, _lip_edge(bare, bare.lower, rgb, side=1), caution=0.6)
     inset = 0.018 * mouth * np.clip(1 - (table_places(mouth) / mouth) ** 4, 0, 1)
     upper, lower = upper - inset, lower + inset
     return bare._replace(upper=np.minimum(upper, lower).astype(np.float32), lower=lower.astype(np.float32))
@@ -197,20 +197,20 @@ def _grid_along(face: Geometry, line: Array) -> tuple[Array, Array, Array]:
 
 
 def _smoothed(values: Array) -> Array:
-    """Return the mean over neighbouring columns."""
+    """Return the moving average over five neighbouring columns."""
     padded = np.pad(values, ((2, 2), (0, 0)), mode="edge")
     return np.asarray(sum(padded[i : i + len(values)] for i in range(5)) / np.float32(5), np.float32)
 
 
 def _darkness(face: Geometry, line: Array, rgb: NDArray[np.uint8]) -> Array:
-    """Return how dark the places near the line between closed lips are; high is dark."""
+    """Return a score for the places near the line between closed lips: the darker, the higher."""
     _, _, spots = _grid_along(face, line)
     luma = _smoothed(sample_bilinear(rgb, spots - np.float32(0.5)).mean(-1))
     return np.asarray(-luma / max(12.0, float(np.percentile(luma, 90) - np.percentile(luma, 10))), np.float32)
 
 
 def _lip_edge(face: Geometry, line: Array, rgb: NDArray[np.uint8], side: int) -> Array:
-    """Return how much the places near the edge of a lip look like one: red on the side of the lip, teeth or dark on the other."""
+    """Return a score for the places near the edge of a lip: high if the lip's side is red, and the other side is teeth or dark."""
     _, _, spots = _grid_along(face, line)
     colours = sample_bilinear(rgb, spots - np.float32(0.5))
     luma = _smoothed(colours.mean(-1))
@@ -226,14 +226,14 @@ def _lip_edge(face: Geometry, line: Array, rgb: NDArray[np.uint8], side: int) ->
     return np.asarray(1.2 * score / max(8.0, float(np.percentile(score, 95))), np.float32)
 
 
-def _follow(face: Geometry, line: Array, score: Array, caution: float) -> Array:
+def _move_to_edge(face: Geometry, line: Array, score: Array, caution: float) -> Array:
     """Move a line to the smooth path with the highest score near it (dynamic programming).
 
     Args:
         face: The measures of the face.
         line: The line, as a table.
         score: Columns × offsets.
-        caution: What the largest offset costs, in the unit of the score.
+        caution: The cost of the largest offset, in the unit of the score.
     """
     columns, offsets, _ = _grid_along(face, line)
     path = best_path(caution * (offsets / offsets[-1]) ** 2 - score, 0.05)
@@ -249,7 +249,7 @@ def best_path(cost: Array, bend: float) -> NDArray[np.intp]:
 
     Args:
         cost: Columns × rows.
-        bend: What a step to the next row costs; two rows cost four times as much.
+        bend: The cost of moving by one row from a column to the next; it grows with the square of the number of rows.
     """
     columns, rows = cost.shape
     steps = np.abs(np.arange(rows)[:, None] - np.arange(rows)) ** 2 * bend

@@ -1,8 +1,8 @@
 """The motion of the head, the brows and the chest: smooth shifts of the picture, computed at the nodes of a grid.
 
-Each motion of a ``FacePose`` is a field of shifts that is computed once; a frame is their weighted sum. A turn shifts each place by its
-depth, which the landmarks know, so that the nose moves more than the ears. The shifts of the head end well outside of it, so gradually that
-lines in the background stay straight to the eye, and neck and hair follow.
+Each motion of a ``FacePose`` is a vector field that is computed once; the motion of a frame is a weighted sum of these fields. A turn
+shifts each place in proportion to its depth, which is interpolated from the landmarks, so the nose moves more than the ears. The field of
+the head fades out well beyond the head. So neck and hair follow, and lines in the background still look straight.
 """
 
 from __future__ import annotations
@@ -21,14 +21,15 @@ if TYPE_CHECKING:
 HEAD_HALF_WIDTH, HEAD_HALF_HEIGHT = 1.35, 1.45
 """Half the size of a head with hair, in half sizes of the face."""
 _FADE = 1.15
-"""Outside of the head the shifts fade over this many half sizes of it."""
-_TURN, _NOD = 0.055, 0.04  # radians
-_SHIFT, _BOB, _BROW, _BREATH = 0.028, 0.022, 0.045, 0.020  # distances of the eyes
-_ROLL = 0.55  # degrees per unit
+"""The distance over which the shifts fade outside of the head, in half sizes of the head."""
+# The strength of each motion at a value of 1 in the pose:
+_TURN, _NOD = 0.055, 0.04  # radians, for yaw and pitch
+_SHIFT, _BOB, _BROW, _BREATH = 0.028, 0.022, 0.045, 0.020  # relative to the distance of the eyes; the first one for yaw
+_ROLL = 0.55  # degrees
 
 
 def smoothstep(value: Array) -> Array:
-    """Return a smooth transition from 0 to 1."""
+    """Return 0 below 0, 1 above 1, and a smooth transition between (a cubic Hermite curve)."""
     t = np.clip(value, 0, 1)
     return np.asarray(t * t * (3 - 2 * t), np.float32)
 
@@ -68,7 +69,7 @@ class HeadMotion:
         places = nodes.reshape(-1, 2)
         x, y = places[:, 0], places[:, 1]
         eyes = face.eye_distance
-        weight = _weight(face, places)
+        weight = _head_weight(face, places)
         depth = _depth(face, places) * weight
         chin = face.middle + face.chin * face.down
         pivot = chin + 0.8 * face.chin * face.down
@@ -101,7 +102,7 @@ def _stillness(places: Array, edges: tuple[float, float, float, float] | None, r
     return smoothstep(np.minimum.reduce([x - left, right - x, y - top, bottom - y]) / reach)
 
 
-def _weight(face: Geometry, places: Array) -> Array:
+def _head_weight(face: Geometry, places: Array) -> Array:
     """Return how far each place follows the head, 0 to 1."""
     centre, half = _head(face)
     radius = np.sqrt((((places - centre) / half) ** 2).sum(-1))

@@ -1,8 +1,8 @@
 """The inside of a mouth: teeth, tongue and the dark cavity, in the light of the picture.
 
-The upper teeth belong to the skull: lips uncover and cover them, but never move or squeeze them. If the picture shows teeth, they are those of
-the picture; otherwise they are drawn. Tongue and lower teeth move with the jaw. The light is taken from the white of the eyes, so that teeth
-are as bright as those of a person in that picture would be.
+The upper teeth are fixed to the skull: lips cover and uncover them, but never move or squeeze them. If the picture shows teeth, those are
+used; otherwise teeth are drawn. Tongue and lower teeth move with the jaw. The colour of the light is estimated from the white of the eyes, so
+that teeth are as bright as real teeth would be in this picture.
 """
 
 from __future__ import annotations
@@ -26,21 +26,20 @@ _TEETH, _CAVITY, _THROAT = (0.90, 0.86, 0.79), (0.10, 0.035, 0.035), (0.27, 0.09
 _TONGUE = (0.50, 0.22, 0.21)
 _LOWER_TEETH = (0.74, 0.70, 0.64)
 _CORNER = (0.48, 0.22, 0.19)
-"""Inside of the corners of the mouth, where the cheeks are near."""
+"""The colour inside the corners of the mouth, where the cheeks are near."""
 _BLUE_OF_SKIN, _BLUE_OF_EYES = 0.85, 0.95
-"""The ratio of blue to green in white light."""
+"""The ratio of blue to green of skin and of the white of eyes, in white light."""
 _WARMTH = np.array([0.85, 1.2, 1.35], np.float32)
-"""Exponents of a shadow for red, green and blue: the light in the shadow of lips comes from skin. Without that, teeth would be grey."""
+"""The exponents of a shadow for red, green and blue. The light in the shadow of the lips is reflected by skin; neutral shadows would make
+teeth grey."""
 _WIDTHS = (0.33, 0.25, 0.20, 0.16, 0.12)
 """The widths of the teeth from the middle to the side, in half widths of the mouth."""
 _LEFT, _TOP, _WIDTH, _HEIGHT = -1.15, -0.8, 2.3, 1.8
-"""The part of the mouth that the teeth are drawn in, in half widths of the mouth."""
+"""The area of the texture of the teeth, in half widths of the mouth."""
 _TEXELS = 96
-"""Per half width of the mouth."""
-
-
-_SPECKS = 0.42
-"""How deep in the lower lip specks are looked for, in its thickness."""
+"""The resolution of the texture: texels per half width of the mouth."""
+_SPECK_DEPTH = 0.42
+"""How deep in the lower lip specks are removed, relative to its thickness."""
 
 
 class Inside:
@@ -53,9 +52,9 @@ class Inside:
 
     def __init__(self, face: Geometry, rgb: NDArray[np.uint8]) -> None:
         self._face = face
-        self._white = _white(face, rgb)
-        self._own = face.gap >= OPEN_GAP
-        self._teeth, self._opacity = self._own_teeth(rgb) if self._own else self._drawn_teeth()
+        self._white = _estimate_white(face, rgb)
+        self._shows_teeth = face.gap >= OPEN_GAP
+        self._teeth, self._opacity = self._photographed_teeth(rgb) if self._shows_teeth else self._drawn_teeth()
 
     def colours(self, places: Array, above: Array, below: Array, mouth: MouthShape, opening: float) -> Array:
         """Return the colours of some places, red, green and blue from 0 to 255.
@@ -85,18 +84,18 @@ class Inside:
             edge = np.float32((0.07 + 0.05 * min(1.0, mouth.open * 2)) * half)
             row = smoothstep((edge - below) / (0.05 * half)) * np.clip(1 - np.abs(x / 0.8) ** 4, 0, 1)
             colours += (self._lit(_LOWER_TEETH) - colours) * (row * 0.55 * mouth.lower_teeth)[:, None]
-        # Lips that are rounded or closed cover more of the teeth. Those of the picture cannot move.
-        hidden = 0.0 if self._own else 0.15 * (1 - min(1.0, mouth.upper_teeth)) * half
+        # Lips that are rounded or closed cover more of the teeth. Photographed teeth stay in place.
+        hidden = 0.0 if self._shows_teeth else 0.15 * (1 - min(1.0, mouth.upper_teeth)) * half
         teeth, opacity = self._sample(places + np.array([0, hidden], np.float32))
-        darkest, reach = (0.85, 0.10) if self._own else (0.68, 0.20)
+        darkest, reach = (0.85, 0.10) if self._shows_teeth else (0.68, 0.20)
         shadow = darkest + (1 - darkest) * smoothstep(above / np.float32(reach * half))
-        if not self._own:
+        if not self._shows_teeth:
             # Little light falls between lips that are hardly open.
             shadow *= 0.80 + 0.20 * min(1.0, opening / (0.35 * half))
         # Rounded lips leave the teeth in the shade.
         shadow = shadow * (1 - 0.75 * min(1.0, mouth.round) ** 2.5)
         colours += (teeth * shadow[:, None] ** _WARMTH - colours) * opacity[:, None]
-        colours *= (1 - 0.55 * smoothstep((np.abs(x) - 0.45) / 0.6) * (0.4 if self._own else 1.0))[:, None]
+        colours *= (1 - 0.55 * smoothstep((np.abs(x) - 0.45) / 0.6) * (0.4 if self._shows_teeth else 1.0))[:, None]
         # Black tips would look like a second pair of corners.
         corner = smoothstep((np.abs(x) - 0.68) / 0.27) * 0.9
         return np.asarray(colours + (self._lit(_CORNER) - colours) * corner[:, None], np.float32)
@@ -121,8 +120,8 @@ class Inside:
         places = table_places(self._face.mouth)
         return np.interp(x, places, self._face.upper), np.interp(x, places, self._face.lower)
 
-    def _own_teeth(self, rgb: NDArray[np.uint8]) -> tuple[Array, Array]:
-        """Return what the picture shows between the lips, continued under the lips."""
+    def _photographed_teeth(self, rgb: NDArray[np.uint8]) -> tuple[Array, Array]:
+        """Return the texture and the opacity of what the picture shows between the lips, extended below the lips."""
         face = self._face
         texels = self._texels()
         x, y = texels[..., 0], texels[..., 1]
@@ -138,6 +137,7 @@ class Inside:
         return colours, np.asarray(opacity, np.float32)
 
     def _drawn_teeth(self) -> tuple[Array, Array]:
+        """Return the texture and the opacity of drawn upper teeth."""
         face = self._face
         texels = self._texels() / np.float32(face.mouth)
         x, y = np.abs(texels[..., 0]), texels[..., 1]
@@ -148,14 +148,14 @@ class Inside:
         shade = np.ones_like(x)
         for number, width in enumerate(_WIDTHS):
             place = (x - left) / width
-            on = (place >= 0) & (place < 1)
+            is_tooth = (place >= 0) & (place < 1)
             length = (0.155, 0.135, 0.150, 0.115, 0.09)[number]
             # Rounded at the ends of the edge, and darker between two teeth.
             edge = rest + length - 0.035 * np.abs(2 * place - 1) ** 4
-            bottom = np.where(on, edge, bottom)
+            bottom = np.where(is_tooth, edge, bottom)
             gap = 0.11 * np.exp(-((np.minimum(place, 1 - place) * width / 0.024) ** 2))
             arch = 1 - 0.42 * ((left + width / 2) / 1.06) ** 2 + 0.04 * (0.5 - place)
-            shade = np.where(on, arch * (1 - gap), shade)
+            shade = np.where(is_tooth, arch * (1 - gap), shade)
             left += width
         opacity = np.where(x < left, smoothstep((bottom - y) / 0.05 + 0.5), 0)
         colours *= shade[..., None] ** _WARMTH
@@ -165,9 +165,10 @@ class Inside:
 
 
 def without_specks(face: Geometry, rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return a frame without the rest of teeth that the lower lip of a smile would carry along as white specks.
+    """Remove the remains of teeth at the edge of the lower lip, which would move with the lip as white specks.
 
-    The edge of a lip is known to a pixel or two. Next to it, what is less red and brighter than the lip gets the colours from further inside of it.
+    The edge of a lip is only known to a pixel or two. Pixels near it that are brighter and less red than the lip get the colours of places
+    deeper in the lip.
     """
     half = face.mouth
     if face.gap < OPEN_GAP:
@@ -189,13 +190,13 @@ def without_specks(face: Geometry, rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
     thickness = np.maximum(np.interp(x, outer[:, 0], outer[:, 1]) - edge, 1)
     depth = (places[..., 1] - edge) / thickness
     redness = (part[..., 0] - part[..., 1:].mean(-1)) / (part[..., 0] + 1)
-    lip = (depth > _SPECKS) & (depth < 2 * _SPECKS) & (np.abs(x) < 0.8 * half)
+    lip = (depth > _SPECK_DEPTH) & (depth < 2 * _SPECK_DEPTH) & (np.abs(x) < 0.8 * half)
     if lip.sum() < 9:
         return rgb
     red, bright = float(np.median(redness[lip])), float(np.median(part[lip].mean(-1)))
-    near = smoothstep((depth + 0.15) / 0.1) * (1 - smoothstep((depth - 0.6 * _SPECKS) / (0.4 * _SPECKS)))
+    near = smoothstep((depth + 0.15) / 0.1) * (1 - smoothstep((depth - 0.6 * _SPECK_DEPTH) / (0.4 * _SPECK_DEPTH)))
     tooth = smoothstep((red - redness) / max(0.08, 0.6 * red)) * smoothstep((part.mean(-1) / bright - 0.9) / 0.2)
-    sources = np.stack([x, edge + (2 * _SPECKS - depth.clip(0, _SPECKS)) * thickness], -1).astype(np.float32)
+    sources = np.stack([x, edge + (2 * _SPECK_DEPTH - depth.clip(0, _SPECK_DEPTH)) * thickness], -1).astype(np.float32)
     colours = sample_bilinear(rgb, face.to_frame(sources) - np.float32(0.5))
     part += (colours - part) * (near * tooth * (np.abs(x) < half))[..., None]
     cleaned = rgb.copy()
@@ -203,8 +204,8 @@ def without_specks(face: Geometry, rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return cleaned
 
 
-def _white(face: Geometry, rgb: NDArray[np.uint8]) -> Array:
-    """Return the colour of something white in the light of the face."""
+def _estimate_white(face: Geometry, rgb: NDArray[np.uint8]) -> Array:
+    """Return the colour that something white would have in the light of the face."""
     height, width = rgb.shape[:2]
     found = []
     for upper, lower in zip(UPPER_LIDS, LOWER_LIDS, strict=True):
@@ -219,7 +220,7 @@ def _white(face: Geometry, rgb: NDArray[np.uint8]) -> Array:
     brightness = eyes.mean(1)
     white = eyes[brightness >= np.percentile(brightness, 85)].mean(0)
     level = float(np.clip(white.mean() * 1.08, max(90.0, 0.97 * float(skin.max())), 245))
-    # Little tint: the white of an eye is small, and next to it is skin, from which some of the light in a mouth comes.
+    # Only a slight tint: the white of an eye is small and surrounded by skin, which also reflects light into the mouth.
     tint = 0.6 + 0.2 * white / max(1.0, float(white.mean())) + 0.2 * skin / max(1.0, float(skin.mean()))
     # But yellow light, or yellow varnish, colours skin and eyes alike.
     yellow = min(1.0, max(0.5, _blueness(skin) / _BLUE_OF_SKIN, _blueness(white) / _BLUE_OF_EYES))

@@ -1,11 +1,12 @@
 """Blinks: a lid of skin is drawn down over the eye, with lashes at its edge.
 
-The landmarks give the outline of an eye to a few pixels, and that of a painted or wide cartoon eye even less exactly. So the outline is searched
-near the landmarks: the line at which the picture stops looking like the skin above and below the eye. Lashes and a painted outline
+The landmarks give the outline of an eye with an error of a few pixels, more for painted or wide cartoon eyes. So the outline is searched for
+near the landmarks: it is the line where the picture stops looking like the skin above and below the eye. Lashes and a painted outline
 belong to the eye.
 
-The lid has the colour of the skin between brow and eye at its top, and is mixed with that below the eye at its edge. Both are medians along
-and across the eye: the pixels of the picture themselves, stretched, would draw out lashes, folds and outlines into strips.
+At its top, the lid has the colour of the skin between brow and eye; towards its edge, the colour of the skin below the eye is mixed in. Both
+colours are medians of each column, smoothed across the eye. Stretching the pixels of the picture instead would draw lashes, folds and
+outlines out into stripes.
 """
 
 from __future__ import annotations
@@ -28,14 +29,16 @@ if TYPE_CHECKING:
 
 LIDS_AT_REST = 0.03
 """A blink of less than this is not drawn."""
-_BEYOND, _MARGIN = 0.4, 0.02
-"""The corners of an eye are searched this far beyond those of the landmarks, and a lid ends this far beyond them, in widths of the eye."""
+_CORNER_SEARCH, _CORNER_MARGIN = 0.4, 0.02
+"""How far beyond the landmarks the corners of an eye are searched for, in widths of the eye; and how far a lid extends beyond the corners,
+relative to the width of the searched area."""
 _COLUMNS, _ROWS = 81, 96
 _SEARCH = 0.5
-"""How far from the landmarks the outline is searched, in openings of the eye."""
+"""How far from the landmarks the outline is searched for, in openings of the eye."""
 _CAUTION = 0.3
-_NARROW = 0.12
-"""An eye that is less open is treated as if it were open this far, in its widths."""
+"""The cost of the largest distance from the landmarks, in the unit of the score of an outline."""
+_MIN_OPENING = 0.12
+"""The smallest opening of an eye, relative to its width; narrower eyes are treated as if they had it."""
 _MAX_WHITE = 0.2
 """The largest share of the skin below a lid that may be as white as an eye."""
 
@@ -54,13 +57,13 @@ class Lids:
 
     Args:
         face: The measures of the face.
-        eye: Those of the eye.
+        eye: The measures of the eye.
         rgb: The frame, height × width × 3.
     """
 
     def __init__(self, face: Geometry, eye: Eye, rgb: Pixels) -> None:
         self._line = max(0.7, 0.011 * face.eye_distance)
-        opening, beyond = max(eye.opening, _NARROW * eye.width), _BEYOND * eye.width
+        opening, beyond = max(eye.opening, _MIN_OPENING * eye.width), _CORNER_SEARCH * eye.width
         x = np.linspace(eye.x[0] - beyond, eye.x[-1] + beyond, _COLUMNS).astype(np.float32)
         upper, lower, brow = (np.interp(x, eye.x, line) for line in (eye.upper, eye.lower, eye.brow))
         y = np.linspace(upper.min() - 1.2 * opening, lower.max() + 1.1 * opening, _ROWS).astype(np.float32)
@@ -72,7 +75,7 @@ class Lids:
         middle = ((y - upper[:, None]) / np.maximum(lower - upper, 0.2 * opening)[:, None]).clip(0, 1)[..., None]
         skin = above[:, None] * (1 - middle) + below[:, None] * middle
         unlike = np.abs(picture - skin).mean(-1) / np.maximum(skin.mean(-1), 24)
-        # How unlike skin something is does not matter, or the edge of a pupil would be found.
+        # Clipped: all that is clearly not skin counts the same, or else the edge of the pupil would be found.
         unlike = np.minimum(unlike / 0.22, 1)
         first, last = _corners(eye, x, np.abs(y - upper[:, None]) < 0.12 * opening, unlike)
         eye_columns = slice(first, last + 1)
@@ -92,7 +95,7 @@ class Lids:
         under = (y > lower_line[:, None] + self._line) & (y < lower_line[:, None] + 0.4 * opening)
         white = _is_white(picture[eye_columns], below[eye_columns, None])
         self.covers: bool = bool(white[under].mean() < _MAX_WHITE)
-        """Whether nothing white is below the lid when it is closed: otherwise the eye must not blink."""
+        """Whether the closed lid covers all the white of the eye; otherwise the eye must not blink."""
         # Lashes are thickest towards the outer corner.
         outer = place if eye.x.mean() > 0 else 1 - place
         self._thickness = (self._line * (0.5 + 0.9 * smoothstep(outer / 0.7))).astype(np.float32)
@@ -155,9 +158,9 @@ def _skin(picture: Array, chosen: Choice) -> Array:
 
 
 def _is_white(colours: Array, skin: Array) -> Choice:
-    """Return which colours are brighter than skin, and not as colourful."""
+    """Return which colours are brighter and less saturated than skin, or much brighter."""
     brighter = colours.mean(-1) / skin.mean(-1).clip(24)
-    greyness, greyness_of_skin = (one.min(-1) / one.max(-1).clip(1) for one in (colours, skin))
+    greyness, greyness_of_skin = (colour.min(-1) / colour.max(-1).clip(1) for colour in (colours, skin))
     return np.asarray((brighter > 1.1) & (greyness > greyness_of_skin + 0.12) | (brighter > 1.6), bool)
 
 
@@ -178,12 +181,12 @@ def _corners(eye: Eye, x: Array, near: Choice, unlike: Array) -> tuple[int, int]
         if end in (0, len(x) - 1):
             end = start  # hair, or a shadow
         corners.append(end)
-    margin = round(_MARGIN * len(x))
+    margin = round(_CORNER_MARGIN * len(x))
     return max(0, corners[0] - margin), min(len(x) - 1, corners[1] + margin)
 
 
 def _stretched(eye: Eye, line: Array, x: Array) -> Array:
-    """Return a line of the landmarks for an eye that has its corners elsewhere, and as much more height as width."""
+    """Stretch a line of the landmarks to the corners that were found, and its height by the same factor."""
     place = np.linspace(0, 1, len(x))
     shape = np.interp(place, (eye.x - eye.x[0]) / eye.width, line)
     corners = line[0] + (line[-1] - line[0]) * place
@@ -191,7 +194,7 @@ def _stretched(eye: Eye, line: Array, x: Array) -> Array:
 
 
 def _outline(line: Array, unlike: Array, y: Array, opening: float, *, side: int, degree: int) -> Array:
-    """Move a line of the landmarks to where the picture begins (1) or ends (-1) to be unlike skin, downwards."""
+    """Move a line of the landmarks to the edge of the eye nearby; ``side``: 1 if the eye is below the line, -1 if it is above."""
     offsets = np.linspace(-_SEARCH, _SEARCH, 41, dtype=np.float32) * np.float32(opening)
     reach = side * 0.12 * opening * np.array([[0.35], [0.7], [1.0]], np.float32)
     scores = []

@@ -1,15 +1,16 @@
 """The motion of the lips, the jaw and the cheeks.
 
-The picture is cut at the line of the lips into two layers, which move on their own: *upper* ends at the edge of the upper lip, *lower* begins
-at that of the lower lip. Beyond the corners of the mouth both move alike, so that no cut is visible there. Between the edges appears the
-inside of the mouth (``inside``).
+The picture is cut along the lips into two layers that move independently: *upper* ends at the edge of the upper lip, *lower* begins at the
+edge of the lower lip. Beyond the corners of the mouth both move alike, so no cut is visible there. The inside of the mouth (``inside``)
+appears between the edges.
 
-For each ``MouthShape`` the shift of each edge is a function of x. The lower lip is shifted by the shift of the upper one, plus the opening of
-the mouth, minus the opening that the picture has already: so the lips touch exactly when the mouth is closed, also those of a smile. From the
-edges, the shifts fade towards the nose, and turn into the shift of the jaw towards the chin.
+For a ``MouthShape``, the shift of each edge is a function of x. The lower lip moves like the upper one, plus the opening of the mouth, minus
+the opening that the picture already has. So the lips meet exactly when the mouth is closed, even if the picture shows a smile. Away from
+the edges, the shifts fade towards the nose, and blend into the shift of the jaw towards the chin.
 
-A frame needs the opposite: the place in the picture that appears at a place of the frame. The fields that move it sideways are defined by places of
-the frame, so its x follows at once, and with it the shifts of the edges. Its y is solved by iteration: y = y in the frame - shift(y).
+Drawing needs the inverse mapping: for each place in the frame, the place in the picture that appears there. The horizontal shifts are
+defined at places in the frame, so x is known at once, and with it the shifts of the edges. y is found by fixed-point iteration:
+y = y in the frame - shift(y).
 """
 
 from __future__ import annotations
@@ -28,20 +29,22 @@ if TYPE_CHECKING:
 
 _ITERATIONS = 3
 _SHUT = 0.04
-"""The lips touch below this opening."""
-_OPENING = 0.62
-"""The widest opening, in half widths of the mouth."""
+"""The lips touch below this ``MouthShape.open``."""
+_MAX_OPENING = 0.62
+"""The opening for a ``MouthShape.open`` of 1, in half widths of the mouth."""
 
 
 class Layers(NamedTuple):
-    """Both layers at the same places of a frame: where their content comes from, in face coordinates."""
+    """Both layers at the same places of a frame."""
 
     upper: Array
+    """The place in the picture that the upper layer shows, in face coordinates."""
     lower: Array
+    """The place in the picture that the lower layer shows."""
     above: Array
-    """How far the places in the upper layer lie above its edge, in pixels; below it they are negative."""
+    """How far that place is above the edge of the upper lip, in pixels; negative below it."""
     below: Array
-    """How far the places in the lower layer lie below its edge."""
+    """How far that place is below the edge of the lower lip."""
     open: Array
     """The opening of the mouth at the places, in pixels."""
 
@@ -50,14 +53,17 @@ class _Motion(NamedTuple):
     """A mouth shape as shifts."""
 
     edges: Array
-    """Of the edges of the upper and the lower lip: tables over x."""
+    """The shifts of the edges of the upper and the lower lip in pixels: tables over x."""
     opening: Array
-    """A table over x."""
+    """The opening in pixels: a table over x."""
     chin: float
+    """The shift of the chin in pixels."""
     narrowed: float
-    """How much further from the middle the content of a place comes from."""
+    """How much the mouth becomes narrower: the place in the picture is this much further from the middle."""
     swell: tuple[float, float]
+    """How much the upper and the lower lip become thicker: their shift per pixel of distance from the edge."""
     smile: float
+    """The upward shift of the corners of the mouth in pixels."""
 
 
 class Lips:
@@ -83,7 +89,7 @@ class Lips:
         raised = middle - np.interp(np.sign(x), x, face.upper)
         bent = np.where(wide < 1, middle - face.upper, raised * np.exp(-(((wide - 1) / 0.8) ** 2)))
         self._to_level = ends * np.convolve(np.pad(bent, 4, mode="edge"), np.full(9, 1 / 9), "valid")
-        # How broad a smile is, 0 to 1. A small ring would pull the folds beside its corners into the lips, and bend their edge.
+        # How broad the smile in the picture is, 0 to 1. Rounding it to a small ring would pull the folds beside its corners into the lips.
         self._smiling = min(1.0, max(0.0, face.gap - OPEN_GAP) / 0.12)
 
     @property
@@ -99,11 +105,14 @@ class Lips:
             return 0.0
         opened = (mouth.open - _SHUT) / (1 - _SHUT)
         return (
-            self._face.mouth * (_OPENING + 0.35 * self._face.gap) * opened * (1 - 0.25 * mouth.tuck + 0.3 * mouth.round)
+            self._face.mouth
+            * (_MAX_OPENING + 0.35 * self._face.gap)
+            * opened
+            * (1 - 0.25 * mouth.tuck + 0.3 * mouth.round)
         )
 
     def jaw_drop(self, mouth: MouthShape) -> float:
-        """Return how far the chin is lowered, in pixels; less than the lip if the picture's mouth is open."""
+        """Return how far the chin is lowered relative to the picture, in pixels; negative if it is raised."""
         more = self.opening(mouth) - self._face.gap * self._face.mouth
         return 0.85 * more if more > 0 else 0.3 * more
 

@@ -1,9 +1,9 @@
 """Runs the three networks of portraits in numpy: face detector, landmarks and segmentation.
 
 ``networks.npz`` has the weights and, as JSON, the operations of each network in the order of execution (``tools/portrait/`` makes it from
-MediaPipe's models; ``NOTICE`` has their authors and licence). Pictures are arrays of height × width × channels. A convolution is one
-matrix product of patches and weights. One of the kind *depthwise* has no sums over channels, so it is a sum over the few positions of
-its kernel instead.
+MediaPipe's models; ``NOTICE`` names their authors and licence). Pictures are arrays of height × width × channels. A convolution is one
+matrix product of patches and weights (im2col). A depthwise convolution does not sum over channels, so it is computed as a sum over the few
+positions of its kernel.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Network:
         values[self._input] = picture
         for operation in self._operations:
             inputs = [values[number] for number in operation["inputs"]]
-            result = _KINDS[operation["kind"]](inputs, operation)
+            result = _OPERATIONS[operation["kind"]](inputs, operation)
             values[operation["output"]] = np.maximum(result, 0) if operation.get("relu") else result
         return {name: values[number] for name, number in self._outputs.items()}
 
@@ -67,7 +67,7 @@ def get_network(name: str) -> Network:
 
 
 def _padded(picture: Array, kernel: int, operation: dict[str, Any], fill: float = 0.0) -> Array:
-    """Pad a picture so that its size in output pixels is its size divided by the stride, rounded up."""
+    """Pad a picture so that the size of the output is its size divided by the stride, rounded up (TensorFlow's padding ``SAME``)."""
     if not operation["same"]:
         return picture
     widths = []
@@ -134,7 +134,7 @@ def _sigmoid(value: Array) -> Array:
     return np.asarray(1 / (1 + np.exp(-value.clip(-80, 80))), np.float32)
 
 
-_KINDS: dict[str, Callable[[list[Array], dict[str, Any]], Array]] = {
+_OPERATIONS: dict[str, Callable[[list[Array], dict[str, Any]], Array]] = {
     "conv": _conv,
     "depthwise": _depthwise,
     "max_pool": _max_pool,

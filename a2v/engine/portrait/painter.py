@@ -1,11 +1,12 @@
 """Draws the frames of a portrait.
 
-Every pixel of a frame is a pixel of the photograph, whose place is computed: the motion of the head (``head``), then that of the mouth
-(``lips``) and the lids (``lids``). Places are computed at the nodes of a coarse grid and interpolated (``grid``). The pixel at a place is the
-nearest one of the photograph, enlarged four times: accurate to an eighth of a pixel, and faster than interpolation. Where lips meet the inside
-of the mouth, and lids the eye, both are drawn and mixed by how much of the pixel each covers.
+A frame is a warped photograph: for each pixel, the place in the photograph that it shows is computed, from the motion of the head
+(``head``) and then of the mouth (``lips``). Places are computed at the nodes of a coarse grid and interpolated (``grid``). The photograph is
+enlarged up to four times beforehand, and the nearest pixel is taken. That is accurate to an eighth of a pixel, and faster than
+interpolation. Glances (``gaze``) and lids (``lids``) are drawn afterwards. Where lips meet the inside of the mouth, and lids the eye, both
+are mixed by how much of the pixel each covers.
 
-Colours are those of the video, four bytes per pixel as ``colours.uvya`` defines them, so that frames need no conversion.
+Pixels have the colours of the video, four bytes as ``colours.uvya`` defines them, so frames need no conversion.
 """
 
 from __future__ import annotations
@@ -34,18 +35,17 @@ if TYPE_CHECKING:
     from a2v.engine.portrait.pictures import Array, Pixels
 
 
-_NODES = 128
-"""The grid has about this many cells along the shorter side."""
-_ENLARGED, _ENLARGED_LARGE = 4, 3
-"""How much larger the texture is than the frame: that of a large frame would not fit into the CPU's cache."""
+_CELLS = 128
+"""The approximate number of cells of the grid along the shorter side of the frame."""
 _LARGE = 640
-_BAND = 256
+"""Frames whose shorter side has at least this many pixels are large."""
+_SCALE, _SCALE_LARGE = 4, 3
+"""The size of the texture relative to the frame. With 4, the texture of a large frame would not fit into the CPU's cache."""
+_BAND_ROWS = 256  # converted at a time
 _CLOSED = 1.2
-"""An opening of fewer pixels shows nothing of the inside."""
-
-
-_GAZE = 0.6
-"""The eyes of a photograph do not move further than this."""
+"""An opening of fewer pixels does not show the inside of the mouth."""
+_MAX_GAZE = 0.6
+"""The eyes of a photograph do not move beyond this ``FacePose.gaze_x``."""
 
 
 class PortraitPainter:
@@ -73,7 +73,7 @@ class PortraitPainter:
         height, width = rgb.shape[:2]
         self._size = width, height
         self._shown = False
-        step = max(2, round(min(width, height) / _NODES))
+        step = max(2, round(min(width, height) / _CELLS))
         face = measure(points, rgb)
         self._face = face
         self._grid = Grid.over(_with_margin(head_box(face), step), step, width, height)
@@ -96,8 +96,8 @@ class PortraitPainter:
         self._eye_grids = [
             self._within(_with_margin(_frame_box(face, lids.box), 2 * step), self._grid) for lids in self._lids
         ]
-        self._enlarged = _ENLARGED if min(width, height) < _LARGE else _ENLARGED_LARGE
-        self._texture = _enlarge(without_specks(face, rgb), alpha, self._enlarged)
+        self._scale = _SCALE if min(width, height) < _LARGE else _SCALE_LARGE
+        self._texture = _enlarge(without_specks(face, rgb), alpha, self._scale)
         self._background: Array | None = None
         if background is not None:
             self._background = rgb_to_uvya(np.array(background, np.float32))
@@ -157,18 +157,18 @@ class PortraitPainter:
 
     def _to_texture(self, places: Array) -> Array:
         """Return places in the frame as columns and rows of the texture, within it."""
-        limits = np.array(self._size, np.float32) * self._enlarged - 1
-        return np.asarray(np.moveaxis((places * self._enlarged).clip(0, limits), -1, 0), np.float32)
+        limits = np.array(self._size, np.float32) * self._scale - 1
+        return np.asarray(np.moveaxis((places * self._scale).clip(0, limits), -1, 0), np.float32)
 
     def _index(self, columns: Array, rows: Array) -> NDArray[np.int32]:
-        """Return where places in the texture are in its memory."""
+        """Return the index in the texture of each pixel, given its column and row."""
         index = rows.astype(np.int32)
-        index *= self._size[0] * self._enlarged
+        index *= self._size[0] * self._scale
         index += columns.astype(np.int32)
         return index
 
     def _look_up(self, index: NDArray[np.int32]) -> Array:
-        """Return colours as numbers to mix."""
+        """Return the pixels of the texture as floats, so that they can be mixed."""
         return self._texture[index][..., None].view(np.uint8).astype(np.float32)
 
     # -- mouth --------------------------------------------------------------------------------------------------------
@@ -206,8 +206,8 @@ class PortraitPainter:
         height, width = target.shape[:2]
         in_face = np.moveaxis(grid.interpolate(np.moveaxis(self._face.to_face(places), -1, 0)), 0, -1)[:height, :width]
         # Both eyes move alike.
-        reach = min(one.reach for one in self._gazes)
-        shifts = gaze.shifts(in_face, reach * max(-_GAZE, min(_GAZE, pose.gaze_x)))
+        reach = min(each.reach for each in self._gazes)
+        shifts = gaze.shifts(in_face, reach * max(-_MAX_GAZE, min(_MAX_GAZE, pose.gaze_x)))
         moved = np.nonzero(shifts)
         sources = in_face[moved]
         sources[:, 0] -= shifts[moved]
@@ -271,9 +271,9 @@ def rgb_to_uvya(rgb: Array) -> Array:
 def to_uvya(rgb: Pixels, alpha: Pixels | None = None) -> Pixels:
     """Return a picture in the colours of ``colours.uvya``."""
     result = np.empty((*rgb.shape[:2], 4), np.uint8)
-    for start in range(0, len(rgb), _BAND):
-        band = rgb[start : start + _BAND].astype(np.float32)
-        result[start : start + _BAND] = (rgb_to_uvya(band) + np.float32(0.5)).astype(np.uint8)
+    for start in range(0, len(rgb), _BAND_ROWS):
+        band = rgb[start : start + _BAND_ROWS].astype(np.float32)
+        result[start : start + _BAND_ROWS] = (rgb_to_uvya(band) + np.float32(0.5)).astype(np.uint8)
     if alpha is not None:
         result[..., 3] = alpha
     return result

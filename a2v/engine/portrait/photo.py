@@ -1,4 +1,4 @@
-"""The picture of a portrait: its colours, and what of it is opaque."""
+"""The decoded picture of a portrait: its colours and its alpha."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from a2v.engine.picture import read_picture
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_MIN_SIDE = 200
-_WORKING_SIDE = 2400
-"""Longer pictures are scaled down to this: more than a video shows."""
+_MIN_SIDE = 200  # pixels
+_MAX_SIDE = 2400
+"""Larger pictures are scaled down until their longer side has this many pixels, more than a video shows."""
 
 
 class Photo(NamedTuple):
@@ -38,7 +38,7 @@ def read_photo(content: bytes) -> Photo:
 
     def fit(width: int, height: int) -> tuple[int, int]:
         nonlocal scale
-        scale = max(1.0, max(width, height) / _WORKING_SIDE)
+        scale = max(1.0, max(width, height) / _MAX_SIDE)
         return round(width / scale), round(height / scale)
 
     try:

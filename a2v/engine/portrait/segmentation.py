@@ -1,10 +1,10 @@
 """Separates the person from the background: an alpha value for each pixel, with soft edges at the hair.
 
-The network sees 256 × 256 pixels of the whole frame, and again of the head alone, where hair needs more detail. A guided filter then moves the
-edge of that blurred result to the edges in the frame: in each small window, alpha becomes a linear function of the brightness.
+The network sees the whole frame in 256 × 256 pixels, and then the head alone, because hair needs more detail. A guided filter moves the edges
+of this blurred result to the edges in the frame: within each small window, alpha becomes a linear function of the brightness.
 
-Pixels at an edge have a mixture of both colours. Before they are shown on another background, those of the old one are removed: the colours of the
-person are continued outwards (``without_background``).
+Pixels at an edge are a mixture of both colours. Before they are shown in front of another background, the old background is removed from
+them by extending the colours of the person outwards (``without_background``).
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 
 _SIDE = 256
 _RADIUS = 0.012
-"""Of the guided filter, in shorter sides of the frame."""
-_SMOOTHNESS = 2e-4
+"""The radius of the guided filter, relative to the shorter side of the frame."""
+_REGULARIZATION = 2e-4
+"""The regularization of the guided filter, in squares of brightness from 0 to 1: windows with less variance are smoothed."""
 
 
 def segment(rgb: Pixels, face: Array) -> Pixels:
@@ -40,7 +41,7 @@ def segment(rgb: Pixels, face: Array) -> Pixels:
     square = _around_head(face)
     near = _run(Pyramid(rgb).sample(square, _SIDE))
     alpha = _merged(whole, near, square)
-    refined = _guided(
+    refined = _guided_filter(
         rgb.mean(-1, dtype=np.float32) / np.float32(255), alpha, max(2, round(_RADIUS * min(width, height)))
     )
     sharp = smoothstep((refined - 0.12) / 0.76)
@@ -79,7 +80,7 @@ def _around_head(face: Array) -> Square:
 
 
 def _merged(whole: Array, near: Array, square: Square) -> Array:
-    """Replace the part around the head; the results are mixed at its edge."""
+    """Replace the part around the head by the detailed result, blended in at its edges."""
     height, width = whole.shape
     side = max(2, round(square.side))
     left, top = round(square.x - side / 2), round(square.y - side / 2)
@@ -105,11 +106,11 @@ def _resized(values: Array, width: int, height: int) -> Array:
     return large.astype(np.float32) / np.float32(65535)
 
 
-def _guided(guide: Array, values: Array, radius: int) -> Array:
+def _guided_filter(guide: Array, values: Array, radius: int) -> Array:
     mean_guide, mean_values = _box(guide, radius), _box(values, radius)
     covariance = _box(guide * values, radius) - mean_guide * mean_values
     variance = _box(guide * guide, radius) - mean_guide * mean_guide
-    slope = covariance / (variance + np.float32(_SMOOTHNESS))
+    slope = covariance / (variance + np.float32(_REGULARIZATION))
     offset = mean_values - slope * mean_guide
     return np.clip(_box(slope, radius) * guide + _box(offset, radius), 0, 1)
 

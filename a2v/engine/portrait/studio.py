@@ -1,7 +1,7 @@
 """Prepares a portrait for a video: decodes the photograph, finds the face, and cuts out the part that the video shows.
 
-Two framings exist. *Full* shows as much of the photograph as fits the shape of the video, around the face; *close-up* shows the face and the
-shoulders. If the face would not fit, the whole photograph is shown in front of a blurred enlargement of itself.
+There are two framings. *Full* shows as much of the photograph around the face as the shape of the video allows; *close-up* shows the face and
+the shoulders. If the face would not fit, the whole photograph is shown in front of a blurred enlargement of itself.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
     from a2v.engine.portrait.pictures import Array, Pixels
 
 
-_EYE_LEVEL = 0.43
+_FACE_LEVEL = 0.43
 """Where the middle of the face is in a frame, from the top."""
 _CLOSE_UP = 1.9
 """The height of a close-up in heights of the face."""
-_ROOM = 1.18
-"""A frame that cannot show this many widths and heights of the face does not show the face."""
+_MIN_ROOM = 1.18
+"""The face fits into a frame that has at least this size, in widths and heights of the face."""
 MAX_OPEN = 0.52
 """The widest opening of the mouth in the photograph, in half widths of the mouth."""
-_PLAIN = "#DDE3EA"
-"""The background of a picture that is transparent."""
+_DEFAULT_BACKGROUND = "#DDE3EA"
+"""The colour behind a transparent picture."""
 
 
 class Studio(NamedTuple):
@@ -72,7 +72,7 @@ class Studio(NamedTuple):
 
     @property
     def _background(self) -> tuple[int, int, int]:
-        red, green, blue = bytes.fromhex((self.spec.background or _PLAIN)[1:])
+        red, green, blue = bytes.fromhex((self.spec.background or _DEFAULT_BACKGROUND)[1:])
         return red, green, blue
 
     def _frame(
@@ -80,11 +80,11 @@ class Studio(NamedTuple):
     ) -> tuple[Pixels, Pixels | None, Array]:
         """Return the picture in a frame, its alpha if the background is not shown, and the landmarks."""
         window = _window(self, width / height, close_up=close_up)
-        rgb, points = _show(self.photo.rgb, self.face.points, window, width, height)
+        rgb, points = _cut_out_frame(self.photo.rgb, self.face.points, window, width, height)
         alpha = None
         if self.photo.alpha is not None:
             opaque = np.repeat(self.photo.alpha[..., None], 3, axis=2)
-            alpha = _show(opaque, self.face.points, window, width, height, bars=False)[0][..., 0]
+            alpha = _cut_out_frame(opaque, self.face.points, window, width, height, bars=False)[0][..., 0]
         elif self.spec.background is not None or cut_out:
             alpha = segment(rgb, points)
         return rgb if alpha is None else without_background(rgb, alpha), alpha, points
@@ -132,7 +132,7 @@ def _window(studio: Studio, aspect: float, *, close_up: bool) -> _Window:
     window_height = min(height, width / aspect)
     if close_up:
         window_height = min(window_height, max(_CLOSE_UP * face_height, _CLOSE_UP * 0.75 * face_width / aspect))
-    if window_height < _ROOM * face_height or window_height * aspect < _ROOM * face_width:
+    if window_height < _MIN_ROOM * face_height or window_height * aspect < _MIN_ROOM * face_width:
         # Bars at two sides are better than a face that is cut off.
         window_height = max(height, width / aspect)
     window_width = window_height * aspect
@@ -140,7 +140,7 @@ def _window(studio: Studio, aspect: float, *, close_up: bool) -> _Window:
         np.clip(x - window_width / 2, 0, width - window_width) if window_width <= width else (width - window_width) / 2
     )
     top = (
-        np.clip(y - window_height * _EYE_LEVEL, 0, height - window_height)
+        np.clip(y - window_height * _FACE_LEVEL, 0, height - window_height)
         if window_height <= height
         else (height - window_height) / 2
     )
@@ -154,7 +154,7 @@ def _edges(studio: Studio, window: _Window, width: int, height: int) -> tuple[fl
     left, top = -window.left * scale, -window.top * scale
     right, bottom = left + columns * scale, top + rows * scale
     covers = left < 1 and top < 1 and right > width - 1 and bottom > height - 1
-    # An edge of the frame is no edge of the photograph, which may go on there.
+    # Where the photograph reaches the edge of the frame, it may continue beyond it.
     return (
         None
         if covers
@@ -167,7 +167,7 @@ def _edges(studio: Studio, window: _Window, width: int, height: int) -> tuple[fl
     )
 
 
-def _show(
+def _cut_out_frame(
     picture: Pixels, points: Array, window: _Window, width: int, height: int, *, bars: bool = True
 ) -> tuple[Pixels, Array]:
     """Return the part of a photograph as a frame, and the landmarks in it.
