@@ -155,6 +155,8 @@ _ENCODINGS: dict[tuple[Container, bool], Encoding] = {
             options=_VP9,
             sound="libopus",
             captions="webvtt",
+            # Without random identifiers, so that the same render gives the same file.
+            muxer_options={"fflags": "+bitexact"},
         )
         for alpha in (False, True)
     },
