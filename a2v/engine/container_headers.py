@@ -71,7 +71,7 @@ def _wav_patches(file: IO[bytes], start: int) -> dict[int, bytes]:
 
 
 def _aiff_patches(file: IO[bytes], start: int) -> dict[int, bytes]:
-    """FFmpeg needs the sizes of the file and of the sound, and refuses numbers of frames with the highest bit set."""
+    """FFmpeg needs the sizes of the file and of the sound, and rejects numbers of frames with the highest bit set."""
     end, patches = _file_size(file), {}
     if not 0 < int.from_bytes(read_at(file, start + 4, 4), "big") < MAX_SOUND_BYTES:
         patches[start + 4] = min(end - start - 8, MAX_SOUND_BYTES).to_bytes(4, "big")

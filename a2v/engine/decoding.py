@@ -185,7 +185,7 @@ class Decoder:
                 decoded += frame.samples / frame.sample_rate
                 # In some films the sound begins later than the picture; the stated duration includes this gap.
                 end = max(end, (frame.time or 0.0) + frame.samples / frame.sample_rate)
-                frame.pts = None  # timestamps restart in concatenated recordings, which resamplers refuse
+                frame.pts = None  # timestamps restart in concatenated recordings, which resamplers reject
                 yield frame
             is_exact = recording.format.name in _EXACT_FORMATS and not container_headers.is_fragmented(
                 recording.file, recording.format
@@ -264,7 +264,7 @@ class RecordingFile:
         file: The file, open.
         format: The format, and where the recording begins.
         end: The offset of its end.
-        patches: Bytes to read at some offsets of the file instead of those that are there.
+        patches: The bytes to return instead of the bytes of the file, by offset.
     """
 
     def __init__(self, file: _File, format: FileFormat, end: int, patches: dict[int, bytes]) -> None:
@@ -323,7 +323,7 @@ class _OpensAnotherFileError(PermissionError):
     pass
 
 
-def _refuse_to_open(*_: object) -> NoReturn:
+def _reject_opening(*_: object) -> NoReturn:
     raise _OpensAnotherFileError("a recording must not open other files")
 
 
@@ -338,7 +338,7 @@ def _open_container(recording: RecordingFile) -> Iterator[InputContainer]:
             "r",
             format=recording.format.name,
             container_options=options,
-            io_open=_refuse_to_open,
+            io_open=_reject_opening,
             **_IGNORE_TAGS,
         )
     except (FFmpegError, _OpensAnotherFileError) as error:
@@ -431,7 +431,7 @@ def _decode_track(
 def _stated_duration(container: InputContainer, track: av.AudioStream, size: int) -> float | None:
     """Return the duration of a track in seconds, as the file states it; ``None`` if that is impossible for its size.
 
-    The duration of the file is the last resort: it may be that of a longer picture.
+    The duration of the file is the last resort, because its video track may be longer.
     """
     if track.duration is not None and track.time_base is not None:
         if track.duration >= _UNKNOWN_DURATION:

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 _WINDOW_SECONDS = 1024 / 48_000  # the encoder's window
 _RESAMPLED_PEAK = 0.85  # peaks above it may exceed the ceiling after resampling
 _CLIPPED_LINE, _STRONG_LINE = 0.45, 0.64  # amplitudes of spectral lines; see above
-_SQUARE_WAVE = 0.78  # no spectral line is larger than that of a square wave, 4/pi times the peak
-_GLITCH = 8.0  # times the usual peak of its block
-_ONE_SIDED = 10**2.4  # power of one side against that of the other
+_SQUARE_WAVE = 0.78  # the largest possible line is that of a square wave, with an amplitude of 4/pi times the peak
+_GLITCH = 8.0  # the ratio of a glitch to the usual peak of its block
+_ONE_SIDED = 10**2.4  # the ratio of the powers of both sides: 24 dB
 
 
 class LevelMeter:

@@ -1,9 +1,9 @@
-"""Resamples recordings and mixes their channels to one or two, so that no voice is cancelled out or becomes too quiet.
+"""Resamples recordings and mixes their channels down to one or two, so that no voice is cancelled out or becomes too quiet.
 
-Channels cancel each other out where one has the inverse polarity of another (a miswired plug, a balanced cable). A mean of
-six channels is 16 dB quieter if only one has a voice. So ``Mixer`` compares the mix with the loudest channel every quarter of
-a second: where the mix is 12 dB below, that channel replaces it, until the mix is within 6 dB again. The two thresholds keep it from switching back
-and forth; a short cross-fade avoids clicks.
+Channels cancel each other out if one has the inverse polarity of another (a miswired plug, a balanced cable). And if only one of six channels
+has a voice, their mean is 16 dB quieter than the voice. So ``Mixer`` compares the mix with the loudest channel every quarter of a second.
+If the mix is 12 dB below that channel, the channel replaces it, until the mix is within 6 dB again. The hysteresis keeps it from switching
+back and forth; a short cross-fade avoids clicks.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SILENT = 10**-7.5
 """Mean power below which a recording is inaudible: -75 dB of full scale."""
 _MAX_SAMPLE = 1e12  # larger than any 32-bit integer stored as a float, far below overflow
 _CANCELLED, _RECOVERED = 10**-1.2, 10**-0.6  # power ratio mix : loudest channel; -12 dB, -6 dB
-_SWITCH_FACTOR = 4.0  # how much more power another channel needs to replace the chosen one
+_SWITCH_FACTOR = 4.0  # another channel replaces the chosen one if it has more than this many times its power
 _UNREADABLE_PLANES = 8  # PyAV reads out of bounds in planar frames with this many channels or more
 
 
@@ -54,14 +54,14 @@ def sanitized(samples: Samples, limit: float = _MAX_SAMPLE) -> Samples:
 
 
 def format_of(frame: av.AudioFrame) -> tuple[str, str, int]:
-    """Return what is constant within a segment: the sample format, the layout and the sample rate."""
+    """Return the sample format, the channel layout and the sample rate, which are constant within a segment."""
     return frame.format.name, frame.layout.name, frame.sample_rate
 
 
 class StereoDownmix:
     """Mixes more than two channels to two, with FFmpeg's weights for surround layouts.
 
-    FFmpeg refuses layouts that do not say what each channel is for. Then ``is_possible`` becomes false.
+    FFmpeg rejects layouts that do not name the loudspeaker of each channel; ``is_possible`` is then false.
     """
 
     def __init__(self, rate: int) -> None:
@@ -69,7 +69,7 @@ class StereoDownmix:
 
     @property
     def is_possible(self) -> bool:
-        """False once FFmpeg has refused the layout."""
+        """False once FFmpeg has rejected the layout."""
         return self._resampler is not None
 
     def add(self, frame: av.AudioFrame | None) -> list[Samples]:
@@ -152,7 +152,7 @@ class Mixer:
             yield from self._mix_windows(self._pending // self._window * self._window)
 
     def flush(self) -> Iterator[Samples]:
-        """Yield the rest."""
+        """Yield the remaining samples."""
         if self._pending:
             yield from self._mix_windows(self._pending)
 

@@ -119,7 +119,7 @@ def _upload_paths() -> dict[str, Json]:
         "in": "query",
         "required": False,
         "schema": _TEXT,
-        "description": "The name of the recording, for people.",
+        "description": "The name of the recording, to display.",
     }
     limits = _operation(
         "uploadLimits", "Get the limits of uploads. Other servers with this API have no uploads.", _ref("UploadLimits")

@@ -13,7 +13,7 @@ For ``file://`` a path check alone would race with someone who replaces a folder
 component by component, without following links.
 
 A hostile server can also waste resources: size, total time, redirects and the rate of progress are limited, and compressed
-responses, whose size is known only after decompression, are refused.
+responses, whose size is known only after decompression, are rejected.
 """
 
 from __future__ import annotations
@@ -302,7 +302,7 @@ async def _save(response: httpx.Response, destination: Path) -> None:
 
 
 async def _resolve(url: httpx.URL, *, allow_private: bool) -> list[str]:
-    """Resolve the host of a URL; refuse it unless all addresses are public."""
+    """Resolve the host of a URL; reject it unless all its addresses are public."""
     host = url.raw_host.decode("ascii").strip("[]")
     port = url.port or (443 if url.scheme == "https" else 80)
     try:

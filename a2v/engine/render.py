@@ -153,7 +153,7 @@ def render(
 
 
 def _transcript_warning(end: float, seconds: float) -> str | None:
-    """Return a warning if a recording goes on after the last word of its transcript."""
+    """Return a warning if a recording continues for long after the last word of its transcript."""
     if seconds - end < _MAX_UNCAPTIONED_SECONDS:
         return None
     times = [f"{int(time) // 60}:{int(time) % 60:02}" for time in (end, seconds)]

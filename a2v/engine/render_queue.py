@@ -12,8 +12,8 @@ is in the ``TaskStore`` alone; this module keeps only what does not outlive the 
 
 Invariants that make a kill at any point safe:
 
-* A status is written after the files that it announces, and files appear complete, by a rename. So "finished" means that
-  the video is there, and a mask or a file with captions is there before its video.
+* A status is written after the files that it announces, and files appear complete, by a rename. So a "finished" video exists.
+  A mask or a file of captions appears before its video.
 * A fetched recording is kept until its task ends, so a restart needs no ``audio_url`` that may have expired.
 * Scratch files are in a folder with a new name at each start, because a render orphaned by a kill may still be writing.
 

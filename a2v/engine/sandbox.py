@@ -194,7 +194,7 @@ def _program(architecture: int, column: int) -> list[_Instruction]:
     lines += _when(_CLONE3, (_RETURN, 0, 0, _MISSING))
     # clone may start threads, but no processes.
     lines += _when(_CLONE[column], (_LOAD, 0, 0, _ARGUMENT), (_HAS_BIT, 1, 0, _CLONE_THREAD), (_RETURN, 0, 0, _REJECT))
-    # This process may send itself signals (abort) and change its own limits, but not those of other processes.
+    # This process may send signals to itself (abort) and change its own limits, but not signal or limit other processes.
     own = os.getpid()
     lines += _when(_TGKILL[column], (_LOAD, 0, 0, _ARGUMENT), (_EQUAL, 1, 0, own), (_RETURN, 0, 0, _REJECT))
     lines += _when(_PRLIMIT[column], (_LOAD, 0, 0, _ARGUMENT), (_EQUAL, 1, 0, 0), (_RETURN, 0, 0, _REJECT))

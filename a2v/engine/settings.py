@@ -252,8 +252,8 @@ class Settings:
         keep_days: The number of days after which a finished video and its task are deleted. ``None``: never.
         max_uploads_mib: The space that uploaded recordings may use together, in MiB; 10 GiB by default. Each is deleted a day
             after its last use.
-        allowed_hosts: Names, besides ``host`` and those of loopback, that requests may have in their ``Host`` header.
-        tls_cert: The certificate for ``https://``, with those of its issuers after it, in PEM format. ``None``: plain HTTP.
+        allowed_hosts: Names that requests may have in their ``Host`` header, besides ``host`` and the names of loopback.
+        tls_cert: The certificate for ``https://``, followed by its issuers' certificates, in PEM format. ``None``: plain HTTP.
             ``create_app`` ignores it: the server that runs the application has its own setting.
         tls_key: The private key of ``tls_cert``, in PEM format and without a passphrase.
 

@@ -352,7 +352,7 @@ class TaskStore:
         Args:
             sha256: The hash of its content.
             until: The time of its deletion, in seconds since 1970.
-            name: Its new name; ``None``: as before.
+            name: Its new name; ``None``: unchanged.
         """
         self._db.execute(
             "UPDATE uploads SET expires = ?, name = coalesce(?, name) WHERE sha256 = ?", (until, name, sha256)

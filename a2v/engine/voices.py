@@ -67,7 +67,7 @@ class Utterance:
 
 
 def all_voices() -> dict[str, Voice]:
-    """Return the voices by name: those of the package, and others of the synthesizer that are on this machine already.
+    """Return the voices by name: those in the synthesizer's package, and others of it that are already on this machine.
 
     Raises:
         ImportError: The extra ``voices`` is not installed.

@@ -113,7 +113,7 @@ def _limit_resources(memory: int, cpu_seconds: int) -> None:
         return
     limits = [("RLIMIT_AS", memory), ("RLIMIT_CPU", cpu_seconds), ("RLIMIT_FSIZE", _MAX_FILE_BYTES), ("RLIMIT_CORE", 0)]
     if sys.platform != "linux":
-        # On Linux it also counts threads; there the sandbox refuses new processes.
+        # On Linux, this limit also counts threads, and the sandbox rejects new processes.
         limits.append(("RLIMIT_NPROC", 0))
     for name, limit in limits:
         _, current = resource.getrlimit(getattr(resource, name))

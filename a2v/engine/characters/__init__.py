@@ -4,7 +4,7 @@ A character is a value: a ``CharacterSpec`` describes everything that is drawn, 
 ``NAME.toml``. Its name is the ``model_id``, and its keys are the fields of ``CharacterSpec``, ``Palette`` and ``Features``. Each
 field has a validator, which ``parse_character`` calls for each key on its own, so that it reports all problems of a file at once.
 
-The files beside this module are the built-in characters. ``catalogue`` adds those of a folder.
+The files beside this module are the built-in characters. ``catalogue`` adds the characters of a folder.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The characters of an engine: the built-in ones, and those of a folder, which may change at any time.
+"""The characters of an engine: the built-in ones, and those in a folder, which may change at any time.
 
 ``Catalogue.current`` returns ``Characters``, an immutable snapshot. First it compares the folder with the last snapshot and reads new
 and changed files. So a change takes effect with the next request, at the cost of one ``stat`` per file, and nothing runs in between. A file
@@ -58,7 +58,7 @@ class Characters:
     """The characters at one time.
 
     Attributes:
-        specs: The characters by ``model_id``: the built-in ones, then those of the folder, in the order of their ids.
+        specs: The characters by ``model_id``: the built-in ones, then those in the folder, sorted by id.
         problems: The invalid files of the folder.
     """
 
@@ -105,7 +105,7 @@ class _Entry:
 
 @define(eq=False)
 class Catalogue:
-    """The built-in characters, and those of a folder if there is one.
+    """The built-in characters, and the characters in a folder if there is one.
 
     Attributes:
         folder: The folder; ``None``: there are only the built-in characters.

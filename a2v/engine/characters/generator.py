@@ -45,7 +45,7 @@ _TIES = (
 )
 _ACCENTS = ("#F4C95D", "#D9DCE3", "#E0A96D")
 _FRAMES = ("#2B2A33", "#8A3B4A", "#6B4A2F", "#31495F")
-_OLD, _GREYING = 0.65, 0.5  # ages, 0 to 1: from here on, hair need not be like that of ``like``, or may be grey
+_OLD, _GREYING = 0.65, 0.5  # ages, 0 to 1, from which on the hair may differ from ``like``, or may be grey
 
 
 def generate_character(model_id: str, seed: int, like: CharacterSpec | None = None) -> CharacterSpec:

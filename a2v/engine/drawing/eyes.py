@@ -97,7 +97,7 @@ def _eye(character: CharacterSpec, side: int, shut: float, gaze: Point, cheeks: 
 def _draw_ball(
     drawing: DisplayList, character: CharacterSpec, pupil: Point, side: int, *, shape: Path, edge: tuple[Point, ...]
 ) -> None:
-    """Draw the eyeball within the lids. ``edge`` is that of the upper lid, from the inner corner to the outer one."""
+    """Draw the eyeball within the lids. ``edge`` is the edge of the upper lid, from the inner corner to the outer one."""
     drawing.fill(shape, vertical_gradient(-18, 14, "#EAE1E0", "#FFFDFB", "#F8F0EC"))
     x, y = pupil
     radius = lerp(12.0, 14.4, character.features.eyes)

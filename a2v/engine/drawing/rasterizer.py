@@ -3,7 +3,7 @@
 A frame of an animation differs little from the one before, and drawing is the largest cost of a render beside encoding. So the
 rasterizer saves work in two ways:
 
-* *Dirty rectangle.* ``paint`` compares its items with those of the frame before and redraws only the bounding box of those that
+* *Dirty rectangle.* ``paint`` compares its items with the items of the frame before, and redraws only the bounding box of those that
   differ: mostly the head. The invariant: outside the returned area, ``pixels`` already shows the new frame.
 * *Cached groups.* Creating ThorVG objects from Python is expensive. Those of a static group are kept from frame to frame, in a
   least-recently-used cache, by the identity of the group. The cache holds the group too, so that its ``id`` is not reused.

@@ -131,7 +131,7 @@ class Overlay:
         Args:
             picture: The frame without a caption.
             area: What may have changed in it.
-            seconds: Its time; never less than that of the frame before.
+            seconds: Its time; never less than the time of the frame before.
         """
         changed = [area]
         if self._area and seconds >= self._until:

@@ -42,8 +42,6 @@ _JITTER = ((0.0, 0.0, 1.0), (0.02, 0.01, 1.05), (-0.02, 0.015, 0.96), (0.0, -0.0
 
 _OVAL_TOP, _CHIN, _LEFT_EAR, _RIGHT_EAR, _NOSE_TIP = 10, 152, 234, 454, 1
 _OUTER_EYES = 33, 263
-_INNER_LIPS = 13, 14
-_MOUTH_CORNERS = 78, 308
 
 
 class Detection(NamedTuple):

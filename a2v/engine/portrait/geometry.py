@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 INNER_UPPER_LIP = (78, 191, 80, 81, 82, 13, 312, 311, 310, 415, 308)
 INNER_LOWER_LIP = (78, 95, 88, 178, 87, 14, 317, 402, 318, 324, 308)
-OUTER_UPPER_LIP = (61, 185, 40, 39, 37, 0, 267, 269, 270, 409, 291)
 OUTER_LOWER_LIP = (61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291)
 FACE_OVAL = (
     10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377,
@@ -36,7 +35,6 @@ UPPER_LIDS = ((33, 246, 161, 160, 159, 158, 157, 173, 133), (362, 398, 384, 385,
 LOWER_LIDS = ((33, 7, 163, 144, 145, 153, 154, 155, 133), (362, 382, 381, 380, 374, 373, 390, 249, 263))
 BROWS = ((46, 53, 52, 65, 55, 107, 66, 105, 63, 70), (276, 283, 282, 295, 285, 336, 296, 334, 293, 300))
 _LOWER_EDGES_OF_BROWS = ((46, 53, 52, 65, 55), (285, 295, 282, 283, 276))
-_CHEEKS = (50, 280, 205, 425)
 _NOSE_BASE, _CHIN, _OUTER_EYES, _MOUTH_CORNERS = 2, 152, (33, 263), (78, 308)
 _JAW = (172, 397)
 
@@ -161,7 +159,7 @@ def measure(points: Array, rgb: NDArray[np.uint8]) -> Geometry:
 
 
 def _lip_table(x: Array, y: Array, mouth: float) -> Array:
-    """Return a smooth table through the points of a lip; beyond the corners it goes on level."""
+    """Return a smooth table through the points of a lip; beyond the corners it continues horizontally."""
     places = table_places(mouth)
     # A polynomial of degree 6 follows every lip, and smooths the errors of the landmarks.
     fitted = np.polynomial.Polynomial.fit(x, y, 6)(places.clip(x[0], x[-1]))
@@ -217,7 +215,7 @@ def _lip_edge(face: Geometry, line: Array, rgb: NDArray[np.uint8], side: int) ->
     redness = _smoothed(colours[..., 0] - colours[..., 1:].mean(-1))
 
     def step(values: Array) -> Array:
-        """Return the mean of three places below minus that of three places above."""
+        """Return the mean of three places below minus the mean of three places above."""
         total = np.cumsum(np.pad(values, ((0, 0), (4, 3)), mode="edge"), axis=1)
         return np.asarray((total[:, 7:] - 2 * total[:, 4:-3] + total[:, 1:-6])[:, : values.shape[1]] / 3, np.float32)
 

@@ -165,7 +165,7 @@ def _is_white(colours: Array, skin: Array) -> Choice:
 
 
 def _corners(eye: Eye, x: Array, near: Choice, unlike: Array) -> tuple[int, int]:
-    """Return the columns of the corners of an eye, which may lie beyond those of the landmarks.
+    """Return the columns of the corners of an eye, which may lie beyond the landmarks.
 
     Args:
         eye: The measures of the eye.

@@ -78,7 +78,7 @@ class Lips:
         self._almond = np.clip(1 - wide**2.3, 0, None)
         self._wide = wide
         self._middle = np.clip(1 - wide**2.5, 0, None)
-        # The tables end here, so what is not zero at their ends would go on to the edge of the frame.
+        # Beyond the ends of the tables, their last values would apply up to the edge of the frame, so these are zero.
         ends = smoothstep((TABLE_REACH - wide) / 0.7)
         self._corners = ends * np.where(wide < 1, wide**3, np.exp(-(((wide - 1) / 0.9) ** 2)))
         self._near = ends * np.exp(-((x / 0.95) ** 2))
