@@ -72,7 +72,7 @@ def test_the_transcript_of_another_speaker() -> None:
 @pytest.fixture
 def short_windows(monkeypatch) -> None:
     """Windows of three seconds, which end within words."""
-    for name, frames in {"_WINDOW": 300, "_LONGEST_LAST": 400, "_CUT": 50, "_PART": 200}.items():
+    for name, frames in {"_WINDOW": 300, "_LONGEST_LAST_WINDOW": 400, "_UNSURE": 50, "_STRETCH": 200}.items():
         monkeypatch.setattr(f"a2v.engine.alignment.{name}", frames)
 
 
