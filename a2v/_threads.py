@@ -24,6 +24,7 @@ from collections import deque
 from contextlib import suppress
 from functools import partial
 from math import inf
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import anyio
@@ -40,6 +41,9 @@ T = TypeVar("T")
 _MAX_RUNNING = 8
 # Seconds that an idle thread waits for another item before it ends.
 _IDLE_TIMEOUT = 0.5
+# Seconds. A signal that arrives just before a thread waits for a lock does not end that wait; nor does Ctrl-C on Windows, or
+# `_thread.interrupt_main`. So long waits are divided into intervals, between which Python calls the handlers of signals.
+WAIT_INTERVAL = 0.2
 
 
 class WorkItem(Generic[T]):
@@ -138,6 +142,23 @@ def start(function: Callable[[], T], on_done: Callable[[], object]) -> WorkItem[
         raise OSError(errno.EAGAIN, str(error)) from None
     worker.take(item)
     return item
+
+
+def acquire(lock: threading.Lock, seconds: float = inf) -> bool:
+    """Acquire a lock so that Ctrl-C always interrupts the wait.
+
+    Args:
+        lock: The lock.
+        seconds: When to give up; never by default.
+
+    Returns:
+        Whether the lock was acquired.
+    """
+    deadline = monotonic() + seconds
+    while (left := deadline - monotonic()) > 0:
+        if lock.acquire(timeout=min(left, WAIT_INTERVAL)):
+            return True
+    return False
 
 
 @define(eq=False)

@@ -25,12 +25,12 @@ from contextlib import aclosing, nullcontext
 from contextvars import copy_context
 from functools import partial
 from math import inf
-from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, SupportsIndex, TypeVar
 
 import anyio
 
-from a2v._sync.loop import CLEANUP_TIMEOUT, LoopThread, acquire
+from a2v import _threads
+from a2v._sync.loop import CLEANUP_TIMEOUT, LoopThread
 from a2v.errors import ClientClosedError, InvalidStateError
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class _Call(Generic[T]):
 
     def wait(self, seconds: float = inf) -> None:
         if not self.done:
-            acquire(self._lock, monotonic() + seconds)
+            _threads.acquire(self._lock, seconds)
 
 
 class _Close(_Call[None]):

@@ -37,12 +37,9 @@ from a2v.errors import ClientClosedError, InvalidStateError
 if TYPE_CHECKING:
     from collections.abc import Coroutine
     from contextlib import AbstractAsyncContextManager
-    from threading import Lock
 
 # Seconds that cancelled work may take to clean up.
 CLEANUP_TIMEOUT = 5.0
-# On Windows, Ctrl-C does not interrupt a wait for a lock, so such a wait is divided into intervals.
-WAIT_INTERVAL = inf if os.name == "posix" else 0.2
 
 # Imported before there is a thread: a fork during an import in another thread would leave Python's import lock locked.
 network.preload()
@@ -124,15 +121,13 @@ class LoopThread:
     def join(self, seconds: float = inf) -> None:
         """Wait until the thread has ended, even if it is only just starting."""
         deadline = monotonic() + seconds
-        if self._started and acquire(self._end_lock, deadline):
+        if self._started and _threads.acquire(self._end_lock, seconds):
             self._end_lock.release()
             while (
                 self._thread and self._thread.is_alive() and (left := deadline - monotonic()) > 0
             ):  # pragma: no branch
                 # Usually the thread has ended by now.
-                self._thread.join(
-                    None if min(left, WAIT_INTERVAL) == inf else min(left, WAIT_INTERVAL)
-                )  # pragma: no cover
+                self._thread.join(min(left, _threads.WAIT_INTERVAL))  # pragma: no cover
 
     def closed_error(self) -> BaseException:
         """Return the error for a call that comes too late."""
@@ -211,20 +206,3 @@ class LoopThread:
             self.at_exit = True
             self.stop()
             self.join(CLEANUP_TIMEOUT)
-
-
-def acquire(lock: Lock, deadline: float) -> bool:
-    """Acquire a lock so that Ctrl-C can interrupt the wait.
-
-    Args:
-        lock: The lock.
-        deadline: When to give up, by ``time.monotonic``.
-
-    Returns:
-        Whether the lock was acquired.
-    """
-    while (left := deadline - monotonic()) > 0:
-        timeout = min(left, WAIT_INTERVAL)
-        if lock.acquire(timeout=-1 if timeout == inf else min(timeout, threading.TIMEOUT_MAX)):
-            return True
-    return False

@@ -7,7 +7,6 @@ after a second it is abandoned.
 
 from __future__ import annotations
 
-import os
 import threading
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
@@ -26,8 +25,6 @@ T = TypeVar("T")
 _MAX_RUNNING = 4
 # Seconds that a cancelled upload may take to clean up before its thread is abandoned.
 _GRACE = 1.0
-# On Windows, Ctrl-C does not interrupt a wait for a lock, so such a wait is divided into intervals.
-_WAIT_INTERVAL = -1 if os.name == "posix" else 0.2
 
 
 class Cancelled(Exception):  # noqa: N818  # not an error
@@ -49,8 +46,7 @@ def run_blocking(work: Callable[[CancelToken], T]) -> T:
     done.acquire()
     item = _threads.start(partial(work, cancel), done.release)
     try:
-        while not done.acquire(timeout=_WAIT_INTERVAL):
-            pass
+        _threads.acquire(done)
     except BaseException:
         cancel.set()
         done.acquire(timeout=_GRACE)

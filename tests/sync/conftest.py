@@ -165,7 +165,7 @@ def ctrl_c(fake):
 
 
 class Interpreter:
-    """Another Python process, killed after a minute."""
+    """Another Python process. After a minute, it prints its stacks and is killed."""
 
     def __init__(self, script):
         self._stderr = tempfile.TemporaryFile("w+")  # noqa: SIM115  # closed in `clean_up`
@@ -177,7 +177,7 @@ class Interpreter:
             # Where `service` is. Not by way of the folder it runs in: the wheel's tests keep that off the path.
             env=os.environ | {"PYTHONPATH": str(Path(__file__).parent)},
         )
-        self._watchdog = threading.Timer(LIMIT, self._process.kill)
+        self._watchdog = threading.Timer(LIMIT, self._process.send_signal, [signal.SIGABRT])
         self._watchdog.start()
 
     def line(self):
@@ -199,6 +199,9 @@ class Interpreter:
         self._process.wait()
         self._watchdog.cancel()
         self._process.stdout.close()
+        # For the report of a test that has failed.
+        self._stderr.seek(0)
+        print(self._stderr.read())  # noqa: T201
         self._stderr.close()
 
 

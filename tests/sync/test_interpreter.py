@@ -86,6 +86,24 @@ client.close()
         assert left == expected.get(work, [])
         assert python.end() == (0, "0 eva_a0008\n", "")
 
+    def test_it_ends_a_wait_that_begins_at_the_same_moment(self, interpreter):
+        """The system does not wake a thread that begins to wait just after it got a signal; ``interrupt_main`` never does."""
+        python = interpreter(
+            f"""
+from service import *
+import _thread, threading
+client = client()
+threading.Thread(target=lambda: (reached.wait(), _thread.interrupt_main())).start()
+try:
+{WAIT}
+except KeyboardInterrupt:
+    say("interrupted")
+"""
+        )
+        assert python.line() == "ready"
+        assert python.line() == "interrupted"
+        assert python.end()[::2] == (0, "")
+
     def test_a_second_one_does_not_wait_for_the_clean_up(self, interpreter):
         python = interpreter(
             """
