@@ -144,8 +144,9 @@ def _picture_on_the_wall(drawing: DisplayList, palette: Palette, x: float, y: fl
 def _hills(drawing: DisplayList, palette: Palette) -> None:
     """Draw a landscape: the sun, clouds, and hills that fade with the distance."""
     top, bottom = palette.backdrop
-    drawing.fill(ellipse(548, 176, 250), glow(548, 176, 250, mix(palette.disc, WHITE, 0.3), 0.75))
-    drawing.fill(ellipse(548, 176, 88), vertical_gradient(88, 264, mix(palette.disc, WHITE, 0.2), palette.disc))
+    # Beside the head in all its postures.
+    drawing.fill(ellipse(628, 124, 250), glow(628, 124, 250, mix(palette.disc, WHITE, 0.3), 0.75))
+    drawing.fill(ellipse(628, 124, 66), vertical_gradient(58, 190, mix(palette.disc, WHITE, 0.2), palette.disc))
     for x, y, size in ((60, 130, 1.0), (-190, 60, 0.8), (830, 90, 1.1), (160, -60, 0.7)):
         cloud = [ellipse(x + dx * size, y + dy * size, rx * size, ry * size) for dx, dy, rx, ry in _CLOUD]
         drawing.fill(join_paths(*cloud), with_alpha(WHITE, 0.5))
@@ -285,8 +286,9 @@ _NEAR_HOUSES = (
 def _skyline(drawing: DisplayList, palette: Palette) -> None:
     """Draw a city in haze, in two rows of buildings."""
     top, bottom = palette.backdrop
-    drawing.fill(ellipse(190, 196, 240), glow(190, 196, 240, mix(palette.disc, WHITE, 0.2), 0.8))
-    drawing.fill(ellipse(190, 196, 62), mix(palette.disc, WHITE, 0.4), 0.9)
+    # Beside the head in all its postures.
+    drawing.fill(ellipse(100, 130, 240), glow(100, 130, 240, mix(palette.disc, WHITE, 0.2), 0.8))
+    drawing.fill(ellipse(100, 130, 56), mix(palette.disc, WHITE, 0.4), 0.9)
     for houses, near in ((_FAR_HOUSES, 0.40), (_NEAR_HOUSES, 0.85)):
         tone = mix(mix(top, WHITE, 0.15), mix(bottom, "#5A7394", 0.25), near)
         fill = vertical_gradient(180, 660, tone, mix(tone, mix(top, WHITE, 0.35), 0.4))
