@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from a2v._core.batch_options import Recordings
     from a2v._values.jobs import JournalEntry
 
+# `json.dumps` would make an encoder for each job.
+_to_json = json.JSONEncoder(sort_keys=True).encode
 # The number of pairs in the error's message; its attribute `pairs` has all.
 _MAX_LISTED = 100
 
@@ -103,7 +105,7 @@ def job_digest(job: Job) -> str:
 
     request = wire.job_data(job) | ({"audio_url": unsigned(job.audio_url)} if job.audio_url else {})
     request |= map_urls(job.options, unsigned)
-    return hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(_to_json(request).encode()).hexdigest()
 
 
 def repeated_jobs(jobs: Iterable[Job]) -> list[tuple[int, ...]]:
@@ -141,8 +143,9 @@ def match_jobs(
     if recordings != "new":
         # Rows that were never submitted are not ambiguous: submitting their jobs cannot pay for anything twice.
         submitted = [row for row in gone if row.state is not JobState.PENDING and row.job.audio_url]
-        new = [(index, _without_query(job)) for index, job in enumerate(jobs) if index not in found and job.audio_url]
-        similar = _pair_by_key(new, ((_without_query(row.job), row) for row in submitted), jobs)
+        new = [index for index, job in enumerate(jobs) if submitted and index not in found and job.audio_url]
+        keys = ((index, _without_query(jobs[index])) for index in new)
+        similar = _pair_by_key(keys, ((_without_query(row.job), row) for row in submitted), jobs)
         if similar and recordings is None:
             raise _ambiguous(jobs, similar)
         found |= similar
@@ -162,8 +165,8 @@ def _pair_by_key(
     """Pair jobs with rows that have the same key: by name first, and the others in order."""
     found: dict[int, JournalRow] = {}
     rows_by_key = _group(rows)
-    for key, indices in _group((key, index) for index, key in jobs).items():
-        free = rows_by_key.get(key, [])
+    for key, indices in _group((key, index) for index, key in jobs if key in rows_by_key).items():
+        free = rows_by_key[key]
         named = _group((row.job.name, row) for row in free)
         by_name = {index: same.pop(0) for index in indices if (same := named.get(all_jobs[index].name))}
         others = [index for index in indices if index not in by_name]
@@ -184,7 +187,7 @@ def _without(rows: Iterable[JournalRow], removed: Iterable[JournalRow]) -> list[
 
 
 def _without_query(job: Job) -> tuple[object, ...]:
-    options = json.dumps(map_urls(job.options, without_query), sort_keys=True)
+    options = _to_json(map_urls(job.options, without_query))
     return job.model_id, job.pose_id, job.with_mask, without_query(job.audio_url or ""), options
 
 

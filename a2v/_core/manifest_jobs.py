@@ -13,6 +13,7 @@ import math
 import numbers
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from decimal import Decimal
 from itertools import islice
 from typing import Any
@@ -75,6 +76,7 @@ class Manifest:
         encoding: The presumed encoding of a file that is not UTF-8; ``None`` for others.
         misspelled: Headers that mean nothing, each with the optional column that it may be a misspelling of.
         columns: The columns of jobs that there are.
+        speakers: The texts in the columns ``model_id`` and ``pose_id``, by column.
     """
 
     jobs: list[Job]
@@ -84,6 +86,7 @@ class Manifest:
     encoding: str | None = None
     misspelled: Mapping[str, str] = field(factory=dict)
     columns: frozenset[str] = frozenset()
+    speakers: Mapping[str, AbstractSet[str]] = field(factory=dict)
 
 
 def read_rows(
@@ -128,7 +131,9 @@ def read_rows(
     if not reader.jobs and not errors and (is_file or reader.unfilled):
         among = f", except in hidden rows, which are skipped: {listed_rows(hidden)}" if hidden else ""
         errors = [RowError(None, None, f"there is no job in it{among}")]
-    return Manifest(reader.jobs, reader.rows, tuple(errors), hidden, encoding, reader.misspelled, reader.columns)
+    return Manifest(
+        reader.jobs, reader.rows, tuple(errors), hidden, encoding, reader.misspelled, reader.columns, reader.named
+    )
 
 
 def listed_rows(numbers: Sequence[int]) -> str:
@@ -242,6 +247,7 @@ class _Reader:
     # Rows without a job, until a row with one follows: at the end they are skipped, as leftovers of a spreadsheet.
     unfilled: list[tuple[Row, Mapping[Any, Any], _Layout, dict[str, Any]]] = field(factory=list)
     layouts: dict[tuple[Any, ...], _Layout] = field(factory=dict)
+    named: dict[str, set[str]] = field(factory=lambda: {"model_id": set(), "pose_id": set()})
     unnamed: dict[int, _Unnamed] = field(factory=dict)
     # Errors that rows share: the first one, and the number of rows.
     shared: dict[Any, tuple[RowError, int]] = field(factory=dict)
@@ -378,6 +384,9 @@ class _Reader:
             raise ValueError(f"it contains {found}: delete it, or retype the text")
         if column == "audio_url" and self.resolve:
             return self.resolve(text)
+        if column not in self.named:
+            return text
+        self.named[column].add(text)
         return self.speakers.resolve(column, text) if self.speakers else text
 
     def _name(self, row: Row, values: Mapping[str, Any], layout: _Layout) -> None:

@@ -20,12 +20,10 @@ class Speakers:
     Attributes:
         ids: For ``model_id`` and ``pose_id``: the ids that there are. A column that is missing is not checked.
         names: The ids of the characters with each name, by ``_plain_name``.
-        unknown: The columns in which an unknown id was found.
     """
 
     ids: Mapping[str, Sequence[str]]
     names: Mapping[str, Sequence[str]] = field(factory=dict)
-    unknown: set[str] = field(factory=set)
 
     @classmethod
     def of(cls, speakers: Iterable[Character | Avatar]) -> Speakers:
@@ -41,19 +39,23 @@ class Speakers:
                     names.setdefault(name, []).append(speaker.model_id)
         return cls(ids, names)
 
+    def has(self, column: str, text: str) -> bool:
+        """Whether a cell is an id as the server has it; true of any cell in a column that is not checked."""
+        ids = self.ids.get(column)
+        return ids is None or text in ids
+
     def resolve(self, column: str, text: str) -> str:
         """Return the id that a cell means: an id, or the name of exactly one character.
 
         Raises:
             ValueError: There is no such character or pose, or there are several characters with this name.
         """
-        ids = self.ids.get(column)
-        if ids is None or text in ids:
+        if self.has(column, text):
             return text
+        ids = self.ids[column]
         found = self.names.get(_plain_name(text), ()) if column == "model_id" else ()
         if len(found) == 1:
             return found[0]
-        self.unknown.add(column)
         if found:
             raise ValueError(f"{len(found)} characters are called {redacted_repr(text)}: use one of {listed(found)}")
         similar = self.similar(column, text)

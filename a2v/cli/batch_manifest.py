@@ -6,6 +6,7 @@ import os
 import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
@@ -233,12 +234,14 @@ class BatchReader:
         server: The server that fetches the recordings.
         staged: Whether files are uploaded for the server.
         numbered: Whether earlier runs have numbered the videos of a table without names.
+        named: The characters and poses that the jobs name, by column, once they are read.
     """
 
     source: BatchSource
     server: ServerOptions
     staged: bool
     numbered: bool
+    named: dict[str, AbstractSet[str]] = field(factory=dict, init=False)
     _resolved: dict[str, str | ValueError] = field(factory=dict, init=False)
     _sources: dict[str, str] = field(factory=dict, init=False)
     _uploads: dict[str, Path] = field(factory=dict, init=False)
@@ -277,6 +280,7 @@ class BatchReader:
         except (OSError, ImportError) as error:
             reason = error.strerror if isinstance(error, OSError) else str(error)
             raise UsageError(f"the manifest {path} cannot be read: {reason}") from None
+        self.named.update(found.speakers)
         notices = []
         if found.encoding:
             notices.append(
@@ -308,6 +312,7 @@ class BatchReader:
                 errors.append(RowError(None, shown_path(path), problem))
             rows.append(speaker.columns | {"audio_url": str(path), "name": path.stem if first is path else None})
         found = load(rows, lambda cell: self._resolve(cell, cell), speakers)
+        self.named.update(found.speakers)
         for error in found.errors:
             if error.column in speaker.columns or error.row is None:
                 # The same for all recordings.

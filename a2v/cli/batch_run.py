@@ -65,7 +65,7 @@ from a2v.cli.terminal import eprint, plural
 from a2v.cli.tracking import continues, emit_repeatedly
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
 
     from a2v import AsyncBatch, JournalEntry
@@ -234,33 +234,40 @@ async def _read(
     numbered = bool(entries) and not any(entry.job.name for entry in entries)
     reader = source.reader(connection.server, staged=bool(staging.bucket(connection.server)), numbered=numbered)
     accepted = _accepted_speakers(entries)
+    problem: ManifestError | UsageError | None = None
     try:
-        return reader.read(accepted)
-    except (ManifestError, UsageError):
-        if not accepted.unknown:
-            raise
-    try:
-        speakers = await _ask_for_speakers(connection, accepted, dry_run=dry_run)
-    except (A2VError, UsageError) as error:
         manifest = reader.read()
-        if not dry_run:
-            raise
-        return evolve(manifest, notices=[*manifest.notices, f"the characters were not checked: {error}"])
-    return reader.read(speakers)
+    except (ManifestError, UsageError) as error:
+        problem = error
+    named = reader.named
+    if unknown := {column for column, ids in named.items() if not ids <= accepted[column]}:
+        try:
+            speakers = await _ask_for_speakers(connection, unknown, accepted, dry_run=dry_run)
+        except (A2VError, UsageError) as error:
+            if problem:
+                raise problem from None
+            if not dry_run:
+                raise
+            return evolve(manifest, notices=[*manifest.notices, f"the characters were not checked: {error}"])
+        if problem or not all(speakers.has(column, one) for column, ids in named.items() for one in ids):
+            return reader.read(speakers)
+    if problem:
+        raise problem
+    return manifest
 
 
-def _accepted_speakers(entries: Sequence[JournalEntry]) -> Speakers:
-    """Return the characters and poses of submitted jobs. The server may no longer have them."""
+def _accepted_speakers(entries: Sequence[JournalEntry]) -> dict[str, set[str]]:
+    """Return the characters and poses of submitted jobs, by column. The server may no longer have them."""
     jobs = [entry.job for entry in entries if entry.video_id]
-    return Speakers(
-        {
-            "model_id": sorted({job.model_id for job in jobs if job.model_id}),
-            "pose_id": sorted({job.pose_id for job in jobs if job.pose_id}),
-        }
-    )
+    return {
+        "model_id": {job.model_id for job in jobs if job.model_id},
+        "pose_id": {job.pose_id for job in jobs if job.pose_id},
+    }
 
 
-async def _ask_for_speakers(connection: _Connection, accepted: Speakers, *, dry_run: bool) -> Speakers:
+async def _ask_for_speakers(
+    connection: _Connection, columns: Collection[str], accepted: Mapping[str, set[str]], *, dry_run: bool
+) -> Speakers:
     """Return the characters and poses of the server, and those that it has accepted before."""
     if connection.server.local:
         # Without an engine: if there are errors, the batch leaves no folder behind.
@@ -268,8 +275,8 @@ async def _ask_for_speakers(connection: _Connection, accepted: Speakers, *, dry_
     else:
         connected = await connection.for_questions()
         client = connected.with_options(timeout=_DRY_RUN_TIMEOUT, max_retries=0) if dry_run else connected
-        offered = Speakers.of(await list_speakers(client, accepted.unknown))
-    ids = {column: [*ids, *accepted.ids[column]] for column, ids in offered.ids.items()}
+        offered = Speakers.of(await list_speakers(client, columns))
+    ids = {column: [*ids, *sorted(accepted[column])] for column, ids in offered.ids.items()}
     return Speakers(ids, offered.names)
 
 
@@ -476,8 +483,7 @@ class _BatchRun:
 
     def _with_audio(self, urls: Mapping[str, str]) -> list[Job]:
         return [
-            _with_audio(job, urls.get(job.audio_url, job.audio_url)) if job.audio_url else job
-            for job in self.manifest.jobs
+            _with_audio(job, urls[url]) if (url := job.audio_url) and url in urls else job for job in self.manifest.jobs
         ]
 
     def _warn_of_repeated(self, jobs: Sequence[Job]) -> None:
