@@ -34,7 +34,7 @@ from a2v._core.speakers import Speakers
 from a2v._unicode_paths import find_existing
 from a2v.cli.batch_manifest import BatchManifest, BatchSource
 from a2v.cli.captions import captions_flag, read_ways, with_captions
-from a2v.cli.connection import account, connect
+from a2v.cli.connection import account, check_budget, connect, read_token
 from a2v.cli.engine_folder import remove_copies
 from a2v.cli.events import (
     BatchProgress,
@@ -196,6 +196,12 @@ def _check_paths(source: BatchSource, folder: Path, journal: Path, flags: BatchF
     check_folder(folder)
     if server.data_dir:
         check_folder(server.data_dir, "--data-dir")
+    if server.characters and not server.characters.is_dir():
+        raise UsageError(f"--characters: there is no folder {server.characters}")
+    if not server.local:
+        read_token(server.token_file)
+        check_budget(server)
+    check_folder(journal.parent, "--journal")
     if journal.is_dir():
         raise UsageError(f"--journal: {journal} is a folder; give the name of a file in it")
     _check_journal(journal)
@@ -246,7 +252,8 @@ async def _read(
         except (A2VError, UsageError) as error:
             if problem:
                 raise problem from None
-            if not dry_run:
+            # A run would not begin, either, unless the server cannot be reached or there is no token yet.
+            if not dry_run or connection.server.local or isinstance(error, ConfigurationError):
                 raise
             return evolve(manifest, notices=[*manifest.notices, f"the characters were not checked: {error}"])
         if problem or not all(speakers.has(column, one) for column, ids in named.items() for one in ids):

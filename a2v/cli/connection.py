@@ -82,6 +82,19 @@ def account(server: ServerOptions) -> tuple[str, Secret] | None:
     return (server.url, Secret(token)) if token else None
 
 
+def check_budget(server: ServerOptions) -> None:
+    """Check the shared budget of a server elsewhere, if there is one. Nothing is sent.
+
+    Raises:
+        ConfigurationError: It is invalid, or its file cannot be used.
+    """
+    given, default = Secret(server.budget), Secret(os.environ.get("A2V_BUDGET"))
+    if given.value or default.value:
+        from a2v._budget.location import resolve_budget  # noqa: PLC0415  # few commands need it
+
+        resolve_budget(given, default)
+
+
 @contextmanager
 def needs_extra() -> Iterator[None]:
     """Turn the import error of a package of an extra into a usage error, which says how to install it.

@@ -461,7 +461,7 @@ def read_job(audio_url: str, speaker: Speaker, *, with_mask: bool, options: dict
 
 # Names of keywords that are options too, except `base_url`, which may come from the environment.
 _KEYWORDS = {one.name for group in (EngineOptions, SpeakerOptions, BatchFlags) for one in fields(group)}
-_FLAGS = "|".join(sorted(_KEYWORDS | {"insecure", "allow_remote"}))
+_FLAGS = "|".join(sorted(_KEYWORDS | {"insecure", "budget", "allow_remote"}))
 _SNAKE_CASE = "|".join(sorted(name for name in _KEYWORDS if "_" in name))
 _FLAG = re.compile(rf"\b({_FLAGS})=True\b(?: \(--[a-z-]+\))?")
 # At the beginning, or a word that is no part of a path or a quoted value.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from a2v._core.file_names import name_key
 from a2v.cli.options import UsageError
-from a2v.cli.targets import write_atomically
+from a2v.cli.targets import check_folder, write_atomically
 from a2v.cli.terminal import clean
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ def check_report(report: Path, needed: Iterable[Path], folder: Path) -> None:
     parent = report.absolute().parent
     if report.is_dir() or not (parent.is_dir() or os.path.realpath(parent) == os.path.realpath(folder)):
         raise UsageError(f"--report: {report} is not a file in an existing folder")
+    check_folder(parent, "--report")
     for path in needed:
         if _is_name_key(report, path):
             raise UsageError(f"--report would replace the file {path}: choose another name for the report")

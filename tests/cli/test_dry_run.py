@@ -98,15 +98,41 @@ def test_it_counts_what_the_run_submits(batch, first, then, options) -> None:
         (["-o", "taken/videos"], "--output: taken/videos is not a folder"),
         (["-o", "videos", "--local", "--data-dir", "taken/engine"], "--data-dir: taken/engine is not a folder"),
         (["-o", "videos", "--journal", "."], "--journal: . is a folder"),
+        (["-o", "videos", "--journal", "taken/a2v.db"], "--journal: taken is not a folder"),
+        (["-o", "videos", "--report", "taken/report.csv"], "--report: taken/report.csv is not a file in an existing"),
+        (["-o", "videos", "--local", "--characters", "nowhere"], "--characters: there is no folder nowhere"),
+        (["-o", "videos", "--local", "--characters", "taken"], "--characters: there is no folder taken"),
+        (["-o", "videos", "--local", "--background", "taken/sky.png"], "--background: 'taken/sky.png' is neither"),
+        (["-o", "videos", "--budget", "nowhere/budget"], "--budget: there is no folder "),
+        (["-o", "videos", "--budget", "https://x"], "--budget must be a path"),
+        (["-o", "videos", "--base-url", "x"], "base_url"),
+        (["-o", "videos", "--token-file", "nowhere"], "--token-file: nowhere cannot be read"),
     ],
 )
-def test_it_refuses_places_that_the_run_refuses(here, service, tmp_path, options, told) -> None:
+@pytest.mark.parametrize("earlier", [False, True], ids=["first run", "later run"])
+def test_it_rejects_values_that_the_run_rejects(here, service, tmp_path, options, told, earlier) -> None:  # noqa: PLR0917
+    service.poll_statuses = ["finished"]
     (tmp_path / "taken").write_text("a file")
-    (tmp_path / "jobs.csv").write_text(HEAD + "eva,https://x/1,\n")
+    (tmp_path / "jobs.csv").write_text(HEAD + "eva_a0008,https://x/1,\n")
+    if earlier:
+        # Whose characters a later run does not ask for.
+        assert here("batch", "jobs.csv", "-o", "videos")[0] == 0
+    files = sorted(tmp_path.rglob("*"))
     dry, run = (here("batch", "jobs.csv", *options, *more) for more in (["--dry-run"], []))
-    assert dry == run
+    assert (dry[0], dry[2]) == (run[0], run[2])
     assert (dry[0], told in dry[2]) == (2, True)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["jobs.csv", "taken"]
+    assert sorted(tmp_path.rglob("*")) == files
+
+
+def test_each_option_with_a_place_is_tested() -> None:
+    from a2v.cli.commands import app
+
+    (mark,) = (one for one in test_it_rejects_values_that_the_run_rejects.pytestmark if "told" in one.args[0])
+    tested = {word for options, _ in mark.args[1] for word in options}
+    arguments = app["batch"].assemble_argument_collection()
+    places = [one for one in arguments if re.search("FILE|DIR|PATH|URL", str(one.parameter.metavar))]
+    # That of a bucket is not used without files to upload.
+    assert [one.name for one in places if tested.isdisjoint(one.names) and one.name != "--stage-to"] == []
 
 
 @pytest.mark.parametrize(
