@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -27,7 +26,7 @@ from a2v.cli.job_status import JobStatus, count_stages
 from a2v.cli.options import ServerOptions, SpeakerOptions, UsageError, in_cli_terms
 from a2v.cli.recording_files import RecordingFiles, find_recordings, table_among
 from a2v.cli.recordings import read_audio
-from a2v.cli.terminal import plural, program, shown_path
+from a2v.cli.terminal import plural, program, quote_path, shown_path
 from a2v.cli.text_files import interruptible
 from a2v.manifest import load
 
@@ -199,7 +198,7 @@ class BatchSource:
     @property
     def command(self) -> str:
         """The arguments as text, for the command that continues the batch."""
-        return f"{program()} batch {' '.join(map(shlex.quote, self.arguments))}{self.speaker.flags}"
+        return f"{program()} batch {' '.join(map(quote_path, self.arguments))}{self.speaker.flags}"
 
     def check_folder(self, folder: Path) -> None:
         """Check that the next run would not take the videos for recordings.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections import Counter
 from contextlib import AsyncExitStack, contextmanager, suppress
@@ -61,7 +60,7 @@ from a2v.cli.renderers import Renderer, open_renderer
 from a2v.cli.report import check_report, write_report
 from a2v.cli.speaking import list_speakers, local_speakers
 from a2v.cli.targets import check_folder, check_videos, output_folder
-from a2v.cli.terminal import eprint, plural
+from a2v.cli.terminal import eprint, plural, quote_path
 from a2v.cli.tracking import continues, emit_repeatedly
 
 if TYPE_CHECKING:
@@ -110,14 +109,7 @@ async def run_batch(  # noqa: PLR0917  # the groups of options
     log_command(server.verbose)
     looks, container, captions = video
     ways = read_ways(captions)
-    again = f"  {source.command} -o {shlex.quote(str(folder))}{looks.flags}"
-    again += (
-        (f" --container {container}" if container else "")
-        + captions_flag(ways)
-        + flags.flags
-        + staging.flags
-        + server.flags
-    )
+    again = f"  {continuation(source, folder, flags, staging, server, video)}"
     own_engine = folder / ENGINE_FOLDER if server.local and not server.data_dir else None
     if own_engine:
         # With a data folder, so that the renders of an interrupted batch are not lost.
@@ -160,6 +152,23 @@ async def run_batch(  # noqa: PLR0917  # the groups of options
             finally:
                 if own_engine:
                     run.remove_copies(own_engine)
+
+
+def continuation(  # noqa: PLR0917  # the groups of options
+    source: BatchSource,
+    folder: Path,
+    flags: BatchFlags,
+    staging: StagingOptions,
+    server: ServerOptions,
+    video: tuple[VideoFlags, str | None, Sequence[str]],
+) -> str:
+    """Return the command that continues a batch, with all options except those that concern one run only."""
+    looks, container, captions = video
+    format_flags = (f" --container {container}" if container else "") + captions_flag(read_ways(captions))
+    return (
+        f"{source.command} -o {quote_path(folder)}"
+        f"{looks.flags}{format_flags}{flags.flags}{staging.flags}{server.flags}"
+    )
 
 
 @define(eq=False)

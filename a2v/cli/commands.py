@@ -20,7 +20,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from attrs import asdict, evolve
-from cyclopts import App, CycloptsError, MissingArgumentError, Parameter, UnknownCommandError, UnusedCliTokensError
+from cyclopts import (
+    App,
+    CycloptsError,
+    MissingArgumentError,
+    Parameter,
+    UnknownCommandError,
+    UnknownOptionError,
+    UnusedCliTokensError,
+)
 
 from a2v import (
     A2VError,
@@ -89,7 +97,7 @@ from a2v.cli.recordings import open_staging, read_audio, read_background, upload
 from a2v.cli.renderers import open_renderer
 from a2v.cli.speaking import Speaker, check_speech, choose_voice, find_speaker, read_text
 from a2v.cli.targets import check_kept, check_targets, container_of, output_folder, recording_of, side_targets
-from a2v.cli.terminal import eprint, plural, program
+from a2v.cli.terminal import eprint, plural, program, quote_path
 from a2v.cli.tracking import CommandTimeoutError, time_limit, track_videos
 
 if TYPE_CHECKING:
@@ -872,14 +880,25 @@ def _message(error: Exception) -> str:
     if isinstance(error, UnusedCliTokensError):
         unused = " ".join(map(shlex.quote, error.unused_tokens or ()))
         return f"unexpected argument: {unused}. Each option takes one value; repeat the option to pass more"
+    message = str(error).strip() or type(error).__name__
     if isinstance(error, MissingArgumentError):
         option = error.keyword or ""
-        if (option, "-") in pairwise(error.root_input_tokens or ()):
-            return f"{option} does not accept - as its value"
-    message = str(error).strip() or type(error).__name__
+        following = next((after for word, after in pairwise(error.root_input_tokens or ()) if word == option), "")
+        return f"{option} does not accept - as its value" if following == "-" else message + _dash_hint(following)
+    if isinstance(error, UnknownOptionError):
+        # A letter of the word if others are options, as -v is.
+        unknown = (error.token.keyword or error.token.value).lstrip("-")
+        message += next(filter(None, (_dash_hint(word) for word in error.root_input_tokens or () if unknown in word)), "")
     message = keywords_as_options(message) if isinstance(error, ConfigurationError) else flags_as_options(message)
     # Its row errors follow, one per line.
     return message.partition("\n")[0] if isinstance(error, ManifestError) else message
+
+
+def _dash_hint(word: str) -> str:
+    """Say how to pass a file whose name begins with a dash, if a word that was taken for an option may be one."""
+    looks_like_file = word.startswith("-") and not word.startswith("--") and Path(word).suffix
+    is_file = word.startswith("-") and os.path.lexists(word)
+    return f" If {word} is a file, write {quote_path(word)}." if is_file or looks_like_file else ""
 
 
 def _row_errors(error: Exception) -> tuple[RowError, ...]:

@@ -171,7 +171,7 @@ class ServerOptions:
 
     @property
     def flags(self) -> str:
-        """The options as text, for a command that uses the same server."""
+        """The options as text, for a command that uses the same server and output format."""
         values = {
             "--base-url": self.base_url,
             "--token-file": self.token_file,
@@ -180,7 +180,8 @@ class ServerOptions:
             "--data-dir": self.data_dir,
             "--characters": self.characters,
         }
-        return (" --local" if self.local else "") + (" --insecure" if self.insecure else "") + _as_flags(values)
+        local, insecure = " --local" if self.local else "", " --insecure" if self.insecure else ""
+        return local + insecure + _as_flags(values) + (" --json" if self.as_json else "")
 
 
 @Parameter(name="*")
@@ -499,4 +500,9 @@ def given_options(values: Mapping[str, Any]) -> str:
 
 
 def _as_flags(values: dict[str, Any]) -> str:
-    return "".join(f" {name} {shlex.quote(str(value))}" for name, value in values.items() if value)
+    # A value that begins with a dash would be taken for an option after a space.
+    return "".join(
+        f" {name}{'=' if str(value).startswith('-') else ' '}{shlex.quote(str(value))}"
+        for name, value in values.items()
+        if value
+    )

@@ -84,6 +84,12 @@ def shown_path(path: str | os.PathLike[str]) -> str:
     return os.fspath(path) if relative.startswith(os.pardir) else relative
 
 
+def quote_path(path: str | os.PathLike[str]) -> str:
+    """Return a path as an argument of a command: quoted for the shell, and no option if it begins with a dash."""
+    text = os.fspath(path)
+    return shlex.quote(os.path.join(os.curdir, text) if text.startswith("-") else text)  # noqa: PTH118  # a path drops the dot
+
+
 def program() -> str:
     """Return the command that starts this program, for hints that people copy.
 

@@ -32,7 +32,7 @@ from a2v.cli.events import (
 from a2v.cli.logs import log_command
 from a2v.cli.options import DEFAULT_SIZE
 from a2v.cli.renderers import open_renderer
-from a2v.cli.terminal import eprint, program
+from a2v.cli.terminal import eprint, program, quote_path
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
@@ -355,16 +355,16 @@ def _resume_commands(videos: Iterable[TrackedVideo], flags: str) -> list[str]:
     rendering = [shlex.quote(video.video_id) for video in videos if not video.rendered]
     watch = [f"  {program()} watch {' '.join(rendering)}{flags}"] if rendering else []
     return watch + [
-        f"  {program()} download {shlex.quote(video.video_id)}{_target_flags(video)}{flags}"
+        f"  {program()} download {shlex.quote(video.video_id)} -o {quote_path(video.target)}{_side_flags(video)}{flags}"
         for video in videos
         if video.target
     ]
 
 
-def _target_flags(video: TrackedVideo) -> str:
+def _side_flags(video: TrackedVideo) -> str:
     masks = [path for path, kind in video.side_targets.items() if kind == "mask" and path not in video.saved_beside]
-    flags = "".join(f" --mask-output {shlex.quote(str(path))}" for path in masks)
-    if "captions" in video.missing_beside:
-        # Both files are written again, even if only one is missing.
-        flags += f" --captions files{' --overwrite' if video.captions_paths and not video.path else ''}"
-    return f" -o {shlex.quote(str(video.target))}{flags}"
+    mask_flags = "".join(f" --mask-output {quote_path(path)}" for path in masks)
+    if "captions" not in video.missing_beside:
+        return mask_flags
+    # Both files are written again, even if only one is missing.
+    return f"{mask_flags} --captions files{' --overwrite' if video.captions_paths and not video.path else ''}"

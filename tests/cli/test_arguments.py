@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Literal, get_args, get_origin
 
 import openpyxl
@@ -99,6 +100,32 @@ def test_hidden_rows_are_reported(here, service, tmp_path) -> None:
     book.active.row_dimensions[2].hidden = True
     book.save(tmp_path / "jobs.xlsx")
     assert "no job in it, except in hidden rows, which are skipped: 2, 3" in here("batch", "jobs.xlsx", "-o", "v")[2]
+
+
+def commands_with_arguments(commands: App, *words: str) -> Iterator[list[str]]:
+    """Yield each command with an argument that must not begin with a dash, and its required options."""
+    for word in commands:
+        if not word.startswith("-"):
+            yield from commands_with_arguments(commands[word], *words, word)
+    arguments = commands.assemble_argument_collection() if commands.default_command else []
+    if any(one.index is not None and not one.parameter.allow_leading_hyphen for one in arguments):
+        yield [*words, *(f"{one.name}=v.mp4" for one in arguments if one.required and one.index is None)]
+
+
+@pytest.mark.parametrize("word", ["-lead.flac", "-vlead.flac", "-lead", "--lead"])
+def test_a_file_whose_name_begins_with_a_dash(here, service, tmp_path, word) -> None:
+    (tmp_path / word).write_bytes(b"")
+    found = list(commands_with_arguments(app))
+    assert {"generate", "batch", "manifest", "journal", "character"} < {command[0] for command in found}
+    for command in found:
+        code, _, err = here(*command, "other.flac", word, "--json")
+        assert code == 2
+        assert err.endswith(f" If {word} is a file, write .{os.sep}{word}.\n")
+    code, _, err = here("generate", "https://x/1.wav", "--model-id", "m", "-o", word)
+    assert (code, err.endswith(f"-o requires an argument. If {word} is a file, write .{os.sep}{word}.\n")) == (2, True)
+    (tmp_path / word).unlink()
+    for other in ("--speed=1.5", "-x"):
+        assert "is a file" not in here("generate", "a.wav", other)[2]
 
 
 def integer_options(commands: App, *words: str) -> Iterator[tuple[list[str], str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -11,6 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from a2v.cli.batch_manifest import BatchSource
+from a2v.cli.batch_run import continuation
+from a2v.cli.captions import read_ways
+from a2v.cli.commands import app
 from a2v.cli.terminal import program, shown_path
 
 BIN = Path(sys.executable).parent
@@ -65,6 +70,72 @@ class TestTheProgram:
         assert (failed.returncode, hint) == (1, f"  {sys.executable} -m a2v batch jobs.csv -o v --resubmit-failed")
         done = subprocess.run(hint, shell=True, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
+
+
+ONE_RUN = {
+    "--dry-run",
+    "--limit",
+    "--new-recordings",
+    "--new-token",
+    "--quota",
+    "--repeat",
+    "--resubmit-failed",
+    "--resubmit-unknown",
+    "--same-recordings",
+    "--timeout",
+    "--verbose",
+}
+"""The options of ``a2v batch`` that concern one run only."""
+VALUES = {
+    "--captions": "track,files",
+    "--container": "webm",
+    "--format": "portrait",
+    "--fps": "30",
+    "--limit": "3",
+    "--max-in-flight": "3",
+    "--mood": "warm",
+    "--quota": "3",
+    "--render-timeout": "90m",
+    "--size": "720",
+    "--timeout": "90m",
+}
+OPTIONS = [one for one in app["batch"].assemble_argument_collection() if one.name.startswith("--")]
+
+
+@pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.name)
+def test_the_command_that_continues_a_batch_has_its_options(monkeypatch, tmp_path, option) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["a2v"])
+    (tmp_path / "-my take.wav").write_bytes(b"")
+
+    def read(words):
+        _, bound, _ = app.parse_args(words)
+        bound.apply_defaults()
+        given = bound.arguments
+        return {**given, "sources": [Path(one) for one in given["sources"]], "captions": read_ways(given["captions"])}
+
+    def continued(words):
+        given = app.parse_args(words)[1]
+        given.apply_defaults()
+        source = BatchSource.of(given.args, given.arguments["speaker"])
+        groups = (given.arguments[name] for name in ("output", "flags", "staging", "server"))
+        looks = tuple(given.arguments[name] for name in ("video", "container", "captions"))
+        program, *others = shlex.split(continuation(source, *groups, looks))
+        assert program == "a2v"
+        return others
+
+    values = {"--output": "-my videos", "--model-id": "eva"}
+    first = ["batch", *(f"{name}={value}" for name, value in values.items()), "--", "-my take.wav"]
+    if option.hint is bool or option.parameter.count:
+        words = [*first[:1], option.name, *first[1:]]
+    else:
+        values[option.name] = VALUES.get(option.name, "-it's mine")
+        words = ["batch", *(f"{name}={value}" for name, value in values.items()), *first[-2:]]
+    if option.name in ONE_RUN:
+        assert continued(words) == continued(first)
+        assert read(words) != read(first)
+    else:
+        assert read(continued(words)) == read(words)
 
 
 def test_paths_are_relative_below_the_current_folder(tmp_path, monkeypatch) -> None:

@@ -89,7 +89,7 @@ def test_only_unfinished_videos_are_named(started, service):
             process.stdout.readline()
         _, errors = interrupt(process)
 
-    assert errors[-1] == "  a2v watch v2 v3"
+    assert errors[-1] == "  a2v watch v2 v3 --json"
 
 
 def test_an_interrupted_local_render_is_gone_and_leaves_no_process(started, tmp_path, speech):
