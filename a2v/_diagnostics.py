@@ -320,9 +320,9 @@ def _outcome(request: ApiRequest[list[Character]], response: Response, seconds: 
     try:
         outcome = classify(request, response)
     except A2VError as error:
-        return Check("server", "problem", f"refused the request: {error}")
+        return Check("server", "problem", f"rejected the request: {error}")
     if isinstance(outcome, Retry):
-        return Check("server", "problem", f"refused the request: {outcome.error}")
+        return Check("server", "problem", f"rejected the request: {outcome.error}")
     characters = f"{len(outcome)} character{'' if len(outcome) == 1 else 's'}"
     return Check("server", "ok", f"accepts the token and has {characters}; responded in {seconds:.1f} s")
 
@@ -338,7 +338,7 @@ def _clock(response: Response) -> Iterator[Check]:
     else:
         direction = "ahead of" if skew > 0 else "behind"
         words = (
-            f"this machine is {abs(skew):.0f} s {direction} the server: set its clock, or signed URLs may be refused"
+            f"this machine is {abs(skew):.0f} s {direction} the server: set its clock, or signed URLs may be rejected"
         )
         yield Check("clock", "problem", words)
 

@@ -169,7 +169,7 @@ def without_password(url: str) -> str:
 # The first that matches counts: some are subclasses of others.
 _REASONS: list[tuple[type[Exception] | tuple[type[Exception], ...], str]] = [
     (NoPermissionError, "its user may not run scripts, or not use keys that begin with a2v:budget:"),
-    (redis.AuthenticationError, "it refuses the user name or the password"),
+    (redis.AuthenticationError, "it rejects the user name or the password"),
     (redis.TimeoutError, f"no response within {_TIMEOUT:g} s"),
     ((MovedError, ClusterDownError), "it belongs to a Redis Cluster, which is not supported; use a single server"),
     (ReadOnlyError, "it is a replica, which cannot be written; use the URL of the primary"),

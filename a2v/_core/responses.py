@@ -213,7 +213,9 @@ def error_class(status_code: int, code: int | None) -> type[APIError]:
 
 def _api_error(response: Response, envelope: Envelope | ProtocolError) -> APIError:
     status, code = response.status_code, _code(envelope)
-    error = error_class(status, code)(_message(response, envelope, "the server refused"), code=code, status_code=status)
+    error = error_class(status, code)(
+        _message(response, envelope, "the server rejected the request"), code=code, status_code=status
+    )
     if isinstance(error, ServerError) and status == 503:
         error.retry_after = asked_to_wait(response.headers)
     return error

@@ -132,7 +132,7 @@ class BatchManifest:
     def dry_run_plan(self, plan: BatchPlan) -> DryRunPlan:
         """Summarize the plan of a run."""
         refusals = [
-            f"A run would refuse {self.label(index)}: {in_cli_terms(step.problem)}"
+            f"A run would reject {self.label(index)}: {in_cli_terms(step.problem)}"
             for index, step in enumerate(plan.steps)
             if step.problem
         ]

@@ -773,7 +773,7 @@ def _show_files(paths: Sequence[Path], *, as_json: bool) -> None:
     print(json.dumps([str(path) for path in paths]) if as_json else "\n".join(map(str, paths)))  # the output
 
 
-app.register_install_completion_command(help="Install shell completion for bash, zsh or fish.")
+app.register_install_completion_command(help="Install shell completion for bash, zsh, fish or PowerShell.")
 
 
 def run(arguments: list[str]) -> int:

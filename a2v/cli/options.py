@@ -187,7 +187,7 @@ class ServerOptions:
 @Parameter(name="*")
 @frozen(kw_only=True)
 class VideoFlags:
-    """How videos look: fields of the request that an engine of a2v understands. Other servers may ignore or refuse them.
+    """How videos look: fields of the request that an engine of a2v understands. Other servers may ignore or reject them.
 
     Attributes:
         size: Shorter side of the video in pixels: 512 (default), 720 or 1080.
@@ -397,14 +397,14 @@ class EngineOptions:
         workers: Number of renders that run at once. Default: one per core of this machine.
         dask: Address of the scheduler of a Dask cluster to render on: tcp://host:8786.
         characters: Folder of your own characters (portraits and files NAME.toml). You can change it while the engine runs.
-        queue_limit: Maximum number of videos in the queue; others are refused.
+        queue_limit: Maximum number of videos in the queue; others are rejected.
         allow_files: Folder or file that a file:///… audio_url may read. May be repeated.
         allow_private_urls: Allow an audio_url to point to private networks and to this machine.
         allowed_hosts: Host name, besides --host, by which clients may address the engine. May be repeated. If --host means all
             addresses, such as 0.0.0.0, the printed URL has the first of these names.
         revision: Revision of the API: seed (three calls, no status) or later.
-        like_hosted: Behave like the hosted service: 30 requests per minute and 1 minute of audio, unless you set other limits, and
-            429 responses whose body is not valid JSON.
+        like_hosted: Behave like the hosted service: 30 requests per minute and 1 minute of audio, unless you set other limits, texts of
+            up to 500 characters, and 429 responses whose body is not valid JSON.
         requests_per_minute: Maximum number of requests per minute. Default: no limit.
         quota: Maximum number of requests in the lifetime of the data folder. Default: no limit.
         max_audio_seconds: Length of the longest recording to render, such as 5m; a number means seconds. Default: 30m.

@@ -207,7 +207,7 @@ class ObjectStore:
             if re.search(pattern, text):
                 return reason.format(credentials=self._kind.credentials)
         code = re.search(r"<Code>(\w{1,64})</Code>", text) or re.search(r"status code: (\d{3})\b", text)
-        return f"the store refuses ({code[1]})" if code else "the store's library fails"
+        return f"the store rejects the request ({code[1]})" if code else "the store's library fails"
 
 
 def _check_addresses(variables: tuple[str, ...]) -> None:

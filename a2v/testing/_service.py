@@ -237,7 +237,7 @@ class Service(Account):
         self,
         name: CallName,
         status: int = 503,
-        message: str = "refused by the test",
+        message: str = "rejected by the test",
         *,
         code: int | None = None,
         nth: int = 1,

@@ -259,7 +259,7 @@ async def test_a_rate_limit_is_waited_out(service, make_client, reset, date, sec
     ("outcome", "kind", "facts"),
     [
         (envelope(401, status=401), a2v.AuthenticationError, (401, 401, "as scripted")),
-        (httpx.Response(401), a2v.AuthenticationError, (401, None, "the server refused")),
+        (httpx.Response(401), a2v.AuthenticationError, (401, None, "the server rejected the request")),
         (envelope("10002", status=403), a2v.PermissionDeniedError, (403, 10002, "as scripted")),
         (envelope(404, status=404), a2v.NotFoundError, (404, 404, "as scripted")),
         (envelope(10001), a2v.NotFoundError, (200, 10001, "as scripted")),
@@ -267,14 +267,14 @@ async def test_a_rate_limit_is_waited_out(service, make_client, reset, date, sec
         (envelope(7), a2v.APIError, (200, 7, "as scripted")),
         (envelope("7", {"video_id": "the-id"}, status=201), a2v.APIError, (201, 7, "as scripted")),
         (envelope(-1), a2v.APIError, (200, -1, "as scripted")),
-        (envelope(7, message=""), a2v.APIError, (200, 7, "the server refused")),
-        (httpx.Response(200, json={"code": 7}), a2v.APIError, (200, 7, "the server refused")),
-        (httpx.Response(200, json={"code": 7, "message": ["no"]}), a2v.APIError, (200, 7, "the server refused")),
+        (envelope(7, message=""), a2v.APIError, (200, 7, "the server rejected the request")),
+        (httpx.Response(200, json={"code": 7}), a2v.APIError, (200, 7, "the server rejected the request")),
+        (httpx.Response(200, json={"code": 7, "message": ["no"]}), a2v.APIError, (200, 7, "the server rejected the request")),
         (envelope(0, {"video_id": "the-id"}, status=400), a2v.APIError, (400, 0, "as scripted")),
         (
             httpx.Response(422, text="<html>"),
             a2v.APIError,
-            (422, None, "the server refused; a web page answered, not the API"),
+            (422, None, "the server rejected the request; a web page answered, not the API"),
         ),
     ],
 )

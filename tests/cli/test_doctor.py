@@ -128,7 +128,7 @@ def test_a_server_that_says_no(doctor, service):
     code, checks, _ = doctor()
 
     assert code == 1
-    assert checks["server"] == ("problem", "refused the request: bad token (HTTP 401, code 401)")
+    assert checks["server"] == ("problem", "rejected the request: bad token (HTTP 401, code 401)")
     assert checks["clock"][0] == "ok"
     assert checks["budget"][0] == "note"
 
@@ -146,7 +146,7 @@ def test_a_server_that_cannot_be_asked(doctor, monkeypatch):
 def test_a_server_that_fails(doctor, service):
     service.refuse("character.list", 503, "down for a while", times=None)
     _, checks, _ = doctor()
-    assert checks["server"] == ("problem", "refused the request: down for a while (HTTP 503, code 503)")
+    assert checks["server"] == ("problem", "rejected the request: down for a while (HTTP 503, code 503)")
 
 
 @pytest.mark.parametrize(("skew", "way"), [(3600, "behind"), (-3600, "ahead of")])

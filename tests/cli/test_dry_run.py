@@ -177,7 +177,7 @@ def test_ambiguous_rows_are_named(batch) -> None:
 def test_a_changed_recording_is_reported_with_its_row(batch) -> None:
     batch(["https://x/1,zero", "https://x/2,one"])
     _, _, dry, run = batch(["https://x/3,zero", "https://x/2,one"])
-    assert "A run would refuse row 2 (zero): the recording of 'zero' has changed" in dry[1]
+    assert "A run would reject row 2 (zero): the recording of 'zero' has changed" in dry[1]
     assert "Pass --overwrite to render it again, for which you pay, and replace the file" in dry[1]
     assert run[0] == 1
     assert "row 2 (zero)  pending  the recording of 'zero' has changed" in run[2]

@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import re
 from itertools import pairwise
+from typing import get_args
 
 import pytest
 from rich.console import Console
 
 from a2v.cli.commands import app
 from a2v.cli.help import ASKING, CHECKING, DEMO, OFFLINE, SUBMITTING
+from a2v.engine import Settings
 
 COMMANDS = {
     "demo": DEMO,
@@ -57,6 +59,18 @@ def test_help_fits_the_terminal_and_breaks_no_lines_of_its_own(command, width) -
             if column and len(column[0]) > 8 and not re.match(r"│ +\[", following):
                 word = following[len(column[0]) :].split()[0]
                 assert len(line[:-1].rstrip()) + len(word) + 3 > width, line
+
+
+def test_help_uses_the_words_and_numbers_of_the_rest() -> None:
+    for command in ("", *COMMANDS):
+        assert not re.search("refus", help_of(*([command] if command else [])), re.IGNORECASE), command
+    hosted = Settings(like_hosted=True)
+    text = re.search(r"--like-hosted +(.*?)│ +--", help_of("serve", width=400), re.DOTALL)[1]
+    assert f"texts of up to {hosted.text_limit} characters" in text
+    (shell,) = (one for one in app["--install-completion"].assemble_argument_collection() if one.name == "--shell")
+    shells = {choice for part in get_args(shell.hint) or [shell.hint] for choice in get_args(part)}
+    assert shells >= {"bash", "powershell"}
+    assert all(one in help_of("--install-completion").lower() for one in shells)
 
 
 @pytest.mark.parametrize(

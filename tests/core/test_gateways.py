@@ -50,7 +50,7 @@ def test_gateway_responses_are_quoted(call, status, body, headers, words) -> Non
 def test_nothing_is_added_to_the_apis_own_errors(status) -> None:
     said = error_text(wire.character_list(), reply(status, b'{"code": 7, "message": "no", "data": null}'))
     assert said == f"no (HTTP {status}, code 7)"
-    assert error_text(wire.character_list(), reply(status, b" ")) == f"the server refused (HTTP {status})"
+    assert error_text(wire.character_list(), reply(status, b" ")) == f"the server rejected the request (HTTP {status})"
 
 
 @pytest.mark.parametrize(

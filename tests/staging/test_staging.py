@@ -435,7 +435,7 @@ def test_no_such_bucket(bucket, recording):
         ((401, "Unauthorized"), "the store does not accept the credentials"),
         ((400, "AuthorizationHeaderMalformed"), "the bucket is in another region: set AWS_REGION"),
         ((301, "PermanentRedirect"), "the bucket is in another region: set AWS_REGION"),
-        ((400, "SomethingNew"), r"the store refuses \(SomethingNew\)"),
+        ((400, "SomethingNew"), r"the store rejects the request \(SomethingNew\)"),
     ],
 )
 @pytest.mark.usefixtures("anyio_backend")
