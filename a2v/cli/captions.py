@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
     from a2v.cli.batch_manifest import BatchManifest, BatchSource
 
-COLUMNS = ("captions_file", "transcript")
+# The columns of a table, and options of a job.
+_CAPTIONS_FILE = "captions_file"
+_TRANSCRIPT = "transcript"
 _WAYS = (FILES, "track", "burned")
 TEXTS = (".srt", ".vtt", ".txt")
 """The extensions of files with captions or a transcript, by precedence."""
@@ -70,9 +72,9 @@ def caption_options(
     if file and transcript:
         raise UsageError("--captions-file and --transcript exclude each other: the file has the text and the times")
     if file:
-        return ways | {"captions_file": read_captions_file(file)}
+        return ways | {_CAPTIONS_FILE: read_captions_file(file)}
     assert transcript is not None  # noqa: S101  # for type checkers
-    return ways | {"transcript": read_transcript(transcript)}
+    return ways | {_TRANSCRIPT: read_transcript(transcript)}
 
 
 def read_transcript(path: Path, option: str = "--transcript: ") -> str:
@@ -115,13 +117,13 @@ def with_captions(manifest: BatchManifest, source: BatchSource, ways: Mapping[st
     for index, job in enumerate(manifest.jobs):
         options = dict(ways) | dict(job.options)
         try:
-            if not job.text and options.keys().isdisjoint(COLUMNS):
+            if not job.text and options.keys().isdisjoint((_CAPTIONS_FILE, _TRANSCRIPT)):
                 more, file = _captions_of(source, index, job)
                 options |= more
                 files += [file] if file else []
         except UsageError as error:
             row, name = (
-                (manifest.rows[index], COLUMNS[0])
+                (manifest.rows[index], _CAPTIONS_FILE)
                 if manifest.rows
                 else (None, shown_path(source.recordings.paths[index]))
             )
@@ -139,12 +141,12 @@ def _captions_of(source: BatchSource, index: int, job: Job) -> tuple[dict[str, s
     """Return the options of a job with the captions of its recording, and the file that has them."""
     if source.table:
         cells = {header.strip().casefold().replace(" ", "_"): cell for header, cell in job.extra.items()}
-        file, transcript = (str(cells.get(column) or "").strip() for column in COLUMNS)
+        file, transcript = (str(cells.get(column) or "").strip() for column in (_CAPTIONS_FILE, _TRANSCRIPT))
         if file:
             path = source.table.parent / file
-            return {COLUMNS[0]: read_captions_file(path, "")}, path
+            return {_CAPTIONS_FILE: read_captions_file(path, "")}, path
         if transcript:
-            return {COLUMNS[1]: transcript}, None
+            return {_TRANSCRIPT: transcript}, None
         raise UsageError(
             "it is missing or empty, and so is transcript; --captions needs the captions (.srt or .vtt) or the text of each recording"
         )
@@ -154,8 +156,8 @@ def _captions_of(source: BatchSource, index: int, job: Job) -> tuple[dict[str, s
         *captions, transcript = (recording.with_suffix(extension).name for extension in TEXTS)
         raise UsageError(f"--captions needs its text beside it: there is no {', '.join(captions)} or {transcript}")
     if text.suffix == ".txt":
-        return {COLUMNS[1]: read_transcript(text, "")}, text
-    return {COLUMNS[0]: read_captions_file(text, "")}, text
+        return {_TRANSCRIPT: read_transcript(text, "")}, text
+    return {_CAPTIONS_FILE: read_captions_file(text, "")}, text
 
 
 def text_beside(recording: Path) -> Path | None:
