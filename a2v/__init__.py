@@ -119,7 +119,7 @@ def _log_to_stderr(level: str) -> None:
     getLogger("a2v").setLevel(level.upper())
 
 
-if "A2V_LOG" in environ:
+if environ.get("A2V_LOG"):
     _log_to_stderr(environ["A2V_LOG"])
 
 

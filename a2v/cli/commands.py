@@ -75,7 +75,9 @@ from a2v.cli.options import (
     OptionalFolder,
     OptionalInteger,
     OptionalPath,
+    OptionalPathOrText,
     Output,
+    PathOrText,
     ServerOptions,
     Size,
     SpeakerOptions,
@@ -248,7 +250,7 @@ async def _previews(urls: dict[str, str], folder: Path | None, server: ServerOpt
     synonyms=("create", "make", "new", "render", "run", "submit"),
 )
 async def generate(
-    audio: Annotated[str, Parameter(help="URL of the recording, or a file.")],
+    audio: Annotated[PathOrText, Parameter(help="URL of the recording, or a file.")],
     /,
     *,
     model_id: Annotated[
@@ -740,7 +742,7 @@ def new(
         OptionalInteger, Parameter(help="Seed of the generator. Default: a random one, which is recorded in the file.")
     ] = None,
     like: Annotated[
-        str | None,
+        OptionalPathOrText,
         Parameter(help="Character to resemble: the model_id of a built-in one, or the file of one of yours."),
     ] = None,
     overwrite: Overwrite = False,
@@ -759,7 +761,7 @@ def new(
     help_epilogue=epilogue(CHECKING, "a2v character check characters/nora.toml"),
 )
 def check(
-    *files: Annotated[Path, Parameter(help="Files of characters: NAME.toml, or the picture of a portrait.")],
+    *files: Annotated[FilePath, Parameter(help="Files of characters: NAME.toml, or the picture of a portrait.")],
     as_json: Annotated[AsJson, Parameter(help="Print the paths of the pictures as a JSON array.")] = False,
 ) -> None:
     """Check the files of characters, report all problems, and draw a preview picture beside each valid file."""

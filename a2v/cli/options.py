@@ -37,6 +37,12 @@ def _path_with_home(_: type[Any], tokens: Sequence[Token]) -> Path:
     return arguments.path("it", value) if value.startswith("~") else Path(value)
 
 
+def _text_with_home(_: type[Any], tokens: Sequence[Token]) -> str:
+    """Convert an argument that may be a path, and expand a leading ``~`` like ``_path_with_home``."""
+    value = tokens[-1].value
+    return str(arguments.path("it", value)) if value.startswith("~") else value
+
+
 _UNITS = {"min": 60.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0, "": 1.0}
 _DURATION = re.compile(rf"([0-9]+(?:\.[0-9]+)?) *({'|'.join(_UNITS)})", re.IGNORECASE)
 
@@ -80,7 +86,9 @@ OptionalFolder = Annotated[OptionalPath, Parameter(metavar="DIR")]
 Output = Annotated[FilePath, Parameter(name=["--output", "-o"])]
 AsJson = Annotated[Flag, Parameter(name="--json")]
 Verbose = Annotated[int, Parameter(name=["--verbose", "-v"], count=True, negative="", show_default=False)]
-TokenFile = Annotated[str | None, Parameter(allow_leading_hyphen=True, metavar="FILE")]
+PathOrText = Annotated[str, Parameter(converter=_text_with_home)]
+OptionalPathOrText = Annotated[str | None, Parameter(converter=_text_with_home)]
+TokenFile = Annotated[OptionalPathOrText, Parameter(allow_leading_hyphen=True, metavar="FILE")]
 Url = Annotated[str | None, Parameter(metavar="URL")]
 Size = Annotated[Integer, Parameter(help="Width and height of the videos in pixels: 512, 720 or 1080.")]
 Captions = Annotated[
@@ -202,7 +210,7 @@ class VideoFlags:
     format: Literal["square", "portrait", "landscape"] | None = None
     fps: Annotated[Literal[24, 25, 30, 50, 60] | None, Parameter(converter=_integer)] = None
     mood: Literal["warm", "concerned", "surprised", "thoughtful"] | None = None
-    background: str | None = None
+    background: OptionalPathOrText = None
 
     def options(self, *, container: str | None = None, background: str | None = None) -> dict[str, Any]:
         """Return the options of a job.

@@ -211,6 +211,7 @@ def test_an_unknown_level_is_a_warning() -> None:
     ended = run("import a2v", A2V_LOG="loud")
     assert "A2V_LOG must be debug, info, warning or error, got 'loud'" in ended.stderr
     assert ended.returncode == 0
+    assert run("import a2v", A2V_LOG="").stderr == ""
 
 
 def test_completion_shows_public_names_only() -> None:

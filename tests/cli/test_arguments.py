@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import TYPE_CHECKING, Literal, get_args, get_origin
 
 import openpyxl
@@ -14,7 +15,7 @@ from a2v.cli.commands import app
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from cyclopts import App
+    from cyclopts import App, Argument
 
 URL = "https://example.com/a.wav"
 LONG = "a" * 300
@@ -128,17 +129,17 @@ def test_a_file_whose_name_begins_with_a_dash(here, service, tmp_path, word) -> 
         assert "is a file" not in here("generate", "a.wav", other)[2]
 
 
-def integer_options(commands: App, *words: str) -> Iterator[tuple[list[str], str]]:
-    """Yield each option with an integer, after the words of its command and what that requires."""
+def options(commands: App, *words: str) -> Iterator[tuple[list[str], Argument]]:
+    """Yield each option, after the words of its command and what that requires."""
     for word in commands:
         if not word.startswith("-"):
-            yield from integer_options(commands[word], *words, word)
+            yield from options(commands[word], *words, word)
     arguments = commands.assemble_argument_collection() if commands.default_command else []
-    required = [argument.name for argument in arguments if argument.required]
-    before = [*words, *(word for name in required for word in ([name, "x"] if name.startswith("-") else ["x"]))]
     for argument in arguments:
-        if is_integer(argument.hint) and not argument.parameter.count:
-            yield before, argument.name
+        if argument.name.startswith("--"):
+            others = [other.name for other in arguments if other.required and other is not argument]
+            before = [word for name in others for word in ([name, "x"] if name.startswith("-") else ["x"])]
+            yield [*words, *before], argument
 
 
 def is_integer(hint: object) -> bool:
@@ -149,7 +150,11 @@ def is_integer(hint: object) -> bool:
 
 
 def test_no_integer_is_rounded(here) -> None:
-    found = list(integer_options(app))
+    found = [
+        (command, option.name)
+        for command, option in options(app)
+        if is_integer(option.hint) and not option.parameter.count
+    ]
     assert {"--seed", "--size", "--fps", "--port", "--limit"} < {option for _, option in found}
     for command, option in found:
         for value in ("25.4", "511.9", "1.0"):
@@ -162,3 +167,20 @@ def test_no_integer_is_rounded(here) -> None:
         "",
         "a2v: Invalid value for --seed: '1.5' is not an integer; write it without a decimal point\n",
     )
+
+
+def test_a_tilde_is_expanded_in_each_option_with_a_path(monkeypatch, tmp_path) -> None:
+    """Shells do not expand it in ``--option=~/file``."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    found = [
+        (command, option.name)
+        for command, option in options(app)
+        if re.search("FILE|DIR", str(option.parameter.metavar)) or option.name in ("--background", "--like")
+    ]
+    assert {"--token-file", "--data-dir", "--report", "--tls-key"} < {option for _, option in found}
+    for command, option in found:
+        _, bound, _ = app.parse_args([*command, f"{option}=~/file"])
+        assert str(tmp_path / "home" / "file") in str(bound), option
+    for command in (["generate"], ["journal"], ["character", "check"]):
+        _, bound, _ = app.parse_args([*command, "~/file"])
+        assert str(tmp_path / "home" / "file") in str(bound), command
