@@ -309,7 +309,7 @@ async def track_videos(
     except (A2VError, OSError) as error:
         for line in _hints(server, tracker):
             error.add_note(line)
-        if isinstance(error, NotFoundError) and not server.keeps_videos:
+        if isinstance(error, NotFoundError) and error.video_id and not server.keeps_videos:
             error.add_note("The engine of --local starts empty; with --data-dir DIR it keeps its videos.")
         raise
 

@@ -262,6 +262,7 @@ async def test_final_errors_are_not_retried(service, make_client, check, refusal
         await get(service, make_client, refusal, video())
     assert type(caught.value) is kind
     check(caught.value)
+    assert caught.value.video_id == "v"
     assert len(service.requests) == 1
 
 

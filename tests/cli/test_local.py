@@ -59,6 +59,9 @@ def test_local_keeps_videos_only_with_a_data_folder(a2v):
 
     assert done.returncode == 1
     assert "with --data-dir DIR it keeps its videos" in done.stderr
+    # Nothing of an earlier command is missing here.
+    done = a2v("say", "Hello!", "--model-id", "eva_a0008", "--local", "-o", "hello.mp4", "--voice", "nobody")
+    assert (done.returncode, "--data-dir" in done.stderr) == (1, False)
 
 
 def test_local_characters(a2v):
@@ -80,7 +83,8 @@ def test_serve_serves_what_the_other_commands_ask_for(a2v, started, environment,
         ready = json.loads(process.stdout.readline())
         # The token was the user's own: no need to print it.
         assert ready["token"] is None
-        assert urllib.request.urlopen(ready["base_url"]).status == 200
+        with urllib.request.urlopen(ready["base_url"]) as page:
+            assert page.status == 200
         done = a2v(
             "generate", speech.as_uri(), "--model-id", "eva_a0008", "-o", "v.mp4", "--base-url", ready["base_url"]
         )

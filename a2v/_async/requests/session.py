@@ -285,7 +285,11 @@ class Session(HoldsSecret):
         Raises:
             A2VError: As ``call``.
         """
-        video = await self.call(wire.video_get(video_id))
+        try:
+            video = await self.call(wire.video_get(video_id))
+        except A2VError as error:
+            error.video_id = video_id
+            raise
         self._loop_state.dispatcher.observe(video)
         return video
 
