@@ -20,7 +20,7 @@ from a2v._core.job_errors import is_lost, state_after
 from a2v._core.job_matching import ambiguity_lines
 from a2v._core.manifest_jobs import listed_rows
 from a2v._core.url_signatures import without_query
-from a2v._values.text import redacted_repr
+from a2v._values.text import find_invisible, redacted_repr
 from a2v.cli.events import DryRunPlan
 from a2v.cli.job_status import JobStatus, count_stages
 from a2v.cli.options import ServerOptions, SpeakerOptions, UsageError, in_cli_terms
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from a2v._core.batch_plan import BatchPlan
     from a2v._core.speakers import Speakers
 
+_RETYPE = ": delete it, or retype the text"
+"""Advice for a cell, which the name of a file is not."""
 _UNKNOWN = "it is not known whether the server accepted it"
 
 
@@ -317,7 +319,9 @@ class BatchReader:
                 # The same for all recordings.
                 raise UsageError(f"--{str(error.column).replace('_', '-')}: {error.problem}")
             path = recordings.paths[error.row - 1]
-            problem = error.problem.replace(redacted_repr(str(path)), "it", 1)
+            if error.column == "name" and find_invisible(path.name, is_name=True):
+                continue  # the same as for the path
+            problem = error.problem.replace(redacted_repr(str(path)), "it", 1).replace(_RETYPE, ": rename it")
             errors.append(RowError(None, shown_path(path), problem))
         self._raise("the batch", tuple(errors))
         return self._manifest(found.jobs, None, recordings.notices)

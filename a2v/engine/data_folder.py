@@ -37,8 +37,10 @@ def open_data_folder(path: Path) -> Path:
             _chmod(path, 0o700)
         if (path / "recordings").exists():  # from the command line's --local
             ensure_private_folder(path / "recordings")
+    except (FileExistsError, NotADirectoryError):
+        raise ConfigurationError(f"data_dir: {str(path)!r} is not a folder") from None
     except OSError as error:
-        raise ConfigurationError(f"the data folder {str(path)!r} cannot be used: {error.strerror}") from None
+        raise ConfigurationError(f"data_dir: {str(path)!r} cannot be used: {error.strerror}") from None
     return path
 
 

@@ -6,6 +6,7 @@ import codecs
 import csv
 import json
 import re
+import sys
 
 import pytest
 
@@ -161,6 +162,21 @@ class TestWhatIsABatch:
         assert here(*command, "Lektion 1,Grüße")[0] == 0
         code, _, err = here(*command, "Lektion 2")
         assert (code, "--resubmit-unknown: Lektion, 2 is no row and no name" in err) == (2, True)
+
+
+    @pytest.mark.skipif(sys.platform == "win32", reason="no such names on Windows")
+    def test_a_name_that_no_video_can_have_is_reported_once(self, here, folder) -> None:
+        for name in ("two\nlines.wav", "zero\u200bwidth.wav", "non\xa0breaking.wav"):
+            (folder / name).write_bytes(b"sound of " + name.encode())
+        code, _, err = here("batch", "recordings", *EVA, "-o", "v", "--local")
+        assert (code, err.splitlines()[:-1]) == (
+            2,
+            [
+                "a2v: the batch has 3 faults:",
+                "  recordings/non\xa0breaking.wav: it contains '\\xa0' (U+00A0 NO-BREAK SPACE, character 15): rename it",
+                "  recordings/two\\x0alines.wav: it contains '\\x0a' (U+000A, character 15): rename it",
+            ],
+        )
 
 
 class TestTables:
