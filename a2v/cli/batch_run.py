@@ -166,8 +166,7 @@ def continuation(  # noqa: PLR0917  # the groups of options
     looks, container, captions = video
     format_flags = (f" --container {container}" if container else "") + captions_flag(read_ways(captions))
     return (
-        f"{source.command} -o {quote_path(folder)}"
-        f"{looks.flags}{format_flags}{flags.flags}{staging.flags}{server.flags}"
+        f"{source.command} -o {quote_path(folder)}{looks.flags}{format_flags}{flags.flags}{staging.flags}{server.flags}"
     )
 
 

@@ -890,7 +890,9 @@ def _message(error: Exception) -> str:
     if isinstance(error, UnknownOptionError):
         # A letter of the word if others are options, as -v is.
         unknown = (error.token.keyword or error.token.value).lstrip("-")
-        message += next(filter(None, (_dash_hint(word) for word in error.root_input_tokens or () if unknown in word)), "")
+        message += next(
+            filter(None, (_dash_hint(word) for word in error.root_input_tokens or () if unknown in word)), ""
+        )
     message = keywords_as_options(message) if isinstance(error, ConfigurationError) else flags_as_options(message)
     # Its row errors follow, one per line.
     return message.partition("\n")[0] if isinstance(error, ManifestError) else message

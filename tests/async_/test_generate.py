@@ -269,7 +269,11 @@ async def test_a_rate_limit_is_waited_out(service, make_client, reset, date, sec
         (envelope(-1), a2v.APIError, (200, -1, "as scripted")),
         (envelope(7, message=""), a2v.APIError, (200, 7, "the server rejected the request")),
         (httpx.Response(200, json={"code": 7}), a2v.APIError, (200, 7, "the server rejected the request")),
-        (httpx.Response(200, json={"code": 7, "message": ["no"]}), a2v.APIError, (200, 7, "the server rejected the request")),
+        (
+            httpx.Response(200, json={"code": 7, "message": ["no"]}),
+            a2v.APIError,
+            (200, 7, "the server rejected the request"),
+        ),
         (envelope(0, {"video_id": "the-id"}, status=400), a2v.APIError, (400, 0, "as scripted")),
         (
             httpx.Response(422, text="<html>"),

@@ -163,7 +163,6 @@ class TestWhatIsABatch:
         code, _, err = here(*command, "Lektion 2")
         assert (code, "--resubmit-unknown: Lektion, 2 is no row and no name" in err) == (2, True)
 
-
     @pytest.mark.skipif(sys.platform == "win32", reason="no such names on Windows")
     def test_a_name_that_no_video_can_have_is_reported_once(self, here, folder) -> None:
         for name in ("two\nlines.wav", "zero\u200bwidth.wav", "non\xa0breaking.wav"):

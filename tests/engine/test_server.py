@@ -204,7 +204,7 @@ async def test_a_data_folder_in_use_is_refused(data_dir):
 @pytest.mark.anyio
 async def test_a_data_folder_that_cannot_be_created_is_reported(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigurationError, match="data_dir: .* is not a folder"):
+    with pytest.raises(ConfigurationError, match=r"data_dir: .* is not a folder"):
         async with LocalEngine(data_dir=tmp_path / "file" / "data"):
             pass
 
