@@ -146,9 +146,11 @@ def _check_private(path: Path) -> None:
 
 def _engine_token(data_dir: Path) -> str:
     """Return the token of a local engine that keeps its tasks; made once, because a batch's journal is tied to it."""
+    from a2v.engine.data_folder import open_data_folder  # noqa: PLC0415  # an extra
+
     path = data_dir / "token"
     try:
-        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        open_data_folder(data_dir)
         if not path.is_symlink() and not path.exists():
             part = path.with_name(f"token.{secrets.token_hex(8)}")
             with os.fdopen(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w", encoding="ascii") as file:

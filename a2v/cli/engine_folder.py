@@ -6,7 +6,6 @@ which a resumed render needs even if the original is gone. Once a video is saved
 
 from __future__ import annotations
 
-import shutil
 import sqlite3
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -39,12 +38,13 @@ def remove_copies(folder: Path, entries: Sequence[JournalEntry]) -> None:
     """
     if not folder.is_dir():
         return
-    from a2v.engine.task_store import TaskStore  # noqa: PLC0415  # an extra
+    from a2v.engine.data_folder import DATABASE, remove_data_folder  # noqa: PLC0415  # an extra
+    from a2v.engine.task_store import TaskStore  # noqa: PLC0415
     from a2v.engine.video_options import VIDEO_EXTENSIONS  # noqa: PLC0415
 
     ended = [entry for entry in entries if entry.state not in _UNFINISHED]
     with suppress(OSError, sqlite3.Error, ConfigurationError):
-        with TaskStore(folder / "tasks.sqlite3") as store:
+        with TaskStore(folder / DATABASE) as store:
             for video_id in (entry.video_id for entry in ended if entry.video_id):
                 for extension in VIDEO_EXTENSIONS:
                     (folder / "videos" / f"{video_id}{extension}").unlink(missing_ok=True)
@@ -56,7 +56,7 @@ def remove_copies(folder: Path, entries: Sequence[JournalEntry]) -> None:
         for name in _recordings(url for entry in ended for url in _urls(entry.job)) - needed:
             (recordings / name).unlink(missing_ok=True)
         if not tasks and not (recordings.is_dir() and any(recordings.iterdir())):
-            shutil.rmtree(folder)
+            remove_data_folder(folder)
 
 
 def _urls(source: Job | Task) -> Iterator[str]:

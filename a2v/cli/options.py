@@ -146,16 +146,21 @@ class ServerOptions:
     verbose: Verbose = 0
 
     def check(self) -> None:
-        """Check that the options go together.
+        """Check that the options go together, and that a local engine can use the data folder.
 
         Raises:
             UsageError: They contradict each other.
+            ConfigurationError: The data folder has folders of others.
         """
         elsewhere = {"base_url": self.base_url, "token_file": self.token_file, "insecure": self.insecure}
         if self.local and (options := given_options(elsewhere | {"budget": self.budget})):
             raise UsageError(f"--local starts a server with its own token: remove {options}")
         if not self.local and (options := given_options({"data_dir": self.data_dir, "characters": self.characters})):
             raise UsageError(f"without --local there is no engine to configure: add --local, or remove {options}")
+        if self.data_dir:
+            from a2v.engine.data_folder import check_data_folder  # noqa: PLC0415  # an extra
+
+            check_data_folder(self.data_dir)
 
     @property
     def url(self) -> str:

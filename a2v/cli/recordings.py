@@ -135,9 +135,13 @@ def copy_recording(path: Path, folder: Path) -> Path:
     Raises:
         UsageError: It cannot be copied.
     """
+    from a2v.engine.data_folder import open_data_folder  # noqa: PLC0415  # an extra
+
     copy = copied_path(path, folder)
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not folder.exists():
+            open_data_folder(folder.parent)
+            folder.mkdir(mode=0o700, exist_ok=True)
         if not copy.exists():
             part = copy.with_name(f"{copy.name}.part")
             shutil.copyfile(path, part)

@@ -33,7 +33,7 @@ from a2v._values.models import Avatar, Character, Pose, Speech, Video, VideoStat
 from a2v.engine import voices
 from a2v.engine.characters import camera_poses
 from a2v.engine.characters.catalogue import Catalogue, Characters, is_built_in, portable
-from a2v.engine.data_folder import open_data_folder
+from a2v.engine.data_folder import DATABASE, open_data_folder
 from a2v.engine.errors import AudioError, SpeechError
 from a2v.engine.http_connections import extend_body_deadline
 from a2v.engine.metrics import MEDIA_TYPE
@@ -107,7 +107,7 @@ def create_app(settings: Settings | None = None, *, renderer: Renderer | None = 
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        with _data_folder(settings.data_dir) as folder, TaskStore(folder / "tasks.sqlite3") as store:
+        with _data_folder(settings.data_dir) as folder, TaskStore(folder / DATABASE) as store:
             if dask_renderer:
                 await dask_renderer.check(settings.workers)
             catalogue = Catalogue(settings.characters)

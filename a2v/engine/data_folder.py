@@ -1,9 +1,10 @@
-"""Files of the data folder: private to the engine's user, never links, and durable once they have their final name."""
+"""The data folder and its files: private to the engine's user, never links, and durable once they have their final name."""
 
 from __future__ import annotations
 
 import errno
 import os
+import shutil
 import stat
 import sys
 from contextlib import contextmanager
@@ -15,8 +16,40 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-_OWN_NAMES = {"audio", "recordings", "speeches", "token", "uploads", "videos", "work"}
-_OWN_PREFIXES = ("tasks.sqlite3", "token.")
+DATABASE = "tasks.sqlite3"
+_FOLDERS = ("audio", "recordings", "speeches", "uploads", "videos", "work")
+_OWN_FILES = (DATABASE, "token")  # and files whose names begin like these
+
+
+def check_data_folder(path: Path) -> None:
+    """Check, without changing anything, that a data folder has no folders of others that the engine would take for its own.
+
+    The engine deletes leftovers in its folders, whose names are as common as ``videos`` and ``work``. It makes its database before
+    them, so without a database they are not its own.
+
+    Raises:
+        ConfigurationError: There is such a folder.
+    """
+    if not os.path.lexists(path / DATABASE) and (taken := [name for name in _FOLDERS if os.path.lexists(path / name)]):
+        raise ConfigurationError(
+            f"data_dir: {str(path)!r} has {' and '.join(map(repr, taken))}, not made by an engine, which would delete files there: "
+            f"choose another folder, such as {str(path / 'a2v-data')!r}"
+        )
+
+
+def remove_data_folder(path: Path) -> None:
+    """Delete the engine's files in a data folder, and the folder if there are no others.
+
+    Raises:
+        OSError: A file cannot be deleted.
+    """
+    for entry in list(path.iterdir()):
+        if entry.name in _FOLDERS:
+            shutil.rmtree(entry)
+        elif entry.name.startswith(_OWN_FILES):
+            entry.unlink()
+    if not any(path.iterdir()):
+        path.rmdir()
 
 
 def open_data_folder(path: Path) -> Path:
@@ -28,12 +61,14 @@ def open_data_folder(path: Path) -> Path:
         The absolute path, with links resolved.
 
     Raises:
-        ConfigurationError: The folder cannot be created or read.
+        ConfigurationError: The folder cannot be created or read, or has folders of others that the engine would take for its own.
     """
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         path = path.resolve()
-        if all(entry.name in _OWN_NAMES or entry.name.startswith(_OWN_PREFIXES) for entry in path.iterdir()):
+        check_data_folder(path)
+        ensure_private_file(path / DATABASE, create=True)
+        if all(entry.name in _FOLDERS or entry.name.startswith(_OWN_FILES) for entry in path.iterdir()):
             _chmod(path, 0o700)
         if (path / "recordings").exists():  # from the command line's --local
             ensure_private_folder(path / "recordings")

@@ -444,5 +444,5 @@ def _explain(path: Path, error: sqlite3.Error | OSError | UnicodeError) -> str:
     if "locked" in str(error):
         return f"another engine uses the data folder {str(path.parent)!r}; stop it or choose another data_dir"
     reason = error.strerror if isinstance(error, OSError) else error if isinstance(error, sqlite3.Error) else "damaged"
-    advice = "free disk space, restore it from a backup, or move it away to start with an empty database"
+    advice = "free disk space, restore it from a backup, or choose another data_dir"
     return f"the engine's database {str(path)!r} cannot be used: {reason}; {advice}"

@@ -97,6 +97,10 @@ def test_it_counts_what_the_run_submits(batch, first, then, options) -> None:
         (["-o", "taken"], "--output: taken is not a folder"),
         (["-o", "taken/videos"], "--output: taken/videos is not a folder"),
         (["-o", "videos", "--local", "--data-dir", "taken/engine"], "--data-dir: taken/engine is not a folder"),
+        (
+            ["-o", "videos", "--local", "--data-dir", "project"],
+            "--data-dir: 'project' has 'work', not made by an engine",
+        ),
         (["-o", "videos", "--journal", "."], "--journal: . is a folder"),
         (["-o", "videos", "--journal", "taken/a2v.db"], "--journal: taken is not a folder"),
         (["-o", "videos", "--report", "taken/report.csv"], "--report: taken/report.csv is not a file in an existing"),
@@ -113,6 +117,7 @@ def test_it_counts_what_the_run_submits(batch, first, then, options) -> None:
 def test_it_rejects_values_that_the_run_rejects(here, service, tmp_path, options, told, earlier) -> None:  # noqa: PLR0917
     service.poll_statuses = ["finished"]
     (tmp_path / "taken").write_text("a file")
+    (tmp_path / "project" / "work").mkdir(parents=True)
     (tmp_path / "jobs.csv").write_text(HEAD + "eva_a0008,https://x/1,\n")
     if earlier:
         # Whose characters a later run does not ask for.

@@ -47,6 +47,14 @@ def test_the_folder_is_removed_with_the_last_job(folder, entries) -> None:
     remove_copies(folder, [])
 
 
+def test_files_of_others_are_left_alone(folder, entries) -> None:
+    found = entries(*ENDED)
+    (folder / "notes").mkdir()
+    (folder / "notes" / "a.txt").touch()
+    remove_copies(folder, found)
+    assert [path.name for path in folder.rglob("*")] == ["notes", "a.txt"]
+
+
 def test_unfinished_jobs_keep_what_they_need(folder, entries) -> None:
     found = entries(*ENDED, *OPEN)
     remove_copies(folder, found)

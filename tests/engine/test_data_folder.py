@@ -83,6 +83,8 @@ LINKED = ["tasks.sqlite3", "tasks.sqlite3-wal", "tasks.sqlite3-journal", "videos
 @pytest.mark.parametrize("name", LINKED)
 async def test_links_and_pipes_in_place_of_files_are_refused(use, data_dir, tmp_path, name, kind):
     data_dir.mkdir()
+    if not name.startswith("tasks"):
+        (data_dir / "tasks.sqlite3").touch()  # a folder of an engine
     elsewhere = tmp_path / "elsewhere"
     if kind == "pipe":
         os.mkfifo(data_dir / name)
@@ -98,3 +100,17 @@ async def test_links_and_pipes_in_place_of_files_are_refused(use, data_dir, tmp_
         assert elsewhere.is_dir() or elsewhere.read_text() == "of another user"
     else:
         assert not elsewhere.exists()
+
+
+@pytest.mark.parametrize("name", ["audio", "recordings", "speeches", "uploads", "videos", "work"])
+async def test_folders_of_others_are_left_alone(use, data_dir, name):
+    """For example in a project, or in the root folder of the system."""
+    (data_dir / name).mkdir(mode=0o755, parents=True)
+    (data_dir / name / "thesis.txt").touch(0o644)
+    before = open_to_others(data_dir)
+    with pytest.raises(
+        ConfigurationError, match=f"data_dir: .* has '{name}', not made by an engine, .* choose another folder"
+    ):
+        await use()
+    assert open_to_others(data_dir) == before
+    assert [path.name for path in data_dir.rglob("*")] == [name, "thesis.txt"]
