@@ -248,27 +248,28 @@ async def _read(
     numbered = bool(entries) and not any(entry.job.name for entry in entries)
     reader = source.reader(connection.server, staged=bool(staging.bucket(connection.server)), numbered=numbered)
     accepted = _accepted_speakers(entries)
-    problem: ManifestError | UsageError | None = None
+    found: BatchManifest | ManifestError | UsageError
     try:
-        manifest = reader.read()
+        found = reader.read()
     except (ManifestError, UsageError) as error:
-        problem = error
+        found = error
     named = reader.named
     if unknown := {column for column, ids in named.items() if not ids <= accepted[column]}:
         try:
             speakers = await _ask_for_speakers(connection, unknown, accepted, dry_run=dry_run)
         except (A2VError, UsageError) as error:
-            if problem:
-                raise problem from None
+            if isinstance(found, Exception):
+                raise found from None
             # A run would not begin, either, unless the server cannot be reached or there is no token yet.
             if not dry_run or connection.server.local or isinstance(error, ConfigurationError):
                 raise
-            return evolve(manifest, notices=[*manifest.notices, f"the characters were not checked: {error}"])
-        if problem or not all(speakers.has(column, one) for column, ids in named.items() for one in ids):
+            return evolve(found, notices=[*found.notices, f"the characters were not checked: {error}"])
+        is_known = all(speakers.has(column, text) for column, texts in named.items() for text in texts)
+        if isinstance(found, Exception) or not is_known:
             return reader.read(speakers)
-    if problem:
-        raise problem
-    return manifest
+    if isinstance(found, Exception):
+        raise found
+    return found
 
 
 def _accepted_speakers(entries: Sequence[JournalEntry]) -> dict[str, set[str]]:
