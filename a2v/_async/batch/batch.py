@@ -67,7 +67,9 @@ class AsyncBatch(HoldsSecret):
 
     async def __aenter__(self) -> Self:
         if self._runner:
-            raise InvalidStateError("a batch can only be entered once; call client.batch again")
+            raise InvalidStateError(
+                "a batch can only be entered once, so that it never pays twice; call client.batch again"
+            )
         session, options = self._session, self._options
         if options.journal:
             # Checked before the journal is opened, because a batch that cannot start must not create one.
