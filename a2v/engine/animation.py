@@ -5,8 +5,8 @@ The mouth is computed from the speech, in rows of 10 ms:
 1. ``most_likely_visemes`` labels each row: a Viterbi search in which each change of viseme has a cost, so that labels do not flicker
    where two visemes are about equally likely. The probabilities are smoothed over 90 ms first, except for closed lips, which may be
    shorter.
-2. The shape of each row is a weighted mean of two shapes: the shape of its label, and the mean shape of all visemes weighted by their
-   probabilities. It is smoothed over 110 ms, because lips move towards the next sound before it begins (coarticulation).
+2. The shape of each row is the mean shape of all visemes, weighted by their probabilities; the shape of the label is less accurate. It is
+   smoothed over 110 ms, because lips move towards the next sound before it begins (coarticulation).
 3. Smoothing would leave the lips open in a short p, b or m, and the teeth off the lip in f and v. So closures and tucked lips are enforced
    afterwards, for at least 60 ms; the mouth then takes 70 ms to leave them.
 4. The speed of the opening is limited, as in real mouths: where it would change faster, the mouth opens less wide. Closures stay closed.
@@ -34,9 +34,6 @@ if TYPE_CHECKING:
     from a2v.engine.face_pose import Mood
 
     Array = NDArray[np.float64]
-
-LABEL_WEIGHT = 0.35
-"""The weight of the label's shape, 0 to 1; the probabilities have the rest. More makes the opening of the mouth less accurate."""
 
 _ROW_RATE = 100  # per second
 _LEAD_SECONDS = 0.045  # lips move before the sound
@@ -130,8 +127,7 @@ def _vocal_effort(loudness: NDArray[np.float32]) -> Array:
 
 def _mouth_shapes(probabilities: NDArray[np.float32], labels: NDArray[np.int64], effort: Array) -> Array:
     """Return the fields of a ``MouthShape`` for each row."""
-    weights = LABEL_WEIGHT * np.eye(len(VISEMES), dtype=np.float32)[labels] + (1 - LABEL_WEIGHT) * probabilities
-    shapes = weights @ _SHAPES
+    shapes = probabilities @ _SHAPES
     mouths = np.stack([smooth(column, _COARTICULATION_ROWS) for column in shapes.T], axis=1)
     # The corners of the mouth are slower than the lips.
     mouths[:, _SMILE] = smooth(shapes[:, _SMILE].astype(float), _SMILE_ROWS)

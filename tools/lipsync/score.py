@@ -19,7 +19,7 @@ from phones import OPENNESS, mouths, rows
 from speech import read
 
 from a2v.engine import lipsync
-from a2v.engine.animation import LABEL_WEIGHT, most_likely_visemes
+from a2v.engine.animation import most_likely_visemes
 from a2v.engine.audio import RATE
 from a2v.engine.face_pose import VISEMES
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 _NEAR = 4  # rows, 40 ms
 _PAUSE = 4800  # samples, 0.3 s
-_SYLLABLE = np.hanning(13)[1:-1] / np.hanning(13).sum()
+SYLLABLE = np.hanning(13)[1:-1] / np.hanning(13).sum()
 
 
 READERS = "readers for validation"
@@ -64,8 +64,7 @@ def compare(probabilities: NDArray[np.float32], right: Labels) -> Counts:
     rest, closed = VISEMES.index("X"), VISEMES.index("A")
     closures = [(a, b) for a, b, v in lipsync.runs(right) if v == closed and b - a > 1]
     closings = [(a, b) for a, b, v in lipsync.runs(labels) if v == closed and b - a > 1]
-    drawn = LABEL_WEIGHT * OPENNESS[labels] + (1 - LABEL_WEIGHT) * probabilities @ OPENNESS
-    openness = [np.convolve(values, _SYLLABLE, "same") for values in (drawn, OPENNESS[right])]
+    openness = [np.convolve(values, SYLLABLE, "same") for values in (probabilities @ OPENNESS, OPENNESS[right])]
     return Counts(
         len(right),
         int(near_truth[np.arange(len(right)), labels].sum()),
