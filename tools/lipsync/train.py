@@ -27,9 +27,9 @@ import numpy as np
 import soxr
 import torch
 from held_out import is_held_out
-from phones import mouths, rows
+from phones import OPENNESS, mouths, rows
 from scipy.signal import butter, fftconvolve, firwin2, lfilter, sosfilt
-from score import READERS, compare, padded, spoken, truth
+from score import READERS, SYLLABLE, compare, padded, spoken, truth
 from speech import read
 from torch import Tensor, distributed, multiprocessing, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -55,6 +55,7 @@ _DROPOUT = 0.12
 _AVERAGE_STEPS = 20
 _CHECKPOINT_STEPS = 200
 _CLOSURE_WEIGHT = 0.7  # of the loss for closed lips, relative to that for visemes
+_OPENING_WEIGHT = 3.0  # of the loss for the opening of the mouth
 _CLOSED = VISEMES.index("A")
 _MIN_PRECISION = 0.73
 """The minimum precision of closures (p, b, m), for readers who are easier than most: a missed closure looks worse than a superfluous one."""
@@ -426,6 +427,7 @@ def train(rank: int, data: Data, net: Net | Continued, given: argparse.Namespace
         heard, labels = data.batch(_BATCH)
         scores = net(heard)
         loss = _loss(scores.flatten(0, 1), labels.flatten(), data.weight)
+        loss = loss + _OPENING_WEIGHT * _opening_loss(scores, labels)
         optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(net.parameters(), 1.0)
@@ -450,6 +452,15 @@ def _loss(scores: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
     closed = (scores[:, _CLOSED] - others.logsumexp(1))[known]
     lips = nn.functional.binary_cross_entropy_with_logits(closed, (labels[known] == _CLOSED).float())
     return visemes + _CLOSURE_WEIGHT * lips
+
+
+def _opening_loss(scores: Tensor, labels: Tensor) -> Tensor:
+    """Return the mean square error of the opening of the mouth, averaged over a syllable."""
+    openness, syllable = (torch.tensor(values, dtype=torch.float32) for values in (OPENNESS, SYLLABLE))
+    known = labels >= 0
+    error = (scores.softmax(2) @ openness - openness[labels.clamp(min=0)]) * known
+    error = nn.functional.conv1d(error[:, None], syllable[None, None], padding="same")
+    return (error**2).sum() / known.sum()
 
 
 def _average(net: nn.Module, done: float) -> float:
