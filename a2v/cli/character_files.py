@@ -100,6 +100,8 @@ def _files_of_portrait(path: Path) -> list[Path]:
     """Return the files of the portrait that a file belongs to: pictures and settings; nothing if there is no picture."""
     from a2v.engine.characters.portraits import PICTURE_SUFFIXES  # noqa: PLC0415
 
+    if not path.name:  # as . and / have none
+        return []
     beside = [path, *(path.with_suffix(suffix) for suffix in (*PICTURE_SUFFIXES, ".toml"))]
     found = [one for one in dict.fromkeys(beside) if one == path or one.exists()]
     return found if any(one.suffix.lower() in PICTURE_SUFFIXES for one in found) else []

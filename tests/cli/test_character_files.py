@@ -83,6 +83,14 @@ def test_check_reports_all_problems_of_all_files(here, tmp_path) -> None:
     assert (tmp_path / "good.preview.png").exists()
 
 
+@pytest.mark.parametrize("folder", [".", "/"])
+def test_folders_without_a_name(here, folder) -> None:
+    code, _, err = here("character", "check", folder)
+    assert (code, f"  {folder}: it cannot be read" in err) == (1, True)
+    code, _, err = here("character", "new", "x", "--like", folder)
+    assert (code, f"--like: there is no character and no file '{folder}'" in err) == (2, True)
+
+
 # -- the generator ----------------------------------------------------------------------------------------------------
 
 MADE = [generate_character("x", seed) for seed in range(300)]
